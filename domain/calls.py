@@ -1,0 +1,114 @@
+"""The paid call's vocabulary: what is asked of a provider, what comes back, and under which identity."""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """Base of every contract type: immutable, and strict about names so that a typo is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Provider(StrEnum):
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    ELEVENLABS = "elevenlabs"
+    LOCAL = "local"
+
+
+class Message(Model):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatRequest(Model):
+    """One LLM completion, independent of vendor. `response_schema`: JSON schema that the text must follow."""
+
+    kind: Literal["chat"] = "chat"
+    messages: tuple[Message, ...]
+    max_tokens: int = Field(gt=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    schema_name: str = "reply"
+    response_schema: dict[str, Any] | None = None
+
+
+class TranscriptionRequest(Model):
+    """Speech to text with word times, speakers and audio events. The bytes travel beside the contract."""
+
+    kind: Literal["transcription"] = "transcription"
+    audio_sha256: str
+    audio_seconds: float = Field(gt=0)
+    audio: bytes = Field(exclude=True, repr=False)
+
+
+Request = ChatRequest | TranscriptionRequest
+
+
+class Usage(Model):
+    """What a provider counted. Input tokens include cached ones, whatever the vendor's own convention."""
+
+    input_tokens: int = Field(default=0, ge=0)
+    cached_input_tokens: int = Field(default=0, ge=0)
+    cache_write_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+    audio_seconds: float = Field(default=0, ge=0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Finish(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    REFUSED = "refused"
+
+
+class ChatReply(Model):
+    """A whole completion. `model` is the name that answered (a simulator says so here)."""
+
+    kind: Literal["chat"] = "chat"
+    text: str
+    finish: Finish
+    usage: Usage
+    model: str
+    provider_request_id: str = ""
+
+
+class SpokenWord(Model):
+    """One word of a transcription: times in seconds from the start, `confidence` between 0 and 1."""
+
+    text: str
+    start: float
+    end: float
+    speaker: str = ""
+    confidence: float = Field(default=1.0, ge=0, le=1)
+    kind: Literal["word", "audio_event"] = "word"
+
+
+class TranscriptionReply(Model):
+    kind: Literal["transcription"] = "transcription"
+    words: tuple[SpokenWord, ...]
+    language: str = ""
+    usage: Usage
+    model: str
+    provider_request_id: str = ""
+
+
+Reply = Annotated[ChatReply | TranscriptionReply, Field(discriminator="kind")]
+
+
+def request_id(job_key: str, step: str) -> str:
+    """The identity of one logical step of a job: retries, replays and fallback legs share it."""
+    return f"{job_key}/{step}"
+
+
+def fingerprint(request: ChatRequest | TranscriptionRequest) -> str:
+    """SHA-256 of the logical request. Provider and model are left out: a fallback leg asks the same thing."""
+    canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

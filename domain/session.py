@@ -1,0 +1,65 @@
+"""A recorded voice session: who said what, and when."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from domain.calls import Model
+
+MAX_SESSION_SECONDS = 8 * 3600.0
+
+
+class Word(Model):
+    """One spoken word, times in seconds from the start of the session."""
+
+    text: str
+    start: float = Field(ge=0)
+    end: float = Field(ge=0)
+
+
+class Turn(Model):
+    """An uninterrupted stretch of one speaker. `rep` is the person being coached."""
+
+    role: Literal["rep", "prospect"]
+    start: float = Field(ge=0)
+    end: float = Field(ge=0)
+    text: str = Field(min_length=1)
+    words: tuple[Word, ...] = ()
+
+    @model_validator(mode="after")
+    def _times_run_forward(self) -> Self:
+        if self.end < self.start:
+            raise ValueError(f"ends at {self.end} before it starts at {self.start}")
+        at = 0.0
+        for number, word in enumerate(self.words):
+            if word.start < at or word.end < word.start:
+                raise ValueError(
+                    f"words out of order: word {number} ({word.text[:20]!r}) starts at {word.start}"
+                )
+            at = word.start
+        return self
+
+
+class Session(Model):
+    """One sales-practice session as a product hands it over."""
+
+    session_id: str = Field(min_length=1, max_length=200)
+    user_id: str = Field(min_length=1, max_length=200)
+    prospect_id: str | None = Field(default=None, max_length=200)
+    scenario: str = ""
+    language: str = "en"
+    duration_seconds: float = Field(gt=0, le=MAX_SESSION_SECONDS)
+    turns: tuple[Turn, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _turns_are_in_order(self) -> Self:
+        at = 0.0
+        for number, turn in enumerate(self.turns):
+            if turn.start < at:
+                raise ValueError(f"turns out of order: turn {number} starts at {turn.start}, before {at}")
+            at = turn.start
+        return self
+
+    @property
+    def speakers(self) -> int:
+        return len({turn.role for turn in self.turns})

@@ -1,0 +1,87 @@
+"""Every environment variable that Parley reads, typed, in one place."""
+
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# A drain must outlive the slowest provider call that it waits for, and the settle after it.
+SETTLE_GRACE_SECONDS = 15.0
+
+
+class Settings(BaseSettings):
+    """Values come from the environment only, under the field's name in capitals. Keys never print."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    # Where things are
+    database_url: SecretStr | None = Field(default=None, description="postgresql://… of Parley's own data")
+    parley_state_dir: Path = Field(default=Path(".parley"), description="the embedded stack's files")
+    parley_simulator_url: str | None = Field(
+        default=None, description="a simulator that answers for every provider without a key"
+    )
+    parley_ready_file: Path | None = Field(default=None, description="the worker creates it once it polls")
+
+    # Providers
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    openai_model: str = "gpt-4o-mini"
+    anthropic_api_key: SecretStr | None = None
+    anthropic_base_url: str | None = None
+    anthropic_model: str = "claude-haiku-4-5"
+    elevenlabs_api_key: SecretStr | None = None
+    elevenlabs_base_url: str | None = None
+    elevenlabs_model: str = "scribe_v1"
+    elevenlabs_usd_per_hour: Decimal = Field(
+        default=Decimal("0.40"), gt=0, description="speech-to-text list price; genai-prices has none"
+    )
+    local_base_url: str | None = Field(
+        default=None, description="an OpenAI-compatible server: llama.cpp, vLLM, Ollama"
+    )
+    local_api_key: SecretStr | None = None
+    local_model: str = "llama-3.1-8b-instruct"
+    local_usd_per_million_input: Decimal | None = Field(default=None, ge=0)
+    local_usd_per_million_output: Decimal | None = Field(default=None, ge=0)
+    provider_timeout_seconds: float = Field(default=60, gt=0)
+
+    # Calls a second for the whole fleet, enforced by the Temporal server
+    openai_calls_per_second: float = Field(default=8, gt=0)
+    anthropic_calls_per_second: float = Field(default=8, gt=0)
+    # ElevenLabs allows 100 a minute; the server's limit is a rate and lets a few more through in a window
+    elevenlabs_calls_per_second: float = Field(default=1.5, gt=0)
+    local_calls_per_second: float = Field(default=50, gt=0)
+
+    # The paid call
+    lease_seconds: float = Field(default=15, gt=0, description="how long a silent owner keeps a request")
+    breaker_failures: int = Field(default=3, ge=1)
+    breaker_open_seconds: float = Field(default=60, gt=0)
+    reservation_seconds: float = Field(default=3600, gt=0, description="the longest a reservation is held")
+    settle_patience_seconds: float = Field(
+        default=600, gt=0, description="how long settle outlasts an outage"
+    )
+    starting_energy: int = Field(default=100, ge=0, description="granted to a user on first sight")
+
+    # Tests only: `point=kill,other=stop` makes the worker end or stop itself at a step of the paid call
+    parley_failpoints: str = ""
+
+    @model_validator(mode="after")
+    def _a_local_server_has_a_price(self) -> Self:
+        prices = (self.local_usd_per_million_input, self.local_usd_per_million_output)
+        if self.local_base_url and None in prices:
+            raise ValueError(
+                "LOCAL_BASE_URL needs LOCAL_USD_PER_MILLION_INPUT and LOCAL_USD_PER_MILLION_OUTPUT (0 is a price)"
+            )
+        return self
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long a worker that was told to stop may finish what it has paid for."""
+        return self.provider_timeout_seconds + SETTLE_GRACE_SECONDS
+
+
+@cache
+def settings() -> Settings:
+    return Settings()
