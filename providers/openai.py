@@ -1,0 +1,113 @@
+"""OpenAI chat completions on OpenAI's own SDK; also any local server that speaks the same format."""
+
+from typing import Any
+
+import httpx2
+import openai
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion
+
+from domain.calls import ChatReply, ChatRequest, Finish, Provider, Request, Usage
+from domain.errors import (
+    BadRequest,
+    Billed,
+    ContextTooLong,
+    MalformedReply,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExceeded,
+    TruncatedReply,
+)
+from domain.routing import takes_temperature
+from providers.protocol import ATTEMPT_HEADER, from_status, short
+
+FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "content_filter": Finish.REFUSED}
+
+
+class OpenAIAdapter:
+    """Chat completions of OpenAI, or of a compatible server at `base_url`."""
+
+    def __init__(self, provider: Provider, *, api_key: str, base_url: str | None, timeout: float) -> None:
+        self._provider = provider
+        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
+
+    async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
+        if not isinstance(request, ChatRequest):
+            raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
+        try:
+            completion = await self._client.chat.completions.create(
+                model=model,
+                messages=[message.model_dump() for message in request.messages],  # pyright: ignore[reportArgumentType]
+                extra_headers={ATTEMPT_HEADER: attempt_id},
+                **self._options(request, model),
+            )
+        except (openai.APIError, httpx2.HTTPError, ValueError) as error:
+            raise self._mapped(error) from error
+        return self._reply(completion)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _options(self, request: ChatRequest, model: str) -> dict[str, Any]:
+        # Compatible servers know only the older name of the limit.
+        limit = "max_completion_tokens" if self._provider is Provider.OPENAI else "max_tokens"
+        options: dict[str, Any] = {limit: request.max_tokens}
+        if request.temperature is not None and takes_temperature(self._provider, model):
+            options["temperature"] = request.temperature
+        if request.response_schema is not None:
+            schema = {"name": request.schema_name, "schema": request.response_schema, "strict": True}
+            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return options
+
+    def _reply(self, completion: ChatCompletion) -> ChatReply:
+        name = self._provider.value
+        # A body that is not JSON comes through the SDK as a plain string.
+        if not isinstance(completion, ChatCompletion) or not completion.choices:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MalformedReply(name, "the body is not a chat completion")
+        usage = _usage(completion.usage)
+        choice = completion.choices[0]
+        finish = FINISHES.get(choice.finish_reason or "")
+        if finish is None:
+            raise TruncatedReply(name, f"finish reason {choice.finish_reason!r}", usage=usage)
+        if usage is None:
+            raise MalformedReply(name, "the reply does not say what it used")
+        return ChatReply(
+            text=choice.message.content or "",
+            finish=Finish.REFUSED if choice.message.refusal else finish,
+            usage=usage,
+            model=completion.model,
+            provider_request_id=completion.id,
+        )
+
+    def _mapped(self, error: Exception) -> ProviderError:
+        name = self._provider.value
+        if isinstance(error, openai.APIStatusError):
+            return self._mapped_status(error)
+        if isinstance(error, openai.APIResponseValidationError | ValueError):
+            return MalformedReply(name, short(error))
+        if isinstance(error, openai.APITimeoutError):
+            return ProviderUnavailable(name, "no answer within the timeout")
+        refused = isinstance(error.__cause__, httpx2.ConnectError)
+        return ProviderUnavailable(
+            name, short(f"connection: {error.__cause__ or error}"), billed=Billed.NO if refused else None
+        )
+
+    def _mapped_status(self, error: openai.APIStatusError) -> ProviderError:
+        name, detail = self._provider.value, short(error.message)
+        if error.code == "insufficient_quota":
+            return QuotaExceeded(name, detail)
+        if error.code == "context_length_exceeded":
+            return ContextTooLong(name, detail)
+        return from_status(name, error.status_code, detail, error.response.headers)
+
+
+def _usage(counted: CompletionUsage | None) -> Usage | None:
+    """OpenAI counts cached tokens inside the prompt's."""
+    if counted is None:
+        return None
+    details = counted.prompt_tokens_details
+    return Usage(
+        input_tokens=counted.prompt_tokens,
+        cached_input_tokens=(details.cached_tokens or 0) if details else 0,
+        output_tokens=counted.completion_tokens,
+    )

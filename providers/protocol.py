@@ -1,0 +1,65 @@
+"""What every vendor's adapter can do, and the words they share."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from domain.calls import Reply, Request
+from domain.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+)
+
+ATTEMPT_HEADER = "X-Parley-Attempt-Id"
+DETAIL_CHARACTERS = 300
+
+
+class Adapter(Protocol):
+    """One vendor. SDK retries are off: Temporal owns retries and waiting."""
+
+    async def call(self, request: Request, model: str, attempt_id: str) -> Reply:
+        """Make the call once.
+
+        Raises:
+            ProviderError: one of its kinds, whatever the SDK raised.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+def short(text: object) -> str:
+    """A vendor's words, cut so that they fit into a history and a log line."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"
+
+
+def retry_after(headers: Mapping[str, str] | None) -> float | None:
+    """Seconds from `retry-after-ms` or `retry-after`; None where absent or a date."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = (headers or {}).get(name)
+        try:
+            return max(float(value) * scale, 0.0) if value else None
+        except ValueError:
+            continue
+    return None
+
+
+def from_status(provider: str, status: int, detail: str, headers: Mapping[str, str] | None) -> ProviderError:
+    """The error that an HTTP status means where the vendor's body says nothing more precise.
+
+    An answer from the API itself was not billed. A bare gateway error (502, 504) hides what became of the request.
+    """
+    detail = short(f"{status} {detail}")
+    if status == 429:
+        return RateLimited(provider, detail, retry_after=retry_after(headers))
+    if status in (401, 403):
+        return AuthenticationFailed(provider, detail)
+    if status in (408, 409) or status >= 500:
+        billed = None if status in (408, 502, 504) else ProviderError.may_have_billed
+        return ProviderUnavailable(provider, detail, retry_after=retry_after(headers), billed=billed)
+    return BadRequest(provider, detail)

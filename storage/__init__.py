@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, migrations, and one module per concern. Every query is scoped to a workspace."""

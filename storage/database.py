@@ -1,0 +1,91 @@
+"""The connection pool, and what may go wrong with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError, PostgresConnectionError
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from domain.errors import InvalidInput, Unreachable
+
+# Errors that mean "the database is away", as opposed to "the statement is wrong".
+AWAY = (
+    OSError,
+    TimeoutError,
+    PostgresConnectionError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error` says that PostgreSQL cannot be reached now."""
+    if isinstance(error, DBAPIError):
+        return (
+            error.connection_invalidated or is_away(error.orig.__cause__ or error.orig)
+            if error.orig
+            else False
+        )
+    return isinstance(error, (*AWAY, Unreachable))
+
+
+class Database:
+    """A pool of connections to Parley's own PostgreSQL."""
+
+    def __init__(self, url: SecretStr, *, pool_size: int = 20) -> None:
+        """Open nothing yet: the first transaction connects.
+
+        Raises:
+            InvalidInput: `url` is not a PostgreSQL address.
+        """
+        self.engine: AsyncEngine = engine(url, pool_size=pool_size)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed at the end of the block, rolled back by an exception.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer. Whether a commit under way arrived is then unknown.
+        """
+        try:
+            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except Exception as error:
+            if is_away(error) and not isinstance(error, Unreachable):
+                address = f"{self.engine.url.host}:{self.engine.url.port or 5432}"
+                raise Unreachable(f"DATABASE_URL: PostgreSQL at {address} does not answer") from error
+            raise
+
+    async def ping(self) -> None:
+        """See that PostgreSQL answers.
+
+        Raises:
+            Unreachable: it does not.
+        """
+        async with self.transaction() as tx:
+            await tx.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def engine(url: SecretStr, *, pool_size: int = 5) -> AsyncEngine:
+    """An engine on asyncpg for any spelling of a PostgreSQL address."""
+    try:
+        parsed = make_url(url.get_secret_value())
+    except ArgumentError:
+        raise InvalidInput("not a PostgreSQL address", where="DATABASE_URL") from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise InvalidInput("only PostgreSQL is supported", where="DATABASE_URL")
+    return create_async_engine(
+        parsed.set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"timeout": 5, "command_timeout": 30},
+    )

@@ -1,0 +1,430 @@
+"""The ledger of paid calls: claim, renew, settle, fail. Each is one transaction.
+
+Locks are always taken in this order, so that transactions never wait in a circle:
+the call's row, the provider's breaker, the job's budget, the user's energy.
+
+Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
+us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from domain.calls import Model, Provider, Reply, Usage
+from domain.errors import Billed, IdempotencyConflict, NotFound
+from domain.pricing import Rates
+from storage import breaker, budgets, energy
+from storage.breaker import NOW, BreakerTerms
+from storage.tables import Call, CallAttempt, JournaledReply, OutboxEvent, UsageLog, utc_now
+
+REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+ERROR_CHARACTERS = 500
+
+
+class CallIdentity(Model):
+    """Who asks for what, on whose account. `energy` is what a result will be charged."""
+
+    workspace_id: str
+    request_id: str
+    job_key: str
+    user_id: str
+    prospect_id: str | None = None
+    action: str
+    fingerprint: str
+    energy: int
+    workflow_id: str
+
+
+class Offer(Model):
+    """One way to serve a request, with the most that it can cost."""
+
+    provider: Provider
+    model: str
+    simulated: bool
+    bound_usd: Decimal
+    rates: Rates
+
+
+@dataclass(frozen=True)
+class Terms:
+    lease_seconds: float
+    reservation_seconds: float
+    breaker: BreakerTerms
+
+
+@dataclass(frozen=True)
+class Granted:
+    """The lease is ours: make the call under this id."""
+
+    attempt_id: UUID
+
+
+@dataclass(frozen=True)
+class Held:
+    """Another attempt holds the lease; its reply may arrive within `wait_seconds`."""
+
+    wait_seconds: float
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The request has its one reply, from the attempt that won it."""
+
+    reply: Reply
+    attempt_id: UUID
+    provider: Provider
+    model: str
+    simulated: bool
+
+
+async def claim(
+    tx: AsyncSession, who: CallIdentity, offer: Offer, terms: Terms, attempt_id: UUID
+) -> Settled | Held | Granted:
+    """Take the request's lease and reserve its upper bound, or learn that this is not needed or not possible.
+
+    `attempt_id` is minted by the caller, so that a claim can be repeated when it is unknown whether it arrived.
+
+    Raises:
+        IdempotencyConflict: the id was used for another request.
+        BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
+    """
+    call = await _lock_or_create(tx, who, terms)
+    if call.fingerprint != who.fingerprint:
+        raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
+    if call.settled_attempt_id:
+        return await _settled(tx, call)
+    if call.owner_attempt_id == attempt_id:
+        return Granted(attempt_id)
+    remaining = await _lease_left(tx, call)
+    if remaining > 0:
+        return Held(remaining)
+    generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
+    await _end_owner_as_lost(tx, call)
+    await budgets.reserve(tx, who.workspace_id, budgets.job_scope(who.job_key), offer.bound_usd)
+    if call.energy_reserved == 0:
+        await energy.reserve(tx, who.workspace_id, who.user_id, who.energy, who.request_id)
+        call.energy_reserved = who.energy
+    await _open_attempt(tx, call, attempt_id, offer, generation, terms)
+    return Granted(attempt_id)
+
+
+async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_seconds: float) -> bool:
+    """Extend the lease. False when the request has gone to another attempt; the call may finish all the same."""
+    done = await tx.execute(
+        update(Call)
+        .where(col(Call.workspace_id) == workspace_id, col(Call.owner_attempt_id) == attempt_id)
+        .values(lease_until=NOW + timedelta(seconds=lease_seconds))
+    )
+    return done.rowcount == 1
+
+
+async def settle(
+    tx: AsyncSession, workspace_id: str, attempt_id: UUID, reply: Reply, cost_usd: Decimal, rates: Rates
+) -> Settled:
+    """Write down a whole reply. The first one wins the request; a later one is a duplicate, charged 0.
+
+    Safe to repeat when it is unknown whether the commit arrived.
+    """
+    call, attempt = await _lock(tx, workspace_id, attempt_id)
+    if attempt.state in ("settled", "duplicate"):
+        return await _settled(tx, call)
+    won = call.settled_attempt_id is None
+    await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
+    await _confirm_cost(tx, call, attempt, cost_usd)
+    charged = await _charge_once(tx, call) if won else 0
+    outcome = "settled" if won else "duplicate"
+    _end(attempt, outcome, Billed.YES, cost_usd)
+    await _log_usage(
+        tx,
+        call,
+        attempt,
+        confirmed=True,
+        usage=reply.usage,
+        answered_by=reply.model,
+        charged=charged,
+        rates=rates,
+    )
+    if won:
+        call.state, call.settled_attempt_id, call.owner_attempt_id, call.lease_until = (
+            "settled",
+            attempt_id,
+            None,
+            None,
+        )
+        tx.add(
+            JournaledReply(
+                attempt_id=attempt_id, workspace_id=workspace_id, payload=reply.model_dump(mode="json")
+            )
+        )
+        tx.add(_completed_event(call, attempt, reply, charged))
+    await tx.flush()
+    return await _settled(tx, call)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt gave no reply, and what it may have cost. `usage` where the provider still counted."""
+
+    error_type: str
+    detail: str
+    billed: Billed
+    trips_breaker: bool
+    cost_usd: Decimal | None = None
+    usage: Usage = Usage()
+
+
+async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: Failure, terms: Terms) -> None:
+    """End an attempt that brought no reply; free what it held. Safe to repeat."""
+    call, attempt = await _lock(tx, workspace_id, attempt_id)
+    if attempt.state not in ("open", "lost"):
+        return
+    await _tell_breaker(tx, attempt, failure, terms)
+    attempt.error_type, attempt.error = failure.error_type, failure.detail[:ERROR_CHARACTERS]
+    was_lost = attempt.state == "lost"
+    cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
+    if cost is None:
+        await _become_uncertain(tx, call, attempt)
+    else:
+        await _confirm_cost(tx, call, attempt, cost)
+    _end(attempt, "failed", failure.billed, cost)
+    if was_lost or failure.billed is not Billed.NO:
+        await _log_usage(tx, call, attempt, confirmed=cost is not None, usage=failure.usage)
+    tx.add(_failed_event(call, attempt))
+    if call.owner_attempt_id == attempt_id:
+        await _let_go(tx, call)
+
+
+async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
+    """Sweep one request whose owner is gone: its attempt is lost, its energy is the user's again.
+
+    Returns whether there was anything to end. A reply that still comes is settled as usual.
+    """
+    call = await _lock_call(tx, workspace_id, request_id)
+    if call.owner_attempt_id is None or await _lease_left(tx, call) > 0:
+        return False
+    await _end_owner_as_lost(tx, call)
+    await _let_go(tx, call)
+    return True
+
+
+async def _lock_or_create(tx: AsyncSession, who: CallIdentity, terms: Terms) -> Call:
+    fresh = Call(
+        **who.model_dump(exclude={"energy"}),
+        energy_price=who.energy,
+        expires_at=utc_now() + timedelta(seconds=terms.reservation_seconds),
+    )
+    await tx.execute(insert(Call).values(**fresh.model_dump()).on_conflict_do_nothing())
+    return await _lock_call(tx, who.workspace_id, who.request_id)
+
+
+async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Call:
+    query = select(Call).where(col(Call.workspace_id) == workspace_id, col(Call.request_id) == request_id)
+    return (await tx.execute(query.with_for_update())).scalar_one()
+
+
+async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt]:
+    """The attempt with its call, locked by the call's row: an attempt is only changed under it."""
+    query = select(CallAttempt.request_id).where(
+        col(CallAttempt.workspace_id) == workspace_id, col(CallAttempt.id) == attempt_id
+    )
+    request_id = (await tx.execute(query)).scalar()
+    if request_id is None:
+        raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
+    call = await _lock_call(tx, workspace_id, request_id)
+    attempt = await tx.get(CallAttempt, attempt_id, populate_existing=True)
+    assert attempt is not None  # noqa: S101 - attempts are never deleted
+    return call, attempt
+
+
+async def _lease_left(tx: AsyncSession, call: Call) -> float:
+    """Seconds left of the lease by the database's clock; 0 when nobody holds it."""
+    if call.owner_attempt_id is None or call.lease_until is None:
+        return 0.0
+    now: datetime = (await tx.execute(select(NOW))).scalar_one()
+    return max((call.lease_until - now).total_seconds(), 0.0)
+
+
+async def _open_attempt(
+    tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, terms: Terms
+) -> None:
+    count = select(func.count()).where(
+        col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.request_id) == call.request_id
+    )
+    attempt = CallAttempt(
+        id=attempt_id,
+        workspace_id=call.workspace_id,
+        request_id=call.request_id,
+        number=(await tx.execute(count)).scalar_one() + 1,
+        provider=offer.provider.value,
+        model=offer.model,
+        simulated=offer.simulated,
+        estimated_usd=offer.bound_usd,
+        rates=offer.rates.model_dump(mode="json"),
+        breaker_generation=generation,
+    )
+    tx.add(attempt)
+    call.owner_attempt_id = attempt_id
+    now: datetime = (await tx.execute(select(NOW))).scalar_one()
+    call.lease_until = now + timedelta(seconds=terms.lease_seconds)
+    call.expires_at = now + timedelta(seconds=terms.reservation_seconds)
+
+
+async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> None:
+    """The owner fell silent. What it spent is unknown until its reply turns up, so the bound stands for it."""
+    if call.owner_attempt_id is None:
+        return
+    attempt = await tx.get(CallAttempt, call.owner_attempt_id, populate_existing=True)
+    assert attempt is not None  # noqa: S101 - attempts are never deleted
+    await _become_uncertain(tx, call, attempt)
+    _end(attempt, "lost", Billed.UNKNOWN, None)
+    await _log_usage(tx, call, attempt, confirmed=False, usage=Usage())
+
+
+async def _become_uncertain(tx: AsyncSession, call: Call, attempt: CallAttempt) -> None:
+    if attempt.state != "open":
+        return
+    bound = attempt.estimated_usd
+    await budgets.move(
+        tx, call.workspace_id, budgets.job_scope(call.job_key), reserved=-bound, uncertain=bound
+    )
+
+
+async def _confirm_cost(tx: AsyncSession, call: Call, attempt: CallAttempt, cost_usd: Decimal) -> None:
+    """The provider's own count replaces the bound, whether that was still reserved or already uncertain."""
+    held = "reserved" if attempt.state == "open" else "uncertain"
+    scope = budgets.job_scope(call.job_key)
+    amounts = {held: -attempt.estimated_usd, "confirmed": cost_usd}
+    await budgets.move(tx, call.workspace_id, scope, **amounts)
+
+
+async def _charge_once(tx: AsyncSession, call: Call) -> int:
+    """Charge the user for the reply that won; returns the energy charged."""
+    who = (call.workspace_id, call.user_id)
+    if call.energy_reserved == 0 and call.energy_price:
+        call.energy_reserved = await energy.reserve_if_possible(tx, *who, call.energy_price, call.request_id)
+    charged, call.energy_reserved = call.energy_reserved, 0
+    if charged:
+        await energy.charge(tx, *who, charged, call.request_id)
+    return charged
+
+
+async def _let_go(tx: AsyncSession, call: Call) -> None:
+    """Give the lease up and the energy back: the next attempt reserves anew."""
+    call.owner_attempt_id, call.lease_until = None, None
+    if call.energy_reserved:
+        await energy.release(tx, call.workspace_id, call.user_id, call.energy_reserved, call.request_id)
+        call.energy_reserved = 0
+
+
+def _end(attempt: CallAttempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:
+    attempt.state, attempt.billed, attempt.cost_usd, attempt.ended_at = (
+        state,
+        billed.value,
+        cost_usd,
+        utc_now(),
+    )
+
+
+async def _tell_breaker(tx: AsyncSession, attempt: CallAttempt, failure: Failure, terms: Terms) -> None:
+    provider = Provider(attempt.provider)
+    if failure.trips_breaker:
+        await breaker.failed(tx, provider, attempt.breaker_generation, terms.breaker)
+    else:
+        await breaker.not_counted(tx, provider, attempt.breaker_generation)
+
+
+async def _log_usage(
+    tx: AsyncSession,
+    call: Call,
+    attempt: CallAttempt,
+    *,
+    confirmed: bool,
+    usage: Usage,
+    answered_by: str = "",
+    charged: int = 0,
+    rates: Rates | None = None,
+) -> None:
+    """Write the attempt's row, or turn the estimate of a lost attempt into what it really cost."""
+    cost = attempt.cost_usd if confirmed else attempt.estimated_usd
+    row = UsageLog(
+        user_id=call.user_id,
+        workspace_id=call.workspace_id,
+        prospect_id=call.prospect_id,
+        action=call.action,
+        provider=attempt.provider,
+        model=attempt.model,
+        answered_by=answered_by,
+        simulated=attempt.simulated,
+        tokens_prompt=usage.input_tokens,
+        tokens_completion=usage.output_tokens,
+        tokens_total=usage.total_tokens,
+        audio_seconds=Decimal(str(usage.audio_seconds)),
+        cost_usd=cost or Decimal(0),
+        confirmed=confirmed,
+        outcome=attempt.state,
+        energy_charged=charged,
+        rates=rates.model_dump(mode="json") if rates else attempt.rates,
+        job_key=call.job_key,
+        request_id=call.request_id,
+        attempt_id=attempt.id,
+    ).model_dump()
+    keep = {"id", "created_at", "attempt_id"}
+    changes = {name: value for name, value in row.items() if name not in keep}
+    await tx.execute(
+        insert(UsageLog).values(**row).on_conflict_do_update(index_elements=["attempt_id"], set_=changes)
+    )
+
+
+async def _settled(tx: AsyncSession, call: Call) -> Settled:
+    """The journaled reply of a settled call, with who gave it."""
+    attempt = await tx.get(CallAttempt, call.settled_attempt_id)
+    row = await tx.get(JournaledReply, call.settled_attempt_id)
+    assert attempt is not None and row is not None  # noqa: S101, PT018 - written with the settled state
+    return Settled(
+        reply=REPLY.validate_python(row.payload),
+        attempt_id=attempt.id,
+        provider=Provider(attempt.provider),
+        model=attempt.model,
+        simulated=attempt.simulated,
+    )
+
+
+def _completed_event(call: Call, attempt: CallAttempt, reply: Reply, charged: int) -> OutboxEvent:
+    return _event(
+        call,
+        attempt,
+        "ai_generation_completed",
+        {
+            "tokens_total": reply.usage.total_tokens,
+            "cost_usd": str(attempt.cost_usd),
+            "energy_charged": charged,
+        },
+    )
+
+
+def _failed_event(call: Call, attempt: CallAttempt) -> OutboxEvent:
+    return _event(
+        call, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed}
+    )
+
+
+def _event(call: Call, attempt: CallAttempt, kind: str, details: dict[str, object]) -> OutboxEvent:
+    payload = {
+        "request_id": call.request_id,
+        "attempt_id": str(attempt.id),
+        "user_id": call.user_id,
+        "action": call.action,
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "simulated": attempt.simulated,
+        **details,
+    }
+    return OutboxEvent(workspace_id=call.workspace_id, kind=kind, payload=payload)

@@ -1,0 +1,255 @@
+"""Every table. Money is NUMERIC, time is timestamptz, and a row that belongs to someone has a workspace_id."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    LargeBinary,
+    Numeric,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+USD = Numeric(18, 6)
+TIMESTAMP = DateTime(timezone=True)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EnergyAccount(SQLModel, table=True):
+    """A user's energy. What can still be reserved is `granted - charged - reserved`."""
+
+    __tablename__ = "energy_accounts"
+    __table_args__ = (
+        CheckConstraint(
+            "reserved >= 0 AND charged >= 0 AND granted >= charged + reserved", name="no_overdraft"
+        ),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True)
+    tier: str = "free"
+    granted: int = 0
+    charged: int = 0
+    reserved: int = 0
+
+
+class EnergyEntry(SQLModel, table=True):
+    """One movement of energy. Grants carry a key, so that granting twice grants once."""
+
+    __tablename__ = "energy_entries"
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "user_id", "grant_key", name="one_grant_per_key"),
+        Index("energy_entries_by_user", "workspace_id", "user_id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
+    workspace_id: str
+    user_id: str
+    kind: str  # grant, reserve, release, charge
+    amount: int
+    request_id: str | None = None
+    grant_key: str | None = None
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class Budget(SQLModel, table=True):
+    """An envelope of dollars. A cap bounds `reserved + confirmed + uncertain`."""
+
+    __tablename__ = "budgets"
+    __table_args__ = (CheckConstraint("reserved_usd >= 0 AND uncertain_usd >= 0", name="never_negative"),)
+
+    workspace_id: str = Field(primary_key=True)
+    scope: str = Field(primary_key=True)
+    cap_usd: Decimal | None = Field(default=None, sa_type=USD)
+    reserved_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
+    confirmed_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
+    uncertain_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
+
+
+class Call(SQLModel, table=True):
+    """One logical request. Its owner is the attempt that holds the lease."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        CheckConstraint("state IN ('open', 'settled')", name="call_state"),
+        Index("calls_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
+        Index("calls_by_job", "workspace_id", "job_key"),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    request_id: str = Field(primary_key=True)
+    job_key: str
+    user_id: str
+    prospect_id: str | None = None
+    action: str
+    fingerprint: str
+    state: str = "open"
+    owner_attempt_id: UUID | None = None
+    lease_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    settled_attempt_id: UUID | None = None
+    energy_price: int = 0
+    energy_reserved: int = 0
+    workflow_id: str
+    expires_at: datetime = Field(sa_type=TIMESTAMP)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class CallAttempt(SQLModel, table=True):
+    """One try at a request. Its id travels to the provider, so that both sides can be joined."""
+
+    __tablename__ = "call_attempts"
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "request_id", "number", name="attempts_are_numbered"),
+        CheckConstraint("state IN ('open', 'settled', 'duplicate', 'lost', 'failed')", name="attempt_state"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    workspace_id: str
+    request_id: str
+    number: int
+    provider: str
+    model: str
+    simulated: bool
+    state: str = "open"
+    billed: str = "unknown"
+    estimated_usd: Decimal = Field(sa_type=USD)
+    cost_usd: Decimal | None = Field(default=None, sa_type=USD)
+    rates: dict[str, Any] = Field(sa_type=JSONB)
+    breaker_generation: int = 0
+    error_type: str | None = None
+    error: str | None = None
+    started_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class JournaledReply(SQLModel, table=True):
+    """What the provider answered, kept so that a settled request is never asked again."""
+
+    __tablename__ = "replies"
+
+    attempt_id: UUID = Field(primary_key=True)
+    workspace_id: str
+    payload: dict[str, Any] = Field(sa_type=JSONB)
+
+
+class UsageLog(SQLModel, table=True):
+    """One row per attempt that a provider billed or may have billed.
+
+    `cost_usd` is what we spent: the provider's own count where `confirmed`, else the most that it can be.
+    `energy_charged` is what the user paid: nothing for lost, duplicate and failed attempts.
+    """
+
+    __tablename__ = "ai_usage_logs"
+    __table_args__ = (
+        UniqueConstraint("attempt_id", name="one_row_per_attempt"),
+        Index("ai_usage_logs_by_time", "workspace_id", "created_at"),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    user_id: str
+    workspace_id: str
+    prospect_id: str | None = None
+    action: str
+    provider: str
+    model: str
+    answered_by: str = ""
+    simulated: bool
+    tokens_prompt: int = 0
+    tokens_completion: int = 0
+    tokens_total: int = 0
+    audio_seconds: Decimal = Field(default=Decimal(0), sa_type=Numeric(12, 3))
+    cost_usd: Decimal = Field(sa_type=USD)
+    confirmed: bool
+    outcome: str  # settled, duplicate, lost, failed
+    energy_charged: int = 0
+    rates: dict[str, Any] = Field(sa_type=JSONB)
+    job_key: str
+    request_id: str
+    attempt_id: UUID
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class OutboxEvent(SQLModel, table=True):
+    """An analytics event, written in the transaction that it reports, delivered later at least once."""
+
+    __tablename__ = "outbox"
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
+    workspace_id: str
+    kind: str
+    payload: dict[str, Any] = Field(sa_type=JSONB)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    delivered_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class Breaker(SQLModel, table=True):
+    """One provider's breaker for the whole fleet. A missing row is a closed breaker."""
+
+    __tablename__ = "breakers"
+
+    provider: str = Field(primary_key=True)
+    failures: int = 0
+    generation: int = 0
+    open_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    probe_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class StoredSession(SQLModel, table=True):
+    """A session's content under its own hash: analyses of two versions never mix."""
+
+    __tablename__ = "sessions"
+
+    workspace_id: str = Field(primary_key=True)
+    session_id: str = Field(primary_key=True)
+    sha256: str = Field(primary_key=True)
+    user_id: str
+    payload: dict[str, Any] = Field(sa_type=JSONB)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class Recording(SQLModel, table=True):
+    """A session's audio under its own hash."""
+
+    __tablename__ = "recordings"
+
+    workspace_id: str = Field(primary_key=True)
+    sha256: str = Field(primary_key=True)
+    seconds: Decimal = Field(sa_type=Numeric(12, 3))
+    audio: bytes = Field(sa_type=LargeBinary)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class StoredAnalysis(SQLModel, table=True):
+    """One analysis job: its parts as they come in, and the result."""
+
+    __tablename__ = "session_analyses"
+    __table_args__ = (
+        Index("session_analyses_by_session", "workspace_id", "session_id", "session_sha256"),
+        Index("session_analyses_by_workflow", "workspace_id", "workflow_id"),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    workflow_id: str
+    session_id: str
+    session_sha256: str
+    recording_sha256: str | None = None
+    user_id: str
+    status: str = "running"  # running, completed, failed, cancelled
+    voice_metrics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    coaching: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    result: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
