@@ -1,0 +1,64 @@
+"""Where an activity meets Temporal: it heartbeats while it works, and its errors become Temporal's."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from domain.errors import ParleyError, ProviderError
+
+HEARTBEAT_SECONDS = 2.0
+ERROR_CHARACTERS = 1000
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Wrap an activity. A long one can only learn that it was cancelled, or be missed, if it heartbeats."""
+
+    @functools.wraps(work)
+    async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        pulse = asyncio.create_task(_heartbeat())
+        try:
+            return await work(*args, **kwargs)
+        except ParleyError as error:
+            raise as_application_error(error) from None
+        except ValidationError as error:
+            raise ApplicationError(brief(error), type="ValidationError", non_retryable=True) from None
+        finally:
+            pulse.cancel()
+
+    return wrapped
+
+
+async def _heartbeat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+def as_application_error(error: ParleyError) -> ApplicationError:
+    """The error as Temporal stores it: its name as type, its delay as the next retry's, its text kept short.
+
+    The cause is left out on purpose: an SDK's exception may quote the request.
+    """
+    delay = error.retry_after if isinstance(error, ProviderError) else None
+    details: list[Any] = [delay] if delay is not None else []
+    return ApplicationError(
+        brief(error),
+        *details,
+        type=error.code,
+        non_retryable=not error.retryable,
+        next_retry_delay=timedelta(seconds=delay) if delay is not None and error.retryable else None,
+    )
+
+
+def brief(error: Exception) -> str:
+    """The first words of an error: a long text would wedge the history it is written to."""
+    return str(error)[:ERROR_CHARACTERS]

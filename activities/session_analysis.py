@@ -1,0 +1,272 @@
+"""The side effects of `SessionAnalysis`: open the job, measure the voice, coach, store."""
+
+from typing import Any
+
+from temporalio import activity
+
+from activities.boundary import boundary
+from activities.paid_call import PaidCalls, Payer
+from domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
+from domain.coaching import Coaching, coaching_request, read_reply, rule_based
+from domain.errors import ContextTooLong, InsufficientEnergy, ProviderNotConfigured, UnpricedModel
+from domain.habits import habits
+from domain.routing import Candidate, Option, rank
+from domain.session import Session
+from domain.session_analysis import (
+    COACHING_ACTION,
+    ENERGY,
+    VOICE_ACTION,
+    Analysis,
+    CloseStep,
+    FinishStep,
+    PaidStep,
+    Plan,
+    PrepareStep,
+    Provenance,
+    SessionAnalysisInput,
+    SessionAnalysisResult,
+    Step,
+    StepOutcome,
+    Strategy,
+    choose_strategy,
+    facts,
+)
+from domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
+from settings import Settings
+from storage import analyses, budgets, energy
+from storage.database import Database
+from storage.ledger import Settled
+from storage.sessions import load_recording, load_session
+from storage.tables import StoredAnalysis
+
+# In order of quality; domain/routing.py ranks them.
+CHAT_PROVIDERS = (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL)
+
+
+class SessionAnalysisActivities:
+    """Activities of one worker, on its database and its providers."""
+
+    def __init__(self, database: Database, paid_calls: PaidCalls, settings: Settings) -> None:
+        self._database = database
+        self._paid_calls = paid_calls
+        self._starting_energy = settings.starting_energy
+
+    @activity.defn(name="session_analysis.prepare")
+    @boundary
+    async def prepare(self, step: PrepareStep) -> Plan:
+        """Choose the strategy and rank who may serve each step; open the envelope and the account."""
+        job = step.input
+        async with self._database.transaction() as tx:
+            session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+            count, latest = await analyses.previous(tx, job.workspace_id, job.session_id, job.session_sha256)
+            account = await energy.open_account(
+                tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
+            )
+            choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=count))
+            plan = Plan(choice=choice, coaching=())
+            if choice.strategy is Strategy.CACHED_ANALYSIS and latest:
+                plan = plan.model_copy(update={"cached_job": latest.job_key})
+            else:
+                plan = await self._plan(job, session, plan)
+                _require_energy(plan, energy.available(account), job.user_id)
+            await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
+            await analyses.begin(tx, _row(step))
+        return plan
+
+    async def _plan(self, job: SessionAnalysisInput, session: Session, plan: Plan) -> Plan:
+        """The candidates for coaching and, where there is a recording to measure, for the voice."""
+        cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
+        names = (job.provider,) if job.provider else CHAT_PROVIDERS
+        options = await self._paid_calls.options(
+            names, {job.provider: job.model} if job.provider and job.model else {}
+        )
+        _refuse_unusable(options, by_name=job.provider is not None)
+        voice, warnings = await self._voice_candidate(job, session, cheap=cheap)
+        coaching = tuple(rank(options, preferred=job.provider, cheapest_first=cheap))
+        return plan.model_copy(update={"coaching": coaching, "voice": voice, "warnings": warnings})
+
+    async def _voice_candidate(
+        self, job: SessionAnalysisInput, session: Session, *, cheap: bool
+    ) -> tuple[Candidate | None, tuple[str, ...]]:
+        if job.recording_sha256 is None:
+            return None, ()
+        if cheap and all(turn.words for turn in session.turns):
+            return None, ("voice metrics are computed from the transcript's word times to save cost",)
+        options = await self._paid_calls.options((Provider.ELEVENLABS,), {})
+        ranked = rank(options)
+        if not ranked:
+            return None, ("ELEVENLABS_API_KEY is not set: voice metrics are computed from the transcript",)
+        return ranked[0], ()
+
+    @activity.defn(name="session_analysis.measure_voice")
+    @boundary
+    async def measure_voice(self, step: PaidStep) -> StepOutcome:
+        """Have the recording transcribed, and compute the metrics from its words."""
+        job = step.input
+        async with self._database.transaction() as tx:
+            recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
+            session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+        request = TranscriptionRequest(
+            audio_sha256=recording.sha256, audio_seconds=float(recording.seconds), audio=recording.audio
+        )
+        settled = await self._pay(step, Step.VOICE, VOICE_ACTION, request)
+        assert isinstance(settled.reply, TranscriptionReply)  # noqa: S101 - the adapter of that provider
+        words = settled.reply.words
+        if not any(word.kind == "word" for word in words):
+            return StepOutcome(
+                provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised"
+            )
+        metrics = from_words(words, rep_speaker(words, session))
+        await self._keep(step, voice_metrics=metrics.model_dump(mode="json"))
+        return StepOutcome(provenance=_provenance(step, Step.VOICE, settled))
+
+    @activity.defn(name="session_analysis.coach")
+    @boundary
+    async def coach(self, step: PaidStep) -> StepOutcome:
+        """Ask one candidate for the coaching analysis; a reply that cannot be used says why."""
+        job = step.input
+        async with self._database.transaction() as tx:
+            session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+            row = await analyses.load(tx, job.workspace_id, step.job_key)
+        measured = (
+            VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
+        )
+        asking = step.asking
+        request = coaching_request(
+            session, measured, max_tokens=asking.max_tokens, compressed=asking.compressed
+        )
+        try:
+            settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
+        except ContextTooLong as error:
+            return StepOutcome(problem=error.detail, too_long=True)
+        assert settled.reply.kind == "chat"  # noqa: S101 - the adapter of that provider
+        coaching, problem = read_reply(settled.reply)
+        if coaching is not None:
+            await self._keep(step, coaching=coaching.model_dump(mode="json"))
+        return StepOutcome(
+            provenance=_provenance(step, Step.COACHING, settled),
+            problem=problem,
+            cut=settled.reply.finish is Finish.LENGTH,
+        )
+
+    @activity.defn(name="session_analysis.finish")
+    @boundary
+    async def finish(self, step: FinishStep) -> SessionAnalysisResult:
+        """Put the parts together, mark what is missing, and store the result."""
+        job = step.input
+        async with self._database.transaction() as tx:
+            if step.cached_job:
+                row = await analyses.load(tx, job.workspace_id, step.cached_job)
+                analysis = _recalled(Analysis.model_validate(row.result), step)
+            else:
+                session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+                row = await analyses.load(tx, job.workspace_id, step.job_key)
+                analysis = _assembled(session, row, step)
+            await analyses.end(
+                tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json")
+            )
+        return SessionAnalysisResult(
+            job_key=step.job_key,
+            status="completed",
+            strategy=analysis.strategy,
+            overall_score=analysis.coaching.overall_score,
+            processed=analysis.coaching.processed,
+            fallback=analysis.coaching.fallback,
+        )
+
+    @activity.defn(name="session_analysis.close")
+    @boundary
+    async def close(self, step: CloseStep) -> None:
+        """Mark a job that ends without a result."""
+        async with self._database.transaction() as tx:
+            await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None)
+
+    async def _pay(self, step: PaidStep, name: Step, action: str, request: Any) -> Settled:
+        job = step.input
+        payer = Payer(
+            workspace_id=job.workspace_id,
+            user_id=job.user_id,
+            prospect_id=job.prospect_id,
+            job_key=step.job_key,
+            workflow_id=step.workflow_id,
+            request_id=request_id(step.job_key, step.request_step(name)),
+            action=action,
+            # Asking again is on us: the user pays for a result once.
+            energy=ENERGY[action] if step.asking.ask == 1 else 0,
+        )
+        return await self._paid_calls.make(payer, request, step.candidate.provider, step.candidate.model)
+
+    async def _keep(self, step: PaidStep, **parts: Any) -> None:
+        async with self._database.transaction() as tx:
+            await analyses.keep(tx, step.input.workspace_id, step.job_key, **parts)
+
+
+def _refuse_unusable(options: list[Option], *, by_name: bool) -> None:
+    """Refuse before anything is paid when there is nobody to ask."""
+    for option in options if by_name else ():
+        if option.configured and option.price is None:
+            raise UnpricedModel(f"{option.provider.value} model {option.model!r} has no known price")
+    if not any(option.configured and option.price is not None for option in options):
+        keys = " or ".join(
+            f"{option.provider.name}_API_KEY" for option in options if option.provider is not Provider.LOCAL
+        )
+        raise ProviderNotConfigured(f"the worker has no provider to ask: set {keys or 'LOCAL_BASE_URL'}")
+
+
+def _require_energy(plan: Plan, available: int, user_id: str) -> None:
+    needed = ENERGY[COACHING_ACTION] + (ENERGY[VOICE_ACTION] if plan.voice else 0)
+    if available < needed:
+        raise InsufficientEnergy(f"user {user_id!r} has {available} energy, this analysis needs {needed}")
+
+
+def _row(step: PrepareStep) -> StoredAnalysis:
+    job = step.input
+    return StoredAnalysis(
+        workspace_id=job.workspace_id,
+        job_key=step.job_key,
+        workflow_id=step.workflow_id,
+        session_id=job.session_id,
+        session_sha256=job.session_sha256,
+        recording_sha256=job.recording_sha256,
+        user_id=job.user_id,
+    )
+
+
+def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
+    """Who answered: another leg's reply may have come first, so the journal is asked, not the candidate."""
+    return Provenance(
+        step=name,
+        provider=settled.provider.value,
+        model=settled.model,
+        answered_by=settled.reply.model,
+        simulated=settled.simulated,
+        reason=step.candidate.reason,
+    )
+
+
+def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analysis:
+    counted = habits(session)
+    metrics = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics else from_session(session)
+    coaching = Coaching.model_validate(row.coaching) if row.coaching else rule_based(counted)
+    return Analysis(
+        session_id=session.session_id,
+        user_id=step.input.user_id,
+        strategy=step.choice.strategy,
+        strategy_reason=step.choice.reason,
+        voice_metrics=metrics,
+        habits=counted,
+        coaching=coaching,
+        provenance=step.provenance,
+        warnings=step.warnings,
+    )
+
+
+def _recalled(earlier: Analysis, step: FinishStep) -> Analysis:
+    """An earlier result under this job's strategy, so that nobody takes it for a new one."""
+    return earlier.model_copy(
+        update={
+            "strategy": step.choice.strategy,
+            "strategy_reason": step.choice.reason,
+            "warnings": step.warnings,
+        }
+    )

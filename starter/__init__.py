@@ -1,0 +1,1 @@
+"""Everything that starts or watches workflows: the typed client, the CLI, the embedded stack."""

@@ -1,0 +1,105 @@
+"""Read what a caller hands over, and refuse it by file and field before anything is stored or paid."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from tinytag import TinyTag, TinyTagException
+
+from domain.errors import InvalidInput
+from domain.session import MAX_SESSION_SECONDS, Session
+
+MAX_SESSION_BYTES = 5_000_000
+MAX_RECORDING_BYTES = 100_000_000
+
+
+def read_session(path: Path) -> Session:
+    """A session file.
+
+    Raises:
+        InvalidInput: naming the file, the field and what is wrong with it.
+    """
+    where = path.name
+    raw = _read(path, MAX_SESSION_BYTES)
+    if not raw.strip():
+        raise InvalidInput("is empty", where=where)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=where) from None
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"is not JSON: {error}", where=where) from None
+    return parse_session(data, where=where)
+
+
+def parse_session(data: Any, *, where: str = "session") -> Session:
+    """A session from parsed JSON.
+
+    Raises:
+        InvalidInput: naming the field and what is wrong with it.
+    """
+    _refuse_nul(data, where)
+    try:
+        return Session.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(_problem(first), where=where, field=_field(first["loc"])) from None
+
+
+def read_recording(path: Path) -> tuple[bytes, float]:
+    """A recording and its length in seconds.
+
+    Raises:
+        InvalidInput: the file is no audio that can be read.
+    """
+    audio = _read(path, MAX_RECORDING_BYTES)
+    return audio, recording_seconds(audio, where=path.name)
+
+
+def recording_seconds(audio: bytes, *, where: str = "recording") -> float:
+    """The length of a recording, from its own headers."""
+    try:
+        seconds = TinyTag.get(file_obj=BytesIO(audio), tags=False).duration
+    except (TinyTagException, ValueError, OverflowError, IndexError, KeyError) as error:
+        raise InvalidInput(f"is not audio: {error}" if str(error) else "is not audio", where=where) from None
+    if not seconds or not 0 < seconds <= MAX_SESSION_SECONDS:
+        raise InvalidInput("is not audio with a length (wav, mp3, flac, ogg, m4a …)", where=where)
+    return seconds
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise InvalidInput(f"has {size:,} bytes, more than the {limit:,} allowed", where=path.name)
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _refuse_nul(data: Any, where: str, field: str = "") -> None:
+    """PostgreSQL cannot store a NUL character, and no transcript needs one."""
+    if isinstance(data, str) and "\0" in data:
+        raise InvalidInput("contains a NUL character", where=where, field=field)
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        _refuse_nul(str(key), where, field)
+        _refuse_nul(value, where, f"{field}.{key}" if field else str(key))
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _problem(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    return f"{message} (got {given!r})" if isinstance(given, int | float | bool) or given is None else message

@@ -1,0 +1,145 @@
+"""Role → task queue → registries. `python worker.py` runs every role in one process; nothing else is here."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.paid_call import PaidCalls
+from activities.session_analysis import SessionAnalysisActivities
+from activities.sweep import SweepActivities
+from connection import connect, leave
+from domain.calls import Provider
+from domain.errors import InvalidInput, ParleyError
+from domain.queues import STORAGE, WORKFLOWS, provider_queue
+from settings import Settings
+from storage.database import Database
+from workflows.session_analysis import SessionAnalysis
+from workflows.sweep import Sweep, ensure_scheduled
+
+ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
+# Reloading these for each workflow costs a hundred milliseconds of CPU; they are pure, so sharing them is safe.
+PASSED_THROUGH = ("domain", "activities", "workflows", "pydantic", "pydantic_core", "genai_prices")
+PAID_CALLS_IN_FLIGHT = 100
+
+log = logging.getLogger("parley.worker")
+
+
+def build_workers(
+    client: Client,
+    database: Database,
+    paid_calls: PaidCalls,
+    settings: Settings,
+    roles: Sequence[str] = ROLES,
+) -> list[Worker]:
+    """One Temporal worker per role, each on its own queue."""
+    analysis = SessionAnalysisActivities(database, paid_calls, settings)
+    drain: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds)}
+
+    def build(role: str) -> Worker:
+        if role == "workflows":
+            return Worker(
+                client,
+                task_queue=WORKFLOWS,
+                workflows=[SessionAnalysis, Sweep],
+                workflow_runner=sandbox(),
+                **drain,
+            )
+        if role == "storage":
+            sweep = SweepActivities(database, client)
+            steps = [analysis.prepare, analysis.finish, analysis.close, sweep.sweep]
+            return Worker(client, task_queue=STORAGE, activities=steps, **drain)
+        provider = Provider(role)
+        return Worker(
+            client,
+            task_queue=provider_queue(provider),
+            activities=[analysis.measure_voice if provider is Provider.ELEVENLABS else analysis.coach],
+            max_concurrent_activities=PAID_CALLS_IN_FLIGHT,
+            max_task_queue_activities_per_second=calls_per_second(provider, settings),
+            **drain,
+        )
+
+    return [build(role) for role in roles]
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    )
+
+
+def calls_per_second(provider: Provider, settings: Settings) -> float:
+    return getattr(settings, f"{provider.value}_calls_per_second")
+
+
+async def run(settings: Settings, roles: Sequence[str]) -> None:
+    """Poll until SIGTERM or SIGINT, then finish what is under way: a paid call is never thrown away.
+
+    Raises:
+        InvalidInput: DATABASE_URL is missing or wrong.
+        Unreachable: Temporal or PostgreSQL does not answer.
+    """
+    if settings.database_url is None:
+        raise InvalidInput("is not set: a worker needs PostgreSQL", where="DATABASE_URL")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    client = await connect()
+    database = Database(settings.database_url)
+    paid_calls = PaidCalls(database, settings)
+    try:
+        await database.ping()
+        await _poll(
+            client, build_workers(client, database, paid_calls, settings, roles), roles, settings, stop
+        )
+    finally:
+        await paid_calls.close()
+        await database.close()
+
+
+async def _poll(
+    client: Client, workers: list[Worker], roles: Sequence[str], settings: Settings, stop: asyncio.Event
+) -> None:
+    if "workflows" in roles:
+        await ensure_scheduled(client)
+    polling = [asyncio.create_task(worker.run()) for worker in workers]
+    stopping = asyncio.create_task(stop.wait())
+    log.info("polling as %s", ", ".join(roles))
+    if settings.parley_ready_file:
+        settings.parley_ready_file.touch()
+    await asyncio.wait([*polling, stopping], return_when=asyncio.FIRST_COMPLETED)
+    log.info("draining for at most %.0f s", settings.drain_seconds)
+    await asyncio.gather(*(worker.shutdown() for worker in workers))
+    await asyncio.gather(*polling)
+    stopping.cancel()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the worker; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="worker.py", description="Run Parley's workers.")
+    parser.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: all")
+    roles = parser.parse_args(arguments).role or list(ROLES)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        asyncio.run(run(Settings(), roles))
+    except ValidationError as error:
+        print(f"worker: {error.errors()[0]['msg']}", file=sys.stderr)  # noqa: T201
+        return 2
+    except ParleyError as error:
+        print(f"worker: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

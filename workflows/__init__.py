@@ -1,0 +1,1 @@
+"""Orchestration only: order, parallelism, retries, timers. Deterministic, and readable as the story of the job."""

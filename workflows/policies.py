@@ -1,0 +1,39 @@
+"""Timeouts and retries per class of activity, in one place."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio.common import RetryPolicy
+
+from domain.queues import STORAGE
+
+# A worker that has been silent for this long is taken for dead. Activities heartbeat every two seconds.
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+
+# A storage step is quick, but outlasts a database that is away for a while.
+STORAGE_STEP: dict[str, Any] = {
+    "task_queue": STORAGE,
+    "start_to_close_timeout": timedelta(minutes=2),
+    "schedule_to_close_timeout": timedelta(hours=1),
+    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+    "retry_policy": RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        maximum_interval=timedelta(seconds=10),
+        maximum_attempts=1000,
+    ),
+}
+
+# A paid step has three tries from 1 s doubling; a provider's Retry-After overrides the delay. One try covers waiting
+# out another owner's lease, the provider's timeout, and a settle that outlasts the database.
+PAID_STEP: dict[str, Any] = {
+    "start_to_close_timeout": timedelta(minutes=15),
+    "schedule_to_close_timeout": timedelta(hours=2),
+    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+    "retry_policy": RetryPolicy(
+        initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3
+    ),
+}
+
+# How long a job parks between two rounds over providers that are all down: doubling, to keep the history small.
+FIRST_PARK = timedelta(seconds=30)
+LONGEST_PARK = timedelta(minutes=15)

@@ -1,0 +1,225 @@
+"""`SessionAnalysis`: one recorded voice session to voice metrics and a coaching analysis."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.session_analysis import SessionAnalysisActivities as Activities
+    from domain.errors import InvalidInput, ParleyError, ProviderUnavailable
+    from domain.queues import provider_queue
+    from domain.routing import Candidate
+    from domain.session_analysis import (
+        WORKFLOW,
+        Asking,
+        CloseStep,
+        FinishStep,
+        PaidStep,
+        Plan,
+        PrepareStep,
+        Progress,
+        Provenance,
+        SessionAnalysisInput,
+        SessionAnalysisResult,
+        Step,
+        StepOutcome,
+        Strategy,
+        ask_again,
+    )
+    from workflows import visibility
+    from workflows.policies import PAID_STEP, STORAGE_STEP
+    from workflows.providers_in_turn import in_turn
+
+MAX_ASKS = 3
+
+
+@workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
+class SessionAnalysis:
+    """Prepare, measure the voice and coach in the order that the strategy asks for, store."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(phase=Step.PREPARE)
+        self._provenance: list[Provenance] = []
+        self._warnings: list[str] = []
+
+    @workflow.run
+    async def run(self, job: SessionAnalysisInput | None = None) -> SessionAnalysisResult:
+        """Run the analysis; cancelling it keeps what is paid for.
+
+        Raises:
+            InvalidInput: the workflow was started without input.
+            ApplicationError: typed after the `ParleyError` that stopped the job.
+        """
+        if job is None:
+            raise InvalidInput("SessionAnalysis needs a SessionAnalysisInput", where="input")
+        self._job = job
+        self._job_key = workflow.info().first_execution_run_id
+        try:
+            return await self._analyse()
+        except (FailureError, ParleyError, asyncio.CancelledError) as error:
+            await self._close(cancelled=is_cancelled_exception(error))
+            raise
+
+    @workflow.query
+    def get_progress(self) -> Progress:
+        return self._progress
+
+    async def _analyse(self) -> SessionAnalysisResult:
+        plan = await self._prepare()
+        if plan.cached_job is None:
+            await self._measure_and_coach(plan)
+        self._enter(Step.FINISH)
+        result = await workflow.execute_activity_method(
+            Activities.finish,
+            FinishStep(
+                input=self._job,
+                job_key=self._job_key,
+                choice=plan.choice,
+                provenance=tuple(self._provenance),
+                warnings=(*plan.warnings, *self._warnings),
+                cached_job=plan.cached_job,
+            ),
+            summary="store the result",
+            **STORAGE_STEP,
+        )
+        self._done(Step.FINISH)
+        workflow.upsert_search_attributes([visibility.STATUS.value_set("completed")])
+        return result
+
+    async def _prepare(self) -> Plan:
+        step = PrepareStep(input=self._job, job_key=self._job_key, workflow_id=workflow.info().workflow_id)
+        plan = await workflow.execute_activity_method(
+            Activities.prepare, step, summary="strategy, candidates, budget", **STORAGE_STEP
+        )
+        workflow.upsert_search_attributes([visibility.STRATEGY.value_set(plan.choice.strategy.value)])
+        self._update(strategy=plan.choice.strategy, strategy_reason=plan.choice.reason)
+        self._done(Step.PREPARE)
+        return plan
+
+    async def _measure_and_coach(self, plan: Plan) -> None:
+        if plan.choice.strategy is Strategy.FAST_PARALLEL:
+            await asyncio.gather(self._measure_voice(plan), self._coach(plan, after_voice=False))
+            return
+        await self._measure_voice(plan)
+        await self._coach(plan, after_voice=True)
+
+    async def _measure_voice(self, plan: Plan) -> None:
+        """Without a recording, or where it cannot be used, `finish` computes the metrics from the transcript."""
+        self._enter(Step.VOICE)
+        if plan.voice is not None:
+            try:
+                outcome = await self._in_turn((plan.voice,), Activities.measure_voice, after_voice=False)
+                problem = self._accept(outcome)
+            except ApplicationError as error:
+                problem = _outage(error)
+            if problem:
+                self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
+        self._done(Step.VOICE)
+
+    async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
+        """Ask until a reply can be used; where none can, `finish` puts the rule-based analysis, marked."""
+        self._enter(Step.COACHING)
+        asking, problem = Asking(), ""
+        while asking.ask <= MAX_ASKS:
+            try:
+                outcome = await self._in_turn(
+                    plan.coaching, Activities.coach, asking, after_voice=after_voice
+                )
+            except ApplicationError as error:
+                if self._job.wait:
+                    raise
+                problem = _outage(error)
+                break
+            problem = self._accept(outcome)
+            if not problem:
+                break
+            asking = ask_again(asking, outcome)
+        if problem:
+            self._warnings.append(f"coaching is rule-based: {problem}")
+        self._done(Step.COACHING)
+
+    async def _in_turn(
+        self,
+        candidates: Sequence[Candidate],
+        activity: Callable[[Activities, PaidStep], Awaitable[StepOutcome]],
+        asking: Asking | None = None,
+        *,
+        after_voice: bool,
+    ) -> StepOutcome:
+        """The step on the first candidate that answers, each try on its provider's own queue."""
+
+        async def attempt(candidate: Candidate) -> StepOutcome:
+            step = PaidStep(
+                input=self._job,
+                job_key=self._job_key,
+                workflow_id=workflow.info().workflow_id,
+                candidate=candidate,
+                asking=asking or Asking(),
+                after_voice=after_voice,
+            )
+            return await workflow.execute_activity_method(
+                activity,
+                step,
+                task_queue=provider_queue(candidate.provider),
+                summary=f"{candidate.provider.value} {candidate.model}: {candidate.reason}",
+                **PAID_STEP,
+            )
+
+        patience = timedelta(seconds=self._job.patience_seconds if self._job.wait else 0)
+        return await in_turn(candidates, attempt, patience=patience, parked=self._parked)
+
+    def _accept(self, outcome: StepOutcome) -> str:
+        """Keep who answered if the answer can be used; else say what is wrong with it."""
+        if not outcome.problem and outcome.provenance:
+            self._provenance.append(outcome.provenance)
+        return outcome.problem
+
+    async def _close(self, *, cancelled: bool) -> None:
+        status = "cancelled" if cancelled else "failed"
+        workflow.upsert_search_attributes([visibility.STATUS.value_set(status)])
+        await workflow.execute_activity_method(
+            Activities.close,
+            CloseStep(input=self._job, job_key=self._job_key, status=status),
+            summary=f"mark as {status}",
+            **STORAGE_STEP,
+        )
+
+    def _enter(self, phase: Step) -> None:
+        workflow.upsert_search_attributes([visibility.PHASE.value_set(phase.value)])
+        self._update(phase=phase, note="")
+
+    def _done(self, phase: Step) -> None:
+        self._update(done=(*self._progress.done, phase))
+
+    def _parked(self, tried: str, pause: timedelta) -> None:
+        self._update(note=f"waiting {pause.total_seconds():.0f} s for a provider to come back: {tried}")
+
+    def _update(self, **changes: object) -> None:
+        self._progress = self._progress.model_copy(update=changes)
+        workflow.set_current_details(as_table(self._progress))
+
+
+def _outage(error: ApplicationError) -> str:
+    """What to say of a provider's failure; anything else ends the job."""
+    if error.type != ProviderUnavailable.__name__:
+        raise error
+    return str(error.message)
+
+
+def as_table(progress: Progress) -> str:
+    """The progress as the Markdown table that the Temporal UI shows."""
+    rows = [f"| {step.value} | {_state(step, progress)} |" for step in Step]
+    strategy = f"**{progress.strategy.value}**: {progress.strategy_reason}\n\n" if progress.strategy else ""
+    note = f"\n\n{progress.note}" if progress.note else ""
+    return strategy + "| step | state |\n|---|---|\n" + "\n".join(rows) + note
+
+
+def _state(step: Step, progress: Progress) -> str:
+    if step in progress.done:
+        return "done"
+    return "running" if step is progress.phase else ""
