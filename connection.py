@@ -15,8 +15,8 @@ from domain.errors import InvalidInput, Unreachable
 CONNECT_SECONDS = 5
 
 
-async def connect() -> Client:
-    """A client as the environment says: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, or a profile of Temporal's own TOML.
+async def connect(address: str | None = None) -> Client:
+    """A client at `address`, else as the environment says: TEMPORAL_ADDRESS, or a profile of Temporal's own TOML.
 
     Raises:
         InvalidInput: the profile cannot be read.
@@ -26,7 +26,7 @@ async def connect() -> Client:
         config = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(str(error), where="Temporal's configuration") from error
-    address = config.get("target_host") or "localhost:7233"
+    address = address or config.get("target_host") or "localhost:7233"
     config["target_host"] = address
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -38,9 +38,7 @@ class Settings(BaseSettings):
     elevenlabs_usd_per_hour: Decimal = Field(
         default=Decimal("0.40"), gt=0, description="speech-to-text list price; genai-prices has none"
     )
-    local_base_url: str | None = Field(
-        default=None, description="an OpenAI-compatible server: llama.cpp, vLLM, Ollama"
-    )
+    local_base_url: str | None = Field(default=None, description="an OpenAI-compatible server: llama.cpp, vLLM, Ollama")
     local_api_key: SecretStr | None = None
     local_model: str = "llama-3.1-8b-instruct"
     local_usd_per_million_input: Decimal | None = Field(default=None, ge=0)
@@ -59,9 +57,7 @@ class Settings(BaseSettings):
     breaker_failures: int = Field(default=3, ge=1)
     breaker_open_seconds: float = Field(default=60, gt=0)
     reservation_seconds: float = Field(default=3600, gt=0, description="the longest a reservation is held")
-    settle_patience_seconds: float = Field(
-        default=600, gt=0, description="how long settle outlasts an outage"
-    )
+    settle_patience_seconds: float = Field(default=600, gt=0, description="how long settle outlasts an outage")
     starting_energy: int = Field(default=100, ge=0, description="granted to a user on first sight")
 
     # Tests only: `point=kill,other=stop` makes the worker end or stop itself at a step of the paid call

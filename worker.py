@@ -72,9 +72,7 @@ def build_workers(
 
 
 def sandbox() -> SandboxedWorkflowRunner:
-    return SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-    )
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
 
 
 def calls_per_second(provider: Provider, settings: Settings) -> float:
@@ -98,9 +96,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     paid_calls = PaidCalls(database, settings)
     try:
         await database.ping()
-        await _poll(
-            client, build_workers(client, database, paid_calls, settings, roles), roles, settings, stop
-        )
+        await _poll(client, build_workers(client, database, paid_calls, settings, roles), roles, settings, stop)
     finally:
         await paid_calls.close()
         await database.close()

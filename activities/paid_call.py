@@ -10,18 +10,18 @@ Once the request is on its way, neither cancellation nor SIGTERM interrupts it: 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID, uuid4
 
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.failpoints import Failpoints
 from domain.calls import Model, Provider, Reply, Request, fingerprint
-from domain.errors import Billed, ProviderError, ProviderUnavailable, Unreachable, UnpricedModel
+from domain.errors import Billed, ProviderError, ProviderUnavailable, UnpricedModel, Unreachable
 from domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from domain.routing import Option
 from providers.registry import Providers
@@ -130,13 +130,11 @@ class PaidCalls:
         async def claim(tx: AsyncSession) -> Settled | Held | Granted:
             return await ledger.claim(tx, who, offer, self._terms, attempt_id)
 
-        while isinstance(claimed := await self._persist(claim), Held):
+        while isinstance(claimed := await self._persist(claim), Held):  # noqa: ASYNC110 - the owner may be elsewhere
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))
         return claimed
 
-    async def _call_and_settle(
-        self, workspace_id: str, attempt_id: UUID, request: Request, offer: Offer
-    ) -> Settled:
+    async def _call_and_settle(self, workspace_id: str, attempt_id: UUID, request: Request, offer: Offer) -> Settled:
         async with self._lease_renewed(workspace_id, attempt_id):
             self._failpoints.reach("claimed")
             try:
@@ -154,26 +152,20 @@ class PaidCalls:
         name = offer.provider.value
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._providers.adapter(offer.provider).call(
-                    request, offer.model, str(attempt_id)
-                )
+                return await self._providers.adapter(offer.provider).call(request, offer.model, str(attempt_id))
         except TimeoutError:
             raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
         except ProviderError:
             raise
         except Exception as error:  # the ledger must learn of it, whatever it was
             activity.logger.exception("unforeseen error from %s", name)
-            raise ProviderUnavailable(
-                name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN
-            ) from error
+            raise ProviderUnavailable(name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
     async def _settle(self, workspace_id: str, attempt_id: UUID, reply: Reply, offer: Offer) -> Settled:
         rates = rates_for(offer.provider, offer.model, self._rates, reply.usage.input_tokens)
 
         async def settle(tx: AsyncSession) -> Settled:
-            settled = await ledger.settle(
-                tx, workspace_id, attempt_id, reply, cost(reply.usage, rates), rates
-            )
+            settled = await ledger.settle(tx, workspace_id, attempt_id, reply, cost(reply.usage, rates), rates)
             self._failpoints.reach("settling")
             return settled
 
@@ -211,7 +203,7 @@ class PaidCalls:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     @asynccontextmanager
-    async def _lease_renewed(self, workspace_id: str, attempt_id: UUID) -> AsyncIterator[None]:
+    async def _lease_renewed(self, workspace_id: str, attempt_id: UUID) -> AsyncGenerator[None]:
         renewal = asyncio.create_task(self._renew(workspace_id, attempt_id))
         try:
             yield

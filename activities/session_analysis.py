@@ -77,9 +77,7 @@ class SessionAnalysisActivities:
         """The candidates for coaching and, where there is a recording to measure, for the voice."""
         cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
         names = (job.provider,) if job.provider else CHAT_PROVIDERS
-        options = await self._paid_calls.options(
-            names, {job.provider: job.model} if job.provider and job.model else {}
-        )
+        options = await self._paid_calls.options(names, {job.provider: job.model} if job.provider and job.model else {})
         _refuse_unusable(options, by_name=job.provider is not None)
         voice, warnings = await self._voice_candidate(job, session, cheap=cheap)
         coaching = tuple(rank(options, preferred=job.provider, cheapest_first=cheap))
@@ -113,9 +111,7 @@ class SessionAnalysisActivities:
         assert isinstance(settled.reply, TranscriptionReply)  # noqa: S101 - the adapter of that provider
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
-            return StepOutcome(
-                provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised"
-            )
+            return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised")
         metrics = from_words(words, rep_speaker(words, session))
         await self._keep(step, voice_metrics=metrics.model_dump(mode="json"))
         return StepOutcome(provenance=_provenance(step, Step.VOICE, settled))
@@ -128,13 +124,9 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
-        measured = (
-            VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
-        )
+        measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
         asking = step.asking
-        request = coaching_request(
-            session, measured, max_tokens=asking.max_tokens, compressed=asking.compressed
-        )
+        request = coaching_request(session, measured, max_tokens=asking.max_tokens, compressed=asking.compressed)
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:
@@ -162,9 +154,7 @@ class SessionAnalysisActivities:
                 session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
                 row = await analyses.load(tx, job.workspace_id, step.job_key)
                 analysis = _assembled(session, row, step)
-            await analyses.end(
-                tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json")
-            )
+            await analyses.end(tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json"))
         return SessionAnalysisResult(
             job_key=step.job_key,
             status="completed",

@@ -5,12 +5,10 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
-from domain.sweep import SweepReport
+from domain.sweep import SweepInput, SweepReport
 from storage import ledger
 from storage.database import Database
 from storage.sweeper import StaleCall, stale_calls
-
-BATCH = 200
 
 
 class SweepActivities:
@@ -20,10 +18,10 @@ class SweepActivities:
 
     @activity.defn(name="sweep")
     @boundary
-    async def sweep(self) -> SweepReport:
+    async def sweep(self, job: SweepInput) -> SweepReport:
         """One batch. A request of a running workflow is left to its retry until its reservation expires."""
         async with self._database.transaction() as tx:
-            stale = await stale_calls(tx, limit=BATCH)
+            stale = await stale_calls(tx, limit=job.batch)
         running: dict[str, bool] = {}
         ended = 0
         for call in stale:

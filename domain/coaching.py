@@ -63,9 +63,7 @@ def coaching_request(
     parts = [f"Scenario: {_inert(session.scenario)}"] if session.scenario else []
     if metrics is not None:
         told = metrics.model_dump(exclude={"source"}, exclude_none=True)
-        parts.append(
-            "Measured on the rep's voice: " + ", ".join(f"{name} {value}" for name, value in told.items())
-        )
+        parts.append("Measured on the rep's voice: " + ", ".join(f"{name} {value}" for name, value in told.items()))
     parts.append("<transcript>\n" + "\n".join(turns) + "\n</transcript>")
     return ChatRequest(
         messages=(
@@ -116,9 +114,7 @@ def read_reply(reply: ChatReply) -> tuple[Coaching | None, str]:
 
 def rule_based(counted: Habits) -> Coaching:
     """What can be said without a model: counted facts, a neutral score, and marks that say so."""
-    nothing = SkillReview(
-        score=NEUTRAL_SCORE, comment="Not assessed: no model was available for this analysis."
-    )
+    nothing = SkillReview(score=NEUTRAL_SCORE, comment="Not assessed: no model was available for this analysis.")
     strengths, improvements = _observations(counted)
     return Coaching(
         overall_score=NEUTRAL_SCORE,

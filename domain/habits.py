@@ -88,7 +88,7 @@ def pace_wpm(turns: Sequence[Turn]) -> float:
 
 def filler_words(turns: Sequence[Turn], language: str) -> FillerWords:
     """Find the language's fillers; a language without a list counts none."""
-    pattern = _pattern(language.split("-")[0].lower())
+    pattern = _pattern(language.partition("-")[0].lower())
     found: Counter[str] = Counter()
     examples: list[str] = []
     for turn in turns:

@@ -63,9 +63,7 @@ def rates_for(provider: Provider, model: str, configured: ConfiguredRates, promp
 def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
     inward, outward = configured.local_usd_per_million_input, configured.local_usd_per_million_output
     if inward is None or outward is None:
-        raise UnpricedModel(
-            f"local model {model!r} has no price: set LOCAL_USD_PER_MILLION_INPUT and _OUTPUT"
-        )
+        raise UnpricedModel(f"local model {model!r} has no price: set LOCAL_USD_PER_MILLION_INPUT and _OUTPUT")
     return Rates(source="settings", input=inward, cached_input=inward, cache_write=inward, output=outward)
 
 
@@ -95,9 +93,7 @@ def _price_of(provider: Provider, model: str, **counts: int) -> Decimal:
     try:
         return calc_price(CountedUsage(**counts), model, provider_id=provider.value).total_price
     except LookupError as error:
-        raise UnpricedModel(
-            f"{provider.value} model {model!r} is not in the price list; use a priced model"
-        ) from error
+        raise UnpricedModel(f"{provider.value} model {model!r} is not in the price list; use a priced model") from error
 
 
 def cost(usage: Usage, rates: Rates) -> Decimal:

@@ -33,9 +33,7 @@ class Turn(Model):
         at = 0.0
         for number, word in enumerate(self.words):
             if word.start < at or word.end < word.start:
-                raise ValueError(
-                    f"words out of order: word {number} ({word.text[:20]!r}) starts at {word.start}"
-                )
+                raise ValueError(f"words out of order: word {number} ({word.text[:20]!r}) starts at {word.start}")
             at = word.start
         return self
 

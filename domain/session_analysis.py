@@ -233,9 +233,7 @@ def choose_strategy(known: Facts) -> Choice:
     if seconds > LONG_SECONDS:
         return Choice(strategy=Strategy.COST_OPTIMIZED, reason=f"{seconds:.0f} s is over {LONG_SECONDS} s")
     if seconds < SHORT_SECONDS and is_simple(known):
-        reason = (
-            f"{seconds:.0f} s is under {SHORT_SECONDS} s, {known.turns} turns of {known.speakers} speakers"
-        )
+        reason = f"{seconds:.0f} s is under {SHORT_SECONDS} s, {known.turns} turns of {known.speakers} speakers"
         return Choice(strategy=Strategy.FAST_PARALLEL, reason=reason)
     within = f"{seconds:.0f} s, {known.turns} turns: neither short and simple nor over {LONG_SECONDS} s"
     return Choice(strategy=Strategy.HYBRID, reason=within)

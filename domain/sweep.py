@@ -1,8 +1,16 @@
 """The housekeeping job `Sweep`: its contract."""
 
+from pydantic import Field
+
 from domain.calls import Model
 
 WORKFLOW = "Sweep"
+
+
+class SweepInput(Model):
+    """How many stale requests to look at in one round."""
+
+    batch: int = Field(default=200, gt=0)
 
 
 class SweepReport(Model):

@@ -8,6 +8,7 @@ checked and recomputed. The scales are Parley's own; the source says how the wor
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from domain.calls import Model, SpokenWord
@@ -96,9 +97,7 @@ def _metrics(
     variation = _rate_variation(phrases)
     share = _speaking_share(phrases, articulating)
     expressive = (
-        (events + sum(word.text.rstrip("\"'”’").endswith(("!", "?")) for word in spoken)) / minutes
-        if minutes
-        else 0.0
+        (events + sum(word.text.rstrip("\"'”’").endswith(("!", "?")) for word in spoken)) / minutes if minutes else 0.0
     )
     return VoiceMetrics(
         source=source,
@@ -140,7 +139,7 @@ def _rate_variation(phrases: Sequence[Sequence[SpokenWord]]) -> float:
 
 def _speaking_share(phrases: Sequence[Sequence[SpokenWord]], articulating: float) -> float:
     """Time spent on words over that time plus the speaker's own pauses within a turn (up to 3 s each)."""
-    gaps = [after[0].start - before[-1].end for before, after in zip(phrases, phrases[1:], strict=False)]
+    gaps = [after[0].start - before[-1].end for before, after in pairwise(phrases)]
     pausing = sum(gap for gap in gaps if gap <= 3.0)
     return articulating / (articulating + pausing) if articulating else 0.0
 

@@ -38,20 +38,17 @@ class AnthropicAdapter:
     """Messages of Anthropic, or of whatever answers for it at `base_url`."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
-        self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0
-        )
+        self._client = anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
         if not isinstance(request, ChatRequest):
             raise BadRequest(NAME, f"cannot serve a {request.kind}")
+        messages: Any = [message.model_dump() for message in request.messages if message.role != "system"]
         try:
             message = await self._client.messages.create(
                 model=model,
                 max_tokens=request.max_tokens,
-                messages=[  # pyright: ignore[reportArgumentType]
-                    message.model_dump() for message in request.messages if message.role != "system"
-                ],
+                messages=messages,
                 extra_headers={ATTEMPT_HEADER: attempt_id},
                 **_options(request),
             )

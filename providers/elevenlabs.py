@@ -30,9 +30,7 @@ class ElevenLabsAdapter:
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
         self._http = httpx.AsyncClient(timeout=timeout)
-        self._client = AsyncElevenLabs(
-            api_key=api_key, base_url=base_url, timeout=timeout, httpx_client=self._http
-        )
+        self._client = AsyncElevenLabs(api_key=api_key, base_url=base_url, timeout=timeout, httpx_client=self._http)
 
     async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply:
         if not isinstance(request, TranscriptionRequest):
@@ -62,9 +60,7 @@ def _reply(response: object, request: TranscriptionRequest, model: str) -> Trans
     extra = cast(dict[str, Any], response.model_extra or {})
     seconds = response.audio_duration_secs or request.audio_seconds
     return TranscriptionReply(
-        words=tuple(
-            _word(word) for word in response.words if word.type != "spacing" and word.start is not None
-        ),
+        words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
         language=response.language_code,
         usage=Usage(audio_seconds=seconds),
         model=str(extra.get("model", model)),

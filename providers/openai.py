@@ -34,10 +34,11 @@ class OpenAIAdapter:
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
         if not isinstance(request, ChatRequest):
             raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
+        messages: Any = [message.model_dump() for message in request.messages]
         try:
             completion = await self._client.chat.completions.create(
                 model=model,
-                messages=[message.model_dump() for message in request.messages],  # pyright: ignore[reportArgumentType]
+                messages=messages,
                 extra_headers={ATTEMPT_HEADER: attempt_id},
                 **self._options(request, model),
             )

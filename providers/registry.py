@@ -37,23 +37,15 @@ class Providers:
             case Provider.OPENAI:
                 return self._vendor(provider, keys.openai_api_key, keys.openai_base_url, keys.openai_model)
             case Provider.ANTHROPIC:
-                return self._vendor(
-                    provider, keys.anthropic_api_key, keys.anthropic_base_url, keys.anthropic_model
-                )
+                return self._vendor(provider, keys.anthropic_api_key, keys.anthropic_base_url, keys.anthropic_model)
             case Provider.ELEVENLABS:
-                return self._vendor(
-                    provider, keys.elevenlabs_api_key, keys.elevenlabs_base_url, keys.elevenlabs_model
-                )
+                return self._vendor(provider, keys.elevenlabs_api_key, keys.elevenlabs_base_url, keys.elevenlabs_model)
             case Provider.LOCAL:
                 if keys.local_base_url is None:
                     return None
-                return Access(
-                    keys.local_api_key or ANY_KEY, keys.local_base_url, keys.local_model, simulated=False
-                )
+                return Access(keys.local_api_key or ANY_KEY, keys.local_base_url, keys.local_model, simulated=False)
 
-    def _vendor(
-        self, provider: Provider, key: SecretStr | None, base_url: str | None, model: str
-    ) -> Access | None:
+    def _vendor(self, provider: Provider, key: SecretStr | None, base_url: str | None, model: str) -> Access | None:
         if key is not None:
             return Access(key, base_url, model, simulated=False)
         simulator = self._settings.parley_simulator_url

@@ -59,11 +59,8 @@ class EnergyBalance(Model):
 class AnalysisHandle:
     """One running or finished `SessionAnalysis`. `id` finds it again from anywhere."""
 
-    def __init__(
-        self, client: Client, handle: temporalio.client.WorkflowHandle[object, SessionAnalysisResult]
-    ) -> None:
-        self.id = handle.id
-        self._client, self._handle = client, handle
+    def __init__(self, client: Client, job_id: str) -> None:
+        self._client, self.id = client, job_id
 
     async def progress(self) -> Progress:
         """Where the job stands.
@@ -78,9 +75,10 @@ class AnalysisHandle:
 
         Raises:
             JobFailed: it failed or was cancelled; `kind` says why.
+            NotFound: there is no such job.
         """
         try:
-            await self._handle.result()
+            await (await self._client.workflow(self.id)).result()
         except WorkflowFailureError as error:
             raise failure_of(error) from error
         return await self._client.results(self.id)
@@ -100,7 +98,13 @@ class Client:
         self._settings = settings
 
     @classmethod
-    async def connect(cls, *, workspace_id: str = "default", settings: Settings | None = None) -> Self:
+    async def connect(
+        cls,
+        *,
+        workspace_id: str = "default",
+        settings: Settings | None = None,
+        temporal_address: str | None = None,
+    ) -> Self:
         """Connect as the environment says: DATABASE_URL, TEMPORAL_ADDRESS or a Temporal profile.
 
         Raises:
@@ -109,12 +113,10 @@ class Client:
         """
         settings = settings or Settings()
         if settings.database_url is None:
-            raise InvalidInput(
-                "is not set; `parley up` starts one and prints its address", where="DATABASE_URL"
-            )
+            raise InvalidInput("is not set; `parley up` starts one and prints its address", where="DATABASE_URL")
         database = Database(settings.database_url, pool_size=5)
         await database.ping()
-        return cls(await connect(), database, settings, workspace_id)
+        return cls(await connect(temporal_address), database, settings, workspace_id)
 
     async def close(self) -> None:
         await self.database.close()
@@ -154,9 +156,7 @@ class Client:
         seconds = recording_seconds(audio) if audio is not None else 0.0
         async with self.database.transaction() as tx:
             sha256 = await save_session(tx, self.workspace_id, checked)
-            recording = (
-                await save_recording(tx, self.workspace_id, audio, seconds) if audio is not None else None
-            )
+            recording = await save_recording(tx, self.workspace_id, audio, seconds) if audio is not None else None
         job = SessionAnalysisInput(
             workspace_id=self.workspace_id,
             user_id=checked.user_id,
@@ -169,18 +169,16 @@ class Client:
             wait=wait,
             patience_seconds=patience_seconds,
         )
-        return AnalysisHandle(self, await self._start(job, label))
+        return self.job(await self._start(job, label))
 
-    async def _start(
-        self, job: SessionAnalysisInput, label: str
-    ) -> temporalio.client.WorkflowHandle[object, SessionAnalysisResult]:
+    async def _start(self, job: SessionAnalysisInput, label: str) -> str:
         attributes = (
             SearchAttributePair(visibility.TENANT, job.workspace_id),
             SearchAttributePair(visibility.JOB, WORKFLOW),
             SearchAttributePair(visibility.STATUS, "running"),
         )
         try:
-            return await self.temporal.start_workflow(
+            started = await self.temporal.start_workflow(
                 WORKFLOW,
                 job,
                 id=workflow_id(job.workspace_id, job.session_id, job.session_sha256, label),
@@ -192,6 +190,7 @@ class Client:
             )
         except RPCError as error:
             raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
+        return started.id
 
     def _check_model(self, provider: Provider | None, model: str | None) -> None:
         if model is None:
@@ -200,14 +199,18 @@ class Client:
             raise InvalidInput("goes with a provider, for example --provider openai", where="model")
         rates_for(provider, model, ConfiguredRates.of(self._settings))
 
+    def job(self, job_id: str) -> AnalysisHandle:
+        """The handle of a job that was started before, here or elsewhere."""
+        return AnalysisHandle(self, job_id)
+
     async def progress(self, job_id: str) -> Progress:
         """Where a job stands.
 
         Raises:
             NotFound: this workspace has no such job.
         """
-        await self._require(job_id)
-        return await self.temporal.get_workflow_handle(job_id).query("get_progress", result_type=Progress)
+        found = await self.workflow(job_id)
+        return await found.query("get_progress", result_type=Progress)
 
     async def status(self, job_id: str) -> str:
         """`running`, `completed`, `failed`, `cancelled`, `terminated` or `timed_out`, by Temporal.
@@ -215,7 +218,7 @@ class Client:
         Raises:
             NotFound: this workspace has no such job.
         """
-        found = await self._require(job_id)
+        found = await self._describe(job_id)
         return (found.status or WorkflowExecutionStatus.RUNNING).name.lower().replace("canceled", "cancelled")
 
     async def cancel(self, job_id: str) -> None:
@@ -224,8 +227,7 @@ class Client:
         Raises:
             NotFound: this workspace has no such job.
         """
-        await self._require(job_id)
-        await self.temporal.get_workflow_handle(job_id).cancel()
+        await (await self.workflow(job_id)).cancel()
 
     async def results(self, job_id: str) -> AnalysisReport:
         """A job with its result, if any, and what it cost.
@@ -261,16 +263,12 @@ class Client:
         if amount <= 0:
             raise InvalidInput("must be positive", where="amount")
         async with self.database.transaction() as tx:
-            await energy.open_account(
-                tx, self.workspace_id, user_id, starting_energy=self._settings.starting_energy
-            )
+            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self._settings.starting_energy)
             return await energy.grant(tx, self.workspace_id, user_id, amount, key=key)
 
     async def set_tier(self, user_id: str, tier: str) -> None:
         async with self.database.transaction() as tx:
-            await energy.open_account(
-                tx, self.workspace_id, user_id, starting_energy=self._settings.starting_energy
-            )
+            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self._settings.starting_energy)
             await energy.set_tier(tx, self.workspace_id, user_id, tier)
 
     async def energy(self, user_id: str) -> EnergyBalance:
@@ -288,8 +286,17 @@ class Client:
             available=energy.available(account),
         )
 
-    async def _require(self, job_id: str) -> temporalio.client.WorkflowExecutionDescription:
-        """The job's description, if it is one of this workspace: the id alone is no permission."""
+    async def workflow(self, job_id: str) -> temporalio.client.WorkflowHandle[object, object]:
+        """Temporal's own handle of a job of this workspace.
+
+        Raises:
+            NotFound: this workspace has no such job.
+        """
+        await self._describe(job_id)
+        return self.temporal.get_workflow_handle(job_id)
+
+    async def _describe(self, job_id: str) -> temporalio.client.WorkflowExecutionDescription:
+        """The job's description, if it is one of this workspace: knowing the id is no permission."""
         missing = NotFound(f"workspace {self.workspace_id!r} has no job {job_id!r}")
         try:
             found = await self.temporal.get_workflow_handle(job_id).describe()

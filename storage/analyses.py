@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from domain.errors import NotFound
 from storage.tables import StoredAnalysis, utc_now
@@ -75,9 +75,7 @@ async def keep(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) 
     )
 
 
-async def end(
-    tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None
-) -> None:
+async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
     """Close a job's row; the first end stands."""
     await tx.execute(
         update(StoredAnalysis)

@@ -1,7 +1,7 @@
 """`parley ledger audit`: does the ledger agree with itself? Each check is one query that returns what does not."""
 
 from sqlalchemy import text
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from domain.costs import Disagreement
 
@@ -91,12 +91,12 @@ async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disag
     found: list[Disagreement] = []
     for name, query in CHECKS.items():
         scoped = f"SELECT * FROM ({query}) AS rows(workspace_id, subject, expected, found)"  # noqa: S608
-        scoped += " WHERE expected::text <> found::text AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)"
+        scoped += (
+            " WHERE expected::text <> found::text AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)"
+        )
         rows = (await tx.execute(text(scoped), {"workspace": workspace_id})).all()
         found += [
-            Disagreement(
-                check=name, workspace_id=row[0], subject=row[1], expected=str(row[2]), found=str(row[3])
-            )
+            Disagreement(check=name, workspace_id=row[0], subject=row[1], expected=str(row[2]), found=str(row[3]))
             for row in rows
         ]
     return found

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from domain.calls import Provider
 from domain.errors import BreakerOpen
@@ -92,9 +92,7 @@ async def succeeded(tx: AsyncSession, provider: Provider, generation: int) -> No
 
 async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: BreakerTerms) -> None:
     """The provider was down: count it, and open the breaker at the threshold or when this was its probe."""
-    await tx.execute(
-        insert(Breaker).values(**Breaker(provider=provider.value).model_dump()).on_conflict_do_nothing()
-    )
+    await tx.execute(insert(Breaker).values(**Breaker(provider=provider.value).model_dump()).on_conflict_do_nothing())
     counted = await tx.execute(
         update(Breaker)
         .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation)

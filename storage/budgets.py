@@ -4,10 +4,11 @@ from decimal import Decimal
 
 from sqlalchemy import or_, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from domain.errors import BudgetExhausted
+from storage.database import changed_one
 from storage.tables import Budget
 
 
@@ -19,7 +20,7 @@ def job_scope(job_key: str) -> str:
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
     """Create the envelope once; a later call leaves it as it is."""
     row = Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd).model_dump()
-    await tx.exec(insert(Budget).values(**row).on_conflict_do_nothing())
+    await tx.execute(insert(Budget).values(**row).on_conflict_do_nothing())
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal) -> None:
@@ -29,16 +30,16 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal)
         BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
     """
     taken = Budget.reserved_usd + Budget.confirmed_usd + Budget.uncertain_usd
-    done = await tx.exec(
+    within_cap = (
         update(Budget)
         .where(
             col(Budget.workspace_id) == workspace_id,
             col(Budget.scope) == scope,
-            or_(col(Budget.cap_usd).is_(None), taken + usd <= Budget.cap_usd),
+            or_(col(Budget.cap_usd).is_(None), col(Budget.cap_usd) >= taken + usd),
         )
         .values(reserved_usd=Budget.reserved_usd + usd)
     )
-    if done.rowcount != 1:
+    if not await changed_one(tx, within_cap):
         raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
 
 
@@ -52,7 +53,7 @@ async def move(
     uncertain: Decimal = Decimal(0),
 ) -> None:
     """Add the (signed) amounts to the envelope's three accounts."""
-    await tx.exec(
+    await tx.execute(
         update(Budget)
         .where(col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
         .values(

@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError, PostgresConnectionError
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import CursorResult, Update, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from domain.errors import InvalidInput, Unreachable
 
@@ -26,11 +26,7 @@ AWAY = (
 def is_away(error: BaseException) -> bool:
     """Whether `error` says that PostgreSQL cannot be reached now."""
     if isinstance(error, DBAPIError):
-        return (
-            error.connection_invalidated or is_away(error.orig.__cause__ or error.orig)
-            if error.orig
-            else False
-        )
+        return error.connection_invalidated or is_away(error.orig.__cause__ or error.orig) if error.orig else False
     return isinstance(error, (*AWAY, Unreachable))
 
 
@@ -72,6 +68,11 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+async def changed_one(tx: AsyncSession, statement: Update) -> bool:
+    """Run a conditional UPDATE; whether its condition held for one row."""
+    return cast("CursorResult[Any]", await tx.execute(statement)).rowcount == 1
 
 
 def engine(url: SecretStr, *, pool_size: int = 5) -> AsyncEngine:

@@ -2,10 +2,11 @@
 
 from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from domain.errors import InsufficientEnergy
+from storage.database import changed_one
 from storage.tables import EnergyAccount, EnergyEntry
 
 
@@ -17,9 +18,7 @@ async def account(tx: AsyncSession, workspace_id: str, user_id: str) -> EnergyAc
     return await tx.get(EnergyAccount, (workspace_id, user_id))
 
 
-async def open_account(
-    tx: AsyncSession, workspace_id: str, user_id: str, *, starting_energy: int
-) -> EnergyAccount:
+async def open_account(tx: AsyncSession, workspace_id: str, user_id: str, *, starting_energy: int) -> EnergyAccount:
     """The user's account, created with the starting grant on first sight."""
     await grant(tx, workspace_id, user_id, starting_energy, key="starting grant")
     found = await tx.get(EnergyAccount, (workspace_id, user_id), populate_existing=True)
@@ -30,16 +29,16 @@ async def open_account(
 async def grant(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, *, key: str) -> bool:
     """Give energy once per `key`. Returns whether this call gave it."""
     account_row = insert(EnergyAccount).values(workspace_id=workspace_id, user_id=user_id, tier="free")
-    await tx.exec(account_row.values(granted=0, charged=0, reserved=0).on_conflict_do_nothing())
+    await tx.execute(account_row.values(granted=0, charged=0, reserved=0).on_conflict_do_nothing())
     entry = EnergyEntry(
         workspace_id=workspace_id, user_id=user_id, kind="grant", amount=amount, grant_key=key
     ).model_dump(exclude={"id"})
-    given = await tx.exec(
+    given = await tx.execute(
         insert(EnergyEntry).values(**entry).on_conflict_do_nothing().returning(col(EnergyEntry.id))
     )
     if given.first() is None:
         return False
-    await tx.exec(
+    await tx.execute(
         update(EnergyAccount)
         .where(col(EnergyAccount.workspace_id) == workspace_id, col(EnergyAccount.user_id) == user_id)
         .values(granted=EnergyAccount.granted + amount)
@@ -48,7 +47,7 @@ async def grant(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, 
 
 
 async def set_tier(tx: AsyncSession, workspace_id: str, user_id: str, tier: str) -> None:
-    await tx.exec(
+    await tx.execute(
         update(EnergyAccount)
         .where(col(EnergyAccount.workspace_id) == workspace_id, col(EnergyAccount.user_id) == user_id)
         .values(tier=tier)
@@ -78,9 +77,7 @@ async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int,
     await _enter(tx, workspace_id, user_id, "charge", amount, request_id)
 
 
-async def reserve_if_possible(
-    tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str
-) -> int:
+async def reserve_if_possible(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
     """Reserve for a reply whose reservation is gone (swept, or late). What does not fit costs us, not the user."""
     if not await _try_reserve(tx, workspace_id, user_id, amount):
         return 0
@@ -89,34 +86,26 @@ async def reserve_if_possible(
 
 
 async def _try_reserve(tx: AsyncSession, workspace_id: str, user_id: str, amount: int) -> bool:
-    done = await tx.exec(
+    within_balance = (
         update(EnergyAccount)
         .where(
             col(EnergyAccount.workspace_id) == workspace_id,
             col(EnergyAccount.user_id) == user_id,
-            EnergyAccount.granted - EnergyAccount.charged - EnergyAccount.reserved >= amount,
+            col(EnergyAccount.granted) - EnergyAccount.charged - EnergyAccount.reserved >= amount,
         )
         .values(reserved=EnergyAccount.reserved + amount)
     )
-    return done.rowcount == 1
+    return await changed_one(tx, within_balance)
 
 
-async def _move(
-    tx: AsyncSession, workspace_id: str, user_id: str, *, reserved: int = 0, charged: int = 0
-) -> None:
-    await tx.exec(
+async def _move(tx: AsyncSession, workspace_id: str, user_id: str, *, reserved: int = 0, charged: int = 0) -> None:
+    await tx.execute(
         update(EnergyAccount)
         .where(col(EnergyAccount.workspace_id) == workspace_id, col(EnergyAccount.user_id) == user_id)
         .values(reserved=EnergyAccount.reserved + reserved, charged=EnergyAccount.charged + charged)
     )
 
 
-async def _enter(
-    tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str
-) -> None:
+async def _enter(tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str) -> None:
     if amount:
-        tx.add(
-            EnergyEntry(
-                workspace_id=workspace_id, user_id=user_id, kind=kind, amount=amount, request_id=request_id
-            )
-        )
+        tx.add(EnergyEntry(workspace_id=workspace_id, user_id=user_id, kind=kind, amount=amount, request_id=request_id))

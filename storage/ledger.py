@@ -7,7 +7,7 @@ Energy is reserved per request (the user pays for a result, once); dollars are r
 us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -15,14 +15,15 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from domain.calls import Model, Provider, Reply, Usage
 from domain.errors import Billed, IdempotencyConflict, NotFound
 from domain.pricing import Rates
 from storage import breaker, budgets, energy
 from storage.breaker import NOW, BreakerTerms
+from storage.database import changed_one
 from storage.tables import Call, CallAttempt, JournaledReply, OutboxEvent, UsageLog, utc_now
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
@@ -118,12 +119,12 @@ async def claim(
 
 async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_seconds: float) -> bool:
     """Extend the lease. False when the request has gone to another attempt; the call may finish all the same."""
-    done = await tx.execute(
+    as_owner = (
         update(Call)
         .where(col(Call.workspace_id) == workspace_id, col(Call.owner_attempt_id) == attempt_id)
         .values(lease_until=NOW + timedelta(seconds=lease_seconds))
     )
-    return done.rowcount == 1
+    return await changed_one(tx, as_owner)
 
 
 async def settle(
@@ -140,31 +141,16 @@ async def settle(
     await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     await _confirm_cost(tx, call, attempt, cost_usd)
     charged = await _charge_once(tx, call) if won else 0
-    outcome = "settled" if won else "duplicate"
-    _end(attempt, outcome, Billed.YES, cost_usd)
-    await _log_usage(
-        tx,
-        call,
-        attempt,
-        confirmed=True,
-        usage=reply.usage,
-        answered_by=reply.model,
-        charged=charged,
-        rates=rates,
-    )
+    _end(attempt, "settled" if won else "duplicate", Billed.YES, cost_usd)
+    attempt.rates = rates.model_dump(mode="json")
+    await _log_usage(tx, call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
     if won:
-        call.state, call.settled_attempt_id, call.owner_attempt_id, call.lease_until = (
-            "settled",
-            attempt_id,
-            None,
-            None,
-        )
-        tx.add(
-            JournaledReply(
-                attempt_id=attempt_id, workspace_id=workspace_id, payload=reply.model_dump(mode="json")
-            )
-        )
+        call.state, call.settled_attempt_id = "settled", attempt_id
+        tx.add(JournaledReply(attempt_id=attempt_id, workspace_id=workspace_id, payload=reply.model_dump(mode="json")))
         tx.add(_completed_event(call, attempt, reply, charged))
+    # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
+    if call.owner_attempt_id == attempt_id:
+        call.owner_attempt_id, call.lease_until = None, None
     await tx.flush()
     return await _settled(tx, call)
 
@@ -178,7 +164,7 @@ class Failure:
     billed: Billed
     trips_breaker: bool
     cost_usd: Decimal | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
 
 
 async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: Failure, terms: Terms) -> None:
@@ -232,7 +218,7 @@ async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Ca
 
 async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt]:
     """The attempt with its call, locked by the call's row: an attempt is only changed under it."""
-    query = select(CallAttempt.request_id).where(
+    query = select(col(CallAttempt.request_id)).where(
         col(CallAttempt.workspace_id) == workspace_id, col(CallAttempt.id) == attempt_id
     )
     request_id = (await tx.execute(query)).scalar()
@@ -292,9 +278,7 @@ async def _become_uncertain(tx: AsyncSession, call: Call, attempt: CallAttempt) 
     if attempt.state != "open":
         return
     bound = attempt.estimated_usd
-    await budgets.move(
-        tx, call.workspace_id, budgets.job_scope(call.job_key), reserved=-bound, uncertain=bound
-    )
+    await budgets.move(tx, call.workspace_id, budgets.job_scope(call.job_key), reserved=-bound, uncertain=bound)
 
 
 async def _confirm_cost(tx: AsyncSession, call: Call, attempt: CallAttempt, cost_usd: Decimal) -> None:
@@ -350,7 +334,6 @@ async def _log_usage(
     usage: Usage,
     answered_by: str = "",
     charged: int = 0,
-    rates: Rates | None = None,
 ) -> None:
     """Write the attempt's row, or turn the estimate of a lost attempt into what it really cost."""
     cost = attempt.cost_usd if confirmed else attempt.estimated_usd
@@ -371,23 +354,21 @@ async def _log_usage(
         confirmed=confirmed,
         outcome=attempt.state,
         energy_charged=charged,
-        rates=rates.model_dump(mode="json") if rates else attempt.rates,
+        rates=attempt.rates,
         job_key=call.job_key,
         request_id=call.request_id,
         attempt_id=attempt.id,
     ).model_dump()
     keep = {"id", "created_at", "attempt_id"}
     changes = {name: value for name, value in row.items() if name not in keep}
-    await tx.execute(
-        insert(UsageLog).values(**row).on_conflict_do_update(index_elements=["attempt_id"], set_=changes)
-    )
+    await tx.execute(insert(UsageLog).values(**row).on_conflict_do_update(index_elements=["attempt_id"], set_=changes))
 
 
 async def _settled(tx: AsyncSession, call: Call) -> Settled:
     """The journaled reply of a settled call, with who gave it."""
     attempt = await tx.get(CallAttempt, call.settled_attempt_id)
     row = await tx.get(JournaledReply, call.settled_attempt_id)
-    assert attempt is not None and row is not None  # noqa: S101, PT018 - written with the settled state
+    assert attempt is not None and row is not None  # noqa: S101 - written with the settled state
     return Settled(
         reply=REPLY.validate_python(row.payload),
         attempt_id=attempt.id,
@@ -411,9 +392,7 @@ def _completed_event(call: Call, attempt: CallAttempt, reply: Reply, charged: in
 
 
 def _failed_event(call: Call, attempt: CallAttempt) -> OutboxEvent:
-    return _event(
-        call, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed}
-    )
+    return _event(call, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed})
 
 
 def _event(call: Call, attempt: CallAttempt, kind: str, details: dict[str, object]) -> OutboxEvent:

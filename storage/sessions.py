@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from domain.errors import NotFound
 from domain.session import Session
@@ -46,9 +46,7 @@ async def load_session(tx: AsyncSession, workspace_id: str, session_id: str, sha
 async def save_recording(tx: AsyncSession, workspace_id: str, audio: bytes, seconds: float) -> str:
     """Store a recording once; returns its hash."""
     sha256 = hashlib.sha256(audio).hexdigest()
-    row = Recording(
-        workspace_id=workspace_id, sha256=sha256, seconds=Decimal(str(round(seconds, 3))), audio=audio
-    )
+    row = Recording(workspace_id=workspace_id, sha256=sha256, seconds=Decimal(str(round(seconds, 3))), audio=audio)
     await tx.execute(insert(Recording).values(**row.model_dump()).on_conflict_do_nothing())
     return sha256
 

@@ -1,5 +1,8 @@
 """Every table. Money is NUMERIC, time is timestamptz, and a row that belongs to someone has a workspace_id."""
 
+# SQLModel declares `__tablename__` as a function that computes it; a plain string is what everyone writes.
+# pyright: reportAssignmentType=false
+
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -32,9 +35,7 @@ class EnergyAccount(SQLModel, table=True):
 
     __tablename__ = "energy_accounts"
     __table_args__ = (
-        CheckConstraint(
-            "reserved >= 0 AND charged >= 0 AND granted >= charged + reserved", name="no_overdraft"
-        ),
+        CheckConstraint("reserved >= 0 AND charged >= 0 AND granted >= charged + reserved", name="no_overdraft"),
     )
 
     workspace_id: str = Field(primary_key=True)

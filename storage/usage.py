@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from domain.costs import CostLine, Costs
 from storage.tables import UsageLog
@@ -21,7 +21,7 @@ async def costs(
     """What a workspace spent, by provider, model and action; narrowed to a job, a user, a time."""
     confirmed = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
     uncertain = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
-    kinds = (UsageLog.provider, UsageLog.model, UsageLog.action, UsageLog.simulated)
+    kinds = [col(field) for field in (UsageLog.provider, UsageLog.model, UsageLog.action, UsageLog.simulated)]
     query = (
         select(
             *kinds,

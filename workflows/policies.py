@@ -29,9 +29,7 @@ PAID_STEP: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=15),
     "schedule_to_close_timeout": timedelta(hours=2),
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
-    "retry_policy": RetryPolicy(
-        initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3
-    ),
+    "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3),
 }
 
 # How long a job parks between two rounds over providers that are all down: doubling, to keep the history small.

@@ -38,8 +38,7 @@ TRY_THE_NEXT = {
 }
 # ... and after these, the same one later.
 WORTH_WAITING = {
-    error.__name__
-    for error in (BreakerOpen, ProviderUnavailable, RateLimited, TruncatedReply, MalformedReply)
+    error.__name__ for error in (BreakerOpen, ProviderUnavailable, RateLimited, TruncatedReply, MalformedReply)
 }
 
 

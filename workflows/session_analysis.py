@@ -88,7 +88,7 @@ class SessionAnalysis:
             **STORAGE_STEP,
         )
         self._done(Step.FINISH)
-        workflow.upsert_search_attributes([visibility.STATUS.value_set("completed")])
+        visibility.record(visibility.STATUS, "completed")
         return result
 
     async def _prepare(self) -> Plan:
@@ -96,7 +96,7 @@ class SessionAnalysis:
         plan = await workflow.execute_activity_method(
             Activities.prepare, step, summary="strategy, candidates, budget", **STORAGE_STEP
         )
-        workflow.upsert_search_attributes([visibility.STRATEGY.value_set(plan.choice.strategy.value)])
+        visibility.record(visibility.STRATEGY, plan.choice.strategy.value)
         self._update(strategy=plan.choice.strategy, strategy_reason=plan.choice.reason)
         self._done(Step.PREPARE)
         return plan
@@ -127,9 +127,7 @@ class SessionAnalysis:
         asking, problem = Asking(), ""
         while asking.ask <= MAX_ASKS:
             try:
-                outcome = await self._in_turn(
-                    plan.coaching, Activities.coach, asking, after_voice=after_voice
-                )
+                outcome = await self._in_turn(plan.coaching, Activities.coach, asking, after_voice=after_voice)
             except ApplicationError as error:
                 if self._job.wait:
                     raise
@@ -181,7 +179,7 @@ class SessionAnalysis:
 
     async def _close(self, *, cancelled: bool) -> None:
         status = "cancelled" if cancelled else "failed"
-        workflow.upsert_search_attributes([visibility.STATUS.value_set(status)])
+        visibility.record(visibility.STATUS, status)
         await workflow.execute_activity_method(
             Activities.close,
             CloseStep(input=self._job, job_key=self._job_key, status=status),
@@ -190,7 +188,7 @@ class SessionAnalysis:
         )
 
     def _enter(self, phase: Step) -> None:
-        workflow.upsert_search_attributes([visibility.PHASE.value_set(phase.value)])
+        visibility.record(visibility.PHASE, phase.value)
         self._update(phase=phase, note="")
 
     def _done(self, phase: Step) -> None:

@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.sweep import SweepActivities
     from domain.errors import ParleyError
     from domain.queues import WORKFLOWS
-    from domain.sweep import WORKFLOW, SweepReport
+    from domain.sweep import WORKFLOW, SweepInput, SweepReport
     from workflows.policies import STORAGE_STEP
 
 EVERY = timedelta(minutes=1)
@@ -30,9 +30,12 @@ class Sweep:
     """One round over stale requests."""
 
     @workflow.run
-    async def run(self) -> SweepReport:
+    async def run(self, job: SweepInput | None = None) -> SweepReport:
         return await workflow.execute_activity_method(
-            SweepActivities.sweep, summary="end stale attempts, release reservations", **STORAGE_STEP
+            SweepActivities.sweep,
+            job or SweepInput(),
+            summary="end stale attempts, release reservations",
+            **STORAGE_STEP,
         )
 
 

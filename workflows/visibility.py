@@ -1,5 +1,6 @@
 """Search attributes: what an operator can filter workflows by. Registered when a cluster is set up."""
 
+from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 TENANT = SearchAttributeKey.for_keyword("ParleyTenant")
@@ -9,3 +10,8 @@ PHASE = SearchAttributeKey.for_keyword("ParleyPhase")
 STATUS = SearchAttributeKey.for_keyword("ParleyStatus")
 
 ALL = (TENANT, JOB, STRATEGY, PHASE, STATUS)
+
+
+def record(key: SearchAttributeKey[str], value: str) -> None:
+    """Set a search attribute of the running workflow."""
+    workflow.upsert_search_attributes([key.value_set(value)])  # pyright: ignore[reportUnknownMemberType]

@@ -1,0 +1,344 @@
+"""`parley`: start and watch jobs, read results and costs, run the parts."""
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from uuid import uuid4
+
+import click
+import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from rich.console import Console
+
+from connection import leave
+from domain.calls import Provider
+from domain.costs import Disagreement
+from domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
+from settings import Settings
+from starter import display
+from starter.client import Client
+from starter.embedded import running_stack
+from starter.reading import read_recording, read_session
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="parley",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Durable conversation intelligence: analyse sessions, watch jobs, read costs.",
+)
+ledger = typer.Typer(no_args_is_help=True, help="Check the ledger of paid calls.")
+energy = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
+app.add_typer(ledger, name="ledger")
+app.add_typer(energy, name="energy")
+
+# Results go to stdout, everything else to stderr: `--json` leaves stdout to the machine.
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Machine output alone on stdout.")]
+Workspace = Annotated[str, typer.Option("--workspace", "-w", envvar="PARLEY_WORKSPACE", help="Whose data.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `analyze` printed it.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR)
+
+
+@app.command()
+def analyze(
+    session: Annotated[Path, typer.Argument(metavar="SESSION", help="A session file (JSON).")],
+    audio: Annotated[Path | None, typer.Option(help="The session's recording.")] = None,
+    workspace: Workspace = "default",
+    provider: Annotated[Provider | None, typer.Option(help="Ask this provider only.")] = None,
+    model: Annotated[str | None, typer.Option(help="With --provider: the model to ask.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait while every provider is down, or take a rule-based result.")] = True,
+    label: Annotated[str, typer.Option(help="Keeps two analyses of the same content apart.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Analyse one session and show the result."""
+    content = read_session(session)
+    recording = read_recording(audio)[0] if audio else None
+
+    async def work(client: Client) -> None:
+        job = await client.analyze(content, audio=recording, provider=provider, model=model, wait=wait, label=label)
+        if detach:
+            show_json({"id": job.id}) if as_json else out.print(job.id, markup=False, soft_wrap=True)
+            return
+        await show_job(client, job.id, as_json=as_json)
+
+    with_client(workspace, work)
+
+
+@app.command()
+def progress(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the job ends.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Show where a job stands."""
+
+    async def work(client: Client) -> None:
+        if follow:
+            await show_job(client, job_id, as_json=as_json)
+            return
+        status, state = await client.status(job_id), await client.progress(job_id)
+        if as_json:
+            show_json({"status": status, **state.model_dump(mode="json")})
+        else:
+            out.print(f"{status}: {display.describe(state)}, {len(state.done)} of {state.total_steps} steps done")
+
+    with_client(workspace, work)
+
+
+@app.command()
+def results(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Show a job's result and what it cost."""
+
+    async def work(client: Client) -> None:
+        found = await client.results(job_id)
+        show_json(found) if as_json else out.print(display.report(found))
+
+    with_client(workspace, work)
+
+
+@app.command()
+def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Ask a job to stop. What it has paid for is kept."""
+
+    async def work(client: Client) -> None:
+        await client.cancel(job_id)
+        show_json({"id": job_id, "cancelled": True}) if as_json else out.print("cancellation requested")
+
+    with_client(workspace, work)
+
+
+@app.command()
+def costs(
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    since: Annotated[str | None, typer.Option(help="From then on: 2026-11-01, 24h or 7d.")] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Show what was spent and charged."""
+    start = parse_since(since) if since else None
+
+    async def work(client: Client) -> None:
+        spent = await client.costs(user_id=user, since=start)
+        if as_json:
+            totals = {"confirmed_usd": str(spent.confirmed_usd), "uncertain_usd": str(spent.uncertain_usd)}
+            show_json({**spent.model_dump(mode="json"), **totals, "energy_charged": spent.energy_charged})
+        else:
+            out.print(display.costs(spent))
+
+    with_client(workspace, work)
+
+
+@ledger.command("audit")
+def ledger_audit(workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Reconcile balances, envelopes, attempts and rows; exit 1 with those that disagree."""
+
+    async def work(client: Client) -> int:
+        found = await client.audit()
+        show_json(TypeAdapter(list[Disagreement]).dump_python(found, mode="json")) if as_json else out.print(
+            display.disagreements(found)
+        )
+        return len(found)
+
+    if with_client(workspace, work):
+        raise typer.Exit(1)
+
+
+@energy.command("show")
+def energy_show(user: str, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Show a user's energy."""
+
+    async def work(client: Client) -> None:
+        balance = await client.energy(user)
+        if as_json:
+            show_json(balance)
+            return
+        parts = f"{balance.granted} granted, {balance.charged} charged, {balance.reserved} reserved"
+        out.print(f"{balance.available} available: {parts} ({balance.tier} tier)")
+
+    with_client(workspace, work)
+
+
+@energy.command("grant")
+def energy_grant(
+    user: str,
+    amount: Annotated[int, typer.Argument(min=1)],
+    key: Annotated[str | None, typer.Option(help="Granting twice under one key grants once.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Also move the user to this tier.")] = None,
+    workspace: Workspace = "default",
+) -> None:
+    """Give a user energy."""
+
+    async def work(client: Client) -> None:
+        given = await client.grant_energy(user, amount, key=key or uuid4().hex)
+        if tier:
+            await client.set_tier(user, tier)
+        out.print(f"granted {amount}" if given else "this key was granted before: nothing changed")
+
+    with_client(workspace, work)
+
+
+@app.command()
+def up(
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start from empty data.")] = False,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that the simulator takes to answer.")] = 0.5,
+) -> None:
+    """Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."""
+    from starter.local import up as start  # noqa: PLC0415 - needs the extra `embedded`
+
+    run(start(Settings(), fresh=fresh, latency=latency, console=err))
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool | None, typer.Option(help="Keep the stack up after the report; default: in a terminal.")
+    ] = None,
+) -> None:
+    """Start everything, analyse two sample sessions, print the report, stop everything."""
+    from starter.local import demo as start  # noqa: PLC0415 - needs the extra `embedded`
+
+    run(start(Settings(), keep=sys.stdin.isatty() if keep is None else keep, console=out))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def worker(context: typer.Context) -> None:
+    """Run workers; takes worker.py's options (--role …)."""
+    from worker import main as run_worker  # noqa: PLC0415 - loads the SDKs' registries
+
+    use_running_stack()
+    raise typer.Exit(run_worker(context.args))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from storage.migrate import migrate as run_migrations  # noqa: PLC0415
+
+    use_running_stack()
+    url = Settings().database_url
+    if url is None:
+        raise InvalidInput("is not set", where="DATABASE_URL")
+    run(run_migrations(url))
+    out.print("the schema is up to date")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def simulator(context: typer.Context) -> None:
+    """Run the provider simulator alone, a test instrument; takes its own options (--port …)."""
+    from simulator.__main__ import main as run_simulator  # noqa: PLC0415 - needs the extra `embedded`
+
+    raise typer.Exit(run_simulator(context.args))
+
+
+async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
+    """Follow a job to its end and show its result."""
+    try:
+        found = await display.watched(err, client.job(job_id))
+    except asyncio.CancelledError:
+        line = f"The job goes on. Rejoin it with: parley progress {job_id} --follow"
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise
+    show_json(found) if as_json else out.print(display.report(found))
+
+
+def show_json(value: Any) -> None:
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    sys.stdout.write(TypeAdapter(Any).dump_json(data, indent=2).decode() + "\n")
+
+
+def with_client(workspace: str, work: Any) -> Any:
+    """Run `work` with a client of the workspace, on the environment's or the running stack's addresses."""
+    use_running_stack()
+
+    async def connected() -> Any:
+        async with await Client.connect(workspace_id=workspace) as client:
+            return await work(client)
+
+    return run(connected())
+
+
+def use_running_stack() -> None:
+    """Where the environment names no database, take the addresses of the stack that `parley up` runs here."""
+    settings = Settings()
+    if settings.database_url is not None:
+        return
+    stack = running_stack(settings.parley_state_dir)
+    if stack is None:
+        return
+    os.environ["DATABASE_URL"] = stack.database_url
+    os.environ["TEMPORAL_ADDRESS"] = stack.temporal_address
+    if stack.simulator_url:
+        os.environ.setdefault("PARLEY_SIMULATOR_URL", stack.simulator_url)
+
+
+def parse_since(text: str) -> datetime:
+    """A moment from `2026-11-01`, an ISO time, or a span back from now such as `24h` or `7d`."""
+    units = {"h": "hours", "d": "days", "w": "weeks"}
+    try:
+        if text[-1:] in units:
+            return datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise InvalidInput(f"{text!r} is neither a date nor a span such as 24h or 7d", where="--since") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def main() -> None:
+    """The console script: errors become one line and an exit code of 2 (bad input) or 1 (failed run)."""
+    leave(execute())
+
+
+def execute() -> int:
+    try:
+        return app(standalone_mode=False) or 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 1
+    except (ParleyError, ValidationError) as error:
+        return complain(error)
+
+
+def complain(error: ParleyError | ValidationError) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]).upper()
+        err.print(f"parley: {place or 'settings'}: {first['msg']}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
+    kind = error.kind if isinstance(error, JobFailed) else error.code
+    return 2 if kind in CALLERS_FAULT else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""How results, progress and costs look in a terminal."""
+
+import asyncio
+
+from rich import box
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from domain.costs import Costs, Disagreement
+from domain.session_analysis import Analysis
+from domain.session_analysis import Progress as JobProgress
+from starter.client import AnalysisHandle, AnalysisReport
+
+POLL_SECONDS = 0.3
+SIMULATED = "the simulator answered in the vendor's place: a test instrument, not a model"
+
+
+def report(found: AnalysisReport) -> RenderableType:
+    """A whole job: analysis, who answered, what it cost."""
+    if found.analysis is None:
+        return Panel(f"{escape(found.id)} is {found.status}; nothing to show yet.")
+    return Group(_header(found, found.analysis), _coaching(found.analysis), _voice(found.analysis), costs(found.costs))
+
+
+def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
+    lines = [
+        f"[bold]{escape(analysis.session_id)}[/bold] of {escape(analysis.user_id)}, {found.status}",
+        f"strategy [bold]{analysis.strategy.value}[/bold]: {escape(analysis.strategy_reason)}",
+    ]
+    for source in analysis.provenance:
+        lines.append(f"{source.step.value} by [bold]{escape(source.answered_by)}[/bold] ({escape(source.reason)})")
+    if any(source.simulated for source in analysis.provenance):
+        lines.append(f"[yellow]{SIMULATED}[/yellow]")
+    if analysis.coaching.fallback:
+        lines.append("[yellow]rule-based stand-in: no model assessed this session[/yellow]")
+    lines += [f"[yellow]{escape(warning)}[/yellow]" for warning in analysis.warnings]
+    return Panel("\n".join(lines), title="Session analysis", title_align="left")
+
+
+def _coaching(analysis: Analysis) -> RenderableType:
+    coaching = analysis.coaching
+    table = Table(box=box.SIMPLE, show_header=True)
+    table.add_column("coaching")
+    table.add_column("score", justify="right")
+    table.add_column("comment", overflow="fold")
+    table.add_row("[bold]overall[/bold]", f"[bold]{coaching.overall_score}[/bold]", "")
+    for name in ("opening_technique", "questioning_skills", "objection_handling", "closing_technique"):
+        skill = getattr(coaching, name)
+        table.add_row(name.replace("_", " "), str(skill.score), escape(skill.comment))
+    for title, points in (("strengths", coaching.strengths), ("improvements", coaching.improvements)):
+        table.add_row(title, "", escape("\n".join(f"• {point}" for point in points)))
+    return table
+
+
+def _voice(analysis: Analysis) -> RenderableType:
+    voice, counted = analysis.voice_metrics, analysis.habits
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
+    table.add_column("score", justify="right")
+    table.add_column("measure")
+    clarity = "not measurable" if voice.mean_confidence is None else f"recognised with {voice.mean_confidence:.0%}"
+    table.add_row("pace", str(voice.pace), f"{voice.pace_wpm:.0f} words a minute while speaking")
+    table.add_row("tonality", str(voice.tonality), f"rate varies by {voice.rate_variation:.0%}")
+    table.add_row("clarity", str(voice.clarity), clarity)
+    table.add_row("energy", str(voice.energy), f"{voice.speaking_share:.0%} speech between pauses")
+    table.add_row(
+        "emotional inflection",
+        str(voice.emotional_inflection),
+        f"{voice.expressive_per_minute} cues a minute",
+    )
+    fillers = counted.filler_words
+    common = ", ".join(f"{word} {count}" for word, count in list(fillers.by_word.items())[:4])
+    table.add_row(
+        "filler words",
+        str(fillers.count),
+        escape(f"{fillers.per_minute} a minute: {common}" if common else "none"),
+    )
+    table.add_row("talk time", f"{counted.talk_time_ratio:.0%}", f"{counted.questions} questions asked")
+    return table
+
+
+def costs(spent: Costs) -> RenderableType:
+    """A cost report. Confirmed is the provider's own count; uncertain is the most that lost calls may add."""
+    table = Table(box=box.SIMPLE, show_footer=True)
+    columns: tuple[tuple[str, str, JustifyMethod], ...] = (
+        ("provider", "total", "left"),
+        ("model", "", "left"),
+        ("action", "", "left"),
+        ("calls", str(sum(line.calls for line in spent.lines)), "right"),
+        ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
+        ("confirmed $", str(spent.confirmed_usd), "right"),
+        ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
+        ("energy charged", str(spent.energy_charged), "right"),
+    )
+    for name, footer, justify in columns:
+        table.add_column(name, footer, justify=justify)
+    for line in spent.lines:
+        provider = f"{line.provider} (simulated)" if line.simulated else line.provider
+        numbers = (
+            line.calls,
+            f"{line.tokens_total:,}",
+            line.confirmed_usd,
+            f"≤ {line.uncertain_usd}",
+            line.energy_charged,
+        )
+        table.add_row(provider, escape(line.model), line.action, *map(str, numbers))
+    if not spent.simulated:
+        return table
+    return Group(table, "[yellow]Simulated calls are priced as the vendor would; no money left the house.[/yellow]")
+
+
+def disagreements(found: list[Disagreement]) -> RenderableType:
+    if not found:
+        return "[green]The ledger agrees with itself.[/green]"
+    table = Table("check", "workspace", "row", "expected", "found", box=box.SIMPLE)
+    for row in found:
+        table.add_row(row.check, *(escape(text) for text in (row.workspace_id, row.subject, row.expected, row.found)))
+    return table
+
+
+async def watched(console: Console, job: AnalysisHandle) -> AnalysisReport:
+    """Wait for a job, drawing its progress where `console` is a terminal.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+    """
+    ended = asyncio.create_task(job.result())
+    if console.is_terminal:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            await _draw(bar, job, ended)
+    return await ended
+
+
+async def _draw(bar: Progress, job: AnalysisHandle, ended: asyncio.Task[AnalysisReport]) -> None:
+    task = bar.add_task("starting", total=None)
+    while not ended.done():
+        await asyncio.wait({ended}, timeout=POLL_SECONDS)
+        state = await job.progress()
+        bar.update(task, completed=len(state.done), total=state.total_steps, description=describe(state))
+
+
+def describe(state: JobProgress) -> str:
+    """One line on where a job stands."""
+    strategy = f" ({state.strategy.value})" if state.strategy else ""
+    return escape(f"{state.phase.value}{strategy}" + (f": {state.note}" if state.note else ""))

@@ -1,0 +1,90 @@
+"""`parley up` and `parley demo`: the embedded stack with this project's parts."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.markup import escape
+
+from domain.errors import InvalidInput
+from settings import Settings
+from starter import display
+from starter.client import Client
+from starter.embedded import Addresses
+from starter.embedded.stack import EmbeddedStack
+from starter.reading import read_recording, read_session
+from storage.migrate import migrate
+from workflows.visibility import ALL
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.ogg"
+LONG = "discovery-bakery-maintenance.json"
+
+
+async def up(settings: Settings, *, fresh: bool, latency: float, console: Console) -> None:
+    """Run the stack until a stop signal comes or a part dies.
+
+    Raises:
+        PartFailed, StackRunning: naming the part and its log.
+    """
+    stack = _stack(settings, settings.parley_state_dir, console, latency=latency, fresh=fresh)
+    async with stack as addresses:
+        _print_addresses(addresses, console)
+        console.print("Ctrl-C stops everything. In another terminal: [bold]parley analyze samples/…json[/bold]")
+        await stack.wait()
+
+
+async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
+    """Analyse two samples on a stack of the demo's own, which is gone afterwards.
+
+    Raises:
+        PartFailed: naming the part and its log.
+    """
+    if not (SAMPLES / SHORT).exists():
+        raise InvalidInput("is missing: run the demo from a clone of the project", where=str(SAMPLES))
+    state = settings.parley_state_dir / f"demo-{uuid4().hex[:8]}"
+    stack = _stack(settings, state, console, latency=1.0, temporary=True)
+    async with stack as addresses:
+        await _show(settings, addresses, console)
+        _print_addresses(addresses, console)
+        if keep:
+            console.print("Look at the workflow in the Temporal UI; Ctrl-C stops everything.")
+            await stack.wait()
+    shutil.rmtree(state, ignore_errors=True)
+
+
+async def _show(settings: Settings, addresses: Addresses, console: Console) -> None:
+    changed = {"database_url": SecretStr(addresses.database_url)}
+    async with await Client.connect(
+        settings=settings.model_copy(update=changed), temporal_address=addresses.temporal_address
+    ) as client:
+        short = await client.analyze(read_session(SAMPLES / SHORT), audio=read_recording(SAMPLES / RECORDING)[0])
+        long = await client.analyze(read_session(SAMPLES / LONG))
+        for job in (short, long):
+            console.print(f"\n[bold]{escape(job.id)}[/bold]")
+            console.print(display.report(await display.watched(console, job)))
+        console.print(display.disagreements(await client.audit()))
+
+
+def _stack(settings: Settings, state: Path, console: Console, *, latency: float, **options: Any) -> EmbeddedStack:
+    async def migrated(url: str) -> None:
+        await migrate(SecretStr(url))
+
+    return EmbeddedStack(
+        state,
+        search_attributes=[key.name for key in ALL],
+        migrate=migrated,
+        simulator_latency=latency,
+        drain=settings.drain_seconds,
+        on_progress=lambda line: console.print(f"[dim]{escape(line)}[/dim]"),
+        **options,
+    )
+
+
+def _print_addresses(addresses: Addresses, console: Console) -> None:
+    console.print(f"Temporal UI  [bold]{addresses.ui_url}[/bold]")
+    console.print(f"Temporal     {addresses.temporal_address}")
+    console.print(f"Simulator    {addresses.simulator_url} (a test instrument: it answers for providers without a key)")

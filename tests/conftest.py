@@ -1,0 +1,125 @@
+"""Real parts for every test: PostgreSQL, the Temporal dev server, the vendors' SDKs against the simulator."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+from temporalio.client import Client as TemporalClient
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from parley import Client
+from settings import Settings
+from starter.embedded import Addresses
+from starter.embedded.stack import EmbeddedStack
+from storage.database import Database
+from storage.migrate import migrate
+from tests.parts import (
+    SAMPLES,
+    SimulatorAdmin,
+    quick_settings,
+    refuse_the_network,
+    running_simulator,
+    running_workers,
+)
+from workflows.visibility import ALL
+
+KEYS = (
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+    "ELEVENLABS_API_KEY",
+    "LOCAL_BASE_URL",
+    "DATABASE_URL",
+    "TEMPORAL_ADDRESS",
+)
+
+sys.addaudithook(refuse_the_network)
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key of the developer's own can reach a test."""
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
+    """PostgreSQL and Temporal, once for all tests."""
+    parts = EmbeddedStack(
+        tmp_path_factory.mktemp("stack"),
+        search_attributes=[key.name for key in ALL],
+        simulator=None,
+        worker=None,
+        signals=False,
+    )
+    async with parts as addresses:
+        yield addresses
+
+
+@pytest.fixture(scope="session")
+async def template(stack: Addresses) -> str:
+    """A migrated database that every test's own is copied from. Returns the server's address."""
+    url = make_url(stack.database_url).set(database="parley_template")
+    server = await asyncpg.connect(stack.database_url)
+    await server.execute("CREATE DATABASE parley_template")
+    await server.close()
+    await migrate(SecretStr(url.render_as_string(hide_password=False)))
+    return stack.database_url
+
+
+@pytest.fixture
+async def database_url(template: str) -> AsyncIterator[str]:
+    """An empty, migrated database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    server = await asyncpg.connect(template)
+    await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
+    yield make_url(template).set(database=name).render_as_string(hide_password=False)
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await server.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(SecretStr(database_url))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[SimulatorAdmin]:
+    """A simulator of the test's own."""
+    async with running_simulator() as admin:
+        yield admin
+
+
+@pytest.fixture
+def settings(database_url: str, simulator: SimulatorAdmin) -> Settings:
+    """Settings on the test's own database and simulator, with short times."""
+    return quick_settings(database_url, simulator.url)
+
+
+@pytest.fixture(scope="session")
+async def temporal(stack: Addresses) -> TemporalClient:
+    return await TemporalClient.connect(stack.temporal_address, data_converter=pydantic_data_converter)
+
+
+@pytest.fixture
+async def client(temporal: TemporalClient, database: Database, settings: Settings) -> Client:
+    """Parley's own client, on the test's database. Its worker is up to the test."""
+    return Client(temporal, database, settings, workspace_id=f"workspace-{uuid4().hex[:8]}")
+
+
+@pytest.fixture
+async def worker(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[None]:
+    async with running_workers(temporal, database, settings):
+        yield
+
+
+@pytest.fixture
+def samples() -> Iterator[Path]:
+    yield SAMPLES

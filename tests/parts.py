@@ -1,0 +1,111 @@
+"""The real parts that tests run on, and the guard that keeps every test on this machine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from temporalio.client import Client as TemporalClient
+
+from activities.paid_call import PaidCalls
+from settings import Settings
+from simulator.config import Config
+from simulator.server import Server
+from storage.database import Database
+from worker import ROLES, build_workers
+
+LOOPBACK = ("127.", "::1", "localhost", "/")
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+
+
+class LeftLoopback(AssertionError):
+    """A test reached for the network."""
+
+
+def refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: every connection of this process that would leave the machine fails its test."""
+    if event == "socket.connect":
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else address
+    elif event == "socket.getaddrinfo":
+        host = arguments[0] or "localhost"
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else str(host)
+    if not host.startswith(LOOPBACK) and host != "":
+        raise LeftLoopback(f"a test tried to reach {host!r}")
+
+
+class SimulatorAdmin:
+    """The running simulator: its address, its faults, and what it would have billed."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx2.AsyncClient(base_url=url, timeout=60)
+
+    async def post(self, path: str, **body: Any) -> Any:
+        response = await self._http.post(f"/admin/{path}", json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def calls(self, **query: Any) -> list[dict[str, Any]]:
+        """The calls received; `at_least=N` waits until there are as many."""
+        response = await self._http.get("/admin/calls", params=query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def billed(self) -> list[dict[str, Any]]:
+        return [call for call in await self.calls() if call["billed"]]
+
+    async def fault(self, fault: str, **terms: Any) -> None:
+        await self.post("faults", fault=fault, **terms)
+
+    async def gate(self, *, closed: bool, provider: str = "anthropic") -> None:
+        """While closed, calls are received and billed, and answered when it opens."""
+        await self.post("gate", provider=provider, closed=closed)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+@asynccontextmanager
+async def running_simulator() -> AsyncIterator[SimulatorAdmin]:
+    server = Server(Config())
+    running = asyncio.create_task(server.run_until_stopped())
+    await server.ready.wait()
+    admin = SimulatorAdmin(server.url)
+    try:
+        yield admin
+    finally:
+        await admin.close()
+        server.should_exit = True
+        await running
+
+
+def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "database_url": database_url,
+        "parley_simulator_url": simulator_url,
+        "provider_timeout_seconds": 20,
+        "lease_seconds": 3,
+        "openai_calls_per_second": 1000,
+        "anthropic_calls_per_second": 1000,
+        "elevenlabs_calls_per_second": 1000,
+    }
+    return Settings(**{**values, **changes})
+
+
+@asynccontextmanager
+async def running_workers(
+    client: TemporalClient, database: Database, settings: Settings, roles: tuple[str, ...] = ROLES
+) -> AsyncIterator[None]:
+    """The project's own workers, in this process."""
+    paid_calls = PaidCalls(database, settings)
+    async with AsyncExitStack() as running:
+        running.push_async_callback(paid_calls.close)
+        for worker in build_workers(client, database, paid_calls, settings, roles):
+            await running.enter_async_context(worker)
+        yield
