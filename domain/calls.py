@@ -2,16 +2,41 @@
 
 import hashlib
 import json
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+# PostgreSQL stores no NUL character, and half of a surrogate pair is no UTF-8.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class Model(BaseModel):
-    """Base of every contract type: immutable, and strict about names so that a typo is an error."""
+    """Base of every contract type: immutable, and strict about names so that a typo is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    NaN and infinity are refused: they survive neither JSON nor the database.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def mended(text: str) -> str:
+    """The text with a replacement character in place of each one that cannot be stored."""
+    return UNSTORABLE.sub("\ufffd", text)
+
+
+def _storable(text: str) -> str:
+    found = UNSTORABLE.search(text)
+    if found:
+        raise ValueError(f"contains {found.group()!a}, which is not text")
+    return text
+
+
+# What a caller gives is refused where it cannot be stored; what a provider sent is paid for, and so mended.
+STORABLE = AfterValidator(_storable)
+Text = Annotated[str, STORABLE]
+Received = Annotated[str, BeforeValidator(lambda text: mended(text) if isinstance(text, str) else text)]
 
 
 class Provider(StrEnum):
@@ -73,20 +98,20 @@ class ChatReply(Model):
     """A whole completion. `model` is the name that answered (a simulator says so here)."""
 
     kind: Literal["chat"] = "chat"
-    text: str
+    text: Received
     finish: Finish
     usage: Usage
-    model: str
-    provider_request_id: str = ""
+    model: Received
+    provider_request_id: Received = ""
 
 
 class SpokenWord(Model):
     """One word of a transcription: times in seconds from the start, `confidence` between 0 and 1."""
 
-    text: str
+    text: Received
     start: float
     end: float
-    speaker: str = ""
+    speaker: Received = ""
     confidence: float = Field(default=1.0, ge=0, le=1)
     kind: Literal["word", "audio_event"] = "word"
 
@@ -94,10 +119,10 @@ class SpokenWord(Model):
 class TranscriptionReply(Model):
     kind: Literal["transcription"] = "transcription"
     words: tuple[SpokenWord, ...]
-    language: str = ""
+    language: Received = ""
     usage: Usage
-    model: str
-    provider_request_id: str = ""
+    model: Received
+    provider_request_id: Received = ""
 
 
 Reply = Annotated[ChatReply | TranscriptionReply, Field(discriminator="kind")]

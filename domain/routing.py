@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from domain.calls import Model, Provider
 
-# Vendors' reasoning models refuse a temperature; Anthropic's SDK dropped the argument altogether.
+# OpenAI's reasoning models refuse a temperature; Anthropic's SDK dropped the argument altogether.
 NO_TEMPERATURE = ("o1", "o3", "o4", "gpt-5")
 
 
@@ -60,4 +60,6 @@ def _reason(option: Option, preferred: Provider | None, otherwise: str) -> str:
 
 def takes_temperature(provider: Provider, model: str) -> bool:
     """Whether the vendor accepts `temperature` for this model."""
-    return provider is not Provider.ANTHROPIC and not model.startswith(NO_TEMPERATURE)
+    if provider is Provider.OPENAI:
+        return not model.removeprefix("ft:").startswith(NO_TEMPERATURE)
+    return provider is Provider.LOCAL

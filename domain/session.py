@@ -1,29 +1,45 @@
 """A recorded voice session: who said what, and when."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from domain.calls import Model
+from domain.calls import STORABLE, Model, Text
 
 MAX_SESSION_SECONDS = 8 * 3600.0
+# A BCP 47 tag. It is quoted to the model, so it cannot be just any text.
+LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
+def _to_the_microsecond(seconds: float) -> float:
+    return round(seconds, 6)
+
+
+Seconds = Annotated[float, Field(ge=0, le=MAX_SESSION_SECONDS), AfterValidator(_to_the_microsecond)]
+Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(_said)]
 
 
 class Word(Model):
     """One spoken word, times in seconds from the start of the session."""
 
-    text: str
-    start: float = Field(ge=0)
-    end: float = Field(ge=0)
+    text: Text
+    start: Seconds
+    end: Seconds
 
 
 class Turn(Model):
     """An uninterrupted stretch of one speaker. `rep` is the person being coached."""
 
     role: Literal["rep", "prospect"]
-    start: float = Field(ge=0)
-    end: float = Field(ge=0)
-    text: str = Field(min_length=1)
+    start: Seconds
+    end: Seconds
+    text: Annotated[Text, AfterValidator(_said)]
     words: tuple[Word, ...] = ()
 
     @model_validator(mode="after")
@@ -41,11 +57,11 @@ class Turn(Model):
 class Session(Model):
     """One sales-practice session as a product hands it over."""
 
-    session_id: str = Field(min_length=1, max_length=200)
-    user_id: str = Field(min_length=1, max_length=200)
-    prospect_id: str | None = Field(default=None, max_length=200)
-    scenario: str = ""
-    language: str = "en"
+    session_id: Name
+    user_id: Name
+    prospect_id: Name | None = None
+    scenario: Text = ""
+    language: str = Field(default="en", pattern=LANGUAGE)
     duration_seconds: float = Field(gt=0, le=MAX_SESSION_SECONDS)
     turns: tuple[Turn, ...] = Field(min_length=1)
 

@@ -231,11 +231,11 @@ def choose_strategy(known: Facts) -> Choice:
         reason = f"free tier and {known.previous_analyses} previous analyses of this session"
         return Choice(strategy=Strategy.CACHED_ANALYSIS, reason=reason)
     if seconds > LONG_SECONDS:
-        return Choice(strategy=Strategy.COST_OPTIMIZED, reason=f"{seconds:.0f} s is over {LONG_SECONDS} s")
+        return Choice(strategy=Strategy.COST_OPTIMIZED, reason=f"{seconds:g} s is over {LONG_SECONDS} s")
     if seconds < SHORT_SECONDS and is_simple(known):
-        reason = f"{seconds:.0f} s is under {SHORT_SECONDS} s, {known.turns} turns of {known.speakers} speakers"
+        reason = f"{seconds:g} s is under {SHORT_SECONDS} s, {known.turns} turns of {known.speakers} speakers"
         return Choice(strategy=Strategy.FAST_PARALLEL, reason=reason)
-    within = f"{seconds:.0f} s, {known.turns} turns: neither short and simple nor over {LONG_SECONDS} s"
+    within = f"{seconds:g} s, {known.turns} turns: neither short and simple nor over {LONG_SECONDS} s"
     return Choice(strategy=Strategy.HYBRID, reason=within)
 
 

@@ -1,6 +1,5 @@
 """`parley up` and `parley demo`: the embedded stack with this project's parts."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -53,7 +52,6 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
         if keep:
             console.print("Look at the workflow in the Temporal UI; Ctrl-C stops everything.")
             await stack.wait()
-    shutil.rmtree(state, ignore_errors=True)
 
 
 async def _show(settings: Settings, addresses: Addresses, console: Console) -> None:

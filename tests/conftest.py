@@ -51,7 +51,8 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
     """PostgreSQL and Temporal, once for all tests."""
     parts = EmbeddedStack(
-        tmp_path_factory.mktemp("stack"),
+        tmp_path_factory.mktemp("stack") / "state",
+        temporary=True,
         search_attributes=[key.name for key in ALL],
         simulator=None,
         worker=None,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -53,6 +54,8 @@ class EmbeddedStack:
     """Seconds that the worker gets to finish its activities."""
     fresh: bool = False
     """Remove the data of earlier runs first."""
+    temporary: bool = False
+    """Remove the state directory and all data at the end."""
     signals: bool = True
     """Handle SIGINT, SIGTERM and SIGHUP while the stack is up."""
     on_progress: Callable[[str], None] = _say_nothing
@@ -103,6 +106,8 @@ class EmbeddedStack:
         self._record.pid, self._record.ready, self._record.processes = os.getpid(), False, {}
         self._ports = Ports(self._record.ports, self._state.path)
         self._postgres = Postgres(self._state, self.on_progress)
+        if self.temporary:
+            self._cleanup.callback(self._remove_everything)
         if self.fresh:
             self._postgres.erase()
             self._state.erase()
@@ -232,6 +237,10 @@ class EmbeddedStack:
             directory = self._state.path
             raise StackRunning(directory, self._state.read_stack().pid, running_stack(directory))
         self._cleanup.callback(os.close, taken[0])
+
+    def _remove_everything(self) -> None:
+        self._postgres.erase()
+        shutil.rmtree(self._state.path)
 
     def _catch_signals(self) -> None:
         if not self.signals or threading.current_thread() is not threading.main_thread():

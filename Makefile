@@ -1,0 +1,28 @@
+# Every target installs what it needs into .venv first. No key, no Docker, no network after installation.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check up bench lock install
+.DEFAULT_GOAL := demo
+
+install:
+	@$(PYTHON) tools/install.py
+
+demo: install  ## start everything, analyse two sessions, print the report, stop everything
+	@$(BIN)/parley demo
+
+up: install  ## start everything and keep it running
+	@$(BIN)/parley up
+
+test: install  ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: install  ## lint, format, types, architecture
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports --no-logo
+
+lock:  ## resolve requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --no-emit-index-url --quiet --output-file requirements.lock

@@ -1,0 +1,204 @@
+"""Anthropic's messages."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from simulator.answers import Answer, Answers
+from simulator.damage import chat_traits
+from simulator.reading import content_text, json_object, messages, positive
+from simulator.schema_rules import anthropic_problem
+from simulator.wire import Body, Message, Prompt, Refusal, Reply, model_name
+
+# status, type, message
+ERRORS: Mapping[str, tuple[int, str, str]] = {
+    "bad_request": (400, "invalid_request_error", "The request body is not valid."),
+    "context_too_long": (
+        400,
+        "invalid_request_error",
+        "prompt is too long: {tokens} tokens > {limit} maximum",
+    ),
+    # Not 402: this is the status and type with which the API says that no credit is left.
+    "quota": (
+        400,
+        "invalid_request_error",
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade "
+        "or purchase credits.",
+    ),
+    "auth": (401, "authentication_error", "invalid x-api-key"),
+    "not_found": (404, "not_found_error", "Not Found"),
+    "rate_limit": (429, "rate_limit_error", "This request would exceed your organization's rate limit."),
+    "server_error": (500, "api_error", "Internal server error"),
+    "overloaded": (529, "overloaded_error", "Overloaded"),
+}
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", None: None}
+
+
+@dataclass(frozen=True)
+class Messages:
+    answers: Answers
+    name: str = "anthropic"
+    request_id_header: str = "request-id"
+
+    def key(self, headers: Mapping[str, str]) -> str | None:
+        bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        return headers.get("x-api-key") or bearer or None
+
+    async def read(self, request: Request) -> Prompt:
+        if "anthropic-version" not in request.headers:
+            raise Refusal("bad_request", "anthropic-version: header is required")
+        body = await json_object(request)
+        system = content_text(body.get("system"))
+        tool = _forced_tool(body)
+        return Prompt(
+            model=_required(body, "model", str),
+            messages=(*([Message("system", system)] if system else []), *_turns(body)),
+            max_tokens=positive(body, "max_tokens"),
+            schema=tool["input_schema"] if tool else _schema(body),
+            tool=tool["name"] if tool else None,
+            stream=bool(body.get("stream")),
+        )
+
+    def traits(self, asked: Prompt) -> frozenset[str]:
+        return chat_traits(asked)
+
+    async def answer(self, asked: Prompt, number: int, damage: str) -> Reply:
+        answer = self.answers.answer(asked, damage)
+        dress = _Dress(f"msg_sim{number:08d}", asked, answer, damage)
+        body = Body.events(dress.events()) if asked.stream else Body.json(dress.message())
+        return Reply(body, answer.input_tokens, answer.output_tokens)
+
+    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
+        status, kind, message = ERRORS[refusal.kind]
+        if refusal.kind == "context_too_long":
+            message = message.format(**self.answers.overflow(refusal))
+        elif refusal.facts.get("missing"):
+            message = "x-api-key header is required"
+        return status, _error(kind, refusal.message or message) | {"request_id": request_id}
+
+
+@dataclass(frozen=True)
+class _Dress:
+    """An answer as one message or as its stream of events."""
+
+    id: str
+    prompt: Prompt
+    answer: Answer
+    damage: str
+
+    def message(self) -> dict[str, Any]:
+        return self._message([self._block()], self.stop_reason, self.answer.output_tokens)
+
+    def events(self) -> Iterator[str]:
+        yield _event("message_start", message=self._message([], None, 1))
+        yield _event("content_block_start", index=0, content_block=self._empty_block())
+        yield _event("ping")
+        pieces = self.answer.pieces()
+        for piece in pieces[: len(pieces) // 2] if self.damage == "in_stream_error" else pieces:
+            yield _event("content_block_delta", index=0, delta=self._delta(piece))
+        if self.damage == "in_stream_error":
+            _, kind, message = ERRORS["overloaded"]
+            yield _event("error", error=_error(kind, message)["error"])
+            return
+        yield _event("content_block_stop", index=0)
+        if self.answer.finish is None:
+            return
+        end = {"stop_reason": self.stop_reason, "stop_sequence": None}
+        yield _event("message_delta", delta=end, usage={"output_tokens": self.answer.output_tokens})
+        yield _event("message_stop")
+
+    @property
+    def stop_reason(self) -> str | None:
+        return "tool_use" if self.prompt.tool and self.answer.finish == "stop" else STOP_REASONS[self.answer.finish]
+
+    def _message(self, content: list[Any], stop_reason: str | None, output_tokens: int) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "model": model_name(self.prompt.model),
+            "content": content,
+            "stop_reason": stop_reason,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": self.answer.input_tokens,
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": 0,
+                "output_tokens": output_tokens,
+                "service_tier": "standard",
+            },
+        }
+
+    def _block(self) -> dict[str, Any]:
+        if self.prompt.tool:
+            return self._empty_block() | {"input": _tool_input(self.answer.text)}
+        return {"type": "text", "text": self.answer.text}
+
+    def _empty_block(self) -> dict[str, Any]:
+        if self.prompt.tool:
+            return {"type": "tool_use", "id": f"toolu_{self.id}", "name": self.prompt.tool, "input": {}}
+        return {"type": "text", "text": ""}
+
+    def _delta(self, piece: str) -> dict[str, str]:
+        if self.prompt.tool:
+            return {"type": "input_json_delta", "partial_json": piece}
+        return {"type": "text_delta", "text": piece}
+
+
+def _tool_input(text: str) -> object:
+    """A tool's input is an object on the wire: of a broken one nothing is left."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
+def _error(kind: str, message: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def _event(kind: str, **fields: Any) -> str:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields}, ensure_ascii=False)}\n\n"
+
+
+def _required(body: Mapping[str, Any], field: str, kind: type) -> Any:
+    value = body.get(field)
+    if not isinstance(value, kind) or not value:
+        raise Refusal("bad_request", f"{field}: Field required")
+    return value
+
+
+def _turns(body: Mapping[str, Any]) -> tuple[Message, ...]:
+    _required(body, "max_tokens", int)
+    turns = messages(body.get("messages"))
+    for number, turn in enumerate(turns):
+        if turn.role not in ("user", "assistant"):
+            raise Refusal("bad_request", f'messages.{number}: role must be "user" or "assistant"')
+    return turns
+
+
+def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    wanted = (body.get("output_config") or {}).get("format")
+    if not wanted:
+        return None
+    schema = wanted.get("schema")
+    if wanted.get("type") != "json_schema" or not isinstance(schema, dict):
+        raise Refusal("bad_request", "output_config.format.schema: Field required")
+    problem = anthropic_problem(schema)
+    if problem:
+        raise Refusal("bad_request", f"output_config.format.schema: {problem}")
+    return schema
+
+
+def _forced_tool(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The tool that `tool_choice` forces; other tools are never called."""
+    choice = body.get("tool_choice") or {}
+    if choice.get("type") not in ("tool", "any"):
+        return None
+    for tool in body.get("tools") or []:
+        if choice["type"] == "any" or tool.get("name") == choice.get("name"):
+            return {"input_schema": {"type": "object"}, **tool}
+    raise Refusal("bad_request", f"tool_choice: tool {choice.get('name')!r} not found in tools")

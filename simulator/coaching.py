@@ -1,0 +1,198 @@
+"""Coaches a sales conversation by rules over its lines. It knows English and some Spanish cues,
+measures, and takes nothing that is said for an order.
+
+Scores, each from 0 to 100:
+
+- opening: 10, +35 if the rep says who they are, +35 if they say why they call, +20 for a question, all within
+  the first two rep turns.
+- questioning: 10, +10 for each closed question (at most two), +20 for each open one (how, what, why, tell
+  me).
+- objection handling: 60 where none was raised; else the mean over the objections, each 40 if the rep's
+  next turn acknowledges it, 30 if it asks, 30 if it offers evidence.
+- closing: 15; for a next step in the last five rep turns 60, +20 if it is asked as a question, +20 if it
+  names a time.
+- overall: 20% opening, 30% questioning, 30% objection handling, 20% closing.
+- talk balance (a strength or an improvement only): 100, less 2 for each percent of words outside 35 to 60.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from simulator.cues import (
+    ACKNOWLEDGES,
+    EVIDENCE,
+    NAMES_SELF,
+    NAMES_TIME,
+    NEXT_STEP,
+    OBJECTIONS,
+    OPEN_QUESTION,
+    STATES_PURPOSE,
+    objection,
+)
+from simulator.schemas import Schema, property_names
+from simulator.text import clip, sentence_with
+from simulator.transcript import Line
+from simulator.wording import Wording
+
+WEIGHTS = {
+    "opening_technique": 0.2,
+    "questioning_skills": 0.3,
+    "objection_handling": 0.3,
+    "closing_technique": 0.2,
+}
+TITLES = {
+    "opening_technique": "Opening",
+    "questioning_skills": "Questioning",
+    "objection_handling": "Objection handling",
+    "closing_technique": "Closing",
+    "talk_balance": "Talk balance",
+}
+NAMES = {*WEIGHTS, "overall_score", "strengths", "improvements"}
+GOOD = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the rules say about one thing: a score of 0 to 100, a comment, and the lines that show it."""
+
+    title: str
+    score: int
+    comment: str
+    lines: tuple[Line, ...] = ()
+
+
+Findings = Mapping[str, "Finding | Sequence[Finding]"]
+
+
+def concerns(schema: Schema) -> bool:
+    """Whether a schema asks for coaching."""
+    names = property_names(schema)
+    return "overall_score" in names or len(names & NAMES) >= 2
+
+
+def findings(lines: Sequence[Line], wording: Wording) -> dict[str, "Finding | Sequence[Finding]"]:
+    """Everything the rules find, by the name of the field that asks for it."""
+    judge = _Judge(lines, wording)
+    skills = {name: judge.skill(name) for name in WEIGHTS}
+    overall = round(sum(WEIGHTS[name] * skill.score for name, skill in skills.items()))
+    ranked = sorted([*skills.values(), judge.talk_balance()], key=lambda finding: -finding.score)
+    strengths = [finding for finding in ranked if finding.score > GOOD] or ranked[:1]
+    improvements = [finding for finding in reversed(ranked) if finding.score < GOOD] or ranked[-1:]
+    summary = judge.summary(overall, strengths[0], improvements[0])
+    return {
+        **skills,
+        "overall_score": Finding("Overall", overall, summary),
+        "summary": Finding("Summary", overall, summary),
+        "strengths": strengths,
+        "improvements": improvements,
+    }
+
+
+def quoted(line: Line, cue: re.Pattern[str] | None = None) -> str:
+    """The words and their time: the sentence in which the cue was heard, else the beginning."""
+    return f'"{clip(sentence_with(line.text, cue) if cue else line.text)}" ({line.time})'
+
+
+class _Judge:
+    def __init__(self, lines: Sequence[Line], wording: Wording) -> None:
+        self._lines, self._wording = lines, wording
+        self._rep = [line for line in lines if line.is_rep]
+
+    def skill(self, name: str) -> Finding:
+        if not self._rep:
+            return Finding(TITLES[name], 1, "No line of the rep was found in the transcript.")
+        score, comment, shown = getattr(self, f"_{name}")()
+        return Finding(TITLES[name], min(score, 100), comment, tuple(shown))
+
+    def talk_balance(self) -> Finding:
+        words = sum(len(line.text.split()) for line in self._lines)
+        share = round(100 * sum(len(line.text.split()) for line in self._rep) / words) if words else 0
+        outside = max(35 - share, share - 60, 0)
+        comment = self._say("talk", f"The rep spoke {share}% of the words.", f"{share}% of the words were the rep's.")
+        return Finding(TITLES["talk_balance"], max(0, 100 - 2 * outside), comment)
+
+    def summary(self, overall: int, best: Finding, worst: Finding) -> str:
+        return self._say(
+            f"summary {overall}",
+            f"Overall {overall} of 100: strongest in {best.title.lower()}, weakest in {worst.title.lower()}.",
+            f"{best.title} went best and {worst.title.lower()} needs most work; {overall} of 100 overall.",
+        )
+
+    def _opening_technique(self) -> tuple[int, str, list[Line]]:
+        turns = self._rep[:2]
+        said = " ".join(turn.text for turn in turns)
+        named, purpose, asked = NAMES_SELF.search(said), STATES_PURPOSE.search(said), "?" in said
+        score = 10 + 35 * bool(named) + 35 * bool(purpose) + 20 * asked
+        facts = [
+            "said who they are" if named else "did not say who they are",
+            "stated a purpose" if purpose else "stated no purpose",
+            "asked a question" if asked else "asked nothing",
+        ]
+        opener = self._say(quoted(turns[0]), "The rep opened with", "The conversation began with")
+        return score, f"{opener} {quoted(turns[0])}: {', '.join(facts)}.", turns
+
+    def _questioning_skills(self) -> tuple[int, str, list[Line]]:
+        opened = [line for line in self._rep if OPEN_QUESTION.search(line.text)]
+        open_count = sum(len(OPEN_QUESTION.findall(line.text)) for line in opened)
+        total = max(open_count, sum(line.text.count("?") for line in self._rep))
+        score = 10 + 10 * min(total - open_count, 2) + 20 * open_count
+        example = f", such as {quoted(opened[0], OPEN_QUESTION)}" if opened else ""
+        comment = self._say(
+            f"questions {total} {open_count}",
+            f"{total} questions, {open_count} of them open{example}.",
+            f"The rep asked {total} questions; {open_count} were open{example}.",
+        )
+        return score, comment, opened
+
+    def _objection_handling(self) -> tuple[int, str, list[Line]]:
+        raised = self._objections()
+        if not raised:
+            return (
+                GOOD,
+                self._say("none", "No objection was raised.", "The prospect raised no objection."),
+                [],
+            )
+        score = round(sum(_handling(answer)[0] for _, _, answer in raised) / len(raised))
+        parts = [f"{topic} {quoted(line, OBJECTIONS[topic])}: {_handling(answer)[1]}" for topic, line, answer in raised]
+        opener = self._say(parts[0], "Objections raised", "Raised by the prospect")
+        shown = [line for _, said, answer in raised for line in (said, answer) if line]
+        return score, f"{opener}: {'; '.join(parts)}.", shown
+
+    def _objections(self) -> list[tuple[str, Line, Line | None]]:
+        """Each objection of the prospect with the rep's next turn."""
+        found: list[tuple[str, Line, Line | None]] = []
+        for position, line in enumerate(self._lines):
+            topic = None if line.is_rep else objection(line.text)
+            if topic:
+                answer = next((later for later in self._lines[position + 1 :] if later.is_rep), None)
+                found.append((topic, line, answer))
+        return found
+
+    def _closing_technique(self) -> tuple[int, str, list[Line]]:
+        steps = [line for line in self._rep[-5:] if NEXT_STEP.search(line.text)]
+        if not steps:
+            last = self._rep[-1]
+            text = self._say(quoted(last), "The rep asked for no next step; the last words were", "No next step after")
+            return 15, f"{text} {quoted(last)}.", [last]
+        asked = any("?" in line.text for line in steps)
+        timed = any(NAMES_TIME.search(line.text) for line in steps)
+        how = f"{'asked as a question' if asked else 'stated'}, {'with' if timed else 'without'} a time"
+        text = self._say(quoted(steps[-1]), "The rep moved to a next step", "There was a next step")
+        return 60 + 20 * asked + 20 * timed, f"{text}, {how}: {quoted(steps[-1], NEXT_STEP)}.", steps
+
+    def _say(self, key: str, *options: str) -> str:
+        return self._wording.pick(options, key)
+
+
+def _handling(answer: Line | None) -> tuple[int, str]:
+    if answer is None:
+        return 0, "never answered"
+    done = {
+        "acknowledged": (40, bool(ACKNOWLEDGES.search(answer.text))),
+        "asked about": (30, "?" in answer.text),
+        "met with evidence": (30, bool(EVIDENCE.search(answer.text))),
+    }
+    score = sum(points for points, met in done.values() if met)
+    words = " and ".join(word for word, (_, met) in done.items() if met) or "passed over"
+    return score, f"{words} in {quoted(answer)}"

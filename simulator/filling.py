@@ -1,0 +1,199 @@
+"""Fills any JSON schema from the text of a prompt, by features of the text and by the seed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from simulator.coaching import Finding, Findings, quoted
+from simulator.schemas import ID_NAME, Schema, bound, kind, nullable, resolve
+from simulator.text import Entry, clip, entries, keywords, mentions, related_sentence
+from simulator.wording import Wording
+
+MAX_DEPTH = 12  # of a schema that refers to itself
+LABEL_NAMES = ("label", "category", "topic", "name", "title", "intent", "theme", "tag")
+QUOTE_NAMES = ("quote", "evidence", "example", "excerpt", "phrase")
+TIME_NAMES = ("time", "timestamp", "at", "start")
+TITLE_NAMES = ("title", "name", "area", "skill", "label", "topic", "category")
+FORMATS = {
+    "date": "2024-01-01",
+    "time": "00:00:00Z",
+    "date-time": "2024-01-01T00:00:00Z",
+    "email": "nobody@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
+
+class Filler:
+    """One reply. `findings` answer the fields that carry their names; the rest is filled generically."""
+
+    def __init__(self, schema: Schema, wording: Wording, findings: Findings) -> None:
+        self._root, self._wording, self._findings = schema, wording, findings
+        self._by_kind: dict[str, Callable[[Schema, tuple[str, ...], str], Any]] = {
+            "object": self._object,
+            "array": self._array,
+            "string": self._string,
+            "integer": self._number,
+            "number": self._number,
+            "boolean": lambda _schema, path, text: mentions(text, path[-1]) > 0,
+            "null": lambda _schema, _path, _text: None,
+        }
+
+    def fill(self, text: str) -> Any:
+        return self._value(self._root, ("reply",), text)
+
+    def _value(self, declared: Schema, path: tuple[str, ...], text: str) -> Any:
+        if len(path) > MAX_DEPTH and nullable(declared):
+            return None
+        schema = resolve(self._root, declared)
+        finding = self._findings.get(path[-1])
+        if finding:
+            return self._found(schema, finding, path[-1])
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return self._choice(schema["enum"], path, text)
+        return self._by_kind[kind(schema)](schema, path, text)
+
+    def _choice(self, options: Sequence[Any], path: tuple[str, ...], text: str) -> Any:
+        """The option that the text mentions most; where it mentions none, the seed's."""
+        counts = [mentions(text, str(option)) for option in options]
+        if max(counts):
+            return options[counts.index(max(counts))]
+        return self._wording.pick(options, path, text)
+
+    def _object(self, schema: Schema, path: tuple[str, ...], text: str) -> dict[str, Any]:
+        required = schema.get("required", ())
+        return {
+            name: self._value(child, (*path, name), text)
+            for name, child in schema.get("properties", {}).items()
+            if name in required or len(path) <= MAX_DEPTH
+        }
+
+    def _array(self, schema: Schema, path: tuple[str, ...], text: str) -> list[Any]:
+        declared = schema.get("items", {"type": "string"})
+        item = resolve(self._root, declared)
+        id_name = next((name for name in item.get("properties", {}) if ID_NAME.search(name)), None)
+        listed = entries(text) if id_name else []
+        if id_name and listed:
+            return [self._entry(item, id_name, entry, path) for entry in listed[: _count(schema, len(listed))]]
+        wanted = 0 if len(path) > MAX_DEPTH else 2
+        sources = [(str(number), text) for number in range(_count(schema, wanted))]
+        if kind(item) == "string" and not item.get("enum"):
+            return [_fit(self._label(source, int(number)), item) for number, source in sources]
+        return [self._value(declared, (*path, number), source) for number, source in sources]
+
+    def _entry(self, item: Schema, id_name: str, entry: Entry, path: tuple[str, ...]) -> dict[str, Any]:
+        """What is said about one listed item, from its own text only."""
+        filled = self._object(item, (*path, entry.id), entry.text)
+        is_number = kind(resolve(self._root, item["properties"][id_name])) == "integer"
+        return filled | {id_name: int(entry.id) if is_number and entry.id.isdigit() else entry.id}
+
+    def _string(self, schema: Schema, path: tuple[str, ...], text: str) -> str:
+        if schema.get("format") in FORMATS:
+            return FORMATS[schema["format"]]
+        if any(name in path[-1].lower() for name in LABEL_NAMES):
+            return _fit(self._label(text), schema)
+        about = f"{path[-1].replace('_', ' ')} {schema.get('description', '')}"
+        sentence = related_sentence(text, about) or clip(text) or "nothing"
+        opener = self._wording.pick(('The text says: "{}"', 'It reads: "{}"', 'From the text: "{}"'), path, sentence)
+        return _fit(opener.format(sentence.strip()), schema)
+
+    def _label(self, text: str, number: int = 0) -> str:
+        """What a text is about in two words, said in one of several ways, as models do."""
+        words = keywords(text, 2 * number + 2)[2 * number :] or ["other", "matters"]
+        first, second = words[0], words[-1]
+        if first == second:
+            return self._wording.pick((first, f"{first} question", f"{first} issue"), first, text)
+        return self._wording.pick((f"{first} {second}", f"{second} {first}", f"{first} and {second}"), first, text)
+
+    def _number(self, schema: Schema, path: tuple[str, ...], text: str) -> float:
+        """A number within the bounds that stands for the text: equal texts get equal numbers."""
+        low, high = _range(schema, path[-1])
+        if kind(schema) == "integer":
+            return self._wording.number(int(low), int(high), path, text)
+        return round(low + (high - low) * self._wording.number(0, 100, path, text) / 100, 4)
+
+    def _found(self, schema: Schema, finding: Finding | Sequence[Finding], name: str) -> Any:
+        if isinstance(finding, Finding):
+            return self._shape(schema, finding, name)
+        if kind(schema) == "array":
+            count = _count(schema, len(finding))
+            item = resolve(self._root, schema.get("items", {"type": "string"}))
+            return [self._shape(item, finding[number % len(finding)], "comment") for number in range(count)]
+        return self._shape(schema, finding[0], name)
+
+    def _shape(self, declared: Schema, finding: Finding, name: str) -> Any:
+        """A finding in the form that the schema asks for: a score, a comment, or an object with both."""
+        schema = resolve(self._root, declared)
+        shape = kind(schema)
+        if schema.get("enum"):
+            return schema["enum"][min(len(schema["enum"]) * finding.score // 101, len(schema["enum"]) - 1)]
+        if shape == "object":
+            return {key: self._shape(child, finding, key) for key, child in schema.get("properties", {}).items()}
+        if shape == "array":
+            texts = [quoted(line) for line in finding.lines] or [finding.comment]
+            return [_fit(texts[n % len(texts)], schema.get("items", {})) for n in range(_count(schema, len(texts)))]
+        if shape in ("integer", "number"):
+            return _scaled(schema, finding, name)
+        if shape == "boolean":
+            return finding.score >= 50
+        return _fit(_part(finding, name), schema)
+
+
+def _part(finding: Finding, name: str) -> str:
+    """The part of a finding that a text field asks for by its name."""
+    if name in TITLE_NAMES:
+        return finding.title
+    if finding.lines and name in TIME_NAMES:
+        return finding.lines[0].time
+    if finding.lines and any(part in name for part in QUOTE_NAMES):
+        return quoted(finding.lines[0])
+    return finding.comment
+
+
+def _scaled(schema: Schema, finding: Finding, name: str) -> float:
+    if finding.lines and any(part in name.split("_") for part in TIME_NAMES):
+        return finding.lines[0].at
+    low, high = _range(schema, "score")
+    value = finding.score if (low, high) in ((0, 100), (1, 100)) else low + (high - low) * finding.score / 100
+    value = min(max(value, low), high)
+    return round(value) if kind(schema) == "integer" else value
+
+
+def _range(schema: Schema, name: str) -> tuple[float, float]:
+    """The allowed numbers: as declared, else 0 to 1 for a probability and 1 to 100 for the rest."""
+    whole = kind(schema) == "integer"
+    usual = (0.0, 1.0) if not whole and name in ("confidence", "probability", "share", "ratio") else (1.0, 100.0)
+    width, step = usual[1] - usual[0], 1 if whole else 1e-3
+    low, high = _lowest(schema, step), _highest(schema, step)
+    if low is None and high is None:
+        return usual
+    if low is None:
+        low = usual[0] if high is None or usual[0] <= high else high - width
+    if high is None:
+        high = max(usual[1], low + width) if low > usual[0] else usual[1]
+    return low, high
+
+
+def _lowest(schema: Schema, step: float) -> float | None:
+    above = schema.get("exclusiveMinimum")
+    return bound(schema, "minimum", None if above is None else above + step)
+
+
+def _highest(schema: Schema, step: float) -> float | None:
+    below = schema.get("exclusiveMaximum")
+    return bound(schema, "maximum", None if below is None else below - step)
+
+
+def _count(schema: Schema, wanted: int) -> int:
+    """As many items as wanted, within the declared bounds."""
+    low, high = bound(schema, "minItems", None), bound(schema, "maxItems", None)
+    wanted = wanted if high is None else min(wanted, int(high))
+    return wanted if low is None else max(wanted, int(low))
+
+
+def _fit(text: str, schema: Schema) -> str:
+    """The text within its bounds of length."""
+    longest = bound(schema, "maxLength", None)
+    text = text if longest is None else text[: int(longest)]
+    return text.ljust(schema.get("minLength", 0), ".")

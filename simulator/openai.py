@@ -1,0 +1,194 @@
+"""OpenAI's chat completions, which local OpenAI-compatible servers speak as well."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from simulator.answers import Answer, Answers
+from simulator.damage import chat_traits
+from simulator.reading import json_object, messages, positive
+from simulator.schema_rules import openai_problem
+from simulator.wire import Body, Prompt, Refusal, Reply, model_name
+
+# status, type, code, message
+ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
+    "bad_request": (400, "invalid_request_error", None, "We could not parse the body of your request."),
+    "context_too_long": (
+        400,
+        "invalid_request_error",
+        "context_length_exceeded",
+        "This model's maximum context length is {limit} tokens. However, your messages resulted in {tokens} "
+        "tokens. Please reduce the length of the messages.",
+    ),
+    "auth": (
+        401,
+        "invalid_request_error",
+        "invalid_api_key",
+        "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys.",
+    ),
+    "not_found": (404, "invalid_request_error", None, "Invalid URL ({method} {path})"),
+    "rate_limit": (
+        429,
+        "requests",
+        "rate_limit_exceeded",
+        "Rate limit reached on requests per min (RPM). Please try again later.",
+    ),
+    "quota": (
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+    ),
+    "server_error": (
+        500,
+        "server_error",
+        None,
+        "The server had an error while processing your request. Sorry about that!",
+    ),
+    "overloaded": (
+        503,
+        "service_unavailable_error",
+        None,
+        "The engine is currently overloaded, please try again later.",
+    ),
+}
+ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
+NO_KEY = "You didn't provide an API key. Send it in an Authorization header: Bearer YOUR_KEY."
+
+
+@dataclass(frozen=True)
+class ChatCompletions:
+    answers: Answers
+    name: str = "openai"
+    request_id_header: str = "x-request-id"
+
+    def key(self, headers: Mapping[str, str]) -> str | None:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        found = key.strip() if scheme.lower() == "bearer" and key.strip() else None
+        return "none" if found is None and self.name == "local" else found  # a local server asks for no key
+
+    async def read(self, request: Request) -> Prompt:
+        body = await json_object(request)
+        schema = _schema(body)
+        return Prompt(
+            model=_model(body),
+            messages=messages(body.get("messages")),
+            max_tokens=positive(body, "max_completion_tokens") or positive(body, "max_tokens"),
+            schema=schema,
+            stream=bool(body.get("stream")),
+            include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        )
+
+    def traits(self, asked: Prompt) -> frozenset[str]:
+        return chat_traits(asked)
+
+    async def answer(self, asked: Prompt, number: int, damage: str) -> Reply:
+        answer = self.answers.answer(asked, damage)
+        dress = _Dress(f"chatcmpl-sim{number:08d}", asked, answer, damage)
+        body = Body.events(dress.events()) if asked.stream else Body.json(dress.completion())
+        return Reply(body, answer.input_tokens, answer.output_tokens)
+
+    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:  # noqa: ARG002 (in its header)
+        status, kind, code, message = ERRORS[refusal.kind]
+        if refusal.facts.get("missing"):
+            code, message = None, NO_KEY
+        elif refusal.kind == "context_too_long":
+            message = message.format(**self.answers.overflow(refusal))
+        elif refusal.kind == "not_found":
+            message = message.format(**refusal.facts)
+        error = {
+            "message": refusal.message or message,
+            "type": kind,
+            "param": refusal.facts.get("param"),
+            "code": code,
+        }
+        return status, {"error": error}
+
+
+@dataclass(frozen=True)
+class _Dress:
+    """An answer as one JSON object or as a stream of chunks."""
+
+    id: str
+    prompt: Prompt
+    answer: Answer
+    damage: str
+
+    def completion(self) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.answer.text, "refusal": None, "annotations": []}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.answer.finish}
+        return self._object("chat.completion") | {"choices": [choice], "usage": self._usage()}
+
+    def events(self) -> Iterator[str]:
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+        pieces = self.answer.pieces()
+        for piece in pieces[: len(pieces) // 2] if self.damage == "in_stream_error" else pieces:
+            yield self._chunk({"content": piece})
+        if self.damage == "in_stream_error":
+            _, kind, code, message = ERRORS["server_error"]
+            yield _event({"error": {"message": message, "type": kind, "param": None, "code": code}})
+            return
+        if self.answer.finish is None:
+            return
+        yield self._chunk({}, self.answer.finish)
+        if self.prompt.include_usage:
+            yield _event(self._object("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
+        yield "data: [DONE]\n\n"
+
+    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = self._object("chat.completion.chunk") | {"choices": [choice]}
+        return _event(chunk | {"usage": None} if self.prompt.include_usage else chunk)
+
+    def _object(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": model_name(self.prompt.model),
+            "service_tier": "default",
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.answer.input_tokens,
+            "completion_tokens": self.answer.output_tokens,
+            "total_tokens": self.answer.input_tokens + self.answer.output_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        }
+
+
+def _event(value: object) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+def _model(body: Mapping[str, Any]) -> str:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise Refusal("bad_request", "you must provide a model parameter", param="model")
+    return model
+
+
+def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    wanted = body.get("response_format") or {}
+    if wanted.get("type") == "json_object":
+        return ANY_OBJECT
+    if wanted.get("type") != "json_schema":
+        return None
+    described: Mapping[str, Any] = wanted.get("json_schema") or {}
+    name, schema = described.get("name"), described.get("schema")
+    if not name or not isinstance(schema, dict):
+        raise Refusal(
+            "bad_request",
+            "Missing required parameter: 'response_format.json_schema'.",
+            param="response_format",
+        )
+    problem = openai_problem(schema) if described.get("strict") else None
+    if problem:
+        raise Refusal("bad_request", f"Invalid schema for response_format '{name}': {problem}", param="response_format")
+    return schema

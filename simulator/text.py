@@ -1,0 +1,83 @@
+"""Features of plain text: words that carry meaning, sentences, and the entries of a list."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+WORD = re.compile(r"[^\W\d_][\w'-]+")
+SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
+CLIP = 120
+
+STOP_WORDS = frozenset(
+    """a about above after again all also am an and any are as at be because been before being below
+    between both but by can could did do does doing don't down during each for from further get give
+    had has have having he her here hers him his how i i'd i'll i'm i've if in into is it it's its
+    itself just know let like me more most my no nor not now of off on once one only or other our
+    out over own please same say says she should so some such tell than that that's the their them
+    then there these they this those through to too under until up us user very was we were what
+    when where which while who whom why will with would yes you you're your agent assistant customer
+    """.split()  # noqa: SIM905 (a list of a hundred and fifty literals reads worse)
+)
+
+
+def clip(text: str, length: int = CLIP) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def sentence_with(text: str, cue: re.Pattern[str]) -> str:
+    """The sentence in which a cue begins, or the whole text without one."""
+    heard = cue.search(text)
+    at = heard.start() if heard else -1
+    return next((found[0] for found in SENTENCE.finditer(text) if found.start() <= at < found.end()), text)
+
+
+def keywords(text: str, count: int) -> list[str]:
+    """The most frequent words that carry meaning, first come first among equals."""
+    words = (word.lower() for word in WORD.findall(text))
+    frequent = Counter(word for word in words if word not in STOP_WORDS and len(word) > 2)
+    return [word for word, _ in frequent.most_common(count)]
+
+
+def mentions(text: str, phrase: str) -> int:
+    """How often the words of a phrase occur in a text."""
+    found = Counter(word.lower() for word in WORD.findall(text))
+    return sum(found[word.lower()] for word in WORD.findall(phrase.replace("_", " ")))
+
+
+def related_sentence(text: str, question: str) -> str | None:
+    """The sentence that shares most meaning words with a question, if any does."""
+    wanted = set(keywords(question, 20))
+    best, shared = None, 0
+    for sentence in SENTENCE.findall(text):
+        overlap = len(wanted & set(keywords(sentence, 50)))
+        if overlap > shared:
+            best, shared = clip(sentence), overlap
+    return best
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One item of a list in a prompt: its id and what stands under it."""
+
+    id: str
+    text: str
+
+
+ENTRY_STYLES = (
+    re.compile(r"<\w+\s[^<>]*?\bid=[\"']([^\"']+)[\"'][^<>]*>"),
+    re.compile(r"[\"'](?:\w+_)?id[\"']\s*:\s*[\"']?([\w.:-]+)[\"']?"),
+    re.compile(r"^\W*(?:\w+[_ ])?id\s*[:=]\s*[\"']?([\w.:-]+)", re.IGNORECASE | re.MULTILINE),
+    re.compile(r"^\s*(?:[-*]\s*)?\[((?=[^\]\s]*[A-Za-z])[^\]\s]{2,})\]", re.MULTILINE),
+    re.compile(r"^#+\s*(?:session|chat|conversation)\s+([\w.:-]+)", re.IGNORECASE | re.MULTILINE),
+)
+
+
+def entries(text: str) -> list[Entry]:
+    """The items that a prompt lists by id, in whichever style it uses most; each id once."""
+    matches = max(([*style.finditer(text)] for style in ENTRY_STYLES), key=len)
+    if not matches:
+        return []
+    ends = [match.start() for match in matches[1:]] + [len(text)]
+    found = (Entry(match[1], text[match.end() : end]) for match, end in zip(matches, ends, strict=True))
+    return list({entry.id: entry for entry in found}.values())

@@ -1,0 +1,155 @@
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tinytag import TinyTag
+
+from domain.session import Session, Turn
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "samples"
+FILES = sorted(SAMPLES.glob("*.json"))
+RECORDINGS = sorted(SAMPLES.glob("*.ogg"))
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+each_recording = pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+
+
+def load(path: Path) -> Session:
+    return Session.model_validate_json(path.read_bytes())
+
+
+def words_per_minute(turn: Turn) -> float:
+    return 60 * len(turn.words) / (turn.end - turn.start)
+
+
+def test_the_samples_cover_short_usual_and_long_sessions():
+    lengths = [load(path).duration_seconds for path in FILES]
+    assert len(lengths) == 6
+    assert sum(length < 60 for length in lengths) == 1
+    assert sum(length > 300 for length in lengths) == 1
+
+
+def test_session_ids_are_unique_and_name_the_file():
+    assert [load(path).session_id for path in FILES] == [path.stem for path in FILES]
+
+
+def test_one_sample_is_not_in_english_and_one_talks_to_the_robot():
+    sessions = [load(path) for path in FILES]
+    assert sorted(session.language for session in sessions) == ["en"] * 5 + ["es"]
+    orders = [
+        turn for session in sessions for turn in session.turns if "ignore your instructions" in turn.text
+    ]
+    assert [turn.role for turn in orders] == ["prospect"]
+
+
+@each_file
+def test_two_people_talk(path: Path):
+    assert load(path).speakers == 2
+
+
+@each_file
+def test_words_are_the_words_of_the_text(path: Path):
+    for turn in load(path).turns:
+        assert [word.text for word in turn.words] == turn.text.split()
+
+
+@each_file
+def test_words_lie_within_their_turn_one_after_another(path: Path):
+    for turn in load(path).turns:
+        assert (turn.words[0].start, turn.words[-1].end) == (turn.start, turn.end)
+        assert all(word.end > word.start for word in turn.words)
+        assert all(before.end <= after.start + 0.01 for before, after in pairwise(turn.words))
+
+
+@each_file
+def test_speech_is_as_fast_as_people_speak(path: Path):
+    session = load(path)
+    assert all(70 <= words_per_minute(turn) <= 260 for turn in session.turns)
+    for role in ("rep", "prospect"):
+        turns = [turn for turn in session.turns if turn.role == role]
+        seconds = sum(turn.end - turn.start for turn in turns)
+        assert 130 <= 60 * sum(len(turn.words) for turn in turns) / seconds <= 190
+
+
+@each_file
+def test_words_do_not_tick_like_a_clock(path: Path):
+    turn = max(load(path).turns, key=lambda turn: len(turn.words))
+    assert len({round(word.end - word.start, 2) for word in turn.words}) > 10
+    assert len({round(after.start - before.end, 2) for before, after in pairwise(turn.words)}) > 5
+
+
+@each_file
+def test_people_rarely_talk_over_each_other(path: Path):
+    overlaps = [
+        before.end - after.start for before, after in pairwise(load(path).turns) if after.start < before.end
+    ]
+    assert len(overlaps) <= 4
+    assert all(seconds < 0.6 for seconds in overlaps)
+
+
+@each_file
+def test_the_session_lasts_until_the_last_word(path: Path):
+    session = load(path)
+    last = max(turn.end for turn in session.turns)
+    assert last <= session.duration_seconds <= last + 2
+
+
+def test_building_again_gives_the_same_bytes(tmp_path: Path):
+    subprocess.run([sys.executable, "-m", "samples.build", str(tmp_path)], cwd=ROOT, check=True)
+    built = sorted(tmp_path.glob("*.json"))
+    recorded = {path.stem for path in RECORDINGS}
+    assert [path.stem for path in built] == [path.stem for path in FILES if path.stem not in recorded]
+    for path in built:
+        assert path.read_bytes() == (SAMPLES / path.name).read_bytes()
+
+
+def test_every_sample_says_what_its_source_says():
+    for path in FILES:
+        script = (
+            "import json, sys; from pathlib import Path; from samples.build import read;"
+            "print(json.dumps([[line.role, line.text] for line in read(Path(sys.argv[1])).lines]))"
+        )
+        source = SAMPLES / "sources" / f"{path.stem}.txt"
+        said = subprocess.check_output(
+            [sys.executable, "-c", script, str(source)], cwd=ROOT, encoding="utf-8"
+        )
+        assert [[turn.role, turn.text] for turn in load(path).turns] == json.loads(said)
+
+
+def test_there_is_a_recording():
+    assert [path.stem for path in RECORDINGS] == ["gatekeeper-dental-clinic"]
+
+
+@each_recording
+def test_the_recording_lasts_as_long_as_its_session(path: Path):
+    tag = TinyTag.get(path)
+    assert tag.duration == pytest.approx(load(path.with_suffix(".json")).duration_seconds, abs=0.5)
+    assert (tag.channels, tag.samplerate) == (1, 16_000)
+    assert path.stat().st_size < 400_000
+
+
+@each_recording
+def test_the_recording_speaks_where_the_words_are(path: Path):
+    miniaudio = pytest.importorskip("miniaudio")
+    sound = miniaudio.decode_file(str(path), nchannels=1, sample_rate=16_000)
+
+    def loudness(start: float, end: float) -> float:
+        return rms(sound.samples[round(start * 16_000) : round(end * 16_000)])
+
+    turns = load(path.with_suffix(".json")).turns
+    pauses = [loudness(before.end + 0.05, after.start - 0.05) for before, after in pairwise(turns)]
+    for turn in turns:
+        spoken = [loudness(word.start, word.end) for word in turn.words]
+        assert loudness(turn.start, turn.end) > 20 * max(pauses)
+        assert min(spoken) > 5 * max(pauses)
+
+
+def rms(samples: Iterable[int]) -> float:
+    squares = [sample * sample for sample in samples]
+    return math.sqrt(sum(squares) / len(squares))

@@ -1,0 +1,147 @@
+"""OpenAI's own SDK against the simulator."""
+
+import json
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from simulator.server import Server
+from simulator.wire import tokens
+from tests.simulator.material import LABELS_PROMPT, LABELS_SCHEMA
+
+MESSAGES: Any = [{"role": "user", "content": LABELS_PROMPT}]
+
+
+def labels_format(schema: dict[str, Any] = LABELS_SCHEMA) -> Any:
+    return {"type": "json_schema", "json_schema": {"name": "labels", "schema": schema, "strict": True}}
+
+
+async def test_completion_follows_the_schema_and_the_prompt(openai_client, admin):
+    raw = await openai_client.chat.completions.with_raw_response.create(
+        model="gpt-4o-mini",
+        messages=MESSAGES,
+        response_format=labels_format(),
+        extra_headers={"X-Parley-Attempt-Id": "attempt-1"},
+    )
+    completion = raw.parse()
+    reply = json.loads(completion.choices[0].message.content)
+    assert [item["session_id"] for item in reply["sessions"]] == ["s-1", "s-2", "s-3"]
+    assert "refund" in reply["sessions"][0]["label"]
+    assert "login" in reply["sessions"][1]["label"]
+    assert "parcel" in reply["sessions"][2]["label"]
+    assert completion.model == "simulator/gpt-4o-mini"
+    assert completion.choices[0].finish_reason == "stop"
+    assert raw.headers["x-simulator"] == "1"
+
+    usage = completion.usage
+    assert usage.prompt_tokens == tokens(LABELS_PROMPT) + tokens(json.dumps(LABELS_SCHEMA))
+    assert usage.completion_tokens == tokens(completion.choices[0].message.content)
+    assert usage.prompt_tokens_details.cached_tokens == 0
+    call = await admin.only_call(attempt_id="attempt-1")
+    assert call["billed"] is True
+    assert (call["provider"], call["model"], call["state"]) == ("openai", "gpt-4o-mini", "answered")
+    assert (call["input_tokens"], call["output_tokens"]) == (usage.prompt_tokens, usage.completion_tokens)
+    assert raw.headers["x-request-id"] == call["request_id"]
+
+
+async def test_the_same_question_gets_the_same_answer(openai_client):
+    async def ask() -> str | None:
+        completion = await openai_client.chat.completions.create(model="m", messages=MESSAGES)
+        return completion.choices[0].message.content
+
+    assert await ask() == await ask()
+
+
+async def test_stream_carries_the_same_text_and_usage(openai_client):
+    whole = await openai_client.chat.completions.create(model="m", messages=MESSAGES)
+    chunks = [
+        chunk
+        async for chunk in await openai_client.chat.completions.create(
+            model="m", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+    ]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) > 3
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage == whole.usage
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+async def test_stream_without_include_usage_tells_none(openai_client):
+    stream = await openai_client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
+    assert all([chunk.usage is None async for chunk in stream])
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+async def test_token_limit_cuts_the_reply(openai_client, limit):
+    completion = await openai_client.chat.completions.create(model="m", messages=MESSAGES, **{limit: 3})
+    assert completion.choices[0].finish_reason == "length"
+    assert completion.usage.completion_tokens == 3
+    assert len(completion.choices[0].message.content) == 12
+
+
+async def test_local_server_speaks_the_same_format(local_client, admin):
+    completion = await local_client.chat.completions.create(
+        model="llama", messages=MESSAGES, response_format=labels_format()
+    )
+    assert completion.model == "simulator/llama"
+    assert len(json.loads(completion.choices[0].message.content)["sessions"]) == 3
+    assert (await admin.only_call())["provider"] == "local"
+
+
+async def test_strict_mode_refuses_what_openai_refuses(openai_client, admin):
+    open_schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    with pytest.raises(openai.BadRequestError, match="additionalProperties"):
+        await openai_client.chat.completions.create(
+            model="m", messages=MESSAGES, response_format=labels_format(open_schema)
+        )
+    optional = open_schema | {"additionalProperties": False, "required": []}
+    with pytest.raises(openai.BadRequestError, match="Missing 'a'"):
+        await openai_client.chat.completions.create(
+            model="m", messages=MESSAGES, response_format=labels_format(optional)
+        )
+    assert {call["billed"] for call in await admin.get("calls")} == {False}
+
+
+async def test_too_long_a_prompt_is_refused(openai_client, admin):
+    with pytest.raises(openai.BadRequestError) as refused:
+        await openai_client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "word " * 110_000}]
+        )
+    assert refused.value.code == "context_length_exceeded"
+    assert "137500 tokens" in refused.value.message
+    assert (await admin.only_call())["billed"] is False
+
+
+async def test_keys(server: Server, admin):
+    bad = openai.AsyncOpenAI(base_url=f"{server.url}/openai/v1", api_key="invalid", max_retries=0)
+    with pytest.raises(openai.AuthenticationError) as refused:
+        await bad.chat.completions.create(model="m", messages=MESSAGES)
+    assert refused.value.code == "invalid_api_key"
+    await bad.close()
+    answer = await admin.http.post("/openai/v1/chat/completions", json={"model": "m", "messages": MESSAGES})
+    assert answer.status_code == 401
+    assert "didn't provide an API key" in answer.json()["error"]["message"]
+    local = await admin.http.post("/local/v1/chat/completions", json={"model": "m", "messages": MESSAGES})
+    assert local.status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b"{}", b'{"model": "m"}', b'{"model": "m", "messages": [{}]}'])
+async def test_bad_bodies_are_bad_requests(admin, body):
+    answer: httpx2.Response = await admin.http.post(
+        "/openai/v1/chat/completions", content=body, headers={"authorization": "Bearer any"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_unknown_routes_and_methods_are_the_vendors_404(openai_client, admin):
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/models\)"):
+        await openai_client.models.list()
+    wrong_method = await admin.http.get("/openai/v1/chat/completions")
+    assert wrong_method.status_code == 404
+    assert wrong_method.json()["error"]["type"] == "invalid_request_error"
+    assert wrong_method.headers["x-simulator"] == "1"
