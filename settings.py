@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # A drain must outlive the slowest provider call that it waits for, and the settle after it.
@@ -15,7 +15,7 @@ SETTLE_GRACE_SECONDS = 15.0
 class Settings(BaseSettings):
     """Values come from the environment only, under the field's name in capitals. Keys never print."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     # Where things are
     database_url: SecretStr | None = Field(default=None, description="postgresql://… of Parley's own data")
@@ -62,6 +62,15 @@ class Settings(BaseSettings):
 
     # Tests only: `point=kill,other=stop` makes the worker end or stop itself at a step of the paid call
     parley_failpoints: str = ""
+
+    @field_validator("openai_api_key", "anthropic_api_key", "elevenlabs_api_key", "local_api_key")
+    @classmethod
+    def _a_key_is_one_word(cls, key: SecretStr | None) -> SecretStr | None:
+        """A key that was read from a file brings its newline, and a broken header would be quoted in errors."""
+        word = key.get_secret_value().strip() if key else ""
+        if any(not "!" <= character <= "~" for character in word):
+            raise ValueError("a key is one word of ASCII characters")
+        return SecretStr(word) if word else None
 
     @model_validator(mode="after")
     def _a_local_server_has_a_price(self) -> Self:

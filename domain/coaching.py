@@ -143,14 +143,18 @@ def rule_based(counted: Habits) -> Coaching:
 
 
 def _observations(counted: Habits) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    fillers, share = counted.filler_words.per_minute, counted.talk_time_ratio
+    fillers, share = counted.filler_words, counted.talk_time_ratio
     rules = (
         (
             share <= 0.55,
             f"Left the prospect room: the rep spoke {share:.0%} of the time.",
             f"Leave the prospect more room: the rep spoke {share:.0%} of the time.",
         ),
-        (fillers <= 3, f"Few filler words: {fillers} a minute.", f"Fewer filler words: {fillers} a minute."),
+        (
+            fillers.per_minute <= 3 if fillers.listed else None,
+            f"Few filler words: {fillers.per_minute} a minute.",
+            f"Fewer filler words: {fillers.per_minute} a minute.",
+        ),
         (
             counted.questions >= 4,
             f"Asked {counted.questions} questions.",
@@ -158,7 +162,7 @@ def _observations(counted: Habits) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ),
     )
     kept = tuple(praise for holds, praise, _ in rules if holds)
-    missed = tuple(advice for holds, _, advice in rules if not holds)
+    missed = tuple(advice for holds, _, advice in rules if holds is False)
     return kept, missed
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from domain.calls import Model
 from domain.session import Session, Turn
@@ -18,29 +18,33 @@ FILLERS: dict[str, tuple[str, ...]] = {
         "er",
         "erm",
         "hmm",
-        "you know",
-        "i mean",
-        "sort of",
-        "kind of",
         "basically",
     ),
-    "es": ("eh", "este", "o sea", "pues", "bueno", "digamos", "a ver"),
+    "es": ("eh", "o sea", "digamos"),
     "de": ("äh", "ähm", "öh", "hm", "halt", "sozusagen", "quasi", "irgendwie"),
-    "fr": ("euh", "ben", "genre", "en fait", "du coup", "quoi"),
+    "fr": ("euh", "en fait", "du coup"),
 }
 SET_OFF: dict[str, tuple[str, ...]] = {
-    "en": ("like", "so", "right", "actually"),
+    "en": ("like", "so", "right", "actually", "you know", "i mean"),
     "de": ("also", "ja"),
-    "es": ("mira",),
+    "es": ("este", "pues", "bueno", "a ver", "mira"),
+    "fr": ("ben", "genre", "quoi"),
 }
+# Fillers but for these words before them, which make them nouns: "what kind of trucks".
+HEDGES: dict[str, tuple[str, ...]] = {"en": ("sort of", "kind of")}
+DETERMINERS = "a all another any different each every my of one other our same some that the this what which your"
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 80
+# Three dots are a hesitation, not an end.
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\.\.)\s+")
+NOTHING = re.compile(r"(?!)")
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 class FillerWords(Model):
-    """`per_minute` relates to the rep's own talk time."""
+    """`per_minute` relates to the rep's own talk time. `listed`: Parley has a list for the language to count by."""
 
+    listed: bool = True
     count: int
     per_minute: float
     by_word: dict[str, int]
@@ -87,44 +91,51 @@ def pace_wpm(turns: Sequence[Turn]) -> float:
 
 
 def filler_words(turns: Sequence[Turn], language: str) -> FillerWords:
-    """Find the language's fillers; a language without a list counts none."""
-    pattern = _pattern(language.partition("-")[0].lower())
+    """Find the language's fillers, each example in a sentence of its own; a language without a list counts none."""
+    known = language.partition("-")[0].lower()
+    pattern = _pattern(known)
     found: Counter[str] = Counter()
-    examples: list[str] = []
-    for turn in turns:
-        for match in pattern.finditer(turn.text) if pattern else ():
-            found[_name(match)] += 1
-            if len(examples) < EXAMPLES:
-                examples.append(_around(turn.text, match))
+    examples: dict[str, None] = {}
+    for sentence in _sentences(turns):
+        matches = list(pattern.finditer(sentence))
+        found.update(match.group().lower() for match in matches)
+        if matches:
+            examples[_around(sentence, matches[0].start())] = None
     minutes = talk_seconds(turns) / 60
     count = found.total()
     return FillerWords(
+        listed=known in FILLERS,
         count=count,
         per_minute=round(count / minutes, 1) if minutes else 0.0,
         by_word=dict(found.most_common()),
-        examples=tuple(examples),
+        examples=tuple(examples)[:EXAMPLES],
     )
 
 
-def _pattern(language: str) -> re.Pattern[str] | None:
-    always, set_off = FILLERS.get(language, ()), SET_OFF.get(language, ())
-    if not always:
-        return None
-    plain = rf"\b(?:{_alternatives(always)})\b"
-    between = rf"(?<=[,.…–-] )(?:{_alternatives(set_off)})(?=[,…–-])" if set_off else ""
-    return re.compile("|".join(filter(None, (plain, between))), re.IGNORECASE)
+def _sentences(turns: Sequence[Turn]) -> Iterator[str]:
+    for turn in turns:
+        yield from SENTENCE_END.split(" ".join(turn.text.split()))
+
+
+def _pattern(language: str) -> re.Pattern[str]:
+    if language not in FILLERS:
+        return NOTHING
+    plain = rf"\b(?:{_alternatives(FILLERS[language])})\b"
+    between = rf"(?:^|(?<=[,.…–-] ))(?:{_alternatives(SET_OFF[language])})(?=[,?…]|\.\.\.| [–-] )"
+    no_noun = "".join(rf"(?<!\b{word} )" for word in DETERMINERS.split())
+    hedging = [rf"{no_noun}\b{hedge}\b" for hedge in HEDGES.get(language, ())]
+    return re.compile("|".join((plain, between, *hedging)), re.IGNORECASE)
 
 
 def _alternatives(fillers: Sequence[str]) -> str:
-    longest_first = sorted(fillers, key=len, reverse=True)
-    return "|".join(re.escape(filler).replace(r"\ ", r"\s+") for filler in longest_first)
+    return "|".join(sorted(fillers, key=len, reverse=True))
 
 
-def _name(match: re.Match[str]) -> str:
-    return " ".join(match.group().lower().split())
-
-
-def _around(text: str, match: re.Match[str]) -> str:
-    """The filler within its sentence, cut to a readable length."""
-    start = max(match.start() - EXAMPLE_CHARACTERS // 2, 0)
-    return text[start : start + EXAMPLE_CHARACTERS].strip()
+def _around(sentence: str, at: int) -> str:
+    """The sentence; of a long one the part around the filler, cut between words."""
+    if len(sentence) <= EXAMPLE_CHARACTERS:
+        return sentence
+    start = max(at - EXAMPLE_CHARACTERS // 2, 0)
+    start = sentence.find(" ", start, at) + 1 if start else 0
+    part = sentence[start : start + EXAMPLE_CHARACTERS]
+    return part if start + EXAMPLE_CHARACTERS >= len(sentence) else part.rpartition(" ")[0] or part

@@ -7,6 +7,7 @@ checked and recomputed. The scales are Parley's own; the source says how the wor
 
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -19,6 +20,7 @@ COMFORTABLE_WPM = (120.0, 160.0)
 WPM_PER_POINT = 0.8
 # A gap this long between two words of one speaker is a pause, not articulation.
 PAUSE_SECONDS = 0.6
+OWN_PAUSE_SECONDS = 3.0
 # Between steady reading and lively speech, the rate of phrases varies by about this coefficient.
 LIVELY_VARIATION = 0.35
 PHRASE_WORDS = 6
@@ -75,13 +77,18 @@ def spread(text: str, start: float, end: float) -> list[SpokenWord]:
 
 
 def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
-    """Which speaker label of a transcription is the rep: the one that talks most during the rep's turns."""
-    spans = [(turn.start, turn.end) for turn in session.turns if turn.role == "rep"]
-    overlap: dict[str, float] = {}
+    """Which speaker label of a transcription is the rep: the one that talks most during the rep's turns.
+
+    Empty where nobody does: then the words are the prospect's.
+    """
+    starts = [turn.start for turn in session.turns]
+    talked: dict[str, float] = {}
     for word in words:
-        shared = sum(max(0.0, min(word.end, end) - max(word.start, start)) for start, end in spans)
-        overlap[word.speaker] = overlap.get(word.speaker, 0.0) + shared
-    return max(sorted(overlap), key=lambda speaker: overlap[speaker], default="")
+        middle = (word.start + word.end) / 2
+        turn = session.turns[max(bisect_right(starts, middle) - 1, 0)]
+        if turn.role == "rep" and turn.start <= middle <= turn.end:
+            talked[word.speaker] = talked.get(word.speaker, 0.0) + word.end - word.start
+    return max(sorted(talked), key=lambda speaker: talked[speaker], default="")
 
 
 def _metrics(
@@ -90,7 +97,7 @@ def _metrics(
     events: int,
     confidence: float | None,
 ) -> VoiceMetrics:
-    phrases = _phrases(spoken)
+    phrases = _phrases(_in_sequence(spoken))
     articulating = sum(phrase[-1].end - phrase[0].start for phrase in phrases)
     minutes = articulating / 60
     wpm = len(spoken) / minutes if minutes else 0.0
@@ -112,6 +119,17 @@ def _metrics(
         emotional_inflection=_percent(expressive / EXPRESSIVE_PER_MINUTE),
         expressive_per_minute=round(expressive, 1),
     )
+
+
+def _in_sequence(spoken: Sequence[SpokenWord]) -> list[SpokenWord]:
+    """Words by time, without overlaps: neither diarisation nor a transcript made by hand is always tidy."""
+    ordered: list[SpokenWord] = []
+    at = 0.0
+    for word in sorted(spoken, key=lambda word: word.start):
+        start = max(word.start, at)
+        at = max(word.end, start)
+        ordered.append(word.model_copy(update={"start": start, "end": at}))
+    return ordered
 
 
 def _phrases(spoken: Sequence[SpokenWord]) -> list[list[SpokenWord]]:
@@ -138,9 +156,9 @@ def _rate_variation(phrases: Sequence[Sequence[SpokenWord]]) -> float:
 
 
 def _speaking_share(phrases: Sequence[Sequence[SpokenWord]], articulating: float) -> float:
-    """Time spent on words over that time plus the speaker's own pauses within a turn (up to 3 s each)."""
+    """Time spent on words over that time plus the pauses between them; a longer one is the other's turn."""
     gaps = [after[0].start - before[-1].end for before, after in pairwise(phrases)]
-    pausing = sum(gap for gap in gaps if gap <= 3.0)
+    pausing = sum(gap for gap in gaps if gap <= OWN_PAUSE_SECONDS)
     return articulating / (articulating + pausing) if articulating else 0.0
 
 

@@ -19,7 +19,7 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from providers.protocol import ATTEMPT_HEADER, from_status, retry_after, short
+from providers.protocol import ATTEMPT_HEADER, UNREADABLE, from_status, redacted, retry_after, short
 
 NAME = Provider.ANTHROPIC.value
 FINISHES = {
@@ -29,6 +29,7 @@ FINISHES = {
     "model_context_window_exceeded": Finish.LENGTH,
     "refusal": Finish.REFUSED,
 }
+NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 # Anthropic tells these apart only by their words.
 CONTEXT_WORDS = ("prompt is too long", "exceed context limit", "context window")
 QUOTA_WORDS = ("credit balance is too low",)
@@ -38,6 +39,7 @@ class AnthropicAdapter:
     """Messages of Anthropic, or of whatever answers for it at `base_url`."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
+        self._key = api_key
         self._client = anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
@@ -52,9 +54,9 @@ class AnthropicAdapter:
                 extra_headers={ATTEMPT_HEADER: attempt_id},
                 **_options(request),
             )
-        except (anthropic.APIError, httpx2.HTTPError, ValueError) as error:
-            raise _mapped(error) from error
-        return _reply(message)
+            return _reply(message)
+        except (anthropic.APIError, httpx2.HTTPError, *UNREADABLE) as error:
+            raise redacted(_mapped(error), self._key) from error
 
     async def close(self) -> None:
         await self._client.close()
@@ -72,8 +74,8 @@ def _options(request: ChatRequest) -> dict[str, Any]:
 
 
 def _reply(message: AnthropicMessage) -> ChatReply:
-    # A body that is not JSON comes through the SDK as a plain string.
-    if not isinstance(message, AnthropicMessage) or not message.content:  # pyright: ignore[reportUnnecessaryIsInstance]
+    # A body that is not JSON comes through the SDK as a plain string. A refusal may have no content at all.
+    if not isinstance(message, AnthropicMessage):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MalformedReply(NAME, "the body is not a message")
     usage = _usage(message.usage)
     finish = FINISHES.get(message.stop_reason or "")
@@ -102,14 +104,12 @@ def _usage(counted: AnthropicUsage) -> Usage:
 def _mapped(error: Exception) -> ProviderError:
     if isinstance(error, anthropic.APIStatusError):
         return _mapped_status(error)
-    if isinstance(error, anthropic.APIResponseValidationError | ValueError):
+    if isinstance(error, (anthropic.APIResponseValidationError, *UNREADABLE)):
         return MalformedReply(NAME, short(error))
-    if isinstance(error, anthropic.APITimeoutError):
-        return ProviderUnavailable(NAME, "no answer within the timeout")
-    refused = isinstance(error.__cause__, httpx2.ConnectError)
-    return ProviderUnavailable(
-        NAME, short(f"connection: {error.__cause__ or error}"), billed=Billed.NO if refused else None
-    )
+    cause = error.__cause__ or error
+    slow = isinstance(error, anthropic.APITimeoutError)
+    detail = "no answer within the timeout" if slow else short(f"connection: {cause}")
+    return ProviderUnavailable(NAME, detail, billed=Billed.NO if isinstance(cause, NEVER_SENT) else None)
 
 
 def _mapped_status(error: anthropic.APIStatusError) -> ProviderError:

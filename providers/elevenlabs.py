@@ -7,7 +7,6 @@ import httpx
 from elevenlabs.client import AsyncElevenLabs
 from elevenlabs.core.api_error import ApiError
 from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel
-from pydantic import ValidationError
 
 from domain.calls import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from domain.errors import (
@@ -18,17 +17,19 @@ from domain.errors import (
     ProviderUnavailable,
     QuotaExceeded,
 )
-from providers.protocol import ATTEMPT_HEADER, from_status, short
+from providers.protocol import ATTEMPT_HEADER, UNREADABLE, from_status, redacted, short
 
 NAME = Provider.ELEVENLABS.value
 # A fixed name: what the user called the file is nobody's business upstream.
 FILE_NAME = "recording"
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class ElevenLabsAdapter:
     """Speech-to-text with word times, speakers and audio events."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
+        self._key = api_key
         self._http = httpx.AsyncClient(timeout=timeout)
         self._client = AsyncElevenLabs(api_key=api_key, base_url=base_url, timeout=timeout, httpx_client=self._http)
 
@@ -45,9 +46,9 @@ class ElevenLabsAdapter:
                 # The SDK's own retry loses the form fields.
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
-        except (ApiError, httpx.HTTPError, ValidationError, ValueError) as error:
-            raise _mapped(error) from error
-        return _reply(response, request, model)
+            return _reply(response, request, model)
+        except (ApiError, httpx.HTTPError, *UNREADABLE) as error:
+            raise redacted(_mapped(error), self._key) from error
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -75,7 +76,7 @@ def _word(word: SpeechToTextWordResponseModel) -> SpokenWord:
         start=start,
         end=max(word.end if word.end is not None else start, start),
         speaker=word.speaker_id or "",
-        confidence=min(math.exp(word.logprob), 1.0),
+        confidence=math.exp(min(word.logprob, 0.0)),
         kind="audio_event" if word.type == "audio_event" else "word",
     )
 
@@ -83,12 +84,11 @@ def _word(word: SpeechToTextWordResponseModel) -> SpokenWord:
 def _mapped(error: Exception) -> ProviderError:
     if isinstance(error, ApiError):
         return _mapped_status(error)
-    if isinstance(error, ValidationError | ValueError):
+    if isinstance(error, UNREADABLE):
         return MalformedReply(NAME, short(error))
-    if isinstance(error, httpx.TimeoutException):
-        return ProviderUnavailable(NAME, "no answer within the timeout")
-    billed = Billed.NO if isinstance(error, httpx.ConnectError) else None
-    return ProviderUnavailable(NAME, short(f"connection: {error}"), billed=billed)
+    slow = isinstance(error, httpx.TimeoutException)
+    detail = "no answer within the timeout" if slow else short(f"connection: {error}")
+    return ProviderUnavailable(NAME, detail, billed=Billed.NO if isinstance(error, NEVER_SENT) else None)
 
 
 def _mapped_status(error: ApiError) -> ProviderError:
@@ -98,6 +98,6 @@ def _mapped_status(error: ApiError) -> ProviderError:
     message = detail.get("message", "") if isinstance(detail, dict) else detail
     if code == "quota_exceeded":
         return QuotaExceeded(NAME, short(message))
-    if status == 200:
+    if status < 300:
         return MalformedReply(NAME, short(message))
     return from_status(NAME, status, short(f"{code} {message}"), error.headers)

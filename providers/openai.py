@@ -19,16 +19,19 @@ from domain.errors import (
     TruncatedReply,
 )
 from domain.routing import takes_temperature
-from providers.protocol import ATTEMPT_HEADER, from_status, short
+from providers.protocol import ATTEMPT_HEADER, UNREADABLE, from_status, redacted, short
 
 FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "content_filter": Finish.REFUSED}
+NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+# OpenAI has a code for it; vLLM and llama.cpp have these words.
+CONTEXT_WORDS = ("maximum context length", "available context size")
 
 
 class OpenAIAdapter:
     """Chat completions of OpenAI, or of a compatible server at `base_url`."""
 
     def __init__(self, provider: Provider, *, api_key: str, base_url: str | None, timeout: float) -> None:
-        self._provider = provider
+        self._provider, self._key = provider, api_key
         self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
@@ -42,9 +45,9 @@ class OpenAIAdapter:
                 extra_headers={ATTEMPT_HEADER: attempt_id},
                 **self._options(request, model),
             )
-        except (openai.APIError, httpx2.HTTPError, ValueError) as error:
-            raise self._mapped(error) from error
-        return self._reply(completion)
+            return self._reply(completion)
+        except (openai.APIError, httpx2.HTTPError, *UNREADABLE) as error:
+            raise redacted(self._mapped(error), self._key) from error
 
     async def close(self) -> None:
         await self._client.close()
@@ -63,9 +66,11 @@ class OpenAIAdapter:
     def _reply(self, completion: ChatCompletion) -> ChatReply:
         name = self._provider.value
         # A body that is not JSON comes through the SDK as a plain string.
-        if not isinstance(completion, ChatCompletion) or not completion.choices:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(completion, ChatCompletion):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MalformedReply(name, "the body is not a chat completion")
         usage = _usage(completion.usage)
+        if not completion.choices:
+            raise MalformedReply(name, "the reply has no choices", usage=usage)
         choice = completion.choices[0]
         finish = FINISHES.get(choice.finish_reason or "")
         if finish is None:
@@ -77,27 +82,25 @@ class OpenAIAdapter:
             finish=Finish.REFUSED if choice.message.refusal else finish,
             usage=usage,
             model=completion.model,
-            provider_request_id=completion.id,
+            provider_request_id=completion.id or "",
         )
 
     def _mapped(self, error: Exception) -> ProviderError:
         name = self._provider.value
         if isinstance(error, openai.APIStatusError):
             return self._mapped_status(error)
-        if isinstance(error, openai.APIResponseValidationError | ValueError):
+        if isinstance(error, (openai.APIResponseValidationError, *UNREADABLE)):
             return MalformedReply(name, short(error))
-        if isinstance(error, openai.APITimeoutError):
-            return ProviderUnavailable(name, "no answer within the timeout")
-        refused = isinstance(error.__cause__, httpx2.ConnectError)
-        return ProviderUnavailable(
-            name, short(f"connection: {error.__cause__ or error}"), billed=Billed.NO if refused else None
-        )
+        cause = error.__cause__ or error
+        slow = isinstance(error, openai.APITimeoutError)
+        detail = "no answer within the timeout" if slow else short(f"connection: {cause}")
+        return ProviderUnavailable(name, detail, billed=Billed.NO if isinstance(cause, NEVER_SENT) else None)
 
     def _mapped_status(self, error: openai.APIStatusError) -> ProviderError:
         name, detail = self._provider.value, short(error.message)
         if error.code == "insufficient_quota":
             return QuotaExceeded(name, detail)
-        if error.code == "context_length_exceeded":
+        if error.code == "context_length_exceeded" or any(words in detail for words in CONTEXT_WORDS):
             return ContextTooLong(name, detail)
         return from_status(name, error.status_code, detail, error.response.headers)
 

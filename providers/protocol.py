@@ -1,9 +1,10 @@
 """What every vendor's adapter can do, and the words they share."""
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
-from domain.calls import Reply, Request
+from domain.calls import Reply, Request, mended
 from domain.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -14,6 +15,11 @@ from domain.errors import (
 
 ATTEMPT_HEADER = "X-Parley-Attempt-Id"
 DETAIL_CHARACTERS = 300
+LONGEST_WAIT_SECONDS = 24 * 3600.0
+# What reading a body runs into that is not what the vendor documents: the SDKs check no types.
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+# A shorter one is a placeholder, and would be found in innocent words.
+SHORTEST_KEY = 8
 
 
 class Adapter(Protocol):
@@ -33,19 +39,28 @@ class Adapter(Protocol):
 
 
 def short(text: object) -> str:
-    """A vendor's words, cut so that they fit into a history and a log line."""
-    line = " ".join(str(text).split())
+    """A vendor's words, cut and mended so that they fit into a history, a log line and the ledger."""
+    line = " ".join(mended(str(text)).split())
     return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"
 
 
+def redacted(error: ProviderError, key: str) -> ProviderError:
+    """The error without the key, which some servers quote when they refuse it."""
+    if len(key) >= SHORTEST_KEY:
+        error.detail = error.detail.replace(key, "[key]")
+        error.args = (f"{error.provider}: {error.detail}",)
+    return error
+
+
 def retry_after(headers: Mapping[str, str] | None) -> float | None:
-    """Seconds from `retry-after-ms` or `retry-after`; None where absent or a date."""
+    """Seconds from `retry-after-ms` or `retry-after`, a day at most; None where absent or a date."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = (headers or {}).get(name)
         try:
-            return max(float(value) * scale, 0.0) if value else None
+            seconds = float((headers or {}).get(name, "")) * scale
         except ValueError:
             continue
+        if not math.isnan(seconds):
+            return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
     return None
 
 

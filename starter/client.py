@@ -95,7 +95,7 @@ class Client:
         self, temporal: temporalio.client.Client, database: Database, settings: Settings, workspace_id: str
     ) -> None:
         self.temporal, self.database, self.workspace_id = temporal, database, workspace_id
-        self._settings = settings
+        self.settings = settings
 
     @classmethod
     async def connect(
@@ -197,7 +197,7 @@ class Client:
             return
         if provider is None:
             raise InvalidInput("goes with a provider, for example --provider openai", where="model")
-        rates_for(provider, model, ConfiguredRates.of(self._settings))
+        rates_for(provider, model, ConfiguredRates.of(self.settings))
 
     def job(self, job_id: str) -> AnalysisHandle:
         """The handle of a job that was started before, here or elsewhere."""
@@ -263,12 +263,12 @@ class Client:
         if amount <= 0:
             raise InvalidInput("must be positive", where="amount")
         async with self.database.transaction() as tx:
-            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self._settings.starting_energy)
+            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
             return await energy.grant(tx, self.workspace_id, user_id, amount, key=key)
 
     async def set_tier(self, user_id: str, tier: str) -> None:
         async with self.database.transaction() as tx:
-            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self._settings.starting_energy)
+            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
             await energy.set_tier(tx, self.workspace_id, user_id, tier)
 
     async def energy(self, user_id: str) -> EnergyBalance:

@@ -1,6 +1,8 @@
 """Read what a caller hands over, and refuse it by file and field before anything is stored or paid."""
 
 import json
+import reprlib
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from domain.session import MAX_SESSION_SECONDS, Session
 
 MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
+SHOWN_CHARACTERS = 60
 
 
 def read_session(path: Path) -> Session:
@@ -26,12 +29,14 @@ def read_session(path: Path) -> Session:
     if not raw.strip():
         raise InvalidInput("is empty", where=where)
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8: byte {error.start}", where=where) from None
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
+    except RecursionError:
+        raise InvalidInput("is not JSON: nested too deeply", where=where) from None
+    except ValueError as error:
         raise InvalidInput(f"is not JSON: {error}", where=where) from None
     return parse_session(data, where=where)
 
@@ -42,7 +47,6 @@ def parse_session(data: Any, *, where: str = "session") -> Session:
     Raises:
         InvalidInput: naming the field and what is wrong with it.
     """
-    _refuse_nul(data, where)
     try:
         return Session.model_validate(data)
     except ValidationError as error:
@@ -73,33 +77,41 @@ def recording_seconds(audio: bytes, *, where: str = "recording") -> float:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise InvalidInput(f"has {size:,} bytes, more than the {limit:,} allowed", where=path.name)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(content) > limit:
+        raise InvalidInput(f"has more than the {limit:,} bytes allowed", where=path.name)
+    return content
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse_nul(data: Any, where: str, field: str = "") -> None:
-    """PostgreSQL cannot store a NUL character, and no transcript needs one."""
-    if isinstance(data, str) and "\0" in data:
-        raise InvalidInput("contains a NUL character", where=where, field=field)
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for key, value in items:
-        _refuse_nul(str(key), where, field)
-        _refuse_nul(value, where, f"{field}.{key}" if field else str(key))
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a name stand twice in an object, and one of its values be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{_shown(twice)} stands twice in one object")
+    return found
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+    return ".".join(_shown(part) for part in location)
+
+
+def _shown(name: int | str) -> str:
+    """A name from the file, on one line whatever it is."""
+    text = str(name)
+    text = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+    return text if text.isprintable() else ascii(text)
 
 
 def _problem(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
-    return f"{message} (got {given!r})" if isinstance(given, int | float | bool) or given is None else message
+    is_scalar = isinstance(given, int | float | bool) or given is None
+    return f"{message} (got {reprlib.repr(given)})" if is_scalar else message

@@ -1,26 +1,42 @@
 """The connection pool, and what may go wrong with it."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError, PostgresConnectionError
+from asyncpg import (
+    AdminShutdownError,
+    CannotConnectNowError,
+    CrashShutdownError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    PostgresConnectionError,
+    TooManyConnectionsError,
+)
 from pydantic import SecretStr
 from sqlalchemy import CursorResult, Update, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from domain.errors import InvalidInput, Unreachable
 
-# Errors that mean "the database is away", as opposed to "the statement is wrong".
+# Errors that mean "the database is away", as opposed to "the statement is wrong": unreachable, starting, stopping, full.
 AWAY = (
     OSError,
     TimeoutError,
+    PoolTimeoutError,
     PostgresConnectionError,
+    CannotConnectNowError,
+    AdminShutdownError,
+    CrashShutdownError,
+    TooManyConnectionsError,
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
 )
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_away(error: BaseException) -> bool:
@@ -28,6 +44,20 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or is_away(error.orig.__cause__ or error.orig) if error.orig else False
     return isinstance(error, (*AWAY, Unreachable))
+
+
+def storable(value: Any) -> Any:
+    """Text, or JSON with text in it, without the two things that PostgreSQL cannot hold: NUL and half a surrogate pair.
+
+    A reply that was paid for is not lost for one odd character.
+    """
+    if isinstance(value, str):
+        return UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {storable(key): storable(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [storable(entry) for entry in value]
+    return value
 
 
 class Database:
@@ -89,4 +119,6 @@ def engine(url: SecretStr, *, pool_size: int = 5) -> AsyncEngine:
         max_overflow=pool_size,
         pool_pre_ping=True,
         connect_args={"timeout": 5, "command_timeout": 30},
+        # An error's text reaches logs and histories; what users said does not belong there.
+        hide_parameters=True,
     )

