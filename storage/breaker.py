@@ -8,7 +8,7 @@ older generation has to say no longer counts: a late success cannot close a brea
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -40,11 +40,17 @@ class BreakerView:
 
 async def look(tx: AsyncSession, provider: Provider) -> BreakerView:
     """Read the breaker without taking the probe."""
-    row = (await tx.execute(select(Breaker, NOW).where(col(Breaker.provider) == provider.value))).first()
+    query = select(Breaker, NOW).where(col(Breaker.provider) == provider.value)
+    row = (await tx.execute(query.execution_options(populate_existing=True))).first()
     if row is None:
         return BreakerView(generation=0, failures=0, wait_seconds=0)
     breaker, now = row
     return BreakerView(breaker.generation, breaker.failures, _wait(breaker, now))
+
+
+async def _row(tx: AsyncSession, provider: Provider) -> Breaker | None:
+    """The row as it is now, whatever this transaction read before."""
+    return await tx.get(Breaker, provider.value, populate_existing=True)
 
 
 def _wait(breaker: Breaker, now: datetime) -> float:
@@ -58,7 +64,7 @@ async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms
     Raises:
         BreakerOpen: with the seconds to wait.
     """
-    row = (await tx.execute(select(Breaker).where(col(Breaker.provider) == provider.value))).scalar()
+    row = await _row(tx, provider)
     if row is None or row.open_until is None:
         return row.generation if row else 0
     probe = await tx.execute(
@@ -75,18 +81,26 @@ async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms
     if generation is not None:
         return generation
     view = await look(tx, provider)
-    raise BreakerOpen(provider.value, "held back by the breaker", retry_after=max(view.wait_seconds, 0.1))
+    if view.wait_seconds == 0:  # it closed, or a probe came free, while the UPDATE waited for another caller's
+        return await pass_through(tx, provider, terms)
+    raise BreakerOpen(provider.value, "held back by the breaker", retry_after=view.wait_seconds)
 
 
 async def succeeded(tx: AsyncSession, provider: Provider, generation: int) -> None:
     """A whole reply came: forget the failures, and close the breaker if this was its probe."""
-    row = (await tx.execute(select(Breaker).where(col(Breaker.provider) == provider.value))).scalar()
+    row = await _row(tx, provider)
     if row is None or (row.failures == 0 and row.open_until is None):
         return
     await tx.execute(
         update(Breaker)
         .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation)
-        .values(failures=0, open_until=None, probe_until=None, generation=Breaker.generation + 1)
+        .values(
+            failures=0,
+            open_until=None,
+            probe_until=None,
+            # Of a closed one only the count changes: whatever is in flight has still something to say.
+            generation=Breaker.generation + case((col(Breaker.open_until).is_(None), 0), else_=1),
+        )
     )
 
 
@@ -97,10 +111,11 @@ async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: B
         update(Breaker)
         .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation)
         .values(failures=Breaker.failures + 1)
-        .returning(col(Breaker.failures))
+        .returning(col(Breaker.failures), col(Breaker.open_until))
     )
-    failures = counted.scalar()
-    if failures is None or failures < terms.failures:
+    row = counted.first()
+    # Of an open breaker's generation there is nobody but its prober.
+    if row is None or (row.failures < terms.failures and row.open_until is None):
         return
     await tx.execute(
         update(Breaker)

@@ -1,0 +1,85 @@
+import pytest
+from pydantic import ValidationError
+
+from domain.calls import (
+    ChatReply,
+    ChatRequest,
+    Finish,
+    Message,
+    SpokenWord,
+    TranscriptionRequest,
+    Usage,
+    fingerprint,
+    request_id,
+)
+
+REQUEST = ChatRequest(
+    messages=(Message(role="system", content="Be brief."), Message(role="user", content="¿Qué tal? 🙂")),
+    max_tokens=100,
+    temperature=0.1,
+    response_schema={"type": "object", "properties": {"a": {"type": "string"}}},
+)
+
+
+def transcription(audio: bytes, sha256: str = "a" * 64, seconds: float = 3.0) -> TranscriptionRequest:
+    return TranscriptionRequest(audio_sha256=sha256, audio_seconds=seconds, audio=audio)
+
+
+def test_a_fingerprint_never_changes_between_releases():
+    """Requests that were in flight at a deploy are compared with fingerprints stored before it."""
+    assert fingerprint(REQUEST) == "2fefdab34cd1d8aed0f5c9dfdd6f5b96a0b8a1e7bd1a1d4a3d7a4fbb5b0c3e55"
+    assert fingerprint(transcription(b"x")) == "x"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": REQUEST.messages[:1]},
+        {"messages": REQUEST.messages[::-1]},
+        {"max_tokens": 101},
+        {"temperature": None},
+        {"schema_name": "other"},
+        {"response_schema": None},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_a_different_request_has_a_different_fingerprint(change: dict[str, object]):
+    assert fingerprint(REQUEST.model_copy(update=change)) != fingerprint(REQUEST)
+
+
+def test_the_order_of_names_in_a_schema_does_not_matter():
+    schema = {"properties": {"a": {"type": "string"}}, "type": "object"}
+    assert fingerprint(REQUEST.model_copy(update={"response_schema": schema})) == fingerprint(REQUEST)
+
+
+def test_audio_is_known_by_its_hash_alone():
+    assert fingerprint(transcription(b"one")) == fingerprint(transcription(b"other"))
+    assert fingerprint(transcription(b"one")) != fingerprint(transcription(b"one", sha256="b" * 64))
+
+
+def test_audio_is_neither_printed_nor_serialised():
+    request = transcription(b"secret sound")
+    assert "secret sound" not in repr(request)
+    assert b"secret sound" not in request.model_dump_json().encode()
+
+
+def test_a_request_id_is_its_job_and_its_step():
+    assert request_id("run-7", "coaching/ask-2") == "run-7/coaching/ask-2"
+
+
+def test_a_reply_that_cannot_be_stored_as_it_is_is_mended_for_it_is_paid_for():
+    reply = ChatReply(text="a\0b\ud83dc", finish=Finish.STOP, usage=Usage(), model="m\0")
+    assert (reply.text, reply.model) == ("a\ufffdb\ufffdc", "m\ufffd")
+    assert SpokenWord(text="\udc00", start=0, end=1).text == "\ufffd"
+    assert ChatReply.model_validate_json(reply.model_dump_json()) == reply
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_usage_is_a_number_that_can_be_priced(seconds: float):
+    with pytest.raises(ValidationError):
+        Usage(audio_seconds=seconds)
+
+
+def test_a_typo_in_a_contract_is_an_error():
+    with pytest.raises(ValidationError, match="max_token"):
+        ChatRequest.model_validate({"messages": [], "max_tokens": 1, "max_token": 1})

@@ -1,0 +1,163 @@
+from decimal import Decimal
+from random import Random
+
+import pytest
+from genai_prices import Usage as ListedUsage
+from genai_prices import calc_price
+from genai_prices.data_snapshot import get_snapshot
+
+from domain.calls import ChatRequest, Message, Provider, TranscriptionRequest, Usage
+from domain.errors import UnpricedModel
+from domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from simulator.wire import Message as SimulatorMessage
+from simulator.wire import Prompt
+
+CONFIGURED = ConfiguredRates(elevenlabs_usd_per_hour=Decimal("0.40"))
+LLM_VENDORS = (Provider.OPENAI, Provider.ANTHROPIC)
+
+
+def price(provider: Provider, model: str, usage: Usage) -> Decimal:
+    return cost(usage, rates_for(provider, model, CONFIGURED, usage.input_tokens))
+
+
+def listed_models() -> list[tuple[Provider, str]]:
+    """All models of the price list that have a price by the token."""
+    found: list[tuple[Provider, str]] = []
+    for vendor in get_snapshot().providers:
+        if vendor.id not in LLM_VENDORS:
+            continue
+        for model in vendor.models:
+            try:
+                rates_for(Provider(vendor.id), model.id, CONFIGURED)
+            except UnpricedModel:
+                continue
+            found.append((Provider(vendor.id), model.id))
+    return found
+
+
+LISTED = listed_models()
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "usage", "dollars"),
+    [
+        (Provider.OPENAI, "gpt-4o-mini", Usage(input_tokens=1000, output_tokens=1000), "0.00075"),
+        (Provider.OPENAI, "gpt-4o-mini", Usage(input_tokens=1000, cached_input_tokens=1000), "0.000075"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", Usage(input_tokens=1000, output_tokens=1000), "0.006"),
+        (
+            Provider.ANTHROPIC,
+            "claude-haiku-4-5",
+            Usage(input_tokens=3000, cached_input_tokens=1000, cache_write_tokens=1000),
+            "0.00235",
+        ),
+        (Provider.ANTHROPIC, "claude-sonnet-4-5", Usage(input_tokens=200_000, output_tokens=1000), "0.615"),
+        (Provider.ANTHROPIC, "claude-sonnet-4-5", Usage(input_tokens=300_000, output_tokens=1000), "1.8225"),
+    ],
+    ids=["plain", "cached", "plain-anthropic", "read-and-written", "below-the-tier", "beyond-the-tier"],
+)
+def test_known_models_cost_what_their_vendor_lists(provider: Provider, model: str, usage: Usage, dollars: str):
+    assert price(provider, model, usage) == Decimal(dollars)
+
+
+def test_every_listed_model_costs_exactly_what_the_list_computes_at_every_length():
+    assert len(LISTED) > 100
+    for provider, model in LISTED:
+        for tokens in (1, 999, 127_999, 200_000, 200_001, 272_001, 1_000_000):
+            usage = Usage(
+                input_tokens=tokens,
+                cached_input_tokens=tokens // 3,
+                cache_write_tokens=tokens // 5,
+                output_tokens=777,
+            )
+            listed = calc_price(
+                ListedUsage(
+                    input_tokens=tokens,
+                    cache_read_tokens=usage.cached_input_tokens,
+                    cache_write_tokens=usage.cache_write_tokens,
+                    output_tokens=777,
+                ),
+                model,
+                provider_id=provider.value,
+            ).total_price
+            assert abs(price(provider, model, usage) - listed) <= Decimal("0.000001"), (model, tokens)
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "whisper-1", "text-embedding-3-small", ""])
+def test_a_model_without_a_token_price_is_refused_and_named(model: str):
+    with pytest.raises(UnpricedModel, match=repr(model)):
+        rates_for(Provider.OPENAI, model, CONFIGURED)
+
+
+def test_the_rates_say_where_they_come_from():
+    assert rates_for(Provider.OPENAI, "gpt-4o-mini", CONFIGURED).source.startswith("genai-prices ")
+    assert rates_for(Provider.ELEVENLABS, "scribe_v1", CONFIGURED).source == "settings"
+
+
+@pytest.mark.parametrize(("seconds", "dollars"), [(3600, "0.40"), (54.21, "0.006023"), (0, "0")])
+def test_audio_is_paid_by_the_hour(seconds: float, dollars: str):
+    assert price(Provider.ELEVENLABS, "scribe_v1", Usage(audio_seconds=seconds)) == Decimal(dollars)
+
+
+def test_a_local_model_may_be_free_but_its_price_must_be_given():
+    with pytest.raises(UnpricedModel, match="LOCAL_USD_PER_MILLION_INPUT"):
+        rates_for(Provider.LOCAL, "llama", CONFIGURED)
+    for inward, outward, dollars in [("0", "0", "0"), ("0.5", "2", "2.5")]:
+        stated = CONFIGURED.model_copy(
+            update={
+                "local_usd_per_million_input": Decimal(inward),
+                "local_usd_per_million_output": Decimal(outward),
+            }
+        )
+        rates = rates_for(Provider.LOCAL, "llama", stated)
+        assert cost(Usage(input_tokens=1_000_000, output_tokens=1_000_000), rates) == Decimal(dollars)
+
+
+def test_one_local_price_without_the_other_is_no_price():
+    half = CONFIGURED.model_copy(update={"local_usd_per_million_input": Decimal(1)})
+    with pytest.raises(UnpricedModel):
+        rates_for(Provider.LOCAL, "llama", half)
+
+
+def chat(*texts: str, max_tokens: int = 500, schema: dict[str, object] | None = None) -> ChatRequest:
+    return ChatRequest(
+        messages=tuple(Message(role="user", content=text) for text in texts),
+        max_tokens=max_tokens,
+        response_schema=schema,
+    )
+
+
+ALPHABETS = ["abc de.,", "äßéñ ", "你好世界。", "🙂👩\u200d👧🏽🇪🇸", "\x01\x7f\u2028 \n", "نص"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("alphabet", ALPHABETS, ids=ascii)
+def test_no_prompt_has_more_tokens_than_it_was_bounded_by(alphabet: str, seed: int):
+    """A token of a byte-level vocabulary is at least one byte; formats add a few for each message."""
+    random = Random(seed)
+    texts = ["".join(random.choices(alphabet, k=random.randrange(200))) for _ in range(random.randrange(1, 4))]
+    request = chat(*texts, max_tokens=random.randrange(1, 4000), schema={"title": texts[0]})
+    bound, rates = upper_bound(Provider.ANTHROPIC, "claude-haiku-4-5", request, CONFIGURED)
+    prompt = Prompt("m", tuple(SimulatorMessage("user", text) for text in texts), schema=request.response_schema)
+    assert bound >= cost(Usage(input_tokens=prompt.input_tokens, output_tokens=request.max_tokens), rates)
+    in_bytes = sum(len(text.encode()) for text in texts) + len(texts) * 10
+    assert bound >= cost(Usage(input_tokens=in_bytes, output_tokens=request.max_tokens), rates)
+
+
+def test_the_bound_holds_for_every_model_whatever_part_of_the_prompt_is_cached_and_in_any_tier():
+    request = chat("x" * 300_000, max_tokens=4000)
+    for provider, model in LISTED:
+        bound, _ = upper_bound(provider, model, request, CONFIGURED)
+        for tokens in (1, 75_000, 200_001, 300_000):
+            for part in ({}, {"cached_input_tokens": tokens}, {"cache_write_tokens": tokens}):
+                usage = Usage(input_tokens=tokens, output_tokens=4000, **part)
+                assert price(provider, model, usage) <= bound, (model, usage)
+
+
+def test_the_bound_of_a_recording_is_its_length():
+    request = TranscriptionRequest(audio_sha256="a", audio_seconds=7200, audio=b"")
+    assert upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)[0] == Decimal("0.80")
+
+
+def test_an_unpriced_model_has_no_bound():
+    with pytest.raises(UnpricedModel):
+        upper_bound(Provider.OPENAI, "whisper-1", chat("hi"), CONFIGURED)

@@ -1,0 +1,146 @@
+"""Representative runs of every workflow, for replay and for the fingerprint of their commands."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHistory
+
+from domain.errors import JobFailed
+from domain.queues import WORKFLOWS
+from domain.session_analysis import Step
+from domain.sweep import WORKFLOW as SWEEP
+from parley import Client
+from starter.reading import read_session
+from tests.parts import SAMPLES, SimulatorAdmin
+
+HISTORIES = Path(__file__).parent / "histories"
+FINGERPRINTS = Path(__file__).parent / "fingerprints"
+
+HYBRID = SAMPLES / "cold-call-logistics.json"
+SHORT = SAMPLES / "gatekeeper-dental-clinic.json"
+LONG = SAMPLES / "demo-hospital-rostering.json"
+RECORDING = SAMPLES / "gatekeeper-dental-clinic.ogg"
+
+Scenario = Callable[[Client, SimulatorAdmin], Awaitable[str]]
+
+
+async def hybrid_with_recording(client: Client, _: SimulatorAdmin) -> str:
+    job = await client.analyze(read_session(HYBRID), audio=RECORDING.read_bytes())
+    await job.result()
+    return job.id
+
+
+async def fast_parallel(client: Client, simulator: SimulatorAdmin) -> str:
+    """The coach answers first, so that the order of the commands is the same each time."""
+    await simulator.gate(closed=True, provider="elevenlabs")
+    job = await client.analyze(read_session(SHORT), audio=RECORDING.read_bytes())
+    while Step.COACHING not in (await job.progress()).done:
+        await asyncio.sleep(0.05)
+    await simulator.gate(closed=False, provider="elevenlabs")
+    await job.result()
+    return job.id
+
+
+async def cost_optimized(client: Client, _: SimulatorAdmin) -> str:
+    job = await client.analyze(read_session(LONG))
+    await job.result()
+    return job.id
+
+
+async def cached(client: Client, _: SimulatorAdmin) -> str:
+    for number in range(4):
+        job = await client.analyze(read_session(HYBRID), label=str(number))
+        await job.result()
+    return job.id
+
+
+async def fallback_provider(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("auth", provider="anthropic", times=None)
+    job = await client.analyze(read_session(HYBRID))
+    await job.result()
+    return job.id
+
+
+async def asked_again(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("malformed", times=2)
+    job = await client.analyze(read_session(HYBRID))
+    await job.result()
+    return job.id
+
+
+async def rule_based(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("bad_request", times=None)
+    job = await client.analyze(read_session(HYBRID), wait=False)
+    await job.result()
+    return job.id
+
+
+async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.gate(closed=True)
+    job = await client.analyze(read_session(HYBRID))
+    await simulator.calls(at_least=1)
+    await job.cancel()
+    try:
+        await job.result()
+    except JobFailed:
+        await simulator.gate(closed=False)
+    return job.id
+
+
+async def sweep(client: Client, _: SimulatorAdmin) -> str:
+    handle = await client.temporal.start_workflow(SWEEP, id=f"sweep-{client.workspace_id}", task_queue=WORKFLOWS)
+    await handle.result()
+    return handle.id
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    hybrid_with_recording,
+    fast_parallel,
+    cost_optimized,
+    cached,
+    fallback_provider,
+    asked_again,
+    rule_based,
+    cancelled,
+    sweep,
+)
+
+
+def fingerprint(history: WorkflowHistory) -> str:
+    """The commands that the workflow gave, one a line, in order. Results and times do not matter."""
+    return "\n".join(filter(None, map(_command, history.events))) + "\n"
+
+
+def _command(event: Any) -> str:
+    name = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").lower()
+    match name:
+        case "activity_task_scheduled":
+            scheduled = event.activity_task_scheduled_event_attributes
+            return f"activity {scheduled.activity_type.name} on {scheduled.task_queue.name}"
+        case "upsert_workflow_search_attributes":
+            fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+            return f"search attributes {', '.join(sorted(fields))}"
+        case "timer_started" | "timer_canceled" | "marker_recorded" | "activity_task_cancel_requested":
+            return name.replace("_", " ")
+        case "start_child_workflow_execution_initiated":
+            return f"child {event.start_child_workflow_execution_initiated_event_attributes.workflow_type.name}"
+        case _ if name.startswith("workflow_execution_") and name.endswith(("completed", "failed", "canceled", "new")):
+            return name.replace("_", " ")
+        case _:
+            return ""
+
+
+def committed(history: WorkflowHistory) -> str:
+    """A history as it is committed: without the recording machine's name, paths and process ids."""
+    return json.dumps([_scrubbed(MessageToDict(event)) for event in history.events], indent=1) + "\n"
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: "" if key in ("identity", "stackTrace") else _scrubbed(item) for key, item in value.items()}
+    return [_scrubbed(item) for item in value] if isinstance(value, list) else value

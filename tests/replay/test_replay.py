@@ -1,0 +1,77 @@
+"""Code that changed must still replay what is running.
+
+The histories and fingerprints are committed. After a deliberate change of a workflow (with `workflow.patched` where
+runs may be open), record them anew: PARLEY_RECORD=1 python -m pytest tests/replay
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+from temporalio.workflow import NondeterminismError
+
+from parley import Client
+from tests.parts import SimulatorAdmin
+from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint
+from worker import sandbox
+from workflows.session_analysis import SessionAnalysis
+from workflows.sweep import Sweep
+
+RECORD = bool(os.environ.get("PARLEY_RECORD"))
+
+
+def replayer() -> Replayer:
+    return Replayer(
+        workflows=[SessionAnalysis, Sweep], workflow_runner=sandbox(), data_converter=pydantic_data_converter
+    )
+
+
+def load(path: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json(path.stem, {"events": json.loads(path.read_text())})
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+async def test_the_order_of_commands_is_the_committed_one(
+    scenario: Scenario, client: Client, simulator: SimulatorAdmin
+) -> None:
+    job_id = await scenario(client, simulator)
+    history = await client.temporal.get_workflow_handle(job_id).fetch_history()
+    path = FINGERPRINTS / f"{scenario.__name__}.txt"
+    if RECORD:
+        path.parent.mkdir(exist_ok=True)
+        HISTORIES.mkdir(exist_ok=True)
+        path.write_text(fingerprint(history))
+        (HISTORIES / f"{scenario.__name__}.json").write_text(committed(history))
+    assert fingerprint(history) == path.read_text()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+async def test_a_committed_history_replays(scenario: Scenario) -> None:
+    await replayer().replay_workflow(load(HISTORIES / f"{scenario.__name__}.json"))
+
+
+async def test_a_changed_order_would_be_noticed() -> None:
+    """The replay is no formality: a history with another first activity is refused."""
+    path = HISTORIES / "cost_optimized.json"
+    events = json.loads(path.read_text().replace("session_analysis.prepare", "session_analysis.finish"))
+    with pytest.raises(NondeterminismError):
+        await replayer().replay_workflow(WorkflowHistory.from_json(path.stem, {"events": events}))
+
+
+def test_histories_stay_small() -> None:
+    """Ids and counts only: no event carries more than two kilobytes of payload."""
+    for path in HISTORIES.glob("*.json"):
+        for event in json.loads(path.read_text()):
+            assert len(json.dumps(event)) < 6000, (path.name, event["eventType"])
+
+
+def test_histories_name_no_machine() -> None:
+    for path in HISTORIES.glob("*.json"):
+        text = path.read_text()
+        assert "site-packages" not in text
+        assert ".py" not in text
