@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
-import click
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from rich.console import Console
@@ -303,7 +302,10 @@ def parse_since(text: str) -> datetime:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def main() -> None:
@@ -311,24 +313,20 @@ def main() -> None:
     leave(execute())
 
 
-def execute() -> int:
+def execute(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
     try:
-        return app(standalone_mode=False) or 0
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return 130
+        app(arguments)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
     except (ParleyError, ValidationError) as error:
-        return complain(error)
+        return complain(error, debug="--debug" in (arguments or sys.argv))
+    return 0
 
 
-def complain(error: ParleyError | ValidationError) -> int:
-    if "--debug" in sys.argv:
+def complain(error: ParleyError | ValidationError, *, debug: bool) -> int:
+    """One line on what was wrong, where, and what to do; returns the exit code."""
+    if debug:
         traceback.print_exc()
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]

@@ -86,27 +86,27 @@ def costs(spent: Costs) -> RenderableType:
     """A cost report. Confirmed is the provider's own count; uncertain is the most that lost calls may add."""
     table = Table(box=box.SIMPLE, show_footer=True)
     columns: tuple[tuple[str, str, JustifyMethod], ...] = (
-        ("provider", "total", "left"),
-        ("model", "", "left"),
-        ("action", "", "left"),
+        ("spent on", "total", "left"),
         ("calls", str(sum(line.calls for line in spent.lines)), "right"),
         ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
         ("confirmed $", str(spent.confirmed_usd), "right"),
         ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
-        ("energy charged", str(spent.energy_charged), "right"),
+        ("energy", str(spent.energy_charged), "right"),
     )
     for name, footer, justify in columns:
-        table.add_column(name, footer, justify=justify)
+        table.add_column(name, footer, justify=justify, overflow="fold")
     for line in spent.lines:
-        provider = f"{line.provider} (simulated)" if line.simulated else line.provider
-        numbers = (
-            line.calls,
+        simulated = ", simulated" if line.simulated else ""
+        what = f"{line.action}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
+        uncertain = f"≤ {line.uncertain_usd}"
+        table.add_row(
+            what,
+            str(line.calls),
             f"{line.tokens_total:,}",
-            line.confirmed_usd,
-            f"≤ {line.uncertain_usd}",
-            line.energy_charged,
+            str(line.confirmed_usd),
+            uncertain,
+            str(line.energy_charged),
         )
-        table.add_row(provider, escape(line.model), line.action, *map(str, numbers))
     if not spent.simulated:
         return table
     return Group(table, "[yellow]Simulated calls are priced as the vendor would; no money left the house.[/yellow]")

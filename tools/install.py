@@ -35,7 +35,15 @@ def install() -> None:
 
 
 def run(*arguments: str) -> None:
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [
+        str(VENV / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        *arguments,
+    ]
     environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
         sys.exit(f"pip failed: {' '.join(arguments)}")

@@ -1,0 +1,240 @@
+"""The command line as a user types it: output, exit codes, one-line errors, nothing half-stored."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from parley import Client
+from starter.cli import execute
+from starter.embedded import Addresses
+from starter.reading import read_session
+from tests.parts import SAMPLES, SimulatorAdmin
+
+SAMPLE = SAMPLES / "cold-call-logistics.json"
+SHORT, RECORDING = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Awaitable[Ran]]
+
+
+@pytest.fixture
+def parley(
+    stack: Addresses,
+    database_url: str,
+    simulator: SimulatorAdmin,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """Run a command in a thread of its own, as a process would, on the test's parts."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", stack.temporal_address)
+    monkeypatch.setenv("PARLEY_STATE_DIR", str(tmp_path / ".parley"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    async def run(*arguments: str | Path) -> Ran:
+        capsys.readouterr()
+        code = await asyncio.to_thread(execute, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.mark.usefixtures("worker")
+class TestJobs:
+    async def test_analyze_prints_the_result_its_cost_and_who_answered(self, parley: Run) -> None:
+        ran = await parley("analyze", SHORT, "--audio", RECORDING)
+        assert ran.code == 0, ran.err
+        for expected in ("fast_parallel", "simulator/claude", "the simulator answered", "confirmed $", "strengths"):
+            assert expected in ran.out
+
+    async def test_json_is_alone_on_stdout(self, parley: Run) -> None:
+        ran = await parley("analyze", SAMPLE, "--json")
+        report = json.loads(ran.out)
+        assert report["analysis"]["coaching"]["processed"] is True
+        assert report["costs"]["lines"][0]["simulated"] is True
+
+    async def test_a_detached_job_is_found_again_by_its_id(self, parley: Run) -> None:
+        job_id = (await parley("analyze", SAMPLE, "--detach")).out.strip()
+        followed = await parley("progress", job_id, "--follow", "--json")
+        assert json.loads(followed.out)["status"] == "completed"
+        assert "completed" in (await parley("progress", job_id)).out
+        assert json.loads((await parley("progress", job_id, "--json")).out)["done"][-1] == "finish"
+        assert json.loads((await parley("results", job_id, "--json")).out)["id"] == job_id
+        assert "overall" in (await parley("results", job_id)).out
+
+    async def test_costs_and_audit_after_a_job(self, parley: Run) -> None:
+        await parley("analyze", SAMPLE)
+        costs = json.loads((await parley("costs", "--since", "1h", "--json")).out)
+        assert costs["energy_charged"] == 5
+        assert "session_coaching" in (await parley("costs")).out
+        assert json.loads((await parley("costs", "--since", "2100-01-01", "--json")).out)["lines"] == []
+        clean = await parley("ledger", "audit")
+        assert (clean.code, "agrees" in clean.out) == (0, True)
+
+    async def test_an_audit_that_finds_something_exits_1_with_the_rows(
+        self, parley: Run, database_url: str, client: Client
+    ) -> None:
+        await parley("analyze", SAMPLE)
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("UPDATE ai_usage_logs SET energy_charged = 1")
+        await connection.close()
+        ran = await parley("ledger", "audit", "--json")
+        assert ran.code == 1
+        assert {row["check"] for row in json.loads(ran.out)} == {"an account's charges are its usage rows"}
+
+    async def test_a_cancelled_job_says_so_and_exits_1(self, parley: Run, simulator: SimulatorAdmin) -> None:
+        await simulator.gate(closed=True)
+        job_id = (await parley("analyze", SAMPLE, "--detach")).out.strip()
+        await simulator.calls(at_least=1)
+        assert (await parley("cancel", job_id)).code == 0
+        ran = await parley("progress", job_id, "--follow")
+        assert (ran.code, ran.err) == (1, "parley: the job was cancelled; what it paid for is kept\n")
+        await simulator.gate(closed=False)
+
+    async def test_energy_is_granted_once_per_key(self, parley: Run) -> None:
+        for _ in range(2):
+            await parley("energy", "grant", "rep-1", "50", "--key", "invoice 7", "--tier", "pro")
+        balance = json.loads((await parley("energy", "show", "rep-1", "--json")).out)
+        assert (balance["available"], balance["tier"]) == (150, "pro")
+
+
+TURN = {"role": "rep", "start": 0, "end": 2, "text": "Hello there"}
+GOOD = {"session_id": "s", "user_id": "u", "duration_seconds": 10, "turns": [TURN]}
+
+
+def words(*times: tuple[float, float]) -> dict[str, object]:
+    return {**TURN, "words": [{"text": "w", "start": start, "end": end} for start, end in times]}
+
+
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "not JSON": (b"{", "is not JSON"),
+    "not UTF-8": (b'{"session_id": "\xff"}', "is not UTF-8"),
+    "empty": (b"", "is empty"),
+    "no turns": (json.dumps({**GOOD, "turns": []}).encode(), "turns"),
+    "negative duration": (json.dumps({**GOOD, "duration_seconds": -1}).encode(), "duration_seconds"),
+    "missing duration": (
+        json.dumps({key: value for key, value in GOOD.items() if key != "duration_seconds"}).encode(),
+        "duration_seconds",
+    ),
+    "words out of order": (json.dumps({**GOOD, "turns": [words((1, 1.5), (0.2, 0.4))]}).encode(), "turns.0"),
+    "10 MB": (json.dumps({**GOOD, "turns": [{**TURN, "text": "x" * 10_000_000}]}).encode(), "bytes"),
+    "NUL": (json.dumps({**GOOD, "turns": [{**TURN, "text": "a\0b"}]}).encode(), "turns.0.text"),
+}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("name", BAD_FILES)
+    async def test_a_bad_file_is_one_line_that_names_file_and_field(
+        self, name: str, parley: Run, tmp_path: Path, database_url: str, simulator: SimulatorAdmin
+    ) -> None:
+        content, field = BAD_FILES[name]
+        path = tmp_path / "session.json"
+        path.write_bytes(content)
+        ran = await parley("analyze", path)
+        assert ran.code == 2
+        assert ran.err.startswith("parley: session.json: ")
+        assert field in ran.err
+        assert ran.err.count("\n") == 1
+        await nothing_happened(database_url, simulator)
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (("--audio", SAMPLE), "is not audio"),
+            (("--audio", "missing.wav"), "missing.wav"),
+            (("--provider", "openai", "--model", "gpt-17-imaginary"), "gpt-17-imaginary"),
+            (("--provider", "openai", "--model", "whisper-1"), "no token price"),
+            (("--model", "gpt-4o"), "model"),
+            (("--provider", "nobody"), "nobody"),
+        ],
+    )
+    async def test_a_bad_option_is_refused_before_anything_is_stored(
+        self, arguments: tuple[str, ...], expected: str, parley: Run, database_url: str, simulator: SimulatorAdmin
+    ) -> None:
+        ran = await parley("analyze", SAMPLE, *arguments)
+        assert ran.code == 2
+        assert expected in ran.err
+        await nothing_happened(database_url, simulator)
+
+    @pytest.mark.usefixtures("worker")
+    async def test_a_provider_without_a_key_is_named(self, parley: Run, simulator: SimulatorAdmin) -> None:
+        ran = await parley("analyze", SAMPLE, "--provider", "local")
+        assert ran.code == 2
+        assert "LOCAL_BASE_URL" in ran.err
+        assert await simulator.calls() == []
+
+    async def test_an_unreachable_database_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DATABASE_URL", "postgresql://parley:hush@127.0.0.1:1/parley")
+        ran = await parley("costs")
+        assert (ran.code, "127.0.0.1:1 does not answer" in ran.err, "hush" in ran.err) == (2, True, False)
+
+    async def test_an_unreachable_temporal_is_named(
+        self, parley: Run, monkeypatch: pytest.MonkeyPatch, database_url: str, simulator: SimulatorAdmin
+    ) -> None:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+        ran = await parley("analyze", SAMPLE)
+        assert ran.code == 2
+        assert ran.err == "parley: TEMPORAL_ADDRESS: no Temporal server answers at 127.0.0.1:1\n"
+        await nothing_happened(database_url, simulator)
+
+    async def test_without_a_database_the_way_out_is_told(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DATABASE_URL")
+        ran = await parley("costs")
+        assert (ran.code, "parley up" in ran.err) == (2, True)
+
+    @pytest.mark.parametrize("command", ["progress", "results", "cancel"])
+    async def test_an_unknown_job_is_named(self, command: str, parley: Run) -> None:
+        ran = await parley(command, "no-such-job")
+        assert (ran.code, "no-such-job" in ran.err) == (2, True)
+
+    @pytest.mark.parametrize("since", ["yesterday", "", "9999999999d"])
+    async def test_a_bad_time_is_named(self, since: str, parley: Run) -> None:
+        ran = await parley("costs", "--since", since or " ")
+        assert (ran.code, "--since" in ran.err) == (2, True)
+
+    async def test_debug_shows_where_it_came_from(self, parley: Run) -> None:
+        ran = await parley("--debug", "results", "no-such-job")
+        assert "Traceback" in ran.err
+
+    async def test_a_wrong_setting_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LEASE_SECONDS", "soon")
+        ran = await parley("costs")
+        assert (ran.code, "LEASE_SECONDS" in ran.err) == (2, True)
+
+
+async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None:
+    connection = await asyncpg.connect(database_url)
+    for table in ("sessions", "recordings", "session_analyses", "calls", "energy_entries"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+    await connection.close()
+    assert await simulator.calls() == []
+
+
+async def test_the_command_itself_exits_with_its_own_code(tmp_path: Path) -> None:
+    """Through the real process: an aborting interpreter would show as another code."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "starter.cli", "analyze", str(tmp_path / "missing.json"),
+        stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert b"missing.json" in err
+
+
+def test_the_sample_reads() -> None:
+    assert read_session(SAMPLE).turns
