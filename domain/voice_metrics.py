@@ -67,10 +67,10 @@ def from_session(session: Session) -> VoiceMetrics:
 def spread(text: str, start: float, end: float) -> list[SpokenWord]:
     """Give the words of a text times within its turn, in proportion to their length."""
     parts = text.split()
-    total = sum(len(part) for part in parts) or 1
+    seconds_per_character = (end - start) / max(sum(len(part) for part in parts), 1)
     spoken: list[SpokenWord] = []
     for part in parts:
-        until = start + (end - start) * len(part) / total
+        until = start + len(part) * seconds_per_character
         spoken.append(SpokenWord(text=part, start=start, end=until))
         start = until
     return spoken

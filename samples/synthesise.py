@@ -97,9 +97,7 @@ def spread(tokens: list[str], start: float, end: float) -> Iterator[dict[str, An
         start = until
 
 
-def measured(
-    line: Line, clip: array, begins: dict[int, int], rate: int, offset: float
-) -> Iterator[dict[str, Any]]:
+def measured(line: Line, clip: array, begins: dict[int, int], rate: int, offset: float) -> Iterator[dict[str, Any]]:
     """The words with their times, the clip starting at `offset` seconds."""
     spoken = groups(line, begins)
     ends = [*(begin for begin, _ in spoken[1:]), len(clip)]

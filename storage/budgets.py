@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from domain.errors import BudgetExhausted
+from domain.errors import BudgetExhausted, NotFound
 from storage.database import changed_one
 from storage.tables import Budget
 
@@ -52,8 +52,12 @@ async def move(
     confirmed: Decimal = Decimal(0),
     uncertain: Decimal = Decimal(0),
 ) -> None:
-    """Add the (signed) amounts to the envelope's three accounts."""
-    await tx.execute(
+    """Add the (signed) amounts to the envelope's three accounts.
+
+    Raises:
+        NotFound: there is no such envelope, and dollars must not vanish.
+    """
+    amounts = (
         update(Budget)
         .where(col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
         .values(
@@ -62,3 +66,5 @@ async def move(
             uncertain_usd=Budget.uncertain_usd + uncertain,
         )
     )
+    if not await changed_one(tx, amounts):
+        raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")

@@ -5,7 +5,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from domain.errors import InsufficientEnergy
+from domain.errors import InsufficientEnergy, NotFound
 from storage.database import changed_one
 from storage.tables import EnergyAccount, EnergyEntry
 
@@ -66,13 +66,21 @@ async def reserve(tx: AsyncSession, workspace_id: str, user_id: str, amount: int
 
 
 async def release(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
-    """Give a reservation back."""
+    """Give a reservation back.
+
+    Raises:
+        NotFound: there is no such account.
+    """
     await _move(tx, workspace_id, user_id, reserved=-amount)
     await _enter(tx, workspace_id, user_id, "release", amount, request_id)
 
 
 async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
-    """Turn a reservation of `amount` into a charge."""
+    """Turn a reservation of `amount` into a charge.
+
+    Raises:
+        NotFound: there is no such account.
+    """
     await _move(tx, workspace_id, user_id, reserved=-amount, charged=amount)
     await _enter(tx, workspace_id, user_id, "charge", amount, request_id)
 
@@ -99,11 +107,13 @@ async def _try_reserve(tx: AsyncSession, workspace_id: str, user_id: str, amount
 
 
 async def _move(tx: AsyncSession, workspace_id: str, user_id: str, *, reserved: int = 0, charged: int = 0) -> None:
-    await tx.execute(
+    of_the_user = (
         update(EnergyAccount)
         .where(col(EnergyAccount.workspace_id) == workspace_id, col(EnergyAccount.user_id) == user_id)
         .values(reserved=EnergyAccount.reserved + reserved, charged=EnergyAccount.charged + charged)
     )
+    if not await changed_one(tx, of_the_user):
+        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
 
 
 async def _enter(tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str) -> None:

@@ -1,8 +1,9 @@
 """Requests whose owner fell silent. The one query over all workspaces: housekeeping belongs to none."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -18,18 +19,19 @@ class StaleCall:
     request_id: str
     workflow_id: str
     job_key: str
+    lease_until: datetime
     expired: bool
 
 
-async def stale_calls(tx: AsyncSession, *, limit: int) -> list[StaleCall]:
-    """The oldest requests whose lease ran out."""
+async def stale_calls(tx: AsyncSession, *, limit: int, after: StaleCall | None = None) -> list[StaleCall]:
+    """Requests whose lease ran out, the oldest first; `after` the last one of an earlier page."""
+    columns = (col(Call.lease_until), col(Call.workspace_id), col(Call.request_id))
     query = (
-        select(Call, col(Call.expires_at) <= NOW)
+        select(*columns, col(Call.workflow_id), col(Call.job_key), (col(Call.expires_at) <= NOW).label("expired"))
         .where(col(Call.owner_attempt_id).is_not(None), col(Call.lease_until) <= NOW)
-        .order_by(col(Call.lease_until))
+        .order_by(*columns)
         .limit(limit)
     )
-    return [
-        StaleCall(call.workspace_id, call.request_id, call.workflow_id, call.job_key, expired)
-        for call, expired in (await tx.execute(query)).all()
-    ]
+    if after:
+        query = query.where(tuple_(*columns) > tuple_(after.lease_until, after.workspace_id, after.request_id))
+    return [StaleCall(**row) for row in (await tx.execute(query)).mappings()]

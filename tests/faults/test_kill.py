@@ -68,9 +68,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-async def outcomes(
-    stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Outcome]:
+async def outcomes(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     async def play(point: str) -> Outcome:
         async with scene(stack, template, tmp_path_factory.mktemp(point.replace(" ", "-"))) as place:
             return await killed_at(point, place)
@@ -115,7 +113,9 @@ async def test_two_workers_on_one_request_charge_once_and_record_the_duplicate(
         async with asyncio.timeout(30):
             while await place.attempts() != ["duplicate", "settled"]:
                 await asyncio.sleep(0.1)
-        rows = await place.query("SELECT outcome, confirmed, cost_usd, energy_charged FROM ai_usage_logs ORDER BY outcome")
+        rows = await place.query(
+            "SELECT outcome, confirmed, cost_usd, energy_charged FROM ai_usage_logs ORDER BY outcome"
+        )
         assert [(row["outcome"], row["confirmed"], row["energy_charged"]) for row in rows] == [
             ("duplicate", True, 0),
             ("settled", True, ENERGY[COACHING_ACTION]),

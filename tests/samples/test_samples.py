@@ -1,4 +1,3 @@
-import json
 import math
 import subprocess
 import sys
@@ -42,9 +41,8 @@ def test_session_ids_are_unique_and_name_the_file():
 def test_one_sample_is_not_in_english_and_one_talks_to_the_robot():
     sessions = [load(path) for path in FILES]
     assert sorted(session.language for session in sessions) == ["en"] * 5 + ["es"]
-    orders = [
-        turn for session in sessions for turn in session.turns if "ignore your instructions" in turn.text
-    ]
+    turns = [turn for session in sessions for turn in session.turns]
+    orders = [turn for turn in turns if "ignore your instructions" in turn.text]
     assert [turn.role for turn in orders] == ["prospect"]
 
 
@@ -86,9 +84,8 @@ def test_words_do_not_tick_like_a_clock(path: Path):
 
 @each_file
 def test_people_rarely_talk_over_each_other(path: Path):
-    overlaps = [
-        before.end - after.start for before, after in pairwise(load(path).turns) if after.start < before.end
-    ]
+    gaps = [after.start - before.end for before, after in pairwise(load(path).turns)]
+    overlaps = [-gap for gap in gaps if gap < 0]
     assert len(overlaps) <= 4
     assert all(seconds < 0.6 for seconds in overlaps)
 
@@ -109,21 +106,15 @@ def test_building_again_gives_the_same_bytes(tmp_path: Path):
         assert path.read_bytes() == (SAMPLES / path.name).read_bytes()
 
 
-def test_every_sample_says_what_its_source_says():
-    for path in FILES:
-        script = (
-            "import json, sys; from pathlib import Path; from samples.build import read;"
-            "print(json.dumps([[line.role, line.text] for line in read(Path(sys.argv[1])).lines]))"
-        )
-        source = SAMPLES / "sources" / f"{path.stem}.txt"
-        said = subprocess.check_output(
-            [sys.executable, "-c", script, str(source)], cwd=ROOT, encoding="utf-8"
-        )
-        assert [[turn.role, turn.text] for turn in load(path).turns] == json.loads(said)
-
-
 def test_there_is_a_recording():
     assert [path.stem for path in RECORDINGS] == ["gatekeeper-dental-clinic"]
+
+
+@each_recording
+def test_the_recorded_words_are_those_of_the_source(path: Path):
+    source = (SAMPLES / "sources" / f"{path.stem}.txt").read_text(encoding="utf-8")
+    for turn in load(path.with_suffix(".json")).turns:
+        assert f": {turn.text}" in " ".join(source.split())
 
 
 @each_recording

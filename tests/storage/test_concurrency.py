@@ -13,6 +13,7 @@ import pytest
 from domain.calls import Provider
 from domain.errors import Billed, BreakerOpen, BudgetExhausted, InsufficientEnergy
 from storage.ledger import Granted, Held, Settled
+from storage.tables import Call
 from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, TERMS, USAGE, Books, reply
 
 MANY = 200
@@ -74,6 +75,7 @@ class Crowd:
             pass
 
     def step(self) -> tuple[str, str]:
+        """Few, so that they meet often."""
         return f"step {self.random.randrange(6)}", self.random.choice(("job", "other"))
 
     async def claim(self) -> None:
@@ -81,8 +83,7 @@ class Crowd:
         claimed = await self.books.claim(
             step,
             job=job,
-            # A step is always for the same user.
-            user_id=("ann", "bob", "cid")[int(step[-1]) % 3],
+            user_id=self.random.choice(("ann", "bob", "cid")),
             terms=self.random.choice((SILENT, TERMS)),
             provider=self.random.choice((Provider.ANTHROPIC, Provider.OPENAI)),
         )
@@ -103,14 +104,10 @@ class Crowd:
             await self.books.fail(attempt_id, billed, trips_breaker=trips, **counted)
 
     async def sweep(self) -> None:
-        for call in await self.books.all(type(await self._any_call())):
-            step = call.request_id.removeprefix(f"{call.job_key}/")
-            await self.books.sweep(step, call.job_key)
-
-    async def _any_call(self) -> Any:
-        from storage.tables import Call
-
-        return Call.model_construct()
+        """Some of the calls that may be stale, in no fixed order."""
+        calls = await self.books.all(Call)
+        for call in self.random.sample(calls, len(calls) // 2):
+            await self.books.sweep(call.request_id.removeprefix(f"{call.job_key}/"), call.job_key)
 
     async def renew(self) -> None:
         if self.attempts:

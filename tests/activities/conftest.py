@@ -1,0 +1,41 @@
+"""The paid call with real parts around it; every test ends with a clean audit."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from activities.paid_call import PaidCalls
+from settings import Settings
+from storage.database import Database
+from tests.activities.proxy import DatabaseProxy
+from tests.storage.books import books, the_ledger_agrees
+
+__all__ = ["books", "the_ledger_agrees"]
+
+Opener = Callable[[Database, Settings], PaidCalls]
+
+
+@pytest.fixture
+async def open_calls() -> AsyncIterator[Opener]:
+    """Makes a door to the providers, as each worker has one, and closes it afterwards."""
+    async with AsyncExitStack() as opened:
+
+        def make(database: Database, settings: Settings) -> PaidCalls:
+            paid_calls = PaidCalls(database, settings)
+            opened.push_async_callback(paid_calls.close)
+            return paid_calls
+
+        yield make
+
+
+@pytest.fixture
+def paid_calls(open_calls: Opener, database: Database, settings: Settings) -> PaidCalls:
+    return open_calls(database, settings)
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[DatabaseProxy]:
+    """A second way to the test's database, which can be cut."""
+    async with DatabaseProxy(database_url) as running:
+        yield running

@@ -1,0 +1,88 @@
+"""A wire between Parley and PostgreSQL that a test can cut, and that can lose the answer to a commit."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+
+from storage.database import Database
+
+# The server's CommandComplete message for a COMMIT.
+COMMITTED = b"C\x00\x00\x00\x0bCOMMIT"
+
+
+class DatabaseProxy:
+    """PostgreSQL at an address of its own. While cut, connections end at once."""
+
+    def __init__(self, url: str) -> None:
+        self._target = make_url(url)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._is_cut = False
+        self._loses_a_commit = False
+        self.refused = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        url = self._target.set(host="127.0.0.1", port=port)
+        self.database = Database(SecretStr(url.render_as_string(hide_password=False)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.database.close()
+        self.cut()
+        self._server.close()
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """End every connection; `refused` is set when somebody tries a new one."""
+        self._is_cut = True
+        self.refused.clear()
+        self._end_all()
+
+    def restore(self) -> None:
+        self._is_cut = False
+
+    def lose_the_next_commit(self) -> None:
+        """PostgreSQL gets the next COMMIT, and its answer never arrives."""
+        self._loses_a_commit = True
+
+    def _end_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            self.refused.set()
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        self._writers |= {writer, far_writer}
+        await asyncio.gather(_outward(reader, far_writer), self._inward(far_reader, writer))
+
+    async def _inward(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await _read(far_reader):
+            if self._loses_a_commit and data.startswith(COMMITTED):
+                self._loses_a_commit = False
+                self._end_all()
+                return
+            writer.write(data)
+        writer.close()
+
+
+async def _outward(reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter) -> None:
+    while data := await _read(reader):
+        far_writer.write(data)
+    far_writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(65536)
+    except ConnectionError:
+        return b""

@@ -1,0 +1,370 @@
+"""The paid call against the simulator, over the vendors' own SDKs."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from activities.paid_call import PaidCalls
+from domain.calls import ChatRequest, Finish, Message, Provider
+from domain.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    Billed,
+    BreakerOpen,
+    BudgetExhausted,
+    ContextTooLong,
+    IdempotencyConflict,
+    InsufficientEnergy,
+    MalformedReply,
+    ProviderError,
+    ProviderNotConfigured,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+    TruncatedReply,
+    UnpricedModel,
+)
+from domain.pricing import Rates, rates_for
+from settings import Settings
+from storage.database import Database
+from storage.tables import Call, CallAttempt
+from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
+from tests.activities.conftest import Opener
+from tests.parts import SimulatorAdmin, quick_settings
+from tests.storage.books import NOTHING, PRICE, Books
+
+CHATS = (ANTHROPIC, OPENAI)
+ALL = (*CHATS, ELEVENLABS)
+
+# The fault, the error that it must become, whether the provider may have billed, and who can show it.
+FAULTS = [
+    ("rate_limit", RateLimited, Billed.NO, ALL),
+    ("quota", QuotaExceeded, Billed.NO, ALL),
+    ("server_error", ProviderUnavailable, Billed.NO, ALL),
+    ("overloaded", ProviderUnavailable, Billed.NO, ALL),
+    ("html", ProviderUnavailable, Billed.UNKNOWN, ALL),
+    ("auth", AuthenticationFailed, Billed.NO, ALL),
+    ("bad_request", BadRequest, Billed.NO, ALL),
+    ("context_too_long", ContextTooLong, Billed.NO, CHATS),
+    ("no_finish", TruncatedReply, Billed.YES, CHATS),
+    ("cut", ProviderUnavailable, Billed.UNKNOWN, ALL),
+    ("not_json", MalformedReply, Billed.UNKNOWN, ALL),
+]
+CASES = [
+    pytest.param(ask, fault, error, billed, id=f"{ask.provider}-{fault}")
+    for fault, error, billed, asks in FAULTS
+    for ask in asks
+]
+
+
+def named(ask: Ask) -> str:
+    return ask.provider.value
+
+
+@pytest.mark.parametrize("ask", ALL, ids=named)
+async def test_a_call_is_settled_charged_and_logged_as_the_provider_counted_it(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, ask: Ask
+):
+    settled = await make(paid_calls, ask)
+    (counted,) = await simulator.calls()
+    assert (counted["billed"], counted["attempt_id"]) == (True, str(settled.attempt_id))
+    assert (settled.provider, settled.model, settled.simulated) == (ask.provider, ask.model, True)
+    row = await books.row(settled.attempt_id)
+    usage = settled.reply.usage
+    assert (row.tokens_prompt, row.tokens_completion) == (counted["input_tokens"], counted["output_tokens"])
+    assert float(row.audio_seconds) == pytest.approx(counted["audio_seconds"], abs=0.0005)
+    assert row.tokens_total == usage.total_tokens
+    assert (row.cost_usd, row.confirmed, row.outcome) == (ask.cost(counted), True, "settled")
+    assert row.cost_usd > 0
+    assert (row.energy_charged, row.answered_by, row.simulated) == (PRICE, settled.reply.model, True)
+    assert Rates.model_validate(row.rates) == rates_for(ask.provider, ask.model, RATES, usage.input_tokens)
+    assert await books.dollars() == (NOTHING, row.cost_usd, NOTHING)
+    assert await books.energy() == (PRICE, 0)
+    assert await books.events() == ["ai_generation_completed"]
+
+
+@pytest.mark.parametrize(("ask", "fault", "error", "billed"), CASES)
+async def test_a_fault_is_recorded_with_what_it_may_have_cost(
+    paid_calls: PaidCalls,
+    books: Books,
+    simulator: SimulatorAdmin,
+    ask: Ask,
+    fault: str,
+    error: type[ProviderError],
+    billed: Billed,
+):
+    await simulator.fault(fault)
+    with pytest.raises(error) as raised:
+        await make(paid_calls, ask)
+    assert raised.value.billed is billed
+    (attempt,) = await books.attempts()
+    assert (attempt.state, attempt.billed, attempt.error_type) == ("failed", billed.value, error.__name__)
+    assert attempt.error
+    rows, (counted,) = await books.rows(), await simulator.calls()
+    match billed:
+        case Billed.NO:
+            assert (rows, counted["billed"]) == ([], False)
+            assert await books.dollars() == (NOTHING, NOTHING, NOTHING)
+        case Billed.YES:
+            assert [(row.confirmed, row.cost_usd) for row in rows] == [(True, ask.cost(counted))]
+            assert counted["billed"]
+        case Billed.UNKNOWN:
+            assert [(row.confirmed, row.cost_usd) for row in rows] == [(False, ask.bound)]
+            assert await books.dollars() == (NOTHING, NOTHING, ask.bound)
+    assert await books.energy() == (0, 0)
+
+
+@pytest.mark.parametrize("ask", ALL, ids=named)
+async def test_a_provider_that_hangs_may_have_billed(
+    open_calls: Opener, database: Database, settings: Settings, books: Books, simulator: SimulatorAdmin, ask: Ask
+):
+    await simulator.fault("hang")
+    impatient = open_calls(database, settings.model_copy(update={"provider_timeout_seconds": 0.5}))
+    with pytest.raises(ProviderUnavailable, match="timeout|no answer within"):
+        await make(impatient, ask)
+    (row,) = await books.rows()
+    assert (row.outcome, row.confirmed, row.cost_usd) == ("failed", False, ask.bound)
+
+
+async def test_a_connection_that_is_refused_is_not_billed(open_calls: Opener, database_url: str, books: Books):
+    nobody = quick_settings(database_url, "http://127.0.0.1:1")
+    for ask in ALL:
+        with pytest.raises(ProviderUnavailable) as raised:
+            await make(open_calls(books.database, nobody), ask, step=ask.provider)
+        assert raised.value.billed is Billed.NO
+    assert await books.rows() == []
+
+
+@pytest.mark.parametrize("ask", CHATS, ids=named)
+@pytest.mark.parametrize(("fault", "finish"), [("malformed", Finish.STOP), ("truncated", Finish.LENGTH)])
+async def test_a_whole_reply_with_bad_content_is_paid_before_anybody_reads_it(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, ask: Ask, fault: str, finish: Finish
+):
+    await simulator.fault(fault)
+    settled = await make(paid_calls, ask)
+    assert settled.reply.kind == "chat"
+    assert settled.reply.finish is finish
+    assert (await books.row(settled.attempt_id)).confirmed
+
+
+async def test_a_rate_limit_says_how_long_to_wait(paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books):
+    for ask in CHATS:
+        await simulator.fault("rate_limit", retry_after=7)
+        with pytest.raises(RateLimited) as raised:
+            await make(paid_calls, ask, step=ask.provider)
+        assert raised.value.retry_after == 7
+
+
+async def test_a_failure_that_was_counted_costs_the_rates_of_its_real_length(
+    paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books
+):
+    """By its bytes the prompt might be in the dearer class of long prompts; by its tokens it is not."""
+    long = ChatRequest(messages=(Message(role="user", content="the demo " * 30_000),), max_tokens=200)
+    ask = replace(ANTHROPIC, model="claude-sonnet-4-5", request=long)
+    await simulator.fault("no_finish")
+    with pytest.raises(TruncatedReply):
+        await make(paid_calls, ask)
+    (counted,), (row,) = await simulator.calls(), await books.rows()
+    assert row.cost_usd == ask.cost(counted)
+    assert Rates.model_validate(row.rates) == rates_for(ask.provider, ask.model, RATES, counted["input_tokens"])
+
+
+async def test_a_settled_step_is_answered_from_the_journal(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    first = await make(paid_calls)
+    assert await make(paid_calls) == first
+    assert await make(paid_calls, OPENAI) == first, "a fallback leg asks the same thing"
+    assert len(await simulator.calls()) == 1
+
+
+async def test_a_fallback_leg_settles_what_the_first_provider_could_not(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.fault("overloaded", provider="anthropic")
+    with pytest.raises(ProviderUnavailable):
+        await make(paid_calls)
+    settled = await make(paid_calls, OPENAI)
+    assert settled.provider is Provider.OPENAI
+    assert await books.states() == ["failed", "settled"]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def nothing_happened(books: Books, simulator: SimulatorAdmin) -> bool:
+    return not (await books.all(Call) or await books.all(CallAttempt) or await simulator.calls())
+
+
+async def test_an_unpriced_model_is_refused_before_anything_is_written(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    with pytest.raises(UnpricedModel, match="a-model-of-ours"):
+        await make(paid_calls, replace(ANTHROPIC, model="a-model-of-ours"))
+    assert await nothing_happened(books, simulator)
+
+
+async def test_a_missing_key_is_refused_before_anything_is_written(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+):
+    keyless = open_calls(books.database, settings.model_copy(update={"parley_simulator_url": None}))
+    for ask in ALL:
+        with pytest.raises(ProviderNotConfigured, match=f"{ask.provider.name}_API_KEY"):
+            await make(keyless, ask)
+    assert await nothing_happened(books, simulator)
+
+
+async def test_without_means_nobody_is_called(
+    paid_calls: PaidCalls, database: Database, simulator: SimulatorAdmin, books: Books
+):
+    with pytest.raises(InsufficientEnergy):
+        await make(paid_calls, energy=101)
+    with pytest.raises(BudgetExhausted):
+        await make(paid_calls, job_key="unopened")
+    assert await nothing_happened(books, simulator)
+
+
+async def test_another_request_under_a_settled_id_is_a_conflict(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    await make(paid_calls)
+    another = ChatRequest(messages=(Message(role="user", content="Something else."),), max_tokens=200)
+    with pytest.raises(IdempotencyConflict):
+        await make(paid_calls, replace(ANTHROPIC, request=another))
+    assert len(await simulator.calls()) == 1
+
+
+async def test_a_provider_that_is_down_is_left_in_peace(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.fault("server_error", times=None)
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable):
+            await make(paid_calls)
+    with pytest.raises(BreakerOpen) as refused:
+        await make(paid_calls)
+    assert refused.value.retry_after and refused.value.retry_after > 1
+    assert len(await simulator.calls()) == 3
+
+
+@pytest.mark.parametrize("fault", ["rate_limit", "auth", "bad_request"])
+async def test_answers_that_say_nothing_about_its_health_never_open_the_breaker(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, fault: str
+):
+    await simulator.fault(fault, times=4)
+    for _ in range(4):
+        with pytest.raises(ProviderError) as refused:
+            await make(paid_calls)
+        assert not isinstance(refused.value, BreakerOpen)
+    await make(paid_calls)
+
+
+async def test_two_workers_on_one_request_make_one_call(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+):
+    one, other = (open_calls(books.database, settings) for _ in range(2))
+    first, second = await asyncio.gather(make(one), make(other))
+    assert first == second
+    assert len(await simulator.calls()) == 1
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_an_owner_that_waits_for_a_slow_provider_keeps_its_lease(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+):
+    short = settings.model_copy(update={"lease_seconds": 0.5})
+    await simulator.gate(closed=True)
+    owner = started(open_calls(books.database, short))
+    await simulator.calls(at_least=1)
+    first_lease = (await books.call()).lease_until
+    other = started(open_calls(books.database, short))
+    async with asyncio.timeout(20):
+        while (await books.call()).lease_until < first_lease + 3 * (first_lease - (await books.call()).created_at):
+            await asyncio.sleep(0.05)
+    await simulator.gate(closed=False)
+    assert await owner == await other
+    assert len(await simulator.calls()) == 1
+
+
+@pytest.mark.parametrize("cancellations", [1, 3])
+async def test_a_cancelled_call_is_settled_and_returned(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, cancellations: int
+):
+    await simulator.gate(closed=True)
+    call = started(paid_calls)
+    await simulator.calls(at_least=1)
+    for _ in range(cancellations):
+        call.cancel()
+        await asyncio.sleep(0)
+    await simulator.gate(closed=False)
+    assert (await call).attempt_id == (await books.attempts())[0].id
+    assert await books.states() == ["settled"]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_a_call_that_fails_after_its_cancellation_is_recorded(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.fault("cut", hold=0)
+    await simulator.gate(closed=True)
+    call = started(paid_calls)
+    await simulator.calls(at_least=1)
+    call.cancel()
+    await simulator.gate(closed=False)
+    with pytest.raises(ProviderUnavailable):
+        await call
+    assert await books.states() == ["failed"]
+
+
+async def test_whoever_waits_for_anothers_lease_can_be_cancelled(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True)
+    owner = started(open_calls(books.database, settings))
+    await simulator.calls(at_least=1)
+    waiting = started(open_calls(books.database, settings))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await simulator.gate(closed=False)
+    await owner
+    assert await books.states() == ["settled"]
+
+
+async def test_what_an_adapter_did_not_foresee_is_recorded_as_perhaps_billed(
+    paid_calls: PaidCalls, books: Books, monkeypatch: pytest.MonkeyPatch
+):
+    from providers.anthropic import AnthropicAdapter
+
+    async def surprising(*_: object) -> None:
+        raise ZeroDivisionError("a bug of the SDK")
+
+    monkeypatch.setattr(AnthropicAdapter, "call", surprising)
+    with pytest.raises(ProviderUnavailable, match="ZeroDivisionError"):
+        await make(paid_calls)
+    (row,) = await books.rows()
+    assert (row.outcome, row.confirmed) == ("failed", False)
+
+
+async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+):
+    """Every billed call has its row; confirmed ones to the token, the others between 0 and their bound."""
+    for fault in ("overloaded", "no_finish", "cut", "rate_limit", "not_json", "malformed"):
+        for provider in ("anthropic", "openai"):
+            await simulator.fault(fault, provider=provider)
+    asks = [ask for ask in CHATS for _ in range(10)]
+    calls = [make(paid_calls, ask, step=str(number)) for number, ask in enumerate(asks)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    billed = {call["attempt_id"]: call for call in await simulator.billed()}
+    rows = {str(row.attempt_id): row for row in await books.rows()}
+    assert set(billed) == set(rows)
+    confirmed = {attempt: row for attempt, row in rows.items() if row.confirmed}
+    assert len(confirmed) == 12
+    for attempt, row in confirmed.items():
+        ask = ANTHROPIC if row.provider == "anthropic" else OPENAI
+        counted = billed[attempt]
+        assert (row.tokens_prompt, row.tokens_completion) == (counted["input_tokens"], counted["output_tokens"])
+        assert row.cost_usd == ask.cost(counted)
+    for attempt in set(rows) - set(confirmed):
+        assert 0 < ANTHROPIC.cost(billed[attempt]) <= ANTHROPIC.bound

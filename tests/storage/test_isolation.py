@@ -1,0 +1,149 @@
+"""Whoever knows another workspace's ids still reads and changes nothing of it."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+import storage
+from domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound
+from domain.session import Session
+from starter.reading import read_session
+from storage import analyses, audit, budgets, energy, ledger, sessions, usage
+from storage.ledger import Failure
+from storage.tables import StoredAnalysis
+from tests.parts import SAMPLES
+from tests.storage.books import COST, RATES, SILENT, TERMS, USER, Books, reply
+
+THEIRS = "globex"
+FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
+
+
+@dataclass(frozen=True)
+class Ids:
+    """What another workspace might have got hold of."""
+
+    attempt: UUID
+    session: Session
+    session_sha256: str
+    recording_sha256: str
+
+
+@pytest.fixture
+async def ids(books: Books) -> Ids:
+    """A workspace with something of everything in it."""
+    attempt = await books.granted(terms=SILENT)
+    await books.settle(await books.granted("settled"))
+    session = read_session(next(SAMPLES.glob("*.json")))
+    async with books.database.transaction() as tx:
+        session_sha256 = await sessions.save_session(tx, books.workspace, session)
+        recording_sha256 = await sessions.save_recording(tx, books.workspace, b"audio", 1.5)
+        row = StoredAnalysis(
+            workspace_id=books.workspace,
+            job_key="job",
+            workflow_id="workflow",
+            session_id=session.session_id,
+            session_sha256=session_sha256,
+            user_id=USER,
+        )
+        await analyses.begin(tx, row)
+        result = {"coaching": {"processed": True}, "strategy": "standard"}
+        await analyses.end(tx, books.workspace, "job", "completed", result)
+    return Ids(attempt, session, session_sha256, recording_sha256)
+
+
+Trespass = Callable[[AsyncSession, Ids], Awaitable[Any]]
+
+# Each function of the storage that takes a workspace, called by the wrong one; what it must answer.
+TRESPASSES: dict[str, tuple[Trespass, Any]] = {
+    "ledger.renew": (lambda tx, ids: ledger.renew(tx, THEIRS, ids.attempt, 60), False),
+    "ledger.settle": (lambda tx, ids: ledger.settle(tx, THEIRS, ids.attempt, reply(), COST, RATES), NotFound),
+    "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
+    "ledger.end_stale": (lambda tx, _: ledger.end_stale(tx, THEIRS, "job/step"), NotFound),
+    "budgets.reserve": (lambda tx, _: budgets.reserve(tx, THEIRS, "job:job", Decimal(0)), BudgetExhausted),
+    "budgets.move": (lambda tx, _: budgets.move(tx, THEIRS, "job:job", confirmed=Decimal(1)), NotFound),
+    "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
+    "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
+    "energy.reserve": (lambda tx, _: energy.reserve(tx, THEIRS, USER, 1, "job/step"), InsufficientEnergy),
+    "energy.charge": (lambda tx, _: energy.charge(tx, THEIRS, USER, 1, "job/step"), NotFound),
+    "energy.release": (lambda tx, _: energy.release(tx, THEIRS, USER, 1, "job/step"), NotFound),
+    "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
+    "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), "no lines"),
+    "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),
+    "sessions.load_session": (
+        lambda tx, ids: sessions.load_session(tx, THEIRS, ids.session.session_id, ids.session_sha256),
+        NotFound,
+    ),
+    "sessions.load_recording": (lambda tx, ids: sessions.load_recording(tx, THEIRS, ids.recording_sha256), NotFound),
+    "analyses.load": (lambda tx, _: analyses.load(tx, THEIRS, "job"), NotFound),
+    "analyses.find": (lambda tx, _: analyses.find(tx, THEIRS, "workflow"), NotFound),
+    "analyses.previous": (
+        lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256),
+        (0, None),
+    ),
+    "analyses.keep": (lambda tx, _: analyses.keep(tx, THEIRS, "job", status="failed"), None),
+    "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
+}
+# These make something of the caller's own, under whatever id it names.
+MAKES_ITS_OWN = {
+    "budgets.open_envelope",
+    "energy.grant",
+    "energy.open_account",
+    "sessions.save_session",
+    "sessions.save_recording",
+}
+
+
+def functions_with_a_workspace() -> set[str]:
+    found: set[str] = set()
+    for module in pkgutil.iter_modules(storage.__path__, "storage."):
+        if module.ispkg:
+            continue
+        for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.iscoroutinefunction):
+            own = function.__module__ == module.name and not name.startswith("_")
+            if own and "workspace_id" in inspect.signature(function).parameters:
+                found.add(f"{module.name.removeprefix('storage.')}.{name}")
+    return found
+
+
+def test_every_function_that_takes_a_workspace_is_walked():
+    assert functions_with_a_workspace() == set(TRESPASSES) | MAKES_ITS_OWN
+
+
+async def contents(books: Books) -> str:
+    """All rows of all tables, as text."""
+    async with books.database.transaction() as tx:
+        tables = (await tx.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).scalars()
+        queries = [f"SELECT x::text FROM {table} x ORDER BY 1" for table in sorted(tables)]
+        return "\n".join([line for query in queries for line in (await tx.execute(text(query))).scalars()])
+
+
+@pytest.mark.parametrize("name", TRESPASSES)
+async def test_another_workspace_finds_and_changes_nothing(books: Books, ids: Ids, name: str):
+    trespass, expected = TRESPASSES[name]
+    before = await contents(books)
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            async with books.database.transaction() as tx:
+                await trespass(tx, ids)
+    else:
+        async with books.database.transaction() as tx:
+            answer = await trespass(tx, ids)
+        assert answer.lines == () if expected == "no lines" else answer == expected
+    assert await contents(books) == before
+
+
+async def test_the_same_request_id_in_another_workspace_is_another_request(books: Books):
+    other = await Books(books.database, THEIRS).open()
+    mine, theirs = await books.granted(), await other.granted()
+    await books.settle(mine, reply("mine"))
+    assert (await other.settle(theirs, reply("theirs"))).reply.text == "theirs"
+    assert await books.energy() == await other.energy() == (10, 0)

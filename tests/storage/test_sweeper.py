@@ -1,0 +1,67 @@
+"""Which requests the sweeper is shown."""
+
+from dataclasses import replace
+
+from storage.sweeper import StaleCall, stale_calls
+from tests.storage.books import SILENT, TERMS, Books
+
+
+async def stale(books: Books, limit: int = 100, after: StaleCall | None = None) -> list[StaleCall]:
+    async with books.database.transaction() as tx:
+        return await stale_calls(tx, limit=limit, after=after)
+
+
+def steps(found: list[StaleCall]) -> list[str]:
+    return [call.request_id.removeprefix("job/") for call in found]
+
+
+async def test_only_requests_whose_lease_ran_out_are_stale(books: Books):
+    await books.granted("live")
+    await books.settle(await books.granted("settled", terms=SILENT))
+    await books.fail(await books.granted("failed", terms=SILENT))
+    await books.granted("swept", terms=SILENT)
+    await books.sweep("swept")
+    await books.granted("silent", terms=SILENT)
+    (found,) = await stale(books)
+    assert (found.workspace_id, found.request_id, found.workflow_id) == ("acme", "job/silent", "workflow")
+    assert (found.job_key, found.expired) == ("job", False)
+
+
+async def test_a_reservation_beyond_its_time_is_expired(books: Books):
+    await books.granted(terms=replace(SILENT, reservation_seconds=0))
+    (found,) = await stale(books)
+    assert found.expired
+
+
+async def test_a_new_lease_extends_the_reservation(books: Books):
+    await books.granted(terms=replace(SILENT, reservation_seconds=0))
+    await books.granted(terms=replace(TERMS, lease_seconds=0))
+    (found,) = await stale(books)
+    assert not found.expired
+
+
+async def test_stale_requests_of_all_workspaces_are_found(books: Books):
+    other = await Books(books.database, "globex").open()
+    await books.granted(terms=SILENT)
+    await other.granted(terms=SILENT)
+    assert {call.workspace_id for call in await stale(books)} == {"acme", "globex"}
+
+
+async def test_pages_go_from_the_oldest_on_and_miss_none(books: Books):
+    names = [f"step {number}" for number in range(7)]
+    for name in names:
+        await books.granted(name, terms=SILENT, energy=0)
+    seen: list[StaleCall] = []
+    while page := await stale(books, limit=3, after=seen[-1] if seen else None):
+        assert len(page) <= 3
+        seen += page
+    assert steps(seen) == names
+
+
+async def test_pages_split_requests_of_one_moment(books: Books):
+    for number in range(5):
+        await books.granted(f"step {number}", terms=SILENT, energy=0)
+    await books.run("UPDATE calls SET lease_until = '2020-01-01'")
+    first = await stale(books, limit=2)
+    rest = await stale(books, after=first[-1])
+    assert sorted(steps(first + rest)) == [f"step {number}" for number in range(5)]

@@ -1,0 +1,111 @@
+"""The architecture holds: one direction of imports, light workflow modules, no way out of the machine, no key told."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from settings import Settings
+from tests.parts import ROOT, LeftLoopback
+
+SDKS = ("openai", "anthropic", "elevenlabs")
+ENGINES = ("temporalio", "sqlalchemy", "sqlmodel", "asyncpg", "httpx", "httpx2", "settings")
+DOMAIN = sorted(f"domain.{path.stem}" for path in (ROOT / "domain").glob("[!_]*.py"))
+KEY = "sk-0123456789-very-secret"
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The top-level packages that a fresh process has loaded after importing these modules."""
+    script = f"import json, sys, {', '.join(modules)}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+
+
+def test_the_import_contracts_hold():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert " kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["workflows.session_analysis", "worker", "providers.registry", "parley"])
+def test_no_vendors_sdk_is_loaded_before_a_call_is_made(module: str):
+    assert not loaded_by(module) & {*SDKS}
+
+
+def test_domain_loads_no_engine():
+    assert not loaded_by(*DOMAIN) & {*SDKS, *ENGINES}
+
+
+def test_a_connection_that_would_leave_the_machine_fails_its_test():
+    with socket.socket() as outward, pytest.raises(LeftLoopback, match=r"203\.0\.113\.1"):
+        outward.connect(("203.0.113.1", 80))
+
+
+async def test_a_connection_of_the_event_loop_fails_too():
+    with pytest.raises(LeftLoopback, match=r"203\.0\.113\.1"):
+        await asyncio.open_connection("203.0.113.1", 443)
+
+
+def test_a_name_is_not_even_looked_up():
+    with pytest.raises(LeftLoopback, match=r"example\.org"):
+        socket.getaddrinfo("example.org", 443)
+
+
+def test_loopback_is_open():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2]):
+        pass
+
+
+SECRETS = {
+    "openai_api_key": KEY,
+    "anthropic_api_key": KEY,
+    "elevenlabs_api_key": KEY,
+    "local_api_key": KEY,
+    "database_url": f"postgresql://parley:{KEY}@127.0.0.1/parley",
+}
+
+
+def test_settings_never_print_a_secret():
+    given = Settings(**SECRETS)
+    told = (repr(given), str(given), given.model_dump_json(), str(given.model_dump()), repr(given.openai_api_key))
+    assert not any(KEY in words for words in told)
+    assert given.openai_api_key is not None
+    assert given.openai_api_key.get_secret_value() == KEY
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"local_base_url": "http://127.0.0.1:1"},
+        {"provider_timeout_seconds": "soon"},
+        {"openai_api_key": f"{KEY}\nX-Injected: 1"},
+        {"anthropic_api_key": f"{KEY}…"},
+    ],
+    ids=lambda mistake: next(iter(mistake)),
+)
+def test_a_mistake_in_the_settings_is_told_without_the_secrets_around_it(
+    mistake: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (SECRETS | mistake).items():
+        monkeypatch.setenv(name.upper(), value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert KEY not in str(caught.value)
+    assert KEY not in repr(caught.value)
+
+
+def test_a_key_from_a_file_brings_its_newline_and_works(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", " \n")
+    given = Settings()
+    assert given.openai_api_key is not None
+    assert given.openai_api_key.get_secret_value() == KEY
+    assert given.anthropic_api_key is None
