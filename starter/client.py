@@ -187,6 +187,7 @@ class Client:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=TypedSearchAttributes(list(attributes)),
                 static_summary=f"{job.session_id} of {job.user_id}"[:200],
+                static_details=_details(job),
             )
         except RPCError as error:
             raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
@@ -307,6 +308,14 @@ class Client:
         if found.typed_search_attributes.get(visibility.TENANT) != self.workspace_id:
             raise missing
         return found
+
+
+def _details(job: SessionAnalysisInput) -> str:
+    """What an operator wants to know of a job at a glance, as Markdown."""
+    recording = "with its recording" if job.recording_sha256 else "without a recording"
+    asked = f"asks {job.provider.value} by name" if job.provider else "asks whoever ranks first"
+    outage = f"waits up to {job.patience_seconds} s in an outage" if job.wait else "does not wait in an outage"
+    return f"One voice session, {recording}; {asked}; {outage}; at most ${job.budget_usd}."
 
 
 def failure_of(error: WorkflowFailureError) -> JobFailed:

@@ -1,0 +1,96 @@
+"""`parley demo` as a new user runs it: from nothing to a report, and nothing left behind."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.parts import ROOT
+
+
+class Demo:
+    """One run of the demo, with every process that it ever started."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._children: dict[int, psutil.Process] = {}
+        self.output = ""
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "starter.cli", "demo",
+            cwd=ROOT,
+            env={**os.environ, "PARLEY_STATE_DIR": str(self._state_dir)},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+
+    async def read_until(self, text: str) -> None:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(90):
+            while text not in self.output:
+                line = await self.process.stdout.readline()
+                assert line, self.output
+                self.output += line.decode()
+                self._remember()
+
+    async def end(self) -> int:
+        assert self.process.stdout is not None
+        self._remember()
+        async with asyncio.timeout(90):
+            self.output += (await self.process.stdout.read()).decode()
+            return await self.process.wait()
+
+    def left_behind(self) -> list[int]:
+        return [pid for pid, child in self._children.items() if child.is_running()]
+
+    def _remember(self) -> None:
+        if self.process.returncode is None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self._children.update({child.pid: child for child in children})
+
+    @property
+    def seen(self) -> int:
+        return len(self._children)
+
+
+@pytest.fixture
+async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
+    made = Demo(tmp_path / ".parley")
+    yield made
+    if made.process.returncode is None:
+        made.process.kill()
+        await made.process.wait()
+
+
+async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo: Demo, tmp_path: Path) -> None:
+    other = Demo(tmp_path / ".parley")
+    await asyncio.gather(demo.start(), other.start())
+    await asyncio.gather(demo.read_until("is up"), other.read_until("is up"))
+    assert await asyncio.gather(demo.end(), other.end()) == [0, 0]
+    for run in (demo, other):
+        for expected in ("fast_parallel", "hybrid", "simulator/claude", "the simulator answered", "confirmed $"):
+            assert expected in run.output
+        assert "The ledger agrees with itself." in run.output
+        assert "Temporal UI  http://127.0.0.1:" in run.output
+        assert run.seen > 0
+        assert run.left_behind() == []
+    assert list((tmp_path / ".parley").iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["PostgreSQL is up", "The stack is up"])
+async def test_ctrl_c_leaves_nothing_behind(moment: str, demo: Demo, tmp_path: Path) -> None:
+    await demo.start()
+    await demo.read_until(moment)
+    demo.process.send_signal(signal.SIGINT)
+    assert await demo.end() == 130
+    assert demo.seen > 0
+    assert demo.left_behind() == []
+    assert list((tmp_path / ".parley").iterdir()) == []
+    assert "Traceback" not in demo.output
