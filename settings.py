@@ -3,9 +3,9 @@
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # A drain must outlive the slowest provider call that it waits for, and the settle after it.
@@ -60,16 +60,24 @@ class Settings(BaseSettings):
     settle_patience_seconds: float = Field(default=600, gt=0, description="how long settle outlasts an outage")
     starting_energy: int = Field(default=100, ge=0, description="granted to a user on first sight")
 
+    # AutoAnalyze
+    discovery_target_percentage: int = Field(default=15, ge=1, le=100)
+    discovery_min_sessions: int = Field(default=50, ge=1)
+    discovery_max_sessions: int = Field(default=150, ge=1)
+    parallel_stream_count: int = Field(default=8, ge=1, le=64)
+    sessions_per_stream: int | Literal["auto"] = Field(default=4, description="a quota, or auto: all that fit")
+    parallel_processing_debug: bool = Field(default=False, description="log each round")
+
     # Tests only: `point=kill,other=stop` makes the worker end or stop itself at a step of the paid call
     parley_failpoints: str = ""
 
     @field_validator("openai_api_key", "anthropic_api_key", "elevenlabs_api_key", "local_api_key")
     @classmethod
-    def _a_key_is_one_word(cls, key: SecretStr | None) -> SecretStr | None:
+    def _a_key_is_one_word(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         """A key that was read from a file brings its newline, and a broken header would be quoted in errors."""
         word = key.get_secret_value().strip() if key else ""
         if any(not "!" <= character <= "~" for character in word):
-            raise ValueError("a key is one word of ASCII characters")
+            raise ValueError(f"{(info.field_name or '').upper()} is not a key: one word of ASCII characters")
         return SecretStr(word) if word else None
 
     @model_validator(mode="after")

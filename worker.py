@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.auto_analyze import AutoAnalyzeActivities
 from activities.paid_call import PaidCalls
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
@@ -23,12 +24,15 @@ from domain.errors import InvalidInput, ParleyError
 from domain.queues import STORAGE, WORKFLOWS, provider_queue
 from settings import Settings
 from storage.database import Database
+from workflows.auto_analyze.job import AutoAnalyze
+from workflows.auto_analyze.stream import AutoAnalyzeStream
 from workflows.session_analysis import SessionAnalysis
 from workflows.sweep import Sweep, ensure_scheduled
 
 ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # Reloading these for each workflow costs a hundred milliseconds of CPU; they are pure, so sharing them is safe.
 PASSED_THROUGH = ("domain", "activities", "workflows", "pydantic", "pydantic_core", "genai_prices")
+WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Sweep)
 PAID_CALLS_IN_FLIGHT = 100
 
 log = logging.getLogger("parley.worker")
@@ -43,6 +47,7 @@ def build_workers(
 ) -> list[Worker]:
     """One Temporal worker per role, each on its own queue."""
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
+    auto = AutoAnalyzeActivities(database, paid_calls)
     drain: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds)}
 
     def build(role: str) -> Worker:
@@ -50,19 +55,21 @@ def build_workers(
             return Worker(
                 client,
                 task_queue=WORKFLOWS,
-                workflows=[SessionAnalysis, Sweep],
+                workflows=list(WORKFLOW_CLASSES),
                 workflow_runner=sandbox(),
                 **drain,
             )
         if role == "storage":
             sweep = SweepActivities(database, client)
             steps = [analysis.prepare, analysis.finish, analysis.close, sweep.sweep]
-            return Worker(client, task_queue=STORAGE, activities=steps, **drain)
+            bulk = [auto.prepare, auto.open_round, auto.give_up, auto.plan_conflicts, auto.apply_conflicts]
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, auto.finish, auto.close], **drain)
         provider = Provider(role)
+        chat = [analysis.coach, auto.classify, auto.condense, auto.resolve]
         return Worker(
             client,
             task_queue=provider_queue(provider),
-            activities=[analysis.measure_voice if provider is Provider.ELEVENLABS else analysis.coach],
+            activities=[analysis.measure_voice] if provider is Provider.ELEVENLABS else chat,
             max_concurrent_activities=PAID_CALLS_IN_FLIGHT,
             max_task_queue_activities_per_second=calls_per_second(provider, settings),
             **drain,

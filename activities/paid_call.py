@@ -12,7 +12,9 @@ Once the request is on its way, neither cancellation nor SIGTERM interrupts it: 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -20,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.failpoints import Failpoints
-from domain.calls import Model, Provider, Reply, Request, fingerprint
+from domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
 from domain.errors import Billed, ProviderError, ProviderUnavailable, UnpricedModel, Unreachable
-from domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
 from domain.routing import Option
 from providers.registry import Providers
 from settings import Settings
@@ -125,14 +127,12 @@ class PaidCalls:
 
     async def _claim(self, who: CallIdentity, offer: Offer) -> Settled | Granted:
         """Claim the request, waiting out another owner's lease: its reply may arrive."""
-        attempt_id = uuid4()
-
-        async def claim(tx: AsyncSession) -> Settled | Held | Granted:
-            return await ledger.claim(tx, who, offer, self._terms, attempt_id)
-
-        while isinstance(claimed := await self._persist(claim), Held):  # noqa: ASYNC110 - the owner may be elsewhere
+        while True:
+            claim = partial(ledger.claim, who=who, offer=offer, terms=self._terms, attempt_id=uuid4())
+            claimed = await self._persist(claim)
+            if not isinstance(claimed, Held):
+                return claimed
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))
-        return claimed
 
     async def _call_and_settle(self, workspace_id: str, attempt_id: UUID, request: Request, offer: Offer) -> Settled:
         async with self._lease_renewed(workspace_id, attempt_id):
@@ -151,7 +151,8 @@ class PaidCalls:
         """One call within the timeout. What no adapter foresaw is an outage that may have been billed."""
         name = offer.provider.value
         try:
-            async with asyncio.timeout(self._timeout):
+            # The SDK's own timeout comes first where it works: it knows whether anything was sent.
+            async with asyncio.timeout(self._timeout + 1):
                 return await self._providers.adapter(offer.provider).call(request, offer.model, str(attempt_id))
         except TimeoutError:
             raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
@@ -162,10 +163,10 @@ class PaidCalls:
             raise ProviderUnavailable(name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
     async def _settle(self, workspace_id: str, attempt_id: UUID, reply: Reply, offer: Offer) -> Settled:
-        rates = rates_for(offer.provider, offer.model, self._rates, reply.usage.input_tokens)
+        cost_usd, rates = self._counted(offer, reply.usage)
 
         async def settle(tx: AsyncSession) -> Settled:
-            settled = await ledger.settle(tx, workspace_id, attempt_id, reply, cost(reply.usage, rates), rates)
+            settled = await ledger.settle(tx, workspace_id, attempt_id, reply, cost_usd, rates)
             self._failpoints.reach("settling")
             return settled
 
@@ -177,14 +178,20 @@ class PaidCalls:
             detail=error.detail,
             billed=error.billed,
             trips_breaker=error.trips_breaker,
-            cost_usd=cost(error.usage, offer.rates) if error.usage else None,
-            **({"usage": error.usage} if error.usage else {}),
         )
+        if error.usage:
+            cost_usd, rates = self._counted(offer, error.usage)
+            failure = replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
 
         async def fail(tx: AsyncSession) -> None:
             await ledger.fail(tx, workspace_id, attempt_id, failure, self._terms)
 
         await self._persist(fail)
+
+    def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal, Rates]:
+        """What the provider charges for what it counted. The bound's rates may be those of a longer prompt."""
+        rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens)
+        return cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction, tried again while the database is away: the reply waits in memory meanwhile.

@@ -5,12 +5,13 @@ from typing import Any
 from temporalio import activity
 
 from activities.boundary import boundary
+from activities.candidates import chat_candidates
 from activities.paid_call import PaidCalls, Payer
 from domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
 from domain.coaching import Coaching, coaching_request, read_reply, rule_based
-from domain.errors import ContextTooLong, InsufficientEnergy, ProviderNotConfigured, UnpricedModel
+from domain.errors import ContextTooLong, InsufficientEnergy
 from domain.habits import habits
-from domain.routing import Candidate, Option, rank
+from domain.routing import Candidate, rank
 from domain.session import Session
 from domain.session_analysis import (
     COACHING_ACTION,
@@ -38,9 +39,6 @@ from storage.database import Database
 from storage.ledger import Settled
 from storage.sessions import load_recording, load_session
 from storage.tables import StoredAnalysis
-
-# In order of quality; domain/routing.py ranks them.
-CHAT_PROVIDERS = (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL)
 
 
 class SessionAnalysisActivities:
@@ -76,11 +74,8 @@ class SessionAnalysisActivities:
     async def _plan(self, job: SessionAnalysisInput, session: Session, plan: Plan) -> Plan:
         """The candidates for coaching and, where there is a recording to measure, for the voice."""
         cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
-        names = (job.provider,) if job.provider else CHAT_PROVIDERS
-        options = await self._paid_calls.options(names, {job.provider: job.model} if job.provider and job.model else {})
-        _refuse_unusable(options, by_name=job.provider is not None)
         voice, warnings = await self._voice_candidate(job, session, cheap=cheap)
-        coaching = tuple(rank(options, preferred=job.provider, cheapest_first=cheap))
+        coaching = await chat_candidates(self._paid_calls, job.provider, job.model, cheapest_first=cheap)
         return plan.model_copy(update={"coaching": coaching, "voice": voice, "warnings": warnings})
 
     async def _voice_candidate(
@@ -112,7 +107,10 @@ class SessionAnalysisActivities:
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
             return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised")
-        metrics = from_words(words, rep_speaker(words, session))
+        speaker = rep_speaker(words, session)
+        if not speaker:
+            return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="the rep was not recognised")
+        metrics = from_words(words, speaker)
         await self._keep(step, voice_metrics=metrics.model_dump(mode="json"))
         return StepOutcome(provenance=_provenance(step, Step.VOICE, settled))
 
@@ -189,18 +187,6 @@ class SessionAnalysisActivities:
     async def _keep(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
             await analyses.keep(tx, step.input.workspace_id, step.job_key, **parts)
-
-
-def _refuse_unusable(options: list[Option], *, by_name: bool) -> None:
-    """Refuse before anything is paid when there is nobody to ask."""
-    for option in options if by_name else ():
-        if option.configured and option.price is None:
-            raise UnpricedModel(f"{option.provider.value} model {option.model!r} has no known price")
-    if not any(option.configured and option.price is not None for option in options):
-        keys = " or ".join(
-            f"{option.provider.name}_API_KEY" for option in options if option.provider is not Provider.LOCAL
-        )
-        raise ProviderNotConfigured(f"the worker has no provider to ask: set {keys or 'LOCAL_BASE_URL'}")
 
 
 def _require_energy(plan: Plan, available: int, user_id: str) -> None:

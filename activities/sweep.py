@@ -1,5 +1,7 @@
 """End what dead owners left open: their attempts are lost, their reservations free."""
 
+from collections.abc import AsyncIterator
+
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -19,17 +21,28 @@ class SweepActivities:
     @activity.defn(name="sweep")
     @boundary
     async def sweep(self, job: SweepInput) -> SweepReport:
-        """One batch. A request of a running workflow is left to its retry until its reservation expires."""
-        async with self._database.transaction() as tx:
-            stale = await stale_calls(tx, limit=job.batch)
+        """One round. A request of a running workflow is left to its retry until its reservation expires."""
         running: dict[str, bool] = {}
-        ended = 0
-        for call in stale:
+        looked_at = ended = 0
+        async for call in self._stale(page=job.batch):
+            looked_at += 1
             if call.job_key not in running:
                 running[call.job_key] = await self._is_running(call)
             if call.expired or not running[call.job_key]:
                 ended += await self._end(call)
-        return SweepReport(looked_at=len(stale), ended=ended)
+        return SweepReport(looked_at=looked_at, ended=ended)
+
+    async def _stale(self, page: int) -> AsyncIterator[StaleCall]:
+        """All of them, page by page: those that are left alone must not stand before the others for ever."""
+        last: StaleCall | None = None
+        while True:
+            async with self._database.transaction() as tx:
+                calls = await stale_calls(tx, limit=page, after=last)
+            for call in calls:
+                yield call
+            if len(calls) < page:
+                return
+            last = calls[-1]
 
     async def _is_running(self, call: StaleCall) -> bool:
         """Whether the workflow execution that the request belongs to is open: the same job, not a later one."""

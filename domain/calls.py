@@ -36,6 +36,15 @@ def _storable(text: str) -> str:
 # What a caller gives is refused where it cannot be stored; what a provider sent is paid for, and so mended.
 STORABLE = AfterValidator(_storable)
 Text = Annotated[str, STORABLE]
+
+
+def not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
+Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(not_blank)]
 Received = Annotated[str, BeforeValidator(lambda text: mended(text) if isinstance(text, str) else text)]
 
 

@@ -166,7 +166,7 @@ def _observations(counted: Habits) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return kept, missed
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def strict_object(properties: dict[str, Any]) -> dict[str, Any]:
     """A JSON schema object as the vendors' strict modes want it: all required, nothing else."""
     return {
         "type": "object",
@@ -179,8 +179,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 # Bounds stand in descriptions: strict modes refuse `minimum` and the like, and the reply is validated anyway.
 _SCORE = {"type": "integer", "description": "1 to 100"}
 _POINTS = {"type": "array", "items": {"type": "string"}, "description": "two to four points"}
-_SKILL = _object({"score": _SCORE, "comment": {"type": "string"}})
-COACHING_SCHEMA = _object(
+_SKILL = strict_object({"score": _SCORE, "comment": {"type": "string"}})
+COACHING_SCHEMA = strict_object(
     {
         "overall_score": _SCORE,
         "strengths": _POINTS,

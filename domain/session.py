@@ -4,17 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from domain.calls import STORABLE, Model, Text
+from domain.calls import Model, Name, Text, not_blank
 
 MAX_SESSION_SECONDS = 8 * 3600.0
 # A BCP 47 tag. It is quoted to the model, so it cannot be just any text.
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
-
-
-def _said(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is blank")
-    return text
 
 
 def _to_the_microsecond(seconds: float) -> float:
@@ -22,7 +16,6 @@ def _to_the_microsecond(seconds: float) -> float:
 
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_SESSION_SECONDS), AfterValidator(_to_the_microsecond)]
-Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(_said)]
 
 
 class Word(Model):
@@ -39,7 +32,7 @@ class Turn(Model):
     role: Literal["rep", "prospect"]
     start: Seconds
     end: Seconds
-    text: Annotated[Text, AfterValidator(_said)]
+    text: Annotated[Text, AfterValidator(not_blank)]
     words: tuple[Word, ...] = ()
 
     @model_validator(mode="after")

@@ -23,6 +23,8 @@ from settings import Settings
 from starter import display
 from starter.client import Client
 from starter.embedded import running_stack
+from starter.exporting import write_sessions
+from starter.importing import Imported
 from starter.reading import read_recording, read_session
 
 T = TypeVar("T")
@@ -81,6 +83,55 @@ def analyze(
     with_client(workspace, work)
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave bad lines out, and list them.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Import a file of chat sessions: all of it, or nothing."""
+
+    async def work(client: Client) -> None:
+        done = await read_in(client, file, skip_invalid=skip_invalid)
+        show_json(done) if as_json else out.print(done.dataset_id, markup=False, highlight=False, soft_wrap=True)
+
+    with_client(workspace, work)
+
+
+@app.command("auto-analyze")
+def auto_analyze(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
+    user: Annotated[str, typer.Option(help="On whose account.")] = "operator",
+    provider: Annotated[Provider | None, typer.Option(help="Ask this provider only.")] = None,
+    model: Annotated[str | None, typer.Option(help="With --provider: the model to ask.")] = None,
+    streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
+    sessions_per_stream: Annotated[str | None, typer.Option(help="A stream's quota per round, or auto.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the discovery sample.")] = 7,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave bad lines out, and list them.")] = False,
+    label: Annotated[str, typer.Option(help="Keeps two runs on the same file apart.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Import chat sessions and give them consistent labels."""
+    terms: dict[str, Any] = {"provider": provider, "model": model, "seed": seed}
+    if streams is not None:
+        terms["streams"] = streams
+    if sessions_per_stream is not None:
+        terms["sessions_per_stream"] = None if sessions_per_stream == "auto" else sessions_per_stream
+
+    async def work(client: Client) -> None:
+        dataset = await read_in(client, file, skip_invalid=skip_invalid)
+        job = await client.auto_analyze(dataset.dataset_id, user_id=user, label=label, **terms)
+        if detach:
+            show_json({"id": job.id}) if as_json else out.print(job.id, markup=False, soft_wrap=True)
+            return
+        await show_job(client, job.id, as_json=as_json)
+
+    with_client(workspace, work)
+
+
 @app.command()
 def progress(
     job_id: JobId,
@@ -94,21 +145,32 @@ def progress(
         if follow:
             await show_job(client, job_id, as_json=as_json)
             return
-        status, state = await client.status(job_id), await client.progress(job_id)
+        job = await client.job(job_id)
+        status, state = await client.status(job_id), await job.progress()
         if as_json:
             show_json({"status": status, **state.model_dump(mode="json")})
         else:
-            out.print(f"{status}: {display.describe(state)}, {len(state.done)} of {state.total_steps} steps done")
+            out.print(f"{status}: {display.describe(state)}", markup=False)
 
     with_client(workspace, work)
 
 
 @app.command()
-def results(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+def results(
+    job_id: JobId,
+    export: Annotated[
+        Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl or .csv.")
+    ] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
     """Show a job's result and what it cost."""
 
     async def work(client: Client) -> None:
-        found = await client.results(job_id)
+        found = await (await client.job(job_id)).report()
+        if export is not None:
+            written = await write_sessions(client.labelled_sessions(job_id), export)
+            err.print(f"{written} sessions written to {export}", markup=False, highlight=False, soft_wrap=True)
         show_json(found) if as_json else out.print(display.report(found))
 
     with_client(workspace, work)
@@ -119,7 +181,7 @@ def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
     """Ask a job to stop. What it has paid for is kept."""
 
     async def work(client: Client) -> None:
-        await client.cancel(job_id)
+        await (await client.job(job_id)).cancel()
         show_json({"id": job_id, "cancelled": True}) if as_json else out.print("cancellation requested")
 
     with_client(workspace, work)
@@ -248,10 +310,26 @@ def simulator(context: typer.Context) -> None:
     raise typer.Exit(run_simulator(context.args))
 
 
+async def read_in(client: Client, file: Path, *, skip_invalid: bool) -> Imported:
+    """Import a file with a progress bar, and list what was left out."""
+    with err.status(f"importing {file.name}") as status:
+        done = await client.import_chats(
+            file,
+            skip_invalid=skip_invalid,
+            on_progress=lambda read: status.update(f"importing {file.name}: {read:,} sessions"),
+        )
+    for line in done.skipped:
+        text = ": ".join(filter(None, (f"{file.name}: line {line.line}", line.field, line.problem)))
+        err.print(f"skipped {text}", markup=False, highlight=False, soft_wrap=True)
+    how = "known already" if done.known else "imported"
+    err.print(f"{done.sessions:,} sessions {how}, {done.tokens:,} tokens", highlight=False)
+    return done
+
+
 async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
     """Follow a job to its end and show its result."""
     try:
-        found = await display.watched(err, client.job(job_id))
+        found = await display.watched(err, await client.job(job_id))
     except asyncio.CancelledError:
         line = f"The job goes on. Rejoin it with: parley progress {job_id} --follow"
         err.print(line, markup=False, highlight=False, soft_wrap=True)

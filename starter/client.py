@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import temporalio.client
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from pydantic import ValidationError
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
 from temporalio.service import RPCError, RPCStatusCode
 
 from connection import connect
+from domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
+from domain.auto_analyze.contract import AutoAnalyzeInput, DiscoveryTerms, ExportedSession, Statistics
+from domain.auto_analyze.contract import workflow_id as auto_analyze_id
 from domain.calls import Model, Provider
 from domain.costs import Costs, Disagreement
-from domain.errors import InvalidInput, JobFailed, NotFound, Unreachable
+from domain.errors import InvalidInput, NotFound, Unreachable
 from domain.pricing import ConfiguredRates, rates_for
 from domain.queues import WORKFLOWS
 from domain.session import Session
@@ -22,30 +27,22 @@ from domain.session_analysis import (
     DEFAULT_PATIENCE_SECONDS,
     WORKFLOW,
     Analysis,
-    Progress,
     SessionAnalysisInput,
-    SessionAnalysisResult,
     workflow_id,
 )
 from settings import Settings
-from starter.reading import parse_session, recording_seconds
+from starter.importing import Imported, import_chats
+from starter.jobs import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, AutoAnalyzeReport, ProgressT
+from starter.reading import first_problem, parse_session, recording_seconds
 from storage import analyses, energy, usage
+from storage import auto_analyze as runs
 from storage.audit import audit
 from storage.database import Database
+from storage.datasets import load_dataset
 from storage.sessions import save_recording, save_session
 from workflows import visibility
 
-
-class AnalysisReport(Model):
-    """A job as it stands: `analysis` is None until it is completed; the costs are the ledger's own."""
-
-    id: str
-    job_key: str
-    status: str
-    session_id: str
-    user_id: str
-    analysis: Analysis | None
-    costs: Costs
+EXPORT_PAGE = 500
 
 
 class EnergyBalance(Model):
@@ -54,38 +51,6 @@ class EnergyBalance(Model):
     charged: int
     reserved: int
     available: int
-
-
-class AnalysisHandle:
-    """One running or finished `SessionAnalysis`. `id` finds it again from anywhere."""
-
-    def __init__(self, client: Client, job_id: str) -> None:
-        self._client, self.id = client, job_id
-
-    async def progress(self) -> Progress:
-        """Where the job stands.
-
-        Raises:
-            NotFound: there is no such job.
-        """
-        return await self._client.progress(self.id)
-
-    async def result(self) -> AnalysisReport:
-        """Wait for the job to end and return it.
-
-        Raises:
-            JobFailed: it failed or was cancelled; `kind` says why.
-            NotFound: there is no such job.
-        """
-        try:
-            await (await self._client.workflow(self.id)).result()
-        except WorkflowFailureError as error:
-            raise failure_of(error) from error
-        return await self._client.results(self.id)
-
-    async def cancel(self) -> None:
-        """Ask the job to stop. What it has paid for is kept."""
-        await self._client.cancel(self.id)
 
 
 class Client:
@@ -169,25 +134,90 @@ class Client:
             wait=wait,
             patience_seconds=patience_seconds,
         )
-        return self.job(await self._start(job, label))
+        started = await self._start(
+            WORKFLOW,
+            job,
+            job_id=workflow_id(job.workspace_id, job.session_id, job.session_sha256, label),
+            summary=f"{job.session_id} of {job.user_id}",
+            details=_details(job),
+        )
+        return AnalysisHandle(self, started)
 
-    async def _start(self, job: SessionAnalysisInput, label: str) -> str:
+    async def import_chats(
+        self, path: Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
+    ) -> Imported:
+        """Import a JSONL or CSV file of chat sessions: all of it, or nothing.
+
+        Args:
+            skip_invalid: leave bad lines out and list them, rather than refuse the file.
+            on_progress: is told the sessions read so far.
+
+        Raises:
+            InvalidInput: naming file, line and field; nothing is stored.
+        """
+        return await import_chats(
+            self.database, self.workspace_id, path, skip_invalid=skip_invalid, on_progress=on_progress
+        )
+
+    async def auto_analyze(self, dataset_id: str, *, user_id: str, label: str = "", **terms: Any) -> AutoAnalyzeHandle:
+        """Label an imported dataset. Starting it again returns the running job.
+
+        Args:
+            terms: fields of `AutoAnalyzeInput`, such as `streams`, `sessions_per_stream` (None: all that fit),
+                `provider`, `model`, `seed`; the environment's settings stand for what is not given.
+
+        Raises:
+            InvalidInput: naming the field.
+            NotFound: this workspace has no such dataset.
+            UnpricedModel: no price is known for `model`.
+        """
+        try:
+            job = AutoAnalyzeInput(
+                workspace_id=self.workspace_id, user_id=user_id, dataset_id=dataset_id, **{**self._terms(), **terms}
+            )
+        except ValidationError as error:
+            raise first_problem(error, where="auto-analyze") from None
+        self._check_model(job.provider, job.model)
+        async with self.database.transaction() as tx:
+            dataset = await load_dataset(tx, self.workspace_id, dataset_id)
+        started = await self._start(
+            AUTO_ANALYZE,
+            job,
+            job_id=auto_analyze_id(self.workspace_id, dataset_id, label),
+            summary=f"{dataset.sessions} sessions of {dataset.name}",
+            details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
+        )
+        return AutoAnalyzeHandle(self, started)
+
+    def _terms(self) -> dict[str, Any]:
+        quota = self.settings.sessions_per_stream
+        return {
+            "streams": self.settings.parallel_stream_count,
+            "sessions_per_stream": None if quota == "auto" else quota,
+            "debug": self.settings.parallel_processing_debug,
+            "discovery": DiscoveryTerms(
+                target_percentage=self.settings.discovery_target_percentage,
+                min_sessions=self.settings.discovery_min_sessions,
+                max_sessions=self.settings.discovery_max_sessions,
+            ),
+        }
+
+    async def _start(self, kind: str, job: Model, *, job_id: str, summary: str, details: str) -> str:
         attributes = (
-            SearchAttributePair(visibility.TENANT, job.workspace_id),
-            SearchAttributePair(visibility.JOB, WORKFLOW),
+            SearchAttributePair(visibility.TENANT, self.workspace_id),
+            SearchAttributePair(visibility.JOB, kind),
             SearchAttributePair(visibility.STATUS, "running"),
         )
         try:
             started = await self.temporal.start_workflow(
-                WORKFLOW,
+                kind,
                 job,
-                id=workflow_id(job.workspace_id, job.session_id, job.session_sha256, label),
+                id=job_id,
                 task_queue=WORKFLOWS,
-                result_type=SessionAnalysisResult,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=TypedSearchAttributes(list(attributes)),
-                static_summary=f"{job.session_id} of {job.user_id}"[:200],
-                static_details=_details(job),
+                static_summary=summary[:200],
+                static_details=details,
             )
         except RPCError as error:
             raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
@@ -200,18 +230,15 @@ class Client:
             raise InvalidInput("goes with a provider, for example --provider openai", where="model")
         rates_for(provider, model, ConfiguredRates.of(self.settings))
 
-    def job(self, job_id: str) -> AnalysisHandle:
-        """The handle of a job that was started before, here or elsewhere."""
-        return AnalysisHandle(self, job_id)
-
-    async def progress(self, job_id: str) -> Progress:
-        """Where a job stands.
+    async def job(self, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle:
+        """The handle of a job that was started before, here or elsewhere.
 
         Raises:
             NotFound: this workspace has no such job.
         """
-        found = await self.workflow(job_id)
-        return await found.query("get_progress", result_type=Progress)
+        found = await self._describe(job_id)
+        is_bulk = found.typed_search_attributes.get(visibility.JOB) == AUTO_ANALYZE
+        return AutoAnalyzeHandle(self, job_id) if is_bulk else AnalysisHandle(self, job_id)
 
     async def status(self, job_id: str) -> str:
         """`running`, `completed`, `failed`, `cancelled`, `terminated` or `timed_out`, by Temporal.
@@ -222,16 +249,16 @@ class Client:
         found = await self._describe(job_id)
         return (found.status or WorkflowExecutionStatus.RUNNING).name.lower().replace("canceled", "cancelled")
 
-    async def cancel(self, job_id: str) -> None:
-        """Ask a job to stop. What it has paid for is kept.
+    async def query_progress(self, job_id: str, kind: type[ProgressT]) -> ProgressT:
+        """A job's progress, as the type that it tells it in.
 
         Raises:
             NotFound: this workspace has no such job.
         """
-        await (await self.workflow(job_id)).cancel()
+        return await (await self.workflow(job_id)).query("get_progress", result_type=kind)
 
-    async def results(self, job_id: str) -> AnalysisReport:
-        """A job with its result, if any, and what it cost.
+    async def analysis_report(self, job_id: str) -> AnalysisReport:
+        """A session analysis with its result, if any, and what it cost.
 
         Raises:
             NotFound: this workspace has no such job.
@@ -248,6 +275,44 @@ class Client:
             analysis=Analysis.model_validate(row.result) if row.result else None,
             costs=spent,
         )
+
+    async def auto_analyze_report(self, job_id: str) -> AutoAnalyzeReport:
+        """A labelling run with its labels so far, and what it cost.
+
+        Raises:
+            NotFound: this workspace has no such job.
+        """
+        async with self.database.transaction() as tx:
+            row = await runs.find(tx, self.workspace_id, job_id)
+            spent = await usage.costs(tx, self.workspace_id, job_key=row.job_key)
+            labels = await runs.label_counts(tx, self.workspace_id, row.job_key)
+        return AutoAnalyzeReport(
+            id=row.workflow_id,
+            job_key=row.job_key,
+            status=row.status,
+            dataset_id=row.dataset_id,
+            statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
+            labels=tuple(labels),
+            costs=spent,
+        )
+
+    async def labelled_sessions(self, job_id: str) -> AsyncIterator[ExportedSession]:
+        """Every session of a labelling run in its file's order, labelled or not yet.
+
+        Raises:
+            NotFound: this workspace has no such job.
+        """
+        async with self.database.transaction() as tx:
+            run = await runs.find(tx, self.workspace_id, job_id)
+        last = -1
+        while True:
+            async with self.database.transaction() as tx:
+                page = await runs.export_rows(tx, self.workspace_id, run.job_key, after=last, limit=EXPORT_PAGE)
+            for position, session in page:
+                last = position
+                yield session
+            if len(page) < EXPORT_PAGE:
+                return
 
     async def costs(self, *, user_id: str | None = None, since: datetime | None = None) -> Costs:
         """What this workspace spent, and what its users were charged."""
@@ -316,15 +381,3 @@ def _details(job: SessionAnalysisInput) -> str:
     asked = f"asks {job.provider.value} by name" if job.provider else "asks whoever ranks first"
     outage = f"waits up to {job.patience_seconds} s in an outage" if job.wait else "does not wait in an outage"
     return f"One voice session, {recording}; {asked}; {outage}; at most ${job.budget_usd}."
-
-
-def failure_of(error: WorkflowFailureError) -> JobFailed:
-    """Why a workflow ended without a result, by the innermost failure that Parley named."""
-    if is_cancelled_exception(error.cause):
-        return JobFailed("Cancelled", "the job was cancelled; what it paid for is kept")
-    cause: BaseException | None = error.cause
-    while cause is not None and not (isinstance(cause, ApplicationError) and cause.type):
-        cause = cause.__cause__
-    if isinstance(cause, ApplicationError):
-        return JobFailed(cause.type or "", cause.message)
-    return JobFailed(type(error.cause).__name__, str(error.cause))

@@ -1,25 +1,29 @@
 """How results, progress and costs look in a terminal."""
 
 import asyncio
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics
 from domain.costs import Costs, Disagreement
 from domain.session_analysis import Analysis
 from domain.session_analysis import Progress as JobProgress
-from starter.client import AnalysisHandle, AnalysisReport
+from starter.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
 
 POLL_SECONDS = 0.3
 SIMULATED = "the simulator answered in the vendor's place: a test instrument, not a model"
 
 
-def report(found: AnalysisReport) -> RenderableType:
-    """A whole job: analysis, who answered, what it cost."""
+def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
+    """A whole job: its result, who answered, what it cost."""
+    if isinstance(found, AutoAnalyzeReport):
+        return bulk_report(found)
     if found.analysis is None:
         return Panel(f"{escape(found.id)} is {found.status}; nothing to show yet.")
     return Group(_header(found, found.analysis), _coaching(found.analysis), _voice(found.analysis), costs(found.costs))
@@ -73,10 +77,12 @@ def _voice(analysis: Analysis) -> RenderableType:
     )
     fillers = counted.filler_words
     common = ", ".join(f"{word} {count}" for word, count in list(fillers.by_word.items())[:4])
+    said = f"{fillers.per_minute} a minute: {common}" if common else "none"
+    said = said if fillers.listed else "no list for this language"
     table.add_row(
         "filler words",
         str(fillers.count),
-        escape(f"{fillers.per_minute} a minute: {common}" if common else "none"),
+        escape(said),
     )
     table.add_row("talk time", f"{counted.talk_time_ratio:.0%}", f"{counted.questions} questions asked")
     return table
@@ -121,7 +127,7 @@ def disagreements(found: list[Disagreement]) -> RenderableType:
     return table
 
 
-async def watched(console: Console, job: AnalysisHandle) -> AnalysisReport:
+async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
     """Wait for a job, drawing its progress where `console` is a terminal.
 
     Raises:
@@ -129,26 +135,104 @@ async def watched(console: Console, job: AnalysisHandle) -> AnalysisReport:
     """
     ended = asyncio.create_task(job.result())
     if console.is_terminal:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-        )
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             await _draw(bar, job, ended)
     return await ended
 
 
-async def _draw(bar: Progress, job: AnalysisHandle, ended: asyncio.Task[AnalysisReport]) -> None:
-    task = bar.add_task("starting", total=None)
+async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any]) -> None:
+    """One bar per part of the job, as its progress tells them."""
+    tasks: dict[str, TaskID] = {}
     while not ended.done():
         await asyncio.wait({ended}, timeout=POLL_SECONDS)
-        state = await job.progress()
-        bar.update(task, completed=len(state.done), total=state.total_steps, description=describe(state))
+        for part in parts(await job.progress()):
+            task = tasks.setdefault(part.name, TaskID(-1))
+            if task < 0:
+                task = tasks[part.name] = bar.add_task(part.name, total=part.total)
+            text = escape(f"{part.name}: {part.text}" if part.text else part.name)
+            bar.update(task, completed=part.done, total=part.total, description=text)
 
 
-def describe(state: JobProgress) -> str:
+class Part(NamedTuple):
+    """One bar: how far a part of a job is. Without a total it only moves."""
+
+    name: str
+    done: int
+    total: int | None
+    text: str = ""
+
+
+def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
+    """The bars of a job's progress: one for an analysis, one per phase and stream for a labelling run."""
+    if isinstance(state, JobProgress):
+        return [Part("analysis", len(state.done), state.total_steps, describe(state))]
+    discovered = min(state.sessions_done, state.discovery_total)
+    rest = state.sessions_total - state.discovery_total
+    bars = [
+        Part("discovery", discovered, state.discovery_total),
+        Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds}, {_spent(state)}"),
+    ]
+    bars += [Part(stream.partition(":")[0], 0, None, stream.partition(":")[2].strip()) for stream in state.streams]
+    return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars
+
+
+def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
     """One line on where a job stands."""
-    strategy = f" ({state.strategy.value})" if state.strategy else ""
-    return escape(f"{state.phase.value}{strategy}" + (f": {state.note}" if state.note else ""))
+    note = f": {state.note}" if state.note else ""
+    if isinstance(state, JobProgress):
+        strategy = f" ({state.strategy.value})" if state.strategy else ""
+        return f"{state.phase.value}{strategy}{note}, {len(state.done)} of {state.total_steps} steps done"
+    return f"{state.phase.value}{note}, {state.sessions_done} of {state.sessions_total} sessions, {_spent(state)}"
+
+
+def _spent(state: AutoAnalyzeProgress) -> str:
+    left = f", about {state.seconds_left:.0f} s left" if state.seconds_left is not None else ""
+    return f"{state.new_labels} labels, {state.tokens:,} tokens, ${state.cost_usd}{left}"
+
+
+def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
+    """A labelling run: its labels, its statistics, what it cost."""
+    simulated = [f"[yellow]{SIMULATED}[/yellow]"] if found.costs.simulated else []
+    header = Panel(
+        "\n".join([f"[bold]{escape(found.id)}[/bold], {found.status}", *simulated]),
+        title="AutoAnalyze",
+        title_align="left",
+    )
+    tables = [_labels(found, kind, most) for kind in LabelKind]
+    statistics = [_statistics(found.statistics)] if found.statistics else []
+    return Group(header, *tables, *statistics, costs(found.costs))
+
+
+def _labels(found: AutoAnalyzeReport, kind: LabelKind, most: int) -> RenderableType:
+    labels = [label for label in found.labels if label.kind is kind]
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"{kind.value.replace('_', ' ')} ({len(labels)})")
+    table.add_column("sessions", justify="right")
+    for label in labels[:most]:
+        table.add_row(escape(label.label), str(label.sessions))
+    if len(labels) > most:
+        table.add_row(f"… {len(labels) - most} more", str(sum(label.sessions for label in labels[most:])))
+    return table
+
+
+def _statistics(statistics: Statistics) -> RenderableType:
+    table = Table("statistic", "value", box=box.SIMPLE)
+    rows: dict[str, object] = {
+        "sessions labelled": f"{statistics.labelled} of {statistics.sessions}",
+        "by fallback": statistics.fallbacks,
+        "discovery sessions": statistics.discovery_sessions,
+        "rounds, sync points": f"{statistics.rounds}, {statistics.sync_points}",
+        "stream utilisation": f"{statistics.stream_utilisation:.0%}",
+        "retries": statistics.retries,
+        "stream failures": f"{statistics.stream_failures}{', degraded to sequential' if statistics.degraded else ''}",
+        "labels found": sum(statistics.unique_labels.values()),
+        "canonical labels": sum(statistics.canonical_labels.values()),
+        "conflicts resolved": f"{statistics.conflicts_resolved} of {statistics.conflicts_found}",
+        "tokens by phase": ", ".join(
+            f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
+        ),
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table

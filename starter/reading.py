@@ -32,13 +32,27 @@ def read_session(path: Path) -> Session:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8: byte {error.start}", where=where) from None
+    return parse_session(read_json(text, where=where), where=where)
+
+
+def read_json(text: str, *, where: str = "", field: str = "") -> Any:
+    """Strict JSON: no NaN, no name twice in an object.
+
+    Raises:
+        InvalidInput: naming what is wrong with it.
+    """
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
     except RecursionError:
-        raise InvalidInput("is not JSON: nested too deeply", where=where) from None
+        raise InvalidInput("is not JSON: nested too deeply", where=where, field=field) from None
     except ValueError as error:
-        raise InvalidInput(f"is not JSON: {error}", where=where) from None
-    return parse_session(data, where=where)
+        raise InvalidInput(f"is not JSON: {error}", where=where, field=field) from None
+
+
+def first_problem(error: ValidationError, *, where: str = "") -> InvalidInput:
+    """A validation error as one line that names the field."""
+    first = error.errors(include_url=False)[0]
+    return InvalidInput(_problem(first), where=where, field=_field(first["loc"]))
 
 
 def parse_session(data: Any, *, where: str = "session") -> Session:
@@ -50,8 +64,7 @@ def parse_session(data: Any, *, where: str = "session") -> Session:
     try:
         return Session.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidInput(_problem(first), where=where, field=_field(first["loc"])) from None
+        raise first_problem(error, where=where) from None
 
 
 def read_recording(path: Path) -> tuple[bytes, float]:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from domain.errors import InvalidInput, Unreachable
 
-# Errors that mean "the database is away", as opposed to "the statement is wrong": unreachable, starting, stopping, full.
+# "The database is away", as opposed to "the statement is wrong": unreachable, starting, stopping, full.
 AWAY = (
     OSError,
     TimeoutError,

@@ -84,6 +84,7 @@ class Settled:
     provider: Provider
     model: str
     simulated: bool
+    cost_usd: Decimal
 
 
 async def claim(
@@ -394,6 +395,7 @@ async def _settled(tx: AsyncSession, call: Call) -> Settled:
         provider=Provider(attempt.provider),
         model=attempt.model,
         simulated=attempt.simulated,
+        cost_usd=attempt.cost_usd or Decimal(0),
     )
 
 

@@ -254,3 +254,101 @@ class StoredAnalysis(SQLModel, table=True):
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class Dataset(SQLModel, table=True):
+    """One imported file of chat sessions, under the hash of its content: importing it again changes nothing."""
+
+    __tablename__ = "datasets"
+
+    workspace_id: str = Field(primary_key=True)
+    dataset_id: str = Field(primary_key=True)
+    name: str
+    sessions: int
+    tokens: int = Field(sa_type=BigInteger)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class StoredChat(SQLModel, table=True):
+    """One chat session of a dataset. `position`: its place in the file."""
+
+    __tablename__ = "chat_sessions"
+    __table_args__ = (UniqueConstraint("workspace_id", "dataset_id", "session_id", name="one_session_per_id"),)
+
+    workspace_id: str = Field(primary_key=True)
+    dataset_id: str = Field(primary_key=True)
+    position: int = Field(primary_key=True)
+    session_id: str
+    user_id: str
+    containment: str
+    tokens: int
+    started_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    payload: dict[str, Any] = Field(sa_type=JSONB)
+
+
+class AutoRun(SQLModel, table=True):
+    """One AutoAnalyze job."""
+
+    __tablename__ = "auto_runs"
+    __table_args__ = (Index("auto_runs_by_workflow", "workspace_id", "workflow_id"),)
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    workflow_id: str
+    dataset_id: str
+    user_id: str
+    settings: dict[str, Any] = Field(sa_type=JSONB)
+    status: str = "running"  # running, completed, failed, cancelled
+    statistics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class AutoSession(SQLModel, table=True):
+    """One session of a run. `ordinal`: its turn in the processing order. The first labels stay beside the canonical."""
+
+    __tablename__ = "auto_sessions"
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    ordinal: int = Field(primary_key=True)
+    position: int
+    condensed: str | None = None
+    phase: str | None = None
+    round: int | None = None
+    stream: int | None = None
+    intent: str | None = None
+    transfer_reason: str | None = None
+    drop_off_location: str | None = None
+    canonical_intent: str | None = None
+    canonical_transfer_reason: str | None = None
+    canonical_drop_off_location: str | None = None
+    summary: str | None = None
+    fallback: bool = False
+    by_rule: bool = False
+
+
+class AutoLabel(SQLModel, table=True):
+    """A label of a run with the round that first saw it, and the canonical label it was merged into."""
+
+    __tablename__ = "auto_labels"
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    label: str = Field(primary_key=True)
+    first_round: int
+    canonical: str | None = None
+
+
+class AutoMerge(SQLModel, table=True):
+    """What one level of conflict resolution made of a label. Levels build on each other; none is ever changed."""
+
+    __tablename__ = "auto_merges"
+
+    workspace_id: str = Field(primary_key=True)
+    job_key: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    level: int = Field(primary_key=True)
+    label: str = Field(primary_key=True)
+    canonical: str

@@ -158,6 +158,8 @@ class Worker:
             "TEMPORAL_ADDRESS": self._addresses.temporal_address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
             "PARLEY_READY_FILE": str(self._state.worker_ready),
+            # A proxy of the user's must not see what stays on this machine.
+            "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
         }
         if self._addresses.simulator_url:
             where["PARLEY_SIMULATOR_URL"] = self._addresses.simulator_url

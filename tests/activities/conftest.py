@@ -9,9 +9,9 @@ from activities.paid_call import PaidCalls
 from settings import Settings
 from storage.database import Database
 from tests.activities.proxy import DatabaseProxy
-from tests.storage.books import books, the_ledger_agrees
+from tests.storage.books import books, database, must_agree
 
-__all__ = ["books", "the_ledger_agrees"]
+__all__ = ["books", "database", "must_agree"]
 
 Opener = Callable[[Database, Settings], PaidCalls]
 

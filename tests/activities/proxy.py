@@ -21,6 +21,7 @@ class DatabaseProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._is_cut = False
         self._loses_a_commit = False
+        self.has_lost_a_commit = False
         self.refused = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -68,7 +69,7 @@ class DatabaseProxy:
     async def _inward(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await _read(far_reader):
             if self._loses_a_commit and data.startswith(COMMITTED):
-                self._loses_a_commit = False
+                self._loses_a_commit, self.has_lost_a_commit = False, True
                 self._end_all()
                 return
             writer.write(data)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidInput
+from starter import reading
 from starter.reading import (
     MAX_RECORDING_BYTES,
     MAX_SESSION_BYTES,
@@ -190,9 +191,12 @@ def test_a_file_of_exactly_the_limit_is_read(tmp_path: Path):
     assert read_session(file) == parse_session(as_json())
 
 
-def test_a_file_without_an_end_is_refused_by_size():
-    with pytest.raises(InvalidInput, match="more than"):
-        read_session(Path("/dev/zero"))
+def test_a_file_is_refused_by_what_it_holds_and_not_by_the_size_that_it_claims(monkeypatch: pytest.MonkeyPatch):
+    endless = Path("/proc/self/status")
+    assert endless.stat().st_size == 0
+    monkeypatch.setattr(reading, "MAX_SESSION_BYTES", 10)
+    with pytest.raises(InvalidInput, match="more than the 10 bytes"):
+        read_session(endless)
 
 
 @contextmanager

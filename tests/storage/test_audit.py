@@ -13,9 +13,9 @@ LIES = {
     "an account's charges are its entries": "UPDATE energy_entries SET amount = 9 WHERE kind = 'charge'",
     "an account's reservations are its open calls'": "UPDATE calls SET energy_reserved = 9 WHERE energy_reserved > 0",
     "a reservation is released, charged or held": "DELETE FROM energy_entries WHERE kind = 'release'",
-    "an envelope's reserved dollars are its open attempts'": "UPDATE budgets SET reserved_usd = reserved_usd + 0.000001",
-    "an envelope's confirmed dollars are its usage rows'": "UPDATE budgets SET confirmed_usd = confirmed_usd + 0.000001",
-    "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = uncertain_usd + 0.000001",
+    "an envelope's reserved dollars are its open attempts'": "UPDATE budgets SET reserved_usd = 0.01 + 0.000001",
+    "an envelope's confirmed dollars are its usage rows'": "UPDATE budgets SET confirmed_usd = 0",
+    "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = 0",
     "a settled call has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
     "an open call has no settled attempt": "UPDATE calls SET state = 'open' WHERE state = 'settled'",
     "a request is charged at most once, and only for its settled attempt": """
@@ -26,9 +26,10 @@ LIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def the_ledger_agrees() -> None:
-    """Not here: these tests leave it in disagreement on purpose."""
+@pytest.fixture
+def must_agree() -> bool:
+    """Not here: these tests plant disagreements."""
+    return False
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from domain.errors import Billed, BreakerOpen
 from storage import breaker
 from storage.breaker import BreakerTerms, BreakerView
 from storage.database import Database
-from tests.storage.books import BOUND, NOTHING, TERMS, Books
+from tests.storage.books import BOUND, NOTHING, TERMS, Books, until
 
 PROVIDER = Provider.ANTHROPIC
 LONG = BreakerTerms(failures=3, open_seconds=60, probe_seconds=60)
@@ -49,6 +49,9 @@ class Fleet:
     async def opens(self, terms: BreakerTerms = LONG) -> None:
         for _ in range(terms.failures):
             await self.fails(await self.passes(), terms)
+
+    async def is_due(self) -> bool:
+        return (await self.view()).wait_seconds == 0
 
     async def wait(self) -> float:
         """How long a caller is told to stay away."""
@@ -100,9 +103,7 @@ async def test_exactly_one_of_many_callers_gets_the_probe(fleet: Fleet):
 async def test_the_open_time_ends_with_a_probe(fleet: Fleet):
     await fleet.opens(replace(LONG, open_seconds=0.2))
     assert await fleet.wait() <= 0.2
-    async with asyncio.timeout(10):
-        while (waiting := (await fleet.view()).wait_seconds) > 0:
-            await asyncio.sleep(waiting)
+    await until(fleet.is_due)
     assert await fleet.passes()
 
 
@@ -228,18 +229,14 @@ async def test_a_caller_that_waited_while_it_closed_passes(fleet: Fleet, databas
     async with database.transaction() as closing:
         await breaker.succeeded(closing, PROVIDER, probe)
         caller = asyncio.create_task(fleet.passes())
-        await until_one_waits_for_a_lock(database)
+        await until(lambda: one_waits_for_a_lock(database))
     assert await caller == (await fleet.view()).generation
 
 
-async def until_one_waits_for_a_lock(database: Database) -> None:
+async def one_waits_for_a_lock(database: Database) -> bool:
     waiting = text("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-    async with asyncio.timeout(10):
-        while True:
-            async with database.transaction() as tx:
-                if (await tx.execute(waiting)).first():
-                    return
-            await asyncio.sleep(0.01)
+    async with database.transaction() as tx:
+        return (await tx.execute(waiting)).first() is not None
 
 
 async def test_calls_in_flight_together_count_in_the_order_of_their_reports(fleet: Fleet):

@@ -25,7 +25,8 @@ async def test_a_claim_reserves_the_bound_and_the_price(books: Books):
 async def test_settling_turns_the_reservation_into_the_charge(books: Books):
     attempt_id = await books.granted()
     settled = await books.settle(attempt_id)
-    assert settled == Settled(reply(), attempt_id, Provider.ANTHROPIC, "model-1", simulated=True)
+    assert (settled.reply, settled.attempt_id, settled.cost_usd) == (reply(), attempt_id, COST)
+    assert (settled.provider, settled.model, settled.simulated) == (Provider.ANTHROPIC, "model-1", True)
     assert await books.dollars() == (NOTHING, COST, NOTHING)
     assert await books.energy() == (PRICE, 0)
     assert await books.states() == ["settled"]
@@ -62,11 +63,11 @@ async def test_a_usage_row_tells_who_what_and_at_which_rates(books: Books):
 async def test_the_rates_of_a_row_reproduce_its_cost_with_cached_tokens_at_their_own_rate(books: Books):
     usage = Usage(input_tokens=10_000, cached_input_tokens=9_000, output_tokens=10)
     attempt_id = await books.granted()
-    await books.settle(attempt_id, reply(usage=usage))
-    row = await books.row(attempt_id)
-    kept = Rates.model_validate(row.rates)
-    assert kept == RATES
-    assert row.cost_usd == cost(usage, kept) == Decimal("0.001950")
+    counted = RATES.model_copy(update={"input": Decimal(2), "source": "the class of prompts that it turned out to be"})
+    await books.settle(attempt_id, reply(usage=usage), counted)
+    row, (attempt,) = await books.row(attempt_id), await books.attempts()
+    assert Rates.model_validate(row.rates) == Rates.model_validate(attempt.rates) == counted
+    assert row.cost_usd == cost(usage, counted) == Decimal("0.002950")
 
 
 async def test_a_settled_request_returns_its_journaled_reply_and_pays_nothing(books: Books):

@@ -1,0 +1,264 @@
+"""The side effects of `AutoAnalyze`: plan rounds, label batches, condense, find duplicate labels, store."""
+
+import json
+from collections.abc import Sequence
+
+from temporalio import activity
+
+from activities.boundary import boundary
+from activities.candidates import chat_candidates
+from activities.paid_call import PaidCalls, Payer
+from domain.auto_analyze.batching import parts, prompt_budget, round_batches, window
+from domain.auto_analyze.contract import (
+    ACTION,
+    AppliedConflicts,
+    ApplyConflicts,
+    CallOutcome,
+    ClassifyOutcome,
+    ClassifyStep,
+    CloseStep,
+    CondenseStep,
+    ConflictPlan,
+    FinishStep,
+    GiveUpStep,
+    Job,
+    LabelKind,
+    OpenRound,
+    Plan,
+    PlanConflicts,
+    ResolveOutcome,
+    ResolveStep,
+    Round,
+    Statistics,
+)
+from domain.auto_analyze.labels import chunks, read_groups
+from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
+from domain.auto_analyze.sampling import discovery_sample
+from domain.auto_analyze.validation import fallback_labels, judge, no_text_labels
+from domain.calls import ChatReply, ChatRequest, request_id
+from domain.errors import ContextTooLong
+from domain.routing import Candidate
+from storage import auto_analyze as runs
+from storage import budgets
+from storage.auto_analyze import Work
+from storage.database import Database
+from storage.datasets import load_dataset, session_facts
+from storage.tables import AutoRun
+
+# A label in a prompt: its words, quotes and comma.
+CHARACTERS_PER_LABEL_TOKEN = 3
+
+
+class AutoAnalyzeActivities:
+    """Activities of one worker, on its database and its providers."""
+
+    def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
+        self._database = database
+        self._paid_calls = paid_calls
+
+    @activity.defn(name="auto_analyze.prepare")
+    @boundary
+    async def prepare(self, job: Job) -> Plan:
+        """Choose the discovery sample and the processing order; open the envelope."""
+        asked = job.input
+        candidates = await chat_candidates(self._paid_calls, asked.provider, asked.model, cheapest_first=True)
+        async with self._database.transaction() as tx:
+            dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)
+            facts = await session_facts(tx, asked.workspace_id, asked.dataset_id)
+            sample = discovery_sample(facts, asked.discovery, asked.seed)
+            chosen = set(sample)
+            rest = [session.position for session in facts if session.position not in chosen]
+            await budgets.open_envelope(tx, asked.workspace_id, budgets.job_scope(job.job_key), asked.budget_usd)
+            await runs.begin(tx, _row(job), sample + rest)
+        return Plan(candidates=candidates, discovery=len(sample), sessions=dataset.sessions)
+
+    @activity.defn(name="auto_analyze.open_round")
+    @boundary
+    async def open_round(self, step: OpenRound) -> Round:
+        """Cut the next sessions into a batch per stream, by what fits with the labels known so far."""
+        asked, model = step.job.input, step.candidate.model
+        async with self._database.transaction() as tx:
+            known = await runs.known_labels(tx, asked.workspace_id, step.job.job_key, step.number)
+            limit = step.streams * (asked.sessions_per_stream or window(model).cap)
+            tokens = await runs.tokens_from(tx, asked.workspace_id, step.job.job_key, step.start, limit)
+        label_tokens = len(json.dumps(list(known.values()))) // CHARACTERS_PER_LABEL_TOKEN
+        batches = round_batches(tokens, step.start, step.streams, model, asked.sessions_per_stream, label_tokens)
+        taken = sum(batch.count for batch in batches)
+        return Round(number=step.number, batches=batches, next_ordinal=step.start + taken)
+
+    @activity.defn(name="auto_analyze.classify")
+    @boundary
+    async def classify(self, step: ClassifyStep) -> ClassifyOutcome:
+        """Label a batch in one request; what the reply leaves out is named, not guessed."""
+        asked, job_key = step.job.input, step.job.job_key
+        async with self._database.transaction() as tx:
+            work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
+            known = await runs.known_labels(tx, asked.workspace_id, job_key, step.round)
+        oversized = _oversized(work, step.candidate.model)
+        if oversized:
+            return ClassifyOutcome(oversized=oversized)
+        found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
+        spoken = {f"s{item.ordinal}": item for item in work if _has_text(item)}
+        outcome = ClassifyOutcome()
+        if spoken:
+            request = classification_request(
+                {name: item.session for name, item in spoken.items()},
+                known,
+                {name: item.condensed for name, item in spoken.items() if item.condensed},
+            )
+            try:
+                reply, outcome = await self._ask(step.job, step.candidate, step.request_step, request)
+            except ContextTooLong:
+                return ClassifyOutcome(missing=step.ordinals)
+            verdict = judge(reply, {name: item.session.containment for name, item in spoken.items()})
+            found |= {spoken[name].ordinal: labels for name, labels in verdict.labels.items()}
+            missing = tuple(spoken[name].ordinal for name in verdict.missing)
+            outcome = ClassifyOutcome(**outcome.model_dump(), missing=missing, invented=verdict.invented)
+        async with self._database.transaction() as tx:
+            new = await runs.keep_labels(
+                tx, asked.workspace_id, job_key, found, phase=step.phase, round_number=step.round, stream=step.stream
+            )
+        return outcome.model_copy(update={"labelled": len(found), "new_labels": new})
+
+    @activity.defn(name="auto_analyze.condense")
+    @boundary
+    async def condense(self, step: CondenseStep) -> CallOutcome:
+        """Summarise an oversized session part by part; its label is then asked for on the summaries."""
+        asked, job_key = step.job.input, step.job.job_key
+        async with self._database.transaction() as tx:
+            [item] = await runs.load_work(tx, asked.workspace_id, job_key, [step.ordinal])
+        pieces = parts(item.session.messages, item.tokens, prompt_budget(step.candidate.model, 0))
+        total, summaries = CallOutcome(), list[str]()
+        for number, piece in enumerate(pieces):
+            request = condense_request(piece, number, len(pieces))
+            reply, used = await self._ask(step.job, step.candidate, step.request_step(number), request)
+            summaries.append(_summary(reply))
+            total = CallOutcome(tokens=total.tokens + used.tokens, cost_usd=total.cost_usd + used.cost_usd)
+        async with self._database.transaction() as tx:
+            await runs.keep_condensed(tx, asked.workspace_id, job_key, step.ordinal, "\n".join(summaries))
+        return total
+
+    @activity.defn(name="auto_analyze.give_up")
+    @boundary
+    async def give_up(self, step: GiveUpStep) -> ClassifyOutcome:
+        """The fallback classification, marked, for sessions that no reply could be used for."""
+        asked, job_key = step.job.input, step.job.job_key
+        async with self._database.transaction() as tx:
+            work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
+            found = {item.ordinal: fallback_labels(item.session.containment) for item in work}
+            new = await runs.keep_labels(
+                tx, asked.workspace_id, job_key, found, phase=step.phase, round_number=step.round, stream=step.stream
+            )
+        return ClassifyOutcome(labelled=len(found), new_labels=new)
+
+    @activity.defn(name="auto_analyze.plan_conflicts")
+    @boundary
+    async def plan_conflicts(self, step: PlanConflicts) -> ConflictPlan:
+        """How many labels of a kind are left on a level, and in how many chunks they are compared."""
+        labels = await self._labels(step.job, step.kind, step.level)
+        return ConflictPlan(labels=len(labels), chunks=len(chunks(labels, step.level)) if len(labels) > 1 else 0)
+
+    @activity.defn(name="auto_analyze.resolve")
+    @boundary
+    async def resolve(self, step: ResolveStep) -> ResolveOutcome:
+        """Ask for the duplicates in one chunk of labels; an unusable reply is said to be one."""
+        labels = chunks(await self._labels(step.job, step.kind, step.level), step.level)[step.chunk]
+        request = resolution_request(step.kind, labels)
+        reply, used = await self._ask(step.job, step.candidate, step.request_step, request)
+        mapping, problem = read_groups(reply, labels)
+        if problem:
+            return ResolveOutcome(**used.model_dump(), problem=problem)
+        async with self._database.transaction() as tx:
+            workspace_id = step.job.input.workspace_id
+            await runs.keep_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
+        merged = sum(label != canonical for label, canonical in mapping.items())
+        return ResolveOutcome(**used.model_dump(), merged=merged)
+
+    @activity.defn(name="auto_analyze.apply_conflicts")
+    @boundary
+    async def apply_conflicts(self, step: ApplyConflicts) -> AppliedConflicts:
+        """Write the canonical labels to labels and sessions, all in one transaction."""
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        distinct: dict[LabelKind, int] = {}
+        async with self._database.transaction() as tx:
+            for kind in LabelKind:
+                mapping = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
+                await runs.apply_canonical(tx, workspace_id, job_key, kind, mapping)
+                distinct[kind] = len(set(mapping.values()))
+        return AppliedConflicts(canonical_labels=distinct)
+
+    @activity.defn(name="auto_analyze.finish")
+    @boundary
+    async def finish(self, step: FinishStep) -> Statistics:
+        """Store the run's statistics, with the counts that the database knows best."""
+        return await self._end(step.job, "completed", step.statistics)
+
+    @activity.defn(name="auto_analyze.close")
+    @boundary
+    async def close(self, step: CloseStep) -> None:
+        """Mark a run that ends early; what was labelled stays."""
+        await self._end(step.job, step.status, step.statistics)
+
+    async def _end(self, job: Job, status: str, statistics: Statistics) -> Statistics:
+        workspace_id = job.input.workspace_id
+        async with self._database.transaction() as tx:
+            counted = await runs.counts(tx, workspace_id, job.job_key)
+            unique = {
+                kind: len(await runs.canonical_labels(tx, workspace_id, job.job_key, kind, 0)) for kind in LabelKind
+            }
+            complete = statistics.model_copy(update={**counted, "unique_labels": unique})
+            await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"))
+        return complete
+
+    async def _labels(self, job: Job, kind: LabelKind, level: int) -> list[str]:
+        async with self._database.transaction() as tx:
+            mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
+        return sorted(set(mapping.values()))
+
+    async def _ask(
+        self, job: Job, candidate: Candidate, step: str, request: ChatRequest
+    ) -> tuple[ChatReply, CallOutcome]:
+        """One paid request of the run. Users are not charged energy for it: its envelope bounds it in dollars."""
+        payer = Payer(
+            workspace_id=job.input.workspace_id,
+            user_id=job.input.user_id,
+            job_key=job.job_key,
+            workflow_id=job.workflow_id,
+            request_id=request_id(job.job_key, step),
+            action=ACTION,
+            energy=0,
+        )
+        settled = await self._paid_calls.make(payer, request, candidate.provider, candidate.model)
+        assert isinstance(settled.reply, ChatReply)  # noqa: S101 - a chat request was asked
+        return settled.reply, CallOutcome(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
+
+
+LAST_LEVEL = 1000
+
+
+def _row(job: Job) -> AutoRun:
+    return AutoRun(
+        workspace_id=job.input.workspace_id,
+        job_key=job.job_key,
+        workflow_id=job.workflow_id,
+        dataset_id=job.input.dataset_id,
+        user_id=job.input.user_id,
+        settings=job.input.model_dump(mode="json"),
+    )
+
+
+def _has_text(item: Work) -> bool:
+    return item.session.has_user_text
+
+
+def _oversized(work: Sequence[Work], model: str) -> tuple[int, ...]:
+    budget = prompt_budget(model, 0)
+    return tuple(item.ordinal for item in work if item.condensed is None and item.tokens > budget)
+
+
+def _summary(reply: ChatReply) -> str:
+    """The condensed text; a reply that is not as the schema says is used as it is, cut to a length."""
+    try:
+        return str(json.loads(reply.text)["summary"])
+    except (ValueError, KeyError, TypeError):
+        return reply.text[:2000]

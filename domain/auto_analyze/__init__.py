@@ -1,0 +1,1 @@
+"""The job `AutoAnalyze`: chat sessions to consistent labels. `contract` has its types, the others its rules."""

@@ -1,0 +1,108 @@
+"""How many sessions go into one request: what the quota, the model and its context window allow."""
+
+from collections.abc import Sequence
+
+from domain.auto_analyze.contract import Batch
+from domain.calls import Model
+from domain.chat import ChatMessage
+
+# Beyond these, models begin to drop or mix up sessions of a batch.
+DEFAULT_CAP = 20
+REPLY_TOKENS_PER_SESSION = 180
+REPLY_TOKENS_BASE = 200
+INSTRUCTION_TOKENS = 900
+# Different tokenisers count differently; the count at import is one of them.
+TOKEN_MARGIN = 1.2
+
+
+class Window(Model):
+    """A model's context window and longest reply, in tokens, and the most sessions to ask of it at once."""
+
+    context: int
+    reply: int
+    cap: int = DEFAULT_CAP
+
+
+# By the longest prefix of the model's name. Source: the vendors' model pages.
+WINDOWS = {
+    "": Window(context=8_000, reply=4_000, cap=4),
+    "gpt-3.5": Window(context=16_000, reply=4_000),
+    "gpt-4o": Window(context=128_000, reply=16_000),
+    "gpt-4.1": Window(context=1_000_000, reply=32_000, cap=50),
+    "gpt-5": Window(context=400_000, reply=128_000, cap=50),
+    "claude": Window(context=200_000, reply=32_000),
+    "claude-3-5": Window(context=200_000, reply=8_000),
+}
+
+
+def window(model: str) -> Window:
+    """The window of a model by its name; a careful default for names that are not known."""
+    return WINDOWS[max((prefix for prefix in WINDOWS if model.startswith(prefix)), key=len)]
+
+
+def reply_tokens(sessions: int) -> int:
+    """What a reply on that many sessions may take."""
+    return REPLY_TOKENS_BASE + REPLY_TOKENS_PER_SESSION * sessions
+
+
+def prompt_budget(model: str, label_tokens: int) -> int:
+    """Tokens that sessions may take in a prompt beside instructions, known labels and the reply of a full batch."""
+    room = window(model)
+    return (
+        int((room.context - min(room.reply, reply_tokens(room.cap)) - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens
+    )
+
+
+def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_tokens: int) -> int:
+    """How many of the next sessions fit into one request: at least one, since a larger one is condensed first."""
+    room = window(model)
+    most = min(quota or room.cap, (room.reply - REPLY_TOKENS_BASE) // REPLY_TOKENS_PER_SESSION)
+    budget, count = prompt_budget(model, label_tokens), 0
+    for size in tokens[:most]:
+        budget -= min(size, prompt_budget(model, label_tokens))
+        if budget < 0 and count:
+            break
+        count += 1
+    return count
+
+
+def round_batches(
+    tokens: Sequence[int], start: int, streams: int, model: str, quota: int | None, label_tokens: int
+) -> tuple[Batch, ...]:
+    """Cut the next sessions into one batch per stream. `tokens[0]` belongs to the ordinal `start`."""
+    batches: list[Batch] = []
+    at = 0
+    while at < len(tokens) and len(batches) < streams:
+        count = batch_size(tokens[at:], model, quota, label_tokens)
+        batches.append(Batch(start=start + at, count=count))
+        at += count
+    return tuple(batches)
+
+
+def halves(ordinals: Sequence[int]) -> list[tuple[int, ...]]:
+    """Two smaller batches of what is missing; a single one stays alone."""
+    middle = (len(ordinals) + 1) // 2
+    return [tuple(part) for part in (ordinals[:middle], ordinals[middle:]) if part]
+
+
+def parts(messages: Sequence[ChatMessage], tokens: int, budget: int) -> list[list[ChatMessage]]:
+    """Cut a session of `tokens` into parts of at most `budget`; a message that is too long is cut itself.
+
+    Tokens are taken to be spread evenly over the text, which the margin in `prompt_budget` allows for.
+    """
+    text = sum(len(message.text) for message in messages) or 1
+    room = max(int(budget * text / max(tokens, 1)), 1)
+    cut = [
+        message.model_copy(update={"text": message.text[at : at + room]})
+        for message in messages
+        for at in range(0, max(len(message.text), 1), room)
+    ]
+    made: list[list[ChatMessage]] = [[]]
+    left = room
+    for message in cut:
+        if made[-1] and len(message.text) > left:
+            made.append([])
+            left = room
+        made[-1].append(message)
+        left -= len(message.text)
+    return made

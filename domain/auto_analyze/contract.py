@@ -1,0 +1,344 @@
+"""The contract of `AutoAnalyze`: what goes in, what comes out, and what travels between its parts.
+
+Sessions of a run are numbered in the order in which they are processed (`ordinal`): the discovery sample first. What
+travels through Temporal are such numbers; texts and labels stay in PostgreSQL.
+"""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from domain.calls import Model, Provider
+from domain.chat import Containment
+from domain.routing import Candidate
+
+WORKFLOW = "AutoAnalyze"
+STREAM_WORKFLOW = "AutoAnalyzeStream"
+ACTION = "auto_analyze"
+DEFAULT_PATIENCE_SECONDS = 24 * 3600
+DEFAULT_BUDGET_USD = Decimal("100.00")
+MAX_ASKS = 3
+
+
+class LabelKind(StrEnum):
+    INTENT = "intent"
+    TRANSFER_REASON = "transfer_reason"
+    DROP_OFF_LOCATION = "drop_off_location"
+
+
+class Phase(StrEnum):
+    PREPARE = "prepare"
+    DISCOVERY = "discovery"
+    PARALLEL = "parallel streams"
+    CONFLICTS = "conflict resolution"
+    FINISH = "finish"
+
+
+class DiscoveryTerms(Model):
+    """How large the discovery sample is: a share of the sessions within bounds."""
+
+    target_percentage: int = Field(default=15, ge=1, le=100)
+    min_sessions: int = Field(default=50, ge=1)
+    max_sessions: int = Field(default=150, ge=1)
+
+
+class AutoAnalyzeInput(Model):
+    """What to analyse, by reference to an imported dataset.
+
+    `sessions_per_stream`: the quota of a stream in a round; None takes all that fit the model's context window.
+    `seed` decides the sample: the same seed and the same replies give the same labels.
+    """
+
+    workspace_id: str = Field(min_length=1, max_length=200)
+    user_id: str = Field(min_length=1, max_length=200)
+    dataset_id: str
+    provider: Provider | None = None
+    model: str | None = None
+    streams: int = Field(default=8, ge=1, le=64)
+    sessions_per_stream: int | None = Field(default=4, ge=1, le=100)
+    discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)
+    seed: int = 7
+    budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
+    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0)
+    debug: bool = False
+    carried: "Carried | None" = Field(default=None, description="set by the workflow as it continues as new")
+
+
+class Job(Model):
+    """A run, as every step knows it."""
+
+    input: AutoAnalyzeInput
+    job_key: str
+    workflow_id: str
+
+
+class Plan(Model):
+    """What `prepare` found: who may serve, and how many sessions there are to discover on and in all."""
+
+    candidates: tuple[Candidate, ...]
+    discovery: int
+    sessions: int
+    warnings: tuple[str, ...] = ()
+
+
+class Batch(Model):
+    """The ordinals `start` to `start + count - 1`: what one stream takes in one round."""
+
+    start: int
+    count: int
+
+
+class Round(Model):
+    """A round's batches, one per stream that has work; `next_ordinal` is where the next round starts."""
+
+    number: int
+    batches: tuple[Batch, ...]
+    next_ordinal: int
+
+
+class OpenRound(Model):
+    """Ask for the batches of a round."""
+
+    job: Job
+    candidate: Candidate
+    number: int
+    start: int
+    streams: int
+
+
+class ClassifyStep(Model):
+    """Label these sessions in one request. Each `ask` and `part` of a stream's round is a request of its own."""
+
+    job: Job
+    candidate: Candidate
+    phase: Phase
+    round: int
+    stream: int
+    ask: int = 1
+    part: int = 0
+    ordinals: tuple[int, ...]
+
+    @property
+    def request_step(self) -> str:
+        return f"round-{self.round}/stream-{self.stream}/ask-{self.ask}/part-{self.part}"
+
+
+class CondenseStep(Model):
+    """Summarise a session that is larger than the context window, part by part."""
+
+    job: Job
+    candidate: Candidate
+    ordinal: int
+
+    def request_step(self, part: int) -> str:
+        return f"condense/{self.ordinal}/part-{part}"
+
+
+class CallOutcome(Model):
+    """What a paid step used. Cost is the provider's count at our price."""
+
+    tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+
+class ClassifyOutcome(CallOutcome):
+    """What came of a batch.
+
+    `missing`: ordinals whose labels cannot be used. `oversized`: those to condense first; nothing was asked then.
+    """
+
+    labelled: int = 0
+    missing: tuple[int, ...] = ()
+    oversized: tuple[int, ...] = ()
+    new_labels: int = 0
+    invented: int = 0
+
+
+class GiveUpStep(Model):
+    """Give these sessions the fallback classification, marked."""
+
+    job: Job
+    phase: Phase
+    round: int
+    stream: int
+    ordinals: tuple[int, ...]
+
+
+class ResolveStep(Model):
+    """Ask for duplicates among the labels of one kind. `chunk` counts from 0 within `level`."""
+
+    job: Job
+    candidate: Candidate
+    kind: LabelKind
+    level: int
+    chunk: int
+    ask: int = 1
+
+    @property
+    def request_step(self) -> str:
+        return f"conflicts/{self.kind.value}/level-{self.level}/chunk-{self.chunk}/ask-{self.ask}"
+
+
+class ResolveOutcome(CallOutcome):
+    """`merged`: labels that turned out to be duplicates. `problem`: why the reply cannot be used, if it cannot."""
+
+    problem: str = ""
+    merged: int = 0
+
+
+class ConflictPlan(Model):
+    """How many labels of a kind there are to compare on a level, and in how many chunks."""
+
+    labels: int
+    chunks: int
+
+
+class PlanConflicts(Model):
+    job: Job
+    kind: LabelKind
+    level: int
+
+
+class ApplyConflicts(Model):
+    """Write the canonical labels of all kinds to all sessions, in one transaction."""
+
+    job: Job
+
+
+class AppliedConflicts(Model):
+    canonical_labels: dict[LabelKind, int]
+
+
+class StreamInput(Model):
+    """One stream of a segment: it labels the batches that it is told of until it is told to stop."""
+
+    job: Job
+    candidates: tuple[Candidate, ...]
+    stream: int
+
+
+class GoSignal(Model):
+    """Parent to stream: take this batch. None ends the stream."""
+
+    round: int
+    batch: Batch | None
+
+
+class BatchReport(CallOutcome):
+    """What a stream made of its batch, in numbers."""
+
+    stream: int
+    round: int
+    labelled: int = 0
+    fallbacks: int = 0
+    new_labels: int = 0
+    invented: int = 0
+    retries: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+
+
+class Statistics(Model):
+    """What the specification asks a run to report."""
+
+    sessions: int = 0
+    discovery_sessions: int = 0
+    labelled: int = 0
+    fallbacks: int = 0
+    rounds: int = 0
+    sync_points: int = 0
+    stream_utilisation: float = 0.0
+    retries: int = 0
+    stream_failures: int = 0
+    degraded: bool = False
+    invented: int = 0
+    unique_labels: dict[LabelKind, int] = Field(default_factory=dict)
+    canonical_labels: dict[LabelKind, int] = Field(default_factory=dict)
+    conflicts_found: int = 0
+    conflicts_resolved: int = 0
+    tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
+
+
+class AutoAnalyzeProgress(Model):
+    """Where a run stands. `rate`: sessions a second so far; `seconds_left` at that rate."""
+
+    phase: Phase
+    discovery_total: int = 0
+    sessions_total: int = 0
+    sessions_done: int = 0
+    rounds: int = 0
+    streams: tuple[str, ...] = ()
+    new_labels: int = 0
+    tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    rate: float = 0.0
+    seconds_left: float | None = None
+    note: str = ""
+
+
+class AutoAnalyzeResult(Model):
+    """The run's outcome in small; labels and sessions are stored under `job_key`."""
+
+    job_key: str
+    status: Literal["completed"]
+    statistics: Statistics
+
+
+class LabelCount(Model):
+    kind: LabelKind
+    label: str
+    sessions: int
+
+
+class ExportedSession(Model):
+    """One labelled session as it is handed out: canonical labels, and beside them those first given."""
+
+    session_id: str
+    user_id: str
+    containment: Containment
+    intent: str | None
+    transfer_reason: str | None
+    drop_off_location: str | None
+    summary: str | None
+    original_intent: str | None
+    original_transfer_reason: str | None
+    original_drop_off_location: str | None
+    fallback: bool
+    by_rule: bool
+    phase: str | None
+    round: int | None
+    stream: int | None
+
+
+class Carried(Model):
+    """What one segment of a run hands to the next."""
+
+    plan: Plan
+    started_at: AwareDatetime
+    next_round: int = 0
+    next_ordinal: int = 0
+    progress: AutoAnalyzeProgress
+    statistics: Statistics = Field(default_factory=Statistics)
+    busy_seconds: float = 0.0
+    capacity_seconds: float = 0.0
+
+
+class FinishStep(Model):
+    job: Job
+    statistics: Statistics
+
+
+class CloseStep(Model):
+    job: Job
+    status: Literal["failed", "cancelled"]
+    statistics: Statistics
+
+
+def workflow_id(workspace_id: str, dataset_id: str, label: str = "") -> str:
+    """One id per dataset: starting it twice returns the running one. A `label` keeps two runs apart."""
+    return "/".join(part for part in ("auto-analyze", workspace_id, dataset_id[:16], label) if part)
+
+
+AutoAnalyzeInput.model_rebuild()

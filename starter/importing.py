@@ -1,0 +1,161 @@
+"""Import a file of chat sessions: streamed, checked line by line, all or nothing unless invalid lines are skipped."""
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import ValidationError
+
+from domain.calls import Model
+from domain.chat import ChatSession
+from domain.errors import InvalidInput
+from starter.reading import first_problem, read_json
+from starter.tokens import count_tokens
+from storage import datasets
+from storage.database import Database
+from storage.tables import Dataset
+
+MAX_LINE_CHARACTERS = 5_000_000
+BATCH = 500
+# A CSV holds one session a line; its messages are a JSON list, as in JSONL.
+CSV_COLUMNS = ("session_id", "user_id", "bot_id", "containment", "messages")
+
+
+class Skipped(Model):
+    """A line that was left out, and why."""
+
+    line: int
+    field: str
+    problem: str
+
+
+class Imported(Model):
+    """What an import did. `known`: the very same content was there before."""
+
+    dataset_id: str
+    sessions: int
+    tokens: int
+    skipped: tuple[Skipped, ...] = ()
+    known: bool = False
+
+
+async def import_chats(
+    database: Database,
+    workspace_id: str,
+    path: Path,
+    *,
+    skip_invalid: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Imported:
+    """Store a JSONL or CSV file of chat sessions as a dataset, in one transaction.
+
+    `on_progress` is told the sessions read so far.
+
+    Raises:
+        InvalidInput: naming file, line and field; nothing is stored.
+    """
+    skipped: list[Skipped] = []
+    dataset_id = _content_hash(path, skip_invalid=skip_invalid)
+    async with database.transaction() as tx:
+        known = await datasets.find_dataset(tx, workspace_id, dataset_id)
+        if known:
+            return Imported(dataset_id=dataset_id, sessions=known.sessions, tokens=known.tokens, known=True)
+        position = tokens = 0
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = _checked(path, file, skipped if skip_invalid else None)
+            while batch := list(islice(lines, BATCH)):
+                sized = [(position + at, session, _tokens(session)) for at, session in enumerate(batch)]
+                await datasets.save_chats(tx, workspace_id, dataset_id, sized)
+                position += len(batch)
+                tokens += sum(size for _, _, size in sized)
+                on_progress(position)
+        if not position:
+            raise InvalidInput("holds no session", where=path.name)
+        tx.add(
+            Dataset(
+                workspace_id=workspace_id, dataset_id=dataset_id, name=path.name[:200], sessions=position, tokens=tokens
+            )
+        )
+    return Imported(dataset_id=dataset_id, sessions=position, tokens=tokens, skipped=tuple(skipped))
+
+
+def _content_hash(path: Path, *, skip_invalid: bool) -> str:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    # What is left out belongs to the identity: with and without it are two datasets.
+    return hashlib.sha256(f"{digest} {skip_invalid}".encode()).hexdigest() if skip_invalid else digest
+
+
+def _checked(path: Path, file: TextIO, skipped: list[Skipped] | None) -> Iterator[ChatSession]:
+    """The file's sessions. A bad line is an error, or is noted in `skipped` where that is given."""
+    seen: dict[str, int] = {}
+    for number, read in _lines(path, file):
+        try:
+            session = _session(read())
+            if session.session_id in seen:
+                raise InvalidInput(f"stands on line {seen[session.session_id]} already", field="session_id")
+        except InvalidInput as error:
+            if skipped is None:
+                raise InvalidInput(error.problem, where=f"{path.name}: line {number}", field=error.field) from None
+            skipped.append(Skipped(line=number, field=error.field, problem=error.problem))
+            continue
+        seen[session.session_id] = number
+        yield session
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
+    """Line numbers, and what reads the line's data: reading may fail, and that is the line's own failure."""
+    try:
+        if path.suffix.lower() == ".csv":
+            yield from _csv_lines(path, file)
+        else:
+            yield from _json_lines(file)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=path.name) from None
+    except csv.Error as error:
+        raise InvalidInput(f"is not CSV: {error}", where=path.name) from None
+
+
+def _json_lines(file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
+    number = 0
+    while line := file.readline(MAX_LINE_CHARACTERS + 1):
+        number += 1
+        if len(line) > MAX_LINE_CHARACTERS:
+            while line and not line.endswith("\n"):
+                line = file.readline(MAX_LINE_CHARACTERS)
+            yield number, _too_long
+        elif line.strip():
+            yield number, lambda text=line: read_json(text)
+
+
+def _too_long() -> Any:
+    raise InvalidInput(f"is longer than {MAX_LINE_CHARACTERS:,} characters")
+
+
+def _csv_lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
+    csv.field_size_limit(MAX_LINE_CHARACTERS)
+    rows = csv.DictReader(file)
+    found, wanted = set(rows.fieldnames or ()), set(CSV_COLUMNS)
+    if found != wanted and found != wanted - {"bot_id"}:
+        raise InvalidInput(
+            f"columns must be {', '.join(CSV_COLUMNS)}; found {', '.join(sorted(found)) or 'none'}", where=path.name
+        )
+    for row in rows:
+        yield rows.line_num, lambda row=row: {**row, "messages": read_json(row["messages"] or "", field="messages")}
+
+
+def _session(data: Any) -> ChatSession:
+    try:
+        return ChatSession.model_validate(data)
+    except ValidationError as error:
+        raise first_problem(error) from None
+
+
+def _tokens(session: ChatSession) -> int:
+    return sum(count_tokens(message.text) + 4 for message in session.messages)

@@ -1,0 +1,315 @@
+"""AutoAnalyze's runs: the processing order, what was labelled, and the labels with the round that first saw them."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from domain.auto_analyze.labels import composed
+from domain.auto_analyze.validation import SessionLabels
+from domain.chat import ChatSession, Containment
+from domain.errors import NotFound
+from storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat, utc_now
+
+INSERT_ROWS = 2000
+RUN_OF_SESSION = and_(
+    col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
+)
+CHAT_OF_SESSION = and_(
+    col(StoredChat.workspace_id) == AutoSession.workspace_id,
+    col(StoredChat.dataset_id) == AutoRun.dataset_id,
+    col(StoredChat.position) == AutoSession.position,
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A session to label: its turn, its content, and its condensed text where it is larger than a prompt."""
+
+    ordinal: int
+    session: ChatSession
+    tokens: int
+    condensed: str | None
+
+
+async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> None:
+    """Create the run and its processing order once; a repeated call changes nothing."""
+    made = await tx.execute(
+        insert(AutoRun).values(**run.model_dump()).on_conflict_do_nothing().returning(col(AutoRun.job_key))
+    )
+    if made.first() is None:
+        return
+    for start in range(0, len(positions), INSERT_ROWS):
+        rows = [
+            {"workspace_id": run.workspace_id, "job_key": run.job_key, "ordinal": start + at, "position": position}
+            for at, position in enumerate(positions[start : start + INSERT_ROWS])
+        ]
+        await tx.execute(insert(AutoSession).values(fallback=False, by_rule=False), rows)
+
+
+async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
+    """A run by its key, or the latest one of a workflow id.
+
+    Raises:
+        NotFound: the workspace has no such run.
+    """
+    query = (
+        select(AutoRun)
+        .where(
+            col(AutoRun.workspace_id) == workspace_id,
+            (col(AutoRun.workflow_id) == run_id) | (col(AutoRun.job_key) == run_id),
+        )
+        .order_by(col(AutoRun.created_at).desc())
+        .limit(1)
+    )
+    row = (await tx.execute(query)).scalar()
+    if row is None:
+        raise NotFound(f"workspace {workspace_id!r} has no job {run_id!r}")
+    return row
+
+
+async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any]) -> None:
+    """Close a run; the first end stands."""
+    await tx.execute(
+        update(AutoRun)
+        .where(
+            *_of(AutoRun, workspace_id, job_key),
+            col(AutoRun.status) == "running",
+        )
+        .values(status=status, statistics=statistics, ended_at=utc_now())
+    )
+
+
+async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: int, limit: int) -> list[int]:
+    """The sizes of the next sessions in processing order."""
+    query = (
+        select(col(StoredChat.tokens))
+        .select_from(AutoSession)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(
+            *_of(AutoSession, workspace_id, job_key),
+            col(AutoSession.ordinal) >= start,
+        )
+        .order_by(col(AutoSession.ordinal))
+        .limit(limit)
+    )
+    return list((await tx.execute(query)).scalars())
+
+
+async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals: Sequence[int]) -> list[Work]:
+    """The sessions behind some ordinals, in processing order."""
+    query = (
+        select(AutoSession, col(StoredChat.payload), col(StoredChat.tokens))
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(
+            *_of(AutoSession, workspace_id, job_key),
+            col(AutoSession.ordinal).in_(ordinals),
+        )
+        .order_by(col(AutoSession.ordinal))
+    )
+    return [
+        Work(row.ordinal, ChatSession.model_validate(payload), tokens, row.condensed)
+        for row, payload, tokens in (await tx.execute(query)).all()
+    ]
+
+
+async def known_labels(
+    tx: AsyncSession, workspace_id: str, job_key: str, before_round: int
+) -> dict[LabelKind, list[str]]:
+    """The labels that earlier rounds found, by round and then by name: the same for whoever asks in this round."""
+    query = (
+        select(AutoLabel)
+        .where(
+            *_of(AutoLabel, workspace_id, job_key),
+            col(AutoLabel.first_round) < before_round,
+        )
+        .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
+    )
+    known: dict[LabelKind, list[str]] = {kind: [] for kind in LabelKind}
+    for row in (await tx.execute(query)).scalars():
+        known[LabelKind(row.kind)].append(row.label)
+    return known
+
+
+async def keep_labels(
+    tx: AsyncSession,
+    workspace_id: str,
+    job_key: str,
+    found: Mapping[int, SessionLabels],
+    *,
+    phase: Phase,
+    round_number: int,
+    stream: int,
+) -> int:
+    """Store sessions' labels by ordinal. Returns how many labels nobody had seen before."""
+    for ordinal, labels in sorted(found.items()):
+        await tx.execute(
+            update(AutoSession)
+            .where(
+                *_of(AutoSession, workspace_id, job_key),
+                col(AutoSession.ordinal) == ordinal,
+            )
+            .values(**labels.model_dump(), phase=phase.value, round=round_number, stream=stream)
+        )
+    rows = sorted(
+        {(kind.value, label) for labels in found.values() for kind in LabelKind if (label := labels.label(kind))}
+    )
+    new = 0
+    for kind, label in rows:
+        made = await tx.execute(
+            insert(AutoLabel)
+            .values(workspace_id=workspace_id, job_key=job_key, kind=kind, label=label, first_round=round_number)
+            .on_conflict_do_nothing()
+            .returning(col(AutoLabel.label))
+        )
+        new += made.first() is not None
+    return new
+
+
+async def keep_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordinal: int, text: str) -> None:
+    await tx.execute(
+        update(AutoSession)
+        .where(
+            *_of(AutoSession, workspace_id, job_key),
+            col(AutoSession.ordinal) == ordinal,
+        )
+        .values(condensed=text)
+    )
+
+
+async def canonical_labels(
+    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, before_level: int
+) -> dict[str, str]:
+    """Every label of a kind with what the levels of conflict resolution before this one made of it."""
+    scope = (workspace_id, job_key, kind.value)
+    labels = select(col(AutoLabel.label)).where(*_of_kind(AutoLabel, *scope)).order_by(col(AutoLabel.label))
+    mapping = {label: label for label in (await tx.execute(labels)).scalars()}
+    merges = (
+        select(AutoMerge)
+        .where(*_of_kind(AutoMerge, *scope), col(AutoMerge.level) < before_level)
+        .order_by(col(AutoMerge.level))
+    )
+    levels: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for row in (await tx.execute(merges)).scalars():
+        levels[row.level][row.label] = row.canonical
+    for level in sorted(levels):
+        mapping = composed(mapping, levels[level])
+    return mapping
+
+
+async def keep_merges(
+    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, level: int, merged: Mapping[str, str]
+) -> None:
+    """Store what a reply made of a chunk of labels; repeating it changes nothing."""
+    rows = [
+        AutoMerge(
+            workspace_id=workspace_id, job_key=job_key, kind=kind.value, level=level, label=label, canonical=canonical
+        ).model_dump()
+        for label, canonical in merged.items()
+        if label != canonical
+    ]
+    if rows:
+        await tx.execute(insert(AutoMerge).on_conflict_do_nothing(), rows)
+
+
+async def apply_canonical(
+    tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, canonical: Mapping[str, str]
+) -> None:
+    """Give labels and all sessions that carry them their canonical label, beside the one first given."""
+    rows = [{"old": label, "new": into} for label, into in canonical.items()]
+    if not rows:
+        return
+    connection = await tx.connection()
+    labels = update(AutoLabel).where(
+        *_of_kind(AutoLabel, workspace_id, job_key, kind.value), col(AutoLabel.label) == bindparam("old")
+    )
+    await connection.execute(labels.values(canonical=bindparam("new")), rows)
+    sessions = update(AutoSession).where(
+        *_of(AutoSession, workspace_id, job_key), col(getattr(AutoSession, kind.value)) == bindparam("old")
+    )
+    await connection.execute(sessions.values({f"canonical_{kind.value}": bindparam("new")}), rows)
+
+
+async def counts(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
+    """How many sessions a run has, how many are labelled, and how many of those by a marked stand-in."""
+    query = select(
+        func.count(),
+        func.count(col(AutoSession.intent)),
+        func.count().filter(col(AutoSession.fallback)),
+    ).where(*_of(AutoSession, workspace_id, job_key))
+    sessions, labelled, fallbacks = (await tx.execute(query)).one()
+    return {"sessions": sessions, "labelled": labelled, "fallbacks": fallbacks}
+
+
+async def label_counts(tx: AsyncSession, workspace_id: str, job_key: str) -> list[LabelCount]:
+    """How many sessions carry each canonical label, by kind, the most frequent first."""
+    found: list[LabelCount] = []
+    for kind in LabelKind:
+        label = func.coalesce(
+            col(getattr(AutoSession, f"canonical_{kind.value}")), col(getattr(AutoSession, kind.value))
+        )
+        query = (
+            select(label, func.count())
+            .where(*_of(AutoSession, workspace_id, job_key), label.is_not(None))
+            .group_by(label)
+            .order_by(func.count().desc(), label)
+        )
+        found += [LabelCount(kind=kind, label=row[0], sessions=row[1]) for row in (await tx.execute(query)).all()]
+    return found
+
+
+async def export_rows(
+    tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, limit: int
+) -> list[tuple[int, ExportedSession]]:
+    """Some sessions of a run with their labels, by their place in the file, after a position."""
+    query = (
+        select(AutoSession, StoredChat)
+        .join(AutoRun, RUN_OF_SESSION)
+        .join(StoredChat, CHAT_OF_SESSION)
+        .where(*_of(AutoSession, workspace_id, job_key), col(AutoSession.position) > after)
+        .order_by(col(AutoSession.position))
+        .limit(limit)
+    )
+    return [(row.position, _exported(row, chat)) for row, chat in (await tx.execute(query)).all()]
+
+
+def _exported(row: AutoSession, chat: StoredChat) -> ExportedSession:
+    return ExportedSession(
+        session_id=chat.session_id,
+        user_id=chat.user_id,
+        containment=Containment(chat.containment),
+        intent=row.canonical_intent or row.intent,
+        transfer_reason=row.canonical_transfer_reason or row.transfer_reason,
+        drop_off_location=row.canonical_drop_off_location or row.drop_off_location,
+        summary=row.summary,
+        original_intent=row.intent,
+        original_transfer_reason=row.transfer_reason,
+        original_drop_off_location=row.drop_off_location,
+        fallback=row.fallback,
+        by_rule=row.by_rule,
+        phase=row.phase,
+        round=row.round,
+        stream=row.stream,
+    )
+
+
+Scoped = type[AutoRun] | type[AutoSession] | type[AutoLabel] | type[AutoMerge]
+
+
+def _of(table: Scoped, workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:
+    """The rows of one run of one workspace."""
+    return col(table.workspace_id) == workspace_id, col(table.job_key) == job_key
+
+
+def _of_kind(
+    table: type[AutoLabel] | type[AutoMerge], workspace_id: str, job_key: str, kind: str
+) -> tuple[ColumnElement[bool], ...]:
+    return *_of(table, workspace_id, job_key), col(table.kind) == kind

@@ -1,0 +1,121 @@
+"""Where an activity meets Temporal: what its errors become, and that it heartbeats."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities.boundary import ERROR_CHARACTERS, boundary
+from domain.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    BreakerOpen,
+    BudgetExhausted,
+    ContextTooLong,
+    IdempotencyConflict,
+    InsufficientEnergy,
+    InvalidInput,
+    MalformedReply,
+    NotFound,
+    ParleyError,
+    ProviderNotConfigured,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+    TruncatedReply,
+    UnpricedModel,
+    Unreachable,
+)
+
+FOR_GOOD = (
+    AuthenticationFailed,
+    BadRequest,
+    BreakerOpen,
+    BudgetExhausted,
+    ContextTooLong,
+    IdempotencyConflict,
+    InsufficientEnergy,
+    InvalidInput,
+    NotFound,
+    ProviderNotConfigured,
+    QuotaExceeded,
+    UnpricedModel,
+)
+WORTH_A_RETRY = (MalformedReply, ProviderUnavailable, RateLimited, TruncatedReply, Unreachable)
+
+
+async def crossed(error: Exception) -> ApplicationError:
+    """What Temporal is told when an activity raises `error`."""
+
+    @boundary
+    async def work() -> None:
+        raise error
+
+    with pytest.raises(ApplicationError) as raised:
+        await ActivityEnvironment().run(work)
+    return raised.value
+
+
+def made(kind: type[ParleyError], **terms: Any) -> ParleyError:
+    words = ("provider", "what went wrong") if hasattr(kind, "may_have_billed") else ("what went wrong",)
+    return kind(*words, **terms)
+
+
+@pytest.mark.parametrize("kind", [*FOR_GOOD, *WORTH_A_RETRY], ids=lambda kind: kind.__name__)
+async def test_an_error_keeps_its_name_and_says_whether_to_retry(kind: type[ParleyError]):
+    error = await crossed(made(kind))
+    assert (error.type, error.non_retryable) == (kind.__name__, kind in FOR_GOOD)
+    assert "what went wrong" in error.message
+    assert error.next_retry_delay is None
+
+
+async def test_a_rate_limit_becomes_a_durable_wait():
+    error = await crossed(made(RateLimited, retry_after=7.5))
+    assert error.next_retry_delay == timedelta(seconds=7.5)
+    assert list(error.details) == [7.5]
+
+
+async def test_an_open_breaker_tells_its_delay_and_is_not_retried():
+    error = await crossed(made(BreakerOpen, retry_after=42.0))
+    assert (error.non_retryable, error.next_retry_delay, list(error.details)) == (True, None, [42.0])
+
+
+async def test_a_payload_that_does_not_fit_its_model_is_not_retried():
+    class Contract(BaseModel):
+        number: int
+
+    with pytest.raises(ValidationError) as invalid:
+        Contract.model_validate({"number": "x"})
+    error = await crossed(invalid.value)
+    assert (error.type, error.non_retryable) == ("ValidationError", True)
+
+
+async def test_a_long_text_is_cut_before_it_reaches_the_history():
+    error = await crossed(NotFound("x" * 1_000_000))
+    assert len(error.message) == ERROR_CHARACTERS
+
+
+async def test_a_bug_is_left_to_temporal_as_it_is():
+    @boundary
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await ActivityEnvironment().run(work)
+
+
+async def test_an_activity_heartbeats_while_it_works():
+    beaten = asyncio.Event()
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *_: beaten.set()
+
+    @boundary
+    async def work() -> str:
+        await beaten.wait()
+        return "done"
+
+    assert await environment.run(work) == "done"

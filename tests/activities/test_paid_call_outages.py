@@ -1,0 +1,180 @@
+"""The paid call while the database is away, slow to answer, or thinks its owner dead."""
+
+import pytest
+
+from activities.paid_call import PaidCalls
+from domain.calls import Provider
+from domain.errors import ProviderUnavailable, Unreachable
+from settings import Settings
+from tests.activities.asking import ANTHROPIC, OPENAI, make, started
+from tests.activities.conftest import Opener
+from tests.activities.proxy import DatabaseProxy
+from tests.parts import SimulatorAdmin
+from tests.storage.books import NOTHING, PRICE, Books, until
+
+
+@pytest.fixture
+def patient(settings: Settings) -> Settings:
+    """A lease that nobody loses within a test."""
+    return settings.model_copy(update={"lease_seconds": 60})
+
+
+@pytest.fixture
+def far_calls(open_calls: Opener, proxy: DatabaseProxy, patient: Settings) -> PaidCalls:
+    """A worker whose way to the database can be cut."""
+    return open_calls(proxy.database, patient)
+
+
+async def received(simulator: SimulatorAdmin, calls: int = 1) -> None:
+    await simulator.calls(at_least=calls)
+
+
+async def test_a_reply_that_comes_while_the_database_is_away_is_kept_and_settled_once(
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True)
+    call = started(far_calls)
+    await received(simulator)
+    proxy.cut()
+    await simulator.gate(closed=False)
+    await proxy.refused.wait()
+    assert await books.states() == ["open"]
+    proxy.restore()
+    settled = await call
+    (counted,) = await simulator.calls()
+    assert (await books.row(settled.attempt_id)).cost_usd == ANTHROPIC.cost(counted)
+    assert await books.events() == ["ai_generation_completed"]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_cancellation_does_not_throw_a_waiting_reply_away(
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True)
+    call = started(far_calls)
+    await received(simulator)
+    proxy.cut()
+    await simulator.gate(closed=False)
+    await proxy.refused.wait()
+    call.cancel()
+    proxy.restore()
+    assert await books.row((await call).attempt_id)
+
+
+async def test_a_failure_while_the_database_is_away_is_recorded_later(
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.fault("cut")
+    await simulator.gate(closed=True)
+    call = started(far_calls)
+    await received(simulator)
+    proxy.cut()
+    await simulator.gate(closed=False)
+    await proxy.refused.wait()
+    proxy.restore()
+    with pytest.raises(ProviderUnavailable):
+        await call
+    assert await books.states() == ["failed"]
+    assert await books.energy() == (0, 0)
+
+
+async def test_a_claim_waits_for_the_database(
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+):
+    proxy.cut()
+    call = started(far_calls)
+    await proxy.refused.wait()
+    assert await simulator.calls() == []
+    proxy.restore()
+    await call
+    assert await books.states() == ["settled"]
+
+
+async def test_a_claim_whose_answer_is_lost_is_not_claimed_twice(
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+):
+    proxy.lose_the_next_commit()
+    await make(far_calls)
+    assert proxy.has_lost_a_commit
+    assert await books.states() == ["settled"]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_a_settle_whose_answer_is_lost_is_not_settled_twice(
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True)
+    call = started(far_calls)
+    await received(simulator)
+    proxy.lose_the_next_commit()
+    await simulator.gate(closed=False)
+    settled = await call
+    assert proxy.has_lost_a_commit
+    assert (await books.row(settled.attempt_id)).energy_charged == PRICE
+    assert await books.events() == ["ai_generation_completed"]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_after_its_patience_the_reply_is_given_up_and_the_attempt_can_be_ended(
+    open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: Books, simulator: SimulatorAdmin
+):
+    impatient = settings.model_copy(update={"settle_patience_seconds": 0.1, "lease_seconds": 0.2})
+    await simulator.gate(closed=True)
+    call = started(open_calls(proxy.database, impatient))
+    await received(simulator)
+    proxy.cut()
+    await simulator.gate(closed=False)
+    with pytest.raises(Unreachable):
+        await call
+    await until(books.sweep)
+    assert await books.dollars() == (NOTHING, NOTHING, ANTHROPIC.bound)
+    assert await books.energy() == (0, 0)
+
+
+@pytest.fixture
+def short(settings: Settings) -> Settings:
+    """A lease that an owner loses quickly when it cannot renew."""
+    return settings.model_copy(update={"lease_seconds": 0.6})
+
+
+async def test_an_owner_that_cannot_renew_is_replaced_and_its_late_reply_is_the_duplicate(
+    open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True)
+    late = started(open_calls(proxy.database, short))
+    await received(simulator)
+    proxy.cut()
+    second = started(open_calls(books.database, short))
+    await received(simulator, calls=2)
+    await simulator.gate(closed=False)
+    won = await second
+    await proxy.refused.wait()
+    proxy.restore()
+    assert await late == won
+    assert await books.states() == ["duplicate", "settled"]
+    counted = await simulator.billed()
+    assert await books.dollars() == (NOTHING, sum(ANTHROPIC.cost(call) for call in counted), NOTHING)
+    assert len(counted) == 2
+    assert sorted(row.energy_charged for row in await books.rows()) == [0, PRICE]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_the_late_reply_of_a_replaced_owner_wins_if_it_comes_first(
+    open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
+):
+    for provider in ("anthropic", "openai"):
+        await simulator.gate(closed=True, provider=provider)
+    late = started(open_calls(proxy.database, short))
+    await received(simulator)
+    proxy.cut()
+    leg = started(open_calls(books.database, short), OPENAI)
+    await received(simulator, calls=2)
+    proxy.restore()
+    await simulator.gate(closed=False)
+    won = await late
+    assert (won.provider, await books.states()) == (Provider.ANTHROPIC, ["settled", "open"])
+    assert await books.disagreements() == []
+    await simulator.gate(closed=False, provider="openai")
+    assert await leg == won
+    assert await books.states() == ["settled", "duplicate"]
+    assert sorted(row.energy_charged for row in await books.rows()) == [0, PRICE]

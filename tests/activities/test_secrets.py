@@ -1,0 +1,94 @@
+"""A key is seen by its provider and by nobody else: not in the database, not in an error, not in a log."""
+
+import logging
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
+from activities.boundary import boundary
+from domain.errors import AuthenticationFailed
+from settings import Settings
+from storage.tables import CallAttempt, UsageLog
+from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, Ask, make
+from tests.activities.conftest import Opener
+from tests.parts import SimulatorAdmin
+from tests.storage.books import Books
+
+KEY = "sk-a-very-distinctive-key-4711"
+PATHS = {"anthropic": "anthropic", "openai": "openai/v1", "elevenlabs": "elevenlabs"}
+ALL = (ANTHROPIC, OPENAI, ELEVENLABS)
+
+
+@pytest.fixture
+def keyed(settings: Settings, simulator: SimulatorAdmin) -> Settings:
+    """Every provider with a key of its own, at the simulator's address."""
+    access = {f"{name}_base_url": f"{simulator.url}/{path}" for name, path in PATHS.items()}
+    keys = {f"{name}_api_key": SecretStr(KEY) for name in PATHS}
+    return settings.model_copy(update={**access, **keys, "parley_simulator_url": None})
+
+
+async def everything_stored(books: Books) -> str:
+    async with books.database.transaction() as tx:
+        tables = (await tx.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).scalars().all()
+        dumps = [(await tx.execute(text(f"SELECT x::text FROM {table} x"))).scalars().all() for table in tables]
+    return "\n".join(line for dump in dumps for line in dump)
+
+
+def chain(error: BaseException) -> str:
+    """The text of an error and of all that led to it."""
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts += [str(cause), repr(cause)]
+        cause = cause.__cause__ or cause.__context__
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("ask", ALL, ids=lambda ask: ask.provider.value)
+@pytest.mark.parametrize("fault", [None, "auth", "bad_request", "html"])
+async def test_a_key_leaves_no_trace(
+    open_calls: Opener,
+    keyed: Settings,
+    books: Books,
+    simulator: SimulatorAdmin,
+    caplog: pytest.LogCaptureFixture,
+    ask: Ask,
+    fault: str | None,
+):
+    caplog.set_level(logging.DEBUG)
+    paid_calls = open_calls(books.database, keyed)
+    said = ""
+    if fault:
+        await simulator.fault(fault)
+        with pytest.raises(Exception, match=ask.provider) as raised:
+            await make(paid_calls, ask)
+        said = chain(raised.value)
+    else:
+        assert not (await make(paid_calls, ask)).simulated, "a provider with a key is the real one"
+    (attempt,) = await books.all(CallAttempt)
+    assert (attempt.state, attempt.simulated) == ("failed" if fault else "settled", False)
+    assert not any(row.simulated for row in await books.all(UsageLog))
+    stored = await everything_stored(books)
+    assert str(attempt.id) in stored, "the search does look at the rows"
+    for place in (stored, said, caplog.text, repr(keyed)):
+        assert KEY not in place
+
+
+async def test_a_refused_key_crosses_into_temporal_as_one_short_error(
+    open_calls: Opener, keyed: Settings, books: Books, simulator: SimulatorAdmin
+):
+    await simulator.fault("auth")
+    paid_calls = open_calls(books.database, keyed)
+
+    @boundary
+    async def work() -> None:
+        await make(paid_calls)
+
+    with pytest.raises(ApplicationError) as raised:
+        await ActivityEnvironment().run(work)
+    error = raised.value
+    assert (error.type, error.non_retryable, error.__cause__) == (AuthenticationFailed.__name__, True, None)
+    assert KEY not in str(error)

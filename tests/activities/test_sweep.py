@@ -1,0 +1,126 @@
+"""The sweeper, on a real Temporal server: a dead workflow's requests are ended, a living one's are left alone."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
+from temporalio.testing import ActivityEnvironment
+
+from activities.sweep import SweepActivities
+from domain.sweep import SweepInput, SweepReport
+from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, Books
+
+Handle = WorkflowHandle[object, object]
+Start = Callable[[], Awaitable[Handle]]
+
+
+@pytest.fixture
+def start(temporal: TemporalClient) -> Start:
+    """Starts a workflow that no worker serves: it runs until somebody ends it."""
+
+    async def started() -> Handle:
+        return await temporal.start_workflow("Nobody's", id=f"nobody-{uuid4().hex}", task_queue="nobody")
+
+    return started
+
+
+async def silent(books: Books, workflow: Handle, *, reservation_seconds: float = 3600, step: str = "step") -> UUID:
+    """A request of that workflow whose owner fell silent."""
+    job = workflow.first_execution_run_id
+    assert job
+    await books.open(job=job)
+    terms = replace(SILENT, reservation_seconds=reservation_seconds)
+    return await books.granted(step, job=job, workflow_id=workflow.id, terms=terms)
+
+
+async def sweep(books: Books, temporal: TemporalClient, batch: int = 200) -> SweepReport:
+    activities = SweepActivities(books.database, temporal)
+    return await ActivityEnvironment().run(activities.sweep, SweepInput(batch=batch))
+
+
+async def test_a_request_of_a_terminated_workflow_is_ended(books: Books, temporal: TemporalClient, start: Start):
+    workflow = await start()
+    await silent(books, workflow)
+    await workflow.terminate()
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
+    assert await books.dollars(workflow.first_execution_run_id or "") == (NOTHING, NOTHING, BOUND)
+    assert await books.energy() == (0, 0)
+    assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
+
+
+async def test_a_request_of_a_running_workflow_is_left_to_its_retry(
+    books: Books, temporal: TemporalClient, start: Start
+):
+    workflow = await start()
+    await silent(books, workflow)
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=0)
+    assert await books.energy() == (0, PRICE)
+    await workflow.terminate()
+
+
+async def test_a_reservation_that_expired_is_ended_although_its_workflow_runs(
+    books: Books, temporal: TemporalClient, start: Start
+):
+    workflow = await start()
+    await silent(books, workflow, reservation_seconds=0)
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
+    assert await books.energy() == (0, 0)
+    await workflow.terminate()
+
+
+async def test_a_workflow_that_was_never_there_counts_as_closed(books: Books, temporal: TemporalClient):
+    await books.granted(terms=SILENT, workflow_id=f"never-{uuid4().hex}")
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
+
+
+async def test_a_later_job_under_the_same_workflow_id_does_not_keep_the_earlier_one_alive(
+    books: Books, temporal: TemporalClient, start: Start
+):
+    earlier = await start()
+    await silent(books, earlier)
+    await earlier.terminate()
+    later = await temporal.start_workflow("Nobody's", id=earlier.id, task_queue="nobody")
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
+    await later.terminate()
+
+
+async def test_a_live_lease_is_not_looked_at(books: Books, temporal: TemporalClient):
+    await books.granted(workflow_id=f"never-{uuid4().hex}")
+    assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
+
+
+async def test_a_reply_after_the_sweep_is_settled_and_charged(books: Books, temporal: TemporalClient, start: Start):
+    workflow = await start()
+    swept = await silent(books, workflow)
+    await workflow.terminate()
+    await sweep(books, temporal)
+    await books.settle(swept)
+    assert await books.energy() == (PRICE, 0)
+    assert (await books.row(swept)).confirmed
+
+
+async def test_a_reply_after_the_sweep_does_not_overdraw(database, temporal: TemporalClient, start: Start):
+    books = await Books(database).open(energy_granted=PRICE)
+    workflow = await start()
+    swept = await silent(books, workflow)
+    await workflow.terminate()
+    await sweep(books, temporal)
+    await books.settle(await books.granted("spends what was freed"))
+    await books.settle(swept)
+    assert await books.energy() == (PRICE, 0)
+    assert (await books.row(swept)).energy_charged == 0
+
+
+async def test_requests_that_are_left_alone_do_not_stand_before_the_others(
+    books: Books, temporal: TemporalClient, start: Start
+):
+    running, dead = await start(), await start()
+    for step in ("one", "two", "three"):
+        await silent(books, running, step=step)
+    await silent(books, dead)
+    await dead.terminate()
+    assert await sweep(books, temporal, batch=2) == SweepReport(looked_at=4, ended=1)
+    await running.terminate()

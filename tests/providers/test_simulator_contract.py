@@ -1,0 +1,204 @@
+"""Each adapter on its vendor's own SDK against the simulator: good replies, every fault, one request per call."""
+
+import json
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from domain.calls import ChatReply, Finish, Provider, TranscriptionReply
+from domain.coaching import COACHING_SCHEMA, read_reply
+from domain.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    Billed,
+    ContextTooLong,
+    MalformedReply,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+    TruncatedReply,
+)
+from simulator.faults import FAULTS
+from tests.parts import SimulatorAdmin
+from tests.providers.vendors import ALL, CHAT, KEY, MODEL, SECONDS, chat, providers, question, simulated
+
+# Where the simulator has the vendors whose SDK expects the version in the address.
+PATHS = {Provider.OPENAI: "openai/v1", Provider.LOCAL: "local/v1"}
+each_vendor = pytest.mark.parametrize("provider", ALL)
+each_llm = pytest.mark.parametrize("provider", CHAT)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a fault becomes."""
+
+    error: type[ProviderError]
+    billed: Billed
+    retry_after: float | None = None
+
+
+FAILURES: dict[str, Expected] = {
+    "rate_limit": Expected(RateLimited, Billed.NO, 7.0),
+    "quota": Expected(QuotaExceeded, Billed.NO),
+    "server_error": Expected(ProviderUnavailable, Billed.NO),
+    "overloaded": Expected(ProviderUnavailable, Billed.NO),
+    "html": Expected(ProviderUnavailable, Billed.UNKNOWN),
+    "auth": Expected(AuthenticationFailed, Billed.NO),
+    "bad_request": Expected(BadRequest, Billed.NO),
+    "context_too_long": Expected(ContextTooLong, Billed.NO),
+    "no_finish": Expected(TruncatedReply, Billed.YES),
+    "hang": Expected(ProviderUnavailable, Billed.UNKNOWN),
+    "cut": Expected(ProviderUnavailable, Billed.UNKNOWN),
+    "not_json": Expected(MalformedReply, Billed.UNKNOWN),
+}
+# Those with which a whole reply arrives, or that only a stream or a list of items can show.
+OTHERS = {"malformed", "truncated", "slow", "missing_items", "invented_items", "in_stream_error"}
+CASES = [
+    (provider, fault)
+    for provider in ALL
+    for fault in FAILURES
+    if FAULTS[fault] <= ({"chat"} if provider in CHAT else {"speech"})
+]
+
+
+async def ask(url: str, provider: Provider, request: Any = None, attempt: str = "attempt-1", **terms: Any) -> Any:
+    async with providers(simulated(url, **terms)) as opened:
+        return await opened.adapter(provider).call(request or question(provider), MODEL, attempt)
+
+
+async def failure(url: str, provider: Provider, **terms: Any) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await ask(url, provider, **terms)
+    return caught.value
+
+
+def quoted(error: BaseException | None) -> str:
+    """All that an error and its causes could write into a log."""
+    return f"{error} {error!r} {error.args} {quoted(error.__cause__ or error.__context__)}" if error else ""
+
+
+async def only_call(simulator: SimulatorAdmin) -> dict[str, Any]:
+    [call] = await simulator.calls(at_least=1)
+    return call
+
+
+def test_every_fault_of_the_simulator_is_expected_here():
+    assert {*FAILURES} | OTHERS == {*FAULTS}
+
+
+@each_llm
+async def test_a_completion_arrives_whole_with_the_vendors_own_count(simulator: SimulatorAdmin, provider: Provider):
+    reply: ChatReply = await ask(simulator.url, provider)
+    call = await only_call(simulator)
+    assert "simulator" in reply.text
+    assert (reply.finish, reply.model) == (Finish.STOP, f"simulator/{MODEL}")
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (call["input_tokens"], call["output_tokens"])
+    assert reply.provider_request_id.endswith(f"{call['number']:08d}")
+    assert call["output_tokens"] > 0
+
+
+@each_llm
+async def test_a_schema_is_followed_and_counted(simulator: SimulatorAdmin, provider: Provider):
+    request = chat(response_schema=COACHING_SCHEMA, max_tokens=1000)
+    reply: ChatReply = await ask(simulator.url, provider, request)
+    coaching, problem = read_reply(reply)
+    assert (coaching is not None, problem) == (True, "")
+    assert reply.usage.input_tokens == (await only_call(simulator))["input_tokens"] > 200
+
+
+async def test_a_transcription_arrives_with_words_speakers_and_the_vendors_own_length(simulator: SimulatorAdmin):
+    reply: TranscriptionReply = await ask(simulator.url, Provider.ELEVENLABS)
+    call = await only_call(simulator)
+    assert reply.usage.audio_seconds == call["audio_seconds"] == pytest.approx(SECONDS, abs=0.5)
+    assert len({word.speaker for word in reply.words}) == 2
+    assert [word.start for word in reply.words] == sorted(word.start for word in reply.words)
+    assert all(word.text.strip() and word.start <= word.end for word in reply.words)
+    assert reply.model == f"simulator/{MODEL}"
+    assert reply.language.startswith("en")
+
+
+@each_vendor
+async def test_the_attempts_id_arrives_so_that_both_sides_can_be_joined(simulator: SimulatorAdmin, provider: Provider):
+    await ask(simulator.url, provider, attempt="attempt-of-its-own")
+    [call] = await simulator.calls(attempt_id="attempt-of-its-own", at_least=1)
+    assert (call["provider"], call["state"], call["billed"]) == (provider, "answered", True)
+
+
+@pytest.mark.parametrize(("provider", "fault"), CASES)
+async def test_a_fault_becomes_its_error_after_one_request(simulator: SimulatorAdmin, provider: Provider, fault: str):
+    expected = FAILURES[fault]
+    await simulator.fault(fault, times=None, provider=provider, retry_after=expected.retry_after)
+    keys = {f"{vendor}_api_key": KEY for vendor in ALL}
+    bases = {f"{vendor}_base_url": f"{simulator.url}/{PATHS.get(vendor, vendor)}" for vendor in ALL}
+    error = await failure(
+        simulator.url, provider, provider_timeout_seconds=0.5 if fault == "hang" else 20, **keys | bases
+    )
+    assert (type(error), error.billed) == (expected.error, expected.billed)
+    assert (error.provider, error.retry_after) == (provider, expected.retry_after)
+    assert len(str(error)) < 400
+    assert KEY not in quoted(error)
+
+    call = await only_call(simulator)
+    assert call["attempt_id"] == "attempt-1"
+    # What the ledger is told never contradicts what the vendor billed.
+    assert error.billed is Billed.UNKNOWN or (error.billed is Billed.YES) == call["billed"]
+
+
+@each_llm
+async def test_a_reply_without_an_end_still_tells_what_it_used(simulator: SimulatorAdmin, provider: Provider):
+    await simulator.fault("no_finish")
+    error = await failure(simulator.url, provider)
+    call = await only_call(simulator)
+    assert error.usage is not None
+    assert (error.usage.input_tokens, error.usage.output_tokens) == (call["input_tokens"], call["output_tokens"])
+
+
+@each_llm
+async def test_a_reply_cut_at_the_token_limit_is_whole_and_says_so(simulator: SimulatorAdmin, provider: Provider):
+    reply: ChatReply = await ask(simulator.url, provider, chat(max_tokens=3))
+    assert (reply.finish, reply.usage.output_tokens) == (Finish.LENGTH, 3)
+    await simulator.fault("truncated")
+    assert (await ask(simulator.url, provider)).finish is Finish.LENGTH
+
+
+@each_llm
+async def test_malformed_content_is_paid_for_and_so_given_back(simulator: SimulatorAdmin, provider: Provider):
+    await simulator.fault("malformed")
+    reply: ChatReply = await ask(simulator.url, provider, chat(response_schema=COACHING_SCHEMA, max_tokens=1000))
+    assert reply.finish is Finish.STOP
+    assert reply.usage.output_tokens > 0
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(reply.text)
+
+
+@each_llm
+async def test_a_prompt_beyond_the_real_window_is_too_long(simulator: SimulatorAdmin, provider: Provider):
+    long = chat(messages=[{"role": "user", "content": "word " * 120_000}])
+    with pytest.raises(ContextTooLong):
+        await ask(simulator.url, provider, long)
+
+
+@each_vendor
+async def test_a_slow_reply_within_the_timeout_arrives(simulator: SimulatorAdmin, provider: Provider):
+    await simulator.fault("slow", hold=0.05)
+    assert (await ask(simulator.url, provider)).usage.total_tokens >= 0
+    assert (await only_call(simulator))["fault"] == "slow"
+
+
+@each_vendor
+async def test_a_refused_connection_was_not_billed(provider: Provider):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    error = await failure(url, provider)
+    assert (type(error), error.billed, error.trips_breaker) == (ProviderUnavailable, Billed.NO, True)
+
+
+@each_vendor
+async def test_a_timeout_may_have_been_billed_and_is_told_as_one(simulator: SimulatorAdmin, provider: Provider):
+    await simulator.fault("hang", times=None)
+    error = await failure(simulator.url, provider, provider_timeout_seconds=0.3)
+    assert (error.detail, error.billed) == ("no answer within the timeout", Billed.UNKNOWN)
+    assert (await only_call(simulator))["billed"]

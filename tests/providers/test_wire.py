@@ -1,0 +1,484 @@
+"""What the adapters send, and how they read what the vendors are known, or not known, to answer."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from domain.calls import ChatReply, Finish, Provider, TranscriptionReply, Usage
+from domain.coaching import COACHING_SCHEMA
+from domain.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    Billed,
+    ContextTooLong,
+    MalformedReply,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+    TruncatedReply,
+)
+from tests.providers.vendors import (
+    ALL,
+    AUDIO,
+    CHAT,
+    KEY,
+    MODEL,
+    Asked,
+    answering,
+    anthropic_body,
+    chat,
+    elevenlabs_body,
+    good_body,
+    openai_body,
+    providers,
+    question,
+    real,
+    word,
+)
+
+OPENAI, LOCAL, ANTHROPIC, ELEVENLABS = Provider.OPENAI, Provider.LOCAL, Provider.ANTHROPIC, Provider.ELEVENLABS
+each_vendor = pytest.mark.parametrize("provider", ALL)
+
+
+async def ask(provider: Provider, body: object, *, status: int = 200, request: Any = None, **headers: str) -> Any:
+    """The adapter's reading of one answer."""
+    async with answering(body, status, **headers) as stub, providers(real(stub.url)) as opened:
+        return await opened.adapter(provider).call(request or question(provider), MODEL, "attempt-1")
+
+
+async def failure(provider: Provider, body: object, **answer: Any) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await ask(provider, body, **answer)
+    return caught.value
+
+
+async def sent(provider: Provider, request: Any = None, model: str = MODEL) -> Asked:
+    async with answering(good_body(provider)) as stub, providers(real(stub.url)) as opened:
+        await opened.adapter(provider).call(request or question(provider), model, "attempt-1")
+    [asked] = stub.asked
+    return asked
+
+
+# What is sent
+
+
+@pytest.mark.parametrize(
+    ("provider", "limit"),
+    [(OPENAI, "max_completion_tokens"), (LOCAL, "max_tokens"), (ANTHROPIC, "max_tokens")],
+)
+async def test_the_limit_has_the_name_that_the_vendor_knows(provider: Provider, limit: str):
+    body = (await sent(provider)).json
+    assert {name: value for name, value in body.items() if name.startswith("max")} == {limit: 200}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "temperature"),
+    [(OPENAI, "gpt-4o-mini", 0.1), (OPENAI, "o3-mini", None), (LOCAL, "llama", 0.1), (ANTHROPIC, "claude", None)],
+)
+async def test_a_temperature_is_sent_only_where_it_is_taken(provider: Provider, model: str, temperature: float | None):
+    body = (await sent(provider, model=model)).json
+    assert (body["model"], body.get("temperature")) == (model, temperature)
+
+
+async def test_anthropic_gets_the_system_prompt_beside_the_messages():
+    body = (await sent(ANTHROPIC)).json
+    assert body["system"] == "Be brief."
+    assert body["messages"] == [{"role": "user", "content": "What is a lift?"}]
+
+
+@pytest.mark.parametrize("provider", [OPENAI, LOCAL])
+async def test_the_others_get_it_as_the_first_message(provider: Provider):
+    body = (await sent(provider)).json
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+
+
+async def test_a_schema_travels_in_each_vendors_own_place():
+    request = chat(response_schema=COACHING_SCHEMA, schema_name="coaching")
+    strict = {"name": "coaching", "schema": COACHING_SCHEMA, "strict": True}
+    assert (await sent(OPENAI, request)).json["response_format"] == {"type": "json_schema", "json_schema": strict}
+    wanted = {"format": {"type": "json_schema", "schema": COACHING_SCHEMA}}
+    assert (await sent(ANTHROPIC, request)).json["output_config"] == wanted
+    assert not {"response_format", "output_config"} & (await sent(OPENAI)).json.keys()
+
+
+async def test_a_recording_travels_whole_under_a_name_that_says_nothing():
+    asked = await sent(ELEVENLABS)
+    assert AUDIO in asked.body
+    assert b'filename="recording"' in asked.body
+    for name, value in (("model_id", MODEL), ("diarize", "true"), ("timestamps_granularity", "word")):
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in asked.body
+
+
+@each_vendor
+async def test_every_call_carries_its_attempt_and_its_key(provider: Provider):
+    headers = (await sent(provider)).headers
+    assert headers["x-parley-attempt-id"] == "attempt-1"
+    assert headers["xi-api-key" if provider is ELEVENLABS else "authorization"].removeprefix("Bearer ") == KEY
+
+
+@pytest.mark.parametrize(("provider", "other"), [*((llm, ELEVENLABS) for llm in CHAT), (ELEVENLABS, OPENAI)])
+async def test_what_a_vendor_cannot_serve_is_refused_before_it_is_sent(provider: Provider, other: Provider):
+    async with answering(good_body(provider)) as stub, providers(real(stub.url)) as opened:
+        with pytest.raises(BadRequest, match="cannot serve"):
+            await opened.adapter(provider).call(question(other), MODEL, "attempt-1")
+    assert stub.asked == []
+
+
+# What a good reply may look like
+
+
+async def test_openais_cached_tokens_are_inside_its_prompts():
+    usage = {"prompt_tokens": 2006, "completion_tokens": 300, "prompt_tokens_details": {"cached_tokens": 1920}}
+    reply: ChatReply = await ask(OPENAI, openai_body(usage=usage))
+    assert reply.usage == Usage(input_tokens=2006, cached_input_tokens=1920, output_tokens=300)
+
+
+async def test_anthropics_cached_tokens_come_on_top_of_its_input():
+    body = anthropic_body(input_tokens=50, cache_read_input_tokens=1920, cache_creation_input_tokens=248)
+    reply: ChatReply = await ask(ANTHROPIC, body)
+    assert reply.usage == Usage(input_tokens=2218, cached_input_tokens=1920, cache_write_tokens=248, output_tokens=5)
+
+
+async def test_a_compatible_server_may_leave_out_what_is_not_needed():
+    body = openai_body()
+    del body["id"], body["created"], body["object"]
+    reply: ChatReply = await ask(LOCAL, body)
+    assert (reply.text, reply.provider_request_id) == ("A lift.", "")
+
+
+async def test_text_of_several_blocks_is_joined_and_other_blocks_are_passed_over():
+    blocks = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "A "},
+        {"type": "text", "text": "lift."},
+    ]
+    assert (await ask(ANTHROPIC, anthropic_body(content=blocks))).text == "A lift."
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, openai_body("content_filter", content=None)),
+        (OPENAI, openai_body("stop", content=None, refusal="I cannot help with that.")),
+        (ANTHROPIC, anthropic_body("refusal")),
+        (ANTHROPIC, anthropic_body("refusal", content=[])),
+    ],
+    ids=["filter", "refusal", "anthropic", "anthropic-empty"],
+)
+async def test_a_refusal_is_an_answer_that_was_paid_for(provider: Provider, body: object):
+    reply: ChatReply = await ask(provider, body)
+    assert (reply.finish, reply.usage.input_tokens) == (Finish.REFUSED, 30)
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "finish"),
+    [
+        (OPENAI, openai_body("length"), Finish.LENGTH),
+        (ANTHROPIC, anthropic_body("max_tokens"), Finish.LENGTH),
+        (ANTHROPIC, anthropic_body("model_context_window_exceeded"), Finish.LENGTH),
+        (ANTHROPIC, anthropic_body("stop_sequence"), Finish.STOP),
+        (ANTHROPIC, anthropic_body("end_turn", content=[]), Finish.STOP),
+    ],
+)
+async def test_each_way_to_finish_is_known(provider: Provider, body: object, finish: Finish):
+    assert (await ask(provider, body)).finish is finish
+
+
+@pytest.mark.parametrize("provider", CHAT)
+@pytest.mark.parametrize("reason", [None, "", "tool_calls", "pause_turn", "from_the_future", 7])
+async def test_an_unknown_finish_is_a_truncated_reply_with_its_usage(provider: Provider, reason: object):
+    error = await failure(provider, anthropic_body(reason) if provider is ANTHROPIC else openai_body(reason))
+    assert (type(error), error.billed) == (TruncatedReply, Billed.YES)
+    assert error.usage == Usage(input_tokens=30, output_tokens=5)
+
+
+async def test_words_are_read_with_sounds_and_without_gaps():
+    body = elevenlabs_body(
+        word("Hi", logprob=-0.25),
+        word(" ", type="spacing"),
+        word("(laughs)", type="audio_event", speaker_id=None),
+        word("odd", start=2.0, end=1.0, logprob=5.0),
+        word("late", start=3.0, end=None),
+        word("lost", start=None, end=None),
+    )
+    reply: TranscriptionReply = await ask(ELEVENLABS, body)
+    assert [(heard.text, heard.start, heard.end, heard.kind) for heard in reply.words] == [
+        ("Hi", 1.0, 1.5, "word"),
+        ("(laughs)", 1.0, 1.5, "audio_event"),
+        ("odd", 2.0, 2.0, "word"),
+        ("late", 3.0, 3.0, "word"),
+    ]
+    assert [heard.speaker for heard in reply.words] == ["speaker_0", "", "speaker_0", "speaker_0"]
+    assert [round(heard.confidence, 3) for heard in reply.words] == [0.779, 1.0, 1.0, 1.0]
+    assert (reply.usage.audio_seconds, reply.language, reply.provider_request_id) == (54.4, "eng", "t-1")
+    assert reply.model == MODEL
+
+
+async def test_a_transcription_that_does_not_name_its_length_is_as_long_as_the_recording():
+    reply: TranscriptionReply = await ask(ELEVENLABS, elevenlabs_body(word(), audio_duration_secs=None))
+    assert reply.usage.audio_seconds == 54.21
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, openai_body(content="a\0b\ud83d")),
+        (ANTHROPIC, anthropic_body(content=[{"type": "text", "text": "a\0b\ud83d"}])),
+    ],
+)
+async def test_characters_that_cannot_be_stored_do_not_lose_a_paid_reply(provider: Provider, body: object):
+    assert (await ask(provider, body)).text == "a\ufffdb\ufffd"
+
+
+# What is not a reply
+
+NO_REPLIES: list[object] = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"text"',
+    b"7",
+    b"{",
+    b"\xff\xfe\x00",
+    b"[" * 100_000,
+    b"<html>200</html>",
+    {"error": {"message": "odd"}},
+]
+
+
+@each_vendor
+@pytest.mark.parametrize("body", NO_REPLIES, ids=lambda body: ascii(body)[:20])
+async def test_a_body_that_is_no_reply_is_malformed(provider: Provider, body: object):
+    error = await failure(provider, body)
+    assert (type(error), error.billed) == (MalformedReply, Billed.UNKNOWN)
+    assert len(str(error)) < 400
+
+
+def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
+    return body | changes
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, damaged(openai_body(), choices=None, usage=None)),
+        (OPENAI, damaged(openai_body(), choices=[None])),
+        (OPENAI, damaged(openai_body(), choices="none")),
+        (OPENAI, damaged(openai_body(), choices=[{"finish_reason": "stop"}])),
+        (OPENAI, damaged(openai_body(), usage="many")),
+        (OPENAI, damaged(openai_body(), usage=None)),
+        (OPENAI, openai_body(usage={"prompt_tokens": -5, "completion_tokens": 1})),
+        (OPENAI, openai_body(usage={"prompt_tokens": "many", "completion_tokens": 1})),
+        (OPENAI, openai_body(usage={"total_tokens": 5})),
+        (OPENAI, openai_body(content=["a", 1])),
+        (OPENAI, openai_body(["stop"])),
+        (ANTHROPIC, damaged(anthropic_body(), usage=None)),
+        (ANTHROPIC, damaged(anthropic_body(), usage={})),
+        (ANTHROPIC, anthropic_body(input_tokens=-1)),
+        (ANTHROPIC, damaged(anthropic_body(), content=None)),
+        (ANTHROPIC, anthropic_body(content=[None])),
+        (ANTHROPIC, anthropic_body(content=[{"type": "text"}])),
+        (ANTHROPIC, anthropic_body({"odd": 1})),
+        (ELEVENLABS, damaged(elevenlabs_body(), words=None)),
+        (ELEVENLABS, damaged(elevenlabs_body(), words=[None])),
+        (ELEVENLABS, elevenlabs_body({"type": "word", "start": 0})),
+        (ELEVENLABS, elevenlabs_body(word(logprob=None))),
+        (ELEVENLABS, elevenlabs_body(word(logprob=float("nan")))),
+        (ELEVENLABS, elevenlabs_body(word(start="soon"))),
+        (ELEVENLABS, elevenlabs_body(word(end=float("inf")))),
+        (ELEVENLABS, elevenlabs_body(audio_duration_secs=-1)),
+        (ELEVENLABS, elevenlabs_body(audio_duration_secs=float("inf"))),
+    ],
+    ids=lambda value: value.value if isinstance(value, Provider) else "",
+)
+async def test_a_reply_that_breaks_the_format_is_malformed_and_no_bug_of_ours(provider: Provider, body: object):
+    error = await failure(provider, body)
+    assert (type(error), error.retryable) == (MalformedReply, True)
+
+
+async def test_a_malformed_reply_still_tells_the_usage_that_it_names():
+    error = await failure(OPENAI, damaged(openai_body(), choices=[]))
+    assert (error.billed, error.usage) == (Billed.YES, Usage(input_tokens=30, output_tokens=5))
+
+
+@each_vendor
+async def test_a_body_that_does_not_unpack_is_an_outage_that_may_have_been_billed(provider: Provider):
+    error = await failure(provider, b"not gzip at all", content_encoding="gzip")
+    assert (type(error), error.billed) == (ProviderUnavailable, Billed.UNKNOWN)
+
+
+# Errors by status and by words
+
+STATUSES = [
+    (400, BadRequest, Billed.NO),
+    (401, AuthenticationFailed, Billed.NO),
+    (403, AuthenticationFailed, Billed.NO),
+    (404, BadRequest, Billed.NO),
+    (408, ProviderUnavailable, Billed.UNKNOWN),
+    (409, ProviderUnavailable, Billed.NO),
+    (413, BadRequest, Billed.NO),
+    (422, BadRequest, Billed.NO),
+    (429, RateLimited, Billed.NO),
+    (500, ProviderUnavailable, Billed.NO),
+    (502, ProviderUnavailable, Billed.UNKNOWN),
+    (503, ProviderUnavailable, Billed.NO),
+    (504, ProviderUnavailable, Billed.UNKNOWN),
+    (529, ProviderUnavailable, Billed.NO),
+]
+
+
+@each_vendor
+@pytest.mark.parametrize(("status", "kind", "billed"), STATUSES)
+async def test_a_status_without_words_is_read_alone(
+    provider: Provider, status: int, kind: type[ProviderError], billed: Billed
+):
+    error = await failure(provider, b"", status=status)
+    assert (type(error), error.billed, error.retry_after) == (kind, billed, None)
+
+
+@each_vendor
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"[]",
+        b'"words"',
+        b"<html>500</html>",
+        {"error": None},
+        {"error": "words"},
+        {"error": {"message": None, "type": 7}},
+        {"detail": [{"loc": ["body"], "msg": "no"}]},
+        {"detail": None},
+        {"detail": {"status": 5, "message": ["a"]}},
+    ],
+    ids=ascii,
+)
+async def test_an_error_body_of_any_shape_is_read_by_its_status(provider: Provider, body: object):
+    assert type(await failure(provider, body, status=500)) is ProviderUnavailable
+
+
+def anthropic_error(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "body", "kind"),
+    [
+        (OPENAI, 429, {"error": {"code": "insufficient_quota", "message": "no credit"}}, QuotaExceeded),
+        (OPENAI, 400, {"error": {"code": "context_length_exceeded", "message": "long"}}, ContextTooLong),
+        (LOCAL, 400, {"message": "This model's maximum context length is 4096 tokens.", "code": 400}, ContextTooLong),
+        (LOCAL, 400, {"error": {"message": "the request exceeds the available context size."}}, ContextTooLong),
+        (ANTHROPIC, 400, anthropic_error("prompt is too long: 210000 tokens > 200000 maximum"), ContextTooLong),
+        (ANTHROPIC, 400, anthropic_error("input length and `max_tokens` exceed context limit: 2 > 1"), ContextTooLong),
+        (ANTHROPIC, 400, anthropic_error("Your credit balance is too low to access the API."), QuotaExceeded),
+        (ANTHROPIC, 402, anthropic_error("pay", "billing_error"), QuotaExceeded),
+        (ANTHROPIC, 529, anthropic_error("Overloaded", "overloaded_error"), ProviderUnavailable),
+        (ELEVENLABS, 401, {"detail": {"status": "quota_exceeded", "message": "0 credits left"}}, QuotaExceeded),
+        (ELEVENLABS, 401, {"detail": {"status": "invalid_api_key", "message": "no"}}, AuthenticationFailed),
+        (ELEVENLABS, 429, {"detail": {"status": "too_many_concurrent_requests", "message": "wait"}}, RateLimited),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:10],
+)
+async def test_what_the_vendors_words_say_beats_the_status(
+    provider: Provider, status: int, body: object, kind: type[ProviderError]
+):
+    error = await failure(provider, body, status=status)
+    assert (type(error), error.billed) == (kind, Billed.NO)
+
+
+@each_vendor
+async def test_an_error_body_that_is_no_text_is_an_error_of_ours_all_the_same(provider: Provider):
+    """ElevenLabs' SDK loses the status over it."""
+    assert (await failure(provider, b"\xff", status=500)).retryable
+
+
+@each_vendor
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after": "0.5"}, 0.5),
+        ({"retry_after_ms": "1500", "retry_after": "9"}, 1.5),
+        ({"retry_after_ms": "soon", "retry_after": "9"}, 9.0),
+        ({"retry_after": "-3"}, 0.0),
+        ({"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after": "inf"}, 86_400.0),
+        ({"retry_after": "1e300"}, 86_400.0),
+        ({}, None),
+    ],
+    ids=str,
+)
+async def test_the_wait_that_a_vendor_asks_for_is_one_that_can_be_waited(
+    provider: Provider, headers: dict[str, str], seconds: float | None
+):
+    for status in (429, 503):
+        assert (await failure(provider, b"{}", status=status, **headers)).retry_after == seconds
+
+
+@each_vendor
+async def test_a_key_that_the_server_quotes_is_not_passed_on(provider: Provider):
+    words = f"Incorrect API key provided: {KEY}. Find yours on the site."
+    body = {"error": {"message": words}, "detail": {"status": "invalid_api_key", "message": words}}
+    error = await failure(provider, body, status=401)
+    assert "Incorrect API key provided: [key]." in str(error)
+    assert KEY not in f"{error!r} {error.args} {error.detail}"
+
+
+@each_vendor
+async def test_a_long_error_is_cut_and_one_that_cannot_be_stored_is_mended(provider: Provider):
+    words = "odd\0\ud800 " + "very " * 5000 + "long"
+    error = await failure(provider, {"error": {"message": words}, "detail": words}, status=400)
+    assert len(error.detail) <= 300
+    json.dumps(error.detail, ensure_ascii=False).encode()
+    assert "\0" not in error.detail
+
+
+# The connection
+
+
+@each_vendor
+async def test_a_connection_that_ends_before_the_reply_may_have_been_billed(provider: Provider):
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, providers(real(url)) as opened:
+        with pytest.raises(ProviderUnavailable) as caught:
+            await opened.adapter(provider).call(question(provider), MODEL, "attempt-1")
+    assert caught.value.billed is Billed.UNKNOWN
+
+
+@each_vendor
+@pytest.mark.parametrize(
+    ("failure_name", "billed"),
+    [
+        ("ConnectTimeout", Billed.NO),
+        ("PoolTimeout", Billed.NO),
+        ("ReadTimeout", Billed.UNKNOWN),
+        ("WriteTimeout", Billed.UNKNOWN),
+        ("RemoteProtocolError", Billed.UNKNOWN),
+        ("ReadError", Billed.UNKNOWN),
+    ],
+)
+async def test_only_what_was_never_sent_was_surely_not_billed(
+    provider: Provider, failure_name: str, billed: Billed, monkeypatch: pytest.MonkeyPatch
+):
+    http = httpx if provider is ELEVENLABS else httpx2
+
+    async def fail(*_: object) -> None:
+        raise getattr(http, failure_name)("gone")
+
+    monkeypatch.setattr(http.AsyncHTTPTransport, "handle_async_request", fail)
+    async with providers(real("http://127.0.0.1:1")) as opened:
+        with pytest.raises(ProviderUnavailable) as caught:
+            await opened.adapter(provider).call(question(provider), MODEL, "attempt-1")
+    assert caught.value.billed is billed
