@@ -5,8 +5,10 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -117,13 +119,25 @@ async def _poll(
     polling = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
     log.info("polling as %s", ", ".join(roles))
-    if settings.parley_ready_file:
-        settings.parley_ready_file.touch()
-    await asyncio.wait([*polling, stopping], return_when=asyncio.FIRST_COMPLETED)
+    with ready(settings.parley_ready_file):
+        await asyncio.wait([*polling, stopping], return_when=asyncio.FIRST_COMPLETED)
     log.info("draining for at most %.0f s", settings.drain_seconds)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
     await asyncio.gather(*polling)
     stopping.cancel()
+
+
+@contextmanager
+def ready(file: Path | None) -> Iterator[None]:
+    """Say that this worker polls, for as long as it does: the file is gone while it drains, and after."""
+    if file is None:
+        yield
+        return
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="worker.py", description="Run Parley's workers.")
     parser.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: all")
     roles = parser.parse_args(arguments).role or list(ROLES)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(run(Settings(), roles))

@@ -94,7 +94,7 @@ class AutoAnalyzeActivities:
         async with self._database.transaction() as tx:
             work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
             known = await runs.known_labels(tx, asked.workspace_id, job_key, step.round)
-        oversized = _oversized(work, step.candidate.model)
+        oversized = _oversized(work, step.sized_for)
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
@@ -127,7 +127,7 @@ class AutoAnalyzeActivities:
         asked, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
             [item] = await runs.load_work(tx, asked.workspace_id, job_key, [step.ordinal])
-        pieces = parts(item.session.messages, item.tokens, prompt_budget(step.candidate.model, 0))
+        pieces = parts(item.session.messages, item.tokens, prompt_budget(step.sized_for, 0))
         total, summaries = CallOutcome(), list[str]()
         for number, piece in enumerate(pieces):
             request = condense_request(piece, number, len(pieces))

@@ -119,6 +119,7 @@ class ClassifyStep(Model):
     ask: int = 1
     part: int = 0
     ordinals: tuple[int, ...]
+    sized_for: str
 
     @property
     def request_step(self) -> str:
@@ -126,11 +127,16 @@ class ClassifyStep(Model):
 
 
 class CondenseStep(Model):
-    """Summarise a session that is larger than the context window, part by part."""
+    """Summarise a session that is larger than the context window, part by part.
+
+    `sized_for`: the model whose window the parts are cut for; it is not the candidate's, since fallback legs must ask
+    the same thing.
+    """
 
     job: Job
     candidate: Candidate
     ordinal: int
+    sized_for: str
 
     def request_step(self, part: int) -> str:
         return f"condense/{self.ordinal}/part-{part}"

@@ -53,6 +53,7 @@ class BatchLabeller:
     def __init__(self, job: Job, candidates: Sequence[Candidate], phase: Phase, stream: int, parked: Parked) -> None:
         self._job, self._candidates, self._phase = job, candidates, phase
         self._stream, self._parked = stream, parked
+        self._sized_for = candidates[0].model
 
     async def label(self, round_number: int, batch: Batch) -> BatchReport:
         """Every session of the batch ends labelled, by a reply or by the marked fallback."""
@@ -82,6 +83,7 @@ class BatchLabeller:
                 ask=ask,
                 part=part,
                 ordinals=ordinals,
+                sized_for=self._sized_for,
             )
 
         outcome: ClassifyOutcome = await self._on_a_provider(step)
@@ -93,7 +95,9 @@ class BatchLabeller:
 
     async def _condense(self, ordinal: int) -> CallOutcome:
         def step(candidate: Candidate) -> tuple[Any, CondenseStep]:
-            return Activities.condense, CondenseStep(job=self._job, candidate=candidate, ordinal=ordinal)
+            return Activities.condense, CondenseStep(
+                job=self._job, candidate=candidate, ordinal=ordinal, sized_for=self._sized_for
+            )
 
         return await self._on_a_provider(step)
 
