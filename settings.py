@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=15, gt=0, description="how long a silent owner keeps a request")
     breaker_failures: int = Field(default=3, ge=1)
     breaker_open_seconds: float = Field(default=60, gt=0)
+    paid_calls_in_flight: int = Field(default=100, ge=1, description="of one provider, in one worker")
     reservation_seconds: float = Field(default=3600, gt=0, description="the longest a reservation is held")
     settle_patience_seconds: float = Field(default=600, gt=0, description="how long settle outlasts an outage")
     starting_energy: int = Field(default=100, ge=0, description="granted to a user on first sight")

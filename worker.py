@@ -17,6 +17,7 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.auto_analyze import AutoAnalyzeActivities
+from activities.boundary import HEARTBEAT_SECONDS
 from activities.paid_call import PaidCalls
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
@@ -34,8 +35,8 @@ from workflows.sweep import Sweep, ensure_scheduled
 ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # Reloading these for each workflow costs a hundred milliseconds of CPU; they are pure, so sharing them is safe.
 PASSED_THROUGH = ("domain", "activities", "workflows", "pydantic", "pydantic_core", "genai_prices")
+HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
 WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Sweep)
-PAID_CALLS_IN_FLIGHT = 100
 
 log = logging.getLogger("parley.worker")
 
@@ -50,7 +51,11 @@ def build_workers(
     """One Temporal worker per role, each on its own queue."""
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
     auto = AutoAnalyzeActivities(database, paid_calls)
-    drain: dict[str, Any] = {"graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds)}
+    common: dict[str, Any] = {
+        "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
+        # By default a heartbeat goes out after 80% of its timeout: a busy moment would look like a death.
+        "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,
+    }
 
     def build(role: str) -> Worker:
         if role == "workflows":
@@ -59,22 +64,22 @@ def build_workers(
                 task_queue=WORKFLOWS,
                 workflows=list(WORKFLOW_CLASSES),
                 workflow_runner=sandbox(),
-                **drain,
+                **common,
             )
         if role == "storage":
             sweep = SweepActivities(database, client)
             steps = [analysis.prepare, analysis.finish, analysis.close, sweep.sweep]
             bulk = [auto.prepare, auto.open_round, auto.give_up, auto.plan_conflicts, auto.apply_conflicts]
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, auto.finish, auto.close], **drain)
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, auto.finish, auto.close], **common)
         provider = Provider(role)
         chat = [analysis.coach, auto.classify, auto.condense, auto.resolve]
         return Worker(
             client,
             task_queue=provider_queue(provider),
             activities=[analysis.measure_voice] if provider is Provider.ELEVENLABS else chat,
-            max_concurrent_activities=PAID_CALLS_IN_FLIGHT,
+            max_concurrent_activities=settings.paid_calls_in_flight,
             max_task_queue_activities_per_second=calls_per_second(provider, settings),
-            **drain,
+            **common,
         )
 
     return [build(role) for role in roles]

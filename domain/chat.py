@@ -1,10 +1,10 @@
 """A chat session of a product's bot: who wrote what, and how it ended."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from domain.calls import Model, Name, Text
 
@@ -17,10 +17,18 @@ class Containment(StrEnum):
     DROP_OFF = "dropOff"
 
 
+def _in_the_calendar(time: datetime) -> datetime:
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is beyond the calendar") from None
+    return time
+
+
 class ChatMessage(Model):
     role: Literal["user", "bot", "agent"]
     text: Text
-    time: AwareDatetime | None = None
+    time: Annotated[AwareDatetime, AfterValidator(_in_the_calendar)] | None = None
 
 
 class ChatSession(Model):

@@ -8,7 +8,7 @@ WORKFLOW = "Sweep"
 
 
 class SweepInput(Model):
-    """How many stale requests to look at in one round."""
+    """How many stale requests to read at a time; a round looks at all of them."""
 
     batch: int = Field(default=200, gt=0)
 

@@ -13,6 +13,10 @@ REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
 # Different tokenisers count differently; the count at import is one of them.
 TOKEN_MARGIN = 1.2
+# What a message's role and line take in a prompt, in characters.
+LINE_CHARACTERS = 16
+# A pasted log takes twice the tokens of as much prose.
+UNEVEN = 2
 
 
 class Window(Model):
@@ -45,22 +49,22 @@ def reply_tokens(sessions: int) -> int:
     return REPLY_TOKENS_BASE + REPLY_TOKENS_PER_SESSION * sessions
 
 
-def prompt_budget(model: str, label_tokens: int) -> int:
-    """Tokens that sessions may take in a prompt beside instructions, known labels and the reply of a full batch."""
+def prompt_budget(model: str, label_tokens: int, sessions: int | None = None) -> int:
+    """Tokens that sessions may take in a prompt beside instructions, known labels and the reply on so many (or `cap`)."""
     room = window(model)
-    return (
-        int((room.context - min(room.reply, reply_tokens(room.cap)) - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens
-    )
+    reply = min(room.reply, reply_tokens(sessions or room.cap))
+    return int((room.context - reply - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens
 
 
 def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_tokens: int) -> int:
     """How many of the next sessions fit into one request: at least one, since a larger one is condensed first."""
     room = window(model)
     most = min(quota or room.cap, (room.reply - REPLY_TOKENS_BASE) // REPLY_TOKENS_PER_SESSION)
-    budget, count = prompt_budget(model, label_tokens), 0
+    budget, count = max(prompt_budget(model, label_tokens, most), 1), 0
+    left = budget
     for size in tokens[:most]:
-        budget -= min(size, prompt_budget(model, label_tokens))
-        if budget < 0 and count:
+        left -= min(size, budget)
+        if left < 0 and count:
             break
         count += 1
     return count
@@ -88,21 +92,26 @@ def halves(ordinals: Sequence[int]) -> list[tuple[int, ...]]:
 def parts(messages: Sequence[ChatMessage], tokens: int, budget: int) -> list[list[ChatMessage]]:
     """Cut a session of `tokens` into parts of at most `budget`; a message that is too long is cut itself.
 
-    Tokens are taken to be spread evenly over the text, which the margin in `prompt_budget` allows for.
+    Where the tokens are in the text is not known: a part has room for `UNEVEN` times the average.
     """
-    text = sum(len(message.text) for message in messages) or 1
-    room = max(int(budget * text / max(tokens, 1)), 1)
+    text = sum(map(_characters, messages))
+    room = max(int(budget * text / max(tokens, 1) / UNEVEN), LINE_CHARACTERS + 1)
+    longest = room - LINE_CHARACTERS
     cut = [
-        message.model_copy(update={"text": message.text[at : at + room]})
+        message.model_copy(update={"text": message.text[at : at + longest]})
         for message in messages
-        for at in range(0, max(len(message.text), 1), room)
+        for at in range(0, max(len(message.text), 1), longest)
     ]
     made: list[list[ChatMessage]] = [[]]
     left = room
     for message in cut:
-        if made[-1] and len(message.text) > left:
+        if made[-1] and _characters(message) > left:
             made.append([])
             left = room
         made[-1].append(message)
-        left -= len(message.text)
+        left -= _characters(message)
     return made
+
+
+def _characters(message: ChatMessage) -> int:
+    return len(message.text) + LINE_CHARACTERS

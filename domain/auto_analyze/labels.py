@@ -1,7 +1,7 @@
 """Labels that agree: one spelling for each, and a mapping of duplicates onto canonical ones."""
 
 import json
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,19 @@ from domain.calls import ChatReply, Finish
 CHUNK = 150
 # From so many labels on, a reply that puts all of them into one group is taken for a failure, not for an insight.
 SUSPICIOUS = 4
-NOISE = re.compile(r"[^\w\s/&'-]+")
+INNER = "/&'-"
 
 
 def normalized(label: str) -> str:
     """Lower case, single spaces, no punctuation around: the spelling under which a label is stored."""
-    return " ".join(NOISE.sub(" ", label.lower()).replace("_", " ").split())
+    text = unicodedata.normalize("NFKC", label).replace("’", "'").lower()
+    kept = "".join(char if char in INNER or _in_a_word(char) else " " for char in text)
+    return " ".join(kept.split()).strip(f"{INNER} ")
+
+
+def _in_a_word(char: str) -> bool:
+    """A letter, a digit, or a mark: many scripts write their vowels as marks."""
+    return unicodedata.category(char)[0] in "LMN"
 
 
 def chunks(labels: Sequence[str], level: int) -> list[list[str]]:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from domain.auto_analyze.contract import DiscoveryTerms
 from domain.chat import Containment
 
-TIME_BANDS = 4
+LENGTH_BANDS, TIME_BANDS = 3, 4
+CONTAINMENTS = tuple(Containment)
+Group = tuple[int, int, int]
 
 
 class SessionFacts(NamedTuple):
@@ -35,14 +37,17 @@ def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, se
     Sessions are divided by length (thirds), containment and time (quarters); the sample goes round those groups and
     takes one of each in turn, by a seeded order within the group. So a rare group is heard early.
     """
-    groups: defaultdict[tuple[int, str, int], list[SessionFacts]] = defaultdict(list)
-    lengths = _bands([facts.tokens for facts in sessions], 3)
+    groups: defaultdict[Group, list[SessionFacts]] = defaultdict(list)
+    lengths = _bands([facts.tokens for facts in sessions], LENGTH_BANDS)
     times = _bands(
         [facts.started_at.timestamp() if facts.started_at else facts.position for facts in sessions], TIME_BANDS
     )
     for facts, length, time in zip(sessions, lengths, times, strict=True):
-        groups[length, facts.containment.value, time].append(facts)
-    queues = [sorted(group, key=lambda facts: _order(seed, facts.session_id)) for _, group in sorted(groups.items())]
+        groups[length, CONTAINMENTS.index(facts.containment), time].append(facts)
+    queues = [
+        sorted(groups[group], key=lambda facts: _order(seed, facts.session_id))
+        for group in sorted(groups, key=_diagonally)
+    ]
     size = sample_size(len(sessions), terms)
     picked: list[int] = []
     for turn in range(max(map(len, queues), default=0)):
@@ -50,6 +55,12 @@ def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, se
         if len(picked) >= size:
             break
     return picked[:size]
+
+
+def _diagonally(group: Group) -> Group:
+    """Neighbours differ in everything, so that a sample of fewer sessions than groups is diverse as well."""
+    length, containment, time = group
+    return (containment - length) % len(CONTAINMENTS), (time - length) % TIME_BANDS, length
 
 
 def _bands(values: Sequence[float], count: int) -> list[int]:

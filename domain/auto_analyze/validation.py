@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from domain.auto_analyze.contract import LabelKind
 from domain.auto_analyze.labels import normalized
-from domain.calls import ChatReply, Finish, Model
+from domain.calls import ChatReply, Finish, Model, mended
 from domain.chat import Containment
 
 MAX_LABEL_CHARACTERS = 80
@@ -27,7 +27,7 @@ class SessionLabels(Model):
     intent: str = Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)
     transfer_reason: str | None = Field(default=None, max_length=MAX_LABEL_CHARACTERS)
     drop_off_location: str | None = Field(default=None, max_length=MAX_LABEL_CHARACTERS)
-    summary: str = Field(max_length=MAX_SUMMARY_CHARACTERS)
+    summary: str = Field(min_length=1, max_length=MAX_SUMMARY_CHARACTERS)
     fallback: bool = False
     by_rule: bool = False
 
@@ -36,6 +36,12 @@ class SessionLabels(Model):
     def _one_spelling(cls, label: object) -> object:
         """Equal labels are equal to the letter."""
         return normalized(label) if isinstance(label, str) else label
+
+    @field_validator("summary", mode="before")
+    @classmethod
+    def _one_line(cls, summary: object) -> object:
+        """JSON can spell characters that cannot be stored."""
+        return " ".join(mended(summary).split()) if isinstance(summary, str) else summary
 
     def label(self, kind: LabelKind) -> str | None:
         return getattr(self, kind.value)

@@ -41,15 +41,23 @@ class Scene:
     directory: Path
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
-    async def start_worker(self, failpoints: str = "") -> asyncio.subprocess.Process:
+    async def start_worker(
+        self, failpoints: str = "", roles: tuple[str, ...] = (), **environment: str
+    ) -> asyncio.subprocess.Process:
         """A worker process that polls. It reads its failpoints from the environment, as in production it would."""
         ready = self.directory / f"ready-{len(self.processes)}"
         log = (self.directory / f"worker-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(ROOT / "worker.py"),
+            *(word for role in roles for word in ("--role", role)),
             cwd=ROOT,
-            env={**self.environment, "PARLEY_FAILPOINTS": failpoints, "PARLEY_READY_FILE": str(ready)},
+            env={
+                **self.environment,
+                **environment,
+                "PARLEY_FAILPOINTS": failpoints,
+                "PARLEY_READY_FILE": str(ready),
+            },
             stdout=log,
             stderr=log,
         )

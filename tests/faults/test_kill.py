@@ -103,11 +103,13 @@ async def test_two_workers_on_one_request_charge_once_and_record_the_duplicate(
 ) -> None:
     """The first worker freezes with the reply in hand, is taken for dead, and comes back after the second settled."""
     async with scene(stack, template, tmp_path) as place:
-        first = await place.start_worker("called=stop")
+        await place.start_worker(roles=("workflows", "storage"))
+        # With its one slot taken, the frozen worker has no poll open that would swallow the retry.
+        first = await place.start_worker("called=stop", roles=("anthropic",), PAID_CALLS_IN_FLIGHT="1")
         session = read_session(SAMPLE)
         job = await place.client.analyze(session)
         await frozen(first)
-        await place.start_worker()
+        await place.start_worker(roles=("anthropic",))
         report = await job.result()
         first.send_signal(signal.SIGCONT)
         async with asyncio.timeout(30):

@@ -255,7 +255,7 @@ class TestJobs:
             await job.result()
         await simulator.gate(closed=False)
         async with asyncio.timeout(30):
-            while not (report := await client.results(job.id)).costs.lines:
+            while not (report := await job.report()).costs.lines:
                 await asyncio.sleep(0.05)
         assert report.status == "cancelled"
         assert report.costs.confirmed_usd > 0
@@ -303,7 +303,7 @@ class TestJobs:
         job = await client.analyze(session)
         await job.result()
         stranger = Client(client.temporal, client.database, client.settings, "somebody-else")
-        for look in (stranger.progress, stranger.cancel, stranger.results, stranger.status):
+        for look in (stranger.job, stranger.status, stranger.analysis_report, stranger.workflow):
             with pytest.raises(NotFound):
                 await look(job.id)
         assert (await stranger.costs()).lines == ()
@@ -341,7 +341,7 @@ class TestWaiting:
         with pytest.raises(JobFailed, match=r"anthropic.*openai") as failed:
             await job.result()
         assert failed.value.kind == "ProviderUnavailable"
-        assert (await skipping_client.results(job.id)).status == "failed"
+        assert (await job.report()).status == "failed"
         assert (await skipping_client.energy(session.user_id)).reserved == 0
         assert await skipping_client.audit() == []
 
