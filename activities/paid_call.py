@@ -23,7 +23,7 @@ from temporalio import activity
 
 from activities.failpoints import Failpoints
 from domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
-from domain.errors import Billed, ProviderError, ProviderUnavailable, UnpricedModel, Unreachable
+from domain.errors import Billed, ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel, Unreachable
 from domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
 from domain.routing import Option
 from providers.registry import Providers
@@ -80,7 +80,13 @@ class PaidCalls:
             ProviderError: the attempt is recorded as failed, with what it may have cost.
         """
         who = CallIdentity(**payer.model_dump(), fingerprint=fingerprint(request))
-        offer = self._offer(request, provider, model)
+        try:
+            offer = self._offer(request, provider, model)
+        except (UnpricedModel, ProviderNotConfigured):
+            # The price list or the keys may have changed since; what was paid for then is still there.
+            if settled := await self._persist(partial(ledger.journaled, who=who)):
+                return settled
+            raise
         self._failpoints.reach("claiming")
         claimed = await self._claim(who, offer)
         if isinstance(claimed, Settled):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from simulator.config import CONTEXT_WINDOW, Config
+from simulator.labelling import Noise
 from simulator.latency import Latency
 from simulator.server import NotLoopback, serve
 from simulator.wire import PROVIDERS
@@ -33,6 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens-per-second", type=float, default=None)
     parser.add_argument("--rate-limit", type=_rate_limit, action="append", default=[], metavar="PROVIDER=PER_MINUTE")
     parser.add_argument("--context-window", type=int, default=CONTEXT_WINDOW, metavar="TOKENS")
+    usual = Noise()
+    parser.add_argument("--label-reuse", type=float, default=usual.reuse, metavar="SHARE", help="of known labels")
+    parser.add_argument("--label-mistakes", type=float, default=usual.mistakes, metavar="SHARE", help="of sessions")
+    parser.add_argument("--label-unmerged", type=float, default=usual.unmerged, metavar="SHARE", help="of twin labels")
     parser.add_argument("--transcripts", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--log", type=Path, metavar="FILE", help="JSON lines: what was received and billed")
     parser.add_argument("--port-file", type=Path, metavar="FILE", help="written once it answers")
@@ -47,6 +52,7 @@ def _config(options: argparse.Namespace) -> Config:
         latency=Latency(options.latency, options.latency_median, options.latency_sigma, options.tokens_per_second),
         rate_limits=dict(options.rate_limit),
         context_window=options.context_window,
+        noise=Noise(options.label_reuse, options.label_mistakes, options.label_unmerged),
         transcripts=tuple(options.transcripts),
         log=options.log,
         port_file=options.port_file,

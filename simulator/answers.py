@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from simulator import coaching
 from simulator.damage import damaged
 from simulator.filling import Filler
+from simulator.jobs import Jobs
+from simulator.labelling import Noise
 from simulator.text import keywords, related_sentence
 from simulator.transcript import parse
 from simulator.wire import BYTES_PER_TOKEN, Prompt, Refusal, tokens
@@ -30,8 +32,9 @@ class Answer:
 
 
 class Answers:
-    def __init__(self, seed: int, context_window: int) -> None:
+    def __init__(self, seed: int, context_window: int, noise: Noise | None = None) -> None:
         self._wording, self._window = Wording(seed), context_window
+        self._jobs = Jobs(self._wording, noise or Noise())
 
     def answer(self, prompt: Prompt, damage: str) -> Answer:
         """The reply to a prompt, with the fault in it that `damage` names."""
@@ -51,6 +54,9 @@ class Answers:
     def _text(self, prompt: Prompt) -> str:
         if prompt.schema is None:
             return self._chat(prompt)
+        reply = self._jobs.reply(prompt)
+        if reply is not None:
+            return json.dumps(reply, ensure_ascii=False)
         material = "\n".join(prompt.said_by("user"))
         findings = {}
         if coaching.concerns(prompt.schema):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulator.labelling import Noise
 from simulator.latency import Latency
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
@@ -19,6 +20,7 @@ class Config:
     latency: Latency = field(default_factory=Latency)
     rate_limits: dict[str, int] = field(default_factory=dict)
     context_window: int = CONTEXT_WINDOW
+    noise: Noise = field(default_factory=Noise)
     transcripts: tuple[Path, ...] = ()
     log: Path | None = None
     port_file: Path | None = None

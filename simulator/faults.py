@@ -10,6 +10,7 @@ FAULT_HEADER = "x-simulator-fault"
 RETRY_AFTER = 1.0  # what a rate limit asks for unless told otherwise
 
 CHAT, STREAM, ITEMS = frozenset({"chat"}), frozenset({"stream"}), frozenset({"items"})
+GROUPS = frozenset({"groups"})
 ANY: frozenset[str] = frozenset()
 
 # Refused before anything is computed, and so not billed.
@@ -30,6 +31,8 @@ DAMAGES: Mapping[str, frozenset[str]] = {
     "no_finish": CHAT,
     "missing_items": ITEMS,
     "invented_items": ITEMS,
+    "duplicated_items": ITEMS,
+    "one_group": GROUPS,
     "in_stream_error": STREAM,
 }
 # Computed and billed, but the reply does not arrive as it should.

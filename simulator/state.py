@@ -14,7 +14,7 @@ from simulator.recordings import Recordings
 class State:
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.answers = Answers(config.seed, config.context_window)
+        self.answers = Answers(config.seed, config.context_window, config.noise)
         self.recordings = Recordings(config.transcript_directories, config.seed)
         self.calls = CallLog(config.log)
         self.gate = Gate()

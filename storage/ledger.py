@@ -121,6 +121,13 @@ async def claim(
     return Granted(attempt_id)
 
 
+async def journaled(tx: AsyncSession, who: CallIdentity) -> Settled | None:
+    """The reply of a request that was settled before, if it was."""
+    call = await tx.get(Call, (who.workspace_id, who.request_id))
+    known = call is not None and call.settled_attempt_id is not None and call.fingerprint == who.fingerprint
+    return await _settled(tx, call) if call and known else None
+
+
 async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_seconds: float) -> bool:
     """Extend the lease. False when the request has gone to another attempt; the call may finish all the same."""
     as_owner = (
@@ -367,6 +374,8 @@ async def _log_usage(
         answered_by=storable(answered_by),
         simulated=attempt.simulated,
         tokens_prompt=usage.input_tokens,
+        tokens_cached=usage.cached_input_tokens,
+        tokens_cache_written=usage.cache_write_tokens,
         tokens_completion=usage.output_tokens,
         tokens_total=usage.total_tokens,
         audio_seconds=Decimal(str(usage.audio_seconds)),

@@ -168,6 +168,8 @@ class UsageLog(SQLModel, table=True):
     answered_by: str = ""
     simulated: bool
     tokens_prompt: int = 0
+    tokens_cached: int = 0  # read from the vendor's cache; part of tokens_prompt
+    tokens_cache_written: int = 0  # part of tokens_prompt as well
     tokens_completion: int = 0
     tokens_total: int = 0
     audio_seconds: Decimal = Field(default=Decimal(0), sa_type=Numeric(12, 3))

@@ -182,6 +182,15 @@ async def test_a_settled_step_is_answered_from_the_journal(
     assert len(await simulator.calls()) == 1
 
 
+async def test_a_settled_step_outlives_its_key_and_its_price(
+    paid_calls: PaidCalls, open_calls: Opener, settings: Settings, books: Books
+):
+    first = await make(paid_calls)
+    keyless = open_calls(books.database, settings.model_copy(update={"parley_simulator_url": None}))
+    assert await make(keyless) == first
+    assert await make(paid_calls, replace(ANTHROPIC, model="a-model-of-ours")) == first
+
+
 async def test_a_fallback_leg_settles_what_the_first_provider_could_not(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
 ):

@@ -55,7 +55,16 @@ FAILURES: dict[str, Expected] = {
     "not_json": Expected(MalformedReply, Billed.UNKNOWN),
 }
 # Those with which a whole reply arrives, or that only a stream or a list of items can show.
-OTHERS = {"malformed", "truncated", "slow", "missing_items", "invented_items", "in_stream_error"}
+OTHERS = {
+    "malformed",
+    "truncated",
+    "slow",
+    "missing_items",
+    "invented_items",
+    "duplicated_items",
+    "one_group",
+    "in_stream_error",
+}
 CASES = [
     (provider, fault)
     for provider in ALL

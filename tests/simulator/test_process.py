@@ -73,7 +73,14 @@ async def test_a_killed_simulators_bill_is_known_to_the_next(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "options", [("--host", "0.0.0.0"), ("--rate-limit", "acme=3"), ("--latency", "-1"), ("--port", "99999")]
+    "options",
+    [
+        ("--host", "0.0.0.0"),
+        ("--rate-limit", "acme=3"),
+        ("--latency", "-1"),
+        ("--port", "99999"),
+        ("--label-reuse", "2"),
+    ],
 )
 async def test_wrong_options_are_told_in_one_line(options: tuple[str, str]):
     process = await asyncio.create_subprocess_exec(

@@ -24,6 +24,8 @@ def upgrade() -> None:
         sa.Column("answered_by", sa.String(), nullable=False),
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.Column("tokens_prompt", sa.Integer(), nullable=False),
+        sa.Column("tokens_cached", sa.Integer(), nullable=False),
+        sa.Column("tokens_cache_written", sa.Integer(), nullable=False),
         sa.Column("tokens_completion", sa.Integer(), nullable=False),
         sa.Column("tokens_total", sa.Integer(), nullable=False),
         sa.Column("audio_seconds", sa.Numeric(precision=12, scale=3), nullable=False),
