@@ -23,6 +23,9 @@ check: install  ## lint, format, types, architecture
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-logo
 
+bench: install  ## the measurements in benchmarks/
+	@$(BIN)/python -m benchmarks
+
 lock:  ## resolve requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --no-emit-index-url --quiet --output-file requirements.lock

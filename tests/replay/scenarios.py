@@ -4,12 +4,14 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 
+from domain.auto_analyze.contract import DiscoveryTerms
 from domain.errors import JobFailed
 from domain.queues import WORKFLOWS
 from domain.session_analysis import Step
@@ -92,6 +94,44 @@ async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     return job.id
 
 
+def chats(path: Path, count: int) -> Path:
+    kinds = ("selfService", "agent", "dropOff")
+    topics = ("my invoice is wrong", "reset my password", "where is my parcel")
+    with path.open("w") as file:
+        for number in range(count):
+            text = f"Hi, {topics[number % 3]}, number {number}"
+            messages = [{"role": "user", "text": text}, {"role": "bot", "text": "One moment."}]
+            session = {
+                "session_id": f"s{number}",
+                "user_id": "u",
+                "containment": kinds[number % 3],
+                "messages": messages,
+            }
+            file.write(json.dumps(session) + "\n")
+    return path
+
+
+async def labelled(client: Client, count: int, **terms: Any) -> str:
+    with TemporaryDirectory() as directory:
+        imported = await client.import_chats(chats(Path(directory) / "chats.jsonl", count))
+    discovery = DiscoveryTerms(min_sessions=3, max_sessions=3)
+    job = await client.auto_analyze(imported.dataset_id, user_id="u", discovery=discovery, **terms)
+    await job.result()
+    return job.id
+
+
+async def auto_analyze(client: Client, _: SimulatorAdmin) -> str:
+    return await labelled(client, 20, streams=2)
+
+
+async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
+    """One of the streams of a run."""
+    job_id = await labelled(client, 20, streams=2)
+    parent = await client.temporal.get_workflow_handle(job_id).fetch_history()
+    started = [event.child_workflow_execution_started_event_attributes for event in parent.events]
+    return next(child.workflow_execution.workflow_id for child in started if child.workflow_execution.workflow_id)
+
+
 async def sweep(client: Client, _: SimulatorAdmin) -> str:
     handle = await client.temporal.start_workflow(SWEEP, id=f"sweep-{client.workspace_id}", task_queue=WORKFLOWS)
     await handle.result()
@@ -107,6 +147,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     asked_again,
     rule_based,
     cancelled,
+    auto_analyze,
+    auto_analyze_stream,
     sweep,
 )
 
@@ -129,6 +171,8 @@ def _command(event: Any) -> str:
             return name.replace("_", " ")
         case "start_child_workflow_execution_initiated":
             return f"child {event.start_child_workflow_execution_initiated_event_attributes.workflow_type.name}"
+        case "signal_external_workflow_execution_initiated":
+            return f"signal {event.signal_external_workflow_execution_initiated_event_attributes.signal_name}"
         case _ if name.startswith("workflow_execution_") and name.endswith(("completed", "failed", "canceled", "new")):
             return name.replace("_", " ")
         case _:

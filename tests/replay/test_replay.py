@@ -17,17 +17,13 @@ from temporalio.workflow import NondeterminismError
 from parley import Client
 from tests.parts import SimulatorAdmin
 from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint
-from worker import sandbox
-from workflows.session_analysis import SessionAnalysis
-from workflows.sweep import Sweep
+from worker import WORKFLOW_CLASSES, sandbox
 
 RECORD = bool(os.environ.get("PARLEY_RECORD"))
 
 
 def replayer() -> Replayer:
-    return Replayer(
-        workflows=[SessionAnalysis, Sweep], workflow_runner=sandbox(), data_converter=pydantic_data_converter
-    )
+    return Replayer(workflows=list(WORKFLOW_CLASSES), workflow_runner=sandbox(), data_converter=pydantic_data_converter)
 
 
 def load(path: Path) -> WorkflowHistory:
