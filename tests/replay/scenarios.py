@@ -153,6 +153,18 @@ SCENARIOS: tuple[Scenario, ...] = (
 )
 
 
+PLAIN = {
+    "timer_started",
+    "timer_canceled",
+    "marker_recorded",
+    "activity_task_cancel_requested",
+    "workflow_execution_completed",
+    "workflow_execution_failed",
+    "workflow_execution_canceled",
+    "workflow_execution_continued_as_new",
+}
+
+
 def fingerprint(history: WorkflowHistory) -> str:
     """The commands that the workflow gave, one a line, in order. Results and times do not matter."""
     return "\n".join(filter(None, map(_command, history.events))) + "\n"
@@ -160,28 +172,25 @@ def fingerprint(history: WorkflowHistory) -> str:
 
 def _command(event: Any) -> str:
     name = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").lower()
+    about = getattr(event, f"{name}_event_attributes", None)
     match name:
         case "activity_task_scheduled":
-            scheduled = event.activity_task_scheduled_event_attributes
-            return f"activity {scheduled.activity_type.name} on {scheduled.task_queue.name}"
+            told = f"activity {about.activity_type.name} on {about.task_queue.name}"
         case "upsert_workflow_search_attributes":
-            fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
-            return f"search attributes {', '.join(sorted(fields))}"
-        case "timer_started" | "timer_canceled" | "marker_recorded" | "activity_task_cancel_requested":
-            return name.replace("_", " ")
+            told = f"search attributes {', '.join(sorted(about.search_attributes.indexed_fields))}"
         case "start_child_workflow_execution_initiated":
-            return f"child {event.start_child_workflow_execution_initiated_event_attributes.workflow_type.name}"
+            told = f"child {about.workflow_type.name}"
         case "signal_external_workflow_execution_initiated":
-            return f"signal {event.signal_external_workflow_execution_initiated_event_attributes.signal_name}"
-        case _ if name.startswith("workflow_execution_") and name.endswith(("completed", "failed", "canceled", "new")):
-            return name.replace("_", " ")
+            told = f"signal {about.signal_name}"
         case _:
-            return ""
+            told = name.replace("_", " ") if name in PLAIN else ""
+    return told
 
 
 def committed(history: WorkflowHistory) -> str:
     """A history as it is committed: without the recording machine's name, paths and process ids."""
-    return json.dumps([_scrubbed(MessageToDict(event)) for event in history.events], indent=1) + "\n"
+    events = [_scrubbed(MessageToDict(event)) for event in history.events]
+    return json.dumps({"workflowId": history.workflow_id, "events": events}, indent=1) + "\n"
 
 
 def _scrubbed(value: Any) -> Any:
