@@ -274,7 +274,7 @@ def demo(
         bool | None, typer.Option(help="Keep the stack up after the report; default: in a terminal.")
     ] = None,
 ) -> None:
-    """Start everything, analyse two sample sessions, print the report, stop everything."""
+    """Start everything, run both jobs on samples, print their reports, stop everything."""
     from starter.local import demo as start  # noqa: PLC0415 - needs the extra `embedded`
 
     run(start(Settings(), keep=sys.stdin.isatty() if keep is None else keep, console=out))

@@ -1,7 +1,9 @@
 """Import a file of chat sessions: streamed, checked line by line, all or nothing unless invalid lines are skipped."""
 
+import asyncio
 import csv
 import hashlib
+import reprlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,7 @@ from storage.tables import Dataset
 
 MAX_LINE_CHARACTERS = 5_000_000
 BATCH = 500
+LOCK_POLL_SECONDS = 0.1
 # A CSV holds one session a line; its messages are a JSON list, as in JSONL.
 CSV_COLUMNS = ("session_id", "user_id", "bot_id", "containment", "messages")
 
@@ -60,11 +63,14 @@ async def import_chats(
     skipped: list[Skipped] = []
     dataset_id = _content_hash(path, skip_invalid=skip_invalid)
     async with database.transaction() as tx:
+        while not await datasets.lock(tx, workspace_id, dataset_id):  # noqa: ASYNC110 - another process has it
+            await asyncio.sleep(LOCK_POLL_SECONDS)
         known = await datasets.find_dataset(tx, workspace_id, dataset_id)
         if known:
             return Imported(dataset_id=dataset_id, sessions=known.sessions, tokens=known.tokens, known=True)
         position = tokens = 0
-        with path.open(encoding="utf-8", newline="") as file:
+        # A byte that is not UTF-8 comes as half a surrogate pair, and is its line's own failure.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=_newline(path)) as file:
             lines = _checked(path, file, skipped if skip_invalid else None)
             while batch := list(islice(lines, BATCH)):
                 sized = [(position + at, session, _tokens(session)) for at, session in enumerate(batch)]
@@ -73,7 +79,7 @@ async def import_chats(
                 tokens += sum(size for _, _, size in sized)
                 on_progress(position)
         if not position:
-            raise InvalidInput("holds no session", where=path.name)
+            raise _empty(path, skipped)
         tx.add(
             Dataset(
                 workspace_id=workspace_id, dataset_id=dataset_id, name=path.name[:200], sessions=position, tokens=tokens
@@ -90,6 +96,14 @@ def _content_hash(path: Path, *, skip_invalid: bool) -> str:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
     # What is left out belongs to the identity: with and without it are two datasets.
     return hashlib.sha256(f"{digest} {skip_invalid}".encode()).hexdigest() if skip_invalid else digest
+
+
+def _empty(path: Path, skipped: list[Skipped]) -> InvalidInput:
+    if not skipped:
+        return InvalidInput("holds no session", where=path.name)
+    first = skipped[0]
+    problem = f"{first.problem} (none of {len(skipped)} lines is valid)"
+    return InvalidInput(problem, where=f"{path.name}: line {first.line}", field=first.field)
 
 
 def _checked(path: Path, file: TextIO, skipped: list[Skipped] | None) -> Iterator[ChatSession]:
@@ -111,15 +125,16 @@ def _checked(path: Path, file: TextIO, skipped: list[Skipped] | None) -> Iterato
 
 def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
     """Line numbers, and what reads the line's data: reading may fail, and that is the line's own failure."""
-    try:
-        if path.suffix.lower() == ".csv":
-            yield from _csv_lines(path, file)
-        else:
-            yield from _json_lines(file)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=path.name) from None
-    except csv.Error as error:
-        raise InvalidInput(f"is not CSV: {error}", where=path.name) from None
+    yield from _csv_lines(path, file) if _is_csv(path) else _json_lines(file)
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _newline(path: Path) -> str:
+    """What ends a line: in CSV whatever the csv module takes for it, in JSONL nothing but a line feed."""
+    return "" if _is_csv(path) else "\n"
 
 
 def _json_lines(file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
@@ -131,23 +146,51 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
                 line = file.readline(MAX_LINE_CHARACTERS)
             yield number, _too_long
         elif line.strip():
-            yield number, lambda text=line: read_json(text)
+            yield number, lambda text=line: read_json(_utf8(text))
 
 
 def _too_long() -> Any:
     raise InvalidInput(f"is longer than {MAX_LINE_CHARACTERS:,} characters")
 
 
+def _utf8(text: str, field: str = "") -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("is not UTF-8", field=field) from None
+    return text
+
+
 def _csv_lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
-    csv.field_size_limit(MAX_LINE_CHARACTERS)
-    rows = csv.DictReader(file)
-    found, wanted = set(rows.fieldnames or ()), set(CSV_COLUMNS)
-    if found != wanted and found != wanted - {"bot_id"}:
-        raise InvalidInput(
-            f"columns must be {', '.join(CSV_COLUMNS)}; found {', '.join(sorted(found)) or 'none'}", where=path.name
-        )
-    for row in rows:
-        yield rows.line_num, lambda row=row: {**row, "messages": read_json(row["messages"] or "", field="messages")}
+    rows = _csv_rows(path, file)
+    _, columns = next(rows, (0, []))
+    if sorted(columns) not in (sorted(CSV_COLUMNS), sorted({*CSV_COLUMNS} - {"bot_id"})):
+        found = ", ".join(map(reprlib.repr, columns[: len(CSV_COLUMNS) + 1])) or "none"
+        raise InvalidInput(f"columns must be {', '.join(CSV_COLUMNS)}; found {found}", where=path.name)
+    for number, row in rows:
+        yield number, lambda row=row: _csv_session(columns, row)
+
+
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of the line that each begins on. Where quotes go astray, so do all rows after it."""
+    csv.field_size_limit(10 * MAX_LINE_CHARACTERS)  # where a quote is never closed, a cell has no end
+    rows, first = csv.reader(file, strict=True), 1
+    try:
+        for row in rows:
+            if row:
+                yield first, row
+            first = rows.line_num + 1
+    except csv.Error as error:
+        raise InvalidInput(f"is not CSV: {error}", where=f"{path.name}: line {first}") from None
+
+
+def _csv_session(columns: list[str], row: list[str]) -> dict[str, Any]:
+    if len(row) != len(columns):
+        raise InvalidInput(f"has {len(row)} cells for {len(columns)} columns")
+    if sum(map(len, row)) > MAX_LINE_CHARACTERS:
+        _too_long()
+    cells = {name: _utf8(cell, name) for name, cell in zip(columns, row, strict=True)}
+    return {**cells, "messages": read_json(cells["messages"], field="messages")}
 
 
 def _session(data: Any) -> ChatSession:

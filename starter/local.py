@@ -21,6 +21,8 @@ from workflows.visibility import ALL
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.ogg"
 LONG = "discovery-bakery-maintenance.json"
+CHATS = Path("chats") / "support.jsonl"
+DEMO_LATENCY = 0.2
 
 
 async def up(settings: Settings, *, fresh: bool, latency: float, console: Console) -> None:
@@ -37,7 +39,7 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
 
 
 async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
-    """Analyse two samples on a stack of the demo's own, which is gone afterwards.
+    """Run both jobs on samples, on a stack of the demo's own, which is gone afterwards.
 
     Raises:
         PartFailed: naming the part and its log.
@@ -45,7 +47,7 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     if not (SAMPLES / SHORT).exists():
         raise InvalidInput("is missing: run the demo from a clone of the project", where=str(SAMPLES))
     state = settings.parley_state_dir / f"demo-{uuid4().hex[:8]}"
-    stack = _stack(settings, state, console, latency=1.0, temporary=True)
+    stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:
         await _show(settings, addresses, console)
         _print_addresses(addresses, console)
@@ -61,7 +63,10 @@ async def _show(settings: Settings, addresses: Addresses, console: Console) -> N
     ) as client:
         short = await client.analyze(read_session(SAMPLES / SHORT), audio=read_recording(SAMPLES / RECORDING)[0])
         long = await client.analyze(read_session(SAMPLES / LONG))
-        for job in (short, long):
+        chats = await client.import_chats(SAMPLES / CHATS)
+        console.print(f"{chats.sessions} chat sessions imported, {chats.tokens:,} tokens")
+        labels = await client.auto_analyze(chats.dataset_id, user_id="operator")
+        for job in (short, long, labels):
             console.print(f"\n[bold]{escape(job.id)}[/bold]")
             console.print(display.report(await display.watched(console, job)))
         console.print(display.disagreements(await client.audit()))

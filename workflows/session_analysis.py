@@ -57,6 +57,7 @@ class SessionAnalysis:
         """
         if job is None:
             raise InvalidInput("SessionAnalysis needs a SessionAnalysisInput", where="input")
+        visibility.record_start(job.workspace_id, WORKFLOW)
         self._job = job
         self._job_key = workflow.info().first_execution_run_id
         try:

@@ -12,6 +12,11 @@ STATUS = SearchAttributeKey.for_keyword("ParleyStatus")
 ALL = (TENANT, JOB, STRATEGY, PHASE, STATUS)
 
 
+def record_start(tenant: str, job: str) -> None:
+    """Say whose job this is, and which: whoever starts it by another client need not know of search attributes."""
+    workflow.upsert_search_attributes([TENANT.value_set(tenant), JOB.value_set(job), STATUS.value_set("running")])  # pyright: ignore[reportUnknownMemberType]
+
+
 def record(key: SearchAttributeKey[str], value: str) -> None:
     """Set a search attribute of the running workflow."""
     workflow.upsert_search_attributes([key.value_set(value)])  # pyright: ignore[reportUnknownMemberType]

@@ -75,7 +75,14 @@ async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo
     await asyncio.gather(demo.read_until("is up"), other.read_until("is up"))
     assert await asyncio.gather(demo.end(), other.end()) == [0, 0]
     for run in (demo, other):
-        for expected in ("fast_parallel", "hybrid", "simulator/claude", "the simulator answered", "confirmed $"):
+        for expected in (
+            "fast_parallel",
+            "hybrid",
+            "simulator/claude",
+            "the simulator answered",
+            "confirmed $",
+            "379 of 379",
+        ):
             assert expected in run.output
         assert "The ledger agrees with itself." in run.output
         assert "Temporal UI  http://127.0.0.1:" in run.output

@@ -72,6 +72,7 @@ class AutoAnalyze:
         """
         if start is None:
             raise InvalidInput("AutoAnalyze needs an AutoAnalyzeInput", where="input")
+        visibility.record_start(start.workspace_id, WORKFLOW)
         self._job = Job(
             input=start.model_copy(update={"carried": None}),
             job_key=workflow.info().first_execution_run_id,
