@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -15,6 +15,7 @@ from domain.auto_analyze.labels import composed
 from domain.auto_analyze.validation import SessionLabels
 from domain.chat import ChatSession, Containment
 from domain.errors import NotFound
+from storage.database import storable
 from storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat, utc_now
 
 INSERT_ROWS = 2000
@@ -51,6 +52,8 @@ async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> Non
             for at, position in enumerate(positions[start : start + INSERT_ROWS])
         ]
         await tx.execute(insert(AutoSession).values(fallback=False, by_rule=False), rows)
+    # Until it has seen new rows, PostgreSQL plans each step of the run to walk the whole dataset.
+    await tx.execute(text("ANALYZE chat_sessions, auto_runs, auto_sessions"))
 
 
 async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
@@ -150,28 +153,30 @@ async def keep_labels(
     stream: int,
 ) -> int:
     """Store sessions' labels by ordinal. Returns how many labels nobody had seen before."""
-    for ordinal, labels in sorted(found.items()):
-        await tx.execute(
-            update(AutoSession)
-            .where(
-                *_of(AutoSession, workspace_id, job_key),
-                col(AutoSession.ordinal) == ordinal,
-            )
-            .values(**labels.model_dump(), phase=phase.value, round=round_number, stream=stream)
-        )
-    rows = sorted(
+    if not found:
+        return 0
+    sessions = (
+        update(AutoSession)
+        .where(*_of(AutoSession, workspace_id, job_key), col(AutoSession.ordinal) == bindparam("at"))
+        .values({name: bindparam(f"new_{name}") for name in SessionLabels.model_fields})
+        .values(phase=phase.value, round=round_number, stream=stream)
+    )
+    rows = [
+        {"at": ordinal, **{f"new_{name}": value for name, value in labels.model_dump().items()}}
+        for ordinal, labels in sorted(found.items())
+    ]
+    await (await tx.connection()).execute(sessions, rows)
+    scope = {"workspace_id": workspace_id, "job_key": job_key, "first_round": round_number}
+    seen = sorted(
         {(kind.value, label) for labels in found.values() for kind in LabelKind if (label := labels.label(kind))}
     )
-    new = 0
-    for kind, label in rows:
-        made = await tx.execute(
-            insert(AutoLabel)
-            .values(workspace_id=workspace_id, job_key=job_key, kind=kind, label=label, first_round=round_number)
-            .on_conflict_do_nothing()
-            .returning(col(AutoLabel.label))
-        )
-        new += made.first() is not None
-    return new
+    made = await tx.execute(
+        insert(AutoLabel)
+        .values([{**scope, "kind": kind, "label": label} for kind, label in seen])
+        .on_conflict_do_nothing()
+        .returning(col(AutoLabel.label))
+    )
+    return len(made.all())
 
 
 async def keep_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordinal: int, text: str) -> None:
@@ -181,7 +186,7 @@ async def keep_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordi
             *_of(AutoSession, workspace_id, job_key),
             col(AutoSession.ordinal) == ordinal,
         )
-        .values(condensed=text)
+        .values(condensed=storable(text))
     )
 
 
@@ -233,9 +238,11 @@ async def apply_canonical(
     )
     await connection.execute(labels.values(canonical=bindparam("new")), rows)
     sessions = update(AutoSession).where(
-        *_of(AutoSession, workspace_id, job_key), col(getattr(AutoSession, kind.value)) == bindparam("old")
+        *_of(AutoSession, workspace_id, job_key),
+        *_of_kind(AutoLabel, workspace_id, job_key, kind.value),
+        col(AutoLabel.label) == getattr(AutoSession, kind.value),
     )
-    await connection.execute(sessions.values({f"canonical_{kind.value}": bindparam("new")}), rows)
+    await tx.execute(sessions.values({f"canonical_{kind.value}": col(AutoLabel.canonical)}))
 
 
 async def counts(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -11,6 +11,12 @@ from domain.auto_analyze.sampling import SessionFacts
 from domain.chat import ChatSession, Containment
 from domain.errors import NotFound
 from storage.tables import Dataset, StoredChat
+
+
+async def lock(tx: AsyncSession, workspace_id: str, dataset_id: str) -> bool:
+    """Take a dataset's lock until the transaction ends; False while another import holds it."""
+    key = func.hashtextextended(f"{workspace_id}/{dataset_id}", 0)
+    return bool((await tx.execute(select(func.pg_try_advisory_xact_lock(key)))).scalar())
 
 
 async def find_dataset(tx: AsyncSession, workspace_id: str, dataset_id: str) -> Dataset | None:

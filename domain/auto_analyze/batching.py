@@ -50,7 +50,7 @@ def reply_tokens(sessions: int) -> int:
 
 
 def prompt_budget(model: str, label_tokens: int, sessions: int | None = None) -> int:
-    """Tokens that sessions may take in a prompt beside instructions, known labels and the reply on so many (or `cap`)."""
+    """Tokens for sessions in a prompt, beside instructions, known labels and the reply on `sessions` (else the cap)."""
     room = window(model)
     reply = min(room.reply, reply_tokens(sessions or room.cap))
     return int((room.context - reply - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens

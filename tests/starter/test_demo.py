@@ -12,6 +12,9 @@ import pytest
 
 from tests.parts import ROOT
 
+# A small discovery sample: how the demo starts, reports and ends does not depend on it.
+QUICK = {"DISCOVERY_MIN_SESSIONS": "5", "DISCOVERY_MAX_SESSIONS": "5", "SESSIONS_PER_STREAM": "auto"}
+
 
 class Demo:
     """One run of the demo, with every process that it ever started."""
@@ -25,7 +28,7 @@ class Demo:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "starter.cli", "demo",
             cwd=ROOT,
-            env={**os.environ, "PARLEY_STATE_DIR": str(self._state_dir)},
+            env={**os.environ, **QUICK, "PARLEY_STATE_DIR": str(self._state_dir)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

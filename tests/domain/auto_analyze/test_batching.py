@@ -1,0 +1,193 @@
+import json
+from itertools import chain
+
+import pytest
+
+from domain.auto_analyze.batching import (
+    INSTRUCTION_TOKENS,
+    WINDOWS,
+    batch_size,
+    halves,
+    parts,
+    prompt_budget,
+    reply_tokens,
+    round_batches,
+    window,
+)
+from domain.auto_analyze.contract import LabelKind
+from domain.auto_analyze.prompts import classification_request, condense_request, transcript
+from domain.chat import ChatMessage
+from starter.tokens import count_tokens
+from tests.domain.auto_analyze.chats import chat, said
+
+SMALL = [200] * 500
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [
+        ("gpt-4o-mini", "gpt-4o"),
+        ("gpt-4o-mini-2024-07-18", "gpt-4o"),
+        ("gpt-4.1-nano", "gpt-4.1"),
+        ("gpt-4", ""),
+        ("gpt-3.5-turbo", "gpt-3.5"),
+        ("claude-haiku-4-5", "claude"),
+        ("claude-3-5-haiku-latest", "claude-3-5"),
+        ("llama3.2:3b", ""),
+        ("", ""),
+    ],
+)
+def test_the_longest_prefix_of_a_model_names_its_window(model: str, prefix: str):
+    assert window(model) is WINDOWS[prefix]
+
+
+@pytest.mark.parametrize(
+    ("model", "cap"), [("gpt-4o-mini", 20), ("gpt-4.1", 50), ("gpt-3.5-turbo", 20), ("some-local-model", 4)]
+)
+def test_without_a_quota_a_batch_is_what_the_model_can_tell_apart(model: str, cap: int):
+    assert batch_size(SMALL, model, None, 0) == cap
+
+
+@pytest.mark.parametrize("model", WINDOWS)
+def test_the_reply_on_a_full_batch_fits_every_model(model: str):
+    assert reply_tokens(window(model).cap) <= window(model).reply
+    assert prompt_budget(model, 0) > 0
+
+
+@pytest.mark.parametrize(("quota", "count"), [(1, 1), (4, 4), (20, 20)])
+def test_a_quota_is_taken_as_it_is(quota: int, count: int):
+    assert batch_size(SMALL, "gpt-4o-mini", quota, 0) == count
+
+
+def test_what_is_left_is_less_than_a_quota():
+    assert batch_size([100, 100], "gpt-4o-mini", 4, 0) == 2
+    assert batch_size([], "gpt-4o-mini", 4, 0) == 0
+
+
+def test_the_reply_of_a_large_quota_fits_the_model():
+    assert reply_tokens(batch_size(SMALL, "gpt-3.5-turbo", 100, 0)) <= window("gpt-3.5-turbo").reply
+
+
+@pytest.mark.parametrize("quota", [None, 4, 100])
+@pytest.mark.parametrize("label_tokens", [0, 2000, 1_000_000])
+@pytest.mark.parametrize("size", [10, 300, 1000, 4000])
+@pytest.mark.parametrize("model", ["", "gpt-3.5", "gpt-4o", "gpt-4.1"])
+def test_a_batch_of_several_fits_the_context_window(model: str, size: int, label_tokens: int, quota: int | None):
+    count = batch_size([size] * 200, model, quota, label_tokens)
+    assert count >= 1
+    if count > 1:
+        taken = size * count + label_tokens + INSTRUCTION_TOKENS + reply_tokens(count)
+        assert taken <= window(model).context
+
+
+def test_sessions_fill_the_window_and_not_more():
+    budget = prompt_budget("gpt-4o", 0)
+    third = budget // 3
+    assert batch_size([third, third, third, third], "gpt-4o", None, 0) == 3
+    assert batch_size([third, budget, third], "gpt-4o", None, 0) == 1
+    assert batch_size([budget, 1], "gpt-4o", None, 0) == 1
+
+
+def test_an_oversized_session_goes_alone():
+    assert batch_size([9_000_000, 10], "gpt-4o", None, 0) == 1
+    assert batch_size([10, 9_000_000, 10], "gpt-4o", None, 0) == 1
+
+
+def test_more_labels_leave_less_room_and_at_last_one_session():
+    sizes = [5_000] * 30
+    counts = [batch_size(sizes, "gpt-4o", None, tokens) for tokens in (0, 40_000, 80_000, 100_000, 200_000)]
+    assert counts == sorted(counts, reverse=True)
+    assert (counts[0], counts[-1]) == (20, 1)
+
+
+def test_a_round_is_cut_into_one_batch_a_stream_without_gaps():
+    batches = round_batches([100] * 30, 70, 8, "gpt-4o-mini", 4, 0)
+    assert [batch.start for batch in batches] == [70, 74, 78, 82, 86, 90, 94, 98]
+    assert [batch.count for batch in batches] == [4] * 7 + [2]
+
+
+def test_a_round_has_no_more_batches_than_streams():
+    batches = round_batches([100] * 100, 0, 3, "gpt-4o-mini", 4, 0)
+    assert [(batch.start, batch.count) for batch in batches] == [(0, 4), (4, 4), (8, 4)]
+
+
+def test_an_oversized_session_does_not_move_the_others():
+    batches = round_batches([100, 100, 9_000_000, 100], 0, 8, "gpt-4o-mini", 4, 0)
+    assert [(batch.start, batch.count) for batch in batches] == [(0, 2), (2, 1), (3, 1)]
+
+
+def test_nothing_left_is_no_batch():
+    assert round_batches([], 10, 8, "gpt-4o-mini", 4, 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("ordinals", "expected"),
+    [((), []), ((7,), [(7,)]), ((1, 5), [(1,), (5,)]), ((1, 2, 9), [(1, 2), (9,)]), ((1, 2, 3, 4), [(1, 2), (3, 4)])],
+)
+def test_halves_are_smaller_and_complete(ordinals: tuple[int, ...], expected: list[tuple[int, ...]]):
+    assert halves(ordinals) == expected
+
+
+PROSE = "My invoice from last month is wrong and nobody answers my mails. "
+LOG = "4f9c0e77-1b1d-4c6e a8:7f0x9e3=d41d8cd98f00b204e9800998ecf8427e "
+
+
+def imported_tokens(messages: list[ChatMessage]) -> int:
+    return sum(count_tokens(message.text) + 4 for message in messages)
+
+
+LARGE: dict[str, list[ChatMessage]] = {
+    "many messages": said(*[PROSE * 3] * 300),
+    "one message": said(PROSE * 900),
+    "one long among many": said(*[PROSE] * 200, PROSE * 500, *["ok"] * 200),
+    "very many short ones": said(*["ok"] * 8000),
+    "no words at all": said(*[""] * 4000, role="bot") + said("hi"),
+    "prose and a pasted log": said(PROSE * 600, LOG * 500),
+    "a script without blanks": said("我的发票有错误请帮助我" * 3000),
+    "empty at the ends": said("", PROSE * 900, ""),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_parts_hold_the_whole_text_in_order_and_fit_the_window(name: str):
+    messages, model = LARGE[name], "some-local-model"
+    pieces = parts(messages, imported_tokens(messages), prompt_budget(model, 0))
+    assert len(pieces) > 1
+    flat = list(chain.from_iterable(pieces))
+    for role in ("user", "bot"):
+        whole = "".join(message.text for message in messages if message.role == role)
+        assert "".join(message.text for message in flat if message.role == role) == whole
+    assert len(flat) >= len(messages)
+    for number, piece in enumerate(pieces):
+        request = condense_request(piece, number, len(pieces))
+        prompt = sum(count_tokens(message.content) for message in request.messages)
+        assert prompt + request.max_tokens <= window(model).context
+
+
+def test_the_time_and_the_role_of_a_cut_message_stay():
+    message = ChatMessage.model_validate({"role": "agent", "text": PROSE * 900, "time": "2026-03-02T10:00:00Z"})
+    pieces = parts([message], count_tokens(message.text), 2000)
+    assert {(part.role, part.time) for part in chain.from_iterable(pieces)} == {("agent", message.time)}
+
+
+def test_a_session_within_the_budget_stays_one_part():
+    messages = said("Hello", "my invoice is wrong")
+    assert parts(messages, imported_tokens(messages), 5000) == [messages]
+
+
+@pytest.mark.parametrize(("tokens", "budget"), [(0, 100), (10**9, 1), (5, 0)])
+def test_parts_end_whatever_the_numbers_say(tokens: int, budget: int):
+    pieces = parts(said("some words", ""), tokens, budget)
+    assert "".join(message.text for message in chain.from_iterable(pieces)) == "some words"
+
+
+def test_a_full_batch_of_full_sessions_fits_the_window_in_real_tokens():
+    model, labels = "gpt-4o-mini", {LabelKind.INTENT: [f"label number {at}" for at in range(400)]}
+    sessions = [chat(f"s{at}", *[PROSE * 5] * 90) for at in range(30)]
+    sizes = [imported_tokens(list(session.messages)) for session in sessions]
+    count = batch_size(sizes, model, None, len(json.dumps(list(labels.values()))) // 3)
+    assert 1 < count < window(model).cap
+    request = classification_request({session.session_id: session for session in sessions[:count]}, labels, {})
+    prompt = sum(count_tokens(message.content) for message in request.messages)
+    assert 0.7 * window(model).context < prompt + request.max_tokens <= window(model).context
+    assert transcript(sessions[0].messages) in json.loads(request.messages[1].content)["sessions"][0]["transcript"]

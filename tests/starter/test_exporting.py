@@ -1,0 +1,147 @@
+"""Exports: every session with its labels, in a file that is there when it is complete."""
+
+import csv
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.auto_analyze.contract import ExportedSession
+from domain.chat import Containment
+from domain.errors import InvalidInput, NotFound
+from starter.exporting import write_sessions
+
+FIELDS = list(ExportedSession.model_fields)
+
+
+def labelled(name: str = "s-1", **changes: Any) -> ExportedSession:
+    values: dict[str, Any] = {
+        "session_id": name,
+        "user_id": "u",
+        "containment": Containment.AGENT,
+        "intent": "billing dispute",
+        "transfer_reason": "refund approval",
+        "drop_off_location": None,
+        "summary": "The invoice was wrong.",
+        "original_intent": "invoice problem",
+        "original_transfer_reason": "refund approval",
+        "original_drop_off_location": None,
+        "fallback": False,
+        "by_rule": False,
+        "phase": "parallel streams",
+        "round": 3,
+        "stream": 0,
+    }
+    return ExportedSession(**{**values, **changes})
+
+
+def unlabelled(name: str) -> ExportedSession:
+    nothing = dict.fromkeys(set(FIELDS) - {"session_id", "user_id", "containment", "fallback", "by_rule"})
+    return labelled(name, **nothing)
+
+
+async def each(*sessions: ExportedSession, error: Exception | None = None) -> AsyncIterator[ExportedSession]:
+    for session in sessions:
+        yield session
+    if error:
+        raise error
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+async def test_jsonl_reads_back_as_it_was(tmp_path: Path):
+    path, sessions = tmp_path / "out.jsonl", [labelled("a"), unlabelled("b"), labelled("c", fallback=True)]
+    assert await write_sessions(each(*sessions), path) == 3
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [ExportedSession.model_validate_json(line) for line in lines] == sessions
+    assert list(json.loads(lines[0])) == FIELDS
+
+
+async def test_csv_has_a_column_for_every_field_and_a_row_for_every_session(tmp_path: Path):
+    path = tmp_path / "out.CSV"
+    assert await write_sessions(each(labelled("a"), unlabelled("b")), path) == 2
+    first, second = table(path)
+    assert list(first) == FIELDS
+    assert (first["containment"], first["round"], first["stream"], first["fallback"]) == ("agent", "3", "0", "False")
+    assert {name for name, value in second.items() if value} == {
+        *("session_id", "user_id", "containment", "fallback", "by_rule")
+    }
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+async def test_the_label_first_given_stands_beside_the_canonical(name: str, tmp_path: Path):
+    await write_sessions(each(labelled()), tmp_path / name)
+    path = tmp_path / name
+    [row] = table(path) if name.endswith("csv") else [json.loads(path.read_text())]
+    assert (row["intent"], row["original_intent"]) == ("billing dispute", "invoice problem")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+async def test_no_cell_is_a_formula(start: str, tmp_path: Path):
+    hostile = f'{start}HYPERLINK("http://x.example","click")'
+    texts = ["session_id", "user_id", "intent", "original_intent", "transfer_reason", "summary", "phase"]
+    await write_sessions(each(labelled().model_copy(update=dict.fromkeys(texts, hostile))), tmp_path / "out.csv")
+    [row] = table(tmp_path / "out.csv")
+    assert [row[name] for name in texts] == [f"'{hostile}"] * len(texts)
+    assert not any(value.startswith(start) for value in row.values())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+async def test_odd_characters_stay_in_their_cell(name: str, tmp_path: Path):
+    words = 'said "no",\r\nthen;\tleft\u2028 我 🙂'
+    path = tmp_path / name
+    await write_sessions(each(labelled(summary=words), labelled("b")), path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = table(path) if name.endswith("csv") else [json.loads(line) for line in file]
+    assert [row["summary"] for row in rows] == [words, "The invoice was wrong."]
+
+
+async def test_jsonl_is_data_and_not_changed_for_spreadsheets(tmp_path: Path):
+    await write_sessions(each(labelled(user_id="+49 30 1234")), tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text())["user_id"] == "+49 30 1234"
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+async def test_no_sessions_make_an_empty_file(name: str, tmp_path: Path):
+    assert await write_sessions(each(), tmp_path / name) == 0
+    assert (tmp_path / name).read_text() == ("" if name.endswith("jsonl") else ",".join(FIELDS) + "\n")
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.xlsx", "out", "csv", "out.csv.gz"])
+async def test_another_ending_is_refused(name: str, tmp_path: Path):
+    with pytest.raises(InvalidInput, match=f"^{name}: must end in .jsonl or .csv$"):
+        await write_sessions(each(labelled()), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["missing/out.csv", "file/out.csv", "folder.csv"])
+async def test_a_place_that_cannot_be_written_is_named(place: str, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InvalidInput) as refused:
+        await write_sessions(each(labelled()), tmp_path / place)
+    assert str(refused.value).startswith(f"{tmp_path / place}: cannot be written: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
+async def test_an_export_that_fails_leaves_the_earlier_file_as_it_was(tmp_path: Path):
+    path = tmp_path / "out.jsonl"
+    await write_sessions(each(labelled("a")), path)
+    before = path.read_bytes()
+    with pytest.raises(NotFound):
+        await write_sessions(each(labelled("b"), error=NotFound("no such job")), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_an_export_replaces_the_earlier_file(tmp_path: Path):
+    path = tmp_path / "out.jsonl"
+    for count in (3, 1):
+        await write_sessions(each(*[labelled()] * count), path)
+    assert len(path.read_text().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,456 @@
+"""A labelling run in the database: its order, its labels round by round, and duplicates merged level by level."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from domain.auto_analyze.validation import SessionLabels, fallback_labels
+from domain.chat import ChatMessage, ChatSession, Containment
+from domain.errors import NotFound, ParleyError
+from storage import auto_analyze as runs
+from storage import datasets
+from storage.auto_analyze import Work
+from storage.database import Database
+from storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, Dataset
+
+INTENT, REASON, LOCATION = LabelKind
+ACME, JOB, DATASET = "acme", "job", "dataset"
+KINDS = tuple(Containment)
+
+
+def chat(position: int) -> ChatSession:
+    """Containments take turns: agent, selfService, dropOff."""
+    return ChatSession(
+        session_id=f"s-{position}",
+        user_id=f"u-{position % 2}",
+        containment=KINDS[position % 3],
+        messages=(ChatMessage(role="user", text=f"question {position}"),),
+    )
+
+
+def run_row(workspace: str = ACME, job: str = JOB, workflow: str = "workflow") -> AutoRun:
+    return AutoRun(
+        workspace_id=workspace, job_key=job, workflow_id=workflow, dataset_id=DATASET, user_id="ann", settings={}
+    )
+
+
+def labels(intent: str, reason: str | None = None, location: str | None = None) -> SessionLabels:
+    return SessionLabels(intent=intent, transfer_reason=reason, drop_off_location=location, summary="As it was.")
+
+
+class Run:
+    """One run of a workspace; every operation in a transaction of its own."""
+
+    def __init__(self, database: Database, workspace: str = ACME, job: str = JOB) -> None:
+        self.database, self.scope = database, (workspace, job)
+
+    async def call(self, operation: Callable[..., Awaitable[Any]], *args: Any, **how: Any) -> Any:
+        async with self.database.transaction() as tx:
+            return await operation(tx, *self.scope, *args, **how)
+
+    async def import_(self, count: int) -> "Run":
+        workspace, _ = self.scope
+        async with self.database.transaction() as tx:
+            await datasets.save_chats(tx, workspace, DATASET, [(at, chat(at), 100 + at) for at in range(count)])
+            tx.add(Dataset(workspace_id=workspace, dataset_id=DATASET, name="x", sessions=count, tokens=100 * count))
+        return self
+
+    async def begin(self, positions: list[int]) -> "Run":
+        async with self.database.transaction() as tx:
+            await runs.begin(tx, run_row(*self.scope), positions)
+        return self
+
+    async def keep(self, found: Mapping[int, SessionLabels], round_number: int = 0, stream: int = 0) -> int:
+        phase = Phase.PARALLEL
+        return await self.call(runs.keep_labels, found, phase=phase, round_number=round_number, stream=stream)
+
+    async def merge(self, level: int, merged: Mapping[str, str], kind: LabelKind = INTENT) -> None:
+        await self.call(runs.keep_merges, kind, level, merged)
+
+    async def apply(self, kind: LabelKind = INTENT) -> None:
+        async with self.database.transaction() as tx:
+            mapping = await runs.canonical_labels(tx, *self.scope, kind, 1000)
+            await runs.apply_canonical(tx, *self.scope, kind, mapping)
+
+    async def sessions(self) -> list[AutoSession]:
+        query = select(AutoSession).where(
+            col(AutoSession.workspace_id) == self.scope[0], col(AutoSession.job_key) == self.scope[1]
+        )
+        async with self.database.transaction() as tx:
+            return list((await tx.execute(query.order_by(col(AutoSession.ordinal)))).scalars())
+
+    async def exported(self) -> list[ExportedSession]:
+        return [session for _, session in await self.call(runs.export_rows, after=-1, limit=1000)]
+
+
+@pytest.fixture
+async def run(database: Database) -> Run:
+    """Twelve sessions, to be processed from the last to the first."""
+    return await (await Run(database).import_(12)).begin(list(reversed(range(12))))
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """What goes to the database meanwhile; a statement for many rows counts once."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+
+
+class TestOrder:
+    async def test_sessions_are_numbered_in_the_order_given(self, run: Run):
+        assert [(row.ordinal, row.position) for row in await run.sessions()] == [(at, 11 - at) for at in range(12)]
+
+    async def test_beginning_again_changes_nothing(self, run: Run):
+        await run.keep({0: labels("billing")})
+        await run.begin([3, 1, 2])
+        rows = await run.sessions()
+        assert [row.position for row in rows] == list(reversed(range(12)))
+        assert rows[0].intent == "billing"
+
+    async def test_sizes_come_in_processing_order(self, run: Run):
+        assert await run.call(runs.tokens_from, 0, 3) == [111, 110, 109]
+        assert await run.call(runs.tokens_from, 10, 5) == [101, 100]
+        assert await run.call(runs.tokens_from, 12, 5) == []
+
+    async def test_work_comes_in_processing_order_with_its_content(self, run: Run):
+        assert await run.call(runs.load_work, [5, 0]) == [
+            Work(ordinal=0, session=chat(11), tokens=111, condensed=None),
+            Work(ordinal=5, session=chat(6), tokens=106, condensed=None),
+        ]
+        assert await run.call(runs.load_work, [99]) == []
+
+    async def test_a_condensed_text_stays_with_its_session(self, run: Run):
+        await run.call(runs.keep_condensed, 3, "in \0 short \ud800")
+        work = await run.call(runs.load_work, [2, 3])
+        assert [item.condensed for item in work] == [None, "in \ufffd short \ufffd"]
+
+    async def test_a_long_run_is_numbered_without_gaps_and_known_to_the_planner(self, database: Database):
+        """Plans made for empty tables would walk the whole dataset in every step."""
+        run = await (await Run(database).import_(4500)).begin(list(reversed(range(4500))))
+        assert [row.position for row in await run.sessions()] == list(reversed(range(4500)))
+        async with database.transaction() as tx:
+            query = "SELECT relname, reltuples FROM pg_class WHERE relname IN ('auto_sessions', 'chat_sessions')"
+            assert dict((await tx.execute(text(query))).all()) == {"auto_sessions": 4500, "chat_sessions": 4500}
+
+
+class TestRounds:
+    async def test_labels_are_known_from_the_next_round_on(self, run: Run):
+        await run.keep({0: labels("refund", "approval"), 1: labels("billing")}, round_number=0)
+        await run.keep({2: labels("address", "approval"), 3: labels("billing", None, "form")}, round_number=1)
+        nothing: dict[LabelKind, list[str]] = {INTENT: [], REASON: [], LOCATION: []}
+        assert await run.call(runs.known_labels, 0) == nothing
+        assert await run.call(runs.known_labels, 1) == nothing | {INTENT: ["billing", "refund"], REASON: ["approval"]}
+        later = {INTENT: ["billing", "refund", "address"], REASON: ["approval"], LOCATION: ["form"]}
+        assert await run.call(runs.known_labels, 2) == await run.call(runs.known_labels, 9) == later
+
+    async def test_what_is_kept_is_all_that_was_found(self, run: Run):
+        await run.keep({4: labels("billing", "approval"), 5: fallback_labels(Containment.AGENT)}, 3, stream=2)
+        rows = await run.sessions()
+        assert [row.ordinal for row in rows if row.intent] == [4, 5]
+        kept = rows[4]
+        assert (kept.intent, kept.transfer_reason, kept.drop_off_location) == ("billing", "approval", None)
+        assert (kept.summary, kept.phase, kept.round, kept.stream) == ("As it was.", "parallel streams", 3, 2)
+        assert [(row.fallback, row.by_rule) for row in rows[4:6]] == [(False, False), (True, False)]
+
+    async def test_only_labels_that_nobody_saw_are_new(self, run: Run):
+        assert await run.keep({0: labels("billing", "billing"), 1: labels("billing")}) == 2
+        assert await run.keep({2: labels("billing"), 3: labels("refund")}, round_number=1) == 1
+        assert await run.keep({}) == 0
+
+    async def test_keeping_twice_changes_nothing(self, run: Run):
+        found = {0: labels("billing", "approval"), 1: labels("refund")}
+        await run.keep(found)
+        before = [row.model_dump() for row in await run.sessions()]
+        assert await run.keep(found) == 0
+        assert await run.keep(found, round_number=7) == 0
+        assert (await run.call(runs.known_labels, 1))[INTENT] == ["billing", "refund"]
+        assert await run.keep(found) == 0
+        assert [row.model_dump() for row in await run.sessions()] == before
+
+    async def test_streams_that_find_the_same_labels_at_once_do_not_block_each_other(self, run: Run):
+        names = [f"label {number}" for number in range(10)]
+
+        async def stream(number: int) -> int:
+            order = names[number:] + names[:number]
+            return await run.keep({number: labels(order[0], order[1], order[2])}, stream=number)
+
+        async with asyncio.timeout(20):
+            counted = [await asyncio.gather(*(stream(number) for number in range(10))) for _ in range(5)]
+        assert [sum(new) for new in counted] == [30, 0, 0, 0, 0]
+
+    async def test_a_batch_takes_a_few_statements_whatever_its_size(self, run: Run):
+        with statements(run.database) as seen:
+            await run.keep({at: labels(f"intent {at}", f"reason {at}", f"place {at}") for at in range(12)})
+        assert len(seen) == 2, seen
+
+
+class TestMerging:
+    @pytest.fixture
+    async def run(self, run: Run) -> Run:
+        names = ["billing", "invoice problem", "wrong invoice", "parcel", "lost parcel", "refund"]
+        await run.keep({at: labels(name, "billing") for at, name in enumerate(names)})
+        return run
+
+    async def merged(self, run: Run, before_level: int) -> dict[str, str]:
+        mapping = await run.call(runs.canonical_labels, INTENT, before_level)
+        return {label: canonical for label, canonical in mapping.items() if label != canonical}
+
+    async def test_before_any_merge_a_label_is_its_own(self, run: Run):
+        mapping = await run.call(runs.canonical_labels, INTENT, 1000)
+        assert len(mapping) == 6
+        assert await self.merged(run, 1000) == {}
+        assert await run.call(runs.canonical_labels, LOCATION, 1000) == {}
+
+    async def test_levels_build_on_each_other(self, run: Run):
+        await run.merge(0, {"wrong invoice": "invoice problem", "invoice problem": "invoice problem"})
+        await run.merge(0, {"lost parcel": "parcel", "parcel": "parcel"})
+        await run.merge(1, {"invoice problem": "billing", "billing": "billing"})
+        await run.merge(3, {"parcel": "refund"})
+        first = {"wrong invoice": "invoice problem", "lost parcel": "parcel"}
+        second = {"wrong invoice": "billing", "invoice problem": "billing", "lost parcel": "parcel"}
+        assert await self.merged(run, 0) == {}
+        assert await self.merged(run, 1) == first
+        assert await self.merged(run, 2) == await self.merged(run, 3) == second
+        assert await self.merged(run, 4) == second | {"lost parcel": "refund", "parcel": "refund"}
+
+    async def test_repeating_a_merge_changes_nothing(self, run: Run):
+        await run.merge(0, {"wrong invoice": "billing", "billing": "billing"})
+        await run.merge(0, {"wrong invoice": "refund"})
+        await run.merge(0, {})
+        assert await self.merged(run, 1000) == {"wrong invoice": "billing"}
+        async with run.database.transaction() as tx:
+            assert len((await tx.execute(select(AutoMerge))).all()) == 1
+
+    async def test_sessions_get_the_canonical_label_beside_the_first(self, run: Run):
+        await run.merge(0, {"wrong invoice": "billing", "invoice problem": "billing"})
+        await run.apply()
+        rows = (await run.sessions())[:6]
+        assert [row.intent for row in rows][:3] == ["billing", "invoice problem", "wrong invoice"]
+        canonical = ["billing", "billing", "billing", "parcel", "lost parcel", "refund"]
+        assert [row.canonical_intent for row in rows] == canonical
+        assert {row.canonical_transfer_reason for row in rows} == {None}
+        async with run.database.transaction() as tx:
+            found = {(row.kind, row.label): row.canonical for row in (await tx.execute(select(AutoLabel))).scalars()}
+        assert found[INTENT.value, "wrong invoice"] == "billing"
+        assert found[INTENT.value, "refund"] == "refund"
+        assert found[REASON.value, "billing"] is None
+
+    async def test_a_label_of_one_kind_is_not_one_of_another(self, run: Run):
+        await run.merge(0, {"billing": "refund"})
+        await run.merge(0, {"billing": "approval"}, kind=REASON)
+        await run.apply(REASON)
+        rows = (await run.sessions())[:6]
+        assert {row.canonical_transfer_reason for row in rows} == {"approval"}
+        assert {row.canonical_intent for row in rows} == {None}
+
+    async def test_applying_again_changes_nothing_and_a_later_level_does(self, run: Run):
+        await run.merge(0, {"wrong invoice": "billing"})
+        await run.apply()
+        before = [row.model_dump() for row in await run.sessions()]
+        await run.apply()
+        assert [row.model_dump() for row in await run.sessions()] == before
+        await run.merge(1, {"billing": "refund"})
+        await run.apply()
+        assert [row.canonical_intent for row in (await run.sessions())[:3]] == ["refund", "invoice problem", "refund"]
+
+    async def test_it_is_all_or_nothing(self, run: Run):
+        await run.merge(0, {"wrong invoice": "billing"})
+        with pytest.raises(RuntimeError):
+            async with run.database.transaction() as tx:
+                for kind in LabelKind:
+                    mapping = await runs.canonical_labels(tx, *run.scope, kind, 1000)
+                    await runs.apply_canonical(tx, *run.scope, kind, mapping)
+                raise RuntimeError
+        assert {row.canonical_intent for row in await run.sessions()} == {None}
+        async with run.database.transaction() as tx:
+            assert set((await tx.execute(select(col(AutoLabel.canonical)))).scalars()) == {None}
+
+    async def test_it_takes_two_statements_however_many_labels_there_are(self, run: Run):
+        mapping = await run.call(runs.canonical_labels, INTENT, 1000)
+        with statements(run.database) as seen:
+            await run.call(runs.apply_canonical, INTENT, mapping)
+        assert len(seen) == 2, seen
+        with statements(run.database) as seen:
+            await run.call(runs.apply_canonical, LOCATION, {})
+        assert seen == []
+
+
+class TestResults:
+    async def test_sessions_are_counted_by_their_canonical_label(self, run: Run):
+        names = ["wrong invoice", "billing", "parcel", "refund", "refund", "billing"]
+        await run.keep({at: labels(name, "approval" if at < 2 else None) for at, name in enumerate(names)})
+        first = [("billing", 2), ("refund", 2), ("parcel", 1), ("wrong invoice", 1)]
+        reasons = [LabelCount(kind=REASON, label="approval", sessions=2)]
+        assert await run.call(runs.label_counts) == [
+            *(LabelCount(kind=INTENT, label=label, sessions=count) for label, count in first),
+            *reasons,
+        ]
+        await run.merge(0, {"wrong invoice": "billing"})
+        await run.apply()
+        merged = [("billing", 3), ("refund", 2), ("parcel", 1)]
+        assert await run.call(runs.label_counts) == [
+            *(LabelCount(kind=INTENT, label=label, sessions=count) for label, count in merged),
+            *reasons,
+        ]
+
+    async def test_stand_ins_are_counted_apart(self, run: Run):
+        assert await run.call(runs.counts) == {"sessions": 12, "labelled": 0, "fallbacks": 0}
+        await run.keep({0: labels("billing"), 1: fallback_labels(Containment.AGENT)})
+        assert await run.call(runs.counts) == {"sessions": 12, "labelled": 2, "fallbacks": 1}
+
+    async def test_an_export_is_in_the_files_order_page_by_page(self, run: Run):
+        pages = [await run.call(runs.export_rows, after=after, limit=5) for after in (-1, 4, 9, 11)]
+        assert [[position for position, _ in page] for page in pages] == [
+            [0, 1, 2, 3, 4],
+            [5, 6, 7, 8, 9],
+            [10, 11],
+            [],
+        ]
+        assert [session.session_id for session in await run.exported()] == [f"s-{at}" for at in range(12)]
+
+    async def test_an_exported_session_has_both_labels(self, run: Run):
+        await run.keep({11: labels("wrong invoice", "approval")}, round_number=4, stream=1)
+        await run.merge(0, {"wrong invoice": "billing"})
+        await run.keep({10: labels("billing")})
+        await run.apply()
+        first, second, third, *_ = await run.exported()
+        assert first == ExportedSession(
+            session_id="s-0",
+            user_id="u-0",
+            containment=Containment.AGENT,
+            intent="billing",
+            transfer_reason="approval",
+            drop_off_location=None,
+            summary="As it was.",
+            original_intent="wrong invoice",
+            original_transfer_reason="approval",
+            original_drop_off_location=None,
+            fallback=False,
+            by_rule=False,
+            phase="parallel streams",
+            round=4,
+            stream=1,
+        )
+        assert (second.intent, second.original_intent) == ("billing", "billing")
+        assert (third.intent, third.phase, third.round) == (None, None, None)
+
+
+class TestRuns:
+    async def test_a_run_is_found_by_its_key_or_as_the_latest_of_its_workflow(self, run: Run):
+        await Run(run.database, ACME, "later").begin([0])
+        async with run.database.transaction() as tx:
+            assert (await runs.find(tx, ACME, JOB)).job_key == JOB
+            assert (await runs.find(tx, ACME, "workflow")).job_key == "later"
+            for workspace, name in ((ACME, "other"), ("globex", JOB), ("globex", "workflow")):
+                with pytest.raises(NotFound):
+                    await runs.find(tx, workspace, name)
+
+    async def test_the_first_end_stands(self, run: Run):
+        await run.call(runs.end, "completed", {"sessions": 12})
+        await run.call(runs.end, "cancelled", {})
+        async with run.database.transaction() as tx:
+            found = await runs.find(tx, ACME, JOB)
+        assert (found.status, found.statistics, found.ended_at is not None) == ("completed", {"sessions": 12}, True)
+
+    async def test_two_runs_on_one_dataset_have_nothing_to_do_with_each_other(self, run: Run):
+        other = await Run(run.database, ACME, "other").begin(list(range(12)))
+        await run.keep({0: labels("billing"), 1: labels("invoice")})
+        await other.keep({0: labels("invoice")})
+        await run.merge(0, {"invoice": "billing"})
+        await run.apply()
+        await other.apply()
+        assert await other.call(runs.canonical_labels, INTENT, 1000) == {"invoice": "invoice"}
+        assert [row.canonical_intent for row in (await other.sessions())[:2]] == ["invoice", None]
+
+
+FOUND = {0: labels("stolen")}
+NOTHING: dict[LabelKind, list[str]] = {kind: [] for kind in LabelKind}
+Trespass = Callable[[AsyncSession, str], Awaitable[Any]]
+
+# Each function that takes a workspace, called by another that knows all ids; what it must answer.
+TRESPASSES: dict[str, tuple[Trespass, Any]] = {
+    "auto_analyze.find": (lambda tx, who: runs.find(tx, who, JOB), NotFound),
+    "auto_analyze.end": (lambda tx, who: runs.end(tx, who, JOB, "failed", {}), None),
+    "auto_analyze.tokens_from": (lambda tx, who: runs.tokens_from(tx, who, JOB, 0, 10), []),
+    "auto_analyze.load_work": (lambda tx, who: runs.load_work(tx, who, JOB, [0, 1]), []),
+    "auto_analyze.known_labels": (lambda tx, who: runs.known_labels(tx, who, JOB, 10), NOTHING),
+    "auto_analyze.keep_condensed": (lambda tx, who: runs.keep_condensed(tx, who, JOB, 0, "stolen"), None),
+    "auto_analyze.canonical_labels": (lambda tx, who: runs.canonical_labels(tx, who, JOB, INTENT, 10), {}),
+    "auto_analyze.apply_canonical": (
+        lambda tx, who: runs.apply_canonical(tx, who, JOB, INTENT, {"billing": "stolen"}),
+        None,
+    ),
+    "auto_analyze.counts": (
+        lambda tx, who: runs.counts(tx, who, JOB),
+        {"sessions": 0, "labelled": 0, "fallbacks": 0},
+    ),
+    "auto_analyze.label_counts": (lambda tx, who: runs.label_counts(tx, who, JOB), []),
+    "auto_analyze.export_rows": (lambda tx, who: runs.export_rows(tx, who, JOB, after=-1, limit=10), []),
+    "datasets.lock": (lambda tx, who: datasets.lock(tx, who, DATASET), True),
+    "datasets.find_dataset": (lambda tx, who: datasets.find_dataset(tx, who, DATASET), None),
+    "datasets.load_dataset": (lambda tx, who: datasets.load_dataset(tx, who, DATASET), NotFound),
+    "datasets.session_facts": (lambda tx, who: datasets.session_facts(tx, who, DATASET), []),
+}
+# These make something of the caller's own, under whatever id it names.
+MAKES_ITS_OWN = {"auto_analyze.keep_labels", "auto_analyze.keep_merges", "datasets.save_chats"}
+
+
+class TestIsolation:
+    def test_every_function_that_takes_a_workspace_is_walked(self):
+        found = {
+            f"{module.__name__.removeprefix('storage.')}.{name}"
+            for module in (runs, datasets)
+            for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
+            if function.__module__ == module.__name__ and "workspace_id" in inspect.signature(function).parameters
+        }
+        assert found == set(TRESPASSES) | MAKES_ITS_OWN
+
+    @pytest.fixture
+    async def theirs(self, run: Run) -> AsyncIterator[Run]:
+        """A run with something of everything, which must look the same afterwards."""
+        await run.keep({0: labels("billing", "approval"), 1: labels("refund")})
+        await run.merge(0, {"refund": "billing"})
+        await run.apply()
+        before = await self.contents(run)
+        yield run
+        assert await self.contents(run) == before
+
+    async def contents(self, run: Run) -> list[Any]:
+        tables = (AutoRun, AutoSession, AutoLabel, AutoMerge, Dataset)
+        async with run.database.transaction() as tx:
+            queries = [select(table).where(col(table.workspace_id) == ACME) for table in tables]
+            rows = [row.model_dump() for query in queries for row in (await tx.execute(query)).scalars()]
+            return sorted(rows, key=str)
+
+    async def test_another_workspace_finds_and_changes_nothing(self, theirs: Run):
+        for name, (trespass, expected) in TRESPASSES.items():
+            try:
+                async with theirs.database.transaction() as tx:
+                    answer = await trespass(tx, "globex")
+            except ParleyError as error:
+                answer = type(error)
+            assert answer == expected, name
+
+    async def test_the_same_ids_in_another_workspace_are_another_run(self, theirs: Run):
+        mine = await (await Run(theirs.database, "globex").import_(12)).begin(list(range(12)))
+        assert await mine.keep({0: labels("billing"), 1: labels("theft")}) == 2
+        await mine.merge(0, {"billing": "theft"})
+        await mine.apply()
+        assert await mine.call(runs.canonical_labels, INTENT, 10) == {"billing": "theft", "theft": "theft"}
+        assert [row.canonical_intent for row in (await mine.sessions())[:2]] == ["theft", "theft"]
+        assert (await mine.call(runs.load_work, [0]))[0].session == chat(0)
+        assert len(await mine.exported()) == 12
