@@ -60,10 +60,9 @@ def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_token
     """How many of the next sessions fit into one request: at least one, since a larger one is condensed first."""
     room = window(model)
     most = min(quota or room.cap, (room.reply - REPLY_TOKENS_BASE) // REPLY_TOKENS_PER_SESSION)
-    budget, count = max(prompt_budget(model, label_tokens, most), 1), 0
-    left = budget
+    left, count = prompt_budget(model, label_tokens, most), 0
     for size in tokens[:most]:
-        left -= min(size, budget)
+        left -= size
         if left < 0 and count:
             break
         count += 1

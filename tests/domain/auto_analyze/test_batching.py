@@ -76,7 +76,8 @@ def test_a_batch_of_several_fits_the_context_window(model: str, size: int, label
     count = batch_size([size] * 200, model, quota, label_tokens)
     assert count >= 1
     if count > 1:
-        taken = size * count + label_tokens + INSTRUCTION_TOKENS + reply_tokens(count)
+        anothers_count = 1.19 * size  # of a model with another tokeniser
+        taken = anothers_count * count + label_tokens + INSTRUCTION_TOKENS + reply_tokens(count)
         assert taken <= window(model).context
 
 

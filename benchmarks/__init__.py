@@ -1,0 +1,1 @@
+"""Reproducible measurements of Parley: `python -m benchmarks`. What they showed stands in the README beside them."""

@@ -1,0 +1,94 @@
+"""`python -m benchmarks [NAME …] [--json FILE]`: run benchmarks one after the other and print their figures."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import history, labels, overhead, parallel
+from benchmarks.options import Figures, Options
+from connection import leave
+from domain.errors import ParleyError
+
+Benchmark = Callable[[Options], Awaitable[Figures]]
+MODULES = (parallel, overhead, labels, history)
+BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
+LOAD_EVERY_SECONDS = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    options = Options(asked.sessions, tuple(asked.quota), asked.data, asked.truth)
+    try:
+        results = asyncio.run(_run(asked.names, options))
+    except (ParleyError, TimeoutError) as problem:
+        print(f"benchmarks: {problem or 'took too long'}", file=sys.stderr)
+        return 1
+    if asked.json:
+        asked.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+async def _run(names: list[str], options: Options) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for name in names:
+        print(f"{name}", flush=True)
+        loads: list[float] = []
+        watching = asyncio.create_task(_watch_load(loads))
+        figures = await BENCHMARKS[name](options)
+        watching.cancel()
+        machine = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cores": os.cpu_count(),
+            "load average before": round(loads[0], 2),
+            "load average, mean of the run": round(sum(loads) / len(loads), 2),
+        }
+        _print({**figures, "machine": machine})
+        results[name] = {"figures": figures, "machine": machine}
+    return results
+
+
+async def _watch_load(loads: list[float]) -> None:
+    """The machine's load, ours and everybody else's."""
+    while True:
+        loads.append(os.getloadavg()[0])
+        await asyncio.sleep(LOAD_EVERY_SECONDS)
+
+
+def _print(figures: dict[str, Any]) -> None:
+    for case, values in figures.items():
+        print(f"  {case}")
+        for name, value in values.items():
+            print(f"    {name:<48} {f'{value:,.3f}' if isinstance(value, float) else value}")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks", description="Measure Parley on this machine. The simulator answers; figures are no model's."
+    )
+    usual = Options()
+    parser.add_argument(
+        "names", nargs="*", type=_name, metavar="NAME", default=[*BENCHMARKS], help=", ".join(BENCHMARKS)
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--sessions", type=int, metavar="N", help="generate so many in place of the usual number")
+    parser.add_argument("--quota", action="append", default=[], choices=list(history.QUOTAS), help="of history only")
+    parser.add_argument("--data", type=Path, default=usual.data, metavar="FILE", help="of labels: sessions, JSONL")
+    parser.add_argument("--truth", type=Path, default=usual.truth, metavar="FILE", help="of labels: intents, JSONL")
+    return parser
+
+
+def _name(text: str) -> str:
+    if text not in BENCHMARKS:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected one of {', '.join(BENCHMARKS)}")
+    return text
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,20 @@
+"""What benchmarks are started with, and what they return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CHATS = Path(__file__).resolve().parent.parent / "samples" / "chats"
+
+# Of each case, its figures by name.
+Figures = dict[str, Mapping[str, float | str]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`sessions`: how many to generate in place of a benchmark's own number. `quotas`: cases of `history`."""
+
+    sessions: int | None = None
+    quotas: tuple[str, ...] = ()
+    data: Path = CHATS / "support.jsonl"
+    truth: Path = CHATS / "support.truth.jsonl"

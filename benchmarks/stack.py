@@ -1,0 +1,141 @@
+"""What a benchmark runs on: PostgreSQL, Temporal, the simulator and a worker, each a process, in a temporary directory.
+
+Everything is on loopback and ends with the benchmark. Keys of the environment are left out: only the simulator answers.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from uuid import uuid4
+
+import httpx2
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from benchmarks.calls import Call, Phases
+from domain.auto_analyze.contract import Statistics
+from parley import Client
+from settings import Settings
+from starter.embedded import Addresses
+from starter.embedded.stack import EmbeddedStack
+from starter.jobs import AutoAnalyzeHandle
+from storage.migrate import migrate
+from workflows.visibility import ALL
+
+# The worker's own limits must not be what is measured.
+WORKER_ENVIRONMENT = {
+    "OPENAI_CALLS_PER_SECOND": "1000",
+    "ANTHROPIC_CALLS_PER_SECOND": "1000",
+    "ELEVENLABS_CALLS_PER_SECOND": "1000",
+}
+OTHERS_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
+ATTEMPTS = text("SELECT id, request_id FROM call_attempts WHERE workspace_id = :workspace")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished labelling run. `seconds` by Temporal's clock, from start to close; import is not in it."""
+
+    client: Client
+    job: AutoAnalyzeHandle
+    seconds: float
+    import_seconds: float
+    statistics: Statistics
+    phases: Phases
+
+
+class Bench:
+    """A running stack."""
+
+    def __init__(
+        self, addresses: Addresses, http: httpx2.AsyncClient, directory: Path, cleanup: AsyncExitStack
+    ) -> None:
+        self.directory, self._addresses, self._http, self._cleanup = directory, addresses, http, cleanup
+
+    async def latency(self, **terms: float) -> None:
+        """Set how long the simulator takes: `seconds`, or `median` and `sigma` of a lognormal."""
+        (await self._http.post("/admin/latency", json=terms)).raise_for_status()
+
+    async def label(self, path: Path, *, within: float, **terms: Any) -> Run:
+        """Import a file into a workspace of its own, label it, and read what it took.
+
+        Raises:
+            TimeoutError: it took longer than `within` seconds.
+        """
+        client = await self._client(f"bench-{uuid4().hex[:8]}")
+        began = time.monotonic()
+        imported = await client.import_chats(path)
+        import_seconds = time.monotonic() - began
+        say(f"{imported.sessions} sessions imported in {import_seconds:.1f} s")
+        job = await client.auto_analyze(imported.dataset_id, user_id="bench", budget_usd="1000", **terms)
+        async with asyncio.timeout(within):
+            report = await job.result()
+        assert report.statistics
+        calls = await self._calls(client, report.job_key)
+        seconds = await self._seconds(client, job.id, report.job_key)
+        say(f"labelled in {seconds:.1f} s with {len(calls)} calls")
+        phases = Phases.of(calls, report.statistics.discovery_sessions)
+        return Run(client, job, seconds, import_seconds, report.statistics, phases)
+
+    async def _client(self, workspace: str) -> Client:
+        settings = Settings(database_url=SecretStr(self._addresses.database_url))
+        client = await Client.connect(
+            workspace_id=workspace, settings=settings, temporal_address=self._addresses.temporal_address
+        )
+        return await self._cleanup.enter_async_context(client)
+
+    async def _seconds(self, client: Client, job_id: str, first_run: str) -> float:
+        """From the start of the first run of the chain to the end of the last."""
+        first = await client.temporal.get_workflow_handle(job_id, run_id=first_run).describe()
+        last = await client.temporal.get_workflow_handle(job_id).describe()
+        assert last.close_time
+        return (last.close_time - first.start_time).total_seconds()
+
+    async def _calls(self, client: Client, job_key: str) -> list[Call]:
+        """The run's answered calls: the simulator knows when, the ledger knows what for."""
+        async with client.database.transaction() as tx:
+            rows = (await tx.execute(ATTEMPTS, {"workspace": client.workspace_id})).all()
+        steps = {str(row[0]): str(row[1]).removeprefix(f"{job_key}/") for row in rows}
+        response = await self._http.get("/admin/calls", params={"state": "answered"})
+        return [
+            Call(steps[call["attempt_id"]], call["received_at"], call["ended_at"])
+            for call in response.raise_for_status().json()
+            if call["attempt_id"] in steps
+        ]
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Bench]:
+    """Start everything, and end it."""
+    with mock.patch.dict(os.environ), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
+        for name in [name for name in os.environ if name.startswith(OTHERS_PREFIXES)]:
+            del os.environ[name]
+        os.environ.update(WORKER_ENVIRONMENT)
+        stack = EmbeddedStack(
+            Path(directory) / "state",
+            temporary=True,
+            search_attributes=[key.name for key in ALL],
+            migrate=_migrate,
+            simulator_latency=0.0,
+            drain=10,
+        )
+        async with stack as addresses, AsyncExitStack() as cleanup:
+            http = httpx2.AsyncClient(base_url=addresses.simulator_url or "", timeout=60)
+            yield Bench(addresses, await cleanup.enter_async_context(http), Path(directory), cleanup)
+
+
+async def _migrate(url: str) -> None:
+    await migrate(SecretStr(url))
+
+
+def say(line: str) -> None:
+    """A word on where it stands, beside the figures."""
+    print(f"  {line}", file=sys.stderr, flush=True)
