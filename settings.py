@@ -1,9 +1,8 @@
 """Every environment variable that Parley reads, typed, in one place."""
 
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -61,12 +60,14 @@ class Settings(BaseSettings):
     settle_patience_seconds: float = Field(default=600, gt=0, description="how long settle outlasts an outage")
     starting_energy: int = Field(default=100, ge=0, description="granted to a user on first sight")
 
-    # AutoAnalyze
+    # AutoAnalyze: terms of jobs that this environment starts, not of those that its workers run
     discovery_target_percentage: int = Field(default=15, ge=1, le=100)
     discovery_min_sessions: int = Field(default=50, ge=1)
     discovery_max_sessions: int = Field(default=150, ge=1)
     parallel_stream_count: int = Field(default=8, ge=1, le=64)
-    sessions_per_stream: int | Literal["auto"] = Field(default=4, description="a quota, or auto: all that fit")
+    sessions_per_stream: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=4, description="a quota, or auto: all that fit"
+    )
     parallel_processing_debug: bool = Field(default=False, description="log each round")
 
     # Tests only: `point=kill,other=stop` makes the worker end or stop itself at a step of the paid call
@@ -94,8 +95,3 @@ class Settings(BaseSettings):
     def drain_seconds(self) -> float:
         """How long a worker that was told to stop may finish what it has paid for."""
         return self.provider_timeout_seconds + SETTLE_GRACE_SECONDS
-
-
-@cache
-def settings() -> Settings:
-    return Settings()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.candidates import chat_candidates
+from activities.candidates import chat_options
 from activities.paid_call import PaidCalls, Payer
 from domain.auto_analyze.batching import parts, prompt_budget, round_batches, window
 from domain.auto_analyze.contract import (
@@ -37,7 +37,7 @@ from domain.auto_analyze.sampling import discovery_sample
 from domain.auto_analyze.validation import fallback_labels, judge, no_text_labels
 from domain.calls import ChatReply, ChatRequest, request_id
 from domain.errors import ContextTooLong
-from domain.routing import Candidate
+from domain.routing import Candidate, rank
 from storage import auto_analyze as runs
 from storage import budgets
 from storage.auto_analyze import Work
@@ -61,7 +61,8 @@ class AutoAnalyzeActivities:
     async def prepare(self, job: Job) -> Plan:
         """Choose the discovery sample and the processing order; open the envelope."""
         asked = job.input
-        candidates = await chat_candidates(self._paid_calls, asked.provider, asked.model, cheapest_first=True)
+        options = await chat_options(self._paid_calls, asked.provider, asked.model)
+        candidates = tuple(rank(options, preferred=asked.provider, cheapest_first=True))
         async with self._database.transaction() as tx:
             dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)
             facts = await session_facts(tx, asked.workspace_id, asked.dataset_id)

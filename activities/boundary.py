@@ -31,6 +31,10 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             raise as_application_error(error) from None
         except ValidationError as error:
             raise ApplicationError(brief(error), type="ValidationError", non_retryable=True) from None
+        except Exception as error:  # noqa: BLE001 - nothing may reach history as it is
+            # A bug, or a wrong statement: its words may quote what it worked on, so only its name goes to history.
+            activity.logger.exception("unforeseen error in %s", activity.info().activity_type)
+            raise ApplicationError(f"unforeseen {type(error).__name__}", type=type(error).__name__) from None
         finally:
             pulse.cancel()
 

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from activities.paid_call import PaidCalls
 from domain.calls import Provider
 from domain.errors import ProviderNotConfigured, UnpricedModel
-from domain.routing import Candidate, Option, rank
+from domain.routing import Option
 
 # In order of quality; domain/routing.py ranks them.
 CHAT_PROVIDERS = (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL)
 
 
-async def chat_candidates(
-    paid_calls: PaidCalls, provider: Provider | None, model: str | None, *, cheapest_first: bool = False
-) -> tuple[Candidate, ...]:
-    """The ranked candidates. One that was asked for by name is the only one.
+async def chat_options(paid_calls: PaidCalls, provider: Provider | None, model: str | None) -> list[Option]:
+    """The providers that could be asked, for `rank` to order. One that was asked for by name is the only one.
 
     Raises:
         ProviderNotConfigured, UnpricedModel: there is nobody to ask.
@@ -22,7 +20,7 @@ async def chat_candidates(
     names = (provider,) if provider else CHAT_PROVIDERS
     options = await paid_calls.options(names, {provider: model} if provider and model else {})
     _refuse_unusable(options, by_name=provider is not None)
-    return tuple(rank(options, preferred=provider, cheapest_first=cheapest_first))
+    return options
 
 
 def _refuse_unusable(options: Sequence[Option], *, by_name: bool) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.candidates import chat_candidates
+from activities.candidates import chat_options
 from activities.paid_call import PaidCalls, Payer
 from domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
 from domain.coaching import Coaching, coaching_request, read_reply, rule_based
 from domain.errors import ContextTooLong, InsufficientEnergy
 from domain.habits import habits
-from domain.routing import Candidate, rank
+from domain.routing import Candidate, Option, rank
 from domain.session import Session
 from domain.session_analysis import (
     COACHING_ACTION,
@@ -54,42 +54,26 @@ class SessionAnalysisActivities:
     async def prepare(self, step: PrepareStep) -> Plan:
         """Choose the strategy and rank who may serve each step; open the envelope and the account."""
         job = step.input
+        # Asked for first: within the transaction it would hold one connection and wait for another.
+        chat = await chat_options(self._paid_calls, job.provider, job.model)
+        voice = await self._paid_calls.options((Provider.ELEVENLABS,), {})
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-            count, latest = await analyses.previous(tx, job.workspace_id, job.session_id, job.session_sha256)
+            count, latest = await analyses.previous(tx, job.workspace_id, job.session_id, *_content(job))
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
             )
-            choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=count))
+            # Who asks for a provider by name wants its answer, not an earlier one's.
+            choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=0 if job.provider else count))
             plan = Plan(choice=choice, coaching=())
             if choice.strategy is Strategy.CACHED_ANALYSIS and latest:
                 plan = plan.model_copy(update={"cached_job": latest.job_key})
             else:
-                plan = await self._plan(job, session, plan)
+                plan = _plan(job, session, plan, chat=chat, voice=voice)
                 _require_energy(plan, energy.available(account), job.user_id)
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
             await analyses.begin(tx, _row(step))
         return plan
-
-    async def _plan(self, job: SessionAnalysisInput, session: Session, plan: Plan) -> Plan:
-        """The candidates for coaching and, where there is a recording to measure, for the voice."""
-        cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
-        voice, warnings = await self._voice_candidate(job, session, cheap=cheap)
-        coaching = await chat_candidates(self._paid_calls, job.provider, job.model, cheapest_first=cheap)
-        return plan.model_copy(update={"coaching": coaching, "voice": voice, "warnings": warnings})
-
-    async def _voice_candidate(
-        self, job: SessionAnalysisInput, session: Session, *, cheap: bool
-    ) -> tuple[Candidate | None, tuple[str, ...]]:
-        if job.recording_sha256 is None:
-            return None, ()
-        if cheap and all(turn.words for turn in session.turns):
-            return None, ("voice metrics are computed from the transcript's word times to save cost",)
-        options = await self._paid_calls.options((Provider.ELEVENLABS,), {})
-        ranked = rank(options)
-        if not ranked:
-            return None, ("ELEVENLABS_API_KEY is not set: voice metrics are computed from the transcript",)
-        return ranked[0], ()
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -189,6 +173,31 @@ class SessionAnalysisActivities:
             await analyses.keep(tx, step.input.workspace_id, step.job_key, **parts)
 
 
+def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:
+    return job.session_sha256, job.recording_sha256
+
+
+def _plan(job: SessionAnalysisInput, session: Session, plan: Plan, *, chat: list[Option], voice: list[Option]) -> Plan:
+    """The candidates for coaching and, where there is a recording to measure, for the voice."""
+    cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
+    candidate, warnings = _voice_candidate(job, session, voice, cheap=cheap)
+    coaching = tuple(rank(chat, preferred=job.provider, cheapest_first=cheap))
+    return plan.model_copy(update={"coaching": coaching, "voice": candidate, "warnings": warnings})
+
+
+def _voice_candidate(
+    job: SessionAnalysisInput, session: Session, options: list[Option], *, cheap: bool
+) -> tuple[Candidate | None, tuple[str, ...]]:
+    if job.recording_sha256 is None:
+        return None, ()
+    if cheap and all(turn.words for turn in session.turns):
+        return None, ("voice metrics are computed from the transcript's word times to save cost",)
+    ranked = rank(options)
+    if not ranked:
+        return None, ("ELEVENLABS_API_KEY is not set: voice metrics are computed from the transcript",)
+    return ranked[0], ()
+
+
 def _require_energy(plan: Plan, available: int, user_id: str) -> None:
     needed = ENERGY[COACHING_ACTION] + (ENERGY[VOICE_ACTION] if plan.voice else 0)
     if available < needed:
@@ -222,7 +231,9 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
 
 def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analysis:
     counted = habits(session)
-    metrics = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics else from_session(session)
+    # A measurement that came after the job had given it up is not part of its story.
+    measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
+    metrics = VoiceMetrics.model_validate(measured) if measured else from_session(session)
     coaching = Coaching.model_validate(row.coaching) if row.coaching else rule_based(counted)
     return Analysis(
         session_id=session.session_id,

@@ -4,9 +4,9 @@ import hashlib
 import json
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 # PostgreSQL stores no NUL character, and half of a surrogate pair is no UTF-8.
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -18,7 +18,7 @@ class Model(BaseModel):
     NaN and infinity are refused: they survive neither JSON nor the database.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def mended(text: str) -> str:
@@ -53,6 +53,25 @@ class Provider(StrEnum):
     ANTHROPIC = "anthropic"
     ELEVENLABS = "elevenlabs"
     LOCAL = "local"
+
+
+# Beyond a month, a job that waits is a job that was forgotten.
+LONGEST_PATIENCE_SECONDS = 30 * 86400
+
+
+class ByName(Model):
+    """Who is asked by name, if anyone: then nobody else is."""
+
+    provider: Provider | None = None
+    model: str | None = None
+
+    @model_validator(mode="after")
+    def _somebody_who_answers(self) -> Self:
+        if self.model is not None and self.provider is None:
+            raise ValueError("model goes with a provider")
+        if self.provider is Provider.ELEVENLABS:
+            raise ValueError("elevenlabs answers no chat: ask openai, anthropic or local")
+        return self
 
 
 class Message(Model):

@@ -1,12 +1,13 @@
 """The job `SessionAnalysis`: its contract, its workflow id, and the rules that choose a strategy."""
 
+import hashlib
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
-from domain.calls import Model, Provider
+from domain.calls import LONGEST_PATIENCE_SECONDS, ByName, Model
 from domain.coaching import MAX_TOKENS, Coaching
 from domain.habits import Habits
 from domain.routing import Candidate
@@ -34,7 +35,7 @@ class Strategy(StrEnum):
     HYBRID = "hybrid"
 
 
-class SessionAnalysisInput(Model):
+class SessionAnalysisInput(ByName):
     """What to analyse, by reference to stored content.
 
     `wait`: park for up to `patience_seconds` while every provider is down. Without it a rule-based result, marked as
@@ -47,10 +48,8 @@ class SessionAnalysisInput(Model):
     session_id: str = Field(min_length=1, max_length=200)
     session_sha256: str
     recording_sha256: str | None = None
-    provider: Provider | None = None
-    model: str | None = None
     wait: bool = True
-    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0)
+    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0, le=LONGEST_PATIENCE_SECONDS)
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
 
 
@@ -58,7 +57,7 @@ class SessionAnalysisResult(Model):
     """The job's outcome in small; the whole analysis is stored under `job_key`."""
 
     job_key: str
-    status: Literal["completed", "cancelled"]
+    status: Literal["completed"]
     strategy: Strategy
     overall_score: int | None = None
     processed: bool = False
@@ -202,9 +201,14 @@ def ask_again(asking: Asking, outcome: StepOutcome) -> Asking:
     )
 
 
-def workflow_id(workspace_id: str, session_id: str, session_sha256: str, label: str = "") -> str:
-    """One id per content: starting the same analysis twice returns the running one. A `label` keeps two apart."""
-    parts = ("session-analysis", workspace_id, session_id, session_sha256[:12], label)
+def workflow_id(job: SessionAnalysisInput, label: str = "") -> str:
+    """One id per question: starting the same analysis twice returns the running one. A `label` keeps two apart.
+
+    The question is the content of session and recording, and who is asked by name.
+    """
+    asked = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "")
+    question = hashlib.sha256("/".join(asked).encode()).hexdigest()
+    parts = ("session-analysis", job.workspace_id, job.session_id, question[:12], label)
     return "/".join(part for part in parts if part)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import temporalio.client
 from pydantic import ValidationError
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -137,11 +137,11 @@ class Client:
         started = await self._start(
             WORKFLOW,
             job,
-            job_id=workflow_id(job.workspace_id, job.session_id, job.session_sha256, label),
+            job_id=workflow_id(job, label),
             summary=f"{job.session_id} of {job.user_id}",
             details=_details(job),
         )
-        return AnalysisHandle(self, started)
+        return AnalysisHandle(self, *started)
 
     async def import_chats(
         self, path: Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
@@ -187,7 +187,7 @@ class Client:
             summary=f"{dataset.sessions} sessions of {dataset.name}",
             details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
         )
-        return AutoAnalyzeHandle(self, started)
+        return AutoAnalyzeHandle(self, *started)
 
     def _terms(self) -> dict[str, Any]:
         quota = self.settings.sessions_per_stream
@@ -202,7 +202,8 @@ class Client:
             ),
         }
 
-    async def _start(self, kind: str, job: Model, *, job_id: str, summary: str, details: str) -> str:
+    async def _start(self, kind: str, job: Model, *, job_id: str, summary: str, details: str) -> tuple[str, str]:
+        """Start a job, or find the one that runs under that id; returns its id and its key."""
         attributes = (
             SearchAttributePair(visibility.TENANT, self.workspace_id),
             SearchAttributePair(visibility.JOB, kind),
@@ -216,12 +217,12 @@ class Client:
                 task_queue=WORKFLOWS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 search_attributes=TypedSearchAttributes(list(attributes)),
-                static_summary=summary[:200],
+                static_summary=visibility.plain(summary[:200]),
                 static_details=details,
             )
         except RPCError as error:
             raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
-        return started.id
+        return started.id, started.first_execution_run_id or ""
 
     def _check_model(self, provider: Provider | None, model: str | None) -> None:
         if model is None:
@@ -238,7 +239,8 @@ class Client:
         """
         found = await self._describe(job_id)
         is_bulk = found.typed_search_attributes.get(visibility.JOB) == AUTO_ANALYZE
-        return AutoAnalyzeHandle(self, job_id) if is_bulk else AnalysisHandle(self, job_id)
+        key = first_run(found)
+        return AutoAnalyzeHandle(self, job_id, key) if is_bulk else AnalysisHandle(self, job_id, key)
 
     async def status(self, job_id: str) -> str:
         """`running`, `completed`, `failed`, `cancelled`, `terminated` or `timed_out`, by Temporal.
@@ -249,13 +251,18 @@ class Client:
         found = await self._describe(job_id)
         return (found.status or WorkflowExecutionStatus.RUNNING).name.lower().replace("canceled", "cancelled")
 
-    async def query_progress(self, job_id: str, kind: type[ProgressT]) -> ProgressT:
+    async def query_progress(self, job_id: str, kind: type[ProgressT], job_key: str | None = None) -> ProgressT:
         """A job's progress, as the type that it tells it in.
 
         Raises:
             NotFound: this workspace has no such job.
+            Unreachable: Temporal or the job's worker does not answer.
         """
-        return await (await self.workflow(job_id)).query("get_progress", result_type=kind)
+        found = await self.workflow(job_id, job_key)
+        try:
+            return await found.query("get_progress", result_type=kind)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            raise Unreachable(f"the job's worker does not answer: {error}") from error
 
     async def analysis_report(self, job_id: str) -> AnalysisReport:
         """A session analysis with its result, if any, and what it cost.
@@ -352,14 +359,16 @@ class Client:
             available=energy.available(account),
         )
 
-    async def workflow(self, job_id: str) -> temporalio.client.WorkflowHandle[object, object]:
-        """Temporal's own handle of a job of this workspace.
+    async def workflow(
+        self, job_id: str, job_key: str | None = None
+    ) -> temporalio.client.WorkflowHandle[object, object]:
+        """Temporal's own handle of a job of this workspace: of that very job, or of the latest under the id.
 
         Raises:
             NotFound: this workspace has no such job.
         """
         await self._describe(job_id)
-        return self.temporal.get_workflow_handle(job_id)
+        return self.temporal.get_workflow_handle(job_id, first_execution_run_id=job_key)
 
     async def _describe(self, job_id: str) -> temporalio.client.WorkflowExecutionDescription:
         """The job's description, if it is one of this workspace: knowing the id is no permission."""
@@ -381,3 +390,8 @@ def _details(job: SessionAnalysisInput) -> str:
     asked = f"asks {job.provider.value} by name" if job.provider else "asks whoever ranks first"
     outage = f"waits up to {job.patience_seconds} s in an outage" if job.wait else "does not wait in an outage"
     return f"One voice session, {recording}; {asked}; {outage}; at most ${job.budget_usd}."
+
+
+def first_run(found: temporalio.client.WorkflowExecutionDescription) -> str:
+    """A job's key: the id of its first run, however often it has continued as new."""
+    return found.raw_description.workflow_execution_info.first_run_id or found.run_id

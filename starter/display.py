@@ -12,6 +12,7 @@ from rich.table import Table
 
 from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics
 from domain.costs import Costs, Disagreement
+from domain.errors import Unreachable
 from domain.session_analysis import Analysis
 from domain.session_analysis import Progress as JobProgress
 from starter.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
@@ -146,7 +147,11 @@ async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any
     tasks: dict[str, TaskID] = {}
     while not ended.done():
         await asyncio.wait({ended}, timeout=POLL_SECONDS)
-        for part in parts(await job.progress()):
+        try:
+            state = await job.progress()
+        except Unreachable:  # a worker that restarts answers again soon
+            continue
+        for part in parts(state):
             task = tasks.setdefault(part.name, TaskID(-1))
             if task < 0:
                 task = tasks[part.name] = bar.add_task(part.name, total=part.total)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.service import RPCError
 
 from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelCount, Statistics
 from domain.calls import Model
 from domain.costs import Costs
-from domain.errors import JobFailed
+from domain.errors import JobFailed, Unreachable
 from domain.session_analysis import Analysis, Progress
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ ReportT = TypeVar("ReportT")
 
 
 class JobHandle(ABC, Generic[ProgressT, ReportT]):
-    """One job. `id` finds it again from anywhere."""
+    """One job. `id` finds the latest job under that id from anywhere, `job_key` this very one."""
 
-    def __init__(self, client: Client, job_id: str) -> None:
-        self._client, self.id = client, job_id
+    def __init__(self, client: Client, job_id: str, job_key: str) -> None:
+        self._client, self.id, self.job_key = client, job_id, job_key
 
     @abstractmethod
     async def progress(self) -> ProgressT:
@@ -76,38 +77,40 @@ class JobHandle(ABC, Generic[ProgressT, ReportT]):
             NotFound: there is no such job.
         """
         try:
-            await (await self._client.workflow(self.id)).result()
+            await (await self._client.workflow(self.id, self.job_key)).result()
         except WorkflowFailureError as error:
             raise failure_of(error) from error
+        except RPCError as error:
+            raise Unreachable(f"Temporal does not answer: {error.message}") from error
         return await self.report()
 
     async def cancel(self) -> None:
         """Ask the job to stop. What it has paid for is kept."""
-        await (await self._client.workflow(self.id)).cancel()
+        await (await self._client.workflow(self.id, self.job_key)).cancel()
 
 
 class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
     """A `SessionAnalysis`."""
 
     async def progress(self) -> Progress:
-        return await self._client.query_progress(self.id, Progress)
+        return await self._client.query_progress(self.id, Progress, self.job_key)
 
     async def report(self) -> AnalysisReport:
-        return await self._client.analysis_report(self.id)
+        return await self._client.analysis_report(self.job_key)
 
 
 class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
     """An `AutoAnalyze`."""
 
     async def progress(self) -> AutoAnalyzeProgress:
-        return await self._client.query_progress(self.id, AutoAnalyzeProgress)
+        return await self._client.query_progress(self.id, AutoAnalyzeProgress, self.job_key)
 
     async def report(self) -> AutoAnalyzeReport:
-        return await self._client.auto_analyze_report(self.id)
+        return await self._client.auto_analyze_report(self.job_key)
 
 
 def failure_of(error: WorkflowFailureError) -> JobFailed:
-    """Why a workflow ended without a result, by the innermost failure that Parley named."""
+    """Why a workflow ended without a result, by the outermost failure that Parley named."""
     if is_cancelled_exception(error.cause):
         return JobFailed("Cancelled", "the job was cancelled; what it paid for is kept")
     cause: BaseException | None = error.cause

@@ -50,13 +50,14 @@ async def find(tx: AsyncSession, workspace_id: str, analysis_id: str) -> StoredA
 
 
 async def previous(
-    tx: AsyncSession, workspace_id: str, session_id: str, session_sha256: str
+    tx: AsyncSession, workspace_id: str, session_id: str, session_sha256: str, recording_sha256: str | None
 ) -> tuple[int, StoredAnalysis | None]:
     """How often this content was analysed by a model, and the latest such analysis."""
     same = (
         col(StoredAnalysis.workspace_id) == workspace_id,
         col(StoredAnalysis.session_id) == session_id,
         col(StoredAnalysis.session_sha256) == session_sha256,
+        col(StoredAnalysis.recording_sha256).is_not_distinct_from(recording_sha256),
         col(StoredAnalysis.status) == "completed",
         col(StoredAnalysis.result)["coaching"]["processed"].as_boolean(),
         col(StoredAnalysis.result)["strategy"].as_string() != "cached_analysis",

@@ -167,9 +167,11 @@ async def keep_labels(
     ]
     await (await tx.connection()).execute(sessions, rows)
     scope = {"workspace_id": workspace_id, "job_key": job_key, "first_round": round_number}
-    seen = sorted(
-        {(kind.value, label) for labels in found.values() for kind in LabelKind if (label := labels.label(kind))}
-    )
+    # A stand-in is no label: others must not be given it.
+    learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
+    seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
+    if not seen:
+        return 0
     made = await tx.execute(
         insert(AutoLabel)
         .values([{**scope, "kind": kind, "label": label} for kind, label in seen])

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
 
 from domain.queues import STORAGE
 
@@ -16,6 +17,8 @@ STORAGE_STEP: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=2),
     "schedule_to_close_timeout": timedelta(hours=1),
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+    # What it wrote must be there before a cancelled job is closed.
+    "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     "retry_policy": RetryPolicy(
         initial_interval=timedelta(seconds=1),
         maximum_interval=timedelta(seconds=10),
@@ -30,6 +33,14 @@ PAID_STEP: dict[str, Any] = {
     "schedule_to_close_timeout": timedelta(hours=2),
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3),
+}
+
+# For a caller who will not wait: one try, and none at all where no worker is free.
+PAID_STEP_AT_ONCE: dict[str, Any] = {
+    **PAID_STEP,
+    "schedule_to_start_timeout": timedelta(seconds=10),
+    "schedule_to_close_timeout": timedelta(seconds=90),
+    "retry_policy": RetryPolicy(maximum_attempts=1),
 }
 
 # How long a job parks between two rounds over providers that are all down: doubling, to keep the history small.

@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
         ask_again,
     )
     from workflows import visibility
-    from workflows.policies import PAID_STEP, STORAGE_STEP
+    from workflows.policies import PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
     from workflows.providers_in_turn import in_turn
 
 MAX_ASKS = 3
@@ -106,21 +106,24 @@ class SessionAnalysis:
         if plan.choice.strategy is Strategy.FAST_PARALLEL:
             await asyncio.gather(self._measure_voice(plan), self._coach(plan, after_voice=False))
             return
-        await self._measure_voice(plan)
-        await self._coach(plan, after_voice=True)
+        measured = await self._measure_voice(plan)
+        await self._coach(plan, after_voice=measured)
 
-    async def _measure_voice(self, plan: Plan) -> None:
-        """Without a recording, or where it cannot be used, `finish` computes the metrics from the transcript."""
+    async def _measure_voice(self, plan: Plan) -> bool:
+        """Whether the recording was measured; where not, `finish` computes the metrics from the transcript."""
         self._enter(Step.VOICE)
-        if plan.voice is not None:
-            try:
-                outcome = await self._in_turn((plan.voice,), Activities.measure_voice, after_voice=False)
-                problem = self._accept(outcome)
-            except ApplicationError as error:
-                problem = _outage(error)
-            if problem:
-                self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
+        problem = "" if plan.voice is None else await self._voice_problem(plan.voice)
+        if problem:
+            self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
         self._done(Step.VOICE)
+        return plan.voice is not None and not problem
+
+    async def _voice_problem(self, candidate: Candidate) -> str:
+        try:
+            outcome = await self._in_turn((candidate,), Activities.measure_voice, after_voice=False)
+        except ApplicationError as error:
+            return _outage(error)
+        return self._accept(outcome)
 
     async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
         """Ask until a reply can be used; where none can, `finish` puts the rule-based analysis, marked."""
@@ -166,7 +169,7 @@ class SessionAnalysis:
                 step,
                 task_queue=provider_queue(candidate.provider),
                 summary=f"{candidate.provider.value} {candidate.model}: {candidate.reason}",
-                **PAID_STEP,
+                **(PAID_STEP if self._job.wait else PAID_STEP_AT_ONCE),
             )
 
         patience = timedelta(seconds=self._job.patience_seconds if self._job.wait else 0)
@@ -214,7 +217,7 @@ def as_table(progress: Progress) -> str:
     """The progress as the Markdown table that the Temporal UI shows."""
     rows = [f"| {step.value} | {_state(step, progress)} |" for step in Step]
     strategy = f"**{progress.strategy.value}**: {progress.strategy_reason}\n\n" if progress.strategy else ""
-    note = f"\n\n{progress.note}" if progress.note else ""
+    note = f"\n\n{visibility.plain(progress.note)}" if progress.note else ""
     return strategy + "| step | state |\n|---|---|\n" + "\n".join(rows) + note
 
 

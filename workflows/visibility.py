@@ -1,5 +1,7 @@
 """Search attributes: what an operator can filter workflows by. Registered when a cluster is set up."""
 
+import re
+
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
@@ -20,3 +22,8 @@ def record_start(tenant: str, job: str) -> None:
 def record(key: SearchAttributeKey[str], value: str) -> None:
     """Set a search attribute of the running workflow."""
     workflow.upsert_search_attributes([key.value_set(value)])  # pyright: ignore[reportUnknownMemberType]
+
+
+def plain(text: str) -> str:
+    """Untrusted text on one line that Markdown shows as it is: no link, no picture, no table of its own."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~-])", r"\\\1", " ".join(text.split()))

@@ -1,6 +1,6 @@
 """How many sessions go into one request: what the quota, the model and its context window allow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from domain.auto_analyze.contract import Batch
 from domain.calls import Model
@@ -13,10 +13,11 @@ REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
 # Different tokenisers count differently; the count at import is one of them.
 TOKEN_MARGIN = 1.2
-# What a message's role and line take in a prompt, in characters.
-LINE_CHARACTERS = 16
-# A pasted log takes twice the tokens of as much prose.
+# What a message's role and line take in a prompt.
+LINE_BYTES = 16
+# A pasted log takes twice the tokens of as much prose. (Bytes, since letters of other scripts take more than one.)
 UNEVEN = 2
+LONGEST_CHARACTER_BYTES = 4
 
 
 class Window(Model):
@@ -93,24 +94,31 @@ def parts(messages: Sequence[ChatMessage], tokens: int, budget: int) -> list[lis
 
     Where the tokens are in the text is not known: a part has room for `UNEVEN` times the average.
     """
-    text = sum(map(_characters, messages))
-    room = max(int(budget * text / max(tokens, 1) / UNEVEN), LINE_CHARACTERS + 1)
-    longest = room - LINE_CHARACTERS
+    room = int(budget * sum(map(_bytes, messages)) / max(tokens, 1) / UNEVEN)
+    longest = max(room - LINE_BYTES, LONGEST_CHARACTER_BYTES)
     cut = [
-        message.model_copy(update={"text": message.text[at : at + longest]})
-        for message in messages
-        for at in range(0, max(len(message.text), 1), longest)
+        message.model_copy(update={"text": piece}) for message in messages for piece in _pieces(message.text, longest)
     ]
     made: list[list[ChatMessage]] = [[]]
     left = room
     for message in cut:
-        if made[-1] and _characters(message) > left:
+        if made[-1] and _bytes(message) > left:
             made.append([])
             left = room
         made[-1].append(message)
-        left -= _characters(message)
+        left -= _bytes(message)
     return made
 
 
-def _characters(message: ChatMessage) -> int:
-    return len(message.text) + LINE_CHARACTERS
+def _bytes(message: ChatMessage) -> int:
+    return len(message.text.encode()) + LINE_BYTES
+
+
+def _pieces(text: str, size: int) -> Iterator[str]:
+    """A text in pieces of at most so many bytes; no character is cut."""
+    encoded, start = text.encode(), 0
+    while len(encoded) - start > size:
+        piece = encoded[start : start + size].decode(errors="ignore")
+        yield piece
+        start += len(piece.encode())
+    yield encoded[start:].decode()

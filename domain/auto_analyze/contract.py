@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from domain.calls import Model, Provider
+from domain.calls import LONGEST_PATIENCE_SECONDS, ByName, Model
 from domain.chat import Containment
 from domain.routing import Candidate
 
@@ -41,10 +41,10 @@ class DiscoveryTerms(Model):
 
     target_percentage: int = Field(default=15, ge=1, le=100)
     min_sessions: int = Field(default=50, ge=1)
-    max_sessions: int = Field(default=150, ge=1)
+    max_sessions: int = Field(default=150, ge=1, le=5000)
 
 
-class AutoAnalyzeInput(Model):
+class AutoAnalyzeInput(ByName):
     """What to analyse, by reference to an imported dataset.
 
     `sessions_per_stream`: the quota of a stream in a round; None takes all that fit the model's context window.
@@ -54,14 +54,12 @@ class AutoAnalyzeInput(Model):
     workspace_id: str = Field(min_length=1, max_length=200)
     user_id: str = Field(min_length=1, max_length=200)
     dataset_id: str
-    provider: Provider | None = None
-    model: str | None = None
     streams: int = Field(default=8, ge=1, le=64)
     sessions_per_stream: int | None = Field(default=4, ge=1, le=100)
     discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)
     seed: int = 7
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
-    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0)
+    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0, le=LONGEST_PATIENCE_SECONDS)
     debug: bool = False
     carried: "Carried | None" = Field(default=None, description="set by the workflow as it continues as new")
 
@@ -238,11 +236,9 @@ class BatchReport(CallOutcome):
     stream: int
     round: int
     labelled: int = 0
-    fallbacks: int = 0
     new_labels: int = 0
     invented: int = 0
     retries: int = 0
-    calls: int = 0
     seconds: float = 0.0
 
 
@@ -265,6 +261,7 @@ class Statistics(Model):
     conflicts_found: int = 0
     conflicts_resolved: int = 0
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class AutoAnalyzeProgress(Model):
@@ -281,6 +278,8 @@ class AutoAnalyzeProgress(Model):
     cost_usd: Decimal = Decimal(0)
     rate: float = 0.0
     seconds_left: float | None = None
+    degraded: bool = False
+    warnings: int = 0
     note: str = ""
 
 

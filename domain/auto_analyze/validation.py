@@ -91,7 +91,8 @@ def _well_formed(item: dict[str, Any], containment: Containment) -> SessionLabel
     except ValidationError:
         return None
     complete = bool(labels.transfer_reason) >= transferred and bool(labels.drop_off_location) >= dropped
-    return labels if complete else None
+    reserved = labels.intent in (FALLBACK_INTENT, NO_TEXT_INTENT)
+    return labels if complete and not reserved else None
 
 
 def fallback_labels(containment: Containment) -> SessionLabels:

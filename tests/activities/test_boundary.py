@@ -99,13 +99,20 @@ async def test_a_long_text_is_cut_before_it_reaches_the_history():
     assert len(error.message) == ERROR_CHARACTERS
 
 
-async def test_a_bug_is_left_to_temporal_as_it_is():
+async def test_a_bug_is_named_and_retried_but_its_words_stay_out_of_history():
     @boundary
     async def work() -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("my card is 4111")
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ApplicationError) as failed:
         await ActivityEnvironment().run(work)
+    error = failed.value
+    assert (error.type, error.message, error.non_retryable) == (
+        "ZeroDivisionError",
+        "unforeseen ZeroDivisionError",
+        False,
+    )
+    assert error.__cause__ is None
 
 
 async def test_an_activity_heartbeats_while_it_works():

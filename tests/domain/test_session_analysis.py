@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from domain.calls import Provider
 from domain.routing import Candidate
@@ -54,16 +55,35 @@ def test_facts_are_read_from_the_session():
     assert facts(talk, tier="free", previous_analyses=1) == known(61.5, tier="free", previous=1, turns=3)
 
 
-def test_the_same_content_has_the_same_workflow_and_another_content_another():
-    one = workflow_id("acme", "s-1", "a" * 64)
-    assert one == "session-analysis/acme/s-1/aaaaaaaaaaaa"
-    others = [
-        workflow_id("other", "s-1", "a" * 64),
-        workflow_id("acme", "s-2", "a" * 64),
-        workflow_id("acme", "s-1", "b" * 64),
-        workflow_id("acme", "s-1", "a" * 64, "again"),
-    ]
-    assert len({one, *others}) == 5
+def test_the_same_question_has_the_same_workflow_and_another_question_another():
+    job = SessionAnalysisInput(workspace_id="acme", user_id="u", session_id="s-1", session_sha256="a" * 64)
+    one = workflow_id(job)
+    assert one.startswith("session-analysis/acme/s-1/")
+    assert workflow_id(job.model_copy(update={"wait": False})) == one
+    differences = (
+        {"workspace_id": "other"},
+        {"session_id": "s-2"},
+        {"session_sha256": "b" * 64},
+        {"recording_sha256": "c" * 64},
+        {"provider": Provider.OPENAI},
+        {"provider": Provider.OPENAI, "model": "gpt-4o"},
+    )
+    others = [workflow_id(job.model_copy(update=changes)) for changes in differences]
+    assert len({one, workflow_id(job, "again"), *others}) == 2 + len(differences)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"model": "gpt-4o"}, {"provider": "elevenlabs"}, {"patience_seconds": 10**12}], ids=str
+)
+def test_what_cannot_be_asked_is_refused(asked: dict[str, object]):
+    with pytest.raises(ValidationError):
+        SessionAnalysisInput(workspace_id="w", user_id="u", session_id="s", session_sha256="a", **asked)
+
+
+def test_a_refusal_does_not_quote_what_it_was_given():
+    with pytest.raises(ValidationError) as refused:
+        SessionAnalysisInput.model_validate({"workspace_id": {"text": "my card is 4111"}})
+    assert "4111" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

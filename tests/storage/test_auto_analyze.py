@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
-from domain.auto_analyze.validation import SessionLabels, fallback_labels
+from domain.auto_analyze.validation import SessionLabels, fallback_labels, no_text_labels
 from domain.chat import ChatMessage, ChatSession, Containment
 from domain.errors import NotFound, ParleyError
 from storage import auto_analyze as runs
@@ -171,6 +171,14 @@ class TestRounds:
         assert await run.keep({2: labels("billing"), 3: labels("refund")}, round_number=1) == 1
         assert await run.keep({}) == 0
 
+    async def test_a_stand_in_is_kept_and_is_no_label_for_others(self, run: Run):
+        silent, given_up = no_text_labels(Containment.AGENT), fallback_labels(Containment.DROP_OFF)
+        assert await run.keep({0: silent, 1: given_up}) == 0
+        assert await run.keep({2: labels("billing"), 3: given_up}) == 1
+        assert (await run.call(runs.known_labels, 1)) == {INTENT: ["billing"], REASON: [], LOCATION: []}
+        kept = [row.intent for row in (await run.sessions())[:4]]
+        assert kept == [silent.intent, given_up.intent, "billing", given_up.intent]
+
     async def test_keeping_twice_changes_nothing(self, run: Run):
         found = {0: labels("billing", "approval"), 1: labels("refund")}
         await run.keep(found)
@@ -182,15 +190,16 @@ class TestRounds:
         assert [row.model_dump() for row in await run.sessions()] == before
 
     async def test_streams_that_find_the_same_labels_at_once_do_not_block_each_other(self, run: Run):
-        names = [f"label {number}" for number in range(10)]
+        names = ["billing", "parcel", "refund"]
 
         async def stream(number: int) -> int:
-            order = names[number:] + names[:number]
-            return await run.keep({number: labels(order[0], order[1], order[2])}, stream=number)
+            ordinals, order = range(number * 3, number * 3 + 3), names[number % 3 :] + names[: number % 3]
+            found = {at: labels(name, name, name) for at, name in zip(ordinals, order, strict=True)}
+            return await run.keep(found, stream=number)
 
         async with asyncio.timeout(20):
-            counted = [await asyncio.gather(*(stream(number) for number in range(10))) for _ in range(5)]
-        assert [sum(new) for new in counted] == [30, 0, 0, 0, 0]
+            counted = [await asyncio.gather(*(stream(number) for number in range(4))) for _ in range(3)]
+        assert [sum(new) for new in counted] == [9, 0, 0]
 
     async def test_a_batch_takes_a_few_statements_whatever_its_size(self, run: Run):
         with statements(run.database) as seen:

@@ -87,7 +87,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "analyses.load": (lambda tx, _: analyses.load(tx, THEIRS, "job"), NotFound),
     "analyses.find": (lambda tx, _: analyses.find(tx, THEIRS, "workflow"), NotFound),
     "analyses.previous": (
-        lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256),
+        lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256, None),
         (0, None),
     ),
     "analyses.keep": (lambda tx, _: analyses.keep(tx, THEIRS, "job", status="failed"), None),

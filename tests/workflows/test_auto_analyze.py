@@ -157,6 +157,16 @@ class TestContent:
         assert report.statistics.fallbacks == 6
         assert all(session.fallback for session in await sessions_of(client, job))
 
+    async def test_a_stand_in_is_no_label_that_others_are_offered(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("malformed", times=3)
+        job = await start(client, path, chats(8))
+        report = await job.result()
+        assert report.statistics is not None
+        assert report.statistics.fallbacks == 1
+        assert sum(session.intent == "unclassified" for session in await sessions_of(client, job)) == 1
+
     async def test_one_session_only(self, client: Client, path: Path) -> None:
         job = await start(client, path, chats(1))
         report = await job.result()
@@ -205,6 +215,27 @@ class TestFailures:
         assert report.statistics is not None
         assert (report.statistics.labelled, report.statistics.fallbacks) == (40, 0)
         assert await skipping_client.audit() == []
+
+    @pytest.mark.usefixtures("worker")
+    @pytest.mark.parametrize(("killed", "degraded"), [(1, False), (3, True)])
+    async def test_a_stream_that_fails_does_not_stop_the_others(
+        self, killed: int, degraded: bool, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("slow", provider="openai", times=None, after=8, hold=0.2)
+        job = await start(client, path, chats(120), streams=4)
+        await simulator.calls(at_least=10)
+        parent = await client.temporal.get_workflow_handle(job.id).describe()
+        for number in range(killed):
+            stream = f"{job.id}/{parent.run_id[-8:]}/round-8/stream-{number}"
+            await client.temporal.get_workflow_handle(stream).terminate()
+        report = await job.result()
+        statistics = report.statistics
+        assert statistics is not None
+        assert (statistics.labelled, statistics.fallbacks) == (120, 0)
+        assert (statistics.stream_failures, statistics.degraded) == (killed, degraded)
+        assert len(statistics.warnings) == killed
+        assert any("in sequence" in warning for warning in statistics.warnings) == degraded
+        assert await client.audit() == []
 
     @pytest.mark.usefixtures("worker")
     async def test_cancelling_keeps_what_is_labelled(

@@ -72,6 +72,13 @@ class BatchLabeller:
             report = _given_up(report, await self._give_up(round_number, missing))
         return report.model_copy(update={"seconds": (workflow.now() - started).total_seconds()})
 
+    async def give_up(self, round_number: int, batch: Batch) -> BatchReport:
+        """The whole batch by the marked fallback."""
+        ordinals = range(batch.start, batch.start + batch.count)
+        return _given_up(
+            BatchReport(stream=self._stream, round=round_number), await self._give_up(round_number, ordinals)
+        )
+
     async def _classify(self, round_number: int, ask: int, part: int, ordinals: tuple[int, ...]) -> ClassifyOutcome:
         def step(candidate: Candidate) -> tuple[Any, ClassifyStep]:
             return Activities.classify, ClassifyStep(
@@ -89,9 +96,14 @@ class BatchLabeller:
         outcome: ClassifyOutcome = await self._on_a_provider(step)
         if not outcome.oversized:
             return outcome
-        for ordinal in outcome.oversized:
-            await self._condense(ordinal)
-        return await self._on_a_provider(step)
+        condensed = [await self._condense(ordinal) for ordinal in outcome.oversized]
+        outcome = await self._on_a_provider(step)
+        return outcome.model_copy(
+            update={
+                "tokens": outcome.tokens + sum(used.tokens for used in condensed),
+                "cost_usd": sum((used.cost_usd for used in condensed), outcome.cost_usd),
+            }
+        )
 
     async def _condense(self, ordinal: int) -> CallOutcome:
         def step(candidate: Candidate) -> tuple[Any, CondenseStep]:
@@ -126,7 +138,6 @@ def _added(report: BatchReport, outcome: ClassifyOutcome, *, retry: bool) -> Bat
             "new_labels": report.new_labels + outcome.new_labels,
             "invented": report.invented + outcome.invented,
             "retries": report.retries + retry,
-            "calls": report.calls + 1,
             "tokens": report.tokens + outcome.tokens,
             "cost_usd": report.cost_usd + outcome.cost_usd,
         }
@@ -137,7 +148,6 @@ def _given_up(report: BatchReport, outcome: ClassifyOutcome) -> BatchReport:
     return report.model_copy(
         update={
             "labelled": report.labelled + outcome.labelled,
-            "fallbacks": report.fallbacks + outcome.labelled,
             "new_labels": report.new_labels + outcome.new_labels,
         }
     )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
@@ -34,6 +34,7 @@ with workflow.unsafe.imports_passed_through():
         ResolveOutcome,
         ResolveStep,
         Round,
+        Statistics,
         StreamInput,
     )
     from domain.errors import BudgetExhausted, InvalidInput, NotFound, ParleyError, ProviderUnavailable
@@ -72,6 +73,8 @@ class AutoAnalyze:
         """
         if start is None:
             raise InvalidInput("AutoAnalyze needs an AutoAnalyzeInput", where="input")
+        if start.carried is not None and workflow.info().continued_run_id is None:
+            raise InvalidInput("is set by the workflow itself", where="AutoAnalyzeInput", field="carried")
         visibility.record_start(start.workspace_id, WORKFLOW)
         self._job = Job(
             input=start.model_copy(update={"carried": None}),
@@ -120,6 +123,8 @@ class AutoAnalyze:
         while (ordinal := self._state.next_ordinal) < self._state.plan.discovery:
             report = await labeller.label(self._state.next_round, Batch(start=ordinal, count=1))
             self._advance(ordinal + 1, (report,))
+            if _history_is_long():
+                self._continue_as_new()
         self._count(discovery_sessions=self._state.plan.discovery)
 
     # Phase 2: rounds of parallel streams; what a round finds is shared from the next.
@@ -131,12 +136,13 @@ class AutoAnalyze:
         else:
             await self._run_segment()
         if self._state.next_ordinal < self._state.plan.sessions:
-            workflow.continue_as_new(self._job.input.model_copy(update={"carried": self._carried()}))
+            self._continue_as_new()
 
     async def _run_segment(self) -> None:
         streams = {number: await self._start_stream(number) for number in range(self._job.input.streams)}
         for _ in range(ROUNDS_PER_SEGMENT):
-            if self._state.next_ordinal >= self._state.plan.sessions or self._state.statistics.degraded:
+            done = self._state.next_ordinal >= self._state.plan.sessions
+            if done or not streams or self._state.statistics.degraded or _history_is_long():
                 break
             await self._run_round(streams)
         await self._stop(streams)
@@ -165,8 +171,18 @@ class AutoAnalyze:
         reports = [*self._reports.values()]
         for number, batch in failed.items():
             self._stream_failed(streams.pop(number))
-            reports.append(await self._labeller(Phase.PARALLEL).label(opened.number, batch))
+            reports.append(await self._redo(number, opened.number, batch))
         self._advance(opened.next_ordinal, reports, at_barrier=True)
+
+    async def _redo(self, number: int, round_number: int, batch: Batch) -> BatchReport:
+        """A failed stream's batch, under its own request ids: what it has paid for is found again."""
+        labeller = self._labeller(Phase.PARALLEL, number)
+        try:
+            return await labeller.label(round_number, batch)
+        except ApplicationError as error:
+            if error.type in ENDS_THE_RUN:
+                raise
+            return await labeller.give_up(round_number, batch)
 
     async def _open_round(self, streams: int) -> Round:
         return await workflow.execute_activity_method(
@@ -198,9 +214,7 @@ class AutoAnalyze:
         failures = self._state.statistics.stream_failures + 1
         degraded = failures >= TOLERATED_STREAM_FAILURES or self._state.statistics.degraded
         self._count(stream_failures=failures, degraded=degraded)
-        self._update(
-            note=f"{failures} streams failed ({cause or error})" + ("; going on in sequence" if degraded else "")
-        )
+        self._warn(f"a stream failed: {cause or error}" + ("; going on in sequence" if degraded else ""))
 
     async def _stop(self, streams: dict[int, Stream]) -> None:
         await asyncio.gather(*(self._go(stream, self._state.next_round, None) for stream in streams.values()))
@@ -260,7 +274,7 @@ class AutoAnalyze:
                 self._count(conflicts_found=found, conflicts_resolved=found)
                 return
             self._count(retries=self._state.statistics.retries + 1)
-        self._update(note=f"some {kind.value} labels stay unmerged: {problem}")
+        self._warn(f"some {kind.value} labels stay unmerged: {problem}")
 
     async def _finish(self) -> AutoAnalyzeResult:
         self._enter(Phase.FINISH)
@@ -276,19 +290,17 @@ class AutoAnalyze:
     async def _close(self, status: Any) -> None:
         visibility.record(visibility.STATUS, status)
         state = getattr(self, "_state", None)
-        if state is None:
-            return
         await workflow.execute_activity_method(
             Activities.close,
-            CloseStep(job=self._job, status=status, statistics=state.statistics),
+            CloseStep(job=self._job, status=status, statistics=state.statistics if state else Statistics()),
             summary=f"mark as {status}",
             **STORAGE_STEP,
         )
 
     # What is kept of the way here.
 
-    def _labeller(self, phase: Phase) -> BatchLabeller:
-        return BatchLabeller(self._job, self._state.plan.candidates, phase, stream=0, parked=self._parked)
+    def _labeller(self, phase: Phase, stream: int = 0) -> BatchLabeller:
+        return BatchLabeller(self._job, self._state.plan.candidates, phase, stream, self._parked)
 
     def _advance(self, next_ordinal: int, reports: Sequence[BatchReport], *, at_barrier: bool = False) -> None:
         """A round is over: count it, and move on."""
@@ -319,6 +331,10 @@ class AutoAnalyze:
                 "round %s: %s sessions done, %s new labels, slowest %.1f s",
                 self._state.next_round - 1, next_ordinal, new, slowest,
             )  # fmt: skip
+
+    def _warn(self, warning: str) -> None:
+        self._count(warnings=(*self._state.statistics.warnings, warning[:300])[-20:])
+        self._update(warnings=len(self._state.statistics.warnings), degraded=self._state.statistics.degraded)
 
     def _count(self, **changes: Any) -> None:
         statistics = self._state.statistics.model_copy(update=changes)
@@ -352,8 +368,13 @@ class AutoAnalyze:
         self._progress = self._progress.model_copy(update={**derived, **changes})
         workflow.set_current_details(as_table(self._progress))
 
-    def _carried(self) -> Carried:
-        return self._state.model_copy(update={"progress": self._progress})
+    def _continue_as_new(self) -> NoReturn:
+        carried = self._state.model_copy(update={"progress": self._progress})
+        workflow.continue_as_new(self._job.input.model_copy(update={"carried": carried}))
+
+
+def _history_is_long() -> bool:
+    return workflow.info().is_continue_as_new_suggested()
 
 
 def as_table(progress: AutoAnalyzeProgress) -> str:
@@ -362,10 +383,13 @@ def as_table(progress: AutoAnalyzeProgress) -> str:
         "phase": progress.phase.value,
         "sessions": f"{progress.sessions_done} of {progress.sessions_total}",
         "rounds": progress.rounds,
+        "rate": f"{progress.rate} sessions/s",
+        "streams": "; ".join(progress.streams) + (" (degraded to sequential)" if progress.degraded else ""),
         "new labels": progress.new_labels,
+        "warnings": progress.warnings,
         "tokens": progress.tokens,
         "cost": f"${progress.cost_usd}",
         "left": f"{progress.seconds_left} s" if progress.seconds_left is not None else "",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"| | |\n|---|---|\n{table}" + (f"\n\n{progress.note}" if progress.note else "")
+    return f"| | |\n|---|---|\n{table}" + (f"\n\n{visibility.plain(progress.note)}" if progress.note else "")

@@ -9,6 +9,7 @@ with workflow.unsafe.imports_passed_through():
 
     from domain.auto_analyze.contract import STREAM_WORKFLOW, BatchReport, GoSignal, Phase, StreamInput
     from domain.errors import InvalidInput, ParleyError
+    from workflows import visibility
     from workflows.auto_analyze.batches import BatchLabeller
 
 
@@ -47,4 +48,6 @@ class AutoAnalyzeStream:
         return self._called.pop(0)
 
     def _parked(self, tried: str, pause: timedelta) -> None:
-        workflow.set_current_details(f"waiting {pause.total_seconds():.0f} s for a provider to come back: {tried}")
+        workflow.set_current_details(
+            f"waiting {pause.total_seconds():.0f} s for a provider to come back: {visibility.plain(tried)}"
+        )

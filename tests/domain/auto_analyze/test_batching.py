@@ -145,6 +145,8 @@ LARGE: dict[str, list[ChatMessage]] = {
     "no words at all": said(*[""] * 4000, role="bot") + said("hi"),
     "prose and a pasted log": said(PROSE * 600, LOG * 500),
     "a script without blanks": said("我的发票有错误请帮助我" * 3000),
+    "prose and emoji": said(PROSE * 500, "👩‍👩‍👧‍👦🏳️‍🌈" * 400, PROSE * 50),
+    "prose and emoji in one message": said(PROSE * 500 + "👩‍👩‍👧‍👦🏳️‍🌈" * 400 + PROSE * 50),
     "empty at the ends": said("", PROSE * 900, ""),
 }
 

@@ -155,6 +155,10 @@ class TestFields:
     def test_what_the_containment_does_not_call_for_need_not_be_well_formed(self):
         assert usable(transfer_reason=7, drop_off_location="x" * 1000)
 
+    @pytest.mark.parametrize("intent", ["Unclassified!", "no user message", FALLBACK_INTENT, NO_TEXT_INTENT])
+    def test_the_names_of_the_stand_ins_are_no_answer(self, intent: str):
+        assert not usable(intent=intent)
+
     def test_more_fields_than_asked_are_no_harm(self):
         assert usable(confidence=0.3)
 
