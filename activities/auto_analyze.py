@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import chat_options
 from activities.paid_call import PaidCalls, Payer
-from domain.auto_analyze.batching import parts, prompt_budget, round_batches, window
+from domain.auto_analyze.batching import affordable, parts, prompt_budget, round_batches, tokens_of_labels, window
 from domain.auto_analyze.contract import (
     ACTION,
     AppliedConflicts,
@@ -32,7 +32,7 @@ from domain.auto_analyze.contract import (
     Statistics,
 )
 from domain.auto_analyze.labels import chunks, read_groups
-from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
+from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
 from domain.auto_analyze.sampling import discovery_sample
 from domain.auto_analyze.validation import fallback_labels, judge, no_text_labels
 from domain.calls import ChatReply, ChatRequest, request_id
@@ -45,8 +45,7 @@ from storage.database import Database
 from storage.datasets import load_dataset, session_facts
 from storage.tables import AutoRun
 
-# A label in a prompt: its words, quotes and comma.
-CHARACTERS_PER_LABEL_TOKEN = 3
+EXTRACT_CHARACTERS = 2000
 
 
 class AutoAnalyzeActivities:
@@ -82,8 +81,8 @@ class AutoAnalyzeActivities:
             known = await runs.known_labels(tx, asked.workspace_id, step.job.job_key, step.number)
             limit = step.streams * (asked.sessions_per_stream or window(model).cap)
             tokens = await runs.tokens_from(tx, asked.workspace_id, step.job.job_key, step.start, limit)
-        label_tokens = len(json.dumps(list(known.values()))) // CHARACTERS_PER_LABEL_TOKEN
-        batches = round_batches(tokens, step.start, step.streams, model, asked.sessions_per_stream, label_tokens)
+        room = tokens_of_labels(affordable(known, model))
+        batches = round_batches(tokens, step.start, step.streams, model, asked.sessions_per_stream, room)
         taken = sum(batch.count for batch in batches)
         return Round(number=step.number, batches=batches, next_ordinal=step.start + taken)
 
@@ -94,8 +93,8 @@ class AutoAnalyzeActivities:
         asked, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
             work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
-            known = await runs.known_labels(tx, asked.workspace_id, job_key, step.round)
-        oversized = _oversized(work, step.sized_for)
+            known = affordable(await runs.known_labels(tx, asked.workspace_id, job_key, step.round), step.sized_for)
+        oversized = _oversized(work, prompt_budget(step.sized_for, tokens_of_labels(known), len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
@@ -132,7 +131,12 @@ class AutoAnalyzeActivities:
         total, summaries = CallOutcome(), list[str]()
         for number, piece in enumerate(pieces):
             request = condense_request(piece, number, len(pieces))
-            reply, used = await self._ask(step.job, step.candidate, step.request_step(number), request)
+            try:
+                reply, used = await self._ask(step.job, step.candidate, step.request_step(number), request)
+            except ContextTooLong:
+                # This candidate's window is smaller than that of the one it stands in for: an extract must do.
+                summaries.append(transcript(piece)[:EXTRACT_CHARACTERS])
+                continue
             summaries.append(_summary(reply))
             total = CallOutcome(tokens=total.tokens + used.tokens, cost_usd=total.cost_usd + used.cost_usd)
         async with self._database.transaction() as tx:
@@ -252,9 +256,8 @@ def _has_text(item: Work) -> bool:
     return item.session.has_user_text
 
 
-def _oversized(work: Sequence[Work], model: str) -> tuple[int, ...]:
-    budget = prompt_budget(model, 0)
-    return tuple(item.ordinal for item in work if item.condensed is None and item.tokens > budget)
+def _oversized(work: Sequence[Work], budget: int) -> tuple[int, ...]:
+    return tuple(item.ordinal for item in work if item.condensed is None and item.tokens > budget and _has_text(item))
 
 
 def _summary(reply: ChatReply) -> str:
@@ -262,4 +265,4 @@ def _summary(reply: ChatReply) -> str:
     try:
         return str(json.loads(reply.text)["summary"])
     except (ValueError, KeyError, TypeError):
-        return reply.text[:2000]
+        return reply.text[:EXTRACT_CHARACTERS]

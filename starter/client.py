@@ -40,6 +40,7 @@ from storage.audit import audit
 from storage.database import Database
 from storage.datasets import load_dataset
 from storage.sessions import save_recording, save_session
+from storage.tables import AutoRun, StoredAnalysis
 from workflows import visibility
 
 EXPORT_PAGE = 500
@@ -248,8 +249,7 @@ class Client:
         Raises:
             NotFound: this workspace has no such job.
         """
-        found = await self._describe(job_id)
-        return (found.status or WorkflowExecutionStatus.RUNNING).name.lower().replace("canceled", "cancelled")
+        return status_of(await self._describe(job_id))
 
     async def query_progress(self, job_id: str, kind: type[ProgressT], job_key: str | None = None) -> ProgressT:
         """A job's progress, as the type that it tells it in.
@@ -276,7 +276,7 @@ class Client:
         return AnalysisReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=row.status,
+            status=await self._true_status(row),
             session_id=row.session_id,
             user_id=row.user_id,
             analysis=Analysis.model_validate(row.result) if row.result else None,
@@ -296,12 +296,22 @@ class Client:
         return AutoAnalyzeReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=row.status,
+            status=await self._true_status(row),
             dataset_id=row.dataset_id,
             statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
             labels=tuple(labels),
             costs=spent,
         )
+
+    async def _true_status(self, row: StoredAnalysis | AutoRun) -> str:
+        """A job's status. A terminated workflow runs no code and leaves its row running: Temporal knows better."""
+        if row.status != "running":
+            return row.status
+        try:
+            found = await self._describe(row.workflow_id)
+        except NotFound:
+            return "terminated"
+        return status_of(found) if first_run(found) == row.job_key else "terminated"
 
     async def labelled_sessions(self, job_id: str) -> AsyncIterator[ExportedSession]:
         """Every session of a labelling run in its file's order, labelled or not yet.
@@ -390,6 +400,11 @@ def _details(job: SessionAnalysisInput) -> str:
     asked = f"asks {job.provider.value} by name" if job.provider else "asks whoever ranks first"
     outage = f"waits up to {job.patience_seconds} s in an outage" if job.wait else "does not wait in an outage"
     return f"One voice session, {recording}; {asked}; {outage}; at most ${job.budget_usd}."
+
+
+def status_of(found: temporalio.client.WorkflowExecutionDescription) -> str:
+    """Temporal's status in our spelling."""
+    return (found.status or WorkflowExecutionStatus.RUNNING).name.lower().replace("canceled", "cancelled")
 
 
 def first_run(found: temporalio.client.WorkflowExecutionDescription) -> str:

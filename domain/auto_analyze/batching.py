@@ -1,8 +1,10 @@
 """How many sessions go into one request: what the quota, the model and its context window allow."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
-from domain.auto_analyze.contract import Batch
+from domain.auto_analyze.contract import Batch, LabelKind
 from domain.calls import Model
 from domain.chat import ChatMessage
 
@@ -13,6 +15,9 @@ REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
 # Different tokenisers count differently; the count at import is one of them.
 TOKEN_MARGIN = 1.2
+# Known labels may take this share of the window; a label in a prompt is its words, quotes and comma.
+LABEL_SHARE = 0.25
+BYTES_PER_LABEL_TOKEN = 3
 # What a message's role and line take in a prompt.
 LINE_BYTES = 16
 # A pasted log takes twice the tokens of as much prose. (Bytes, since letters of other scripts take more than one.)
@@ -55,6 +60,21 @@ def prompt_budget(model: str, label_tokens: int, sessions: int | None = None) ->
     room = window(model)
     reply = min(room.reply, reply_tokens(sessions or room.cap))
     return int((room.context - reply - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens
+
+
+def tokens_of_labels(known: Mapping[LabelKind, Sequence[str]]) -> int:
+    """About how many tokens the known labels take in a prompt."""
+    return len(json.dumps(list(known.values()), ensure_ascii=False).encode()) // BYTES_PER_LABEL_TOKEN
+
+
+def affordable(known: Mapping[LabelKind, Sequence[str]], model: str) -> dict[LabelKind, list[str]]:
+    """The labels that a prompt has room for, in a share of the window: of each kind, those that were found first."""
+    room = int(window(model).context * LABEL_SHARE / len(LabelKind))
+    kept: dict[LabelKind, list[str]] = {}
+    for kind, labels in known.items():
+        sizes = accumulate(tokens_of_labels({kind: [label]}) + 1 for label in labels)
+        kept[kind] = [label for label, size in zip(labels, sizes, strict=True) if size <= room]
+    return kept
 
 
 def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_tokens: int) -> int:

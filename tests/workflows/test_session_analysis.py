@@ -262,6 +262,20 @@ class TestJobs:
         assert await client.status(job.id) == "cancelled"
         assert await client.audit() == []
 
+    async def test_a_terminated_job_is_not_told_to_run_for_ever(
+        self, client: Client, simulator: SimulatorAdmin, session: Session
+    ) -> None:
+        await simulator.gate(closed=True)
+        job = await client.analyze(session)
+        await simulator.calls(at_least=1)
+        assert (await job.report()).status == "running"
+        await (await client.workflow(job.id)).terminate()
+        assert (await job.report()).status == "terminated"
+        again = await client.analyze(session)
+        assert (await job.report()).status == "terminated", "a later job under the same id is another"
+        await simulator.gate(closed=False)
+        assert (await again.result()).status == "completed"
+
     async def test_progress_is_told_while_it_runs_and_after(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:

@@ -5,13 +5,16 @@ import pytest
 
 from domain.auto_analyze.batching import (
     INSTRUCTION_TOKENS,
+    LABEL_SHARE,
     WINDOWS,
+    affordable,
     batch_size,
     halves,
     parts,
     prompt_budget,
     reply_tokens,
     round_batches,
+    tokens_of_labels,
     window,
 )
 from domain.auto_analyze.contract import LabelKind
@@ -194,3 +197,18 @@ def test_a_full_batch_of_full_sessions_fits_the_window_in_real_tokens():
     prompt = sum(count_tokens(message.content) for message in request.messages)
     assert 0.7 * window(model).context < prompt + request.max_tokens <= window(model).context
     assert transcript(sessions[0].messages) in json.loads(request.messages[1].content)["sessions"][0]["transcript"]
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "llama-3.1-8b-instruct"])
+def test_known_labels_never_crowd_the_sessions_out(model: str):
+    known = {kind: [f"a label of some length, number {number}" for number in range(20_000)] for kind in LabelKind}
+    kept = affordable(known, model)
+    assert all(labels == known[kind][: len(labels)] for kind, labels in kept.items()), "the first that were found"
+    assert all(kept.values())
+    assert tokens_of_labels(kept) <= window(model).context * LABEL_SHARE
+    assert prompt_budget(model, tokens_of_labels(kept), 1) > 0
+
+
+def test_few_labels_all_fit():
+    known = {LabelKind.INTENT: ["billing dispute"], LabelKind.TRANSFER_REASON: [], LabelKind.DROP_OFF_LOCATION: []}
+    assert affordable(known, "gpt-4o-mini") == known
