@@ -1,9 +1,13 @@
 """Which provider and model may serve a call, in which order, and why. Pure: the caller brings the facts."""
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from domain.calls import Model, Provider
+from pydantic import Field
+
+from domain.calls import Model, Provider, Text
 
 # OpenAI's reasoning models refuse a temperature; Anthropic's SDK dropped the argument altogether.
 NO_TEMPERATURE = ("o1", "o3", "o4", "gpt-5")
@@ -63,3 +67,130 @@ def takes_temperature(provider: Provider, model: str) -> bool:
     if provider is Provider.OPENAI:
         return not model.removeprefix("ft:").startswith(NO_TEMPERATURE)
     return provider is Provider.LOCAL
+
+
+class Route(Model):
+    """A way to serve that an operator allows. Without `model` it is the one that the environment sets.
+
+    Lower priorities come first; among equal ones the weights decide how often. `tiers`: whose users may take it, all
+    if empty. `max_cost_usd`: for a request that may cost more, the route is passed over.
+    """
+
+    provider: Provider
+    model: Text = ""
+    priority: int = Field(default=1, ge=0)
+    weight: int = Field(default=1, gt=0)
+    tiers: tuple[str, ...] = ()
+    max_cost_usd: Decimal | None = Field(default=None, ge=0)
+
+
+class Fact(Model):
+    """What is known now about asking a route's model. `bound_usd`: the most that it can cost; None: no price known."""
+
+    configured: bool
+    bound_usd: Decimal | None = None
+    simulated: bool = False
+    breaker_wait: float = 0.0
+
+
+class Wish(Model):
+    """Who is to be asked first, if anyone, and within which limits. `seed` decides between equal priorities."""
+
+    tier: str
+    seed: str
+    provider: Provider | None = None
+    model: str | None = None
+    budget_usd: Decimal | None = None
+    max_cost_usd: Decimal | None = None
+
+
+class Choice(Model):
+    """Whom to ask, in order, and why others are not. `too_dear`: money alone stands in the way of some."""
+
+    candidates: tuple[Candidate, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    too_dear: bool = False
+
+
+Asked = tuple[Provider, str]
+
+
+def choose(routes: Sequence[Route], facts: Mapping[Asked, Fact], wish: Wish) -> Choice:
+    """Rank the routes that may serve a wish: what was asked for by name, then by priority and weight.
+
+    A dearer route that does not fit the money left is passed over for the next that does, and this is said.
+    """
+    allowed = [route for route in routes if not route.tiers or wish.tier in route.tiers]
+    ordered = sorted(allowed, key=lambda route: (not _is_wished(route, wish), route.priority, _draw(route, wish.seed)))
+    chosen: list[Candidate] = []
+    over = _not_allowed(routes, allowed, wish)
+    too_dear = False
+    for route in ordered:
+        fact = facts[route.provider, route.model]
+        problem = _problem(fact)
+        dear = "" if problem else _dear(route, fact, wish)
+        too_dear = too_dear or bool(dear)
+        if problem or dear:
+            over.append(f"{route.model} {problem or dear}")
+            continue
+        reason = _why(route, fact, wish, place=len(chosen), over=over)
+        chosen.append(Candidate(provider=route.provider, model=route.model, simulated=fact.simulated, reason=reason))
+    chosen.sort(key=lambda one: facts[one.provider, one.model].breaker_wait > 0)
+    return Choice(candidates=tuple(chosen), passed_over=tuple(over), too_dear=too_dear)
+
+
+def _is_wished(route: Route, wish: Wish) -> bool:
+    named = wish.provider is not None or wish.model is not None
+    return named and wish.provider in (None, route.provider) and wish.model in (None, route.model)
+
+
+def _draw(route: Route, seed: str) -> float:
+    """Equal priorities in an order that is random over seeds, in proportion to the weights, and fixed for one seed.
+
+    Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006: the least of -ln(u)/weight.
+    """
+    digest = hashlib.sha256(f"{seed}/{route.provider.value}/{route.model}".encode()).digest()
+    uniform = (int.from_bytes(digest[:8]) + 1) / (2**64 + 1)
+    return -math.log(uniform) / route.weight
+
+
+def _not_allowed(routes: Sequence[Route], allowed: Sequence[Route], wish: Wish) -> list[str]:
+    """Only what was asked for by name is worth a word; that a tier has its own models is no news."""
+    return [
+        f"{route.model} is not for the {wish.tier} tier"
+        for route in routes
+        if route not in allowed and _is_wished(route, wish)
+    ]
+
+
+def _problem(fact: Fact) -> str:
+    if not fact.configured:
+        return "has no key"
+    return "has no known price" if fact.bound_usd is None else ""
+
+
+def _dear(route: Route, fact: Fact, wish: Wish) -> str:
+    bound = fact.bound_usd or Decimal(0)
+    limits = {
+        "the route allows": route.max_cost_usd,
+        "the action allows": wish.max_cost_usd,
+        "is left": wish.budget_usd,
+    }
+    return next(
+        (
+            f"may cost ${bound}, and ${limit} {whose}"
+            for whose, limit in limits.items()
+            if limit is not None and bound > limit
+        ),
+        "",
+    )
+
+
+def _why(route: Route, fact: Fact, wish: Wish, *, place: int, over: Sequence[str]) -> str:
+    if fact.breaker_wait > 0:
+        return f"breaker open for {fact.breaker_wait:.0f} s more, tried last"
+    if _is_wished(route, wish):
+        return "asked for by name"
+    if place == 0:
+        return f"the first that can serve: {'; '.join(over)}" if over else f"first choice of the {wish.tier} tier"
+    return f"fallback {place}"

@@ -2,18 +2,14 @@
 
 import asyncio
 import logging
-import os
 import sys
 import traceback
-from collections.abc import Coroutine
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import uuid4
 
 import typer
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from rich.console import Console
+from pydantic import TypeAdapter, ValidationError
 
 from connection import leave
 from domain.calls import Provider
@@ -22,12 +18,10 @@ from domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
 from settings import Settings
 from starter import display
 from starter.client import Client
-from starter.embedded import running_stack
+from starter.console import Json, Workspace, err, out, parse_since, run, show_json, use_running_stack, with_client
 from starter.exporting import write_sessions
 from starter.importing import Imported
 from starter.reading import read_recording, read_session
-
-T = TypeVar("T")
 
 app = typer.Typer(
     name="parley",
@@ -41,12 +35,6 @@ energy = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
 app.add_typer(ledger, name="ledger")
 app.add_typer(energy, name="energy")
 
-# Results go to stdout, everything else to stderr: `--json` leaves stdout to the machine.
-out = Console()
-err = Console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Machine output alone on stdout.")]
-Workspace = Annotated[str, typer.Option("--workspace", "-w", envvar="PARLEY_WORKSPACE", help="Whose data.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `analyze` printed it.")]
 
 
@@ -335,55 +323,6 @@ async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
         err.print(line, markup=False, highlight=False, soft_wrap=True)
         raise
     show_json(found) if as_json else out.print(display.report(found))
-
-
-def show_json(value: Any) -> None:
-    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    sys.stdout.write(TypeAdapter(Any).dump_json(data, indent=2).decode() + "\n")
-
-
-def with_client(workspace: str, work: Any) -> Any:
-    """Run `work` with a client of the workspace, on the environment's or the running stack's addresses."""
-    use_running_stack()
-
-    async def connected() -> Any:
-        async with await Client.connect(workspace_id=workspace) as client:
-            return await work(client)
-
-    return run(connected())
-
-
-def use_running_stack() -> None:
-    """Where the environment names no database, take the addresses of the stack that `parley up` runs here."""
-    settings = Settings()
-    if settings.database_url is not None:
-        return
-    stack = running_stack(settings.parley_state_dir)
-    if stack is None:
-        return
-    os.environ["DATABASE_URL"] = stack.database_url
-    os.environ["TEMPORAL_ADDRESS"] = stack.temporal_address
-    if stack.simulator_url:
-        os.environ.setdefault("PARLEY_SIMULATOR_URL", stack.simulator_url)
-
-
-def parse_since(text: str) -> datetime:
-    """A moment from `2026-11-01`, an ISO time, or a span back from now such as `24h` or `7d`."""
-    units = {"h": "hours", "d": "days", "w": "weeks"}
-    try:
-        if text[-1:] in units:
-            return datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
-        moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise InvalidInput(f"{text!r} is neither a date nor a span such as 24h or 7d", where="--since") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 def main() -> None:

@@ -185,13 +185,21 @@ class UsageLog(SQLModel, table=True):
 
 
 class OutboxEvent(SQLModel, table=True):
-    """An analytics event, written in the transaction that it reports, delivered later at least once."""
+    """An analytics event, written in the transaction that it reports, delivered later at least once.
+
+    `key` keeps an event that a repeated step writes again from being two.
+    """
 
     __tablename__ = "outbox"
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "key", name="one_event_per_key"),
+        Index("outbox_undelivered", "id", postgresql_where="delivered_at IS NULL"),
+    )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
     workspace_id: str
     kind: str
+    key: str | None = None
     payload: dict[str, Any] = Field(sa_type=JSONB)
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
     delivered_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
@@ -310,6 +318,7 @@ class AutoSession(SQLModel, table=True):
     """One session of a run. `ordinal`: its turn in the processing order. The first labels stay beside the canonical."""
 
     __tablename__ = "auto_sessions"
+    __table_args__ = (Index("auto_sessions_by_position", "workspace_id", "job_key", "position", unique=True),)
 
     workspace_id: str = Field(primary_key=True)
     job_key: str = Field(primary_key=True)
@@ -354,3 +363,112 @@ class AutoMerge(SQLModel, table=True):
     level: int = Field(primary_key=True)
     label: str = Field(primary_key=True)
     canonical: str
+
+
+class SpendingCap(SQLModel, table=True):
+    """The most that a workspace may spend in a period. What counts against it: see storage/budgets.py."""
+
+    __tablename__ = "spending_caps"
+    __table_args__ = (CheckConstraint("period IN ('day', 'week', 'month')", name="cap_period"),)
+
+    workspace_id: str = Field(primary_key=True)
+    period: str = Field(primary_key=True)
+    cap_usd: Decimal = Field(sa_type=USD)
+    updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class StoredConfiguration(SQLModel, table=True):
+    """One section of a workspace's configuration, or of one user's in it (`owner`; empty for the workspace's own)."""
+
+    __tablename__ = "configuration"
+
+    workspace_id: str = Field(primary_key=True)
+    section: str = Field(primary_key=True)
+    owner: str = Field(primary_key=True, default="")
+    payload: dict[str, Any] = Field(sa_type=JSONB)
+    updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class StoredPrompt(SQLModel, table=True):
+    """Messages too long for a workflow's history, under their own hash."""
+
+    __tablename__ = "prompts"
+
+    workspace_id: str = Field(primary_key=True)
+    sha256: str = Field(primary_key=True)
+    messages: list[dict[str, Any]] = Field(sa_type=JSONB)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class Generation(SQLModel, table=True):
+    """What became of one `Generate`: one row each, written when the outcome is known."""
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        CheckConstraint("outcome IN ('completed', 'refused', 'failed', 'cancelled')", name="generation_outcome"),
+        CheckConstraint("cached IN ('', 'exact', 'similar', 'stale')", name="generation_cached"),
+        Index("generations_by_time", "workspace_id", "created_at"),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    request_id: str = Field(primary_key=True)
+    workflow_id: str
+    user_id: str
+    prospect_id: str | None = None
+    action: str
+    template: str = ""  # name@version
+    experiment: str = ""
+    arm: str = ""
+    outcome: str
+    reason: str = ""  # the code of the refusal or of the error
+    cached: str = ""
+    provider: str = ""
+    model: str = ""
+    attempt_id: UUID | None = None  # whose reply was given; for a cached answer, whose it was
+    tokens_total: int = 0
+    cost_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
+    saved_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
+    latency_ms: int = 0
+    quality: Decimal | None = Field(default=None, sa_type=Numeric(4, 3))
+    feedback: str | None = None  # good, bad
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
+class CachedAnswer(SQLModel, table=True):
+    """An answer that may be given again. `key`: see domain/generate/caching.py."""
+
+    __tablename__ = "llm_cache"
+    __table_args__ = (
+        Index("llm_cache_by_context", "workspace_id", "user_id", "action", "context_sha256"),
+        Index("llm_cache_by_expiry", "expires_at"),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    provider: str
+    simulated: bool
+    action: str
+    user_id: str
+    context_sha256: str
+    question: str  # the last thing that the user said, which similarity compares
+    attempt_id: UUID
+    reply: dict[str, Any] = Field(sa_type=JSONB)
+    cost_usd: Decimal = Field(sa_type=USD)
+    uses: int = 0
+    last_used_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    expires_at: datetime = Field(sa_type=TIMESTAMP)
+
+
+class CostAlert(SQLModel, table=True):
+    """A period in which a workspace spent more than the alert's threshold. One row per period."""
+
+    __tablename__ = "cost_alerts"
+
+    workspace_id: str = Field(primary_key=True)
+    period: str = Field(primary_key=True)  # 2026-W47
+    threshold_usd: Decimal = Field(sa_type=USD)
+    spent_usd: Decimal = Field(sa_type=USD)
+    uncertain_usd: Decimal = Field(sa_type=USD)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
