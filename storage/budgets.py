@@ -1,20 +1,81 @@
-"""Dollar envelopes. A cap bounds what is reserved, confirmed and uncertain together, under any concurrency."""
+"""Dollar envelopes. A cap bounds what is reserved, confirmed and uncertain together, under any concurrency.
 
+A job spends from an envelope of its own. Every attempt counts on its workspace's day as well (UTC, the day on which it
+was made), and the caps of a workspace bound its day, its ISO week and its month: sums over days.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 
-from sqlalchemy import or_, update
+from sqlalchemy import delete, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.errors import BudgetExhausted, NotFound
 from storage.database import changed_one
-from storage.tables import Budget
+from storage.tables import Budget, SpendingCap, utc_now
+
+# Scopes of days sort as the days do.
+CAPS = text("""
+    SELECT c.period, c.cap_usd, coalesce(sum(b.reserved_usd), 0) AS reserved_usd,
+           coalesce(sum(b.confirmed_usd), 0) AS confirmed_usd, coalesce(sum(b.uncertain_usd), 0) AS uncertain_usd
+    FROM spending_caps c LEFT JOIN budgets b
+      ON b.workspace_id = c.workspace_id
+         AND b.scope >= CASE c.period WHEN 'day' THEN :day WHEN 'week' THEN :week ELSE :month END
+         AND b.scope <= CASE c.period WHEN 'day' THEN :day_end WHEN 'week' THEN :week_end ELSE :month_end END
+    WHERE c.workspace_id = :workspace GROUP BY c.period, c.cap_usd""")
+
+
+class Period(StrEnum):
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+@dataclass(frozen=True)
+class CapView:
+    """A cap with what counts against it now."""
+
+    period: Period
+    cap_usd: Decimal
+    reserved_usd: Decimal
+    confirmed_usd: Decimal
+    uncertain_usd: Decimal
+
+    @property
+    def left_usd(self) -> Decimal:
+        return self.cap_usd - self.reserved_usd - self.confirmed_usd - self.uncertain_usd
 
 
 def job_scope(job_key: str) -> str:
     """A job spends from an envelope of its own, so that jobs do not queue on one row."""
     return f"job:{job_key}"
+
+
+def day_scope(moment: datetime) -> str:
+    return f"day:{moment.astimezone(UTC).date()}"
+
+
+def first_day(period: Period, today: date) -> date:
+    """The day on which the period that `today` is in began."""
+    match period:
+        case Period.DAY:
+            return today
+        case Period.WEEK:
+            return today - timedelta(days=today.weekday())
+        case Period.MONTH:
+            return today.replace(day=1)
+
+
+def last_day(period: Period, today: date) -> date:
+    """The day on which the period that `today` is in ends."""
+    begins = first_day(period, today)
+    longest = {Period.DAY: 1, Period.WEEK: 7, Period.MONTH: 31}[period]
+    next_begins = first_day(period, begins + timedelta(days=longest))
+    return next_begins - timedelta(days=1)
 
 
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
@@ -43,6 +104,29 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal)
         raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
 
 
+async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd: Decimal) -> None:
+    """Count dollars on the day of `moment`, within the workspace's caps.
+
+    The caps' rows are locked while they are compared, so that claims of two days cannot overdraw a week between them.
+    A workspace without caps only counts. Call it last: the day's row is the one that all of a workspace's calls share.
+
+    Raises:
+        BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
+    """
+    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id).with_for_update()
+    is_capped = (await tx.execute(locked)).first() is not None
+    row = Budget(workspace_id=workspace_id, scope=day_scope(moment), reserved_usd=usd).model_dump()
+    add = {"reserved_usd": Budget.reserved_usd + usd}
+    upsert = insert(Budget).values(**row)
+    await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "scope"], set_=add))
+    for cap in await caps(tx, workspace_id, moment) if is_capped else ():
+        if cap.left_usd < 0:
+            left = max(cap.left_usd + usd, Decimal(0))
+            raise BudgetExhausted(
+                f"${left} of the {cap.period.value}'s ${cap.cap_usd} is left, and this call may cost ${usd}"
+            )
+
+
 async def move(
     tx: AsyncSession,
     workspace_id: str,
@@ -68,3 +152,30 @@ async def move(
     )
     if not await changed_one(tx, amounts):
         raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+
+
+async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:
+    """Bound what a workspace may spend in each period from now on; None lifts the bound."""
+    if cap_usd is None:
+        ours = col(SpendingCap.workspace_id) == workspace_id
+        await tx.execute(delete(SpendingCap).where(ours, col(SpendingCap.period) == period.value))
+        return
+    row = SpendingCap(workspace_id=workspace_id, period=period.value, cap_usd=cap_usd).model_dump()
+    changes = {"cap_usd": cap_usd, "updated_at": utc_now()}
+    upsert = insert(SpendingCap).values(**row)
+    await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "period"], set_=changes))
+
+
+async def caps(tx: AsyncSession, workspace_id: str, moment: datetime) -> list[CapView]:
+    """The workspace's caps with what its day, week and month have taken by now, the shortest period first."""
+    today = moment.astimezone(UTC).date()
+    begins = {period.value: f"day:{first_day(period, today)}" for period in Period}
+    ends = {f"{period.value}_end": f"day:{last_day(period, today)}" for period in Period}
+    rows = (await tx.execute(CAPS, {"workspace": workspace_id, **begins, **ends})).mappings()
+    found = {Period(row["period"]): row for row in rows}
+    return [CapView(**{**found[period], "period": period}) for period in Period if period in found]
+
+
+async def left(tx: AsyncSession, workspace_id: str, moment: datetime) -> Decimal | None:
+    """The least that any cap leaves; None where there is no cap."""
+    return min((cap.left_usd for cap in await caps(tx, workspace_id, moment)), default=None)

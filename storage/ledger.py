@@ -1,12 +1,13 @@
 """The ledger of paid calls: claim, renew, settle, fail. Each is one transaction.
 
-Locks are always taken in this order, so that transactions never wait in a circle:
-the call's row, the provider's breaker, the job's budget, the user's energy.
+Locks are always taken in this order, so that transactions never wait in a circle: the call's row, the provider's
+breaker, the job's envelope, the user's energy, and last, as it is the one that a workspace's calls share, the day.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -85,6 +86,20 @@ class Settled:
     model: str
     simulated: bool
     cost_usd: Decimal
+    energy_charged: int
+    energy_left: int | None
+
+
+# What is written in the transaction that settles a request, if this reply is the one that wins it.
+AlsoSettle = Callable[[AsyncSession, Settled], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class DayMove:
+    """What an attempt's end changes on the day on which it was made."""
+
+    day: datetime
+    changes: dict[str, Decimal]
 
 
 async def claim(
@@ -111,13 +126,15 @@ async def claim(
     if remaining > 0 or await tx.get(CallAttempt, attempt_id):
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    await _end_owner_as_lost(tx, call)
+    lost = await _end_owner_as_lost(tx, call)
     # Whoever claims again, the first claim's account and envelope pay: they are where everything is booked.
     await budgets.reserve(tx, call.workspace_id, budgets.job_scope(call.job_key), offer.bound_usd)
     if call.energy_reserved == 0:
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
         call.energy_reserved = call.energy_price
-    await _open_attempt(tx, call, attempt_id, offer, generation, terms)
+    attempt = await _open_attempt(tx, call, attempt_id, offer, generation, terms)
+    await _on_its_day(tx, call, lost)
+    await budgets.reserve_day(tx, call.workspace_id, attempt.started_at, offer.bound_usd)
     return Granted(attempt_id)
 
 
@@ -139,9 +156,15 @@ async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_sec
 
 
 async def settle(
-    tx: AsyncSession, workspace_id: str, attempt_id: UUID, reply: Reply, cost_usd: Decimal, rates: Rates
+    tx: AsyncSession,
+    workspace_id: str,
+    attempt_id: UUID,
+    reply: Reply,
+    cost_usd: Decimal,
+    rates: Rates,
+    also: AlsoSettle | None = None,
 ) -> Settled:
-    """Write down a whole reply. The first one wins the request; a later one is a duplicate, charged 0.
+    """Write down a whole reply. The first one wins the request, and `also` with it; a later one is charged 0.
 
     Safe to repeat when it is unknown whether the commit arrived.
     """
@@ -150,7 +173,7 @@ async def settle(
         return await _settled(tx, call)
     won = call.settled_attempt_id is None
     await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
-    await _rebook(tx, call, attempt, confirmed=cost_usd)
+    on_its_day = await _rebook(tx, call, attempt, confirmed=cost_usd)
     charged = await _charge_once(tx, call) if won else 0
     _end(attempt, "settled" if won else "duplicate", Billed.YES, cost_usd)
     attempt.rates = rates.model_dump(mode="json")
@@ -164,7 +187,11 @@ async def settle(
     if call.owner_attempt_id == attempt_id:
         call.owner_attempt_id, call.lease_until = None, None
     await tx.flush()
-    return await _settled(tx, call)
+    settled = await _settled(tx, call)
+    if won and also:
+        await also(tx, settled)
+    await _on_its_day(tx, call, on_its_day)
+    return settled
 
 
 @dataclass(frozen=True)
@@ -189,10 +216,8 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
-    if cost is None:
-        await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
-    else:
-        await _rebook(tx, call, attempt, confirmed=cost)
+    now = {"uncertain": attempt.estimated_usd} if cost is None else {"confirmed": cost}
+    on_its_day = await _rebook(tx, call, attempt, **now)
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
@@ -201,6 +226,7 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     tx.add(_failed_event(call, attempt))
     if call.owner_attempt_id == attempt_id:
         await _let_go(tx, call)
+    await _on_its_day(tx, call, on_its_day)
 
 
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
@@ -214,8 +240,9 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     call = await _lock_call(tx, workspace_id, request_id)
     if call.owner_attempt_id is None or await _lease_left(tx, call) > 0:
         return False
-    await _end_owner_as_lost(tx, call)
+    lost = await _end_owner_as_lost(tx, call)
     await _let_go(tx, call)
+    await _on_its_day(tx, call, lost)
     return True
 
 
@@ -261,7 +288,7 @@ async def _lease_left(tx: AsyncSession, call: Call) -> float:
 
 async def _open_attempt(
     tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, terms: Terms
-) -> None:
+) -> CallAttempt:
     count = select(func.count()).where(
         col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.request_id) == call.request_id
     )
@@ -279,6 +306,7 @@ async def _open_attempt(
     )
     tx.add(attempt)
     await _take_lease(tx, call, attempt_id, terms)
+    return attempt
 
 
 async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Terms) -> None:
@@ -288,23 +316,33 @@ async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Ter
     call.expires_at = now + timedelta(seconds=terms.reservation_seconds)
 
 
-async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> None:
+async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> DayMove | None:
     """The owner fell silent. What it spent is unknown until its reply turns up, so the bound stands for it."""
     if call.owner_attempt_id is None:
-        return
+        return None
     attempt = await tx.get(CallAttempt, call.owner_attempt_id, populate_existing=True)
     assert attempt is not None  # noqa: S101 - attempts are never deleted
-    await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
+    on_its_day = await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
     _end(attempt, "lost", Billed.UNKNOWN, None)
     await _log_usage(tx, call, attempt, confirmed=False, usage=Usage())
+    return on_its_day
 
 
-async def _rebook(tx: AsyncSession, call: Call, attempt: CallAttempt, **now: Decimal) -> None:
-    """Move the attempt's dollars in the envelope from where they stand to `confirmed` or `uncertain`."""
+async def _rebook(tx: AsyncSession, call: Call, attempt: CallAttempt, **now: Decimal) -> DayMove:
+    """Move the attempt's dollars in the envelope from where they stand to `confirmed` or `uncertain`.
+
+    Returns the same for the attempt's day, which is for the end of the transaction.
+    """
     changes = {name: -usd for name, usd in _booked(attempt).items()}
     for name, usd in now.items():
         changes[name] = changes.get(name, Decimal(0)) + usd
     await budgets.move(tx, call.workspace_id, budgets.job_scope(call.job_key), **changes)
+    return DayMove(attempt.started_at, changes)
+
+
+async def _on_its_day(tx: AsyncSession, call: Call, move: DayMove | None) -> None:
+    if move:
+        await budgets.move(tx, call.workspace_id, budgets.day_scope(move.day), **move.changes)
 
 
 def _booked(attempt: CallAttempt) -> dict[str, Decimal]:
@@ -394,10 +432,12 @@ async def _log_usage(
 
 
 async def _settled(tx: AsyncSession, call: Call) -> Settled:
-    """The journaled reply of a settled call, with who gave it."""
+    """The journaled reply of a settled call, with who gave it and what the user paid for it."""
     attempt = await tx.get(CallAttempt, call.settled_attempt_id)
     row = await tx.get(JournaledReply, call.settled_attempt_id)
     assert attempt is not None and row is not None  # noqa: S101 - written with the settled state
+    charged = select(col(UsageLog.energy_charged)).where(col(UsageLog.attempt_id) == attempt.id)
+    account = await energy.account(tx, call.workspace_id, call.user_id)
     return Settled(
         reply=REPLY.validate_python(row.payload),
         attempt_id=attempt.id,
@@ -405,6 +445,8 @@ async def _settled(tx: AsyncSession, call: Call) -> Settled:
         model=attempt.model,
         simulated=attempt.simulated,
         cost_usd=attempt.cost_usd or Decimal(0),
+        energy_charged=(await tx.execute(charged)).scalar() or 0,
+        energy_left=energy.available(account) if account else None,
     )
 
 

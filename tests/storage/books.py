@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,9 +18,10 @@ from domain.pricing import Rates, cost
 from storage import budgets, energy, ledger
 from storage.audit import audit
 from storage.breaker import BreakerTerms
+from storage.budgets import Period
 from storage.database import Database
 from storage.ledger import CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
-from storage.tables import Budget, Call, CallAttempt, EnergyAccount, EnergyEntry, OutboxEvent, UsageLog
+from storage.tables import Budget, Call, CallAttempt, EnergyAccount, EnergyEntry, OutboxEvent, UsageLog, utc_now
 
 WORKSPACE, USER, JOB, STEP = "acme", "ann", "job", "step"
 PRICE = 10
@@ -164,6 +166,16 @@ class Books:
     async def dollars(self, job: str = JOB) -> tuple[Decimal, Decimal, Decimal]:
         """Reserved, confirmed and uncertain."""
         (found,) = await self.all(Budget, workspace_id=self.workspace, scope=budgets.job_scope(job))
+        return found.reserved_usd, found.confirmed_usd, found.uncertain_usd
+
+    async def cap(self, period: Period, usd: Decimal | None) -> None:
+        async with self.database.transaction() as tx:
+            await budgets.set_cap(tx, self.workspace, period, usd)
+
+    async def day(self, moment: datetime | None = None) -> tuple[Decimal, Decimal, Decimal]:
+        """Reserved, confirmed and uncertain of the workspace's day."""
+        scope = budgets.day_scope(moment or utc_now())
+        (found,) = await self.all(Budget, workspace_id=self.workspace, scope=scope)
         return found.reserved_usd, found.confirmed_usd, found.uncertain_usd
 
     async def run(self, statement: str, **values: Any) -> int:

@@ -20,7 +20,7 @@ from domain.session import Session
 from starter.reading import read_session
 from storage import analyses, audit, budgets, energy, ledger, sessions, usage
 from storage.ledger import Failure
-from storage.tables import StoredAnalysis
+from storage.tables import StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.books import COST, RATES, SILENT, TERMS, USER, Books, reply
 
@@ -43,6 +43,7 @@ async def ids(books: Books) -> Ids:
     """A workspace with something of everything in it."""
     attempt = await books.granted(terms=SILENT)
     await books.settle(await books.granted("settled"))
+    await books.cap(budgets.Period.DAY, Decimal(1))
     session = read_session(next(SAMPLES.glob("*.json")))
     async with books.database.transaction() as tx:
         session_sha256 = await sessions.save_session(tx, books.workspace, session)
@@ -71,6 +72,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.end_stale": (lambda tx, _: ledger.end_stale(tx, THEIRS, "job/step"), NotFound),
     "budgets.reserve": (lambda tx, _: budgets.reserve(tx, THEIRS, "job:job", Decimal(0)), BudgetExhausted),
     "budgets.move": (lambda tx, _: budgets.move(tx, THEIRS, "job:job", confirmed=Decimal(1)), NotFound),
+    "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS, utc_now()), []),
+    "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS, utc_now()), None),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
     "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
     "energy.reserve": (lambda tx, _: energy.reserve(tx, THEIRS, USER, 1, "job/step"), InsufficientEnergy),
@@ -96,6 +99,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
 # These make something of the caller's own, under whatever id it names.
 MAKES_ITS_OWN = {
     "budgets.open_envelope",
+    "budgets.reserve_day",
+    "budgets.set_cap",
     "energy.grant",
     "energy.open_account",
     "sessions.save_session",

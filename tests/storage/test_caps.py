@@ -1,0 +1,142 @@
+"""A workspace's caps: what counts against a day, a week and a month, and that no race overdraws one."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from domain.errors import Billed, BudgetExhausted
+from storage import budgets
+from storage.budgets import Period, first_day, last_day
+from storage.ledger import Granted
+from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, Books
+
+MANY = 200
+THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def must_agree() -> bool:
+    """Some tests count dollars on days without making an attempt."""
+    return False
+
+
+@pytest.mark.parametrize(
+    ("period", "today", "begins", "ends"),
+    [
+        (Period.DAY, date(2026, 11, 26), date(2026, 11, 26), date(2026, 11, 26)),
+        (Period.WEEK, date(2026, 11, 26), date(2026, 11, 23), date(2026, 11, 29)),
+        (Period.WEEK, date(2026, 11, 23), date(2026, 11, 23), date(2026, 11, 29)),
+        (Period.WEEK, date(2027, 1, 1), date(2026, 12, 28), date(2027, 1, 3)),
+        (Period.MONTH, date(2026, 11, 30), date(2026, 11, 1), date(2026, 11, 30)),
+        (Period.MONTH, date(2026, 12, 31), date(2026, 12, 1), date(2026, 12, 31)),
+        (Period.MONTH, date(2028, 2, 1), date(2028, 2, 1), date(2028, 2, 29)),
+    ],
+)
+def test_weeks_begin_on_mondays_and_months_on_firsts(period: Period, today: date, begins: date, ends: date):
+    assert (first_day(period, today), last_day(period, today)) == (begins, ends)
+
+
+async def spend(books: Books, moment: datetime, usd: str) -> None:
+    async with books.database.transaction() as tx:
+        await budgets.reserve_day(tx, books.workspace, moment, Decimal(usd))
+
+
+async def test_an_attempt_counts_on_its_day_until_its_cost_is_known(books: Books):
+    attempt = await books.granted()
+    assert await books.day() == (BOUND, NOTHING, NOTHING)
+    await books.settle(attempt)
+    assert await books.day() == (NOTHING, COST, NOTHING)
+
+
+async def test_a_lost_attempt_counts_as_uncertain_and_a_refused_one_not_at_all(books: Books):
+    await books.granted(terms=SILENT)
+    await books.fail(await books.granted())
+    assert await books.day() == (NOTHING, NOTHING, BOUND)
+    await books.granted("another", terms=SILENT)
+    await books.sweep("another")
+    await books.fail(await books.granted("third"), Billed.UNKNOWN)
+    assert await books.day() == (NOTHING, NOTHING, 3 * BOUND)
+
+
+async def test_a_late_reply_counts_on_the_day_of_its_attempt(books: Books):
+    attempt = await books.granted()
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    await books.run("UPDATE call_attempts SET started_at = :then", then=yesterday)
+    await books.run("UPDATE budgets SET scope = :then WHERE scope LIKE 'day:%'", then=budgets.day_scope(yesterday))
+    await books.settle(attempt)
+    assert await books.day(yesterday) == (NOTHING, COST, NOTHING)
+
+
+@pytest.mark.parametrize("period", Period)
+async def test_two_hundred_claims_of_many_jobs_on_a_cap_for_fifty(database, period: Period):
+    books = Books(database)
+    for job in range(10):
+        await books.open(energy_granted=MANY * PRICE, job=f"job {job}")
+    await books.cap(period, 50 * BOUND + BOUND / 2)
+    claims = [books.claim(f"step {number}", job=f"job {number % 10}") for number in range(MANY)]
+    done = await asyncio.gather(*claims, return_exceptions=True)
+    assert Counter(map(type, done)) == {Granted: 50, BudgetExhausted: 150}
+    assert await books.day() == (50 * BOUND, NOTHING, NOTHING)
+
+
+async def test_a_refused_claim_leaves_no_trace(books: Books):
+    await books.cap(Period.DAY, BOUND / 2)
+    with pytest.raises(BudgetExhausted, match="day"):
+        await books.granted()
+    assert await books.energy() == (0, 0)
+    assert await books.dollars() == (NOTHING, NOTHING, NOTHING)
+    assert await books.attempts() == []
+
+
+async def test_a_week_adds_up_its_days_and_a_month_its_weeks(books: Books):
+    await books.cap(Period.WEEK, Decimal(10))
+    await books.cap(Period.MONTH, Decimal(12))
+    await spend(books, THURSDAY - timedelta(days=7), "3")
+    await spend(books, THURSDAY - timedelta(days=1), "6")
+    with pytest.raises(BudgetExhausted, match="month"):
+        await spend(books, THURSDAY, "4")
+    with pytest.raises(BudgetExhausted, match="week"):
+        await spend(books, THURSDAY, "5")
+    await spend(books, THURSDAY, "3")
+    await spend(books, THURSDAY + timedelta(days=5), "10")  # December
+
+
+async def test_what_was_spent_before_a_cap_was_set_counts(books: Books):
+    await spend(books, THURSDAY, "3")
+    await books.cap(Period.DAY, Decimal(4))
+    with pytest.raises(BudgetExhausted):
+        await spend(books, THURSDAY, "2")
+    await books.cap(Period.DAY, Decimal(5))
+    await spend(books, THURSDAY, "2")
+    await books.cap(Period.DAY, None)
+    await spend(books, THURSDAY, "100")
+
+
+async def test_claims_on_two_days_cannot_overdraw_their_week_between_them(books: Books):
+    await books.cap(Period.WEEK, Decimal(50))
+    days = [THURSDAY, THURSDAY + timedelta(days=1)]
+    done = await asyncio.gather(*(spend(books, days[n % 2], "1") for n in range(MANY)), return_exceptions=True)
+    assert Counter(map(type, done)) == {type(None): 50, BudgetExhausted: 150}
+
+
+async def test_what_is_left_is_the_least_of_the_caps(books: Books):
+    async def left() -> Decimal | None:
+        async with books.database.transaction() as tx:
+            return await budgets.left(tx, books.workspace, THURSDAY)
+
+    assert await left() is None
+    await books.cap(Period.WEEK, Decimal(10))
+    await spend(books, THURSDAY - timedelta(days=1), "4")
+    assert await left() == Decimal(6)
+    await books.cap(Period.DAY, Decimal(5))
+    assert await left() == Decimal(5)
+
+
+async def test_another_workspace_spends_from_its_own_cap(books: Books):
+    await books.cap(Period.DAY, Decimal(1))
+    other = Books(books.database, "globex")
+    await spend(other, THURSDAY, "100")
+    await spend(books, THURSDAY, "1")
