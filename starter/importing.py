@@ -67,10 +67,12 @@ async def import_chats(
             await asyncio.sleep(LOCK_POLL_SECONDS)
         known = await datasets.find_dataset(tx, workspace_id, dataset_id)
         if known:
-            return Imported(dataset_id=dataset_id, sessions=known.sessions, tokens=known.tokens, known=True)
+            left_out = await _left_out(path) if skip_invalid else ()
+            return Imported(
+                dataset_id=dataset_id, sessions=known.sessions, tokens=known.tokens, skipped=left_out, known=True
+            )
         position = tokens = 0
-        # A byte that is not UTF-8 comes as half a surrogate pair, and is its line's own failure.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=_newline(path)) as file:
+        with _opened(path) as file:
             lines = _checked(path, file, skipped if skip_invalid else None)
             while batch := list(islice(lines, BATCH)):
                 sized = [(position + at, session, _tokens(session)) for at, session in enumerate(batch)]
@@ -86,6 +88,21 @@ async def import_chats(
             )
         )
     return Imported(dataset_id=dataset_id, sessions=position, tokens=tokens, skipped=tuple(skipped))
+
+
+async def _left_out(path: Path) -> tuple[Skipped, ...]:
+    """The lines that an earlier import of this content left out: the same content fails the same checks."""
+    skipped: list[Skipped] = []
+    with _opened(path) as file:
+        lines = _checked(path, file, skipped)
+        for _ in iter(lambda: list(islice(lines, BATCH)), []):
+            await asyncio.sleep(0)  # a large file takes its time, which others on this loop can use
+    return tuple(skipped)
+
+
+def _opened(path: Path) -> TextIO:
+    # A byte that is not UTF-8 comes as half a surrogate pair, and is its line's own failure.
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=_newline(path))
 
 
 def _content_hash(path: Path, *, skip_invalid: bool) -> str:

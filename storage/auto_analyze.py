@@ -1,24 +1,38 @@
 """AutoAnalyze's runs: the processing order, what was labelled, and the labels with the round that first saw them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Integer,
+    String,
+    and_,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import TypeEngine
 from sqlmodel import col
 
 from domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
 from domain.auto_analyze.labels import composed
 from domain.auto_analyze.validation import SessionLabels
-from domain.chat import ChatSession, Containment
+from domain.chat import ChatSession
 from domain.errors import NotFound
 from storage.database import storable
 from storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat, utc_now
 
-INSERT_ROWS = 2000
 RUN_OF_SESSION = and_(
     col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
 )
@@ -46,12 +60,12 @@ async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> Non
     )
     if made.first() is None:
         return
-    for start in range(0, len(positions), INSERT_ROWS):
-        rows = [
-            {"workspace_id": run.workspace_id, "job_key": run.job_key, "ordinal": start + at, "position": position}
-            for at, position in enumerate(positions[start : start + INSERT_ROWS])
-        ]
-        await tx.execute(insert(AutoSession).values(fallback=False, by_rule=False), rows)
+    given = _unnested(Integer, position=positions, with_ordinality="turn")
+    turns = select(
+        literal(run.workspace_id), literal(run.job_key), given.c.turn - 1, given.c.position, false(), false()
+    )
+    columns = ("workspace_id", "job_key", "ordinal", "position", "fallback", "by_rule")
+    await tx.execute(insert(AutoSession).from_select(columns, turns))
     # Until it has seen new rows, PostgreSQL plans each step of the run to walk the whole dataset.
     await tx.execute(text("ANALYZE chat_sessions, auto_runs, auto_sessions"))
 
@@ -109,7 +123,7 @@ async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: 
 async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals: Sequence[int]) -> list[Work]:
     """The sessions behind some ordinals, in processing order."""
     query = (
-        select(AutoSession, col(StoredChat.payload), col(StoredChat.tokens))
+        select(col(AutoSession.ordinal), col(StoredChat.payload), col(StoredChat.tokens), col(AutoSession.condensed))
         .join(AutoRun, RUN_OF_SESSION)
         .join(StoredChat, CHAT_OF_SESSION)
         .where(
@@ -119,8 +133,8 @@ async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals:
         .order_by(col(AutoSession.ordinal))
     )
     return [
-        Work(row.ordinal, ChatSession.model_validate(payload), tokens, row.condensed)
-        for row, payload, tokens in (await tx.execute(query)).all()
+        Work(ordinal, ChatSession.model_validate(payload), tokens, condensed)
+        for ordinal, payload, tokens, condensed in (await tx.execute(query)).all()
     ]
 
 
@@ -129,7 +143,7 @@ async def known_labels(
 ) -> dict[LabelKind, list[str]]:
     """The labels that earlier rounds found, by round and then by name: the same for whoever asks in this round."""
     query = (
-        select(AutoLabel)
+        select(col(AutoLabel.kind), col(AutoLabel.label))
         .where(
             *_of(AutoLabel, workspace_id, job_key),
             col(AutoLabel.first_round) < before_round,
@@ -137,8 +151,8 @@ async def known_labels(
         .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
     )
     known: dict[LabelKind, list[str]] = {kind: [] for kind in LabelKind}
-    for row in (await tx.execute(query)).scalars():
-        known[LabelKind(row.kind)].append(row.label)
+    for kind, label in (await tx.execute(query)).all():
+        known[LabelKind(kind)].append(label)
     return known
 
 
@@ -200,13 +214,13 @@ async def canonical_labels(
     labels = select(col(AutoLabel.label)).where(*_of_kind(AutoLabel, *scope)).order_by(col(AutoLabel.label))
     mapping = {label: label for label in (await tx.execute(labels)).scalars()}
     merges = (
-        select(AutoMerge)
+        select(col(AutoMerge.level), col(AutoMerge.label), col(AutoMerge.canonical))
         .where(*_of_kind(AutoMerge, *scope), col(AutoMerge.level) < before_level)
         .order_by(col(AutoMerge.level))
     )
     levels: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    for row in (await tx.execute(merges)).scalars():
-        levels[row.level][row.label] = row.canonical
+    for level, label, canonical in (await tx.execute(merges)).all():
+        levels[level][label] = canonical
     for level in sorted(levels):
         mapping = composed(mapping, levels[level])
     return mapping
@@ -231,20 +245,22 @@ async def apply_canonical(
     tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, canonical: Mapping[str, str]
 ) -> None:
     """Give labels and all sessions that carry them their canonical label, beside the one first given."""
-    rows = [{"old": label, "new": into} for label, into in canonical.items()]
-    if not rows:
+    if not canonical:
         return
+    scope = (workspace_id, job_key, kind.value)
+    given = _unnested(String, old=canonical.keys(), new=canonical.values())
+    labels = update(AutoLabel).where(*_of_kind(AutoLabel, *scope), col(AutoLabel.label) == given.c.old)
+    # Past the ORM, which would have every changed row sent back.
     connection = await tx.connection()
-    labels = update(AutoLabel).where(
-        *_of_kind(AutoLabel, workspace_id, job_key, kind.value), col(AutoLabel.label) == bindparam("old")
-    )
-    await connection.execute(labels.values(canonical=bindparam("new")), rows)
+    await connection.execute(labels.values(canonical=given.c.new))
+    applied = col(getattr(AutoSession, f"canonical_{kind.value}"))
     sessions = update(AutoSession).where(
         *_of(AutoSession, workspace_id, job_key),
-        *_of_kind(AutoLabel, workspace_id, job_key, kind.value),
+        *_of_kind(AutoLabel, *scope),
         col(AutoLabel.label) == getattr(AutoSession, kind.value),
+        applied.is_distinct_from(col(AutoLabel.canonical)),
     )
-    await tx.execute(sessions.values({f"canonical_{kind.value}": col(AutoLabel.canonical)}))
+    await connection.execute(sessions.values({applied: col(AutoLabel.canonical)}))
 
 
 async def counts(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
@@ -262,9 +278,7 @@ async def label_counts(tx: AsyncSession, workspace_id: str, job_key: str) -> lis
     """How many sessions carry each canonical label, by kind, the most frequent first."""
     found: list[LabelCount] = []
     for kind in LabelKind:
-        label = func.coalesce(
-            col(getattr(AutoSession, f"canonical_{kind.value}")), col(getattr(AutoSession, kind.value))
-        )
+        label = _label(kind)
         query = (
             select(label, func.count())
             .where(*_of(AutoSession, workspace_id, job_key), label.is_not(None))
@@ -280,34 +294,39 @@ async def export_rows(
 ) -> list[tuple[int, ExportedSession]]:
     """Some sessions of a run with their labels, by their place in the file, after a position."""
     query = (
-        select(AutoSession, StoredChat)
+        select(
+            col(AutoSession.position),
+            *(col(getattr(StoredChat, name)) for name in ("session_id", "user_id", "containment")),
+            *(_label(kind).label(kind.value) for kind in LabelKind),
+            *(col(getattr(AutoSession, kind.value)).label(f"original_{kind.value}") for kind in LabelKind),
+            *(
+                col(getattr(AutoSession, name))
+                for name in ("summary", "fallback", "by_rule", "phase", "round", "stream")
+            ),
+        )
         .join(AutoRun, RUN_OF_SESSION)
         .join(StoredChat, CHAT_OF_SESSION)
         .where(*_of(AutoSession, workspace_id, job_key), col(AutoSession.position) > after)
         .order_by(col(AutoSession.position))
         .limit(limit)
     )
-    return [(row.position, _exported(row, chat)) for row, chat in (await tx.execute(query)).all()]
+    rows = (await tx.execute(query)).mappings()
+    return [
+        (row["position"], ExportedSession(**{name: row[name] for name in ExportedSession.model_fields})) for row in rows
+    ]
 
 
-def _exported(row: AutoSession, chat: StoredChat) -> ExportedSession:
-    return ExportedSession(
-        session_id=chat.session_id,
-        user_id=chat.user_id,
-        containment=Containment(chat.containment),
-        intent=row.canonical_intent or row.intent,
-        transfer_reason=row.canonical_transfer_reason or row.transfer_reason,
-        drop_off_location=row.canonical_drop_off_location or row.drop_off_location,
-        summary=row.summary,
-        original_intent=row.intent,
-        original_transfer_reason=row.transfer_reason,
-        original_drop_off_location=row.drop_off_location,
-        fallback=row.fallback,
-        by_rule=row.by_rule,
-        phase=row.phase,
-        round=row.round,
-        stream=row.stream,
-    )
+def _label(kind: LabelKind) -> ColumnElement[str]:
+    """A session's canonical label, or until there is one the label first given."""
+    return func.coalesce(col(getattr(AutoSession, f"canonical_{kind.value}")), col(getattr(AutoSession, kind.value)))
+
+
+def _unnested(
+    kind: type[TypeEngine[Any]], *, with_ordinality: str | None = None, **columns: Iterable[Any]
+) -> FromClause:
+    """Values as a table: a statement on a million of them costs little more than one on a few."""
+    arrays = [cast(list(values), ARRAY(kind)) for values in columns.values()]
+    return func.unnest(*arrays).table_valued(*columns, with_ordinality=with_ordinality).render_derived()
 
 
 Scoped = type[AutoRun] | type[AutoSession] | type[AutoLabel] | type[AutoMerge]

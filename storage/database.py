@@ -15,9 +15,9 @@ from asyncpg import (
     TooManyConnectionsError,
 )
 from pydantic import SecretStr
-from sqlalchemy import CursorResult, Update, text
+from sqlalchemy import CursorResult, Update, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -36,6 +36,12 @@ AWAY = (
     InvalidAuthorizationSpecificationError,
     InvalidCatalogNameError,
 )
+# No statement on a few rows takes as long as the first; one on every session of a large dataset may.
+STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
+# Bulk work queues for few connections, rather than slow down all the other work.
+BULK_POOL_SIZE = 2
+# A firewall forgets an idle connection without a word to either end: none is trusted for longer.
+CONNECTION_SECONDS = 300
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -69,17 +75,21 @@ class Database:
         Raises:
             InvalidInput: `url` is not a PostgreSQL address.
         """
-        self.engine: AsyncEngine = engine(url, pool_size=pool_size)
+        self.engine: AsyncEngine = engine(url, pool_size=pool_size, statement_seconds=STATEMENT_SECONDS)
+        self._bulk_engine = engine(url)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, *, bulk: bool = False) -> AsyncIterator[AsyncSession]:
         """One transaction: committed at the end of the block, rolled back by an exception.
+
+        `bulk`: its statements go over every session of a dataset, and have half an hour each instead of half a minute.
 
         Raises:
             Unreachable: PostgreSQL does not answer. Whether a commit under way arrived is then unknown.
         """
+        pool = self._bulk_engine if bulk else self.engine
         try:
-            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+            async with AsyncSession(pool, expire_on_commit=False) as session, session.begin():
                 yield session
         except Exception as error:
             if is_away(error) and not isinstance(error, Unreachable):
@@ -98,6 +108,7 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+        await self._bulk_engine.dispose()
 
 
 async def changed_one(tx: AsyncSession, statement: Update) -> bool:
@@ -105,20 +116,34 @@ async def changed_one(tx: AsyncSession, statement: Update) -> bool:
     return cast("CursorResult[Any]", await tx.execute(statement)).rowcount == 1
 
 
-def engine(url: SecretStr, *, pool_size: int = 5) -> AsyncEngine:
-    """An engine on asyncpg for any spelling of a PostgreSQL address."""
+def engine(
+    url: SecretStr, *, pool_size: int = BULK_POOL_SIZE, statement_seconds: float = BULK_STATEMENT_SECONDS
+) -> AsyncEngine:
+    """An engine on asyncpg for any spelling of a PostgreSQL address; by default for bulk work, as a migration is."""
     try:
         parsed = make_url(url.get_secret_value())
     except ArgumentError:
         raise InvalidInput("not a PostgreSQL address", where="DATABASE_URL") from None
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise InvalidInput("only PostgreSQL is supported", where="DATABASE_URL")
-    return create_async_engine(
+    made = create_async_engine(
         parsed.set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
-        connect_args={"timeout": 5, "command_timeout": 30},
+        pool_timeout=statement_seconds,
+        pool_recycle=CONNECTION_SECONDS,
+        connect_args={"timeout": 5, "command_timeout": statement_seconds},
         # An error's text reaches logs and histories; what users said does not belong there.
         hide_parameters=True,
     )
+    event.listen(made.sync_engine, "checkout", _refuse_closed)
+    return made
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Have the pool replace a connection that the server has ended meanwhile, in a restart for one.
+
+    The driver knows without asking. Asking, as `pool_pre_ping` does, is three round trips for each transaction.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

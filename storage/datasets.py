@@ -12,6 +12,8 @@ from domain.chat import ChatSession, Containment
 from domain.errors import NotFound
 from storage.tables import Dataset, StoredChat
 
+FETCHED_ROWS = 5000
+
 
 async def lock(tx: AsyncSession, workspace_id: str, dataset_id: str) -> bool:
     """Take a dataset's lock until the transaction ends; False while another import holds it."""
@@ -70,5 +72,10 @@ async def session_facts(tx: AsyncSession, workspace_id: str, dataset_id: str) ->
         .where(col(StoredChat.workspace_id) == workspace_id, col(StoredChat.dataset_id) == dataset_id)
         .order_by(col(StoredChat.position))
     )
-    rows = (await tx.execute(query)).all()
-    return [SessionFacts(row[0], row[1], row[2], Containment(row[3]), row[4]) for row in rows]
+    # In portions, between which a worker's heartbeats have their turn: a dataset may have a million sessions.
+    rows = await tx.stream(query.execution_options(yield_per=FETCHED_ROWS))
+    return [
+        SessionFacts(position, session_id, tokens, Containment(containment), started_at)
+        async for portion in rows.partitions()
+        for position, session_id, tokens, containment, started_at in portion
+    ]

@@ -26,6 +26,13 @@ STORAGE_STEP: dict[str, Any] = {
     ),
 }
 
+# A storage step over every session of a job, of which there may be a million: `Database.transaction(bulk=True)`.
+BULK_STEP: dict[str, Any] = {
+    **STORAGE_STEP,
+    "start_to_close_timeout": timedelta(hours=1),
+    "schedule_to_close_timeout": timedelta(hours=4),
+}
+
 # A paid step has three tries from 1 s doubling; a provider's Retry-After overrides the delay. One try covers waiting
 # out another owner's lease, the provider's timeout, and a settle that outlasts the database.
 PAID_STEP: dict[str, Any] = {
@@ -46,3 +53,24 @@ PAID_STEP_AT_ONCE: dict[str, Any] = {
 # How long a job parks between two rounds over providers that are all down: doubling, to keep the history small.
 FIRST_PARK = timedelta(seconds=30)
 LONGEST_PARK = timedelta(minutes=15)
+
+# A step that only reads and writes the database, in the workflow's own task: a regular one takes three times as long.
+LOCAL_STEP: dict[str, Any] = {
+    "start_to_close_timeout": timedelta(seconds=30),
+    "schedule_to_close_timeout": timedelta(hours=1),
+    "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),
+}
+
+# A paid step that somebody waits for. A rate limit is the workflow's own to wait out, or to walk around.
+ANSWER_STEP: dict[str, Any] = {
+    **PAID_STEP,
+    "retry_policy": RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2.0,
+        maximum_attempts=3,
+        non_retryable_error_types=["RateLimited"],
+    ),
+}
+
+# How long one provider's rate limit is waited out before the next one is asked.
+LONGEST_RATE_LIMIT = timedelta(minutes=10)

@@ -230,6 +230,12 @@ class TestIdempotence:
         assert whole.dataset_id != lenient.dataset_id
         assert (await desk.load(lines(*AB), skip_invalid=True)).known
 
+    async def test_what_was_left_out_is_listed_again(self, desk: Desk) -> None:
+        content = lines(AB[0], "{", *(session(at) for at in range(1200)), session(7))
+        first, again = [await desk.load(content, skip_invalid=True) for _ in range(2)]
+        assert [skipped.line for skipped in first.skipped] == [2, 1203]
+        assert again == first.model_copy(update={"known": True})
+
     async def test_another_workspace_has_its_own(self, desk: Desk) -> None:
         mine, theirs = await desk.load(lines(*AB)), await desk.load(lines(*AB), workspace=f"not {desk.workspace}")
         assert (mine.dataset_id, theirs.known) == (theirs.dataset_id, False)

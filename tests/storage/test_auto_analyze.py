@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from domain.auto_analyze.sampling import SessionFacts
 from domain.auto_analyze.validation import SessionLabels, fallback_labels, no_text_labels
 from domain.chat import ChatMessage, ChatSession, Containment
 from domain.errors import NotFound, ParleyError
@@ -146,6 +148,22 @@ class TestOrder:
             query = "SELECT relname, reltuples FROM pg_class WHERE relname IN ('auto_sessions', 'chat_sessions')"
             assert dict((await tx.execute(text(query))).all()) == {"auto_sessions": 4500, "chat_sessions": 4500}
 
+    async def test_beginning_takes_a_few_statements_however_many_sessions_there_are(self, database: Database):
+        run = await Run(database).import_(4500)
+        with statements(database) as seen:
+            await run.begin(list(range(4500)))
+        assert len(seen) == 3, seen
+
+    async def test_a_session_has_one_turn(self, database: Database):
+        with pytest.raises(IntegrityError):
+            await Run(database).begin([3, 1, 3])
+
+    async def test_a_dataset_larger_than_a_portion_is_looked_at_whole(self, run: Run, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(datasets, "FETCHED_ROWS", 5)
+        async with run.database.transaction() as tx:
+            facts = await datasets.session_facts(tx, ACME, DATASET)
+        assert facts == [SessionFacts(at, f"s-{at}", 100 + at, KINDS[at % 3], None) for at in range(12)]
+
 
 class TestRounds:
     async def test_labels_are_known_from_the_next_round_on(self, run: Run):
@@ -276,6 +294,20 @@ class TestMerging:
         await run.apply()
         assert [row.canonical_intent for row in (await run.sessions())[:3]] == ["refund", "invoice problem", "refund"]
 
+    async def test_applying_again_writes_no_session_anew(self, run: Run):
+        """A repeated step on a million sessions would leave as many dead rows."""
+
+        async def versions() -> list[Any]:
+            async with run.database.transaction() as tx:
+                return list((await tx.execute(text("SELECT ctid::text FROM auto_sessions ORDER BY 1"))).scalars())
+
+        await run.merge(0, {"wrong invoice": "billing"})
+        before = await versions()
+        await run.apply()
+        applied = await versions()
+        await run.apply()
+        assert await versions() == applied != before
+
     async def test_it_is_all_or_nothing(self, run: Run):
         await run.merge(0, {"wrong invoice": "billing"})
         with pytest.raises(RuntimeError):
@@ -288,11 +320,11 @@ class TestMerging:
         async with run.database.transaction() as tx:
             assert set((await tx.execute(select(col(AutoLabel.canonical)))).scalars()) == {None}
 
-    async def test_it_takes_two_statements_however_many_labels_there_are(self, run: Run):
+    async def test_it_takes_two_statements_however_many_labels_there_are_and_no_row_comes_back(self, run: Run):
         mapping = await run.call(runs.canonical_labels, INTENT, 1000)
         with statements(run.database) as seen:
             await run.call(runs.apply_canonical, INTENT, mapping)
-        assert len(seen) == 2, seen
+        assert ["RETURNING" in statement for statement in seen] == [False, False]
         with statements(run.database) as seen:
             await run.call(runs.apply_canonical, LOCATION, {})
         assert seen == []
@@ -330,6 +362,18 @@ class TestResults:
             [],
         ]
         assert [session.session_id for session in await run.exported()] == [f"s-{at}" for at in range(12)]
+
+    async def test_an_export_walks_its_index_and_leaves_the_conversations_where_they_are(self, database: Database):
+        """Else each page would walk and sort the whole run."""
+        run = await (await Run(database).import_(4500)).begin(list(reversed(range(4500))))
+        async with database.transaction() as tx:
+            with statements(database) as seen:
+                assert len(await runs.export_rows(tx, *run.scope, after=2000, limit=500)) == 500
+            await tx.execute(text("SELECT pg_stat_force_next_flush()"))
+        assert ["payload" in statement for statement in seen] == [False]
+        used = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'auto_sessions_by_position'"
+        async with database.transaction() as tx:
+            assert (await tx.execute(text(used))).scalar() == 1
 
     async def test_an_exported_session_has_both_labels(self, run: Run):
         await run.keep({11: labels("wrong invoice", "approval")}, round_number=4, stream=1)

@@ -7,9 +7,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+import storage.database
 from domain.errors import InvalidInput, Unreachable
 from storage.database import Database, is_away, storable
+from tests.storage.books import until
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,87 @@ async def test_a_connection_ended_by_the_server_is_unreachable(database: Databas
         async with database.transaction() as tx:
             await tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
     await database.ping()
+
+
+async def driver(tx: AsyncSession) -> asyncpg.Connection:
+    raw = await (await tx.connection()).get_raw_connection()
+    assert isinstance(raw.driver_connection, asyncpg.Connection)
+    return raw.driver_connection
+
+
+async def end_others(database_url: str) -> None:
+    """End every connection to the database, as its restart does."""
+    server = await asyncpg.connect(database_url)
+    mine = "datname = current_database() AND pid <> pg_backend_pid()"
+    await server.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {mine}")
+    await server.close()
+
+
+async def backend(database: Database, *, bulk: bool = False) -> int:
+    """Which of the server's processes a transaction is given."""
+    async with database.transaction(bulk=bulk) as tx:
+        return (await driver(tx)).get_server_pid()
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_connections_that_the_server_ended_are_replaced_unnoticed(
+    database: Database, database_url: str, bulk: bool
+):
+    async with database.transaction(bulk=bulk) as one, database.transaction(bulk=bulk) as two:
+        pooled = [await driver(tx) for tx in (one, two)]
+    await end_others(database_url)
+
+    async def noticed() -> bool:
+        return all(connection.is_closed() for connection in pooled)
+
+    await until(noticed)
+    async with database.transaction(bulk=bulk) as one, database.transaction(bulk=bulk) as two:
+        for tx in (one, two):
+            assert (await tx.execute(text("SELECT 1"))).scalar() == 1
+
+
+async def test_a_connection_that_ends_before_the_first_statement_is_unreachable(database: Database, database_url: str):
+    with pytest.raises(Unreachable):
+        async with database.transaction() as tx:
+            await driver(tx)
+            await end_others(database_url)
+            await tx.execute(text("SELECT 1"))
+    await database.ping()
+
+
+async def test_a_connection_is_kept_for_a_while_and_not_for_ever(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert await backend(database) == await backend(database)
+    monkeypatch.setattr(storage.database, "CONNECTION_SECONDS", 0)
+    short_lived = Database(SecretStr(database_url))
+    assert await backend(short_lived) != await backend(short_lived)
+    await short_lived.close()
+
+
+async def test_only_bulk_work_may_take_its_time(database_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(storage.database, "STATEMENT_SECONDS", 0.1)
+    hasty = Database(SecretStr(database_url))
+    slow = text("SELECT pg_sleep(0.5)")
+    with pytest.raises(Unreachable):
+        async with hasty.transaction() as tx:
+            await tx.execute(slow)
+    async with hasty.transaction(bulk=True) as tx:
+        await tx.execute(slow)
+    await hasty.close()
+
+
+async def test_closing_ends_every_connection(database_url: str):
+    opened = Database(SecretStr(database_url))
+    ended = {await backend(opened), await backend(opened, bulk=True)}
+    await opened.close()
+    server = await asyncpg.connect(database_url)
+
+    async def gone() -> bool:
+        return not ended & {row["pid"] for row in await server.fetch("SELECT pid FROM pg_stat_activity")}
+
+    await until(gone)
+    await server.close()
 
 
 async def test_a_pool_without_a_free_connection_is_unreachable(database_url: str):
