@@ -1,18 +1,32 @@
 """The side effects of `AutoAnalyze`: plan rounds, label batches, condense, find duplicate labels, store."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import chat_options
 from activities.paid_call import PaidCalls, Payer
-from domain.auto_analyze.batching import affordable, parts, prompt_budget, round_batches, tokens_of_labels, window
+from domain.auto_analyze.batching import (
+    BYTES_PER_LABEL_TOKEN,
+    CAREFUL,
+    affordable,
+    fits,
+    labels_at_once,
+    narrower,
+    parts,
+    prompt_budget,
+    round_batches,
+    tokens_of_labels,
+    window,
+)
 from domain.auto_analyze.contract import (
     ACTION,
     AppliedConflicts,
     ApplyConflicts,
+    AskOutcome,
+    BatchStep,
     CallOutcome,
     ClassifyOutcome,
     ClassifyStep,
@@ -31,10 +45,10 @@ from domain.auto_analyze.contract import (
     Round,
     Statistics,
 )
-from domain.auto_analyze.labels import chunks, read_groups
-from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
+from domain.auto_analyze.labels import chunks, duplicates, read_groups
+from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
 from domain.auto_analyze.sampling import discovery_sample
-from domain.auto_analyze.validation import fallback_labels, judge, no_text_labels
+from domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
 from domain.calls import ChatReply, ChatRequest, request_id
 from domain.errors import ContextTooLong
 from domain.routing import Candidate, rank
@@ -45,7 +59,7 @@ from storage.database import Database
 from storage.datasets import load_dataset, session_facts
 from storage.tables import AutoRun
 
-EXTRACT_CHARACTERS = 2000
+UNREADABLE_CHARACTERS = 2000
 
 
 class AutoAnalyzeActivities:
@@ -62,7 +76,7 @@ class AutoAnalyzeActivities:
         asked = job.input
         options = await chat_options(self._paid_calls, asked.provider, asked.model)
         candidates = tuple(rank(options, preferred=asked.provider, cheapest_first=True))
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(bulk=True) as tx:
             dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)
             facts = await session_facts(tx, asked.workspace_id, asked.dataset_id)
             sample = discovery_sample(facts, asked.discovery, asked.seed)
@@ -89,56 +103,75 @@ class AutoAnalyzeActivities:
     @activity.defn(name="auto_analyze.classify")
     @boundary
     async def classify(self, step: ClassifyStep) -> ClassifyOutcome:
-        """Label a batch in one request; what the reply leaves out is named, not guessed."""
+        """Label a batch in one request; what the reply leaves out is named, not guessed.
+
+        Raises:
+            ContextTooLong: what is made for the smallest window is too long for this candidate.
+        """
         asked, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
             work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
             known = affordable(await runs.known_labels(tx, asked.workspace_id, job_key, step.round), step.sized_for)
-        oversized = _oversized(work, prompt_budget(step.sized_for, tokens_of_labels(known), len(work)))
+        label_tokens = tokens_of_labels(known)
+        oversized = _oversized(work, prompt_budget(step.sized_for, label_tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
         spoken = {f"s{item.ordinal}": item for item in work if _has_text(item)}
         outcome = ClassifyOutcome()
         if spoken:
-            request = classification_request(
-                {name: item.session for name, item in spoken.items()},
-                known,
-                {name: item.condensed for name, item in spoken.items() if item.condensed},
-            )
+            if not _fits_candidate(step, spoken.values(), label_tokens):
+                return _too_long(step, work)
             try:
-                reply, outcome = await self._ask(step.job, step.candidate, step.request_step, request)
+                verdict, used = await self._labels_of(step, spoken, known)
             except ContextTooLong:
-                return ClassifyOutcome(missing=step.ordinals)
-            verdict = judge(reply, {name: item.session.containment for name, item in spoken.items()})
+                if step.sized_for == CAREFUL:
+                    raise
+                return _too_long(step, work)
             found |= {spoken[name].ordinal: labels for name, labels in verdict.labels.items()}
             missing = tuple(spoken[name].ordinal for name in verdict.missing)
-            outcome = ClassifyOutcome(**outcome.model_dump(), missing=missing, invented=verdict.invented)
-        async with self._database.transaction() as tx:
-            new = await runs.keep_labels(
-                tx, asked.workspace_id, job_key, found, phase=step.phase, round_number=step.round, stream=step.stream
-            )
-        return outcome.model_copy(update={"labelled": len(found), "new_labels": new})
+            outcome = ClassifyOutcome(**used.model_dump(), missing=missing, invented=verdict.invented)
+        kept = await self._keep(step, found)
+        return outcome.model_copy(update=kept)
+
+    async def _labels_of(
+        self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]
+    ) -> tuple[Verdict, CallOutcome]:
+        """Ask for the labels of these sessions, and judge the reply."""
+        condensed = {name: item.condensed for name, item in work.items() if item.condensed}
+        request = classification_request({name: item.session for name, item in work.items()}, known, condensed)
+        name = step.request_step([work[name].ordinal for name in condensed])
+        reply, used = await self._ask(step.job, step.candidate, name, request)
+        return judge(reply, {name: item.session.containment for name, item in work.items()}), used
 
     @activity.defn(name="auto_analyze.condense")
     @boundary
-    async def condense(self, step: CondenseStep) -> CallOutcome:
-        """Summarise an oversized session part by part; its label is then asked for on the summaries."""
+    async def condense(self, step: CondenseStep) -> AskOutcome:
+        """Summarise an oversized session part by part; its label is then asked for on the summaries.
+
+        Raises:
+            ContextTooLong: parts that are cut for the smallest window are too long for this candidate.
+        """
         asked, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
             [item] = await runs.load_work(tx, asked.workspace_id, job_key, [step.ordinal])
+        if item.condensed is not None:
+            return AskOutcome()
+        model = step.candidate.model
+        if narrower(model, step.sized_for):
+            return AskOutcome(too_long_for=model)
         pieces = parts(item.session.messages, item.tokens, prompt_budget(step.sized_for, 0))
-        total, summaries = CallOutcome(), list[str]()
+        total, summaries = AskOutcome(), list[str]()
         for number, piece in enumerate(pieces):
             request = condense_request(piece, number, len(pieces))
             try:
                 reply, used = await self._ask(step.job, step.candidate, step.request_step(number), request)
             except ContextTooLong:
-                # This candidate's window is smaller than that of the one it stands in for: an extract must do.
-                summaries.append(transcript(piece)[:EXTRACT_CHARACTERS])
-                continue
+                if step.sized_for == CAREFUL:
+                    raise
+                return total.model_copy(update={"too_long_for": model})
             summaries.append(_summary(reply))
-            total = CallOutcome(tokens=total.tokens + used.tokens, cost_usd=total.cost_usd + used.cost_usd)
+            total = AskOutcome(tokens=total.tokens + used.tokens, cost_usd=total.cost_usd + used.cost_usd)
         async with self._database.transaction() as tx:
             await runs.keep_condensed(tx, asked.workspace_id, job_key, step.ordinal, "\n".join(summaries))
         return total
@@ -147,50 +180,73 @@ class AutoAnalyzeActivities:
     @boundary
     async def give_up(self, step: GiveUpStep) -> ClassifyOutcome:
         """The fallback classification, marked, for sessions that no reply could be used for."""
-        asked, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
-            work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
-            found = {item.ordinal: fallback_labels(item.session.containment) for item in work}
+            work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
+        kept = await self._keep(step, {item.ordinal: fallback_labels(item.session.containment) for item in work})
+        return ClassifyOutcome().model_copy(update=kept)
+
+    async def _keep(self, step: BatchStep, found: Mapping[int, SessionLabels]) -> dict[str, int]:
+        async with self._database.transaction() as tx:
             new = await runs.keep_labels(
-                tx, asked.workspace_id, job_key, found, phase=step.phase, round_number=step.round, stream=step.stream
+                tx,
+                step.job.input.workspace_id,
+                step.job.job_key,
+                found,
+                phase=step.phase,
+                round_number=step.round,
+                stream=step.stream,
             )
-        return ClassifyOutcome(labelled=len(found), new_labels=new)
+        return {"labelled": len(found), "new_labels": new}
 
     @activity.defn(name="auto_analyze.plan_conflicts")
     @boundary
     async def plan_conflicts(self, step: PlanConflicts) -> ConflictPlan:
         """How many labels of a kind are left on a level, and in how many chunks they are compared."""
-        labels = await self._labels(step.job, step.kind, step.level)
-        return ConflictPlan(labels=len(labels), chunks=len(chunks(labels, step.level)) if len(labels) > 1 else 0)
+        cut = await self._chunks(step.job, step.kind, step.level, step.sized_for)
+        labels = sum(map(len, cut))
+        return ConflictPlan(labels=labels, chunks=len(cut) if labels > 1 else 0)
 
     @activity.defn(name="auto_analyze.resolve")
     @boundary
     async def resolve(self, step: ResolveStep) -> ResolveOutcome:
-        """Ask for the duplicates in one chunk of labels; an unusable reply is said to be one."""
-        labels = chunks(await self._labels(step.job, step.kind, step.level), step.level)[step.chunk]
+        """Ask for the duplicates in one chunk of labels; an unusable reply is said to be one.
+
+        Raises:
+            ContextTooLong: a chunk that is cut for the smallest window is too long for this candidate.
+        """
+        labels = (await self._chunks(step.job, step.kind, step.level, step.sized_for))[step.chunk]
+        model = step.candidate.model
+        if narrower(model, step.sized_for) and len(labels) > labels_at_once(model):
+            return ResolveOutcome(too_long_for=model)
         request = resolution_request(step.kind, labels)
-        reply, used = await self._ask(step.job, step.candidate, step.request_step, request)
+        try:
+            reply, used = await self._ask(step.job, step.candidate, step.request_step, request)
+        except ContextTooLong:
+            if step.sized_for == CAREFUL:
+                raise
+            return ResolveOutcome(too_long_for=model)
         mapping, problem = read_groups(reply, labels)
-        if problem:
-            return ResolveOutcome(**used.model_dump(), problem=problem)
-        async with self._database.transaction() as tx:
-            workspace_id = step.job.input.workspace_id
-            await runs.keep_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
-        merged = sum(label != canonical for label, canonical in mapping.items())
-        return ResolveOutcome(**used.model_dump(), merged=merged)
+        found = duplicates({label: mapping[label] for label in labels if label in mapping})
+        if not problem:
+            async with self._database.transaction() as tx:
+                workspace_id = step.job.input.workspace_id
+                await runs.keep_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
+        return ResolveOutcome(**used.model_dump(), problem=problem, found=found)
 
     @activity.defn(name="auto_analyze.apply_conflicts")
     @boundary
     async def apply_conflicts(self, step: ApplyConflicts) -> AppliedConflicts:
         """Write the canonical labels to labels and sessions, all in one transaction."""
         workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
-        distinct: dict[LabelKind, int] = {}
-        async with self._database.transaction() as tx:
+        mappings: dict[LabelKind, dict[str, str]] = {}
+        async with self._database.transaction(bulk=True) as tx:
             for kind in LabelKind:
-                mapping = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
-                await runs.apply_canonical(tx, workspace_id, job_key, kind, mapping)
-                distinct[kind] = len(set(mapping.values()))
-        return AppliedConflicts(canonical_labels=distinct)
+                mappings[kind] = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
+                await runs.apply_canonical(tx, workspace_id, job_key, kind, mappings[kind])
+        return AppliedConflicts(
+            canonical_labels={kind: len(set(mapping.values())) for kind, mapping in mappings.items()},
+            canonical_mappings={kind: duplicates(mapping) for kind, mapping in mappings.items()},
+        )
 
     @activity.defn(name="auto_analyze.finish")
     @boundary
@@ -206,7 +262,7 @@ class AutoAnalyzeActivities:
 
     async def _end(self, job: Job, status: str, statistics: Statistics) -> Statistics:
         workspace_id = job.input.workspace_id
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(bulk=True) as tx:
             counted = await runs.counts(tx, workspace_id, job.job_key)
             unique = {
                 kind: len(await runs.canonical_labels(tx, workspace_id, job.job_key, kind, 0)) for kind in LabelKind
@@ -215,10 +271,11 @@ class AutoAnalyzeActivities:
             await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"))
         return complete
 
-    async def _labels(self, job: Job, kind: LabelKind, level: int) -> list[str]:
+    async def _chunks(self, job: Job, kind: LabelKind, level: int, sized_for: str) -> list[list[str]]:
+        """The labels that are left of a kind, cut for one request each."""
         async with self._database.transaction() as tx:
             mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
-        return sorted(set(mapping.values()))
+        return chunks(sorted(set(mapping.values())), level, labels_at_once(sized_for))
 
     async def _ask(
         self, job: Job, candidate: Candidate, step: str, request: ChatRequest
@@ -260,9 +317,28 @@ def _oversized(work: Sequence[Work], budget: int) -> tuple[int, ...]:
     return tuple(item.ordinal for item in work if item.condensed is None and item.tokens > budget and _has_text(item))
 
 
+def _fits_candidate(step: ClassifyStep, work: Iterable[Work], label_tokens: int) -> bool:
+    """Whether the candidate has room for what is made for another model. Some servers do not say so, and cut."""
+    model = step.candidate.model
+    if step.sized_for in (CAREFUL, model):
+        return True
+    sizes = [_prompt_tokens(item) for item in work]
+    return fits(sum(sizes), len(sizes), model, label_tokens)
+
+
+def _prompt_tokens(item: Work) -> int:
+    return item.tokens if item.condensed is None else len(item.condensed.encode()) // BYTES_PER_LABEL_TOKEN
+
+
+def _too_long(step: ClassifyStep, work: Sequence[Work]) -> ClassifyOutcome:
+    """A session that is too long although it is alone is to be condensed, unless it is."""
+    whole = tuple(item.ordinal for item in work if item.condensed is None)
+    return ClassifyOutcome(too_long_for=step.candidate.model, oversized=whole if len(work) == 1 else ())
+
+
 def _summary(reply: ChatReply) -> str:
     """The condensed text; a reply that is not as the schema says is used as it is, cut to a length."""
     try:
         return str(json.loads(reply.text)["summary"])
     except (ValueError, KeyError, TypeError):
-        return reply.text[:EXTRACT_CHARACTERS]
+        return reply.text[:UNREADABLE_CHARACTERS]

@@ -178,7 +178,9 @@ def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
         Part("discovery", discovered, state.discovery_total),
         Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds}, {_spent(state)}"),
     ]
-    bars += [Part(stream.partition(":")[0], 0, None, stream.partition(":")[2].strip()) for stream in state.streams]
+    for stream in state.streams:
+        text = stream.waiting or f"{stream.done} of {stream.sessions} sessions"
+        bars.append(Part(f"stream {stream.stream}", stream.done, stream.sessions, text))
     return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars
 
 
@@ -221,11 +223,15 @@ def _labels(found: AutoAnalyzeReport, kind: LabelKind, most: int) -> RenderableT
     return table
 
 
+def _unmerged(statistics: Statistics) -> str:
+    return f", {statistics.unmerged_chunks} comparisons without a usable reply" if statistics.unmerged_chunks else ""
+
+
 def _statistics(statistics: Statistics) -> RenderableType:
     table = Table("statistic", "value", box=box.SIMPLE)
     rows: dict[str, object] = {
         "sessions labelled": f"{statistics.labelled} of {statistics.sessions}",
-        "by fallback": statistics.fallbacks,
+        "by fallback": f"{statistics.fallbacks}{f', {statistics.refused} refused' if statistics.refused else ''}",
         "discovery sessions": statistics.discovery_sessions,
         "rounds, sync points": f"{statistics.rounds}, {statistics.sync_points}",
         "stream utilisation": f"{statistics.stream_utilisation:.0%}",
@@ -233,7 +239,10 @@ def _statistics(statistics: Statistics) -> RenderableType:
         "stream failures": f"{statistics.stream_failures}{', degraded to sequential' if statistics.degraded else ''}",
         "labels found": sum(statistics.unique_labels.values()),
         "canonical labels": sum(statistics.canonical_labels.values()),
-        "conflicts resolved": f"{statistics.conflicts_resolved} of {statistics.conflicts_found}",
+        "canonical mappings": ", ".join(
+            f"{kind.value.replace('_', ' ')} {count}" for kind, count in statistics.canonical_mappings.items()
+        ),
+        "conflicts resolved": f"{statistics.conflicts_resolved} of {statistics.conflicts_found}{_unmerged(statistics)}",
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),

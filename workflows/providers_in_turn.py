@@ -1,5 +1,6 @@
 """Walk the ranked candidates of a paid step: each try is an activity of its own in the history."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -11,6 +12,7 @@ from domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BreakerOpen,
+    ContextTooLong,
     MalformedReply,
     ProviderUnavailable,
     QuotaExceeded,
@@ -29,6 +31,7 @@ TRY_THE_NEXT = {
         AuthenticationFailed,
         BadRequest,
         BreakerOpen,
+        ContextTooLong,
         MalformedReply,
         ProviderUnavailable,
         QuotaExceeded,
@@ -40,6 +43,25 @@ TRY_THE_NEXT = {
 WORTH_WAITING = {
     error.__name__ for error in (BreakerOpen, ProviderUnavailable, RateLimited, TruncatedReply, MalformedReply)
 }
+
+
+# These say something of the request alone, and nothing of who was asked.
+REFUSALS = {error.__name__ for error in (BadRequest, ContextTooLong)}
+
+
+class NobodyServed(ApplicationError):
+    """No candidate could serve. `refused`: every one of them refused just this request.
+
+    Its type is `ProviderUnavailable`, or `ContextTooLong` where they all say so.
+    """
+
+    def __init__(self, failures: Sequence[ApplicationError]) -> None:
+        self.tried = "; ".join(str(failure.message) for failure in failures)
+        types = {failure.type for failure in failures}
+        too_long = types == {ContextTooLong.__name__}
+        kind = ContextTooLong if too_long else ProviderUnavailable
+        super().__init__(f"no provider could serve: {self.tried}", type=kind.__name__)
+        self.refused = types <= REFUSALS
 
 
 async def in_turn(
@@ -54,7 +76,8 @@ async def in_turn(
     An outage is not data: within `patience` the job waits rather than making do. `parked` is told what it waits for.
 
     Raises:
-        ApplicationError: `ProviderUnavailable` says what was tried; other types are nothing a provider can mend.
+        NobodyServed: not within `patience`, or waiting would not help.
+        ApplicationError: nothing that a provider can mend.
     """
     deadline = workflow.now() + patience
     pause = FIRST_PARK
@@ -65,13 +88,24 @@ async def in_turn(
                 return await attempt(candidate)
             except ActivityError as error:
                 failures.append(_try_next_or_raise(error))
-        tried = "; ".join(str(failure.message) for failure in failures)
+                end_if_cancelled()
+        nobody = NobodyServed(failures)
         worth_waiting = any(failure.type in WORTH_WAITING for failure in failures)
         if not worth_waiting or workflow.now() + pause > deadline:
-            raise ApplicationError(f"no provider could serve: {tried}", type=ProviderUnavailable.__name__)
-        parked(tried, pause)
+            raise nobody
+        parked(nobody.tried, pause)
         await workflow.sleep(pause)
         pause = min(pause * 2, LONGEST_PARK)
+
+
+def end_if_cancelled() -> None:
+    """A step that is waited for to its end although the workflow is cancelled swallows that: call this after it.
+
+    Raises:
+        CancelledError: the workflow was cancelled.
+    """
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError
 
 
 def _try_next_or_raise(error: ActivityError) -> ApplicationError:

@@ -1,4 +1,4 @@
-"""How many sessions go into one request: what the quota, the model and its context window allow."""
+"""How much goes into one request: what the quota, the model and its context window allow."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,10 @@ DEFAULT_CAP = 20
 REPLY_TOKENS_PER_SESSION = 180
 REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
+# Where labels are compared, each stands in the prompt once, and in the reply as a member and perhaps as a name.
+RESOLVE_TOKENS_PER_LABEL = 40
+# Beyond this, models begin to drop labels.
+MOST_LABELS_AT_ONCE = 150
 # Different tokenisers count differently; the count at import is one of them.
 TOKEN_MARGIN = 1.2
 # Known labels may take this share of the window; a label in a prompt is its words, quotes and comma.
@@ -45,9 +49,23 @@ WINDOWS = {
 }
 
 
+# A model that nothing is known of. What is sized for it is small enough for nearly every other.
+CAREFUL = ""
+
+
 def window(model: str) -> Window:
     """The window of a model by its name; a careful default for names that are not known."""
     return WINDOWS[max((prefix for prefix in WINDOWS if model.startswith(prefix)), key=len)]
+
+
+def narrower(model: str, other: str) -> bool:
+    """Whether a model's context window is the smaller one."""
+    return window(model).context < window(other).context
+
+
+def tighter(sized_for: str, refused_by: str) -> str:
+    """The model to size for after one has found something too long: that one, or else the careful default."""
+    return refused_by if narrower(refused_by, sized_for) else CAREFUL
 
 
 def reply_tokens(sessions: int) -> int:
@@ -60,6 +78,25 @@ def prompt_budget(model: str, label_tokens: int, sessions: int | None = None) ->
     room = window(model)
     reply = min(room.reply, reply_tokens(sessions or room.cap))
     return int((room.context - reply - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens
+
+
+def fits(tokens: int, sessions: int, model: str, label_tokens: int) -> bool:
+    """Whether a batch of so many tokens, with its labels and its reply, has room in a model's window."""
+    room = prompt_budget(model, label_tokens, sessions)
+    return tokens <= room and reply_tokens(sessions) <= window(model).reply
+
+
+def resolution_tokens(labels: int) -> int:
+    """What a reply on that many labels may take."""
+    return REPLY_TOKENS_BASE + RESOLVE_TOKENS_PER_LABEL * labels
+
+
+def labels_at_once(model: str) -> int:
+    """How many labels a model can compare in one request: what fits its reply, and with the reply its window."""
+    room = window(model)
+    by_reply = (room.reply - REPLY_TOKENS_BASE) // RESOLVE_TOKENS_PER_LABEL
+    by_window = (room.context - INSTRUCTION_TOKENS - REPLY_TOKENS_BASE) // (2 * RESOLVE_TOKENS_PER_LABEL)
+    return min(MOST_LABELS_AT_ONCE, by_reply, by_window)
 
 
 def tokens_of_labels(known: Mapping[LabelKind, Sequence[str]]) -> int:

@@ -4,6 +4,8 @@ Sessions of a run are numbered in the order in which they are processed (`ordina
 travels through Temporal are such numbers; texts and labels stay in PostgreSQL.
 """
 
+import hashlib
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
@@ -106,30 +108,41 @@ class OpenRound(Model):
     streams: int
 
 
-class ClassifyStep(Model):
-    """Label these sessions in one request. Each `ask` and `part` of a stream's round is a request of its own."""
+class BatchStep(Model):
+    """Sessions that a stream labels in a round."""
 
     job: Job
-    candidate: Candidate
     phase: Phase
     round: int
     stream: int
-    ask: int = 1
-    part: int = 0
     ordinals: tuple[int, ...]
+
+
+class ClassifyStep(BatchStep):
+    """Label these sessions in one request.
+
+    `sized_for`: the model whose window the prompt is made for; it need not be the candidate's, since fallback legs must
+    ask the same thing.
+    """
+
+    candidate: Candidate
+    ask: int = 1
     sized_for: str
 
-    @property
-    def request_step(self) -> str:
-        return f"round-{self.round}/stream-{self.stream}/ask-{self.ask}/part-{self.part}"
+    def request_step(self, condensed: Sequence[int]) -> str:
+        """The request's name. It tells all that the prompt depends on, of which `condensed` are the ordinals of
+        sessions that stand in it by their summary: so another prompt never comes under the same name."""
+        asked = f"{self.sized_for}/{self.ordinals}/{tuple(condensed)}"
+        digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        return f"round-{self.round}/sessions-{self.ordinals[0]}-{self.ordinals[-1]}/ask-{self.ask}/{digest}"
+
+
+class GiveUpStep(BatchStep):
+    """Give these sessions the fallback classification, marked."""
 
 
 class CondenseStep(Model):
-    """Summarise a session that is larger than the context window, part by part.
-
-    `sized_for`: the model whose window the parts are cut for; it is not the candidate's, since fallback legs must ask
-    the same thing.
-    """
+    """Summarise a session that is larger than the context window, in parts that are cut for `sized_for`."""
 
     job: Job
     candidate: Candidate
@@ -137,7 +150,11 @@ class CondenseStep(Model):
     sized_for: str
 
     def request_step(self, part: int) -> str:
-        return f"condense/{self.ordinal}/part-{part}"
+        return f"condense/{self.ordinal}/{_sized(self.sized_for)}/part-{part}"
+
+
+def _sized(model: str) -> str:
+    return f"for-{model}" if model else "for-any"
 
 
 class CallOutcome(Model):
@@ -147,10 +164,20 @@ class CallOutcome(Model):
     cost_usd: Decimal = Decimal(0)
 
 
-class ClassifyOutcome(CallOutcome):
+class AskOutcome(CallOutcome):
+    """How far asking came. `too_long_for`: the model that what was asked does not fit: ask for less at once.
+
+    `refused`: what the providers said, where every one of them refused just this request.
+    """
+
+    too_long_for: str = ""
+    refused: str = ""
+
+
+class ClassifyOutcome(AskOutcome):
     """What came of a batch.
 
-    `missing`: ordinals whose labels cannot be used. `oversized`: those to condense first; nothing was asked then.
+    `missing`: ordinals whose labels cannot be used. `oversized`: those to condense before anything is asked.
     """
 
     labelled: int = 0
@@ -160,18 +187,8 @@ class ClassifyOutcome(CallOutcome):
     invented: int = 0
 
 
-class GiveUpStep(Model):
-    """Give these sessions the fallback classification, marked."""
-
-    job: Job
-    phase: Phase
-    round: int
-    stream: int
-    ordinals: tuple[int, ...]
-
-
 class ResolveStep(Model):
-    """Ask for duplicates among the labels of one kind. `chunk` counts from 0 within `level`."""
+    """Ask for duplicates among the labels of one kind. `chunk` counts from 0 within `level`, cut for `sized_for`."""
 
     job: Job
     candidate: Candidate
@@ -179,17 +196,19 @@ class ResolveStep(Model):
     level: int
     chunk: int
     ask: int = 1
+    sized_for: str
 
     @property
     def request_step(self) -> str:
-        return f"conflicts/{self.kind.value}/level-{self.level}/chunk-{self.chunk}/ask-{self.ask}"
+        cut = f"level-{self.level}/{_sized(self.sized_for)}/chunk-{self.chunk}"
+        return f"conflicts/{self.kind.value}/{cut}/ask-{self.ask}"
 
 
-class ResolveOutcome(CallOutcome):
-    """`merged`: labels that turned out to be duplicates. `problem`: why the reply cannot be used, if it cannot."""
+class ResolveOutcome(AskOutcome):
+    """`found`: labels that the reply calls duplicates. `problem`: why it cannot be used all the same, if it cannot."""
 
     problem: str = ""
-    merged: int = 0
+    found: int = 0
 
 
 class ConflictPlan(Model):
@@ -203,6 +222,7 @@ class PlanConflicts(Model):
     job: Job
     kind: LabelKind
     level: int
+    sized_for: str
 
 
 class ApplyConflicts(Model):
@@ -212,7 +232,10 @@ class ApplyConflicts(Model):
 
 
 class AppliedConflicts(Model):
+    """How many labels are left of each kind, and how many now go by the name of another."""
+
     canonical_labels: dict[LabelKind, int]
+    canonical_mappings: dict[LabelKind, int]
 
 
 class StreamInput(Model):
@@ -230,25 +253,54 @@ class GoSignal(Model):
     batch: Batch | None
 
 
+class Ending(StrEnum):
+    """How a stream's work on a batch ended: to the end, for want of money that other calls hold, or before the end."""
+
+    DONE = "done"
+    UNAFFORDABLE = "unaffordable"
+    STOPPED = "stopped"
+
+
 class BatchReport(CallOutcome):
-    """What a stream made of its batch, in numbers."""
+    """What a stream made of its batch, in numbers.
+
+    `refused`: sessions that every provider refused, and `refusal` what was said of one. `tired`: the stream's history
+    has grown long.
+    """
 
     stream: int
     round: int
+    ending: Ending = Ending.DONE
     labelled: int = 0
     new_labels: int = 0
     invented: int = 0
     retries: int = 0
+    refused: int = 0
+    refusal: str = ""
     seconds: float = 0.0
+    tired: bool = False
+
+
+class StreamParked(Model):
+    """Stream to parent: it waits for a provider to come back."""
+
+    stream: int
+    waiting: str = Field(max_length=200)
 
 
 class Statistics(Model):
-    """What the specification asks a run to report."""
+    """What a run reports.
+
+    `conflicts_found`: labels that a reply called duplicates of another, also in a reply that could not be used.
+    `conflicts_resolved`: labels that go by another's name in the end, by kind in `canonical_mappings`.
+    `unmerged_chunks`: comparisons without any usable reply. `refused`: sessions that every provider refused.
+    """
 
     sessions: int = 0
     discovery_sessions: int = 0
     labelled: int = 0
     fallbacks: int = 0
+    refused: int = 0
     rounds: int = 0
     sync_points: int = 0
     stream_utilisation: float = 0.0
@@ -258,10 +310,21 @@ class Statistics(Model):
     invented: int = 0
     unique_labels: dict[LabelKind, int] = Field(default_factory=dict)
     canonical_labels: dict[LabelKind, int] = Field(default_factory=dict)
+    canonical_mappings: dict[LabelKind, int] = Field(default_factory=dict)
     conflicts_found: int = 0
     conflicts_resolved: int = 0
+    unmerged_chunks: int = 0
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+class StreamProgress(Model):
+    """A stream in the current round: its batch, how much of it is labelled, and what it waits for, if it waits."""
+
+    stream: int
+    sessions: int
+    done: int = 0
+    waiting: str = ""
 
 
 class AutoAnalyzeProgress(Model):
@@ -272,7 +335,7 @@ class AutoAnalyzeProgress(Model):
     sessions_total: int = 0
     sessions_done: int = 0
     rounds: int = 0
-    streams: tuple[str, ...] = ()
+    streams: tuple[StreamProgress, ...] = ()
     new_labels: int = 0
     tokens: int = 0
     cost_usd: Decimal = Decimal(0)
@@ -318,12 +381,17 @@ class ExportedSession(Model):
 
 
 class Carried(Model):
-    """What one segment of a run hands to the next."""
+    """What one segment of a run hands to the next.
+
+    `kinds_resolved`: kinds of labels that are compared; `refused_in_a_row`: sessions refused since one was labelled.
+    """
 
     plan: Plan
     started_at: AwareDatetime
     next_round: int = 0
     next_ordinal: int = 0
+    kinds_resolved: int = 0
+    refused_in_a_row: int = 0
     progress: AutoAnalyzeProgress
     statistics: Statistics = Field(default_factory=Statistics)
     busy_seconds: float = 0.0

@@ -8,7 +8,6 @@ from typing import Any
 
 from domain.calls import ChatReply, Finish
 
-CHUNK = 150
 # From so many labels on, a reply that puts all of them into one group is taken for a failure, not for an insight.
 SUSPICIOUS = 4
 INNER = "/&'-"
@@ -26,12 +25,17 @@ def _in_a_word(char: str) -> bool:
     return unicodedata.category(char)[0] in "LMN"
 
 
-def chunks(labels: Sequence[str], level: int) -> list[list[str]]:
+def chunks(labels: Sequence[str], level: int, size: int) -> list[list[str]]:
     """Cut labels for one request each. On odd levels they are dealt out, so that other neighbours meet."""
-    count = max(-(-len(labels) // CHUNK), 1)
+    count = max(-(-len(labels) // size), 1)
     if level % 2:
         return [list(labels[start::count]) for start in range(count)]
-    return [list(labels[start : start + CHUNK]) for start in range(0, max(len(labels), 1), CHUNK)]
+    return [list(labels[start : start + size]) for start in range(0, max(len(labels), 1), size)]
+
+
+def duplicates(mapping: Mapping[str, str]) -> int:
+    """How many labels a mapping gives another one's name."""
+    return sum(label != canonical for label, canonical in mapping.items())
 
 
 def read_groups(reply: ChatReply, labels: Sequence[str]) -> tuple[dict[str, str], str]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from domain.auto_analyze.batching import reply_tokens
+from domain.auto_analyze.batching import reply_tokens, resolution_tokens
 from domain.auto_analyze.contract import LabelKind
 from domain.calls import ChatRequest, Message
 from domain.chat import ChatMessage, ChatSession
@@ -12,7 +12,6 @@ from domain.coaching import strict_object
 
 TEMPERATURE = 0.1
 CONDENSE_TOKENS = 600
-RESOLVE_TOKENS_PER_LABEL = 40
 
 LABEL_SYSTEM = """You label the sessions of a support chatbot. For each session give:
 - intent: what the user came for, in general, as a short lower-case noun phrase of one to four words
@@ -59,8 +58,7 @@ def condense_request(messages: Sequence[ChatMessage], part: int, parts: int) -> 
 def resolution_request(kind: LabelKind, labels: Sequence[str]) -> ChatRequest:
     """Ask which labels mean the same."""
     system = RESOLVE_SYSTEM.format(kind=kind.value.replace("_", " "))
-    room = 200 + RESOLVE_TOKENS_PER_LABEL * len(labels)
-    return _request(system, {"labels": list(labels)}, "label_groups", GROUP_SCHEMA, room)
+    return _request(system, {"labels": list(labels)}, "label_groups", GROUP_SCHEMA, resolution_tokens(len(labels)))
 
 
 def transcript(messages: Sequence[ChatMessage]) -> str:

@@ -254,13 +254,13 @@ class TestFailures:
 
     @pytest.mark.usefixtures("worker")
     async def test_a_budget_that_is_used_up_ends_the_run_with_what_it_has(self, client: Client, path: Path) -> None:
-        job = await start(client, path, chats(60), budget_usd="0.005")
+        job = await start(client, path, chats(60), budget_usd="0.002")
         with pytest.raises(JobFailed) as failed:
             await job.result()
         assert failed.value.kind == "BudgetExhausted"
         report = await job.report()
         assert report.status == "failed"
-        assert report.costs.confirmed_usd <= 0.005
+        assert report.costs.confirmed_usd <= 0.002
         assert report.statistics is not None
         assert report.statistics.labelled > 0
 

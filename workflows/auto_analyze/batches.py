@@ -1,5 +1,6 @@
-"""Label one batch to the end: ask, ask again for what is missing in smaller batches, give up with a mark."""
+"""Label one batch to the end: ask for less where it was too much, again for what is missing, give up with a mark."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -8,9 +9,10 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze import AutoAnalyzeActivities as Activities
-    from domain.auto_analyze.batching import halves
+    from domain.auto_analyze.asking import Left, Piece, left_of, without
+    from domain.auto_analyze.batching import tighter
     from domain.auto_analyze.contract import (
-        MAX_ASKS,
+        AskOutcome,
         Batch,
         BatchReport,
         CallOutcome,
@@ -24,15 +26,25 @@ with workflow.unsafe.imports_passed_through():
     from domain.queues import provider_queue
     from domain.routing import Candidate
     from workflows.policies import PAID_STEP, STORAGE_STEP
-    from workflows.providers_in_turn import in_turn
+    from workflows.providers_in_turn import NobodyServed, end_if_cancelled, in_turn
 
 Parked = Callable[[str, timedelta], None]
+REFUSAL_CHARACTERS = 120
+# A call that is under way when the job is cancelled is paid for: what it brings is kept, and counted.
+COUNTED_STEP: dict[str, Any] = {
+    **PAID_STEP,
+    "cancellation_type": workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+}
 
 
 async def on_a_provider(
     job: Job, candidates: Sequence[Candidate], step: Callable[[Candidate], tuple[Any, Any]], parked: Parked
 ) -> Any:
-    """Run a paid activity on the first candidate that answers; an outage parks it, it does not fill in for it."""
+    """Run a paid activity on the first candidate that answers; an outage parks it, it does not fill in for it.
+
+    Raises:
+        NobodyServed: every candidate refused the request, or all were out for longer than the job's patience.
+    """
 
     async def attempt(candidate: Candidate) -> Any:
         activity, argument = step(candidate)
@@ -41,113 +53,140 @@ async def on_a_provider(
             argument,
             task_queue=provider_queue(candidate.provider),
             summary=f"{candidate.provider.value} {candidate.model}",
-            **PAID_STEP,
+            **COUNTED_STEP,
         )
 
     return await in_turn(candidates, attempt, patience=timedelta(seconds=job.input.patience_seconds), parked=parked)
 
 
+def refusal_of(error: NobodyServed) -> str:
+    """What was said of a request that everybody refuses; an outage ends the run as it is."""
+    if not error.refused:
+        raise error
+    return error.tried[:REFUSAL_CHARACTERS]
+
+
 class BatchLabeller:
-    """Labels batches for one stream, and counts what it took."""
+    """Labels batches for one stream. `report` tells what it took so far, also where a batch ends before its time."""
 
     def __init__(self, job: Job, candidates: Sequence[Candidate], phase: Phase, stream: int, parked: Parked) -> None:
         self._job, self._candidates, self._phase = job, candidates, phase
         self._stream, self._parked = stream, parked
-        self._sized_for = candidates[0].model
+        self.report = BatchReport(stream=stream, round=0)
+        self._pieces: deque[Piece] = deque()
+        self._lost: list[int] = []
 
     async def label(self, round_number: int, batch: Batch) -> BatchReport:
         """Every session of the batch ends labelled, by a reply or by the marked fallback."""
         started = workflow.now()
-        report = BatchReport(stream=self._stream, round=round_number)
-        missing = tuple(range(batch.start, batch.start + batch.count))
-        for ask in range(1, MAX_ASKS + 1):
-            asked, missing = [missing] if ask == 1 else halves(missing), ()
-            for part, ordinals in enumerate(asked):
-                outcome = await self._classify(round_number, ask, part, ordinals)
-                report = _added(report, outcome, retry=ask > 1)
-                missing += outcome.missing
-            if not missing:
-                break
-        if missing:
-            report = _given_up(report, await self._give_up(round_number, missing))
-        return report.model_copy(update={"seconds": (workflow.now() - started).total_seconds()})
+        self.report = BatchReport(stream=self._stream, round=round_number)
+        ordinals = tuple(range(batch.start, batch.start + batch.count))
+        self._pieces, self._lost = deque([Piece(ordinals, sized_for=self._candidates[0].model)]), []
+        while self._pieces:
+            left = await self._label_piece(self._pieces[0])
+            self._pieces.popleft()
+            self._pieces += left.pieces
+            self._lost += left.lost
+        await self._give_up(self._lost)
+        return self._noted(seconds=(workflow.now() - started).total_seconds())
 
-    async def give_up(self, round_number: int, batch: Batch) -> BatchReport:
-        """The whole batch by the marked fallback."""
-        ordinals = range(batch.start, batch.start + batch.count)
-        return _given_up(
-            BatchReport(stream=self._stream, round=round_number), await self._give_up(round_number, ordinals)
-        )
+    async def give_up(self) -> BatchReport:
+        """What is not labelled of the batch by the marked fallback."""
+        await self._give_up([*self._lost, *(ordinal for piece in self._pieces for ordinal in piece.ordinals)])
+        return self.report
 
-    async def _classify(self, round_number: int, ask: int, part: int, ordinals: tuple[int, ...]) -> ClassifyOutcome:
+    async def _label_piece(self, piece: Piece) -> Left:
+        outcome = await self._classify(piece)
+        self._add(outcome)
+        left = left_of(piece, outcome)
+        if outcome.refused and left.lost:
+            self._refused(outcome.refused)
+        if outcome.oversized:
+            left = await self._condense(outcome.oversized, left)
+        elif left.pieces:
+            self._noted(retries=self.report.retries + len(left.pieces))
+        return left
+
+    async def _classify(self, piece: Piece) -> ClassifyOutcome:
         def step(candidate: Candidate) -> tuple[Any, ClassifyStep]:
             return Activities.classify, ClassifyStep(
                 job=self._job,
                 candidate=candidate,
                 phase=self._phase,
-                round=round_number,
+                round=self.report.round,
                 stream=self._stream,
-                ask=ask,
-                part=part,
-                ordinals=ordinals,
-                sized_for=self._sized_for,
+                ask=piece.ask,
+                ordinals=piece.ordinals,
+                sized_for=piece.sized_for,
             )
 
-        outcome: ClassifyOutcome = await self._on_a_provider(step)
-        if not outcome.oversized:
-            return outcome
-        condensed = [await self._condense(ordinal) for ordinal in outcome.oversized]
-        outcome = await self._on_a_provider(step)
-        return outcome.model_copy(
-            update={
-                "tokens": outcome.tokens + sum(used.tokens for used in condensed),
-                "cost_usd": sum((used.cost_usd for used in condensed), outcome.cost_usd),
-            }
-        )
+        try:
+            return await self._on_a_provider(step)
+        except NobodyServed as error:
+            return ClassifyOutcome(refused=refusal_of(error))
 
-    async def _condense(self, ordinal: int) -> CallOutcome:
+    async def _condense(self, oversized: Sequence[int], left: Left) -> Left:
+        """Condense sessions of the one piece that is left. One that cannot be condensed cannot be labelled either."""
+        [piece] = left.pieces
+        lost = [ordinal for ordinal in oversized if not await self._condensed(ordinal, piece.sized_for)]
+        rest = without(piece, lost)
+        return Left((rest,) if rest.ordinals else (), tuple(lost))
+
+    async def _condensed(self, ordinal: int, sized_for: str) -> bool:
+        """Whether a session stands condensed in the end, in parts that a provider took."""
+
         def step(candidate: Candidate) -> tuple[Any, CondenseStep]:
             return Activities.condense, CondenseStep(
-                job=self._job, candidate=candidate, ordinal=ordinal, sized_for=self._sized_for
+                job=self._job, candidate=candidate, ordinal=ordinal, sized_for=sized_for
             )
 
-        return await self._on_a_provider(step)
+        try:
+            outcome: AskOutcome = await self._on_a_provider(step)
+        except NobodyServed as error:
+            self._refused(refusal_of(error))
+            return False
+        self._add(outcome)
+        if not outcome.too_long_for:
+            return True
+        return await self._condensed(ordinal, tighter(sized_for, outcome.too_long_for))
 
     def _on_a_provider(self, step: Callable[[Candidate], tuple[Any, Any]]) -> Awaitable[Any]:
         return on_a_provider(self._job, self._candidates, step, self._parked)
 
-    async def _give_up(self, round_number: int, ordinals: Sequence[int]) -> ClassifyOutcome:
-        return await workflow.execute_activity_method(
+    async def _give_up(self, ordinals: Sequence[int]) -> None:
+        if not ordinals:
+            return
+        outcome: ClassifyOutcome = await workflow.execute_activity_method(
             Activities.give_up,
             GiveUpStep(
                 job=self._job,
                 phase=self._phase,
-                round=round_number,
+                round=self.report.round,
                 stream=self._stream,
                 ordinals=tuple(ordinals),
             ),
             summary=f"fallback for {len(ordinals)} sessions",
             **STORAGE_STEP,
         )
+        self._add(outcome)
 
+    # What it took so far.
 
-def _added(report: BatchReport, outcome: ClassifyOutcome, *, retry: bool) -> BatchReport:
-    return report.model_copy(
-        update={
-            "labelled": report.labelled + outcome.labelled,
-            "new_labels": report.new_labels + outcome.new_labels,
-            "invented": report.invented + outcome.invented,
-            "retries": report.retries + retry,
-            "tokens": report.tokens + outcome.tokens,
-            "cost_usd": report.cost_usd + outcome.cost_usd,
-        }
-    )
+    def _add(self, outcome: CallOutcome) -> None:
+        """Count a step. It may have been waited for although the job is cancelled: then nothing more is asked."""
+        report = self.report
+        self._noted(tokens=report.tokens + outcome.tokens, cost_usd=report.cost_usd + outcome.cost_usd)
+        if isinstance(outcome, ClassifyOutcome):
+            self._noted(
+                labelled=report.labelled + outcome.labelled,
+                new_labels=report.new_labels + outcome.new_labels,
+                invented=report.invented + outcome.invented,
+            )
+        end_if_cancelled()
 
+    def _refused(self, refusal: str) -> None:
+        self._noted(refused=self.report.refused + 1, refusal=refusal)
 
-def _given_up(report: BatchReport, outcome: ClassifyOutcome) -> BatchReport:
-    return report.model_copy(
-        update={
-            "labelled": report.labelled + outcome.labelled,
-            "new_labels": report.new_labels + outcome.new_labels,
-        }
-    )
+    def _noted(self, **changes: Any) -> BatchReport:
+        self.report = self.report.model_copy(update=changes)
+        return self.report

@@ -12,6 +12,8 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.auto_analyze import AutoAnalyzeActivities as Activities
+    from domain.auto_analyze.asking import MOST_REFUSED_IN_A_ROW
+    from domain.auto_analyze.batching import tighter
     from domain.auto_analyze.contract import (
         MAX_ASKS,
         WORKFLOW,
@@ -24,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         CallOutcome,
         Carried,
         CloseStep,
+        Ending,
         FinishStep,
         GoSignal,
         Job,
@@ -36,19 +39,24 @@ with workflow.unsafe.imports_passed_through():
         Round,
         Statistics,
         StreamInput,
+        StreamParked,
+        StreamProgress,
     )
-    from domain.errors import BudgetExhausted, InvalidInput, NotFound, ParleyError, ProviderUnavailable
+    from domain.auto_analyze.segments import rounds_per_segment
+    from domain.errors import BadRequest, BudgetExhausted, InvalidInput, NotFound, ParleyError, ProviderUnavailable
     from domain.routing import Candidate
     from workflows import visibility
-    from workflows.auto_analyze.batches import BatchLabeller, on_a_provider
+    from workflows.auto_analyze.batches import BatchLabeller, on_a_provider, refusal_of
     from workflows.auto_analyze.stream import AutoAnalyzeStream
-    from workflows.policies import STORAGE_STEP
+    from workflows.policies import BULK_STEP, STORAGE_STEP
+    from workflows.providers_in_turn import NobodyServed, end_if_cancelled
 
-# A segment ends well before a history grows long: a round costs the parent about sixty events with eight streams.
-ROUNDS_PER_SEGMENT = 40
 # After so many failed streams the rest is done one batch after the other.
 TOLERATED_STREAM_FAILURES = 3
 MAX_LEVELS = 4
+# What is kept of warnings, so that they do not swell the history.
+WARNINGS, WARNING_CHARACTERS = 3, 140
+WAITING_SHOWN = 3
 # These end the whole run, with what it has: no other stream would fare better.
 ENDS_THE_RUN = {error.__name__ for error in (BudgetExhausted, ProviderUnavailable, NotFound)}
 
@@ -61,7 +69,11 @@ class AutoAnalyze:
 
     def __init__(self) -> None:
         self._progress = AutoAnalyzeProgress(phase=Phase.PREPARE)
+        # Of the current round: who works, who has reported, and whose work ended before its time.
+        self._streams: dict[int, Stream] = {}
         self._reports: dict[int, BatchReport] = {}
+        self._stopped: dict[int, BatchReport] = {}
+        self._own: BatchLabeller | None = None
 
     @workflow.run
     async def run(self, start: AutoAnalyzeInput | None = None) -> AutoAnalyzeResult:
@@ -95,8 +107,17 @@ class AutoAnalyze:
 
     @workflow.signal
     def round_done(self, report: BatchReport) -> None:
-        """A stream has reached the barrier."""
+        """A stream has reached the barrier, or tells what it took before it ends."""
+        if report.ending is Ending.STOPPED:
+            self._stopped[report.stream] = report
+            return
         self._reports[report.stream] = report
+        self._show_stream(report.stream, done=report.labelled, waiting="")
+
+    @workflow.signal
+    def stream_parked(self, told: StreamParked) -> None:
+        """A stream waits for a provider."""
+        self._show_stream(told.stream, waiting=told.waiting)
 
     async def _analyse(self) -> AutoAnalyzeResult:
         if self._state.next_ordinal < self._state.plan.discovery:
@@ -108,8 +129,9 @@ class AutoAnalyze:
 
     async def _prepare(self) -> Carried:
         plan = await workflow.execute_activity_method(
-            Activities.prepare, self._job, summary="sample, order, budget", **STORAGE_STEP
+            Activities.prepare, self._job, summary="sample, order, budget", **BULK_STEP
         )
+        end_if_cancelled()
         progress = AutoAnalyzeProgress(
             phase=Phase.PREPARE, discovery_total=plan.discovery, sessions_total=plan.sessions
         )
@@ -121,31 +143,37 @@ class AutoAnalyze:
         self._enter(Phase.DISCOVERY)
         labeller = self._labeller(Phase.DISCOVERY)
         while (ordinal := self._state.next_ordinal) < self._state.plan.discovery:
-            report = await labeller.label(self._state.next_round, Batch(start=ordinal, count=1))
-            self._advance(ordinal + 1, (report,))
+            self._reports[0] = await labeller.label(self._state.next_round, Batch(start=ordinal, count=1))
+            self._advance(ordinal + 1)
             if _history_is_long():
                 self._continue_as_new()
-        self._count(discovery_sessions=self._state.plan.discovery)
 
     # Phase 2: rounds of parallel streams; what a round finds is shared from the next.
 
     async def _label_in_streams(self) -> None:
         self._enter(Phase.PARALLEL)
         if self._state.statistics.degraded:
-            await self._label_in_sequence(ROUNDS_PER_SEGMENT)
+            await self._label_in_sequence()
         else:
             await self._run_segment()
-        if self._state.next_ordinal < self._state.plan.sessions:
+        if self._unlabelled:
             self._continue_as_new()
 
     async def _run_segment(self) -> None:
-        streams = {number: await self._start_stream(number) for number in range(self._job.input.streams)}
-        for _ in range(ROUNDS_PER_SEGMENT):
-            done = self._state.next_ordinal >= self._state.plan.sessions
-            if done or not streams or self._state.statistics.degraded or _history_is_long():
+        rounds = rounds_per_segment(self._job.input.streams, workflow.info().get_current_history_length())
+        for number in range(self._job.input.streams if rounds else 0):
+            self._streams[number] = await self._start_stream(number)
+        for _ in range(rounds):
+            tired = await self._run_round()
+            over = not self._unlabelled or not self._streams or self._state.statistics.degraded
+            if over or tired or _history_is_long():
                 break
-            await self._run_round(streams)
-        await self._stop(streams)
+        await asyncio.gather(*(self._go(stream, self._state.next_round, None) for stream in self._streams.values()))
+        await self._all_ended()
+
+    @property
+    def _unlabelled(self) -> bool:
+        return self._state.next_ordinal < self._state.plan.sessions
 
     async def _start_stream(self, number: int) -> Stream:
         """A stream lives within this run, so that none is orphaned when the run continues as new."""
@@ -157,35 +185,46 @@ class AutoAnalyze:
             static_summary=f"stream {number}",
         )
 
-    async def _run_round(self, streams: dict[int, Stream]) -> None:
-        """Every living stream takes a batch; the barrier falls when each has reported or failed."""
-        opened = await self._open_round(len(streams))
-        self._reports.clear()
-        working = dict(zip(streams, opened.batches, strict=False))
-        self._update(streams=tuple(f"stream {number}: {batch.count} sessions" for number, batch in working.items()))
-        await asyncio.gather(*(self._go(streams[number], opened.number, batch) for number, batch in working.items()))
-        await workflow.wait_condition(
-            lambda: all(number in self._reports or streams[number].done() for number in working)
+    async def _run_round(self) -> bool:
+        """Every living stream takes a batch; the barrier falls when each has reported or failed.
+
+        Returns whether a stream's history has grown long.
+        """
+        opened = await self._open_round(len(self._streams))
+        working = dict(zip(self._streams, opened.batches, strict=False))
+        shown = [StreamProgress(stream=number, sessions=batch.count) for number, batch in working.items()]
+        self._update(streams=tuple(shown))
+        await asyncio.gather(
+            *(self._go(self._streams[number], opened.number, batch) for number, batch in working.items())
         )
-        failed = {number: batch for number, batch in working.items() if number not in self._reports}
-        reports = [*self._reports.values()]
-        for number, batch in failed.items():
-            self._stream_failed(streams.pop(number))
-            reports.append(await self._redo(number, opened.number, batch))
-        self._advance(opened.next_ordinal, reports, at_barrier=True)
+        await workflow.wait_condition(
+            lambda: all(number in self._reports or self._streams[number].done() for number in working)
+        )
+        for number in [number for number in working if number not in self._reports]:
+            self._stream_failed(self._streams.pop(number))
+        for number, batch in working.items():
+            report = self._reports.get(number)
+            if report is None or report.ending is Ending.UNAFFORDABLE:
+                self._reports[number] = await self._redo(number, opened.number, batch)
+        tired = any(report.tired for report in self._reports.values())
+        self._advance(opened.next_ordinal, at_barrier=True)
+        return tired
 
     async def _redo(self, number: int, round_number: int, batch: Batch) -> BatchReport:
-        """A failed stream's batch, under its own request ids: what it has paid for is found again."""
+        """A batch that its stream did not end, under its own request ids: what is paid for is found again.
+
+        The other streams have ended theirs: money that is still missing now is held by nobody.
+        """
         labeller = self._labeller(Phase.PARALLEL, number)
         try:
             return await labeller.label(round_number, batch)
         except ApplicationError as error:
             if error.type in ENDS_THE_RUN:
                 raise
-            return await labeller.give_up(round_number, batch)
+            return await labeller.give_up()
 
     async def _open_round(self, streams: int) -> Round:
-        return await workflow.execute_activity_method(
+        opened = await workflow.execute_activity_method(
             Activities.open_round,
             OpenRound(
                 job=self._job,
@@ -197,6 +236,8 @@ class AutoAnalyze:
             summary=f"batches of round {self._state.next_round}",
             **STORAGE_STEP,
         )
+        end_if_cancelled()
+        return opened
 
     async def _go(self, stream: Stream, round_number: int, batch: Batch | None) -> None:
         """Call a stream. One that is gone cannot be called; the barrier notices that."""
@@ -216,65 +257,100 @@ class AutoAnalyze:
         self._count(stream_failures=failures, degraded=degraded)
         self._warn(f"a stream failed: {cause or error}" + ("; going on in sequence" if degraded else ""))
 
-    async def _stop(self, streams: dict[int, Stream]) -> None:
-        await asyncio.gather(*(self._go(stream, self._state.next_round, None) for stream in streams.values()))
-        await asyncio.gather(*streams.values(), return_exceptions=True)
+    async def _all_ended(self) -> None:
+        await asyncio.gather(*self._streams.values(), return_exceptions=True)
+        self._streams.clear()
 
-    async def _label_in_sequence(self, rounds: int) -> None:
+    async def _label_in_sequence(self) -> None:
         labeller = self._labeller(Phase.PARALLEL)
-        for _ in range(rounds):
-            if self._state.next_ordinal >= self._state.plan.sessions:
-                return
+        while self._unlabelled and not _history_is_long():
             opened = await self._open_round(1)
-            reports = [await labeller.label(opened.number, batch) for batch in opened.batches]
-            self._advance(opened.next_ordinal, reports, at_barrier=True)
+            [batch] = opened.batches
+            self._reports[0] = await labeller.label(opened.number, batch)
+            self._advance(opened.next_ordinal, at_barrier=True)
 
     # Phase 3: labels that mean the same get one name.
 
     async def _resolve_conflicts(self) -> None:
         self._enter(Phase.CONFLICTS)
-        for kind in LabelKind:
+        for kind in [*LabelKind][self._state.kinds_resolved :]:
+            if _history_is_long():
+                self._continue_as_new()
             await self._resolve_kind(kind)
+            self._keep(kinds_resolved=self._state.kinds_resolved + 1)
         applied = await workflow.execute_activity_method(
             Activities.apply_conflicts,
             ApplyConflicts(job=self._job),
             summary="canonical labels for all sessions",
-            **STORAGE_STEP,
+            **BULK_STEP,
         )
-        self._count(canonical_labels=applied.canonical_labels)
+        self._count(
+            canonical_labels=applied.canonical_labels,
+            canonical_mappings=applied.canonical_mappings,
+            conflicts_resolved=sum(applied.canonical_mappings.values()),
+        )
 
     async def _resolve_kind(self, kind: LabelKind) -> None:
-        """Compare all labels at once where they fit one request, else in chunks that are dealt anew on each level."""
-        for level in range(MAX_LEVELS):
+        """Compare all labels at once where they fit one request, else in chunks that are dealt anew on each level.
+
+        Where a chunk is too long for who is to answer, the next level is cut for that window.
+        """
+        sized_for = self._state.plan.candidates[0].model
+        levels, level = MAX_LEVELS, 0
+        while level < levels:
             plan = await workflow.execute_activity_method(
                 Activities.plan_conflicts,
-                PlanConflicts(job=self._job, kind=kind, level=level),
+                PlanConflicts(job=self._job, kind=kind, level=level, sized_for=sized_for),
                 summary=f"{kind.value}s, level {level}",
                 **STORAGE_STEP,
             )
-            for chunk in range(plan.chunks):
-                await self._resolve_chunk(kind, level, chunk)
-            if plan.chunks <= 1:
+            end_if_cancelled()
+            first = ResolveStep(
+                job=self._job,
+                candidate=self._state.plan.candidates[0],
+                kind=kind,
+                level=level,
+                chunk=0,
+                sized_for=sized_for,
+            )
+            too_long_for = await self._resolve_level(first, plan.chunks)
+            level += 1
+            if too_long_for:
+                sized_for, levels = tighter(sized_for, too_long_for), levels + 1
+            elif plan.chunks <= 1:
                 return
 
-    async def _resolve_chunk(self, kind: LabelKind, level: int, chunk: int) -> None:
-        problem = ""
+    async def _resolve_level(self, first: ResolveStep, chunks: int) -> str:
+        """Compare the labels of each chunk. Returns the model that one is too long for, if it is."""
+        for chunk in range(chunks):
+            outcome = await self._resolve_chunk(first.model_copy(update={"chunk": chunk}))
+            if outcome.too_long_for:
+                return outcome.too_long_for
+            problem = outcome.refused or outcome.problem
+            if problem:
+                self._count(unmerged_chunks=self._state.statistics.unmerged_chunks + 1)
+                self._warn(f"some {first.kind.value} labels stay unmerged: {problem}")
+            self._count(conflicts_found=self._state.statistics.conflicts_found + outcome.found)
+        return ""
+
+    async def _resolve_chunk(self, first: ResolveStep) -> ResolveOutcome:
+        """The outcome of the first usable reply, else of the last one."""
+        outcome = ResolveOutcome()
         for ask in range(1, MAX_ASKS + 1):
 
             def step(candidate: Candidate, ask: int = ask) -> tuple[Any, ResolveStep]:
-                return Activities.resolve, ResolveStep(
-                    job=self._job, candidate=candidate, kind=kind, level=level, chunk=chunk, ask=ask
-                )
+                return Activities.resolve, first.model_copy(update={"candidate": candidate, "ask": ask})
 
-            outcome: ResolveOutcome = await on_a_provider(self._job, self._state.plan.candidates, step, self._parked)
+            try:
+                outcome = await on_a_provider(self._job, self._state.plan.candidates, step, self._parked)
+            except NobodyServed as error:
+                return ResolveOutcome(refused=refusal_of(error))
             self._spent(outcome)
-            problem = outcome.problem
-            if not problem:
-                found = self._state.statistics.conflicts_found + outcome.merged
-                self._count(conflicts_found=found, conflicts_resolved=found)
-                return
+            end_if_cancelled()
+            if not outcome.problem:
+                return outcome
             self._count(retries=self._state.statistics.retries + 1)
-        self._warn(f"some {kind.value} labels stay unmerged: {problem}")
+        return outcome
 
     async def _finish(self) -> AutoAnalyzeResult:
         self._enter(Phase.FINISH)
@@ -282,63 +358,100 @@ class AutoAnalyze:
             Activities.finish,
             FinishStep(job=self._job, statistics=self._state.statistics),
             summary="store the statistics",
-            **STORAGE_STEP,
+            **BULK_STEP,
         )
         visibility.record(visibility.STATUS, "completed")
         return AutoAnalyzeResult(job_key=self._job.job_key, status="completed", statistics=statistics)
 
     async def _close(self, status: Any) -> None:
+        """End early: no stream works on, what they took is counted, and what is labelled stays."""
         visibility.record(visibility.STATUS, status)
+        for stream in self._streams.values():
+            stream.cancel()
+        await self._all_ended()
         state = getattr(self, "_state", None)
+        if state is not None:
+            self._tally(self._unfinished())
         await workflow.execute_activity_method(
             Activities.close,
-            CloseStep(job=self._job, status=status, statistics=state.statistics if state else Statistics()),
+            CloseStep(job=self._job, status=status, statistics=self._state.statistics if state else Statistics()),
             summary=f"mark as {status}",
-            **STORAGE_STEP,
+            **BULK_STEP,
         )
+
+    def _unfinished(self) -> list[BatchReport]:
+        """What was done of a round that was cut short: of each stream, the report that tells most."""
+        told = [*self._reports.values(), *self._stopped.values(), *([self._own.report] if self._own else [])]
+        current = [report for report in told if report.round == self._state.next_round]
+        return [*{report.stream: report for report in sorted(current, key=lambda report: report.tokens)}.values()]
 
     # What is kept of the way here.
 
     def _labeller(self, phase: Phase, stream: int = 0) -> BatchLabeller:
-        return BatchLabeller(self._job, self._state.plan.candidates, phase, stream, self._parked)
+        self._own = BatchLabeller(self._job, self._state.plan.candidates, phase, stream, self._parked)
+        return self._own
 
-    def _advance(self, next_ordinal: int, reports: Sequence[BatchReport], *, at_barrier: bool = False) -> None:
-        """A round is over: count it, and move on."""
-        statistics, state = self._state.statistics, self._state
+    def _advance(self, next_ordinal: int, *, at_barrier: bool = False) -> None:
+        """A round is over: count what is reported of it, and move on."""
+        reports = [*self._reports.values()]
+        self._reports.clear()
+        state, statistics = self._state, self._state.statistics
         slowest = max((report.seconds for report in reports), default=0.0)
-        self._state = state.model_copy(
-            update={
-                "next_ordinal": next_ordinal,
-                "next_round": state.next_round + 1,
-                "busy_seconds": state.busy_seconds + at_barrier * sum(report.seconds for report in reports),
-                "capacity_seconds": state.capacity_seconds + at_barrier * slowest * self._job.input.streams,
-            }
+        busy = state.busy_seconds + at_barrier * sum(report.seconds for report in reports)
+        capacity = state.capacity_seconds + at_barrier * slowest * self._job.input.streams
+        self._keep(
+            next_ordinal=next_ordinal,
+            next_round=state.next_round + 1,
+            busy_seconds=busy,
+            capacity_seconds=capacity,
         )
-        busy, capacity = self._state.busy_seconds, self._state.capacity_seconds
         self._count(
+            discovery_sessions=min(next_ordinal, state.plan.discovery),
             rounds=statistics.rounds + at_barrier,
             sync_points=statistics.sync_points + at_barrier,
-            retries=statistics.retries + sum(report.retries for report in reports),
-            invented=statistics.invented + sum(report.invented for report in reports),
             stream_utilisation=round(busy / capacity, 3) if capacity else 0.0,
         )
-        for report in reports:
-            self._spent(report)
-        new = sum(report.new_labels for report in reports)
-        self._update(new_labels=self._progress.new_labels + new, note="")
+        self._tally(reports)
+        self._update(note="")
         if self._job.input.debug:
             workflow.logger.info(
-                "round %s: %s sessions done, %s new labels, slowest %.1f s",
-                self._state.next_round - 1, next_ordinal, new, slowest,
+                "round %s: %s sessions done, %s labels, slowest %.1f s",
+                state.next_round, next_ordinal, self._progress.new_labels, slowest,
             )  # fmt: skip
+        self._end_if_nobody_takes_any(reports)
+
+    def _tally(self, reports: Sequence[BatchReport]) -> None:
+        """Count what streams have done and used."""
+        for report in reports:
+            statistics = self._state.statistics
+            self._count(
+                retries=statistics.retries + report.retries,
+                invented=statistics.invented + report.invented,
+                refused=statistics.refused + report.refused,
+            )
+            self._spent(report)
+            self._update(new_labels=self._progress.new_labels + report.new_labels)
+            if report.refused:
+                self._warn(f"{report.refused} sessions by fallback, refused by every provider: {report.refusal}")
+
+    def _end_if_nobody_takes_any(self, reports: Sequence[BatchReport]) -> None:
+        """A content filter refuses some sessions. Where all are refused, in a row, it is the request: a wrong model."""
+        refused = sum(report.refused for report in reports)
+        others = sum(report.labelled for report in reports) > refused
+        self._keep(refused_in_a_row=0 if others else self._state.refused_in_a_row + refused)
+        if self._state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW:
+            last = self._state.statistics.warnings[-1]
+            raise ApplicationError(f"every session is refused: {last}", type=BadRequest.__name__)
 
     def _warn(self, warning: str) -> None:
-        self._count(warnings=(*self._state.statistics.warnings, warning[:300])[-20:])
-        self._update(warnings=len(self._state.statistics.warnings), degraded=self._state.statistics.degraded)
+        self._count(warnings=(*self._state.statistics.warnings, warning[:WARNING_CHARACTERS])[-WARNINGS:])
+        self._update(warnings=self._progress.warnings + 1, degraded=self._state.statistics.degraded)
 
     def _count(self, **changes: Any) -> None:
-        statistics = self._state.statistics.model_copy(update=changes)
-        self._state = self._state.model_copy(update={"statistics": statistics})
+        self._keep(statistics=self._state.statistics.model_copy(update=changes))
+
+    def _keep(self, **changes: Any) -> None:
+        self._state = self._state.model_copy(update=changes)
 
     def _spent(self, outcome: CallOutcome) -> None:
         phase = self._progress.phase
@@ -368,8 +481,17 @@ class AutoAnalyze:
         self._progress = self._progress.model_copy(update={**derived, **changes})
         workflow.set_current_details(as_table(self._progress))
 
+    def _show_stream(self, number: int, **changes: Any) -> None:
+        """A signal may come at any time: it touches nothing but what is shown."""
+        shown = tuple(
+            stream.model_copy(update=changes) if stream.stream == number else stream
+            for stream in self._progress.streams
+        )
+        self._progress = self._progress.model_copy(update={"streams": shown})
+        workflow.set_current_details(as_table(self._progress))
+
     def _continue_as_new(self) -> NoReturn:
-        carried = self._state.model_copy(update={"progress": self._progress})
+        carried = self._state.model_copy(update={"progress": self._progress.model_copy(update={"streams": ()})})
         workflow.continue_as_new(self._job.input.model_copy(update={"carried": carried}))
 
 
@@ -384,7 +506,7 @@ def as_table(progress: AutoAnalyzeProgress) -> str:
         "sessions": f"{progress.sessions_done} of {progress.sessions_total}",
         "rounds": progress.rounds,
         "rate": f"{progress.rate} sessions/s",
-        "streams": "; ".join(progress.streams) + (" (degraded to sequential)" if progress.degraded else ""),
+        "streams": _streams(progress),
         "new labels": progress.new_labels,
         "warnings": progress.warnings,
         "tokens": progress.tokens,
@@ -392,4 +514,15 @@ def as_table(progress: AutoAnalyzeProgress) -> str:
         "left": f"{progress.seconds_left} s" if progress.seconds_left is not None else "",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"| | |\n|---|---|\n{table}" + (f"\n\n{visibility.plain(progress.note)}" if progress.note else "")
+    waiting = [f"stream {stream.stream}: {stream.waiting}" for stream in progress.streams if stream.waiting]
+    notes = [note for note in (progress.note, *waiting[:WAITING_SHOWN]) if note]
+    return f"| | |\n|---|---|\n{table}" + "".join(f"\n\n{visibility.plain(note)}" for note in notes)
+
+
+def _streams(progress: AutoAnalyzeProgress) -> str:
+    """The streams of the round in few words, however many they are."""
+    if progress.degraded:
+        return "degraded to sequential"
+    done = sum(stream.done >= stream.sessions for stream in progress.streams)
+    waiting = sum(bool(stream.waiting) for stream in progress.streams)
+    return f"{len(progress.streams)}, of which {done} are done and {waiting} wait" if progress.streams else ""

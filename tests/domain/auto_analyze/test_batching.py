@@ -4,21 +4,28 @@ from itertools import chain
 import pytest
 
 from domain.auto_analyze.batching import (
+    CAREFUL,
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
+    MOST_LABELS_AT_ONCE,
     WINDOWS,
     affordable,
     batch_size,
+    fits,
     halves,
+    labels_at_once,
+    narrower,
     parts,
     prompt_budget,
     reply_tokens,
+    resolution_tokens,
     round_batches,
+    tighter,
     tokens_of_labels,
     window,
 )
 from domain.auto_analyze.contract import LabelKind
-from domain.auto_analyze.prompts import classification_request, condense_request, transcript
+from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
 from domain.chat import ChatMessage
 from starter.tokens import count_tokens
 from tests.domain.auto_analyze.chats import chat, said
@@ -212,3 +219,35 @@ def test_known_labels_never_crowd_the_sessions_out(model: str):
 def test_few_labels_all_fit():
     known = {LabelKind.INTENT: ["billing dispute"], LabelKind.TRANSFER_REASON: [], LabelKind.DROP_OFF_LOCATION: []}
     assert affordable(known, "gpt-4o-mini") == known
+
+
+@pytest.mark.parametrize("model", WINDOWS)
+def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model: str):
+    labels = labels_at_once(model)
+    assert 50 <= labels <= MOST_LABELS_AT_ONCE
+    assert resolution_tokens(labels) <= window(model).reply
+    request = resolution_request(LabelKind.INTENT, [f"a label of some words {at:03}" for at in range(labels)])
+    prompt = sum(count_tokens(message.content) for message in request.messages)
+    assert prompt + request.max_tokens <= window(model).context
+
+
+def test_a_wide_window_compares_more_labels_at_once():
+    assert labels_at_once("gpt-4o") == MOST_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
+
+
+def test_the_window_to_size_for_gets_smaller_each_time_until_it_is_the_careful_one():
+    assert tighter("gpt-4o", "gpt-3.5-turbo") == "gpt-3.5-turbo"
+    assert tighter("gpt-4o", "claude-haiku-4-5") == tighter("gpt-4o", "gpt-4o") == CAREFUL
+    assert not any(narrower(model, CAREFUL) for model in WINDOWS)
+
+
+def test_a_batch_that_is_made_for_one_model_fits_another_or_does_not():
+    assert fits(tokens=5_000, sessions=4, model="gpt-4", label_tokens=0)
+    assert not fits(tokens=5_000, sessions=4, model="gpt-4", label_tokens=2_000)
+    assert not fits(tokens=7_000, sessions=4, model="gpt-4", label_tokens=0)
+    assert fits(tokens=7_000, sessions=4, model="gpt-4o", label_tokens=2_000)
+
+
+def test_a_batch_whose_reply_is_too_long_does_not_fit():
+    assert fits(tokens=100, sessions=40, model="claude-3-5-haiku-latest", label_tokens=0)
+    assert not fits(tokens=100, sessions=50, model="claude-3-5-haiku-latest", label_tokens=0)

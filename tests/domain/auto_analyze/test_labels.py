@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain.auto_analyze.labels import CHUNK, SUSPICIOUS, chunks, composed, normalized, read_groups
+from domain.auto_analyze.labels import SUSPICIOUS, chunks, composed, duplicates, normalized, read_groups
 from domain.calls import Finish
 from tests.domain.auto_analyze.chats import grouped, reply
 
@@ -50,31 +50,42 @@ class TestSpelling:
             assert normalized(once) == once, hex(code)
 
 
+CHUNK = 150
+
+
 class TestChunks:
     @pytest.mark.parametrize("level", [0, 1, 2, 3])
     @pytest.mark.parametrize("count", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1, 1000])
     def test_every_label_is_in_one_chunk(self, count: int, level: int):
         labels = [f"label {at:04}" for at in range(count)]
-        made = chunks(labels, level)
+        made = chunks(labels, level, CHUNK)
         assert sorted(chain.from_iterable(made)) == labels
         assert max(map(len, made)) <= CHUNK
         assert len(made) == -(-count // CHUNK)
 
     @pytest.mark.parametrize("level", [0, 1])
     def test_none_make_one_empty_chunk(self, level: int):
-        assert chunks([], level) == [[]]
+        assert chunks([], level, CHUNK) == [[]]
 
     def test_the_next_level_brings_other_neighbours_together(self):
         labels = [f"label {at:04}" for at in range(1000)]
         even, odd = (
-            {frozenset((a, b)) for chunk in chunks(labels, level) for a in chunk for b in chunk if a < b}
+            {frozenset((a, b)) for chunk in chunks(labels, level, CHUNK) for a in chunk for b in chunk if a < b}
             for level in (0, 1)
         )
         assert len(odd - even) > 0.8 * len(odd)
 
     def test_the_same_labels_are_cut_the_same_way(self):
         labels = [f"label {at:04}" for at in range(400)]
-        assert chunks(labels, 1) == chunks(labels, 1)
+        assert chunks(labels, 1, CHUNK) == chunks(labels, 1, CHUNK)
+
+    def test_a_smaller_window_makes_smaller_chunks(self):
+        labels = [f"label {at:04}" for at in range(200)]
+        assert [len(chunk) for chunk in chunks(labels, 0, 90)] == [90, 90, 20]
+
+
+def test_duplicates_are_labels_with_the_name_of_another():
+    assert duplicates({"refund": "refund", "refunds": "refund", "money back": "refund"}) == 2
 
 
 class TestGroups:

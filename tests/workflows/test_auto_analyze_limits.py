@@ -1,0 +1,288 @@
+"""What a labelling run does where a request is too much: too long for a model, refused, or more than the money left."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowFailureError
+
+from domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
+from domain.errors import JobFailed
+from domain.queues import WORKFLOWS
+from parley import AutoAnalyzeHandle, Client
+from settings import Settings
+from simulator.config import Config
+from simulator.server import Server
+from starter.jobs import failure_of
+from storage.database import Database
+from tests.parts import SimulatorAdmin, running_workers
+from tests.workflows.test_auto_analyze import chat, chats, sessions_of, start
+
+FOUR = DiscoveryTerms(min_sessions=4, max_sessions=4)
+
+
+def rant(number: int, words: int) -> dict[str, Any]:
+    return chat(number, " ".join(f"my invoice {number} {at} is wrong" for at in range(words // 5)))
+
+
+def statistics_of(report: Any) -> Statistics:
+    assert report.statistics is not None
+    return report.statistics
+
+
+async def open_attempts(database: Database) -> int:
+    """How many calls are still under way."""
+    async with database.transaction() as tx:
+        return (await tx.execute(text("SELECT count(*) FROM call_attempts WHERE state = 'open'"))).scalar_one()
+
+
+@asynccontextmanager
+async def labelling_with(
+    temporal: TemporalClient, database: Database, settings: Settings, **changes: Any
+) -> AsyncIterator[Client]:
+    """A client whose workers have other settings."""
+    changed = settings.model_copy(update=changes)
+    async with running_workers(temporal, database, changed):
+        yield Client(temporal, database, changed, workspace_id=f"workspace-{id(changed)}")
+
+
+class TestTooLong:
+    async def test_a_fallback_with_a_small_window_is_asked_for_less_at_once(
+        self,
+        path: Path,
+        simulator: SimulatorAdmin,
+        temporal: TemporalClient,
+        database: Database,
+        settings: Settings,
+    ) -> None:
+        """Claude has the cheaper and far larger window; it is out for the whole run, and gpt-4 takes 8,000 tokens."""
+        await simulator.fault("server_error", provider="anthropic", times=None)
+        sessions = [rant(number, 600) for number in range(16)] + [rant(16, 9_000)]
+        async with labelling_with(temporal, database, settings, openai_model="gpt-4") as client:
+            job = await start(client, path, sessions, sessions_per_stream=None, streams=2, discovery=FOUR)
+            report = await job.result()
+            statistics = statistics_of(report)
+            assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (17, 0, 0)
+            served = [call for call in await simulator.calls() if call["provider"] == "openai"]
+            assert max(call["input_tokens"] for call in served) < 8_000
+            assert await client.audit() == []
+
+    async def test_batches_are_as_large_as_the_first_candidate_takes(
+        self,
+        path: Path,
+        simulator: SimulatorAdmin,
+        temporal: TemporalClient,
+        database: Database,
+        settings: Settings,
+    ) -> None:
+        """A fallback with a small window that is not needed costs nothing."""
+        sessions = [rant(number, 600) for number in range(16)]
+        async with labelling_with(temporal, database, settings, openai_model="gpt-4") as client:
+            job = await start(client, path, sessions, sessions_per_stream=None, streams=1, discovery=FOUR)
+            assert statistics_of(await job.result()).rounds == 1
+            assert {call["provider"] for call in await simulator.calls()} == {"anthropic"}
+
+    async def test_a_session_that_is_longer_than_a_model_was_thought_to_take_is_condensed(
+        self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
+    ) -> None:
+        server = Server(Config(context_window=6_000))
+        running = asyncio.create_task(server.run_until_stopped())
+        await server.ready.wait()
+        try:
+            async with labelling_with(temporal, database, settings, parley_simulator_url=server.url) as client:
+                job = await start(client, path, [*chats(7), rant(7, 9_000)], streams=1)
+                statistics = statistics_of(await job.result())
+                assert (statistics.labelled, statistics.fallbacks) == (8, 0)
+                assert await client.audit() == []
+        finally:
+            server.should_exit = True
+            await running
+
+    @pytest.mark.usefixtures("worker")
+    async def test_only_what_fits_nowhere_gets_the_fallback(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("context_too_long", times=None)
+        report = await (await start(client, path, chats(8), streams=2)).result()
+        statistics = statistics_of(report)
+        assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (8, 8, 8)
+        assert report.costs.confirmed_usd == 0
+
+    @pytest.mark.usefixtures("worker")
+    async def test_labels_are_compared_for_a_smaller_window(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        plain = await (await start(client, path, chats(40), label="plain")).result()
+        kinds = len(LabelKind)
+        await simulator.fault("context_too_long", provider="openai", after=len(await simulator.calls()) - kinds)
+        await simulator.fault("context_too_long", provider="anthropic")
+        again = await (await start(client, path, chats(40), label="again")).result()
+        assert len([call for call in await simulator.calls() if not call["billed"]]) == 1
+        assert again.labels == plain.labels
+        assert statistics_of(again).unmerged_chunks == 0
+
+
+@pytest.mark.usefixtures("worker")
+class TestRefused:
+    @pytest.mark.parametrize(("refusals", "lost"), [(1, 0), (7, 4)])
+    async def test_a_batch_that_is_refused_is_asked_in_halves_down_to_single_sessions(
+        self, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        for provider in ("openai", "anthropic"):
+            after = 4 if provider == "openai" else 0
+            await simulator.fault("bad_request", provider=provider, after=after, times=refusals)
+        report = await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result()
+        statistics = statistics_of(report)
+        assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (12, lost, lost)
+        assert len(statistics.warnings) == bool(lost)
+        assert statistics.retries == (6 if lost else 2)
+        assert await client.audit() == []
+
+    async def test_a_session_that_one_provider_refuses_is_labelled_by_another(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("bad_request", provider="openai", times=3)
+        statistics = statistics_of(await (await start(client, path, chats(8))).result())
+        assert (statistics.fallbacks, statistics.refused) == (0, 0)
+
+    async def test_a_request_that_nobody_takes_ends_the_run_before_it_is_all_stand_ins(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("bad_request", times=None)
+        job = await start(client, path, chats(200), streams=2)
+        with pytest.raises(JobFailed, match="every session is refused") as failed:
+            await job.result()
+        assert failed.value.kind == "BadRequest"
+        assert statistics_of(await job.report()).labelled < 60
+
+    async def test_labels_that_are_refused_stay_unmerged(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await (await start(client, path, chats(40), label="plain")).result()
+        labelled = len(await simulator.calls()) - len(LabelKind)
+        await simulator.fault("bad_request", provider="openai", after=labelled)
+        await simulator.fault("bad_request", provider="anthropic")
+        statistics = statistics_of(await (await start(client, path, chats(40), label="again")).result())
+        assert statistics.unmerged_chunks == 1
+        assert statistics.fallbacks == 0
+
+
+@pytest.mark.usefixtures("worker")
+class TestMoney:
+    async def test_money_that_calls_in_flight_hold_is_waited_for(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        """Eight calls at once reserve more than there is; one after the other they can be afforded."""
+        await simulator.fault("slow", provider="openai", times=None, after=8, hold=0.3)
+        job = await start(client, path, chats(60), budget_usd="0.005")
+        report = await job.result()
+        statistics = statistics_of(report)
+        assert (statistics.labelled, statistics.fallbacks, statistics.stream_failures) == (60, 0, 0)
+        assert report.costs.confirmed_usd <= 0.005
+        assert sum(statistics.tokens_by_phase.values()) == sum(line.tokens_total for line in report.costs.lines)
+        assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+class TestEndings:
+    async def counts_agree(self, client: Client, job: AutoAnalyzeHandle) -> Statistics:
+        """What the run says of itself is what the ledger and the sessions say."""
+        report = await job.report()
+        statistics = statistics_of(report)
+        labelled = [session for session in await sessions_of(client, job) if session.original_intent]
+        assert statistics.labelled == len(labelled)
+        assert sum(statistics.tokens_by_phase.values()) == sum(line.tokens_total for line in report.costs.lines)
+        assert (await job.progress()).cost_usd == report.costs.confirmed_usd
+        assert await client.audit() == []
+        return statistics
+
+    @pytest.mark.parametrize("calls", [3, 12, 18])
+    async def test_a_cancelled_run_counts_what_is_paid(
+        self, calls: int, client: Client, path: Path, simulator: SimulatorAdmin, database: Database
+    ) -> None:
+        """In discovery, in a first round, and with streams that have reported while others still work."""
+        await simulator.fault("slow", provider="openai", times=None, after=calls - 2, hold=0.5)
+        job = await start(client, path, chats(200), streams=4)
+        await simulator.calls(at_least=calls)
+        await job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await job.result()
+        assert await open_attempts(database) == 0
+        assert 0 < (await self.counts_agree(client, job)).labelled < 200
+
+    async def test_a_run_whose_money_is_spent_counts_what_is_paid(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        job = await start(client, path, chats(200), budget_usd="0.008", streams=4)
+        with pytest.raises(JobFailed) as failed:
+            await job.result()
+        assert failed.value.kind == "BudgetExhausted"
+        assert (await self.counts_agree(client, job)).rounds > 0
+
+    async def test_a_run_that_could_not_be_prepared_just_fails(self, client: Client) -> None:
+        asked = AutoAnalyzeInput(workspace_id=client.workspace_id, user_id="u", dataset_id="none")
+        handle = await client.temporal.start_workflow(
+            WORKFLOW, asked, id=f"none/{client.workspace_id}", task_queue=WORKFLOWS
+        )
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert failure_of(failed.value).kind == "NotFound"
+
+    async def test_a_stream_that_waits_for_a_provider_shows_in_the_progress(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        for provider in ("openai", "anthropic"):
+            after = 4 if provider == "openai" else 0
+            await simulator.fault("server_error", provider=provider, times=None, after=after)
+        job = await start(client, path, chats(40), streams=3, discovery=FOUR)
+        async with asyncio.timeout(60):
+            while True:
+                progress = await job.progress()
+                if len(progress.streams) == sum(bool(stream.waiting) for stream in progress.streams) == 3:
+                    break
+                await asyncio.sleep(0.1)
+        assert [(stream.stream, stream.sessions, stream.done) for stream in progress.streams] == [
+            (0, 4, 0),
+            (1, 4, 0),
+            (2, 4, 0),
+        ]
+        assert all("waiting for a provider" in stream.waiting for stream in progress.streams)
+        parent = client.temporal.get_workflow_handle(job.id)
+        shown = await parent.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+        assert "of which 0 are done and 3 wait" in shown.current_details
+        await job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await job.result()
+        await self.counts_agree(client, job)
+
+
+@pytest.mark.usefixtures("worker")
+class TestConflicts:
+    async def test_found_and_resolved_are_counted_each_for_itself(
+        self, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        job = await start(client, path, chats(60), label="plain")
+        plain = statistics_of(await job.result())
+        renamed = {
+            (session.original_intent, session.intent)
+            for session in await sessions_of(client, job)
+            if session.original_intent != session.intent
+        }
+        assert plain.canonical_mappings[LabelKind.INTENT] == len(renamed) > 0
+        assert plain.conflicts_resolved == sum(plain.canonical_mappings.values()) == plain.conflicts_found
+        await simulator.fault("one_group", times=3)
+        cut = statistics_of(await (await start(client, path, chats(60), label="cut")).result())
+        assert cut.unmerged_chunks == 1
+        assert cut.canonical_mappings[LabelKind.INTENT] == 0
+        assert cut.conflicts_resolved == plain.conflicts_resolved - len(renamed) < cut.conflicts_found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chats.jsonl"
