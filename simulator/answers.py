@@ -53,7 +53,7 @@ class Answers:
 
     def _text(self, prompt: Prompt) -> str:
         if prompt.schema is None:
-            return self._chat(prompt)
+            return self._jobs.summary(prompt) or self._chat(prompt)
         reply = self._jobs.reply(prompt)
         if reply is not None:
             return json.dumps(reply, ensure_ascii=False)

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from simulator.answers import Answer, Answers
 from simulator.damage import chat_traits
 from simulator.reading import content_text, json_object, messages, positive
-from simulator.schema_rules import anthropic_problem
+from simulator.requests import worded_schema
+from simulator.schema_rules import anthropic_problem, anthropic_refuses
 from simulator.wire import Body, Message, Prompt, Refusal, Reply, model_name
 
 # status, type, message
@@ -34,6 +35,7 @@ ERRORS: Mapping[str, tuple[int, str, str]] = {
     "server_error": (500, "api_error", "Internal server error"),
     "overloaded": (529, "overloaded_error", "Overloaded"),
 }
+EPOCH = "1970-01-01T00:00:00Z"
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", None: None}
 
 
@@ -57,7 +59,7 @@ class Messages:
             model=_required(body, "model", str),
             messages=(*([Message("system", system)] if system else []), *_turns(body)),
             max_tokens=positive(body, "max_tokens"),
-            schema=tool["input_schema"] if tool else _schema(body),
+            schema=tool["input_schema"] if tool else _schema(body) or worded_schema(system),
             tool=tool["name"] if tool else None,
             stream=bool(body.get("stream")),
         )
@@ -70,6 +72,10 @@ class Messages:
         dress = _Dress(f"msg_sim{number:08d}", asked, answer, damage)
         body = Body.events(dress.events()) if asked.stream else Body.json(dress.message())
         return Reply(body, answer.input_tokens, answer.output_tokens)
+
+    def models(self) -> object:
+        model = {"type": "model", "id": model_name("any"), "display_name": "Simulator", "created_at": EPOCH}
+        return {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
 
     def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
         status, kind, message = ERRORS[refusal.kind]
@@ -184,6 +190,8 @@ def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
     wanted = (body.get("output_config") or {}).get("format")
     if not wanted:
         return None
+    if anthropic_refuses(_required(body, "model", str)):
+        raise Refusal("bad_request", f"'{body['model']}' does not support output format.")
     schema = wanted.get("schema")
     if wanted.get("type") != "json_schema" or not isinstance(schema, dict):
         raise Refusal("bad_request", "output_config.format.schema: Field required")

@@ -4,12 +4,13 @@ A call is billed at the moment its reply has been computed, whether or not the r
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
+
+from simulator.lines import JsonLines
 
 State = Literal["in_flight", "answered", "refused", "cut", "gone", "lost"]
 
@@ -44,9 +45,10 @@ class CallLog:
     number holds. A simulator that is started again still knows what its predecessor billed."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._calls: dict[int, Call] = _load(path) if path else {}
+        self._lines = JsonLines(path)
+        self._calls = _load(self._lines)
+        self._lines.open()
         self._next = max(self._calls, default=0) + 1
-        self._file = _open(path) if path else None
         self._changed = asyncio.Event()
 
     def receive(self, provider: str, attempt_id: str | None) -> Call:
@@ -87,19 +89,15 @@ class CallLog:
     def reset(self) -> None:
         """Forget all calls. Numbers go on, so that a call in flight is never mistaken for a new one."""
         self._calls.clear()
-        if self._file:
-            self._file.truncate(0)
+        self._lines.clear()
         self._notify()
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
-            self._file = None
+        self._lines.close()
 
     def _write(self, call: Call) -> None:
-        if self._file and call.number in self._calls:
-            self._file.write(json.dumps(asdict(call)) + "\n")
-            self._file.flush()
+        if call.number in self._calls:
+            self._lines.write(asdict(call))
         self._notify()
 
     def _notify(self) -> None:
@@ -111,31 +109,14 @@ def as_json(call: Call) -> dict[str, Any]:
     return asdict(call) | {"request_id": call.request_id}
 
 
-def _open(path: Path) -> IO[str]:
-    """The file to append to, on a new line whatever a kill has left there."""
-    is_whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    file = path.open("a", encoding="utf-8")
-    if not is_whole:
-        file.write("\n")
-    return file
-
-
-def _load(path: Path) -> dict[int, Call]:
-    if not path.exists():
-        return {}
+def _load(lines: JsonLines) -> dict[int, Call]:
     calls: dict[int, Call] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        call = _parse(line)
-        if call:
-            calls[call.number] = call
+    for line in lines.read():
+        try:
+            call = Call(**line)
+        except TypeError:
+            continue  # not a call
+        if call.state == "in_flight":
+            call.state = "lost"
+        calls[call.number] = call
     return calls
-
-
-def _parse(line: str) -> Call | None:
-    try:
-        call = Call(**json.loads(line))
-    except (ValueError, TypeError):
-        return None  # a line that a kill cut short
-    if call.state == "in_flight":
-        call.state = "lost"
-    return call

@@ -93,6 +93,9 @@ class SpeechToText:
         body = Body.json(_dress(asked, transcript, number))
         return Reply(body, audio_seconds=transcript.seconds)
 
+    def models(self) -> object:
+        return [{"model_id": model_name("any"), "name": "Simulator"}]
+
     def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
         if refusal.kind == "missing_field":
             place = ["body", refusal.facts["field"]]

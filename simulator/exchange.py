@@ -28,7 +28,7 @@ class Exchange:
         try:
             fault, reply = await self._compute(request, call)
         except Refusal as refusal:
-            response = self._refused(refusal, call)
+            response = refused(self._vendor, refusal, call.request_id)
             self._state.calls.end(call, "refused", response.status_code)
             await response(scope, receive, send)
         except ClientDisconnect:
@@ -41,7 +41,7 @@ class Exchange:
                 await self._deliver(line, call, fault, reply)
 
     async def _compute(self, request: Request, call: Call) -> tuple[Fault, Reply]:
-        self._authenticate(request)
+        authenticate(self._vendor, request)
         asked = await self._vendor.read(request)
         call.model, traits = asked.model, self._vendor.traits(asked)
         call.stream = "stream" in traits
@@ -50,6 +50,8 @@ class Exchange:
         fault.refuse()
         self._state.limits.admit(self._vendor.name)
         reply = await self._vendor.answer(asked, call.number, fault.damage)
+        if reply.stored:
+            self._state.stored.add(reply.stored)
         self._state.calls.bill(
             call,
             input_tokens=reply.input_tokens,
@@ -57,21 +59,6 @@ class Exchange:
             audio_seconds=reply.audio_seconds,
         )
         return fault, reply
-
-    def _authenticate(self, request: Request) -> None:
-        """Any key passes but none and `invalid`."""
-        key = self._vendor.key(request.headers)
-        if key is None or key == "invalid":
-            raise Refusal("auth", missing=key is None)
-
-    def _refused(self, refusal: Refusal, call: Call) -> Response:
-        headers = dict(self._headers(call))
-        if refusal.retry_after is not None:
-            headers["retry-after"] = str(ceil(refusal.retry_after))
-        if refusal.kind == "html":
-            return HTMLResponse(GATEWAY_PAGE, 502, headers)
-        status, body = self._vendor.refuse(refusal, call.request_id)
-        return JSONResponse(body, status, headers)
 
     async def _deliver(self, line: Line, call: Call, fault: Fault, reply: Reply) -> None:
         latency, headers = self._state.latency, self._headers(call)
@@ -87,7 +74,7 @@ class Exchange:
             self._state.calls.end(call, "cut", 200)
             await send_cut(line, reply.body, headers)
             return
-        body = _garbled(reply.body) if fault.name == "not_json" else reply.body
+        body = garbled(reply.body) if fault.name == "not_json" else reply.body
         if not await send_most(line, body, headers, latency.generation(reply.output_tokens)):
             self._state.calls.end(call, "gone", 200)
             return
@@ -103,7 +90,24 @@ class Exchange:
         return [(self._vendor.request_id_header, call.request_id)]
 
 
-def _garbled(body: Body) -> Body:
+def authenticate(vendor: Vendor, request: Request) -> None:
+    """Any key passes but none and `invalid`."""
+    key = vendor.key(request.headers)
+    if key is None or key == "invalid":
+        raise Refusal("auth", missing=key is None)
+
+
+def refused(vendor: Vendor, refusal: Refusal, request_id: str) -> Response:
+    headers = {vendor.request_id_header: request_id}
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(ceil(refusal.retry_after))
+    if refusal.kind == "html":
+        return HTMLResponse(GATEWAY_PAGE, 502, headers)
+    status, body = vendor.refuse(refusal, request_id)
+    return JSONResponse(body, status, headers)
+
+
+def garbled(body: Body) -> Body:
     """A 200 whose body is not JSON, or whose first event is not."""
     if not body.stream:
         return Body((NOT_JSON,))

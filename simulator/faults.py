@@ -1,6 +1,6 @@
 """Faults: what goes wrong, for whom, how often. Taken in the order in which they were planned."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,9 @@ DAMAGES: Mapping[str, frozenset[str]] = {
 }
 # Computed and billed, but the reply does not arrive as it should.
 DELIVERIES: Mapping[str, frozenset[str]] = {"hang": ANY, "cut": ANY, "not_json": ANY, "slow": ANY}
+
+# What ends requests that cost nothing as well, where it is planned without an end.
+OUTAGES = frozenset({"server_error", "overloaded", "html", "auth", "rate_limit"})
 
 # The traits that a request must have for a fault to make sense: others pass it by.
 FAULTS: Mapping[str, frozenset[str]] = {**REFUSALS, **DAMAGES, **DELIVERIES}
@@ -109,6 +112,14 @@ class FaultPlan:
                 continue
             self._use(position, rule)
             return rule.fault
+        return NO_FAULT
+
+    def standing(self, provider: str, concerning: Collection[str]) -> Fault:
+        """The fault that a provider has until reset, if it is one of these. Nothing that was planned is used up."""
+        standing = (rule for rule in self.rules if rule.times is None and not rule.after)
+        for rule in standing:
+            if rule.fault.name in concerning and rule.concerns(provider, ANY):
+                return rule.fault
         return NO_FAULT
 
     def _use(self, position: int, rule: Rule) -> None:

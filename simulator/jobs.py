@@ -30,6 +30,11 @@ class Jobs:
                 return answer(found, prompt) if found else None
         return None
 
+    def summary(self, prompt: Prompt) -> str | None:
+        """A conversation in short, where the prompt gives nothing else and asks for no schema."""
+        found = material(prompt, "transcript")
+        return condensed(str(found["transcript"])) if found and found.keys() == {"transcript"} else None
+
     def _rules(self) -> list[Rule]:
         return [
             (asks_for_labels, ("known_labels", "sessions"), self._label),

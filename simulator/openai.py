@@ -1,6 +1,7 @@
 """OpenAI's chat completions, which local OpenAI-compatible servers speak as well."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from starlette.requests import Request
 from simulator.answers import Answer, Answers
 from simulator.damage import chat_traits
 from simulator.reading import json_object, messages, positive
-from simulator.schema_rules import openai_problem
+from simulator.requests import worded_schema
+from simulator.schema_rules import openai_problem, openai_refuses
+from simulator.stored import USUAL_LIMIT, StoredCompletions, Wanted
 from simulator.wire import Body, Prompt, Refusal, Reply, model_name
 
 # status, type, code, message
@@ -57,12 +60,15 @@ ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
     ),
 }
 ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
+MOST_LISTED = 100
+METADATA = re.compile(r"metadata\[(.+)\]")
 NO_KEY = "You didn't provide an API key. Send it in an Authorization header: Bearer YOUR_KEY."
 
 
 @dataclass(frozen=True)
 class ChatCompletions:
     answers: Answers
+    stored: StoredCompletions
     name: str = "openai"
     request_id_header: str = "x-request-id"
 
@@ -73,14 +79,18 @@ class ChatCompletions:
 
     async def read(self, request: Request) -> Prompt:
         body = await json_object(request)
-        schema = _schema(body)
+        asked = messages(body.get("messages"))
+        schema = _schema(body) or worded_schema("\n".join(one.text for one in asked if one.role == "system"))
+        store = body.get("store") is True and self.name == "openai"  # local servers know no storage
         return Prompt(
             model=_model(body),
-            messages=messages(body.get("messages")),
+            messages=asked,
             max_tokens=positive(body, "max_completion_tokens") or positive(body, "max_tokens"),
             schema=schema,
             stream=bool(body.get("stream")),
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            store=store,
+            metadata=_metadata(body, store) if self.name == "openai" else {},
         )
 
     def traits(self, asked: Prompt) -> frozenset[str]:
@@ -90,7 +100,8 @@ class ChatCompletions:
         answer = self.answers.answer(asked, damage)
         dress = _Dress(f"chatcmpl-sim{number:08d}", asked, answer, damage)
         body = Body.events(dress.events()) if asked.stream else Body.json(dress.completion())
-        return Reply(body, answer.input_tokens, answer.output_tokens)
+        stored = dress.completion() | {"metadata": dict(asked.metadata)} if asked.store else None
+        return Reply(body, answer.input_tokens, answer.output_tokens, stored=stored)
 
     def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:  # noqa: ARG002 (in its header)
         status, kind, code, message = ERRORS[refusal.kind]
@@ -98,7 +109,7 @@ class ChatCompletions:
             code, message = None, NO_KEY
         elif refusal.kind == "context_too_long":
             message = message.format(**self.answers.overflow(refusal))
-        elif refusal.kind == "not_found":
+        elif refusal.kind == "not_found" and not refusal.message:
             message = message.format(**refusal.facts)
         error = {
             "message": refusal.message or message,
@@ -107,6 +118,23 @@ class ChatCompletions:
             "code": code,
         }
         return status, {"error": error}
+
+    def models(self) -> object:
+        model = {"id": model_name("any"), "object": "model", "created": 0, "owned_by": "simulator"}
+        return {"object": "list", "data": [model]}
+
+    def listing(self, request: Request) -> object:
+        """The stored completions that the query asks for, one page of them."""
+        page, more = self.stored.page(_wanted(request.query_params))
+        ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
+        return {"object": "list", "data": page, "has_more": more} | ends
+
+    def one_stored(self, request: Request) -> object:
+        id_ = request.path_params["id"]
+        found = self.stored.get(id_)
+        if found is None:
+            raise Refusal("not_found", f"Chat completion with id '{id_}' not found.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -174,12 +202,39 @@ def _model(body: Mapping[str, Any]) -> str:
     return model
 
 
+def _metadata(body: Mapping[str, Any], store: bool) -> Mapping[str, str]:
+    metadata = body.get("metadata") or {}
+    if metadata and not store:
+        raise Refusal("bad_request", "The 'metadata' parameter is only allowed when 'store' is enabled.")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Refusal("bad_request", "Invalid type for 'metadata': expected strings.", param="metadata")
+    return metadata
+
+
+def _wanted(query: Mapping[str, str]) -> Wanted:
+    limit, order, model = query.get("limit", str(USUAL_LIMIT)), query.get("order", "asc"), query.get("model")
+    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_LISTED:
+        raise Refusal("bad_request", f"Invalid 'limit': expected 1 to {MOST_LISTED}.", param="limit")
+    if order not in ("asc", "desc"):
+        raise Refusal("bad_request", "Invalid 'order': expected asc or desc.", param="order")
+    return Wanted(
+        metadata={found[1]: value for name, value in query.items() if (found := METADATA.fullmatch(name))},
+        model=model_name(model) if model else None,
+        after=query.get("after"),
+        limit=int(limit),
+        descending=order == "desc",
+    )
+
+
 def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
     wanted = body.get("response_format") or {}
     if wanted.get("type") == "json_object":
         return ANY_OBJECT
     if wanted.get("type") != "json_schema":
         return None
+    if openai_refuses(_model(body)):
+        problem = "'response_format' of type 'json_schema' is not supported with this model."
+        raise Refusal("bad_request", f"Invalid parameter: {problem}", param="response_format")
     described: Mapping[str, Any] = wanted.get("json_schema") or {}
     name, schema = described.get("name"), described.get("schema")
     if not name or not isinstance(schema, dict):

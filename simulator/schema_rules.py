@@ -1,4 +1,4 @@
-"""What the vendors refuse in a JSON schema, so that a schema that works here works there.
+"""What the vendors refuse of a JSON schema, so that a schema that works here works there.
 
 OpenAI (strict): every object closed and all of its properties required. Anthropic: every object closed, no
 bounds on numbers or lengths, `minItems` only 0 or 1.
@@ -19,6 +19,19 @@ ANTHROPIC_UNSUPPORTED = (
     "maxItems",
     "uniqueItems",
 )
+
+
+# Models from before structured outputs, as far as they can still be met.
+OPENAI_WITHOUT = ("gpt-3.5-", "gpt-4-")
+ANTHROPIC_WITHOUT = ("claude-3-", "claude-sonnet-4-0", "claude-sonnet-4-2025", "claude-opus-4-0", "claude-opus-4-2025")
+
+
+def openai_refuses(model: str) -> bool:
+    return f"{model}-".startswith(OPENAI_WITHOUT)
+
+
+def anthropic_refuses(model: str) -> bool:
+    return model.startswith(ANTHROPIC_WITHOUT)
 
 
 def openai_problem(schema: Mapping[str, Any]) -> str | None:

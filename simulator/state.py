@@ -9,6 +9,7 @@ from simulator.faults import FaultPlan
 from simulator.gate import Gate
 from simulator.limits import RateLimits
 from simulator.recordings import Recordings
+from simulator.stored import StoredCompletions
 
 
 class State:
@@ -17,15 +18,22 @@ class State:
         self.answers = Answers(config.seed, config.context_window, config.noise)
         self.recordings = Recordings(config.transcript_directories, config.seed)
         self.calls = CallLog(config.log)
+        self.stored = StoredCompletions(config.log.with_suffix(".stored.jsonl") if config.log else None)
         self.gate = Gate()
         self.closing = asyncio.Event()
         self._start_afresh()
 
     def reset(self) -> None:
-        """Back to how it was started: no calls, no faults, open gates, configured latency and limits."""
+        """Back to how it was started: no calls, nothing stored, no faults, open gates, configured pace and limits."""
         self.calls.reset()
+        self.stored.reset()
         self.gate.set(None, closed=False)
         self._start_afresh()
+
+    def close(self) -> None:
+        self.closing.set()
+        self.calls.close()
+        self.stored.close()
 
     def _start_afresh(self) -> None:
         self.faults = FaultPlan()

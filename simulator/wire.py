@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Protocol
 
@@ -31,7 +31,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A chat completion that was asked for, whatever the vendor. `tool`: the name of a tool it must call."""
+    """A chat completion that was asked for, whatever the vendor. `tool`: the name of a tool it must call.
+
+    `store`: keep the completion, under this metadata, for those who list what is stored.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -40,6 +43,8 @@ class Prompt:
     tool: str | None = None
     stream: bool = False
     include_usage: bool = False
+    store: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def text(self) -> str:
@@ -73,12 +78,13 @@ class Body:
 
 @dataclass(frozen=True)
 class Reply:
-    """A computed answer, and what it costs."""
+    """A computed answer, and what it costs. `stored`: the completion that is kept, where that was asked for."""
 
     body: Body
     input_tokens: int = 0
     output_tokens: int = 0
     audio_seconds: float = 0.0
+    stored: dict[str, Any] | None = None
 
 
 class Refusal(Exception):
@@ -101,3 +107,4 @@ class Vendor(Protocol):
     def traits(self, asked: Any) -> frozenset[str]: ...
     async def answer(self, asked: Any, number: int, damage: str) -> Reply: ...
     def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]: ...
+    def models(self) -> object: ...

@@ -103,7 +103,7 @@ async def test_keys_and_unknown_routes(server: Server, elevenlabs_client):
     assert refused.value.status_code == 401
     assert refused.value.body["detail"]["status"] == "invalid_api_key"
     with pytest.raises(ApiError) as unknown:
-        await elevenlabs_client.models.list(request_options={"max_retries": 0})
+        await elevenlabs_client.user.get(request_options={"max_retries": 0})
     assert unknown.value.status_code == 404
 
 

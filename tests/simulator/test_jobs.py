@@ -11,7 +11,9 @@ from domain.auto_analyze.contract import LabelKind
 from domain.auto_analyze.labels import read_groups
 from domain.auto_analyze.validation import judge
 from domain.calls import ChatReply, ChatRequest, Finish, Usage
+from domain.calls import Message as CallMessage
 from domain.chat import ChatMessage, ChatSession, Containment
+from domain.generate.compression import summary_request, to_compress
 from simulator.__main__ import _config, _parser
 from simulator.answers import Answers
 from simulator.chats import chat
@@ -288,6 +290,17 @@ def test_what_is_condensed_keeps_what_it_is_about():
 
 
 # Groups
+
+
+def test_the_earlier_part_of_a_conversation_is_condensed_to_plain_text():
+    said = [("user", "My internet has been slow since Monday."), ("assistant", "Have you restarted the router?")]
+    messages = tuple(CallMessage(role=role, content=text) for role, text in said * 6)
+    split = to_compress(messages)
+    assert split is not None
+    text = ask(summary_request(split))
+    assert "internet has been slow" in text
+    assert "restarted the router" in text
+    assert len(text.split()) < 40
 
 
 def test_labels_that_mean_the_same_are_grouped():

@@ -106,6 +106,22 @@ async def test_strict_mode_refuses_what_openai_refuses(openai_client, admin):
     assert {call["billed"] for call in await admin.get("calls")} == {False}
 
 
+@pytest.mark.parametrize("model", ["gpt-3.5-turbo", "gpt-4", "gpt-4-turbo"])
+async def test_older_models_refuse_any_schema_and_follow_one_in_words(openai_client, admin, model):
+    with pytest.raises(openai.BadRequestError, match="not supported with this model"):
+        await openai_client.chat.completions.create(model=model, messages=MESSAGES, response_format=labels_format())
+    told = {"role": "system", "content": f"Be brief.\nAnswer with JSON:\n{json.dumps(LABELS_SCHEMA)}\nThank you."}
+    completion = await openai_client.chat.completions.create(model=model, messages=[told, *MESSAGES])
+    assert len(json.loads(completion.choices[0].message.content)["sessions"]) == 3
+
+
+@pytest.mark.parametrize("words", ["{not JSON", '{"colour": "red"}', "[1]", "no schema"])
+async def test_a_system_prompt_without_a_schema_asks_for_no_json(openai_client, words):
+    messages = [{"role": "system", "content": f"Be brief.\n{words}"}, *MESSAGES]
+    completion = await openai_client.chat.completions.create(model="m", messages=messages)
+    assert "simulator" in completion.choices[0].message.content
+
+
 async def test_too_long_a_prompt_is_refused(openai_client, admin):
     with pytest.raises(openai.BadRequestError) as refused:
         await openai_client.chat.completions.create(
@@ -139,9 +155,9 @@ async def test_bad_bodies_are_bad_requests(admin, body):
 
 
 async def test_unknown_routes_and_methods_are_the_vendors_404(openai_client, admin):
-    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/models\)"):
-        await openai_client.models.list()
-    wrong_method = await admin.http.get("/openai/v1/chat/completions")
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/batches\)"):
+        await openai_client.batches.list()
+    wrong_method = await admin.http.put("/openai/v1/chat/completions")
     assert wrong_method.status_code == 404
     assert wrong_method.json()["error"]["type"] == "invalid_request_error"
     assert wrong_method.headers["x-simulator"] == "1"
