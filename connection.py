@@ -9,14 +9,17 @@ from typing import NoReturn
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
 
 from domain.errors import InvalidInput, Unreachable
 
 CONNECT_SECONDS = 5
 
 
-async def connect(address: str | None = None) -> Client:
+async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
     """A client at `address`, else as the environment says: TEMPORAL_ADDRESS, or a profile of Temporal's own TOML.
+
+    `runtime`: the SDK's, where it is not the default one, to show its metrics.
 
     Raises:
         InvalidInput: the profile cannot be read.
@@ -30,7 +33,7 @@ async def connect(address: str | None = None) -> Client:
     config["target_host"] = address
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await Client.connect(**config, data_converter=pydantic_data_converter)
+            return await Client.connect(**config, data_converter=pydantic_data_converter, runtime=runtime)
     except (RuntimeError, TimeoutError) as error:
         raise Unreachable(f"TEMPORAL_ADDRESS: no Temporal server answers at {address}") from error
 

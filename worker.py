@@ -5,7 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,14 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities import metrics
+from activities.alert import AlertActivities
 from activities.auto_analyze import AutoAnalyzeActivities
 from activities.boundary import HEARTBEAT_SECONDS
+from activities.events import EventActivities
+from activities.generate import GenerateActivities
 from activities.paid_call import PaidCalls
+from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
 from connection import connect, leave
@@ -29,14 +34,16 @@ from settings import Settings
 from storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
+from workflows.generate import Generate
+from workflows.housekeeping import HOUSEKEEPING
+from workflows.schedules import ensure_scheduled
 from workflows.session_analysis import SessionAnalysis
-from workflows.sweep import Sweep, ensure_scheduled
 
 ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # Reloading these for each workflow costs a hundred milliseconds of CPU; they are pure, so sharing them is safe.
 PASSED_THROUGH = ("domain", "activities", "workflows", "pydantic", "pydantic_core", "genai_prices")
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
-WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Sweep)
+WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, *HOUSEKEEPING)
 
 log = logging.getLogger("parley.worker")
 
@@ -51,6 +58,7 @@ def build_workers(
     """One Temporal worker per role, each on its own queue."""
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
     auto = AutoAnalyzeActivities(database, paid_calls)
+    generate = GenerateActivities(database, paid_calls, settings)
     common: dict[str, Any] = {
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
         # By default a heartbeat goes out after 80% of its timeout: a busy moment would look like a death.
@@ -63,16 +71,17 @@ def build_workers(
                 client,
                 task_queue=WORKFLOWS,
                 workflows=list(WORKFLOW_CLASSES),
+                # These are local activities: they run where the workflow does.
+                activities=[generate.prepare, generate.end],
                 workflow_runner=sandbox(),
                 **common,
             )
         if role == "storage":
-            sweep = SweepActivities(database, client)
-            steps = [analysis.prepare, analysis.finish, analysis.close, sweep.sweep]
+            steps = [analysis.prepare, analysis.finish, analysis.close, *housekeeping(client, database, settings)]
             bulk = [auto.prepare, auto.open_round, auto.give_up, auto.plan_conflicts, auto.apply_conflicts]
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, auto.finish, auto.close], **common)
         provider = Provider(role)
-        chat = [analysis.coach, auto.classify, auto.condense, auto.resolve]
+        chat = [analysis.coach, auto.classify, auto.condense, auto.resolve, generate.ask, generate.compress]
         return Worker(
             client,
             task_queue=provider_queue(provider),
@@ -83,6 +92,16 @@ def build_workers(
         )
 
     return [build(role) for role in roles]
+
+
+def housekeeping(client: Client, database: Database, settings: Settings) -> list[Callable[..., Any]]:
+    policy = settings.policy()
+    return [
+        SweepActivities(database, client).sweep,
+        EventActivities(database, settings).deliver,
+        RefillActivities(database, policy).refill,
+        AlertActivities(database, policy).alert,
+    ]
 
 
 def sandbox() -> SandboxedWorkflowRunner:
@@ -105,12 +124,13 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    client = await connect()
+    client = await connect(runtime=metrics.serve(settings.parley_metrics_address))
     database = Database(settings.database_url)
     paid_calls = PaidCalls(database, settings)
     try:
         await database.ping()
-        await _poll(client, build_workers(client, database, paid_calls, settings, roles), roles, settings, stop)
+        async with metrics.watching(database):
+            await _poll(client, build_workers(client, database, paid_calls, settings, roles), roles, settings, stop)
     finally:
         await paid_calls.close()
         await database.close()
@@ -120,7 +140,7 @@ async def _poll(
     client: Client, workers: list[Worker], roles: Sequence[str], settings: Settings, stop: asyncio.Event
 ) -> None:
     if "workflows" in roles:
-        await ensure_scheduled(client)
+        await ensure_scheduled(client, with_events=settings.parley_webhook_url is not None)
     polling = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
     log.info("polling as %s", ", ".join(roles))
@@ -151,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: all")
     roles = parser.parse_args(arguments).role or list(ROLES)
     logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for http in ("httpx", "httpx2"):  # they tell each address, and a webhook's may carry a token
+        logging.getLogger(http).setLevel(logging.WARNING)
     try:
         asyncio.run(run(Settings(), roles))
     except ValidationError as error:

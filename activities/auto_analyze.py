@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.candidates import chat_options
 from activities.paid_call import PaidCalls, Payer
 from domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
@@ -74,7 +73,7 @@ class AutoAnalyzeActivities:
     async def prepare(self, job: Job) -> Plan:
         """Choose the discovery sample and the processing order; open the envelope."""
         asked = job.input
-        options = await chat_options(self._paid_calls, asked.provider, asked.model)
+        options = await self._paid_calls.candidates.chat_options(asked.workspace_id, asked.provider, asked.model)
         candidates = tuple(rank(options, preferred=asked.provider, cheapest_first=True))
         async with self._database.transaction(bulk=True) as tx:
             dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)

@@ -24,7 +24,8 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
 
     @functools.wraps(work)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        pulse = asyncio.create_task(_heartbeat())
+        # A local activity runs within its workflow's task, which is the heartbeat.
+        pulse = None if activity.info().is_local else asyncio.create_task(_heartbeat())
         try:
             return await work(*args, **kwargs)
         except ParleyError as error:
@@ -36,7 +37,8 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             activity.logger.exception("unforeseen error in %s", activity.info().activity_type)
             raise ApplicationError(f"unforeseen {type(error).__name__}", type=type(error).__name__) from None
         finally:
-            pulse.cancel()
+            if pulse:
+                pulse.cancel()
 
     return wrapped
 

@@ -12,7 +12,7 @@ Once the request is on its way, neither cancellation nor SIGTERM interrupts it: 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import TypeVar
@@ -21,17 +21,20 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
+from activities import metrics
+from activities.candidates import Candidates
+from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
 from domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
 from domain.errors import Billed, ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel, Unreachable
 from domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
-from domain.routing import Option
+from providers.protocol import Adapter
 from providers.registry import Providers
 from settings import Settings
-from storage import breaker, ledger
+from storage import ledger
 from storage.breaker import BreakerTerms
 from storage.database import Database
-from storage.ledger import CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
+from storage.ledger import AlsoSettle, CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
 
 LEASE_POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 0.5
@@ -51,6 +54,18 @@ class Payer(Model):
     energy: int
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A call that is granted: what it is, on whose account, and what is written with its reply."""
+
+    workspace_id: str
+    action: str
+    request: Request
+    offer: Offer
+    adapter: Adapter
+    also: AlsoSettle | None
+
+
 class PaidCalls:
     """Everything that costs money goes through `make`."""
 
@@ -60,7 +75,11 @@ class PaidCalls:
         self._failpoints = Failpoints(settings.parley_failpoints)
         self._timeout = settings.provider_timeout_seconds
         self._patience = settings.settle_patience_seconds
+        self._keeps_replies = settings.openai_store
+        self._recovery_seconds = settings.openai_recovery_seconds
         self._rates = ConfiguredRates.of(settings)
+        self._keys = WorkspaceKeys(database)
+        self.candidates = Candidates(database, settings, self._keys, self._providers.access)
         self._terms = Terms(
             lease_seconds=settings.lease_seconds,
             reservation_seconds=settings.reservation_seconds,
@@ -71,8 +90,13 @@ class PaidCalls:
             ),
         )
 
-    async def make(self, payer: Payer, request: Request, provider: Provider, model: str) -> Settled:
+    async def make(
+        self, payer: Payer, request: Request, provider: Provider, model: str, *, also: AlsoSettle | None = None
+    ) -> Settled:
         """Have `request` answered once, whatever happens in between.
+
+        Args:
+            also: is written in the transaction that settles the request, so that neither is ever without the other.
 
         Raises:
             UnpricedModel, ProviderNotConfigured: before anything is reserved.
@@ -81,7 +105,7 @@ class PaidCalls:
         """
         who = CallIdentity(**payer.model_dump(), fingerprint=fingerprint(request))
         try:
-            offer = self._offer(request, provider, model)
+            offer, adapter = await self._offered(who.workspace_id, request, provider, model)
         except (UnpricedModel, ProviderNotConfigured):
             # The price list or the keys may have changed since; what was paid for then is still there.
             if settled := await self._persist(partial(ledger.journaled, who=who)):
@@ -91,45 +115,21 @@ class PaidCalls:
         claimed = await self._claim(who, offer)
         if isinstance(claimed, Settled):
             return claimed
-        work = self._call_and_settle(who.workspace_id, claimed.attempt_id, request, offer)
-        return await _to_the_end(asyncio.create_task(work))
-
-    async def options(self, providers: tuple[Provider, ...], models: dict[Provider, str]) -> list[Option]:
-        """What is known now about each provider as a way to serve a call. Costs nothing."""
-        async with self._database.transaction() as tx:
-            return [await self._option(tx, provider, models.get(provider)) for provider in providers]
+        work = _Work(who.workspace_id, who.action, request, offer, adapter, also)
+        return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
 
     async def close(self) -> None:
         await self._providers.close()
 
-    async def _option(self, tx: AsyncSession, provider: Provider, model: str | None) -> Option:
-        access = self._providers.access(provider)
-        if access is None:
-            return Option(provider=provider, model=model or "", configured=False)
-        name = model or access.model
-        view = await breaker.look(tx, provider)
-        return Option(
-            provider=provider,
-            model=name,
-            configured=True,
-            price=self._price(provider, name),
-            simulated=access.simulated,
-            breaker_wait=view.wait_seconds,
-        )
-
-    def _price(self, provider: Provider, model: str) -> Decimal | None:
-        try:
-            rates = rates_for(provider, model, self._rates)
-        except UnpricedModel:
-            return None
-        return rates.input + rates.output
-
-    def _offer(self, request: Request, provider: Provider, model: str) -> Offer:
+    async def _offered(
+        self, workspace_id: str, request: Request, provider: Provider, model: str
+    ) -> tuple[Offer, Adapter]:
+        """The offer, and who makes the call: with the workspace's own key, where it has one."""
+        reference = await self._keys.of(workspace_id, provider)
         bound, rates = upper_bound(provider, model, request, self._rates)
-        self._providers.adapter(provider)
-        access = self._providers.access(provider)
-        simulated = access is not None and access.simulated
-        return Offer(provider=provider, model=model, simulated=simulated, bound_usd=bound, rates=rates)
+        adapter = self._providers.adapter(provider, reference)
+        simulated = self.candidates.is_simulated(provider, reference)
+        return Offer(provider=provider, model=model, simulated=simulated, bound_usd=bound, rates=rates), adapter
 
     async def _claim(self, who: CallIdentity, offer: Offer) -> Settled | Granted:
         """Claim the request, waiting out another owner's lease: its reply may arrive."""
@@ -140,26 +140,62 @@ class PaidCalls:
                 return claimed
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))
 
-    async def _call_and_settle(self, workspace_id: str, attempt_id: UUID, request: Request, offer: Offer) -> Settled:
-        async with self._lease_renewed(workspace_id, attempt_id):
+    async def _work(self, work: _Work, claimed: Granted) -> Settled:
+        async with self._lease_renewed(work.workspace_id, claimed.attempt_id):
             self._failpoints.reach("claimed")
-            try:
-                reply = await self._call(request, offer, attempt_id)
-            except ProviderError as error:
-                await self._fail(workspace_id, attempt_id, error, offer)
-                raise
-            self._failpoints.reach("called")
-            settled = await self._settle(workspace_id, attempt_id, reply, offer)
+            settled = await self._recovered(work, claimed) or await self._called(work, claimed.attempt_id)
         self._failpoints.reach("settled")
         return settled
 
-    async def _call(self, request: Request, offer: Offer, attempt_id: UUID) -> Reply:
+    async def _called(self, work: _Work, attempt_id: UUID) -> Settled:
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        try:
+            reply = await self._call(work, attempt_id)
+        except ProviderError as error:
+            failure = self._failure(error, work.offer)
+            await self._fail(work.workspace_id, attempt_id, failure)
+            _count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
+            raise
+        seconds = clock.time() - started
+        self._failpoints.reach("called")
+        settled = await self._settle(work, attempt_id, reply)
+        outcome = "settled" if settled.attempt_id == attempt_id else "duplicate"
+        _count(work, outcome, reply.usage, self._counted(work.offer, reply.usage)[0], seconds)
+        return settled
+
+    async def _recovered(self, work: _Work, claimed: Granted) -> Settled | None:
+        """The reply to an earlier attempt that the provider kept, where it keeps them: then nothing is paid again."""
+        if not (self._keeps_replies and work.offer.provider is Provider.OPENAI):
+            return None
+        deadline = asyncio.get_running_loop().time() + self._recovery_seconds
+        for attempt_id in claimed.unanswered:
+            reply = await self._kept(work, attempt_id, deadline)
+            if reply is not None:
+                settled = await self._settle(work, attempt_id, reply)
+                await self._persist(partial(_withdraw, work.workspace_id, claimed.attempt_id))
+                return settled
+        return None
+
+    async def _kept(self, work: _Work, attempt_id: UUID, deadline: float) -> Reply | None:
+        """Ask until the deadline: a reply may show in the provider's listing some seconds after it was given."""
+        while True:
+            try:
+                reply = await work.adapter.recover(str(attempt_id))
+            except ProviderError as error:
+                activity.logger.warning("cannot look for a lost reply: %s", error)
+                return None
+            if reply is not None or asyncio.get_running_loop().time() > deadline:
+                return reply
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _call(self, work: _Work, attempt_id: UUID) -> Reply:
         """One call within the timeout. What no adapter foresaw is an outage that may have been billed."""
-        name = offer.provider.value
+        name = work.offer.provider.value
         try:
             # The SDK's own timeout comes first where it works: it knows whether anything was sent.
             async with asyncio.timeout(self._timeout + 1):
-                return await self._providers.adapter(offer.provider).call(request, offer.model, str(attempt_id))
+                return await work.adapter.call(work.request, work.offer.model, str(attempt_id))
         except TimeoutError:
             raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
         except ProviderError:
@@ -168,31 +204,33 @@ class PaidCalls:
             activity.logger.exception("unforeseen error from %s", name)
             raise ProviderUnavailable(name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
-    async def _settle(self, workspace_id: str, attempt_id: UUID, reply: Reply, offer: Offer) -> Settled:
-        cost_usd, rates = self._counted(offer, reply.usage)
+    async def _settle(self, work: _Work, attempt_id: UUID, reply: Reply) -> Settled:
+        cost_usd, rates = self._counted(work.offer, reply.usage)
 
         async def settle(tx: AsyncSession) -> Settled:
-            settled = await ledger.settle(tx, workspace_id, attempt_id, reply, cost_usd, rates)
+            settled = await ledger.settle(tx, work.workspace_id, attempt_id, reply, cost_usd, rates, work.also)
             self._failpoints.reach("settling")
             return settled
 
         return await self._persist(settle)
 
-    async def _fail(self, workspace_id: str, attempt_id: UUID, error: ProviderError, offer: Offer) -> None:
+    async def _fail(self, workspace_id: str, attempt_id: UUID, failure: Failure) -> None:
+        async def fail(tx: AsyncSession) -> None:
+            await ledger.fail(tx, workspace_id, attempt_id, failure, self._terms)
+
+        await self._persist(fail)
+
+    def _failure(self, error: ProviderError, offer: Offer) -> Failure:
         failure = Failure(
             error_type=error.code,
             detail=error.detail,
             billed=error.billed,
             trips_breaker=error.trips_breaker,
         )
-        if error.usage:
-            cost_usd, rates = self._counted(offer, error.usage)
-            failure = replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
-
-        async def fail(tx: AsyncSession) -> None:
-            await ledger.fail(tx, workspace_id, attempt_id, failure, self._terms)
-
-        await self._persist(fail)
+        if error.usage is None:
+            return replace(failure, cost_usd=Decimal(0) if error.billed is Billed.NO else None)
+        cost_usd, rates = self._counted(offer, error.usage)
+        return replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
 
     def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal, Rates]:
         """What the provider charges for what it counted. The bound's rates may be those of a longer prompt."""
@@ -232,6 +270,17 @@ class PaidCalls:
                     await ledger.renew(tx, workspace_id, attempt_id, self._terms.lease_seconds)
             except Unreachable as error:
                 activity.logger.warning("lease not renewed: %s", error)
+
+
+async def _withdraw(workspace_id: str, attempt_id: UUID, tx: AsyncSession) -> None:
+    await ledger.withdraw(tx, workspace_id, attempt_id)
+
+
+def _count(work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float) -> None:
+    """Tell the metrics. A cost that is not known may be as much as was reserved."""
+    offer, confirmed = work.offer, cost_usd is not None
+    spent = offer.bound_usd if cost_usd is None else cost_usd
+    metrics.attempt_ended(offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed)
 
 
 async def _to_the_end(work: asyncio.Task[Settled]) -> Settled:

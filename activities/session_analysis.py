@@ -5,7 +5,6 @@ from typing import Any
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.candidates import chat_options
 from activities.paid_call import PaidCalls, Payer
 from domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
 from domain.coaching import Coaching, coaching_request, read_reply, rule_based
@@ -55,8 +54,8 @@ class SessionAnalysisActivities:
         """Choose the strategy and rank who may serve each step; open the envelope and the account."""
         job = step.input
         # Asked for first: within the transaction it would hold one connection and wait for another.
-        chat = await chat_options(self._paid_calls, job.provider, job.model)
-        voice = await self._paid_calls.options((Provider.ELEVENLABS,), {})
+        chat = await self._paid_calls.candidates.chat_options(job.workspace_id, job.provider, job.model)
+        voice = await self._paid_calls.candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             count, latest = await analyses.previous(tx, job.workspace_id, job.session_id, *_content(job))

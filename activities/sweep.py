@@ -7,7 +7,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
-from domain.sweep import SweepInput, SweepReport
+from domain.housekeeping import SweepInput, SweepReport
 from storage import ledger
 from storage.database import Database
 from storage.sweeper import StaleCall, stale_calls

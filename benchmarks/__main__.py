@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import history, labels, overhead, parallel
+from benchmarks import cache, history, labels, overhead, parallel
 from benchmarks.options import Figures, Options
 from connection import leave
 from domain.errors import ParleyError
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history)
+MODULES = (parallel, overhead, labels, history, cache)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_EVERY_SECONDS = 5
 

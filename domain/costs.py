@@ -1,6 +1,7 @@
 """What was spent, charged and saved, in the words of the reports."""
 
 from decimal import Decimal
+from uuid import UUID
 
 from domain.calls import Model
 
@@ -54,3 +55,19 @@ class Disagreement(Model):
     subject: str
     expected: str
     found: str
+
+
+class BilledCall(Model):
+    """What a provider's own list says of one attempt. `source`: its place in the list.
+
+    Without `attempt_id` it carries none of ours. What the list does not tell is None. `billed` is False for a call that
+    the list only mentions.
+    """
+
+    source: str
+    attempt_id: UUID | None = None
+    billed: bool = True
+    cost_usd: Decimal | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    audio_seconds: Decimal | None = None

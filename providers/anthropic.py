@@ -1,5 +1,7 @@
 """Anthropic messages on Anthropic's own SDK."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anthropic
@@ -19,7 +21,17 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from providers.protocol import ATTEMPT_HEADER, UNREADABLE, from_status, redacted, retry_after, short
+from domain.routing import without_dropped
+from providers.protocol import (
+    ATTEMPT_HEADER,
+    UNREADABLE,
+    check_listing,
+    from_connection,
+    from_status,
+    redacted,
+    retry_after,
+    short,
+)
 
 NAME = Provider.ANTHROPIC.value
 FINISHES = {
@@ -29,7 +41,6 @@ FINISHES = {
     "model_context_window_exceeded": Finish.LENGTH,
     "refusal": Finish.REFUSED,
 }
-NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 # Anthropic tells these apart only by their words.
 CONTEXT_WORDS = ("prompt is too long", "exceed context limit", "context window")
 QUOTA_WORDS = ("credit balance is too low",)
@@ -45,8 +56,9 @@ class AnthropicAdapter:
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
         if not isinstance(request, ChatRequest):
             raise BadRequest(NAME, f"cannot serve a {request.kind}")
+        request = without_dropped(Provider.ANTHROPIC, model, request)
         messages: Any = [message.model_dump() for message in request.messages if message.role != "system"]
-        try:
+        with self._errors_mapped():
             message = await self._client.messages.create(
                 model=model,
                 max_tokens=request.max_tokens,
@@ -55,15 +67,26 @@ class AnthropicAdapter:
                 **_options(request),
             )
             return _reply(message)
-        except (anthropic.APIError, httpx2.HTTPError, *UNREADABLE) as error:
-            raise redacted(_mapped(error), self._key) from error
+
+    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - Anthropic keeps no replies
+        return None
+
+    async def ping(self) -> None:
+        with self._errors_mapped():
+            check_listing((await self._client.models.list(limit=1)).data)
 
     async def close(self) -> None:
         await self._client.close()
 
+    @contextmanager
+    def _errors_mapped(self) -> Generator[None]:
+        try:
+            yield
+        except (anthropic.APIError, httpx2.HTTPError, *UNREADABLE) as error:
+            raise redacted(_mapped(error), self._key) from error
+
 
 def _options(request: ChatRequest) -> dict[str, Any]:
-    """The SDK no longer takes a temperature, so none is sent."""
     options: dict[str, Any] = {}
     system = "\n\n".join(message.content for message in request.messages if message.role == "system")
     if system:
@@ -106,10 +129,7 @@ def _mapped(error: Exception) -> ProviderError:
         return _mapped_status(error)
     if isinstance(error, (anthropic.APIResponseValidationError, *UNREADABLE)):
         return MalformedReply(NAME, short(error))
-    cause = error.__cause__ or error
-    slow = isinstance(error, anthropic.APITimeoutError)
-    detail = "no answer within the timeout" if slow else short(f"connection: {cause}")
-    return ProviderUnavailable(NAME, detail, billed=Billed.NO if isinstance(cause, NEVER_SENT) else None)
+    return from_connection(NAME, error)
 
 
 def _mapped_status(error: anthropic.APIStatusError) -> ProviderError:

@@ -1,6 +1,8 @@
 """ElevenLabs speech-to-text on ElevenLabs' own SDK."""
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import httpx
@@ -11,18 +13,15 @@ from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordRes
 from domain.calls import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from domain.errors import (
     BadRequest,
-    Billed,
     MalformedReply,
     ProviderError,
-    ProviderUnavailable,
     QuotaExceeded,
 )
-from providers.protocol import ATTEMPT_HEADER, UNREADABLE, from_status, redacted, short
+from providers.protocol import ATTEMPT_HEADER, UNREADABLE, check_listing, from_connection, from_status, redacted, short
 
 NAME = Provider.ELEVENLABS.value
 # A fixed name: what the user called the file is nobody's business upstream.
 FILE_NAME = "recording"
-NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class ElevenLabsAdapter:
@@ -36,7 +35,7 @@ class ElevenLabsAdapter:
     async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply:
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a {request.kind}")
-        try:
+        with self._errors_mapped():
             response = await self._client.speech_to_text.convert(
                 model_id=model,
                 file=(FILE_NAME, request.audio),
@@ -47,11 +46,23 @@ class ElevenLabsAdapter:
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
             return _reply(response, request, model)
-        except (ApiError, httpx.HTTPError, *UNREADABLE) as error:
-            raise redacted(_mapped(error), self._key) from error
+
+    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - nothing is kept under our ids
+        return None
+
+    async def ping(self) -> None:
+        with self._errors_mapped():
+            check_listing(await self._client.models.list(request_options={"max_retries": 0}))
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    @contextmanager
+    def _errors_mapped(self) -> Generator[None]:
+        try:
+            yield
+        except (ApiError, httpx.HTTPError, *UNREADABLE) as error:
+            raise redacted(_mapped(error), self._key) from error
 
 
 def _reply(response: object, request: TranscriptionRequest, model: str) -> TranscriptionReply:
@@ -86,9 +97,7 @@ def _mapped(error: Exception) -> ProviderError:
         return _mapped_status(error)
     if isinstance(error, UNREADABLE):
         return MalformedReply(NAME, short(error))
-    slow = isinstance(error, httpx.TimeoutException)
-    detail = "no answer within the timeout" if slow else short(f"connection: {error}")
-    return ProviderUnavailable(NAME, detail, billed=Billed.NO if isinstance(error, NEVER_SENT) else None)
+    return from_connection(NAME, error)
 
 
 def _mapped_status(error: ApiError) -> ProviderError:

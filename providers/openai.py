@@ -1,5 +1,7 @@
 """OpenAI chat completions on OpenAI's own SDK; also any local server that speaks the same format."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -10,19 +12,25 @@ from openai.types.chat import ChatCompletion
 from domain.calls import ChatReply, ChatRequest, Finish, Provider, Request, Usage
 from domain.errors import (
     BadRequest,
-    Billed,
     ContextTooLong,
     MalformedReply,
     ProviderError,
-    ProviderUnavailable,
     QuotaExceeded,
     TruncatedReply,
 )
-from domain.routing import takes_temperature
-from providers.protocol import ATTEMPT_HEADER, UNREADABLE, from_status, redacted, short
+from domain.routing import without_dropped
+from providers.protocol import (
+    ATTEMPT_HEADER,
+    ATTEMPT_METADATA,
+    UNREADABLE,
+    check_listing,
+    from_connection,
+    from_status,
+    redacted,
+    short,
+)
 
 FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "content_filter": Finish.REFUSED}
-NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 # OpenAI has a code for it; vLLM and llama.cpp have these words.
 CONTEXT_WORDS = ("maximum context length", "available context size")
 
@@ -30,33 +38,59 @@ CONTEXT_WORDS = ("maximum context length", "available context size")
 class OpenAIAdapter:
     """Chat completions of OpenAI, or of a compatible server at `base_url`."""
 
-    def __init__(self, provider: Provider, *, api_key: str, base_url: str | None, timeout: float) -> None:
-        self._provider, self._key = provider, api_key
+    def __init__(
+        self, provider: Provider, *, api_key: str, base_url: str | None, timeout: float, store: bool = False
+    ) -> None:
+        """`store`: have OpenAI keep each reply under its attempt's id, so that a lost one can be recovered."""
+        self._provider, self._key, self._store = provider, api_key, store
         self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
         if not isinstance(request, ChatRequest):
             raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
+        request = without_dropped(self._provider, model, request)
         messages: Any = [message.model_dump() for message in request.messages]
-        try:
+        kept: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
+        with self._errors_mapped():
             completion = await self._client.chat.completions.create(
                 model=model,
                 messages=messages,
                 extra_headers={ATTEMPT_HEADER: attempt_id},
-                **self._options(request, model),
+                **self._options(request),
+                **kept,
             )
             return self._reply(completion)
-        except (openai.APIError, httpx2.HTTPError, *UNREADABLE) as error:
-            raise redacted(self._mapped(error), self._key) from error
+
+    async def recover(self, attempt_id: str) -> ChatReply | None:
+        """Not asked for by model: OpenAI files a completion under the dated name of the model that answered."""
+        if not self._store:
+            return None
+        wanted = {ATTEMPT_METADATA: attempt_id}
+        with self._errors_mapped():
+            page = await self._client.chat.completions.list(metadata=wanted)
+            # A server that does not know the filter lists everything: nobody may be given another's reply.
+            found = [one for one in page.data if (one.metadata or {}).get(ATTEMPT_METADATA) == attempt_id]
+            return self._reply(found[0]) if found else None
+
+    async def ping(self) -> None:
+        with self._errors_mapped():
+            check_listing((await self._client.models.list()).data)
 
     async def close(self) -> None:
         await self._client.close()
 
-    def _options(self, request: ChatRequest, model: str) -> dict[str, Any]:
+    @contextmanager
+    def _errors_mapped(self) -> Generator[None]:
+        try:
+            yield
+        except (openai.APIError, httpx2.HTTPError, *UNREADABLE) as error:
+            raise redacted(self._mapped(error), self._key) from error
+
+    def _options(self, request: ChatRequest) -> dict[str, Any]:
         # Compatible servers know only the older name of the limit.
         limit = "max_completion_tokens" if self._provider is Provider.OPENAI else "max_tokens"
         options: dict[str, Any] = {limit: request.max_tokens}
-        if request.temperature is not None and takes_temperature(self._provider, model):
+        if request.temperature is not None:
             options["temperature"] = request.temperature
         if request.response_schema is not None:
             schema = {"name": request.schema_name, "schema": request.response_schema, "strict": True}
@@ -86,15 +120,11 @@ class OpenAIAdapter:
         )
 
     def _mapped(self, error: Exception) -> ProviderError:
-        name = self._provider.value
         if isinstance(error, openai.APIStatusError):
             return self._mapped_status(error)
         if isinstance(error, (openai.APIResponseValidationError, *UNREADABLE)):
-            return MalformedReply(name, short(error))
-        cause = error.__cause__ or error
-        slow = isinstance(error, openai.APITimeoutError)
-        detail = "no answer within the timeout" if slow else short(f"connection: {cause}")
-        return ProviderUnavailable(name, detail, billed=Billed.NO if isinstance(cause, NEVER_SENT) else None)
+            return MalformedReply(self._provider.value, short(error))
+        return from_connection(self._provider.value, error)
 
     def _mapped_status(self, error: openai.APIStatusError) -> ProviderError:
         name, detail = self._provider.value, short(error.message)

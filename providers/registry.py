@@ -1,16 +1,24 @@
-"""Which providers this process can reach, and one client for each, made when it is first needed."""
+"""Which providers this process can reach, and one client for each key, made when it is first needed."""
 
+import asyncio
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import SecretStr
 
 from domain.calls import Provider
+from domain.configuration import Reference
 from domain.errors import ProviderNotConfigured
+from providers.kept import KeptAdapter
+from providers.keys import read_key
 from providers.protocol import Adapter
 from settings import Settings
 
 # Local servers and the simulator want a key to be present, not to be right.
 ANY_KEY = SecretStr("no-key-needed")
+# Beyond these, the client that was not used for longest is put away.
+MOST_ADAPTERS = 100
 
 
 @dataclass(frozen=True)
@@ -24,28 +32,25 @@ class Access:
 
 
 class Providers:
-    """The adapters of one process."""
+    """The adapters of one process: the fleet's own, and those of workspaces that bring their own keys."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._adapters: dict[Provider, Adapter] = {}
+        self._adapters: OrderedDict[tuple[Provider, Access], KeptAdapter] = OrderedDict()
+        self._leaving: set[asyncio.Task[None]] = set()
 
-    def access(self, provider: Provider) -> Access | None:
-        """The way to a provider: its key, else the simulator, else none."""
-        keys = self._settings
-        match provider:
-            case Provider.OPENAI:
-                return self._vendor(provider, keys.openai_api_key, keys.openai_base_url, keys.openai_model)
-            case Provider.ANTHROPIC:
-                return self._vendor(provider, keys.anthropic_api_key, keys.anthropic_base_url, keys.anthropic_model)
-            case Provider.ELEVENLABS:
-                return self._vendor(provider, keys.elevenlabs_api_key, keys.elevenlabs_base_url, keys.elevenlabs_model)
-            case Provider.LOCAL:
-                if keys.local_base_url is None:
-                    return None
-                return Access(keys.local_api_key or ANY_KEY, keys.local_base_url, keys.local_model, simulated=False)
+    def access(self, provider: Provider, reference: Reference | None = None) -> Access | None:
+        """The way to a provider: the key under the workspace's reference; without one the fleet's key, else the
+        simulator, else none.
 
-    def _vendor(self, provider: Provider, key: SecretStr | None, base_url: str | None, model: str) -> Access | None:
+        Raises:
+            ProviderNotConfigured: there is no key under the reference. The fleet's never stands in for it.
+        """
+        own_key = read_key(provider, reference, self._settings.parley_secrets_dir) if reference else None
+        fleet_key, base_url, model = self._fleet(provider)
+        key = own_key or fleet_key
+        if provider is Provider.LOCAL:
+            return Access(key or ANY_KEY, base_url, model, simulated=False) if base_url else None
         if key is not None:
             return Access(key, base_url, model, simulated=False)
         simulator = self._settings.parley_simulator_url
@@ -55,27 +60,54 @@ class Providers:
         path = "openai/v1" if provider is Provider.OPENAI else provider.value
         return Access(ANY_KEY, f"{simulator.rstrip('/')}/{path}", model, simulated=True)
 
-    def adapter(self, provider: Provider) -> Adapter:
-        """The provider's one client in this process.
+    def _fleet(self, provider: Provider) -> tuple[SecretStr | None, str | None, str]:
+        """Key, address and model that the environment sets."""
+        given = self._settings
+        match provider:
+            case Provider.OPENAI:
+                return given.openai_api_key, given.openai_base_url, given.openai_model
+            case Provider.ANTHROPIC:
+                return given.anthropic_api_key, given.anthropic_base_url, given.anthropic_model
+            case Provider.ELEVENLABS:
+                return given.elevenlabs_api_key, given.elevenlabs_base_url, given.elevenlabs_model
+            case Provider.LOCAL:
+                return given.local_api_key, given.local_base_url, given.local_model
+
+    def adapter(self, provider: Provider, reference: Reference | None = None) -> Adapter:
+        """The one client of this process for a provider and a key. It may be kept and used for as long as one likes.
 
         Raises:
-            ProviderNotConfigured: neither a key nor an address is set.
+            ProviderNotConfigured: neither a key nor an address is set, or there is no key under the reference.
         """
-        if provider not in self._adapters:
-            access = self.access(provider)
-            if access is None:
-                raise ProviderNotConfigured(f"{provider.value} has no key: set {provider.name}_API_KEY")
-            self._adapters[provider] = _build(provider, access, self._settings.provider_timeout_seconds)
-        return self._adapters[provider]
+        access = self.access(provider, reference)
+        if access is None:
+            missing = (
+                "address: set LOCAL_BASE_URL" if provider is Provider.LOCAL else f"key: set {provider.name}_API_KEY"
+            )
+            raise ProviderNotConfigured(f"{provider.value} has no {missing}")
+        if (provider, access) not in self._adapters:
+            self._adapters[provider, access] = KeptAdapter(partial(_build, provider, access, self._settings))
+            self._make_room()
+        self._adapters.move_to_end((provider, access))
+        return self._adapters[provider, access]
 
     async def close(self) -> None:
+        await asyncio.gather(*self._leaving)
         for adapter in self._adapters.values():
             await adapter.close()
 
+    def _make_room(self) -> None:
+        """A key that was replaced leaves this way as well: it is never asked for again."""
+        if len(self._adapters) > MOST_ADAPTERS:
+            _, idlest = self._adapters.popitem(last=False)
+            leaving = asyncio.get_running_loop().create_task(idlest.put_away())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
-def _build(provider: Provider, access: Access, timeout: float) -> Adapter:
+
+def _build(provider: Provider, access: Access, settings: Settings) -> Adapter:
     """SDKs take seconds to import, so a worker loads only those that it uses."""
-    key, url = access.api_key.get_secret_value(), access.base_url
+    key, url, timeout = access.api_key.get_secret_value(), access.base_url, settings.provider_timeout_seconds
     match provider:
         case Provider.ANTHROPIC:
             from providers.anthropic import AnthropicAdapter  # noqa: PLC0415
@@ -88,4 +120,5 @@ def _build(provider: Provider, access: Access, timeout: float) -> Adapter:
         case Provider.OPENAI | Provider.LOCAL:
             from providers.openai import OpenAIAdapter  # noqa: PLC0415
 
-            return OpenAIAdapter(provider, api_key=key, base_url=url, timeout=timeout)
+            store = settings.openai_store and provider is Provider.OPENAI
+            return OpenAIAdapter(provider, api_key=key, base_url=url, timeout=timeout, store=store)

@@ -17,7 +17,14 @@ from domain.costs import Disagreement
 from domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
 from settings import Settings
 from starter import display
+from starter.billed import read_billed
 from starter.client import Client
+from starter.commands import generate, report
+from starter.commands.alerts import alerts
+from starter.commands.config import config
+from starter.commands.events import events
+from starter.commands.prompts import prompts
+from starter.commands.refill import refill
 from starter.console import Json, Workspace, err, out, parse_since, run, show_json, use_running_stack, with_client
 from starter.exporting import write_sessions
 from starter.importing import Imported
@@ -34,6 +41,16 @@ ledger = typer.Typer(no_args_is_help=True, help="Check the ledger of paid calls.
 energy = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
 app.add_typer(ledger, name="ledger")
 app.add_typer(energy, name="energy")
+app.add_typer(generate.budget, name="budget")
+app.command()(generate.generate)
+app.command()(generate.policy)
+app.add_typer(config, name="config")
+app.command()(events)
+app.command()(prompts)
+app.command()(alerts)
+app.command()(report.report)
+app.command()(report.feedback)
+energy.command()(refill)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `analyze` printed it.")]
 
@@ -197,11 +214,18 @@ def costs(
 
 
 @ledger.command("audit")
-def ledger_audit(workspace: Workspace = "default", as_json: Json = False) -> None:
+def ledger_audit(
+    billed: Annotated[
+        Path | None, typer.Option(help="Also compare a provider's own list by attempt_id: CSV, JSONL or a JSON array.")
+    ] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
     """Reconcile balances, envelopes, attempts and rows; exit 1 with those that disagree."""
+    listed = read_billed(billed) if billed else None
 
     async def work(client: Client) -> int:
-        found = await client.audit()
+        found = await client.audit(listed)
         show_json(TypeAdapter(list[Disagreement]).dump_python(found, mode="json")) if as_json else out.print(
             display.disagreements(found)
         )

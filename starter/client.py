@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +19,12 @@ from domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from domain.auto_analyze.contract import AutoAnalyzeInput, DiscoveryTerms, ExportedSession, Statistics
 from domain.auto_analyze.contract import workflow_id as auto_analyze_id
 from domain.calls import Model, Provider
-from domain.costs import Costs, Disagreement
+from domain.costs import BilledCall, Costs, Disagreement
 from domain.errors import InvalidInput, NotFound, Unreachable
+from domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from domain.pricing import ConfiguredRates, rates_for
 from domain.queues import WORKFLOWS
+from domain.reports import Feedback
 from domain.session import Session
 from domain.session_analysis import (
     DEFAULT_PATIENCE_SECONDS,
@@ -31,14 +34,20 @@ from domain.session_analysis import (
     workflow_id,
 )
 from settings import Settings
+from starter.configuration import WorkspaceConfiguration
+from starter.generating import Messages, build, generate
+from starter.housekeeping import Housekeeping
 from starter.importing import Imported, import_chats
 from starter.jobs import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, AutoAnalyzeReport, ProgressT
 from starter.reading import first_problem, parse_session, recording_seconds
-from storage import analyses, energy, usage
+from starter.reports import Reports
+from storage import analyses, budgets, energy, usage
 from storage import auto_analyze as runs
-from storage.audit import audit
+from storage.audit import audit, audit_billed
+from storage.budgets import CapView, Period
 from storage.database import Database
 from storage.datasets import load_dataset
+from storage.feedback import rate
 from storage.sessions import save_recording, save_session
 from storage.tables import AutoRun, StoredAnalysis
 from workflows import visibility
@@ -83,6 +92,11 @@ class Client:
         database = Database(settings.database_url, pool_size=5)
         await database.ping()
         return cls(await connect(temporal_address), database, settings, workspace_id)
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """What the clock's jobs leave for this workspace: events and alerts."""
+        return Housekeeping(self)
 
     async def close(self) -> None:
         await self.database.close()
@@ -189,6 +203,38 @@ class Client:
             details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
         )
         return AutoAnalyzeHandle(self, *started)
+
+    async def generate(
+        self, messages: Messages, *, user_id: str, action: str = DEFAULT_ACTION, key: str | None = None, **terms: Any
+    ) -> GenerateResult:
+        """Have a request answered: the single entry point for LLM calls.
+
+        Args:
+            messages: a text, or messages with a role and content.
+            key: names the request, so that asking again, from anywhere, is answered by the first one and paid once.
+            terms: fields of `GenerateInput`, such as `model`, `max_tokens`, `response_schema`, `template`, `cache`.
+
+        Returns:
+            A refusal (energy, budget, tier) is a result with `success` False, not an exception.
+
+        Raises:
+            InvalidInput: naming the field; nothing was started.
+            IdempotencyConflict: `key` was used for something else.
+            JobFailed: nobody answered; it says what was tried.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        asked = build(self.workspace_id, messages, user_id=user_id, action=action, **terms)
+        return await generate(self, asked, key)
+
+    async def caps(self) -> list[CapView]:
+        """What this workspace may spend per day, week and month, and what counts against it now."""
+        async with self.database.transaction() as tx:
+            return await budgets.caps(tx, self.workspace_id, datetime.now(UTC))
+
+    async def set_cap(self, period: Period, cap_usd: Decimal | None) -> None:
+        """Bound the spending of each period from now on; None lifts the bound."""
+        async with self.database.transaction() as tx:
+            await budgets.set_cap(tx, self.workspace_id, period, cap_usd)
 
     def _terms(self) -> dict[str, Any]:
         quota = self.settings.sessions_per_stream
@@ -336,10 +382,32 @@ class Client:
         async with self.database.transaction() as tx:
             return await usage.costs(tx, self.workspace_id, user_id=user_id, since=since)
 
-    async def audit(self) -> list[Disagreement]:
-        """Where this workspace's ledger contradicts itself; empty when it does not."""
+    @property
+    def configuration(self) -> WorkspaceConfiguration:
+        """What this workspace has told Parley about itself and its users."""
+        return WorkspaceConfiguration(self)
+
+    @property
+    def reports(self) -> Reports:
+        """What this workspace's AI work cost, and how well it went."""
+        return Reports(self)
+
+    async def feedback(self, request_id: str, feedback: Feedback | str) -> None:
+        """Say that an answer was `good` or `bad`; the last word stands.
+
+        Raises:
+            NotFound: this workspace has no such request.
+        """
+        if feedback not in list(Feedback):
+            raise InvalidInput("is either good or bad", where="feedback")
         async with self.database.transaction() as tx:
-            return await audit(tx, self.workspace_id)
+            await rate(tx, self.workspace_id, request_id, Feedback(feedback))
+
+    async def audit(self, billed: Sequence[BilledCall] | None = None) -> list[Disagreement]:
+        """Where this workspace's ledger contradicts itself, or a provider's own list; empty when it does not."""
+        async with self.database.transaction(bulk=True) as tx:
+            found = await audit(tx, self.workspace_id)
+            return found if billed is None else found + await audit_billed(tx, self.workspace_id, billed)
 
     async def grant_energy(self, user_id: str, amount: int, *, key: str) -> bool:
         """Give a user energy, once per `key`. Returns whether this call gave it."""

@@ -48,6 +48,12 @@ async def look(tx: AsyncSession, provider: Provider) -> BreakerView:
     return BreakerView(breaker.generation, breaker.failures, _wait(breaker, now))
 
 
+async def waits(tx: AsyncSession) -> dict[Provider, float]:
+    """Seconds for which each provider's breaker holds calls back; one that lets them pass is left out."""
+    rows = (await tx.execute(select(Breaker, NOW).where(col(Breaker.open_until).is_not(None)))).all()
+    return {Provider(breaker.provider): wait for breaker, now in rows if (wait := _wait(breaker, now)) > 0}
+
+
 async def _row(tx: AsyncSession, provider: Provider) -> Breaker | None:
     """The row as it is now, whatever this transaction read before."""
     return await tx.get(Breaker, provider.value, populate_existing=True)

@@ -14,7 +14,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -29,6 +29,7 @@ from storage.tables import Call, CallAttempt, JournaledReply, OutboxEvent, Usage
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 ERROR_CHARACTERS = 500
+WITHDRAWN = "Withdrawn"
 
 
 class CallIdentity(Model):
@@ -64,9 +65,13 @@ class Terms:
 
 @dataclass(frozen=True)
 class Granted:
-    """The lease is ours: make the call under this id."""
+    """The lease is ours: make the call under this id.
+
+    `unanswered`: earlier attempts at the same provider, the latest first, that it may have answered unheard.
+    """
 
     attempt_id: UUID
+    unanswered: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,10 +137,11 @@ async def claim(
     if call.energy_reserved == 0:
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
         call.energy_reserved = call.energy_price
-    attempt = await _open_attempt(tx, call, attempt_id, offer, generation, terms)
+    earlier = await _attempts(tx, call)
+    attempt = await _open_attempt(tx, call, attempt_id, offer, generation, terms, number=len(earlier) + 1)
     await _on_its_day(tx, call, lost)
     await budgets.reserve_day(tx, call.workspace_id, attempt.started_at, offer.bound_usd)
-    return Granted(attempt_id)
+    return Granted(attempt_id, tuple(one.id for one in earlier if _may_be_answered(one, offer)))
 
 
 async def journaled(tx: AsyncSession, who: CallIdentity) -> Settled | None:
@@ -229,6 +235,20 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     await _on_its_day(tx, call, on_its_day)
 
 
+async def withdraw(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> None:
+    """End an attempt whose call was never made, as an earlier one's reply was recovered. Safe to repeat."""
+    call, attempt = await _lock(tx, workspace_id, attempt_id)
+    if attempt.state != "open":
+        return
+    await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
+    on_its_day = await _rebook(tx, call, attempt, confirmed=Decimal(0))
+    attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
+    _end(attempt, "failed", Billed.NO, Decimal(0))
+    if call.owner_attempt_id == attempt_id:
+        await _let_go(tx, call)
+    await _on_its_day(tx, call, on_its_day)
+
+
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
     """Sweep one request whose owner is gone: its attempt is lost, its energy is the user's again.
 
@@ -286,17 +306,26 @@ async def _lease_left(tx: AsyncSession, call: Call) -> float:
     return max((call.lease_until - now).total_seconds(), 0.0)
 
 
-async def _open_attempt(
-    tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, terms: Terms
-) -> CallAttempt:
-    count = select(func.count()).where(
+async def _attempts(tx: AsyncSession, call: Call) -> list[CallAttempt]:
+    """The request's attempts so far, the latest first."""
+    query = select(CallAttempt).where(
         col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.request_id) == call.request_id
     )
+    return list((await tx.execute(query.order_by(col(CallAttempt.number).desc()))).scalars())
+
+
+def _may_be_answered(attempt: CallAttempt, offer: Offer) -> bool:
+    return attempt.provider == offer.provider.value and attempt.billed == Billed.UNKNOWN.value
+
+
+async def _open_attempt(
+    tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, terms: Terms, *, number: int
+) -> CallAttempt:
     attempt = CallAttempt(
         id=attempt_id,
         workspace_id=call.workspace_id,
         request_id=call.request_id,
-        number=(await tx.execute(count)).scalar_one() + 1,
+        number=number,
         provider=offer.provider.value,
         model=offer.model,
         simulated=offer.simulated,

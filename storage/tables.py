@@ -114,6 +114,7 @@ class CallAttempt(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("workspace_id", "request_id", "number", name="attempts_are_numbered"),
         CheckConstraint("state IN ('open', 'settled', 'duplicate', 'lost', 'failed')", name="attempt_state"),
+        Index("call_attempts_by_time", "workspace_id", "started_at"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -187,13 +188,14 @@ class UsageLog(SQLModel, table=True):
 class OutboxEvent(SQLModel, table=True):
     """An analytics event, written in the transaction that it reports, delivered later at least once.
 
-    `key` keeps an event that a repeated step writes again from being two.
+    `key` keeps an event that a repeated step writes again from being two. `next_at`: see storage/outbox.py. `problem`:
+    why the last try failed.
     """
 
     __tablename__ = "outbox"
     __table_args__ = (
         UniqueConstraint("workspace_id", "key", name="one_event_per_key"),
-        Index("outbox_undelivered", "id", postgresql_where="delivered_at IS NULL"),
+        Index("outbox_due", "next_at", "id", postgresql_where="next_at IS NOT NULL"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
@@ -201,6 +203,9 @@ class OutboxEvent(SQLModel, table=True):
     kind: str
     key: str | None = None
     payload: dict[str, Any] = Field(sa_type=JSONB)
+    tries: int = 0
+    next_at: datetime | None = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    problem: str = ""
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
     delivered_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
@@ -383,20 +388,20 @@ class StoredConfiguration(SQLModel, table=True):
     __tablename__ = "configuration"
 
     workspace_id: str = Field(primary_key=True)
-    section: str = Field(primary_key=True)
     owner: str = Field(primary_key=True, default="")
+    section: str = Field(primary_key=True)
     payload: dict[str, Any] = Field(sa_type=JSONB)
     updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
 class StoredPrompt(SQLModel, table=True):
-    """Messages too long for a workflow's history, under their own hash."""
+    """A prompt too long for a workflow's history, under its own hash."""
 
     __tablename__ = "prompts"
 
     workspace_id: str = Field(primary_key=True)
     sha256: str = Field(primary_key=True)
-    messages: list[dict[str, Any]] = Field(sa_type=JSONB)
+    payload: dict[str, Any] = Field(sa_type=JSONB)
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
@@ -439,14 +444,14 @@ class CachedAnswer(SQLModel, table=True):
 
     __tablename__ = "llm_cache"
     __table_args__ = (
-        Index("llm_cache_by_context", "workspace_id", "user_id", "action", "context_sha256"),
+        Index("llm_cache_by_context", "workspace_id", "user_id", "action", "context_sha256", "created_at"),
         Index("llm_cache_by_expiry", "expires_at"),
     )
 
     workspace_id: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
+    provider: str = Field(primary_key=True)
     model: str = Field(primary_key=True)
-    provider: str
     simulated: bool
     action: str
     user_id: str

@@ -4,9 +4,9 @@ import hashlib
 import json
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from domain.calls import LONGEST_PATIENCE_SECONDS, ChatRequest, Finish, Message, Model, Name, Provider, Text, Usage
 from domain.routing import Candidate
@@ -15,7 +15,7 @@ WORKFLOW = "Generate"
 DEFAULT_ACTION = "ai_message"
 DEFAULT_MAX_TOKENS = 1000
 # What is larger than this travels by reference: a workflow's history is no place for conversations.
-INLINE_BYTES = 2000
+INLINE_BYTES = 1500
 
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -54,16 +54,30 @@ class Refused(StrEnum):
 
 
 class Prompt(Model):
-    """Messages: as they are where they are short, else the hash under which the database holds them."""
+    """What is asked: as it is where it is short, else the hash under which the database holds it.
+
+    `response_schema`: JSON schema that the answer must follow.
+    """
 
     messages: tuple[Message, ...] = ()
+    schema_name: str = Field(default="reply", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    response_schema: dict[str, Any] | None = None
     sha256: str | None = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if bool(self.messages) == bool(self.sha256):
-            raise ValueError("give either messages or the sha256 of stored ones")
+            raise ValueError("give either messages or the sha256 of a stored prompt")
         return self
+
+    @property
+    def is_short(self) -> bool:
+        return len(self.model_dump_json().encode()) <= INLINE_BYTES
+
+    def hash(self) -> str:
+        """SHA-256 of the prompt as canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class GenerateInput(Model):
@@ -84,8 +98,6 @@ class GenerateInput(Model):
     model: Text | None = None
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=100_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
-    schema_name: str = Field(default="reply", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    response_schema: dict[str, Any] | None = None
     template: str | None = None
     experiment: str | None = None
     cache: CachePolicy | None = None
@@ -146,54 +158,109 @@ class GenerateResult(Model):
 
 
 class Job(Model):
-    """A running `Generate`. `started_at` as the workflow saw it, an ISO time."""
+    """A running `Generate`. `started_at` as the workflow saw it."""
 
     input: GenerateInput
     job_key: str
     workflow_id: str
-    started_at: str
+    started_at: AwareDatetime
 
     @property
     def request_id(self) -> str:
+        """The name of the generation; its calls' own ids begin with it."""
         return f"{self.job_key}/generate"
 
+    def asking(self, prompt: Prompt) -> Self:
+        return self.model_copy(update={"input": self.input.model_copy(update={"prompt": prompt})})
 
-class Prepared(Model):
-    """What was decided before anything is paid: an answer or refusal at once, or whom to ask for what."""
 
-    result: GenerateResult | None = None
-    candidates: tuple[Candidate, ...] = ()
-    prompt: Prompt | None = None
+class Serving(Model):
+    """How a request is served, as was decided once: nothing of it changes when a worker or the policy does."""
+
     energy: int = 0
     cache: CachePolicy = CachePolicy.OFF
+    cache_seconds: int = 1
+    cache_key: str = ""
     on_rate_limit: OnRateLimit = OnRateLimit.WAIT
     template: str = ""
     experiment: str = ""
     arm: str = ""
     warnings: tuple[str, ...] = ()
+    score_quality: bool = False
+
+
+class Prepared(Model):
+    """What was decided before anything is paid: an answer or refusal at once, or whom to ask for what.
+
+    `compress`: the prompt is to be condensed first.
+    """
+
+    result: GenerateResult | None = None
+    candidates: tuple[Candidate, ...] = ()
+    prompt: Prompt | None = None
+    serving: Serving = Serving()
+    compress: bool = False
 
 
 class AskStep(Model):
-    """One try at an answer. `ask` counts what is asked: a compressed prompt, or one after a malformed reply."""
+    """One try at an answer to `job.input.prompt`. `ask` counts what is asked: the same, condensed, or once more.
+
+    `energy`: what the user is charged for a reply. `is_first`: nothing was tried before.
+    """
 
     job: Job
-    prepared: Prepared
+    serving: Serving
     candidate: Candidate
-    prompt: Prompt
     ask: int = 1
+    energy: int = 0
+    is_first: bool = False
     compressed: bool = False
-    spent_usd: Decimal = Decimal(0)
-    attempts: int = 0
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def request_id(self) -> str:
+        return self.job.request_id if self.ask == 1 else f"{self.job.request_id}-{self.ask}"
 
 
 class Asked(Model):
-    """What came of a try. `problem`: why the reply does not follow the schema, with what it cost all the same."""
+    """What came of a try. `problem`: why the reply does not follow the schema; it was paid for all the same."""
 
     result: GenerateResult | None = None
     problem: str = ""
-    cost_usd: Decimal = Decimal(0)
-    attempts: int = 0
+
+
+class CompressStep(Model):
+    """Condense the earlier part of `job.input.prompt`."""
+
+    job: Job
+    candidate: Candidate
+
+    @property
+    def request_id(self) -> str:
+        return f"{self.job.request_id}-condense"
+
+
+class Compressed(Model):
+    """The condensed prompt; None where nothing can be condensed."""
+
+    prompt: Prompt | None = None
+
+
+class EndStep(Model):
+    """A generation that nobody answered. Where `may_be_stale`, an expired answer from the cache may stand in."""
+
+    job: Job
+    serving: Serving
+    outcome: Literal["refused", "failed", "cancelled"]
+    reason: str
+    refusal: Refusal | None = None
+    candidates: tuple[Candidate, ...] = ()
+    may_be_stale: bool = False
+
+
+class Ended(Model):
+    """The result that stands in for an answer; None where the generation fails."""
+
+    result: GenerateResult | None = None
 
 
 def workflow_id(workspace_id: str, key: str) -> str:
@@ -201,21 +268,12 @@ def workflow_id(workspace_id: str, key: str) -> str:
     return f"generate/{workspace_id}/{key}"
 
 
-def size(value: Any) -> int:
-    """Bytes of a value as JSON."""
-    return len(json.dumps(value, ensure_ascii=False).encode())
-
-
-def messages_hash(messages: tuple[Message, ...]) -> str:
-    canonical = json.dumps([message.model_dump() for message in messages], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def chat_request(asked: GenerateInput, messages: tuple[Message, ...]) -> ChatRequest:
+def chat_request(asked: GenerateInput, prompt: Prompt) -> ChatRequest:
+    """The vendor-independent request for a prompt that is there in full."""
     return ChatRequest(
-        messages=messages,
+        messages=prompt.messages,
         max_tokens=asked.max_tokens,
         temperature=asked.temperature,
-        schema_name=asked.schema_name,
-        response_schema=asked.response_schema,
+        schema_name=prompt.schema_name,
+        response_schema=prompt.response_schema,
     )

@@ -80,6 +80,17 @@ class Policy(Model):
         """The policy of an action; of one that is not listed, the defaults."""
         return self.action.get(action) or ActionPolicy()
 
+    def experiment_named(self, name: str) -> Experiment:
+        """An experiment by its name.
+
+        Raises:
+            InvalidInput: there is none.
+        """
+        if name not in self.experiment:
+            known = ", ".join(self.experiment) or "none"
+            raise InvalidInput(f"there is no experiment {name!r}; there are {known}", field="experiment")
+        return self.experiment[name]
+
 
 def parse_policy(text: str, *, where: str) -> Policy:
     """Read a policy.

@@ -281,8 +281,8 @@ async def test_options_tell_what_is_configured_priced_and_held_back(
     for _ in range(3):
         with pytest.raises(ProviderUnavailable):
             await make(paid_calls)
-    anthropic, openai, local = await paid_calls.options(
-        (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL), {Provider.OPENAI: "a-model-of-ours"}
+    anthropic, openai, local = await paid_calls.candidates.options(
+        books.workspace, (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL), {Provider.OPENAI: "a-model-of-ours"}
     )
     assert (anthropic.model, anthropic.configured, anthropic.simulated) == (settings.anthropic_model, True, True)
     assert anthropic.price is not None and anthropic.price > 0

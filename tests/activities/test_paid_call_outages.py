@@ -1,11 +1,14 @@
 """The paid call while the database is away, slow to answer, or thinks its owner dead."""
 
+import asyncio
+
 import pytest
 
 from activities.paid_call import PaidCalls
 from domain.calls import Provider
 from domain.errors import ProviderUnavailable, Unreachable
 from settings import Settings
+from storage.ledger import Settled
 from tests.activities.asking import ANTHROPIC, OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
@@ -25,18 +28,26 @@ def far_calls(open_calls: Opener, proxy: DatabaseProxy, patient: Settings) -> Pa
     return open_calls(proxy.database, patient)
 
 
-async def received(simulator: SimulatorAdmin, calls: int = 1) -> None:
-    await simulator.calls(at_least=calls)
+async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task[Settled]:
+    """A call that the provider has received and not yet answered."""
+    await simulator.gate(closed=True)
+    call = started(paid_calls)
+    await simulator.calls(at_least=1)
+    return call
+
+
+async def cut_off(paid_calls: PaidCalls, simulator: SimulatorAdmin, proxy: DatabaseProxy) -> asyncio.Task[Settled]:
+    """A call whose answer comes while the database is away."""
+    call = await held(paid_calls, simulator)
+    proxy.cut()
+    await simulator.gate(closed=False)
+    return call
 
 
 async def test_a_reply_that_comes_while_the_database_is_away_is_kept_and_settled_once(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
-    call = started(far_calls)
-    await received(simulator)
-    proxy.cut()
-    await simulator.gate(closed=False)
+    call = await cut_off(far_calls, simulator, proxy)
     await proxy.refused.wait()
     assert await books.states() == ["open"]
     proxy.restore()
@@ -50,11 +61,7 @@ async def test_a_reply_that_comes_while_the_database_is_away_is_kept_and_settled
 async def test_cancellation_does_not_throw_a_waiting_reply_away(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
-    call = started(far_calls)
-    await received(simulator)
-    proxy.cut()
-    await simulator.gate(closed=False)
+    call = await cut_off(far_calls, simulator, proxy)
     await proxy.refused.wait()
     call.cancel()
     proxy.restore()
@@ -65,11 +72,7 @@ async def test_a_failure_while_the_database_is_away_is_recorded_later(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.fault("cut")
-    await simulator.gate(closed=True)
-    call = started(far_calls)
-    await received(simulator)
-    proxy.cut()
-    await simulator.gate(closed=False)
+    call = await cut_off(far_calls, simulator, proxy)
     await proxy.refused.wait()
     proxy.restore()
     with pytest.raises(ProviderUnavailable):
@@ -103,9 +106,7 @@ async def test_a_claim_whose_answer_is_lost_is_not_claimed_twice(
 async def test_a_settle_whose_answer_is_lost_is_not_settled_twice(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
-    call = started(far_calls)
-    await received(simulator)
+    call = await held(far_calls, simulator)
     proxy.lose_the_next_commit()
     await simulator.gate(closed=False)
     settled = await call
@@ -119,11 +120,7 @@ async def test_after_its_patience_the_reply_is_given_up_and_the_attempt_can_be_e
     open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
     impatient = settings.model_copy(update={"settle_patience_seconds": 0.1, "lease_seconds": 0.2})
-    await simulator.gate(closed=True)
-    call = started(open_calls(proxy.database, impatient))
-    await received(simulator)
-    proxy.cut()
-    await simulator.gate(closed=False)
+    call = await cut_off(open_calls(proxy.database, impatient), simulator, proxy)
     with pytest.raises(Unreachable):
         await call
     await until(books.sweep)
@@ -140,12 +137,10 @@ def short(settings: Settings) -> Settings:
 async def test_an_owner_that_cannot_renew_is_replaced_and_its_late_reply_is_the_duplicate(
     open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
-    late = started(open_calls(proxy.database, short))
-    await received(simulator)
+    late = await held(open_calls(proxy.database, short), simulator)
     proxy.cut()
     second = started(open_calls(books.database, short))
-    await received(simulator, calls=2)
+    await simulator.calls(at_least=2)
     await simulator.gate(closed=False)
     won = await second
     await proxy.refused.wait()
@@ -162,13 +157,11 @@ async def test_an_owner_that_cannot_renew_is_replaced_and_its_late_reply_is_the_
 async def test_the_late_reply_of_a_replaced_owner_wins_if_it_comes_first(
     open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
 ):
-    for provider in ("anthropic", "openai"):
-        await simulator.gate(closed=True, provider=provider)
-    late = started(open_calls(proxy.database, short))
-    await received(simulator)
+    await simulator.gate(closed=True, provider="openai")
+    late = await held(open_calls(proxy.database, short), simulator)
     proxy.cut()
     leg = started(open_calls(books.database, short), OPENAI)
-    await received(simulator, calls=2)
+    await simulator.calls(at_least=2)
     proxy.restore()
     await simulator.gate(closed=False)
     won = await late

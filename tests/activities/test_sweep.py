@@ -10,7 +10,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
-from domain.sweep import SweepInput, SweepReport
+from domain.housekeeping import SweepInput, SweepReport
 from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, Books
 
 Handle = WorkflowHandle[object, object]

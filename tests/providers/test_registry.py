@@ -1,17 +1,26 @@
+import asyncio
 import json
+import logging
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from domain.calls import Provider
-from domain.errors import ProviderNotConfigured, ProviderUnavailable
+from domain.calls import ChatReply, Provider
+from domain.configuration import Reference
+from domain.errors import AuthenticationFailed, ProviderNotConfigured, ProviderUnavailable
+from providers import registry
 from providers.registry import Access
 from tests.parts import ROOT
 from tests.providers.vendors import (
     ALL,
     KEY,
     MODEL,
+    Stub,
     answering,
     good_body,
     providers,
@@ -22,6 +31,8 @@ from tests.providers.vendors import (
 )
 
 URL = "http://127.0.0.1:1/"
+ACME_KEY, GLOBEX_KEY = "sk-acme-0123456789", "sk-globex-0123456789"
+ACME, GLOBEX = Reference(env="ACME_API_KEY"), Reference(file="globex")
 
 
 async def access(provider: Provider, **given: str) -> Access | None:
@@ -96,3 +107,143 @@ def test_a_process_loads_only_the_sdk_that_it_uses():
 async def test_simulated_settings_reach_the_simulator_as_every_provider():
     async with providers(simulated(URL.rstrip("/"))) as opened:
         assert all(opened.access(provider) for provider in ALL)
+
+
+@pytest.fixture
+def own_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Two workspaces with keys of their own; the setting under which they are found."""
+    monkeypatch.setenv("ACME_API_KEY", ACME_KEY)
+    (tmp_path / "globex").write_text(GLOBEX_KEY)
+    return {"parley_secrets_dir": tmp_path}
+
+
+def keys_sent(stub: Stub, provider: Provider) -> list[str]:
+    header = "xi-api-key" if provider is Provider.ELEVENLABS else "authorization"
+    return [asked.headers[header].removeprefix("Bearer ") for asked in stub.asked]
+
+
+@pytest.mark.parametrize("provider", ALL)
+async def test_each_workspace_is_served_with_its_own_key(provider: Provider, own_keys: dict[str, Any]):
+    async with answering(good_body(provider)) as stub, providers(real(stub.url, **own_keys)) as opened:
+        for reference in (ACME, None, GLOBEX):
+            await opened.adapter(provider, reference).call(question(provider), MODEL, "attempt")
+    assert keys_sent(stub, provider) == [ACME_KEY, KEY, GLOBEX_KEY]
+
+
+async def test_a_workspaces_key_means_the_real_vendor_where_the_fleet_has_the_simulator(own_keys: dict[str, Any]):
+    async with providers(simulated(URL, **own_keys)) as opened:
+        for provider, simulated_ in ((Provider.OPENAI, True), (Provider.LOCAL, False)):
+            fleet, own = opened.access(provider), opened.access(provider, ACME)
+            assert fleet is not None
+            assert own is not None
+            assert (fleet.simulated, own.simulated) == (simulated_, False)
+            assert own.api_key.get_secret_value() == ACME_KEY
+
+
+async def test_a_key_needs_an_address_where_the_vendor_has_none(own_keys: dict[str, Any]):
+    async with providers(settings(**own_keys)) as opened:
+        assert opened.access(Provider.LOCAL, ACME) is None
+        with pytest.raises(ProviderNotConfigured, match="set LOCAL_BASE_URL"):
+            opened.adapter(Provider.LOCAL, ACME)
+
+
+@pytest.mark.parametrize("provider", ALL)
+async def test_the_fleets_key_never_stands_in_for_one_that_is_missing(provider: Provider):
+    async with providers(real(URL)) as opened:
+        for ask in (opened.access, opened.adapter):
+            with pytest.raises(ProviderNotConfigured, match="ACME_API_KEY is not set"):
+                ask(provider, ACME)
+
+
+async def test_there_is_one_client_for_each_key(own_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    async with providers(real(URL, **own_keys)) as opened:
+        own = opened.adapter(Provider.OPENAI, ACME)
+        assert own is opened.adapter(Provider.OPENAI, Reference(env="ACME_API_KEY"))
+        assert own is not opened.adapter(Provider.OPENAI)
+        assert own is not opened.adapter(Provider.OPENAI, GLOBEX)
+        monkeypatch.setenv("ACME_API_KEY", GLOBEX_KEY)
+        assert opened.adapter(Provider.OPENAI, ACME) is opened.adapter(Provider.OPENAI, GLOBEX)
+
+
+async def test_a_key_that_is_replaced_in_its_file_is_not_used_again(own_keys: dict[str, Any], tmp_path: Path):
+    async with answering(good_body(Provider.OPENAI)) as stub, providers(real(stub.url, **own_keys)) as opened:
+        for key in (GLOBEX_KEY, "sk-globex-rotated"):
+            (tmp_path / "globex").write_text(key)
+            await opened.adapter(Provider.OPENAI, GLOBEX).call(question(Provider.OPENAI), MODEL, "attempt")
+    assert keys_sent(stub, Provider.OPENAI) == [GLOBEX_KEY, "sk-globex-rotated"]
+
+
+@asynccontextmanager
+async def answering_late(release: asyncio.Event) -> AsyncIterator[tuple[Stub, asyncio.Event]]:
+    """A vendor that is asked, and answers when it is told to."""
+    async with answering(good_body(Provider.OPENAI)) as stub:
+        asked = asyncio.Event()
+
+        async def later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            await release.wait()
+            await stub.answer(reader, writer)
+
+        server = await asyncio.start_server(later, "127.0.0.1", 0)
+        stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server:
+            yield stub, asked
+
+
+@pytest.fixture
+def is_closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[bool]]:
+    """Of each SDK client that was made, in order, whether it has given its connections back."""
+    built: list[Any] = []
+    build = registry._build
+    monkeypatch.setattr(registry, "_build", lambda *given: built.append(build(*given)) or built[-1])
+    return lambda: [adapter._client.is_closed() for adapter in built]
+
+
+async def test_the_client_that_leaves_first_still_ends_its_call_and_can_be_used_again(
+    own_keys: dict[str, Any], is_closed: Callable[[], list[bool]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "MOST_ADAPTERS", 1)
+    release = asyncio.Event()
+    async with answering_late(release) as (stub, asked), providers(real(stub.url, **own_keys)) as opened:
+        first = opened.adapter(Provider.OPENAI, ACME)
+        under_way = asyncio.create_task(first.call(question(Provider.OPENAI), MODEL, "attempt-1"))
+        await asked.wait()
+        assert opened.adapter(Provider.OPENAI, GLOBEX) is not first
+        await asyncio.gather(*opened._leaving)
+        assert is_closed() == [False, False], "a call is under way"
+        release.set()
+        assert isinstance(await under_way, ChatReply)
+        assert is_closed() == [True, False]
+        assert isinstance(await first.call(question(Provider.OPENAI), MODEL, "attempt-2"), ChatReply)
+        assert is_closed() == [True, False, True]
+        assert opened.adapter(Provider.OPENAI, ACME) is not first, "it was forgotten"
+    assert keys_sent(stub, Provider.OPENAI) == [ACME_KEY] * 2
+
+
+async def test_only_so_many_clients_are_open(
+    own_keys: dict[str, Any], is_closed: Callable[[], list[bool]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(registry, "MOST_ADAPTERS", 3)
+    async with providers(real(URL, **own_keys)) as opened:
+        for number in range(10):
+            monkeypatch.setenv("ACME_API_KEY", f"sk-acme-{number}")
+            opened.adapter(Provider.OPENAI, ACME)
+        await asyncio.gather(*opened._leaving)
+        assert is_closed() == [True] * 7 + [False] * 3
+        opened.adapter(Provider.OPENAI, GLOBEX)
+    assert is_closed() == [True] * 11
+
+
+@pytest.mark.parametrize("provider", ALL)
+async def test_a_workspaces_key_leaves_no_trace(
+    provider: Provider, own_keys: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG)
+    said = {"error": {"message": f"Incorrect API key provided: {ACME_KEY}", "type": "authentication_error"}}
+    async with answering(said, status=401) as stub, providers(real(stub.url, **own_keys)) as opened:
+        adapter = opened.adapter(provider, ACME)
+        with pytest.raises(AuthenticationFailed) as refused:
+            await adapter.call(question(provider), MODEL, "attempt")
+        told = f"{refused.value} {refused.value!r} {adapter!r} {opened.access(provider, ACME)!r} {vars(opened)!r}"
+    assert keys_sent(stub, provider) == [ACME_KEY]
+    assert ACME_KEY not in told + caplog.text

@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
+from domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from simulator.faults import FAULTS
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, CHAT, KEY, MODEL, SECONDS, chat, providers, question, simulated
@@ -116,6 +118,22 @@ async def test_a_schema_is_followed_and_counted(simulator: SimulatorAdmin, provi
     coaching, problem = read_reply(reply)
     assert (coaching is not None, problem) == (True, "")
     assert reply.usage.input_tokens == (await only_call(simulator))["input_tokens"] > 200
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"), [(Provider.OPENAI, "gpt-3.5-turbo"), (Provider.ANTHROPIC, "claude-3-5-sonnet-20241022")]
+)
+async def test_a_model_without_schemas_follows_one_that_is_told_in_words(
+    simulator: SimulatorAdmin, provider: Provider, model: str
+):
+    request = chat(response_schema=COACHING_SCHEMA, max_tokens=1000)
+    async with providers(simulated(simulator.url)) as opened:
+        reply = await opened.adapter(provider).call(request, model, "attempt-1")
+    assert isinstance(reply, ChatReply)
+    assert read_reply(reply)[1] == ""
+    rates = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1))
+    bound, _ = upper_bound(provider, model, request, rates)
+    assert cost(reply.usage, rates_for(provider, model, rates)) < bound
 
 
 async def test_a_transcription_arrives_with_words_speakers_and_the_vendors_own_length(simulator: SimulatorAdmin):

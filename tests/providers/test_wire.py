@@ -22,6 +22,7 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
+from domain.routing import dropped_parameters
 from tests.providers.vendors import (
     ALL,
     AUDIO,
@@ -83,6 +84,45 @@ async def test_the_limit_has_the_name_that_the_vendor_knows(provider: Provider, 
 async def test_a_temperature_is_sent_only_where_it_is_taken(provider: Provider, model: str, temperature: float | None):
     body = (await sent(provider, model=model)).json
     assert (body["model"], body.get("temperature")) == (model, temperature)
+    told = dropped_parameters(provider, model, chat())
+    assert told == (() if temperature else ("temperature",))
+    assert dropped_parameters(provider, model, chat(temperature=None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "takes"),
+    [
+        (OPENAI, "gpt-4o-mini", True),
+        (OPENAI, "gpt-4.1-mini", True),
+        (OPENAI, "gpt-3.5-turbo", False),
+        (OPENAI, "ft:gpt-3.5-turbo-0125:acme::7", False),
+        (OPENAI, "gpt-4", False),
+        (OPENAI, "gpt-4-turbo", False),
+        (LOCAL, "gpt-3.5-like", True),
+        (ANTHROPIC, "claude-haiku-4-5", True),
+        (ANTHROPIC, "claude-sonnet-4-6", True),
+        (ANTHROPIC, "claude-3-5-sonnet-20241022", False),
+    ],
+)
+async def test_a_schema_that_a_model_does_not_take_is_told_in_words(provider: Provider, model: str, takes: bool):
+    request = chat(response_schema=COACHING_SCHEMA, temperature=None)
+    body = (await sent(provider, request, model)).json
+    system = [one["content"] for one in body["messages"] if one["role"] == "system"] or [body.get("system", "")]
+    assert dropped_parameters(provider, model, request) == (() if takes else ("response_schema",))
+    assert bool({"response_format", "output_config"} & body.keys()) is takes
+    assert system[0].startswith("Be brief.")
+    assert ("Answer with JSON alone" in system[-1]) is not takes
+    assert takes or system[-1].endswith(json.dumps(COACHING_SCHEMA))
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-20250514", "claude-opus-4-0", "claude-3-haiku-20240307"])
+async def test_claude_takes_schemas_since_its_structured_outputs(model: str):
+    request = chat(response_schema=COACHING_SCHEMA, temperature=None)
+    assert dropped_parameters(ANTHROPIC, model, request) == ("response_schema",)
+
+
+async def test_a_recording_has_nothing_to_drop():
+    assert dropped_parameters(ELEVENLABS, MODEL, question(ELEVENLABS)) == ()
 
 
 async def test_anthropic_gets_the_system_prompt_beside_the_messages():
@@ -459,18 +499,19 @@ async def test_a_connection_that_ends_before_the_reply_may_have_been_billed(prov
 
 @each_vendor
 @pytest.mark.parametrize(
-    ("failure_name", "billed"),
+    ("failure_name", "billed", "detail"),
     [
-        ("ConnectTimeout", Billed.NO),
-        ("PoolTimeout", Billed.NO),
-        ("ReadTimeout", Billed.UNKNOWN),
-        ("WriteTimeout", Billed.UNKNOWN),
-        ("RemoteProtocolError", Billed.UNKNOWN),
-        ("ReadError", Billed.UNKNOWN),
+        ("ConnectError", Billed.NO, "connection: gone"),
+        ("ConnectTimeout", Billed.NO, "no answer within the timeout"),
+        ("PoolTimeout", Billed.NO, "no answer within the timeout"),
+        ("ReadTimeout", Billed.UNKNOWN, "no answer within the timeout"),
+        ("WriteTimeout", Billed.UNKNOWN, "no answer within the timeout"),
+        ("RemoteProtocolError", Billed.UNKNOWN, "connection: gone"),
+        ("ReadError", Billed.UNKNOWN, "connection: gone"),
     ],
 )
 async def test_only_what_was_never_sent_was_surely_not_billed(
-    provider: Provider, failure_name: str, billed: Billed, monkeypatch: pytest.MonkeyPatch
+    provider: Provider, failure_name: str, billed: Billed, detail: str, monkeypatch: pytest.MonkeyPatch
 ):
     http = httpx if provider is ELEVENLABS else httpx2
 
@@ -481,4 +522,4 @@ async def test_only_what_was_never_sent_was_surely_not_billed(
     async with providers(real("http://127.0.0.1:1")) as opened:
         with pytest.raises(ProviderUnavailable) as caught:
             await opened.adapter(provider).call(question(provider), MODEL, "attempt-1")
-    assert caught.value.billed is billed
+    assert (caught.value.billed, caught.value.detail) == (billed, detail)

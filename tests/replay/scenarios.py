@@ -13,9 +13,9 @@ from temporalio.client import WorkflowHistory
 
 from domain.auto_analyze.contract import DiscoveryTerms
 from domain.errors import JobFailed
+from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, REFILL_ENERGY, SWEEP
 from domain.queues import WORKFLOWS
 from domain.session_analysis import Step
-from domain.sweep import WORKFLOW as SWEEP
 from parley import Client
 from starter.reading import read_session
 from tests.parts import SAMPLES, SimulatorAdmin
@@ -132,10 +132,26 @@ async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
     return next(child.workflow_execution.workflow_id for child in started if child.workflow_execution.workflow_id)
 
 
-async def sweep(client: Client, _: SimulatorAdmin) -> str:
-    handle = await client.temporal.start_workflow(SWEEP, id=f"sweep-{client.workspace_id}", task_queue=WORKFLOWS)
+async def housekeeping(client: Client, kind: str) -> str:
+    handle = await client.temporal.start_workflow(kind, id=f"{kind}-{client.workspace_id}", task_queue=WORKFLOWS)
     await handle.result()
     return handle.id
+
+
+async def sweep(client: Client, _: SimulatorAdmin) -> str:
+    return await housekeeping(client, SWEEP)
+
+
+async def deliver_events(client: Client, _: SimulatorAdmin) -> str:
+    return await housekeeping(client, DELIVER_EVENTS)
+
+
+async def refill_energy(client: Client, _: SimulatorAdmin) -> str:
+    return await housekeeping(client, REFILL_ENERGY)
+
+
+async def alert_on_costs(client: Client, _: SimulatorAdmin) -> str:
+    return await housekeeping(client, ALERT_ON_COSTS)
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -150,6 +166,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     auto_analyze,
     auto_analyze_stream,
     sweep,
+    deliver_events,
+    refill_energy,
+    alert_on_costs,
 )
 
 

@@ -64,16 +64,16 @@ class Demo:
 
 
 @pytest.fixture
-async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
-    made = Demo(tmp_path / ".parley")
+async def demo(reachable: Path) -> AsyncIterator[Demo]:
+    made = Demo(reachable / ".parley")
     yield made
     if made.process.returncode is None:
         made.process.kill()
         await made.process.wait()
 
 
-async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo: Demo, tmp_path: Path) -> None:
-    other = Demo(tmp_path / ".parley")
+async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo: Demo, reachable: Path) -> None:
+    other = Demo(reachable / ".parley")
     await asyncio.gather(demo.start(), other.start())
     await asyncio.gather(demo.read_until("is up"), other.read_until("is up"))
     assert await asyncio.gather(demo.end(), other.end()) == [0, 0]
@@ -91,16 +91,16 @@ async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo
         assert "Temporal UI  http://127.0.0.1:" in run.output
         assert run.seen > 0
         assert run.left_behind() == []
-    assert list((tmp_path / ".parley").iterdir()) == []
+    assert list((reachable / ".parley").iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["PostgreSQL is up", "The stack is up"])
-async def test_ctrl_c_leaves_nothing_behind(moment: str, demo: Demo, tmp_path: Path) -> None:
+async def test_ctrl_c_leaves_nothing_behind(moment: str, demo: Demo, reachable: Path) -> None:
     await demo.start()
     await demo.read_until(moment)
     demo.process.send_signal(signal.SIGINT)
     assert await demo.end() == 130
     assert demo.seen > 0
     assert demo.left_behind() == []
-    assert list((tmp_path / ".parley").iterdir()) == []
+    assert list((reachable / ".parley").iterdir()) == []
     assert "Traceback" not in demo.output

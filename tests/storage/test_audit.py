@@ -1,10 +1,18 @@
 """The audit finds every disagreement that somebody plants, and names the check."""
 
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
 import pytest
 
+from domain.calls import Provider
+from domain.costs import BilledCall
 from domain.errors import Billed
-from storage.audit import CHECKS, audit
-from tests.storage.books import SILENT, Books
+from storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
+from storage.tables import CallAttempt, Generation
+from tests.storage.books import BOUND, COST, SILENT, USAGE, USER, Books
 
 # Each statement plants one lie into the ledger that `a_full_ledger` wrote.
 LIES = {
@@ -23,7 +31,12 @@ LIES = {
     "an open attempt owns its call": "UPDATE calls SET owner_attempt_id = NULL",
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
     "a usage row tells what its attempt cost": "UPDATE call_attempts SET cost_usd = 1 WHERE state = 'duplicate'",
+    "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
+    "an answered generation names the attempt that answered": """
+        UPDATE generations SET attempt_id = gen_random_uuid() WHERE cached = 'exact'""",
+    "an answer from the cache cost nothing": "UPDATE generations SET cost_usd = 0.000001 WHERE cached = 'exact'",
 }
+DAYS = "a day's envelope is what its attempts cost"
 
 
 @pytest.fixture
@@ -42,8 +55,17 @@ async def a_full_ledger(books: Books) -> Books:
     await books.sweep("lost")
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
     await books.granted("open")
+    await generated(books, "asked", attempt_id=owner, cost_usd=COST)
+    await generated(books, "cached", attempt_id=owner, cached="exact", saved_usd=COST)
+    await generated(books, "refused", outcome="refused", reason="insufficient_energy")
     assert await books.disagreements() == []
     return books
+
+
+async def generated(books: Books, request_id: str, **fields: Any) -> None:
+    row: dict[str, Any] = {"workflow_id": "w", "user_id": USER, "action": "ai_message", "outcome": "completed"}
+    async with books.database.transaction() as tx:
+        tx.add(Generation(workspace_id=books.workspace, request_id=request_id, **row | fields))
 
 
 def test_every_check_has_its_lie():
@@ -82,3 +104,151 @@ async def test_an_audit_of_one_workspace_tells_nothing_of_another(a_full_ledger:
     async with a_full_ledger.database.transaction() as tx:
         assert await audit(tx, "globex") == []
         assert len(await audit(tx, "acme")) == 1
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE budgets SET confirmed_usd = confirmed_usd + 0.000001 WHERE scope LIKE 'day:%'",
+        "UPDATE budgets SET uncertain_usd = 0 WHERE scope LIKE 'day:%'",
+        "UPDATE budgets SET scope = 'day:2026-01-31' WHERE scope LIKE 'day:%'",
+        "UPDATE call_attempts SET started_at = started_at - interval '1 day' WHERE state = 'lost'",
+        "DELETE FROM budgets WHERE scope LIKE 'day:%'",
+    ],
+)
+async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: Books, lie: str):
+    assert await a_full_ledger.run(lie) > 0
+    assert DAYS in await a_full_ledger.disagreements()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "UPDATE generations SET attempt_id = NULL WHERE request_id = 'asked'",
+        "UPDATE generations SET attempt_id = (SELECT id FROM call_attempts WHERE state = 'failed') WHERE cached = ''",
+        "UPDATE generations SET attempt_id = gen_random_uuid() WHERE outcome = 'refused'",
+        "UPDATE generations SET workspace_id = 'globex' WHERE request_id = 'asked'",
+    ],
+)
+async def test_an_answer_comes_from_a_settled_attempt_of_its_workspace(a_full_ledger: Books, lie: str):
+    assert await a_full_ledger.run(lie) > 0
+    assert "an answered generation names the attempt that answered" in await a_full_ledger.disagreements()
+
+
+async def test_a_day_that_disagrees_is_told_with_all_three_accounts(a_full_ledger: Books):
+    await a_full_ledger.run("UPDATE budgets SET uncertain_usd = 1 WHERE scope LIKE 'day:%'")
+    async with a_full_ledger.database.transaction() as tx:
+        (found,) = await audit(tx)
+    assert found.subject.startswith("day:20")
+    assert found.expected == f"{BOUND} / {2 * COST} / {2 * BOUND}"
+    assert found.found == f"{BOUND} / {2 * COST} / 1.000000"
+
+
+# The provider's side of `a_full_ledger`: what it billed, each with its cost and its tokens.
+
+
+@pytest.fixture
+async def billed(a_full_ledger: Books) -> list[BilledCall]:
+    """A list that agrees. It bills lost and failed attempts as well, and one that is still open."""
+    attempts: Sequence[CallAttempt] = await a_full_ledger.all(CallAttempt, "started_at")
+    return [
+        BilledCall(
+            source=f"line {line}",
+            attempt_id=attempt.id,
+            cost_usd=COST,
+            input_tokens=USAGE.input_tokens,
+            output_tokens=USAGE.output_tokens,
+            audio_seconds=Decimal(0),
+        )
+        for line, attempt in enumerate(attempts, 1)
+    ]
+
+
+async def compared(books: Books, billed: Sequence[BilledCall], workspace: str | None = None) -> list[str]:
+    async with books.database.transaction() as tx:
+        return [found.check for found in await audit_billed(tx, workspace or books.workspace, billed)]
+
+
+def told(listed: list[BilledCall], line: int, **changes: Any) -> list[BilledCall]:
+    """The list with other words about the attempt at `line`."""
+    return [*listed[:line], listed[line].model_copy(update=changes), *listed[line + 1 :]]
+
+
+# The attempts in the order in which `a_full_ledger` made them.
+DUPLICATE, SETTLED, LOST, FAILED, OPEN = range(5)
+TALL = {"cost_usd": BOUND + Decimal("0.000001")}
+BILLED_LIES: dict[str, Callable[[list[BilledCall]], list[BilledCall]]] = {
+    "what was billed is in the ledger": lambda billed: told(billed, SETTLED, attempt_id=uuid4()),
+    "what was billed is not recorded as free": lambda billed: billed,  # the ledger lies, in the test
+    "what is confirmed was billed": lambda billed: billed[:SETTLED] + billed[SETTLED + 1 :],
+    "what was billed costs what the ledger says": lambda billed: told(billed, DUPLICATE, cost_usd=2 * COST),
+    "what was billed counts what the ledger says": lambda billed: told(billed, SETTLED, output_tokens=201),
+    "what was billed and never answered is within its bound": lambda billed: told(billed, LOST, **TALL),
+}
+AS_FREE = "UPDATE call_attempts SET billed = 'no' WHERE state = 'failed'"
+
+
+def test_every_check_against_a_list_has_its_lie():
+    assert list(BILLED_LIES) == list(BILLED_CHECKS)
+
+
+async def test_a_true_list_agrees_and_an_empty_one_says_nothing(a_full_ledger: Books, billed: list[BilledCall]):
+    assert await compared(a_full_ledger, billed) == []
+    assert await compared(a_full_ledger, []) == []
+
+
+@pytest.mark.parametrize("check", BILLED_CHECKS)
+async def test_a_list_that_disagrees_is_found(a_full_ledger: Books, billed: list[BilledCall], check: str):
+    if check == "what was billed is not recorded as free":
+        assert await a_full_ledger.run(AS_FREE) == 1
+    assert check in await compared(a_full_ledger, BILLED_LIES[check](billed))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"input_tokens": 999}, {"output_tokens": 0}, {"audio_seconds": Decimal("0.5")}],
+)
+async def test_every_count_is_compared(a_full_ledger: Books, billed: list[BilledCall], lie: dict[str, Any]):
+    assert await compared(a_full_ledger, told(billed, SETTLED, **lie)) == [
+        "what was billed counts what the ledger says"
+    ]
+
+
+async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: Books, billed: list[BilledCall]):
+    tokens = {"input_tokens": None, "output_tokens": None, "audio_seconds": None}
+    assert await compared(a_full_ledger, [row.model_copy(update=tokens) for row in billed]) == []
+    assert await compared(a_full_ledger, [row.model_copy(update={"cost_usd": None}) for row in billed]) == []
+    rounded = told(billed, SETTLED, cost_usd=COST + Decimal("0.0000004"))
+    assert await compared(a_full_ledger, rounded) == []
+
+
+async def test_what_a_list_mentions_as_not_billed_is_not_billed(a_full_ledger: Books, billed: list[BilledCall]):
+    check = "what is confirmed was billed"
+    assert await compared(a_full_ledger, told(billed, SETTLED, billed=False)) == [check]
+    silent = told(billed, LOST, billed=False)
+    assert await compared(a_full_ledger, told(silent, FAILED, billed=False)) == []
+
+
+async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
+    a_full_ledger: Books, billed: list[BilledCall]
+):
+    """What another provider confirmed, or what came before and after, is another list's."""
+    assert await compared(a_full_ledger, billed[SETTLED:]) == [], "the duplicate was made before the list begins"
+    assert await compared(a_full_ledger, billed[LOST:]) == []
+    await a_full_ledger.settle(await a_full_ledger.granted("elsewhere", provider=Provider.OPENAI))
+    await a_full_ledger.run("UPDATE call_attempts SET started_at = (SELECT min(started_at) FROM call_attempts)"
+                            " + interval '1 microsecond' WHERE provider = 'openai'")  # fmt: skip
+    assert await compared(a_full_ledger, billed) == []
+
+
+async def test_a_row_without_an_attempt_of_ours_is_told_by_its_place(a_full_ledger: Books):
+    stray = BilledCall(source="line 7", input_tokens=1)
+    async with a_full_ledger.database.transaction() as tx:
+        (found,) = await audit_billed(tx, "acme", [stray])
+    assert (found.workspace_id, found.subject, found.found) == ("acme", "line 7", "unknown")
+
+
+async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: Books, billed: list[BilledCall]):
+    wrong = told(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
+    assert await compared(a_full_ledger, wrong, "globex") == []
+    assert len(await compared(a_full_ledger, wrong)) == 2

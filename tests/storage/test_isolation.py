@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,17 +15,38 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import storage
-from domain.costs import Costs
+from domain.calls import Message, Provider
+from domain.costs import BilledCall, Costs
 from domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
+from domain.generate.contract import Prompt
+from domain.reports import Feedback, Span, Spend
 from domain.session import Session
 from starter.reading import read_session
-from storage import analyses, audit, budgets, energy, ledger, sessions, usage
+from storage import (
+    alerts,
+    analyses,
+    audit,
+    budgets,
+    cache,
+    configuration,
+    energy,
+    feedback,
+    generations,
+    ledger,
+    outbox,
+    reports,
+    sessions,
+    usage,
+)
+from storage.configuration import WORKSPACE, Glance, Stored
 from storage.ledger import Failure
-from storage.tables import StoredAnalysis, utc_now
+from storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.books import COST, RATES, SILENT, TERMS, USER, Books, reply
 
 THEIRS = "globex"
+SECRET = Message(role="user", content="our secret")
+MODEL = (Provider.ANTHROPIC, "model-1")
 FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
 
 
@@ -36,6 +58,7 @@ class Ids:
     session: Session
     session_sha256: str
     recording_sha256: str
+    prompt: Prompt
 
 
 @pytest.fixture
@@ -59,21 +82,66 @@ async def ids(books: Books) -> Ids:
         await analyses.begin(tx, row)
         result = {"coaching": {"processed": True}, "strategy": "standard"}
         await analyses.end(tx, books.workspace, "job", "completed", result)
-    return Ids(attempt, session, session_sha256, recording_sha256)
+        tx.add(generation(books.workspace, attempt))
+        tx.add(cached_answer(books.workspace, attempt))
+        await configuration.save(tx, books.workspace, "company", {"name": "Acme"}, owner=WORKSPACE)
+        await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
+        prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
+    return Ids(attempt, session, session_sha256, recording_sha256, prompt)
+
+
+def generation(workspace_id: str, attempt_id: UUID) -> Generation:
+    fields = {"request_id": "job/step", "workflow_id": "workflow", "user_id": USER, "action": "ai_message"}
+    return Generation(
+        workspace_id=workspace_id, outcome="failed", attempt_id=attempt_id, experiment="e", arm="a", **fields
+    )
+
+
+def cached_answer(workspace_id: str, attempt_id: UUID) -> CachedAnswer:
+    who = {"workspace_id": workspace_id, "user_id": USER, "action": "ai_message", "simulated": True}
+    what = {"key": "key", "context_sha256": "context", "question": "How?", "reply": reply().model_dump(mode="json")}
+    expires_at = utc_now() + timedelta(hours=1)
+    provider, model = MODEL
+    return CachedAnswer(
+        **who, **what, provider=provider.value, model=model, attempt_id=attempt_id, cost_usd=COST, expires_at=expires_at
+    )
+
+
+def hit(attempt_id: UUID) -> cache.Hit:
+    return cache.Hit("key", reply(), *MODEL, simulated=True, attempt_id=attempt_id, cost_usd=COST, expired=False)
 
 
 Trespass = Callable[[AsyncSession, Ids], Awaitable[Any]]
+
+
+def reading(report: Callable[[AsyncSession, str, Span], Awaitable[Any]], field: str) -> Trespass:
+    """A report of yesterday to tomorrow, of which one field must say that there was nothing."""
+
+    async def read(tx: AsyncSession, _: Ids) -> Any:
+        span = Span(since=utc_now() - timedelta(days=1), until=utc_now() + timedelta(days=1))
+        return getattr(await report(tx, THEIRS, span), field)
+
+    return read
+
+
+def billed(attempt_id: UUID) -> BilledCall:
+    return BilledCall(source="line 1", attempt_id=attempt_id, cost_usd=Decimal(9))
+
 
 # Each function of the storage that takes a workspace, called by the wrong one; what it must answer.
 TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.renew": (lambda tx, ids: ledger.renew(tx, THEIRS, ids.attempt, 60), False),
     "ledger.settle": (lambda tx, ids: ledger.settle(tx, THEIRS, ids.attempt, reply(), COST, RATES), NotFound),
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
+    "ledger.withdraw": (lambda tx, ids: ledger.withdraw(tx, THEIRS, ids.attempt), NotFound),
     "ledger.end_stale": (lambda tx, _: ledger.end_stale(tx, THEIRS, "job/step"), NotFound),
     "budgets.reserve": (lambda tx, _: budgets.reserve(tx, THEIRS, "job:job", Decimal(0)), BudgetExhausted),
     "budgets.move": (lambda tx, _: budgets.move(tx, THEIRS, "job:job", confirmed=Decimal(1)), NotFound),
     "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS, utc_now()), []),
     "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS, utc_now()), None),
+    "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
+    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "job/step"), NotFound),
+    "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
     "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
     "energy.reserve": (lambda tx, _: energy.reserve(tx, THEIRS, USER, 1, "job/step"), InsufficientEnergy),
@@ -82,6 +150,21 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),
+    "audit.audit_billed": (lambda tx, ids: audit.audit_billed(tx, THEIRS, [billed(ids.attempt)]), []),
+    "configuration.look": (lambda tx, _: configuration.look(tx, THEIRS, USER), Glance((), {})),
+    "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
+    "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
+    "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
+    "feedback.rate": (lambda tx, _: feedback.rate(tx, THEIRS, "job/step", Feedback.BAD), NotFound),
+    "reports.summary": (reading(reports.summary, "total"), Spend()),
+    "reports.daily": (reading(reports.daily, "total"), Spend()),
+    "reports.weekly": (reading(reports.weekly, "total"), Spend()),
+    "reports.users": (reading(reports.users, "lines"), ()),
+    "reports.actions": (reading(reports.actions, "lines"), ()),
+    "reports.tokens": (reading(reports.tokens, "lines"), ()),
+    "reports.models": (reading(reports.models, "lines"), ()),
+    "reports.experiments": (reading(reports.experiments, "lines"), ()),
+    "reports.evidence": (reading(reports.evidence, "servings"), ()),
     "sessions.load_session": (
         lambda tx, ids: sessions.load_session(tx, THEIRS, ids.session.session_id, ids.session_sha256),
         NotFound,
@@ -94,15 +177,27 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         (0, None),
     ),
     "analyses.keep": (lambda tx, _: analyses.keep(tx, THEIRS, "job", status="failed"), None),
+    "outbox.events": (lambda tx, _: outbox.events(tx, THEIRS), []),
+    "outbox.retry": (lambda tx, _: outbox.retry(tx, THEIRS, 1), NotFound),
+    "cache.find": (lambda tx, _: cache.find(tx, THEIRS, "key", [MODEL]), None),
+    "cache.find_stale": (lambda tx, _: cache.find_stale(tx, THEIRS, "key", [MODEL]), None),
+    "cache.find_similar": (
+        lambda tx, _: cache.find_similar(tx, THEIRS, USER, "ai_message", "context", "How?", [MODEL]),
+        None,
+    ),
+    "cache.used": (lambda tx, ids: cache.used(tx, THEIRS, hit(ids.attempt)), None),
+    "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
 }
 # These make something of the caller's own, under whatever id it names.
 MAKES_ITS_OWN = {
     "budgets.open_envelope",
+    "configuration.save",
     "budgets.reserve_day",
     "budgets.set_cap",
     "energy.grant",
     "energy.open_account",
+    "generations.save_prompt",
     "sessions.save_session",
     "sessions.save_recording",
 }

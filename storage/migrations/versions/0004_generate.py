@@ -23,11 +23,11 @@ def upgrade() -> None:
     op.create_table(
         "configuration",
         sa.Column("workspace_id", sa.String(), nullable=False),
-        sa.Column("section", sa.String(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
+        sa.Column("section", sa.String(), nullable=False),
         sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("workspace_id", "section", "owner"),
+        sa.PrimaryKeyConstraint("workspace_id", "owner", "section"),
     )
     op.create_table(
         "cost_alerts",
@@ -72,8 +72,8 @@ def upgrade() -> None:
         "llm_cache",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("key", sa.String(), nullable=False),
-        sa.Column("model", sa.String(), nullable=False),
         sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.Column("action", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
@@ -86,17 +86,20 @@ def upgrade() -> None:
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("workspace_id", "key", "model"),
+        sa.PrimaryKeyConstraint("workspace_id", "key", "provider", "model"),
     )
     op.create_index(
-        "llm_cache_by_context", "llm_cache", ["workspace_id", "user_id", "action", "context_sha256"], unique=False
+        "llm_cache_by_context",
+        "llm_cache",
+        ["workspace_id", "user_id", "action", "context_sha256", "created_at"],
+        unique=False,
     )
     op.create_index("llm_cache_by_expiry", "llm_cache", ["expires_at"], unique=False)
     op.create_table(
         "prompts",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
-        sa.Column("messages", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "sha256"),
     )
@@ -111,14 +114,23 @@ def upgrade() -> None:
     )
     op.add_column("outbox", sa.Column("key", sa.String(), nullable=True))
     op.create_unique_constraint("one_event_per_key", "outbox", ["workspace_id", "key"])
-    op.create_index("outbox_undelivered", "outbox", ["id"], unique=False, postgresql_where="delivered_at IS NULL")
+    # With defaults: workers of the last release still write events while this one rolls out.
+    op.add_column("outbox", sa.Column("tries", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column(
+        "outbox", sa.Column("next_at", sa.DateTime(timezone=True), nullable=True, server_default=sa.func.now())
+    )
+    op.add_column("outbox", sa.Column("problem", sa.String(), nullable=False, server_default=""))
+    op.create_index("outbox_due", "outbox", ["next_at", "id"], unique=False, postgresql_where="next_at IS NOT NULL")
+    op.create_index("call_attempts_by_time", "call_attempts", ["workspace_id", "started_at"], unique=False)
     op.execute(PAST_DAYS)
 
 
 def downgrade() -> None:
     op.execute("DELETE FROM budgets WHERE scope LIKE 'day:%'")
-    op.drop_index("outbox_undelivered", table_name="outbox")
+    op.drop_index("call_attempts_by_time", table_name="call_attempts")
+    op.drop_index("outbox_due", table_name="outbox")
     op.drop_constraint("one_event_per_key", "outbox")
-    op.drop_column("outbox", "key")
+    for column in ("key", "tries", "next_at", "problem"):
+        op.drop_column("outbox", column)
     for table in ("spending_caps", "prompts", "llm_cache", "generations", "cost_alerts", "configuration"):
         op.drop_table(table)

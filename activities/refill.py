@@ -1,0 +1,46 @@
+"""Top users up to their tier's daily energy."""
+
+from collections.abc import AsyncIterator
+
+from temporalio import activity
+
+from activities.boundary import boundary
+from domain.generate.policy import Policy
+from domain.housekeeping import RefillInput, RefillReport
+from storage import refill
+from storage.database import Database
+
+TIERS_NAMED = 10
+
+
+class RefillActivities:
+    def __init__(self, database: Database, policy: Policy) -> None:
+        self._database = database
+        self._daily = {name: tier.daily_energy for name, tier in policy.tier.items()}
+
+    @activity.defn(name="refill_energy")
+    @boundary
+    async def refill(self, job: RefillInput) -> RefillReport:
+        """Everyone, page by page. Begun again, it passes over those who have theirs."""
+        users = energy = 0
+        async for grants in self._pages(job):
+            users, energy = users + len(grants), energy + sum(grants)
+        async with self._database.transaction(bulk=True) as tx:
+            unknown = await refill.of_other_tiers(tx, self._daily)
+        for tier, count in list(unknown.items())[:TIERS_NAMED]:
+            activity.logger.warning("no refill for %s users of the tier %r: the policy does not define it", count, tier)
+        return RefillReport(
+            day=job.day,
+            users=users,
+            energy=energy,
+            skipped=sum(unknown.values()),
+            unknown_tiers=tuple(tier[:100] for tier in list(unknown)[:TIERS_NAMED]),
+        )
+
+    async def _pages(self, job: RefillInput) -> AsyncIterator[tuple[int, ...]]:
+        last: tuple[str, str] | None = ("", "")
+        while last:
+            async with self._database.transaction() as tx:
+                page = await refill.top_up(tx, self._daily, key=job.grant_key, after=last, page=job.page)
+            yield page.grants
+            last = page.last

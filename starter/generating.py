@@ -1,0 +1,122 @@
+"""Start a `Generate` and bring its answer back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from domain.calls import Message
+from domain.errors import IdempotencyConflict, InvalidInput, Unreachable
+from domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Prompt, workflow_id
+from domain.generate.parsing import check_schema, parsed
+from domain.queues import WORKFLOWS
+from starter.jobs import failure_of
+from starter.reading import first_problem
+from storage import generations
+from workflows import visibility
+
+if TYPE_CHECKING:
+    from starter.client import Client
+
+Messages = str | Sequence[Message | Mapping[str, str]]
+FINGERPRINT = "fingerprint"
+
+
+def build(workspace_id: str, messages: Messages, *, user_id: str, **terms: Any) -> GenerateInput:
+    """The input of a generation. A plain string is one message of the user's.
+
+    Raises:
+        InvalidInput: naming the field.
+    """
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    asked = {name: terms.pop(name) for name in ("response_schema", "schema_name") if terms.get(name) is not None}
+    if not said:
+        raise InvalidInput("is empty: what is to be answered?", where="messages")
+    try:
+        prompt = Prompt.model_validate({"messages": said, **asked})
+        built = GenerateInput(workspace_id=workspace_id, user_id=user_id, prompt=prompt, **terms)
+    except ValidationError as error:
+        raise first_problem(error, where="generate") from None
+    if prompt.response_schema is not None:
+        check_schema(prompt.response_schema)
+    return built
+
+
+async def generate(client: Client, asked: GenerateInput, key: str | None) -> GenerateResult:
+    """Run one generation to its end. The same `key` is the same generation, which is paid once.
+
+    Raises:
+        IdempotencyConflict: the key was used for something else.
+        JobFailed: nobody answered; its `kind` is the code of the error.
+        Unreachable: Temporal or PostgreSQL does not answer.
+    """
+    handle = await _started(client, asked, key)
+    try:
+        result = await handle.result()
+    except WorkflowFailureError as failure:
+        raise failure_of(failure) from None
+    except RPCError as error:
+        raise Unreachable(f"Temporal does not answer: {error.message}") from error
+    return await _in_full(client, asked, result)
+
+
+async def _started(client: Client, asked: GenerateInput, key: str | None) -> WorkflowHandle[Any, GenerateResult]:
+    job_id = workflow_id(client.workspace_id, key or uuid4().hex)
+    fingerprint = sha256(asked.model_dump_json().encode()).hexdigest()
+    attributes = (
+        SearchAttributePair(visibility.TENANT, client.workspace_id),
+        SearchAttributePair(visibility.JOB, WORKFLOW),
+        SearchAttributePair(visibility.STATUS, "running"),
+    )
+    try:
+        return await client.temporal.start_workflow(
+            WORKFLOW,
+            await _by_reference(client, asked),
+            id=job_id,
+            task_queue=WORKFLOWS,
+            result_type=GenerateResult,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            memo={FINGERPRINT: fingerprint},
+            search_attributes=TypedSearchAttributes(list(attributes)),
+            static_summary=visibility.plain(f"{asked.action} for {asked.user_id}"[:200]),
+        )
+    except WorkflowAlreadyStartedError:
+        return await _known(client, job_id, fingerprint)
+    except RPCError as error:
+        raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
+
+
+async def _known(client: Client, job_id: str, fingerprint: str) -> WorkflowHandle[Any, GenerateResult]:
+    """The generation that runs or ran under this key, if it is the same."""
+    handle = client.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
+    if await (await handle.describe()).memo_value(FINGERPRINT, None) != fingerprint:
+        raise IdempotencyConflict(f"{job_id} was already used for a different request")
+    return handle
+
+
+async def _by_reference(client: Client, asked: GenerateInput) -> GenerateInput:
+    """A long prompt goes to the database first: a workflow's history is no place for conversations."""
+    if asked.prompt.is_short:
+        return asked
+    async with client.database.transaction() as tx:
+        stored = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
+    return asked.model_copy(update={"prompt": stored})
+
+
+async def _in_full(client: Client, asked: GenerateInput, result: GenerateResult) -> GenerateResult:
+    """A long answer comes from the database."""
+    if not result.stored:
+        return result
+    async with client.database.transaction() as tx:
+        reply = await generations.answer(tx, client.workspace_id, result.meta.request_id)
+    schema = asked.prompt.response_schema
+    value = parsed(reply.text, schema)[0] if schema is not None else None
+    return result.model_copy(update={"content": reply.text, "parsed": value})

@@ -1,0 +1,122 @@
+"""What Prometheus sees of a worker: the SDK's metrics and Parley's own, with no label that grows without bound."""
+
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from activities import metrics
+from domain.calls import Provider, Usage
+from domain.errors import InvalidInput
+from starter.embedded import Addresses
+from tests.faults.scene import scene
+from tests.storage.books import until
+
+USAGE = Usage(input_tokens=1000, cached_input_tokens=400, output_tokens=200)
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+async def scraped(address: str) -> str:
+    async with httpx2.AsyncClient() as http:
+        response = await http.get(f"http://{address}/metrics")
+    assert response.status_code == 200
+    return response.text
+
+
+def values(text: str, name: str) -> dict[str, float]:
+    """The samples of one metric, by their labels as they are written."""
+    found = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
+    return {re.sub(r',?service_name="[^"]*"', "", labels).strip(","): float(value) for labels, value in found}
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Metrics shown for this test, at an address of its own; nobody counts on them afterwards."""
+    monkeypatch.setattr(metrics, "_now", metrics._now)
+    at = free_address()
+    runtime = metrics.serve(at)
+    yield at
+    del runtime  # it listens for as long as somebody has it: a worker's client does
+
+
+async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: str):
+    metrics.attempt_ended(
+        Provider.ANTHROPIC, "model-1", "coaching", "settled", Decimal("0.001640"), USAGE, 0.3, confirmed=True
+    )
+    metrics.attempt_ended(
+        Provider.ANTHROPIC, "model-1", "coaching", "failed", Decimal("0.01"), Usage(), 40.1, confirmed=False
+    )
+    text = await scraped(address)
+    call = 'action="coaching",{}model="model-1",{}provider="anthropic"'
+    assert values(text, "parley_calls_total") == {
+        call.format("", 'outcome="settled",'): 1,
+        call.format("", 'outcome="failed",'): 1,
+    }
+    assert values(text, "parley_cost_micro_usd_total") == {
+        call.format('confirmed="true",', ""): 1640,
+        call.format('confirmed="false",', ""): 10000,
+    }
+    assert values(text, "parley_tokens_total") == {'direction="input"': 1000, 'direction="output"': 200}
+    buckets = values(text, "parley_call_seconds_bucket")
+    below = {float(re.sub(r'.*le="([^"]*)".*', r"\1", labels)): count for labels, count in buckets.items()}
+    assert (below[0.25], below[0.5], below[40], below[60]) == (0, 1, 1, 2)
+
+
+async def test_generations_are_counted_by_outcome_and_cache(address: str):
+    for outcome, cached in (("completed", ""), ("completed", "exact"), ("completed", "exact"), ("refused", "")):
+        metrics.generation(outcome, cached)
+    assert values(await scraped(address), "parley_generations_total") == {
+        'cached="no",outcome="completed"': 1,
+        'cached="exact",outcome="completed"': 2,
+        'cached="no",outcome="refused"': 1,
+    }
+
+
+async def test_names_that_callers_make_up_do_not_grow_without_bound(address: str):
+    for number in range(metrics.DISTINCT_NAMES + 50):
+        metrics.attempt_ended(Provider.OPENAI, "gpt", f"action {number}", "settled", Decimal(0), Usage(), 0.1)
+    found = values(await scraped(address), "parley_calls_total")
+    assert len(found) == metrics.DISTINCT_NAMES + 1
+    assert sum(count for labels, count in found.items() if 'action="other"' in labels) == 50
+
+
+def test_nothing_happens_where_nobody_scrapes():
+    assert metrics.serve(None) is None
+    metrics.attempt_ended(Provider.OPENAI, "gpt", "coaching", "settled", Decimal(1), USAGE, 0.1)
+    metrics.generation("completed", "")
+
+
+def test_an_address_that_is_taken_is_named(address: str):
+    with pytest.raises(InvalidInput, match=f"PARLEY_METRICS_ADDRESS.*{address}"):
+        metrics.serve(address)
+
+
+async def test_a_worker_shows_the_sdks_metrics_and_the_fleets_breakers(stack: Addresses, template: str, tmp_path: Path):
+    at = free_address()
+    async with scene(stack, template, tmp_path) as made:
+        await made.query(
+            "INSERT INTO breakers (provider, failures, generation, open_until) "
+            "VALUES ('anthropic', 3, 1, now() + interval '1 hour')"
+        )
+        await made.start_worker(roles=("local",), PARLEY_METRICS_ADDRESS=at)
+        await until(shows(at, "parley_breaker_open"))
+        text = await scraped(at)
+    breakers = values(text, "parley_breaker_open")
+    assert breakers['provider="anthropic"'] == 1
+    assert breakers['provider="openai"'] == breakers['provider="local"'] == 0
+    assert values(text, "temporal_num_pollers")
+
+
+def shows(address: str, name: str) -> Callable[[], Awaitable[bool]]:
+    async def shown() -> bool:
+        return name in await scraped(address)
+
+    return shown

@@ -1,0 +1,123 @@
+"""What counts as the answer that a schema asked for."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from domain.errors import InvalidInput
+from domain.generate.parsing import check_schema, parsed
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "scores": {"type": "array", "items": {"type": "integer"}}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+GOOD = '{"name": "Ada", "scores": [1, 2]}'
+VALUE = {"name": "Ada", "scores": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [GOOD, f"\n {GOOD} \n", f"```json\n{GOOD}\n```", f"```\n{GOOD}\n```\n", f"```JSON\n{GOOD}\n  ```"],
+    ids=["bare", "blanks", "fence", "bare-fence", "odd-fence"],
+)
+def test_the_whole_text_is_the_json_be_it_in_a_fence(text: str):
+    assert parsed(text, SCHEMA) == (VALUE, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        f"Here you are: {GOOD}",
+        f"```json\n{GOOD}\n```\nAnything else?",
+        f"```json\n{GOOD}\n```\n```json\n{GOOD}\n```",
+        f"{GOOD}{GOOD}",
+        GOOD[:-3],
+        '{"name": NaN}',
+        '{"name": -Infinity}',
+        '{"name": 1e999}',
+        "[" * 100_000,
+        f'{{"name": {"9" * 10_000}}}',
+        "[" * 150 + "]" * 150,
+    ],
+)
+def test_anything_else_is_no_json_and_is_told_in_one_short_line(text: str):
+    value, problem = parsed(text, {})
+    assert value is None
+    assert problem.startswith("the reply is not JSON: ")
+    assert "\n" not in problem
+    assert len(problem) <= 200
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{}", "the reply: 'name' is a required property"),
+        ('{"name": 7}', "name: 7 is not of type 'string'"),
+        ('{"name": "Ada", "scores": [1, "two"]}', "scores.1: 'two' is not of type 'integer'"),
+        ('{"name": "Ada", "age": 1}', "the reply: Additional properties are not allowed ('age' was unexpected)"),
+        ("[]", "the reply: [] is not of type 'object'"),
+    ],
+)
+def test_what_does_not_follow_the_schema_is_named_with_its_place(text: str, problem: str):
+    assert parsed(text, SCHEMA) == (None, problem)
+
+
+def test_a_long_value_does_not_fill_the_problem():
+    _, problem = parsed(f'{{"name": ["{"long " * 500}"]}}', SCHEMA)
+    assert problem.startswith("name: [")
+    assert len(problem) <= 200
+
+
+def test_null_may_be_the_answer():
+    assert parsed("null", {"type": "null"}) == (None, "")
+
+
+def test_escapes_that_no_database_takes_are_mended():
+    assert parsed(r'{"na\u0000me": ["a\ud800b"]}', {}) == ({"na�me": ["a�b"]}, "")
+
+
+def test_a_schema_is_never_fetched():
+    asked: list[str] = []
+
+    class Schemas(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Schemas) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/schema.json"
+        value, problem = parsed(GOOD, {"$ref": address})
+        server.shutdown()
+    assert (value, problem) == (None, f"the schema refers to '{address}', which it does not hold")
+    assert asked == []
+
+
+def test_a_schema_that_goes_in_circles_ends():
+    assert parsed(GOOD, {"$ref": "#"}) == (None, "the schema refers to itself without end")
+
+
+def test_a_good_schema_passes():
+    check_schema(SCHEMA)
+    check_schema({"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {"type": "string"}}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "text"}, "response_schema/type: 'text'"),
+        ({"properties": []}, "response_schema/properties: []"),
+        ({"properties": {"a": {"pattern": "("}}}, "response_schema/properties/a/pattern: '('"),
+    ],
+)
+def test_a_bad_schema_is_refused_with_its_place(schema: dict[str, Any], words: str):
+    with pytest.raises(InvalidInput) as caught:
+        check_schema(schema)
+    assert str(caught.value).startswith(words)

@@ -1,0 +1,36 @@
+"""`parley prompts`: the templates, without a stack or a database."""
+
+import json
+
+import pytest
+
+from domain.generate.prompts import templates
+from starter.cli import execute
+
+
+def test_all_are_listed(capsys: pytest.CaptureFixture[str]):
+    assert execute(["prompts", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in listed] == [one.id for one in templates()]
+    assert execute(["prompts"]) == 0
+    assert "Everyday messages" in capsys.readouterr().out
+
+
+def test_one_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]):
+    assert execute(["prompts", "casual@1"]) == 0
+    shown = capsys.readouterr().out
+    assert "Voice: {{brand_voice}}" in shown
+    assert "clear and friendly" in shown
+    assert execute(["prompts", "session_analysis", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert (described["id"], described["job"], described["placeholders"]) == (
+        "session_analysis@1",
+        "SessionAnalysis",
+        [],
+    )
+    assert described["text"].startswith("You are an experienced sales coach.")
+
+
+def test_an_unknown_one_is_the_callers_mistake(capsys: pytest.CaptureFixture[str]):
+    assert execute(["prompts", "formal"]) == 2
+    assert "there is no prompt 'formal'" in capsys.readouterr().err

@@ -1,0 +1,321 @@
+"""Reports: every figure is what the ledger's own rows say, in UTC, within the span, of one workspace."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from domain.calls import Provider
+from domain.errors import Billed, NotFound
+from domain.recommendations import recommend
+from domain.reports import Feedback, Span
+from storage import feedback, reports
+from storage.database import Database
+from storage.tables import Generation
+from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, USER, Books
+
+NOW = datetime(2026, 11, 26, 15, 30, tzinfo=UTC)  # a Thursday
+MONTH = Span(since=NOW - timedelta(days=30), until=NOW)
+
+
+@pytest.fixture
+def must_agree() -> bool:
+    """These tests move rows to other days."""
+    return False
+
+
+@pytest.fixture
+async def books(database: Database) -> Books:
+    return await Books(database).open(energy_granted=1000)
+
+
+async def read(books: Books, report: Any, span: Span = MONTH, workspace: str | None = None, **terms: Any) -> Any:
+    async with books.database.transaction() as tx:
+        return await report(tx, workspace or books.workspace, span, **terms)
+
+
+async def at(books: Books, attempt_id: UUID, moment: datetime, seconds: float = 1.0) -> None:
+    """Put an attempt, and what it cost, at a moment."""
+    ended = moment + timedelta(seconds=seconds)
+    times = {"id": attempt_id, "started": moment, "ended": ended}
+    await books.run("UPDATE call_attempts SET started_at = :started, ended_at = :ended WHERE id = :id", **times)
+    times.pop("ended")
+    await books.run("UPDATE ai_usage_logs SET created_at = :started WHERE attempt_id = :id", **times)
+
+
+async def settled(books: Books, step: str, moment: datetime = NOW - timedelta(hours=1), **terms: Any) -> UUID:
+    seconds = terms.pop("seconds", 1.0)
+    attempt = await books.granted(step, **terms)
+    await books.settle(attempt)
+    await at(books, attempt, moment, seconds)
+    return attempt
+
+
+async def failed(books: Books, step: str, billed: Billed, moment: datetime = NOW - timedelta(hours=1)) -> None:
+    attempt = await books.granted(step)
+    await books.fail(attempt, billed)
+    await at(books, attempt, moment)
+
+
+async def generated(books: Books, request_id: str, **fields: Any) -> None:
+    row: dict[str, Any] = {
+        "workspace_id": books.workspace,
+        "workflow_id": "w",
+        "user_id": USER,
+        "action": "ai_message",
+        "outcome": "completed",
+        "created_at": NOW - timedelta(hours=1),
+    }
+    async with books.database.transaction() as tx:
+        tx.add(Generation(request_id=request_id, **row | fields))
+
+
+class TestSpending:
+    async def test_a_day_begins_at_midnight_utc_and_an_empty_one_is_a_line(self, books: Books):
+        await settled(books, "late", datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC))
+        await settled(books, "early", datetime(2026, 11, 24, 0, 0, 0, tzinfo=UTC))
+        await failed(books, "unknown", Billed.UNKNOWN, datetime(2026, 11, 26, 15, tzinfo=UTC))
+        found = await read(books, reports.daily, Span(since=datetime(2026, 11, 23, 22, tzinfo=UTC), until=NOW))
+        days = {line.day.day: (line.calls, line.confirmed_usd, line.uncertain_usd) for line in found.lines}
+        nothing = (0, NOTHING, NOTHING)
+        assert days == {23: (1, COST, NOTHING), 24: (1, COST, NOTHING), 25: nothing, 26: (1, NOTHING, BOUND)}
+        assert (found.total.confirmed_usd, found.total.uncertain_usd) == (2 * COST, BOUND)
+
+    async def test_the_first_day_is_a_whole_one(self, books: Books):
+        await settled(books, "one", datetime(2026, 11, 25, 1, tzinfo=UTC))
+        found = await read(books, reports.daily, Span(since=datetime(2026, 11, 25, 12, tzinfo=UTC), until=NOW))
+        assert found.span.since == datetime(2026, 11, 25, tzinfo=UTC)
+        assert [line.calls for line in found.lines] == [1, 0]
+
+    async def test_days_are_those_of_utc_whatever_the_database_thinks(self, books: Books):
+        await settled(books, "one", datetime(2026, 11, 25, 23, 30, tzinfo=UTC))
+        async with books.database.transaction() as tx:
+            await tx.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
+            found = await reports.daily(tx, books.workspace, MONTH)
+        assert {line.day: line.calls for line in found.lines}[date(2026, 11, 25)] == 1
+
+    async def test_a_week_is_an_iso_week(self, books: Books):
+        await settled(books, "sunday", datetime(2026, 11, 22, 23, 59, tzinfo=UTC))
+        await settled(books, "monday", datetime(2026, 11, 23, 0, 0, tzinfo=UTC))
+        found = await read(books, reports.weekly, Span(since=NOW - timedelta(days=14), until=NOW))
+        assert [(line.week, line.monday.day, line.calls) for line in found.lines] == [
+            ("2026-W46", 9, 0),
+            ("2026-W47", 16, 1),
+            ("2026-W48", 23, 1),
+        ]
+
+    async def test_users_come_with_the_dearest_first_and_the_total_of_all(self, books: Books):
+        for user, calls in (("bob", 3), ("cal", 2), ("dee", 1)):
+            await books.open(user=user, job=user)
+            for call in range(calls):
+                await settled(books, f"{call}", job=user, user_id=user)
+        found = await read(books, reports.users, limit=2)
+        assert [(line.user_id, line.calls, line.confirmed_usd) for line in found.lines] == [
+            ("bob", 3, 3 * COST),
+            ("cal", 2, 2 * COST),
+        ]
+        assert (found.users, found.total.confirmed_usd, found.total.energy_charged) == (3, 6 * COST, 6 * PRICE)
+
+    async def test_actions_tell_what_a_call_costs_of_those_whose_cost_is_known(self, books: Books):
+        await settled(books, "one", action="dear")
+        await settled(books, "two", action="dear")
+        await failed(books, "three", Billed.UNKNOWN)
+        found = await read(books, reports.actions)
+        assert [(line.action, line.confirmed_usd, line.uncertain_usd, line.average_usd) for line in found.lines] == [
+            ("coaching", NOTHING, BOUND, None),
+            ("dear", 2 * COST, NOTHING, COST),
+        ]
+
+    async def test_tokens_are_counted_over_calls_that_were_counted(self, books: Books):
+        await settled(books, "one")
+        await settled(books, "two")
+        await failed(books, "three", Billed.UNKNOWN)
+        (line,) = (await read(books, reports.tokens)).lines
+        assert (line.action, line.calls, line.tokens_prompt, line.tokens_cached) == ("coaching", 2, 2000, 800)
+        assert (line.prompt_per_call, line.completion_per_call) == (USAGE.input_tokens, USAGE.output_tokens)
+
+    async def test_what_the_simulator_counted_is_marked(self, books: Books):
+        await settled(books, "simulated")
+        real = await settled(books, "real")
+        await books.run("UPDATE ai_usage_logs SET simulated = false WHERE attempt_id = :id", id=real)
+        (line,) = (await read(books, reports.actions)).lines
+        assert (line.calls, line.simulated_calls, line.confirmed_usd, line.simulated_usd) == (2, 1, 2 * COST, COST)
+
+
+class TestModels:
+    async def test_latency_is_of_the_replies_and_errors_are_of_all_that_ended(self, books: Books):
+        for number in range(1, 11):
+            await settled(books, f"settled {number}", seconds=number)
+        await failed(books, "refused", Billed.NO)
+        await books.granted("lost", terms=SILENT)
+        await books.sweep("lost")
+        await books.run(
+            "UPDATE call_attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1)
+        )
+        await books.granted("open")
+        (line,) = (await read(books, reports.models)).lines
+        assert (line.provider, line.model, line.attempts.ended, line.attempts.settled) == (
+            "anthropic",
+            "model-1",
+            12,
+            10,
+        )
+        assert line.attempts.error_rate == pytest.approx(2 / 12, abs=1e-4)
+        assert (line.attempts.average_seconds, line.attempts.p95_seconds) == (5.5, pytest.approx(9.55))
+
+    async def test_errors_are_told_by_kind(self, books: Books):
+        await failed(books, "one", Billed.NO)
+        await failed(books, "two", Billed.NO)
+        await books.granted("lost", terms=SILENT)
+        await books.sweep("lost")
+        await books.run(
+            "UPDATE call_attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1)
+        )
+        found = await read(books, reports.models)
+        assert [(error.error, error.count) for error in found.errors] == [("SomeError", 2), ("lost", 1)]
+
+    async def test_spending_spreads_over_models_even_where_some_never_answered(self, books: Books):
+        for step in ("one", "two", "three"):
+            await settled(books, step)
+        await settled(books, "four", provider=Provider.OPENAI)
+        attempt = await books.granted("five", provider=Provider.LOCAL)
+        await books.fail(attempt, Billed.NO)
+        await at(books, attempt, NOW - timedelta(hours=1))
+        found = await read(books, reports.models)
+        assert [(line.provider, line.cost_share, line.spend.calls) for line in found.lines] == [
+            ("anthropic", 0.75, 3),
+            ("openai", 0.25, 1),
+            ("local", 0.0, 0),
+        ]
+        assert (found.attempts.ended, found.attempts.failed, found.total.calls) == (5, 1, 4)
+
+
+class TestRequests:
+    async def test_a_summary_counts_requests_refusals_and_hits(self, books: Books):
+        attempt = await settled(books, "asked")
+        for number, how in enumerate(("", "", "exact", "similar", "stale")):
+            terms = {"cached": how, "saved_usd": COST if how else NOTHING, "latency_ms": 100 * number}
+            await generated(books, f"completed {number}", attempt_id=attempt, **terms)
+        await generated(books, "refused", outcome="refused", reason="budget_exhausted", latency_ms=9999)
+        await generated(books, "failed", outcome="failed", reason="ProviderUnavailable")
+        await generated(books, "cancelled", outcome="cancelled")
+        found = await read(books, reports.summary)
+        requests = found.requests
+        assert (requests.total, requests.completed, requests.refused, requests.failed) == (8, 5, 1, 1)
+        assert (requests.cache_hit_rate, requests.cached_stale, requests.saved_usd) == (0.4, 1, 3 * COST)
+        assert (requests.average_ms, requests.p95_ms) == (200, pytest.approx(380))
+        assert requests.error_rate == pytest.approx(1 / 6, abs=1e-4)
+        assert found.reasons == {"ProviderUnavailable": 1, "budget_exhausted": 1}
+        assert (found.total.confirmed_usd, found.providers) == (COST, {"anthropic": 1.0})
+
+    async def test_where_there_was_nothing_rates_are_unknown_not_zero(self, books: Books):
+        found = await read(books, reports.summary)
+        assert (found.requests.total, found.requests.cache_hit_rate, found.requests.error_rate) == (0, None, None)
+        assert (found.attempts.ended, found.attempts.error_rate, found.attempts.average_seconds) == (0, None, None)
+        assert (found.models, found.errors, found.total.confirmed_usd) == ((), (), 0)
+
+    async def test_arms_are_compared_by_all_that_is_known_of_them(self, books: Books):
+        for number in range(4):
+            rating = (Feedback.GOOD, Feedback.GOOD, Feedback.BAD, None)[number]
+            await generated(
+                books,
+                f"a {number}",
+                experiment="tone",
+                arm="casual",
+                cost_usd=COST,
+                latency_ms=100 * number,
+                feedback=rating and rating.value,
+                quality=Decimal("0.5") if number else None,
+            )
+        await generated(books, "b", experiment="tone", arm="technical", outcome="failed")
+        await generated(books, "none", cost_usd=COST)
+        casual, technical = (await read(books, reports.experiments)).lines
+        assert (casual.arm, casual.requests, casual.cost_usd, casual.average_ms) == ("casual", 4, 4 * COST, 150)
+        assert (casual.good, casual.bad, casual.graded, casual.quality) == (2, 1, 3, 0.5)
+        assert (technical.arm, technical.error_rate, technical.quality, technical.good_interval) == (
+            "technical",
+            1.0,
+            None,
+            None,
+        )
+
+
+class TestFeedback:
+    async def test_the_last_word_stands(self, books: Books):
+        await generated(books, "request")
+        for rating in (Feedback.BAD, Feedback.GOOD):
+            async with books.database.transaction() as tx:
+                await feedback.rate(tx, books.workspace, "request", rating)
+        requests = (await read(books, reports.summary)).requests
+        assert (requests.good, requests.bad) == (1, 0)
+
+    async def test_an_unknown_request_is_named(self, books: Books):
+        with pytest.raises(NotFound, match="'nobody asked'"):
+            async with books.database.transaction() as tx:
+                await feedback.rate(tx, books.workspace, "nobody asked", Feedback.GOOD)
+
+
+REPORTS = [
+    reports.summary,
+    reports.daily,
+    reports.weekly,
+    reports.users,
+    reports.actions,
+    reports.tokens,
+    reports.models,
+    reports.experiments,
+    reports.evidence,
+]
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.__name__)
+async def test_a_report_knows_its_workspace_and_its_span_alone(books: Books, report: Any):
+    empty = await read(books, report)
+    moments = (MONTH.since - timedelta(days=8), MONTH.until)
+    for place, moment in enumerate(moments):
+        attempt = await settled(books, f"outside {place}", moment)
+        await generated(books, f"outside {place}", created_at=moment, attempt_id=attempt, experiment="tone", arm="a")
+    assert await read(books, report) == empty, "outside of the span"
+    attempt = await settled(books, "inside")
+    await generated(books, "inside", attempt_id=attempt, experiment="tone", arm="a")
+    assert await read(books, report) != empty
+    assert await read(books, report, workspace="globex") == empty, "another workspace's"
+
+
+async def test_evidence_tells_how_each_model_served_each_kind_of_work(books: Books):
+    await settled(books, "one")
+    await settled(books, "two")
+    await failed(books, "three", Billed.UNKNOWN)
+    await settled(books, "four", action="other")
+    coaching, other = (await read(books, reports.evidence)).servings
+    assert (coaching.action, coaching.ended, coaching.errors, coaching.calls) == ("coaching", 3, 1, 2)
+    assert (coaching.paid_usd, coaching.spent_usd, coaching.uncertain_usd) == (2 * COST, 2 * COST + BOUND, BOUND)
+    assert (coaching.tokens_prompt, coaching.tokens_completion) == (2000, 400)
+    assert (other.action, other.rates and other.rates.output) == ("other", 5)
+
+
+async def test_evidence_counts_prompts_that_repeat_within_an_hour(books: Books):
+    noon = datetime(2026, 11, 26, 12, 10, tzinfo=UTC)
+    moments = [noon, noon + timedelta(minutes=20), noon + timedelta(minutes=40), noon + timedelta(hours=2)]
+    for number, moment in enumerate(moments):
+        attempt = await settled(books, f"{number}", moment)
+        await generated(books, f"{number}", created_at=moment, attempt_id=attempt, cost_usd=COST)
+    different = await settled(books, "different", noon, fingerprint="another prompt")
+    await generated(books, "different", created_at=noon, attempt_id=different, cost_usd=COST)
+    (seen,) = (await read(books, reports.evidence)).repetitions
+    assert (seen.requests, seen.repeats, seen.repeats_usd, seen.hits) == (5, 2, 2 * COST, 0)
+    await generated(books, "hit", created_at=noon, attempt_id=different, cached="exact", saved_usd=COST)
+    (seen,) = (await read(books, reports.evidence)).repetitions
+    assert (seen.requests, seen.repeats, seen.hits) == (6, 2, 1)
+
+
+async def test_recommendations_come_out_of_the_ledgers_rows(books: Books):
+    await books.open(energy_granted=1000, job="many", user="bob")
+    for number in range(20):
+        attempt = await settled(books, f"{number}", job="many", user_id="bob")
+        await generated(books, f"{number}", attempt_id=attempt, cost_usd=COST)
+    (made,) = recommend(await read(books, reports.evidence))
+    assert (made.rule, made.saves_usd, made.simulated) == ("enable-cache", 19 * COST, True)

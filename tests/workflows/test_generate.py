@@ -1,0 +1,376 @@
+"""`Generate` through its public face: the typed client, real parts underneath."""
+
+import asyncio
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHistory
+
+from domain.calls import Finish, Message, Provider
+from domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
+from domain.generate.contract import WORKFLOW, Cached, GenerateInput, GenerateResult, OnRateLimit, Prompt, Refused
+from domain.queues import WORKFLOWS
+from parley import Client
+from storage.budgets import Period
+from storage.tables import Generation
+from tests.parts import SimulatorAdmin
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+USER = "ann"
+QUESTION = "What does the export to CSV contain?"
+CHEAP = "gpt-4o-mini"
+VERDICT = {
+    "type": "object",
+    "properties": {"mood": {"type": "string"}, "sure": {"type": "boolean"}},
+    "required": ["mood", "sure"],
+    "additionalProperties": False,
+}
+TALK = [{"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice"} for turn in range(31)]
+
+
+@pytest.fixture
+async def pro(client: Client) -> Client:
+    """A user who may take every model."""
+    await client.set_tier(USER, "pro")
+    return client
+
+
+async def histories(client: Client) -> list[WorkflowHistory]:
+    query = f"ParleyTenant = '{client.workspace_id}' AND WorkflowType = '{WORKFLOW}'"
+    return [
+        await client.temporal.get_workflow_handle(one.id, run_id=one.run_id).fetch_history()
+        async for one in client.temporal.list_workflows(query)
+    ]
+
+
+async def rows(client: Client) -> list[Generation]:
+    async with client.database.transaction() as tx:
+        from sqlalchemy import select  # noqa: PLC0415
+
+        return list((await tx.execute(select(Generation).order_by(Generation.created_at))).scalars())
+
+
+async def agrees(client: Client) -> bool:
+    return await client.audit() == []
+
+
+class TestAnswers:
+    async def test_an_answer_tells_how_it_came_about_and_what_it_cost(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        result = await client.generate(QUESTION, user_id=USER)
+        meta = result.meta
+        assert result.success and result.content
+        assert (meta.provider, meta.model, meta.finish) == (Provider.OPENAI, CHEAP, Finish.STOP)
+        assert meta.simulated and meta.answered_by.startswith("simulator/")
+        assert (meta.energy_charged, meta.energy_left, meta.attempts) == (1, 99, 1)
+        assert meta.reason == "first choice of the free tier"
+        costs = await client.costs()
+        assert meta.cost_usd == costs.confirmed_usd > 0
+        assert costs.uncertain_usd == 0
+        [call] = await simulator.billed()
+        assert meta.usage.total_tokens == call["input_tokens"] + call["output_tokens"]
+        assert await agrees(client)
+
+    async def test_a_better_tier_is_served_by_the_better_model(self, pro: Client) -> None:
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert (result.meta.provider, result.meta.model) == (Provider.ANTHROPIC, "claude-sonnet-4-6")
+
+    async def test_a_schema_gives_a_parsed_value(self, client: Client) -> None:
+        result = await client.generate("How do I sound?", user_id=USER, response_schema=VERDICT)
+        assert set(result.parsed) == {"mood", "sure"}
+
+    async def test_a_reply_off_the_schema_is_asked_for_again_and_charged_once(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("malformed", provider="openai")
+        result = await client.generate("How do I sound?", user_id=USER, response_schema=VERDICT)
+        assert result.parsed and (result.meta.attempts, result.meta.energy_left) == (2, 99)
+        assert result.meta.cost_usd == (await client.costs()).confirmed_usd
+        assert len(await simulator.billed()) == 2
+        assert await agrees(client)
+
+    async def test_a_schema_that_nobody_follows_is_an_error(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("malformed", times=None)
+        with pytest.raises(JobFailed, match="no answer follows the schema"):
+            await client.generate("How do I sound?", user_id=USER, response_schema=VERDICT)
+        [row] = await rows(client)
+        assert (row.outcome, row.reason) == ("failed", "MalformedReply")
+
+    async def test_long_prompts_and_answers_stay_out_of_the_history(self, client: Client) -> None:
+        long = [{"role": "user", "content": "the invoice is wrong. " * 2000}]
+        schema = {
+            "type": "object",
+            "properties": {f"field_{number}": {"type": "string"} for number in range(120)},
+            "required": [f"field_{number}" for number in range(120)],
+            "additionalProperties": False,
+        }
+        result = await client.generate(long, user_id=USER, response_schema=schema, max_tokens=20_000)
+        assert result.stored and result.content and len(result.parsed) == 120
+        [history] = await histories(client)
+        assert max(event.ByteSize() for event in history.events) < 4000
+
+    async def test_it_takes_at_most_two_activities(self, client: Client) -> None:
+        await client.generate(QUESTION, user_id=USER)
+        [history] = await histories(client)
+        kinds = Counter(event.event_type for event in history.events)
+        scheduled = kinds[EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED] + kinds[EventType.EVENT_TYPE_MARKER_RECORDED]
+        assert scheduled == 2
+
+    async def test_anyone_can_start_it_by_name(self, client: Client) -> None:
+        asked = {
+            "workspace_id": client.workspace_id,
+            "user_id": USER,
+            "prompt": {"messages": [{"role": "user", "content": QUESTION}]},
+        }
+        told: GenerateResult = await client.temporal.execute_workflow(
+            WORKFLOW, asked, id=f"by-name-{client.workspace_id}", task_queue=WORKFLOWS, result_type=GenerateResult
+        )
+        assert told.content
+
+    async def test_a_template_speaks_before_the_messages(self, client: Client) -> None:
+        plain = await client.generate(QUESTION, user_id=USER)
+        spoken = await client.generate(QUESTION, user_id=USER, template="concise")
+        assert spoken.meta.template == "concise@1"
+        assert spoken.meta.usage.input_tokens > plain.meta.usage.input_tokens
+
+    async def test_what_a_vendor_dropped_is_left_out_and_said(self, pro: Client) -> None:
+        result = await pro.generate(QUESTION, user_id=USER, temperature=0.5)
+        assert result.meta.provider is Provider.ANTHROPIC
+        assert result.meta.dropped == ("temperature",)
+
+    async def test_a_retired_model_works_with_a_warning(self, pro: Client) -> None:
+        result = await pro.generate(QUESTION, user_id=USER, model="claude-3-5-sonnet-20241022")
+        assert result.meta.model == "claude-3-5-sonnet-20241022"
+        assert any("claude-sonnet-4-6" in warning for warning in result.meta.warnings)
+
+
+class TestRefusals:
+    async def test_without_energy_nothing_is_asked(self, client: Client, simulator: SimulatorAdmin) -> None:
+        for _ in range(100):
+            await client.grant_energy(USER, 1, key="open")
+        async with client.database.transaction() as tx:
+            from sqlalchemy import text  # noqa: PLC0415
+
+            await tx.execute(text("UPDATE energy_accounts SET granted = 0"))
+            await tx.execute(text("UPDATE energy_entries SET amount = 0"))
+        result = await client.generate(QUESTION, user_id=USER)
+        assert not result.success and result.content is None
+        assert result.refusal and result.refusal.code is Refused.INSUFFICIENT_ENERGY
+        assert await simulator.calls() == []
+        [row] = await rows(client)
+        assert (row.outcome, row.reason) == ("refused", "insufficient_energy")
+
+    async def test_a_cap_that_covers_no_model_refuses(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await client.set_cap(Period.DAY, Decimal("0.000001"))
+        result = await client.generate(QUESTION, user_id=USER)
+        assert result.refusal and result.refusal.code is Refused.BUDGET_EXHAUSTED
+        assert await simulator.calls() == []
+        assert await agrees(client)
+
+    async def test_a_cap_that_covers_a_cheaper_model_takes_it_and_says_so(self, pro: Client) -> None:
+        await pro.set_cap(Period.MONTH, Decimal("0.003"))
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert result.meta.model == CHEAP
+        assert "claude-sonnet-4-6 may cost" in result.meta.reason
+
+    async def test_the_free_tier_gets_the_cheap_model_whatever_it_asks_for(self, client: Client) -> None:
+        result = await client.generate(QUESTION, user_id=USER, model="claude-sonnet-4-6")
+        assert result.meta.model == CHEAP
+        assert "not for the free tier" in result.meta.reason
+
+    async def test_bad_input_is_refused_before_anything_starts(self, client: Client) -> None:
+        for wrong in (
+            {"messages": []},
+            {"messages": QUESTION, "max_tokens": 0},
+            {"messages": QUESTION, "flavour": "mint"},
+            {"messages": QUESTION, "response_schema": {"type": "nothing"}},
+            {"messages": [{"role": "robot", "content": "x"}]},
+        ):
+            with pytest.raises(InvalidInput):
+                await client.generate(user_id=USER, **wrong)
+        assert await histories(client) == []
+
+    async def test_an_unknown_template_fails_by_name(self, client: Client) -> None:
+        with pytest.raises(JobFailed, match="there is no prompt 'poetic'"):
+            await client.generate(QUESTION, user_id=USER, template="poetic")
+
+
+class TestFailures:
+    async def test_a_provider_that_is_down_is_followed_by_the_next(
+        self, pro: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("server_error", provider="anthropic", times=None)
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert result.meta.provider is Provider.OPENAI
+        assert result.meta.reason.startswith("fallback")
+        assert result.meta.attempts > 1
+        assert await agrees(pro)
+
+    async def test_where_nobody_answers_the_error_says_what_was_tried(
+        self, pro: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("quota", times=None)
+        with pytest.raises(JobFailed, match=r"anthropic: .*openai: ") as failed:
+            await pro.generate(QUESTION, user_id=USER)
+        assert failed.value.kind == "ProviderUnavailable"
+        [row] = await rows(pro)
+        assert row.outcome == "failed"
+        assert (await pro.energy(USER)).available == 100
+        assert await agrees(pro)
+
+    async def test_a_rate_limit_is_waited_out_by_a_timer(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("rate_limit", provider="openai")
+        result = await client.generate(QUESTION, user_id=USER)
+        assert (result.meta.model, result.meta.attempts) == (CHEAP, 2)
+        [history] = await histories(client)
+        assert any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+
+    async def test_or_the_cheaper_model_is_taken(self, pro: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("rate_limit", provider="anthropic", times=None)
+        result = await pro.generate(QUESTION, user_id=USER, on_rate_limit=OnRateLimit.CHEAPER)
+        assert result.meta.provider is Provider.OPENAI
+        [history] = await histories(pro)
+        assert not any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+
+    async def test_a_prompt_that_is_too_long_is_condensed_and_asked_once_more(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("context_too_long", provider="openai")
+        result = await client.generate(TALK, user_id=USER)
+        assert result.success and result.meta.compressed
+        assert result.meta.cost_usd == (await client.costs()).confirmed_usd
+        assert (result.meta.attempts, result.meta.energy_left) == (3, 99)
+        assert await agrees(client)
+
+    async def test_a_prompt_that_cannot_be_condensed_is_refused(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("context_too_long", provider="openai", times=None)
+        result = await client.generate(QUESTION, user_id=USER)
+        assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
+
+    async def test_a_cancelled_one_keeps_what_it_paid_for(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.gate(closed=True, provider="openai")
+        waiting = asyncio.create_task(client.generate(QUESTION, user_id=USER, key="mine"))
+        await simulator.calls(at_least=1, state="in_flight")
+        await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/mine").cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await waiting
+        await simulator.gate(closed=False, provider="openai")
+        async with asyncio.timeout(20):
+            while (await client.costs()).confirmed_usd == 0:
+                await asyncio.sleep(0.05)
+        assert await agrees(client)
+
+
+class TestCache:
+    async def test_the_same_request_is_answered_once(self, client: Client, simulator: SimulatorAdmin) -> None:
+        first = await client.generate(QUESTION, user_id=USER)
+        again = await client.generate(QUESTION, user_id="bob")
+        assert again.content == first.content
+        assert (again.meta.cached, again.meta.cost_usd, again.meta.energy_charged) == (Cached.EXACT, 0, 0)
+        assert again.meta.saved_usd == first.meta.cost_usd
+        assert len(await simulator.calls()) == 1
+        kept = (await rows(client))[-1]
+        assert (kept.cached, kept.saved_usd, kept.cost_usd, kept.user_id) == ("exact", first.meta.cost_usd, 0, "bob")
+        assert await agrees(client)
+
+    async def test_another_prompt_schema_or_length_is_another_request(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        variants: list[dict[str, Any]] = [
+            {},
+            {"max_tokens": 77},
+            {"temperature": 0.3},
+            {"response_schema": VERDICT},
+            {"template": "casual"},
+        ]
+        for terms in variants:
+            assert (await client.generate(QUESTION, user_id=USER, **terms)).meta.cached is Cached.NO
+        assert len(await simulator.calls()) == len(variants)
+
+    async def test_it_can_be_turned_off(self, client: Client, simulator: SimulatorAdmin) -> None:
+        for _ in range(2):
+            await client.generate(QUESTION, user_id=USER, cache="off")
+        assert len(await simulator.calls()) == 2
+
+    async def test_a_similar_question_is_answered_where_that_is_asked_for(self, client: Client) -> None:
+        await client.generate("Could you please tell me what the export contains?", user_id=USER, cache="similar")
+        again = await client.generate("could you tell me what the export contains", user_id=USER, cache="similar")
+        assert again.meta.cached is Cached.SIMILAR
+        denied = await client.generate("could you tell me what the export lacks", user_id=USER, cache="similar")
+        assert denied.meta.cached is Cached.NO
+
+    async def test_an_expired_answer_stands_in_when_nobody_can_answer(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        first = await client.generate(QUESTION, user_id=USER)
+        async with client.database.transaction() as tx:
+            from sqlalchemy import text  # noqa: PLC0415
+
+            await tx.execute(text("UPDATE llm_cache SET expires_at = now() - interval '1 day'"))
+        await simulator.fault("server_error", times=None)
+        stale = await client.generate(QUESTION, user_id=USER)
+        assert stale.content == first.content
+        assert stale.meta.cached is Cached.STALE
+
+    async def test_another_workspace_never_gets_it(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await client.generate(QUESTION, user_id=USER)
+        other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+        assert (await other.generate(QUESTION, user_id=USER)).meta.cached is Cached.NO
+        assert len(await simulator.calls()) == 2
+
+
+class TestKeys:
+    async def test_the_same_key_is_the_same_generation(self, client: Client, simulator: SimulatorAdmin) -> None:
+        once, twice = await asyncio.gather(
+            *(client.generate(QUESTION, user_id=USER, key="order-7", cache="off") for _ in range(2))
+        )
+        later = await client.generate(QUESTION, user_id=USER, key="order-7", cache="off")
+        assert once == twice == later
+        assert len(await simulator.billed()) == 1
+
+    async def test_for_something_else_it_is_a_conflict(self, client: Client) -> None:
+        await client.generate(QUESTION, user_id=USER, key="order-7")
+        with pytest.raises(IdempotencyConflict):
+            await client.generate("Something else", user_id=USER, key="order-7")
+
+    async def test_another_workspaces_prompt_cannot_be_named(self, client: Client) -> None:
+        prompt = Prompt(messages=(Message(role="user", content="a secret " * 500),))
+        from storage import generations  # noqa: PLC0415
+
+        async with client.database.transaction() as tx:
+            stored = await generations.save_prompt(tx, "globex", prompt)
+        asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
+        with pytest.raises(JobFailed, match="no prompt"):
+            from starter.generating import generate  # noqa: PLC0415
+
+            await generate(client, asked, None)
+
+
+async def test_two_hundred_at_once_on_energy_for_fifty(client: Client, simulator: SimulatorAdmin) -> None:
+    await client.grant_energy(USER, 1, key="open the account")
+    async with client.database.transaction() as tx:
+        from sqlalchemy import text  # noqa: PLC0415
+
+        await tx.execute(text("UPDATE energy_accounts SET granted = 50"))
+        await tx.execute(text("UPDATE energy_entries SET amount = 50 WHERE grant_key = 'starting grant'"))
+        await tx.execute(text("DELETE FROM energy_entries WHERE grant_key = 'open the account'"))
+    asked = (client.generate(f"Question {number}", user_id=USER) for number in range(200))
+    results = await asyncio.gather(*asked)
+    outcomes = Counter(result.refusal.code if result.refusal else None for result in results)
+    assert outcomes == {None: 50, Refused.INSUFFICIENT_ENERGY: 150}
+    assert len(await simulator.billed()) == 50
+    assert await agrees(client)
+
+
+async def test_a_generation_of_another_workspace_is_not_found(client: Client) -> None:
+    await client.generate(QUESTION, user_id=USER, key="mine")
+    other = Client(client.temporal, client.database, client.settings, workspace_id="globex")
+    with pytest.raises(NotFound):
+        await other.status(f"generate/{client.workspace_id}/mine")

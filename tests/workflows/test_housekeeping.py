@@ -1,0 +1,187 @@
+"""Housekeeping runs by the clock, makes up for what an outage missed, and does nothing twice."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from temporalio.client import Client as TemporalClient
+from temporalio.client import Schedule, ScheduleBackfill, ScheduleOverlapPolicy
+from temporalio.service import RPCError
+
+from domain.housekeeping import DELIVER_EVENTS, DeliverInput, DeliverReport, Week, week_before
+from domain.queues import WORKFLOWS
+from parley import Client
+from settings import Settings
+from starter.embedded import Addresses
+from storage import energy
+from storage.database import Database
+from storage.tables import CostAlert, OutboxEvent
+from tests.activities.receiver import Receiver
+from tests.faults.scene import scene
+from tests.parts import running_workers
+from tests.storage.books import SILENT, Books, until
+from workflows.schedules import TIMETABLES, ensure_scheduled
+
+TIMES = {
+    "parley-sweep": timedelta(minutes=1),
+    "parley-events": timedelta(minutes=1),
+    "parley-refill": timedelta(days=1),
+    "parley-alert": timedelta(weeks=1),
+}
+
+
+async def remove(temporal: TemporalClient) -> None:
+    for schedule_id in TIMETABLES:
+        try:
+            await temporal.get_schedule_handle(schedule_id).delete()
+        except RPCError:
+            continue
+
+
+@pytest.fixture
+async def no_schedules(temporal: TemporalClient) -> AsyncIterator[None]:
+    """The server is shared: what a test schedules must not run in the next."""
+    await remove(temporal)
+    yield
+    await remove(temporal)
+
+
+async def scheduled(temporal: TemporalClient) -> dict[str, Schedule]:
+    found: dict[str, Schedule] = {}
+    for schedule_id in TIMETABLES:
+        try:
+            found[schedule_id] = (await temporal.get_schedule_handle(schedule_id).describe()).schedule
+        except RPCError:
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("no_schedules")
+class TestSchedules:
+    async def test_each_job_has_its_time_in_utc(self, temporal: TemporalClient) -> None:
+        await ensure_scheduled(temporal, with_events=True)
+        for schedule_id, every in TIMES.items():
+            found = await temporal.get_schedule_handle(schedule_id).describe()
+            first, second = found.info.next_action_times[:2]
+            assert second - first == every, schedule_id
+            if every == timedelta(days=1):
+                assert (first.hour, first.minute) == (0, 0)
+            if every == timedelta(weeks=1):
+                assert (first.isoweekday(), first.hour, first.minute) == (1, 0, 5)
+
+    async def test_a_missed_minute_is_forgotten_a_missed_day_or_week_is_not(self, temporal: TemporalClient) -> None:
+        await ensure_scheduled(temporal, with_events=True)
+        for schedule_id, found in (await scheduled(temporal)).items():
+            minutely = TIMES[schedule_id] == timedelta(minutes=1)
+            overlap = ScheduleOverlapPolicy.SKIP if minutely else ScheduleOverlapPolicy.BUFFER_ALL
+            assert found.policy.overlap == overlap
+            assert found.policy.catchup_window
+            assert found.policy.catchup_window >= TIMES[schedule_id]
+
+    async def test_without_a_webhook_nothing_is_scheduled_for_it(self, temporal: TemporalClient) -> None:
+        await ensure_scheduled(temporal, with_events=False)
+        assert set(await scheduled(temporal)) == set(TIMES) - {"parley-events"}
+
+    async def test_a_webhook_that_was_taken_away_is_no_longer_served(self, temporal: TemporalClient) -> None:
+        await ensure_scheduled(temporal, with_events=True)
+        assert set(await scheduled(temporal)) == set(TIMES)
+        await ensure_scheduled(temporal, with_events=False)
+        assert "parley-events" not in await scheduled(temporal)
+
+    async def test_what_an_operator_paused_stays_paused(self, temporal: TemporalClient) -> None:
+        await ensure_scheduled(temporal, with_events=True)
+        await temporal.get_schedule_handle("parley-refill").pause()
+        await asyncio.gather(*(ensure_scheduled(temporal, with_events=True) for _ in range(3)))
+        assert (await scheduled(temporal))["parley-refill"].state.paused
+
+    async def test_a_missed_week_has_an_alert_of_its_own(
+        self, temporal: TemporalClient, database: Database, settings: Settings
+    ) -> None:
+        """The schedule's runs of two past Mondays, made up for together, are each about their own week."""
+        books = await Books(database).open(cap=Decimal(1000))
+        last = week_before(datetime.now(UTC))
+        earlier = Week(monday=last.monday - timedelta(weeks=1))
+        for step, week in (("one", earlier), ("two", last)):
+            attempt = await books.granted(step, bound=Decimal(60), terms=SILENT)
+            await books.sweep(step)
+            await books.run(
+                "UPDATE ai_usage_logs SET created_at = :at WHERE attempt_id = :id", at=week.begins, id=attempt
+            )
+        await ensure_scheduled(temporal, with_events=False)
+        async with running_workers(temporal, database, settings, ("workflows", "storage")):
+            span = ScheduleBackfill(
+                start_at=last.begins - timedelta(minutes=1),
+                end_at=last.ends + timedelta(minutes=10),
+                overlap=ScheduleOverlapPolicy.BUFFER_ALL,
+            )
+            await temporal.get_schedule_handle("parley-alert").backfill(span)
+            await until(lambda: has_rows(books, 2))
+        assert {alert.period for alert in await books.all(CostAlert)} == {earlier.name, last.name}
+        assert len(await books.all(OutboxEvent, kind="cost_alert")) == 2
+
+
+async def has_rows(books: Books, count: int) -> bool:
+    return len(await books.all(CostAlert)) == count
+
+
+async def test_an_event_of_a_settled_call_reaches_the_webhook(
+    temporal: TemporalClient, database: Database, settings: Settings
+) -> None:
+    books = await Books(database).open()
+    await books.settle(await books.granted())
+    async with Receiver() as receiver:
+        secrets = {"parley_webhook_url": SecretStr(receiver.url), "parley_webhook_secret": SecretStr("plain")}
+        hooked = settings.model_copy(update=secrets)
+        async with running_workers(temporal, database, hooked, ("workflows", "storage")):
+            done = await temporal.execute_workflow(
+                DELIVER_EVENTS,
+                DeliverInput(seconds=0),
+                id=f"deliver-{uuid4().hex}",
+                task_queue=WORKFLOWS,
+                result_type=DeliverReport,
+            )
+        assert done == DeliverReport(delivered=1)
+        assert [message.data["workspace_id"] for message in receiver.messages] == ["acme"]
+
+
+async def test_a_worker_schedules_the_delivery_and_tells_its_log_neither_address_nor_secret(
+    stack: Addresses, template: str, tmp_path: Path
+) -> None:
+    async with Receiver() as receiver, scene(stack, template, tmp_path) as made:
+        books = await Books(made.database).open()
+        await books.settle(await books.granted())
+        process = await made.start_worker(
+            roles=("workflows", "storage"), PARLEY_WEBHOOK_URL=receiver.url, PARLEY_WEBHOOK_SECRET="a-plain-secret"
+        )
+        await made.client.temporal.get_schedule_handle("parley-events").trigger()
+        await until(partial(has_arrived, books))
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        log = (tmp_path / "worker-0.log").read_text()
+    assert "polling as workflows, storage" in log
+    assert "a-token-in-the-address" not in log
+    assert "a-plain-secret" not in log
+
+
+async def has_arrived(books: Books) -> bool:
+    (event,) = await books.all(OutboxEvent)
+    return event.delivered_at is not None
+
+
+async def test_a_refill_on_request_tops_up_every_workspace(client: Client, worker: None) -> None:
+    for workspace, user in (("acme", "ann"), ("globex", "bob")):
+        await Books(client.database, workspace).open(user=user, energy_granted=1)
+    async with client.database.transaction() as tx:
+        await energy.set_tier(tx, "globex", "bob", "gold")
+        await energy.open_account(tx, client.workspace_id, "cy", starting_energy=2)
+    done = await client.housekeeping.refill_energy()
+    assert (done.users, done.energy, done.skipped, done.unknown_tiers) == (2, 19 + 18, 1, ("gold",))
+    assert (await client.housekeeping.refill_energy()).users == 0
+    assert (await client.energy("cy")).available == 20

@@ -1,0 +1,230 @@
+"""`Generate`: one answer of an LLM, within budget, from the first provider that can give it."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Literal
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.generate import GenerateActivities as Activities
+    from domain.errors import (
+        BudgetExhausted,
+        ContextTooLong,
+        InsufficientEnergy,
+        InvalidInput,
+        MalformedReply,
+        ParleyError,
+        ProviderUnavailable,
+        RateLimited,
+    )
+    from domain.generate.contract import (
+        WORKFLOW,
+        Asked,
+        AskStep,
+        Compressed,
+        CompressStep,
+        Ended,
+        EndStep,
+        GenerateInput,
+        GenerateResult,
+        Job,
+        OnRateLimit,
+        Prepared,
+        Refusal,
+        Refused,
+        Serving,
+    )
+    from domain.queues import provider_queue
+    from domain.routing import Candidate
+    from workflows import visibility
+    from workflows.policies import ANSWER_STEP, LOCAL_STEP, LONGEST_RATE_LIMIT
+    from workflows.providers_in_turn import in_turn
+
+MAX_ASKS = 3
+REFUSALS = {
+    InsufficientEnergy.__name__: Refused.INSUFFICIENT_ENERGY,
+    BudgetExhausted.__name__: Refused.BUDGET_EXHAUSTED,
+    ContextTooLong.__name__: Refused.CONTEXT_TOO_LONG,
+}
+
+
+@workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
+class Generate:
+    """Decide whom to ask, ask, and write down what became of it."""
+
+    @workflow.run
+    async def run(self, asked: GenerateInput | None = None) -> GenerateResult:
+        """Answer. A refusal is a result; cancelling keeps what is paid for.
+
+        Raises:
+            InvalidInput: the workflow was started without input.
+            ApplicationError: typed after the `ParleyError` that stopped it; `ProviderUnavailable` says what was tried.
+        """
+        if asked is None:
+            raise InvalidInput("Generate needs a GenerateInput", where="input")
+        visibility.record_start(asked.workspace_id, WORKFLOW)
+        self._job = Job(
+            input=asked,
+            job_key=workflow.info().first_execution_run_id,
+            workflow_id=workflow.info().workflow_id,
+            started_at=workflow.now(),
+        )
+        self._prepared, self._ask, self._tries = Prepared(), 1, 0
+        self._compressed = self._charged = False
+        self._asked: Candidate | None = None
+        try:
+            result = await self._generate()
+        except (FailureError, ParleyError, asyncio.CancelledError) as error:
+            result = await self._stand_in(error)
+        visibility.record(visibility.STATUS, "completed" if result.success else "refused")
+        return result
+
+    async def _generate(self) -> GenerateResult:
+        self._prepared = await workflow.execute_local_activity_method(
+            Activities.prepare, self._job, summary="budget, cache, routing", **LOCAL_STEP
+        )
+        if self._prepared.result is not None:
+            return self._prepared.result
+        if self._prepared.prompt is not None:
+            self._job = self._job.asking(self._prepared.prompt)
+        candidates = self._prepared.candidates
+        if self._prepared.compress:
+            await self._compress(candidates)
+        return await self._answered(candidates)
+
+    @property
+    def _serving(self) -> Serving:
+        return self._prepared.serving
+
+    async def _answered(self, candidates: Sequence[Candidate]) -> GenerateResult:
+        """Ask until the answer follows the schema. A prompt that is too long is condensed once."""
+        while True:
+            try:
+                asked = await self._ask_in_turn(candidates)
+            except ApplicationError as error:
+                candidates = await self._mended(error, candidates)
+                continue
+            if asked.result is not None:
+                return asked.result
+            self._charged = True
+            if self._ask >= MAX_ASKS:
+                raise ApplicationError(f"no answer follows the schema: {asked.problem}", type=MalformedReply.__name__)
+            self._ask += 1
+
+    async def _mended(self, error: ApplicationError, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Whom to ask instead, or for less. Raises the error where neither would help."""
+        if error.type == BudgetExhausted.__name__ and (cheaper := self._cheaper(candidates)):
+            return cheaper
+        too_long = error.type == ContextTooLong.__name__ and not self._compressed
+        if not too_long or not await self._compress(candidates):
+            raise error
+        self._ask += 1
+        return candidates
+
+    async def _ask_in_turn(self, candidates: Sequence[Candidate]) -> Asked:
+        async def attempt(candidate: Candidate) -> Asked:
+            self._asked, self._tries = candidate, self._tries + 1
+            step = AskStep(
+                job=self._job,
+                serving=self._serving,
+                candidate=candidate,
+                ask=self._ask,
+                energy=0 if self._charged else self._serving.energy,
+                is_first=self._tries == 1,
+                compressed=self._compressed,
+            )
+            return await self._unless_limited(step)
+
+        patience = timedelta(seconds=self._job.input.patience_seconds)
+        return await in_turn(candidates, attempt, patience=patience, parked=self._parked)
+
+    async def _unless_limited(self, step: AskStep) -> Asked:
+        """One candidate's try. Where the policy says so, being asked to wait is waited out, and holds no worker."""
+        deadline = workflow.now() + LONGEST_RATE_LIMIT
+        while True:
+            try:
+                return await workflow.execute_activity_method(
+                    Activities.ask,
+                    step,
+                    task_queue=provider_queue(step.candidate.provider),
+                    summary=f"{step.candidate.provider.value} {step.candidate.model}: {step.candidate.reason}"[:200],
+                    **ANSWER_STEP,
+                )
+            except ActivityError as error:
+                cause = error.cause
+                if not isinstance(cause, ApplicationError):
+                    raise
+                if cause.type == ContextTooLong.__name__:
+                    raise cause from None
+                pause = self._pause(cause)
+                if pause is None or workflow.now() + pause > deadline:
+                    raise
+                self._parked(str(cause.message), pause)
+                await workflow.sleep(pause)
+                step = step.model_copy(update={"is_first": False})
+
+    def _pause(self, cause: ApplicationError) -> timedelta | None:
+        """How long a rate limit asks to wait, where it is to be waited out."""
+        waits = self._serving.on_rate_limit is OnRateLimit.WAIT
+        if cause.type != RateLimited.__name__ or not waits:
+            return None
+        return timedelta(seconds=float(cause.details[0]) if cause.details else 1.0)
+
+    async def _compress(self, candidates: Sequence[Candidate]) -> bool:
+        """Condense the earlier part of the prompt; whether there was anything to condense."""
+
+        async def attempt(candidate: Candidate) -> Compressed:
+            return await workflow.execute_activity_method(
+                Activities.compress,
+                CompressStep(job=self._job, candidate=candidate),
+                task_queue=provider_queue(candidate.provider),
+                summary=f"condense on {candidate.provider.value} {candidate.model}",
+                **ANSWER_STEP,
+            )
+
+        cheapest_first = sorted(candidates, key=lambda one: one.bound_usd or Decimal(0))
+        done = await in_turn(cheapest_first, attempt, patience=timedelta(0), parked=self._parked)
+        if done.prompt is None:
+            return False
+        self._job, self._compressed, self._tries = self._job.asking(done.prompt), True, self._tries + 1
+        return True
+
+    def _cheaper(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Those that may still fit where the one just asked did not: others were faster to the money."""
+        bound = (self._asked and self._asked.bound_usd) or Decimal(0)
+        return tuple(one for one in candidates if (one.bound_usd or Decimal(0)) < bound)
+
+    async def _stand_in(self, error: BaseException) -> GenerateResult:
+        """What to answer in place of an answer; the error, where there is nothing."""
+        cancelled = is_cancelled_exception(error)
+        kind = (error.type if isinstance(error, ApplicationError) else type(error).__name__) or ""
+        message = getattr(error, "message", str(error))
+        refusal = Refusal(code=REFUSALS[kind], message=message) if kind in REFUSALS else None
+        outcome: Literal["refused", "failed", "cancelled"] = "refused" if refusal else "failed"
+        ended: Ended = await workflow.execute_local_activity_method(
+            Activities.end,
+            EndStep(
+                job=self._job,
+                serving=self._serving,
+                refusal=refusal,
+                reason=kind,
+                outcome="cancelled" if cancelled else outcome,
+                candidates=self._prepared.candidates,
+                may_be_stale=kind == ProviderUnavailable.__name__,
+            ),
+            summary="write down how it ended",
+            **LOCAL_STEP,
+        )
+        if ended.result is None or cancelled:
+            visibility.record(visibility.STATUS, "cancelled" if cancelled else "failed")
+            raise error
+        return ended.result
+
+    def _parked(self, tried: str, pause: timedelta) -> None:
+        workflow.set_current_details(f"waiting {pause.total_seconds():.0f} s: {visibility.plain(tried)}")

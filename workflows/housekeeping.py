@@ -1,0 +1,95 @@
+"""What is done for all workspaces by the clock: sweep, deliver events, refill energy, alert on costs."""
+
+from datetime import datetime
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+with workflow.unsafe.imports_passed_through():
+    from activities.alert import AlertActivities
+    from activities.events import EventActivities
+    from activities.refill import RefillActivities
+    from activities.sweep import SweepActivities
+    from domain.errors import ParleyError
+    from domain.housekeeping import (
+        ALERT_ON_COSTS,
+        DELIVER_EVENTS,
+        REFILL_ENERGY,
+        SWEEP,
+        AlertInput,
+        AlertReport,
+        DeliverInput,
+        DeliverReport,
+        RefillInput,
+        RefillReport,
+        SweepInput,
+        SweepReport,
+        week_before,
+    )
+    from workflows.policies import BULK_STEP, STORAGE_STEP
+
+SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+
+
+def due_at() -> datetime:
+    """When a schedule had meant this run to start: one that is made up for after an outage is about its own time."""
+    return workflow.info().typed_search_attributes.get(SCHEDULED_AT) or workflow.now()
+
+
+@workflow.defn(name=SWEEP, failure_exception_types=[ParleyError])
+class Sweep:
+    """What a dead owner left behind is released. A terminated workflow runs no code."""
+
+    @workflow.run
+    async def run(self, job: SweepInput | None = None) -> SweepReport:
+        return await workflow.execute_activity_method(
+            SweepActivities.sweep,
+            job or SweepInput(),
+            summary="end stale attempts, release reservations",
+            **STORAGE_STEP,
+        )
+
+
+@workflow.defn(name=DELIVER_EVENTS, failure_exception_types=[ParleyError])
+class DeliverEvents:
+    """Events go out for most of a minute: a run for each look would cost the server six times as much."""
+
+    @workflow.run
+    async def run(self, job: DeliverInput | None = None) -> DeliverReport:
+        return await workflow.execute_activity_method(
+            EventActivities.deliver,
+            job or DeliverInput(),
+            summary="events to the webhook",
+            **STORAGE_STEP,
+        )
+
+
+@workflow.defn(name=REFILL_ENERGY, failure_exception_types=[ParleyError])
+class RefillEnergy:
+    """Users are topped up to their tier's daily energy."""
+
+    @workflow.run
+    async def run(self, job: RefillInput | None = None) -> RefillReport:
+        return await workflow.execute_activity_method(
+            RefillActivities.refill,
+            job or RefillInput(day=due_at().date()),
+            summary="top users up to their tier's daily energy",
+            **BULK_STEP,
+        )
+
+
+@workflow.defn(name=ALERT_ON_COSTS, failure_exception_types=[ParleyError])
+class AlertOnCosts:
+    """The past week's spending is compared with the alert's threshold."""
+
+    @workflow.run
+    async def run(self, job: AlertInput | None = None) -> AlertReport:
+        return await workflow.execute_activity_method(
+            AlertActivities.alert,
+            job or AlertInput(week=week_before(due_at())),
+            summary="alert on the past week's spending",
+            **BULK_STEP,
+        )
+
+
+HOUSEKEEPING = (Sweep, DeliverEvents, RefillEnergy, AlertOnCosts)
