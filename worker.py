@@ -21,7 +21,8 @@ from activities.alert import AlertActivities
 from activities.auto_analyze import AutoAnalyzeActivities
 from activities.boundary import HEARTBEAT_SECONDS
 from activities.events import EventActivities
-from activities.generate import GenerateActivities
+from activities.generate.calls import GenerateCalls
+from activities.generate.decisions import GenerateDecisions
 from activities.paid_call import PaidCalls
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
@@ -58,7 +59,8 @@ def build_workers(
     """One Temporal worker per role, each on its own queue."""
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
     auto = AutoAnalyzeActivities(database, paid_calls)
-    generate = GenerateActivities(database, paid_calls, settings)
+    decisions = GenerateDecisions(database, paid_calls.candidates, settings)
+    generate = GenerateCalls(database, paid_calls)
     common: dict[str, Any] = {
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
         # By default a heartbeat goes out after 80% of its timeout: a busy moment would look like a death.
@@ -72,7 +74,7 @@ def build_workers(
                 task_queue=WORKFLOWS,
                 workflows=list(WORKFLOW_CLASSES),
                 # These are local activities: they run where the workflow does.
-                activities=[generate.prepare, generate.end],
+                activities=[decisions.prepare, decisions.end],
                 workflow_runner=sandbox(),
                 **common,
             )

@@ -120,7 +120,7 @@ def downgrade_saves(evidence: Evidence) -> Iterable[Recommendation]:
     total = sum((serving.spent_usd for serving in evidence.servings), Decimal(0))
     models = _merged(evidence.servings, _model)
     for dear in _merged([serving for serving in evidence.servings if serving not in moved], _model):
-        move = _best_move(dear, [rival for rival in models if rival.name != dear.name], DOWNGRADE_SAVES)
+        move = _best_move(dear, models, DOWNGRADE_SAVES)
         if move and dear.spent_usd >= DEAREST_SHARE * total:
             yield Recommendation(
                 rule="downgrade-saves",
@@ -244,8 +244,9 @@ def _best_move(dear: Serving, rivals: Sequence[Serving], worth: Decimal) -> Move
 
 
 def _serves_as_well(rival: Serving, dear: Serving) -> bool:
-    """Seen often enough, with no higher error rate. What the simulator answers says nothing about a model."""
-    return rival.simulated == dear.simulated and rival.ended >= ENOUGH and rival.error_rate <= dear.error_rate
+    """Another model, seen often enough, with no higher error rate. What the simulator answers says nothing about a model."""
+    other = rival.name != dear.name and rival.simulated == dear.simulated
+    return other and rival.ended >= ENOUGH and rival.error_rate <= dear.error_rate
 
 
 def _saving(dear: Serving, rates: Rates) -> Decimal:

@@ -12,7 +12,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.generate import GenerateActivities as Activities
+    from activities.generate.calls import GenerateCalls as Calls
+    from activities.generate.decisions import GenerateDecisions as Decisions
     from domain.errors import (
         BudgetExhausted,
         ContextTooLong,
@@ -87,7 +88,7 @@ class Generate:
 
     async def _generate(self) -> GenerateResult:
         self._prepared = await workflow.execute_local_activity_method(
-            Activities.prepare, self._job, summary="budget, cache, routing", **LOCAL_STEP
+            Decisions.prepare, self._job, summary="budget, cache, routing", **LOCAL_STEP
         )
         if self._prepared.result is not None:
             return self._prepared.result
@@ -150,7 +151,7 @@ class Generate:
         while True:
             try:
                 return await workflow.execute_activity_method(
-                    Activities.ask,
+                    Calls.ask,
                     step,
                     task_queue=provider_queue(step.candidate.provider),
                     summary=f"{step.candidate.provider.value} {step.candidate.model}: {step.candidate.reason}"[:200],
@@ -181,7 +182,7 @@ class Generate:
 
         async def attempt(candidate: Candidate) -> Compressed:
             return await workflow.execute_activity_method(
-                Activities.compress,
+                Calls.compress,
                 CompressStep(job=self._job, candidate=candidate),
                 task_queue=provider_queue(candidate.provider),
                 summary=f"condense on {candidate.provider.value} {candidate.model}",
@@ -208,7 +209,7 @@ class Generate:
         refusal = Refusal(code=REFUSALS[kind], message=message) if kind in REFUSALS else None
         outcome: Literal["refused", "failed", "cancelled"] = "refused" if refusal else "failed"
         ended: Ended = await workflow.execute_local_activity_method(
-            Activities.end,
+            Decisions.end,
             EndStep(
                 job=self._job,
                 serving=self._serving,

@@ -1,0 +1,142 @@
+"""The paid steps of `Generate`: ask for an answer, condense a prompt that is too long."""
+
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities import metrics
+from activities.boundary import boundary
+from activities.paid_call import PaidCalls, Payer
+from domain.calls import ChatRequest
+from domain.generate.compression import compressed, summary_request, to_compress
+from domain.generate.contract import (
+    Asked,
+    AskStep,
+    CachePolicy,
+    Compressed,
+    CompressStep,
+    GenerateResult,
+    Job,
+    Prompt,
+    chat_request,
+)
+from domain.generate.results import answered, chat_reply, meta_of, read
+from domain.routing import Candidate, dropped_parameters
+from storage import cache, generations
+from storage.database import Database
+from storage.ledger import AlsoSettle, Settled
+
+
+class GenerateCalls:
+    """Activities on a provider's queue, each with at most one paid request."""
+
+    def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
+        self._database, self._paid_calls = database, paid_calls
+
+    @activity.defn(name="generate.ask")
+    @boundary
+    async def ask(self, step: AskStep) -> Asked:
+        """Ask for the answer. It is kept with what it cost, in one transaction."""
+        prompt = await self._prompt(step.job)
+        request = chat_request(step.job.input, prompt)
+
+        async def keep(tx: AsyncSession, settled: Settled) -> None:
+            if not read(settled.reply, prompt)[1]:
+                await _keep(tx, step, request, settled)
+
+        settled = await self._make(step.job, step.request_id, step.candidate, request, step.energy, also=keep)
+        value, problem = read(settled.reply, prompt)
+        if problem:
+            return Asked(problem=problem)
+        metrics.generation("completed", "")
+        return Asked(result=await self._result(step, request, settled, value))
+
+    @activity.defn(name="generate.compress")
+    @boundary
+    async def compress(self, step: CompressStep) -> Compressed:
+        """Condense all but the system prompt and the last messages, in a paid request of its own."""
+        prompt = await self._prompt(step.job)
+        split = to_compress(prompt.messages)
+        if split is None:
+            return Compressed()
+        settled = await self._make(step.job, step.request_id, step.candidate, summary_request(split), energy=0)
+        condensed = prompt.model_copy(update={"messages": compressed(split, chat_reply(settled.reply).text)})
+        if condensed.is_short:
+            return Compressed(prompt=condensed)
+        async with self._database.transaction() as tx:
+            return Compressed(prompt=await generations.save_prompt(tx, step.job.input.workspace_id, condensed))
+
+    async def _prompt(self, job: Job) -> Prompt:
+        if job.input.prompt.sha256 is None:
+            return job.input.prompt
+        async with self._database.transaction() as tx:
+            return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
+
+    async def _make(
+        self,
+        job: Job,
+        request_id: str,
+        candidate: Candidate,
+        request: ChatRequest,
+        energy: int,
+        also: AlsoSettle | None = None,
+    ) -> Settled:
+        payer = Payer(
+            workspace_id=job.input.workspace_id,
+            user_id=job.input.user_id,
+            prospect_id=job.input.prospect_id,
+            job_key=job.job_key,
+            workflow_id=job.workflow_id,
+            request_id=request_id,
+            action=job.input.action,
+            energy=energy,
+        )
+        return await self._paid_calls.make(payer, request, candidate.provider, candidate.model, also=also)
+
+    async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
+        cost, attempts = settled.cost_usd, 1
+        if not _is_only_try(step):
+            async with self._database.transaction() as tx:
+                cost, attempts = await _totals(tx, step, settled)
+        reply = chat_reply(settled.reply)
+        another = (settled.provider, settled.model) != (step.candidate.provider, step.candidate.model)
+        told = {
+            "usage": reply.usage,
+            "cost_usd": cost,
+            "attempts": attempts,
+            "provider": settled.provider,
+            "model": settled.model,
+            "answered_by": reply.model,
+            "simulated": settled.simulated,
+            "finish": reply.finish,
+            "reason": "its reply came first" if another else step.candidate.reason,
+            "energy_charged": settled.energy_charged,
+            "energy_left": settled.energy_left,
+            "compressed": step.compressed,
+            "dropped": dropped_parameters(settled.provider, settled.model, request),
+        }
+        return answered(reply, value, meta_of(step.job, step.serving).model_copy(update=told))
+
+
+async def _keep(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: Settled) -> None:
+    """Within the settling transaction: the generation's row, and the answer for the next one who asks."""
+    row = generations.row(step.job, step.serving, outcome="completed", attempt_id=settled.attempt_id)
+    row.provider, row.model = settled.provider.value, settled.model
+    row.cost_usd, _ = await _totals(tx, step, settled)
+    row.tokens_total = settled.reply.usage.total_tokens
+    await generations.record(tx, row)
+    if step.serving.cache is not CachePolicy.OFF:
+        await cache.keep(tx, step.job.input, step.serving, request, settled)
+
+
+async def _totals(tx: AsyncSession, step: AskStep, settled: Settled) -> tuple[Decimal, int]:
+    """What the whole generation has cost, and in how many attempts."""
+    if _is_only_try(step):
+        return settled.cost_usd, 1
+    return await generations.totals(tx, step.job.input.workspace_id, step.job.job_key)
+
+
+def _is_only_try(step: AskStep) -> bool:
+    return step.is_first and activity.info().attempt == 1

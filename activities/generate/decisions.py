@@ -1,0 +1,148 @@
+"""What `Generate` decides before anything is paid, and writes down when nobody answered: database steps only."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities import metrics
+from activities.boundary import boundary
+from activities.candidates import Candidates
+from activities.configuration import Configurations
+from activities.generate.endings import from_cache, refused
+from domain.calls import ChatRequest, Provider
+from domain.configuration import Configuration
+from domain.generate.caching import context_sha256, question
+from domain.generate.compression import to_compress
+from domain.generate.contract import (
+    Cached,
+    CachePolicy,
+    Ended,
+    EndStep,
+    GenerateInput,
+    GenerateResult,
+    Job,
+    Prepared,
+    Serving,
+    chat_request,
+)
+from domain.generate.decision import Purse, decide, models_for, retirement_warnings, routes_for, wish_for
+from domain.generate.rendering import is_long, rendered, with_preferences
+from settings import Settings
+from storage import budgets, cache, energy, generations
+from storage.cache import Hit
+from storage.database import Database
+from storage.tables import utc_now
+
+
+class GenerateDecisions:
+    """Local activities: they run in the workflow's own task."""
+
+    def __init__(self, database: Database, candidates: Candidates, settings: Settings) -> None:
+        self._database, self._candidates = database, candidates
+        self._policy = settings.policy()
+        self._routes = self._policy.routes(candidates.models)
+        self._configurations = Configurations()
+        self._starting_energy = settings.starting_energy
+
+    @activity.defn(name="generate.prepare")
+    @boundary
+    async def prepare(self, job: Job) -> Prepared:
+        """Render the prompt, look for an answer given before, and choose whom to ask."""
+        workspace_id = job.input.workspace_id
+        async with self._database.transaction() as tx:
+            loaded = await self._configurations.get(tx, workspace_id, job.input.user_id)
+            configuration = loaded.configuration
+            asked = with_preferences(job.input, configuration)
+            action = self._policy.of_action(asked.action)
+            prompt, serving = rendered(
+                asked,
+                await generations.load_prompt(tx, workspace_id, asked.prompt),
+                self._policy,
+                configuration,
+                request_id=job.request_id,
+                warnings=loaded.warnings,
+            )
+            request, purse = chat_request(asked, prompt), await self._purse(tx, job, configuration)
+            routes = routes_for(asked, self._routes)
+            wish = wish_for(asked, action, purse, job.request_id)
+            hit, how = await self._hit(tx, asked, request, serving, models_for(routes, wish), configuration)
+            if hit is not None:
+                return Prepared(result=await from_cache(tx, job, serving, prompt, hit, how, purse.energy))
+            models = [(route.provider, route.model) for route in routes]
+            facts = await self._candidates.facts(tx, models, request, configuration.credentials)
+            candidates, refusal = decide(action, routes, facts, purse, wish)
+            if refusal is not None:
+                return Prepared(result=await refused(tx, job, serving, refusal, purse.energy))
+            await budgets.open_envelope(tx, workspace_id, budgets.job_scope(job.job_key), action.max_cost_usd)
+            kept = prompt if prompt.is_short else await generations.save_prompt(tx, workspace_id, prompt)
+        retired = retirement_warnings(self._policy, candidates, utc_now().date())
+        return Prepared(
+            candidates=candidates,
+            prompt=kept,
+            serving=serving.model_copy(update={"warnings": (*serving.warnings, *retired)}),
+            compress=is_long(prompt, action.compress_above_tokens) and to_compress(prompt.messages) is not None,
+        )
+
+    @activity.defn(name="generate.end")
+    @boundary
+    async def end(self, step: EndStep) -> Ended:
+        """Write down how a generation ended that nobody answered; an expired answer may stand in, marked."""
+        async with self._database.transaction() as tx:
+            left = await self._energy_left(tx, step.job)
+            if step.refusal is not None:
+                return Ended(result=await refused(tx, step.job, step.serving, step.refusal, left))
+            stale = await self._stale(tx, step, left)
+            if stale is not None:
+                return Ended(result=stale)
+            row = generations.row(step.job, step.serving, outcome=step.outcome, reason=step.reason)
+            row.cost_usd, _ = await generations.totals(tx, step.job.input.workspace_id, step.job.job_key)
+            if await generations.record_without_call(tx, row):
+                metrics.generation(row.outcome, row.cached)
+        return Ended()
+
+    async def _purse(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Purse:
+        """What the user and the workspace have left; whoever is seen for the first time is granted the first energy."""
+        workspace_id, profile = job.input.workspace_id, configuration.profile
+        left = await budgets.left(tx, workspace_id, utc_now())
+        if "tier" in profile.model_fields_set:
+            return Purse(tier=profile.tier, energy=profile.coins, left_usd=left)
+        starting = self._starting_energy
+        account = await energy.open_account(tx, workspace_id, job.input.user_id, starting_energy=starting)
+        return Purse(tier=account.tier, energy=energy.available(account), left_usd=left)
+
+    async def _energy_left(self, tx: AsyncSession, job: Job) -> int | None:
+        account = await energy.account(tx, job.input.workspace_id, job.input.user_id)
+        return energy.available(account) if account else None
+
+    async def _hit(
+        self,
+        tx: AsyncSession,
+        asked: GenerateInput,
+        request: ChatRequest,
+        serving: Serving,
+        models: list[tuple[Provider, str]],
+        configuration: Configuration,
+    ) -> tuple[Hit | None, Cached]:
+        """An answer that was given before, if the policy allows one. A simulator's is none once there is a key."""
+        if serving.cache is CachePolicy.OFF:
+            return None, Cached.NO
+        hit, how = await cache.find(tx, asked.workspace_id, serving.cache_key, models), Cached.EXACT
+        if hit is None and serving.cache is CachePolicy.SIMILAR:
+            who = (asked.workspace_id, asked.user_id, asked.action)
+            hit = await cache.find_similar(tx, *who, context_sha256(request), question(request), models)
+            how = Cached.SIMILAR
+        if hit is None or hit.simulated != self._candidates.is_simulated(
+            hit.provider, configuration.credentials.of(hit.provider)
+        ):
+            return None, Cached.NO
+        return hit, how
+
+    async def _stale(self, tx: AsyncSession, step: EndStep, energy_left: int | None) -> GenerateResult | None:
+        if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:
+            return None
+        workspace_id = step.job.input.workspace_id
+        models = [(one.provider, one.model) for one in step.candidates]
+        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models)
+        if stale is None:
+            return None
+        prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
+        return await from_cache(tx, step.job, step.serving, prompt, stale, Cached.STALE, energy_left)
