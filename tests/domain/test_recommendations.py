@@ -64,7 +64,7 @@ FIRES: dict[str, Evidence] = {
     "downgrade_saves": evidence(*CHEAPER_ELSEWHERE),
     "enable_cache": evidence(repetitions=[repetition()]),
     "high_error_provider": evidence(serving(errors=10)),
-    "uncertain_spend": evidence(serving(uncertain_usd=Decimal("0.05"), spent_usd=Decimal("0.5"))),
+    "uncertain_spend": evidence(serving(uncertain_usd=Decimal("0.05"), spent_usd=Decimal(1))),
     "long_prompts": evidence(serving(tokens_prompt=400_000), repetitions=[repetition(repeats=0)]),
     "user_concentration": users("5", "10", 5),
 }
@@ -79,6 +79,8 @@ SILENT: dict[str, list[Evidence]] = {
         evidence(serving(), serving("cheap", simulated=True)),
         evidence(serving(), serving("alike")),
         evidence(serving(), serving("cheap", rates=None)),
+        evidence(serving(rates=CHEAP)),
+        evidence(*(serving(name, paid_usd=Decimal(0), rates=Rates(source="free")) for name in ("one", "other"))),
         evidence(serving(), serving("a little less", rates=DEAR.model_copy(update={"output": Decimal(14)}))),
     ],
     "downgrade_saves": [
@@ -88,6 +90,7 @@ SILENT: dict[str, list[Evidence]] = {
         evidence(serving(), serving("cheap", action="other", errors=1)),
         evidence(serving(), serving("cheap", action="other", simulated=True)),
         evidence(serving(), serving("alike", action="other")),
+        evidence(serving(rates=CHEAP)),
     ],
     "enable_cache": [evidence(), *(evidence(repetitions=[repetition(**{name: 1})]) for name in ("hits", "repeats"))],
     "high_error_provider": [evidence(), evidence(serving(errors=9)), evidence(serving(ended=19, errors=19))],

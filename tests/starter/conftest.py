@@ -1,5 +1,6 @@
 """State directories for stacks, and what tests look at to see that a stack left nothing behind."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from starter.embedded import postgres
+from starter.cli import execute
+from starter.embedded import Addresses, postgres
+from tests.parts import SimulatorAdmin
+from tests.starter.command import Ran, Run
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,27 @@ def state_dir(tmp_path: Path, system_base: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(postgres, "SYSTEM_BASES", (system_base,))
     tmp_path.chmod(0o700)
     return tmp_path / ".parley"
+
+
+@pytest.fixture
+def parley(
+    stack: Addresses,
+    database_url: str,
+    simulator: SimulatorAdmin,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """Run a command in a thread of its own, as a process would, on the test's parts."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", stack.temporal_address)
+    monkeypatch.setenv("PARLEY_STATE_DIR", str(tmp_path / ".parley"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    async def run(*arguments: str | Path) -> Ran:
+        capsys.readouterr()
+        code = await asyncio.to_thread(execute, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run

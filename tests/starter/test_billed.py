@@ -61,6 +61,11 @@ def test_a_try_that_was_not_billed_adds_nothing_to_one_that_was(tmp_path: Path, 
     assert (row.billed, row.input_tokens) == (True, 7)
 
 
+def test_a_call_that_was_not_billed_needs_no_amount(tmp_path: Path):
+    (row,) = read(tmp_path, f"attempt_id,billed\n{ONE},false\n")
+    assert (row.attempt_id, row.billed) == (ONE, False)
+
+
 def test_other_peoples_ids_are_kept_by_their_place(tmp_path: Path):
     rows = read(tmp_path, "attempt_id,cost_usd\nabc,1\nabc,2\n")
     assert [(row.attempt_id, row.source) for row in rows] == [(None, "line 2"), (None, "line 3")]

@@ -3,55 +3,18 @@
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from parley import Client
-from starter.cli import execute
-from starter.embedded import Addresses
 from starter.reading import read_session
 from tests.parts import SAMPLES, SimulatorAdmin
+from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 SHORT, RECORDING = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Awaitable[Ran]]
-
-
-@pytest.fixture
-def parley(
-    stack: Addresses,
-    database_url: str,
-    simulator: SimulatorAdmin,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    """Run a command in a thread of its own, as a process would, on the test's parts."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("TEMPORAL_ADDRESS", stack.temporal_address)
-    monkeypatch.setenv("PARLEY_STATE_DIR", str(tmp_path / ".parley"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    async def run(*arguments: str | Path) -> Ran:
-        capsys.readouterr()
-        code = await asyncio.to_thread(execute, [str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.mark.usefixtures("worker")

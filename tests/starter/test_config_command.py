@@ -8,9 +8,7 @@ import pytest
 
 from domain.errors import InvalidInput
 from parley import Client
-from tests.starter.test_cli import Run, parley
-
-__all__ = ["parley"]  # the fixture
+from tests.starter.command import Run
 
 KEY = "sk-acme-0123456789-very-secret"
 COMPANY = {"name": "Acme Lifts", "industry": "elevators"}

@@ -10,10 +10,8 @@ from parley import Client
 from storage import alerts, outbox
 from storage.database import Database
 from storage.tables import EnergyEntry, OutboxEvent
-from tests.starter.test_cli import Run, parley
+from tests.starter.command import Run
 from tests.storage.books import COST, Books
-
-__all__ = ["parley"]
 
 
 @pytest.fixture

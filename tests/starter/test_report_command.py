@@ -15,9 +15,7 @@ from starter.commands.report import Kind
 from storage.database import Database
 from storage.tables import Generation
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.starter.test_cli import Run, parley
-
-__all__ = ["parley"]  # the fixture
+from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 REQUEST = "job/generate"

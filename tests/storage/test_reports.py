@@ -108,13 +108,13 @@ class TestSpending:
         ]
 
     async def test_users_come_with_the_dearest_first_and_the_total_of_all(self, books: Books):
-        for user, calls in (("bob", 3), ("cal", 2), ("dee", 1)):
+        for user, calls in (("zoe", 3), ("cal", 2), ("bob", 1)):
             await books.open(user=user, job=user)
             for call in range(calls):
                 await settled(books, f"{call}", job=user, user_id=user)
         found = await read(books, reports.users, limit=2)
         assert [(line.user_id, line.calls, line.confirmed_usd) for line in found.lines] == [
-            ("bob", 3, 3 * COST),
+            ("zoe", 3, 3 * COST),
             ("cal", 2, 2 * COST),
         ]
         assert (found.users, found.total.confirmed_usd, found.total.energy_charged) == (3, 6 * COST, 6 * PRICE)

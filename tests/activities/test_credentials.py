@@ -1,0 +1,65 @@
+"""A workspace that brings its own key is served with it, and with no other."""
+
+from typing import Any
+
+import pytest
+
+from activities.credentials import WorkspaceKeys
+from domain.calls import Provider
+from domain.configuration import Reference
+from domain.errors import AuthenticationFailed, ProviderNotConfigured
+from settings import Settings
+from storage import configuration
+from storage.configuration import WORKSPACE as SHARED
+from storage.database import Database
+from tests.activities.asking import OPENAI, make
+from tests.activities.conftest import Opener
+from tests.parts import SimulatorAdmin
+from tests.storage.books import WORKSPACE, Books
+
+VARIABLE = "ACME_OPENAI_API_KEY"
+
+
+async def refer(database: Database, section: dict[str, Any], workspace: str = WORKSPACE) -> None:
+    async with database.transaction() as tx:
+        await configuration.save(tx, workspace, "credentials", section, owner=SHARED)
+
+
+async def test_a_workspaces_own_key_is_sent(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulator takes every key but `invalid`: that tells whose key was sent."""
+    await refer(books.database, {"openai": {"env": VARIABLE}})
+    fleet = settings.model_copy(update={"openai_base_url": f"{simulator.url}/openai/v1"})
+    paid_calls = open_calls(books.database, fleet)
+    monkeypatch.setenv(VARIABLE, "invalid")
+    with pytest.raises(AuthenticationFailed):
+        await make(paid_calls, OPENAI)
+    monkeypatch.setenv(VARIABLE, "our-own-key")
+    settled = await make(paid_calls, OPENAI, step="again")
+    assert not settled.simulated
+    assert await books.disagreements() == []
+
+
+async def test_a_key_that_is_not_there_is_no_reason_to_take_the_fleets(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+) -> None:
+    await refer(books.database, {"openai": {"env": VARIABLE}})
+    paid_calls = open_calls(books.database, settings)
+    with pytest.raises(ProviderNotConfigured, match=VARIABLE):
+        await make(paid_calls, OPENAI)
+    [option] = await paid_calls.candidates.options(WORKSPACE, (Provider.OPENAI,))
+    assert not option.configured
+    [theirs] = await paid_calls.candidates.options("globex", (Provider.OPENAI,))
+    assert theirs.configured
+    assert await simulator.calls() == []
+    assert await books.attempts() == []
+
+
+async def test_a_reference_is_kept_for_a_while_and_then_read_again(database: Database) -> None:
+    keys = WorkspaceKeys(database)
+    assert await keys.of(WORKSPACE, Provider.OPENAI) is None
+    await refer(database, {"openai": {"env": VARIABLE}})
+    assert await keys.of(WORKSPACE, Provider.OPENAI) is None
+    assert await WorkspaceKeys(database, seconds=0).of(WORKSPACE, Provider.OPENAI) == Reference(env=VARIABLE)
+    assert await WorkspaceKeys(database).of("globex", Provider.OPENAI) is None

@@ -1,0 +1,120 @@
+"""`parley generate`, `budget` and `policy` as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parley import Client
+from tests.parts import SimulatorAdmin
+from tests.starter.command import Run
+
+pytestmark = pytest.mark.usefixtures("worker")
+ASK = ("generate", "What does the export contain?", "--user", "ann")
+
+
+async def test_the_answer_is_alone_on_stdout_and_its_story_on_stderr(parley: Run) -> None:
+    ran = await parley(*ASK)
+    assert ran.code == 0, ran.err
+    assert ran.out.count("\n") == 1 and "simulator" in ran.out
+    for said in ("openai gpt-4o-mini (simulated)", "first choice of the free tier", "99 energy left", "request "):
+        assert said in ran.err
+
+
+async def test_json_brings_the_whole_result(parley: Run) -> None:
+    result = json.loads((await parley(*ASK, "--json")).out)
+    assert result["success"] is True
+    assert result["meta"]["cost_usd"] != "0"
+
+
+async def test_a_cached_answer_says_what_it_saved(parley: Run) -> None:
+    await parley(*ASK)
+    assert "saved $" in (await parley(*ASK)).err
+
+
+async def test_a_schema_file_and_a_system_prompt_are_used(parley: Run, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(
+        json.dumps(
+            {
+                "type": "object",
+                "properties": {"topic": {"type": "string"}},
+                "required": ["topic"],
+                "additionalProperties": False,
+            }
+        )
+    )
+    ran = await parley(*ASK, "--system", "Be brief.", "--schema", schema, "--json")
+    assert set(json.loads(ran.out)["parsed"]) == {"topic"}
+
+
+async def test_a_refusal_exits_1_and_says_why(parley: Run) -> None:
+    assert (await parley("budget", "set", "day", "0")).code == 0
+    ran = await parley(*ASK)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("refused (budget_exhausted): ")
+
+
+async def test_nobody_who_answers_exits_1_with_what_was_tried(parley: Run, simulator: SimulatorAdmin) -> None:
+    await simulator.fault("quota", times=None)
+    ran = await parley(*ASK)
+    assert ran.code == 1
+    assert ran.err.startswith("parley: ") and "openai: " in ran.err and ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--schema", "missing.json"), "missing.json"),
+        (("--max-tokens", "200000"), "max_tokens"),
+        (("--template", "poetic"), "there is no prompt 'poetic'"),
+        (("--experiment", "none"), "there is no experiment 'none'"),
+    ],
+)
+async def test_bad_input_is_one_line_and_exit_code_2(parley: Run, arguments: tuple[str, str], said: str) -> None:
+    ran = await parley(*ASK, *arguments)
+    assert ran.code == 2, ran.err
+    assert said in ran.err and ran.err.count("\n") == 1
+
+
+async def test_one_key_is_one_request(parley: Run, simulator: SimulatorAdmin) -> None:
+    first = await parley(*ASK, "--key", "order-7")
+    again = await parley(*ASK, "--key", "order-7")
+    assert first.out == again.out
+    assert len(await simulator.billed()) == 1
+    other = await parley("generate", "Something else", "--user", "ann", "--key", "order-7")
+    assert other.code == 2 and "already used" in other.err
+
+
+async def test_caps_are_set_shown_and_lifted(parley: Run) -> None:
+    assert "no cap" in (await parley("budget", "show")).out
+    await parley("budget", "set", "week", "$20")
+    await parley("budget", "set", "day", "5.50")
+    await parley(*ASK)
+    shown = (await parley("budget", "show")).out.splitlines()
+    assert [line.split(":")[0] for line in shown] == ["day", "week"]
+    assert "of $5.5" in shown[0] and "confirmed" in shown[0]
+    day, _ = json.loads((await parley("budget", "show", "--json")).out)
+    assert day["period"] == "day" and float(day["confirmed_usd"]) > 0
+    await parley("budget", "set", "day", "none")
+    assert "day" not in (await parley("budget", "show")).out
+
+
+@pytest.mark.parametrize("amount", ["-1", "lots", "nan", "inf"])
+async def test_an_amount_that_is_none_is_refused(parley: Run, amount: str) -> None:
+    ran = await parley("budget", "set", "day", "--", amount)
+    assert ran.code == 2 and amount in ran.err
+
+
+async def test_the_policy_is_checked_and_shown(parley: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "claude-sonnet-4-6: pro, business" in (await parley("policy")).out
+    broken = tmp_path / "policy.toml"
+    broken.write_text('[[route]]\nprovider = "acme"')
+    monkeypatch.setenv("PARLEY_POLICY_FILE", str(broken))
+    ran = await parley("policy")
+    assert ran.code == 2 and "route.0.provider" in ran.err
+
+
+async def test_a_users_tier_decides_the_model(parley: Run, client: Client) -> None:
+    await parley("energy", "grant", "ann", "5", "--tier", "pro")
+    assert "claude-sonnet-4-6" in (await parley(*ASK)).err
