@@ -353,6 +353,35 @@ class TestKeys:
             await generate(client, asked, None)
 
 
+class TestPatience:
+    """On the server that skips the time in which a workflow only waits."""
+
+    async def test_who_is_patient_gets_an_answer_when_the_outage_is_over(
+        self, skipping_client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("overloaded", provider="openai", times=7)
+        result = await skipping_client.generate(QUESTION, user_id=USER, patience_seconds=3600)
+        assert result.content
+        assert result.meta.attempts == len(await simulator.calls())
+        assert await agrees(skipping_client)
+
+    async def test_patience_has_an_end(self, skipping_client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("server_error", times=None)
+        with pytest.raises(JobFailed, match="no provider could serve"):
+            await skipping_client.generate(QUESTION, user_id=USER, patience_seconds=3600)
+        assert (await skipping_client.energy(USER)).reserved == 0
+        assert await agrees(skipping_client)
+
+    async def test_a_rate_limit_of_a_minute_is_waited_out_and_of_an_hour_is_not(
+        self, skipping_client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("rate_limit", provider="openai", retry_after=60)
+        assert (await skipping_client.generate(QUESTION, user_id=USER)).meta.attempts == 2
+        await simulator.fault("rate_limit", times=None, retry_after=3600)
+        with pytest.raises(JobFailed, match="429"):
+            await skipping_client.generate("Another question", user_id=USER)
+
+
 async def test_two_hundred_at_once_on_energy_for_fifty(client: Client, simulator: SimulatorAdmin) -> None:
     await client.grant_energy(USER, 1, key="open the account")
     async with client.database.transaction() as tx:
