@@ -55,6 +55,14 @@ class Provider(StrEnum):
     LOCAL = "local"
 
 
+def _answers_chats(provider: Provider) -> Provider:
+    if provider is Provider.ELEVENLABS:
+        raise ValueError("elevenlabs answers no chat: name openai, anthropic or local")
+    return provider
+
+
+ChatProvider = Annotated[Provider, AfterValidator(_answers_chats)]
+
 # Beyond a month, a job that waits is a job that was forgotten.
 LONGEST_PATIENCE_SECONDS = 30 * 86400
 
@@ -62,15 +70,13 @@ LONGEST_PATIENCE_SECONDS = 30 * 86400
 class ByName(Model):
     """Who is asked by name, if anyone: then nobody else is."""
 
-    provider: Provider | None = None
+    provider: ChatProvider | None = None
     model: str | None = None
 
     @model_validator(mode="after")
-    def _somebody_who_answers(self) -> Self:
+    def _a_model_of_somebody(self) -> Self:
         if self.model is not None and self.provider is None:
             raise ValueError("model goes with a provider")
-        if self.provider is Provider.ELEVENLABS:
-            raise ValueError("elevenlabs answers no chat: ask openai, anthropic or local")
         return self
 
 

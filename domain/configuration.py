@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from domain.calls import STORABLE, Model, Name, Provider
+from domain.calls import STORABLE, ChatProvider, Model, Name, Provider
 from domain.errors import InvalidInput
 
 SECTION_BYTES = 64_000
@@ -33,12 +33,6 @@ def _no_key(name: str) -> str:
     if KEY_LIKE.search(name):
         raise ValueError("looks like a key: give the name of the file that holds it")
     return name
-
-
-def _answers_chats(provider: Provider | None) -> Provider | None:
-    if provider is Provider.ELEVENLABS:
-        raise ValueError("elevenlabs answers no chat: name openai, anthropic or local")
-    return provider
 
 
 class Profile(Model):
@@ -102,7 +96,7 @@ class AISettings(Model):
     style: Line = "concise"
     language: Line = ""
     template: Annotated[str, Field(max_length=100), STORABLE] | None = None
-    provider: Annotated[Provider | None, AfterValidator(_answers_chats)] = None
+    provider: ChatProvider | None = None
     model: Name | None = None
 
 

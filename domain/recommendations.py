@@ -244,7 +244,7 @@ def _best_move(dear: Serving, rivals: Sequence[Serving], worth: Decimal) -> Move
 
 
 def _serves_as_well(rival: Serving, dear: Serving) -> bool:
-    """Another model, seen often enough, with no higher error rate. What the simulator answers says nothing about a model."""
+    """Another model, seen often enough, with no higher error rate; the simulator says nothing about a real one."""
     other = rival.name != dear.name and rival.simulated == dear.simulated
     return other and rival.ended >= ENOUGH and rival.error_rate <= dear.error_rate
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from domain.calls import ChatRequest, Message, Model, Provider, Request, Text
+from domain.calls import ChatProvider, ChatRequest, Message, Model, Provider, Request, Text
 
 # OpenAI's reasoning models refuse a temperature; Anthropic's SDK dropped the argument altogether.
 NO_TEMPERATURE = ("o1", "o3", "o4", "gpt-5")
@@ -114,7 +114,7 @@ class Route(Model):
     if empty. `max_cost_usd`: for a request that may cost more, the route is passed over.
     """
 
-    provider: Provider
+    provider: ChatProvider
     model: Text = ""
     priority: int = Field(default=1, ge=0)
     weight: int = Field(default=1, gt=0)

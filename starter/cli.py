@@ -227,7 +227,7 @@ def ledger_audit(
     async def work(client: Client) -> int:
         found = await client.audit(listed)
         show_json(TypeAdapter(list[Disagreement]).dump_python(found, mode="json")) if as_json else out.print(
-            display.disagreements(found)
+            display.disagreements(found, with_list=listed is not None)
         )
         return len(found)
 

@@ -119,9 +119,9 @@ def costs(spent: Costs) -> RenderableType:
     return Group(table, "[yellow]Simulated calls are priced as the vendor would; no money left the house.[/yellow]")
 
 
-def disagreements(found: list[Disagreement]) -> RenderableType:
+def disagreements(found: list[Disagreement], *, with_list: bool = False) -> RenderableType:
     if not found:
-        return "[green]The ledger agrees with itself.[/green]"
+        return f"[green]The ledger agrees with itself{' and with the list' if with_list else ''}.[/green]"
     table = Table("check", "workspace", "row", "expected", "found", box=box.SIMPLE)
     for row in found:
         table.add_row(row.check, *(escape(text) for text in (row.workspace_id, row.subject, row.expected, row.found)))

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from domain.calls import LONGEST_PATIENCE_SECONDS, ChatRequest, Finish, Message, Model, Name, Provider, Text, Usage
+from domain.calls import (
+    LONGEST_PATIENCE_SECONDS,
+    ChatProvider,
+    ChatRequest,
+    Finish,
+    Message,
+    Model,
+    Name,
+    Provider,
+    Text,
+    Usage,
+)
 from domain.routing import Candidate
 
 WORKFLOW = "Generate"
@@ -94,7 +105,7 @@ class GenerateInput(Model):
     action: Name = DEFAULT_ACTION
     prompt: Prompt
     prospect_id: str | None = None
-    provider: Provider | None = None
+    provider: ChatProvider | None = None
     model: Text | None = None
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=100_000)
     temperature: float | None = Field(default=None, ge=0, le=2)

@@ -190,6 +190,7 @@ class TestRefusals:
             {"messages": QUESTION, "flavour": "mint"},
             {"messages": QUESTION, "response_schema": {"type": "nothing"}},
             {"messages": [{"role": "robot", "content": "x"}]},
+            {"messages": QUESTION, "provider": "elevenlabs"},
         ):
             with pytest.raises(InvalidInput):
                 await client.generate(user_id=USER, **wrong)
