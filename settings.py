@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     parley_policy_file: Path | None = Field(
         default=None, description="routes, actions, tiers and experiments; see domain/generate/default_policy.toml"
     )
+    parley_cache_stale_days: int = Field(
+        default=30, ge=0, description="how long an expired answer may still stand in when every provider is down"
+    )
 
     # AutoAnalyze: terms of jobs that this environment starts, not of those that its workers run
     discovery_target_percentage: int = Field(default=15, ge=1, le=100)

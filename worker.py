@@ -23,7 +23,10 @@ from activities.boundary import HEARTBEAT_SECONDS
 from activities.events import EventActivities
 from activities.generate.calls import GenerateCalls
 from activities.generate.decisions import GenerateDecisions
+from activities.generate.quality import QualityCalls
+from activities.health import HealthActivities
 from activities.paid_call import PaidCalls
+from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
@@ -36,7 +39,9 @@ from storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
 from workflows.generate import Generate
+from workflows.health import Health
 from workflows.housekeeping import HOUSEKEEPING
+from workflows.quality import ScoreQuality
 from workflows.schedules import ensure_scheduled
 from workflows.session_analysis import SessionAnalysis
 
@@ -44,7 +49,7 @@ ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # Reloading these for each workflow costs a hundred milliseconds of CPU; they are pure, so sharing them is safe.
 PASSED_THROUGH = ("domain", "activities", "workflows", "pydantic", "pydantic_core", "genai_prices")
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
-WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, *HOUSEKEEPING)
+WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, ScoreQuality, Health, *HOUSEKEEPING)
 
 log = logging.getLogger("parley.worker")
 
@@ -61,6 +66,8 @@ def build_workers(
     auto = AutoAnalyzeActivities(database, paid_calls)
     decisions = GenerateDecisions(database, paid_calls.candidates, settings)
     generate = GenerateCalls(database, paid_calls)
+    health = HealthActivities(paid_calls)
+    quality = QualityCalls(database, paid_calls, settings.policy())
     common: dict[str, Any] = {
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
         # By default a heartbeat goes out after 80% of its timeout: a busy moment would look like a death.
@@ -74,7 +81,7 @@ def build_workers(
                 task_queue=WORKFLOWS,
                 workflows=list(WORKFLOW_CLASSES),
                 # These are local activities: they run where the workflow does.
-                activities=[decisions.prepare, decisions.end],
+                activities=[decisions.prepare, decisions.end, health.survey],
                 workflow_runner=sandbox(),
                 **common,
             )
@@ -83,11 +90,12 @@ def build_workers(
             bulk = [auto.prepare, auto.open_round, auto.give_up, auto.plan_conflicts, auto.apply_conflicts]
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, auto.finish, auto.close], **common)
         provider = Provider(role)
-        chat = [analysis.coach, auto.classify, auto.condense, auto.resolve, generate.ask, generate.compress]
+        labelling = [auto.classify, auto.condense, auto.resolve]
+        chat = [analysis.coach, *labelling, generate.ask, generate.compress, quality.score]
         return Worker(
             client,
             task_queue=provider_queue(provider),
-            activities=[analysis.measure_voice] if provider is Provider.ELEVENLABS else chat,
+            activities=[health.ping, *([analysis.measure_voice] if provider is Provider.ELEVENLABS else chat)],
             max_concurrent_activities=settings.paid_calls_in_flight,
             max_task_queue_activities_per_second=calls_per_second(provider, settings),
             **common,
@@ -103,6 +111,7 @@ def housekeeping(client: Client, database: Database, settings: Settings) -> list
         EventActivities(database, settings).deliver,
         RefillActivities(database, policy).refill,
         AlertActivities(database, policy).alert,
+        PurgeActivities(database, client, settings.parley_cache_stale_days).purge,
     ]
 
 

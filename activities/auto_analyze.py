@@ -1,5 +1,6 @@
 """The side effects of `AutoAnalyze`: plan rounds, label batches, condense, find duplicate labels, store."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -25,6 +26,7 @@ from domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
     AskOutcome,
+    AutoAnalyzeInput,
     BatchStep,
     CallOutcome,
     ClassifyOutcome,
@@ -46,7 +48,7 @@ from domain.auto_analyze.contract import (
 )
 from domain.auto_analyze.labels import chunks, duplicates, read_groups
 from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
-from domain.auto_analyze.sampling import discovery_sample
+from domain.auto_analyze.sampling import SessionFacts, discovery_sample
 from domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
 from domain.calls import ChatReply, ChatRequest, request_id
 from domain.errors import ContextTooLong
@@ -78,9 +80,9 @@ class AutoAnalyzeActivities:
         async with self._database.transaction(bulk=True) as tx:
             dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)
             facts = await session_facts(tx, asked.workspace_id, asked.dataset_id)
-            sample = discovery_sample(facts, asked.discovery, asked.seed)
-            chosen = set(sample)
-            rest = [session.position for session in facts if session.position not in chosen]
+        # Of a million sessions this takes seconds, for which no transaction need be open, nor heartbeats wait.
+        sample, rest = await asyncio.to_thread(_processing_order, facts, asked)
+        async with self._database.transaction(bulk=True) as tx:
             await budgets.open_envelope(tx, asked.workspace_id, budgets.job_scope(job.job_key), asked.budget_usd)
             await runs.begin(tx, _row(job), sample + rest)
         return Plan(candidates=candidates, discovery=len(sample), sessions=dataset.sessions)
@@ -295,6 +297,13 @@ class AutoAnalyzeActivities:
 
 
 LAST_LEVEL = 1000
+
+
+def _processing_order(facts: Sequence[SessionFacts], asked: AutoAnalyzeInput) -> tuple[list[int], list[int]]:
+    """Positions of the discovery sample, and of the rest in the file's order."""
+    sample = discovery_sample(facts, asked.discovery, asked.seed)
+    chosen = set(sample)
+    return sample, [session.position for session in facts if session.position not in chosen]
 
 
 def _row(job: Job) -> AutoRun:

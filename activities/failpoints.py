@@ -1,22 +1,43 @@
-"""Named places where a test makes a worker die or freeze, so that kill points are exact and need no sleeps."""
+"""Named places where a test makes a worker die, freeze or wait, so that kill points are exact and need no sleeps."""
 
+import asyncio
+import logging
 import os
 import signal
 from typing import Literal
 
+from temporalio import activity
+
 Point = Literal["claiming", "claimed", "called", "settling", "settled"]
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+HELD = "held at the failpoint"
+logger = logging.getLogger(__name__)
 
 
 class Failpoints:
-    """Parsed from PARLEY_FAILPOINTS, for example `called=kill` or `claimed=stop`. Empty in production."""
+    """Parsed from PARLEY_FAILPOINTS, for example `called=kill` or `claimed=stop`. Empty in production.
+
+    `claimed=hold:7` keeps the next seven jobs that come there for good, and says so in the log. A job that is held at
+    one point passes all others, and a retry of it comes no further.
+    """
 
     def __init__(self, spec: str) -> None:
         pairs = (entry.split("=", 1) for entry in spec.split(",") if entry)
-        self._signals = {point: SIGNALS[action] for point, action in pairs}
+        self._actions = {point: action.partition(":") for point, action in pairs}
+        self._held: dict[str, Point] = {}
 
-    def reach(self, point: Point) -> None:
-        """End or freeze this very process if the point is armed; a frozen one goes on after SIGCONT."""
-        armed = self._signals.get(point)
-        if armed is not None:
-            os.kill(os.getpid(), armed)
+    async def reach(self, point: Point) -> None:
+        """End or freeze this very process, or wait, if the point is armed; a frozen process goes on after SIGCONT."""
+        action, _, most = self._actions.get(point, ("", "", ""))
+        if action == "hold":
+            await self._hold(point, int(most))
+        elif action:
+            os.kill(os.getpid(), SIGNALS[action])
+
+    async def _hold(self, point: Point, most: int) -> None:
+        job = activity.info().workflow_id or ""
+        if job not in self._held and list(self._held.values()).count(point) < most:
+            self._held[job] = point
+            logger.warning("%s %s", HELD, point)
+        if self._held.get(job) == point:
+            await asyncio.Event().wait()

@@ -38,6 +38,9 @@ from storage.ledger import AlsoSettle, CallIdentity, Failure, Granted, Held, Off
 
 LEASE_POLL_SECONDS = 0.5
 RECONNECT_SECONDS = 0.5
+# A list that has not come by then is not worth the wait.
+LISTING_SECONDS = 5.0
+PING_SECONDS = 10.0
 T = TypeVar("T")
 
 
@@ -111,12 +114,29 @@ class PaidCalls:
             if settled := await self._persist(partial(ledger.journaled, who=who)):
                 return settled
             raise
-        self._failpoints.reach("claiming")
+        await self._failpoints.reach("claiming")
         claimed = await self._claim(who, offer)
         if isinstance(claimed, Settled):
             return claimed
         work = _Work(who.workspace_id, who.action, request, offer, adapter, also)
         return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
+
+    async def ping(self, workspace_id: str, provider: Provider) -> float:
+        """Ask a provider for something free, with the key that a call of the workspace has; returns the seconds.
+
+        Raises:
+            ProviderNotConfigured: there is no way to it.
+            ProviderError: it does not answer, or refuses the key.
+        """
+        adapter = self._providers.adapter(provider, await self._keys.of(workspace_id, provider))
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await adapter.ping()
+        except TimeoutError:
+            raise ProviderUnavailable(provider.value, f"no answer within {PING_SECONDS:.0f} s") from None
+        return clock.time() - started
 
     async def close(self) -> None:
         await self._providers.close()
@@ -125,7 +145,7 @@ class PaidCalls:
         self, workspace_id: str, request: Request, provider: Provider, model: str
     ) -> tuple[Offer, Adapter]:
         """The offer, and who makes the call: with the workspace's own key, where it has one."""
-        reference = await self._keys.of(workspace_id, provider)
+        reference = await self._patiently(partial(self._keys.of, workspace_id, provider))
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         simulated = self.candidates.is_simulated(provider, reference)
@@ -142,9 +162,9 @@ class PaidCalls:
 
     async def _work(self, work: _Work, claimed: Granted) -> Settled:
         async with self._lease_renewed(work.workspace_id, claimed.attempt_id):
-            self._failpoints.reach("claimed")
+            await self._failpoints.reach("claimed")
             settled = await self._recovered(work, claimed) or await self._called(work, claimed.attempt_id)
-        self._failpoints.reach("settled")
+        await self._failpoints.reach("settled")
         return settled
 
     async def _called(self, work: _Work, attempt_id: UUID) -> Settled:
@@ -153,12 +173,13 @@ class PaidCalls:
         try:
             reply = await self._call(work, attempt_id)
         except ProviderError as error:
+            await self._failpoints.reach("called")
             failure = self._failure(error, work.offer)
             await self._fail(work.workspace_id, attempt_id, failure)
             _count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
             raise
         seconds = clock.time() - started
-        self._failpoints.reach("called")
+        await self._failpoints.reach("called")
         settled = await self._settle(work, attempt_id, reply)
         outcome = "settled" if settled.attempt_id == attempt_id else "duplicate"
         _count(work, outcome, reply.usage, self._counted(work.offer, reply.usage)[0], seconds)
@@ -172,18 +193,17 @@ class PaidCalls:
         for attempt_id in claimed.unanswered:
             reply = await self._kept(work, attempt_id, deadline)
             if reply is not None:
-                settled = await self._settle(work, attempt_id, reply)
-                await self._persist(partial(_withdraw, work.workspace_id, claimed.attempt_id))
-                return settled
+                return await self._settle(work, attempt_id, reply, instead_of=claimed.attempt_id)
         return None
 
     async def _kept(self, work: _Work, attempt_id: UUID, deadline: float) -> Reply | None:
         """Ask until the deadline: a reply may show in the provider's listing some seconds after it was given."""
         while True:
             try:
-                reply = await work.adapter.recover(str(attempt_id))
-            except ProviderError as error:
-                activity.logger.warning("cannot look for a lost reply: %s", error)
+                async with asyncio.timeout(LISTING_SECONDS):
+                    reply = await work.adapter.recover(str(attempt_id))
+            except Exception as error:  # noqa: BLE001 - whatever stands in the way, the call itself can still be made
+                activity.logger.warning("cannot look for a lost reply: %s", error or type(error).__name__)
                 return None
             if reply is not None or asyncio.get_running_loop().time() > deadline:
                 return reply
@@ -204,12 +224,13 @@ class PaidCalls:
             activity.logger.exception("unforeseen error from %s", name)
             raise ProviderUnavailable(name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
-    async def _settle(self, work: _Work, attempt_id: UUID, reply: Reply) -> Settled:
+    async def _settle(self, work: _Work, attempt_id: UUID, reply: Reply, instead_of: UUID | None = None) -> Settled:
         cost_usd, rates = self._counted(work.offer, reply.usage)
 
         async def settle(tx: AsyncSession) -> Settled:
-            settled = await ledger.settle(tx, work.workspace_id, attempt_id, reply, cost_usd, rates, work.also)
-            self._failpoints.reach("settling")
+            booked = (work.workspace_id, attempt_id, reply, cost_usd, rates)
+            settled = await ledger.settle(tx, *booked, also=work.also, instead_of=instead_of)
+            await self._failpoints.reach("settling")
             return settled
 
         return await self._persist(settle)
@@ -217,8 +238,10 @@ class PaidCalls:
     async def _fail(self, workspace_id: str, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
             await ledger.fail(tx, workspace_id, attempt_id, failure, self._terms)
+            await self._failpoints.reach("settling")
 
         await self._persist(fail)
+        await self._failpoints.reach("settled")
 
     def _failure(self, error: ProviderError, offer: Offer) -> Failure:
         failure = Failure(
@@ -238,15 +261,20 @@ class PaidCalls:
         return cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """One transaction, tried again while the database is away: the reply waits in memory meanwhile.
+        """One transaction; every ledger operation is safe to repeat when it is unknown whether its commit arrived."""
 
-        Every ledger operation is safe to repeat when it is unknown whether its commit arrived.
-        """
+        async def transaction() -> T:
+            async with self._database.transaction() as tx:
+                return await work(tx)
+
+        return await self._patiently(transaction)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it again while the database is away: a reply waits in memory meanwhile."""
         deadline = asyncio.get_running_loop().time() + self._patience
         while True:
             try:
-                async with self._database.transaction() as tx:
-                    return await work(tx)
+                return await work()
             except Unreachable as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -270,10 +298,6 @@ class PaidCalls:
                     await ledger.renew(tx, workspace_id, attempt_id, self._terms.lease_seconds)
             except Unreachable as error:
                 activity.logger.warning("lease not renewed: %s", error)
-
-
-async def _withdraw(workspace_id: str, attempt_id: UUID, tx: AsyncSession) -> None:
-    await ledger.withdraw(tx, workspace_id, attempt_id)
 
 
 def _count(work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float) -> None:

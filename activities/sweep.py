@@ -7,6 +7,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
+from domain.generate.quality import is_shared
 from domain.housekeeping import SweepInput, SweepReport
 from storage import ledger
 from storage.database import Database
@@ -22,13 +23,14 @@ class SweepActivities:
     @boundary
     async def sweep(self, job: SweepInput) -> SweepReport:
         """One round. A request of a running workflow is left to its retry until its reservation expires."""
-        running: dict[str, bool] = {}
+        running: dict[tuple[str, str], bool] = {}
         looked_at = ended = 0
         async for call in self._stale(page=job.batch):
             looked_at += 1
-            if call.job_key not in running:
-                running[call.job_key] = await self._is_running(call)
-            if call.expired or not running[call.job_key]:
+            owner = (call.workflow_id, call.job_key)
+            if owner not in running:
+                running[owner] = await self._is_running(call)
+            if call.expired or not running[owner]:
                 ended += await self._end(call)
         return SweepReport(looked_at=looked_at, ended=ended)
 
@@ -45,8 +47,11 @@ class SweepActivities:
             last = calls[-1]
 
     async def _is_running(self, call: StaleCall) -> bool:
-        """Whether the workflow execution that the request belongs to is open: the same job, not a later one."""
-        handle = self._client.get_workflow_handle(call.workflow_id, first_execution_run_id=call.job_key)
+        """Whether the workflow execution that the request belongs to is open: the same job, not a later one.
+
+        A job key that many workflows share names no run; the ids of these workflows are used once.
+        """
+        handle = self._client.get_workflow_handle(call.workflow_id)
         try:
             found = await handle.describe()
         except RPCError as error:
@@ -54,7 +59,8 @@ class SweepActivities:
                 return False
             raise
         started = found.raw_description.workflow_execution_info.first_run_id
-        return found.status is WorkflowExecutionStatus.RUNNING and started in ("", call.job_key)
+        is_same = is_shared(call.job_key) or started in ("", call.job_key)
+        return found.status is WorkflowExecutionStatus.RUNNING and is_same
 
     async def _end(self, call: StaleCall) -> bool:
         async with self._database.transaction() as tx:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime, time, timedelta
 
-from pydantic import Field, field_validator
+from pydantic import AwareDatetime, Field, field_validator
 
 from domain.calls import Model
 
@@ -10,6 +10,7 @@ SWEEP = "Sweep"
 DELIVER_EVENTS = "DeliverEvents"
 REFILL_ENERGY = "RefillEnergy"
 ALERT_ON_COSTS = "AlertOnCosts"
+PURGE = "Purge"
 
 
 class SweepInput(Model):
@@ -104,3 +105,17 @@ class AlertReport(Model):
 
     week: str
     alerts: int
+
+
+class PurgeInput(Model):
+    """What was old enough at that moment is deleted. `batch`: rows per transaction."""
+
+    at: AwareDatetime
+    batch: int = Field(default=1000, gt=0)
+
+
+class PurgeReport(Model):
+    """How many expired answers and stored prompts were deleted."""
+
+    answers: int
+    prompts: int

@@ -252,7 +252,7 @@ def _dear(route: Route, fact: Fact, wish: Wish) -> str:
     }
     return next(
         (
-            f"may cost ${bound}, and ${limit} {whose}"
+            f"may cost ${bound}, and ${max(limit, Decimal(0))} {whose}"
             for whose, limit in limits.items()
             if limit is not None and bound > limit
         ),

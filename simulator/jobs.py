@@ -1,9 +1,10 @@
-"""The replies to a job that labels chats, condenses long ones and groups the labels."""
+"""The replies to jobs: labelling chats, condensing long ones, grouping the labels, grading an answer."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from simulator.condensing import condensed
+from simulator.grading import graded
 from simulator.grouping import groups
 from simulator.labelling import Labeller, Noise
 from simulator.requests import material, wanted_fields, wanted_item
@@ -40,6 +41,7 @@ class Jobs:
             (asks_for_labels, ("known_labels", "sessions"), self._label),
             (asks_for_groups, ("labels",), self._group),
             (asks_for_summary, ("part", "parts", "transcript"), self._condense),
+            (asks_for_grade, ("conversation", "answer"), self._grade),
         ]
 
     def _label(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
@@ -56,6 +58,11 @@ class Jobs:
     def _condense(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
         return {"summary": condensed(str(given["transcript"]))}
 
+    def _grade(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
+        said = given["conversation"] if isinstance(given["conversation"], list) else []
+        asked = [str(message.get("content", "")) for message in said if isinstance(message, dict)]
+        return graded(asked[-1] if asked else "", str(given["answer"]))
+
 
 def asks_for_labels(schema: Schema) -> bool:
     return {"id", "intent", "transfer_reason", "drop_off_location", "summary"} <= wanted_item(schema, "sessions")
@@ -67,3 +74,7 @@ def asks_for_groups(schema: Schema) -> bool:
 
 def asks_for_summary(schema: Schema) -> bool:
     return wanted_fields(schema) == {"summary"}
+
+
+def asks_for_grade(schema: Schema) -> bool:
+    return wanted_fields(schema) == {"reason", "score"}

@@ -23,6 +23,7 @@ from starter.commands import generate, report
 from starter.commands.alerts import alerts
 from starter.commands.config import config
 from starter.commands.events import events
+from starter.commands.health import health
 from starter.commands.prompts import prompts
 from starter.commands.refill import refill
 from starter.console import Json, Workspace, err, out, parse_since, run, show_json, use_running_stack, with_client
@@ -48,6 +49,7 @@ app.add_typer(config, name="config")
 app.command()(events)
 app.command()(prompts)
 app.command()(alerts)
+app.command()(health)
 app.command()(report.report)
 app.command()(report.feedback)
 energy.command()(refill)

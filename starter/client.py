@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import temporalio.client
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
@@ -22,6 +22,7 @@ from domain.calls import Model, Provider
 from domain.costs import BilledCall, Costs, Disagreement
 from domain.errors import InvalidInput, NotFound, Unreachable
 from domain.generate.contract import DEFAULT_ACTION, GenerateResult
+from domain.health import HealthReport
 from domain.pricing import ConfiguredRates, rates_for
 from domain.queues import WORKFLOWS
 from domain.reports import Feedback
@@ -35,7 +36,9 @@ from domain.session_analysis import (
 )
 from settings import Settings
 from starter.configuration import WorkspaceConfiguration
+from starter.embedded import running_stack
 from starter.generating import Messages, build, generate
+from starter.health import health
 from starter.housekeeping import Housekeeping
 from starter.importing import Imported, import_chats
 from starter.jobs import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, AutoAnalyzeReport, ProgressT
@@ -53,6 +56,7 @@ from storage.tables import AutoRun, StoredAnalysis
 from workflows import visibility
 
 EXPORT_PAGE = 500
+HANDLES = {WORKFLOW: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
 
 
 class EnergyBalance(Model):
@@ -82,13 +86,19 @@ class Client:
     ) -> Self:
         """Connect as the environment says: DATABASE_URL, TEMPORAL_ADDRESS or a Temporal profile.
 
+        Where it names no database, the stack that `parley up` runs here is taken.
+
         Raises:
             InvalidInput: DATABASE_URL is missing or wrong.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         settings = settings or Settings()
+        stack = running_stack(settings.parley_state_dir) if settings.database_url is None else None
+        if stack is not None:
+            settings = settings.model_copy(update={"database_url": SecretStr(stack.database_url)})
+            temporal_address = temporal_address or stack.temporal_address
         if settings.database_url is None:
-            raise InvalidInput("is not set; `parley up` starts one and prints its address", where="DATABASE_URL")
+            raise InvalidInput("is not set, and no `parley up` runs here", where="DATABASE_URL")
         database = Database(settings.database_url, pool_size=5)
         await database.ping()
         return cls(await connect(temporal_address), database, settings, workspace_id)
@@ -97,6 +107,14 @@ class Client:
     def housekeeping(self) -> Housekeeping:
         """What the clock's jobs leave for this workspace: events and alerts."""
         return Housekeeping(self)
+
+    async def health(self) -> HealthReport:
+        """Does each provider answer? Asked for free, from its own workers, with the keys of this workspace.
+
+        Raises:
+            Unreachable: Temporal or its workers do not answer.
+        """
+        return await health(self)
 
     async def close(self) -> None:
         await self.database.close()
@@ -283,11 +301,14 @@ class Client:
 
         Raises:
             NotFound: this workspace has no such job.
+            InvalidInput: it is nothing that is followed: a generation is answered at once.
         """
         found = await self._describe(job_id)
-        is_bulk = found.typed_search_attributes.get(visibility.JOB) == AUTO_ANALYZE
-        key = first_run(found)
-        return AutoAnalyzeHandle(self, job_id, key) if is_bulk else AnalysisHandle(self, job_id, key)
+        kind = found.typed_search_attributes.get(visibility.JOB) or ""
+        handle = HANDLES.get(kind)
+        if handle is None:
+            raise InvalidInput(f"is a {kind}, which is no job to follow", where=job_id)
+        return handle(self, job_id, first_run(found))
 
     async def status(self, job_id: str) -> str:
         """`running`, `completed`, `failed`, `cancelled`, `terminated` or `timed_out`, by Temporal.

@@ -33,7 +33,6 @@ def show_json(value: Any) -> None:
 
 def with_client(workspace: str, work: Callable[[Client], Awaitable[T]]) -> T:
     """Run `work` with a client of the workspace, on the environment's or the running stack's addresses."""
-    use_running_stack()
 
     async def connected() -> T:
         async with await Client.connect(workspace_id=workspace) as client:

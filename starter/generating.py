@@ -9,7 +9,12 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 from temporalio.client import WorkflowFailureError, WorkflowHandle
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
@@ -51,31 +56,41 @@ def build(workspace_id: str, messages: Messages, *, user_id: str, **terms: Any) 
 
 
 async def generate(client: Client, asked: GenerateInput, key: str | None) -> GenerateResult:
-    """Run one generation to its end. The same `key` is the same generation, which is paid once.
+    """Run one generation to its end. The same `key` is the same generation, which is answered and paid once.
+
+    One that failed or was refused has no answer: its key starts it anew.
 
     Raises:
         IdempotencyConflict: the key was used for something else.
         JobFailed: nobody answered; its `kind` is the code of the error.
         Unreachable: Temporal or PostgreSQL does not answer.
     """
-    handle = await _started(client, asked, key)
+    job_id = workflow_id(client.workspace_id, key or uuid4().hex)
     try:
-        result = await handle.result()
-    except WorkflowFailureError as failure:
-        raise failure_of(failure) from None
-    except RPCError as error:
-        raise Unreachable(f"Temporal does not answer: {error.message}") from error
+        result = await _result(await _start(client, asked, job_id))
+    except WorkflowAlreadyStartedError:
+        result = await _result(await _known(client, asked, job_id))
+        if not result.success:
+            result = await _result(await _start(client, asked, job_id, ended_before=True))
     return await _in_full(client, asked, result)
 
 
-async def _started(client: Client, asked: GenerateInput, key: str | None) -> WorkflowHandle[Any, GenerateResult]:
-    job_id = workflow_id(client.workspace_id, key or uuid4().hex)
-    fingerprint = sha256(asked.model_dump_json().encode()).hexdigest()
+async def _start(
+    client: Client, asked: GenerateInput, job_id: str, *, ended_before: bool = False
+) -> WorkflowHandle[Any, GenerateResult]:
+    """Start it. `ended_before`: also where an earlier one completed; whoever else does so at once shares it.
+
+    Raises:
+        WorkflowAlreadyStartedError: one runs under this id, or has completed.
+    """
     attributes = (
         SearchAttributePair(visibility.TENANT, client.workspace_id),
         SearchAttributePair(visibility.JOB, WORKFLOW),
         SearchAttributePair(visibility.STATUS, "running"),
     )
+    reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDConflictPolicy.FAIL
+    if ended_before:
+        reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE, WorkflowIDConflictPolicy.USE_EXISTING
     try:
         return await client.temporal.start_workflow(
             WORKFLOW,
@@ -83,23 +98,35 @@ async def _started(client: Client, asked: GenerateInput, key: str | None) -> Wor
             id=job_id,
             task_queue=WORKFLOWS,
             result_type=GenerateResult,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            memo={FINGERPRINT: fingerprint},
+            id_reuse_policy=reuse,
+            id_conflict_policy=conflict,
+            memo={FINGERPRINT: _fingerprint(asked)},
             search_attributes=TypedSearchAttributes(list(attributes)),
             static_summary=visibility.plain(f"{asked.action} for {asked.user_id}"[:200]),
         )
-    except WorkflowAlreadyStartedError:
-        return await _known(client, job_id, fingerprint)
     except RPCError as error:
         raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
 
 
-async def _known(client: Client, job_id: str, fingerprint: str) -> WorkflowHandle[Any, GenerateResult]:
-    """The generation that runs or ran under this key, if it is the same."""
+async def _known(client: Client, asked: GenerateInput, job_id: str) -> WorkflowHandle[Any, GenerateResult]:
+    """The generation that runs or has completed under this key, if it is the same."""
     handle = client.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
-    if await (await handle.describe()).memo_value(FINGERPRINT, None) != fingerprint:
+    if await (await handle.describe()).memo_value(FINGERPRINT, None) != _fingerprint(asked):
         raise IdempotencyConflict(f"{job_id} was already used for a different request")
     return handle
+
+
+async def _result(handle: WorkflowHandle[Any, GenerateResult]) -> GenerateResult:
+    try:
+        return await handle.result()
+    except WorkflowFailureError as failure:
+        raise failure_of(failure) from None
+    except RPCError as error:
+        raise Unreachable(f"Temporal does not answer: {error.message}") from error
+
+
+def _fingerprint(asked: GenerateInput) -> str:
+    return sha256(asked.model_dump_json().encode()).hexdigest()
 
 
 async def _by_reference(client: Client, asked: GenerateInput) -> GenerateInput:

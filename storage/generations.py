@@ -1,9 +1,10 @@
 """What became of each `Generate`, and the prompts that are too long for a workflow's history."""
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import CursorResult, and_, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -11,13 +12,16 @@ from sqlmodel import col
 from domain.calls import ChatReply
 from domain.errors import NotFound
 from domain.generate.contract import Job, Prompt, Serving
+from storage.database import changed_one
 from storage.tables import Call, CallAttempt, Generation, JournaledReply, OutboxEvent, StoredPrompt, utc_now
 
 
 async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
-    """Store a prompt under its hash; returns the reference to it."""
+    """Store a prompt under its hash; returns the reference to it. One that is given again is as fresh as a new one."""
     row = StoredPrompt(workspace_id=workspace_id, sha256=prompt.hash(), payload=prompt.model_dump(mode="json"))
-    await tx.execute(insert(StoredPrompt).values(**row.model_dump()).on_conflict_do_nothing())
+    upsert = insert(StoredPrompt).values(**row.model_dump())
+    fresh = {"stored_at": row.stored_at}
+    await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "sha256"], set_=fresh))
     return Prompt(sha256=row.sha256)
 
 
@@ -33,6 +37,19 @@ async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
     if row is None:
         raise NotFound(f"no prompt {prompt.sha256!r} in workspace {workspace_id!r}")
     return Prompt.model_validate(row.payload)
+
+
+async def purge_prompts(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
+    """Delete prompts of any workspace that were last given before a time; returns how many."""
+    which = (col(StoredPrompt.workspace_id), col(StoredPrompt.sha256))
+    old = (
+        select(*which)
+        .where(col(StoredPrompt.stored_at) < older_than)
+        .order_by(col(StoredPrompt.stored_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return cast("CursorResult[Any]", await tx.execute(delete(StoredPrompt).where(tuple_(*which).in_(old)))).rowcount
 
 
 def row(job: Job, serving: Serving, **known: Any) -> Generation:
@@ -103,6 +120,16 @@ async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatRe
     if reply is None:
         raise NotFound(f"no answer to {request_id!r} in workspace {workspace_id!r}")
     return ChatReply.model_validate(reply)
+
+
+async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Decimal) -> bool:
+    """Keep how good an answer is, between 0 and 1. The first grade stands; returns whether this was it."""
+    ungraded = update(Generation).where(
+        col(Generation.workspace_id) == workspace_id,
+        col(Generation.request_id) == request_id,
+        col(Generation.quality).is_(None),
+    )
+    return await changed_one(tx, ungraded.values(quality=score))
 
 
 def _of(workspace_id: str, request_id: str) -> Any:

@@ -7,14 +7,14 @@ Energy is reserved per request (the user pays for a result, once); dollars are r
 us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -25,7 +25,7 @@ from domain.pricing import Rates
 from storage import breaker, budgets, energy
 from storage.breaker import NOW, BreakerTerms
 from storage.database import changed_one, storable
-from storage.tables import Call, CallAttempt, JournaledReply, OutboxEvent, UsageLog, utc_now
+from storage.tables import Call, CallAttempt, EnergyAccount, JournaledReply, OutboxEvent, UsageLog, utc_now
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 ERROR_CHARACTERS = 500
@@ -119,16 +119,17 @@ async def claim(
         IdempotencyConflict: the id was used for another request.
         BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
     """
-    call = await _lock_or_create(tx, who, terms)
+    call, is_new = await _lock_or_create(tx, who, terms)
     if call.fingerprint != who.fingerprint:
         raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
     if call.settled_attempt_id:
         return await _settled(tx, call)
+    earlier = [] if is_new else await _attempts(tx, call)
     if call.owner_attempt_id == attempt_id:
         await _take_lease(tx, call, attempt_id, terms)
-        return Granted(attempt_id)
+        return Granted(attempt_id, _unanswered(earlier, offer))
     remaining = await _lease_left(tx, call)
-    if remaining > 0 or await tx.get(CallAttempt, attempt_id):
+    if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
     lost = await _end_owner_as_lost(tx, call)
@@ -136,12 +137,11 @@ async def claim(
     await budgets.reserve(tx, call.workspace_id, budgets.job_scope(call.job_key), offer.bound_usd)
     if call.energy_reserved == 0:
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
-        call.energy_reserved = call.energy_price
-    earlier = await _attempts(tx, call)
-    attempt = await _open_attempt(tx, call, attempt_id, offer, generation, terms, number=len(earlier) + 1)
+    attempt = _open_attempt(tx, call, attempt_id, offer, generation, number=len(earlier) + 1)
+    await _take_lease(tx, call, attempt_id, terms)
     await _on_its_day(tx, call, lost)
     await budgets.reserve_day(tx, call.workspace_id, attempt.started_at, offer.bound_usd)
-    return Granted(attempt_id, tuple(one.id for one in earlier if _may_be_answered(one, offer)))
+    return Granted(attempt_id, _unanswered(earlier, offer))
 
 
 async def journaled(tx: AsyncSession, who: CallIdentity) -> Settled | None:
@@ -161,29 +161,35 @@ async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_sec
     return await changed_one(tx, as_owner)
 
 
-async def settle(
+async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with it
     tx: AsyncSession,
     workspace_id: str,
     attempt_id: UUID,
     reply: Reply,
     cost_usd: Decimal,
     rates: Rates,
+    *,
     also: AlsoSettle | None = None,
+    instead_of: UUID | None = None,
 ) -> Settled:
     """Write down a whole reply. The first one wins the request, and `also` with it; a later one is charged 0.
 
+    `instead_of`: the request's open attempt, where the reply was recovered before its call was made. It is withdrawn.
     Safe to repeat when it is unknown whether the commit arrived.
     """
     call, attempt = await _lock(tx, workspace_id, attempt_id)
+    spared = await _open_attempt_of(tx, call, instead_of)
     if attempt.state in ("settled", "duplicate"):
+        if spared:
+            await _on_their_days(tx, call, [await _withdraw(tx, call, spared)])
         return await _settled(tx, call)
     won = call.settled_attempt_id is None
     await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
-    on_its_day = await _rebook(tx, call, attempt, confirmed=cost_usd)
+    moves = [await _withdraw(tx, call, spared)] if spared else []
+    moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))
     charged = await _charge_once(tx, call) if won else 0
     _end(attempt, "settled" if won else "duplicate", Billed.YES, cost_usd)
     attempt.rates = rates.model_dump(mode="json")
-    await _log_usage(tx, call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
     if won:
         call.state, call.settled_attempt_id = "settled", attempt_id
         payload = storable(reply.model_dump(mode="json"))
@@ -192,11 +198,12 @@ async def settle(
     # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
     if call.owner_attempt_id == attempt_id:
         call.owner_attempt_id, call.lease_until = None, None
-    await tx.flush()
+    # What is above goes to the database in one piece, with this statement.
+    await _log_usage(tx, call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
     settled = await _settled(tx, call)
     if won and also:
         await also(tx, settled)
-    await _on_its_day(tx, call, on_its_day)
+    await _on_their_days(tx, call, moves)
     return settled
 
 
@@ -235,20 +242,6 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     await _on_its_day(tx, call, on_its_day)
 
 
-async def withdraw(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> None:
-    """End an attempt whose call was never made, as an earlier one's reply was recovered. Safe to repeat."""
-    call, attempt = await _lock(tx, workspace_id, attempt_id)
-    if attempt.state != "open":
-        return
-    await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
-    on_its_day = await _rebook(tx, call, attempt, confirmed=Decimal(0))
-    attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
-    _end(attempt, "failed", Billed.NO, Decimal(0))
-    if call.owner_attempt_id == attempt_id:
-        await _let_go(tx, call)
-    await _on_its_day(tx, call, on_its_day)
-
-
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
     """Sweep one request whose owner is gone: its attempt is lost, its energy is the user's again.
 
@@ -266,14 +259,17 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     return True
 
 
-async def _lock_or_create(tx: AsyncSession, who: CallIdentity, terms: Terms) -> Call:
+async def _lock_or_create(tx: AsyncSession, who: CallIdentity, terms: Terms) -> tuple[Call, bool]:
+    """The request's row, locked, and whether it is new: nobody else sees that before the transaction ends."""
     fresh = Call(
         **who.model_dump(exclude={"energy"}),
         energy_price=who.energy,
         expires_at=utc_now() + timedelta(seconds=terms.reservation_seconds),
     )
-    await tx.execute(insert(Call).values(**fresh.model_dump()).on_conflict_do_nothing())
-    return await _lock_call(tx, who.workspace_id, who.request_id)
+    created = await tx.execute(insert(Call).values(**fresh.model_dump()).on_conflict_do_nothing().returning(Call))
+    if call := created.scalar():
+        return call, True
+    return await _lock_call(tx, who.workspace_id, who.request_id), False
 
 
 async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Call:
@@ -286,13 +282,15 @@ async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Ca
 
 async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt]:
     """The attempt with its call, locked by the call's row: an attempt is only changed under it."""
-    query = select(col(CallAttempt.request_id)).where(
-        col(CallAttempt.workspace_id) == workspace_id, col(CallAttempt.id) == attempt_id
+    request_id = (
+        select(col(CallAttempt.request_id))
+        .where(col(CallAttempt.workspace_id) == workspace_id, col(CallAttempt.id) == attempt_id)
+        .scalar_subquery()
     )
-    request_id = (await tx.execute(query)).scalar()
-    if request_id is None:
+    query = select(Call).where(col(Call.workspace_id) == workspace_id, col(Call.request_id) == request_id)
+    call = (await tx.execute(query.with_for_update())).scalar()
+    if call is None:
         raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
-    call = await _lock_call(tx, workspace_id, request_id)
     attempt = await tx.get(CallAttempt, attempt_id, populate_existing=True)
     assert attempt is not None  # noqa: S101 - attempts are never deleted
     return call, attempt
@@ -314,12 +312,17 @@ async def _attempts(tx: AsyncSession, call: Call) -> list[CallAttempt]:
     return list((await tx.execute(query.order_by(col(CallAttempt.number).desc()))).scalars())
 
 
-def _may_be_answered(attempt: CallAttempt, offer: Offer) -> bool:
-    return attempt.provider == offer.provider.value and attempt.billed == Billed.UNKNOWN.value
+def _unanswered(attempts: Sequence[CallAttempt], offer: Offer) -> tuple[UUID, ...]:
+    """Those that ended at the offer's provider, and that it may have answered unheard."""
+    return tuple(
+        one.id
+        for one in attempts
+        if (one.provider, one.billed) == (offer.provider.value, Billed.UNKNOWN.value) and one.state != "open"
+    )
 
 
-async def _open_attempt(
-    tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, terms: Terms, *, number: int
+def _open_attempt(
+    tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, *, number: int
 ) -> CallAttempt:
     attempt = CallAttempt(
         id=attempt_id,
@@ -334,15 +337,22 @@ async def _open_attempt(
         breaker_generation=generation,
     )
     tx.add(attempt)
-    await _take_lease(tx, call, attempt_id, terms)
     return attempt
 
 
 async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Terms) -> None:
-    call.owner_attempt_id = attempt_id
-    now: datetime = (await tx.execute(select(NOW))).scalar_one()
-    call.lease_until = now + timedelta(seconds=terms.lease_seconds)
-    call.expires_at = now + timedelta(seconds=terms.reservation_seconds)
+    """Make the attempt the owner. Whoever is has the request's energy reserved."""
+    as_owner = (
+        update(Call)
+        .where(col(Call.workspace_id) == call.workspace_id, col(Call.request_id) == call.request_id)
+        .values(
+            owner_attempt_id=attempt_id,
+            energy_reserved=call.energy_price,
+            lease_until=NOW + timedelta(seconds=terms.lease_seconds),
+            expires_at=NOW + timedelta(seconds=terms.reservation_seconds),
+        )
+    )
+    await tx.execute(as_owner.execution_options(synchronize_session=False))
 
 
 async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> DayMove | None:
@@ -354,6 +364,25 @@ async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> DayMove | None:
     on_its_day = await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
     _end(attempt, "lost", Billed.UNKNOWN, None)
     await _log_usage(tx, call, attempt, confirmed=False, usage=Usage())
+    return on_its_day
+
+
+async def _open_attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID | None) -> CallAttempt | None:
+    """The attempt, if it is this request's and has not ended."""
+    attempt = await tx.get(CallAttempt, attempt_id, populate_existing=True) if attempt_id else None
+    if attempt is None or (attempt.workspace_id, attempt.request_id) != (call.workspace_id, call.request_id):
+        return None
+    return attempt if attempt.state == "open" else None
+
+
+async def _withdraw(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
+    """End an attempt whose call is not made, as an earlier one's reply was recovered. It has cost nothing."""
+    await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
+    on_its_day = await _rebook(tx, call, attempt, confirmed=Decimal(0))
+    attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
+    _end(attempt, "failed", Billed.NO, Decimal(0))
+    if call.owner_attempt_id == attempt.id:
+        call.owner_attempt_id, call.lease_until = None, None
     return on_its_day
 
 
@@ -374,6 +403,12 @@ async def _on_its_day(tx: AsyncSession, call: Call, move: DayMove | None) -> Non
         await budgets.move(tx, call.workspace_id, budgets.day_scope(move.day), **move.changes)
 
 
+async def _on_their_days(tx: AsyncSession, call: Call, moves: Sequence[DayMove]) -> None:
+    """The same for several attempts: whoever locks two days begins with the earlier."""
+    for move in sorted(moves, key=lambda one: one.day):
+        await _on_its_day(tx, call, move)
+
+
 def _booked(attempt: CallAttempt) -> dict[str, Decimal]:
     """Where the attempt's dollars stand: reserved while it is open, then its cost, or its bound if that is unknown."""
     if attempt.state == "open":
@@ -388,9 +423,10 @@ async def _charge_once(tx: AsyncSession, call: Call) -> int:
     who = (call.workspace_id, call.user_id)
     if call.energy_reserved == 0 and call.energy_price:
         call.energy_reserved = await energy.reserve_if_possible(tx, *who, call.energy_price, call.request_id)
-    charged, call.energy_reserved = call.energy_reserved, 0
+    charged = call.energy_reserved
     if charged:
         await energy.charge(tx, *who, charged, call.request_id)
+    call.energy_reserved = 0
     return charged
 
 
@@ -462,21 +498,28 @@ async def _log_usage(
 
 async def _settled(tx: AsyncSession, call: Call) -> Settled:
     """The journaled reply of a settled call, with who gave it and what the user paid for it."""
-    attempt = await tx.get(CallAttempt, call.settled_attempt_id)
-    row = await tx.get(JournaledReply, call.settled_attempt_id)
-    assert attempt is not None and row is not None  # noqa: S101 - written with the settled state
-    charged = select(col(UsageLog.energy_charged)).where(col(UsageLog.attempt_id) == attempt.id)
-    account = await energy.account(tx, call.workspace_id, call.user_id)
+    query = (
+        select(CallAttempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
+        .join(JournaledReply, col(JournaledReply.attempt_id) == CallAttempt.id)
+        .join(UsageLog, col(UsageLog.attempt_id) == CallAttempt.id)
+        .outerjoin(EnergyAccount, and_(*_account_of(call)))
+        .where(col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.id) == call.settled_attempt_id)
+    )
+    attempt, payload, charged, account = (await tx.execute(query)).one()
     return Settled(
-        reply=REPLY.validate_python(row.payload),
+        reply=REPLY.validate_python(payload),
         attempt_id=attempt.id,
         provider=Provider(attempt.provider),
         model=attempt.model,
         simulated=attempt.simulated,
         cost_usd=attempt.cost_usd or Decimal(0),
-        energy_charged=(await tx.execute(charged)).scalar() or 0,
+        energy_charged=charged,
         energy_left=energy.available(account) if account else None,
     )
+
+
+def _account_of(call: Call) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return col(EnergyAccount.workspace_id) == call.workspace_id, col(EnergyAccount.user_id) == call.user_id
 
 
 def _completed_event(call: Call, attempt: CallAttempt, reply: Reply, charged: int) -> OutboxEvent:

@@ -395,14 +395,15 @@ class StoredConfiguration(SQLModel, table=True):
 
 
 class StoredPrompt(SQLModel, table=True):
-    """A prompt too long for a workflow's history, under its own hash."""
+    """A prompt too long for a workflow's history, under its own hash. `stored_at`: the last time that it was given."""
 
     __tablename__ = "prompts"
+    __table_args__ = (Index("prompts_by_time", "stored_at"),)
 
     workspace_id: str = Field(primary_key=True)
     sha256: str = Field(primary_key=True)
     payload: dict[str, Any] = Field(sa_type=JSONB)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    stored_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
 class Generation(SQLModel, table=True):

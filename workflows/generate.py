@@ -7,7 +7,14 @@ from decimal import Decimal
 from typing import Literal
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+    is_cancelled_exception,
+)
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -41,6 +48,9 @@ with workflow.unsafe.imports_passed_through():
         Refused,
         Serving,
     )
+    from domain.generate.quality import WORKFLOW as SCORE_QUALITY
+    from domain.generate.quality import ScoreInput, cheapest
+    from domain.generate.quality import workflow_id as scoring_id
     from domain.queues import provider_queue
     from domain.routing import Candidate
     from workflows import visibility
@@ -48,6 +58,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.providers_in_turn import in_turn
 
 MAX_ASKS = 3
+REASON_CHARACTERS = 150
 REFUSALS = {
     InsufficientEnergy.__name__: Refused.INSUFFICIENT_ENERGY,
     BudgetExhausted.__name__: Refused.BUDGET_EXHAUSTED,
@@ -79,6 +90,7 @@ class Generate:
         self._prepared, self._ask, self._tries = Prepared(), 1, 0
         self._compressed = self._charged = False
         self._asked: Candidate | None = None
+        self._failed = ""
         try:
             result = await self._generate()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
@@ -96,8 +108,11 @@ class Generate:
             self._job = self._job.asking(self._prepared.prompt)
         candidates = self._prepared.candidates
         if self._prepared.compress:
-            await self._compress(candidates)
-        return await self._answered(candidates)
+            await self._compress_if_possible(candidates)
+        result = await self._answered(candidates)
+        if self._serving.score_quality:
+            await self._have_scored()
+        return result
 
     @property
     def _serving(self) -> Serving:
@@ -122,11 +137,16 @@ class Generate:
         """Whom to ask instead, or for less. Raises the error where neither would help."""
         if error.type == BudgetExhausted.__name__ and (cheaper := self._cheaper(candidates)):
             return cheaper
-        too_long = error.type == ContextTooLong.__name__ and not self._compressed
-        if not too_long or not await self._compress(candidates):
+        if error.type != ContextTooLong.__name__:
             raise error
-        self._ask += 1
-        return candidates
+        if not self._compressed and await self._compress(candidates):
+            self._ask += 1
+            return candidates
+        # Another model may have more room.
+        others = tuple(one for one in candidates if one != self._asked)
+        if not others:
+            raise error
+        return others
 
     async def _ask_in_turn(self, candidates: Sequence[Candidate]) -> Asked:
         async def attempt(candidate: Candidate) -> Asked:
@@ -134,16 +154,26 @@ class Generate:
             step = AskStep(
                 job=self._job,
                 serving=self._serving,
-                candidate=candidate,
+                candidate=self._with_what_failed(candidate),
                 ask=self._ask,
                 energy=0 if self._charged else self._serving.energy,
                 is_first=self._tries == 1,
                 compressed=self._compressed,
             )
-            return await self._unless_limited(step)
+            try:
+                return await self._unless_limited(step)
+            except ActivityError as error:
+                self._failed = str(getattr(error.cause, "message", error.cause))[:REASON_CHARACTERS]
+                raise
 
         patience = timedelta(seconds=self._job.input.patience_seconds)
         return await in_turn(candidates, attempt, patience=patience, parked=self._parked)
+
+    def _with_what_failed(self, candidate: Candidate) -> Candidate:
+        """Why this model? Also because another one failed."""
+        if not self._failed:
+            return candidate
+        return candidate.model_copy(update={"reason": f"{candidate.reason}, after {self._failed}"})
 
     async def _unless_limited(self, step: AskStep) -> Asked:
         """One candidate's try. Where the policy says so, being asked to wait is waited out, and holds no worker."""
@@ -177,6 +207,13 @@ class Generate:
             return None
         return timedelta(seconds=float(cause.details[0]) if cause.details else 1.0)
 
+    async def _compress_if_possible(self, candidates: Sequence[Candidate]) -> None:
+        """Condense a long prompt as the policy wants it; one that cannot be condensed now is sent as it is."""
+        try:
+            await self._compress(candidates)
+        except ApplicationError as error:
+            workflow.logger.info("not condensed: %s", error)
+
     async def _compress(self, candidates: Sequence[Candidate]) -> bool:
         """Condense the earlier part of the prompt; whether there was anything to condense."""
 
@@ -195,6 +232,30 @@ class Generate:
             return False
         self._job, self._compressed, self._tries = self._job.asking(done.prompt), True, self._tries + 1
         return True
+
+    async def _have_scored(self) -> None:
+        """Have the answer graded by a workflow of its own, which is not waited for. The answer stands anyway."""
+        asked, request_id = self._job.input, self._job.request_id
+        wanted = ScoreInput(
+            workspace_id=asked.workspace_id,
+            user_id=asked.user_id,
+            prospect_id=asked.prospect_id,
+            request_id=request_id,
+            prompt=asked.prompt,
+            candidate=cheapest(self._prepared.candidates),
+        )
+        try:
+            await workflow.start_child_workflow(
+                SCORE_QUALITY,
+                wanted,
+                id=scoring_id(asked.workspace_id, request_id),
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+                static_summary=visibility.plain(f"{asked.action} for {asked.user_id}"[:200]),
+            )
+        except (WorkflowAlreadyStartedError, FailureError, asyncio.CancelledError) as problem:
+            workflow.logger.info("not graded: %s", problem)
 
     def _cheaper(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """Those that may still fit where the one just asked did not: others were faster to the money."""

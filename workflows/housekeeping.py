@@ -1,4 +1,4 @@
-"""What is done for all workspaces by the clock: sweep, deliver events, refill energy, alert on costs."""
+"""What is done for all workspaces by the clock: sweep, deliver events, refill energy, alert on costs, purge."""
 
 from datetime import datetime
 
@@ -8,18 +8,22 @@ from temporalio.common import SearchAttributeKey
 with workflow.unsafe.imports_passed_through():
     from activities.alert import AlertActivities
     from activities.events import EventActivities
+    from activities.purge import PurgeActivities
     from activities.refill import RefillActivities
     from activities.sweep import SweepActivities
     from domain.errors import ParleyError
     from domain.housekeeping import (
         ALERT_ON_COSTS,
         DELIVER_EVENTS,
+        PURGE,
         REFILL_ENERGY,
         SWEEP,
         AlertInput,
         AlertReport,
         DeliverInput,
         DeliverReport,
+        PurgeInput,
+        PurgeReport,
         RefillInput,
         RefillReport,
         SweepInput,
@@ -92,4 +96,18 @@ class AlertOnCosts:
         )
 
 
-HOUSEKEEPING = (Sweep, DeliverEvents, RefillEnergy, AlertOnCosts)
+@workflow.defn(name=PURGE, failure_exception_types=[ParleyError])
+class Purge:
+    """Answers that expired long ago are deleted, and prompts that no running workflow can need."""
+
+    @workflow.run
+    async def run(self, job: PurgeInput | None = None) -> PurgeReport:
+        return await workflow.execute_activity_method(
+            PurgeActivities.purge,
+            job or PurgeInput(at=due_at()),
+            summary="delete expired answers and stored prompts",
+            **BULK_STEP,
+        )
+
+
+HOUSEKEEPING = (Sweep, DeliverEvents, RefillEnergy, AlertOnCosts, Purge)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
 from domain.queues import STORAGE
@@ -74,3 +74,19 @@ ANSWER_STEP: dict[str, Any] = {
 
 # How long one provider's rate limit is waited out before the next one is asked.
 LONGEST_RATE_LIMIT = timedelta(minutes=10)
+
+# A grade: one try, behind everything that somebody waits for, and none at all where the provider is busy for long.
+GRADE_STEP: dict[str, Any] = {
+    **PAID_STEP,
+    "schedule_to_start_timeout": timedelta(minutes=10),
+    "priority": Priority(priority_key=5),
+    "retry_policy": RetryPolicy(maximum_attempts=1),
+}
+
+# A free question, before everything else that waits for the provider: whoever asks wants to know now.
+PING_STEP: dict[str, Any] = {
+    "schedule_to_start_timeout": timedelta(seconds=5),
+    "start_to_close_timeout": timedelta(seconds=15),
+    "priority": Priority(priority_key=1),
+    "retry_policy": RetryPolicy(maximum_attempts=1),
+}

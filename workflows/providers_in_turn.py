@@ -55,9 +55,9 @@ class NobodyServed(ApplicationError):
     Its type is `ProviderUnavailable`, or `ContextTooLong` where they all say so.
     """
 
-    def __init__(self, failures: Sequence[ApplicationError]) -> None:
-        self.tried = "; ".join(str(failure.message) for failure in failures)
-        types = {failure.type for failure in failures}
+    def __init__(self, failures: Sequence[tuple[Candidate, ApplicationError]]) -> None:
+        self.tried = "; ".join(f"{failure.message} ({candidate.model})" for candidate, failure in failures)
+        types = {failure.type for _, failure in failures}
         too_long = types == {ContextTooLong.__name__}
         kind = ContextTooLong if too_long else ProviderUnavailable
         super().__init__(f"no provider could serve: {self.tried}", type=kind.__name__)
@@ -82,15 +82,15 @@ async def in_turn(
     deadline = workflow.now() + patience
     pause = FIRST_PARK
     while True:
-        failures: list[ApplicationError] = []
+        failures: list[tuple[Candidate, ApplicationError]] = []
         for candidate in candidates:
             try:
                 return await attempt(candidate)
             except ActivityError as error:
-                failures.append(_try_next_or_raise(error))
+                failures.append((candidate, _try_next_or_raise(error)))
                 end_if_cancelled()
         nobody = NobodyServed(failures)
-        worth_waiting = any(failure.type in WORTH_WAITING for failure in failures)
+        worth_waiting = any(failure.type in WORTH_WAITING for _, failure in failures)
         if not worth_waiting or workflow.now() + pause > deadline:
             raise nobody
         parked(nobody.tried, pause)

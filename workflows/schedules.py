@@ -18,7 +18,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, REFILL_ENERGY, SWEEP
+from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
 from domain.queues import WORKFLOWS
 
 MINUTELY = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))])
@@ -41,6 +41,7 @@ TIMETABLES: Mapping[str, Timetable] = {
     "parley-sweep": Timetable(SWEEP, MINUTELY, timedelta(minutes=1)),
     "parley-events": Timetable(DELIVER_EVENTS, MINUTELY, timedelta(minutes=1)),
     "parley-refill": Timetable(REFILL_ENERGY, AT_MIDNIGHT, timedelta(days=1)),
+    "parley-purge": Timetable(PURGE, AT_MIDNIGHT, timedelta(days=1)),
     "parley-alert": Timetable(ALERT_ON_COSTS, MONDAYS_AT_FIVE_PAST, timedelta(weeks=5)),
 }
 

@@ -24,7 +24,7 @@ from domain.generate.contract import (
     Serving,
     chat_request,
 )
-from domain.generate.decision import Purse, decide, models_for, retirement_warnings, routes_for, wish_for
+from domain.generate.decision import Purse, decide, models_for, retirement_warnings, routes_for, wish_for, wish_warnings
 from domain.generate.rendering import is_long, rendered, with_preferences
 from settings import Settings
 from storage import budgets, cache, energy, generations
@@ -64,6 +64,7 @@ class GenerateDecisions:
             request, purse = chat_request(asked, prompt), await self._purse(tx, job, configuration)
             routes = routes_for(asked, self._routes)
             wish = wish_for(asked, action, purse, job.request_id)
+            serving = serving.model_copy(update={"warnings": (*serving.warnings, *wish_warnings(routes, wish))})
             hit, how = await self._hit(tx, asked, request, serving, models_for(routes, wish), configuration)
             if hit is not None:
                 return Prepared(result=await from_cache(tx, job, serving, prompt, hit, how, purse.energy))

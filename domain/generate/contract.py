@@ -79,6 +79,8 @@ class Prompt(Model):
     def _one_of_both(self) -> Self:
         if bool(self.messages) == bool(self.sha256):
             raise ValueError("give either messages or the sha256 of a stored prompt")
+        if self.messages and not any(one.content.strip() for one in self.messages if one.role != "system"):
+            raise ValueError("the messages say nothing")
         return self
 
     @property

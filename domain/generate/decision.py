@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 
 from domain.calls import Model
-from domain.errors import ProviderNotConfigured, UnpricedModel
+from domain.errors import InvalidInput, ProviderNotConfigured, UnpricedModel
 from domain.generate.contract import GenerateInput, OnRateLimit, Refusal, Refused
 from domain.generate.policy import ActionPolicy, Policy
 from domain.routing import Asked, Candidate, Choice, Fact, Route, Wish, allowed, choose, is_wished
@@ -69,6 +69,21 @@ def routes_for(asked: GenerateInput, routes: Sequence[Route]) -> list[Route]:
     tiers = set[str].intersection(*restricted) if restricted else set[str]()
     named = Route(provider=asked.provider, model=asked.model, priority=0, tiers=tuple(sorted(tiers)))
     return [named, *routes]
+
+
+def wish_warnings(routes: Sequence[Route], wish: Wish) -> tuple[str, ...]:
+    """A word where what was asked for by name is not for the user's tier.
+
+    Raises:
+        InvalidInput: no route has that model, and without a provider nobody knows whose it is.
+    """
+    named = [route for route in routes if is_wished(route, wish)]
+    if wish.model is not None and not named:
+        known = ", ".join(dict.fromkeys(route.model for route in routes))
+        raise InvalidInput(f"no route has {wish.model!r}: name its provider as well, or ask for {known}", field="model")
+    if not named or any(route in named for route in allowed(routes, wish)):
+        return ()
+    return (f"{wish.model or named[0].provider.value} was asked for, and is not for the {wish.tier} tier",)
 
 
 def retirement_warnings(policy: Policy, candidates: Sequence[Candidate], today: date) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_S
 from domain.calls import Model
 from domain.coaching import SYSTEM as COACHING_SYSTEM
 from domain.errors import InvalidInput
+from domain.generate.quality import SYSTEM as QUALITY_SYSTEM
 
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 INLINE_CHARACTERS = 200
@@ -96,6 +97,13 @@ OF_JOBS = (
         purpose="Finds labels that mean the same.",
         text=RESOLVE_SYSTEM,
         job="AutoAnalyze",
+    ),
+    Template(
+        name="quality_scoring",
+        version=1,
+        purpose="Grades an answer.",
+        text=QUALITY_SYSTEM,
+        job="ScoreQuality",
     ),
 )
 

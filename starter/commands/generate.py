@@ -92,7 +92,10 @@ def _show(result: GenerateResult) -> None:
         out.print(result.content, markup=False, highlight=False, soft_wrap=True)
         simulated = " (simulated)" if meta.simulated else ""
         how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
-        line = f"{meta.provider} {meta.model}{simulated}: {how}; {meta.reason}; {meta.energy_left} energy left"
+        notes = ["condensed"] if meta.compressed else []
+        notes += [f"without {', '.join(meta.dropped)}, which it does not take"] if meta.dropped else []
+        story = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
+        line = f"{meta.provider} {meta.model}{simulated}: {story}"
         err.print(f"{line}\nrequest {meta.request_id}", markup=False, highlight=False, soft_wrap=True, style="dim")
     for warning in meta.warnings:
         err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
@@ -121,7 +124,9 @@ def budget_show(workspace: Workspace = "default", as_json: Json = False) -> None
             return
         for cap in caps:
             taken = f"${cap.confirmed_usd} confirmed, ${cap.uncertain_usd} uncertain, ${cap.reserved_usd} reserved"
-            out.print(f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({taken})", highlight=False)
+            out.print(
+                f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({taken})", highlight=False, soft_wrap=True
+            )
         if not caps:
             out.print("no cap is set: spending is unbounded")
 

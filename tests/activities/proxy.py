@@ -20,15 +20,15 @@ class DatabaseProxy:
         self._target = make_url(url)
         self._writers: set[asyncio.StreamWriter] = set()
         self._is_cut = False
-        self._loses_a_commit = False
+        self._loses_a_commit = self._cuts_after_a_commit = False
         self.has_lost_a_commit = False
         self.refused = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        url = self._target.set(host="127.0.0.1", port=port)
-        self.database = Database(SecretStr(url.render_as_string(hide_password=False)))
+        self.url = self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+        self.database = Database(SecretStr(self.url))
         return self
 
     async def __aexit__(
@@ -52,6 +52,10 @@ class DatabaseProxy:
         """PostgreSQL gets the next COMMIT, and its answer never arrives."""
         self._loses_a_commit = True
 
+    def cut_after_the_next_commit(self) -> None:
+        """The next COMMIT is answered, and is the last thing to be."""
+        self._cuts_after_a_commit = True
+
     def _end_all(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
@@ -73,6 +77,10 @@ class DatabaseProxy:
                 self._end_all()
                 return
             writer.write(data)
+            if self._cuts_after_a_commit and data.startswith(COMMITTED):
+                self._cuts_after_a_commit = False
+                await writer.drain()
+                asyncio.get_running_loop().call_soon(self.cut)
         writer.close()
 
 

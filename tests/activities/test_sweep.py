@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import date
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,6 +11,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
+from domain.generate.quality import job_key
 from domain.housekeeping import SweepInput, SweepReport
 from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, Books
 
@@ -123,4 +125,18 @@ async def test_requests_that_are_left_alone_do_not_stand_before_the_others(
     await silent(books, dead)
     await dead.terminate()
     assert await sweep(books, temporal, batch=2) == SweepReport(looked_at=4, ended=1)
+    await running.terminate()
+
+
+async def test_workflows_that_share_a_job_key_are_told_apart(books: Books, temporal: TemporalClient, start: Start):
+    """All grading of a day spends from one envelope; its job key is no run's id."""
+    day = job_key(date(2026, 11, 20))
+    await books.open(job=day)
+    running, dead = await start(), await start()
+    for workflow in (running, dead):
+        await books.granted(workflow.id, job=day, workflow_id=workflow.id, terms=SILENT)
+    await dead.terminate()
+    assert await sweep(books, temporal) == SweepReport(looked_at=2, ended=1)
+    assert (await books.call(running.id, job=day)).owner_attempt_id
+    assert (await books.call(dead.id, job=day)).owner_attempt_id is None
     await running.terminate()

@@ -13,12 +13,13 @@ from temporalio.client import WorkflowHistory
 
 from domain.auto_analyze.contract import DiscoveryTerms
 from domain.errors import JobFailed
-from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, REFILL_ENERGY, SWEEP
+from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
 from domain.queues import WORKFLOWS
 from domain.session_analysis import Step
 from parley import Client
 from starter.reading import read_session
 from tests.parts import SAMPLES, SimulatorAdmin
+from tests.replay import generate
 
 HISTORIES = Path(__file__).parent / "histories"
 FINGERPRINTS = Path(__file__).parent / "fingerprints"
@@ -154,6 +155,10 @@ async def alert_on_costs(client: Client, _: SimulatorAdmin) -> str:
     return await housekeeping(client, ALERT_ON_COSTS)
 
 
+async def purge(client: Client, _: SimulatorAdmin) -> str:
+    return await housekeeping(client, PURGE)
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     hybrid_with_recording,
     fast_parallel,
@@ -169,6 +174,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     deliver_events,
     refill_energy,
     alert_on_costs,
+    purge,
+    *generate.SCENARIOS,
 )
 
 

@@ -15,11 +15,20 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from parley import Client
+from settings import DEFAULT_POLICY, Settings
 from tests.parts import SimulatorAdmin
+from tests.replay.generate import GRADED_POLICY
 from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint
 from worker import WORKFLOW_CLASSES, sandbox
 
 RECORD = bool(os.environ.get("PARLEY_RECORD"))
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f"{DEFAULT_POLICY.read_text()}\n{GRADED_POLICY}")
+    return settings.model_copy(update={"parley_policy_file": policy})
 
 
 def replayer() -> Replayer:

@@ -118,3 +118,10 @@ async def test_the_policy_is_checked_and_shown(parley: Run, tmp_path: Path, monk
 async def test_a_users_tier_decides_the_model(parley: Run, client: Client) -> None:
     await parley("energy", "grant", "ann", "5", "--tier", "pro")
     assert "claude-sonnet-4-6" in (await parley(*ASK)).err
+
+
+async def test_a_generation_is_no_job_to_follow(parley: Run, client: Client) -> None:
+    await parley(*ASK, "--key", "order-7")
+    for command in ("progress", "results"):
+        ran = await parley(command, "generate/default/order-7")
+        assert (ran.code, "no job to follow" in ran.err) == (2, True)

@@ -186,6 +186,7 @@ class TestRefusals:
     async def test_bad_input_is_refused_before_anything_starts(self, client: Client) -> None:
         for wrong in (
             {"messages": []},
+            {"messages": "  "},
             {"messages": QUESTION, "max_tokens": 0},
             {"messages": QUESTION, "flavour": "mint"},
             {"messages": QUESTION, "response_schema": {"type": "nothing"}},
@@ -195,6 +196,17 @@ class TestRefusals:
             with pytest.raises(InvalidInput):
                 await client.generate(user_id=USER, **wrong)
         assert await histories(client) == []
+
+    async def test_a_model_that_nobody_knows_fails_by_name(self, client: Client) -> None:
+        with pytest.raises(JobFailed, match="no route has 'gpt-nonsense'") as failed:
+            await client.generate(QUESTION, user_id=USER, model="gpt-nonsense")
+        assert failed.value.kind == "InvalidInput"
+
+    async def test_a_cached_answer_tells_as_well_that_a_name_was_not_for_the_tier(self, client: Client) -> None:
+        for _ in range(2):
+            result = await client.generate(QUESTION, user_id=USER, model="gpt-4o")
+            assert result.meta.warnings == ("gpt-4o was asked for, and is not for the free tier",)
+        assert result.meta.cached is Cached.EXACT
 
     async def test_an_unknown_template_fails_by_name(self, client: Client) -> None:
         with pytest.raises(JobFailed, match="there is no prompt 'poetic'"):
@@ -208,7 +220,7 @@ class TestFailures:
         await simulator.fault("server_error", provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER)
         assert result.meta.provider is Provider.OPENAI
-        assert result.meta.reason.startswith("fallback")
+        assert result.meta.reason.startswith("fallback 2, after anthropic: ")
         assert result.meta.attempts > 1
         assert await agrees(pro)
 
@@ -247,6 +259,11 @@ class TestFailures:
         assert result.meta.cost_usd == (await client.costs()).confirmed_usd
         assert (result.meta.attempts, result.meta.energy_left) == (3, 99)
         assert await agrees(client)
+
+    async def test_a_prompt_still_too_long_goes_to_the_next_model(self, pro: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("context_too_long", provider="anthropic", times=None)
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert result.meta.provider is Provider.OPENAI
 
     async def test_a_prompt_that_cannot_be_condensed_is_refused(
         self, client: Client, simulator: SimulatorAdmin
@@ -340,6 +357,22 @@ class TestKeys:
         await client.generate(QUESTION, user_id=USER, key="order-7")
         with pytest.raises(IdempotencyConflict):
             await client.generate("Something else", user_id=USER, key="order-7")
+
+    async def test_what_was_refused_is_asked_anew(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await client.set_cap(Period.DAY, Decimal(0))
+        refused = await client.generate(QUESTION, user_id=USER, key="order-7")
+        assert refused.refusal and "0 is left" in refused.refusal.message
+        await client.set_cap(Period.DAY, None)
+        once, twice = await asyncio.gather(*(client.generate(QUESTION, user_id=USER, key="order-7") for _ in range(2)))
+        assert once.success and once == twice
+        assert len(await simulator.billed()) == 1
+
+    async def test_what_failed_is_asked_anew(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("quota", provider="openai")
+        with pytest.raises(JobFailed):
+            await client.generate(QUESTION, user_id=USER, key="order-7")
+        assert (await client.generate(QUESTION, user_id=USER, key="order-7")).success
+        assert await agrees(client)
 
     async def test_another_workspaces_prompt_cannot_be_named(self, client: Client) -> None:
         prompt = Prompt(messages=(Message(role="user", content="a secret " * 500),))

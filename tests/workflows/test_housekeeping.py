@@ -33,6 +33,7 @@ TIMES = {
     "parley-sweep": timedelta(minutes=1),
     "parley-events": timedelta(minutes=1),
     "parley-refill": timedelta(days=1),
+    "parley-purge": timedelta(days=1),
     "parley-alert": timedelta(weeks=1),
 }
 

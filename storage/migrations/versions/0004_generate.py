@@ -100,9 +100,10 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
         sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("stored_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "sha256"),
     )
+    op.create_index("prompts_by_time", "prompts", ["stored_at"], unique=False)
     op.create_table(
         "spending_caps",
         sa.Column("workspace_id", sa.String(), nullable=False),

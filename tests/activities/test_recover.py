@@ -1,0 +1,187 @@
+"""A lost reply that the provider kept is fetched instead of being paid for again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from activities.paid_call import PaidCalls
+from domain.errors import ProviderUnavailable
+from settings import Settings
+from storage.ledger import WITHDRAWN
+from tests.activities.asking import OPENAI, make, started
+from tests.activities.conftest import Opener
+from tests.activities.proxy import DatabaseProxy
+from tests.faults.door import SimulatorBehindADoor, behind_a_door
+from tests.parts import quick_settings
+from tests.storage.books import NOTHING, PRICE, SILENT, Books
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[SimulatorBehindADoor]:
+    async with behind_a_door() as running:
+        yield running
+
+
+@pytest.fixture
+def keeping(database_url: str, simulator: SimulatorBehindADoor) -> Settings:
+    """Settings of an operator who has OpenAI keep what it answers."""
+    return quick_settings(
+        database_url, simulator.url, openai_store=True, openai_recovery_seconds=0.2, provider_timeout_seconds=2
+    )
+
+
+@pytest.fixture
+def paid_calls(open_calls: Opener, books: Books, keeping: Settings) -> PaidCalls:
+    return open_calls(books.database, keeping)
+
+
+async def lost(paid_calls: PaidCalls, simulator: SimulatorBehindADoor, fault: str = "cut") -> None:
+    """A call that is answered, billed and kept, and whose answer does not arrive."""
+    await simulator.fault(fault)
+    with pytest.raises(ProviderUnavailable):
+        await make(paid_calls, OPENAI)
+
+
+async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
+    """Everything that was billed is confirmed, at the provider's own count, and charged once."""
+    counted = await simulator.billed()
+    assert await books.dollars() == (NOTHING, sum(OPENAI.cost(call) for call in counted), NOTHING)
+    assert await books.day() == await books.dollars()
+    assert await books.energy() == (PRICE, 0)
+
+
+@pytest.mark.parametrize("fault", ["cut", "hang"])
+async def test_a_reply_that_was_cut_or_too_late_is_fetched_by_the_retry(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, fault: str
+):
+    await lost(paid_calls, simulator, fault)
+    settled = await make(paid_calls, OPENAI)
+    first, second = await books.attempts()
+    assert (settled.attempt_id, first.state, first.billed) == (first.id, "settled", "yes")
+    assert (second.state, second.error_type, second.billed, second.cost_usd) == ("failed", WITHDRAWN, "no", 0)
+    assert len(await simulator.billed()) == 1
+    assert [(row.attempt_id, row.confirmed) for row in await books.rows()] == [(first.id, True)]
+    await costs_of(books, simulator)
+
+
+async def test_without_the_option_it_is_paid_again(
+    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorBehindADoor
+):
+    paid_calls = open_calls(books.database, settings)
+    await lost(paid_calls, simulator)
+    await make(paid_calls, OPENAI)
+    assert (len(await simulator.billed()), simulator.door.listings) == (2, 0)
+    assert await books.states() == ["failed", "settled"]
+    assert await books.energy() == (PRICE, 0)
+
+
+async def test_a_reply_that_shows_late_is_waited_for(
+    open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
+):
+    patient = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
+
+    async def from_the_third_look_on() -> bool:
+        return simulator.door.listings >= 3
+
+    simulator.door.listing = from_the_third_look_on
+    await lost(patient, simulator)
+    await make(patient, OPENAI)
+    assert len(await simulator.billed()) == 1
+    await costs_of(books, simulator)
+
+
+async def test_a_reply_that_does_not_show_is_paid_for(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
+):
+    async def nothing() -> bool:
+        return False
+
+    simulator.door.listing = nothing
+    await lost(paid_calls, simulator)
+    await make(paid_calls, OPENAI)
+    assert len(await simulator.billed()) == 2
+    assert simulator.door.listings >= 1
+    assert await books.states() == ["failed", "settled"]
+
+
+async def test_a_listing_that_does_not_answer_is_not_waited_for(
+    open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
+):
+    async def never() -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    simulator.door.listing = never
+    quick = open_calls(books.database, keeping)
+    await lost(quick, simulator)
+    slow = open_calls(books.database, keeping.model_copy(update={"provider_timeout_seconds": 60}))
+    call = started(slow, OPENAI)
+    assert (await asyncio.wait({call}, timeout=20))[0], "it still waits"
+    assert len(await simulator.billed()) == 2
+
+
+async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
+):
+    from providers.openai import OpenAIAdapter  # noqa: PLC0415
+
+    async def surprising(*_: object) -> None:
+        raise ZeroDivisionError("a bug of the SDK")
+
+    monkeypatch.setattr(OpenAIAdapter, "recover", surprising)
+    await lost(paid_calls, simulator)
+    await make(paid_calls, OPENAI)
+    assert await books.states() == ["failed", "settled"]
+
+
+async def test_nobody_is_given_the_reply_of_another_step(
+    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
+):
+    """One that was settled, and one that was lost as this one was: both are kept by the provider."""
+    await make(paid_calls, OPENAI, step="theirs")
+    await simulator.fault("cut")
+    with pytest.raises(ProviderUnavailable):
+        await make(paid_calls, OPENAI, step="lost too")
+    silent = await books.granted(terms=SILENT, provider=OPENAI.provider, fingerprint=(await told(paid_calls)))
+    settled = await make(paid_calls, OPENAI)
+    assert settled.attempt_id != silent
+    assert await books.states() == ["lost", "settled"]
+    assert len(await simulator.billed()) == 3
+
+
+async def told(paid_calls: PaidCalls) -> str:
+    from domain.calls import fingerprint  # noqa: PLC0415
+
+    return fingerprint(OPENAI.request)
+
+
+async def test_a_claim_that_is_repeated_still_looks_for_what_was_lost(
+    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
+):
+    """The claim's own commit arrived, and its answer did not: the claim is made again under the same id."""
+    far = open_calls(proxy.database, keeping)
+    await lost(far, simulator)
+    proxy.lose_the_next_commit()
+    await make(far, OPENAI)
+    assert proxy.has_lost_a_commit
+    assert len(await simulator.billed()) == 1
+    await costs_of(books, simulator)
+
+
+async def test_the_attempt_that_was_not_needed_ends_with_the_recovery(
+    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
+):
+    """A worker that dies, or loses the database, right after the recovery leaves no open attempt behind."""
+    impatient = keeping.model_copy(update={"settle_patience_seconds": 0})
+    far = open_calls(proxy.database, impatient)
+    await lost(far, simulator)
+
+    async def cut_after_the_next_commit() -> bool:
+        proxy.cut_after_the_next_commit()
+        return True
+
+    simulator.door.listing = cut_after_the_next_commit
+    await make(far, OPENAI)
+    assert await books.states() == ["settled", "failed"]
+    await costs_of(books, simulator)

@@ -1,0 +1,130 @@
+"""Representative runs of `Generate`, and of what goes with it."""
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+from domain.errors import JobFailed
+from domain.generate.contract import CachePolicy, OnRateLimit, workflow_id
+from domain.generate.quality import workflow_id as scoring_id
+from parley import Client
+from storage.budgets import Period
+from tests.parts import SimulatorAdmin
+from tests.storage.books import Books
+
+# The policy of these runs: an action of which every answer is graded.
+GRADED = "graded"
+GRADED_POLICY = f"[action.{GRADED}]\nquality_sample = 1\n"
+
+USER = "ann"
+QUESTION = "What does the export to CSV contain?"
+VERDICT = {
+    "type": "object",
+    "properties": {"mood": {"type": "string"}},
+    "required": ["mood"],
+    "additionalProperties": False,
+}
+TALK = [{"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice"} for turn in range(31)]
+
+
+async def asked(client: Client, messages: Any = QUESTION, *, key: str = "key", **terms: Any) -> str:
+    await client.generate(messages, user_id=USER, key=key, **terms)
+    return workflow_id(client.workspace_id, key)
+
+
+async def generate_answered(client: Client, _: SimulatorAdmin) -> str:
+    return await asked(client)
+
+
+async def generate_refused(client: Client, _: SimulatorAdmin) -> str:
+    await client.set_cap(Period.DAY, Decimal("0.000001"))
+    return await asked(client)
+
+
+async def generate_cached(client: Client, _: SimulatorAdmin) -> str:
+    await asked(client, key="first", cache=CachePolicy.EXACT)
+    return await asked(client, cache=CachePolicy.EXACT)
+
+
+async def generate_fallback(client: Client, simulator: SimulatorAdmin) -> str:
+    await client.set_tier(USER, "pro")
+    await simulator.fault("auth", provider="anthropic", times=None)
+    return await asked(client)
+
+
+async def generate_rate_limited(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("rate_limit", provider="openai")
+    return await asked(client, on_rate_limit=OnRateLimit.WAIT)
+
+
+async def generate_compressed(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("context_too_long", provider="openai")
+    return await asked(client, TALK)
+
+
+async def generate_asked_again(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("malformed", provider="openai")
+    return await asked(client, response_schema=VERDICT)
+
+
+async def generate_stale(client: Client, simulator: SimulatorAdmin) -> str:
+    """Nobody can answer, and one that has expired stands in."""
+    await asked(client, key="first")
+    await Books(client.database).run("UPDATE llm_cache SET expires_at = now() - interval '1 day'")
+    await simulator.fault("auth", times=None)
+    return await asked(client)
+
+
+async def generate_cancelled(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.gate(closed=True, provider="openai")
+    waiting = asyncio.create_task(asked(client))
+    await simulator.calls(at_least=1, state="in_flight")
+    job_id = workflow_id(client.workspace_id, "key")
+    await client.temporal.get_workflow_handle(job_id).cancel()
+    try:
+        await waiting
+    except JobFailed:
+        await simulator.gate(closed=False, provider="openai")
+    return job_id
+
+
+async def generate_graded(client: Client, _: SimulatorAdmin) -> str:
+    return await asked(client, action=GRADED)
+
+
+async def score_quality(client: Client, _: SimulatorAdmin) -> str:
+    result = await client.generate(QUESTION, user_id=USER, action=GRADED)
+    handle = client.temporal.get_workflow_handle(scoring_id(client.workspace_id, result.meta.request_id))
+    await handle.result()
+    return handle.id
+
+
+async def score_quality_in_vain(client: Client, simulator: SimulatorAdmin) -> str:
+    await client.set_tier(USER, "pro")
+    await simulator.fault("server_error", provider="openai", times=None)
+    return await score_quality(client, simulator)
+
+
+async def health(client: Client, simulator: SimulatorAdmin) -> str:
+    """One provider is down. Each answers in its own time, which changes no command."""
+    await simulator.fault("server_error", provider="anthropic", times=None)
+    await client.health()
+    (found,) = [one async for one in client.temporal.list_workflows(f"ParleyTenant = '{client.workspace_id}'")]
+    return found.id
+
+
+SCENARIOS = (
+    generate_answered,
+    generate_refused,
+    generate_cached,
+    generate_fallback,
+    generate_rate_limited,
+    generate_compressed,
+    generate_asked_again,
+    generate_stale,
+    generate_cancelled,
+    generate_graded,
+    score_quality,
+    score_quality_in_vain,
+    health,
+)

@@ -1,0 +1,39 @@
+"""`parley health` for people and for machines; its exit code is for monitors."""
+
+import json
+
+import pytest
+
+from tests.parts import SimulatorAdmin
+from tests.starter.command import Run
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+async def test_each_provider_has_its_line(parley: Run) -> None:
+    ran = await parley("health")
+    assert ran.code == 0
+    lines = {line.split()[0]: line for line in ran.out.splitlines() if line.strip()}
+    for name in ("openai", "anthropic", "elevenlabs"):
+        assert "up (simulated)" in lines[name]
+        assert "closed" in lines[name]
+    assert "not configured" in lines["local"]
+
+
+async def test_one_that_is_down_is_exit_code_1_with_the_reason(parley: Run, simulator: SimulatorAdmin) -> None:
+    await simulator.fault("server_error", provider="openai", times=None)
+    ran = await parley("health")
+    assert ran.code == 1
+    (line,) = [line for line in ran.out.splitlines() if "openai" in line.split()[:1]]
+    assert "down" in line
+    assert "500" in line
+
+
+async def test_machines_read_json(parley: Run, simulator: SimulatorAdmin) -> None:
+    await simulator.fault("auth", provider="elevenlabs", times=None)
+    ran = await parley("health", "--json")
+    told = {one["provider"]: one for one in json.loads(ran.out)["providers"]}
+    assert ran.code == 1
+    assert told["elevenlabs"]["state"] == "down"
+    assert told["openai"]["milliseconds"] >= 0
+    assert (told["openai"]["simulated"], told["openai"]["breaker_seconds"]) == (True, 0.0)

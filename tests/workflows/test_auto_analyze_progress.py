@@ -1,0 +1,54 @@
+"""What a labelling run tells of the time that it still takes."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from domain.auto_analyze.contract import AutoAnalyzeProgress, Phase
+from domain.errors import JobFailed
+from parley import AutoAnalyzeHandle, Client
+from tests.parts import SimulatorAdmin
+from tests.workflows.test_auto_analyze import chats, start
+
+STREAMS = 8
+
+
+async def progress_in(job: AutoAnalyzeHandle, phase: Phase, *, at_least: int) -> AutoAnalyzeProgress:
+    """The first progress of the phase with so many sessions done."""
+    async with asyncio.timeout(60):
+        while True:
+            progress = await job.progress()
+            if progress.phase is phase and progress.sessions_done >= at_least:
+                return progress
+            assert progress.phase in (Phase.PREPARE, Phase.DISCOVERY, phase)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_the_time_left_counts_on_the_streams_and_ends_with_the_labelling(
+    client: Client, tmp_path: Path, simulator: SimulatorAdmin
+) -> None:
+    await simulator.fault("slow", provider="openai", times=None, hold=0.3)
+    job = await start(client, tmp_path / "chats.jsonl", chats(100), streams=STREAMS)
+    early = await progress_in(job, Phase.DISCOVERY, at_least=2)
+    one_by_one = early.discovery_total - early.sessions_done
+    rest = early.sessions_total - early.discovery_total
+    assert early.seconds_left is not None
+    assert early.seconds_left * early.rate <= (one_by_one + rest / STREAMS) * 1.05
+    late = await progress_in(job, Phase.PARALLEL, at_least=early.discovery_total + 1)
+    assert late.seconds_left is not None
+    assert late.seconds_left * late.rate < (late.sessions_total - late.sessions_done) * 0.75
+    await job.result()
+    assert (await job.progress()).seconds_left is None
+
+
+@pytest.mark.usefixtures("worker")
+async def test_no_time_is_left_of_a_cancelled_run(client: Client, tmp_path: Path, simulator: SimulatorAdmin) -> None:
+    await simulator.fault("slow", provider="openai", times=None, hold=0.2)
+    job = await start(client, tmp_path / "chats.jsonl", chats(100))
+    assert (await progress_in(job, Phase.DISCOVERY, at_least=2)).seconds_left is not None
+    await job.cancel()
+    with pytest.raises(JobFailed, match="cancelled"):
+        await job.result()
+    assert (await job.progress()).seconds_left is None

@@ -1,0 +1,238 @@
+"""`Generate` when two things happen at once: the same key twice, an end in the middle, another worker halfway."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from domain.errors import JobFailed
+from domain.generate.contract import GenerateResult
+from parley import Client
+from settings import DEFAULT_POLICY, Settings
+from starter.embedded import Addresses
+from storage.database import Database
+from tests.parts import SimulatorAdmin, running_workers
+from tests.storage.books import until
+
+USER = "ann"
+QUESTION = "What does the export to CSV contain?"
+KEY = "mine"
+Query = Callable[[str], Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def query(database: Database) -> Query:
+    async def run(sql: str) -> list[dict[str, Any]]:
+        async with database.transaction() as tx:
+            return [dict(row) for row in (await tx.execute(text(sql))).mappings()]
+
+    return run
+
+
+def asking(client: Client, **terms: Any) -> asyncio.Task[GenerateResult]:
+    return asyncio.create_task(client.generate(QUESTION, user_id=USER, key=KEY, **terms))
+
+
+def workflow(client: Client) -> WorkflowHandle[Any, GenerateResult]:
+    return client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/{KEY}", result_type=GenerateResult)
+
+
+async def states(query: Query) -> list[str]:
+    return [row["state"] for row in await query("SELECT state FROM call_attempts ORDER BY started_at")]
+
+
+async def charges(client: Client) -> tuple[int, int]:
+    energy = await client.energy(USER)
+    return energy.charged, energy.reserved
+
+
+async def outcomes(query: Query) -> list[str]:
+    return [row["outcome"] for row in await query("SELECT outcome FROM generations")]
+
+
+@asynccontextmanager
+async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
+    """Whoever claims or settles in the workspace waits meanwhile, with all that it has done so far."""
+    async with database.transaction() as tx:
+        # A transaction inserts the day where it is not there yet, and waits for this one all the same.
+        await tx.execute(
+            text(
+                "INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)"
+                " VALUES (:ours, 'day:' || (now() AT TIME ZONE 'UTC')::date, 0, 0, 0)"
+                " ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd"
+            ),
+            {"ours": workspace_id},
+        )
+        yield
+
+
+async def waiting(query: Query) -> bool:
+    """Whether somebody waits for a lock in this test's database."""
+    return bool(
+        await query("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    )
+
+
+@pytest.mark.usefixtures("worker")
+class TestTheSameKey:
+    async def test_from_two_clients_at_once_is_one_generation(
+        self, client: Client, stack: Addresses, settings: Settings, query: Query, simulator: SimulatorAdmin
+    ) -> None:
+        temporal = await TemporalClient.connect(stack.temporal_address, data_converter=pydantic_data_converter)
+        database = Database(settings.database_url)
+        other = Client(temporal, database, settings, client.workspace_id)
+        results = await asyncio.gather(*(asking(one, cache="off") for one in [client, other] * 10))
+        assert len({result.model_dump_json() for result in results}) == 1
+        assert len(await simulator.calls()) == 1
+        assert await outcomes(query) == ["completed"]
+        assert await charges(client) == (1, 0)
+        assert await client.audit() == []
+        await database.close()
+
+
+@pytest.mark.usefixtures("worker")
+class TestCancelled:
+    async def test_during_the_claim_nothing_is_paid(
+        self, client: Client, database: Database, query: Query, simulator: SimulatorAdmin
+    ) -> None:
+        async with day_locked(database, client.workspace_id):
+            asked = asking(client)
+            await until(lambda: waiting(query))
+            await workflow(client).cancel()
+            with pytest.raises(JobFailed, match="cancelled"):
+                await asked
+            # The worker learns of it with its next heartbeat.
+            await until(lambda: nobody_is(waiting, query))
+        assert await simulator.calls() == []
+        assert await states(query) == []
+        assert await outcomes(query) == ["cancelled"]
+        assert await charges(client) == (0, 0)
+        assert await client.audit() == []
+
+    async def test_during_the_call_the_reply_is_kept_and_charged_once(
+        self, client: Client, query: Query, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.gate(closed=True, provider="openai")
+        asked = asking(client)
+        await simulator.calls(at_least=1, billed="true")
+        await workflow(client).cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await asked
+        await simulator.gate(closed=False, provider="openai")
+        await until(lambda: settled(query))
+        assert await outcomes(query) == ["cancelled"]
+        assert await charges(client) == (1, 0)
+        assert await client.audit() == []
+        # What was paid for answers the next one who asks.
+        assert (await client.generate(QUESTION, user_id=USER)).meta.cached == "exact"
+
+    async def test_while_it_settles_the_reply_is_kept_and_charged_once(
+        self, client: Client, database: Database, query: Query, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.gate(closed=True, provider="openai")
+        asked = asking(client)
+        await simulator.calls(at_least=1, billed="true")
+        async with day_locked(database, client.workspace_id):
+            await simulator.gate(closed=False, provider="openai")
+            await until(lambda: waiting(query))
+            await workflow(client).cancel()
+            with pytest.raises(JobFailed, match="cancelled"):
+                await asked
+        await until(lambda: settled(query))
+        assert len(await simulator.calls()) == 1
+        assert await charges(client) == (1, 0)
+        assert await client.audit() == []
+
+
+async def nobody_is(condition: Callable[[Query], Awaitable[bool]], query: Query) -> bool:
+    return not await condition(query)
+
+
+async def settled(query: Query) -> bool:
+    return await states(query) == ["settled"]
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("cache", ["off", "exact"])
+async def test_a_reset_to_the_beginning_pays_nothing_again(
+    client: Client, query: Query, simulator: SimulatorAdmin, cache: str
+) -> None:
+    first = await asking(client, cache=cache)
+    handle = workflow(client)
+    history = await handle.fetch_history()
+    done = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    reset = await client.temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=client.temporal.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=(await handle.describe()).run_id),
+            reason="test",
+            workflow_task_finish_event_id=next(event.event_id for event in history.events if event.event_type == done),
+            request_id=uuid4().hex,
+        )
+    )
+    again = await client.temporal.get_workflow_handle(
+        handle.id, run_id=reset.run_id, result_type=GenerateResult
+    ).result()
+    assert (again.content, again.meta.request_id) == (first.content, first.meta.request_id)
+    assert len(await simulator.calls()) == 1
+    assert await outcomes(query) == ["completed"]
+    assert await charges(client) == (1, 0)
+    assert await client.audit() == []
+
+
+async def prepared(client: Client) -> bool:
+    """Whether it is decided whom to ask."""
+    try:
+        history = await workflow(client).fetch_history()
+    except Exception:  # noqa: BLE001 - it was not started yet
+        return False
+    return any(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in history.events)
+
+
+async def test_a_worker_with_another_policy_serves_what_was_decided_before_as_it_was_decided(
+    client: Client, temporal: TemporalClient, database: Database, settings: Settings, query: Query, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    dearer = DEFAULT_POLICY.read_text().replace("energy = 1\n", 'energy = 9\ncache = "off"\ntemplate = "casual"\n', 1)
+    policy.write_text(dearer.replace('provider = "openai"\npriority = 3', 'provider = "openai"\npriority = 9'))
+    async with running_workers(temporal, database, settings, roles=("workflows",)):
+        asked = asking(client)
+        await until(lambda: prepared(client))
+    async with running_workers(temporal, database, settings.model_copy(update={"parley_policy_file": policy})):
+        result = await asked
+        later = await client.generate("Another question", user_id=USER)
+    assert (result.meta.energy_charged, result.meta.template, result.meta.model) == (1, "", "gpt-4o-mini")
+    assert (later.meta.energy_charged, later.meta.template) == (9, "casual@1")
+    assert len(await query("SELECT key FROM llm_cache")) == 1
+    assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_configuration_set_in_between_changes_nothing_of_what_is_asked(
+    client: Client, query: Query, simulator: SimulatorAdmin
+) -> None:
+    await client.configuration.set("company", {"industry": "shipping"})
+    await simulator.gate(closed=True, provider="openai")
+    await simulator.fault("cut", provider="openai")
+    asked = asking(client)
+    await simulator.calls(at_least=1, billed="true")
+    before = await query("SELECT fingerprint FROM calls")
+    await client.configuration.set("company", {"industry": "farming"})
+    await simulator.gate(closed=False, provider="openai")
+    result = await asked
+    assert result.meta.attempts == 2
+    assert await query("SELECT fingerprint FROM calls") == before
+    first, second = await simulator.calls()
+    assert first["input_tokens"] == second["input_tokens"]
+    assert await client.audit() == []

@@ -1,0 +1,114 @@
+"""How the providers are, asked of their own workers: real workers, and the simulator that stands for the vendors."""
+
+import socket
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowFailureError
+
+from domain.calls import Provider
+from domain.errors import Unreachable
+from domain.health import WORKFLOW, ProviderHealth, State
+from domain.queues import WORKFLOWS
+from parley import Client
+from settings import Settings
+from storage import breaker, configuration
+from storage.breaker import BreakerTerms
+from storage.database import Database
+from tests.parts import SimulatorAdmin, running_workers
+
+KEY = "sk-0123456789-very-secret"
+
+
+async def found(client: Client) -> dict[Provider, ProviderHealth]:
+    return {one.provider: one for one in (await client.health()).providers}
+
+
+@pytest.mark.usefixtures("worker")
+class TestProviders:
+    async def test_all_are_well_and_nothing_is_paid(self, client: Client, simulator: SimulatorAdmin) -> None:
+        report = await client.health()
+        assert [one.provider for one in report.providers] == list(Provider)
+        told = {one.provider: one for one in report.providers}
+        for provider in (Provider.OPENAI, Provider.ANTHROPIC, Provider.ELEVENLABS):
+            one = told[provider]
+            assert (one.state, one.reason, one.simulated, one.breaker_seconds) == (State.UP, "", True, 0)
+            assert one.milliseconds is not None
+        assert told[Provider.LOCAL].state is State.NOT_CONFIGURED
+        assert report.is_well
+        assert await simulator.calls() == []
+        assert (await client.costs()).lines == ()
+
+    @pytest.mark.parametrize(
+        ("fault", "reason"), [("auth", "401"), ("server_error", "500"), ("rate_limit", "429"), ("overloaded", "5")]
+    )
+    async def test_one_that_is_down_says_why_and_the_others_are_up(
+        self, client: Client, simulator: SimulatorAdmin, fault: str, reason: str
+    ) -> None:
+        await simulator.fault(fault, provider="anthropic", times=None)
+        report = await client.health()
+        told = {one.provider: one for one in report.providers}
+        assert told[Provider.ANTHROPIC].state is State.DOWN
+        assert reason in told[Provider.ANTHROPIC].reason
+        assert told[Provider.OPENAI].state is told[Provider.ELEVENLABS].state is State.UP
+        assert not report.is_well
+
+    async def test_an_open_breaker_is_told_with_its_seconds_and_changed_by_nothing(self, client: Client) -> None:
+        terms = BreakerTerms(failures=1, open_seconds=60, probe_seconds=60)
+        async with client.database.transaction() as tx:
+            await breaker.failed(tx, Provider.OPENAI, 0, terms)
+        for _ in range(2):
+            told = (await found(client))[Provider.OPENAI]
+            assert told.state is State.UP
+            assert 30 < told.breaker_seconds <= 60
+
+    async def test_a_workspace_is_told_of_its_own_key(self, client: Client) -> None:
+        """The fleet's way to a provider is not one for a workspace whose own key is missing."""
+        async with client.database.transaction() as tx:
+            own = {"openai": {"env": "ACME_OPENAI_API_KEY"}}
+            await configuration.save(tx, client.workspace_id, "credentials", own, owner=configuration.WORKSPACE)
+        told = await found(client)
+        assert told[Provider.OPENAI].state is State.NOT_CONFIGURED
+        assert told[Provider.ANTHROPIC].state is State.UP
+
+    async def test_without_input_it_fails_rather_than_hangs(self, client: Client) -> None:
+        with pytest.raises(WorkflowFailureError) as failed:
+            await client.temporal.execute_workflow(WORKFLOW, id=f"empty-{uuid4().hex}", task_queue=WORKFLOWS)
+        assert "needs a HealthInput" in str(failed.value.cause)
+
+
+async def test_a_provider_without_a_worker_is_told_so_and_does_not_hold_up_the_others(
+    temporal: TemporalClient, database: Database, settings: Settings, client: Client
+) -> None:
+    async with running_workers(temporal, database, settings, ("workflows", "anthropic", "elevenlabs")):
+        report = await client.health()
+    told = {one.provider: one.state for one in report.providers}
+    assert told[Provider.OPENAI] is State.NO_WORKER
+    assert told[Provider.ANTHROPIC] is State.UP
+    assert not report.is_well
+
+
+async def test_what_refuses_connections_is_down_and_its_key_stays_with_the_worker(
+    temporal: TemporalClient, database: Database, settings: Settings, client: Client
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    changes: dict[str, Any] = {"openai_api_key": SecretStr(KEY), "openai_base_url": address}
+    async with running_workers(temporal, database, settings.model_copy(update=changes)):
+        told = await found(client)
+        assert told[Provider.OPENAI].state is State.DOWN
+        assert "connection" in told[Provider.OPENAI].reason
+        assert not told[Provider.OPENAI].simulated
+        async for one in temporal.list_workflows(f"ParleyTenant = '{client.workspace_id}'"):
+            history = await temporal.get_workflow_handle(one.id).fetch_history()
+            assert KEY not in history.to_json()
+
+
+async def test_without_any_worker_it_gives_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("starter.health.LIMIT", timedelta(seconds=1))
+    with pytest.raises(Unreachable, match="is a worker up"):
+        await client.health()

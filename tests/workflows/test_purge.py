@@ -1,0 +1,113 @@
+"""What is old enough is deleted, and nothing that anybody can still need."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from domain.calls import Message
+from domain.generate.contract import Cached, Prompt
+from domain.housekeeping import PURGE, PurgeInput, PurgeReport
+from domain.queues import WORKFLOWS
+from parley import Client
+from storage import generations
+from storage.tables import CachedAnswer, StoredPrompt
+from tests.parts import SimulatorAdmin
+from tests.storage.books import Books
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+USER = "ann"
+LONG = "the invoice is wrong, and nobody answers. " * 100
+
+
+async def purge(client: Client, *, at: datetime | None = None, batch: int = 1000) -> PurgeReport:
+    return await client.temporal.execute_workflow(
+        PURGE,
+        PurgeInput(at=at or datetime.now(UTC), batch=batch),
+        id=f"purge-{uuid4().hex}",
+        task_queue=WORKFLOWS,
+        result_type=PurgeReport,
+    )
+
+
+async def store(client: Client, said: str, workspace: str = "acme") -> None:
+    async with client.database.transaction() as tx:
+        await generations.save_prompt(tx, workspace, Prompt(messages=(Message(role="user", content=said),)))
+
+
+async def age(client: Client, table: str, column: str, days: float, where: str = "true", **values: Any) -> None:
+    await Books(client.database).run(
+        f"UPDATE {table} SET {column} = clock_timestamp() - make_interval(secs => :secs) WHERE {where}",
+        secs=days * 86400,
+        **values,
+    )
+
+
+async def questions(client: Client) -> set[str]:
+    return {row.question for row in await Books(client.database).all(CachedAnswer)}
+
+
+async def prompts(client: Client) -> set[str]:
+    return {row.payload["messages"][-1]["content"] for row in await Books(client.database).all(StoredPrompt)}
+
+
+async def test_answers_that_expired_a_month_ago_are_deleted_in_batches(client: Client) -> None:
+    other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+    for number in range(5):
+        await (client if number % 2 else other).generate(f"old {number}", user_id=USER)
+    for said in ("expired", "fresh"):
+        await client.generate(said, user_id=USER)
+    await age(client, "llm_cache", "expires_at", 31, "question LIKE 'old%'")
+    await age(client, "llm_cache", "expires_at", 29, "question = 'expired'")
+    assert (await purge(client, batch=2)).answers == 5
+    assert await questions(client) == {"expired", "fresh"}
+    assert (await purge(client, batch=2)).answers == 0
+
+
+async def test_an_expired_answer_that_is_kept_still_stands_in(client: Client, simulator: SimulatorAdmin) -> None:
+    await client.generate("How?", user_id=USER)
+    await age(client, "llm_cache", "expires_at", 29)
+    await purge(client)
+    await simulator.fault("server_error", times=None)
+    assert (await client.generate("How?", user_id=USER)).meta.cached is Cached.STALE
+
+
+async def test_prompts_that_were_given_a_month_ago_are_deleted_in_batches(client: Client) -> None:
+    for number in range(5):
+        await store(client, f"old {number}", workspace=f"workspace {number % 2}")
+    await age(client, "prompts", "stored_at", 400)
+    await store(client, "recent")
+    await age(client, "prompts", "stored_at", 29, "payload::text LIKE '%recent%'")
+    assert (await purge(client, batch=2)).prompts == 5
+    assert await prompts(client) == {"recent"}
+
+
+async def test_a_prompt_that_is_given_again_is_as_fresh_as_a_new_one(client: Client) -> None:
+    await store(client, "again")
+    await age(client, "prompts", "stored_at", 400)
+    await store(client, "again")
+    assert (await purge(client)).prompts == 0
+    assert await prompts(client) == {"again"}
+
+
+async def test_a_workflow_that_runs_for_long_keeps_its_prompt(client: Client, simulator: SimulatorAdmin) -> None:
+    """Seen from forty days ahead: whatever was stored before it started goes, what it was given stays."""
+    await store(client, "of somebody else")
+    await age(client, "prompts", "stored_at", 400)
+    await simulator.gate(closed=True, provider="openai")
+    waiting = asyncio.create_task(client.generate(LONG, user_id=USER))
+    await simulator.calls(at_least=1, state="in_flight")
+    ahead = datetime.now(UTC) + timedelta(days=40)
+    assert (await purge(client, at=ahead)).prompts == 1
+    assert await prompts(client) == {LONG}
+    await simulator.gate(closed=False, provider="openai")
+    assert (await waiting).success
+
+
+async def test_once_it_has_ended_its_prompt_goes(client: Client) -> None:
+    await client.generate(LONG, user_id=USER)
+    await age(client, "prompts", "stored_at", 400)
+    assert (await purge(client)).prompts == 1

@@ -1,0 +1,73 @@
+"""`Health`: ask every provider that is configured for something free, each from its own workers."""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.health import HealthActivities
+    from domain.errors import InvalidInput, ParleyError
+    from domain.health import WORKFLOW, HealthInput, HealthReport, Ping, ProviderHealth, State
+    from domain.queues import provider_queue
+    from domain.routing import Option
+    from workflows import visibility
+    from workflows.policies import LOCAL_STEP, PING_STEP
+
+
+@workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
+class Health:
+    """Seconds, whatever is down: each provider is asked once, all at the same time."""
+
+    @workflow.run
+    async def run(self, asked: HealthInput | None = None) -> HealthReport:
+        """Ask.
+
+        Raises:
+            InvalidInput: the workflow was started without input.
+        """
+        if asked is None:
+            raise InvalidInput("Health needs a HealthInput", where="input")
+        visibility.record_start(asked.workspace_id, WORKFLOW)
+        survey = await workflow.execute_local_activity_method(
+            HealthActivities.survey, asked, summary="keys and breakers", **LOCAL_STEP
+        )
+        found = await asyncio.gather(*(_asked(asked.workspace_id, option) for option in survey.options))
+        report = HealthReport(providers=tuple(found))
+        visibility.record(visibility.STATUS, "completed" if report.is_well else "failed")
+        return report
+
+
+async def _asked(workspace_id: str, option: Option) -> ProviderHealth:
+    known = ProviderHealth(
+        provider=option.provider,
+        state=State.NOT_CONFIGURED,
+        simulated=option.simulated,
+        breaker_seconds=option.breaker_wait,
+    )
+    if not option.configured:
+        return known
+    try:
+        pong = await workflow.execute_activity_method(
+            HealthActivities.ping,
+            Ping(workspace_id=workspace_id, provider=option.provider),
+            task_queue=provider_queue(option.provider),
+            summary=f"ping {option.provider.value}",
+            **PING_STEP,
+        )
+    except ActivityError as error:
+        if is_cancelled_exception(error):
+            raise
+        state, reason = _trouble(error)
+        return known.model_copy(update={"state": state, "reason": reason})
+    return known.model_copy(update={"state": State.UP, "milliseconds": pong.milliseconds})
+
+
+def _trouble(error: ActivityError) -> tuple[State, str]:
+    cause = error.cause
+    if isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
+        waited = PING_STEP["schedule_to_start_timeout"].total_seconds()
+        return State.NO_WORKER, f"nobody took the question within {waited:.0f} s"
+    return State.DOWN, cause.message[:200] if isinstance(cause, ApplicationError) else "its worker fell silent"
