@@ -18,7 +18,9 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities import metrics
 from activities.alert import AlertActivities
-from activities.auto_analyze import AutoAnalyzeActivities
+from activities.auto_analyze.conflicts import ConflictActivities
+from activities.auto_analyze.labelling import LabellingActivities
+from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
 from activities.events import EventActivities
 from activities.generate.calls import GenerateCalls
@@ -63,7 +65,9 @@ def build_workers(
 ) -> list[Worker]:
     """One Temporal worker per role, each on its own queue."""
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
-    auto = AutoAnalyzeActivities(database, paid_calls)
+    auto_runs = RunActivities(database, paid_calls.candidates)
+    auto_labels = LabellingActivities(database, paid_calls)
+    auto_conflicts = ConflictActivities(database, paid_calls)
     decisions = GenerateDecisions(database, paid_calls.candidates, settings)
     generate = GenerateCalls(database, paid_calls)
     health = HealthActivities(paid_calls)
@@ -87,10 +91,11 @@ def build_workers(
             )
         if role == "storage":
             steps = [analysis.prepare, analysis.finish, analysis.close, *housekeeping(client, database, settings)]
-            bulk = [auto.prepare, auto.open_round, auto.give_up, auto.plan_conflicts, auto.apply_conflicts]
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, auto.finish, auto.close], **common)
+            bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close, auto_labels.open_round, auto_labels.give_up]
+            merging = [auto_conflicts.plan_conflicts, auto_conflicts.apply_conflicts]
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging], **common)
         provider = Provider(role)
-        labelling = [auto.classify, auto.condense, auto.resolve]
+        labelling = [auto_labels.classify, auto_labels.condense, auto_conflicts.resolve]
         chat = [analysis.coach, *labelling, generate.ask, generate.compress, quality.score]
         return Worker(
             client,

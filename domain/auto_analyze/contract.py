@@ -328,7 +328,10 @@ class StreamProgress(Model):
 
 
 class AutoAnalyzeProgress(Model):
-    """Where a run stands. `rate`: sessions a second so far; `seconds_left` at that rate."""
+    """Where a run stands. `rate`: sessions a second so far.
+
+    `seconds_left`: for labelling, at the pace of the current phase; None where it cannot be told.
+    """
 
     phase: Phase
     discovery_total: int = 0

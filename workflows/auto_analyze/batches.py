@@ -8,7 +8,7 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auto_analyze import AutoAnalyzeActivities as Activities
+    from activities.auto_analyze.labelling import LabellingActivities as Activities
     from domain.auto_analyze.asking import Left, Piece, left_of, without
     from domain.auto_analyze.batching import tighter
     from domain.auto_analyze.contract import (

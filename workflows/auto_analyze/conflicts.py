@@ -5,7 +5,7 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auto_analyze import AutoAnalyzeActivities as Activities
+    from activities.auto_analyze.conflicts import ConflictActivities as Activities
     from domain.auto_analyze.batching import tighter
     from domain.auto_analyze.contract import (
         MAX_ASKS,

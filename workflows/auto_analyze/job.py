@@ -9,7 +9,7 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.auto_analyze import AutoAnalyzeActivities as Activities
+    from activities.auto_analyze.runs import RunActivities as Activities
     from domain.auto_analyze.contract import (
         WORKFLOW,
         AutoAnalyzeInput,

@@ -8,7 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auto_analyze import AutoAnalyzeActivities as Activities
+    from activities.auto_analyze.labelling import LabellingActivities as Activities
     from domain.auto_analyze.contract import (
         Batch,
         BatchReport,

@@ -1,0 +1,24 @@
+"""One paid request of a labelling run."""
+
+from activities.paid_call import PaidCalls, Payer
+from domain.auto_analyze.contract import ACTION, CallOutcome, Job
+from domain.calls import ChatReply, ChatRequest, request_id
+from domain.routing import Candidate
+
+
+async def ask(
+    paid_calls: PaidCalls, job: Job, candidate: Candidate, step: str, request: ChatRequest
+) -> tuple[ChatReply, CallOutcome]:
+    """Ask under the name of a step. Users are not charged energy for it: the run's envelope bounds it in dollars."""
+    payer = Payer(
+        workspace_id=job.input.workspace_id,
+        user_id=job.input.user_id,
+        job_key=job.job_key,
+        workflow_id=job.workflow_id,
+        request_id=request_id(job.job_key, step),
+        action=ACTION,
+        energy=0,
+    )
+    settled = await paid_calls.make(payer, request, candidate.provider, candidate.model)
+    assert isinstance(settled.reply, ChatReply)  # noqa: S101 - a chat request was asked
+    return settled.reply, CallOutcome(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
