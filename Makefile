@@ -14,8 +14,8 @@ demo: install  ## start everything, run both jobs on samples, print the reports,
 up: install  ## start everything and keep it running
 	@$(BIN)/parley up
 
-test: install  ## the whole test suite
-	@$(BIN)/python -m pytest
+test: install  ## the whole test suite, in two processes with servers of their own
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: install  ## lint, format, types, architecture
 	@$(BIN)/ruff check .

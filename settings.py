@@ -129,6 +129,13 @@ class Settings(BaseSettings):
         return one_word(key.get_secret_value(), name=(info.field_name or "").upper()) if key else None
 
     @model_validator(mode="after")
+    def _a_sample_has_bounds_in_order(self) -> Self:
+        least, most = self.discovery_min_sessions, self.discovery_max_sessions
+        if least > most:
+            raise ValueError(f"DISCOVERY_MIN_SESSIONS ({least}) is above DISCOVERY_MAX_SESSIONS ({most})")
+        return self
+
+    @model_validator(mode="after")
     def _a_local_server_has_a_price(self) -> Self:
         prices = (self.local_usd_per_million_input, self.local_usd_per_million_output)
         if self.local_base_url and None in prices:

@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cache, history, labels, overhead, parallel
+from benchmarks import cache, gateway, generate, history, labels, overhead, parallel, savings
 from benchmarks.options import Figures, Options
 from connection import leave
 from domain.errors import ParleyError
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history, cache)
+MODULES = (parallel, overhead, labels, history, cache, generate, gateway, savings)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_EVERY_SECONDS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
-    options = Options(asked.sessions, tuple(asked.quota), asked.data, asked.truth)
+    options = Options(asked.sessions, asked.calls, tuple(asked.quota), asked.data, asked.truth)
     try:
         results = asyncio.run(_run(asked.names, options))
     except (ParleyError, TimeoutError) as problem:
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--sessions", type=int, metavar="N", help="generate so many in place of the usual number")
+    parser.add_argument("--calls", type=int, metavar="N", help="make so many in place of the usual number")
     parser.add_argument("--quota", action="append", default=[], choices=list(history.QUOTAS), help="of history only")
     parser.add_argument("--data", type=Path, default=usual.data, metavar="FILE", help="of labels: sessions, JSONL")
     parser.add_argument("--truth", type=Path, default=usual.truth, metavar="FILE", help="of labels: intents, JSONL")

@@ -12,9 +12,10 @@ Figures = dict[str, Mapping[str, float | str]]
 
 @dataclass(frozen=True)
 class Options:
-    """`sessions`: how many to generate in place of a benchmark's own number. `quotas`: cases of `history`."""
+    """`sessions`, `calls`: how many in place of a benchmark's own number. `quotas`: cases of `history`."""
 
     sessions: int | None = None
+    calls: int | None = None
     quotas: tuple[str, ...] = ()
     data: Path = CHATS / "support.jsonl"
     truth: Path = CHATS / "support.truth.jsonl"

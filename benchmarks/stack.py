@@ -17,6 +17,7 @@ from unittest import mock
 from uuid import uuid4
 
 import httpx2
+import psutil
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -25,7 +26,10 @@ from domain.auto_analyze.contract import Statistics
 from parley import Client
 from settings import Settings
 from starter.embedded import Addresses
+from starter.embedded.postgres import Postgres
+from starter.embedded.services import Simulator, Temporal, Worker
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
 from starter.jobs import AutoAnalyzeHandle
 from storage.migrate import migrate
 from workflows.visibility import ALL
@@ -36,6 +40,8 @@ WORKER_ENVIRONMENT = {
     "ANTHROPIC_CALLS_PER_SECOND": "1000",
     "ELEVENLABS_CALLS_PER_SECOND": "1000",
 }
+SPANS = "spans.jsonl"
+PARTS = (Worker.name, Temporal.name, Postgres.name, Simulator.name)
 OTHERS_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
 ATTEMPTS = text("SELECT id, request_id FROM call_attempts WHERE workspace_id = :workspace")
 
@@ -58,11 +64,26 @@ class Bench:
     def __init__(
         self, addresses: Addresses, http: httpx2.AsyncClient, directory: Path, cleanup: AsyncExitStack
     ) -> None:
-        self.directory, self._addresses, self._http, self._cleanup = directory, addresses, http, cleanup
+        self.directory, self.addresses, self._http, self._cleanup = directory, addresses, http, cleanup
 
     async def latency(self, **terms: float) -> None:
         """Set how long the simulator takes: `seconds`, or `median` and `sigma` of a lognormal."""
         (await self._http.post("/admin/latency", json=terms)).raise_for_status()
+
+    @property
+    def spans(self) -> Path:
+        """Where a traced worker writes when its steps began and ended."""
+        return self.directory / SPANS
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of CPU that each part of the stack has used so far, with the processes below it."""
+        started = StateDir(self.directory / "state").read_stack().processes
+        return {name: _cpu_seconds(started[name].pid) for name in PARTS}
+
+    async def billed(self) -> list[dict[str, Any]]:
+        """The calls for which the simulator would have sent a bill."""
+        response = await self._http.get("/admin/calls", params={"billed": "true"})
+        return response.raise_for_status().json()
 
     async def label(self, path: Path, *, within: float, **terms: Any) -> Run:
         """Import a file into a workspace of its own, label it, and read what it took.
@@ -70,7 +91,7 @@ class Bench:
         Raises:
             TimeoutError: it took longer than `within` seconds.
         """
-        client = await self._client(f"bench-{uuid4().hex[:8]}")
+        client = await self.client(f"bench-{uuid4().hex[:8]}")
         began = time.monotonic()
         imported = await client.import_chats(path)
         import_seconds = time.monotonic() - began
@@ -85,10 +106,11 @@ class Bench:
         phases = Phases.of(calls, report.statistics.discovery_sessions)
         return Run(client, job, seconds, import_seconds, report.statistics, phases)
 
-    async def _client(self, workspace: str) -> Client:
-        settings = Settings(database_url=SecretStr(self._addresses.database_url))
+    async def client(self, workspace: str) -> Client:
+        """A client for a workspace, closed with the stack."""
+        settings = Settings(database_url=SecretStr(self.addresses.database_url))
         client = await Client.connect(
-            workspace_id=workspace, settings=settings, temporal_address=self._addresses.temporal_address
+            workspace_id=workspace, settings=settings, temporal_address=self.addresses.temporal_address
         )
         return await self._cleanup.enter_async_context(client)
 
@@ -112,19 +134,31 @@ class Bench:
         ]
 
 
+def _cpu_seconds(pid: int) -> float:
+    parent = psutil.Process(pid)
+    times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
+    return sum(spent.user + spent.system for spent in times) + times[0].children_user + times[0].children_system
+
+
 @asynccontextmanager
-async def running() -> AsyncIterator[Bench]:
-    """Start everything, and end it."""
+async def running(worker: str | None = "worker", **environment: str) -> AsyncIterator[Bench]:
+    """Start everything, and end it.
+
+    Args:
+        worker: the module to run as the worker, None for no worker.
+        environment: more of the worker's settings, by their names in the environment.
+    """
     with mock.patch.dict(os.environ), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
         for name in [name for name in os.environ if name.startswith(OTHERS_PREFIXES)]:
             del os.environ[name]
-        os.environ.update(WORKER_ENVIRONMENT)
+        os.environ.update(WORKER_ENVIRONMENT | environment | {"BENCH_SPANS": str(Path(directory) / SPANS)})
         stack = EmbeddedStack(
             Path(directory) / "state",
             temporary=True,
             search_attributes=[key.name for key in ALL],
             migrate=_migrate,
             simulator_latency=0.0,
+            worker=worker,
             drain=10,
         )
         async with stack as addresses, AsyncExitStack() as cleanup:

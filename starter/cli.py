@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
+import click
 import typer
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,7 +55,14 @@ app.command()(report.report)
 app.command()(report.feedback)
 energy.command()(refill)
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `analyze` printed it.")]
+CHAT_PROVIDERS = [provider.value for provider in Provider if provider is not Provider.ELEVENLABS]
+AskedProvider = Annotated[
+    Provider | None, typer.Option(click_type=click.Choice(CHAT_PROVIDERS), help="Ask this provider only.")
+]
+AskedModel = Annotated[
+    str | None, typer.Option(help="Ask this model only; --provider may be left out where one has a price for it.")
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as the command that started it printed it.")]
 
 
 @app.callback()
@@ -69,8 +77,8 @@ def analyze(
     session: Annotated[Path, typer.Argument(metavar="SESSION", help="A session file (JSON).")],
     audio: Annotated[Path | None, typer.Option(help="The session's recording.")] = None,
     workspace: Workspace = "default",
-    provider: Annotated[Provider | None, typer.Option(help="Ask this provider only.")] = None,
-    model: Annotated[str | None, typer.Option(help="With --provider: the model to ask.")] = None,
+    provider: AskedProvider = None,
+    model: AskedModel = None,
     wait: Annotated[bool, typer.Option(help="Wait while every provider is down, or take a rule-based result.")] = True,
     label: Annotated[str, typer.Option(help="Keeps two analyses of the same content apart.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave.")] = False,
@@ -82,10 +90,7 @@ def analyze(
 
     async def work(client: Client) -> None:
         job = await client.analyze(content, audio=recording, provider=provider, model=model, wait=wait, label=label)
-        if detach:
-            show_json({"id": job.id}) if as_json else out.print(job.id, markup=False, soft_wrap=True)
-            return
-        await show_job(client, job.id, as_json=as_json)
+        await started(client, job.id, detach=detach, as_json=as_json)
 
     with_client(workspace, work)
 
@@ -110,8 +115,8 @@ def import_(
 def auto_analyze(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
     user: Annotated[str, typer.Option(help="On whose account.")] = "operator",
-    provider: Annotated[Provider | None, typer.Option(help="Ask this provider only.")] = None,
-    model: Annotated[str | None, typer.Option(help="With --provider: the model to ask.")] = None,
+    provider: AskedProvider = None,
+    model: AskedModel = None,
     streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
     sessions_per_stream: Annotated[str | None, typer.Option(help="A stream's quota per round, or auto.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the discovery sample.")] = 7,
@@ -126,15 +131,13 @@ def auto_analyze(
     if streams is not None:
         terms["streams"] = streams
     if sessions_per_stream is not None:
-        terms["sessions_per_stream"] = None if sessions_per_stream == "auto" else sessions_per_stream
+        terms["sessions_per_stream"] = parse_quota(sessions_per_stream)
 
     async def work(client: Client) -> None:
+        client.check_auto_analyze_terms(user_id=user, **terms)
         dataset = await read_in(client, file, skip_invalid=skip_invalid)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, label=label, **terms)
-        if detach:
-            show_json({"id": job.id}) if as_json else out.print(job.id, markup=False, soft_wrap=True)
-            return
-        await show_job(client, job.id, as_json=as_json)
+        await started(client, job.id, detach=detach, as_json=as_json)
 
     with_client(workspace, work)
 
@@ -177,7 +180,7 @@ def results(
         found = await (await client.job(job_id)).report()
         if export is not None:
             written = await write_sessions(client.labelled_sessions(job_id), export)
-            err.print(f"{written} sessions written to {export}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"{display.counted(written, 'session')} written to {export}", markup=False, highlight=False, soft_wrap=True)
         show_json(found) if as_json else out.print(display.report(found))
 
     with_client(workspace, work)
@@ -324,6 +327,14 @@ def simulator(context: typer.Context) -> None:
     raise typer.Exit(run_simulator(context.args))
 
 
+def parse_quota(text: str) -> int | None:
+    """A number; None for `auto`."""
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise InvalidInput(f"must be a number or auto, not {text!r}", where="--sessions-per-stream") from None
+
+
 async def read_in(client: Client, file: Path, *, skip_invalid: bool) -> Imported:
     """Import a file with a progress bar, and list what was left out."""
     with err.status(f"importing {file.name}") as status:
@@ -336,8 +347,18 @@ async def read_in(client: Client, file: Path, *, skip_invalid: bool) -> Imported
         text = ": ".join(filter(None, (f"{file.name}: line {line.line}", line.field, line.problem)))
         err.print(f"skipped {text}", markup=False, highlight=False, soft_wrap=True)
     how = "known already" if done.known else "imported"
-    err.print(f"{done.sessions:,} sessions {how}, {done.tokens:,} tokens", highlight=False)
+    sessions, tokens = display.counted(done.sessions, "session"), display.counted(done.tokens, "token")
+    err.print(f"{sessions} {how}, {tokens}", highlight=False)
     return done
+
+
+async def started(client: Client, job_id: str, *, detach: bool, as_json: bool) -> None:
+    """Print the id of a job that was started, and leave or follow it to its end."""
+    if detach:
+        show_json({"id": job_id}) if as_json else out.print(job_id, markup=False, soft_wrap=True)
+        return
+    err.print(job_id, markup=False, highlight=False, soft_wrap=True)
+    await show_job(client, job_id, as_json=as_json)
 
 
 async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
@@ -374,7 +395,7 @@ def complain(error: ParleyError | ValidationError, *, debug: bool) -> int:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]).upper()
-        err.print(f"parley: {place or 'settings'}: {first['msg']}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"parley: {place or 'settings'}: {first['msg'].removeprefix('Value error, ')}", markup=False, highlight=False, soft_wrap=True)
         return 2
     err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
     kind = error.kind if isinstance(error, JobFailed) else error.code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from domain.auto_analyze.contract import AutoAnalyzeInput, DiscoveryTerms, Expor
 from domain.auto_analyze.contract import workflow_id as auto_analyze_id
 from domain.calls import Model, Provider
 from domain.costs import BilledCall, Costs, Disagreement
-from domain.errors import InvalidInput, NotFound, Unreachable
+from domain.errors import InvalidInput, NotFound, UnpricedModel, Unreachable
 from domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from domain.health import HealthReport
 from domain.pricing import ConfiguredRates, rates_for
@@ -140,7 +141,8 @@ class Client:
 
         Args:
             audio: the recording's bytes; without it voice metrics come from the transcript.
-            provider: ask this one only; `model` goes with it.
+            provider: ask this one only.
+            model: ask this one only; without `provider`, of the provider that has a price for it.
             wait: park while every provider is down. False takes a rule-based result, marked, instead.
             label: keeps two analyses of the same content apart.
 
@@ -150,6 +152,7 @@ class Client:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         checked = session if isinstance(session, Session) else parse_session(session)
+        provider = provider or self._provider_of(model)
         self._check_model(provider, model)
         seconds = recording_seconds(audio) if audio is not None else 0.0
         async with self.database.transaction() as tx:
@@ -204,13 +207,7 @@ class Client:
             NotFound: this workspace has no such dataset.
             UnpricedModel: no price is known for `model`.
         """
-        try:
-            job = AutoAnalyzeInput(
-                workspace_id=self.workspace_id, user_id=user_id, dataset_id=dataset_id, **{**self._terms(), **terms}
-            )
-        except ValidationError as error:
-            raise first_problem(error, where="auto-analyze") from None
-        self._check_model(job.provider, job.model)
+        job = self._auto_analyze_input(dataset_id, user_id, terms)
         async with self.database.transaction() as tx:
             dataset = await load_dataset(tx, self.workspace_id, dataset_id)
         started = await self._start(
@@ -221,6 +218,15 @@ class Client:
             details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
         )
         return AutoAnalyzeHandle(self, *started)
+
+    def check_auto_analyze_terms(self, *, user_id: str, **terms: Any) -> None:
+        """Refuse what `auto_analyze` would refuse of its terms, before there is a dataset.
+
+        Raises:
+            InvalidInput: naming the field.
+            UnpricedModel: no price is known for `model`.
+        """
+        self._auto_analyze_input("", user_id, terms)
 
     async def generate(
         self, messages: Messages, *, user_id: str, action: str = DEFAULT_ACTION, key: str | None = None, **terms: Any
@@ -289,12 +295,33 @@ class Client:
             raise Unreachable(f"Temporal refused to start the job: {error.message}") from error
         return started.id, started.first_execution_run_id or ""
 
-    def _check_model(self, provider: Provider | None, model: str | None) -> None:
+    def _auto_analyze_input(self, dataset_id: str, user_id: str, terms: dict[str, Any]) -> AutoAnalyzeInput:
+        given = {**self._terms(), **terms}
+        given["provider"] = given.get("provider") or self._provider_of(given.get("model"))
+        try:
+            job = AutoAnalyzeInput(workspace_id=self.workspace_id, user_id=user_id, dataset_id=dataset_id, **given)
+        except ValidationError as error:
+            raise first_problem(error, where="auto-analyze") from None
+        self._check_model(job.provider, job.model)
+        return job
+
+    def _provider_of(self, model: str | None) -> Provider | None:
+        """The first provider that has a price for the model.
+
+        Raises:
+            UnpricedModel: none has.
+        """
         if model is None:
-            return
-        if provider is None:
-            raise InvalidInput("goes with a provider, for example --provider openai", where="model")
-        rates_for(provider, model, ConfiguredRates.of(self.settings))
+            return None
+        for provider in (Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL):
+            with suppress(UnpricedModel):
+                self._check_model(provider, model)
+                return provider
+        raise UnpricedModel(f"no provider has a price for model {model!r}: name its provider (--provider)")
+
+    def _check_model(self, provider: Provider | None, model: str | None) -> None:
+        if provider is not None and model is not None:
+            rates_for(provider, model, ConfiguredRates.of(self.settings))
 
     async def job(self, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle:
         """The handle of a job that was started before, here or elsewhere.

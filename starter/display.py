@@ -7,10 +7,11 @@ from rich import box
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
 
-from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics
+from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from domain.costs import Costs, Disagreement
 from domain.errors import Unreachable
 from domain.session_analysis import Analysis
@@ -18,6 +19,7 @@ from domain.session_analysis import Progress as JobProgress
 from starter.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
 
 POLL_SECONDS = 0.3
+NAME_WIDTH = 10
 SIMULATED = "the simulator answered in the vendor's place: a test instrument, not a model"
 
 
@@ -94,11 +96,11 @@ def costs(spent: Costs) -> RenderableType:
     table = Table(box=box.SIMPLE, show_footer=True)
     columns: tuple[tuple[str, str, JustifyMethod], ...] = (
         ("spent on", "total", "left"),
-        ("calls", str(sum(line.calls for line in spent.lines)), "right"),
+        ("calls", f"{sum(line.calls for line in spent.lines):,}", "right"),
         ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
         ("confirmed $", str(spent.confirmed_usd), "right"),
         ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
-        ("energy", str(spent.energy_charged), "right"),
+        ("energy", f"{spent.energy_charged:,}", "right"),
     )
     for name, footer, justify in columns:
         table.add_column(name, footer, justify=justify, overflow="fold")
@@ -136,7 +138,13 @@ async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
     """
     ended = asyncio.create_task(job.result())
     if console.is_terminal:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", table_column=Column(width=NAME_WIDTH, no_wrap=True)),
+            BarColumn(bar_width=24),
+            _Elapsed(),
+            TextColumn("{task.fields[text]}", markup=False),
+        )
         with Progress(*columns, console=console, transient=True) as bar:
             await _draw(bar, job, ended)
     return await ended
@@ -151,37 +159,55 @@ async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any
             state = await job.progress()
         except Unreachable:  # a worker that restarts answers again soon
             continue
-        for part in parts(state):
-            task = tasks.setdefault(part.name, TaskID(-1))
-            if task < 0:
-                task = tasks[part.name] = bar.add_task(part.name, total=part.total)
-            text = escape(f"{part.name}: {part.text}" if part.text else part.name)
-            bar.update(task, completed=part.done, total=part.total, description=text)
+        shown = {part.name: part for part in parts(state)}
+        for name in tasks.keys() - shown.keys():
+            bar.remove_task(tasks.pop(name))
+        for name, part in shown.items():
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=part.total, text=part.text, timed=part.timed)
+            bar.update(tasks[name], completed=part.done, total=part.total, text=part.text)
+
+
+class _Elapsed(TimeElapsedColumn):
+    """The time that a part has taken, where that means something."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["timed"] else Text()
 
 
 class Part(NamedTuple):
-    """One bar: how far a part of a job is. Without a total it only moves."""
+    """One bar: how far a part of a job is. Without a total it only moves. `timed`: it also tells its time."""
 
     name: str
     done: int
     total: int | None
     text: str = ""
+    timed: bool = True
 
 
 def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
-    """The bars of a job's progress: one for an analysis, one per phase and stream for a labelling run."""
+    """The bars of a job's progress: one for an analysis; for a labelling run one per phase, and the streams at work."""
     if isinstance(state, JobProgress):
         return [Part("analysis", len(state.done), state.total_steps, describe(state))]
+    if state.phase is Phase.PREPARE:
+        return [Part("prepare", 0, None, state.note)]
     discovered = min(state.sessions_done, state.discovery_total)
+    far = f"{discovered:,} of {state.discovery_total:,}"
+    if state.phase is Phase.DISCOVERY:
+        return [Part("discovery", discovered, state.discovery_total, f"{far}, {_spent(state)}")]
     rest = state.sessions_total - state.discovery_total
     bars = [
-        Part("discovery", discovered, state.discovery_total),
-        Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds}, {_spent(state)}"),
+        Part("discovery", discovered, state.discovery_total, far),
+        Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds:,}, {_spent(state)}"),
     ]
-    for stream in state.streams:
-        text = stream.waiting or f"{stream.done} of {stream.sessions} sessions"
-        bars.append(Part(f"stream {stream.stream}", stream.done, stream.sessions, text))
+    if state.phase is Phase.PARALLEL:
+        return [*bars, *map(_stream, state.streams)]
     return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars
+
+
+def _stream(stream: StreamProgress) -> Part:
+    text = stream.waiting or f"{stream.done} of {counted(stream.sessions, 'session')}"
+    return Part(f"stream {stream.stream}", stream.done, stream.sessions, text, timed=False)
 
 
 def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
@@ -190,12 +216,25 @@ def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
     if isinstance(state, JobProgress):
         strategy = f" ({state.strategy.value})" if state.strategy else ""
         return f"{state.phase.value}{strategy}{note}, {len(state.done)} of {state.total_steps} steps done"
-    return f"{state.phase.value}{note}, {state.sessions_done} of {state.sessions_total} sessions, {_spent(state)}"
+    far = f"{state.sessions_done:,} of {counted(state.sessions_total, 'session')}"
+    return f"{state.phase.value}{note}, {far}, {_spent(state)}"
 
 
 def _spent(state: AutoAnalyzeProgress) -> str:
-    left = f", about {state.seconds_left:.0f} s left" if state.seconds_left is not None else ""
-    return f"{state.new_labels} labels, {state.tokens:,} tokens, ${state.cost_usd}{left}"
+    left = f", about {_clock(state.seconds_left)} left" if state.seconds_left is not None else ""
+    labels, tokens = counted(state.new_labels, "label"), counted(state.tokens, "token")
+    return f"{labels}, {tokens}, ${state.cost_usd}{left}"
+
+
+def _clock(seconds: float) -> str:
+    """h:mm:ss"""
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{left:02}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 session`, `1,200 sessions`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
@@ -206,47 +245,58 @@ def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
         title="AutoAnalyze",
         title_align="left",
     )
-    tables = [_labels(found, kind, most) for kind in LabelKind]
-    statistics = [_statistics(found.statistics)] if found.statistics else []
+    kinds = {label.kind for label in found.labels}
+    tables = [_labels(found, kind, most) for kind in LabelKind if kind in kinds]
+    statistics = _statistics(found.statistics) if found.statistics else []
     return Group(header, *tables, *statistics, costs(found.costs))
 
 
 def _labels(found: AutoAnalyzeReport, kind: LabelKind, most: int) -> RenderableType:
     labels = [label for label in found.labels if label.kind is kind]
     table = Table(box=box.SIMPLE)
-    table.add_column(f"{kind.value.replace('_', ' ')} ({len(labels)})")
+    table.add_column(f"{kind.value.replace('_', ' ')} ({len(labels):,})")
     table.add_column("sessions", justify="right")
     for label in labels[:most]:
-        table.add_row(escape(label.label), str(label.sessions))
+        table.add_row(escape(label.label), f"{label.sessions:,}")
     if len(labels) > most:
-        table.add_row(f"… {len(labels) - most} more", str(sum(label.sessions for label in labels[most:])))
+        table.add_row(f"… {len(labels) - most:,} more", f"{sum(label.sessions for label in labels[most:]):,}")
     return table
 
 
-def _unmerged(statistics: Statistics) -> str:
-    return f", {statistics.unmerged_chunks} comparisons without a usable reply" if statistics.unmerged_chunks else ""
-
-
-def _statistics(statistics: Statistics) -> RenderableType:
+def _statistics(statistics: Statistics) -> list[RenderableType]:
+    """The figures of what took place, and the warnings below them."""
     table = Table("statistic", "value", box=box.SIMPLE)
-    rows: dict[str, object] = {
-        "sessions labelled": f"{statistics.labelled} of {statistics.sessions}",
-        "by fallback": f"{statistics.fallbacks}{f', {statistics.refused} refused' if statistics.refused else ''}",
-        "discovery sessions": statistics.discovery_sessions,
-        "rounds, sync points": f"{statistics.rounds}, {statistics.sync_points}",
-        "stream utilisation": f"{statistics.stream_utilisation:.0%}",
-        "retries": statistics.retries,
-        "stream failures": f"{statistics.stream_failures}{', degraded to sequential' if statistics.degraded else ''}",
-        "labels found": sum(statistics.unique_labels.values()),
-        "canonical labels": sum(statistics.canonical_labels.values()),
-        "canonical mappings": ", ".join(
-            f"{kind.value.replace('_', ' ')} {count}" for kind, count in statistics.canonical_mappings.items()
-        ),
-        "conflicts resolved": f"{statistics.conflicts_resolved} of {statistics.conflicts_found}{_unmerged(statistics)}",
+    refused = f", {statistics.refused:,} refused" if statistics.refused else ""
+    degraded = ", degraded to sequential" if statistics.degraded else ""
+    unmerged = counted(statistics.unmerged_chunks, "comparison")
+    unmerged = f", {unmerged} without a usable reply" if statistics.unmerged_chunks else ""
+    used = f"{statistics.stream_utilisation:.0%}" if statistics.sync_points else "-"
+    rows = {
+        "sessions labelled": f"{statistics.labelled:,} of {statistics.sessions:,}",
+        "by fallback": f"{statistics.fallbacks:,}{refused}",
+        "discovery sessions": f"{statistics.discovery_sessions:,}",
+        "rounds, sync points": f"{statistics.rounds:,}, {statistics.sync_points:,}",
+        "stream utilisation": used,
+        "retries": f"{statistics.retries:,}",
+        "stream failures": f"{statistics.stream_failures:,}{degraded}",
+        "labels found": f"{sum(statistics.unique_labels.values()):,}",
+        **_canonical(statistics),
+        "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
         "tokens by phase": ", ".join(
             f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
         ),
     }
     for name, value in rows.items():
-        table.add_row(name, str(value))
-    return table
+        table.add_row(name, value)
+    return [table, *(f"[yellow]{escape(warning)}[/yellow]" for warning in statistics.warnings)]
+
+
+def _canonical(statistics: Statistics) -> dict[str, str]:
+    """What conflict resolution left; nothing of a run that did not get there."""
+    if not statistics.canonical_labels:
+        return {}
+    mappings = [f"{kind.value.replace('_', ' ')} {count:,}" for kind, count in statistics.canonical_mappings.items()]
+    return {
+        "canonical labels": f"{sum(statistics.canonical_labels.values()):,}",
+        "canonical mappings": ", ".join(mappings),
+    }

@@ -24,7 +24,8 @@ MAX_LINE_CHARACTERS = 5_000_000
 BATCH = 500
 LOCK_POLL_SECONDS = 0.1
 # A CSV holds one session a line; its messages are a JSON list, as in JSONL.
-CSV_COLUMNS = ("session_id", "user_id", "bot_id", "containment", "messages")
+CSV_COLUMNS = ("session_id", "user_id", "containment", "messages")
+CSV_OPTIONAL = "bot_id"
 
 
 class Skipped(Model):
@@ -181,9 +182,10 @@ def _utf8(text: str, field: str = "") -> str:
 def _csv_lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
     rows = _csv_rows(path, file)
     _, columns = next(rows, (0, []))
-    if sorted(columns) not in (sorted(CSV_COLUMNS), sorted({*CSV_COLUMNS} - {"bot_id"})):
-        found = ", ".join(map(reprlib.repr, columns[: len(CSV_COLUMNS) + 1])) or "none"
-        raise InvalidInput(f"columns must be {', '.join(CSV_COLUMNS)}; found {found}", where=path.name)
+    if sorted(columns) not in (sorted(CSV_COLUMNS), sorted((*CSV_COLUMNS, CSV_OPTIONAL))):
+        found = ", ".join(map(reprlib.repr, columns[: len(CSV_COLUMNS) + 2])) or "none"
+        needed = f"columns must be {', '.join(CSV_COLUMNS)}, and may be {CSV_OPTIONAL}"
+        raise InvalidInput(f"{needed}; found {found}", where=path.name)
     for number, row in rows:
         yield number, lambda row=row: _csv_session(columns, row)
 
@@ -214,7 +216,10 @@ def _session(data: Any) -> ChatSession:
     try:
         return ChatSession.model_validate(data)
     except ValidationError as error:
-        raise first_problem(error) from None
+        problem = first_problem(error)
+        if isinstance(data, dict) and data.get("messages") == [] and problem.field == "messages":
+            problem = InvalidInput("holds no message", field=problem.field)
+        raise problem from None
 
 
 def _tokens(session: ChatSession) -> int:

@@ -23,6 +23,11 @@ SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.og
 LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
 DEMO_LATENCY = 0.2
+HINTS = (
+    f"parley analyze samples/{SHORT}",
+    f"parley auto-analyze samples/{CHATS}",
+    'parley generate "Write a subject line for a follow-up" --user operator',
+)
 
 
 async def up(settings: Settings, *, fresh: bool, latency: float, console: Console) -> None:
@@ -34,7 +39,9 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
     stack = _stack(settings, settings.parley_state_dir, console, latency=latency, fresh=fresh)
     async with stack as addresses:
         _print_addresses(addresses, console)
-        console.print("Ctrl-C stops everything. In another terminal: [bold]parley analyze samples/…json[/bold]")
+        console.print("Ctrl-C stops everything. In another terminal, for example:")
+        for command in HINTS:
+            console.print(f"  [bold]{escape(command)}[/bold]", highlight=False, soft_wrap=True)
         await stack.wait()
 
 
@@ -64,7 +71,7 @@ async def _show(settings: Settings, addresses: Addresses, console: Console) -> N
         short = await client.analyze(read_session(SAMPLES / SHORT), audio=read_recording(SAMPLES / RECORDING)[0])
         long = await client.analyze(read_session(SAMPLES / LONG))
         chats = await client.import_chats(SAMPLES / CHATS)
-        console.print(f"{chats.sessions} chat sessions imported, {chats.tokens:,} tokens")
+        console.print(f"{display.counted(chats.sessions, 'chat session')} imported, {chats.tokens:,} tokens")
         labels = await client.auto_analyze(chats.dataset_id, user_id="operator")
         for job in (short, long, labels):
             console.print(f"\n[bold]{escape(job.id)}[/bold]")

@@ -42,9 +42,12 @@ def read_json(text: str, *, where: str = "", field: str = "") -> Any:
         InvalidInput: naming what is wrong with it.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
+        # Without the line end: what a line lacks, it lacks on that line and not on the next one.
+        return json.loads(text.rstrip(" \t\r\n"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
     except RecursionError:
         raise InvalidInput("is not JSON: nested too deeply", where=where, field=field) from None
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"is not JSON: {error.msg} at {_place(error)}", where=where, field=field) from None
     except ValueError as error:
         raise InvalidInput(f"is not JSON: {error}", where=where, field=field) from None
 
@@ -99,6 +102,12 @@ def _read(path: Path, limit: int) -> bytes:
     return content
 
 
+def _place(error: json.JSONDecodeError) -> str:
+    """Where in the text; text of a single line has no line to tell."""
+    line = f"line {error.lineno}, " if "\n" in error.doc else ""
+    return f"{line}column {error.colno}"
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
@@ -124,6 +133,8 @@ def _shown(name: int | str) -> str:
 
 
 def _problem(error: Any) -> str:
+    if error["type"] == "model_type":
+        return "is not a JSON object"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error.get("input")
     is_scalar = isinstance(given, int | float | bool) or given is None

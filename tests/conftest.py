@@ -21,10 +21,13 @@ from storage.migrate import migrate
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
+    keep_temporary_files_in_memory,
     quick_settings,
+    reachable_directory,
     refuse_the_network,
     running_simulator,
     running_workers,
+    trust_nobody,
 )
 from workflows.visibility import ALL
 
@@ -38,6 +41,8 @@ KEYS = (
 )
 
 sys.addaudithook(refuse_the_network)
+keep_temporary_files_in_memory()
+trust_nobody()
 
 
 @pytest.fixture(autouse=True)
@@ -47,19 +52,27 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every account can reach."""
+    with reachable_directory() as directory:
+        yield directory
+
+
 @pytest.fixture(scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
-    """PostgreSQL and Temporal, once for all tests."""
-    parts = EmbeddedStack(
-        tmp_path_factory.mktemp("stack") / "state",
-        temporary=True,
-        search_attributes=[key.name for key in ALL],
-        simulator=None,
-        worker=None,
-        signals=False,
-    )
-    async with parts as addresses:
-        yield addresses
+async def stack() -> AsyncIterator[Addresses]:
+    """PostgreSQL and Temporal, once for all tests of this process."""
+    with reachable_directory() as directory:
+        parts = EmbeddedStack(
+            directory / "state",
+            temporary=True,
+            search_attributes=[key.name for key in ALL],
+            simulator=None,
+            worker=None,
+            signals=False,
+        )
+        async with parts as addresses:
+            yield addresses
 
 
 @pytest.fixture(scope="session")

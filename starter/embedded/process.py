@@ -17,6 +17,7 @@ from starter.embedded.state import PartFailed, ProcessRecord
 POLL = 0.03
 HURRIED = 5.0
 LOG_TAIL = 16_384
+LAST_LINES = 10
 PORT_TAKEN = re.compile("address already in use", re.IGNORECASE)
 TELLING = re.compile("fatal|panic|error", re.IGNORECASE)
 
@@ -111,14 +112,25 @@ class Process:
         await self._kill()
 
     def failure(self, problem: str) -> PartFailed:
-        """What to tell the user: the problem, how the part ended, and the most telling line of its log."""
-        with self.command.log.open("rb") as log:
-            log.seek(max(self._log_start, self.command.log.stat().st_size - LOG_TAIL))
-            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        ended = f": {_ending(self.exited.result())}" if self.exited.done() else ""
+        """What to tell of a start that failed: how the part ended, and the most telling line of its log."""
+        lines = self._logged()
         telling = next((line for line in reversed(lines[-5:]) if TELLING.search(line)), "".join(lines[-1:]))
         kind = PortTaken if any(map(PORT_TAKEN.search, lines)) else PartFailed
-        return kind(self.command.name, f"{problem}{ended}: {telling[:300] or 'its log is empty'}", self.command.log)
+        told = f"{problem}{self._ended()}: {telling[:300] or 'its log is empty'}"
+        return kind(self.command.name, told, self.command.log, lines[-LAST_LINES:])
+
+    def death(self) -> PartFailed:
+        """What to tell of a part that was up: what it logged last need not be what it died of."""
+        return PartFailed(self.command.name, f"died{self._ended()}", self.command.log, self._logged()[-LAST_LINES:])
+
+    def _logged(self) -> list[str]:
+        """The end of what the part has logged."""
+        with self.command.log.open("rb") as log:
+            log.seek(max(self._log_start, self.command.log.stat().st_size - LOG_TAIL))
+            return [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+
+    def _ended(self) -> str:
+        return f": {_ending(self.exited.result())}" if self.exited.done() else ""
 
     def _listens(self) -> bool:
         """Whether the ports are this very process's own: another stack may answer on the same number."""

@@ -171,7 +171,7 @@ class EmbeddedStack:
 
     def _on_death(self, process: Process) -> None:
         if not self._closing:
-            self._end(process.failure("died"))
+            self._end(process.death())
 
     def _end(self, ending: PartFailed | signal.Signals) -> None:
         """Tell whoever waits; otherwise stop what the body is doing."""
@@ -180,18 +180,18 @@ class EmbeddedStack:
                 self._hurry.set()
             return
         self._ending = ending
-        self.on_progress(str(ending) if isinstance(ending, PartFailed) else "Stopping")
+        self.on_progress(f"{ending.part} {ending.problem}" if isinstance(ending, PartFailed) else "Stopping")
         self._ended.set()
         if self._owner and not self._watched:
             self._owner.cancel()
 
     def _reason(self, error: BaseException) -> BaseException:
         """What to raise for an error of the body: a cancellation of ours stands for its reason."""
-        if not isinstance(error, asyncio.CancelledError) or self._ending is None:
-            return error
-        if self._owner:
-            self._owner.uncancel()
-        return self._ending if isinstance(self._ending, PartFailed) else SystemExit(128 + self._ending)
+        if isinstance(error, asyncio.CancelledError) and self._ending is not None:
+            if self._owner:
+                self._owner.uncancel()
+            error = self._ending if isinstance(self._ending, PartFailed) else SystemExit(128 + self._ending)
+        return error.without_log() if self.temporary and isinstance(error, PartFailed) else error
 
     async def _close(self) -> None:
         """End everything, whatever is cancelled meanwhile."""

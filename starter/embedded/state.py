@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -42,11 +43,19 @@ class StackRunning(ParleyError):
 
 
 class PartFailed(ParleyError):
-    """A part of the stack did not come up, or died."""
+    """A part of the stack did not come up, or died. `last_lines`: what its log said at the end."""
 
-    def __init__(self, part: str, problem: str, log: Path | None = None) -> None:
-        self.part, self.problem, self.log = part, problem, log
+    def __init__(self, part: str, problem: str, log: Path | None = None, last_lines: Sequence[str] = ()) -> None:
+        self.part, self.problem, self.log, self.last_lines = part, problem, log, last_lines
         super().__init__(f"{part} {problem}" + (f" (log: {log})" if log else ""))
+
+    def without_log(self) -> "PartFailed":
+        """The same where the log is removed with the stack: its last lines stand in the message."""
+        if self.log is None:
+            return self
+        said = "".join(f"\n  {line}" for line in self.last_lines)
+        ending = f"its last log lines were:{said}" if said else "its log is empty"
+        return PartFailed(self.part, f"{self.problem}; {ending}", last_lines=self.last_lines)
 
 
 class ProcessRecord(BaseModel):

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from activities.paid_call import PaidCalls
+from domain.calls import fingerprint
 from domain.errors import ProviderUnavailable
+from providers.openai import OpenAIAdapter
 from settings import Settings
 from storage.ledger import WITHDRAWN
 from tests.activities.asking import OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
+from tests.faults import door
 from tests.faults.door import SimulatorBehindADoor, behind_a_door
 from tests.parts import quick_settings
 from tests.storage.books import NOTHING, PRICE, SILENT, Books
@@ -81,8 +84,8 @@ async def test_a_reply_that_shows_late_is_waited_for(
 ):
     patient = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
 
-    async def from_the_third_look_on() -> bool:
-        return simulator.door.listings >= 3
+    async def from_the_third_look_on() -> bytes | None:
+        return None if simulator.door.listings >= 3 else door.NOTHING
 
     simulator.door.listing = from_the_third_look_on
     await lost(patient, simulator)
@@ -94,8 +97,8 @@ async def test_a_reply_that_shows_late_is_waited_for(
 async def test_a_reply_that_does_not_show_is_paid_for(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
-    async def nothing() -> bool:
-        return False
+    async def nothing() -> bytes:
+        return door.NOTHING
 
     simulator.door.listing = nothing
     await lost(paid_calls, simulator)
@@ -108,9 +111,8 @@ async def test_a_reply_that_does_not_show_is_paid_for(
 async def test_a_listing_that_does_not_answer_is_not_waited_for(
     open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
-    async def never() -> bool:
+    async def never() -> None:
         await asyncio.Event().wait()
-        return False
 
     simulator.door.listing = never
     quick = open_calls(books.database, keeping)
@@ -124,8 +126,6 @@ async def test_a_listing_that_does_not_answer_is_not_waited_for(
 async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
 ):
-    from providers.openai import OpenAIAdapter  # noqa: PLC0415
-
     async def surprising(*_: object) -> None:
         raise ZeroDivisionError("a bug of the SDK")
 
@@ -138,22 +138,21 @@ async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
 async def test_nobody_is_given_the_reply_of_another_step(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
-    """One that was settled, and one that was lost as this one was: both are kept by the provider."""
+    """One that was settled, and one that was lost as this one was: both are kept, and listed to whoever asks."""
+
+    async def everything() -> bytes:
+        return door.EVERYTHING
+
+    simulator.door.listing = everything
     await make(paid_calls, OPENAI, step="theirs")
     await simulator.fault("cut")
     with pytest.raises(ProviderUnavailable):
         await make(paid_calls, OPENAI, step="lost too")
-    silent = await books.granted(terms=SILENT, provider=OPENAI.provider, fingerprint=(await told(paid_calls)))
+    silent = await books.granted(terms=SILENT, provider=OPENAI.provider, fingerprint=fingerprint(OPENAI.request))
     settled = await make(paid_calls, OPENAI)
     assert settled.attempt_id != silent
     assert await books.states() == ["lost", "settled"]
     assert len(await simulator.billed()) == 3
-
-
-async def told(paid_calls: PaidCalls) -> str:
-    from domain.calls import fingerprint  # noqa: PLC0415
-
-    return fingerprint(OPENAI.request)
 
 
 async def test_a_claim_that_is_repeated_still_looks_for_what_was_lost(
@@ -177,9 +176,8 @@ async def test_the_attempt_that_was_not_needed_ends_with_the_recovery(
     far = open_calls(proxy.database, impatient)
     await lost(far, simulator)
 
-    async def cut_after_the_next_commit() -> bool:
+    async def cut_after_the_next_commit() -> None:
         proxy.cut_after_the_next_commit()
-        return True
 
     simulator.door.listing = cut_after_the_next_commit
     await make(far, OPENAI)

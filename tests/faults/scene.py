@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -21,13 +21,12 @@ from temporalio.client import Client as TemporalClient
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
+from activities.failpoints import HELD
 from parley import Client
 from starter.embedded import Addresses
 from storage.database import Database
-from tests.parts import ROOT, SimulatorAdmin, quick_settings, running_simulator
+from tests.parts import PATIENCE_SECONDS, ROOT, SimulatorAdmin, quick_settings, running_simulator
 from workflows.visibility import ALL
-
-START_SECONDS = 60
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Scene:
             stderr=log,
         )
         self.processes.append(process)
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not ready.exists():
                 assert process.returncode is None, Path(log.name).read_text()
                 await asyncio.sleep(0.1)
@@ -74,6 +73,18 @@ class Scene:
             return [dict(row) for row in await connection.fetch(sql)]
         finally:
             await connection.close()
+
+    def in_workspace(self, workspace_id: str) -> Client:
+        """The client of another workspace."""
+        own = self.client
+        return Client(own.temporal, own.database, own.settings, workspace_id)
+
+    async def holding(self, point: str, count: int, *, worker: int = 0) -> None:
+        """Wait until a worker says that it holds so many calls at a failpoint."""
+        log = self.directory / f"worker-{worker}.log"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while log.read_text().count(f"{HELD} {point}") < count:
+                await asyncio.sleep(0.05)
 
     async def attempts(self) -> list[str]:
         """The states of the ledger's attempts, in order."""
@@ -88,12 +99,16 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(stack: Addresses, template: str, directory: Path) -> AsyncIterator[Scene]:
+async def scene(
+    stack: Addresses, template: str, directory: Path, simulator: SimulatorAdmin | None = None
+) -> AsyncIterator[Scene]:
+    """`simulator`: one that runs already, in place of the scene's own."""
     directory.mkdir(parents=True, exist_ok=True)
     name = f"scene-{uuid4().hex[:8]}"
     url = await _create_database(template, name.replace("-", "_"))
     temporal = await _create_namespace(stack.temporal_address, name)
-    async with running_simulator() as simulator:
+    async with AsyncExitStack() as running:
+        simulator = simulator or await running.enter_async_context(running_simulator())
         database = Database(SecretStr(url))
         settings = quick_settings(url, simulator.url)
         environment = {
@@ -127,7 +142,7 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
         RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86400))
     )
     keywords = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
                 await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name))
@@ -142,12 +157,12 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
 
 async def exited(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     """Wait until the process has ended by that signal."""
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await process.wait() == -number
 
 
 async def frozen(process: asyncio.subprocess.Process) -> None:
     """Wait until the process has stopped itself."""
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
             await asyncio.sleep(0.05)

@@ -29,6 +29,7 @@ USER = "ann"
 QUESTION = "What does the export to CSV contain?"
 KEY = "mine"
 Query = Callable[[str], Awaitable[list[dict[str, Any]]]]
+Learns = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -38,6 +39,17 @@ def query(database: Database) -> Query:
             return [dict(row) for row in (await tx.execute(text(sql))).mappings()]
 
     return run
+
+
+@pytest.fixture
+def learns(caplog: pytest.LogCaptureFixture) -> Learns:
+    """Waits until the worker has learned of the cancellation, as it does with its next heartbeat."""
+    caplog.set_level("INFO", logger="temporalio.activity")
+
+    async def told() -> bool:
+        return "cancelled during a paid call" in caplog.text
+
+    return lambda: until(told)
 
 
 def asking(client: Client, **terms: Any) -> asyncio.Task[GenerateResult]:
@@ -121,7 +133,7 @@ class TestCancelled:
         assert await client.audit() == []
 
     async def test_during_the_call_the_reply_is_kept_and_charged_once(
-        self, client: Client, query: Query, simulator: SimulatorAdmin
+        self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
         asked = asking(client)
@@ -129,6 +141,7 @@ class TestCancelled:
         await workflow(client).cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
+        await learns()
         await simulator.gate(closed=False, provider="openai")
         await until(lambda: settled(query))
         assert await outcomes(query) == ["cancelled"]
@@ -138,7 +151,7 @@ class TestCancelled:
         assert (await client.generate(QUESTION, user_id=USER)).meta.cached == "exact"
 
     async def test_while_it_settles_the_reply_is_kept_and_charged_once(
-        self, client: Client, database: Database, query: Query, simulator: SimulatorAdmin
+        self, client: Client, database: Database, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
         asked = asking(client)
@@ -147,8 +160,9 @@ class TestCancelled:
             await simulator.gate(closed=False, provider="openai")
             await until(lambda: waiting(query))
             await workflow(client).cancel()
-            with pytest.raises(JobFailed, match="cancelled"):
-                await asked
+            await learns()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await asked
         await until(lambda: settled(query))
         assert len(await simulator.calls()) == 1
         assert await charges(client) == (1, 0)

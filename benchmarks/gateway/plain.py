@@ -1,0 +1,47 @@
+"""What many start with: a script that calls the SDK and inserts one row for each call.
+
+`python -m benchmarks.gateway.plain SIMULATOR DATABASE CALLS TOGETHER` makes the calls that have no row yet.
+"""
+
+import asyncio
+import sys
+from decimal import Decimal
+
+import asyncpg
+import openai
+
+from benchmarks.gateway.question import MAX_TOKENS, MESSAGES, MODEL
+
+TABLE = "CREATE TABLE IF NOT EXISTS plain_books (key text PRIMARY KEY, tokens int, cost_usd numeric(18, 6))"
+# Between the prices of a token read and one written: nobody looks closer in such a script.
+USD_PER_TOKEN = Decimal("0.000000375")
+
+
+class Script:
+    def __init__(self, sdk: openai.AsyncOpenAI, pool: asyncpg.Pool) -> None:
+        self._sdk, self._pool = sdk, pool
+
+    async def answer(self, key: str) -> None:
+        done = await self._sdk.chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=MAX_TOKENS)
+        assert done.usage
+        tokens = done.usage.total_tokens
+        await self._pool.execute("INSERT INTO plain_books VALUES ($1, $2, $3)", key, tokens, tokens * USD_PER_TOKEN)
+
+
+async def main(simulator: str, database: str, calls: int, together: int) -> None:
+    sdk = openai.AsyncOpenAI(api_key="none", base_url=f"{simulator}/openai/v1", max_retries=0)
+    async with asyncpg.create_pool(database, min_size=1, max_size=together) as pool:
+        await pool.execute(TABLE)
+        known = {row["key"] for row in await pool.fetch("SELECT key FROM plain_books")}
+        script = Script(sdk, pool)
+        waiting = iter([key for key in map(str, range(calls)) if key not in known])
+
+        async def caller() -> None:
+            for key in waiting:
+                await script.answer(key)
+
+        await asyncio.gather(*(caller() for _ in range(together)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

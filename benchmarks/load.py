@@ -1,0 +1,106 @@
+"""A mixed load of calls, the same for the same seed: the samples' questions and chats, asked by users of every tier.
+
+Each user asks one call after the other. Shares are assumptions, and what is saved depends on them.
+"""
+
+import json
+import random  # noqa: TID251 - a load is drawn
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cache import QUESTIONS
+from benchmarks.options import CHATS
+
+TIERS = ("free", "basic", "pro", "business")
+USERS = 40
+SYSTEM = (
+    "You are the assistant of Tidewold, a regional provider of internet, mobile and TV. Answer in plain words, in the "
+    "language of the customer, in at most three sentences, and say what you cannot do."
+)
+# Of a hundred conversations, how many are of which kind.
+SHARES = {"question": 30, "repeat": 25, "near repeat": 20, "chat": 15, "long chat": 10}
+CHATS_IN_A_LONG_ONE = 12
+TURNS_OF_A_CHAT = 4
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One call, and which conversation of the load it belongs to."""
+
+    conversation: int
+    kind: str
+    messages: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class User:
+    id: str
+    tier: str
+    asks: tuple[Ask, ...]
+
+
+def draw(calls: int, seed: int = 1) -> list[User]:
+    """That many calls, spread evenly over the users."""
+    chance = random.Random(seed)
+    pairs = [(pair["one"], pair["other"]) for pair in _lines(QUESTIONS / "pairs.jsonl") if pair["same"]]
+    chats = [_messages(chat) for chat in _lines(CHATS / "support.jsonl")]
+    chats = [messages for messages in chats if sum(message["role"] == "user" for message in messages) > 1]
+    numbers = count()
+    users = min(USERS, calls)
+    shares = [calls // users + (number < calls % users) for number in range(users)]
+    return [
+        User(
+            id=f"user-{number}",
+            tier=TIERS[number % len(TIERS)],
+            asks=_asks(shares[number], chance, pairs, chats, numbers),
+        )
+        for number in range(users)
+    ]
+
+
+def _asks(
+    calls: int,
+    chance: random.Random,
+    pairs: list[tuple[str, str]],
+    chats: list[list[dict[str, str]]],
+    numbers: Iterator[int],
+) -> tuple[Ask, ...]:
+    """One user's calls: what is repeated was asked by the same user before."""
+    asked: list[tuple[str, str]] = []
+    asks: list[Ask] = []
+    while len(asks) < calls:
+        kind = chance.choices([*SHARES], [*SHARES.values()])[0]
+        if kind == "question" or (not asked and "repeat" in kind):
+            asked.append(chance.choice(pairs))
+            turns, kind = [_question(asked[-1][0])], "question"
+        elif "repeat" in kind:
+            one, other = chance.choice(asked)
+            turns = [_question(other if kind == "near repeat" else one)]
+        else:
+            parts = chance.sample(chats, CHATS_IN_A_LONG_ONE if kind == "long chat" else 1)
+            turns = _turns([message for part in parts for message in part])
+        number = next(numbers)
+        asks += [Ask(number, kind, tuple(turn)) for turn in turns]
+    return tuple(asks[:calls])
+
+
+def _question(text: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+
+
+def _turns(messages: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """The chat as it stood at each of its last questions."""
+    ends = [place + 1 for place, message in enumerate(messages) if message["role"] == "user"]
+    return [[{"role": "system", "content": SYSTEM}, *messages[:end]] for end in ends[-TURNS_OF_A_CHAT:]]
+
+
+def _messages(chat: dict[str, Any]) -> list[dict[str, str]]:
+    roles = {"user": "user", "bot": "assistant", "agent": "assistant"}
+    return [{"role": roles[said["role"]], "content": said["text"]} for said in chat["messages"] if said["text"].strip()]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

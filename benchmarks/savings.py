@@ -1,0 +1,142 @@
+"""What caching, condensing and cheaper models save on a mixed load of calls, each alone and all together.
+
+The same load is asked five times, each time under another action of one policy. The simulator answers, and its answers
+are as long as its rules make them: what is saved on the prompts is real, what replies cost is not a model's.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+from sqlalchemy import text
+
+from benchmarks import load
+from benchmarks.load import User
+from benchmarks.options import Figures, Options
+from benchmarks.stack import Bench, running, say
+from domain.generate.contract import GenerateResult
+from parley import Client
+from settings import DEFAULT_POLICY
+
+CALLS = 1000
+TOGETHER = 20
+MAX_TOKENS = 200
+TOKENS_WANTED = "30-40%"
+USD_WANTED = Decimal("0.02")
+COMPRESS_ABOVE_TOKENS = 1000
+MAX_COST_USD = "0.004"
+OFF, ALL = "everything off", "all together"
+ACTIONS = {
+    OFF: {"cache": "off"},
+    "cache": {"cache": "similar"},
+    "compression": {"cache": "off", "compress_above_tokens": COMPRESS_ABOVE_TOKENS},
+    "downgrade": {"cache": "off", "max_cost_usd": MAX_COST_USD},
+    ALL: {"cache": "similar", "compress_above_tokens": COMPRESS_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
+}
+SPENT = text("""
+    SELECT coalesce(sum(cost_usd), 0), coalesce(sum(tokens_total), 0), count(*),
+           coalesce(sum(tokens_total) FILTER (WHERE request_id NOT LIKE '%-condense'), 0)
+    FROM ai_usage_logs WHERE workspace_id = :workspace""")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one pass over the load has cost."""
+
+    usd: Decimal
+    tokens: int
+    calls: int
+    answering_tokens: int
+    outcomes: Counter[str]
+    models: Counter[str]
+    config_loads: int
+
+
+async def measure(options: Options) -> Figures:
+    users = load.draw(options.calls or CALLS)
+    conversations = len({ask.conversation for user in users for ask in user.asks})
+    with TemporaryDirectory(prefix="parley-bench-") as directory:
+        policy = Path(directory) / "policy.toml"
+        policy.write_text(_policy(), encoding="utf-8")
+        environment = {"STARTING_ENERGY": "1000000", "PARLEY_POLICY_FILE": str(policy)}
+        async with running("benchmarks.traced_worker", **environment) as bench:
+            passes = {name: await _pass(bench, name, users) for name in ACTIONS}
+    kinds = Counter(ask.kind for user in users for ask in user.asks)
+    figures: Figures = {"the load, calls": {**kinds, "conversations": conversations}}
+    return figures | {name: _figures(spent, passes[OFF], conversations) for name, spent in passes.items()}
+
+
+def _policy() -> str:
+    """The default policy with an action for each pass."""
+    lines = [DEFAULT_POLICY.read_text(encoding="utf-8")]
+    for name, terms in ACTIONS.items():
+        lines += [f"[action.{_action(name)}]", *(f"{key} = {json.dumps(value)}" for key, value in terms.items()), ""]
+    return "\n".join(lines)
+
+
+def _action(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+async def _pass(bench: Bench, name: str, users: list[User]) -> Spent:
+    """Ask the whole load in a workspace of its own."""
+    client = await bench.client(f"bench-{uuid4().hex[:8]}")
+    for user in users:
+        await client.set_tier(user.id, user.tier)
+    loads = _config_loads(bench)
+    free = asyncio.Semaphore(TOGETHER)
+    told = await asyncio.gather(*(_ask(client, user, _action(name), free) for user in users))
+    results = [result for results in told for result in results]
+    async with client.database.transaction() as tx:
+        usd, tokens, calls, answering = (await tx.execute(SPENT, {"workspace": client.workspace_id})).one()
+    say(f"{name}: {len(results)} calls, ${usd}")
+    return Spent(
+        usd=usd,
+        tokens=tokens,
+        calls=calls,
+        answering_tokens=answering,
+        outcomes=Counter(_outcome(result) for result in results),
+        models=Counter(result.meta.model for result in results if result.success),
+        config_loads=_config_loads(bench) - loads,
+    )
+
+
+async def _ask(client: Client, user: User, action: str, free: asyncio.Semaphore) -> list[GenerateResult]:
+    results: list[GenerateResult] = []
+    async with free:
+        for ask in user.asks:
+            results.append(await client.generate(ask.messages, user_id=user.id, action=action, max_tokens=MAX_TOKENS))
+    return results
+
+
+def _outcome(result: GenerateResult) -> str:
+    if result.refusal:
+        return f"refused: {result.refusal.code.value}"
+    return f"cached: {result.meta.cached.value}" if result.meta.cached else "answered"
+
+
+def _config_loads(bench: Bench) -> int:
+    return sum('"step": "configuration"' in line for line in bench.spans.read_text(encoding="utf-8").splitlines())
+
+
+def _figures(spent: Spent, off: Spent, conversations: int) -> dict[str, float | str]:
+    asked = spent.outcomes.total()
+    figures: dict[str, float | str] = {
+        "spent, $": float(spent.usd),
+        "saved, $": float(off.usd - spent.usd),
+        "saved, % of dollars": float((off.usd - spent.usd) / off.usd * 100),
+        "tokens": float(spent.tokens),
+        f"saved, % of tokens (wanted: {TOKENS_WANTED})": (off.tokens - spent.tokens) / off.tokens * 100,
+        "saved, % of tokens of the answering calls": (off.answering_tokens - spent.answering_tokens)
+        / off.answering_tokens
+        * 100,
+        f"a conversation, $ (wanted: under {USD_WANTED})": f"{spent.usd / conversations:.5f}",
+        "paid calls": float(spent.calls),
+        "configuration loads per 1,000 calls": spent.config_loads * 1000 / asked,
+    }
+    return figures | {**spent.outcomes} | {f"by {model}": number for model, number in spent.models.items()}

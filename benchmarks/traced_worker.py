@@ -1,0 +1,108 @@
+"""Parley's worker with a clock at each step of a `Generate`, and two workflows that do as little as can be.
+
+Started in place of the worker by `benchmarks.generate`; nothing here is part of it. The steps go to the file that
+BENCH_SPANS names, one JSON object a line.
+"""
+
+import functools
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from temporalio import activity, workflow
+from temporalio.worker import Worker
+
+import worker
+from activities.configuration import Configurations
+from activities.generate.calls import GenerateCalls
+from activities.generate.decisions import GenerateDecisions
+from activities.paid_call import PaidCalls
+from connection import leave
+
+QUEUE = "bench-floor"
+FEW_SECONDS = timedelta(seconds=10)
+
+
+@activity.defn
+async def nothing() -> None: ...
+
+
+@workflow.defn(sandboxed=False)
+class OneLocalActivity:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.execute_local_activity(nothing, start_to_close_timeout=FEW_SECONDS)
+
+
+@workflow.defn(sandboxed=False)
+class OneActivity:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.execute_activity(nothing, start_to_close_timeout=FEW_SECONDS)
+
+
+class Spans:
+    """When each step of which workflow began and ended, by the clock that Temporal's server reads as well."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._statements = Counter[str]()
+
+    def around(self, owner: Any, name: str, step: str) -> None:
+        """Have a method of `owner` tell when it ran."""
+        inner: Callable[..., Awaitable[Any]] = getattr(owner, name)
+
+        @functools.wraps(inner)
+        async def timed(*args: Any, **kwargs: Any) -> Any:
+            began, before = time.time(), self._statements[activity.info().workflow_id]
+            try:
+                return await inner(*args, **kwargs)
+            finally:
+                statements = self._statements[activity.info().workflow_id] - before
+                self._write(step=step, began=began, ended=time.time(), statements=statements)
+
+        setattr(owner, name, timed)
+
+    def statement(self, *_: Any) -> None:
+        if activity.in_activity():
+            self._statements[activity.info().workflow_id] += 1
+
+    def _write(self, **what: Any) -> None:
+        told = {"workflow": activity.info().workflow_id, **what}
+        self._file.write(json.dumps(told) + "\n")
+
+
+def main() -> int:
+    spans = Spans(Path(os.environ["BENCH_SPANS"]))
+    steps = (
+        (Configurations, "_load", "configuration"),
+        (GenerateDecisions, "prepare", "prepare"),
+        (GenerateCalls, "ask", "ask"),
+        (PaidCalls, "_claim", "claim"),
+        (PaidCalls, "_call", "call"),
+        (PaidCalls, "_settle", "settle"),
+    )
+    for owner, name, step in steps:
+        spans.around(owner, name, step)
+    event.listen(Engine, "before_cursor_execute", spans.statement)
+    worker.build_workers = _with_floor(worker.build_workers)
+    return worker.main([])
+
+
+def _with_floor(build: Callable[..., list[Worker]]) -> Callable[..., list[Worker]]:
+    def build_workers(client: Any, *args: Any) -> list[Worker]:
+        floor = Worker(client, task_queue=QUEUE, workflows=[OneLocalActivity, OneActivity], activities=[nothing])
+        return [*build(client, *args), floor]
+
+    return build_workers
+
+
+if __name__ == "__main__":
+    leave(main())

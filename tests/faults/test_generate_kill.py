@@ -1,0 +1,219 @@
+"""kill -9 at each step of the paid call, whatever the provider does: one generation for each, all killed together.
+
+A worker is brought to where it holds a generation of every kind at every step, and is killed once. Those that are held
+within their last transaction have a scene of their own: they keep rows locked that others would wait for.
+"""
+
+import asyncio
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from domain.calls import Provider
+from domain.errors import JobFailed
+from domain.generate.contract import GenerateResult
+from domain.generate.parsing import parsed
+from parley import Client
+from starter.billed import read_billed
+from starter.embedded import Addresses
+from tests.faults.door import SimulatorBehindADoor, behind_a_door
+from tests.faults.scene import Scene, exited, scene
+
+USER = "ann"
+SCHEMA = {
+    "type": "object",
+    "properties": {"mood": {"type": "string"}, "sure": {"type": "boolean"}},
+    "required": ["mood", "sure"],
+    "additionalProperties": False,
+}
+# What the provider does, and which one: three of these touch its breaker's row, and must not meet on one.
+BEHAVIOURS = {
+    "ok": Provider.OPENAI,
+    "rate_limit": Provider.OPENAI,
+    "server_error": Provider.ANTHROPIC,
+    "hang": Provider.OPENAI,
+    "cut": Provider.LOCAL,
+    "no_finish": Provider.OPENAI,
+    "malformed": Provider.OPENAI,
+    "quota always": Provider.OPENAI,
+}
+MODELS = {
+    Provider.OPENAI: "gpt-4o-mini",
+    Provider.ANTHROPIC: "claude-haiku-4-5",
+    Provider.LOCAL: "llama-3.1-8b-instruct",
+}
+BILLED = ("ok", "hang", "cut", "no_finish", "malformed")
+# What needs a second call, whether a worker dies or not.
+ASKED_AGAIN = ("hang", "cut", "no_finish", "malformed")
+# Nobody ever answers.
+HOPELESS = "quota always"
+POINTS = ("claiming", "claimed", "called", "settled", "in flight", "settling")
+CASES = [(point, behaviour) for point in POINTS for behaviour in BEHAVIOURS]
+
+
+@dataclass
+class Outcome:
+    result: GenerateResult | BaseException
+    attempts: list[dict[str, Any]]
+    billed: list[str]
+    rows: list[dict[str, Any]]
+    generations: list[dict[str, Any]]
+    kept: list[dict[str, Any]]
+    charged: int
+    reserved: int
+    disagreements: list[object]
+
+
+def environment(simulator: SimulatorBehindADoor) -> dict[str, str]:
+    return {
+        "PROVIDER_TIMEOUT_SECONDS": "4",
+        # A busy machine renews late. A dead worker is not missed before this anyway.
+        "LEASE_SECONDS": "8",
+        "BREAKER_FAILURES": "1000",
+        "LOCAL_BASE_URL": f"{simulator.url}/local/v1",
+        "LOCAL_USD_PER_MILLION_INPUT": "1",
+        "LOCAL_USD_PER_MILLION_OUTPUT": "1",
+        **{f"{provider.name}_CALLS_PER_SECOND": "1000" for provider in MODELS},
+    }
+
+
+def workspace_of(point: str, behaviour: str) -> str:
+    return f"{point}-{behaviour}".translate(str.maketrans(" _", "--"))
+
+
+async def ask(client: Client, behaviour: str, *, held: bool) -> GenerateResult:
+    provider = BEHAVIOURS[behaviour]
+    text = f"How do I sound? [{behaviour} for {client.workspace_id}{', held' if held else ''}]"
+    return await client.generate(
+        text, user_id=USER, provider=provider, model=MODELS[provider], response_schema=SCHEMA, key="once"
+    )
+
+
+async def played(place: Scene, simulator: SimulatorBehindADoor, points: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """Bring a worker to where it holds every kind at each of the points, kill it, and let another go on."""
+    armed = ",".join(f"{point}=hold:{len(BEHAVIOURS)}" for point in points if point != "in flight")
+    worker = await place.start_worker(armed, **environment(simulator))
+    asked: dict[tuple[str, str], asyncio.Task[GenerateResult]] = {}
+    for point in points:
+        for behaviour in BEHAVIOURS:
+            client = place.in_workspace(workspace_of(point, behaviour))
+            await client.set_tier(USER, "pro")
+            asking = ask(client, behaviour, held=point == "in flight")
+            asked[point, behaviour] = asyncio.create_task(asking)
+        if point == "in flight":
+            billed = len(BILLED) * (1 + points.index(point) - points.index("called"))
+            await simulator.calls(at_least=billed, billed="true", timeout=30)
+            async with asyncio.timeout(30):
+                while simulator.door.held < len(BEHAVIOURS) - 1:  # who hangs does not even begin to answer
+                    await asyncio.sleep(0.02)
+        else:
+            await place.holding(point, len(BEHAVIOURS))
+    worker.kill()
+    await exited(worker, signal.SIGKILL)
+    simulator.door.let_through()
+    await place.start_worker(**environment(simulator))
+    results = await asyncio.gather(*asked.values(), return_exceptions=True)
+    return {case: await seen(place, simulator, case, result) for case, result in zip(asked, results, strict=True)}
+
+
+async def seen(
+    place: Scene, simulator: SimulatorBehindADoor, case: tuple[str, str], result: GenerateResult | BaseException
+) -> Outcome:
+    client = place.in_workspace(workspace_of(*case))
+
+    async def select(sql: str) -> list[dict[str, Any]]:
+        return await place.query(sql.format(ours=f"workspace_id = '{client.workspace_id}'"))
+
+    attempts = await select(
+        "SELECT id::text, state, billed, error_type FROM call_attempts WHERE {ours} ORDER BY request_id, number"
+    )
+    ours = {attempt["id"] for attempt in attempts}
+    billed = [call for call in await simulator.billed() if call["attempt_id"] in ours]
+    listing = place.directory / f"{client.workspace_id}.json"
+    listing.write_text(json.dumps(billed))
+    energy = await client.energy(USER)
+    return Outcome(
+        result=result,
+        attempts=attempts,
+        billed=[call["attempt_id"] for call in billed],
+        rows=await select("SELECT attempt_id::text, energy_charged FROM ai_usage_logs WHERE {ours}"),
+        generations=await select("SELECT outcome, reason, cached FROM generations WHERE {ours}"),
+        kept=await select("SELECT reply FROM llm_cache WHERE {ours}"),
+        charged=energy.charged,
+        reserved=energy.reserved,
+        disagreements=list(await client.audit(read_billed(listing))),
+    )
+
+
+@pytest.fixture(scope="module")
+async def everything(
+    stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Outcome]:
+    async def play(*points: str) -> dict[tuple[str, str], Outcome]:
+        directory = tmp_path_factory.mktemp("scene")
+        async with behind_a_door() as simulator, scene(stack, template, directory, simulator) as place:
+            outcomes = await played(place, simulator, points)
+            known = {row["id"] for row in await place.query("SELECT id::text FROM call_attempts")}
+            assert {call["attempt_id"] for call in await simulator.billed()} <= known
+            return outcomes
+
+    first, last = await asyncio.gather(play(*POINTS[:-1]), play(POINTS[-1]))
+    return first | last
+
+
+@pytest.fixture
+def outcome(case: tuple[str, str], everything: dict[tuple[str, str], Outcome]) -> Outcome:
+    return everything[case]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]}, killed {case[0]}")
+class TestKilled:
+    def test_the_generation_ends_and_is_told_of_in_one_row(self, case: tuple[str, str], outcome: Outcome) -> None:
+        if case[1] == HOPELESS:
+            assert isinstance(outcome.result, JobFailed) and outcome.result.kind == "ProviderUnavailable"
+            told = [(row["outcome"], row["reason"]) for row in outcome.generations]
+            assert told == [("failed", "ProviderUnavailable")]
+            return
+        assert isinstance(outcome.result, GenerateResult), outcome
+        assert set(outcome.result.parsed) == set(SCHEMA["properties"])
+        assert [row["outcome"] for row in outcome.generations] == ["completed"]
+        assert outcome.result.meta.attempts == len(outcome.attempts)
+
+    def test_an_answer_is_charged_once_and_nothing_else_is(self, case: tuple[str, str], outcome: Outcome) -> None:
+        charges = [] if case[1] == HOPELESS else [1]
+        assert (outcome.charged, outcome.reserved) == (sum(charges), 0)
+        assert [row["energy_charged"] for row in outcome.rows if row["energy_charged"]] == charges
+
+    def test_what_the_dead_worker_did_not_write_down_is_lost(self, case: tuple[str, str], outcome: Outcome) -> None:
+        point, behaviour = case
+        first = outcome.attempts[0]["state"]
+        if point in ("claimed", "in flight", "called", "settling"):
+            assert first == "lost"
+        else:
+            assert first == ("settled" if behaviour in ("ok", "malformed") else "failed")
+            assert "lost" not in [attempt["state"] for attempt in outcome.attempts]
+
+    def test_what_was_billed_and_what_was_lost_is_a_row(self, case: tuple[str, str], outcome: Outcome) -> None:
+        rows = {row["attempt_id"] for row in outcome.rows}
+        lost = {attempt["id"] for attempt in outcome.attempts if attempt["state"] == "lost"}
+        assert set(outcome.billed) | lost <= rows
+        assert len(outcome.rows) == len(rows)
+
+    def test_a_whole_reply_is_paid_again_only_if_it_was_not_written_down(
+        self, case: tuple[str, str], outcome: Outcome
+    ) -> None:
+        point, behaviour = case
+        lost = point in ("in flight", "called", "settling") and behaviour in BILLED
+        answers = 0 if behaviour == HOPELESS else 1
+        assert len(outcome.billed) == answers + (lost or behaviour in ASKED_AGAIN)
+
+    def test_the_ledger_agrees_with_itself_and_with_the_provider(self, case: tuple[str, str], outcome: Outcome) -> None:
+        assert outcome.disagreements == []
+
+    def test_only_a_whole_answer_is_kept(self, case: tuple[str, str], outcome: Outcome) -> None:
+        kept = [parsed(json.loads(row["reply"])["text"], SCHEMA) for row in outcome.kept]
+        assert kept == ([] if case[1] == HOPELESS else [(outcome.result.parsed, "")])

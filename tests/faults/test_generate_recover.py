@@ -1,0 +1,101 @@
+"""kill -9 with the reply on its way or in hand, for good or where OpenAI keeps it: what is owed, and to whom."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.sweep import SweepActivities
+from domain.errors import JobFailed
+from domain.generate.contract import GenerateResult
+from domain.housekeeping import SweepInput
+from starter.billed import read_billed
+from starter.embedded import Addresses
+from storage.ledger import WITHDRAWN
+from tests.faults.door import behind_a_door
+from tests.faults.scene import exited, scene
+from tests.storage.books import until
+
+USER = "ann"
+CALLED, IN_FLIGHT = 3, 3
+
+
+async def test_a_reply_that_the_dead_worker_never_wrote_down_is_fetched(
+    stack: Addresses, template: str, tmp_path: Path
+) -> None:
+    async with behind_a_door() as simulator, scene(stack, template, tmp_path, simulator) as place:
+        client = place.client
+
+        def ask(name: str) -> asyncio.Task[GenerateResult]:
+            return asyncio.create_task(client.generate(f"How do I sound? [ok for {name}]", user_id=USER))
+
+        worker = await place.start_worker(f"called=hold:{CALLED}", OPENAI_STORE="true")
+        asked = [ask(f"called-{number}") for number in range(CALLED)]
+        await place.holding("called", CALLED)
+        asked += [ask(f"in-flight-{number}, held") for number in range(IN_FLIGHT)]
+        await simulator.calls(at_least=CALLED + IN_FLIGHT, billed="true")
+        worker.kill()
+        await exited(worker, signal.SIGKILL)
+        simulator.door.let_through()
+        await place.start_worker(OPENAI_STORE="true")
+        results = await asyncio.gather(*asked)
+
+        billed = await simulator.billed()
+        assert len(billed) == len(asked)
+        assert len({result.content for result in results}) == len(asked)
+        assert await place.attempts() == ["settled", "failed"] * len(asked)
+        attempts = await place.query("SELECT error_type, billed, cost_usd FROM call_attempts WHERE state = 'failed'")
+        assert {tuple(attempt.values()) for attempt in attempts} == {(WITHDRAWN, "no", 0)}
+        listing = tmp_path / "billed.json"
+        listing.write_text(json.dumps(billed))
+        assert await client.audit(read_billed(listing)) == []
+        costs = await client.costs()
+        assert costs.confirmed_usd == sum(result.meta.cost_usd for result in results) > 0
+        assert costs.uncertain_usd == 0
+        energy = await client.energy(USER)
+        assert (energy.charged, energy.reserved) == (len(asked), 0)
+
+
+async def test_of_a_terminated_generation_the_sweeper_frees_what_was_reserved(
+    stack: Addresses, template: str, tmp_path: Path
+) -> None:
+    async with behind_a_door() as simulator, scene(stack, template, tmp_path, simulator) as place:
+        client = place.client
+        worker = await place.start_worker("called=hold:1")
+        asked = [
+            asyncio.create_task(client.generate(f"How do I sound? [ok for {name}]", user_id=USER, key=name))
+            for name in ("called", "in-flight, held")
+        ]
+        await place.holding("called", 1)
+        await simulator.calls(at_least=2, billed="true")
+        worker.kill()
+        await exited(worker, signal.SIGKILL)
+        simulator.door.let_through()
+        for name in ("called", "in-flight, held"):
+            await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/{name}").terminate()
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(error) for error in ended] == [JobFailed] * 2
+        assert (await client.energy(USER)).reserved == 2
+        sweeper = SweepActivities(place.database, client.temporal)
+
+        async def swept() -> bool:
+            await ActivityEnvironment().run(sweeper.sweep, SweepInput())
+            return await place.attempts() == ["lost", "lost"]
+
+        await until(swept)
+        energy, costs = await client.energy(USER), await client.costs()
+        assert (energy.charged, energy.reserved) == (0, 0)
+        assert costs.confirmed_usd == 0
+        booked = await place.query(
+            "SELECT left(scope, 3) AS scope, sum(reserved_usd) AS reserved, sum(confirmed_usd) AS confirmed,"
+            " sum(uncertain_usd) AS uncertain FROM budgets GROUP BY 1 ORDER BY 1"
+        )
+        assert [tuple(row.values()) for row in booked] == [
+            ("day", 0, 0, costs.uncertain_usd),
+            ("job", 0, 0, costs.uncertain_usd),
+        ]
+        listing = tmp_path / "billed.json"
+        listing.write_text(json.dumps(await simulator.billed()))
+        assert await client.audit(read_billed(listing)) == []
