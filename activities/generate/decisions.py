@@ -26,6 +26,7 @@ from domain.generate.contract import (
 )
 from domain.generate.decision import Purse, decide, models_for, retirement_warnings, routes_for, wish_for, wish_warnings
 from domain.generate.rendering import is_long, rendered, with_preferences
+from domain.routing import allowed
 from settings import Settings
 from storage import budgets, cache, energy, generations
 from storage.cache import Hit
@@ -68,7 +69,7 @@ class GenerateDecisions:
             hit, how = await self._hit(tx, asked, request, serving, models_for(routes, wish), configuration)
             if hit is not None:
                 return Prepared(result=await from_cache(tx, job, serving, prompt, hit, how, purse.energy))
-            models = [(route.provider, route.model) for route in routes]
+            models = [(route.provider, route.model) for route in allowed(routes, wish)]
             facts = await self._candidates.facts(tx, models, request, configuration.credentials)
             candidates, refusal = decide(action, routes, facts, purse, wish)
             if refusal is not None:
