@@ -5,10 +5,9 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-import click
 import typer
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,10 +54,8 @@ app.command()(report.report)
 app.command()(report.feedback)
 energy.command()(refill)
 
-CHAT_PROVIDERS = [provider.value for provider in Provider if provider is not Provider.ELEVENLABS]
-AskedProvider = Annotated[
-    Provider | None, typer.Option(click_type=click.Choice(CHAT_PROVIDERS), help="Ask this provider only.")
-]
+# Those that answer chats.
+AskedProvider = Annotated[Literal["openai", "anthropic", "local"] | None, typer.Option(help="Ask this provider only.")]
 AskedModel = Annotated[
     str | None, typer.Option(help="Ask this model only; --provider may be left out where one has a price for it.")
 ]
@@ -87,9 +84,10 @@ def analyze(
     """Analyse one session and show the result."""
     content = read_session(session)
     recording = read_recording(audio)[0] if audio else None
+    asked = Provider(provider) if provider else None
 
     async def work(client: Client) -> None:
-        job = await client.analyze(content, audio=recording, provider=provider, model=model, wait=wait, label=label)
+        job = await client.analyze(content, audio=recording, provider=asked, model=model, wait=wait, label=label)
         await started(client, job.id, detach=detach, as_json=as_json)
 
     with_client(workspace, work)
@@ -180,7 +178,8 @@ def results(
         found = await (await client.job(job_id)).report()
         if export is not None:
             written = await write_sessions(client.labelled_sessions(job_id), export)
-            err.print(f"{display.counted(written, 'session')} written to {export}", markup=False, highlight=False, soft_wrap=True)
+            sessions = display.counted(written, "session")
+            err.print(f"{sessions} written to {export}", markup=False, highlight=False, soft_wrap=True)
         show_json(found) if as_json else out.print(display.report(found))
 
     with_client(workspace, work)
@@ -395,7 +394,8 @@ def complain(error: ParleyError | ValidationError, *, debug: bool) -> int:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]).upper()
-        err.print(f"parley: {place or 'settings'}: {first['msg'].removeprefix('Value error, ')}", markup=False, highlight=False, soft_wrap=True)
+        problem = first["msg"].removeprefix("Value error, ")
+        err.print(f"parley: {place or 'settings'}: {problem}", markup=False, highlight=False, soft_wrap=True)
         return 2
     err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
     kind = error.kind if isinstance(error, JobFailed) else error.code

@@ -110,11 +110,11 @@ def costs(spent: Costs) -> RenderableType:
         uncertain = f"≤ {line.uncertain_usd}"
         table.add_row(
             what,
-            str(line.calls),
+            f"{line.calls:,}",
             f"{line.tokens_total:,}",
             str(line.confirmed_usd),
             uncertain,
-            str(line.energy_charged),
+            f"{line.energy_charged:,}",
         )
     if not spent.simulated:
         return table
@@ -196,10 +196,9 @@ def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
     if state.phase is Phase.DISCOVERY:
         return [Part("discovery", discovered, state.discovery_total, f"{far}, {_spent(state)}")]
     rest = state.sessions_total - state.discovery_total
-    bars = [
-        Part("discovery", discovered, state.discovery_total, far),
-        Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds:,}, {_spent(state)}"),
-    ]
+    bars = [Part("discovery", discovered, state.discovery_total, far)]
+    if rest > 0:
+        bars.append(Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds:,}, {_spent(state)}"))
     if state.phase is Phase.PARALLEL:
         return [*bars, *map(_stream, state.streams)]
     return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars

@@ -16,6 +16,8 @@ from tests.starter.command import Run
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 SHORT, RECORDING = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
 
+CHATS = SAMPLES / "chats" / "support.jsonl"
+
 
 @pytest.mark.usefixtures("worker")
 class TestJobs:
@@ -59,6 +61,26 @@ class TestJobs:
         ran = await parley("ledger", "audit", "--json")
         assert ran.code == 1
         assert {row["check"] for row in json.loads(ran.out)} == {"an account's charges are its usage rows"}
+
+    @pytest.mark.parametrize(("model", "provider"), [("gpt-4o-mini", "openai"), ("claude-haiku-4-5", "anthropic")])
+    async def test_a_model_finds_its_provider(
+        self, model: str, provider: str, parley: Run, simulator: SimulatorAdmin
+    ) -> None:
+        ran = await parley("analyze", SAMPLE, "--model", model)
+        assert ran.code == 0, ran.err
+        assert {(call["provider"], call["model"]) for call in await simulator.calls()} == {(provider, model)}
+
+    async def test_a_labelling_run_tells_its_id_at_once_and_asks_the_model_alone(
+        self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
+    ) -> None:
+        few = tmp_path / "few.jsonl"
+        few.write_text("".join(CHATS.read_text().splitlines(keepends=True)[:2]))
+        ran = await parley("auto-analyze", few, "--model", "gpt-4o-mini")
+        assert ran.code == 0, ran.err
+        counted, job_id = ran.err.splitlines()
+        assert counted.startswith("2 sessions imported, ")
+        assert (await parley("results", job_id)).code == 0
+        assert {call["model"] for call in await simulator.calls()} == {"gpt-4o-mini"}
 
     async def test_a_cancelled_job_says_so_and_exits_1(self, parley: Run, simulator: SimulatorAdmin) -> None:
         await simulator.gate(closed=True)
@@ -122,7 +144,8 @@ class TestBadInput:
             (("--audio", "missing.wav"), "missing.wav"),
             (("--provider", "openai", "--model", "gpt-17-imaginary"), "gpt-17-imaginary"),
             (("--provider", "openai", "--model", "whisper-1"), "no token price"),
-            (("--model", "gpt-4o"), "model"),
+            (("--model", "gpt-17-imaginary"), "--provider"),
+            (("--provider", "elevenlabs"), "'openai', 'anthropic', 'local'"),
             (("--provider", "nobody"), "nobody"),
         ],
     )
@@ -133,6 +156,33 @@ class TestBadInput:
         assert ran.code == 2
         assert expected in ran.err
         await nothing_happened(database_url, simulator)
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (("--streams", "0"), "auto-analyze: streams: "),
+            (("--sessions-per-stream", "0"), "auto-analyze: sessions_per_stream: "),
+            (("--sessions-per-stream", "many"), "--sessions-per-stream: must be a number or auto, not 'many'"),
+            (("--model", "gpt-17-imaginary"), "--provider"),
+            (("--provider", "openai", "--model", "gpt-17-imaginary"), "gpt-17-imaginary"),
+            (("--provider", "elevenlabs"), "'openai', 'anthropic', 'local'"),
+        ],
+    )
+    async def test_bad_terms_are_refused_before_the_file_is_imported(
+        self, arguments: tuple[str, ...], expected: str, parley: Run, database_url: str, simulator: SimulatorAdmin
+    ) -> None:
+        ran = await parley("auto-analyze", CHATS, *arguments)
+        assert ran.code == 2
+        assert expected in ran.err
+        await nothing_happened(database_url, simulator)
+
+    async def test_bounds_of_the_sample_in_the_wrong_order_are_named(
+        self, parley: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DISCOVERY_MIN_SESSIONS", "151")
+        ran = await parley("costs")
+        told = "parley: settings: DISCOVERY_MIN_SESSIONS (151) is above DISCOVERY_MAX_SESSIONS (150)\n"
+        assert (ran.code, ran.err) == (2, told)
 
     @pytest.mark.usefixtures("worker")
     async def test_a_provider_without_a_key_is_named(self, parley: Run, simulator: SimulatorAdmin) -> None:
@@ -182,7 +232,7 @@ class TestBadInput:
 
 async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None:
     connection = await asyncpg.connect(database_url)
-    for table in ("sessions", "recordings", "session_analyses", "calls", "energy_entries"):
+    for table in ("datasets", "chat_sessions", "sessions", "recordings", "session_analyses", "calls", "energy_entries"):
         assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
     await connection.close()
     assert await simulator.calls() == []

@@ -1,23 +1,29 @@
 """What a labelling run looks like in a terminal."""
 
+import asyncio
+import re
 from io import StringIO
+from typing import Any
 
+import pytest
 from rich.console import Console
+from rich.progress import Progress
 
-from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
+from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelCount, LabelKind, Phase, Statistics, StreamProgress
 from domain.costs import Costs
-from starter.display import Part, parts, report
+from starter import display
+from starter.display import Part, describe, parts, report
 from starter.jobs import AutoAnalyzeReport
 
 
-def shown(statistics: Statistics) -> str:
+def shown(statistics: Statistics, *labels: LabelCount) -> str:
     job = AutoAnalyzeReport(
         id="auto-analyze/w/d",
         job_key="k",
         status="completed",
         dataset_id="d",
         statistics=statistics,
-        labels=(),
+        labels=labels,
         costs=Costs(lines=()),
     )
     console = Console(file=StringIO(), width=160)
@@ -36,14 +42,93 @@ def test_each_stream_has_a_bar_of_its_own_that_says_what_it_waits_for():
     )
     state = AutoAnalyzeProgress(phase=Phase.PARALLEL, sessions_total=20, sessions_done=8, streams=streams)
     assert parts(state)[2:] == [
-        Part("stream 0", 4, 4, "4 of 4 sessions"),
-        Part("stream 3", 0, 2, "waiting for a provider: openai is down"),
+        Part("stream 0", 4, 4, "4 of 4 sessions", timed=False),
+        Part("stream 3", 0, 2, "waiting for a provider: openai is down", timed=False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "names"),
+    [
+        (Phase.PREPARE, ["prepare"]),
+        (Phase.DISCOVERY, ["discovery"]),
+        (Phase.PARALLEL, ["discovery", "streams", "stream 0"]),
+        (Phase.CONFLICTS, ["discovery", "streams", "conflicts"]),
+        (Phase.FINISH, ["discovery", "streams"]),
+    ],
+)
+def test_a_phase_has_the_bars_of_what_it_does(phase: Phase, names: list[str]):
+    streams = (StreamProgress(stream=0, sessions=4),)
+    state = AutoAnalyzeProgress(phase=phase, discovery_total=5, sessions_total=9, streams=streams)
+    assert [part.name for part in parts(state)] == names
+
+
+def test_without_sessions_beyond_the_sample_there_are_no_streams():
+    state = AutoAnalyzeProgress(phase=Phase.CONFLICTS, discovery_total=5, sessions_total=5, sessions_done=5)
+    assert [part.name for part in parts(state)] == ["discovery", "conflicts"]
+
+
+def test_discovery_tells_how_far_it_is_and_what_it_spent():
+    state = AutoAnalyzeProgress(
+        phase=Phase.DISCOVERY,
+        discovery_total=1_500,
+        sessions_total=9_000,
+        sessions_done=1_200,
+        new_labels=1,
+        tokens=12_345,
+        seconds_left=3_725.4,
+    )
+    told = "1 label, 12,345 tokens, $0, about 1:02:05 left"
+    assert parts(state) == [Part("discovery", 1_200, 1_500, f"1,200 of 1,500, {told}")]
+    assert describe(state) == f"discovery, 1,200 of 9,000 sessions, {told}"
+
+
+class FollowedJob:
+    """A job that tells one state after another, and ends after the last."""
+
+    def __init__(self, *states: AutoAnalyzeProgress) -> None:
+        self._states, self._told = list(states), asyncio.Event()
+
+    async def progress(self) -> AutoAnalyzeProgress:
+        if len(self._states) == 1:
+            self._told.set()
+        return self._states.pop(0) if len(self._states) > 1 else self._states[0]
+
+    async def result(self) -> str:
+        await self._told.wait()
+        return "the report"
+
+
+async def test_bars_stand_in_line_and_a_stream_has_no_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(display, "POLL_SECONDS", 0.01)
+    streams = (StreamProgress(stream=0, sessions=4, done=1), StreamProgress(stream=11, sessions=4))
+    state = AutoAnalyzeProgress(phase=Phase.PARALLEL, discovery_total=5, sessions_total=20, streams=streams)
+    later = state.model_copy(update={"phase": Phase.CONFLICTS})
+    drawn: list[list[str]] = []
+
+    class Watched(Progress):
+        def update(self, *args: Any, **kwargs: Any) -> None:
+            super().update(*args, **kwargs)
+            console = Console(file=StringIO(), width=160)
+            console.print(self.make_tasks_table(self.tasks))
+            drawn.append(console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(display, "Progress", Watched)
+    screen = Console(file=StringIO(), force_terminal=True, width=160)
+    job = FollowedJob(AutoAnalyzeProgress(phase=Phase.PREPARE, note="reading"), state, later)
+    assert await display.watched(screen, job) == "the report"  # pyright: ignore[reportArgumentType]
+    bars = next(lines for lines in drawn if len(lines) == 4)
+    lines = (*drawn[0], *bars)
+    texts = ("reading", "0 of 5", "round 0", "1 of 4", "0 of 4")
+    assert len({line.index(text) for line, text in zip(lines, texts, strict=True)}) == 1
+    assert [bool(re.search(r"\d:\d\d:\d\d", line)) for line in bars] == [True, True, False, False]
+    assert [line.split()[1] for line in drawn[-1]] == ["discovery", "streams", "conflicts"]
 
 
 def test_the_summary_tells_mappings_by_kind_and_conflicts_found_and_resolved():
     text = shown(
         Statistics(
+            canonical_labels={LabelKind.INTENT: 1_234},
             canonical_mappings={LabelKind.INTENT: 7, LabelKind.TRANSFER_REASON: 2},
             conflicts_found=12,
             conflicts_resolved=9,
@@ -53,11 +138,34 @@ def test_the_summary_tells_mappings_by_kind_and_conflicts_found_and_resolved():
         )
     )
     assert row(text, "canonical mappings") == "intent 7, transfer reason 2"
-    assert row(text, "conflicts resolved") == "9 of 12, 1 comparisons without a usable reply"
+    assert row(text, "conflicts resolved") == "9 of 12, 1 comparison without a usable reply"
     assert row(text, "by fallback") == "5, 3 refused"
+    assert row(text, "canonical labels") == "1,234"
 
 
 def test_what_did_not_happen_is_not_told():
     text = shown(Statistics(conflicts_found=2, conflicts_resolved=2))
     assert row(text, "conflicts resolved") == "2 of 2"
     assert row(text, "by fallback") == "0"
+    assert row(text, "stream utilisation") == "-"
+    for absent in ("canonical", "intent", "transfer reason", "drop off location"):
+        assert absent not in text
+
+
+def test_only_kinds_with_labels_have_a_table_and_counts_are_grouped():
+    text = shown(
+        Statistics(labelled=1_200, sessions=1_300), LabelCount(kind=LabelKind.INTENT, label="a", sessions=1_200)
+    )
+    assert row(text, "intent (1)") == "sessions"
+    assert row(text, "a ") == "1,200"
+    assert "transfer reason" not in text
+    assert row(text, "sessions labelled") == "1,200 of 1,300"
+
+
+def test_streams_that_ran_have_a_utilisation():
+    assert row(shown(Statistics(sync_points=2, stream_utilisation=0.5)), "stream utilisation") == "50%"
+
+
+def test_warnings_stand_below_the_figures():
+    text = shown(Statistics(warnings=("openai has no [key]", "a second")))
+    assert text.index("tokens by phase") < text.index("openai has no [key]") < text.index("a second")

@@ -1,0 +1,47 @@
+"""What is told of a part that died, on real stacks."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from starter.embedded import PartFailed
+from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
+from workflows.visibility import ALL
+
+WORKER = """
+import os, pathlib, signal
+print("an error of a call, long over", flush=True)
+pathlib.Path(os.environ["PARLEY_READY_FILE"]).touch()
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("temporary", [False, True])
+async def test_the_log_is_named_or_where_it_goes_with_the_stack_quoted(
+    temporary: bool, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a part logged last need not be what it died of."""
+    (tmp_path / "stub_worker.py").write_text(WORKER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    names, said = [key.name for key in ALL], list[str]()
+    running = EmbeddedStack(
+        state_dir,
+        search_attributes=names,
+        simulator=None,
+        worker="stub_worker",
+        temporary=temporary,
+        signals=False,
+        on_progress=said.append,
+    )
+    with pytest.raises(PartFailed) as failure:
+        async with running:
+            os.kill(StateDir(state_dir).read_stack().processes["worker"].pid, signal.SIGKILL)
+            await running.wait()
+    log = state_dir / "logs" / "worker.log"
+    kept, gone = f" (log: {log})", "; its last log lines were:\n  an error of a call, long over"
+    assert str(failure.value) == f"worker died: it was ended by SIGKILL{gone if temporary else kept}"
+    assert log.exists() is not temporary
+    assert "worker died: it was ended by SIGKILL" in said
