@@ -104,6 +104,12 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal)
         raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
 
 
+async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
+    """Lock a workspace's caps, and tell whether it has any. Whoever will reserve locks no day before them."""
+    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id).with_for_update()
+    return (await tx.execute(locked)).first() is not None
+
+
 async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd: Decimal) -> None:
     """Count dollars on the day of `moment`, within the workspace's caps.
 
@@ -113,8 +119,7 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
     Raises:
         BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
     """
-    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id).with_for_update()
-    is_capped = (await tx.execute(locked)).first() is not None
+    is_capped = await lock_caps(tx, workspace_id)
     row = Budget(workspace_id=workspace_id, scope=day_scope(moment), reserved_usd=usd).model_dump()
     add = {"reserved_usd": Budget.reserved_usd + usd}
     upsert = insert(Budget).values(**row)

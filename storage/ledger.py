@@ -1,7 +1,8 @@
 """The ledger of paid calls: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never wait in a circle: the call's row, the provider's
-breaker, the job's envelope, the user's energy, and last, as it is the one that a workspace's calls share, the day.
+breaker, the job's envelope, the user's energy, the workspace's caps, and last, as it is the one that all of a
+workspace's calls share, the day.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
@@ -139,7 +140,9 @@ async def claim(
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
     attempt = _open_attempt(tx, call, attempt_id, offer, generation, number=len(earlier) + 1)
     await _take_lease(tx, call, attempt_id, terms)
-    await _on_its_day(tx, call, lost)
+    if lost:
+        await budgets.lock_caps(tx, call.workspace_id)
+        await _on_its_day(tx, call, lost)
     await budgets.reserve_day(tx, call.workspace_id, attempt.started_at, offer.bound_usd)
     return Granted(attempt_id, _unanswered(earlier, offer))
 

@@ -6,12 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 
 from domain.errors import Billed, BudgetExhausted
 from storage import budgets
 from storage.budgets import Period, first_day, last_day
 from storage.ledger import Granted
-from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, Books
+from storage.tables import utc_now
+from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, Books, until
 
 MANY = 200
 THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -140,3 +142,23 @@ async def test_another_workspace_spends_from_its_own_cap(books: Books):
     other = Books(books.database, "globex")
     await spend(other, THURSDAY, "100")
     await spend(books, THURSDAY, "1")
+
+
+async def test_a_claim_that_ends_a_silent_attempt_waits_in_no_circle_with_another(books: Books):
+    """Both lock the caps before the day: the claim that is halfway through is not waited for with the day in hand."""
+    await books.cap(Period.DAY, Decimal(100))
+    await books.granted(terms=SILENT)
+    async with books.database.transaction() as tx:
+        await tx.execute(text("SELECT 1 FROM spending_caps FOR UPDATE"))
+        takeover = asyncio.create_task(books.granted())
+        await until(lambda: waiting(books))
+        await budgets.reserve_day(tx, books.workspace, utc_now(), BOUND)
+    await takeover
+    assert await books.states() == ["lost", "open"]
+
+
+async def waiting(books: Books) -> bool:
+    """Whether somebody waits for a lock in this test's database."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with books.database.transaction() as tx:
+        return (await tx.execute(text(query))).scalar_one() > 0

@@ -136,6 +136,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.end_stale": (lambda tx, _: ledger.end_stale(tx, THEIRS, "job/step"), NotFound),
     "budgets.reserve": (lambda tx, _: budgets.reserve(tx, THEIRS, "job:job", Decimal(0)), BudgetExhausted),
     "budgets.move": (lambda tx, _: budgets.move(tx, THEIRS, "job:job", confirmed=Decimal(1)), NotFound),
+    "budgets.lock_caps": (lambda tx, _: budgets.lock_caps(tx, THEIRS), False),
     "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS, utc_now()), []),
     "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS, utc_now()), None),
     "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
