@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from starter import console
 from starter.cli import execute
 from starter.embedded import Addresses, postgres
 from tests.parts import SimulatorAdmin
@@ -44,7 +45,9 @@ def parley(
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("TEMPORAL_ADDRESS", stack.temporal_address)
     monkeypatch.setenv("PARLEY_STATE_DIR", str(tmp_path / ".parley"))
-    monkeypatch.setenv("COLUMNS", "200")
+    # Set on the consoles themselves: they were made when their module was imported, with the width of then.
+    for made in (console.out, console.err):
+        monkeypatch.setattr(made, "width", 200)
 
     async def run(*arguments: str | Path) -> Ran:
         capsys.readouterr()
