@@ -21,7 +21,6 @@ from storage.migrate import migrate
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
-    empty,
     keep_temporary_files_in_memory,
     quick_settings,
     reachable_directory,
@@ -78,7 +77,7 @@ async def stack() -> AsyncIterator[Addresses]:
 
 @pytest.fixture(scope="session")
 async def template(stack: Addresses) -> str:
-    """A migrated database that others are copied from. Returns the server's address."""
+    """A migrated database that every test's own is copied from. Returns the server's address."""
     url = make_url(stack.database_url).set(database="parley_template")
     server = await asyncpg.connect(stack.database_url)
     await server.execute("CREATE DATABASE parley_template")
@@ -87,28 +86,22 @@ async def template(stack: Addresses) -> str:
     return stack.database_url
 
 
-@pytest.fixture(scope="session")
-async def recycled(template: str) -> AsyncIterator[Database]:
-    """The one database of this process's tests. SQLAlchemy compiles a statement once per engine: this is the one."""
+@pytest.fixture
+async def database_url(template: str) -> AsyncIterator[str]:
+    """An empty, migrated database of the test's own."""
+    name = f"test_{uuid4().hex}"
     server = await asyncpg.connect(template)
-    await server.execute("CREATE DATABASE parley_test TEMPLATE parley_template")
+    await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
+    yield make_url(template).set(database=name).render_as_string(hide_password=False)
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await server.close()
-    url = make_url(template).set(database="parley_test").render_as_string(hide_password=False)
-    yield Database(SecretStr(url))
 
 
 @pytest.fixture
-async def database_url(recycled: Database) -> AsyncIterator[str]:
-    """An empty, migrated database that nobody else is connected to."""
-    url = recycled.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    yield url
-    await empty(url)
-
-
-@pytest.fixture
-async def database(recycled: Database, database_url: str) -> AsyncIterator[Database]:
-    yield recycled
-    await recycled.close()
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(SecretStr(database_url))
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

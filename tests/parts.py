@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx2
 from temporalio.client import Client as TemporalClient
 
@@ -28,23 +27,6 @@ MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 * 1024**3
 # How long a test waits for what is bound to come, however busy the machine is.
 PATIENCE_SECONDS = 60
-# Deleting few rows is a hundred times faster than copying a database, and than TRUNCATE.
-EMPTY = """
-DO $$
-DECLARE name text;
-BEGIN
-  PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid();
-  SET LOCAL session_replication_role = replica;  -- in whatever order
-  FOR name IN SELECT quote_ident(tablename) FROM pg_tables
-    WHERE schemaname = 'public' AND tablename <> 'alembic_version'
-  LOOP
-    EXECUTE 'DELETE FROM ' || name;
-  END LOOP;
-  PERFORM setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S';
-  PERFORM pg_stat_reset();
-END $$
-"""
 
 
 class LeftLoopback(AssertionError):
@@ -89,13 +71,6 @@ def reachable_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="parley-test-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
-
-
-async def empty(database_url: str) -> None:
-    """End all other connections to a migrated database, and bring it back to its beginning."""
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(EMPTY)
-    await connection.close()
 
 
 class SimulatorAdmin:
