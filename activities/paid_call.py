@@ -180,9 +180,10 @@ class PaidCalls:
             raise
         seconds = clock.time() - started
         await self._failpoints.reach("called")
-        settled = await self._settle(work, attempt_id, reply)
+        counted = self._counted(work.offer, reply.usage)
+        settled = await self._settle(work, attempt_id, reply, counted)
         outcome = "settled" if settled.attempt_id == attempt_id else "duplicate"
-        _count(work, outcome, reply.usage, self._counted(work.offer, reply.usage)[0], seconds)
+        _count(work, outcome, reply.usage, counted[0], seconds)
         return settled
 
     async def _recovered(self, work: _Work, claimed: Granted) -> Settled | None:
@@ -193,7 +194,8 @@ class PaidCalls:
         for attempt_id in claimed.unanswered:
             reply = await self._kept(work, attempt_id, deadline)
             if reply is not None:
-                return await self._settle(work, attempt_id, reply, instead_of=claimed.attempt_id)
+                counted = self._counted(work.offer, reply.usage)
+                return await self._settle(work, attempt_id, reply, counted, instead_of=claimed.attempt_id)
         return None
 
     async def _kept(self, work: _Work, attempt_id: UUID, deadline: float) -> Reply | None:
@@ -224,11 +226,17 @@ class PaidCalls:
             activity.logger.exception("unforeseen error from %s", name)
             raise ProviderUnavailable(name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
-    async def _settle(self, work: _Work, attempt_id: UUID, reply: Reply, instead_of: UUID | None = None) -> Settled:
-        cost_usd, rates = self._counted(work.offer, reply.usage)
-
+    async def _settle(
+        self,
+        work: _Work,
+        attempt_id: UUID,
+        reply: Reply,
+        counted: tuple[Decimal, Rates],
+        *,
+        instead_of: UUID | None = None,
+    ) -> Settled:
         async def settle(tx: AsyncSession) -> Settled:
-            booked = (work.workspace_id, attempt_id, reply, cost_usd, rates)
+            booked = (work.workspace_id, attempt_id, reply, *counted)
             settled = await ledger.settle(tx, *booked, also=work.also, instead_of=instead_of)
             await self._failpoints.reach("settling")
             return settled

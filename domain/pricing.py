@@ -10,6 +10,7 @@ from typing import Self
 from genai_prices import Usage as CountedUsage
 from genai_prices import __version__ as genai_prices_version
 from genai_prices import calc_price
+from genai_prices.types import TieredPrices
 
 from domain.calls import ChatRequest, Model, Provider, TranscriptionRequest, Usage
 from domain.errors import UnpricedModel
@@ -19,8 +20,6 @@ HOUR = Decimal(3600)
 MICRO_DOLLAR = Decimal("0.000001")
 # Chat formats add a few tokens a message; no vendor documents more than this.
 TOKENS_PER_MESSAGE = 16
-# Prices are read off with at least this many tokens, so that rounding cannot touch the rate.
-PROBE_TOKENS = 1000
 
 
 class Rates(Model):
@@ -57,7 +56,7 @@ def rates_for(provider: Provider, model: str, configured: ConfiguredRates, promp
         return Rates(source="settings", audio_hour=configured.elevenlabs_usd_per_hour)
     if provider is Provider.LOCAL:
         return _local_rates(model, configured)
-    return _listed_rates(provider, model, max(prompt_tokens, PROBE_TOKENS))
+    return _listed_rates(provider, model, prompt_tokens)
 
 
 def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
@@ -68,32 +67,31 @@ def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
 
 
 def _listed_rates(provider: Provider, model: str, tokens: int) -> Rates:
-    """Per-million rates, read off the price list by pricing a prompt of that length each way."""
-    prompt = _price_of(provider, model, input_tokens=tokens)
-    reply = _price_of(provider, model, input_tokens=tokens, output_tokens=tokens) - prompt
-    if not prompt or not reply:
+    """Per-million rates of the price list for a prompt of that length. What has no rate of its own costs as input does."""
+    try:
+        found = calc_price(CountedUsage(input_tokens=tokens), model, provider_id=provider.value)
+    except LookupError as error:
+        raise UnpricedModel(f"{provider.value} model {model!r} is not in the price list; use a priced model") from error
+    price = found.model_price
+    plain, reply = _rate(price.input_mtok, tokens), _rate(price.output_mtok, tokens)
+    if not plain or not reply:
         raise UnpricedModel(f"{provider.value} model {model!r} has no token price in genai-prices")
-    per_million = MILLION / tokens
-    cached = _price_of(provider, model, input_tokens=tokens, cache_read_tokens=tokens)
-    written = _price_of(provider, model, input_tokens=tokens, cache_write_tokens=tokens)
+    cached, written = _rate(price.cache_read_mtok, tokens), _rate(price.cache_write_mtok, tokens)
     return Rates(
         source=f"genai-prices {genai_prices_version}",
-        input=_rate(prompt * per_million),
-        cached_input=_rate(cached * per_million),
-        cache_write=_rate(written * per_million),
-        output=_rate(reply * per_million),
+        input=plain,
+        cached_input=plain if cached is None else cached,
+        cache_write=plain if written is None else written,
+        output=reply,
     )
 
 
-def _rate(dollars: Decimal) -> Decimal:
-    return dollars.quantize(MICRO_DOLLAR).normalize()
-
-
-def _price_of(provider: Provider, model: str, **counts: int) -> Decimal:
-    try:
-        return calc_price(CountedUsage(**counts), model, provider_id=provider.value).total_price
-    except LookupError as error:
-        raise UnpricedModel(f"{provider.value} model {model!r} is not in the price list; use a priced model") from error
+def _rate(listed: Decimal | TieredPrices | None, tokens: int) -> Decimal | None:
+    """A price that rises in tiers does so for the whole prompt, once it is longer than where the tier starts."""
+    if not isinstance(listed, TieredPrices):
+        return listed
+    reached = [tier.price for tier in listed.tiers if tokens > tier.start]
+    return reached[-1] if reached else listed.base
 
 
 def cost(usage: Usage, rates: Rates) -> Decimal:

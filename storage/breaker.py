@@ -8,7 +8,7 @@ older generation has to say no longer counts: a late success cannot close a brea
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -18,6 +18,7 @@ from domain.errors import BreakerOpen
 from storage.tables import Breaker
 
 NOW = func.clock_timestamp()
+ROW = select(Breaker).where(col(Breaker.provider) == bindparam("provider")).execution_options(populate_existing=True)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ async def waits(tx: AsyncSession) -> dict[Provider, float]:
 
 async def _row(tx: AsyncSession, provider: Provider) -> Breaker | None:
     """The row as it is now, whatever this transaction read before."""
-    return await tx.get(Breaker, provider.value, populate_existing=True)
+    return (await tx.execute(ROW, {"provider": provider.value})).scalar()
 
 
 def _wait(breaker: Breaker, now: datetime) -> float:

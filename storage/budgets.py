@@ -8,16 +8,33 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any, cast
 
-from sqlalchemy import delete, or_, select, text, update
+from sqlalchemy import CursorResult, TextClause, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.errors import BudgetExhausted, NotFound
-from storage.database import changed_one
+from storage.rows import add
 from storage.tables import Budget, SpendingCap, utc_now
 
+# Statements that every paid call needs are built once: building one takes as long as running it.
+RESERVE = text("""
+    UPDATE budgets SET reserved_usd = reserved_usd + :usd
+    WHERE workspace_id = :workspace AND scope = :scope
+      AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)""")
+MOVE = text("""
+    UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
+                       uncertain_usd = uncertain_usd + :uncertain
+    WHERE workspace_id = :workspace AND scope = :scope""")
+# The caps are counted, and so locked, before there is a row to insert: whoever will reserve locks no day before them.
+RESERVE_DAY = text("""
+    WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace FOR UPDATE)
+    INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)
+    SELECT :workspace, :scope, CAST(:usd AS numeric), 0, 0 FROM (SELECT count(*) FROM capped) AS locked
+    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + CAST(:usd AS numeric)
+    RETURNING (SELECT count(*) FROM capped) > 0""")
 # Scopes of days sort as the days do.
 CAPS = text("""
     SELECT c.period, c.cap_usd, coalesce(sum(b.reserved_usd), 0) AS reserved_usd,
@@ -80,8 +97,7 @@ def last_day(period: Period, today: date) -> date:
 
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
     """Create the envelope once; a later call leaves it as it is."""
-    row = Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd).model_dump()
-    await tx.execute(insert(Budget).values(**row).on_conflict_do_nothing())
+    await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal) -> None:
@@ -90,17 +106,7 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal)
     Raises:
         BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
     """
-    taken = Budget.reserved_usd + Budget.confirmed_usd + Budget.uncertain_usd
-    within_cap = (
-        update(Budget)
-        .where(
-            col(Budget.workspace_id) == workspace_id,
-            col(Budget.scope) == scope,
-            or_(col(Budget.cap_usd).is_(None), col(Budget.cap_usd) >= taken + usd),
-        )
-        .values(reserved_usd=Budget.reserved_usd + usd)
-    )
-    if not await changed_one(tx, within_cap):
+    if not await _changed_one(tx, RESERVE, workspace_id, scope, usd=usd):
         raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
 
 
@@ -119,11 +125,8 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
     Raises:
         BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
     """
-    is_capped = await lock_caps(tx, workspace_id)
-    row = Budget(workspace_id=workspace_id, scope=day_scope(moment), reserved_usd=usd).model_dump()
-    add = {"reserved_usd": Budget.reserved_usd + usd}
-    upsert = insert(Budget).values(**row)
-    await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "scope"], set_=add))
+    row = {"workspace": workspace_id, "scope": day_scope(moment), "usd": usd}
+    is_capped = (await tx.execute(RESERVE_DAY, row)).scalar_one()
     for cap in await caps(tx, workspace_id, moment) if is_capped else ():
         if cap.left_usd < 0:
             left = max(cap.left_usd + usd, Decimal(0))
@@ -146,17 +149,14 @@ async def move(
     Raises:
         NotFound: there is no such envelope, and dollars must not vanish.
     """
-    amounts = (
-        update(Budget)
-        .where(col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
-        .values(
-            reserved_usd=Budget.reserved_usd + reserved,
-            confirmed_usd=Budget.confirmed_usd + confirmed,
-            uncertain_usd=Budget.uncertain_usd + uncertain,
-        )
-    )
-    if not await changed_one(tx, amounts):
+    amounts = {"reserved": reserved, "confirmed": confirmed, "uncertain": uncertain}
+    if not await _changed_one(tx, MOVE, workspace_id, scope, **amounts):
         raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+
+
+async def _changed_one(tx: AsyncSession, statement: TextClause, workspace_id: str, scope: str, **usd: Decimal) -> bool:
+    changed = await tx.execute(statement, {"workspace": workspace_id, "scope": scope, **usd})
+    return cast("CursorResult[Any]", changed).rowcount == 1
 
 
 async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:

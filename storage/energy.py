@@ -1,13 +1,26 @@
 """Energy per user: grant, check, reserve, release, charge. Each movement is an entry; a balance never overdraws."""
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.errors import InsufficientEnergy, NotFound
-from storage.database import changed_one
-from storage.tables import EnergyAccount, EnergyEntry
+from storage.tables import EnergyAccount, EnergyEntry, utc_now
+
+# What each movement does to what is reserved and charged.
+MOVEMENTS = {"reserve": (1, 0), "release": (-1, 0), "charge": (-1, 1)}
+# What is available covers what it takes, or nothing is changed: a charge and a release take nothing from it.
+MOVE = text("""
+    WITH moved AS (
+        UPDATE energy_accounts
+        SET reserved = reserved + CAST(:reserved AS integer), charged = charged + CAST(:charged AS integer)
+        WHERE workspace_id = :workspace AND user_id = :user
+          AND granted - charged - reserved >= CAST(:reserved AS integer) + CAST(:charged AS integer)
+        RETURNING workspace_id, user_id, granted - charged - reserved AS available)
+    INSERT INTO energy_entries (workspace_id, user_id, kind, amount, request_id, created_at)
+    SELECT workspace_id, user_id, :kind, :amount, :request, :now FROM moved
+    RETURNING (SELECT available FROM moved)""")
 
 
 def available(account: EnergyAccount) -> int:
@@ -60,9 +73,8 @@ async def reserve(tx: AsyncSession, workspace_id: str, user_id: str, amount: int
     Raises:
         InsufficientEnergy: less than `amount` is available.
     """
-    if amount and not await _try_reserve(tx, workspace_id, user_id, amount):
+    if amount and await _move(tx, workspace_id, user_id, "reserve", amount, request_id) is None:
         raise InsufficientEnergy(f"user {user_id!r} has less than the {amount} energy that this action needs")
-    await _enter(tx, workspace_id, user_id, "reserve", amount, request_id)
 
 
 async def release(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
@@ -71,51 +83,43 @@ async def release(tx: AsyncSession, workspace_id: str, user_id: str, amount: int
     Raises:
         NotFound: there is no such account.
     """
-    await _move(tx, workspace_id, user_id, reserved=-amount)
-    await _enter(tx, workspace_id, user_id, "release", amount, request_id)
+    if await _move(tx, workspace_id, user_id, "release", amount, request_id) is None:
+        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
 
 
-async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
-    """Turn a reservation of `amount` into a charge.
+async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
+    """Turn a reservation of `amount` into a charge; returns what is still available.
 
     Raises:
         NotFound: there is no such account.
     """
-    await _move(tx, workspace_id, user_id, reserved=-amount, charged=amount)
-    await _enter(tx, workspace_id, user_id, "charge", amount, request_id)
+    left = await _move(tx, workspace_id, user_id, "charge", amount, request_id)
+    if left is None:
+        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
+    return left
 
 
 async def reserve_if_possible(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
     """Reserve for a reply whose reservation is gone (swept, or late). What does not fit costs us, not the user."""
-    if not await _try_reserve(tx, workspace_id, user_id, amount):
-        return 0
-    await _enter(tx, workspace_id, user_id, "reserve", amount, request_id)
-    return amount
+    return 0 if await _move(tx, workspace_id, user_id, "reserve", amount, request_id) is None else amount
 
 
-async def _try_reserve(tx: AsyncSession, workspace_id: str, user_id: str, amount: int) -> bool:
-    within_balance = (
-        update(EnergyAccount)
-        .where(
-            col(EnergyAccount.workspace_id) == workspace_id,
-            col(EnergyAccount.user_id) == user_id,
-            col(EnergyAccount.granted) - EnergyAccount.charged - EnergyAccount.reserved >= amount,
-        )
-        .values(reserved=EnergyAccount.reserved + amount)
+async def _move(
+    tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str
+) -> int | None:
+    """Make one movement, and enter it. What is available then; None without an account that covers it."""
+    reserved, charged = MOVEMENTS[kind]
+    moved = await tx.execute(
+        MOVE,
+        {
+            "workspace": workspace_id,
+            "user": user_id,
+            "kind": kind,
+            "amount": amount,
+            "reserved": reserved * amount,
+            "charged": charged * amount,
+            "request": request_id,
+            "now": utc_now(),
+        },
     )
-    return await changed_one(tx, within_balance)
-
-
-async def _move(tx: AsyncSession, workspace_id: str, user_id: str, *, reserved: int = 0, charged: int = 0) -> None:
-    of_the_user = (
-        update(EnergyAccount)
-        .where(col(EnergyAccount.workspace_id) == workspace_id, col(EnergyAccount.user_id) == user_id)
-        .values(reserved=EnergyAccount.reserved + reserved, charged=EnergyAccount.charged + charged)
-    )
-    if not await changed_one(tx, of_the_user):
-        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
-
-
-async def _enter(tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str) -> None:
-    if amount:
-        tx.add(EnergyEntry(workspace_id=workspace_id, user_id=user_id, kind=kind, amount=amount, request_id=request_id))
+    return moved.scalar()

@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import Interval, and_, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from domain.calls import Model, Provider, Reply, Usage
@@ -26,11 +28,53 @@ from domain.pricing import Rates
 from storage import breaker, budgets, energy
 from storage.breaker import NOW, BreakerTerms
 from storage.database import changed_one, storable
-from storage.tables import Call, CallAttempt, EnergyAccount, JournaledReply, OutboxEvent, UsageLog, utc_now
+from storage.entries import completed_event, failed_event, journal_entry, usage_row
+from storage.rows import save, table
+from storage.tables import Call, CallAttempt, EnergyAccount, JournaledReply, UsageLog, utc_now
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 ERROR_CHARACTERS = 500
 WITHDRAWN = "Withdrawn"
+
+# Statements that every paid call needs are built once: building one takes as long as running it.
+OF_REQUEST = (col(Call.workspace_id) == bindparam("workspace"), col(Call.request_id) == bindparam("request"))
+OF_ATTEMPT = (col(CallAttempt.workspace_id) == bindparam("workspace"), col(CallAttempt.id) == bindparam("attempt"))
+ATTEMPT = select(CallAttempt).where(*OF_ATTEMPT).execution_options(populate_existing=True)
+LOCK_CALL = select(Call).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
+SAME = aliased(CallAttempt)
+REQUEST_OF_ATTEMPT = (
+    select(col(SAME.request_id))
+    .where(col(SAME.workspace_id) == bindparam("workspace"), col(SAME.id) == bindparam("attempt"))
+    .scalar_subquery()
+)
+# Both rows are locked, though one would do: whoever waited for the one must not read the other as it was before. Each
+# is found by itself: joined, a database that has not counted its rows yet compares all of a workspace with each other.
+LOCK_BOTH = (
+    select(Call, CallAttempt)
+    .where(*OF_ATTEMPT, col(Call.workspace_id) == bindparam("workspace"), col(Call.request_id) == REQUEST_OF_ATTEMPT)
+    .where(col(CallAttempt.request_id) == Call.request_id)
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+OPEN_CALL = (
+    insert(table(Call))
+    .values(
+        lease_until=NOW + bindparam("lease", type_=Interval),
+        expires_at=NOW + bindparam("reservation", type_=Interval),
+    )
+    .on_conflict_do_nothing()
+    .returning(table(Call).c.request_id)
+)
+ACCOUNT_OF_CALL = and_(col(EnergyAccount.workspace_id) == Call.workspace_id, col(EnergyAccount.user_id) == Call.user_id)
+JOURNALED = (
+    select(CallAttempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
+    .select_from(Call)
+    .join(CallAttempt, col(CallAttempt.id) == Call.settled_attempt_id)
+    .join(JournaledReply, col(JournaledReply.attempt_id) == CallAttempt.id)
+    .join(UsageLog, col(UsageLog.attempt_id) == CallAttempt.id)
+    .outerjoin(EnergyAccount, ACCOUNT_OF_CALL)
+    .where(*OF_REQUEST)
+)
 
 
 class CallIdentity(Model):
@@ -120,26 +164,38 @@ async def claim(
         IdempotencyConflict: the id was used for another request.
         BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
     """
-    call, is_new = await _lock_or_create(tx, who, terms)
+    if call := await _open_call(tx, who, attempt_id, terms):
+        return await _begin(tx, call, offer, terms, attempt_id)
+    call = await _lock_call(tx, who.workspace_id, who.request_id)
     if call.fingerprint != who.fingerprint:
         raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
     if call.settled_attempt_id:
         return await _settled(tx, call)
-    earlier = [] if is_new else await _attempts(tx, call)
+    earlier = await _attempts(tx, call)
     if call.owner_attempt_id == attempt_id:
         await _take_lease(tx, call, attempt_id, terms)
         return Granted(attempt_id, _unanswered(earlier, offer))
     remaining = await _lease_left(tx, call)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
+    return await _begin(tx, call, offer, terms, attempt_id, earlier)
+
+
+async def _begin(
+    tx: AsyncSession, call: Call, offer: Offer, terms: Terms, attempt_id: UUID, earlier: Sequence[CallAttempt] = ()
+) -> Granted:
+    """Reserve what an attempt may cost, and make it the owner of its call."""
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    lost = await _end_owner_as_lost(tx, call)
+    silent = next((one for one in earlier if one.id == call.owner_attempt_id), None)
+    lost = await _end_as_lost(tx, call, silent) if silent else None
     # Whoever claims again, the first claim's account and envelope pay: they are where everything is booked.
     await budgets.reserve(tx, call.workspace_id, budgets.job_scope(call.job_key), offer.bound_usd)
     if call.energy_reserved == 0:
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
-    attempt = _open_attempt(tx, call, attempt_id, offer, generation, number=len(earlier) + 1)
-    await _take_lease(tx, call, attempt_id, terms)
+    attempt = _attempt(call, attempt_id, offer, generation, number=len(earlier) + 1)
+    await save(tx, attempt)
+    if call.owner_attempt_id != attempt_id:
+        await _take_lease(tx, call, attempt_id, terms)
     if lost:
         await budgets.lock_caps(tx, call.workspace_id)
         await _on_its_day(tx, call, lost)
@@ -182,32 +238,44 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
     """
     call, attempt = await _lock(tx, workspace_id, attempt_id)
     spared = await _open_attempt_of(tx, call, instead_of)
-    if attempt.state in ("settled", "duplicate"):
-        if spared:
-            await _on_their_days(tx, call, [await _withdraw(tx, call, spared)])
-        return await _settled(tx, call)
-    won = call.settled_attempt_id is None
-    await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     moves = [await _withdraw(tx, call, spared)] if spared else []
+    if attempt.state in ("settled", "duplicate"):
+        await save(tx, call)
+        await _on_their_days(tx, call, moves)
+        return await _settled(tx, call)
+    await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))
-    charged = await _charge_once(tx, call) if won else 0
-    _end(attempt, "settled" if won else "duplicate", Billed.YES, cost_usd)
     attempt.rates = rates.model_dump(mode="json")
-    if won:
-        call.state, call.settled_attempt_id = "settled", attempt_id
-        payload = storable(reply.model_dump(mode="json"))
-        tx.add(JournaledReply(attempt_id=attempt_id, workspace_id=workspace_id, payload=payload))
-        tx.add(_completed_event(call, attempt, reply, charged))
     # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
     if call.owner_attempt_id == attempt_id:
         call.owner_attempt_id, call.lease_until = None, None
-    # What is above goes to the database in one piece, with this statement.
-    await _log_usage(tx, call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
-    settled = await _settled(tx, call)
-    if won and also:
+    book = _book_duplicate if call.settled_attempt_id else _book_winner
+    settled = await book(tx, call, attempt, reply, cost_usd)
+    if settled.attempt_id == attempt_id and also:
         await also(tx, settled)
     await _on_their_days(tx, call, moves)
     return settled
+
+
+async def _book_winner(tx: AsyncSession, call: Call, attempt: CallAttempt, reply: Reply, cost_usd: Decimal) -> Settled:
+    """The request's one reply: journaled, told and charged."""
+    charged, left = await _charge_once(tx, call)
+    _end(attempt, "settled", Billed.YES, cost_usd)
+    call.state, call.settled_attempt_id = "settled", attempt.id
+    entry = journal_entry(attempt, reply)
+    told = usage_row(call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
+    await save(tx, call, attempt, entry, completed_event(call, attempt, reply, charged), told)
+    return _settlement(attempt, entry.payload, charged, left)
+
+
+async def _book_duplicate(
+    tx: AsyncSession, call: Call, attempt: CallAttempt, reply: Reply, cost_usd: Decimal
+) -> Settled:
+    """A second reply: spent, and charged to nobody. The first one is returned."""
+    _end(attempt, "duplicate", Billed.YES, cost_usd)
+    told = usage_row(call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
+    await save(tx, call, attempt, told)
+    return await _settled(tx, call)
 
 
 @dataclass(frozen=True)
@@ -237,11 +305,11 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
-    if was_lost or failure.billed is not Billed.NO:
-        await _log_usage(tx, call, attempt, confirmed=cost is not None, usage=failure.usage)
-    tx.add(_failed_event(call, attempt))
     if call.owner_attempt_id == attempt_id:
         await _let_go(tx, call)
+    told = usage_row(call, attempt, confirmed=cost is not None, usage=failure.usage)
+    is_told = was_lost or failure.billed is not Billed.NO
+    await save(tx, call, attempt, failed_event(call, attempt), *([told] if is_told else []))
     await _on_its_day(tx, call, on_its_day)
 
 
@@ -256,47 +324,63 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     call = await _lock_call(tx, workspace_id, request_id)
     if call.owner_attempt_id is None or await _lease_left(tx, call) > 0:
         return False
-    lost = await _end_owner_as_lost(tx, call)
+    silent = await _attempt_of(tx, call, call.owner_attempt_id)
+    assert silent is not None  # noqa: S101 - attempts are never deleted
+    lost = await _end_as_lost(tx, call, silent)
     await _let_go(tx, call)
+    await save(tx, call)
     await _on_its_day(tx, call, lost)
     return True
 
 
-async def _lock_or_create(tx: AsyncSession, who: CallIdentity, terms: Terms) -> tuple[Call, bool]:
-    """The request's row, locked, and whether it is new: nobody else sees that before the transaction ends."""
-    fresh = Call(
+async def _open_call(tx: AsyncSession, who: CallIdentity, attempt_id: UUID, terms: Terms) -> Call | None:
+    """The request's new row, held by the attempt from the start; None where there is one.
+
+    Nobody else sees it before the transaction ends, and none of it stays if that fails.
+    """
+    opened = Call(
         **who.model_dump(exclude={"energy"}),
         energy_price=who.energy,
-        expires_at=utc_now() + timedelta(seconds=terms.reservation_seconds),
+        energy_reserved=who.energy,
+        owner_attempt_id=attempt_id,
+        expires_at=utc_now(),
     )
-    created = await tx.execute(insert(Call).values(**fresh.model_dump()).on_conflict_do_nothing().returning(Call))
-    if call := created.scalar():
-        return call, True
-    return await _lock_call(tx, who.workspace_id, who.request_id), False
+    row = opened.model_dump(exclude={"lease_until", "expires_at"})
+    periods = {
+        "lease": timedelta(seconds=terms.lease_seconds),
+        "reservation": timedelta(seconds=terms.reservation_seconds),
+    }
+    if (await tx.execute(OPEN_CALL, row | periods)).first() is None:
+        return None
+    opened.energy_reserved = 0
+    return opened
 
 
 async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Call:
-    query = select(Call).where(col(Call.workspace_id) == workspace_id, col(Call.request_id) == request_id)
-    call = (await tx.execute(query.with_for_update())).scalar()
+    call = (await tx.execute(LOCK_CALL, {"workspace": workspace_id, "request": request_id})).scalar()
     if call is None:
         raise NotFound(f"no request {request_id!r} in workspace {workspace_id!r}")
+    tx.expunge(call)
     return call
 
 
 async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt]:
-    """The attempt with its call, locked by the call's row: an attempt is only changed under it."""
-    request_id = (
-        select(col(CallAttempt.request_id))
-        .where(col(CallAttempt.workspace_id) == workspace_id, col(CallAttempt.id) == attempt_id)
-        .scalar_subquery()
-    )
-    query = select(Call).where(col(Call.workspace_id) == workspace_id, col(Call.request_id) == request_id)
-    call = (await tx.execute(query.with_for_update())).scalar()
-    if call is None:
+    """The attempt with its call, locked: an attempt is only changed under its call's row."""
+    both = (await tx.execute(LOCK_BOTH, {"workspace": workspace_id, "attempt": attempt_id})).first()
+    if both is None:
         raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
-    attempt = await tx.get(CallAttempt, attempt_id, populate_existing=True)
-    assert attempt is not None  # noqa: S101 - attempts are never deleted
+    call, attempt = both
+    tx.expunge(call)
+    tx.expunge(attempt)
     return call, attempt
+
+
+async def _attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID) -> CallAttempt | None:
+    attempt = (await tx.execute(ATTEMPT, {"workspace": call.workspace_id, "attempt": attempt_id})).scalar()
+    if attempt is None or attempt.request_id != call.request_id:
+        return None
+    tx.expunge(attempt)
+    return attempt
 
 
 async def _lease_left(tx: AsyncSession, call: Call) -> float:
@@ -312,7 +396,10 @@ async def _attempts(tx: AsyncSession, call: Call) -> list[CallAttempt]:
     query = select(CallAttempt).where(
         col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.request_id) == call.request_id
     )
-    return list((await tx.execute(query.order_by(col(CallAttempt.number).desc()))).scalars())
+    found = list((await tx.execute(query.order_by(col(CallAttempt.number).desc()))).scalars())
+    for attempt in found:
+        tx.expunge(attempt)
+    return found
 
 
 def _unanswered(attempts: Sequence[CallAttempt], offer: Offer) -> tuple[UUID, ...]:
@@ -324,10 +411,8 @@ def _unanswered(attempts: Sequence[CallAttempt], offer: Offer) -> tuple[UUID, ..
     )
 
 
-def _open_attempt(
-    tx: AsyncSession, call: Call, attempt_id: UUID, offer: Offer, generation: int, *, number: int
-) -> CallAttempt:
-    attempt = CallAttempt(
+def _attempt(call: Call, attempt_id: UUID, offer: Offer, generation: int, *, number: int) -> CallAttempt:
+    return CallAttempt(
         id=attempt_id,
         workspace_id=call.workspace_id,
         request_id=call.request_id,
@@ -339,8 +424,6 @@ def _open_attempt(
         rates=offer.rates.model_dump(mode="json"),
         breaker_generation=generation,
     )
-    tx.add(attempt)
-    return attempt
 
 
 async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Terms) -> None:
@@ -358,24 +441,18 @@ async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Ter
     await tx.execute(as_owner.execution_options(synchronize_session=False))
 
 
-async def _end_owner_as_lost(tx: AsyncSession, call: Call) -> DayMove | None:
+async def _end_as_lost(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
     """The owner fell silent. What it spent is unknown until its reply turns up, so the bound stands for it."""
-    if call.owner_attempt_id is None:
-        return None
-    attempt = await tx.get(CallAttempt, call.owner_attempt_id, populate_existing=True)
-    assert attempt is not None  # noqa: S101 - attempts are never deleted
     on_its_day = await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
     _end(attempt, "lost", Billed.UNKNOWN, None)
-    await _log_usage(tx, call, attempt, confirmed=False, usage=Usage())
+    await save(tx, attempt, usage_row(call, attempt, confirmed=False, usage=Usage()))
     return on_its_day
 
 
 async def _open_attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID | None) -> CallAttempt | None:
     """The attempt, if it is this request's and has not ended."""
-    attempt = await tx.get(CallAttempt, attempt_id, populate_existing=True) if attempt_id else None
-    if attempt is None or (attempt.workspace_id, attempt.request_id) != (call.workspace_id, call.request_id):
-        return None
-    return attempt if attempt.state == "open" else None
+    attempt = await _attempt_of(tx, call, attempt_id) if attempt_id else None
+    return attempt if attempt and attempt.state == "open" else None
 
 
 async def _withdraw(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
@@ -384,6 +461,7 @@ async def _withdraw(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMo
     on_its_day = await _rebook(tx, call, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
     _end(attempt, "failed", Billed.NO, Decimal(0))
+    await save(tx, attempt)
     if call.owner_attempt_id == attempt.id:
         call.owner_attempt_id, call.lease_until = None, None
     return on_its_day
@@ -421,16 +499,16 @@ def _booked(attempt: CallAttempt) -> dict[str, Decimal]:
     return {"confirmed": attempt.cost_usd}
 
 
-async def _charge_once(tx: AsyncSession, call: Call) -> int:
-    """Charge the user for the reply that won; returns the energy charged."""
+async def _charge_once(tx: AsyncSession, call: Call) -> tuple[int, int | None]:
+    """Charge the user for the reply that won: the energy charged, and what is left where there is an account."""
     who = (call.workspace_id, call.user_id)
     if call.energy_reserved == 0 and call.energy_price:
         call.energy_reserved = await energy.reserve_if_possible(tx, *who, call.energy_price, call.request_id)
-    charged = call.energy_reserved
+    charged, call.energy_reserved = call.energy_reserved, 0
     if charged:
-        await energy.charge(tx, *who, charged, call.request_id)
-    call.energy_reserved = 0
-    return charged
+        return charged, await energy.charge(tx, *who, charged, call.request_id)
+    account = await energy.account(tx, *who)
+    return 0, energy.available(account) if account else None
 
 
 async def _let_go(tx: AsyncSession, call: Call) -> None:
@@ -458,57 +536,14 @@ async def _tell_breaker(tx: AsyncSession, attempt: CallAttempt, failure: Failure
         await breaker.not_counted(tx, provider, attempt.breaker_generation)
 
 
-async def _log_usage(
-    tx: AsyncSession,
-    call: Call,
-    attempt: CallAttempt,
-    *,
-    confirmed: bool,
-    usage: Usage,
-    answered_by: str = "",
-    charged: int = 0,
-) -> None:
-    """Write the attempt's row, or turn the estimate of a lost attempt into what it really cost."""
-    cost = attempt.cost_usd if confirmed else attempt.estimated_usd
-    row = UsageLog(
-        user_id=call.user_id,
-        workspace_id=call.workspace_id,
-        prospect_id=call.prospect_id,
-        action=call.action,
-        provider=attempt.provider,
-        model=attempt.model,
-        answered_by=storable(answered_by),
-        simulated=attempt.simulated,
-        tokens_prompt=usage.input_tokens,
-        tokens_cached=usage.cached_input_tokens,
-        tokens_cache_written=usage.cache_write_tokens,
-        tokens_completion=usage.output_tokens,
-        tokens_total=usage.total_tokens,
-        audio_seconds=Decimal(str(usage.audio_seconds)),
-        cost_usd=cost or Decimal(0),
-        confirmed=confirmed,
-        outcome=attempt.state,
-        energy_charged=charged,
-        rates=attempt.rates,
-        job_key=call.job_key,
-        request_id=call.request_id,
-        attempt_id=attempt.id,
-    ).model_dump()
-    keep = {"id", "created_at", "attempt_id"}
-    changes = {name: value for name, value in row.items() if name not in keep}
-    await tx.execute(insert(UsageLog).values(**row).on_conflict_do_update(index_elements=["attempt_id"], set_=changes))
-
-
 async def _settled(tx: AsyncSession, call: Call) -> Settled:
     """The journaled reply of a settled call, with who gave it and what the user paid for it."""
-    query = (
-        select(CallAttempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
-        .join(JournaledReply, col(JournaledReply.attempt_id) == CallAttempt.id)
-        .join(UsageLog, col(UsageLog.attempt_id) == CallAttempt.id)
-        .outerjoin(EnergyAccount, and_(*_account_of(call)))
-        .where(col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.id) == call.settled_attempt_id)
-    )
-    attempt, payload, charged, account = (await tx.execute(query)).one()
+    found = await tx.execute(JOURNALED, {"workspace": call.workspace_id, "request": call.request_id})
+    attempt, payload, charged, account = found.one()
+    return _settlement(attempt, payload, charged, energy.available(account) if account else None)
+
+
+def _settlement(attempt: CallAttempt, payload: dict[str, Any], charged: int, energy_left: int | None) -> Settled:
     return Settled(
         reply=REPLY.validate_python(payload),
         attempt_id=attempt.id,
@@ -517,40 +552,5 @@ async def _settled(tx: AsyncSession, call: Call) -> Settled:
         simulated=attempt.simulated,
         cost_usd=attempt.cost_usd or Decimal(0),
         energy_charged=charged,
-        energy_left=energy.available(account) if account else None,
+        energy_left=energy_left,
     )
-
-
-def _account_of(call: Call) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return col(EnergyAccount.workspace_id) == call.workspace_id, col(EnergyAccount.user_id) == call.user_id
-
-
-def _completed_event(call: Call, attempt: CallAttempt, reply: Reply, charged: int) -> OutboxEvent:
-    return _event(
-        call,
-        attempt,
-        "ai_generation_completed",
-        {
-            "tokens_total": reply.usage.total_tokens,
-            "cost_usd": str(attempt.cost_usd),
-            "energy_charged": charged,
-        },
-    )
-
-
-def _failed_event(call: Call, attempt: CallAttempt) -> OutboxEvent:
-    return _event(call, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed})
-
-
-def _event(call: Call, attempt: CallAttempt, kind: str, details: dict[str, object]) -> OutboxEvent:
-    payload = {
-        "request_id": call.request_id,
-        "attempt_id": str(attempt.id),
-        "user_id": call.user_id,
-        "action": call.action,
-        "provider": attempt.provider,
-        "model": attempt.model,
-        "simulated": attempt.simulated,
-        **details,
-    }
-    return OutboxEvent(workspace_id=call.workspace_id, kind=kind, payload=payload)
