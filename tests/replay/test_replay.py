@@ -19,7 +19,7 @@ from settings import DEFAULT_POLICY, Settings
 from tests.parts import SimulatorAdmin
 from tests.replay.generate import GRADED_POLICY
 from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint
-from worker import WORKFLOW_CLASSES, sandbox
+from worker import RUNNER, WORKFLOW_CLASSES
 
 RECORD = bool(os.environ.get("PARLEY_RECORD"))
 
@@ -32,7 +32,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def replayer() -> Replayer:
-    return Replayer(workflows=list(WORKFLOW_CLASSES), workflow_runner=sandbox(), data_converter=pydantic_data_converter)
+    return Replayer(workflows=list(WORKFLOW_CLASSES), workflow_runner=RUNNER, data_converter=pydantic_data_converter)
 
 
 def load(path: Path) -> WorkflowHistory:
