@@ -19,6 +19,7 @@ from storage.tables import Breaker
 
 NOW = func.clock_timestamp()
 ROW = select(Breaker).where(col(Breaker.provider) == bindparam("provider")).execution_options(populate_existing=True)
+OPEN = select(Breaker, NOW).where(col(Breaker.open_until).is_not(None))
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ async def look(tx: AsyncSession, provider: Provider) -> BreakerView:
 
 async def waits(tx: AsyncSession) -> dict[Provider, float]:
     """Seconds for which each provider's breaker holds calls back; one that lets them pass is left out."""
-    rows = (await tx.execute(select(Breaker, NOW).where(col(Breaker.open_until).is_not(None)))).all()
+    rows = (await tx.execute(OPEN)).all()
     return {Provider(breaker.provider): wait for breaker, now in rows if (wait := _wait(breaker, now)) > 0}
 
 
