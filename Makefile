@@ -8,7 +8,7 @@ BIN := .venv/bin
 install:
 	@$(PYTHON) tools/install.py
 
-demo: install  ## start everything, run both jobs on samples, print the reports, stop everything
+demo: install  ## start everything, run every job on samples, print the reports, stop everything
 	@$(BIN)/parley demo
 
 up: install  ## start everything and keep it running

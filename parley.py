@@ -8,7 +8,7 @@ from domain.auto_analyze.contract import (
     LabelCount,
     Statistics,
 )
-from domain.calls import Message, Provider
+from domain.calls import Finish, Message, Provider, Usage
 from domain.chat import ChatSession
 from domain.costs import BilledCall, CostLine, Costs, Disagreement
 from domain.errors import (
@@ -20,7 +20,17 @@ from domain.errors import (
     UnpricedModel,
     Unreachable,
 )
-from domain.generate.contract import GenerateInput, GenerateResult
+from domain.generate.contract import (
+    Cached,
+    CachePolicy,
+    GenerateInput,
+    GenerateResult,
+    Meta,
+    OnRateLimit,
+    Prompt,
+    Refusal,
+    Refused,
+)
 from domain.health import HealthReport
 from domain.housekeeping import RefillReport
 from domain.recommendations import Recommendation
@@ -39,6 +49,7 @@ from domain.reports import (
 )
 from domain.session import Session, Turn, Word
 from domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
+from settings import Settings
 from starter.client import Client, EnergyBalance
 from starter.configuration import ConfigurationReport, WorkspaceConfiguration
 from starter.housekeeping import CostAlertReport, EventReport, Housekeeping
@@ -58,6 +69,8 @@ __all__ = [
     "AutoAnalyzeProgress",
     "AutoAnalyzeReport",
     "BilledCall",
+    "CachePolicy",
+    "Cached",
     "CapView",
     "ChatSession",
     "Client",
@@ -73,6 +86,7 @@ __all__ = [
     "Experiments",
     "ExportedSession",
     "Feedback",
+    "Finish",
     "GenerateInput",
     "GenerateResult",
     "HealthReport",
@@ -83,19 +97,25 @@ __all__ = [
     "JobFailed",
     "LabelCount",
     "Message",
+    "Meta",
     "ModelReport",
     "NotFound",
+    "OnRateLimit",
     "ParleyError",
     "Period",
     "Progress",
+    "Prompt",
     "Provider",
     "Recommendation",
     "RefillReport",
+    "Refusal",
+    "Refused",
     "Report",
     "Reports",
     "Session",
     "SessionAnalysisInput",
     "SessionAnalysisResult",
+    "Settings",
     "SpendReport",
     "Statistics",
     "Strategy",
@@ -103,6 +123,7 @@ __all__ = [
     "Turn",
     "UnpricedModel",
     "Unreachable",
+    "Usage",
     "UserReport",
     "WeekSpend",
     "Word",

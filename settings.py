@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     # AutoAnalyze: terms of jobs that this environment starts, not of those that its workers run
     discovery_target_percentage: int = Field(default=15, ge=1, le=100)
     discovery_min_sessions: int = Field(default=50, ge=1)
-    discovery_max_sessions: int = Field(default=150, ge=1)
+    discovery_max_sessions: int = Field(default=150, ge=1, le=5000)
     parallel_stream_count: int = Field(default=8, ge=1, le=64)
     sessions_per_stream: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=4, description="a quota, or auto: all that fit"

@@ -79,14 +79,16 @@ def attempt_ended(  # noqa: PLR0913 - it is told everything at once
     outcome: str,
     cost: Decimal,
     usage: Usage,
-    seconds: float,
+    seconds: float | None,
     *,
     confirmed: bool = True,
 ) -> None:
     """An attempt at a paid call is over.
 
     Args:
-        outcome: settled, duplicate or failed, as the ledger has it.
+        outcome: settled, duplicate or failed, as the ledger has it; recovered, where the reply to one that had failed
+            was found at the provider: it is counted a second time, since a counter takes nothing back.
+        seconds: that the call took, if this was one.
         confirmed: `cost` is what the provider counted, not the most that it can be.
     """
     call = {
@@ -98,7 +100,8 @@ def attempt_ended(  # noqa: PLR0913 - it is told everything at once
     _now.cost.add(int(cost * 1_000_000), {**call, "confirmed": str(confirmed).lower()})
     _now.tokens.add(usage.input_tokens, {"direction": "input"})
     _now.tokens.add(usage.output_tokens, {"direction": "output"})
-    _now.seconds.record(seconds, call)
+    if seconds is not None:
+        _now.seconds.record(seconds, call)
 
 
 def generation(outcome: str, cached: str) -> None:

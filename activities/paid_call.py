@@ -195,7 +195,10 @@ class PaidCalls:
             reply = await self._kept(work, attempt_id, deadline)
             if reply is not None:
                 counted = self._counted(work.offer, reply.usage)
-                return await self._settle(work, attempt_id, reply, counted, instead_of=claimed.attempt_id)
+                settled = await self._settle(work, attempt_id, reply, counted, instead_of=claimed.attempt_id)
+                outcome = "recovered" if settled.attempt_id == attempt_id else "duplicate"
+                _count(work, outcome, reply.usage, counted[0], None)
+                return settled
         return None
 
     async def _kept(self, work: _Work, attempt_id: UUID, deadline: float) -> Reply | None:
@@ -308,7 +311,7 @@ class PaidCalls:
                 activity.logger.warning("lease not renewed: %s", error)
 
 
-def _count(work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float) -> None:
+def _count(work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
     """Tell the metrics. A cost that is not known may be as much as was reserved."""
     offer, confirmed = work.offer, cost_usd is not None
     spent = offer.bound_usd if cost_usd is None else cost_usd

@@ -67,7 +67,7 @@ def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
 
 
 def _listed_rates(provider: Provider, model: str, tokens: int) -> Rates:
-    """Per-million rates of the price list for a prompt of that length. What has no rate of its own costs as input does."""
+    """Per-million rates of the price list for a prompt of that length. What has no rate of its own costs as input."""
     try:
         found = calc_price(CountedUsage(input_tokens=tokens), model, provider_id=provider.value)
     except LookupError as error:

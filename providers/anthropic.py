@@ -34,6 +34,7 @@ from providers.protocol import (
 )
 
 NAME = Provider.ANTHROPIC.value
+ADDRESS = "https://api.anthropic.com"
 FINISHES = {
     "end_turn": Finish.STOP,
     "stop_sequence": Finish.STOP,
@@ -49,9 +50,15 @@ QUOTA_WORDS = ("credit balance is too low",)
 class AnthropicAdapter:
     """Messages of Anthropic, or of whatever answers for it at `base_url`."""
 
-    def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
+    def __init__(self, *, api_key: str, base_url: str | None, timeout: float, with_account: bool = False) -> None:
+        """`with_account`: send what the SDK reads in the environment, which goes with the key found there alone."""
         self._key = api_key
-        self._client = anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
+        # Without an address the SDK takes the environment's, even an empty one.
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key, base_url=base_url or ADDRESS, timeout=timeout, max_retries=0
+        )
+        if not with_account:
+            self._client._custom_headers = {}  # ANTHROPIC_CUSTOM_HEADERS; no option keeps the SDK from reading it
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
         if not isinstance(request, ChatRequest):

@@ -30,6 +30,7 @@ from providers.protocol import (
     short,
 )
 
+ADDRESS = "https://api.openai.com/v1"
 FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "content_filter": Finish.REFUSED}
 # OpenAI has a code for it; vLLM and llama.cpp have these words.
 CONTEXT_WORDS = ("maximum context length", "available context size")
@@ -39,11 +40,24 @@ class OpenAIAdapter:
     """Chat completions of OpenAI, or of a compatible server at `base_url`."""
 
     def __init__(
-        self, provider: Provider, *, api_key: str, base_url: str | None, timeout: float, store: bool = False
+        self,
+        provider: Provider,
+        *,
+        api_key: str,
+        base_url: str | None,
+        timeout: float,
+        with_account: bool = False,
+        store: bool = False,
     ) -> None:
-        """`store`: have OpenAI keep each reply under its attempt's id, so that a lost one can be recovered."""
+        """`with_account`: send what the SDK reads in the environment, which goes with the key found there alone.
+        `store`: have OpenAI keep each reply under its attempt's id, so that a lost one can be recovered.
+        """
         self._provider, self._key, self._store = provider, api_key, store
-        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
+        # Without an address the SDK takes the environment's, even an empty one.
+        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url or ADDRESS, timeout=timeout, max_retries=0)
+        if not with_account:
+            self._client.organization = self._client.project = self._client.admin_api_key = None
+            self._client._custom_headers = {}  # OPENAI_CUSTOM_HEADERS; no option keeps the SDK from reading it
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
         if not isinstance(request, ChatRequest):

@@ -23,12 +23,17 @@ MOST_ADAPTERS = 100
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach a provider. `simulated`: the simulator answers in its place."""
+    """How to reach a provider.
+
+    `simulated`: the simulator answers in its place. `with_account`: the key is the environment's own, so what the SDK
+    finds there of the same account (organisation, project, headers) goes with it.
+    """
 
     api_key: SecretStr
     base_url: str | None
     model: str
     simulated: bool
+    with_account: bool = False
 
 
 class Providers:
@@ -52,7 +57,7 @@ class Providers:
         if provider is Provider.LOCAL:
             return Access(key or ANY_KEY, base_url, model, simulated=False) if base_url else None
         if key is not None:
-            return Access(key, base_url, model, simulated=False)
+            return Access(key, base_url, model, simulated=False, with_account=own_key is None)
         simulator = self._settings.parley_simulator_url
         if simulator is None:
             return None
@@ -112,7 +117,7 @@ def _build(provider: Provider, access: Access, settings: Settings) -> Adapter:
         case Provider.ANTHROPIC:
             from providers.anthropic import AnthropicAdapter  # noqa: PLC0415
 
-            return AnthropicAdapter(api_key=key, base_url=url, timeout=timeout)
+            return AnthropicAdapter(api_key=key, base_url=url, timeout=timeout, with_account=access.with_account)
         case Provider.ELEVENLABS:
             from providers.elevenlabs import ElevenLabsAdapter  # noqa: PLC0415
 
@@ -121,4 +126,6 @@ def _build(provider: Provider, access: Access, settings: Settings) -> Adapter:
             from providers.openai import OpenAIAdapter  # noqa: PLC0415
 
             store = settings.openai_store and provider is Provider.OPENAI
-            return OpenAIAdapter(provider, api_key=key, base_url=url, timeout=timeout, store=store)
+            return OpenAIAdapter(
+                provider, api_key=key, base_url=url, timeout=timeout, with_account=access.with_account, store=store
+            )

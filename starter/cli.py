@@ -5,7 +5,7 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import uuid4
 
 import typer
@@ -26,7 +26,18 @@ from starter.commands.events import events
 from starter.commands.health import health
 from starter.commands.prompts import prompts
 from starter.commands.refill import refill
-from starter.console import Json, Workspace, err, out, parse_since, run, show_json, use_running_stack, with_client
+from starter.console import (
+    ChatProviderName,
+    Json,
+    Workspace,
+    err,
+    out,
+    parse_since,
+    run,
+    show_json,
+    use_running_stack,
+    with_client,
+)
 from starter.exporting import write_sessions
 from starter.importing import Imported
 from starter.reading import read_recording, read_session
@@ -54,8 +65,7 @@ app.command()(report.report)
 app.command()(report.feedback)
 energy.command()(refill)
 
-# Those that answer chats.
-AskedProvider = Annotated[Literal["openai", "anthropic", "local"] | None, typer.Option(help="Ask this provider only.")]
+AskedProvider = Annotated[ChatProviderName | None, typer.Option(help="Ask this provider only.")]
 AskedModel = Annotated[
     str | None, typer.Option(help="Ask this model only; --provider may be left out where one has a price for it.")
 ]
@@ -290,7 +300,7 @@ def demo(
         bool | None, typer.Option(help="Keep the stack up after the report; default: in a terminal.")
     ] = None,
 ) -> None:
-    """Start everything, run both jobs on samples, print their reports, stop everything."""
+    """Start everything, run every job on samples, print their reports, stop everything."""
     from starter.local import demo as start  # noqa: PLC0415 - needs the extra `embedded`
 
     run(start(Settings(), keep=sys.stdin.isatty() if keep is None else keep, console=out))

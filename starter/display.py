@@ -14,6 +14,7 @@ from rich.text import Text
 from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from domain.costs import Costs, Disagreement
 from domain.errors import Unreachable
+from domain.generate.contract import Meta
 from domain.session_analysis import Analysis
 from domain.session_analysis import Progress as JobProgress
 from starter.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
@@ -89,6 +90,16 @@ def _voice(analysis: Analysis) -> RenderableType:
     )
     table.add_row("talk time", f"{counted.talk_time_ratio:.0%}", f"{counted.questions} questions asked")
     return table
+
+
+def story(meta: Meta) -> str:
+    """One line on how an answer came about, and what it cost."""
+    simulated = " (simulated)" if meta.simulated else ""
+    how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
+    notes = ["condensed"] if meta.compressed else []
+    notes += [f"without {', '.join(meta.dropped)}, which it does not take"] if meta.dropped else []
+    told = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
+    return f"{meta.provider} {meta.model}{simulated}: {told}"
 
 
 def costs(spent: Costs) -> RenderableType:

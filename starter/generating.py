@@ -42,11 +42,12 @@ def build(workspace_id: str, messages: Messages, *, user_id: str, **terms: Any) 
         InvalidInput: naming the field.
     """
     said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-    asked = {name: terms.pop(name) for name in ("response_schema", "schema_name") if terms.get(name) is not None}
+    asked = {name: terms.pop(name, None) for name in ("response_schema", "schema_name")}
     if not said:
         raise InvalidInput("is empty: what is to be answered?", where="messages")
     try:
-        prompt = Prompt.model_validate({"messages": said, **asked})
+        given = {name: value for name, value in asked.items() if value is not None}
+        prompt = Prompt.model_validate({"messages": said, **given})
         built = GenerateInput(workspace_id=workspace_id, user_id=user_id, prompt=prompt, **terms)
     except ValidationError as error:
         raise first_problem(error, where="generate") from None

@@ -5,10 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import SecretStr
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.panel import Panel
 
 from domain.errors import InvalidInput
+from domain.generate.contract import GenerateResult
 from settings import Settings
 from starter import display
 from starter.client import Client
@@ -22,6 +24,7 @@ SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.ogg"
 LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
+QUESTION = "Which formats can I export?"
 DEMO_LATENCY = 0.2
 HINTS = (
     f"parley analyze samples/{SHORT}",
@@ -46,7 +49,7 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
 
 
 async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
-    """Run both jobs on samples, on a stack of the demo's own, which is gone afterwards.
+    """Run every job on samples, on a stack of the demo's own, which is gone afterwards.
 
     Raises:
         PartFailed: naming the part and its log.
@@ -76,7 +79,16 @@ async def _show(settings: Settings, addresses: Addresses, console: Console) -> N
         for job in (short, long, labels):
             console.print(f"\n[bold]{escape(job.id)}[/bold]")
             console.print(display.report(await display.watched(console, job)))
+        console.print(_answered(await client.generate(QUESTION, user_id="operator")))
         console.print(display.disagreements(await client.audit()))
+
+
+def _answered(result: GenerateResult) -> RenderableType:
+    if result.refusal is not None:
+        told = f"refused: {escape(result.refusal.message)}"
+    else:
+        told = f"{escape(result.content or '')}\n[dim]{escape(display.story(result.meta))}[/dim]"
+    return Panel(f"[bold]{escape(QUESTION)}[/bold]\n{told}", title="Generate", title_align="left")
 
 
 def _stack(settings: Settings, state: Path, console: Console, *, latency: float, **options: Any) -> EmbeddedStack:

@@ -36,7 +36,7 @@ def read_session(path: Path) -> Session:
 
 
 def read_json(text: str, *, where: str = "", field: str = "") -> Any:
-    """Strict JSON: no NaN, no name twice in an object.
+    """Strict JSON: no NaN, no name twice in an object. `field`: the text is a cell, whose lines nobody counts.
 
     Raises:
         InvalidInput: naming what is wrong with it.
@@ -47,7 +47,8 @@ def read_json(text: str, *, where: str = "", field: str = "") -> Any:
     except RecursionError:
         raise InvalidInput("is not JSON: nested too deeply", where=where, field=field) from None
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"is not JSON: {error.msg} at {_place(error)}", where=where, field=field) from None
+        place = f"character {error.pos + 1}" if field else _place(error)
+        raise InvalidInput(f"is not JSON: {error.msg} at {place}", where=where, field=field) from None
     except ValueError as error:
         raise InvalidInput(f"is not JSON: {error}", where=where, field=field) from None
 

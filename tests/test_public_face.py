@@ -11,7 +11,10 @@ from pydantic import BaseModel
 import parley
 from domain import errors
 
-OURS = ("domain", "starter", "storage")
+# What stands behind the client's `**terms`, and what an answer is made of: a service meets these by their fields.
+BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
+NOT_THE_CALLERS = {"carried"}
+OURS = ("domain", "settings", "starter", "storage")
 RAISES = re.compile(r"^\s+([A-Z]\w+): ", re.MULTILINE)
 
 
@@ -45,7 +48,20 @@ def spoken_by(kind: type, known: set[type]) -> set[type]:
     return known
 
 
+def held_by(kind: type[BaseModel], known: set[type]) -> set[type]:
+    """The types of a model's fields, and of theirs."""
+    fields = [field for name, field in kind.model_fields.items() if name not in NOT_THE_CALLERS]
+    for field in fields:
+        for found in set(named_in(field.annotation)) - known:
+            known.add(found)
+            if issubclass(found, BaseModel):
+                held_by(found, known)
+    return known
+
+
 SPOKEN = spoken_by(parley.Client, {parley.Client})
+HELD = set[type]().union(*(held_by(kind, set[type]()) for kind in BY_FIELD))
+MET = sorted(SPOKEN | HELD, key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("name", parley.__all__)
@@ -53,10 +69,22 @@ def test_every_name_is_there(name: str):
     assert inspect.isclass(getattr(parley, name))
 
 
-@pytest.mark.parametrize("kind", sorted(SPOKEN, key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
-def test_every_type_in_the_clients_signatures_is_offered(kind: type):
+@pytest.mark.parametrize("kind", MET, ids=lambda kind: kind.__name__)
+def test_every_type_that_a_service_meets_is_offered(kind: type):
     assert getattr(parley, kind.__name__, None) is kind
     assert kind.__name__ in parley.__all__
+
+
+def test_every_model_behind_terms_is_looked_at():
+    """A signature tells nothing of `**terms`; the documentation names the model whose fields they are."""
+    taking_terms = [
+        function
+        for kind in SPOKEN
+        for function in public_functions(kind)
+        if any(given.kind is given.VAR_KEYWORD for given in inspect.signature(function).parameters.values())
+    ]
+    documented = {name for one in taking_terms for name in re.findall(r"fields of `(\w+)`", inspect.getdoc(one) or "")}
+    assert documented == {kind.__name__ for kind in BY_FIELD if kind is not parley.GenerateResult}
 
 
 def test_every_error_that_the_client_says_it_raises_is_offered():

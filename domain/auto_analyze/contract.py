@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from domain.calls import LONGEST_PATIENCE_SECONDS, ByName, Model
 from domain.chat import Containment
@@ -44,6 +44,13 @@ class DiscoveryTerms(Model):
     target_percentage: int = Field(default=15, ge=1, le=100)
     min_sessions: int = Field(default=50, ge=1)
     max_sessions: int = Field(default=150, ge=1, le=5000)
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        least, most = self.min_sessions, self.max_sessions
+        if least > most:
+            raise ValueError(f"min_sessions ({least}) is above max_sessions ({most})")
+        return self
 
 
 class AutoAnalyzeInput(ByName):
@@ -364,7 +371,10 @@ class LabelCount(Model):
 
 
 class ExportedSession(Model):
-    """One labelled session as it is handed out: canonical labels, and beside them those first given."""
+    """One labelled session as it is handed out: canonical labels, and beside them those first given.
+
+    `round`, from 1, and `stream` are those that labelled it; a session of the discovery has neither.
+    """
 
     session_id: str
     user_id: str

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from domain.calls import Provider
 from domain.errors import InvalidInput
 from domain.generate.contract import DEFAULT_ACTION, CachePolicy, GenerateResult, OnRateLimit
 from settings import Settings
+from starter import display
 from starter.client import Client
-from starter.console import Json, Workspace, err, out, show_json, with_client
+from starter.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
 from storage.budgets import Period
 
 budget = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
@@ -25,7 +25,7 @@ def generate(
     action: Annotated[str, typer.Option(help="The kind of request: it decides price and policy.")] = DEFAULT_ACTION,
     system: Annotated[str | None, typer.Option(help="A system prompt before it.")] = None,
     model: Annotated[str | None, typer.Option(help="Ask this model first.")] = None,
-    provider: Annotated[Provider | None, typer.Option(help="Ask this provider first.")] = None,
+    provider: Annotated[ChatProviderName | None, typer.Option(help="Ask this provider first.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
     schema: Annotated[Path | None, typer.Option(help="A JSON schema that the answer must follow.")] = None,
@@ -90,13 +90,8 @@ def _show(result: GenerateResult) -> None:
         err.print(f"refused ({result.refusal.code.value}): {result.refusal.message}", markup=False, soft_wrap=True)
     else:
         out.print(result.content, markup=False, highlight=False, soft_wrap=True)
-        simulated = " (simulated)" if meta.simulated else ""
-        how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
-        notes = ["condensed"] if meta.compressed else []
-        notes += [f"without {', '.join(meta.dropped)}, which it does not take"] if meta.dropped else []
-        story = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
-        line = f"{meta.provider} {meta.model}{simulated}: {story}"
-        err.print(f"{line}\nrequest {meta.request_id}", markup=False, highlight=False, soft_wrap=True, style="dim")
+        story = f"{display.story(meta)}\nrequest {meta.request_id}"
+        err.print(story, markup=False, highlight=False, soft_wrap=True, style="dim")
     for warning in meta.warnings:
         err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
 

@@ -1,50 +1,21 @@
 """What Prometheus sees of a worker: the SDK's metrics and Parley's own, with no label that grows without bound."""
 
 import re
-import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from activities import metrics
 from domain.calls import Provider, Usage
 from domain.errors import InvalidInput
 from starter.embedded import Addresses
+from tests.activities.scraping import free_address, scraped, values
 from tests.faults.scene import scene
 from tests.storage.books import until
 
 USAGE = Usage(input_tokens=1000, cached_input_tokens=400, output_tokens=200)
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
-async def scraped(address: str) -> str:
-    async with httpx2.AsyncClient() as http:
-        response = await http.get(f"http://{address}/metrics")
-    assert response.status_code == 200
-    return response.text
-
-
-def values(text: str, name: str) -> dict[str, float]:
-    """The samples of one metric, by their labels as they are written."""
-    found = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
-    return {re.sub(r',?service_name="[^"]*"', "", labels).strip(","): float(value) for labels, value in found}
-
-
-@pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Metrics shown for this test, at an address of its own; nobody counts on them afterwards."""
-    monkeypatch.setattr(metrics, "_now", metrics._now)
-    at = free_address()
-    runtime = metrics.serve(at)
-    yield at
-    del runtime  # it listens for as long as somebody has it: a worker's client does
 
 
 async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: str):
@@ -68,6 +39,16 @@ async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: s
     buckets = values(text, "parley_call_seconds_bucket")
     below = {float(re.sub(r'.*le="([^"]*)".*', r"\1", labels)): count for labels, count in buckets.items()}
     assert (below[0.25], below[0.5], below[40], below[60]) == (0, 1, 1, 2)
+
+
+async def test_a_reply_that_no_call_brought_took_no_time(address: str):
+    metrics.attempt_ended(Provider.OPENAI, "gpt", "coaching", "recovered", Decimal("0.002"), USAGE, None)
+    text = await scraped(address)
+    assert values(text, "parley_calls_total") == {
+        'action="coaching",model="gpt",outcome="recovered",provider="openai"': 1
+    }
+    assert values(text, "parley_tokens_total")['direction="output"'] == 200
+    assert values(text, "parley_call_seconds_count") == {}
 
 
 async def test_generations_are_counted_by_outcome_and_cache(address: str):

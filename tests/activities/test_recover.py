@@ -1,6 +1,7 @@
 """A lost reply that the provider kept is fetched instead of being paid for again."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +15,7 @@ from storage.ledger import WITHDRAWN
 from tests.activities.asking import OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
+from tests.activities.scraping import scraped, values
 from tests.faults import door
 from tests.faults.door import SimulatorBehindADoor, behind_a_door
 from tests.parts import quick_settings
@@ -66,6 +68,29 @@ async def test_a_reply_that_was_cut_or_too_late_is_fetched_by_the_retry(
     assert len(await simulator.billed()) == 1
     assert [(row.attempt_id, row.confirmed) for row in await books.rows()] == [(first.id, True)]
     await costs_of(books, simulator)
+
+
+async def test_the_metrics_tell_of_both_the_loss_and_the_recovery(
+    address: str, paid_calls: PaidCalls, simulator: SimulatorBehindADoor
+):
+    """A counter takes nothing back: what was uncertain when the reply was lost stays counted as that."""
+    await lost(paid_calls, simulator)
+    await make(paid_calls, OPENAI)
+    [counted] = await simulator.billed()
+    text = await scraped(address)
+    outcomes = {
+        outcome: count
+        for labels, count in values(text, "parley_calls_total").items()
+        for outcome in re.findall('outcome="([a-z]+)"', labels)
+    }
+    assert outcomes == {"failed": 1, "recovered": 1}
+    known = next(usd for labels, usd in values(text, "parley_cost_micro_usd_total").items() if "true" in labels)
+    assert known == int(OPENAI.cost(counted) * 1_000_000)
+    assert values(text, "parley_tokens_total") == {
+        'direction="input"': counted["input_tokens"],
+        'direction="output"': counted["output_tokens"],
+    }
+    assert sum(values(text, "parley_call_seconds_count").values()) == 1
 
 
 async def test_without_the_option_it_is_paid_again(

@@ -18,6 +18,7 @@ from providers.registry import Access
 from tests.parts import ROOT
 from tests.providers.vendors import (
     ALL,
+    CHAT,
     KEY,
     MODEL,
     Stub,
@@ -128,6 +129,84 @@ async def test_each_workspace_is_served_with_its_own_key(provider: Provider, own
         for reference in (ACME, None, GLOBEX):
             await opened.adapter(provider, reference).call(question(provider), MODEL, "attempt")
     assert keys_sent(stub, provider) == [ACME_KEY, KEY, GLOBEX_KEY]
+
+
+@pytest.fixture
+def operators_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the SDKs read from the environment of their own accord, and send."""
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "operators-account")
+    for vendor in ("OPENAI", "ANTHROPIC"):
+        monkeypatch.setenv(f"{vendor}_CUSTOM_HEADERS", "X-Gateway: operators-gateway\nAuthorization: operators-pass")
+
+
+@pytest.mark.usefixtures("operators_account")
+@pytest.mark.parametrize("provider", CHAT)
+async def test_nothing_of_the_operators_account_goes_with_a_workspaces_key(
+    provider: Provider, own_keys: dict[str, Any]
+):
+    async with answering(good_body(provider)) as stub, providers(real(stub.url, **own_keys)) as opened:
+        await opened.adapter(provider, ACME).call(question(provider), MODEL, "attempt")
+    [asked] = stub.asked
+    assert "operators-" not in str(asked.headers)
+    assert ACME_KEY in str(asked.headers)
+
+
+@pytest.mark.usefixtures("operators_account")
+async def test_a_local_server_is_told_nothing_of_the_openai_account():
+    async with answering(good_body(Provider.LOCAL)) as stub, providers(real(stub.url)) as opened:
+        await opened.adapter(Provider.LOCAL).call(question(Provider.LOCAL), MODEL, "attempt")
+    assert "operators-" not in str(stub.asked[0].headers)
+
+
+@pytest.mark.usefixtures("operators_account")
+async def test_the_simulator_is_told_nothing_of_the_operators_account():
+    async with answering(good_body(Provider.OPENAI)) as stub, providers(simulated(stub.url)) as opened:
+        await opened.adapter(Provider.OPENAI).call(question(Provider.OPENAI), MODEL, "attempt")
+    assert "operators-" not in str(stub.asked[0].headers)
+
+
+async def test_the_operators_account_goes_with_the_operators_key(
+    monkeypatch: pytest.MonkeyPatch, own_keys: dict[str, Any]
+):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-7")
+    for vendor in ("OPENAI", "ANTHROPIC"):
+        monkeypatch.setenv(f"{vendor}_CUSTOM_HEADERS", "X-Gateway: gate-7")
+    monkeypatch.setenv("ACME_API_KEY", KEY)  # a workspace may well be given the same key
+    async with answering(good_body(Provider.OPENAI)) as stub, providers(real(stub.url, **own_keys)) as opened:
+        for reference in (ACME, None):
+            await opened.adapter(Provider.OPENAI, reference).call(question(Provider.OPENAI), MODEL, "attempt")
+    names = ("openai-organization", "openai-project", "x-gateway")
+    assert [[asked.headers.get(name) for name in names] for asked in stub.asked] == [
+        [None, None, None],
+        ["org-7", "proj-7", "gate-7"],
+    ]
+    async with answering(good_body(Provider.ANTHROPIC)) as stub, providers(real(stub.url)) as opened:
+        await opened.adapter(Provider.ANTHROPIC).call(question(Provider.ANTHROPIC), MODEL, "attempt")
+    assert stub.asked[0].headers["x-gateway"] == "gate-7"
+
+
+@pytest.mark.parametrize(
+    ("provider", "host"),
+    [
+        (Provider.OPENAI, "api.openai.com"),
+        (Provider.ANTHROPIC, "api.anthropic.com"),
+        (Provider.ELEVENLABS, "api.elevenlabs.io"),
+    ],
+)
+async def test_an_address_that_is_set_to_nothing_is_the_vendors_own(
+    provider: Provider, host: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(f"{provider.name}_BASE_URL", "")  # as a compose file has it
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with answering(status=403) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with providers(settings(**{f"{provider}_api_key": KEY})) as opened:
+            with pytest.raises(ProviderUnavailable):
+                await opened.adapter(provider).call(question(provider), MODEL, "attempt")
+    assert [asked.path for asked in proxy.asked] == [f"{host}:443"]
 
 
 async def test_a_workspaces_key_means_the_real_vendor_where_the_fleet_has_the_simulator(own_keys: dict[str, Any]):

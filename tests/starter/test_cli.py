@@ -184,6 +184,11 @@ class TestBadInput:
         told = "parley: settings: DISCOVERY_MIN_SESSIONS (151) is above DISCOVERY_MAX_SESSIONS (150)\n"
         assert (ran.code, ran.err) == (2, told)
 
+    async def test_a_sample_that_no_job_takes_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DISCOVERY_MAX_SESSIONS", "5001")
+        ran = await parley("auto-analyze", CHATS)
+        assert (ran.code, ran.err.startswith("parley: DISCOVERY_MAX_SESSIONS: ")) == (2, True)
+
     @pytest.mark.usefixtures("worker")
     async def test_a_provider_without_a_key_is_named(self, parley: Run, simulator: SimulatorAdmin) -> None:
         ran = await parley("analyze", SAMPLE, "--provider", "local")

@@ -77,6 +77,14 @@ async def test_bad_input_is_one_line_and_exit_code_2(parley: Run, arguments: tup
     assert said in ran.err and ran.err.count("\n") == 1
 
 
+async def test_only_those_that_answer_chats_are_offered(parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "elevenlabs" not in (await parley("generate", "--help")).out
+    ran = await parley(*ASK, "--provider", "elevenlabs")
+    assert (ran.code, "'openai', 'anthropic', 'local'" in ran.err) == (2, True)
+    assert (await parley(*ASK, "--provider", "anthropic", "--json")).code == 0
+
+
 async def test_one_key_is_one_request(parley: Run, simulator: SimulatorAdmin) -> None:
     first = await parley(*ASK, "--key", "order-7")
     again = await parley(*ASK, "--key", "order-7")

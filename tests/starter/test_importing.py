@@ -421,6 +421,13 @@ class TestBadTables:
         assert imported.skipped == (Skipped(line=6, field=field, problem=error.problem),)
         assert await desk.names(imported) == ["a", "c"]
 
+    async def test_what_is_wrong_in_a_cell_of_several_lines_is_in_one_place(self, desk: Desk) -> None:
+        cell = '[\n{"role": "user",\n"text": }]'
+        made = f'{HEADER}a,u,,agent,"{cell.replace(chr(34), chr(34) * 2)}"\n'
+        error = str(await desk.refused(made, "chats.csv"))
+        at = cell.index("}") + 1
+        assert error == f"chats.csv: line 2: messages: is not JSON: Expecting value at character {at}"
+
     @pytest.mark.parametrize("row", ['b,u,,agent,"[{', 'b,u,,agent,"x"y'])
     async def test_a_quote_that_goes_astray_is_no_line_to_skip(self, row: str, desk: Desk) -> None:
         """All rows behind it would go with it."""

@@ -70,8 +70,13 @@ class Run:
             await runs.begin(tx, run_row(*self.scope), positions)
         return self
 
-    async def keep(self, found: Mapping[int, SessionLabels], round_number: int = 0, stream: int = 0) -> int:
-        phase = Phase.PARALLEL
+    async def keep(
+        self,
+        found: Mapping[int, SessionLabels],
+        round_number: int = 0,
+        stream: int = 0,
+        phase: Phase = Phase.PARALLEL,
+    ) -> int:
         return await self.call(runs.keep_labels, found, phase=phase, round_number=round_number, stream=stream)
 
     async def merge(self, level: int, merged: Mapping[str, str], kind: LabelKind = INTENT) -> None:
@@ -395,11 +400,20 @@ class TestResults:
             fallback=False,
             by_rule=False,
             phase="parallel streams",
-            round=4,
+            round=5,
             stream=1,
         )
         assert (second.intent, second.original_intent) == ("billing", "billing")
         assert (third.intent, third.phase, third.round) == (None, None, None)
+
+    async def test_exported_rounds_are_those_of_the_streams_from_1(self, run: Run):
+        """Within a run each session of the discovery has a number of its own as well."""
+        for ordinal in range(3):
+            await run.keep({ordinal: labels("billing")}, round_number=ordinal, phase=Phase.DISCOVERY)
+        for ordinal in range(3, 7):
+            await run.keep({ordinal: labels("billing")}, round_number=3 + (ordinal > 4), stream=ordinal % 2)
+        found = [(session.round, session.stream) for session in reversed(await run.exported())]
+        assert found == [(None, None)] * 3 + [(1, 1), (1, 0), (2, 1), (2, 0)] + [(None, None)] * 5
 
 
 class TestRuns:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlmodel import col
 from temporalio.client import Client as TemporalClient
 
 from domain.auto_analyze.contract import DiscoveryTerms, ExportedSession, LabelKind, Phase
@@ -15,6 +17,7 @@ from domain.errors import JobFailed, NotFound
 from parley import AutoAnalyzeHandle, Client
 from settings import Settings
 from storage.database import Database
+from storage.tables import AutoSession
 from tests.parts import SimulatorAdmin, running_workers
 
 SMALL = DiscoveryTerms(target_percentage=15, min_sessions=4, max_sessions=8)
@@ -81,8 +84,22 @@ class TestRuns:
     ) -> None:
         job = await start(client, path, chats(30))
         await job.result()
-        found = [session for session in await sessions_of(client, job) if session.phase == Phase.DISCOVERY.value]
-        assert sorted(session.round or 0 for session in found) == list(range(len(found)))
+        sample = select(col(AutoSession.round)).where(
+            col(AutoSession.workspace_id) == client.workspace_id, col(AutoSession.phase) == Phase.DISCOVERY.value
+        )
+        async with client.database.transaction() as tx:
+            found = (await tx.execute(sample.order_by(col(AutoSession.round)))).scalars().all()
+        assert found == list(range(5))
+
+    async def test_an_exported_session_tells_its_round_if_it_had_one(self, client: Client, path: Path) -> None:
+        job = await start(client, path, chats(40), streams=3)
+        statistics = (await job.result()).statistics
+        assert statistics is not None
+        rounds = {Phase.DISCOVERY.value: set[int | None](), Phase.PARALLEL.value: set[int | None]()}
+        for session in await sessions_of(client, job):
+            rounds[session.phase or ""].add(session.round)
+        assert rounds[Phase.DISCOVERY.value] == {None}
+        assert rounds[Phase.PARALLEL.value] == set(range(1, statistics.rounds + 1))
 
     async def test_the_same_seed_gives_the_same_labels(self, client: Client, path: Path) -> None:
         runs = []

@@ -234,6 +234,18 @@ class TestEndings:
             await handle.result()
         assert failure_of(failed.value).kind == "NotFound"
 
+    async def test_a_sample_with_its_bounds_in_the_wrong_order_ends_the_run_at_once(self, client: Client) -> None:
+        asked = {
+            **{"workspace_id": client.workspace_id, "user_id": "u", "dataset_id": "none"},
+            "discovery": {"min_sessions": 9, "max_sessions": 8},
+        }
+        handle = await client.temporal.start_workflow(
+            WORKFLOW, asked, id=f"wrong/{client.workspace_id}", task_queue=WORKFLOWS
+        )
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert "min_sessions (9) is above max_sessions (8)" in str(failure_of(failed.value))
+
     async def test_a_stream_that_waits_for_a_provider_shows_in_the_progress(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:

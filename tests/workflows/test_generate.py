@@ -84,6 +84,10 @@ class TestAnswers:
         result = await client.generate("How do I sound?", user_id=USER, response_schema=VERDICT)
         assert set(result.parsed) == {"mood", "sure"}
 
+    async def test_a_schema_may_be_given_as_none(self, client: Client) -> None:
+        result = await client.generate(QUESTION, user_id=USER, response_schema=None)
+        assert result.content and result.parsed is None
+
     async def test_a_reply_off_the_schema_is_asked_for_again_and_charged_once(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from domain.auto_analyze.contract import DiscoveryTerms
 from domain.auto_analyze.sampling import SessionFacts, discovery_sample, sample_size
@@ -24,6 +25,14 @@ def test_the_share_is_a_setting():
     assert sample_size(800, DiscoveryTerms(target_percentage=10)) == 80
     assert sample_size(10, DiscoveryTerms(target_percentage=1, min_sessions=1)) == 1
     assert sample_size(10, DiscoveryTerms(target_percentage=100, min_sessions=1, max_sessions=4)) == 4
+
+
+@pytest.mark.parametrize("bounds", [{"min_sessions": 151}, {"max_sessions": 49}])
+def test_bounds_in_the_wrong_order_are_refused(bounds: dict[str, int]):
+    least, most = bounds.get("min_sessions", 50), bounds.get("max_sessions", 150)
+    with pytest.raises(ValidationError) as refused:
+        DiscoveryTerms(**bounds)
+    assert f"min_sessions ({least}) is above max_sessions ({most})" in str(refused.value)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50, 51, 999])
