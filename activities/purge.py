@@ -1,4 +1,7 @@
-"""Delete what nobody will ask for again: answers long expired, and prompts that no running workflow can need."""
+"""Delete what nobody will ask for again: answers long expired, and prompts that no running workflow can need.
+
+With the prompts go the summaries that were kept of them: a conversation that is taken up again is condensed anew.
+"""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -10,7 +13,7 @@ from temporalio.client import Client
 from activities.boundary import boundary
 from domain.generate import contract, quality
 from domain.housekeeping import PurgeInput, PurgeReport
-from storage import cache, generations
+from storage import cache, generations, summaries
 from storage.database import Database
 
 # A prompt is stored by whoever starts its workflow, right before, or by the workflow itself.
@@ -30,6 +33,7 @@ class PurgeActivities:
         unneeded = await self._stored_before_any_running(old)
         return PurgeReport(
             answers=await self._in_batches(lambda tx: cache.purge(tx, old, limit=job.batch), job.batch),
+            summaries=await self._in_batches(lambda tx: summaries.purge(tx, old, limit=job.batch), job.batch),
             prompts=await self._in_batches(
                 lambda tx: generations.purge_prompts(tx, unneeded, limit=job.batch), job.batch
             ),

@@ -23,7 +23,11 @@ SYSTEM = (
 # Of a hundred conversations, how many are of which kind.
 SHARES = {"question": 30, "repeat": 25, "near repeat": 20, "chat": 15, "long chat": 10}
 CHATS_IN_A_LONG_ONE = 12
+# How many of a chat's last questions are asked, each with everything before it.
 TURNS_OF_A_CHAT = 4
+EVERY_TURN = 10**6
+# A chat that is asked at every turn takes many calls of one user.
+FEW_USERS = 4
 
 
 @dataclass(frozen=True)
@@ -42,46 +46,49 @@ class User:
     asks: tuple[Ask, ...]
 
 
-def draw(calls: int, seed: int = 1) -> list[User]:
+@dataclass(frozen=True)
+class Material:
+    """What calls are drawn from. `turns`: how many of a chat's last questions are asked."""
+
+    pairs: list[tuple[str, str]]
+    chats: list[list[dict[str, str]]]
+    turns: int
+
+
+def draw(calls: int, seed: int = 1, *, most_users: int = USERS, turns: int = TURNS_OF_A_CHAT) -> list[User]:
     """That many calls, spread evenly over the users."""
     chance = random.Random(seed)
     pairs = [(pair["one"], pair["other"]) for pair in _lines(QUESTIONS / "pairs.jsonl") if pair["same"]]
     chats = [_messages(chat) for chat in _lines(CHATS / "support.jsonl")]
     chats = [messages for messages in chats if sum(message["role"] == "user" for message in messages) > 1]
-    numbers = count()
-    users = min(USERS, calls)
+    material, numbers = Material(pairs, chats, turns), count()
+    users = min(most_users, calls)
     shares = [calls // users + (number < calls % users) for number in range(users)]
     return [
         User(
             id=f"user-{number}",
             tier=TIERS[number % len(TIERS)],
-            asks=_asks(shares[number], chance, pairs, chats, numbers),
+            asks=_asks(shares[number], chance, material, numbers),
         )
         for number in range(users)
     ]
 
 
-def _asks(
-    calls: int,
-    chance: random.Random,
-    pairs: list[tuple[str, str]],
-    chats: list[list[dict[str, str]]],
-    numbers: Iterator[int],
-) -> tuple[Ask, ...]:
+def _asks(calls: int, chance: random.Random, material: Material, numbers: Iterator[int]) -> tuple[Ask, ...]:
     """One user's calls: what is repeated was asked by the same user before."""
     asked: list[tuple[str, str]] = []
     asks: list[Ask] = []
     while len(asks) < calls:
         kind = chance.choices([*SHARES], [*SHARES.values()])[0]
         if kind == "question" or (not asked and "repeat" in kind):
-            asked.append(chance.choice(pairs))
+            asked.append(chance.choice(material.pairs))
             turns, kind = [_question(asked[-1][0])], "question"
         elif "repeat" in kind:
             one, other = chance.choice(asked)
             turns = [_question(other if kind == "near repeat" else one)]
         else:
-            parts = chance.sample(chats, CHATS_IN_A_LONG_ONE if kind == "long chat" else 1)
-            turns = _turns([message for part in parts for message in part])
+            parts = chance.sample(material.chats, CHATS_IN_A_LONG_ONE if kind == "long chat" else 1)
+            turns = _turns([message for part in parts for message in part], material.turns)
         number = next(numbers)
         asks += [Ask(number, kind, tuple(turn)) for turn in turns]
     return tuple(asks[:calls])
@@ -91,10 +98,10 @@ def _question(text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 
 
-def _turns(messages: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+def _turns(messages: list[dict[str, str]], turns: int) -> list[list[dict[str, str]]]:
     """The chat as it stood at each of its last questions."""
     ends = [place + 1 for place, message in enumerate(messages) if message["role"] == "user"]
-    return [[{"role": "system", "content": SYSTEM}, *messages[:end]] for end in ends[-TURNS_OF_A_CHAT:]]
+    return [[{"role": "system", "content": SYSTEM}, *messages[:end]] for end in ends[-turns:]]
 
 
 def _messages(chat: dict[str, Any]) -> list[dict[str, str]]:

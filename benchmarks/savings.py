@@ -2,11 +2,15 @@
 
 The same load is asked five times, each time under another action of one policy. The simulator answers, and its answers
 are as long as its rules make them: what is saved on the prompts is real, what replies cost is not a model's.
+
+How often a chat is asked decides what condensing it saves, so there are two loads: one asks the last turns of each
+chat, the other every turn, from the first on.
 """
 
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,12 +20,13 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from benchmarks import load
-from benchmarks.load import User
+from benchmarks.load import Ask, User
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Bench, running, say
 from domain.generate.contract import GenerateResult
 from parley import Client
 from settings import DEFAULT_POLICY
+from simulator.wire import BYTES_PER_TOKEN
 
 CALLS = 1000
 TOGETHER = 20
@@ -38,9 +43,13 @@ ACTIONS = {
     "downgrade": {"cache": "off", "max_cost_usd": MAX_COST_USD},
     ALL: {"cache": "similar", "compress_above_tokens": COMPRESS_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
 }
+# Those that bear on a load of chats.
+AT_EVERY_TURN = (OFF, "compression", ALL)
 SPENT = text("""
     SELECT coalesce(sum(cost_usd), 0), coalesce(sum(tokens_total), 0), count(*),
-           coalesce(sum(tokens_total) FILTER (WHERE request_id NOT LIKE '%-condense'), 0)
+           coalesce(sum(tokens_total) FILTER (WHERE request_id NOT LIKE '%-condense%'), 0),
+           count(*) FILTER (WHERE request_id LIKE '%-condense%'),
+           coalesce(avg(tokens_completion) FILTER (WHERE request_id LIKE '%-condense%'), 0)
     FROM ai_usage_logs WHERE workspace_id = :workspace""")
 
 
@@ -52,23 +61,44 @@ class Spent:
     tokens: int
     calls: int
     answering_tokens: int
+    summaries: int
+    summary_tokens: Decimal
     outcomes: Counter[str]
     models: Counter[str]
     config_loads: int
 
 
 async def measure(options: Options) -> Figures:
-    users = load.draw(options.calls or CALLS)
-    conversations = len({ask.conversation for user in users for ask in user.asks})
+    calls = options.calls or CALLS
+    loads = {
+        "": (load.draw(calls), tuple(ACTIONS)),
+        " at every turn": (load.draw(calls, most_users=load.FEW_USERS, turns=load.EVERY_TURN), AT_EVERY_TURN),
+    }
     with TemporaryDirectory(prefix="parley-bench-") as directory:
         policy = Path(directory) / "policy.toml"
         policy.write_text(_policy(), encoding="utf-8")
         environment = {"STARTING_ENERGY": "1000000", "PARLEY_POLICY_FILE": str(policy)}
         async with running("benchmarks.traced_worker", **environment) as bench:
-            passes = {name: await _pass(bench, name, users) for name in ACTIONS}
-    kinds = Counter(ask.kind for user in users for ask in user.asks)
-    figures: Figures = {"the load, calls": {**kinds, "conversations": conversations}}
-    return figures | {name: _figures(spent, passes[OFF], conversations) for name, spent in passes.items()}
+            passes = [await _passes(bench, turns, *drawn) for turns, drawn in loads.items()]
+    return passes[0] | passes[1]
+
+
+async def _passes(bench: Bench, turns: str, users: list[User], names: Sequence[str]) -> Figures:
+    """One load, asked under each of these actions."""
+    asks = [ask for user in users for ask in user.asks]
+    conversations = len({ask.conversation for ask in asks})
+    spent = {name: await _pass(bench, name, users) for name in names}
+    figures: Figures = {f"the load{turns}, calls": {**_kinds(asks), "conversations": conversations}}
+    return figures | {f"{name}{turns}": _figures(one, spent[OFF], conversations) for name, one in spent.items()}
+
+
+def _kinds(asks: Sequence[Ask]) -> dict[str, int]:
+    """Of each kind of call, how many there are, and of how many tokens by the simulator's count."""
+    calls = Counter(ask.kind for ask in asks)
+    sizes = Counter[str]()
+    for ask in asks:
+        sizes[ask.kind] += sum(len(message["content"].encode()) for message in ask.messages) // BYTES_PER_TOKEN
+    return {**calls, **{f"{kind}, tokens": size for kind, size in sizes.items()}}
 
 
 def _policy() -> str:
@@ -93,13 +123,17 @@ async def _pass(bench: Bench, name: str, users: list[User]) -> Spent:
     told = await asyncio.gather(*(_ask(client, user, _action(name), free) for user in users))
     results = [result for results in told for result in results]
     async with client.database.transaction() as tx:
-        usd, tokens, calls, answering = (await tx.execute(SPENT, {"workspace": client.workspace_id})).one()
-    say(f"{name}: {len(results)} calls, ${usd}")
+        usd, tokens, calls, answering, summaries, summary_tokens = (
+            await tx.execute(SPENT, {"workspace": client.workspace_id})
+        ).one()
+    say(f"{name}: {len(results)} calls, ${usd}, {tokens} tokens")
     return Spent(
         usd=usd,
         tokens=tokens,
         calls=calls,
         answering_tokens=answering,
+        summaries=summaries,
+        summary_tokens=summary_tokens,
         outcomes=Counter(_outcome(result) for result in results),
         models=Counter(result.meta.model for result in results if result.success),
         config_loads=_config_loads(bench) - loads,
@@ -137,6 +171,8 @@ def _figures(spent: Spent, off: Spent, conversations: int) -> dict[str, float | 
         * 100,
         f"a conversation, $ (wanted: under {USD_WANTED})": f"{spent.usd / conversations:.5f}",
         "paid calls": float(spent.calls),
+        "of these, for summaries": float(spent.summaries),
+        "a summary, tokens": float(spent.summary_tokens),
         "configuration loads per 1,000 calls": spent.config_loads * 1000 / asked,
     }
     return figures | {**spent.outcomes} | {f"by {model}": number for model, number in spent.models.items()}

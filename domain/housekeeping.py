@@ -115,7 +115,8 @@ class PurgeInput(Model):
 
 
 class PurgeReport(Model):
-    """How many expired answers and stored prompts were deleted."""
+    """How many expired answers, stored prompts and summaries of conversations were deleted."""
 
     answers: int
     prompts: int
+    summaries: int = 0

@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, and_, delete, func, select, tuple_, update
+from sqlalchemy import CursorResult, Select, and_, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -13,7 +13,10 @@ from domain.calls import ChatReply
 from domain.errors import NotFound
 from domain.generate.contract import Job, Prompt, Serving
 from storage.database import changed_one
+from storage.rows import add
 from storage.tables import Call, CallAttempt, Generation, JournaledReply, OutboxEvent, StoredPrompt, utc_now
+
+COST = func.coalesce(func.sum(CallAttempt.cost_usd), 0)
 
 
 async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
@@ -23,6 +26,11 @@ async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
     fresh = {"stored_at": row.stored_at}
     await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "sha256"], set_=fresh))
     return Prompt(sha256=row.sha256)
+
+
+async def for_history(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
+    """The prompt as a history may hold it: as it is where it is short, else stored and by reference."""
+    return prompt if prompt.is_short else await save_prompt(tx, workspace_id, prompt)
 
 
 async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
@@ -73,11 +81,21 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
 
 async def record(tx: AsyncSession, generation: Generation) -> bool:
     """Write down how a generation ended. Whoever comes first says so; returns whether this was it."""
-    row = generation.model_dump()
-    written = await tx.execute(
-        insert(Generation).values(**row).on_conflict_do_nothing().returning(col(Generation.request_id))
+    return await add(tx, generation)
+
+
+async def record_cost(tx: AsyncSession, job: Job, tokens: int = 0) -> None:
+    """A reply was settled. Where its generation had ended without it, as one that is cancelled, the row tells the cost.
+
+    `tokens`: those of an answer.
+    """
+    ended = update(Generation).where(
+        col(Generation.workspace_id) == job.input.workspace_id,
+        col(Generation.request_id) == job.request_id,
+        col(Generation.outcome) != "completed",
     )
-    return written.first() is not None
+    spent = _spent(job.input.workspace_id, job.job_key).with_only_columns(COST).scalar_subquery()
+    await tx.execute(ended.values(cost_usd=spent, tokens_total=col(Generation.tokens_total) + tokens))
 
 
 async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
@@ -97,16 +115,19 @@ async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
 
 async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Decimal, int]:
     """What a job's attempts have cost for certain, and how many there were."""
-    query = (
-        select(func.coalesce(func.sum(CallAttempt.cost_usd), 0), func.count(col(CallAttempt.id)))
+    cost, attempts = (await tx.execute(_spent(workspace_id, job_key))).one()
+    return cost or Decimal(0), attempts
+
+
+def _spent(workspace_id: str, job_key: str) -> Select[Decimal | None, int]:
+    return (
+        select(COST, func.count(col(CallAttempt.id)))
         .join(
             Call,
             and_(col(Call.workspace_id) == CallAttempt.workspace_id, col(Call.request_id) == CallAttempt.request_id),
         )
         .where(col(Call.workspace_id) == workspace_id, col(Call.job_key) == job_key)
     )
-    cost, attempts = (await tx.execute(query)).one()
-    return cost or Decimal(0), attempts
 
 
 async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:

@@ -406,6 +406,19 @@ class StoredPrompt(SQLModel, table=True):
     stored_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
+class KeptSummary(SQLModel, table=True):
+    """Whose reply condenses a conversation's first `messages`. `sha256`: see domain/generate/compression.py."""
+
+    __tablename__ = "summaries"
+    __table_args__ = (Index("summaries_by_time", "created_at"),)
+
+    workspace_id: str = Field(primary_key=True)
+    sha256: str = Field(primary_key=True)
+    messages: int
+    attempt_id: UUID
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
 class Generation(SQLModel, table=True):
     """What became of one `Generate`: one row each, written when the outcome is known."""
 

@@ -44,6 +44,7 @@ with workflow.unsafe.imports_passed_through():
         Job,
         OnRateLimit,
         Prepared,
+        Prompt,
         Refusal,
         Refused,
         Serving,
@@ -88,7 +89,8 @@ class Generate:
             started_at=workflow.now(),
         )
         self._prepared, self._ask, self._tries = Prepared(), 1, 0
-        self._compressed = self._charged = False
+        self._condensed: Prompt | None = None
+        self._may_compress, self._charged = True, False
         self._asked: Candidate | None = None
         self._failed = ""
         try:
@@ -106,6 +108,7 @@ class Generate:
             return self._prepared.result
         if self._prepared.prompt is not None:
             self._job = self._job.asking(self._prepared.prompt)
+        self._condensed = self._prepared.condensed
         candidates = self._prepared.candidates
         if self._prepared.compress:
             await self._compress_if_possible(candidates)
@@ -139,7 +142,7 @@ class Generate:
             return cheaper
         if error.type != ContextTooLong.__name__:
             raise error
-        if not self._compressed and await self._compress(candidates):
+        if self._may_compress and await self._compress(candidates):
             self._ask += 1
             return candidates
         # Another model may have more room.
@@ -152,13 +155,13 @@ class Generate:
         async def attempt(candidate: Candidate) -> Asked:
             self._asked, self._tries = candidate, self._tries + 1
             step = AskStep(
-                job=self._job,
+                job=self._job.asking(self._condensed) if self._condensed else self._job,
                 serving=self._serving,
                 candidate=self._with_what_failed(candidate),
                 ask=self._ask,
                 energy=0 if self._charged else self._serving.energy,
                 is_first=self._tries == 1,
-                compressed=self._compressed,
+                compressed=self._condensed is not None,
             )
             try:
                 return await self._unless_limited(step)
@@ -215,12 +218,12 @@ class Generate:
             workflow.logger.info("not condensed: %s", error)
 
     async def _compress(self, candidates: Sequence[Candidate]) -> bool:
-        """Condense the earlier part of the prompt; whether there was anything to condense."""
+        """Condense the earlier part of the prompt; whether it has become shorter."""
 
         async def attempt(candidate: Candidate) -> Compressed:
             return await workflow.execute_activity_method(
                 Calls.compress,
-                CompressStep(job=self._job, candidate=candidate),
+                CompressStep(job=self._job, candidate=candidate, kept=self._prepared.kept),
                 task_queue=provider_queue(candidate.provider),
                 summary=f"condense on {candidate.provider.value} {candidate.model}",
                 **ANSWER_STEP,
@@ -228,9 +231,9 @@ class Generate:
 
         cheapest_first = sorted(candidates, key=lambda one: one.bound_usd or Decimal(0))
         done = await in_turn(cheapest_first, attempt, patience=timedelta(0), parked=self._parked)
-        if done.prompt is None:
+        if done.prompt in (None, self._condensed):
             return False
-        self._job, self._compressed, self._tries = self._job.asking(done.prompt), True, self._tries + 1
+        self._condensed, self._may_compress, self._tries = done.prompt, False, self._tries + 1
         return True
 
     async def _have_scored(self) -> None:

@@ -5,7 +5,7 @@ from temporalio import activity
 from activities.auto_analyze.asking import ask
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
-from domain.auto_analyze.batching import CAREFUL, labels_at_once, narrower
+from domain.auto_analyze.batching import labels_at_once
 from domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
@@ -19,6 +19,7 @@ from domain.auto_analyze.contract import (
 from domain.auto_analyze.labels import chunks, duplicates, read_groups
 from domain.auto_analyze.prompts import resolution_request
 from domain.errors import ContextTooLong
+from domain.windows import CAREFUL, narrower
 from storage import auto_analyze as runs
 from storage.database import Database
 

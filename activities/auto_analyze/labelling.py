@@ -10,15 +10,12 @@ from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
-    CAREFUL,
     affordable,
     fits,
-    narrower,
     parts,
     prompt_budget,
     round_batches,
     tokens_of_labels,
-    window,
 )
 from domain.auto_analyze.contract import (
     AskOutcome,
@@ -36,6 +33,7 @@ from domain.auto_analyze.prompts import classification_request, condense_request
 from domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
 from domain.calls import ChatReply
 from domain.errors import ContextTooLong
+from domain.windows import CAREFUL, narrower, window
 from storage import auto_analyze as runs
 from storage.auto_analyze import Work
 from storage.database import Database

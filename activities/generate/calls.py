@@ -9,8 +9,17 @@ from temporalio import activity
 from activities import metrics
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls, Payer
-from domain.calls import ChatRequest
-from domain.generate.compression import compressed, summary_request, to_compress
+from domain.calls import ChatRequest, Message
+from domain.generate.compression import (
+    ROOM_TOKENS,
+    beginnings,
+    compressed,
+    resumed,
+    room_tokens,
+    summary_request,
+    to_compress,
+    told,
+)
 from domain.generate.contract import (
     Asked,
     AskStep,
@@ -24,7 +33,7 @@ from domain.generate.contract import (
 )
 from domain.generate.results import answered, chat_reply, meta_of, read
 from domain.routing import Candidate, dropped_parameters
-from storage import cache, generations
+from storage import cache, generations, summaries
 from storage.database import Database
 from storage.ledger import AlsoSettle, Settled
 
@@ -43,7 +52,9 @@ class GenerateCalls:
         request = chat_request(step.job.input, prompt)
 
         async def keep(tx: AsyncSession, settled: Settled) -> None:
-            if not read(settled.reply, prompt)[1]:
+            if read(settled.reply, prompt)[1]:
+                await generations.record_cost(tx, step.job)
+            else:
                 await _keep(tx, step, request, settled)
 
         settled = await self._make(step.job, step.request_id, step.candidate, request, step.energy, also=keep)
@@ -56,17 +67,37 @@ class GenerateCalls:
     @activity.defn(name="generate.compress")
     @boundary
     async def compress(self, step: CompressStep) -> Compressed:
-        """Condense all but the system prompt and the last messages, in a paid request of its own."""
-        prompt = await self._prompt(step.job)
-        split = to_compress(prompt.messages)
-        if split is None:
-            return Compressed()
-        settled = await self._make(step.job, step.request_id, step.candidate, summary_request(split), energy=0)
-        condensed = prompt.model_copy(update={"messages": compressed(split, chat_reply(settled.reply).text)})
-        if condensed.is_short:
-            return Compressed(prompt=condensed)
+        """Condense all but the system prompt and the last messages, in a paid request of its own.
+
+        The summary is kept for later turns of the conversation.
+        """
+        workspace_id = step.job.input.workspace_id
         async with self._database.transaction() as tx:
-            return Compressed(prompt=await generations.save_prompt(tx, step.job.input.workspace_id, condensed))
+            prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
+            summary = await summaries.load(tx, workspace_id, step.kept) if step.kept else None
+        split = to_compress(prompt.messages, summary)
+        if split is None:
+            known = resumed(prompt.messages, summary) if summary else None
+            return Compressed(prompt=await self._stored(workspace_id, prompt, known) if known else None)
+
+        async def keep(tx: AsyncSession, settled: Settled) -> None:
+            await generations.record_cost(tx, step.job)
+            if told(chat_reply(settled.reply)):
+                hashes = beginnings(prompt.messages)
+                await summaries.keep(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
+
+        room = room_tokens(step.candidate.model)
+        # A model with less room is asked for less, which is another request.
+        request_id = step.request_id if room == ROOM_TOKENS else f"{step.request_id}-{room}"
+        request = summary_request(split, room)
+        settled = await self._make(step.job, request_id, step.candidate, request, energy=0, also=keep)
+        messages = compressed(split, told(chat_reply(settled.reply)))
+        return Compressed(prompt=await self._stored(workspace_id, prompt, messages))
+
+    async def _stored(self, workspace_id: str, prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:
+        """The prompt with other messages, as a history may hold it."""
+        async with self._database.transaction() as tx:
+            return await generations.for_history(tx, workspace_id, prompt.model_copy(update={"messages": messages}))
 
     async def _prompt(self, job: Job) -> Prompt:
         if job.input.prompt.sha256 is None:
@@ -126,7 +157,8 @@ async def _keep(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: 
     row.provider, row.model = settled.provider.value, settled.model
     row.cost_usd, _ = await _totals(tx, step, settled)
     row.tokens_total = settled.reply.usage.total_tokens
-    await generations.record(tx, row)
+    if not await generations.record(tx, row):
+        await generations.record_cost(tx, step.job, row.tokens_total)
     if step.serving.cache is not CachePolicy.OFF:
         await cache.keep(tx, step.job.input, step.serving, request, settled)
 

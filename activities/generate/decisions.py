@@ -5,13 +5,13 @@ from temporalio import activity
 
 from activities import metrics
 from activities.boundary import boundary
-from activities.candidates import Candidates
+from activities.candidates import CHAT_PROVIDERS, Candidates
 from activities.configuration import Configurations
 from activities.generate.endings import from_cache, refused
 from domain.calls import ChatRequest, Provider
-from domain.configuration import Configuration
+from domain.configuration import Configuration, Credentials
 from domain.generate.caching import context_sha256, question
-from domain.generate.compression import to_compress
+from domain.generate.compression import Summary, beginnings, shortened, worth_a_look
 from domain.generate.contract import (
     Cached,
     CachePolicy,
@@ -21,14 +21,16 @@ from domain.generate.contract import (
     GenerateResult,
     Job,
     Prepared,
+    Prompt,
     Serving,
     chat_request,
 )
 from domain.generate.decision import Purse, decide, models_for, retirement_warnings, routes_for, wish_for, wish_warnings
-from domain.generate.rendering import is_long, rendered, with_preferences
+from domain.generate.policy import ActionPolicy
+from domain.generate.rendering import rendered, with_preferences
 from domain.routing import allowed
 from settings import Settings
-from storage import budgets, cache, energy, generations
+from storage import budgets, cache, energy, generations, summaries
 from storage.cache import Hit
 from storage.database import Database
 from storage.tables import utc_now
@@ -69,19 +71,25 @@ class GenerateDecisions:
             hit, how = await self._hit(tx, asked, request, serving, models_for(routes, wish), configuration)
             if hit is not None:
                 return Prepared(result=await from_cache(tx, job, serving, prompt, hit, how, purse.energy))
+            summary = await self._summary(tx, workspace_id, prompt, action, configuration.credentials)
+            shorter = shortened(prompt, action.compress_above_tokens, summary)
+            sent = chat_request(asked, shorter.prompt or prompt)
             models = [(route.provider, route.model) for route in allowed(routes, wish)]
-            facts = await self._candidates.facts(tx, models, request, configuration.credentials)
+            facts = await self._candidates.facts(tx, models, sent, configuration.credentials)
             candidates, refusal = decide(action, routes, facts, purse, wish)
             if refusal is not None:
                 return Prepared(result=await refused(tx, job, serving, refusal, purse.energy))
             await budgets.open_envelope(tx, workspace_id, budgets.job_scope(job.job_key), action.max_cost_usd)
-            kept = prompt if prompt.is_short else await generations.save_prompt(tx, workspace_id, prompt)
+            stored = await generations.for_history(tx, workspace_id, prompt)
+            condensed = shorter.prompt and await generations.for_history(tx, workspace_id, shorter.prompt)
         retired = retirement_warnings(self._policy, candidates, utc_now().date())
         return Prepared(
             candidates=candidates,
-            prompt=kept,
+            prompt=stored,
             serving=serving.model_copy(update={"warnings": (*serving.warnings, *retired)}),
-            compress=is_long(prompt, action.compress_above_tokens) and to_compress(prompt.messages) is not None,
+            compress=shorter.compress,
+            condensed=condensed,
+            kept=summary.kept if summary else None,
         )
 
     @activity.defn(name="generate.end")
@@ -137,6 +145,15 @@ class GenerateDecisions:
         ):
             return None, Cached.NO
         return hit, how
+
+    async def _summary(
+        self, tx: AsyncSession, workspace_id: str, prompt: Prompt, action: ActionPolicy, credentials: Credentials
+    ) -> Summary | None:
+        """The summary kept of a long prompt's beginning. A simulator's is none once there is a key."""
+        if not worth_a_look(prompt, action.compress_above_tokens):
+            return None
+        given_by = [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
+        return await summaries.find(tx, workspace_id, beginnings(prompt.messages), given_by)
 
     async def _stale(self, tx: AsyncSession, step: EndStep, energy_left: int | None) -> GenerateResult | None:
         if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from domain.auto_analyze.batching import halves, narrower, tighter
+from domain.auto_analyze.batching import halves, tighter
 from domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
+from domain.windows import narrower
 
 # A session that every provider refuses is one that they object to. As many in a row are a request that nobody takes.
 MOST_REFUSED_IN_A_ROW = 20

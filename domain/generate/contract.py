@@ -5,6 +5,7 @@ import json
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -202,10 +203,18 @@ class Serving(Model):
     score_quality: bool = False
 
 
+class Kept(Model):
+    """The summary that an attempt's reply gives of a conversation's first `messages`, system prompts not counted."""
+
+    attempt_id: UUID
+    messages: int = Field(gt=0)
+
+
 class Prepared(Model):
     """What was decided before anything is paid: an answer or refusal at once, or whom to ask for what.
 
-    `compress`: the prompt is to be condensed first.
+    `condensed`: what is sent in place of `prompt`, where a summary that was `kept` of its beginning makes it shorter.
+    `compress`: it is to be condensed by a call first.
     """
 
     result: GenerateResult | None = None
@@ -213,6 +222,8 @@ class Prepared(Model):
     prompt: Prompt | None = None
     serving: Serving = Serving()
     compress: bool = False
+    condensed: Prompt | None = None
+    kept: Kept | None = None
 
 
 class AskStep(Model):
@@ -242,10 +253,11 @@ class Asked(Model):
 
 
 class CompressStep(Model):
-    """Condense the earlier part of `job.input.prompt`."""
+    """Condense the earlier part of `job.input.prompt`, of whose beginning a summary may be `kept`."""
 
     job: Job
     candidate: Candidate
+    kept: Kept | None = None
 
     @property
     def request_id(self) -> str:
@@ -253,7 +265,7 @@ class CompressStep(Model):
 
 
 class Compressed(Model):
-    """The condensed prompt; None where nothing can be condensed."""
+    """The condensed prompt; None where nothing can be condensed. It may be one that is known: nothing new was there."""
 
     prompt: Prompt | None = None
 

@@ -12,9 +12,14 @@ from storage.budgets import Period
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 
-# The policy of these runs: an action of which every answer is graded.
-GRADED = "graded"
-GRADED_POLICY = f"[action.{GRADED}]\nquality_sample = 1\n"
+# The policy of these runs: an action of which every answer is graded, and one of which long prompts are condensed.
+GRADED, CONDENSED = "graded", "condensed"
+POLICY = f"""
+[action.{GRADED}]
+quality_sample = 1
+[action.{CONDENSED}]
+compress_above_tokens = 1000
+"""
 
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"
@@ -60,6 +65,13 @@ async def generate_rate_limited(client: Client, simulator: SimulatorAdmin) -> st
 async def generate_compressed(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("context_too_long", provider="openai")
     return await asked(client, TALK)
+
+
+async def generate_condensed(client: Client, _: SimulatorAdmin) -> str:
+    """A long conversation that goes on from the summary of an earlier turn, and has it continued."""
+    talk = [{**message, "content": message["content"].ljust(400, ".")} for message in TALK]
+    await asked(client, talk[:21], key="first", action=CONDENSED)
+    return await asked(client, talk, action=CONDENSED)
 
 
 async def generate_asked_again(client: Client, simulator: SimulatorAdmin) -> str:
@@ -120,6 +132,7 @@ SCENARIOS = (
     generate_fallback,
     generate_rate_limited,
     generate_compressed,
+    generate_condensed,
     generate_asked_again,
     generate_stale,
     generate_cancelled,

@@ -17,7 +17,7 @@ from temporalio.workflow import NondeterminismError
 from parley import Client
 from settings import DEFAULT_POLICY, Settings
 from tests.parts import SimulatorAdmin
-from tests.replay.generate import GRADED_POLICY
+from tests.replay.generate import POLICY
 from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint
 from worker import RUNNER, WORKFLOW_CLASSES
 
@@ -27,7 +27,7 @@ RECORD = bool(os.environ.get("PARLEY_RECORD"))
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     policy = tmp_path / "policy.toml"
-    policy.write_text(f"{DEFAULT_POLICY.read_text()}\n{GRADED_POLICY}")
+    policy.write_text(f"{DEFAULT_POLICY.read_text()}\n{POLICY}")
     return settings.model_copy(update={"parley_policy_file": policy})
 
 

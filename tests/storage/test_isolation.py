@@ -18,7 +18,7 @@ import storage
 from domain.calls import Message, Provider
 from domain.costs import BilledCall, Costs
 from domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
-from domain.generate.contract import Prompt
+from domain.generate.contract import Kept, Prompt
 from domain.reports import Feedback, Span, Spend
 from domain.session import Session
 from starter.reading import read_session
@@ -36,6 +36,7 @@ from storage import (
     outbox,
     reports,
     sessions,
+    summaries,
     usage,
 )
 from storage.configuration import WORKSPACE, Glance, Stored
@@ -59,13 +60,15 @@ class Ids:
     session_sha256: str
     recording_sha256: str
     prompt: Prompt
+    summary: Kept
 
 
 @pytest.fixture
 async def ids(books: Books) -> Ids:
     """A workspace with something of everything in it."""
     attempt = await books.granted(terms=SILENT)
-    await books.settle(await books.granted("settled"))
+    settled = await books.granted("settled")
+    await books.settle(settled)
     await books.cap(budgets.Period.DAY, Decimal(1))
     session = read_session(next(SAMPLES.glob("*.json")))
     async with books.database.transaction() as tx:
@@ -87,7 +90,8 @@ async def ids(books: Books) -> Ids:
         await configuration.save(tx, books.workspace, "company", {"name": "Acme"}, owner=WORKSPACE)
         await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
         prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
-    return Ids(attempt, session, session_sha256, recording_sha256, prompt)
+        await summaries.keep(tx, books.workspace, "beginning", 1, settled)
+    return Ids(attempt, session, session_sha256, recording_sha256, prompt, Kept(attempt_id=settled, messages=1))
 
 
 def generation(workspace_id: str, attempt_id: UUID) -> Generation:
@@ -187,6 +191,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         None,
     ),
     "cache.used": (lambda tx, ids: cache.used(tx, THEIRS, hit(ids.attempt)), None),
+    "summaries.find": (lambda tx, _: summaries.find(tx, THEIRS, ["beginning"], [(Provider.ANTHROPIC, True)]), None),
+    "summaries.load": (lambda tx, ids: summaries.load(tx, THEIRS, ids.summary), NotFound),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
 }
@@ -198,7 +204,9 @@ MAKES_ITS_OWN = {
     "budgets.set_cap",
     "energy.grant",
     "energy.open_account",
+    "generations.for_history",
     "generations.save_prompt",
+    "summaries.keep",
     "sessions.save_session",
     "sessions.save_recording",
 }

@@ -21,6 +21,7 @@ from domain.generate.contract import GenerateResult
 from parley import Client
 from settings import DEFAULT_POLICY, Settings
 from starter.embedded import Addresses
+from starter.generating import Messages
 from storage.database import Database
 from tests.parts import SimulatorAdmin, running_workers
 from tests.storage.books import until
@@ -28,6 +29,13 @@ from tests.storage.books import until
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"
 KEY = "mine"
+VERDICT = {
+    "type": "object",
+    "properties": {"sure": {"type": "boolean"}},
+    "required": ["sure"],
+    "additionalProperties": False,
+}
+TALK = [{"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice"} for turn in range(31)]
 Query = Callable[[str], Awaitable[list[dict[str, Any]]]]
 Learns = Callable[[], Awaitable[None]]
 
@@ -167,6 +175,51 @@ class TestCancelled:
         assert len(await simulator.calls()) == 1
         assert await charges(client) == (1, 0)
         assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+class TestCancelledBeforeItIsSettled:
+    """The row is written when the workflow ends; what the call under way costs is known later."""
+
+    @pytest.mark.parametrize("schema", [None, VERDICT], ids=["an answer", "no answer"])
+    async def test_the_row_tells_what_it_cost_in_the_end(
+        self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns, schema: dict[str, Any] | None
+    ) -> None:
+        if schema:
+            await simulator.fault("malformed", provider="openai")
+        await self.cancelled(client, simulator, learns, QUESTION, response_schema=schema)
+        await until(lambda: settled(query))
+        [paid] = await query("SELECT cost_usd, tokens_total FROM ai_usage_logs")
+        [row] = await query("SELECT outcome, cost_usd, tokens_total FROM generations")
+        assert paid["cost_usd"] > 0
+        assert row == {"outcome": "cancelled", **paid, "tokens_total": 0 if schema else paid["tokens_total"]}
+        assert await client.audit() == []
+
+    async def test_so_it_does_of_a_prompt_that_was_being_condensed(
+        self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns
+    ) -> None:
+        await simulator.fault("context_too_long", provider="openai")
+        await self.cancelled(client, simulator, learns, TALK)
+
+        async def condensed() -> bool:
+            return await states(query) == ["failed", "settled"]
+
+        await until(condensed)
+        [paid] = await query("SELECT cost_usd FROM ai_usage_logs")
+        assert await query("SELECT outcome, cost_usd FROM generations") == [{"outcome": "cancelled", **paid}]
+
+    async def cancelled(
+        self, client: Client, simulator: SimulatorAdmin, learns: Learns, messages: Messages, **terms: Any
+    ) -> None:
+        """Cancel while a reply is computed and billed, and let it come when nobody waits for it."""
+        await simulator.gate(closed=True, provider="openai")
+        asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
+        await simulator.calls(at_least=1, billed="true")
+        await workflow(client).cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await asked
+        await learns()
+        await simulator.gate(closed=False, provider="openai")
 
 
 async def nobody_is(condition: Callable[[Query], Awaitable[bool]], query: Query) -> bool:

@@ -113,6 +113,16 @@ def upgrade() -> None:
         sa.CheckConstraint("period IN ('day', 'week', 'month')", name="cap_period"),
         sa.PrimaryKeyConstraint("workspace_id", "period"),
     )
+    op.create_table(
+        "summaries",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("messages", sa.Integer(), nullable=False),
+        sa.Column("attempt_id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "sha256"),
+    )
+    op.create_index("summaries_by_time", "summaries", ["created_at"], unique=False)
     op.add_column("outbox", sa.Column("key", sa.String(), nullable=True))
     op.create_unique_constraint("one_event_per_key", "outbox", ["workspace_id", "key"])
     # With defaults: workers of the last release still write events while this one rolls out.
@@ -133,5 +143,5 @@ def downgrade() -> None:
     op.drop_constraint("one_event_per_key", "outbox")
     for column in ("key", "tries", "next_at", "problem"):
         op.drop_column("outbox", column)
-    for table in ("spending_caps", "prompts", "llm_cache", "generations", "cost_alerts", "configuration"):
+    for table in ("summaries", "spending_caps", "prompts", "llm_cache", "generations", "cost_alerts", "configuration"):
         op.drop_table(table)

@@ -4,17 +4,14 @@ from itertools import chain
 import pytest
 
 from domain.auto_analyze.batching import (
-    CAREFUL,
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
     MOST_LABELS_AT_ONCE,
-    WINDOWS,
     affordable,
     batch_size,
     fits,
     halves,
     labels_at_once,
-    narrower,
     parts,
     prompt_budget,
     reply_tokens,
@@ -22,11 +19,11 @@ from domain.auto_analyze.batching import (
     round_batches,
     tighter,
     tokens_of_labels,
-    window,
 )
 from domain.auto_analyze.contract import LabelKind
 from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
 from domain.chat import ChatMessage
+from domain.windows import CAREFUL, WINDOWS, narrower, window
 from starter.tokens import count_tokens
 from tests.domain.auto_analyze.chats import chat, said
 

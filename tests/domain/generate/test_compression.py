@@ -1,11 +1,28 @@
 """How a conversation that is too long is parted, condensed and put together again."""
 
 import json
+from uuid import uuid4
 
 import pytest
 
-from domain.calls import ChatRequest, Message
-from domain.generate.compression import KEEP, Split, compressed, summary_request, to_compress
+from domain.calls import ChatReply, ChatRequest, Finish, Message, Usage
+from domain.generate.compression import (
+    KEEP,
+    ROOM_TOKENS,
+    Split,
+    Summary,
+    beginnings,
+    compressed,
+    resumed,
+    room_tokens,
+    shortened,
+    summary_request,
+    to_compress,
+    told,
+    worth_a_look,
+)
+from domain.generate.contract import Kept, Prompt
+from domain.generate.prompts import template
 
 SYSTEM = Message(role="system", content="Be brief.")
 
@@ -23,10 +40,19 @@ def talk(turns: int) -> tuple[Message, ...]:
     return tuple((assistant if number % 2 else user)(f"message {number}") for number in range(turns))
 
 
-def split(*messages: Message, keep: int = KEEP, room_tokens: int | None = None) -> Split:
-    found = to_compress(messages, keep, room_tokens)
+def split(*messages: Message, keep: int = KEEP) -> Split:
+    found = to_compress(messages, keep=keep)
     assert found is not None
     return found
+
+
+def summary(messages: int, text: str = "They agreed on ten.") -> Summary:
+    return Summary(kept=Kept(attempt_id=uuid4(), messages=messages), text=text)
+
+
+def long_talk(turns: int) -> tuple[Message, ...]:
+    """Messages of 100 tokens."""
+    return tuple(message.model_copy(update={"content": message.content.ljust(400, ".")}) for message in talk(turns))
 
 
 def transcript(request: ChatRequest) -> list[str]:
@@ -52,17 +78,6 @@ def test_a_system_prompt_in_the_middle_stays_too():
 @pytest.mark.parametrize("turns", [1, 9, 10])
 def test_where_nothing_comes_before_the_last_ten_it_cannot_help(turns: int):
     assert to_compress((SYSTEM, *talk(turns))) is None
-
-
-def test_where_the_last_ten_alone_are_too_long_it_cannot_help():
-    long = [*talk(9), user("word " * 10_000)]
-    assert to_compress((SYSTEM, *talk(4), *long), room_tokens=8_000) is None
-    assert to_compress((SYSTEM, *talk(4), *long), room_tokens=128_000) is not None
-    assert to_compress((SYSTEM, user("word " * 10_000), *talk(10)), room_tokens=8_000) is not None
-
-
-def test_a_system_prompt_that_is_too_long_cannot_be_helped_either():
-    assert to_compress((Message(role="system", content="word " * 10_000), *talk(14)), room_tokens=8_000) is None
 
 
 def test_the_request_holds_the_earlier_part_as_data_under_instructions_of_its_own():
@@ -145,3 +160,105 @@ def test_a_compressed_conversation_can_be_compressed_again_with_its_summary():
     once = compressed(split(SYSTEM, *talk(15)), "They agreed on ten.")
     again = summary_request(split(*once, *talk(6)))
     assert "They agreed on ten." in transcript(again)[0]
+
+
+class TestKept:
+    """What a summary that was kept of a conversation's beginning is to its later turns."""
+
+    def test_every_beginning_has_a_hash_that_later_turns_share(self):
+        said = talk(30)
+        assert beginnings((SYSTEM, *said[:24])) == beginnings(said)[: 24 - KEEP]
+        assert len(set(beginnings(said))) == 30 - KEEP
+        assert beginnings(said[:KEEP]) == []
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            (assistant("message 0"), user("message 1")),
+            (user("message 0 "), user("message 1")),
+            (user('message 0"], ["user", "message 1'),),
+            (user("message 0message 1"),),
+        ],
+    )
+    def test_another_conversation_has_other_hashes(self, other: tuple[Message, ...]):
+        mine = beginnings((user("message 0"), user("message 1"), *talk(KEEP)))
+        assert not set(mine[1:]) & set(beginnings((*other, *talk(KEEP))))
+
+    def test_what_another_version_of_the_prompt_condensed_is_not_taken(self, monkeypatch: pytest.MonkeyPatch):
+        before = beginnings(talk(20))
+        newer = template("compression").model_copy(update={"version": 99})
+        monkeypatch.setattr("domain.generate.compression.template", lambda _: newer)
+        assert not set(before) & set(beginnings(talk(20)))
+
+    def test_a_later_turn_says_the_summary_and_what_has_come_since(self):
+        said = talk(24)
+        system, first, *rest = resumed((SYSTEM, *said), summary(11))
+        assert system == SYSTEM
+        assert "They agreed on ten." in first.content
+        assert tuple(rest) == said[11:]
+
+    def test_it_is_continued_from_the_summary_and_what_has_come_since(self):
+        split = to_compress((SYSTEM, *talk(24)), summary(11, "They agreed.\nassistant: for ever"))
+        assert split
+        lines = transcript(summary_request(split))
+        assert lines == [
+            "summary: They agreed. assistant: for ever",
+            "assistant: message 11",
+            "user: message 12",
+            "assistant: message 13",
+        ]
+        assert compressed(split, "new") == compressed(Split(system=(SYSTEM,), earlier=(), recent=talk(24)[14:]), "new")
+
+    def test_a_summary_takes_its_share_of_the_room(self):
+        split = to_compress((*long_talk(60), *talk(KEEP)), summary(1, "word " * 1000))
+        assert split
+        request = summary_request(split, room_tokens=8_000)
+        assert len(request.messages[-1].content.encode()) < 8_000 * 3
+        assert "left out" in request.messages[-1].content
+
+    def test_where_nothing_has_come_since_there_is_nothing_to_condense(self):
+        assert to_compress(talk(24), summary(14)) is None
+        assert to_compress(talk(24), summary(13)) is not None
+
+    @pytest.mark.parametrize(
+        ("turns", "limit", "kept", "compress"),
+        [
+            (20, None, None, False),  # there is no limit
+            (20, 2100, None, False),  # it is kept
+            (12, 1000, None, False),  # too little to condense: no summary is much shorter
+            (20, 1000, None, True),
+            (20, 1700, 5, False),  # with the summary it is short enough
+            (20, 1000, 8, False),  # it is not, and too little has come since
+            (20, 1000, 5, True),  # it is not, and enough has come since
+            (20, 1300, 1, True),
+            (20, 1000, 10, False),  # nothing has come since
+        ],
+    )
+    def test_what_is_done_about_a_limit(self, turns: int, limit: int | None, kept: int | None, *, compress: bool):
+        prompt = Prompt(messages=(SYSTEM, *long_talk(turns)))
+        known = summary(kept) if kept else None
+        found = shortened(prompt, limit, known)
+        assert found.compress is compress
+        assert (found.prompt and found.prompt.messages) == (known and resumed(prompt.messages, known))
+
+    def test_without_a_limit_what_is_kept_is_not_sent(self):
+        assert shortened(Prompt(messages=long_talk(20)), None, summary(5)).prompt is None
+
+    @pytest.mark.parametrize(
+        ("turns", "limit", "worth"),
+        [(20, 1000, True), (10, 500, False), (20, 3000, False), (79, None, False), (81, None, True)],
+    )
+    def test_a_short_prompt_is_not_looked_up(self, turns: int, limit: int | None, *, worth: bool):
+        assert worth_a_look(Prompt(messages=long_talk(turns)), limit) is worth
+
+
+def test_a_refusal_is_no_summary():
+    reply = ChatReply(text=" I cannot help. ", finish=Finish.STOP, usage=Usage(), model="m")
+    assert told(reply) == "I cannot help."
+    assert told(reply.model_copy(update={"finish": Finish.REFUSED})) == ""
+
+
+def test_a_small_model_is_asked_for_less():
+    assert room_tokens("claude-sonnet-4-6") == room_tokens("gpt-4o-mini") == ROOM_TOKENS
+    assert room_tokens("gpt-3.5-turbo") == 16_000
+    assert room_tokens("llama-at-home") == 8_000

@@ -1,0 +1,103 @@
+"""Kept summaries: which of them is found, whose word counts, and when they go."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from domain.calls import Message, Provider
+from domain.errors import NotFound
+from domain.generate.compression import KEEP, Summary, beginnings
+from domain.generate.contract import Kept
+from storage import summaries
+from storage.database import Database
+from storage.tables import KeptSummary, utc_now
+from tests.storage.books import Books, reply
+
+SIMULATED = [(Provider.ANTHROPIC, True), (Provider.OPENAI, True)]
+TALK = tuple(Message(role=("user", "assistant")[turn % 2], content=f"turn {turn}") for turn in range(40))
+
+
+@pytest.fixture
+async def books(database: Database) -> Books:
+    return await Books(database).open()
+
+
+async def keep(books: Books, talk: tuple[Message, ...], text: str = "in short", **terms: Any) -> UUID:
+    """Have a conversation's earlier part condensed."""
+    attempt = await books.granted(f"{text} of {len(talk)}", **terms)
+    await books.settle(attempt, reply(text))
+    hashes = beginnings(talk)
+    async with books.database.transaction() as tx:
+        await summaries.keep(tx, books.workspace, hashes[-1], len(hashes), attempt)
+    return attempt
+
+
+async def find(books: Books, talk: tuple[Message, ...], given_by: Any = SIMULATED) -> Summary | None:
+    async with books.database.transaction() as tx:
+        return await summaries.find(tx, books.workspace, beginnings(talk), given_by)
+
+
+async def test_the_summary_of_the_longest_beginning_is_found(books: Books):
+    await keep(books, TALK[:20])
+    attempt = await keep(books, TALK[:24], "in short, and on")
+    await keep(books, (*TALK[:26], *TALK))
+    kept = Kept(attempt_id=attempt, messages=24 - KEEP)
+    assert await find(books, TALK) == Summary(kept=kept, text="in short, and on")
+
+
+async def test_it_is_found_again_by_whose_reply_it_is(books: Books):
+    await keep(books, TALK)
+    found = await find(books, TALK)
+    assert found
+    async with books.database.transaction() as tx:
+        assert await summaries.load(tx, books.workspace, found.kept) == found
+
+
+async def test_what_was_said_otherwise_has_no_summary(books: Books):
+    await keep(books, TALK[:20])
+    assert await find(books, (Message(role="user", content="Turn 0"), *TALK[1:])) is None
+    assert await find(books, TALK[:19]) is None
+
+
+async def test_a_simulators_is_none_for_whom_there_is_a_key(books: Books):
+    await keep(books, TALK[:24])
+    await keep(books, TALK[:20], provider=Provider.OPENAI)
+    found = await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, True)])
+    assert found and found.kept.messages == 20 - KEEP
+    assert await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, False)]) is None
+
+
+async def test_another_one_takes_its_place(books: Books):
+    await keep(books, TALK, "first")
+    await keep(books, TALK, "second")
+    found = await find(books, TALK)
+    assert found and found.text == "second"
+    assert len(await books.all(KeptSummary)) == 1
+
+
+async def test_the_same_words_in_another_workspace_are_another_conversation(books: Books):
+    await keep(books, TALK)
+    other = await Books(books.database, "globex").open()
+    assert await find(other, TALK) is None
+    found = await find(books, TALK)
+    assert found
+    async with books.database.transaction() as tx:
+        with pytest.raises(NotFound):
+            await summaries.load(tx, "globex", found.kept)
+
+
+async def test_a_conversation_may_have_more_messages_than_a_statement_has_parameters(books: Books):
+    await keep(books, TALK)
+    assert await find(books, (*TALK, *[Message(role="user", content="on and on")] * 40_000))
+
+
+async def test_old_ones_are_forgotten_in_batches(books: Books):
+    for turns in range(20, 25):
+        await keep(books, TALK[:turns])
+    async with books.database.transaction() as tx:
+        assert await summaries.purge(tx, utc_now() - timedelta(hours=1), limit=10) == 0
+        assert await summaries.purge(tx, utc_now() + timedelta(hours=1), limit=3) == 3
+        assert await summaries.purge(tx, utc_now() + timedelta(hours=1), limit=3) == 2
+    assert await find(books, TALK) is None

@@ -1,0 +1,230 @@
+"""Long conversations: what is condensed is condensed once, and later turns go on from there."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.generate.calls import GenerateCalls
+from activities.paid_call import PaidCalls
+from domain.calls import Provider
+from domain.generate.compression import KEEP, beginnings
+from domain.generate.contract import Compressed, CompressStep, Job, Kept, Refused
+from domain.housekeeping import PURGE, PurgeInput
+from domain.queues import WORKFLOWS
+from domain.routing import Candidate
+from parley import Client
+from settings import DEFAULT_POLICY, Settings
+from starter.generating import build
+from storage import budgets, generations, summaries
+from storage.database import Database
+from storage.tables import KeptSummary, UsageLog
+from tests.parts import SimulatorAdmin
+from tests.storage.books import Books
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+USER = "ann"
+LIMITED, TIGHT, LIMIT = "limited", "tight", 1200
+SYSTEM = {"role": "system", "content": "Be brief."}
+TALK = [
+    {"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice ".ljust(400, ".")}
+    for turn in range(201)
+]
+# So many messages are above the limit, and enough of them come before the last ten.
+LONG = 21
+# Above what is looked up where the action has no limit.
+VERY_LONG = 101
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    path = tmp_path / "policy.toml"
+    terms = f'cache = "off"\ncompress_above_tokens = {LIMIT}\n'
+    actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0017\n{terms}"
+    path.write_text(f"{DEFAULT_POLICY.read_text()}\n{actions}")
+    return settings.model_copy(update={"parley_policy_file": path})
+
+
+async def ask(client: Client, turns: int, talk: list[dict[str, str]] = TALK, **terms: Any) -> Any:
+    result = await client.generate([SYSTEM, *talk[:turns]], user_id=USER, **{"action": LIMITED, **terms})
+    assert result.success
+    return result.meta
+
+
+async def condensings(client: Client) -> list[UsageLog]:
+    """What was paid for summaries, the earliest first."""
+    rows = await Books(client.database).all(UsageLog, order="created_at", workspace_id=client.workspace_id)
+    return [row for row in rows if "-condense" in row.request_id]
+
+
+async def kept(client: Client) -> list[int]:
+    """Of how many messages there are summaries."""
+    rows = await Books(client.database).all(KeptSummary, order="messages", workspace_id=client.workspace_id)
+    return [row.messages for row in rows]
+
+
+class TestLimit:
+    async def test_the_next_turn_goes_on_from_the_summary_and_pays_no_other(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        first = await ask(client, LONG)
+        again = await ask(client, LONG + 2)
+        assert first.compressed and again.compressed
+        assert (first.attempts, again.attempts) == (2, 1)
+        assert first.usage.input_tokens < again.usage.input_tokens < LIMIT + 300 < LONG * 100
+        assert await kept(client) == [LONG - KEEP]
+        assert len(await simulator.billed()) == 3
+        assert await client.audit() == []
+
+    async def test_each_message_is_read_about_once_by_whoever_condenses(self, client: Client) -> None:
+        last, answering, whole = 61, 0, 0
+        for turns in range(1, last + 1, 2):
+            meta = await ask(client, turns)
+            answering, whole = answering + meta.usage.input_tokens, whole + turns * 100
+        paid = await condensings(client)
+        instructions = 400  # with the summary so far
+        assert 5 < len(paid) < 15
+        assert sum(row.tokens_prompt for row in paid) < last * 100 + len(paid) * instructions
+        assert answering + sum(row.tokens_total for row in paid) < 0.6 * whole
+
+    async def test_what_it_may_cost_is_what_the_shorter_prompt_may_cost(self, client: Client) -> None:
+        turn = [SYSTEM, *TALK[: LONG + 2]]
+        refused = await client.generate(turn, user_id=USER, action=TIGHT)
+        assert refused.refusal and refused.refusal.code is Refused.BUDGET_EXHAUSTED
+        await ask(client, LONG)
+        assert (await ask(client, LONG + 2, action=TIGHT)).compressed
+
+    async def test_a_conversation_that_went_another_way_is_condensed_by_itself(self, client: Client) -> None:
+        await ask(client, LONG)
+        await ask(client, LONG, [{"role": "user", "content": "something else"}, *TALK[1:]])
+        assert len(await condensings(client)) == 2
+
+    async def test_another_system_prompt_or_user_has_the_same_summary(self, client: Client) -> None:
+        await ask(client, LONG)
+        meta = await client.generate(
+            [{"role": "system", "content": "Be verbose."}, *TALK[:LONG]], user_id="bob", action=LIMITED
+        )
+        assert meta.meta.compressed
+        assert len(await condensings(client)) == 1
+
+    async def test_another_workspace_has_none(self, client: Client) -> None:
+        await ask(client, LONG)
+        other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+        await ask(other, LONG)
+        assert len(await condensings(other)) == 1
+
+    async def test_what_has_a_summary_that_was_purged_is_condensed_anew(self, client: Client) -> None:
+        await ask(client, LONG)
+        for days, left in ((29, [LONG - KEEP]), (31, [])):
+            await client.temporal.execute_workflow(
+                PURGE,
+                PurgeInput(at=datetime.now(UTC) + timedelta(days=days)),
+                id=f"purge-{uuid4().hex}",
+                task_queue=WORKFLOWS,
+            )
+            assert await kept(client) == left
+        await ask(client, LONG)
+        assert len(await condensings(client)) == 2
+
+    async def test_one_that_cannot_be_condensed_now_goes_on_from_what_is_kept(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await ask(client, LONG)
+        await simulator.fault("quota", provider="openai")
+        meta = await ask(client, LONG + 10)
+        assert meta.compressed and meta.usage.input_tokens < (LONG + 10) * 100 - 500
+        assert await kept(client) == [LONG - KEEP]
+
+    async def test_histories_stay_small(self, client: Client) -> None:
+        for turns in (LONG, LONG + 2, LONG + 12):
+            await ask(client, turns, key=str(turns))
+            handle = client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/{turns}")
+            history = await handle.fetch_history()
+            assert max(event.ByteSize() for event in history.events) < 4000
+
+    async def test_an_answer_in_the_cache_is_that_to_the_whole_conversation(self, client: Client) -> None:
+        for cached in ("", "exact"):
+            assert (await ask(client, LONG, cache="exact")).cached == cached
+        assert (await ask(client, LONG, [{"role": "user", "content": "else"}, *TALK[1:]], cache="exact")).cached == ""
+
+
+class TestTooLong:
+    async def test_one_that_goes_on_from_a_summary_and_is_still_too_long_is_condensed_once_more(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await ask(client, LONG)
+        await simulator.fault("context_too_long", provider="openai")
+        meta = await ask(client, LONG + 2)
+        assert (meta.compressed, meta.attempts) == (True, 3)
+        assert await kept(client) == [LONG - KEEP, LONG - KEEP + 2]
+        first, second = await condensings(client)
+        assert second.tokens_prompt < first.tokens_prompt - 500
+        assert await client.audit() == []
+
+    async def test_where_nothing_has_come_since_it_is_refused_without_another_call(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await ask(client, LONG)
+        await simulator.fault("context_too_long", provider="openai", times=None)
+        result = await client.generate([SYSTEM, *TALK[:LONG]], user_id=USER, action=LIMITED)
+        assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
+        assert len(await condensings(client)) == 1
+        assert len(await simulator.calls()) == 3
+
+    async def test_it_is_condensed_once(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("context_too_long", provider="openai", after=1, times=None)
+        result = await client.generate([SYSTEM, *TALK[:LONG]], user_id=USER, action=LIMITED, key="mine")
+        assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
+        history = await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/mine").fetch_history()
+        steps = [event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events]
+        assert [step for step in steps if step] == ["generate.compress", "generate.ask"]
+
+    async def test_without_a_limit_only_what_has_come_since_is_read_again(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        for turns in (VERY_LONG, VERY_LONG + 2):
+            await simulator.fault("context_too_long", provider="openai")
+            assert (await ask(client, turns, action="ai_message")).compressed
+        first, second = await condensings(client)
+        assert first.tokens_prompt > (VERY_LONG - KEEP) * 90
+        assert second.tokens_prompt < 1000
+
+    async def test_without_a_limit_a_turn_asked_again_takes_what_is_kept(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        for _ in range(2):
+            await simulator.fault("context_too_long", provider="openai")
+            assert (await ask(client, VERY_LONG, action="ai_message", cache="off")).compressed
+        assert len(await condensings(client)) == 1
+
+    async def test_without_a_limit_what_a_model_takes_is_sent_whole(self, client: Client) -> None:
+        assert not (await ask(client, VERY_LONG, action="ai_message")).compressed
+        assert await condensings(client) == []
+
+
+async def test_a_step_that_is_tried_again_asks_the_same_whatever_was_kept_meanwhile(
+    client: Client, database: Database, settings: Settings, simulator: SimulatorAdmin
+) -> None:
+    """Another turn of the conversation may be condensed between two tries: the step says from what it goes on."""
+    await ask(client, LONG)
+    (row,) = await Books(database).all(KeptSummary)
+    asked = build(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
+    async with database.transaction() as tx:
+        prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
+        await budgets.open_envelope(tx, client.workspace_id, budgets.job_scope("job"), None)
+    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).asking(prompt)
+    mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
+    step = CompressStep(job=job, candidate=mini, kept=Kept(attempt_id=row.attempt_id, messages=row.messages))
+    paid_calls = PaidCalls(database, settings)
+    compress = GenerateCalls(database, paid_calls).compress
+    first: Compressed = await ActivityEnvironment().run(compress, step)
+    hashes = beginnings(asked.prompt.messages)[: LONG + 1 - KEEP]
+    async with database.transaction() as tx:
+        await summaries.keep(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
+    assert await ActivityEnvironment().run(compress, step) == first
+    assert len(await condensings(client)) == 2
+    await paid_calls.close()
