@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from domain.errors import ParleyError, ProviderError
+from domain.errors import ParleyError, ProviderError, Unreachable
 
 HEARTBEAT_SECONDS = 2.0
+RECONNECT_SECONDS = 0.5
 ERROR_CHARACTERS = 1000
 
 P = ParamSpec("P")
@@ -27,7 +28,7 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         # A local activity runs within its workflow's task, which is the heartbeat.
         pulse = None if activity.info().is_local else asyncio.create_task(_heartbeat())
         try:
-            return await work(*args, **kwargs)
+            return await patiently(functools.partial(work, *args, **kwargs), seconds=_patience(activity.info()))
         except ParleyError as error:
             raise as_application_error(error) from None
         except ValidationError as error:
@@ -41,6 +42,33 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
                 pulse.cancel()
 
     return wrapped
+
+
+def _patience(running: activity.Info) -> float:
+    """How long an absent database is waited for: that is not one of the few tries that a paid step has.
+
+    A local activity has tries without end, and its workflow's task does not wait.
+    """
+    limit = running.start_to_close_timeout
+    return 0 if limit is None or running.is_local else limit.total_seconds() / 2
+
+
+async def patiently(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
+    """Do it again while the database is away, for so many seconds.
+
+    Raises:
+        Unreachable: it is away for longer.
+    """
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + seconds
+    while True:
+        try:
+            return await work()
+        except Unreachable as error:
+            if clock.time() > deadline:
+                raise
+            activity.logger.warning("%s waits: %s", activity.info().activity_type, error)
+        await asyncio.sleep(RECONNECT_SECONDS)
 
 
 async def _heartbeat() -> None:

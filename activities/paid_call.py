@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities import metrics
+from activities.boundary import RECONNECT_SECONDS, patiently
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
@@ -33,11 +34,11 @@ from providers.registry import Providers
 from settings import Settings
 from storage import ledger
 from storage.breaker import BreakerTerms
+from storage.budgets import Envelope
 from storage.database import Database
-from storage.ledger import AlsoSettle, CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
+from storage.ledger import AlsoLate, AlsoSettle, CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
 
 LEASE_POLL_SECONDS = 0.5
-RECONNECT_SECONDS = 0.5
 # A list that has not come by then is not worth the wait.
 LISTING_SECONDS = 5.0
 PING_SECONDS = 10.0
@@ -45,7 +46,10 @@ T = TypeVar("T")
 
 
 class Payer(Model):
-    """On whose account a step of a job is made. `energy`: what the user is charged for a result."""
+    """On whose account a step of a job is made.
+
+    `energy`: what the user is charged for a result. `envelope`: the job's, where its first call opens it.
+    """
 
     workspace_id: str
     user_id: str
@@ -55,6 +59,7 @@ class Payer(Model):
     request_id: str
     action: str
     energy: int
+    envelope: Envelope | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class _Work:
     offer: Offer
     adapter: Adapter
     also: AlsoSettle | None
+    late: AlsoLate | None
 
 
 class PaidCalls:
@@ -94,12 +100,20 @@ class PaidCalls:
         )
 
     async def make(
-        self, payer: Payer, request: Request, provider: Provider, model: str, *, also: AlsoSettle | None = None
+        self,
+        payer: Payer,
+        request: Request,
+        provider: Provider,
+        model: str,
+        *,
+        also: AlsoSettle | None = None,
+        late: AlsoLate | None = None,
     ) -> Settled:
         """Have `request` answered once, whatever happens in between.
 
         Args:
             also: is written in the transaction that settles the request, so that neither is ever without the other.
+            late: is written in that of every other attempt's end.
 
         Raises:
             UnpricedModel, ProviderNotConfigured: before anything is reserved.
@@ -118,7 +132,7 @@ class PaidCalls:
         claimed = await self._claim(who, offer)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(who.workspace_id, who.action, request, offer, adapter, also)
+        work = _Work(who.workspace_id, who.action, request, offer, adapter, also, late)
         return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
 
     async def ping(self, workspace_id: str, provider: Provider) -> float:
@@ -175,7 +189,7 @@ class PaidCalls:
         except ProviderError as error:
             await self._failpoints.reach("called")
             failure = self._failure(error, work.offer)
-            await self._fail(work.workspace_id, attempt_id, failure)
+            await self._fail(work, attempt_id, failure)
             _count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
             raise
         seconds = clock.time() - started
@@ -240,15 +254,15 @@ class PaidCalls:
     ) -> Settled:
         async def settle(tx: AsyncSession) -> Settled:
             booked = (work.workspace_id, attempt_id, reply, *counted)
-            settled = await ledger.settle(tx, *booked, also=work.also, instead_of=instead_of)
+            settled = await ledger.settle(tx, *booked, also=work.also, late=work.late, instead_of=instead_of)
             await self._failpoints.reach("settling")
             return settled
 
         return await self._persist(settle)
 
-    async def _fail(self, workspace_id: str, attempt_id: UUID, failure: Failure) -> None:
+    async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
-            await ledger.fail(tx, workspace_id, attempt_id, failure, self._terms)
+            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, late=work.late)
             await self._failpoints.reach("settling")
 
         await self._persist(fail)
@@ -282,15 +296,7 @@ class PaidCalls:
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it again while the database is away: a reply waits in memory meanwhile."""
-        deadline = asyncio.get_running_loop().time() + self._patience
-        while True:
-            try:
-                return await work()
-            except Unreachable as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                activity.logger.warning("the ledger waits: %s", error)
-            await asyncio.sleep(RECONNECT_SECONDS)
+        return await patiently(work, seconds=self._patience)
 
     @asynccontextmanager
     async def _lease_renewed(self, workspace_id: str, attempt_id: UUID) -> AsyncGenerator[None]:

@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cache, gateway, generate, history, labels, overhead, parallel, savings
-from benchmarks.options import Figures, Options
+from benchmarks import cache, faults, gateway, generate, history, labels, overhead, parallel, savings
+from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from connection import leave
 from domain.errors import ParleyError
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history, cache, generate, gateway, savings)
+MODULES = (parallel, overhead, labels, history, cache, generate, gateway, savings, faults)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_EVERY_SECONDS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
-    options = Options(asked.sessions, asked.calls, tuple(asked.quota), asked.data, asked.truth)
+    options = Options(asked.sessions, asked.calls, tuple(asked.quota), asked.data, asked.truth, asked.seed)
     try:
         results = asyncio.run(_run(asked.names, options))
     except (ParleyError, TimeoutError) as problem:
@@ -31,7 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if asked.json:
         asked.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return 1 if any(_is_broken(result["figures"]) for result in results.values()) else 0
+
+
+def _is_broken(figures: Figures) -> bool:
+    return any(figures.get(MUST_BE_ZERO, {}).values())
 
 
 async def _run(names: list[str], options: Options) -> dict[str, Any]:
@@ -80,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sessions", type=int, metavar="N", help="generate so many in place of the usual number")
     parser.add_argument("--calls", type=int, metavar="N", help="make so many in place of the usual number")
     parser.add_argument("--quota", action="append", default=[], choices=list(history.QUOTAS), help="of history only")
+    parser.add_argument("--seed", type=int, metavar="N", help="of faults: draw what goes wrong, and when, from this")
     parser.add_argument("--data", type=Path, default=usual.data, metavar="FILE", help="of labels: sessions, JSONL")
     parser.add_argument("--truth", type=Path, default=usual.truth, metavar="FILE", help="of labels: intents, JSONL")
     return parser

@@ -87,7 +87,6 @@ async def _start(
     attributes = (
         SearchAttributePair(visibility.TENANT, client.workspace_id),
         SearchAttributePair(visibility.JOB, WORKFLOW),
-        SearchAttributePair(visibility.STATUS, "running"),
     )
     reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDConflictPolicy.FAIL
     if ended_before:

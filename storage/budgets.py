@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from domain.calls import Model
 from domain.errors import BudgetExhausted, NotFound
 from storage.rows import add
 from storage.tables import Budget, SpendingCap, utc_now
@@ -24,6 +25,13 @@ RESERVE = text("""
     UPDATE budgets SET reserved_usd = reserved_usd + :usd
     WHERE workspace_id = :workspace AND scope = :scope
       AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)""")
+OPEN_AND_RESERVE = text("""
+    INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
+    SELECT :workspace, :scope, CAST(:cap AS numeric), CAST(:usd AS numeric), 0, 0
+    WHERE CAST(:cap AS numeric) IS NULL OR CAST(:cap AS numeric) >= CAST(:usd AS numeric)
+    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd
+    WHERE budgets.cap_usd IS NULL OR budgets.cap_usd >=
+          budgets.reserved_usd + budgets.confirmed_usd + budgets.uncertain_usd + excluded.reserved_usd""")
 MOVE = text("""
     UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
                        uncertain_usd = uncertain_usd + :uncertain
@@ -44,6 +52,12 @@ CAPS = text("""
          AND b.scope >= CASE c.period WHEN 'day' THEN :day WHEN 'week' THEN :week ELSE :month END
          AND b.scope <= CASE c.period WHEN 'day' THEN :day_end WHEN 'week' THEN :week_end ELSE :month_end END
     WHERE c.workspace_id = :workspace GROUP BY c.period, c.cap_usd""")
+
+
+class Envelope(Model):
+    """What a job may spend; None is no limit."""
+
+    cap_usd: Decimal | None
 
 
 class Period(StrEnum):
@@ -100,13 +114,16 @@ async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd
     await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
 
 
-async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal) -> None:
-    """Set dollars aside. The condition is in the UPDATE itself, so that no race can overdraw.
+async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:
+    """Set dollars aside. The condition is in the statement itself, so that no race can overdraw.
+
+    `opens`: the envelope to open where there is none yet; one that is there stays as it is.
 
     Raises:
         BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
     """
-    if not await _changed_one(tx, RESERVE, workspace_id, scope, usd=usd):
+    statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
+    if not await _changed_one(tx, statement, workspace_id, scope, usd=usd, **cap):
         raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
 
 
@@ -154,7 +171,9 @@ async def move(
         raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
 
 
-async def _changed_one(tx: AsyncSession, statement: TextClause, workspace_id: str, scope: str, **usd: Decimal) -> bool:
+async def _changed_one(
+    tx: AsyncSession, statement: TextClause, workspace_id: str, scope: str, **usd: Decimal | None
+) -> bool:
     changed = await tx.execute(statement, {"workspace": workspace_id, "scope": scope, **usd})
     return cast("CursorResult[Any]", changed).rowcount == 1
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
+from uuid import UUID
 
 from sqlalchemy import CursorResult, Select, and_, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -85,14 +86,13 @@ async def record(tx: AsyncSession, generation: Generation) -> bool:
 
 
 async def record_cost(tx: AsyncSession, job: Job, tokens: int = 0) -> None:
-    """A reply was settled. Where its generation had ended without it, as one that is cancelled, the row tells the cost.
+    """Have the row tell what was spent since its generation ended: by a late reply, or by one that was cancelled.
 
-    `tokens`: those of an answer.
+    `tokens`: those of an answer that came when the row had been written without one.
     """
     ended = update(Generation).where(
         col(Generation.workspace_id) == job.input.workspace_id,
         col(Generation.request_id) == job.request_id,
-        col(Generation.outcome) != "completed",
     )
     spent = _spent(job.input.workspace_id, job.job_key).with_only_columns(COST).scalar_subquery()
     await tx.execute(ended.values(cost_usd=spent, tokens_total=col(Generation.tokens_total) + tokens))
@@ -128,6 +128,12 @@ def _spent(workspace_id: str, job_key: str) -> Select[Decimal | None, int]:
         )
         .where(col(Call.workspace_id) == workspace_id, col(Call.job_key) == job_key)
     )
+
+
+async def answered_by(tx: AsyncSession, workspace_id: str, request_id: str) -> UUID | None:
+    """The attempt whose reply a generation was answered with, if a call was made for it."""
+    told = (await tx.execute(_of(workspace_id, request_id))).scalar()
+    return told.attempt_id if told and told.outcome == "completed" and not told.cached else None
 
 
 async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:

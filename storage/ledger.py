@@ -27,6 +27,7 @@ from domain.errors import Billed, IdempotencyConflict, NotFound
 from domain.pricing import Rates
 from storage import breaker, budgets, energy
 from storage.breaker import NOW, BreakerTerms
+from storage.budgets import Envelope
 from storage.database import changed_one, storable
 from storage.entries import completed_event, failed_event, journal_entry, usage_row
 from storage.rows import save, table
@@ -78,7 +79,10 @@ JOURNALED = (
 
 
 class CallIdentity(Model):
-    """Who asks for what, on whose account. `energy` is what a result will be charged."""
+    """Who asks for what, on whose account. `energy` is what a result will be charged.
+
+    `envelope`: the job's, where the first claim opens it; else it must be there.
+    """
 
     workspace_id: str
     request_id: str
@@ -89,6 +93,7 @@ class CallIdentity(Model):
     fingerprint: str
     energy: int
     workflow_id: str
+    envelope: Envelope | None = None
 
 
 class Offer(Model):
@@ -142,6 +147,8 @@ class Settled:
 
 # What is written in the transaction that settles a request, if this reply is the one that wins it.
 AlsoSettle = Callable[[AsyncSession, Settled], Awaitable[None]]
+# What is written where an attempt ends that does not win it: what the request has cost in all has changed.
+AlsoLate = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -165,12 +172,12 @@ async def claim(
         BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
     """
     if call := await _open_call(tx, who, attempt_id, terms):
-        return await _begin(tx, call, offer, terms, attempt_id)
+        return await _begin(tx, who, call, offer, terms, attempt_id)
     call = await _lock_call(tx, who.workspace_id, who.request_id)
     if call.fingerprint != who.fingerprint:
         raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
     if call.settled_attempt_id:
-        return await _settled(tx, call)
+        return await _settled(tx, call.workspace_id, call.request_id)
     earlier = await _attempts(tx, call)
     if call.owner_attempt_id == attempt_id:
         await _take_lease(tx, call, attempt_id, terms)
@@ -178,18 +185,25 @@ async def claim(
     remaining = await _lease_left(tx, call)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
-    return await _begin(tx, call, offer, terms, attempt_id, earlier)
+    return await _begin(tx, who, call, offer, terms, attempt_id, earlier)
 
 
 async def _begin(
-    tx: AsyncSession, call: Call, offer: Offer, terms: Terms, attempt_id: UUID, earlier: Sequence[CallAttempt] = ()
+    tx: AsyncSession,
+    who: CallIdentity,
+    call: Call,
+    offer: Offer,
+    terms: Terms,
+    attempt_id: UUID,
+    earlier: Sequence[CallAttempt] = (),
 ) -> Granted:
     """Reserve what an attempt may cost, and make it the owner of its call."""
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
     silent = next((one for one in earlier if one.id == call.owner_attempt_id), None)
     lost = await _end_as_lost(tx, call, silent) if silent else None
     # Whoever claims again, the first claim's account and envelope pay: they are where everything is booked.
-    await budgets.reserve(tx, call.workspace_id, budgets.job_scope(call.job_key), offer.bound_usd)
+    scope = budgets.job_scope(call.job_key)
+    await budgets.reserve(tx, call.workspace_id, scope, offer.bound_usd, opens=who.envelope)
     if call.energy_reserved == 0:
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
     attempt = _attempt(call, attempt_id, offer, generation, number=len(earlier) + 1)
@@ -207,7 +221,14 @@ async def journaled(tx: AsyncSession, who: CallIdentity) -> Settled | None:
     """The reply of a request that was settled before, if it was."""
     call = await tx.get(Call, (who.workspace_id, who.request_id))
     known = call is not None and call.settled_attempt_id is not None and call.fingerprint == who.fingerprint
-    return await _settled(tx, call) if call and known else None
+    return await _settled(tx, call.workspace_id, call.request_id) if call and known else None
+
+
+async def settled_by(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Settled | None:
+    """The reply of the request that an attempt has won, if it has won one."""
+    attempt = (await tx.execute(ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id})).scalar()
+    won = attempt is not None and attempt.state == "settled"
+    return await _settled(tx, workspace_id, attempt.request_id) if attempt and won else None
 
 
 async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_seconds: float) -> bool:
@@ -229,9 +250,11 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
     rates: Rates,
     *,
     also: AlsoSettle | None = None,
+    late: AlsoLate | None = None,
     instead_of: UUID | None = None,
 ) -> Settled:
-    """Write down a whole reply. The first one wins the request, and `also` with it; a later one is charged 0.
+    """Write down a whole reply. The first one wins the request, and `also` with it; a later one is charged 0, and
+    `late` is written with it.
 
     `instead_of`: the request's open attempt, where the reply was recovered before its call was made. It is withdrawn.
     Safe to repeat when it is unknown whether the commit arrived.
@@ -242,7 +265,7 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
     if attempt.state in ("settled", "duplicate"):
         await save(tx, call)
         await _on_their_days(tx, call, moves)
-        return await _settled(tx, call)
+        return await _settled(tx, call.workspace_id, call.request_id)
     await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))
     attempt.rates = rates.model_dump(mode="json")
@@ -251,6 +274,8 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
         call.owner_attempt_id, call.lease_until = None, None
     book = _book_duplicate if call.settled_attempt_id else _book_winner
     settled = await book(tx, call, attempt, reply, cost_usd)
+    if settled.attempt_id != attempt_id and late:
+        await late(tx)
     if settled.attempt_id == attempt_id and also:
         await also(tx, settled)
     await _on_their_days(tx, call, moves)
@@ -275,7 +300,7 @@ async def _book_duplicate(
     _end(attempt, "duplicate", Billed.YES, cost_usd)
     told = usage_row(call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
     await save(tx, call, attempt, told)
-    return await _settled(tx, call)
+    return await _settled(tx, call.workspace_id, call.request_id)
 
 
 @dataclass(frozen=True)
@@ -291,8 +316,16 @@ class Failure:
     rates: Rates | None = None
 
 
-async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: Failure, terms: Terms) -> None:
-    """End an attempt that brought no reply; free what it held. Safe to repeat."""
+async def fail(
+    tx: AsyncSession,
+    workspace_id: str,
+    attempt_id: UUID,
+    failure: Failure,
+    terms: Terms,
+    *,
+    late: AlsoLate | None = None,
+) -> None:
+    """End an attempt that brought no reply, and write `late` with it; free what it held. Safe to repeat."""
     call, attempt = await _lock(tx, workspace_id, attempt_id)
     if attempt.state not in ("open", "lost"):
         return
@@ -310,6 +343,8 @@ async def fail(tx: AsyncSession, workspace_id: str, attempt_id: UUID, failure: F
     told = usage_row(call, attempt, confirmed=cost is not None, usage=failure.usage)
     is_told = was_lost or failure.billed is not Billed.NO
     await save(tx, call, attempt, failed_event(call, attempt), *([told] if is_told else []))
+    if late:
+        await late(tx)
     await _on_its_day(tx, call, on_its_day)
 
 
@@ -339,7 +374,7 @@ async def _open_call(tx: AsyncSession, who: CallIdentity, attempt_id: UUID, term
     Nobody else sees it before the transaction ends, and none of it stays if that fails.
     """
     opened = Call(
-        **who.model_dump(exclude={"energy"}),
+        **who.model_dump(exclude={"energy", "envelope"}),
         energy_price=who.energy,
         energy_reserved=who.energy,
         owner_attempt_id=attempt_id,
@@ -536,9 +571,9 @@ async def _tell_breaker(tx: AsyncSession, attempt: CallAttempt, failure: Failure
         await breaker.not_counted(tx, provider, attempt.breaker_generation)
 
 
-async def _settled(tx: AsyncSession, call: Call) -> Settled:
+async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Settled:
     """The journaled reply of a settled call, with who gave it and what the user paid for it."""
-    found = await tx.execute(JOURNALED, {"workspace": call.workspace_id, "request": call.request_id})
+    found = await tx.execute(JOURNALED, {"workspace": workspace_id, "request": request_id})
     attempt, payload, charged, account = found.one()
     return _settlement(attempt, payload, charged, energy.available(account) if account else None)
 

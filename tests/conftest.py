@@ -17,11 +17,11 @@ from settings import Settings
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 from storage.database import Database
-from storage.migrate import migrate
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
     keep_temporary_files_in_memory,
+    make_template,
     quick_settings,
     reachable_directory,
     refuse_the_network,
@@ -78,11 +78,7 @@ async def stack() -> AsyncIterator[Addresses]:
 @pytest.fixture(scope="session")
 async def template(stack: Addresses) -> str:
     """A migrated database that every test's own is copied from. Returns the server's address."""
-    url = make_url(stack.database_url).set(database="parley_template")
-    server = await asyncpg.connect(stack.database_url)
-    await server.execute("CREATE DATABASE parley_template")
-    await server.close()
-    await migrate(SecretStr(url.render_as_string(hide_password=False)))
+    await make_template(stack.database_url)
     return stack.database_url
 
 

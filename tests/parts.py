@@ -9,7 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 from temporalio.client import Client as TemporalClient
 
 from activities.paid_call import PaidCalls
@@ -18,6 +21,7 @@ from simulator.admin import MAX_WAIT
 from simulator.config import Config
 from simulator.server import Server
 from storage.database import Database
+from storage.migrate import migrate
 from worker import ROLES, build_workers
 
 LOOPBACK = ("127.", "::1", "localhost", "/")
@@ -71,6 +75,15 @@ def reachable_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="parley-test-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
+
+
+async def make_template(server_url: str) -> None:
+    """Make the migrated database that every test's own is copied from, on the server at that address."""
+    server = await asyncpg.connect(server_url)
+    await server.execute("CREATE DATABASE parley_template")
+    await server.close()
+    url = make_url(server_url).set(database="parley_template")
+    await migrate(SecretStr(url.render_as_string(hide_password=False)))
 
 
 class SimulatorAdmin:

@@ -81,7 +81,7 @@ class Generate:
         """
         if asked is None:
             raise InvalidInput("Generate needs a GenerateInput", where="input")
-        visibility.record_start(asked.workspace_id, WORKFLOW)
+        visibility.record_owner(asked.workspace_id, WORKFLOW)
         self._job = Job(
             input=asked,
             job_key=workflow.info().first_execution_run_id,
@@ -97,7 +97,8 @@ class Generate:
             result = await self._generate()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
             result = await self._stand_in(error)
-        visibility.record(visibility.STATUS, "completed" if result.success else "refused")
+        if not result.success:
+            visibility.record(visibility.STATUS, "refused")
         return result
 
     async def _generate(self) -> GenerateResult:
@@ -223,7 +224,7 @@ class Generate:
         async def attempt(candidate: Candidate) -> Compressed:
             return await workflow.execute_activity_method(
                 Calls.compress,
-                CompressStep(job=self._job, candidate=candidate, kept=self._prepared.kept),
+                CompressStep(job=self._job, serving=self._serving, candidate=candidate, kept=self._prepared.kept),
                 task_queue=provider_queue(candidate.provider),
                 summary=f"condense on {candidate.provider.value} {candidate.model}",
                 **ANSWER_STEP,

@@ -19,6 +19,14 @@ def record_start(tenant: str, job: str) -> None:
     workflow.upsert_search_attributes([TENANT.value_set(tenant), JOB.value_set(job), STATUS.value_set("running")])  # pyright: ignore[reportUnknownMemberType]
 
 
+def record_owner(tenant: str, job: str) -> None:
+    """The same without a status, for a job that is over at once, unless whoever started it has said so: each change
+    of these attributes costs the cluster a write, and the caller a millisecond.
+    """
+    if workflow.info().typed_search_attributes.get(TENANT) is None:
+        workflow.upsert_search_attributes([TENANT.value_set(tenant), JOB.value_set(job)])  # pyright: ignore[reportUnknownMemberType]
+
+
 def record(key: SearchAttributeKey[str], value: str) -> None:
     """Set a search attribute of the running workflow."""
     workflow.upsert_search_attributes([key.value_set(value)])  # pyright: ignore[reportUnknownMemberType]

@@ -8,6 +8,7 @@ from temporalio import activity
 
 from activities import metrics
 from activities.boundary import boundary
+from activities.generate.endings import from_reply
 from activities.paid_call import PaidCalls, Payer
 from domain.calls import ChatRequest, Message
 from domain.generate.compression import (
@@ -31,9 +32,10 @@ from domain.generate.contract import (
     Prompt,
     chat_request,
 )
-from domain.generate.results import answered, chat_reply, meta_of, read
-from domain.routing import Candidate, dropped_parameters
+from domain.generate.results import chat_reply, read
+from domain.routing import dropped_parameters
 from storage import cache, generations, summaries
+from storage.budgets import Envelope
 from storage.database import Database
 from storage.ledger import AlsoSettle, Settled
 
@@ -57,7 +59,7 @@ class GenerateCalls:
             else:
                 await _keep(tx, step, request, settled)
 
-        settled = await self._make(step.job, step.request_id, step.candidate, request, step.energy, also=keep)
+        settled = await self._make(step, step.request_id, request, step.energy, also=keep)
         value, problem = read(settled.reply, prompt)
         if problem:
             return Asked(problem=problem)
@@ -90,7 +92,7 @@ class GenerateCalls:
         # A model with less room is asked for less, which is another request.
         request_id = step.request_id if room == ROOM_TOKENS else f"{step.request_id}-{room}"
         request = summary_request(split, room)
-        settled = await self._make(step.job, request_id, step.candidate, request, energy=0, also=keep)
+        settled = await self._make(step, request_id, request, energy=0, also=keep)
         messages = compressed(split, told(chat_reply(settled.reply)))
         return Compressed(prompt=await self._stored(workspace_id, prompt, messages))
 
@@ -106,14 +108,9 @@ class GenerateCalls:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
     async def _make(
-        self,
-        job: Job,
-        request_id: str,
-        candidate: Candidate,
-        request: ChatRequest,
-        energy: int,
-        also: AlsoSettle | None = None,
+        self, step: AskStep | CompressStep, request_id: str, request: ChatRequest, energy: int, *, also: AlsoSettle
     ) -> Settled:
+        job, candidate = step.job, step.candidate
         payer = Payer(
             workspace_id=job.input.workspace_id,
             user_id=job.input.user_id,
@@ -123,32 +120,29 @@ class GenerateCalls:
             request_id=request_id,
             action=job.input.action,
             energy=energy,
+            envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
-        return await self._paid_calls.make(payer, request, candidate.provider, candidate.model, also=also)
+
+        async def late(tx: AsyncSession) -> None:
+            await generations.record_cost(tx, job)
+
+        whom = (candidate.provider, candidate.model)
+        return await self._paid_calls.make(payer, request, *whom, also=also, late=late)
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
         cost, attempts = settled.cost_usd, 1
         if not _is_only_try(step):
             async with self._database.transaction() as tx:
                 cost, attempts = await _totals(tx, step, settled)
-        reply = chat_reply(settled.reply)
         another = (settled.provider, settled.model) != (step.candidate.provider, step.candidate.model)
         told = {
-            "usage": reply.usage,
             "cost_usd": cost,
             "attempts": attempts,
-            "provider": settled.provider,
-            "model": settled.model,
-            "answered_by": reply.model,
-            "simulated": settled.simulated,
-            "finish": reply.finish,
             "reason": "its reply came first" if another else step.candidate.reason,
-            "energy_charged": settled.energy_charged,
-            "energy_left": settled.energy_left,
             "compressed": step.compressed,
             "dropped": dropped_parameters(settled.provider, settled.model, request),
         }
-        return answered(reply, value, meta_of(step.job, step.serving).model_copy(update=told))
+        return from_reply(step.job, step.serving, settled, value, **told)
 
 
 async def _keep(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: Settled) -> None:

@@ -7,7 +7,7 @@ from activities import metrics
 from activities.boundary import boundary
 from activities.candidates import CHAT_PROVIDERS, Candidates
 from activities.configuration import Configurations
-from activities.generate.endings import from_cache, refused
+from activities.generate.endings import from_cache, refused, settled_before
 from domain.calls import ChatRequest, Provider
 from domain.configuration import Configuration, Credentials
 from domain.generate.caching import context_sha256, question
@@ -79,7 +79,6 @@ class GenerateDecisions:
             candidates, refusal = decide(action, routes, facts, purse, wish)
             if refusal is not None:
                 return Prepared(result=await refused(tx, job, serving, refusal, purse.energy))
-            await budgets.open_envelope(tx, workspace_id, budgets.job_scope(job.job_key), action.max_cost_usd)
             stored = await generations.for_history(tx, workspace_id, prompt)
             condensed = shorter.prompt and await generations.for_history(tx, workspace_id, shorter.prompt)
         retired = retirement_warnings(self._policy, candidates, utc_now().date())
@@ -95,8 +94,14 @@ class GenerateDecisions:
     @activity.defn(name="generate.end")
     @boundary
     async def end(self, step: EndStep) -> Ended:
-        """Write down how a generation ended that nobody answered; an expired answer may stand in, marked."""
+        """Write down how a generation ended that nobody answered; an expired answer may stand in, marked.
+
+        One that was answered, unheard, gets its answer.
+        """
         async with self._database.transaction() as tx:
+            answer = await settled_before(tx, step.job, step.serving)
+            if answer is not None:
+                return Ended(result=answer)
             left = await self._energy_left(tx, step.job)
             if step.refusal is not None:
                 return Ended(result=await refused(tx, step.job, step.serving, step.refusal, left))

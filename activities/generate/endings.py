@@ -1,12 +1,46 @@
-"""How a generation ends without a paid call of its own: answered from the cache, or refused. Each is a row."""
+"""How a generation ends: with a reply that was paid for, answered from the cache, or refused. Each is a row."""
+
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities import metrics
 from domain.generate.contract import Cached, GenerateResult, Job, Prompt, Refusal, Serving
-from domain.generate.results import answered, meta_of, read
-from storage import cache, generations
+from domain.generate.results import answered, chat_reply, meta_of, read
+from storage import cache, generations, ledger
 from storage.cache import Hit
+from storage.ledger import Settled
+
+
+def from_reply(job: Job, serving: Serving, settled: Settled, value: Any, **known: Any) -> GenerateResult:
+    """An answer that was paid for. `known`: whatever else there is to say of it."""
+    reply = chat_reply(settled.reply)
+    told = {
+        "usage": reply.usage,
+        "provider": settled.provider,
+        "model": settled.model,
+        "answered_by": reply.model,
+        "simulated": settled.simulated,
+        "finish": reply.finish,
+        "energy_charged": settled.energy_charged,
+        "energy_left": settled.energy_left,
+        **known,
+    }
+    return answered(reply, value, meta_of(job, serving).model_copy(update=told))
+
+
+async def settled_before(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
+    """The answer of a generation that only seems to have failed: whoever settled it was gone before saying so."""
+    workspace_id = job.input.workspace_id
+    attempt_id = await generations.answered_by(tx, workspace_id, job.request_id)
+    settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
+    if settled is None:
+        return None
+    value, _ = read(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
+    cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
+    metrics.generation("completed", "")
+    told = {"cost_usd": cost, "attempts": attempts, "reason": "its reply was settled before its worker was lost"}
+    return from_reply(job, serving, settled, value, **told)
 
 
 async def from_cache(

@@ -7,7 +7,8 @@ from activities.boundary import boundary
 from activities.paid_call import PaidCalls, Payer
 from domain.generate.policy import Policy
 from domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
-from storage import budgets, generations
+from storage import generations
+from storage.budgets import Envelope
 from storage.database import Database
 from storage.ledger import Settled
 
@@ -27,7 +28,6 @@ class QualityCalls:
         async with self._database.transaction() as tx:
             prompt = await generations.load_prompt(tx, asked.workspace_id, asked.prompt)
             answer = await generations.answer(tx, asked.workspace_id, asked.request_id)
-            await budgets.open_envelope(tx, asked.workspace_id, budgets.job_scope(step.job_key), self._daily_usd)
 
         async def keep(tx: AsyncSession, settled: Settled) -> None:
             score = read_grade(settled.reply).score
@@ -43,6 +43,7 @@ class QualityCalls:
             request_id=step.request_id,
             action=ACTION,
             energy=0,
+            envelope=Envelope(cap_usd=self._daily_usd),
         )
         request, grader = grading_request(prompt, answer.text), asked.candidate
         return read_grade((await self._paid_calls.make(payer, request, grader.provider, grader.model, also=keep)).reply)

@@ -189,9 +189,13 @@ class Job(Model):
 
 
 class Serving(Model):
-    """How a request is served, as was decided once: nothing of it changes when a worker or the policy does."""
+    """How a request is served, as was decided once: nothing of it changes when a worker or the policy does.
+
+    `max_cost_usd`: what all its calls may cost together; None is no limit.
+    """
 
     energy: int = 0
+    max_cost_usd: Decimal | None = None
     cache: CachePolicy = CachePolicy.OFF
     cache_seconds: int = 1
     cache_key: str = ""
@@ -256,6 +260,7 @@ class CompressStep(Model):
     """Condense the earlier part of `job.input.prompt`, of whose beginning a summary may be `kept`."""
 
     job: Job
+    serving: Serving
     candidate: Candidate
     kept: Kept | None = None
 

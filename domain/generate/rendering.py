@@ -48,6 +48,7 @@ def rendered(
     prompt, action = given.model_copy(update={"messages": messages}), policy.of_action(asked.action)
     return prompt, Serving(
         energy=action.energy,
+        max_cost_usd=action.max_cost_usd,
         cache=asked.cache or action.cache,
         cache_seconds=action.cache_seconds,
         cache_key=cache_key(asked.workspace_id, chat_request(asked, prompt)),

@@ -8,15 +8,26 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
+from temporalio.common import TypedSearchAttributes
 
 from domain.calls import Finish, Message, Provider
 from domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
-from domain.generate.contract import WORKFLOW, Cached, GenerateInput, GenerateResult, OnRateLimit, Prompt, Refused
+from domain.generate.contract import (
+    WORKFLOW,
+    Cached,
+    GenerateInput,
+    GenerateResult,
+    OnRateLimit,
+    Prompt,
+    Refused,
+    workflow_id,
+)
 from domain.queues import WORKFLOWS
 from parley import Client
 from storage.budgets import Period
 from storage.tables import Generation
 from tests.parts import SimulatorAdmin
+from workflows import visibility
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -56,6 +67,10 @@ async def rows(client: Client) -> list[Generation]:
 
 async def agrees(client: Client) -> bool:
     return await client.audit() == []
+
+
+async def marks_of(client: Client, job_id: str) -> TypedSearchAttributes:
+    return (await client.temporal.get_workflow_handle(job_id).describe()).typed_search_attributes
 
 
 class TestAnswers:
@@ -135,6 +150,17 @@ class TestAnswers:
             WORKFLOW, asked, id=f"by-name-{client.workspace_id}", task_queue=WORKFLOWS, result_type=GenerateResult
         )
         assert told.content
+        marks = await marks_of(client, f"by-name-{client.workspace_id}")
+        assert (marks[visibility.TENANT], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
+
+    async def test_an_operator_finds_those_that_were_refused(self, client: Client) -> None:
+        await client.generate(QUESTION, user_id=USER, key="answered")
+        await client.set_cap(Period.DAY, Decimal("0.000001"))
+        await client.generate("Another?", user_id=USER, key="refused")
+        for key, status in {"answered": None, "refused": "refused"}.items():
+            marks = await marks_of(client, workflow_id(client.workspace_id, key))
+            assert (marks[visibility.TENANT], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
+            assert marks.get(visibility.STATUS) == status
 
     async def test_a_template_speaks_before_the_messages(self, client: Client) -> None:
         plain = await client.generate(QUESTION, user_id=USER)

@@ -12,14 +12,14 @@ from activities.generate.calls import GenerateCalls
 from activities.paid_call import PaidCalls
 from domain.calls import Provider
 from domain.generate.compression import KEEP, beginnings
-from domain.generate.contract import Compressed, CompressStep, Job, Kept, Refused
+from domain.generate.contract import Compressed, CompressStep, Job, Kept, Refused, Serving
 from domain.housekeeping import PURGE, PurgeInput
 from domain.queues import WORKFLOWS
 from domain.routing import Candidate
 from parley import Client
 from settings import DEFAULT_POLICY, Settings
 from starter.generating import build
-from storage import budgets, generations, summaries
+from storage import generations, summaries
 from storage.database import Database
 from storage.tables import KeptSummary, UsageLog
 from tests.parts import SimulatorAdmin
@@ -215,10 +215,10 @@ async def test_a_step_that_is_tried_again_asks_the_same_whatever_was_kept_meanwh
     asked = build(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
-        await budgets.open_envelope(tx, client.workspace_id, budgets.job_scope("job"), None)
     job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).asking(prompt)
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
-    step = CompressStep(job=job, candidate=mini, kept=Kept(attempt_id=row.attempt_id, messages=row.messages))
+    kept = Kept(attempt_id=row.attempt_id, messages=row.messages)
+    step = CompressStep(job=job, serving=Serving(), candidate=mini, kept=kept)
     paid_calls = PaidCalls(database, settings)
     compress = GenerateCalls(database, paid_calls).compress
     first: Compressed = await ActivityEnvironment().run(compress, step)

@@ -1,0 +1,189 @@
+"""A load of generations while everything goes wrong: what do the books say in the end, and what the provider?
+
+Providers refuse, hang, cut and garble; meanwhile the worker is killed with `kill -9`, is frozen until another has taken
+over its work, and PostgreSQL crashes, all at random moments. What happens, and after how many calls, is drawn from a
+seed; how far each call has got by then is not.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from random import Random  # noqa: TID251 - moments are drawn
+from secrets import randbelow
+from typing import Any
+
+from benchmarks.chaos import FROZEN_SECONDS, Chaos
+from benchmarks.options import MUST_BE_ZERO, Figures, Options
+from benchmarks.stack import running, say
+from domain.calls import ChatProvider, Provider
+from domain.errors import JobFailed, Unreachable
+from domain.generate.contract import GenerateResult
+from starter.billed import read_billed
+from storage.budgets import Period
+from tests.faults.door import behind_a_door
+from tests.faults.postgres import own_postgres
+from tests.faults.scene import Scene, scene
+
+CALLS, TOGETHER, USERS = 300, 20, 5
+BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "no_finish", "malformed")
+PROVIDERS: tuple[ChatProvider | None, ...] = (None, Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
+# So long that the prompt travels by reference.
+ASIDE = " I mean my voice, my words, the pauses, and what a listener makes of them." * 30
+# All that a caller may be told: that no provider could serve is true when a worker died at each of a call's tries.
+ANSWERED, NOBODY_SERVED = "answered", "failed: ProviderUnavailable"
+SCHEMA = {
+    "type": "object",
+    "properties": {"mood": {"type": "string"}, "sure": {"type": "boolean"}},
+    "required": ["mood", "sure"],
+    "additionalProperties": False,
+}
+SWEEPER = "parley-sweep"
+OPEN = """
+    SELECT (SELECT count(*) FROM call_attempts WHERE state = 'open') AS attempts,
+           (SELECT sum(reserved) FROM energy_accounts) AS energy"""
+# Of each generation: whether it was answered, its charges, their sum, the replies it was given, and whether one that
+# came later made it dearer than its row says.
+GENERATIONS = """
+    SELECT g.workflow_id, g.outcome = 'completed' AS answered, count(*) FILTER (WHERE u.energy_charged > 0) AS charges,
+           coalesce(sum(u.energy_charged), 0) AS energy, count(*) FILTER (WHERE u.outcome = 'settled') AS replies,
+           g.cost_usd < coalesce(sum(u.cost_usd) FILTER (WHERE u.confirmed), 0) AS cost_more
+    FROM generations g LEFT JOIN calls c USING (workspace_id, workflow_id)
+         LEFT JOIN ai_usage_logs u ON (u.workspace_id, u.request_id) = (c.workspace_id, c.request_id)
+    GROUP BY g.workspace_id, g.request_id"""
+ATTEMPTS = "SELECT concat_ws(': ', state, error_type) AS became, count(*) AS n FROM call_attempts GROUP BY 1"
+SPENT = """
+    SELECT count(*) AS rows, count(*) FILTER (WHERE NOT confirmed) AS "of them uncertain",
+           sum(cost_usd) FILTER (WHERE confirmed) AS "confirmed, $",
+           coalesce(sum(cost_usd) FILTER (WHERE NOT confirmed), 0) AS "uncertain, at most, $" FROM ai_usage_logs"""
+
+
+async def measure(options: Options) -> Figures:
+    calls, seed = options.calls or CALLS, randbelow(10_000) if options.seed is None else options.seed
+    say(f"--seed {seed}")
+    async with AsyncExitStack() as parts:
+        bench = await parts.enter_async_context(running(worker=None))
+        server = await parts.enter_async_context(own_postgres())
+        simulator = await parts.enter_async_context(behind_a_door())
+        directory = bench.directory / "scene"
+        place = await parts.enter_async_context(scene(bench.addresses, server.url, directory, simulator))
+        place.environment |= {
+            # A reply that comes while a worker is frozen is still one when it wakes.
+            "PROVIDER_TIMEOUT_SECONDS": f"{FROZEN_SECONDS + 4}",
+            "LEASE_SECONDS": "6",
+            "BREAKER_OPEN_SECONDS": "2",
+            "LOCAL_BASE_URL": f"{simulator.url}/local/v1",
+            "LOCAL_USD_PER_MILLION_INPUT": "1",
+            "LOCAL_USD_PER_MILLION_OUTPUT": "1",
+        }
+        await simulator.post("latency", median=0.3, sigma=0.8)
+        load = Load(place, calls)
+        await load.prepare()
+        chaos = Chaos(place, server, Random(seed), calls, ended=lambda: len(load.told))
+        await chaos.start()
+        async with asyncio.timeout(300 + 3 * calls):
+            await asyncio.gather(load.run(), chaos.run())
+            await _swept(place)
+        return {"what happened": {"calls": calls, "seed": seed, **chaos.planned}, **await _books(place, load)}
+
+
+class Load:
+    """Callers who ask one question after the other, and what they were told."""
+
+    def __init__(self, place: Scene, calls: int) -> None:
+        self._client, self.calls = place.client, calls
+        self.told: list[str] = []
+
+    async def prepare(self) -> None:
+        """Users with energy enough, and a cap whose row every call locks."""
+        for user in range(USERS):
+            await self._client.set_tier(f"user-{user}", "pro")
+            await self._client.grant_energy(f"user-{user}", 10 * self.calls, key="bench")
+        await self._client.set_cap(Period.DAY, Decimal(1000))
+
+    async def run(self) -> None:
+        waiting = iter(range(self.calls))
+
+        async def caller() -> None:
+            for number in waiting:
+                self.told.append(await self._ask(number))
+
+        await asyncio.gather(*(caller() for _ in range(TOGETHER)))
+
+    async def _ask(self, number: int) -> str:
+        """`answered`, why it was refused, or as what it failed."""
+        behaviour = BEHAVIOURS[number % len(BEHAVIOURS)]
+        provider = PROVIDERS[number // len(BEHAVIOURS) % len(PROVIDERS)]
+        text = f"How do I sound? [{behaviour} for call-{number}]{ASIDE if number % 3 == 0 else ''}"
+        terms: dict[str, Any] = {"response_schema": SCHEMA, "key": f"call-{number}", "provider": provider}
+        try:
+            done = await self._generate(text, user_id=f"user-{number % USERS}", **terms)
+        except JobFailed as failure:
+            return f"failed: {failure.kind}"
+        if done.refusal:
+            return f"refused: {done.refusal.code}"
+        return ANSWERED if done.parsed else "without a value"
+
+    async def _generate(self, text: str, **terms: Any) -> GenerateResult:
+        """A caller who cannot reach the database either asks again: by its key it is the same call."""
+        while True:
+            try:
+                return await self._client.generate(text, **terms)
+            except Unreachable:
+                await asyncio.sleep(0.5)
+
+
+async def _swept(place: Scene) -> None:
+    """Wait until the sweeper has ended what failed generations left open."""
+    sweeper = place.client.temporal.get_schedule_handle(SWEEPER)
+    while any((await place.query(OPEN))[0].values()):
+        await sweeper.trigger()
+        await asyncio.sleep(1)
+
+
+async def _books(place: Scene, load: Load) -> Figures:
+    """What the callers were told, against the books, against what the provider has billed."""
+    billed = await place.simulator.billed()
+    generations: list[dict[str, Any]] = await place.query(GENERATIONS)
+    rows = {str(row["attempt_id"]) for row in await place.query("SELECT attempt_id FROM ai_usage_logs")}
+    found = await place.client.audit(read_billed(_listing(place.directory, billed)))
+    for one in found:
+        say(str(one))
+    told, written = Counter(load.told), Counter(str(one["workflow_id"]) for one in generations)
+    spent = (await place.query(SPENT))[0]
+
+    def count(condition: Callable[[dict[str, Any]], bool]) -> int:
+        return sum(map(condition, generations))
+
+    return {
+        "what the callers were told": told,
+        "what became of the attempts": {str(row["became"]): int(str(row["n"])) for row in await place.query(ATTEMPTS)},
+        "the books": {
+            "billed by the provider": len(billed),
+            **{name: float(str(value)) if "$" in name else int(str(value)) for name, value in spent.items()},
+            "made dearer by a later reply": count(lambda one: one["cost_more"]),
+            "charged, though no reply follows the schema": count(
+                lambda one: one["energy"] > 0 and not one["answered"] and one["replies"] > 0
+            ),
+        },
+        MUST_BE_ZERO: {
+            "ended, and no provider was the reason": told.total() - told[ANSWERED] - told[NOBODY_SERVED],
+            "billed without a row": sum(call["attempt_id"] not in rows for call in billed),
+            "generations without a row": load.calls - len(written),
+            "generations with two rows": written.total() - len(written),
+            "answered, the books say otherwise": abs(count(lambda one: one["answered"]) - told[ANSWERED]),
+            "answered, not charged": count(lambda one: one["answered"] and not one["energy"]),
+            "charged twice": count(lambda one: one["charges"] > 1 or one["energy"] > 1),
+            "charged for nothing": count(lambda one: one["energy"] > 0 and not one["replies"]),
+            "audit findings": len(found),
+        },
+    }
+
+
+def _listing(directory: Path, billed: list[dict[str, Any]]) -> Path:
+    path = directory / "billed.json"
+    path.write_text(json.dumps(billed), encoding="utf-8")
+    return path

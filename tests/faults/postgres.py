@@ -1,0 +1,67 @@
+"""A PostgreSQL server of one's own, which can crash amid everything and be started again as if nothing had been."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from signal import SIGQUIT
+
+from starter.embedded.ports import Ports
+from starter.embedded.postgres import Postgres
+from starter.embedded.process import Process
+from starter.embedded.state import DATABASE, HOST, StateDir
+from tests.parts import make_template, reachable_directory
+
+RECOVERED = "was not properly shut down; automatic recovery in progress"
+
+
+class OwnPostgres:
+    """One server: the same data at the same port, however often it is started."""
+
+    def __init__(self, directory: Path) -> None:
+        state = StateDir(directory)
+        state.create()
+        self._log = state.log(Postgres.name)
+        self._postgres = Postgres(state, lambda _: None)
+        self._ports = Ports({}, directory).choose(self._postgres.port_names)
+        self._process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{DATABASE}:{self._postgres.password}@{HOST}:{self._ports['postgres']}/{DATABASE}"
+
+    @property
+    def recoveries(self) -> int:
+        """How often it has found at its start that it had crashed."""
+        return self._log.read_text().count(RECOVERED)
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        await self._postgres.prepare()
+        command = replace(self._postgres.command(self._ports), stops=((SIGQUIT, 10.0),))
+        self._process = await Process.start(command)
+        await self._process.answer(lambda: self._postgres.answers(self._ports), self._postgres.patience)
+
+    async def crash(self) -> None:
+        """Stop it at once: transactions are torn, nothing is flushed, and its next start has to recover."""
+        if self._process:
+            await self._process.stop(asyncio.Event())
+        await self._postgres.vacated()
+
+    def erase(self) -> None:
+        self._postgres.erase()
+
+
+@asynccontextmanager
+async def own_postgres() -> AsyncIterator[OwnPostgres]:
+    """A running server with the template that databases are copied from."""
+    with reachable_directory() as directory:
+        server = OwnPostgres(directory / "state")
+        try:
+            await server.start()
+            await make_template(server.url)
+            yield server
+        finally:
+            await server.crash()
+            server.erase()
