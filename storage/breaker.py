@@ -8,7 +8,7 @@ older generation has to say no longer counts: a late success cannot close a brea
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, case, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -20,6 +20,21 @@ from storage.tables import Breaker
 NOW = func.clock_timestamp()
 ROW = select(Breaker).where(col(Breaker.provider) == bindparam("provider")).execution_options(populate_existing=True)
 OPEN = select(Breaker, NOW).where(col(Breaker.open_until).is_not(None))
+# There is something that a whole reply would have it forget.
+TROUBLED = or_(col(Breaker.failures) > 0, col(Breaker.open_until).is_not(None))
+# Parts of statements that every call needs anyway. The generation that a call of the provider belongs to while its
+# breaker is closed, -1 while it is not:
+CLOSED_GENERATION = func.coalesce(
+    select(case((col(Breaker.open_until).is_(None), col(Breaker.generation)), else_=-1))
+    .where(col(Breaker.provider) == bindparam("provider"))
+    .scalar_subquery(),
+    0,
+)
+
+
+def is_troubled(provider: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a provider's breaker is: only then `succeeded` has anything to write."""
+    return select(Breaker).where(col(Breaker.provider) == provider, TROUBLED).exists()
 
 
 @dataclass(frozen=True)
@@ -95,13 +110,10 @@ async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms
 
 
 async def succeeded(tx: AsyncSession, provider: Provider, generation: int) -> None:
-    """A whole reply came: forget the failures, and close the breaker if this was its probe."""
-    row = await _row(tx, provider)
-    if row is None or (row.failures == 0 and row.open_until is None):
-        return
+    """A whole reply came: forget the failures, and close the breaker if this was its probe. See `is_troubled`."""
     await tx.execute(
         update(Breaker)
-        .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation)
+        .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation, TROUBLED)
         .values(
             failures=0,
             open_until=None,

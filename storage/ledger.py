@@ -51,7 +51,7 @@ REQUEST_OF_ATTEMPT = (
 # Both rows are locked, though one would do: whoever waited for the one must not read the other as it was before. Each
 # is found by itself: joined, a database that has not counted its rows yet compares all of a workspace with each other.
 LOCK_BOTH = (
-    select(Call, CallAttempt)
+    select(Call, CallAttempt, breaker.is_troubled(table(CallAttempt).c.provider))
     .where(*OF_ATTEMPT, col(Call.workspace_id) == bindparam("workspace"), col(Call.request_id) == REQUEST_OF_ATTEMPT)
     .where(col(CallAttempt.request_id) == Call.request_id)
     .with_for_update()
@@ -64,7 +64,7 @@ OPEN_CALL = (
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(table(Call).c.request_id)
+    .returning(breaker.CLOSED_GENERATION)
 )
 ACCOUNT_OF_CALL = and_(col(EnergyAccount.workspace_id) == Call.workspace_id, col(EnergyAccount.user_id) == Call.user_id)
 JOURNALED = (
@@ -152,6 +152,16 @@ AlsoLate = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
+class _Claim:
+    """Who claims what, on which terms, and the attempt that is to have it."""
+
+    who: CallIdentity
+    offer: Offer
+    terms: Terms
+    attempt_id: UUID
+
+
+@dataclass(frozen=True)
 class DayMove:
     """What an attempt's end changes on the day on which it was made."""
 
@@ -171,8 +181,10 @@ async def claim(
         IdempotencyConflict: the id was used for another request.
         BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
     """
-    if call := await _open_call(tx, who, attempt_id, terms):
-        return await _begin(tx, who, call, offer, terms, attempt_id)
+    asked = _Claim(who, offer, terms, attempt_id)
+    opened = await _open_call(tx, asked)
+    if opened is not None:
+        return await _begin(tx, asked, *opened)
     call = await _lock_call(tx, who.workspace_id, who.request_id)
     if call.fingerprint != who.fingerprint:
         raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
@@ -185,31 +197,26 @@ async def claim(
     remaining = await _lease_left(tx, call)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
-    return await _begin(tx, who, call, offer, terms, attempt_id, earlier)
+    generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
+    return await _begin(tx, asked, call, generation, earlier)
 
 
 async def _begin(
-    tx: AsyncSession,
-    who: CallIdentity,
-    call: Call,
-    offer: Offer,
-    terms: Terms,
-    attempt_id: UUID,
-    earlier: Sequence[CallAttempt] = (),
+    tx: AsyncSession, asked: _Claim, call: Call, generation: int, earlier: Sequence[CallAttempt] = ()
 ) -> Granted:
-    """Reserve what an attempt may cost, and make it the owner of its call."""
-    generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
+    """Reserve what an attempt may cost, and make it the owner of its call. `generation`: the breaker's."""
+    offer, attempt_id = asked.offer, asked.attempt_id
     silent = next((one for one in earlier if one.id == call.owner_attempt_id), None)
     lost = await _end_as_lost(tx, call, silent) if silent else None
     # Whoever claims again, the first claim's account and envelope pay: they are where everything is booked.
     scope = budgets.job_scope(call.job_key)
-    await budgets.reserve(tx, call.workspace_id, scope, offer.bound_usd, opens=who.envelope)
+    await budgets.reserve(tx, call.workspace_id, scope, offer.bound_usd, opens=asked.who.envelope)
     if call.energy_reserved == 0:
         await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
     attempt = _attempt(call, attempt_id, offer, generation, number=len(earlier) + 1)
     await save(tx, attempt)
     if call.owner_attempt_id != attempt_id:
-        await _take_lease(tx, call, attempt_id, terms)
+        await _take_lease(tx, call, attempt_id, asked.terms)
     if lost:
         await budgets.lock_caps(tx, call.workspace_id)
         await _on_its_day(tx, call, lost)
@@ -259,14 +266,15 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
     `instead_of`: the request's open attempt, where the reply was recovered before its call was made. It is withdrawn.
     Safe to repeat when it is unknown whether the commit arrived.
     """
-    call, attempt = await _lock(tx, workspace_id, attempt_id)
+    call, attempt, troubled = await _lock(tx, workspace_id, attempt_id)
     spared = await _open_attempt_of(tx, call, instead_of)
     moves = [await _withdraw(tx, call, spared)] if spared else []
     if attempt.state in ("settled", "duplicate"):
         await save(tx, call)
         await _on_their_days(tx, call, moves)
         return await _settled(tx, call.workspace_id, call.request_id)
-    await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
+    if troubled:
+        await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))
     attempt.rates = rates.model_dump(mode="json")
     # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
@@ -326,7 +334,7 @@ async def fail(
     late: AlsoLate | None = None,
 ) -> None:
     """End an attempt that brought no reply, and write `late` with it; free what it held. Safe to repeat."""
-    call, attempt = await _lock(tx, workspace_id, attempt_id)
+    call, attempt, _ = await _lock(tx, workspace_id, attempt_id)
     if attempt.state not in ("open", "lost"):
         return
     await _tell_breaker(tx, attempt, failure, terms)
@@ -368,16 +376,17 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     return True
 
 
-async def _open_call(tx: AsyncSession, who: CallIdentity, attempt_id: UUID, terms: Terms) -> Call | None:
-    """The request's new row, held by the attempt from the start; None where there is one.
+async def _open_call(tx: AsyncSession, asked: _Claim) -> tuple[Call, int] | None:
+    """The request's new row, held by the attempt from the start, and the breaker's generation; None where there is one.
 
     Nobody else sees it before the transaction ends, and none of it stays if that fails.
     """
+    who, terms = asked.who, asked.terms
     opened = Call(
         **who.model_dump(exclude={"energy", "envelope"}),
         energy_price=who.energy,
         energy_reserved=who.energy,
-        owner_attempt_id=attempt_id,
+        owner_attempt_id=asked.attempt_id,
         expires_at=utc_now(),
     )
     row = opened.model_dump(exclude={"lease_until", "expires_at"})
@@ -385,10 +394,13 @@ async def _open_call(tx: AsyncSession, who: CallIdentity, attempt_id: UUID, term
         "lease": timedelta(seconds=terms.lease_seconds),
         "reservation": timedelta(seconds=terms.reservation_seconds),
     }
-    if (await tx.execute(OPEN_CALL, row | periods)).first() is None:
+    generation = (await tx.execute(OPEN_CALL, row | periods | {"provider": asked.offer.provider.value})).scalar()
+    if generation is None:
         return None
+    if generation < 0:
+        generation = await breaker.pass_through(tx, asked.offer.provider, terms.breaker)
     opened.energy_reserved = 0
-    return opened
+    return opened, generation
 
 
 async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Call:
@@ -399,15 +411,15 @@ async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Ca
     return call
 
 
-async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt]:
-    """The attempt with its call, locked: an attempt is only changed under its call's row."""
+async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt, bool]:
+    """The attempt with its call, locked: an attempt is only changed under its call's row. And `breaker.is_troubled`."""
     both = (await tx.execute(LOCK_BOTH, {"workspace": workspace_id, "attempt": attempt_id})).first()
     if both is None:
         raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
-    call, attempt = both
+    call, attempt, troubled = both
     tx.expunge(call)
     tx.expunge(attempt)
-    return call, attempt
+    return call, attempt, troubled
 
 
 async def _attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID) -> CallAttempt | None:
