@@ -7,16 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-ROUND = re.compile(r"round-(\d+)/stream-(\d+)/")
+# A call of a round, by the ordinals of the sessions that it asked for.
+ROUND = re.compile(r"round-(\d+)/sessions-(\d+)-")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One answered call. `step` is its logical step, `received` and `ended` are the simulator's clock."""
+    """One answered call. `step` is its logical step, `received` and `ended` are the simulator's clock.
+
+    `stream`: the one whose sessions it asked for.
+    """
 
     step: str
     received: float
     ended: float
+    stream: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -38,7 +43,14 @@ class Phases:
         for call in sorted(calls, key=lambda call: call.received):
             found = ROUND.match(call.step)
             split[2 if found is None else int(found[1]) >= discovery_sessions].append(call)
+        assert split[0] and split[1], "no call of the discovery, or of a round: are steps named otherwise?"
         return cls(*map(tuple, split))
+
+    @staticmethod
+    def first_session(step: str) -> int | None:
+        """The ordinal of the first session that a call of a round asked for."""
+        found = ROUND.match(step)
+        return int(found[2]) if found else None
 
     @property
     def rounds(self) -> list[list[float]]:
@@ -47,7 +59,7 @@ class Phases:
         for call in self.parallel:
             found = ROUND.match(call.step)
             assert found
-            spent[int(found[1])][int(found[2])] += call.seconds
+            spent[int(found[1])][call.stream or 0] += call.seconds
         return [[*spent[number].values()] for number in sorted(spent)]
 
     @property

@@ -45,8 +45,8 @@ SWEEPER = "parley-sweep"
 OPEN = """
     SELECT (SELECT count(*) FROM call_attempts WHERE state = 'open') AS attempts,
            (SELECT sum(reserved) FROM energy_accounts) AS energy"""
-# Of each generation: whether it was answered, its charges, their sum, the replies it was given, and whether one that
-# came later made it dearer than its row says.
+# Of each generation: whether it was answered, its charges, their sum, the replies it was given, and whether they cost
+# more than its row says.
 GENERATIONS = """
     SELECT g.workflow_id, g.outcome = 'completed' AS answered, count(*) FILTER (WHERE u.energy_charged > 0) AS charges,
            coalesce(sum(u.energy_charged), 0) AS energy, count(*) FILTER (WHERE u.outcome = 'settled') AS replies,
@@ -164,7 +164,6 @@ async def _books(place: Scene, load: Load) -> Figures:
         "the books": {
             "billed by the provider": len(billed),
             **{name: float(str(value)) if "$" in name else int(str(value)) for name, value in spent.items()},
-            "made dearer by a later reply": count(lambda one: one["cost_more"]),
             "charged, though no reply follows the schema": count(
                 lambda one: one["energy"] > 0 and not one["answered"] and one["replies"] > 0
             ),
@@ -177,6 +176,7 @@ async def _books(place: Scene, load: Load) -> Figures:
             "answered, the books say otherwise": abs(count(lambda one: one["answered"]) - told[ANSWERED]),
             "answered, not charged": count(lambda one: one["answered"] and not one["energy"]),
             "charged twice": count(lambda one: one["charges"] > 1 or one["energy"] > 1),
+            "dearer than their row says": count(lambda one: one["cost_more"]),
             "charged for nothing": count(lambda one: one["energy"] > 0 and not one["replies"]),
             "audit findings": len(found),
         },

@@ -43,6 +43,7 @@ WORKER_ENVIRONMENT = {
 SPANS = "spans.jsonl"
 PARTS = (Worker.name, Temporal.name, Postgres.name, Simulator.name)
 OTHERS_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
+STREAMS = text("SELECT ordinal, stream FROM auto_sessions WHERE workspace_id = :workspace AND job_key = :job")
 ATTEMPTS = text("SELECT id, request_id FROM call_attempts WHERE workspace_id = :workspace")
 
 
@@ -125,12 +126,13 @@ class Bench:
         """The run's answered calls: the simulator knows when, the ledger knows what for."""
         async with client.database.transaction() as tx:
             rows = (await tx.execute(ATTEMPTS, {"workspace": client.workspace_id})).all()
+            streams = dict((await tx.execute(STREAMS, {"workspace": client.workspace_id, "job": job_key})).all())
         steps = {str(row[0]): str(row[1]).removeprefix(f"{job_key}/") for row in rows}
         response = await self._http.get("/admin/calls", params={"state": "answered"})
         return [
-            Call(steps[call["attempt_id"]], call["received_at"], call["ended_at"])
+            Call(step, call["received_at"], call["ended_at"], streams.get(Phases.first_session(step)))
             for call in response.raise_for_status().json()
-            if call["attempt_id"] in steps
+            if (step := steps.get(call["attempt_id"]))
         ]
 
 

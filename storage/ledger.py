@@ -9,73 +9,31 @@ us). So a lost or duplicate attempt is dollars that we spent and energy that nob
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Interval, and_, bindparam, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from domain.calls import Model, Provider, Reply, Usage
-from domain.errors import Billed, IdempotencyConflict, NotFound
+from domain.errors import Billed, IdempotencyConflict
 from domain.pricing import Rates
-from storage import breaker, budgets, energy
+from storage import breaker, budgets, calls, energy
 from storage.breaker import NOW, BreakerTerms
 from storage.budgets import Envelope
 from storage.database import changed_one, storable
 from storage.entries import completed_event, failed_event, journal_entry, usage_row
-from storage.rows import save, table
-from storage.tables import Call, CallAttempt, EnergyAccount, JournaledReply, UsageLog, utc_now
+from storage.rows import save
+from storage.tables import Call, CallAttempt, utc_now
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 ERROR_CHARACTERS = 500
 WITHDRAWN = "Withdrawn"
-
-# Statements that every paid call needs are built once: building one takes as long as running it.
-OF_REQUEST = (col(Call.workspace_id) == bindparam("workspace"), col(Call.request_id) == bindparam("request"))
-OF_ATTEMPT = (col(CallAttempt.workspace_id) == bindparam("workspace"), col(CallAttempt.id) == bindparam("attempt"))
-ATTEMPT = select(CallAttempt).where(*OF_ATTEMPT).execution_options(populate_existing=True)
-LOCK_CALL = select(Call).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
-SAME = aliased(CallAttempt)
-REQUEST_OF_ATTEMPT = (
-    select(col(SAME.request_id))
-    .where(col(SAME.workspace_id) == bindparam("workspace"), col(SAME.id) == bindparam("attempt"))
-    .scalar_subquery()
-)
-# Both rows are locked, though one would do: whoever waited for the one must not read the other as it was before. Each
-# is found by itself: joined, a database that has not counted its rows yet compares all of a workspace with each other.
-LOCK_BOTH = (
-    select(Call, CallAttempt, breaker.is_troubled(table(CallAttempt).c.provider))
-    .where(*OF_ATTEMPT, col(Call.workspace_id) == bindparam("workspace"), col(Call.request_id) == REQUEST_OF_ATTEMPT)
-    .where(col(CallAttempt.request_id) == Call.request_id)
-    .with_for_update()
-    .execution_options(populate_existing=True)
-)
-OPEN_CALL = (
-    insert(table(Call))
-    .values(
-        lease_until=NOW + bindparam("lease", type_=Interval),
-        expires_at=NOW + bindparam("reservation", type_=Interval),
-    )
-    .on_conflict_do_nothing()
-    .returning(breaker.CLOSED_GENERATION)
-)
-ACCOUNT_OF_CALL = and_(col(EnergyAccount.workspace_id) == Call.workspace_id, col(EnergyAccount.user_id) == Call.user_id)
-JOURNALED = (
-    select(CallAttempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
-    .select_from(Call)
-    .join(CallAttempt, col(CallAttempt.id) == Call.settled_attempt_id)
-    .join(JournaledReply, col(JournaledReply.attempt_id) == CallAttempt.id)
-    .join(UsageLog, col(UsageLog.attempt_id) == CallAttempt.id)
-    .outerjoin(EnergyAccount, ACCOUNT_OF_CALL)
-    .where(*OF_REQUEST)
-)
 
 
 class CallIdentity(Model):
@@ -112,6 +70,10 @@ class Terms:
     reservation_seconds: float
     breaker: BreakerTerms
 
+    @property
+    def periods(self) -> dict[str, float]:
+        return {"lease_seconds": self.lease_seconds, "reservation_seconds": self.reservation_seconds}
+
 
 @dataclass(frozen=True)
 class Granted:
@@ -133,7 +95,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Settled:
-    """The request has its one reply, from the attempt that won it."""
+    """The request has its one reply, from the attempt that won it.
+
+    `is_only_attempt`: there was no other before, and none took it for lost.
+    """
 
     reply: Reply
     attempt_id: UUID
@@ -143,6 +108,7 @@ class Settled:
     cost_usd: Decimal
     energy_charged: int
     energy_left: int | None
+    is_only_attempt: bool = False
 
 
 # What is written in the transaction that settles a request, if this reply is the one that wins it.
@@ -185,16 +151,16 @@ async def claim(
     opened = await _open_call(tx, asked)
     if opened is not None:
         return await _begin(tx, asked, *opened)
-    call = await _lock_call(tx, who.workspace_id, who.request_id)
+    call = await calls.lock(tx, who.workspace_id, who.request_id)
     if call.fingerprint != who.fingerprint:
         raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
     if call.settled_attempt_id:
         return await _settled(tx, call.workspace_id, call.request_id)
-    earlier = await _attempts(tx, call)
+    earlier = await calls.attempts(tx, call)
     if call.owner_attempt_id == attempt_id:
-        await _take_lease(tx, call, attempt_id, terms)
+        await calls.take_lease(tx, call, attempt_id, **terms.periods)
         return Granted(attempt_id, _unanswered(earlier, offer))
-    remaining = await _lease_left(tx, call)
+    remaining = await calls.lease_left(tx, call)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
@@ -216,7 +182,7 @@ async def _begin(
     attempt = _attempt(call, attempt_id, offer, generation, number=len(earlier) + 1)
     await save(tx, attempt)
     if call.owner_attempt_id != attempt_id:
-        await _take_lease(tx, call, attempt_id, asked.terms)
+        await calls.take_lease(tx, call, attempt_id, **asked.terms.periods)
     if lost:
         await budgets.lock_caps(tx, call.workspace_id)
         await _on_its_day(tx, call, lost)
@@ -233,7 +199,7 @@ async def journaled(tx: AsyncSession, who: CallIdentity) -> Settled | None:
 
 async def settled_by(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Settled | None:
     """The reply of the request that an attempt has won, if it has won one."""
-    attempt = (await tx.execute(ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id})).scalar()
+    attempt = await calls.attempt(tx, workspace_id, attempt_id)
     won = attempt is not None and attempt.state == "settled"
     return await _settled(tx, workspace_id, attempt.request_id) if attempt and won else None
 
@@ -266,15 +232,16 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
     `instead_of`: the request's open attempt, where the reply was recovered before its call was made. It is withdrawn.
     Safe to repeat when it is unknown whether the commit arrived.
     """
-    call, attempt, troubled = await _lock(tx, workspace_id, attempt_id)
+    call, attempt, troubled = await calls.lock_with_attempt(tx, workspace_id, attempt_id)
+    is_over = attempt.state in ("settled", "duplicate")
+    if troubled and not is_over:
+        await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     spared = await _open_attempt_of(tx, call, instead_of)
     moves = [await _withdraw(tx, call, spared)] if spared else []
-    if attempt.state in ("settled", "duplicate"):
+    if is_over:
         await save(tx, call)
         await _on_their_days(tx, call, moves)
         return await _settled(tx, call.workspace_id, call.request_id)
-    if troubled:
-        await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))
     attempt.rates = rates.model_dump(mode="json")
     # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
@@ -292,13 +259,14 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
 
 async def _book_winner(tx: AsyncSession, call: Call, attempt: CallAttempt, reply: Reply, cost_usd: Decimal) -> Settled:
     """The request's one reply: journaled, told and charged."""
+    is_only = (attempt.number, attempt.state) == (1, "open")
     charged, left = await _charge_once(tx, call)
     _end(attempt, "settled", Billed.YES, cost_usd)
     call.state, call.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
     told = usage_row(call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
     await save(tx, call, attempt, entry, completed_event(call, attempt, reply, charged), told)
-    return _settlement(attempt, entry.payload, charged, left)
+    return replace(_settlement(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
 
 async def _book_duplicate(
@@ -334,7 +302,7 @@ async def fail(
     late: AlsoLate | None = None,
 ) -> None:
     """End an attempt that brought no reply, and write `late` with it; free what it held. Safe to repeat."""
-    call, attempt, _ = await _lock(tx, workspace_id, attempt_id)
+    call, attempt, _ = await calls.lock_with_attempt(tx, workspace_id, attempt_id)
     if attempt.state not in ("open", "lost"):
         return
     await _tell_breaker(tx, attempt, failure, terms)
@@ -364,10 +332,10 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     Raises:
         NotFound: the workspace has no such request.
     """
-    call = await _lock_call(tx, workspace_id, request_id)
-    if call.owner_attempt_id is None or await _lease_left(tx, call) > 0:
+    call = await calls.lock(tx, workspace_id, request_id)
+    if call.owner_attempt_id is None or await calls.lease_left(tx, call) > 0:
         return False
-    silent = await _attempt_of(tx, call, call.owner_attempt_id)
+    silent = await calls.attempt(tx, workspace_id, call.owner_attempt_id)
     assert silent is not None  # noqa: S101 - attempts are never deleted
     lost = await _end_as_lost(tx, call, silent)
     await _let_go(tx, call)
@@ -379,7 +347,7 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
 async def _open_call(tx: AsyncSession, asked: _Claim) -> tuple[Call, int] | None:
     """The request's new row, held by the attempt from the start, and the breaker's generation; None where there is one.
 
-    Nobody else sees it before the transaction ends, and none of it stays if that fails.
+    None of it stays if what follows fails.
     """
     who, terms = asked.who, asked.terms
     opened = Call(
@@ -389,64 +357,14 @@ async def _open_call(tx: AsyncSession, asked: _Claim) -> tuple[Call, int] | None
         owner_attempt_id=asked.attempt_id,
         expires_at=utc_now(),
     )
-    row = opened.model_dump(exclude={"lease_until", "expires_at"})
-    periods = {
-        "lease": timedelta(seconds=terms.lease_seconds),
-        "reservation": timedelta(seconds=terms.reservation_seconds),
-    }
-    generation = (await tx.execute(OPEN_CALL, row | periods | {"provider": asked.offer.provider.value})).scalar()
+    provider = asked.offer.provider
+    generation = await calls.open_leased(tx, opened, provider, **terms.periods)
     if generation is None:
         return None
     if generation < 0:
-        generation = await breaker.pass_through(tx, asked.offer.provider, terms.breaker)
+        generation = await breaker.pass_through(tx, provider, terms.breaker)
     opened.energy_reserved = 0
     return opened, generation
-
-
-async def _lock_call(tx: AsyncSession, workspace_id: str, request_id: str) -> Call:
-    call = (await tx.execute(LOCK_CALL, {"workspace": workspace_id, "request": request_id})).scalar()
-    if call is None:
-        raise NotFound(f"no request {request_id!r} in workspace {workspace_id!r}")
-    tx.expunge(call)
-    return call
-
-
-async def _lock(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[Call, CallAttempt, bool]:
-    """The attempt with its call, locked: an attempt is only changed under its call's row. And `breaker.is_troubled`."""
-    both = (await tx.execute(LOCK_BOTH, {"workspace": workspace_id, "attempt": attempt_id})).first()
-    if both is None:
-        raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
-    call, attempt, troubled = both
-    tx.expunge(call)
-    tx.expunge(attempt)
-    return call, attempt, troubled
-
-
-async def _attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID) -> CallAttempt | None:
-    attempt = (await tx.execute(ATTEMPT, {"workspace": call.workspace_id, "attempt": attempt_id})).scalar()
-    if attempt is None or attempt.request_id != call.request_id:
-        return None
-    tx.expunge(attempt)
-    return attempt
-
-
-async def _lease_left(tx: AsyncSession, call: Call) -> float:
-    """Seconds left of the lease by the database's clock; 0 when nobody holds it."""
-    if call.owner_attempt_id is None or call.lease_until is None:
-        return 0.0
-    now: datetime = (await tx.execute(select(NOW))).scalar_one()
-    return max((call.lease_until - now).total_seconds(), 0.0)
-
-
-async def _attempts(tx: AsyncSession, call: Call) -> list[CallAttempt]:
-    """The request's attempts so far, the latest first."""
-    query = select(CallAttempt).where(
-        col(CallAttempt.workspace_id) == call.workspace_id, col(CallAttempt.request_id) == call.request_id
-    )
-    found = list((await tx.execute(query.order_by(col(CallAttempt.number).desc()))).scalars())
-    for attempt in found:
-        tx.expunge(attempt)
-    return found
 
 
 def _unanswered(attempts: Sequence[CallAttempt], offer: Offer) -> tuple[UUID, ...]:
@@ -473,21 +391,6 @@ def _attempt(call: Call, attempt_id: UUID, offer: Offer, generation: int, *, num
     )
 
 
-async def _take_lease(tx: AsyncSession, call: Call, attempt_id: UUID, terms: Terms) -> None:
-    """Make the attempt the owner. Whoever is has the request's energy reserved."""
-    as_owner = (
-        update(Call)
-        .where(col(Call.workspace_id) == call.workspace_id, col(Call.request_id) == call.request_id)
-        .values(
-            owner_attempt_id=attempt_id,
-            energy_reserved=call.energy_price,
-            lease_until=NOW + timedelta(seconds=terms.lease_seconds),
-            expires_at=NOW + timedelta(seconds=terms.reservation_seconds),
-        )
-    )
-    await tx.execute(as_owner.execution_options(synchronize_session=False))
-
-
 async def _end_as_lost(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
     """The owner fell silent. What it spent is unknown until its reply turns up, so the bound stands for it."""
     on_its_day = await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
@@ -498,8 +401,9 @@ async def _end_as_lost(tx: AsyncSession, call: Call, attempt: CallAttempt) -> Da
 
 async def _open_attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID | None) -> CallAttempt | None:
     """The attempt, if it is this request's and has not ended."""
-    attempt = await _attempt_of(tx, call, attempt_id) if attempt_id else None
-    return attempt if attempt and attempt.state == "open" else None
+    attempt = await calls.attempt(tx, call.workspace_id, attempt_id) if attempt_id else None
+    is_open = attempt is not None and (attempt.request_id, attempt.state) == (call.request_id, "open")
+    return attempt if is_open else None
 
 
 async def _withdraw(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
@@ -585,8 +489,7 @@ async def _tell_breaker(tx: AsyncSession, attempt: CallAttempt, failure: Failure
 
 async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Settled:
     """The journaled reply of a settled call, with who gave it and what the user paid for it."""
-    found = await tx.execute(JOURNALED, {"workspace": workspace_id, "request": request_id})
-    attempt, payload, charged, account = found.one()
+    attempt, payload, charged, account = await calls.journaled(tx, workspace_id, request_id)
     return _settlement(attempt, payload, charged, energy.available(account) if account else None)
 
 

@@ -131,7 +131,7 @@ class GenerateCalls:
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
         cost, attempts = settled.cost_usd, 1
-        if not _is_only_try(step):
+        if not _is_only_try(step, settled):
             async with self._database.transaction() as tx:
                 cost, attempts = await _totals(tx, step, settled)
         another = (settled.provider, settled.model) != (step.candidate.provider, step.candidate.model)
@@ -159,10 +159,10 @@ async def _keep(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: 
 
 async def _totals(tx: AsyncSession, step: AskStep, settled: Settled) -> tuple[Decimal, int]:
     """What the whole generation has cost, and in how many attempts."""
-    if _is_only_try(step):
+    if _is_only_try(step, settled):
         return settled.cost_usd, 1
     return await generations.totals(tx, step.job.input.workspace_id, step.job.job_key)
 
 
-def _is_only_try(step: AskStep) -> bool:
-    return step.is_first and activity.info().attempt == 1
+def _is_only_try(step: AskStep, settled: Settled) -> bool:
+    return step.is_first and settled.is_only_attempt
