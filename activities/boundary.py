@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from domain.errors import ParleyError, ProviderError, Unreachable
+from domain.errors import ParleyError, ProviderError, ReplyLost, Unreachable
 
 HEARTBEAT_SECONDS = 2.0
 RECONNECT_SECONDS = 0.5
@@ -54,10 +54,10 @@ def _patience(running: activity.Info) -> float:
 
 
 async def patiently(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
-    """Do it again while the database is away, for so many seconds.
+    """Do it again while the database is away, for so many seconds, as long as that cannot pay for anything anew.
 
     Raises:
-        Unreachable: it is away for longer.
+        Unreachable: it is away for longer, or nobody waits any more.
     """
     clock = asyncio.get_running_loop()
     deadline = clock.time() + seconds
@@ -65,10 +65,15 @@ async def patiently(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
         try:
             return await work()
         except Unreachable as error:
-            if clock.time() > deadline:
+            if isinstance(error, ReplyLost) or _is_cancelled() or clock.time() > deadline:
                 raise
             activity.logger.warning("%s waits: %s", activity.info().activity_type, error)
         await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _heartbeat() -> None:

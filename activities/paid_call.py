@@ -27,7 +27,15 @@ from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
 from domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
-from domain.errors import Billed, ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel, Unreachable
+from domain.errors import (
+    Billed,
+    ProviderError,
+    ProviderNotConfigured,
+    ProviderUnavailable,
+    ReplyLost,
+    UnpricedModel,
+    Unreachable,
+)
 from domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
 from providers.protocol import Adapter
 from providers.registry import Providers
@@ -119,6 +127,7 @@ class PaidCalls:
             UnpricedModel, ProviderNotConfigured: before anything is reserved.
             InsufficientEnergy, BudgetExhausted, BreakerOpen, IdempotencyConflict: nothing was paid.
             ProviderError: the attempt is recorded as failed, with what it may have cost.
+            ReplyLost: it ended, and could not be recorded. Its lease runs out, and its bound is then uncertain cost.
         """
         who = CallIdentity(**payer.model_dump(), fingerprint=fingerprint(request))
         try:
@@ -133,7 +142,10 @@ class PaidCalls:
         if isinstance(claimed, Settled):
             return claimed
         work = _Work(who.workspace_id, who.action, request, offer, adapter, also, late)
-        return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
+        try:
+            return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
+        except Unreachable as error:
+            raise ReplyLost(str(error)) from error
 
     async def ping(self, workspace_id: str, provider: Provider) -> float:
         """Ask a provider for something free, with the key that a call of the workspace has; returns the seconds.

@@ -47,6 +47,10 @@ class Unreachable(ParleyError):
     retryable = True
 
 
+class ReplyLost(Unreachable):
+    """The database was away for longer than a worker keeps a call's end in memory. The next try may pay anew."""
+
+
 class IdempotencyConflict(ParleyError):
     """One request id was used for two different requests."""
 

@@ -33,7 +33,10 @@ CLOSED_GENERATION = func.coalesce(
 
 
 def is_troubled(provider: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether a provider's breaker is: only then `succeeded` has anything to write."""
+    """Whether a provider's breaker is: only then `succeeded` has anything to write.
+
+    A failure that is counted while the statement waits for a lock is not seen: it came after this success.
+    """
     return select(Breaker).where(col(Breaker.provider) == provider, TROUBLED).exists()
 
 

@@ -38,7 +38,7 @@ MOVE = text("""
     WHERE workspace_id = :workspace AND scope = :scope""")
 # The caps are counted, and so locked, before there is a row to insert: whoever will reserve locks no day before them.
 RESERVE_DAY = text("""
-    WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace FOR UPDATE)
+    WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE)
     INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)
     SELECT :workspace, :scope, CAST(:usd AS numeric), 0, 0 FROM (SELECT count(*) FROM capped) AS locked
     ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + CAST(:usd AS numeric)
@@ -117,7 +117,7 @@ async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:
     """Set dollars aside. The condition is in the statement itself, so that no race can overdraw.
 
-    `opens`: the envelope to open where there is none yet; one that is there stays as it is.
+    `opens`: the envelope to open where there is none yet. One that is there keeps its cap, which bounds `usd` too.
 
     Raises:
         BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
@@ -129,8 +129,15 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal,
 
 async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
     """Lock a workspace's caps, and tell whether it has any. Whoever will reserve locks no day before them."""
-    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id).with_for_update()
-    return (await tx.execute(locked)).first() is not None
+    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id)
+    in_order = locked.order_by(col(SpendingCap.period)).with_for_update()
+    return (await tx.execute(in_order)).first() is not None
+
+
+async def lock(tx: AsyncSession, workspace_id: str, scope: str) -> bool:
+    """Lock an envelope, and tell whether there is one: nobody books in it before this transaction ends."""
+    ours = (col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
+    return (await tx.execute(select(col(Budget.scope)).where(*ours).with_for_update())).first() is not None
 
 
 async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd: Decimal) -> None:

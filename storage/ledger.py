@@ -1,8 +1,8 @@
 """The ledger of paid calls: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never wait in a circle: the call's row, the provider's
-breaker, the job's envelope, the user's energy, the workspace's caps, and last, as it is the one that all of a
-workspace's calls share, the day.
+breaker, the job's envelope, the user's energy, what `also` and `late` write, the workspace's caps, and last, as it is
+the one that all of a workspace's calls share, the day.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
@@ -108,7 +108,7 @@ class Settled:
     cost_usd: Decimal
     energy_charged: int
     energy_left: int | None
-    is_only_attempt: bool = False
+    is_only_attempt: bool = field(default=False, compare=False)
 
 
 # What is written in the transaction that settles a request, if this reply is the one that wins it.
@@ -239,7 +239,8 @@ async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with i
     spared = await _open_attempt_of(tx, call, instead_of)
     moves = [await _withdraw(tx, call, spared)] if spared else []
     if is_over:
-        await save(tx, call)
+        if spared:
+            await save(tx, call)
         await _on_their_days(tx, call, moves)
         return await _settled(tx, call.workspace_id, call.request_id)
     moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))

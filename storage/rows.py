@@ -1,7 +1,6 @@
 """Whole rows, written together: what a transaction has to say goes to the database in one statement.
 
-Each statement is built once and costs its caller one round trip; rows are plain values that no session watches, so
-nothing is written but here.
+Each statement is built once and costs its caller one round trip; rows are plain values that no session watches.
 """
 
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ CHANGEABLE: Mapping[type[SQLModel], tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 async def save(tx: AsyncSession, *rows: SQLModel) -> None:
     """Write rows of different tables in one statement. Whoever changes a row has it locked, or is its only writer."""
+    assert len({*map(type, rows)}) == len(rows), "two rows of one table"  # noqa: S101 - the second would be both
     values = {_place(row, name): value for row in rows for name, value in row.model_dump().items()}
     await tx.execute(_saving(*map(_class, rows)), values)
 

@@ -219,9 +219,10 @@ class Generate:
             workflow.logger.info("not condensed: %s", error)
 
     async def _compress(self, candidates: Sequence[Candidate]) -> bool:
-        """Condense the earlier part of the prompt; whether it has become shorter."""
+        """Condense the earlier part of the prompt; whether there is now another one to send."""
 
         async def attempt(candidate: Candidate) -> Compressed:
+            self._tries += 1
             return await workflow.execute_activity_method(
                 Calls.compress,
                 CompressStep(job=self._job, serving=self._serving, candidate=candidate, kept=self._prepared.kept),
@@ -234,7 +235,7 @@ class Generate:
         done = await in_turn(cheapest_first, attempt, patience=timedelta(0), parked=self._parked)
         if done.prompt in (None, self._condensed):
             return False
-        self._condensed, self._may_compress, self._tries = done.prompt, False, self._tries + 1
+        self._condensed, self._may_compress = done.prompt, False
         return True
 
     async def _have_scored(self) -> None:

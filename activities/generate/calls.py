@@ -93,7 +93,9 @@ class GenerateCalls:
         request_id = step.request_id if room == ROOM_TOKENS else f"{step.request_id}-{room}"
         request = summary_request(split, room)
         settled = await self._make(step, request_id, request, energy=0, also=keep)
-        messages = compressed(split, told(chat_reply(settled.reply)))
+        text = told(chat_reply(settled.reply))
+        # A refused continuation is no reason to forget what is on record.
+        messages = resumed(prompt.messages, summary) if summary and not text else compressed(split, text)
         return Compressed(prompt=await self._stored(workspace_id, prompt, messages))
 
     async def _stored(self, workspace_id: str, prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:

@@ -99,6 +99,8 @@ class GenerateDecisions:
         One that was answered, unheard, gets its answer.
         """
         async with self._database.transaction() as tx:
+            # A call that still ends changes what this has cost before we look, or finds our row.
+            await budgets.lock(tx, step.job.input.workspace_id, budgets.job_scope(step.job.job_key))
             answer = await settled_before(tx, step.job, step.serving)
             if answer is not None:
                 return Ended(result=answer)

@@ -38,8 +38,7 @@ async def settled_before(tx: AsyncSession, job: Job, serving: Serving) -> Genera
         return None
     value, _ = read(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
     cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
-    metrics.generation("completed", "")
-    told = {"cost_usd": cost, "attempts": attempts, "reason": "its reply was settled before its worker was lost"}
+    told = {"cost_usd": cost, "attempts": attempts, "reason": "its reply was settled before it could be told"}
     return from_reply(job, serving, settled, value, **told)
 
 

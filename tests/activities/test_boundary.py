@@ -1,6 +1,7 @@
 """Where an activity meets Temporal: what its errors become, and that it heartbeats."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ from domain.errors import (
     ProviderUnavailable,
     QuotaExceeded,
     RateLimited,
+    ReplyLost,
     TruncatedReply,
     UnpricedModel,
     Unreachable,
@@ -45,7 +47,7 @@ FOR_GOOD = (
     QuotaExceeded,
     UnpricedModel,
 )
-WORTH_A_RETRY = (MalformedReply, ProviderUnavailable, RateLimited, TruncatedReply, Unreachable)
+WORTH_A_RETRY = (MalformedReply, ProviderUnavailable, RateLimited, ReplyLost, TruncatedReply, Unreachable)
 
 
 async def crossed(error: Exception) -> ApplicationError:
@@ -126,3 +128,52 @@ async def test_an_activity_heartbeats_while_it_works():
         return "done"
 
     assert await environment.run(work) == "done"
+
+
+async def test_what_was_paid_for_and_lost_is_not_begun_anew_within_one_try():
+    begun: list[None] = []
+
+    @boundary
+    async def work() -> None:
+        begun.append(None)
+        raise ReplyLost("away")
+
+    with pytest.raises(ApplicationError):
+        await ActivityEnvironment().run(work)
+    assert len(begun) == 1
+
+
+async def test_what_nobody_waits_for_is_not_begun_anew():
+    begun: list[None] = []
+
+    @boundary
+    async def work() -> None:
+        begun.append(None)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise Unreachable("away") from None
+
+    environment = ActivityEnvironment()
+    running = asyncio.create_task(environment.run(work))
+    while not begun:
+        await asyncio.sleep(0)
+    environment.cancel()
+    with pytest.raises(ApplicationError):
+        await running
+    assert len(begun) == 1
+
+
+async def test_an_absent_database_is_waited_for_within_one_try():
+    begun: list[None] = []
+
+    @boundary
+    async def work() -> str:
+        begun.append(None)
+        if len(begun) == 1:
+            raise Unreachable("away")
+        return "done"
+
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, start_to_close_timeout=timedelta(minutes=1))
+    assert (await environment.run(work), len(begun)) == ("done", 2)

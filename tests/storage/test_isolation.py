@@ -44,7 +44,7 @@ from storage.configuration import WORKSPACE, Glance, Stored
 from storage.ledger import Failure
 from storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
-from tests.storage.books import COST, RATES, SILENT, TERMS, USER, Books, reply
+from tests.storage.books import COST, JOB, RATES, SILENT, TERMS, USER, Books, reply
 
 THEIRS = "globex"
 SECRET = Message(role="user", content="our secret")
@@ -138,6 +138,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.renew": (lambda tx, ids: ledger.renew(tx, THEIRS, ids.attempt, 60), False),
     "ledger.settle": (lambda tx, ids: ledger.settle(tx, THEIRS, ids.attempt, reply(), COST, RATES), NotFound),
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
+    "budgets.lock": (lambda tx, _: budgets.lock(tx, THEIRS, budgets.job_scope(JOB)), False),
     "calls.lock": (lambda tx, _: calls.lock(tx, THEIRS, "job/step"), NotFound),
     "calls.lock_with_attempt": (lambda tx, ids: calls.lock_with_attempt(tx, THEIRS, ids.attempt), NotFound),
     "calls.attempt": (lambda tx, ids: calls.attempt(tx, THEIRS, ids.attempt), None),

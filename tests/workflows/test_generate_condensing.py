@@ -21,7 +21,7 @@ from settings import DEFAULT_POLICY, Settings
 from starter.generating import build
 from storage import generations, summaries
 from storage.database import Database
-from storage.tables import KeptSummary, UsageLog
+from storage.tables import CallAttempt, KeptSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 
@@ -138,6 +138,8 @@ class TestLimit:
         meta = await ask(client, LONG + 10)
         assert meta.compressed and meta.usage.input_tokens < (LONG + 10) * 100 - 500
         assert await kept(client) == [LONG - KEEP]
+        tried = await Books(client.database).all(CallAttempt, workspace_id=client.workspace_id)
+        assert meta.attempts == sum(one.request_id.startswith(meta.request_id) for one in tried) > 1
 
     async def test_histories_stay_small(self, client: Client) -> None:
         for turns in (LONG, LONG + 2, LONG + 12):
