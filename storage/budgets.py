@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, TextClause, delete, select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.calls import Model
 from domain.errors import BudgetExhausted, NotFound
+from storage.database import changed_one
 from storage.rows import add
 from storage.tables import Budget, SpendingCap, utc_now
 
@@ -123,7 +123,7 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal,
         BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
     """
     statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
-    if not await _changed_one(tx, statement, workspace_id, scope, usd=usd, **cap):
+    if not await changed_one(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}):
         raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
 
 
@@ -174,15 +174,8 @@ async def move(
         NotFound: there is no such envelope, and dollars must not vanish.
     """
     amounts = {"reserved": reserved, "confirmed": confirmed, "uncertain": uncertain}
-    if not await _changed_one(tx, MOVE, workspace_id, scope, **amounts):
+    if not await changed_one(tx, MOVE, {"workspace": workspace_id, "scope": scope, **amounts}):
         raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
-
-
-async def _changed_one(
-    tx: AsyncSession, statement: TextClause, workspace_id: str, scope: str, **usd: Decimal | None
-) -> bool:
-    changed = await tx.execute(statement, {"workspace": workspace_id, "scope": scope, **usd})
-    return cast("CursorResult[Any]", changed).rowcount == 1
 
 
 async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Select, delete, func, select, tuple_, update
+from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -18,6 +18,7 @@ from sqlmodel import col
 from domain.calls import ChatReply, ChatRequest, Provider
 from domain.generate import caching
 from domain.generate.contract import GenerateInput, Serving
+from storage import database
 from storage.breaker import NOW
 from storage.database import storable
 from storage.ledger import Settled
@@ -138,15 +139,7 @@ async def used(tx: AsyncSession, workspace_id: str, hit: Hit) -> None:
 
 async def purge(tx: AsyncSession, older_than: datetime, *, limit: int = PURGED_AT_ONCE) -> int:
     """Delete answers of any workspace that expired before a time; returns how many. Fewer than `limit`: it was all."""
-    old = (
-        select(*(getattr(CachedAnswer, name) for name in IDENTITY))
-        .where(col(CachedAnswer.expires_at) < older_than)
-        .order_by(col(CachedAnswer.expires_at))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    statement = delete(CachedAnswer).where(IDENTIFYING.in_(old))
-    return cast("CursorResult[Any]", await tx.execute(statement)).rowcount
+    return await database.purge(tx, CachedAnswer, col(CachedAnswer.expires_at), older_than, limit=limit)
 
 
 def _of(workspace_id: str, models: Models) -> Select[CachedAnswer]:

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, delete, func, text, update
+from sqlalchemy import delete, func, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from domain.configuration import PROFILE, USER_SECTIONS
+from storage.database import changed, changed_one
 from storage.tables import StoredConfiguration
 
 # Owns what is not one user's.
@@ -76,7 +77,7 @@ async def remove(tx: AsyncSession, workspace_id: str, section: str, *, owner: st
         col(StoredConfiguration.owner) == owner,
         col(StoredConfiguration.section) == section,
     )
-    return cast("CursorResult[Any]", await tx.execute(statement)).rowcount == 1
+    return await changed_one(tx, statement)
 
 
 async def refresh(tx: AsyncSession, workspace_id: str, user_id: str) -> int:
@@ -89,4 +90,4 @@ async def refresh(tx: AsyncSession, workspace_id: str, user_id: str) -> int:
         )
         .values(updated_at=func.clock_timestamp())
     )
-    return cast("CursorResult[Any]", await tx.execute(statement)).rowcount
+    return await changed(tx, statement)

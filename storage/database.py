@@ -1,8 +1,9 @@
 """The connection pool, and what may go wrong with it."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, cast
 
 from asyncpg import (
@@ -15,11 +16,12 @@ from asyncpg import (
     TooManyConnectionsError,
 )
 from pydantic import SecretStr
-from sqlalchemy import CursorResult, Update, event, text
+from sqlalchemy import CursorResult, Executable, delete, event, inspect, select, text, tuple_
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlmodel import SQLModel
 
 from domain.errors import InvalidInput, Unreachable
 
@@ -111,9 +113,24 @@ class Database:
         await self._bulk_engine.dispose()
 
 
-async def changed_one(tx: AsyncSession, statement: Update) -> bool:
-    """Run a conditional UPDATE; whether its condition held for one row."""
-    return cast("CursorResult[Any]", await tx.execute(statement)).rowcount == 1
+async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
+    """Run a statement that changes rows; returns how many."""
+    return cast("CursorResult[Any]", await tx.execute(statement, values)).rowcount
+
+
+async def changed_one(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> bool:
+    """Run a conditional statement; whether its condition held for one row."""
+    return await changed(tx, statement, values) == 1
+
+
+async def purge(tx: AsyncSession, row: type[SQLModel], moment: Any, older_than: datetime, *, limit: int) -> int:
+    """Delete at most `limit` rows of any workspace whose `moment` is before a time, the oldest first; returns how many.
+
+    Rows that somebody has locked are left for the next time.
+    """
+    identity = inspect(row).primary_key
+    old = select(*identity).where(moment < older_than).order_by(moment).limit(limit).with_for_update(skip_locked=True)
+    return await changed(tx, delete(row).where(tuple_(*identity).in_(old)))
 
 
 def engine(

@@ -83,8 +83,7 @@ async def release(tx: AsyncSession, workspace_id: str, user_id: str, amount: int
     Raises:
         NotFound: there is no such account.
     """
-    if await _move(tx, workspace_id, user_id, "release", amount, request_id) is None:
-        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
+    await _move_reserved(tx, workspace_id, user_id, "release", amount, request_id)
 
 
 async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
@@ -93,15 +92,22 @@ async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int,
     Raises:
         NotFound: there is no such account.
     """
-    left = await _move(tx, workspace_id, user_id, "charge", amount, request_id)
-    if left is None:
-        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
-    return left
+    return await _move_reserved(tx, workspace_id, user_id, "charge", amount, request_id)
 
 
 async def reserve_if_possible(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
     """Reserve for a reply whose reservation is gone (swept, or late). What does not fit costs us, not the user."""
     return 0 if await _move(tx, workspace_id, user_id, "reserve", amount, request_id) is None else amount
+
+
+async def _move_reserved(
+    tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str
+) -> int:
+    """Move what was set aside: wherever there is an account, it covers that."""
+    left = await _move(tx, workspace_id, user_id, kind, amount, request_id)
+    if left is None:
+        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
+    return left
 
 
 async def _move(

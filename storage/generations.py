@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Select, and_, delete, func, select, tuple_, update
+from sqlalchemy import Select, and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -13,7 +13,7 @@ from sqlmodel import col
 from domain.calls import ChatReply
 from domain.errors import NotFound
 from domain.generate.contract import Job, Prompt, Serving
-from storage.database import changed_one
+from storage.database import changed_one, purge
 from storage.rows import add
 from storage.tables import Call, CallAttempt, Generation, JournaledReply, OutboxEvent, StoredPrompt, utc_now
 
@@ -50,15 +50,7 @@ async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
 
 async def purge_prompts(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
     """Delete prompts of any workspace that were last given before a time; returns how many."""
-    which = (col(StoredPrompt.workspace_id), col(StoredPrompt.sha256))
-    old = (
-        select(*which)
-        .where(col(StoredPrompt.stored_at) < older_than)
-        .order_by(col(StoredPrompt.stored_at))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return cast("CursorResult[Any]", await tx.execute(delete(StoredPrompt).where(tuple_(*which).in_(old)))).rowcount
+    return await purge(tx, StoredPrompt, col(StoredPrompt.stored_at), older_than, limit=limit)
 
 
 def row(job: Job, serving: Serving, **known: Any) -> Generation:

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CursorResult, String, and_, any_, delete, literal, select, tuple_
+from sqlalchemy import ARRAY, String, and_, any_, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -14,10 +14,9 @@ from domain.calls import ChatReply, Provider
 from domain.errors import NotFound
 from domain.generate.compression import Summary, told
 from domain.generate.contract import Kept
+from storage import database
 from storage.breaker import NOW
 from storage.tables import CallAttempt, JournaledReply, KeptSummary
-
-IDENTITY = (col(KeptSummary.workspace_id), col(KeptSummary.sha256))
 
 
 async def find(
@@ -76,14 +75,7 @@ async def keep(tx: AsyncSession, workspace_id: str, sha256: str, messages: int, 
 
 async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
     """Forget summaries of any workspace that were made before a time; returns how many."""
-    old = (
-        select(*IDENTITY)
-        .where(col(KeptSummary.created_at) < older_than)
-        .order_by(col(KeptSummary.created_at))
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return cast("CursorResult[Any]", await tx.execute(delete(KeptSummary).where(tuple_(*IDENTITY).in_(old)))).rowcount
+    return await database.purge(tx, KeptSummary, col(KeptSummary.created_at), older_than, limit=limit)
 
 
 def _summary(kept: Kept, reply: dict[str, Any]) -> Summary:
