@@ -11,7 +11,7 @@ RUN python -m venv --without-pip /opt/parley \
 # .dockerignore names what this brings.
 COPY . .
 RUN pip --python /opt/parley/bin/python install --no-deps --no-build-isolation . \
-    && pip --python /opt/parley/bin/python uninstall --yes setuptools
+    && pip --python /opt/parley/bin/python uninstall --yes hatchling
 
 
 FROM python:3.11.15-slim-bookworm

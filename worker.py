@@ -32,12 +32,12 @@ from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
-from connection import connect, leave
-from domain.calls import Provider
-from domain.errors import InvalidInput, ParleyError
-from domain.queues import STORAGE, WORKFLOWS, provider_queue
-from settings import Settings
-from storage.database import Database
+from parley.connection import connect, leave
+from parley.domain.calls import Provider
+from parley.domain.errors import InvalidInput, ParleyError
+from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
+from parley.settings import Settings
+from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
 from workflows.generate import Generate

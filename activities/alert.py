@@ -3,10 +3,10 @@
 from temporalio import activity
 
 from activities.boundary import boundary
-from domain.generate.policy import Policy
-from domain.housekeeping import AlertInput, AlertReport
-from storage.alerts import raise_alerts
-from storage.database import Database
+from parley.domain.generate.policy import Policy
+from parley.domain.housekeeping import AlertInput, AlertReport
+from parley.storage.alerts import raise_alerts
+from parley.storage.database import Database
 
 
 class AlertActivities:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from domain.errors import ParleyError, ProviderError, ReplyLost, Unreachable
+from parley.domain.errors import ParleyError, ProviderError, ReplyLost, Unreachable
 
 HEARTBEAT_SECONDS = 2.0
 RECONNECT_SECONDS = 0.5

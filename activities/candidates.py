@@ -6,14 +6,14 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.credentials import WorkspaceKeys
-from domain.calls import ChatRequest, Provider
-from domain.configuration import Credentials, Reference
-from domain.errors import ProviderNotConfigured, UnpricedModel
-from domain.pricing import ConfiguredRates, rates_for, upper_bound
-from domain.routing import Fact, Option
-from settings import Settings
-from storage import breaker
-from storage.database import Database
+from parley.domain.calls import ChatRequest, Provider
+from parley.domain.configuration import Credentials, Reference
+from parley.domain.errors import ProviderNotConfigured, UnpricedModel
+from parley.domain.pricing import ConfiguredRates, rates_for, upper_bound
+from parley.domain.routing import Fact, Option
+from parley.settings import Settings
+from parley.storage import breaker
+from parley.storage.database import Database
 
 # In order of quality; domain/routing.py ranks them.
 CHAT_PROVIDERS = (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL)

@@ -8,9 +8,9 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from domain.configuration import PROFILE, Configuration, Profile, read_configuration
-from storage import configuration as storage
-from storage.configuration import Version
+from parley.domain.configuration import PROFILE, Configuration, Profile, read_configuration
+from parley.storage import configuration as storage
+from parley.storage.configuration import Version
 
 KEPT_SECONDS = 300.0
 MOST_KEPT = 1000

@@ -3,10 +3,10 @@
 import time
 from collections import OrderedDict
 
-from domain.calls import Provider
-from domain.configuration import Credentials, Reference, read_configuration
-from storage import configuration
-from storage.database import Database
+from parley.domain.calls import Provider
+from parley.domain.configuration import Credentials, Reference, read_configuration
+from parley.storage import configuration
+from parley.storage.database import Database
 
 # Long enough that a busy worker hardly asks, short enough that nobody waits for a change.
 KEPT_SECONDS = 10.0

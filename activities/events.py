@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
-from domain.events import Event, headers, next_wait, signing_key
-from domain.housekeeping import DeliverInput, DeliverReport
-from settings import Settings
-from storage import outbox
-from storage.database import Database
+from parley.domain.events import Event, headers, next_wait, signing_key
+from parley.domain.housekeeping import DeliverInput, DeliverReport
+from parley.settings import Settings
+from parley.storage import outbox
+from parley.storage.database import Database
 
 TRY_SECONDS = 10.0
 # Longer than a try and the note of it: until then nobody else delivers the event.

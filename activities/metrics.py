@@ -14,10 +14,10 @@ from decimal import Decimal
 from temporalio.common import MetricMeter
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
-from domain.calls import Provider, Usage
-from domain.errors import InvalidInput, Unreachable
-from storage import breaker
-from storage.database import Database
+from parley.domain.calls import Provider, Usage
+from parley.domain.errors import InvalidInput, Unreachable
+from parley.storage import breaker
+from parley.storage.database import Database
 
 CALL_SECONDS = "parley_call_seconds"
 BUCKETS = {CALL_SECONDS: (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0)}

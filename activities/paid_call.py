@@ -26,8 +26,8 @@ from activities.boundary import RECONNECT_SECONDS, patiently
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
-from domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
-from domain.errors import (
+from parley.domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
+from parley.domain.errors import (
     Billed,
     ProviderError,
     ProviderNotConfigured,
@@ -36,15 +36,15 @@ from domain.errors import (
     UnpricedModel,
     Unreachable,
 )
-from domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
-from providers.protocol import Adapter
-from providers.registry import Providers
-from settings import Settings
-from storage import ledger
-from storage.breaker import BreakerTerms
-from storage.budgets import Envelope
-from storage.database import Database
-from storage.ledger import AlsoLate, AlsoSettle, CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
+from parley.domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
+from parley.providers.protocol import Adapter
+from parley.providers.registry import Providers
+from parley.settings import Settings
+from parley.storage import ledger
+from parley.storage.breaker import BreakerTerms
+from parley.storage.budgets import Envelope
+from parley.storage.database import Database
+from parley.storage.ledger import AlsoLate, AlsoSettle, CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
 
 LEASE_POLL_SECONDS = 0.5
 # A list that has not come by then is not worth the wait.

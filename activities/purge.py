@@ -11,10 +11,10 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.boundary import boundary
-from domain.generate import contract, quality
-from domain.housekeeping import PurgeInput, PurgeReport
-from storage import cache, generations, summaries
-from storage.database import Database
+from parley.domain.generate import contract, quality
+from parley.domain.housekeeping import PurgeInput, PurgeReport
+from parley.storage import cache, generations, summaries
+from parley.storage.database import Database
 
 # A prompt is stored by whoever starts its workflow, right before, or by the workflow itself.
 STARTED_AFTER_STORING = timedelta(days=1)

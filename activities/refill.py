@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from temporalio import activity
 
 from activities.boundary import boundary
-from domain.generate.policy import Policy
-from domain.housekeeping import RefillInput, RefillReport
-from storage import refill
-from storage.database import Database
+from parley.domain.generate.policy import Policy
+from parley.domain.housekeeping import RefillInput, RefillReport
+from parley.storage import refill
+from parley.storage.database import Database
 
 TIERS_NAMED = 10
 

@@ -6,13 +6,13 @@ from temporalio import activity
 
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls, Payer
-from domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
-from domain.coaching import Coaching, coaching_request, read_reply, rule_based
-from domain.errors import ContextTooLong, InsufficientEnergy
-from domain.habits import habits
-from domain.routing import Candidate, Option, rank
-from domain.session import Session
-from domain.session_analysis import (
+from parley.domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
+from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_based
+from parley.domain.errors import ContextTooLong, InsufficientEnergy
+from parley.domain.habits import habits
+from parley.domain.routing import Candidate, Option, rank
+from parley.domain.session import Session
+from parley.domain.session_analysis import (
     COACHING_ACTION,
     ENERGY,
     VOICE_ACTION,
@@ -31,13 +31,13 @@ from domain.session_analysis import (
     choose_strategy,
     facts,
 )
-from domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
-from settings import Settings
-from storage import analyses, budgets, energy
-from storage.database import Database
-from storage.ledger import Settled
-from storage.sessions import load_recording, load_session
-from storage.tables import StoredAnalysis
+from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
+from parley.settings import Settings
+from parley.storage import analyses, budgets, energy
+from parley.storage.database import Database
+from parley.storage.ledger import Settled
+from parley.storage.sessions import load_recording, load_session
+from parley.storage.tables import StoredAnalysis
 
 
 class SessionAnalysisActivities:

@@ -7,11 +7,11 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
-from domain.generate.quality import is_shared
-from domain.housekeeping import SweepInput, SweepReport
-from storage import ledger
-from storage.database import Database
-from storage.sweeper import StaleCall, stale_calls
+from parley.domain.generate.quality import is_shared
+from parley.domain.housekeeping import SweepInput, SweepReport
+from parley.storage import ledger
+from parley.storage.database import Database
+from parley.storage.sweeper import StaleCall, stale_calls
 
 
 class SweepActivities:

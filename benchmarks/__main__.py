@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks import cache, faults, gateway, generate, history, labels, overhead, parallel, savings
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
-from connection import leave
-from domain.errors import ParleyError
+from parley.connection import leave
+from parley.domain.errors import ParleyError
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
 MODULES = (parallel, overhead, labels, history, cache, generate, gateway, savings, faults)

@@ -14,7 +14,7 @@ from time import perf_counter
 from rapidfuzz import fuzz
 
 from benchmarks.options import Figures, Options
-from domain.generate.caching import find_same, same_question
+from parley.domain.generate.caching import find_same, same_question
 
 QUESTIONS = Path(__file__).resolve().parent.parent / "samples" / "questions"
 ALIKE_PERCENT = 90

@@ -19,11 +19,11 @@ from typing import Any
 from benchmarks.chaos import FROZEN_SECONDS, Chaos
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import running, say
-from domain.calls import ChatProvider, Provider
-from domain.errors import JobFailed, Unreachable
-from domain.generate.contract import GenerateResult
-from starter.billed import read_billed
-from storage.budgets import Period
+from parley.cli.billed import read_billed
+from parley.domain.calls import ChatProvider, Provider
+from parley.domain.errors import JobFailed, Unreachable
+from parley.domain.generate.contract import GenerateResult
+from parley.storage.budgets import Period
 from tests.faults.door import behind_a_door
 from tests.faults.postgres import own_postgres
 from tests.faults.scene import Scene, scene

@@ -16,8 +16,8 @@ from benchmarks.stack import Bench, running, say
 from benchmarks.steps import steps_of
 from benchmarks.timing import Kind, Taken, calls_of, in_turn, percentiles
 from benchmarks.traced_worker import QUEUE, OneActivity, OneLocalActivity
-from domain.generate.contract import workflow_id
 from parley import Client
+from parley.domain.generate.contract import workflow_id
 
 LATENCY_SECONDS = 0.2
 CALLS = 20

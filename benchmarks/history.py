@@ -12,7 +12,7 @@ from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 from benchmarks.chats import write_chats
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Run, running, say
-from domain.auto_analyze.contract import STREAM_WORKFLOW, WORKFLOW
+from parley.domain.auto_analyze.contract import STREAM_WORKFLOW, WORKFLOW
 
 SESSIONS, STREAMS = 20_000, 8
 QUOTAS = {"all that fit": None, "quota 4": 4}

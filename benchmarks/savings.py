@@ -23,9 +23,9 @@ from benchmarks import load
 from benchmarks.load import Ask, User
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Bench, running, say
-from domain.generate.contract import GenerateResult
 from parley import Client
-from settings import DEFAULT_POLICY
+from parley.domain.generate.contract import GenerateResult
+from parley.settings import DEFAULT_POLICY
 from simulator.wire import BYTES_PER_TOKEN
 
 CALLS = 1000

@@ -24,7 +24,7 @@ from activities.configuration import Configurations
 from activities.generate.calls import GenerateCalls
 from activities.generate.decisions import GenerateDecisions
 from activities.paid_call import PaidCalls
-from connection import leave
+from parley.connection import leave
 
 QUEUE = "bench-floor"
 FEW_SECONDS = timedelta(seconds=10)

@@ -9,16 +9,16 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 
-from domain.errors import InvalidInput
-from domain.generate.contract import GenerateResult
-from settings import Settings
-from starter import display
-from starter.client import Client
+from parley.cli import display
+from parley.client.client import Client
+from parley.client.reading import read_recording, read_session
+from parley.domain.errors import InvalidInput
+from parley.domain.generate.contract import GenerateResult
+from parley.settings import Settings
+from parley.storage.migrate import migrate
+from parley.visibility import ALL
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
-from starter.reading import read_recording, read_session
-from storage.migrate import migrate
-from workflows.visibility import ALL
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.ogg"

@@ -13,10 +13,11 @@ from temporalio.client import Client as TemporalClient
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from parley import Client
-from settings import Settings
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.visibility import ALL
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
-from storage.database import Database
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
@@ -29,7 +30,6 @@ from tests.parts import (
     running_workers,
     trust_nobody,
 )
-from workflows.visibility import ALL
 
 KEYS = (
     "OPENAI_API_KEY",

@@ -16,12 +16,12 @@ from sqlalchemy.engine import make_url
 from temporalio.client import Client as TemporalClient
 
 from activities.paid_call import PaidCalls
-from settings import Settings
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.storage.migrate import migrate
 from simulator.admin import MAX_WAIT
 from simulator.config import Config
 from simulator.server import Server
-from storage.database import Database
-from storage.migrate import migrate
 from worker import ROLES, build_workers
 
 LOOPBACK = ("127.", "::1", "localhost", "/")

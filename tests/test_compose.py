@@ -8,7 +8,6 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
-from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ from pydantic import SecretStr
 from ruamel.yaml import YAML
 from sqlalchemy.pool import QueuePool
 
-from domain.calls import Provider
-from settings import Settings
-from starter.cli import app
+from parley.cli.main import app
+from parley.domain.calls import Provider
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.visibility import ALL
 from starter.embedded.services import DYNAMIC_CONFIG, NAMESPACE
-from storage.database import Database
 from tests.parts import ROOT
 from worker import ROLES
-from workflows.visibility import ALL
 
 COMPOSE = ROOT / "docker-compose.yml"
 TEMPORAL_CLIENT = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"}
@@ -352,11 +351,8 @@ def test_what_is_copied_exists():
 
 def test_the_build_gets_every_module_and_nothing_else():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    setuptools = pyproject["tool"]["setuptools"]
-    patterns = setuptools["packages"]["find"]["include"]
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    wanted = {name for name in packages if any(fnmatch(name, pattern) for pattern in patterns)}
-    wanted |= {f"{module}.py" for module in setuptools["py-modules"]}
+    wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = {*wheel["packages"], *wheel["force-include"]}
     wanted |= {"pyproject.toml", "requirements.lock", pyproject["project"]["readme"], "LICENSE"}
     assert set(context()) == wanted
     assert "." in [source for copied in stages()[0].all("COPY") for source in copied.split()[:-1]]
@@ -364,4 +360,4 @@ def test_the_build_gets_every_module_and_nothing_else():
 
 def test_the_lock_has_the_build_backend():
     """The image is built without isolation, from what is locked."""
-    assert re.search(r"(?m)^setuptools==", (ROOT / "requirements.lock").read_text())
+    assert re.search(r"(?m)^hatchling==", (ROOT / "requirements.lock").read_text())

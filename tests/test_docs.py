@@ -18,19 +18,19 @@ from pydantic_core import PydanticUndefined
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
-from domain import errors
-from domain.calls import Usage
-from domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Meta, Prompt, Refused
-from domain.generate.policy import ActionPolicy, Policy, parse_policy
 from parley import Client
+from parley.cli.billed import read_billed
+from parley.cli.main import app, execute
+from parley.domain import errors
+from parley.domain.calls import Usage
+from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Meta, Prompt, Refused
+from parley.domain.generate.policy import ActionPolicy, Policy, parse_policy
+from parley.settings import Settings
+from parley.storage.database import Database
 from samples.migrating import bulk_after, bulk_before, chat_after, chat_before, drafts_after, drafts_before
 from samples.migrating.side_by_side import shadow
-from settings import Settings
-from starter.billed import read_billed
-from starter.cli import app, execute
 from starter.embedded import Addresses
 from starter.embedded.services import temporal_binary
-from storage.database import Database
 from tests.parts import ROOT, SAMPLES, SimulatorAdmin, running_workers
 
 DOCS = ROOT / "docs"

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from settings import Settings
+from parley.settings import Settings
 from tests.parts import ROOT, LeftLoopback
 
 SDKS = ("openai", "anthropic", "elevenlabs")
 ENGINES = ("temporalio", "sqlalchemy", "sqlmodel", "asyncpg", "httpx", "httpx2", "settings")
 DOMAIN = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "domain").rglob("[!_]*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "parley" / "domain").rglob("[!_]*.py"))
 ]
 KEY = "sk-0123456789-very-secret"
 # What workflows run: Temporal's sandbox does not look into modules that are passed through to it.
-REPLAYED = [path for package in ("domain", "workflows") for path in sorted((ROOT / package).rglob("*.py"))]
+REPLAYED = [path for package in ("parley/domain", "workflows") for path in sorted((ROOT / package).rglob("*.py"))]
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "time_ns", "perf_counter"}
 OUTWARD = {"open", "input", "print", "hash", "id", "exec", "eval", "__import__"}
 
@@ -42,7 +43,7 @@ def test_the_import_contracts_hold():
     assert " kept, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["workflows.session_analysis", "worker", "providers.registry", "parley"])
+@pytest.mark.parametrize("module", ["workflows.session_analysis", "worker", "parley.providers.registry", "parley"])
 def test_no_vendors_sdk_is_loaded_before_a_call_is_made(module: str):
     assert not loaded_by(module) & {*SDKS}
 

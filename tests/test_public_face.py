@@ -9,12 +9,12 @@ import pytest
 from pydantic import BaseModel
 
 import parley
-from domain import errors
+from parley.domain import errors
 
 # What stands behind the client's `**terms`, and what an answer is made of: a service meets these by their fields.
 BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
 NOT_THE_CALLERS = {"carried"}
-OURS = ("domain", "settings", "starter", "storage")
+OURS = "parley"
 RAISES = re.compile(r"^\s+([A-Z]\w+): ", re.MULTILINE)
 
 
@@ -33,7 +33,7 @@ def named_in(hint: Any) -> Iterator[type]:
     for part in (*get_args(hint), *generic.get("args", ())):
         yield from named_in(part)
     kind = generic.get("origin") or get_origin(hint) or hint
-    if isinstance(kind, type) and kind.__module__.partition(".")[0] in OURS:
+    if isinstance(kind, type) and kind.__module__.partition(".")[0] == OURS:
         yield kind
 
 

@@ -21,7 +21,8 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.generate.calls import GenerateCalls as Calls
     from activities.generate.decisions import GenerateDecisions as Decisions
-    from domain.errors import (
+    from parley import visibility
+    from parley.domain.errors import (
         BudgetExhausted,
         ContextTooLong,
         InsufficientEnergy,
@@ -31,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
         ProviderUnavailable,
         RateLimited,
     )
-    from domain.generate.contract import (
+    from parley.domain.generate.contract import (
         WORKFLOW,
         Asked,
         AskStep,
@@ -49,12 +50,11 @@ with workflow.unsafe.imports_passed_through():
         Refused,
         Serving,
     )
-    from domain.generate.quality import WORKFLOW as SCORE_QUALITY
-    from domain.generate.quality import ScoreInput, cheapest
-    from domain.generate.quality import workflow_id as scoring_id
-    from domain.queues import provider_queue
-    from domain.routing import Candidate
-    from workflows import visibility
+    from parley.domain.generate.quality import WORKFLOW as SCORE_QUALITY
+    from parley.domain.generate.quality import ScoreInput, cheapest
+    from parley.domain.generate.quality import workflow_id as scoring_id
+    from parley.domain.queues import provider_queue
+    from parley.domain.routing import Candidate
     from workflows.policies import ANSWER_STEP, LOCAL_STEP, LONGEST_RATE_LIMIT
     from workflows.providers_in_turn import in_turn
 

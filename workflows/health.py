@@ -9,11 +9,11 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.health import HealthActivities
-    from domain.errors import InvalidInput, ParleyError
-    from domain.health import WORKFLOW, HealthInput, HealthReport, Ping, ProviderHealth, State
-    from domain.queues import provider_queue
-    from domain.routing import Option
-    from workflows import visibility
+    from parley import visibility
+    from parley.domain.errors import InvalidInput, ParleyError
+    from parley.domain.health import WORKFLOW, HealthInput, HealthReport, Ping, ProviderHealth, State
+    from parley.domain.queues import provider_queue
+    from parley.domain.routing import Option
     from workflows.policies import LOCAL_STEP, PING_STEP
 
 

@@ -11,8 +11,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.purge import PurgeActivities
     from activities.refill import RefillActivities
     from activities.sweep import SweepActivities
-    from domain.errors import ParleyError
-    from domain.housekeeping import (
+    from parley.domain.errors import ParleyError
+    from parley.domain.housekeeping import (
         ALERT_ON_COSTS,
         DELIVER_EVENTS,
         PURGE,

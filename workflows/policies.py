@@ -6,7 +6,7 @@ from typing import Any
 from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from domain.queues import STORAGE
+from parley.domain.queues import STORAGE
 
 # A worker that has been silent for this long is taken for dead. Activities heartbeat every two seconds.
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)

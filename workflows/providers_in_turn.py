@@ -8,7 +8,7 @@ from typing import TypeVar
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from domain.errors import (
+from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BreakerOpen,
@@ -19,7 +19,7 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from domain.routing import Candidate
+from parley.domain.routing import Candidate
 from workflows.policies import FIRST_PARK, LONGEST_PARK
 
 R = TypeVar("R")

@@ -7,10 +7,10 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.generate.quality import QualityCalls as Calls
-    from domain.errors import InvalidInput, ParleyError
-    from domain.generate.quality import WORKFLOW, ScoreInput, ScoreResult, ScoreStep, job_key
-    from domain.queues import provider_queue
-    from workflows import visibility
+    from parley import visibility
+    from parley.domain.errors import InvalidInput, ParleyError
+    from parley.domain.generate.quality import WORKFLOW, ScoreInput, ScoreResult, ScoreStep, job_key
+    from parley.domain.queues import provider_queue
     from workflows.policies import GRADE_STEP
 
 

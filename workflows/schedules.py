@@ -18,8 +18,8 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
-from domain.queues import WORKFLOWS
+from parley.domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
+from parley.domain.queues import WORKFLOWS
 
 MINUTELY = ScheduleSpec(intervals=[ScheduleIntervalSpec(every=timedelta(minutes=1))])
 AT_MIDNIGHT = ScheduleSpec(calendars=[ScheduleCalendarSpec()])

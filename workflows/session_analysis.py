@@ -11,10 +11,11 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.session_analysis import SessionAnalysisActivities as Activities
-    from domain.errors import InvalidInput, ParleyError, ProviderUnavailable
-    from domain.queues import provider_queue
-    from domain.routing import Candidate
-    from domain.session_analysis import (
+    from parley import visibility
+    from parley.domain.errors import InvalidInput, ParleyError, ProviderUnavailable
+    from parley.domain.queues import provider_queue
+    from parley.domain.routing import Candidate
+    from parley.domain.session_analysis import (
         WORKFLOW,
         Asking,
         CloseStep,
@@ -31,7 +32,6 @@ with workflow.unsafe.imports_passed_through():
         Strategy,
         ask_again,
     )
-    from workflows import visibility
     from workflows.policies import PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
     from workflows.providers_in_turn import in_turn
 

@@ -1,9 +1,9 @@
 """One paid request of a labelling run."""
 
 from activities.paid_call import PaidCalls, Payer
-from domain.auto_analyze.contract import ACTION, CallOutcome, Job
-from domain.calls import ChatReply, ChatRequest, request_id
-from domain.routing import Candidate
+from parley.domain.auto_analyze.contract import ACTION, CallOutcome, Job
+from parley.domain.calls import ChatReply, ChatRequest, request_id
+from parley.domain.routing import Candidate
 
 
 async def ask(

@@ -5,8 +5,8 @@ from temporalio import activity
 from activities.auto_analyze.asking import ask
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
-from domain.auto_analyze.batching import labels_at_once
-from domain.auto_analyze.contract import (
+from parley.domain.auto_analyze.batching import labels_at_once
+from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
     ConflictPlan,
@@ -16,12 +16,12 @@ from domain.auto_analyze.contract import (
     ResolveOutcome,
     ResolveStep,
 )
-from domain.auto_analyze.labels import chunks, duplicates, read_groups
-from domain.auto_analyze.prompts import resolution_request
-from domain.errors import ContextTooLong
-from domain.windows import CAREFUL, narrower
-from storage import auto_analyze as runs
-from storage.database import Database
+from parley.domain.auto_analyze.labels import chunks, duplicates, read_groups
+from parley.domain.auto_analyze.prompts import resolution_request
+from parley.domain.errors import ContextTooLong
+from parley.domain.windows import CAREFUL, narrower
+from parley.storage import auto_analyze as runs
+from parley.storage.database import Database
 
 LAST_LEVEL = 1000
 

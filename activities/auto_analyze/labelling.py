@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.auto_analyze.asking import ask
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
-from domain.auto_analyze.batching import (
+from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
     affordable,
     fits,
@@ -17,7 +17,7 @@ from domain.auto_analyze.batching import (
     round_batches,
     tokens_of_labels,
 )
-from domain.auto_analyze.contract import (
+from parley.domain.auto_analyze.contract import (
     AskOutcome,
     BatchStep,
     CallOutcome,
@@ -29,14 +29,14 @@ from domain.auto_analyze.contract import (
     OpenRound,
     Round,
 )
-from domain.auto_analyze.prompts import classification_request, condense_request
-from domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
-from domain.calls import ChatReply
-from domain.errors import ContextTooLong
-from domain.windows import CAREFUL, narrower, window
-from storage import auto_analyze as runs
-from storage.auto_analyze import Work
-from storage.database import Database
+from parley.domain.auto_analyze.prompts import classification_request, condense_request
+from parley.domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
+from parley.domain.calls import ChatReply
+from parley.domain.errors import ContextTooLong
+from parley.domain.windows import CAREFUL, narrower, window
+from parley.storage import auto_analyze as runs
+from parley.storage.auto_analyze import Work
+from parley.storage.database import Database
 
 UNREADABLE_CHARACTERS = 2000
 

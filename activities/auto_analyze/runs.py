@@ -7,14 +7,22 @@ from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from domain.auto_analyze.contract import AutoAnalyzeInput, CloseStep, FinishStep, Job, LabelKind, Plan, Statistics
-from domain.auto_analyze.sampling import SessionFacts, discovery_sample
-from domain.routing import rank
-from storage import auto_analyze as runs
-from storage import budgets
-from storage.database import Database
-from storage.datasets import load_dataset, session_facts
-from storage.tables import AutoRun
+from parley.domain.auto_analyze.contract import (
+    AutoAnalyzeInput,
+    CloseStep,
+    FinishStep,
+    Job,
+    LabelKind,
+    Plan,
+    Statistics,
+)
+from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample
+from parley.domain.routing import rank
+from parley.storage import auto_analyze as runs
+from parley.storage import budgets
+from parley.storage.database import Database
+from parley.storage.datasets import load_dataset, session_facts
+from parley.storage.tables import AutoRun
 
 
 class RunActivities:

@@ -10,8 +10,8 @@ from activities import metrics
 from activities.boundary import boundary
 from activities.generate.endings import from_reply
 from activities.paid_call import PaidCalls, Payer
-from domain.calls import ChatRequest, Message
-from domain.generate.compression import (
+from parley.domain.calls import ChatRequest, Message
+from parley.domain.generate.compression import (
     ROOM_TOKENS,
     beginnings,
     compressed,
@@ -21,7 +21,7 @@ from domain.generate.compression import (
     to_compress,
     told,
 )
-from domain.generate.contract import (
+from parley.domain.generate.contract import (
     Asked,
     AskStep,
     CachePolicy,
@@ -32,12 +32,12 @@ from domain.generate.contract import (
     Prompt,
     chat_request,
 )
-from domain.generate.results import chat_reply, read
-from domain.routing import dropped_parameters
-from storage import cache, generations, summaries
-from storage.budgets import Envelope
-from storage.database import Database
-from storage.ledger import AlsoSettle, Settled
+from parley.domain.generate.results import chat_reply, read
+from parley.domain.routing import dropped_parameters
+from parley.storage import cache, generations, summaries
+from parley.storage.budgets import Envelope
+from parley.storage.database import Database
+from parley.storage.ledger import AlsoSettle, Settled
 
 
 class GenerateCalls:

@@ -8,11 +8,11 @@ from activities.boundary import boundary
 from activities.candidates import CHAT_PROVIDERS, Candidates
 from activities.configuration import Configurations
 from activities.generate.endings import from_cache, refused, settled_before
-from domain.calls import ChatRequest, Provider
-from domain.configuration import Configuration, Credentials
-from domain.generate.caching import context_sha256, question
-from domain.generate.compression import Summary, beginnings, shortened, worth_a_look
-from domain.generate.contract import (
+from parley.domain.calls import ChatRequest, Provider
+from parley.domain.configuration import Configuration, Credentials
+from parley.domain.generate.caching import context_sha256, question
+from parley.domain.generate.compression import Summary, beginnings, shortened, worth_a_look
+from parley.domain.generate.contract import (
     Cached,
     CachePolicy,
     Ended,
@@ -25,15 +25,23 @@ from domain.generate.contract import (
     Serving,
     chat_request,
 )
-from domain.generate.decision import Purse, decide, models_for, retirement_warnings, routes_for, wish_for, wish_warnings
-from domain.generate.policy import ActionPolicy
-from domain.generate.rendering import rendered, with_preferences
-from domain.routing import allowed
-from settings import Settings
-from storage import budgets, cache, energy, generations, summaries
-from storage.cache import Hit
-from storage.database import Database
-from storage.tables import utc_now
+from parley.domain.generate.decision import (
+    Purse,
+    decide,
+    models_for,
+    retirement_warnings,
+    routes_for,
+    wish_for,
+    wish_warnings,
+)
+from parley.domain.generate.policy import ActionPolicy
+from parley.domain.generate.rendering import rendered, with_preferences
+from parley.domain.routing import allowed
+from parley.settings import Settings
+from parley.storage import budgets, cache, energy, generations, summaries
+from parley.storage.cache import Hit
+from parley.storage.database import Database
+from parley.storage.tables import utc_now
 
 
 class GenerateDecisions:

@@ -5,11 +5,11 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities import metrics
-from domain.generate.contract import Cached, GenerateResult, Job, Prompt, Refusal, Serving
-from domain.generate.results import answered, chat_reply, meta_of, read
-from storage import cache, generations, ledger
-from storage.cache import Hit
-from storage.ledger import Settled
+from parley.domain.generate.contract import Cached, GenerateResult, Job, Prompt, Refusal, Serving
+from parley.domain.generate.results import answered, chat_reply, meta_of, read
+from parley.storage import cache, generations, ledger
+from parley.storage.cache import Hit
+from parley.storage.ledger import Settled
 
 
 def from_reply(job: Job, serving: Serving, settled: Settled, value: Any, **known: Any) -> GenerateResult:

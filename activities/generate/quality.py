@@ -5,12 +5,12 @@ from temporalio import activity
 
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls, Payer
-from domain.generate.policy import Policy
-from domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
-from storage import generations
-from storage.budgets import Envelope
-from storage.database import Database
-from storage.ledger import Settled
+from parley.domain.generate.policy import Policy
+from parley.domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
+from parley.storage import generations
+from parley.storage.budgets import Envelope
+from parley.storage.database import Database
+from parley.storage.ledger import Settled
 
 
 class QualityCalls:

@@ -4,6 +4,6 @@
 so that every command can find a stack that another one started.
 """
 
-from starter.embedded.state import Addresses, PartFailed, StackRunning, running_stack
+from parley.stack_state import Addresses, PartFailed, StackRunning, running_stack
 
 __all__ = ["Addresses", "PartFailed", "StackRunning", "running_stack"]

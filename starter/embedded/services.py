@@ -14,8 +14,8 @@ from signal import SIGTERM
 from typing import Protocol
 from urllib.parse import quote
 
+from parley.stack_state import HOST, Addresses, PartFailed, StateDir
 from starter.embedded.process import Command, Process
-from starter.embedded.state import HOST, Addresses, PartFailed, StateDir
 
 NAMESPACE = "default"
 ROOT = Path(__file__).parents[2]

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from domain.errors import ParleyError
+from parley.domain.errors import ParleyError
+from parley.stack_state import Addresses, PartFailed, StackRunning, StateDir, addresses_of, running_stack
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
 from starter.embedded.process import Command, PortTaken, Process, end_leftover, until
 from starter.embedded.services import Service, Simulator, Temporal, Worker
-from starter.embedded.state import Addresses, PartFailed, StackRunning, StateDir, addresses_of, running_stack
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_ORDER = (Worker.name, Simulator.name, Temporal.name, Postgres.name)

@@ -8,10 +8,10 @@ from typing import Any
 from temporalio.testing import ActivityEnvironment
 
 from activities.paid_call import PaidCalls, Payer
-from domain.calls import ChatRequest, Message, Provider, Request, TranscriptionRequest, Usage
-from domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
-from settings import Settings
-from storage.ledger import Settled
+from parley.domain.calls import ChatRequest, Message, Provider, Request, TranscriptionRequest, Usage
+from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from parley.settings import Settings
+from parley.storage.ledger import Settled
 from tests.parts import SAMPLES
 from tests.storage.books import JOB, PRICE, STEP, USER, WORKSPACE
 

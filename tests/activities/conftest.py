@@ -7,8 +7,8 @@ import pytest
 
 from activities import metrics
 from activities.paid_call import PaidCalls
-from settings import Settings
-from storage.database import Database
+from parley.settings import Settings
+from parley.storage.database import Database
 from tests.activities.proxy import DatabaseProxy
 from tests.activities.scraping import free_address
 from tests.storage.books import books, database, must_agree

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from storage.database import Database
+from parley.storage.database import Database
 
 # The server's CommandComplete message for a COMMIT.
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT"

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.boundary import ERROR_CHARACTERS, boundary
-from domain.errors import (
+from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BreakerOpen,

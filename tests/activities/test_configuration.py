@@ -8,10 +8,10 @@ from sqlalchemy import event, text
 
 from activities import configuration as kept
 from activities.configuration import Configurations, Loaded
-from domain.configuration import Configuration
-from storage import configuration
-from storage.configuration import WORKSPACE
-from storage.database import Database
+from parley.domain.configuration import Configuration
+from parley.storage import configuration
+from parley.storage.configuration import WORKSPACE
+from parley.storage.database import Database
 from tests.storage.books import USER, Books
 from tests.storage.books import WORKSPACE as ACME
 

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from activities.credentials import WorkspaceKeys
-from domain.calls import Provider
-from domain.configuration import Reference
-from domain.errors import AuthenticationFailed, ProviderNotConfigured
-from settings import Settings
-from storage import configuration
-from storage.configuration import WORKSPACE as SHARED
-from storage.database import Database
+from parley.domain.calls import Provider
+from parley.domain.configuration import Reference
+from parley.domain.errors import AuthenticationFailed, ProviderNotConfigured
+from parley.settings import Settings
+from parley.storage import configuration
+from parley.storage.configuration import WORKSPACE as SHARED
+from parley.storage.database import Database
 from tests.activities.asking import OPENAI, make
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin

@@ -15,10 +15,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import events as delivery
 from activities.events import EventActivities
-from domain.events import WAITS
-from domain.housekeeping import DeliverInput, DeliverReport
-from settings import Settings
-from storage.tables import OutboxEvent
+from parley.domain.events import WAITS
+from parley.domain.housekeeping import DeliverInput, DeliverReport
+from parley.settings import Settings
+from parley.storage.tables import OutboxEvent
 from tests.activities.receiver import Receiver
 from tests.activities.test_secrets import everything_stored
 from tests.storage.books import Books, until

@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from activities.paid_call import PaidCalls
-from domain.calls import ChatRequest, Finish, Message, Provider
-from domain.errors import (
+from parley.domain.calls import ChatRequest, Finish, Message, Provider
+from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     Billed,
@@ -27,11 +27,11 @@ from domain.errors import (
     TruncatedReply,
     UnpricedModel,
 )
-from domain.pricing import Rates, rates_for
-from providers.anthropic import AnthropicAdapter
-from settings import Settings
-from storage.database import Database
-from storage.tables import Call, CallAttempt
+from parley.domain.pricing import Rates, rates_for
+from parley.providers.anthropic import AnthropicAdapter
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.storage.tables import Call, CallAttempt
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin, quick_settings

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from activities.paid_call import PaidCalls
-from domain.calls import Provider
-from domain.errors import ProviderUnavailable, Unreachable
-from settings import Settings
-from storage.ledger import Settled
+from parley.domain.calls import Provider
+from parley.domain.errors import ProviderUnavailable, Unreachable
+from parley.settings import Settings
+from parley.storage.ledger import Settled
 from tests.activities.asking import ANTHROPIC, OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from activities.paid_call import PaidCalls
-from domain.calls import fingerprint
-from domain.errors import ProviderUnavailable
-from providers.openai import OpenAIAdapter
-from settings import Settings
-from storage.ledger import WITHDRAWN
+from parley.domain.calls import fingerprint
+from parley.domain.errors import ProviderUnavailable
+from parley.providers.openai import OpenAIAdapter
+from parley.settings import Settings
+from parley.storage.ledger import WITHDRAWN
 from tests.activities.asking import OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy

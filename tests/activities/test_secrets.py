@@ -9,9 +9,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.boundary import boundary
-from domain.errors import AuthenticationFailed
-from settings import Settings
-from storage.tables import CallAttempt, UsageLog
+from parley.domain.errors import AuthenticationFailed
+from parley.settings import Settings
+from parley.storage.tables import CallAttempt, UsageLog
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, Ask, make
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin

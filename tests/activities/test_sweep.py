@@ -11,8 +11,8 @@ from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
-from domain.generate.quality import job_key
-from domain.housekeeping import SweepInput, SweepReport
+from parley.domain.generate.quality import job_key
+from parley.domain.housekeeping import SweepInput, SweepReport
 from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, Books
 
 Handle = WorkflowHandle[object, object]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from domain.session import Session, Turn, Word
+from parley.domain.session import Session, Turn, Word
 
 
 def turn(text: str, start: float = 0.0, end: float = 60.0, role: str = "rep", words: tuple[Word, ...] = ()) -> Turn:

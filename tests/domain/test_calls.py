@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from domain.calls import (
+from parley.domain.calls import (
     ChatReply,
     ChatRequest,
     Finish,

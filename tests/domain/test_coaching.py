@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from domain.calls import ChatReply, Finish, Usage
-from domain.coaching import (
+from parley.domain.calls import ChatReply, Finish, Usage
+from parley.domain.coaching import (
     COACHING_SCHEMA,
     MAX_TOKENS,
     Coaching,
@@ -13,9 +13,9 @@ from domain.coaching import (
     read_reply,
     rule_based,
 )
-from domain.habits import FillerWords, Habits
-from domain.session import Session
-from domain.voice_metrics import from_session
+from parley.domain.habits import FillerWords, Habits
+from parley.domain.session import Session
+from parley.domain.voice_metrics import from_session
 from tests.domain.sessions import session, turn
 
 SKILL = {"score": 70, "comment": "Well asked."}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from domain.calls import Provider
-from domain.configuration import (
+from parley.domain.calls import Provider
+from parley.domain.configuration import (
     MOST_WARNINGS,
     SECTION_BYTES,
     SECTIONS,
@@ -17,8 +17,8 @@ from domain.configuration import (
     read_configuration,
     variables,
 )
-from domain.errors import InvalidInput
-from domain.generate.prompts import PLACEHOLDERS
+from parley.domain.errors import InvalidInput
+from parley.domain.generate.prompts import PLACEHOLDERS
 
 KEY = "sk-proj-0123456789abcdefghij"
 FULL: dict[str, Any] = {

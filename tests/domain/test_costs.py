@@ -1,6 +1,6 @@
 from decimal import Decimal
 
-from domain.costs import CostLine, Costs
+from parley.domain.costs import CostLine, Costs
 
 
 def line(**fields: object) -> CostLine:

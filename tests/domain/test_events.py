@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from domain.events import WAITS, Event, headers, next_wait, signature, signing_key
+from parley.domain.events import WAITS, Event, headers, next_wait, signature, signing_key
 
 WRITTEN = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 NOW = datetime(2026, 11, 20, 9, 31, tzinfo=UTC)

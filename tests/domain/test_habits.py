@@ -1,7 +1,7 @@
 import pytest
 
-from domain.habits import EXAMPLE_CHARACTERS, EXAMPLES, FillerWords, filler_words, habits
-from domain.session import Turn
+from parley.domain.habits import EXAMPLE_CHARACTERS, EXAMPLES, FillerWords, filler_words, habits
+from parley.domain.session import Turn
 from tests.domain.sessions import session, turn
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 from pydantic import ValidationError
 
-from domain.housekeeping import Week, week_before
+from parley.domain.housekeeping import Week, week_before
 
 MONDAY = datetime(2026, 11, 23, 0, 5, tzinfo=UTC)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from domain.pricing import Rates
-from domain.recommendations import RULES, Evidence, Repetition, Serving, recommend
-from domain.reports import Span, Spend, UserSpend
+from parley.domain.pricing import Rates
+from parley.domain.recommendations import RULES, Evidence, Repetition, Serving, recommend
+from parley.domain.reports import Span, Spend, UserSpend
 
 SPAN = Span(since=datetime(2026, 11, 1, tzinfo=UTC), until=datetime(2026, 12, 1, tzinfo=UTC))
 DEAR = Rates(source="list", input=Decimal(3), output=Decimal(15))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain.reports import (
+from parley.domain.reports import (
     Arm,
     Attempts,
     Experiments,

@@ -2,8 +2,8 @@ from decimal import Decimal
 
 import pytest
 
-from domain.calls import Provider
-from domain.routing import Option, rank, takes_temperature
+from parley.domain.calls import Provider
+from parley.domain.routing import Option, rank, takes_temperature
 
 ANTHROPIC, OPENAI, LOCAL = Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL
 

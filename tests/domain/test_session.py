@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from domain.session import Session
+from parley.domain.session import Session
 from tests.domain.sessions import as_json, session, turn
 
 

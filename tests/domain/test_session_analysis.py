@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from domain.calls import Provider
-from domain.routing import Candidate
-from domain.session_analysis import (
+from parley.domain.calls import Provider
+from parley.domain.routing import Candidate
+from parley.domain.session_analysis import (
     Asking,
     Facts,
     PaidStep,

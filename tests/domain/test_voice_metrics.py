@@ -2,9 +2,9 @@ from itertools import product
 
 import pytest
 
-from domain.calls import SpokenWord
-from domain.session import Word
-from domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker, spread
+from parley.domain.calls import SpokenWord
+from parley.domain.session import Word
+from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker, spread
 from tests.domain.sessions import session, turn
 
 SCORES = ("pace", "tonality", "clarity", "energy", "emotional_inflection")

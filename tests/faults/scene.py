@@ -23,10 +23,10 @@ from temporalio.service import RPCError
 
 from activities.failpoints import HELD
 from parley import Client
+from parley.storage.database import Database
+from parley.visibility import ALL
 from starter.embedded import Addresses
-from storage.database import Database
 from tests.parts import PATIENCE_SECONDS, ROOT, SimulatorAdmin, quick_settings, running_simulator
-from workflows.visibility import ALL
 
 
 @dataclass

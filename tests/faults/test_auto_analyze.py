@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.auto_analyze.contract import DiscoveryTerms
 from starter.embedded import Addresses
 from tests.faults.scene import scene
 from tests.parts import SAMPLES

@@ -6,12 +6,12 @@ from decimal import Decimal
 
 import pytest
 
-from domain.calls import ChatRequest, Message, Provider
-from domain.generate.contract import DEFAULT_MAX_TOKENS, GenerateResult, Refused
-from domain.pricing import ConfiguredRates, upper_bound
 from parley import Client
-from settings import Settings
-from storage.budgets import Period
+from parley.domain.calls import ChatRequest, Message, Provider
+from parley.domain.generate.contract import DEFAULT_MAX_TOKENS, GenerateResult, Refused
+from parley.domain.pricing import ConfiguredRates, upper_bound
+from parley.settings import Settings
+from parley.storage.budgets import Period
 from tests.parts import SimulatorAdmin
 
 pytestmark = pytest.mark.usefixtures("worker")

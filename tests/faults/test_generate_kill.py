@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from domain.calls import Provider
-from domain.errors import JobFailed
-from domain.generate.contract import GenerateResult
-from domain.generate.parsing import parsed
 from parley import Client
-from starter.billed import read_billed
+from parley.cli.billed import read_billed
+from parley.domain.calls import Provider
+from parley.domain.errors import JobFailed
+from parley.domain.generate.contract import GenerateResult
+from parley.domain.generate.parsing import parsed
 from starter.embedded import Addresses
 from tests.faults.door import SimulatorBehindADoor, behind_a_door
 from tests.faults.scene import Scene, exited, scene

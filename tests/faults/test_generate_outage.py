@@ -4,7 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from starter.billed import read_billed
+from parley.cli.billed import read_billed
 from starter.embedded import Addresses
 from tests.faults.postgres import own_postgres
 from tests.faults.scene import scene

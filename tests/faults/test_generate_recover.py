@@ -8,12 +8,12 @@ from pathlib import Path
 from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
-from domain.errors import JobFailed
-from domain.generate.contract import GenerateResult
-from domain.housekeeping import SweepInput
-from starter.billed import read_billed
+from parley.cli.billed import read_billed
+from parley.domain.errors import JobFailed
+from parley.domain.generate.contract import GenerateResult
+from parley.domain.housekeeping import SweepInput
+from parley.storage.ledger import WITHDRAWN
 from starter.embedded import Addresses
-from storage.ledger import WITHDRAWN
 from tests.faults.door import behind_a_door
 from tests.faults.scene import exited, scene
 from tests.storage.books import until

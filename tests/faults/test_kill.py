@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from domain.session_analysis import COACHING_ACTION, ENERGY
 from parley import AnalysisReport
+from parley.client.reading import read_session
+from parley.domain.session_analysis import COACHING_ACTION, ENERGY
 from starter.embedded import Addresses
-from starter.reading import read_session
 from tests.faults.scene import Scene, exited, frozen, scene
 from tests.parts import PATIENCE_SECONDS, SAMPLES
 

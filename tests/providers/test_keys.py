@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from domain.calls import Provider
-from domain.configuration import UNREADABLE, Reference
-from domain.errors import ProviderNotConfigured
-from providers.keys import MOST_BYTES, read_key
+from parley.domain.calls import Provider
+from parley.domain.configuration import UNREADABLE, Reference
+from parley.domain.errors import ProviderNotConfigured
+from parley.providers.keys import MOST_BYTES, read_key
 from tests.activities.test_secrets import chain
 
 KEY = "sk-acme-0123456789-very-secret"

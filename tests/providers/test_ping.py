@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from domain.calls import Provider
-from domain.errors import (
+from parley.domain.calls import Provider
+from parley.domain.errors import (
     AuthenticationFailed,
     MalformedReply,
     ProviderError,

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from domain.calls import ChatReply, Finish, Provider
-from domain.errors import (
+from parley.domain.calls import ChatReply, Finish, Provider
+from parley.domain.errors import (
     AuthenticationFailed,
     MalformedReply,
     ProviderError,
     ProviderUnavailable,
     TruncatedReply,
 )
-from providers.openai import OpenAIAdapter
+from parley.providers.openai import OpenAIAdapter
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, KEY, MODEL, answering, chat, openai_body, providers, question, simulated
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from domain.calls import ChatReply, Provider
-from domain.configuration import Reference
-from domain.errors import AuthenticationFailed, ProviderNotConfigured, ProviderUnavailable
-from providers import registry
-from providers.registry import Access
+from parley.domain.calls import ChatReply, Provider
+from parley.domain.configuration import Reference
+from parley.domain.errors import AuthenticationFailed, ProviderNotConfigured, ProviderUnavailable
+from parley.providers import registry
+from parley.providers.registry import Access
 from tests.parts import ROOT
 from tests.providers.vendors import (
     ALL,
@@ -95,7 +95,9 @@ async def test_closing_gives_the_connections_back(provider: Provider):
 def test_a_process_loads_only_the_sdk_that_it_uses():
     script = (
         "import json, sys\n"
-        "from domain.calls import Provider\nfrom providers.registry import Providers\nfrom settings import Settings\n"
+        "from parley.domain.calls import Provider\n"
+        "from parley.providers.registry import Providers\n"
+        "from parley.settings import Settings\n"
         f"Providers(Settings(openai_api_key={KEY!r})).adapter(Provider.OPENAI)\n"
         "print(json.dumps([name for name in ('openai', 'anthropic', 'elevenlabs') if name in sys.modules]))"
     )

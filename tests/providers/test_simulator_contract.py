@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from domain.calls import ChatReply, Finish, Provider, TranscriptionReply
-from domain.coaching import COACHING_SCHEMA, read_reply
-from domain.errors import (
+from parley.domain.calls import ChatReply, Finish, Provider, TranscriptionReply
+from parley.domain.coaching import COACHING_SCHEMA, read_reply
+from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     Billed,
@@ -22,7 +22,7 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from simulator.faults import FAULTS
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, CHAT, KEY, MODEL, SECONDS, chat, providers, question, simulated

@@ -8,9 +8,9 @@ import httpx
 import httpx2
 import pytest
 
-from domain.calls import ChatReply, Finish, Provider, TranscriptionReply, Usage
-from domain.coaching import COACHING_SCHEMA
-from domain.errors import (
+from parley.domain.calls import ChatReply, Finish, Provider, TranscriptionReply, Usage
+from parley.domain.coaching import COACHING_SCHEMA
+from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     Billed,
@@ -22,7 +22,7 @@ from domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from domain.routing import dropped_parameters
+from parley.domain.routing import dropped_parameters
 from tests.providers.vendors import (
     ALL,
     AUDIO,

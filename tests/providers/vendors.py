@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from domain.calls import ChatRequest, Message, Provider, Request, TranscriptionRequest
-from providers.registry import Providers
-from settings import Settings
+from parley.domain.calls import ChatRequest, Message, Provider, Request, TranscriptionRequest
+from parley.providers.registry import Providers
+from parley.settings import Settings
 from tests.parts import SAMPLES
 
 CHAT = (Provider.OPENAI, Provider.LOCAL, Provider.ANTHROPIC)

@@ -4,11 +4,11 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
-from domain.errors import JobFailed
-from domain.generate.contract import CachePolicy, OnRateLimit, workflow_id
-from domain.generate.quality import workflow_id as scoring_id
 from parley import Client
-from storage.budgets import Period
+from parley.domain.errors import JobFailed
+from parley.domain.generate.contract import CachePolicy, OnRateLimit, workflow_id
+from parley.domain.generate.quality import workflow_id as scoring_id
+from parley.storage.budgets import Period
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 

@@ -11,13 +11,13 @@ from google.protobuf.json_format import MessageToDict
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 
-from domain.auto_analyze.contract import DiscoveryTerms
-from domain.errors import JobFailed
-from domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
-from domain.queues import WORKFLOWS
-from domain.session_analysis import Step
 from parley import Client
-from starter.reading import read_session
+from parley.client.reading import read_session
+from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.errors import JobFailed
+from parley.domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
+from parley.domain.queues import WORKFLOWS
+from parley.domain.session_analysis import Step
 from tests.parts import SAMPLES, SimulatorAdmin
 from tests.replay import generate
 

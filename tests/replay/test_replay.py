@@ -15,7 +15,7 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from parley import Client
-from settings import DEFAULT_POLICY, Settings
+from parley.settings import DEFAULT_POLICY, Settings
 from tests.parts import SimulatorAdmin
 from tests.replay.generate import POLICY
 from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint

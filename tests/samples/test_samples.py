@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tinytag import TinyTag
 
-from domain.session import Session, Turn
+from parley.domain.session import Session, Turn
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"

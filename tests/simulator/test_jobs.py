@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from domain.auto_analyze import prompts
-from domain.auto_analyze.contract import LabelKind
-from domain.auto_analyze.labels import read_groups
-from domain.auto_analyze.validation import judge
-from domain.calls import ChatReply, ChatRequest, Finish, Usage
-from domain.calls import Message as CallMessage
-from domain.chat import ChatMessage, ChatSession, Containment
-from domain.generate.compression import summary_request, to_compress
-from domain.generate.contract import Prompt as AskedPrompt
-from domain.generate.quality import grading_request, read_grade
+from parley.domain.auto_analyze import prompts
+from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.labels import read_groups
+from parley.domain.auto_analyze.validation import judge
+from parley.domain.calls import ChatReply, ChatRequest, Finish, Usage
+from parley.domain.calls import Message as CallMessage
+from parley.domain.chat import ChatMessage, ChatSession, Containment
+from parley.domain.generate.compression import summary_request, to_compress
+from parley.domain.generate.contract import Prompt as AskedPrompt
+from parley.domain.generate.quality import grading_request, read_grade
 from simulator.__main__ import _config, _parser
 from simulator.answers import Answers
 from simulator.chats import chat

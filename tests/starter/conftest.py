@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from starter import console
-from starter.cli import execute
+from parley.cli import console
+from parley.cli.main import execute
 from starter.embedded import Addresses, postgres
 from tests.parts import SimulatorAdmin
 from tests.starter.command import Ran, Run

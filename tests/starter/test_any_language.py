@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from domain.errors import NotFound
 from parley import Client
+from parley.domain.errors import NotFound
 from starter.embedded import Addresses
 from starter.embedded.services import temporal_binary
 from tests.parts import ROOT, SAMPLES

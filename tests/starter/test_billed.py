@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from domain.costs import BilledCall
-from domain.errors import InvalidInput
-from starter.billed import read_billed
+from parley.cli.billed import read_billed
+from parley.domain.costs import BilledCall
+from parley.domain.errors import InvalidInput
 
 # The same in every process that collects the tests.
 ONE, OTHER = UUID(int=1), UUID(int=2)

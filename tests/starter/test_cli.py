@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from parley import Client
-from starter.reading import read_session
+from parley.client.reading import read_session
 from tests.parts import SAMPLES, SimulatorAdmin
 from tests.starter.command import Run
 
@@ -246,7 +246,7 @@ async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None
 async def test_the_command_itself_exits_with_its_own_code(tmp_path: Path) -> None:
     """Through the real process: an aborting interpreter would show as another code."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "starter.cli", "analyze", str(tmp_path / "missing.json"),
+        sys.executable, "-m", "parley.cli.main", "analyze", str(tmp_path / "missing.json"),
         stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()

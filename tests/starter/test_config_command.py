@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from domain.errors import InvalidInput
 from parley import Client
+from parley.domain.errors import InvalidInput
 from tests.starter.command import Run
 
 KEY = "sk-acme-0123456789-very-secret"
@@ -63,7 +63,7 @@ async def test_what_is_set_is_shown_and_defaults_are_marked(parley: Run, write: 
 
 
 async def test_ai_settings_belong_to_one_user(parley: Run, write: Any):
-    file = write("settings.json", '{"tone": "dry"}')
+    file = write("parley.settings.json", '{"tone": "dry"}')
     assert (await parley("config", "set", "ai_settings", "--file", file, "--user", "ann")).code == 0
     assert (await shown(parley))["configuration"]["ai_settings"]["tone"] == "dry"
     assert (await shown(parley, "bob"))["configuration"]["ai_settings"]["tone"] == "friendly"

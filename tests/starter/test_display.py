@@ -9,11 +9,18 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from domain.auto_analyze.contract import AutoAnalyzeProgress, LabelCount, LabelKind, Phase, Statistics, StreamProgress
-from domain.costs import Costs
-from starter import display
-from starter.display import Part, describe, parts, report
-from starter.jobs import AutoAnalyzeReport
+from parley.cli import display
+from parley.cli.display import Part, describe, parts, report
+from parley.client.jobs import AutoAnalyzeReport
+from parley.domain.auto_analyze.contract import (
+    AutoAnalyzeProgress,
+    LabelCount,
+    LabelKind,
+    Phase,
+    Statistics,
+    StreamProgress,
+)
+from parley.domain.costs import Costs
 
 
 def shown(statistics: Statistics, *labels: LabelCount) -> str:

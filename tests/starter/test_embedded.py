@@ -18,11 +18,11 @@ import psutil
 import pytest
 from temporalio.client import Client
 
-from domain.errors import InvalidInput
+from parley.domain.errors import InvalidInput
+from parley.stack_state import ProcessRecord, StackRecord, StateDir
 from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgres, process, running_stack
 from starter.embedded.process import Command, Process, is_alive, until
 from starter.embedded.stack import EmbeddedStack
-from starter.embedded.state import ProcessRecord, StackRecord, StateDir
 from tests.parts import PATIENCE_SECONDS, ROOT
 
 PACKAGES = Path(psutil.__file__).parents[1]
@@ -487,7 +487,7 @@ def interpreter() -> str | None:
 @pytest.mark.skipif(interpreter() is None, reason="no other account can reach the interpreter")
 @pytest.mark.skipif(not postgres._is_passable(PACKAGES), reason="no other account can reach the packages")
 async def test_an_ordinary_user_can_run_it(reachable: Path) -> None:
-    for package in ("starter", "domain"):
+    for package in ("starter", "parley"):
         shutil.copytree(ROOT / package, reachable / package, ignore=shutil.ignore_patterns("__pycache__"))
     user = pwd.getpwnam("nobody")
     os.chown(reachable, user.pw_uid, user.pw_gid)

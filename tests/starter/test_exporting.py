@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from domain.auto_analyze.contract import ExportedSession
-from domain.chat import Containment
-from domain.errors import InvalidInput, NotFound
-from starter.exporting import write_sessions
+from parley.cli.exporting import write_sessions
+from parley.domain.auto_analyze.contract import ExportedSession
+from parley.domain.chat import Containment
+from parley.domain.errors import InvalidInput, NotFound
 
 FIELDS = list(ExportedSession.model_fields)
 

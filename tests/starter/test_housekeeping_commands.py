@@ -5,11 +5,11 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from domain.housekeeping import Week
 from parley import Client
-from storage import alerts, outbox
-from storage.database import Database
-from storage.tables import EnergyEntry, OutboxEvent
+from parley.domain.housekeeping import Week
+from parley.storage import alerts, outbox
+from parley.storage.database import Database
+from parley.storage.tables import EnergyEntry, OutboxEvent
 from tests.starter.command import Run
 from tests.storage.books import COST, Books
 

@@ -16,15 +16,15 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from domain.auto_analyze.sampling import SessionFacts
-from domain.chat import Containment
-from domain.errors import InvalidInput, NotFound
-from starter import tokens
-from starter.cli import read_in
-from starter.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
-from starter.tokens import count_tokens
-from storage.database import Database
-from storage.datasets import load_dataset, session_facts
+from parley.cli.main import read_in
+from parley.client import tokens
+from parley.client.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
+from parley.client.tokens import count_tokens
+from parley.domain.auto_analyze.sampling import SessionFacts
+from parley.domain.chat import Containment
+from parley.domain.errors import InvalidInput, NotFound
+from parley.storage.database import Database
+from parley.storage.datasets import load_dataset, session_facts
 
 KINDS = [kind.value for kind in Containment]
 COLUMNS = ["session_id", "user_id", "bot_id", "containment", "messages"]

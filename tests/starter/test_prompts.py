@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from domain.generate.prompts import templates
-from starter.cli import execute
+from parley.cli.main import execute
+from parley.domain.generate.prompts import templates
 
 
 def test_all_are_listed(capsys: pytest.CaptureFixture[str]):

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from domain.errors import InvalidInput
-from starter import reading
-from starter.reading import (
+from parley.client import reading
+from parley.client.reading import (
     MAX_RECORDING_BYTES,
     MAX_SESSION_BYTES,
     parse_session,
@@ -20,6 +19,7 @@ from starter.reading import (
     read_session,
     recording_seconds,
 )
+from parley.domain.errors import InvalidInput
 from tests.domain.sessions import as_json
 from tests.parts import SAMPLES
 

@@ -9,11 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from domain.errors import InvalidInput
 from parley import Client
-from starter.commands.report import Kind
-from storage.database import Database
-from storage.tables import Generation
+from parley.cli.report import Kind
+from parley.domain.errors import InvalidInput
+from parley.storage.database import Database
+from parley.storage.tables import Generation
 from tests.parts import SAMPLES, SimulatorAdmin
 from tests.starter.command import Run
 

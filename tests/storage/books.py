@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy import select, text
 from sqlmodel import SQLModel
 
-from domain.calls import ChatReply, Finish, Provider, Usage
-from domain.errors import Billed
-from domain.pricing import Rates, cost
-from storage import budgets, energy, ledger
-from storage.audit import audit
-from storage.breaker import BreakerTerms
-from storage.budgets import Period
-from storage.database import Database
-from storage.ledger import CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
-from storage.tables import Budget, Call, CallAttempt, EnergyAccount, EnergyEntry, OutboxEvent, UsageLog, utc_now
+from parley.domain.calls import ChatReply, Finish, Provider, Usage
+from parley.domain.errors import Billed
+from parley.domain.pricing import Rates, cost
+from parley.storage import budgets, energy, ledger
+from parley.storage.audit import audit
+from parley.storage.breaker import BreakerTerms
+from parley.storage.budgets import Period
+from parley.storage.database import Database
+from parley.storage.ledger import CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
+from parley.storage.tables import Budget, Call, CallAttempt, EnergyAccount, EnergyEntry, OutboxEvent, UsageLog, utc_now
 
 WORKSPACE, USER, JOB, STEP = "acme", "ann", "job", "step"
 PRICE = 10

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from domain.housekeeping import Week
-from storage import alerts
-from storage.tables import CostAlert, OutboxEvent
+from parley.domain.housekeeping import Week
+from parley.storage import alerts
+from parley.storage.tables import CostAlert, OutboxEvent
 from tests.storage.books import BOUND, COST, SILENT, Books
 
 WEEK = Week(monday=date(2026, 11, 16))

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from domain.calls import Provider
-from domain.costs import BilledCall
-from domain.errors import Billed
-from storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
-from storage.tables import CallAttempt, Generation
+from parley.domain.calls import Provider
+from parley.domain.costs import BilledCall
+from parley.domain.errors import Billed
+from parley.storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
+from parley.storage.tables import CallAttempt, Generation
 from tests.storage.books import BOUND, COST, SILENT, USAGE, USER, Books
 
 # Each statement plants one lie into the ledger that `a_full_ledger` wrote.

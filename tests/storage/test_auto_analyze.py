@@ -12,16 +12,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
-from domain.auto_analyze.sampling import SessionFacts
-from domain.auto_analyze.validation import SessionLabels, fallback_labels, no_text_labels
-from domain.chat import ChatMessage, ChatSession, Containment
-from domain.errors import NotFound, ParleyError
-from storage import auto_analyze as runs
-from storage import datasets
-from storage.auto_analyze import Work
-from storage.database import Database
-from storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, Dataset
+from parley.domain.auto_analyze.contract import ExportedSession, LabelCount, LabelKind, Phase
+from parley.domain.auto_analyze.sampling import SessionFacts
+from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels, no_text_labels
+from parley.domain.chat import ChatMessage, ChatSession, Containment
+from parley.domain.errors import NotFound, ParleyError
+from parley.storage import auto_analyze as runs
+from parley.storage import datasets
+from parley.storage.auto_analyze import Work
+from parley.storage.database import Database
+from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, Dataset
 
 INTENT, REASON, LOCATION = LabelKind
 ACME, JOB, DATASET = "acme", "job", "dataset"
@@ -479,7 +479,7 @@ MAKES_ITS_OWN = {"auto_analyze.keep_labels", "auto_analyze.keep_merges", "datase
 class TestIsolation:
     def test_every_function_that_takes_a_workspace_is_walked(self):
         found = {
-            f"{module.__name__.removeprefix('storage.')}.{name}"
+            f"{module.__name__.removeprefix('parley.storage.')}.{name}"
             for module in (runs, datasets)
             for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
             if function.__module__ == module.__name__ and "workspace_id" in inspect.signature(function).parameters

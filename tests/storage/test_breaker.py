@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from domain.calls import Provider
-from domain.errors import Billed, BreakerOpen
-from storage import breaker
-from storage.breaker import BreakerTerms, BreakerView
-from storage.database import Database
+from parley.domain.calls import Provider
+from parley.domain.errors import Billed, BreakerOpen
+from parley.storage import breaker
+from parley.storage.breaker import BreakerTerms, BreakerView
+from parley.storage.database import Database
 from tests.storage.books import BOUND, NOTHING, TERMS, Books, until
 
 PROVIDER = Provider.ANTHROPIC

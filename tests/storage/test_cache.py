@@ -10,14 +10,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event, select, text
 
-from domain.calls import ChatReply, ChatRequest, Finish, Message, Provider, Usage
-from domain.generate.caching import cache_key, context_sha256, question
-from domain.generate.contract import CachePolicy, GenerateInput, Prompt, Serving, chat_request
-from storage import cache
-from storage.cache import Hit
-from storage.database import Database
-from storage.ledger import Settled
-from storage.tables import CachedAnswer, utc_now
+from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Provider, Usage
+from parley.domain.generate.caching import cache_key, context_sha256, question
+from parley.domain.generate.contract import CachePolicy, GenerateInput, Prompt, Serving, chat_request
+from parley.storage import cache
+from parley.storage.cache import Hit
+from parley.storage.database import Database
+from parley.storage.ledger import Settled
+from parley.storage.tables import CachedAnswer, utc_now
 
 CLAUDE, MINI = (Provider.ANTHROPIC, "claude"), (Provider.OPENAI, "mini")
 MODELS = [CLAUDE, MINI]

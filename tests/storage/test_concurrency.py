@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from domain.calls import Provider
-from domain.errors import Billed, BreakerOpen, BudgetExhausted, InsufficientEnergy
-from storage.ledger import Granted, Held, Settled
-from storage.tables import Call
+from parley.domain.calls import Provider
+from parley.domain.errors import Billed, BreakerOpen, BudgetExhausted, InsufficientEnergy
+from parley.storage.ledger import Granted, Held, Settled
+from parley.storage.tables import Call
 from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, TERMS, USAGE, Books, reply
 
 MANY = 200

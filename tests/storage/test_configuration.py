@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from storage import configuration, energy
-from storage.configuration import WORKSPACE, Glance, Stored
-from storage.database import Database
+from parley.storage import configuration, energy
+from parley.storage.configuration import WORKSPACE, Glance, Stored
+from parley.storage.database import Database
 from tests.storage.books import USER, Books
 from tests.storage.books import WORKSPACE as ACME
 

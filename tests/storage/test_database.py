@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-import storage.database
-from domain.errors import InvalidInput, Unreachable
-from storage.database import Database, is_away, storable
+import parley.storage.database
+from parley.domain.errors import InvalidInput, Unreachable
+from parley.storage.database import Database, is_away, storable
 from tests.storage.books import until
 
 
@@ -94,14 +94,14 @@ async def test_a_connection_is_kept_for_a_while_and_not_for_ever(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     assert await backend(database) == await backend(database)
-    monkeypatch.setattr(storage.database, "CONNECTION_SECONDS", 0)
+    monkeypatch.setattr(parley.storage.database, "CONNECTION_SECONDS", 0)
     short_lived = Database(SecretStr(database_url))
     assert await backend(short_lived) != await backend(short_lived)
     await short_lived.close()
 
 
 async def test_only_bulk_work_may_take_its_time(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(storage.database, "STATEMENT_SECONDS", 0.1)
+    monkeypatch.setattr(parley.storage.database, "STATEMENT_SECONDS", 0.1)
     hasty = Database(SecretStr(database_url))
     slow = text("SELECT pg_sleep(0.5)")
     with pytest.raises(Unreachable):

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from domain.errors import InsufficientEnergy
-from storage import energy
-from storage.database import Database
-from storage.tables import EnergyAccount, EnergyEntry
+from parley.domain.errors import InsufficientEnergy
+from parley.storage import energy
+from parley.storage.database import Database
+from parley.storage.tables import EnergyAccount, EnergyEntry
 from tests.storage.books import USER, WORKSPACE, Books
 
 

@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-import storage
-from domain.calls import Message, Provider
-from domain.costs import BilledCall, Costs
-from domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
-from domain.generate.contract import Kept, Prompt
-from domain.reports import Feedback, Span, Spend
-from domain.session import Session
-from starter.reading import read_session
-from storage import (
+import parley.storage
+from parley.client.reading import read_session
+from parley.domain.calls import Message, Provider
+from parley.domain.costs import BilledCall, Costs
+from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
+from parley.domain.generate.contract import Kept, Prompt
+from parley.domain.reports import Feedback, Span, Spend
+from parley.domain.session import Session
+from parley.storage import (
     alerts,
     analyses,
     audit,
@@ -40,9 +40,9 @@ from storage import (
     summaries,
     usage,
 )
-from storage.configuration import WORKSPACE, Glance, Stored
-from storage.ledger import Failure
-from storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
+from parley.storage.configuration import WORKSPACE, Glance, Stored
+from parley.storage.ledger import Failure
+from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.books import COST, JOB, RATES, SILENT, TERMS, USER, Books, reply
 
@@ -221,18 +221,18 @@ MAKES_ITS_OWN = {
 
 
 # The tests of these jobs show their isolation.
-WALKED_ELSEWHERE = {"storage.auto_analyze", "storage.datasets"}
+WALKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets"}
 
 
 def functions_with_a_workspace() -> set[str]:
     found: set[str] = set()
-    for module in pkgutil.iter_modules(storage.__path__, "storage."):
+    for module in pkgutil.iter_modules(parley.storage.__path__, "parley.storage."):
         if module.ispkg or module.name in WALKED_ELSEWHERE:
             continue
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.iscoroutinefunction):
             own = function.__module__ == module.name and not name.startswith("_")
             if own and "workspace_id" in inspect.signature(function).parameters:
-                found.add(f"{module.name.removeprefix('storage.')}.{name}")
+                found.add(f"{module.name.removeprefix('parley.storage.')}.{name}")
     return found
 
 

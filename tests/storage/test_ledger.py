@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from domain.calls import Provider, Usage
-from domain.errors import Billed, BudgetExhausted, IdempotencyConflict, InsufficientEnergy, NotFound
-from domain.pricing import Rates, cost
-from storage.ledger import Granted, Held, Settled
-from storage.tables import Call, CallAttempt, EnergyEntry, JournaledReply
+from parley.domain.calls import Provider, Usage
+from parley.domain.errors import Billed, BudgetExhausted, IdempotencyConflict, InsufficientEnergy, NotFound
+from parley.domain.pricing import Rates, cost
+from parley.storage.ledger import Granted, Held, Settled
+from parley.storage.tables import Call, CallAttempt, EnergyEntry, JournaledReply
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, RATES, SILENT, USAGE, Books, reply
 
 

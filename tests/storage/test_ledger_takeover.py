@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 
-from domain.calls import Provider
-from domain.errors import Billed
-from storage.ledger import Granted, Settled
-from storage.tables import JournaledReply
+from parley.domain.calls import Provider
+from parley.domain.errors import Billed
+from parley.storage.ledger import Granted, Settled
+from parley.storage.tables import JournaledReply
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, Books, reply
 
 

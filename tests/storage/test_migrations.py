@@ -7,9 +7,9 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection
 
-from storage.database import Database, engine
-from storage.migrate import migrate
-from storage.tables import SQLModel
+from parley.storage.database import Database, engine
+from parley.storage.migrate import migrate
+from parley.storage.tables import SQLModel
 
 
 def differences(connection: Connection) -> list[object]:

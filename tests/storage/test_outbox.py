@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from domain.errors import NotFound
-from domain.events import Event
-from storage import outbox
-from storage.tables import OutboxEvent
+from parley.domain.errors import NotFound
+from parley.domain.events import Event
+from parley.storage import outbox
+from parley.storage.tables import OutboxEvent
 from tests.storage.books import Books
 
 HOUR = timedelta(hours=1)

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from storage import energy, refill
-from storage.tables import EnergyAccount, EnergyEntry
+from parley.storage import energy, refill
+from parley.storage.tables import EnergyAccount, EnergyEntry
 from tests.storage.books import PRICE, USER, Books, until
 
 DAILY = {"free": 20, "pro": 500}

@@ -8,13 +8,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from domain.calls import Provider
-from domain.errors import Billed, NotFound
-from domain.recommendations import recommend
-from domain.reports import Feedback, Span
-from storage import feedback, reports
-from storage.database import Database
-from storage.tables import Generation
+from parley.domain.calls import Provider
+from parley.domain.errors import Billed, NotFound
+from parley.domain.recommendations import recommend
+from parley.domain.reports import Feedback, Span
+from parley.storage import feedback, reports
+from parley.storage.database import Database
+from parley.storage.tables import Generation
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, USER, Books
 
 NOW = datetime(2026, 11, 26, 15, 30, tzinfo=UTC)  # a Thursday

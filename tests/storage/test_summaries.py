@@ -6,13 +6,13 @@ from uuid import UUID
 
 import pytest
 
-from domain.calls import Message, Provider
-from domain.errors import NotFound
-from domain.generate.compression import KEEP, Summary, beginnings
-from domain.generate.contract import Kept
-from storage import summaries
-from storage.database import Database
-from storage.tables import KeptSummary, utc_now
+from parley.domain.calls import Message, Provider
+from parley.domain.errors import NotFound
+from parley.domain.generate.compression import KEEP, Summary, beginnings
+from parley.domain.generate.contract import Kept
+from parley.storage import summaries
+from parley.storage.database import Database
+from parley.storage.tables import KeptSummary, utc_now
 from tests.storage.books import Books, reply
 
 SIMULATED = [(Provider.ANTHROPIC, True), (Provider.OPENAI, True)]

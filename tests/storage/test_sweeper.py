@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from storage.sweeper import StaleCall, stale_calls
+from parley.storage.sweeper import StaleCall, stale_calls
 from tests.storage.books import SILENT, TERMS, Books
 
 

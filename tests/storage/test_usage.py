@@ -3,11 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
-from domain.calls import Provider
-from domain.costs import Costs
-from domain.errors import Billed
-from storage.tables import utc_now
-from storage.usage import costs
+from parley.domain.calls import Provider
+from parley.domain.costs import Costs
+from parley.domain.errors import Billed
+from parley.storage.tables import utc_now
+from parley.storage.usage import costs
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, Books
 
 

@@ -8,11 +8,11 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from parley import Client
-from settings import Settings
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.visibility import ALL
 from starter.embedded.services import temporal_binary
-from storage.database import Database
 from tests.parts import running_workers
-from workflows.visibility import ALL
 
 SKIPPING = (
     "frontend.WorkflowTimeSkippingEnabled=true",

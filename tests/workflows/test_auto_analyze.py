@@ -12,12 +12,12 @@ from sqlalchemy import select
 from sqlmodel import col
 from temporalio.client import Client as TemporalClient
 
-from domain.auto_analyze.contract import DiscoveryTerms, ExportedSession, LabelKind, Phase
-from domain.errors import JobFailed, NotFound
 from parley import AutoAnalyzeHandle, Client
-from settings import Settings
-from storage.database import Database
-from storage.tables import AutoSession
+from parley.domain.auto_analyze.contract import DiscoveryTerms, ExportedSession, LabelKind, Phase
+from parley.domain.errors import JobFailed, NotFound
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.storage.tables import AutoSession
 from tests.parts import SimulatorAdmin, running_workers
 
 SMALL = DiscoveryTerms(target_percentage=15, min_sessions=4, max_sessions=8)

@@ -12,15 +12,15 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
-from domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
-from domain.errors import JobFailed
-from domain.queues import WORKFLOWS
 from parley import AutoAnalyzeHandle, Client
-from settings import Settings
+from parley.client.jobs import failure_of
+from parley.domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
+from parley.domain.errors import JobFailed
+from parley.domain.queues import WORKFLOWS
+from parley.settings import Settings
+from parley.storage.database import Database
 from simulator.config import Config
 from simulator.server import Server
-from starter.jobs import failure_of
-from storage.database import Database
 from tests.parts import SimulatorAdmin, running_workers
 from tests.workflows.test_auto_analyze import chat, chats, sessions_of, start
 

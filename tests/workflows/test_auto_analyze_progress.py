@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from domain.auto_analyze.contract import AutoAnalyzeProgress, Phase
-from domain.errors import JobFailed
 from parley import AutoAnalyzeHandle, Client
+from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, Phase
+from parley.domain.errors import JobFailed
 from tests.parts import SimulatorAdmin
 from tests.workflows.test_auto_analyze import chats, start
 

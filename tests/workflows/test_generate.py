@@ -10,9 +10,10 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
-from domain.calls import Finish, Message, Provider
-from domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
-from domain.generate.contract import (
+from parley import Client, visibility
+from parley.domain.calls import Finish, Message, Provider
+from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
+from parley.domain.generate.contract import (
     WORKFLOW,
     Cached,
     GenerateInput,
@@ -22,12 +23,10 @@ from domain.generate.contract import (
     Refused,
     workflow_id,
 )
-from domain.queues import WORKFLOWS
-from parley import Client
-from storage.budgets import Period
-from storage.tables import Generation
+from parley.domain.queues import WORKFLOWS
+from parley.storage.budgets import Period
+from parley.storage.tables import Generation
 from tests.parts import SimulatorAdmin
-from workflows import visibility
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -406,13 +405,13 @@ class TestKeys:
 
     async def test_another_workspaces_prompt_cannot_be_named(self, client: Client) -> None:
         prompt = Prompt(messages=(Message(role="user", content="a secret " * 500),))
-        from storage import generations  # noqa: PLC0415
+        from parley.storage import generations  # noqa: PLC0415
 
         async with client.database.transaction() as tx:
             stored = await generations.save_prompt(tx, "globex", prompt)
         asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
         with pytest.raises(JobFailed, match="no prompt"):
-            from starter.generating import generate  # noqa: PLC0415
+            from parley.client.generating import generate  # noqa: PLC0415
 
             await generate(client, asked, None)
 

@@ -10,18 +10,18 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.generate.calls import GenerateCalls
 from activities.paid_call import PaidCalls
-from domain.calls import Provider
-from domain.generate.compression import KEEP, beginnings
-from domain.generate.contract import Compressed, CompressStep, Job, Kept, Refused, Serving
-from domain.housekeeping import PURGE, PurgeInput
-from domain.queues import WORKFLOWS
-from domain.routing import Candidate
 from parley import Client
-from settings import DEFAULT_POLICY, Settings
-from starter.generating import build
-from storage import generations, summaries
-from storage.database import Database
-from storage.tables import CallAttempt, KeptSummary, UsageLog
+from parley.client.generating import build
+from parley.domain.calls import Provider
+from parley.domain.generate.compression import KEEP, beginnings
+from parley.domain.generate.contract import Compressed, CompressStep, Job, Kept, Refused, Serving
+from parley.domain.housekeeping import PURGE, PurgeInput
+from parley.domain.queues import WORKFLOWS
+from parley.domain.routing import Candidate
+from parley.settings import DEFAULT_POLICY, Settings
+from parley.storage import generations, summaries
+from parley.storage.database import Database
+from parley.storage.tables import CallAttempt, KeptSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 

@@ -16,13 +16,13 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from domain.errors import JobFailed
-from domain.generate.contract import GenerateResult
 from parley import Client
-from settings import DEFAULT_POLICY, Settings
+from parley.client.generating import Messages
+from parley.domain.errors import JobFailed
+from parley.domain.generate.contract import GenerateResult
+from parley.settings import DEFAULT_POLICY, Settings
+from parley.storage.database import Database
 from starter.embedded import Addresses
-from starter.generating import Messages
-from storage.database import Database
 from tests.parts import SimulatorAdmin, running_workers
 from tests.storage.books import until
 

@@ -10,15 +10,15 @@ from pydantic import SecretStr
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
-from domain.calls import Provider
-from domain.errors import Unreachable
-from domain.health import WORKFLOW, ProviderHealth, State
-from domain.queues import WORKFLOWS
 from parley import Client
-from settings import Settings
-from storage import breaker, configuration
-from storage.breaker import BreakerTerms
-from storage.database import Database
+from parley.domain.calls import Provider
+from parley.domain.errors import Unreachable
+from parley.domain.health import WORKFLOW, ProviderHealth, State
+from parley.domain.queues import WORKFLOWS
+from parley.settings import Settings
+from parley.storage import breaker, configuration
+from parley.storage.breaker import BreakerTerms
+from parley.storage.database import Database
 from tests.parts import SimulatorAdmin, running_workers
 
 KEY = "sk-0123456789-very-secret"
@@ -109,6 +109,6 @@ async def test_what_refuses_connections_is_down_and_its_key_stays_with_the_worke
 
 
 async def test_without_any_worker_it_gives_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("starter.health.LIMIT", timedelta(seconds=1))
+    monkeypatch.setattr("parley.client.health.LIMIT", timedelta(seconds=1))
     with pytest.raises(Unreachable, match="is a worker up"):
         await client.health()

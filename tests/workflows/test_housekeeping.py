@@ -15,14 +15,14 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import Schedule, ScheduleBackfill, ScheduleOverlapPolicy
 from temporalio.service import RPCError
 
-from domain.housekeeping import DELIVER_EVENTS, DeliverInput, DeliverReport, Week, week_before
-from domain.queues import WORKFLOWS
 from parley import Client
-from settings import Settings
+from parley.domain.housekeeping import DELIVER_EVENTS, DeliverInput, DeliverReport, Week, week_before
+from parley.domain.queues import WORKFLOWS
+from parley.settings import Settings
+from parley.storage import energy
+from parley.storage.database import Database
+from parley.storage.tables import CostAlert, OutboxEvent
 from starter.embedded import Addresses
-from storage import energy
-from storage.database import Database
-from storage.tables import CostAlert, OutboxEvent
 from tests.activities.receiver import Receiver
 from tests.faults.scene import scene
 from tests.parts import running_workers

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from domain.auto_analyze.contract import DiscoveryTerms
-from domain.calls import Provider
 from parley import Client
-from settings import Settings
-from starter.reading import read_session
+from parley.client.reading import read_session
+from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.calls import Provider
+from parley.settings import Settings
 from tests.activities.proxy import DatabaseProxy
 from tests.parts import SAMPLES, SimulatorAdmin, running_workers
 

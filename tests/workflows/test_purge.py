@@ -7,13 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from domain.calls import Message
-from domain.generate.contract import Cached, Prompt
-from domain.housekeeping import PURGE, PurgeInput, PurgeReport
-from domain.queues import WORKFLOWS
 from parley import Client
-from storage import generations
-from storage.tables import CachedAnswer, StoredPrompt
+from parley.domain.calls import Message
+from parley.domain.generate.contract import Cached, Prompt
+from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
+from parley.domain.queues import WORKFLOWS
+from parley.storage import generations
+from parley.storage.tables import CachedAnswer, StoredPrompt
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 

@@ -13,16 +13,16 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecution as Execution
 from temporalio.client import WorkflowExecutionStatus
 
-from domain.calls import Provider
-from domain.generate.contract import Cached, GenerateResult
-from domain.generate.contract import workflow_id as generation_id
-from domain.generate.quality import ACTION, WORKFLOW, ScoreInput, ScoreResult, workflow_id
-from domain.queues import WORKFLOWS
 from parley import Client
-from settings import DEFAULT_POLICY, Settings
-from storage import budgets, generations
-from storage.database import Database
-from storage.tables import Budget, Call, CallAttempt, Generation, UsageLog
+from parley.domain.calls import Provider
+from parley.domain.generate.contract import Cached, GenerateResult
+from parley.domain.generate.contract import workflow_id as generation_id
+from parley.domain.generate.quality import ACTION, WORKFLOW, ScoreInput, ScoreResult, workflow_id
+from parley.domain.queues import WORKFLOWS
+from parley.settings import DEFAULT_POLICY, Settings
+from parley.storage import budgets, generations
+from parley.storage.database import Database
+from parley.storage.tables import Budget, Call, CallAttempt, Generation, UsageLog
 from tests.parts import SimulatorAdmin, running_workers
 from tests.storage.books import Books, until
 

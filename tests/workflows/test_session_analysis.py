@@ -9,15 +9,14 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
-from domain.calls import Provider
-from domain.errors import JobFailed, NotFound
-from domain.queues import WORKFLOWS
-from domain.session import Session
-from domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, WORKFLOW, Step, Strategy
-from parley import Client
-from starter.reading import read_session
+from parley import Client, visibility
+from parley.client.reading import read_session
+from parley.domain.calls import Provider
+from parley.domain.errors import JobFailed, NotFound
+from parley.domain.queues import WORKFLOWS
+from parley.domain.session import Session
+from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, WORKFLOW, Step, Strategy
 from tests.parts import SAMPLES, SimulatorAdmin
-from workflows import visibility
 
 HYBRID = SAMPLES / "cold-call-logistics.json"
 LONG = SAMPLES / "demo-hospital-rostering.json"

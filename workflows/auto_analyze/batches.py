@@ -9,9 +9,9 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities as Activities
-    from domain.auto_analyze.asking import Left, Piece, left_of, without
-    from domain.auto_analyze.batching import tighter
-    from domain.auto_analyze.contract import (
+    from parley.domain.auto_analyze.asking import Left, Piece, left_of, without
+    from parley.domain.auto_analyze.batching import tighter
+    from parley.domain.auto_analyze.contract import (
         AskOutcome,
         Batch,
         BatchReport,
@@ -23,8 +23,8 @@ with workflow.unsafe.imports_passed_through():
         Job,
         Phase,
     )
-    from domain.queues import provider_queue
-    from domain.routing import Candidate
+    from parley.domain.queues import provider_queue
+    from parley.domain.routing import Candidate
     from workflows.policies import PAID_STEP, STORAGE_STEP
     from workflows.providers_in_turn import NobodyServed, end_if_cancelled, in_turn
 

@@ -8,8 +8,9 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from domain.auto_analyze.asking import MOST_REFUSED_IN_A_ROW
-    from domain.auto_analyze.contract import (
+    from parley import visibility
+    from parley.domain.auto_analyze.asking import MOST_REFUSED_IN_A_ROW
+    from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
         Batch,
@@ -23,8 +24,7 @@ with workflow.unsafe.imports_passed_through():
         StreamParked,
         StreamProgress,
     )
-    from domain.errors import BadRequest
-    from workflows import visibility
+    from parley.domain.errors import BadRequest
     from workflows.auto_analyze.details import as_table
 
 # What is kept of warnings, so that they do not swell the history.

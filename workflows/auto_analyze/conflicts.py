@@ -6,8 +6,8 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.conflicts import ConflictActivities as Activities
-    from domain.auto_analyze.batching import tighter
-    from domain.auto_analyze.contract import (
+    from parley.domain.auto_analyze.batching import tighter
+    from parley.domain.auto_analyze.contract import (
         MAX_ASKS,
         ApplyConflicts,
         Job,
@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
         ResolveOutcome,
         ResolveStep,
     )
-    from domain.routing import Candidate
+    from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.books import Books
     from workflows.policies import BULK_STEP, STORAGE_STEP

@@ -5,8 +5,8 @@ from datetime import timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from domain.auto_analyze.contract import AutoAnalyzeProgress
-    from workflows import visibility
+    from parley import visibility
+    from parley.domain.auto_analyze.contract import AutoAnalyzeProgress
 
 WAITING_SHOWN = 3
 

@@ -10,7 +10,8 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.auto_analyze.runs import RunActivities as Activities
-    from domain.auto_analyze.contract import (
+    from parley import visibility
+    from parley.domain.auto_analyze.contract import (
         WORKFLOW,
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
@@ -25,8 +26,7 @@ with workflow.unsafe.imports_passed_through():
         Phase,
         StreamParked,
     )
-    from domain.errors import InvalidInput, ParleyError
-    from workflows import visibility
+    from parley.domain.errors import InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.books import Books, history_is_long
     from workflows.auto_analyze.conflicts import ConflictResolver

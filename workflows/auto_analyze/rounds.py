@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.auto_analyze.labelling import LabellingActivities as Activities
-    from domain.auto_analyze.contract import (
+    from parley.domain.auto_analyze.contract import (
         Batch,
         BatchReport,
         Ending,
@@ -20,8 +20,8 @@ with workflow.unsafe.imports_passed_through():
         Round,
         StreamInput,
     )
-    from domain.auto_analyze.segments import rounds_per_segment
-    from domain.errors import BudgetExhausted, NotFound, ProviderUnavailable
+    from parley.domain.auto_analyze.segments import rounds_per_segment
+    from parley.domain.errors import BudgetExhausted, NotFound, ProviderUnavailable
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.books import Books, history_is_long
     from workflows.auto_analyze.stream import AutoAnalyzeStream

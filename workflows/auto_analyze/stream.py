@@ -9,7 +9,8 @@ from temporalio.exceptions import ApplicationError, FailureError
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from domain.auto_analyze.contract import (
+    from parley import visibility
+    from parley.domain.auto_analyze.contract import (
         STREAM_WORKFLOW,
         Batch,
         BatchReport,
@@ -19,8 +20,7 @@ with workflow.unsafe.imports_passed_through():
         StreamInput,
         StreamParked,
     )
-    from domain.errors import BudgetExhausted, InvalidInput, ParleyError
-    from workflows import visibility
+    from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.providers_in_turn import end_if_cancelled
 

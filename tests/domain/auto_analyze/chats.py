@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from domain.auto_analyze.sampling import SessionFacts
-from domain.calls import ChatReply, Finish, Usage
-from domain.chat import ChatMessage, ChatSession, Containment
+from parley.domain.auto_analyze.sampling import SessionFacts
+from parley.domain.calls import ChatReply, Finish, Usage
+from parley.domain.chat import ChatMessage, ChatSession, Containment
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 KINDS = tuple(Containment)

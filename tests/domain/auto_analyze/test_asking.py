@@ -1,8 +1,8 @@
 import pytest
 
-from domain.auto_analyze.asking import Left, Piece, left_of, without
-from domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
-from domain.windows import CAREFUL
+from parley.domain.auto_analyze.asking import Left, Piece, left_of, without
+from parley.domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
+from parley.domain.windows import CAREFUL
 
 WIDE, NARROW = "gpt-4o-mini", "gpt-4"
 BATCH = Piece((4, 5, 6), WIDE)

@@ -3,7 +3,8 @@ from itertools import chain
 
 import pytest
 
-from domain.auto_analyze.batching import (
+from parley.client.tokens import count_tokens
+from parley.domain.auto_analyze.batching import (
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
     MOST_LABELS_AT_ONCE,
@@ -20,11 +21,10 @@ from domain.auto_analyze.batching import (
     tighter,
     tokens_of_labels,
 )
-from domain.auto_analyze.contract import LabelKind
-from domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
-from domain.chat import ChatMessage
-from domain.windows import CAREFUL, WINDOWS, narrower, window
-from starter.tokens import count_tokens
+from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
+from parley.domain.chat import ChatMessage
+from parley.domain.windows import CAREFUL, WINDOWS, narrower, window
 from tests.domain.auto_analyze.chats import chat, said
 
 SMALL = [200] * 500

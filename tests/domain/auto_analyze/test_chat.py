@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from domain.chat import ChatMessage, ChatSession
+from parley.domain.chat import ChatMessage, ChatSession
 from tests.domain.auto_analyze.chats import MONDAY, chat
 
 GOOD: dict[str, Any] = {

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from domain.auto_analyze.labels import SUSPICIOUS, chunks, composed, duplicates, normalized, read_groups
-from domain.calls import Finish
+from parley.domain.auto_analyze.labels import SUSPICIOUS, chunks, composed, duplicates, normalized, read_groups
+from parley.domain.calls import Finish
 from tests.domain.auto_analyze.chats import grouped, reply
 
 LABELS = ["billing dispute", "invoice problem", "lost parcel", "password reset", "refund"]

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from domain.auto_analyze.batching import INSTRUCTION_TOKENS, reply_tokens
-from domain.auto_analyze.contract import LabelKind
-from domain.auto_analyze.prompts import (
+from parley.client.tokens import count_tokens
+from parley.domain.auto_analyze.batching import INSTRUCTION_TOKENS, reply_tokens
+from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.prompts import (
     CONDENSED_SCHEMA,
     GROUP_SCHEMA,
     LABEL_SCHEMA,
@@ -16,10 +17,9 @@ from domain.auto_analyze.prompts import (
     resolution_request,
     transcript,
 )
-from domain.auto_analyze.validation import judge
-from domain.calls import ChatRequest
-from domain.chat import ChatMessage, Containment
-from starter.tokens import count_tokens
+from parley.domain.auto_analyze.validation import judge
+from parley.domain.calls import ChatRequest
+from parley.domain.chat import ChatMessage, Containment
 from tests.domain.auto_analyze.chats import chat, reply, said
 
 KNOWN = {LabelKind.INTENT: ["billing dispute", "lost parcel"], LabelKind.TRANSFER_REASON: ["refund approval"]}

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from domain.auto_analyze.contract import DiscoveryTerms
-from domain.auto_analyze.sampling import SessionFacts, discovery_sample, sample_size
-from domain.chat import Containment
+from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample, sample_size
+from parley.domain.chat import Containment
 from tests.domain.auto_analyze.chats import KINDS, MONDAY, alike, mixed_facts
 
 TERMS = DiscoveryTerms()

@@ -1,6 +1,6 @@
 import pytest
 
-from domain.auto_analyze.segments import most_events, rounds_per_segment
+from parley.domain.auto_analyze.segments import most_events, rounds_per_segment
 
 LIMIT = 10_000
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from domain.auto_analyze.contract import LabelKind
-from domain.auto_analyze.validation import (
+from parley.domain.auto_analyze.contract import LabelKind
+from parley.domain.auto_analyze.validation import (
     FALLBACK_INTENT,
     MAX_LABEL_CHARACTERS,
     MAX_SUMMARY_CHARACTERS,
@@ -15,8 +15,8 @@ from domain.auto_analyze.validation import (
     judge,
     no_text_labels,
 )
-from domain.calls import UNSTORABLE, Finish
-from domain.chat import Containment
+from parley.domain.calls import UNSTORABLE, Finish
+from parley.domain.chat import Containment
 from tests.domain.auto_analyze.chats import KINDS, reply
 
 ASKED = {"s1": Containment.SELF_SERVICE, "s2": Containment.AGENT, "s3": Containment.DROP_OFF}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rapidfuzz.distance import OSA
 
-from domain.calls import ChatReply, ChatRequest, Finish, Message, Usage
-from domain.generate import words
-from domain.generate.caching import (
+from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Usage
+from parley.domain.generate import words
+from parley.domain.generate.caching import (
     cache_key,
     context_sha256,
     find_same,

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from domain.calls import ChatReply, ChatRequest, Finish, Message, Usage
-from domain.generate.compression import (
+from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Usage
+from parley.domain.generate.compression import (
     KEEP,
     ROOM_TOKENS,
     Split,
@@ -21,8 +21,8 @@ from domain.generate.compression import (
     told,
     worth_a_look,
 )
-from domain.generate.contract import Kept, Prompt
-from domain.generate.prompts import template
+from parley.domain.generate.contract import Kept, Prompt
+from parley.domain.generate.prompts import template
 
 SYSTEM = Message(role="system", content="Be brief.")
 
@@ -187,7 +187,7 @@ class TestKept:
     def test_what_another_version_of_the_prompt_condensed_is_not_taken(self, monkeypatch: pytest.MonkeyPatch):
         before = beginnings(talk(20))
         newer = template("compression").model_copy(update={"version": 99})
-        monkeypatch.setattr("domain.generate.compression.template", lambda _: newer)
+        monkeypatch.setattr("parley.domain.generate.compression.template", lambda _: newer)
         assert not set(before) & set(beginnings(talk(20)))
 
     def test_a_later_turn_says_the_summary_and_what_has_come_since(self):

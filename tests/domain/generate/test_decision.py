@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from domain.calls import Message, Provider
-from domain.errors import ProviderNotConfigured, UnpricedModel
-from domain.generate.contract import GenerateInput, OnRateLimit, Prompt, Refused
-from domain.generate.decision import (
+from parley.domain.calls import Message, Provider
+from parley.domain.errors import ProviderNotConfigured, UnpricedModel
+from parley.domain.generate.contract import GenerateInput, OnRateLimit, Prompt, Refused
+from parley.domain.generate.decision import (
     Purse,
     decide,
     is_sampled,
@@ -19,9 +19,9 @@ from domain.generate.decision import (
     routes_for,
     wish_for,
 )
-from domain.generate.policy import ActionPolicy
-from domain.routing import Asked, Fact, Route
-from settings import Settings
+from parley.domain.generate.policy import ActionPolicy
+from parley.domain.routing import Asked, Fact, Route
+from parley.settings import Settings
 
 ANTHROPIC, OPENAI, LOCAL = Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL
 BIG = Route(provider=ANTHROPIC, model="big", priority=1, tiers=("pro",))

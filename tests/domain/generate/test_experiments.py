@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from domain.generate.experiments import arm
-from domain.generate.policy import Experiment
+from parley.domain.generate.experiments import arm
+from parley.domain.generate.policy import Experiment
 from tests.parts import ROOT
 
 USERS = [f"user-{number}" for number in range(10_000)]
@@ -32,7 +32,7 @@ def test_a_user_stays_in_an_arm_wherever_it_is_asked_and_in_whatever_order_the_a
     here = split(experiment(casual=2, concise=1, technical=1))
     assert split(experiment(technical=1, concise=1, casual=2)) == here
     script = (
-        "from domain.generate.experiments import arm; from domain.generate.policy import Experiment; "
+        "from parley.domain.generate.experiments import arm; from parley.domain.generate.policy import Experiment; "
         "given = Experiment(action='a', arms={'casual': 2, 'concise': 1, 'technical': 1}); "
         "print(*(arm('voice', given, f'user-{number}') for number in range(50)))"
     )

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from domain.errors import InvalidInput
-from domain.generate.parsing import check_schema, parsed
+from parley.domain.errors import InvalidInput
+from parley.domain.generate.parsing import check_schema, parsed
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
-from domain.coaching import SYSTEM
-from domain.configuration import Configuration, variables
-from domain.errors import InvalidInput
-from domain.generate.policy import parse_policy
-from domain.generate.prompts import PLACEHOLDER, PLACEHOLDERS, Template, render, template, templates
+from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
+from parley.domain.coaching import SYSTEM
+from parley.domain.configuration import Configuration, variables
+from parley.domain.errors import InvalidInput
+from parley.domain.generate.policy import parse_policy
+from parley.domain.generate.prompts import PLACEHOLDER, PLACEHOLDERS, Template, render, template, templates
 from tests.parts import ROOT
 
 STYLES = ("casual", "technical", "creative", "concise")
@@ -50,7 +50,7 @@ def test_the_jobs_prompts_are_the_ones_that_the_jobs_send():
 
 
 def test_every_template_that_the_default_policy_names_is_there():
-    policy = parse_policy((ROOT / "domain/generate/default_policy.toml").read_text(), where="default")
+    policy = parse_policy((ROOT / "parley/domain/generate/default_policy.toml").read_text(), where="default")
     named = [action.template for action in policy.action.values() if action.template]
     named += [arm for experiment in policy.experiment.values() for arm in experiment.arms]
     assert [template(name).job for name in named] == [""] * len(named)
@@ -58,7 +58,7 @@ def test_every_template_that_the_default_policy_names_is_there():
 
 def test_a_name_alone_is_its_newest_version(monkeypatch: pytest.MonkeyPatch):
     versions = [Template(name="casual", version=version, purpose="", text=str(version)) for version in (9, 10)]
-    monkeypatch.setattr("domain.generate.prompts.templates", lambda: tuple(versions))
+    monkeypatch.setattr("parley.domain.generate.prompts.templates", lambda: tuple(versions))
     assert template("casual").id == "casual@10"
     assert template("casual@9").text == "9"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from domain.calls import ChatReply, ChatRequest, Finish, Message, Provider, Usage
-from domain.generate.contract import Prompt
-from domain.generate.quality import (
+from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Provider, Usage
+from parley.domain.generate.contract import Prompt
+from parley.domain.generate.quality import (
     ANSWER_CHARACTERS,
     LAST_MESSAGES,
     SYSTEM,
@@ -19,7 +19,7 @@ from domain.generate.quality import (
     job_key,
     read_grade,
 )
-from domain.routing import Candidate
+from parley.domain.routing import Candidate
 
 
 def reply(text: str, finish: Finish = Finish.STOP) -> ChatReply:

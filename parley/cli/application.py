@@ -1,0 +1,37 @@
+"""How the command line runs the application: the worker, the embedded stack, the simulator.
+
+The application (`workflows/`, `activities/`, `starter/`, `simulator/`, `worker.py`) is not part of the
+importable package. It runs in processes of its own, from a clone or from the copy that the wheel carries as data.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import parley
+
+PACKAGE = Path(parley.__file__).resolve().parent
+
+
+def application_root() -> Path:
+    """The directory that holds the application: the wheel's data directory, or else the root of the clone."""
+    packaged = PACKAGE / "_application"
+    return packaged if packaged.is_dir() else PACKAGE.parent
+
+
+def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process with a module of the application. Its exit code becomes ours.
+
+    The working directory stays off the module search path: a service may have a `workflows` or a `worker` of its own.
+
+    Args:
+        module: for example `worker`.
+        arguments: its command line.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    path = os.pathsep.join(filter(None, (str(application_root()), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606 - no shell

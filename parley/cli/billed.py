@@ -1,0 +1,123 @@
+"""Read what a provider says that it billed: CSV, JSONL, or the listing of the simulator's `/admin/calls`."""
+
+import csv
+from collections.abc import Iterator
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from parley.client.reading import first_problem, read_json
+from parley.domain.costs import BilledCall
+from parley.domain.errors import InvalidInput
+
+MAX_BYTES = 500_000_000
+Row = tuple[str, dict[str, Any]]
+
+
+def _blank_is_none(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Amount = Annotated[Annotated[Decimal, Field(ge=0)] | None, BeforeValidator(_blank_is_none)]
+Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank_is_none)]
+
+
+class BilledRow(BaseModel):
+    """One row of a list; its other columns do not matter here. Input tokens include cached ones."""
+
+    attempt_id: str | None
+    billed: bool = True
+    cost_usd: Amount = None
+    input_tokens: Count = None
+    output_tokens: Count = None
+    audio_seconds: Amount = None
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> "BilledRow":
+        if self.billed and self.cost_usd is None and self.input_tokens is None and self.output_tokens is None:
+            raise ValueError("has neither cost_usd nor input_tokens and output_tokens")
+        return self
+
+
+def read_billed(path: Path) -> list[BilledCall]:
+    """A provider's list, with the rows of one attempt added up: vendors list kinds of tokens one by one.
+
+    Raises:
+        InvalidInput: naming the file, the line and the field.
+    """
+    found: dict[object, BilledCall] = {}
+    for place, row in _rows(path):
+        try:
+            call = _call(place, BilledRow.model_validate(row))
+        except ValidationError as error:
+            problem = first_problem(error)
+            raise InvalidInput(problem.problem, where=f"{path.name}: {place}", field=problem.field) from None
+        key = call.attempt_id or place
+        found[key] = _sum(found[key], call) if key in found else call
+    return list(found.values())
+
+
+def _call(place: str, row: BilledRow) -> BilledCall:
+    return BilledCall(source=place, **{**row.model_dump(), "attempt_id": _uuid(row.attempt_id)})
+
+
+def _uuid(text: str | None) -> UUID | None:
+    """Ours are UUIDs; whatever else a row carries is somebody else's."""
+    try:
+        return UUID((text or "").strip())
+    except ValueError:
+        return None
+
+
+def _sum(one: BilledCall, other: BilledCall) -> BilledCall:
+    """Both rows together. A row that was not billed adds nothing."""
+    if not (one.billed and other.billed):
+        return one if one.billed else other
+    amounts = ("cost_usd", "input_tokens", "output_tokens", "audio_seconds")
+    told = {name: [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
+            for name in amounts}  # fmt: skip
+    return one.model_copy(update={name: sum(values) if values else None for name, values in told.items()})
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows with their places, by what the file begins with or how its name ends."""
+    text = _text(path)
+    if path.suffix.lower() == ".csv":
+        yield from _of_csv(text, path)
+    elif text.lstrip().startswith("["):
+        for number, row in enumerate(read_json(text, where=path.name), 1):
+            yield _object(f"entry {number}", row, path)
+    else:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield _object(f"line {number}", read_json(line, where=f"{path.name}: line {number}"), path)
+
+
+def _of_csv(text: str, path: Path) -> Iterator[Row]:
+    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            yield f"line {reader.line_num}", {str(name).strip(): value for name, value in row.items()}
+    except csv.Error as error:
+        raise InvalidInput(f"is not CSV: {error}", where=f"{path.name}: line {reader.reader.line_num}") from None
+
+
+def _object(place: str, row: Any, path: Path) -> Row:
+    if not isinstance(row, dict):
+        raise InvalidInput("is not an object", where=f"{path.name}: {place}")
+    return place, row
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidInput(f"has more than the {MAX_BYTES:,} bytes allowed", where=path.name)
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=path.name) from None

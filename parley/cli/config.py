@@ -1,0 +1,106 @@
+"""`parley config`: see and set what a workspace tells Parley about itself and its users."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.client.client import Client
+from parley.client.configuration import ConfigurationReport
+from parley.client.reading import read_json
+from parley.domain.configuration import SECTION_BYTES, SECTIONS, fields
+from parley.domain.errors import InvalidInput
+
+config = typer.Typer(no_args_is_help=True, help="See and set what a workspace tells about itself and its users.")
+
+User = Annotated[str, typer.Argument(metavar="USER", help="Whose configuration.")]
+
+
+@config.command("show")
+def show(user: User, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Show a user's configuration, defaults marked."""
+
+    async def work(client: Client) -> ConfigurationReport:
+        return await client.configuration.show(user)
+
+    found = with_client(workspace, work)
+    if as_json:
+        show_json(found)
+        return
+    out.print(_table(found))
+    for warning in found.warnings:
+        err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+@config.command("set")
+def set_(
+    section: Annotated[str, typer.Argument(metavar="SECTION", help=f"{', '.join(SECTIONS)}: replaced as a whole.")],
+    file: Annotated[Path, typer.Option(help="Its fields, as .json or .toml; an empty one goes back to the defaults.")],
+    user: Annotated[str | None, typer.Option(help="Whose, for ai_settings.")] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Set a section. A field that is not valid is refused by its name."""
+    data = _read(file)
+
+    async def work(client: Client) -> None:
+        await client.configuration.set(section, data, user_id=user, where=file.name)
+
+    with_client(workspace, work)
+    if as_json:
+        show_json({"section": section, "user_id": user, "set": True})
+    else:
+        out.print(f"{section} is set; the next call of every worker sees it", highlight=False)
+
+
+@config.command("refresh")
+def refresh(user: User, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Have every worker load a user's configuration anew at once."""
+
+    async def work(client: Client) -> int:
+        return await client.configuration.refresh(user)
+
+    sections = with_client(workspace, work)
+    if as_json:
+        show_json({"user_id": user, "sections": sections})
+    else:
+        out.print(f"every worker loads it anew with its next call (sections stored: {sections})", highlight=False)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix not in (".json", ".toml"):
+        raise InvalidInput("is neither .json nor .toml", where=path.name)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(SECTION_BYTES + 1)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=path.name) from None
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(text) > SECTION_BYTES:
+        raise InvalidInput(f"has more than the {SECTION_BYTES:,} bytes allowed", where=path.name)
+    if path.suffix == ".json":
+        return read_json(text, where=path.name)
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidInput(f"is not TOML: {error}", where=path.name) from None
+
+
+def _table(found: ConfigurationReport) -> Table:
+    table = Table("field", "value", "", title=Text(f"configuration of {found.user_id}"), title_justify="left")
+    for name, value, is_set in fields(found.configuration):
+        table.add_row(Text(name), Text(_told(value)), "" if is_set else Text("default", style="dim"))
+    return table
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return "\n".join(str(getattr(entry, "name", entry)) for entry in value) or "-"
+    return str(value) or "-"

@@ -1,0 +1,312 @@
+"""How results, progress and costs look in a terminal."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from parley.client.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
+from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
+from parley.domain.costs import Costs, Disagreement
+from parley.domain.errors import Unreachable
+from parley.domain.generate.contract import Meta
+from parley.domain.session_analysis import Analysis
+from parley.domain.session_analysis import Progress as JobProgress
+
+POLL_SECONDS = 0.3
+NAME_WIDTH = 10
+SIMULATED = "the simulator answered in the vendor's place: a test instrument, not a model"
+
+
+def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
+    """A whole job: its result, who answered, what it cost."""
+    if isinstance(found, AutoAnalyzeReport):
+        return bulk_report(found)
+    if found.analysis is None:
+        return Panel(f"{escape(found.id)} is {found.status}; nothing to show yet.")
+    return Group(_header(found, found.analysis), _coaching(found.analysis), _voice(found.analysis), costs(found.costs))
+
+
+def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
+    lines = [
+        f"[bold]{escape(analysis.session_id)}[/bold] of {escape(analysis.user_id)}, {found.status}",
+        f"strategy [bold]{analysis.strategy.value}[/bold]: {escape(analysis.strategy_reason)}",
+    ]
+    for source in analysis.provenance:
+        lines.append(f"{source.step.value} by [bold]{escape(source.answered_by)}[/bold] ({escape(source.reason)})")
+    if any(source.simulated for source in analysis.provenance):
+        lines.append(f"[yellow]{SIMULATED}[/yellow]")
+    if analysis.coaching.fallback:
+        lines.append("[yellow]rule-based stand-in: no model assessed this session[/yellow]")
+    lines += [f"[yellow]{escape(warning)}[/yellow]" for warning in analysis.warnings]
+    return Panel("\n".join(lines), title="Session analysis", title_align="left")
+
+
+def _coaching(analysis: Analysis) -> RenderableType:
+    coaching = analysis.coaching
+    table = Table(box=box.SIMPLE, show_header=True)
+    table.add_column("coaching")
+    table.add_column("score", justify="right")
+    table.add_column("comment", overflow="fold")
+    table.add_row("[bold]overall[/bold]", f"[bold]{coaching.overall_score}[/bold]", "")
+    for name in ("opening_technique", "questioning_skills", "objection_handling", "closing_technique"):
+        skill = getattr(coaching, name)
+        table.add_row(name.replace("_", " "), str(skill.score), escape(skill.comment))
+    for title, points in (("strengths", coaching.strengths), ("improvements", coaching.improvements)):
+        table.add_row(title, "", escape("\n".join(f"• {point}" for point in points)))
+    return table
+
+
+def _voice(analysis: Analysis) -> RenderableType:
+    voice, counted = analysis.voice_metrics, analysis.habits
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
+    table.add_column("score", justify="right")
+    table.add_column("measure")
+    clarity = "not measurable" if voice.mean_confidence is None else f"recognised with {voice.mean_confidence:.0%}"
+    table.add_row("pace", str(voice.pace), f"{voice.pace_wpm:.0f} words a minute while speaking")
+    table.add_row("tonality", str(voice.tonality), f"rate varies by {voice.rate_variation:.0%}")
+    table.add_row("clarity", str(voice.clarity), clarity)
+    table.add_row("energy", str(voice.energy), f"{voice.speaking_share:.0%} speech between pauses")
+    table.add_row(
+        "emotional inflection",
+        str(voice.emotional_inflection),
+        f"{voice.expressive_per_minute} cues a minute",
+    )
+    fillers = counted.filler_words
+    common = ", ".join(f"{word} {count}" for word, count in list(fillers.by_word.items())[:4])
+    said = f"{fillers.per_minute} a minute: {common}" if common else "none"
+    said = said if fillers.listed else "no list for this language"
+    table.add_row(
+        "filler words",
+        str(fillers.count),
+        escape(said),
+    )
+    table.add_row("talk time", f"{counted.talk_time_ratio:.0%}", f"{counted.questions} questions asked")
+    return table
+
+
+def story(meta: Meta) -> str:
+    """One line on how an answer came about, and what it cost."""
+    simulated = " (simulated)" if meta.simulated else ""
+    how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
+    notes = ["condensed"] if meta.compressed else []
+    notes += [f"without {', '.join(meta.dropped)}, which it does not take"] if meta.dropped else []
+    told = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
+    return f"{meta.provider} {meta.model}{simulated}: {told}"
+
+
+def costs(spent: Costs) -> RenderableType:
+    """A cost report. Confirmed is the provider's own count; uncertain is the most that lost calls may add."""
+    table = Table(box=box.SIMPLE, show_footer=True)
+    columns: tuple[tuple[str, str, JustifyMethod], ...] = (
+        ("spent on", "total", "left"),
+        ("calls", f"{sum(line.calls for line in spent.lines):,}", "right"),
+        ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
+        ("confirmed $", str(spent.confirmed_usd), "right"),
+        ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
+        ("energy", f"{spent.energy_charged:,}", "right"),
+    )
+    for name, footer, justify in columns:
+        table.add_column(name, footer, justify=justify, overflow="fold")
+    for line in spent.lines:
+        simulated = ", simulated" if line.simulated else ""
+        what = f"{line.action}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
+        uncertain = f"≤ {line.uncertain_usd}"
+        table.add_row(
+            what,
+            f"{line.calls:,}",
+            f"{line.tokens_total:,}",
+            str(line.confirmed_usd),
+            uncertain,
+            f"{line.energy_charged:,}",
+        )
+    if not spent.simulated:
+        return table
+    return Group(table, "[yellow]Simulated calls are priced as the vendor would; no money left the house.[/yellow]")
+
+
+def disagreements(found: list[Disagreement], *, with_list: bool = False) -> RenderableType:
+    if not found:
+        return f"[green]The ledger agrees with itself{' and with the list' if with_list else ''}.[/green]"
+    table = Table("check", "workspace", "row", "expected", "found", box=box.SIMPLE)
+    for row in found:
+        table.add_row(row.check, *(escape(text) for text in (row.workspace_id, row.subject, row.expected, row.found)))
+    return table
+
+
+async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
+    """Wait for a job, drawing its progress where `console` is a terminal.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+    """
+    ended = asyncio.create_task(job.result())
+    if console.is_terminal:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", table_column=Column(width=NAME_WIDTH, no_wrap=True)),
+            BarColumn(bar_width=24),
+            _Elapsed(),
+            TextColumn("{task.fields[text]}", markup=False),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            await _draw(bar, job, ended)
+    return await ended
+
+
+async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any]) -> None:
+    """One bar per part of the job, as its progress tells them."""
+    tasks: dict[str, TaskID] = {}
+    while not ended.done():
+        await asyncio.wait({ended}, timeout=POLL_SECONDS)
+        try:
+            state = await job.progress()
+        except Unreachable:  # a worker that restarts answers again soon
+            continue
+        shown = {part.name: part for part in parts(state)}
+        for name in tasks.keys() - shown.keys():
+            bar.remove_task(tasks.pop(name))
+        for name, part in shown.items():
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=part.total, text=part.text, timed=part.timed)
+            bar.update(tasks[name], completed=part.done, total=part.total, text=part.text)
+
+
+class _Elapsed(TimeElapsedColumn):
+    """The time that a part has taken, where that means something."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["timed"] else Text()
+
+
+class Part(NamedTuple):
+    """One bar: how far a part of a job is. Without a total it only moves. `timed`: it also tells its time."""
+
+    name: str
+    done: int
+    total: int | None
+    text: str = ""
+    timed: bool = True
+
+
+def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
+    """The bars of a job's progress: one for an analysis; for a labelling run one per phase, and the streams at work."""
+    if isinstance(state, JobProgress):
+        return [Part("analysis", len(state.done), state.total_steps, describe(state))]
+    if state.phase is Phase.PREPARE:
+        return [Part("prepare", 0, None, state.note)]
+    discovered = min(state.sessions_done, state.discovery_total)
+    far = f"{discovered:,} of {state.discovery_total:,}"
+    if state.phase is Phase.DISCOVERY:
+        return [Part("discovery", discovered, state.discovery_total, f"{far}, {_spent(state)}")]
+    rest = state.sessions_total - state.discovery_total
+    bars = [Part("discovery", discovered, state.discovery_total, far)]
+    if rest > 0:
+        bars.append(Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds:,}, {_spent(state)}"))
+    if state.phase is Phase.PARALLEL:
+        return [*bars, *map(_stream, state.streams)]
+    return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars
+
+
+def _stream(stream: StreamProgress) -> Part:
+    text = stream.waiting or f"{stream.done} of {counted(stream.sessions, 'session')}"
+    return Part(f"stream {stream.stream}", stream.done, stream.sessions, text, timed=False)
+
+
+def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
+    """One line on where a job stands."""
+    note = f": {state.note}" if state.note else ""
+    if isinstance(state, JobProgress):
+        strategy = f" ({state.strategy.value})" if state.strategy else ""
+        return f"{state.phase.value}{strategy}{note}, {len(state.done)} of {state.total_steps} steps done"
+    far = f"{state.sessions_done:,} of {counted(state.sessions_total, 'session')}"
+    return f"{state.phase.value}{note}, {far}, {_spent(state)}"
+
+
+def _spent(state: AutoAnalyzeProgress) -> str:
+    left = f", about {_clock(state.seconds_left)} left" if state.seconds_left is not None else ""
+    labels, tokens = counted(state.new_labels, "label"), counted(state.tokens, "token")
+    return f"{labels}, {tokens}, ${state.cost_usd}{left}"
+
+
+def _clock(seconds: float) -> str:
+    """h:mm:ss"""
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{left:02}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 session`, `1,200 sessions`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
+    """A labelling run: its labels, its statistics, what it cost."""
+    simulated = [f"[yellow]{SIMULATED}[/yellow]"] if found.costs.simulated else []
+    header = Panel(
+        "\n".join([f"[bold]{escape(found.id)}[/bold], {found.status}", *simulated]),
+        title="AutoAnalyze",
+        title_align="left",
+    )
+    kinds = {label.kind for label in found.labels}
+    tables = [_labels(found, kind, most) for kind in LabelKind if kind in kinds]
+    statistics = _statistics(found.statistics) if found.statistics else []
+    return Group(header, *tables, *statistics, costs(found.costs))
+
+
+def _labels(found: AutoAnalyzeReport, kind: LabelKind, most: int) -> RenderableType:
+    labels = [label for label in found.labels if label.kind is kind]
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"{kind.value.replace('_', ' ')} ({len(labels):,})")
+    table.add_column("sessions", justify="right")
+    for label in labels[:most]:
+        table.add_row(escape(label.label), f"{label.sessions:,}")
+    if len(labels) > most:
+        table.add_row(f"… {len(labels) - most:,} more", f"{sum(label.sessions for label in labels[most:]):,}")
+    return table
+
+
+def _statistics(statistics: Statistics) -> list[RenderableType]:
+    """The figures of what took place, and the warnings below them."""
+    table = Table("statistic", "value", box=box.SIMPLE)
+    refused = f", {statistics.refused:,} refused" if statistics.refused else ""
+    degraded = ", degraded to sequential" if statistics.degraded else ""
+    unmerged = counted(statistics.unmerged_chunks, "comparison")
+    unmerged = f", {unmerged} without a usable reply" if statistics.unmerged_chunks else ""
+    used = f"{statistics.stream_utilisation:.0%}" if statistics.sync_points else "-"
+    rows = {
+        "sessions labelled": f"{statistics.labelled:,} of {statistics.sessions:,}",
+        "by fallback": f"{statistics.fallbacks:,}{refused}",
+        "discovery sessions": f"{statistics.discovery_sessions:,}",
+        "rounds, sync points": f"{statistics.rounds:,}, {statistics.sync_points:,}",
+        "stream utilisation": used,
+        "retries": f"{statistics.retries:,}",
+        "stream failures": f"{statistics.stream_failures:,}{degraded}",
+        "labels found": f"{sum(statistics.unique_labels.values()):,}",
+        **_canonical(statistics),
+        "conflicts resolved": f"{statistics.conflicts_resolved:,} of {statistics.conflicts_found:,}{unmerged}",
+        "tokens by phase": ", ".join(
+            f"{phase.value} {tokens:,}" for phase, tokens in statistics.tokens_by_phase.items()
+        ),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return [table, *(f"[yellow]{escape(warning)}[/yellow]" for warning in statistics.warnings)]
+
+
+def _canonical(statistics: Statistics) -> dict[str, str]:
+    """What conflict resolution left; nothing of a run that did not get there."""
+    if not statistics.canonical_labels:
+        return {}
+    mappings = [f"{kind.value.replace('_', ' ')} {count:,}" for kind, count in statistics.canonical_mappings.items()]
+    return {
+        "canonical labels": f"{sum(statistics.canonical_labels.values()):,}",
+        "canonical mappings": ", ".join(mappings),
+    }

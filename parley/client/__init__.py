@@ -1,0 +1,1 @@
+"""The typed client: start, watch, cancel and read jobs."""

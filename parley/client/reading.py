@@ -1,0 +1,142 @@
+"""Read what a caller hands over, and refuse it by file and field before anything is stored or paid."""
+
+import json
+import reprlib
+from collections import Counter
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from tinytag import TinyTag, TinyTagException
+
+from parley.domain.errors import InvalidInput
+from parley.domain.session import MAX_SESSION_SECONDS, Session
+
+MAX_SESSION_BYTES = 5_000_000
+MAX_RECORDING_BYTES = 100_000_000
+SHOWN_CHARACTERS = 60
+
+
+def read_session(path: Path) -> Session:
+    """A session file.
+
+    Raises:
+        InvalidInput: naming the file, the field and what is wrong with it.
+    """
+    where = path.name
+    raw = _read(path, MAX_SESSION_BYTES)
+    if not raw.strip():
+        raise InvalidInput("is empty", where=where)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=where) from None
+    return parse_session(read_json(text, where=where), where=where)
+
+
+def read_json(text: str, *, where: str = "", field: str = "") -> Any:
+    """Strict JSON: no NaN, no name twice in an object. `field`: the text is a cell, whose lines nobody counts.
+
+    Raises:
+        InvalidInput: naming what is wrong with it.
+    """
+    try:
+        # Without the line end: what a line lacks, it lacks on that line and not on the next one.
+        return json.loads(text.rstrip(" \t\r\n"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
+    except RecursionError:
+        raise InvalidInput("is not JSON: nested too deeply", where=where, field=field) from None
+    except json.JSONDecodeError as error:
+        place = f"character {error.pos + 1}" if field else _place(error)
+        raise InvalidInput(f"is not JSON: {error.msg} at {place}", where=where, field=field) from None
+    except ValueError as error:
+        raise InvalidInput(f"is not JSON: {error}", where=where, field=field) from None
+
+
+def first_problem(error: ValidationError, *, where: str = "") -> InvalidInput:
+    """A validation error as one line that names the field."""
+    first = error.errors(include_url=False)[0]
+    return InvalidInput(_problem(first), where=where, field=_field(first["loc"]))
+
+
+def parse_session(data: Any, *, where: str = "session") -> Session:
+    """A session from parsed JSON.
+
+    Raises:
+        InvalidInput: naming the field and what is wrong with it.
+    """
+    try:
+        return Session.model_validate(data)
+    except ValidationError as error:
+        raise first_problem(error, where=where) from None
+
+
+def read_recording(path: Path) -> tuple[bytes, float]:
+    """A recording and its length in seconds.
+
+    Raises:
+        InvalidInput: the file is no audio that can be read.
+    """
+    audio = _read(path, MAX_RECORDING_BYTES)
+    return audio, recording_seconds(audio, where=path.name)
+
+
+def recording_seconds(audio: bytes, *, where: str = "recording") -> float:
+    """The length of a recording, from its own headers."""
+    try:
+        seconds = TinyTag.get(file_obj=BytesIO(audio), tags=False).duration
+    except (TinyTagException, ValueError, OverflowError, IndexError, KeyError) as error:
+        raise InvalidInput(f"is not audio: {error}" if str(error) else "is not audio", where=where) from None
+    if not seconds or not 0 < seconds <= MAX_SESSION_SECONDS:
+        raise InvalidInput("is not audio with a length (wav, mp3, flac, ogg, m4a …)", where=where)
+    return seconds
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(content) > limit:
+        raise InvalidInput(f"has more than the {limit:,} bytes allowed", where=path.name)
+    return content
+
+
+def _place(error: json.JSONDecodeError) -> str:
+    """Where in the text; text of a single line has no line to tell."""
+    line = f"line {error.lineno}, " if "\n" in error.doc else ""
+    return f"{line}column {error.colno}"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a name stand twice in an object, and one of its values be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{_shown(twice)} stands twice in one object")
+    return found
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(_shown(part) for part in location)
+
+
+def _shown(name: int | str) -> str:
+    """A name from the file, on one line whatever it is."""
+    text = str(name)
+    text = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+    return text if text.isprintable() else ascii(text)
+
+
+def _problem(error: Any) -> str:
+    if error["type"] == "model_type":
+        return "is not a JSON object"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = error.get("input")
+    is_scalar = isinstance(given, int | float | bool) or given is None
+    return f"{message} (got {reprlib.repr(given)})" if is_scalar else message

@@ -1,0 +1,328 @@
+"""What a workspace tells Parley about itself and its users: material for prompts, preferences, and where its keys are.
+
+What is newly given is checked strictly (`parse_section`). What is stored may be older than this code, so reading it
+never fails (`read_configuration`): a field that is not valid falls back to its default, with a warning.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self, cast
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from parley.domain.calls import STORABLE, ChatProvider, Model, Name, Provider
+from parley.domain.errors import InvalidInput
+
+SECTION_BYTES = 64_000
+# Warnings travel with every result: they are few, and short.
+MOST_WARNINGS, WARNING_CHARACTERS, NAME_CHARACTERS = 5, 200, 40
+# The most that one value adds to a prompt, one line of a list, and a list.
+VALUE_CHARACTERS, ENTRY_CHARACTERS, LIST_CHARACTERS = 2000, 500, 4000
+
+Line = Annotated[str, Field(max_length=200), STORABLE]
+Prose = Annotated[str, Field(max_length=2000), STORABLE]
+
+# How vendors' keys begin, or a long run of letters and digits, as no name of a file is.
+KEY_LIKE = re.compile(r"(^|/)(sk|pk|rk|gsk|xi|key)[-_]|(?=[A-Za-z]*[0-9])[A-Za-z0-9]{24}", re.IGNORECASE)
+ENVIRONMENT_NAME = r"^[A-Z][A-Z0-9_]*_API_KEY$"
+FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
+
+
+def _no_key(name: str) -> str:
+    if KEY_LIKE.search(name):
+        raise ValueError("looks like a key: give the name of the file that holds it")
+    return name
+
+
+class Profile(Model):
+    """Who the user is to the ledger. `coins`: the energy that is left. Its one place is the energy account."""
+
+    tier: str = "free"
+    coins: int = 0
+
+
+class Branding(Model):
+    """How the workspace appears. `signature`: how its messages sign off."""
+
+    name: Line = ""
+    tagline: Line = ""
+    signature: Line = ""
+
+
+class Funnel(Model):
+    """A way that prospects take, stage by stage."""
+
+    name: Name
+    stages: tuple[Line, ...] = Field(default=(), max_length=30)
+
+
+class Behaviour(Model):
+    """What the AI is told in every prompt of the workspace. `avoid`: words and claims that it must not use."""
+
+    instructions: Prose = ""
+    avoid: tuple[Line, ...] = Field(default=(), max_length=50)
+
+
+class Workspace(Model):
+    branding: Branding = Branding()
+    funnels: tuple[Funnel, ...] = Field(default=(), max_length=20)
+    ai: Behaviour = Behaviour()
+
+
+class Company(Model):
+    name: Line = ""
+    industry: Line = "general business"
+    brand_voice: Line = "clear and friendly"
+    description: Prose = ""
+
+
+class Product(Model):
+    """`price` as it is told to prospects: "$49 a month"."""
+
+    name: Name
+    description: Prose = ""
+    price: Line = ""
+
+
+class Products(Model):
+    items: tuple[Product, ...] = Field(default=(), max_length=100)
+
+
+class AISettings(Model):
+    """How one user likes to be served, where a request does not say."""
+
+    tone: Line = "friendly"
+    style: Line = "concise"
+    language: Line = ""
+    template: Annotated[str, Field(max_length=100), STORABLE] | None = None
+    provider: ChatProvider | None = None
+    model: Name | None = None
+
+
+class Reference(Model):
+    """Where a key is, never the key: an environment variable of the workers, or a file in PARLEY_SECRETS_DIR."""
+
+    env: Annotated[str, Field(max_length=100, pattern=ENVIRONMENT_NAME)] | None = None
+    file: Annotated[str, Field(max_length=200, pattern=FILE_NAME), AfterValidator(_no_key)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("give either env or file")
+        return self
+
+    def __str__(self) -> str:
+        return f"env {self.env}" if self.env else f"file {self.file}" if self.file else "unreadable"
+
+
+# Stands for a stored reference that cannot be read. It names nothing, so no key is found under it: a workspace that
+# has its own key must never be served on the fleet's unawares.
+UNREADABLE = Reference.model_construct()
+
+
+class Credentials(Model):
+    """The workspace's own keys, by reference. A provider that is not named is asked with the fleet's."""
+
+    openai: Reference | None = None
+    anthropic: Reference | None = None
+    elevenlabs: Reference | None = None
+    local: Reference | None = None
+
+    def of(self, provider: Provider) -> Reference | None:
+        return getattr(self, provider.value)
+
+
+class Configuration(Model):
+    """All sections, with defaults in place of what is not set."""
+
+    profile: Profile = Profile()
+    workspace: Workspace = Workspace()
+    company: Company = Company()
+    products: Products = Products()
+    ai_settings: AISettings = AISettings()
+    credentials: Credentials = Credentials()
+
+
+PROFILE = "profile"
+SECTIONS: dict[str, type[Model]] = {
+    "workspace": Workspace,
+    "company": Company,
+    "products": Products,
+    "ai_settings": AISettings,
+    "credentials": Credentials,
+}
+USER_SECTIONS = frozenset({"ai_settings"})
+
+Place = tuple[int | str, ...]
+UNKNOWN = "is not known"
+WORDS = {"extra_forbidden": UNKNOWN, "model_type": "should be an object", "tuple_type": "should be a list"}
+
+
+def parse_section(section: str, data: object, *, where: str = "") -> dict[str, Any]:
+    """A section as it is to be stored: what was given, without defaults.
+
+    Raises:
+        InvalidInput: naming every field that is wrong, never what it holds.
+    """
+    kind = SECTIONS.get(section)
+    if kind is None:
+        ours = "comes from the energy account (`parley energy`)" if section == PROFILE else "is not a section"
+        raise InvalidInput(f"{ours}; what can be set: {', '.join(SECTIONS)}", where=_told(section))
+    try:
+        given = kind.model_validate(data).model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    except ValidationError as error:
+        wrong = [f"{_named(section, place)}: {words}" for place, words in _problems(error).items()]
+        raise InvalidInput("; ".join(_first(wrong)), where=where) from None
+    if len(json.dumps(given)) > SECTION_BYTES:
+        raise InvalidInput(f"has more than the {SECTION_BYTES:,} bytes allowed", where=where, field=section)
+    return given
+
+
+def read_configuration(sections: Mapping[str, object]) -> tuple[Configuration, tuple[str, ...]]:
+    """The configuration that stored sections make, and what in them could not be used. Never raises."""
+    kinds = {PROFILE: Profile, **SECTIONS}
+    read: dict[str, Model] = {}
+    warnings: list[str] = []
+    for name, data in sections.items():
+        if name not in kinds:
+            warnings.append(f"{_told(name)}: is not a section; ignored")
+            continue
+        read[name], wrong = _read_section(kinds[name], name, data)
+        warnings += wrong
+    if "credentials" in read:
+        credentials = cast("Credentials", read["credentials"])
+        read["credentials"] = _nothing_lost(credentials, sections["credentials"])
+    return Configuration.model_validate(read), _first(warnings)
+
+
+def fields(configuration: Configuration) -> Iterator[tuple[str, Any, bool]]:
+    """Every field as its name (`company.industry`), its value, and whether that was set."""
+    return _fields(configuration, "")
+
+
+def variables(configuration: Configuration) -> dict[str, str]:
+    """What templates may name, as short plain text: every variable is there, be it empty.
+
+    The values are a customer's words, and so data: none has a line break that could pass for a line of the template.
+    Whoever fills a template puts them in once, and never reads them as a template.
+    """
+    workspace, company, settings = configuration.workspace, configuration.company, configuration.ai_settings
+    single = {
+        "workspace": workspace.branding.name,
+        "tagline": workspace.branding.tagline,
+        "signature": workspace.branding.signature,
+        "instructions": workspace.ai.instructions,
+        "avoid": ", ".join(workspace.ai.avoid),
+        "company": company.name or workspace.branding.name,
+        "company_description": company.description,
+        "industry": company.industry,
+        "brand_voice": company.brand_voice,
+        "tone": settings.tone,
+        "style": settings.style,
+        "language": settings.language,
+    }
+    return {
+        **{name: _line(text, VALUE_CHARACTERS) for name, text in single.items()},
+        "funnels": _listed(_spoken(funnel.name, " > ".join(funnel.stages)) for funnel in workspace.funnels),
+        "products": _listed(_spoken(item.name, item.description, item.price) for item in configuration.products.items),
+    }
+
+
+def _read_section(kind: type[Model], section: str, data: object) -> tuple[Model, list[str]]:
+    """What of the section is valid, and a warning for each thing that is not.
+
+    Fields go first; then entries of lists, from the last to the first, so that a warning's number is the stored one.
+    """
+    instead = "no key is taken from it" if section == "credentials" else "the default is used"
+    warnings: list[str] = []
+    while True:
+        try:
+            return kind.model_validate(data), warnings
+        except ValidationError as error:
+            problems = _problems(error)
+        bad_fields = {place: words for place, words in problems.items() if place and isinstance(place[-1], str)}
+        for place, words in (bad_fields or dict(sorted(problems.items(), reverse=True))).items():
+            ending = instead if bad_fields or not place else "left out"
+            warnings.append(f"{_named(section, place)}: {words}; {'ignored' if words == UNKNOWN else ending}")
+            less = _without(data, place)
+            data = less if less != data else {}
+
+
+def _problems(error: ValidationError) -> dict[Place, str]:
+    """What is wrong at each place. What lacks a field is wrong as a whole."""
+    problems: dict[Place, str] = {}
+    for found in error.errors(include_url=False, include_input=False, include_context=False):
+        place, words = found["loc"], WORDS.get(found["type"]) or found["msg"].removeprefix("Value error, ")
+        if found["type"] == "missing":
+            place, words = place[:-1], f"{place[-1]} is missing"
+        problems.setdefault(place, words)
+    return problems
+
+
+def _without(data: Any, place: Place) -> Any:
+    """The data without what stands at a place; nothing at all, where that cannot be found."""
+    if isinstance(data, list) and place:
+        listed = cast("list[Any]", data)
+        return list(_without(dict(enumerate(listed)), place).values())
+    if not isinstance(data, dict) or not place or place[0] not in data:
+        return {}
+    entries = dict(cast("dict[int | str, Any]", data))
+    head, rest = place[0], place[1:]
+    if rest:
+        return {**entries, head: _without(entries[head], rest)}
+    del entries[head]
+    return entries
+
+
+def _nothing_lost(credentials: Credentials, stored: object) -> Credentials:
+    """The credentials with a reference that opens nothing in place of each one that cannot be read."""
+    named = cast("Mapping[str, object]", stored) if isinstance(stored, Mapping) else dict.fromkeys(Provider, stored)
+    lost = [name for name in Provider if named.get(name) is not None and credentials.of(name) is None]
+    return credentials.model_copy(update={name.value: UNREADABLE for name in lost})
+
+
+def _fields(part: Model, prefix: str) -> Iterator[tuple[str, Any, bool]]:
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Model) and not isinstance(value, Reference):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, name in part.model_fields_set
+
+
+def _named(section: str, place: Place) -> str:
+    return ".".join((section, *(_told(part) for part in place)))
+
+
+def _told(part: int | str) -> str:
+    """A name that somebody chose, fit for a line: cut, printable, and not a key that was put in the wrong place."""
+    text = str(part)
+    if KEY_LIKE.search(text):
+        return "[hidden]"
+    text = text if len(text) <= NAME_CHARACTERS else f"{text[:NAME_CHARACTERS]}…"
+    return text if text.isprintable() else ascii(text)
+
+
+def _first(lines: Sequence[str]) -> tuple[str, ...]:
+    told = tuple(_line(line, WARNING_CHARACTERS) for line in lines[:MOST_WARNINGS])
+    return told if len(lines) <= MOST_WARNINGS else (*told, f"and {len(lines) - MOST_WARNINGS} more")
+
+
+def _line(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _spoken(name: str, *more: str) -> str:
+    return ": ".join((name, ", ".join(filter(None, more)))) if any(more) else name
+
+
+def _listed(entries: Iterator[str]) -> str:
+    """One entry a line, as many as fit."""
+    lines: list[str] = []
+    for entry in entries:
+        lines.append(f"- {_line(entry, ENTRY_CHARACTERS)}")
+        if sum(map(len, lines)) > LIST_CHARACTERS:
+            return "\n".join([*lines[:-1], "- …"])
+    return "\n".join(lines)

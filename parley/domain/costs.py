@@ -1,0 +1,73 @@
+"""What was spent, charged and saved, in the words of the reports."""
+
+from decimal import Decimal
+from uuid import UUID
+
+from parley.domain.calls import Model
+
+
+class CostLine(Model):
+    """Spending of one provider, model and action.
+
+    `confirmed_usd` equals the provider's own count; `uncertain_usd` is the most that lost and unanswered calls can add.
+    """
+
+    provider: str
+    model: str
+    action: str
+    simulated: bool
+    calls: int
+    tokens_total: int
+    audio_seconds: Decimal
+    confirmed_usd: Decimal
+    uncertain_usd: Decimal
+    energy_charged: int
+
+
+class Costs(Model):
+    """A cost report with its totals."""
+
+    lines: tuple[CostLine, ...]
+
+    @property
+    def confirmed_usd(self) -> Decimal:
+        return sum((line.confirmed_usd for line in self.lines), Decimal(0))
+
+    @property
+    def uncertain_usd(self) -> Decimal:
+        return sum((line.uncertain_usd for line in self.lines), Decimal(0))
+
+    @property
+    def energy_charged(self) -> int:
+        return sum(line.energy_charged for line in self.lines)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of it was answered by the simulator: no money left the house for those."""
+        return any(line.simulated for line in self.lines)
+
+
+class Disagreement(Model):
+    """One place where the ledger contradicts itself."""
+
+    check: str
+    workspace_id: str
+    subject: str
+    expected: str
+    found: str
+
+
+class BilledCall(Model):
+    """What a provider's own list says of one attempt. `source`: its place in the list.
+
+    Without `attempt_id` it carries none of ours. What the list does not tell is None. `billed` is False for a call that
+    the list only mentions.
+    """
+
+    source: str
+    attempt_id: UUID | None = None
+    billed: bool = True
+    cost_usd: Decimal | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    audio_seconds: Decimal | None = None

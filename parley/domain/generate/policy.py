@@ -1,0 +1,113 @@
+"""The policy that an operator writes, as a validated TOML file: routes, actions, tiers, experiments, retirements."""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from parley.domain.calls import Model, Name, Provider
+from parley.domain.errors import InvalidInput
+from parley.domain.generate.contract import CachePolicy, OnRateLimit
+from parley.domain.routing import Route
+
+Dollars = Annotated[Decimal, Field(ge=0)]
+
+
+class ActionPolicy(Model):
+    """How one kind of request is served. `energy`: what its result is charged.
+
+    `cache_seconds`: how long an answer may be given again. `compress_above_tokens`: longer prompts are condensed before
+    they are sent. `quality_sample`: the share of answers that a second, budgeted call grades.
+    """
+
+    energy: int = Field(default=1, ge=0)
+    cache: CachePolicy = CachePolicy.EXACT
+    cache_seconds: int = Field(default=3600, gt=0)
+    on_rate_limit: OnRateLimit = OnRateLimit.WAIT
+    max_cost_usd: Dollars | None = None
+    template: str | None = None
+    compress_above_tokens: int | None = Field(default=None, gt=0)
+    quality_sample: float = Field(default=0, ge=0, le=1)
+
+
+class TierPolicy(Model):
+    """What belongs to a tier. `daily_energy`: what a user of it is topped up to every day."""
+
+    daily_energy: int = Field(ge=0)
+
+
+class Experiment(Model):
+    """Arms are templates with their weights; a user always falls into the same one."""
+
+    action: Name
+    arms: dict[str, Annotated[int, Field(gt=0)]] = Field(min_length=2)
+
+
+class Retirement(Model):
+    """A model that its vendor takes away on a day."""
+
+    provider: Provider
+    successor: str
+    on: date
+
+
+class Policy(Model):
+    """Everything that decides how `Generate` serves, and what it charges."""
+
+    route: tuple[Route, ...] = Field(min_length=1)
+    action: dict[str, ActionPolicy] = Field(default_factory=dict[str, ActionPolicy])
+    tier: dict[str, TierPolicy] = Field(default_factory=dict[str, TierPolicy])
+    experiment: dict[str, Experiment] = Field(default_factory=dict[str, Experiment])
+    retired: dict[str, Retirement] = Field(default_factory=dict[str, Retirement])
+    quality_budget_usd_per_day: Dollars = Decimal("1.00")
+    weekly_alert_usd: Dollars = Decimal(50)
+
+    @model_validator(mode="after")
+    def _tiers_are_known(self) -> Self:
+        unknown = {tier for route in self.route for tier in route.tiers} - set(self.tier)
+        if unknown:
+            raise ValueError(f"a route names the tier {sorted(unknown)[0]!r}, which [tier.…] does not define")
+        return self
+
+    def routes(self, models: Mapping[Provider, str]) -> list[Route]:
+        """The routes, with the environment's models where they name none."""
+        return [route.model_copy(update={"model": route.model or models[route.provider]}) for route in self.route]
+
+    def of_action(self, action: str) -> ActionPolicy:
+        """The policy of an action; of one that is not listed, the defaults."""
+        return self.action.get(action) or ActionPolicy()
+
+    def experiment_named(self, name: str) -> Experiment:
+        """An experiment by its name.
+
+        Raises:
+            InvalidInput: there is none.
+        """
+        if name not in self.experiment:
+            known = ", ".join(self.experiment) or "none"
+            raise InvalidInput(f"there is no experiment {name!r}; there are {known}", field="experiment")
+        return self.experiment[name]
+
+
+def parse_policy(text: str, *, where: str) -> Policy:
+    """Read a policy.
+
+    Raises:
+        InvalidInput: naming the place in the file.
+    """
+    try:
+        return Policy.model_validate(_loaded(text, where))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(first["msg"].removeprefix("Value error, "), where=where, field=place) from None
+
+
+def _loaded(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"is not TOML: {error}", where=where) from None

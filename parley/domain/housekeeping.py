@@ -1,0 +1,122 @@
+"""The housekeeping jobs, which belong to no workspace: their contracts."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from pydantic import AwareDatetime, Field, field_validator
+
+from parley.domain.calls import Model
+
+SWEEP = "Sweep"
+DELIVER_EVENTS = "DeliverEvents"
+REFILL_ENERGY = "RefillEnergy"
+ALERT_ON_COSTS = "AlertOnCosts"
+PURGE = "Purge"
+
+
+class SweepInput(Model):
+    """How many stale requests to read at a time; a round looks at all of them."""
+
+    batch: int = Field(default=200, gt=0)
+
+
+class SweepReport(Model):
+    """How many stale requests were looked at, and how many were ended."""
+
+    looked_at: int
+    ended: int
+
+
+class DeliverInput(Model):
+    """`batch`: events under way at once. `seconds`: how long to look out for further ones; 0 is one look."""
+
+    batch: int = Field(default=20, gt=0, le=100)
+    seconds: float = Field(default=50, ge=0, le=90)
+
+
+class DeliverReport(Model):
+    """What became of the tries. `failed` ones are tried again, `given_up` ones are not."""
+
+    delivered: int = 0
+    failed: int = 0
+    given_up: int = 0
+
+
+class RefillInput(Model):
+    """The day whose energy is granted: to one user once, however often this runs. `page`: users per transaction."""
+
+    day: date
+    page: int = Field(default=1000, gt=0)
+
+    @property
+    def grant_key(self) -> str:
+        return f"refill:{self.day}"
+
+
+class RefillReport(Model):
+    """Who was given how much. `skipped`: users of tiers that the policy does not define, some of which are named."""
+
+    day: date
+    users: int = 0
+    energy: int = 0
+    skipped: int = 0
+    unknown_tiers: tuple[str, ...] = ()
+
+
+class Week(Model):
+    """An ISO week in UTC, by its first day."""
+
+    monday: date
+
+    @field_validator("monday")
+    @classmethod
+    def _is_a_monday(cls, day: date) -> date:
+        if day.weekday() != 0:
+            raise ValueError("is no Monday")
+        return day
+
+    @property
+    def name(self) -> str:
+        year, week, _ = self.monday.isocalendar()
+        return f"{year}-W{week:02}"
+
+    @property
+    def begins(self) -> datetime:
+        return datetime.combine(self.monday, time(), UTC)
+
+    @property
+    def ends(self) -> datetime:
+        return self.begins + timedelta(weeks=1)
+
+
+def week_before(moment: datetime) -> Week:
+    """The last week that was over at that moment."""
+    day = moment.astimezone(UTC).date()
+    return Week(monday=day - timedelta(days=day.weekday(), weeks=1))
+
+
+class AlertInput(Model):
+    """The week whose spending is looked at: one alert per workspace, however often this runs."""
+
+    week: Week
+
+
+class AlertReport(Model):
+    """How many workspaces were found to have spent more than the threshold, for the first time."""
+
+    week: str
+    alerts: int
+
+
+class PurgeInput(Model):
+    """What was old enough at that moment is deleted. `batch`: rows per transaction."""
+
+    at: AwareDatetime
+    batch: int = Field(default=1000, gt=0)
+
+
+class PurgeReport(Model):
+    """How many expired answers, stored prompts and summaries of conversations were deleted."""
+
+    answers: int
+    prompts: int
+    summaries: int = 0

@@ -1,0 +1,351 @@
+"""What a workspace's AI work cost, and how well it went, in the words of the reports.
+
+Money is told in three amounts that are never added up: `confirmed_usd` is what providers counted, `uncertain_usd` the
+most that lost and unanswered calls can add, `energy_charged` what users paid. A `call` is one try at a provider that
+billed it or may have; a `request` is one `Generate`, which may make several calls or none.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from pydantic import computed_field
+
+from parley.domain.calls import Model
+
+DEFAULT_DAYS = 30
+TOP_USERS = 20
+# Of a normal distribution 95% lies within so many standard deviations.
+Z_95 = 1.959964
+
+
+class Feedback(StrEnum):
+    """What a person thought of an answer."""
+
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Span(Model):
+    """The time that a report is about: from `since` up to, not including, `until`."""
+
+    since: datetime
+    until: datetime
+
+
+class Spend(Model):
+    """What some calls cost. `simulated_usd` is the part of both amounts that the simulator counted: nobody was paid."""
+
+    calls: int = 0
+    simulated_calls: int = 0
+    tokens_prompt: int = 0
+    tokens_completion: int = 0
+    audio_seconds: Decimal = Decimal(0)
+    confirmed_usd: Decimal = Decimal(0)
+    uncertain_usd: Decimal = Decimal(0)
+    simulated_usd: Decimal = Decimal(0)
+    energy_charged: int = 0
+
+
+class DaySpend(Spend):
+    """One day, in UTC."""
+
+    day: date
+
+
+class WeekSpend(Spend):
+    """One ISO week, such as 2026-W47, and its Monday."""
+
+    week: str
+    monday: date
+
+
+class UserSpend(Spend):
+    user_id: str
+
+
+class ActionSpend(Spend):
+    """One kind of work. `average_usd` is of the calls whose cost is confirmed."""
+
+    action: str
+    average_usd: Decimal | None = None
+
+
+class ActionTokens(Model):
+    """The tokens of one kind of work, over the calls whose tokens the provider counted.
+
+    `tokens_cached`: the part of the prompts that came from the vendor's own cache.
+    """
+
+    action: str
+    calls: int
+    tokens_prompt: int
+    tokens_cached: int
+    tokens_completion: int
+
+    @computed_field
+    @property
+    def prompt_per_call(self) -> int:
+        return round(self.tokens_prompt / self.calls)
+
+    @computed_field
+    @property
+    def completion_per_call(self) -> int:
+        return round(self.tokens_completion / self.calls)
+
+
+class Attempts(Model):
+    """How tries at providers ended. Seconds are of those that brought the reply; None where there is none."""
+
+    settled: int = 0
+    duplicate: int = 0
+    lost: int = 0
+    failed: int = 0
+    average_seconds: float | None = None
+    p95_seconds: float | None = None
+
+    @computed_field
+    @property
+    def ended(self) -> int:
+        return self.settled + self.duplicate + self.lost + self.failed
+
+    @computed_field
+    @property
+    def error_rate(self) -> float | None:
+        """Lost and failed ones among all that ended; None where none did."""
+        return share(self.lost + self.failed, self.ended)
+
+
+class ModelUse(Model):
+    """One model of one provider: what it cost and how it did. `cost_share` is of all that was spent, at its most."""
+
+    provider: str
+    model: str
+    spend: Spend = Spend()
+    attempts: Attempts = Attempts()
+    cost_share: float | None = None
+
+
+class ErrorCount(Model):
+    """How often a provider's tries ended with one kind of error; `lost` is that of a worker that fell silent."""
+
+    provider: str
+    model: str
+    error: str
+    count: int
+
+
+class Requests(Model):
+    """How `Generate` ended, and what its cache gave. Milliseconds are of completed requests, cached ones among them."""
+
+    completed: int = 0
+    refused: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    cached_exact: int = 0
+    cached_similar: int = 0
+    cached_stale: int = 0
+    saved_usd: Decimal = Decimal(0)
+    average_ms: float | None = None
+    p95_ms: float | None = None
+    good: int = 0
+    bad: int = 0
+
+    @computed_field
+    @property
+    def total(self) -> int:
+        return self.completed + self.refused + self.failed + self.cancelled
+
+    @computed_field
+    @property
+    def error_rate(self) -> float | None:
+        """Failed ones among those that were neither refused nor cancelled; None where there is none."""
+        return share(self.failed, self.completed + self.failed)
+
+    @computed_field
+    @property
+    def cache_hit_rate(self) -> float | None:
+        """Completed ones that the cache answered; None without one. A stale answer is a stand-in, not a hit."""
+        return share(self.cached_exact + self.cached_similar, self.completed)
+
+
+class Summary(Model):
+    """A workspace at a glance. `reasons`: why requests were refused or failed, and how many."""
+
+    span: Span
+    total: Spend
+    attempts: Attempts
+    requests: Requests
+    reasons: dict[str, int]
+    models: tuple[ModelUse, ...]
+    errors: tuple[ErrorCount, ...]
+
+    @property
+    def providers(self) -> dict[str, float]:
+        """Each provider's share of what was spent, at its most."""
+        shares: dict[str, float] = {}
+        for use in self.models:
+            shares[use.provider] = shares.get(use.provider, 0.0) + (use.cost_share or 0.0)
+        return shares
+
+
+class Interval(Model):
+    """What a share lies within, 95 times of 100."""
+
+    low: float
+    high: float
+
+
+class Arm(Model):
+    """One arm of an experiment. `quality` is the mean of the `graded` answers, between 0 and 1."""
+
+    experiment: str
+    arm: str
+    requests: int
+    completed: int
+    failed: int
+    cached: int
+    cost_usd: Decimal
+    average_ms: float | None
+    p95_ms: float | None
+    graded: int
+    quality: float | None
+    good: int
+    bad: int
+
+    @computed_field
+    @property
+    def error_rate(self) -> float | None:
+        return share(self.failed, self.completed + self.failed)
+
+    @computed_field
+    @property
+    def good_interval(self) -> Interval | None:
+        """What the share of good answers among the rated ones lies within; None where none was rated."""
+        return wilson(self.good, self.good + self.bad)
+
+
+class Comparison(Model):
+    """By how much the share of good answers of `first` exceeds that of `second`. Without 0 in it, the arms differ."""
+
+    experiment: str
+    first: str
+    second: str
+    interval: Interval
+
+    @property
+    def differs(self) -> bool:
+        return not self.interval.low <= 0 <= self.interval.high
+
+
+LineT = TypeVar("LineT", bound=Model)
+
+
+class Report(Model, Generic[LineT]):
+    """Lines about one span of time."""
+
+    span: Span
+    lines: tuple[LineT, ...]
+
+
+class SpendReport(Report[LineT], Generic[LineT]):
+    """Lines with what everything cost together: more than their sum where only the top ones are listed."""
+
+    total: Spend
+
+
+class UserReport(SpendReport[UserSpend]):
+    """`users`: how many there are, of whom the lines are the top."""
+
+    users: int
+
+
+class ModelReport(SpendReport[ModelUse]):
+    """`attempts`: of all models together."""
+
+    attempts: Attempts
+    errors: tuple[ErrorCount, ...] = ()
+
+
+class Experiments(Report[Arm]):
+    """Arms, with a comparison for each experiment that has two: more would need a correction for being many."""
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        arms: dict[str, list[Arm]] = {}
+        for line in self.lines:
+            arms.setdefault(line.experiment, []).append(line)
+        found = [compare(*pair) for pair in arms.values() if len(pair) == 2]
+        return tuple(comparison for comparison in found if comparison)
+
+
+def share(part: int | Decimal, whole: int | Decimal) -> float | None:
+    """A part of a whole, None where there is nothing to take a part of."""
+    return round(float(part / whole), 4) if whole else None
+
+
+def week_name(day: date) -> str:
+    """The ISO week of a day, such as 2026-W47."""
+    year, week, _ = day.isocalendar()
+    return f"{year}-W{week:02}"
+
+
+def every_day(span: Span, found: Mapping[date, Spend]) -> Iterable[DaySpend]:
+    """A line for each day that the span touches, zero where nothing was spent."""
+    last = (span.until - timedelta(microseconds=1)).date()
+    for offset in range((last - span.since.date()).days + 1):
+        day = span.since.date() + timedelta(days=offset)
+        yield DaySpend(day=day, **found.get(day, Spend()).model_dump())
+
+
+def every_week(span: Span, found: Mapping[date, Spend]) -> Iterable[WeekSpend]:
+    """A line for each ISO week that the span touches, zero where nothing was spent; `found` by Monday."""
+    for day in every_day(span, {}):
+        if day.day.weekday() == 0:
+            spent = found.get(day.day, Spend())
+            yield WeekSpend(week=week_name(day.day), monday=day.day, **spent.model_dump())
+
+
+def whole_days(span: Span) -> Span:
+    """The span from the midnight (UTC) before it begins."""
+    return span.model_copy(update={"since": span.since.replace(hour=0, minute=0, second=0, microsecond=0)})
+
+
+def whole_weeks(span: Span) -> Span:
+    """The span from the Monday (UTC) before it begins."""
+    days = whole_days(span)
+    return days.model_copy(update={"since": days.since - timedelta(days=days.since.weekday())})
+
+
+def wilson(successes: int, trials: int) -> Interval | None:
+    """The score interval of a proportion; None without trials.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", 1927. Unlike the textbook's interval
+    it holds for few trials and for shares near 0 and 1 (Brown, Cai and DasGupta, "Interval estimation for a binomial
+    proportion", 2001).
+    """
+    if not trials:
+        return None
+    observed, z2 = successes / trials, Z_95**2
+    middle = (observed + z2 / (2 * trials)) / (1 + z2 / trials)
+    spread = Z_95 / (1 + z2 / trials) * math.sqrt(observed * (1 - observed) / trials + z2 / (4 * trials**2))
+    return Interval(low=round(max(middle - spread, 0.0), 4), high=round(min(middle + spread, 1.0), 4))
+
+
+def compare(first: Arm, second: Arm) -> Comparison | None:
+    """How far two arms' shares of good answers are apart; None before both have ratings.
+
+    Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10, which builds on
+    Wilson's intervals. It is for one look at the end: who looks every day finds a difference some day.
+    """
+    one, other = first.good_interval, second.good_interval
+    if one is None or other is None:
+        return None
+    p, q = first.good / (first.good + first.bad), second.good / (second.good + second.bad)
+    low = p - q - math.hypot(p - one.low, other.high - q)
+    high = p - q + math.hypot(one.high - p, q - other.low)
+    interval = Interval(low=round(low, 4), high=round(high, 4))
+    return Comparison(experiment=first.experiment, first=first.arm, second=second.arm, interval=interval)

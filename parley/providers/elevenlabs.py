@@ -1,0 +1,120 @@
+"""ElevenLabs speech-to-text on ElevenLabs' own SDK."""
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import httpx
+from elevenlabs.client import AsyncElevenLabs
+from elevenlabs.core.api_error import ApiError
+from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel
+
+from parley.domain.calls import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
+from parley.domain.errors import (
+    BadRequest,
+    MalformedReply,
+    ProviderError,
+    QuotaExceeded,
+)
+from parley.providers.protocol import (
+    ATTEMPT_HEADER,
+    UNREADABLE,
+    check_listing,
+    from_connection,
+    from_status,
+    redacted,
+    short,
+)
+
+NAME = Provider.ELEVENLABS.value
+# A fixed name: what the user called the file is nobody's business upstream.
+FILE_NAME = "recording"
+
+
+class ElevenLabsAdapter:
+    """Speech-to-text with word times, speakers and audio events."""
+
+    def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
+        self._key = api_key
+        self._http = httpx.AsyncClient(timeout=timeout)
+        self._client = AsyncElevenLabs(api_key=api_key, base_url=base_url, timeout=timeout, httpx_client=self._http)
+
+    async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply:
+        if not isinstance(request, TranscriptionRequest):
+            raise BadRequest(NAME, f"cannot serve a {request.kind}")
+        with self._errors_mapped():
+            response = await self._client.speech_to_text.convert(
+                model_id=model,
+                file=(FILE_NAME, request.audio),
+                diarize=True,
+                tag_audio_events=True,
+                timestamps_granularity="word",
+                # The SDK's own retry loses the form fields.
+                request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
+            )
+            return _reply(response, request, model)
+
+    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - nothing is kept under our ids
+        return None
+
+    async def ping(self) -> None:
+        with self._errors_mapped():
+            check_listing(await self._client.models.list(request_options={"max_retries": 0}))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    @contextmanager
+    def _errors_mapped(self) -> Generator[None]:
+        try:
+            yield
+        except (ApiError, httpx.HTTPError, *UNREADABLE) as error:
+            raise redacted(_mapped(error), self._key) from error
+
+
+def _reply(response: object, request: TranscriptionRequest, model: str) -> TranscriptionReply:
+    if not isinstance(response, SpeechToTextChunkResponseModel):
+        raise MalformedReply(NAME, "the body is not a transcription")
+    # The API bills the length of the audio; it does not name the model that answered.
+    extra = cast(dict[str, Any], response.model_extra or {})
+    seconds = response.audio_duration_secs or request.audio_seconds
+    return TranscriptionReply(
+        words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
+        language=response.language_code,
+        usage=Usage(audio_seconds=seconds),
+        model=str(extra.get("model", model)),
+        provider_request_id=response.transcription_id or "",
+    )
+
+
+def _word(word: SpeechToTextWordResponseModel) -> SpokenWord:
+    start = word.start or 0.0
+    return SpokenWord(
+        text=word.text,
+        start=start,
+        end=max(word.end if word.end is not None else start, start),
+        speaker=word.speaker_id or "",
+        confidence=math.exp(min(word.logprob, 0.0)),
+        kind="audio_event" if word.type == "audio_event" else "word",
+    )
+
+
+def _mapped(error: Exception) -> ProviderError:
+    if isinstance(error, ApiError):
+        return _mapped_status(error)
+    if isinstance(error, UNREADABLE):
+        return MalformedReply(NAME, short(error))
+    return from_connection(NAME, error)
+
+
+def _mapped_status(error: ApiError) -> ProviderError:
+    status, body = error.status_code or 500, error.body
+    detail = body.get("detail", body) if isinstance(body, dict) else body
+    code = detail.get("status", "") if isinstance(detail, dict) else ""
+    message = detail.get("message", "") if isinstance(detail, dict) else detail
+    if code == "quota_exceeded":
+        return QuotaExceeded(NAME, short(message))
+    if status < 300:
+        return MalformedReply(NAME, short(message))
+    return from_status(NAME, status, short(f"{code} {message}"), error.headers)

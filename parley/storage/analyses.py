@@ -1,0 +1,89 @@
+"""Session analyses: one row per job, filled part by part, so that two jobs on one session never mix."""
+
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.errors import NotFound
+from parley.storage.tables import StoredAnalysis, utc_now
+
+
+async def begin(tx: AsyncSession, analysis: StoredAnalysis) -> None:
+    """Create the job's row once."""
+    await tx.execute(insert(StoredAnalysis).values(**analysis.model_dump()).on_conflict_do_nothing())
+
+
+async def load(tx: AsyncSession, workspace_id: str, job_key: str) -> StoredAnalysis:
+    """A job's row.
+
+    Raises:
+        NotFound: the workspace has no such analysis.
+    """
+    row = await tx.get(StoredAnalysis, (workspace_id, job_key))
+    if row is None:
+        raise NotFound(f"workspace {workspace_id!r} has no analysis {job_key!r}")
+    return row
+
+
+async def find(tx: AsyncSession, workspace_id: str, analysis_id: str) -> StoredAnalysis:
+    """A job's row by its key, or the latest one of a workflow id.
+
+    Raises:
+        NotFound: the workspace has no such analysis.
+    """
+    query = (
+        select(StoredAnalysis)
+        .where(
+            col(StoredAnalysis.workspace_id) == workspace_id,
+            (col(StoredAnalysis.workflow_id) == analysis_id) | (col(StoredAnalysis.job_key) == analysis_id),
+        )
+        .order_by(col(StoredAnalysis.created_at).desc())
+        .limit(1)
+    )
+    row = (await tx.execute(query)).scalar()
+    if row is None:
+        raise NotFound(f"workspace {workspace_id!r} has no analysis {analysis_id!r}")
+    return row
+
+
+async def previous(
+    tx: AsyncSession, workspace_id: str, session_id: str, session_sha256: str, recording_sha256: str | None
+) -> tuple[int, StoredAnalysis | None]:
+    """How often this content was analysed by a model, and the latest such analysis."""
+    same = (
+        col(StoredAnalysis.workspace_id) == workspace_id,
+        col(StoredAnalysis.session_id) == session_id,
+        col(StoredAnalysis.session_sha256) == session_sha256,
+        col(StoredAnalysis.recording_sha256).is_not_distinct_from(recording_sha256),
+        col(StoredAnalysis.status) == "completed",
+        col(StoredAnalysis.result)["coaching"]["processed"].as_boolean(),
+        col(StoredAnalysis.result)["strategy"].as_string() != "cached_analysis",
+    )
+    count = (await tx.execute(select(func.count()).select_from(StoredAnalysis).where(*same))).scalar_one()
+    latest = select(StoredAnalysis).where(*same).order_by(col(StoredAnalysis.ended_at).desc()).limit(1)
+    return count, (await tx.execute(latest)).scalar()
+
+
+async def keep(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) -> None:
+    """Write parts of a job's row."""
+    await tx.execute(
+        update(StoredAnalysis)
+        .where(col(StoredAnalysis.workspace_id) == workspace_id, col(StoredAnalysis.job_key) == job_key)
+        .values(**parts)
+    )
+
+
+async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
+    """Close a job's row; the first end stands."""
+    await tx.execute(
+        update(StoredAnalysis)
+        .where(
+            col(StoredAnalysis.workspace_id) == workspace_id,
+            col(StoredAnalysis.job_key) == job_key,
+            col(StoredAnalysis.status) == "running",
+        )
+        .values(status=status, result=result, ended_at=utc_now())
+    )

@@ -1,0 +1,205 @@
+"""Dollar envelopes. A cap bounds what is reserved, confirmed and uncertain together, under any concurrency.
+
+A job spends from an envelope of its own. Every attempt counts on its workspace's day as well (UTC, the day on which it
+was made), and the caps of a workspace bound its day, its ISO week and its month: sums over days.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.calls import Model
+from parley.domain.errors import BudgetExhausted, NotFound
+from parley.storage.database import changed_one
+from parley.storage.rows import add
+from parley.storage.tables import Budget, SpendingCap, utc_now
+
+# Statements that every paid call needs are built once: building one takes as long as running it.
+RESERVE = text("""
+    UPDATE budgets SET reserved_usd = reserved_usd + :usd
+    WHERE workspace_id = :workspace AND scope = :scope
+      AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)""")
+OPEN_AND_RESERVE = text("""
+    INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
+    SELECT :workspace, :scope, CAST(:cap AS numeric), CAST(:usd AS numeric), 0, 0
+    WHERE CAST(:cap AS numeric) IS NULL OR CAST(:cap AS numeric) >= CAST(:usd AS numeric)
+    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd
+    WHERE budgets.cap_usd IS NULL OR budgets.cap_usd >=
+          budgets.reserved_usd + budgets.confirmed_usd + budgets.uncertain_usd + excluded.reserved_usd""")
+MOVE = text("""
+    UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
+                       uncertain_usd = uncertain_usd + :uncertain
+    WHERE workspace_id = :workspace AND scope = :scope""")
+# The caps are counted, and so locked, before there is a row to insert: whoever will reserve locks no day before them.
+RESERVE_DAY = text("""
+    WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE)
+    INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)
+    SELECT :workspace, :scope, CAST(:usd AS numeric), 0, 0 FROM (SELECT count(*) FROM capped) AS locked
+    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + CAST(:usd AS numeric)
+    RETURNING (SELECT count(*) FROM capped) > 0""")
+# Scopes of days sort as the days do.
+CAPS = text("""
+    SELECT c.period, c.cap_usd, coalesce(sum(b.reserved_usd), 0) AS reserved_usd,
+           coalesce(sum(b.confirmed_usd), 0) AS confirmed_usd, coalesce(sum(b.uncertain_usd), 0) AS uncertain_usd
+    FROM spending_caps c LEFT JOIN budgets b
+      ON b.workspace_id = c.workspace_id
+         AND b.scope >= CASE c.period WHEN 'day' THEN :day WHEN 'week' THEN :week ELSE :month END
+         AND b.scope <= CASE c.period WHEN 'day' THEN :day_end WHEN 'week' THEN :week_end ELSE :month_end END
+    WHERE c.workspace_id = :workspace GROUP BY c.period, c.cap_usd""")
+
+
+class Envelope(Model):
+    """What a job may spend; None is no limit."""
+
+    cap_usd: Decimal | None
+
+
+class Period(StrEnum):
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+@dataclass(frozen=True)
+class CapView:
+    """A cap with what counts against it now."""
+
+    period: Period
+    cap_usd: Decimal
+    reserved_usd: Decimal
+    confirmed_usd: Decimal
+    uncertain_usd: Decimal
+
+    @property
+    def left_usd(self) -> Decimal:
+        return self.cap_usd - self.reserved_usd - self.confirmed_usd - self.uncertain_usd
+
+
+def job_scope(job_key: str) -> str:
+    """A job spends from an envelope of its own, so that jobs do not queue on one row."""
+    return f"job:{job_key}"
+
+
+def day_scope(moment: datetime) -> str:
+    return f"day:{moment.astimezone(UTC).date()}"
+
+
+def first_day(period: Period, today: date) -> date:
+    """The day on which the period that `today` is in began."""
+    match period:
+        case Period.DAY:
+            return today
+        case Period.WEEK:
+            return today - timedelta(days=today.weekday())
+        case Period.MONTH:
+            return today.replace(day=1)
+
+
+def last_day(period: Period, today: date) -> date:
+    """The day on which the period that `today` is in ends."""
+    begins = first_day(period, today)
+    longest = {Period.DAY: 1, Period.WEEK: 7, Period.MONTH: 31}[period]
+    next_begins = first_day(period, begins + timedelta(days=longest))
+    return next_begins - timedelta(days=1)
+
+
+async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
+    """Create the envelope once; a later call leaves it as it is."""
+    await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
+
+
+async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:
+    """Set dollars aside. The condition is in the statement itself, so that no race can overdraw.
+
+    `opens`: the envelope to open where there is none yet. One that is there keeps its cap, which bounds `usd` too.
+
+    Raises:
+        BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
+    """
+    statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
+    if not await changed_one(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}):
+        raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
+
+
+async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
+    """Lock a workspace's caps, and tell whether it has any. Whoever will reserve locks no day before them."""
+    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id)
+    in_order = locked.order_by(col(SpendingCap.period)).with_for_update()
+    return (await tx.execute(in_order)).first() is not None
+
+
+async def lock(tx: AsyncSession, workspace_id: str, scope: str) -> bool:
+    """Lock an envelope, and tell whether there is one: nobody books in it before this transaction ends."""
+    ours = (col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
+    return (await tx.execute(select(col(Budget.scope)).where(*ours).with_for_update())).first() is not None
+
+
+async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd: Decimal) -> None:
+    """Count dollars on the day of `moment`, within the workspace's caps.
+
+    The caps' rows are locked while they are compared, so that claims of two days cannot overdraw a week between them.
+    A workspace without caps only counts. Call it last: the day's row is the one that all of a workspace's calls share.
+
+    Raises:
+        BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
+    """
+    row = {"workspace": workspace_id, "scope": day_scope(moment), "usd": usd}
+    is_capped = (await tx.execute(RESERVE_DAY, row)).scalar_one()
+    for cap in await caps(tx, workspace_id, moment) if is_capped else ():
+        if cap.left_usd < 0:
+            left = max(cap.left_usd + usd, Decimal(0))
+            raise BudgetExhausted(
+                f"${left} of the {cap.period.value}'s ${cap.cap_usd} is left, and this call may cost ${usd}"
+            )
+
+
+async def move(
+    tx: AsyncSession,
+    workspace_id: str,
+    scope: str,
+    *,
+    reserved: Decimal = Decimal(0),
+    confirmed: Decimal = Decimal(0),
+    uncertain: Decimal = Decimal(0),
+) -> None:
+    """Add the (signed) amounts to the envelope's three accounts.
+
+    Raises:
+        NotFound: there is no such envelope, and dollars must not vanish.
+    """
+    amounts = {"reserved": reserved, "confirmed": confirmed, "uncertain": uncertain}
+    if not await changed_one(tx, MOVE, {"workspace": workspace_id, "scope": scope, **amounts}):
+        raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+
+
+async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:
+    """Bound what a workspace may spend in each period from now on; None lifts the bound."""
+    if cap_usd is None:
+        ours = col(SpendingCap.workspace_id) == workspace_id
+        await tx.execute(delete(SpendingCap).where(ours, col(SpendingCap.period) == period.value))
+        return
+    row = SpendingCap(workspace_id=workspace_id, period=period.value, cap_usd=cap_usd).model_dump()
+    changes = {"cap_usd": cap_usd, "updated_at": utc_now()}
+    upsert = insert(SpendingCap).values(**row)
+    await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "period"], set_=changes))
+
+
+async def caps(tx: AsyncSession, workspace_id: str, moment: datetime) -> list[CapView]:
+    """The workspace's caps with what its day, week and month have taken by now, the shortest period first."""
+    today = moment.astimezone(UTC).date()
+    begins = {period.value: f"day:{first_day(period, today)}" for period in Period}
+    ends = {f"{period.value}_end": f"day:{last_day(period, today)}" for period in Period}
+    rows = (await tx.execute(CAPS, {"workspace": workspace_id, **begins, **ends})).mappings()
+    found = {Period(row["period"]): row for row in rows}
+    return [CapView(**{**found[period], "period": period}) for period in Period if period in found]
+
+
+async def left(tx: AsyncSession, workspace_id: str, moment: datetime) -> Decimal | None:
+    """The least that any cap leaves; None where there is no cap."""
+    return min((cap.left_usd for cap in await caps(tx, workspace_id, moment)), default=None)

@@ -1,0 +1,166 @@
+"""The cache of answers: found by the key of the whole prompt, or by a question that is the same (`llm_cache`).
+
+Whatever is given again was paid for once; `cost_usd` is what that was, and so what a hit saves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.calls import ChatReply, ChatRequest, Provider
+from parley.domain.generate import caching
+from parley.domain.generate.contract import GenerateInput, Serving
+from parley.storage import database
+from parley.storage.breaker import NOW
+from parley.storage.database import storable
+from parley.storage.ledger import Settled
+from parley.storage.tables import CachedAnswer
+
+Models = Sequence[tuple[Provider, str]]
+
+# The newest of a context that are compared: older ones are hardly asked for again.
+MOST_COMPARED = 100
+PURGED_AT_ONCE = 1000
+
+
+# One prompt may have answers of several models.
+IDENTITY = ("workspace_id", "key", "provider", "model")
+IDENTIFYING = tuple_(*(getattr(CachedAnswer, name) for name in IDENTITY))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An answer given before. `cost_usd`: what it cost then. `expired`: its time is over, and somebody decided to
+    take it all the same."""
+
+    key: str
+    reply: ChatReply
+    provider: Provider
+    model: str
+    simulated: bool
+    attempt_id: UUID
+    cost_usd: Decimal
+    expired: bool
+
+
+async def find(tx: AsyncSession, workspace_id: str, key: str, models: Models) -> Hit | None:
+    """An answer to exactly this prompt, of the first of the models that has one."""
+    query = _of(workspace_id, models).where(col(CachedAnswer.key) == key, col(CachedAnswer.expires_at) > NOW)
+    found = (await tx.execute(query)).scalars().all()
+    return _hit(min(found, key=lambda row: _rank(row, models))) if found else None
+
+
+async def find_similar(
+    tx: AsyncSession,
+    workspace_id: str,
+    user_id: str,
+    action: str,
+    context_sha256: str,
+    question: str,
+    models: Models,
+) -> Hit | None:
+    """An answer to the same question in other words, given to the same user in the same context.
+
+    What counts as the same: `domain.generate.caching.same_question`.
+    """
+    # A question that is too long is stored with the others, and would be carried here for nothing.
+    query = (
+        _of(workspace_id, models)
+        .where(
+            col(CachedAnswer.user_id) == user_id,
+            col(CachedAnswer.action) == action,
+            col(CachedAnswer.context_sha256) == context_sha256,
+            col(CachedAnswer.expires_at) > NOW,
+            func.char_length(col(CachedAnswer.question)) <= caching.LONGEST_QUESTION,
+        )
+        .order_by(col(CachedAnswer.created_at).desc())
+        .limit(MOST_COMPARED)
+    )
+    rows = (await tx.execute(query)).scalars().all()
+    found = [rows[place] for place in caching.find_same(question, [row.question for row in rows])]
+    return _hit(min(found, key=lambda row: _rank(row, models))) if found else None
+
+
+async def find_stale(tx: AsyncSession, workspace_id: str, key: str, models: Models) -> Hit | None:
+    """The newest answer to exactly this prompt, expired or not: for when nobody can give another."""
+    query = _of(workspace_id, models).where(col(CachedAnswer.key) == key)
+    newest = query.order_by(col(CachedAnswer.created_at).desc()).limit(1)
+    row = (await tx.execute(newest.add_columns((col(CachedAnswer.expires_at) <= NOW).label("expired")))).first()
+    return _hit(row[0], expired=row.expired) if row else None
+
+
+async def keep(
+    tx: AsyncSession, asked: GenerateInput, serving: Serving, request: ChatRequest, settled: Settled
+) -> None:
+    """Keep an answer in place of an older one, unless it is none worth giving again. Repeating it changes nothing."""
+    reply = settled.reply
+    if not isinstance(reply, ChatReply) or not caching.worth_keeping(request, reply):
+        return
+    entry: dict[str, Any] = {
+        "workspace_id": asked.workspace_id,
+        "key": serving.cache_key,
+        "provider": settled.provider.value,
+        "model": settled.model,
+        "simulated": settled.simulated,
+        "action": asked.action,
+        "user_id": asked.user_id,
+        "context_sha256": caching.context_sha256(request),
+        "question": storable(caching.question(request)),
+        "attempt_id": settled.attempt_id,
+        "reply": storable(reply.model_dump(mode="json")),
+        "cost_usd": settled.cost_usd,
+        "uses": 0,
+        "last_used_at": None,
+        "created_at": NOW,
+        "expires_at": NOW + timedelta(seconds=serving.cache_seconds),
+    }
+    statement = insert(CachedAnswer).values(**entry)
+    changes = {name: statement.excluded[name] for name in entry if name not in IDENTITY}
+    another = col(CachedAnswer.attempt_id) != settled.attempt_id
+    await tx.execute(statement.on_conflict_do_update(index_elements=IDENTITY, set_=changes, where=another))
+
+
+async def used(tx: AsyncSession, workspace_id: str, hit: Hit) -> None:
+    """Count that an answer was given again; of one that another has replaced meanwhile, nothing."""
+    given = update(CachedAnswer).where(
+        IDENTIFYING.in_([(workspace_id, hit.key, hit.provider.value, hit.model)]),
+        col(CachedAnswer.attempt_id) == hit.attempt_id,
+    )
+    await tx.execute(given.values(uses=col(CachedAnswer.uses) + 1, last_used_at=NOW))
+
+
+async def purge(tx: AsyncSession, older_than: datetime, *, limit: int = PURGED_AT_ONCE) -> int:
+    """Delete answers of any workspace that expired before a time; returns how many. Fewer than `limit`: it was all."""
+    return await database.purge(tx, CachedAnswer, col(CachedAnswer.expires_at), older_than, limit=limit)
+
+
+def _of(workspace_id: str, models: Models) -> Select[CachedAnswer]:
+    """A workspace's answers of these models."""
+    asked = [(provider.value, model) for provider, model in models]
+    by_them = tuple_(col(CachedAnswer.provider), col(CachedAnswer.model)).in_(asked)
+    return select(CachedAnswer).where(col(CachedAnswer.workspace_id) == workspace_id, by_them)
+
+
+def _rank(row: CachedAnswer, models: Models) -> int:
+    return list(models).index((Provider(row.provider), row.model))
+
+
+def _hit(row: CachedAnswer, *, expired: bool = False) -> Hit:
+    return Hit(
+        key=row.key,
+        reply=ChatReply.model_validate(row.reply),
+        provider=Provider(row.provider),
+        model=row.model,
+        simulated=row.simulated,
+        attempt_id=row.attempt_id,
+        cost_usd=row.cost_usd,
+        expired=expired,
+    )

@@ -1,0 +1,93 @@
+"""The sections of a workspace's configuration, and of its users', as they are stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.configuration import PROFILE, USER_SECTIONS
+from parley.storage.database import changed, changed_one
+from parley.storage.tables import StoredConfiguration
+
+# Owns what is not one user's.
+WORKSPACE = ""
+
+ACCOUNT = """SELECT jsonb_build_object('tier', tier, 'coins', granted - charged - reserved) FROM energy_accounts
+             WHERE workspace_id = :workspace AND user_id = :user"""
+ROWS = "FROM configuration WHERE workspace_id = :workspace AND owner IN ('', :user)"
+LOOK = text(
+    f"SELECT (SELECT array_agg(updated_at ORDER BY owner, section) {ROWS}) AS version, ({ACCOUNT}) AS profile"
+).columns(profile=JSONB)
+LOAD = text(
+    f"SELECT owner, section, payload, updated_at {ROWS} "
+    f"UNION ALL SELECT NULL, '', ({ACCOUNT}), NULL ORDER BY owner, section"
+).columns(payload=JSONB)
+
+# When each row was changed: unlike the latest moment alone, this tells of a change that was committed late.
+Version = tuple[datetime, ...]
+
+
+@dataclass(frozen=True)
+class Glance:
+    """Which configuration is stored for a user, and the profile: that changes with every call."""
+
+    version: Version
+    profile: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All that is stored for a user, the profile among the sections."""
+
+    version: Version
+    sections: Mapping[str, Any]
+
+
+async def look(tx: AsyncSession, workspace_id: str, user_id: str) -> Glance:
+    """What is stored for a user, without the sections: one short SELECT over a handful of rows."""
+    found = (await tx.execute(LOOK, {"workspace": workspace_id, "user": user_id})).one()
+    return Glance(tuple(found.version or ()), found.profile or {})
+
+
+async def load(tx: AsyncSession, workspace_id: str, user_id: str) -> Stored:
+    """All sections of a user and its workspace, and the user's energy account, in one SELECT."""
+    *rows, account = (await tx.execute(LOAD, {"workspace": workspace_id, "user": user_id})).all()
+    # Another's section in the wrong place is not a way around who may set it.
+    mine = {row.section: row.payload for row in rows if (row.owner != WORKSPACE) == (row.section in USER_SECTIONS)}
+    return Stored(tuple(row.updated_at for row in rows), {**mine, PROFILE: account.payload or {}})
+
+
+async def save(tx: AsyncSession, workspace_id: str, section: str, payload: dict[str, Any], *, owner: str) -> None:
+    """Put a section in place of what was there. `owner`: the user, or `WORKSPACE`."""
+    row = {"workspace_id": workspace_id, "owner": owner, "section": section}
+    content = {"payload": payload, "updated_at": func.clock_timestamp()}
+    statement = insert(StoredConfiguration).values(**row, **content)
+    await tx.execute(statement.on_conflict_do_update(index_elements=list(row), set_=content))
+
+
+async def remove(tx: AsyncSession, workspace_id: str, section: str, *, owner: str) -> bool:
+    """Go back to the defaults. Returns whether there was anything else."""
+    statement = delete(StoredConfiguration).where(
+        col(StoredConfiguration.workspace_id) == workspace_id,
+        col(StoredConfiguration.owner) == owner,
+        col(StoredConfiguration.section) == section,
+    )
+    return await changed_one(tx, statement)
+
+
+async def refresh(tx: AsyncSession, workspace_id: str, user_id: str) -> int:
+    """Give what is stored for a user a new version. Returns the number of its sections."""
+    statement = (
+        update(StoredConfiguration)
+        .where(
+            col(StoredConfiguration.workspace_id) == workspace_id,
+            col(StoredConfiguration.owner).in_((WORKSPACE, user_id)),
+        )
+        .values(updated_at=func.clock_timestamp())
+    )
+    return await changed(tx, statement)

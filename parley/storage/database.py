@@ -1,0 +1,166 @@
+"""The connection pool, and what may go wrong with it."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, cast
+
+from asyncpg import (
+    AdminShutdownError,
+    CannotConnectNowError,
+    CrashShutdownError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+    PostgresConnectionError,
+    TooManyConnectionsError,
+)
+from pydantic import SecretStr
+from sqlalchemy import CursorResult, Executable, delete, event, inspect, select, text, tuple_
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlmodel import SQLModel
+
+from parley.domain.errors import InvalidInput, Unreachable
+
+# "The database is away", as opposed to "the statement is wrong": unreachable, starting, stopping, full.
+AWAY = (
+    OSError,
+    TimeoutError,
+    PoolTimeoutError,
+    PostgresConnectionError,
+    CannotConnectNowError,
+    AdminShutdownError,
+    CrashShutdownError,
+    TooManyConnectionsError,
+    InvalidAuthorizationSpecificationError,
+    InvalidCatalogNameError,
+)
+# No statement on a few rows takes as long as the first; one on every session of a large dataset may.
+STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
+# Bulk work queues for few connections, rather than slow down all the other work.
+BULK_POOL_SIZE = 2
+# A firewall forgets an idle connection without a word to either end: none is trusted for longer.
+CONNECTION_SECONDS = 300
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether `error` says that PostgreSQL cannot be reached now."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or is_away(error.orig.__cause__ or error.orig) if error.orig else False
+    return isinstance(error, (*AWAY, Unreachable))
+
+
+def storable(value: Any) -> Any:
+    """Text, or JSON with text in it, without the two things that PostgreSQL cannot hold: NUL and half a surrogate pair.
+
+    A reply that was paid for is not lost for one odd character.
+    """
+    if isinstance(value, str):
+        return UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {storable(key): storable(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [storable(entry) for entry in value]
+    return value
+
+
+class Database:
+    """A pool of connections to Parley's own PostgreSQL."""
+
+    def __init__(self, url: SecretStr, *, pool_size: int = 20) -> None:
+        """Open nothing yet: the first transaction connects.
+
+        Raises:
+            InvalidInput: `url` is not a PostgreSQL address.
+        """
+        self.engine: AsyncEngine = engine(url, pool_size=pool_size, statement_seconds=STATEMENT_SECONDS)
+        self._bulk_engine = engine(url)
+
+    @asynccontextmanager
+    async def transaction(self, *, bulk: bool = False) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed at the end of the block, rolled back by an exception.
+
+        `bulk`: its statements go over every session of a dataset, and have half an hour each instead of half a minute.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer. Whether a commit under way arrived is then unknown.
+        """
+        pool = self._bulk_engine if bulk else self.engine
+        try:
+            async with AsyncSession(pool, expire_on_commit=False) as session, session.begin():
+                yield session
+        except Exception as error:
+            if is_away(error) and not isinstance(error, Unreachable):
+                address = f"{self.engine.url.host}:{self.engine.url.port or 5432}"
+                raise Unreachable(f"DATABASE_URL: PostgreSQL at {address} does not answer") from error
+            raise
+
+    async def ping(self) -> None:
+        """See that PostgreSQL answers.
+
+        Raises:
+            Unreachable: it does not.
+        """
+        async with self.transaction() as tx:
+            await tx.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+        await self._bulk_engine.dispose()
+
+
+async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
+    """Run a statement that changes rows; returns how many."""
+    return cast("CursorResult[Any]", await tx.execute(statement, values)).rowcount
+
+
+async def changed_one(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> bool:
+    """Run a conditional statement; whether its condition held for one row."""
+    return await changed(tx, statement, values) == 1
+
+
+async def purge(tx: AsyncSession, row: type[SQLModel], moment: Any, older_than: datetime, *, limit: int) -> int:
+    """Delete at most `limit` rows of any workspace whose `moment` is before a time, the oldest first; returns how many.
+
+    Rows that somebody has locked are left for the next time.
+    """
+    identity = inspect(row).primary_key
+    old = select(*identity).where(moment < older_than).order_by(moment).limit(limit).with_for_update(skip_locked=True)
+    return await changed(tx, delete(row).where(tuple_(*identity).in_(old)))
+
+
+def engine(
+    url: SecretStr, *, pool_size: int = BULK_POOL_SIZE, statement_seconds: float = BULK_STATEMENT_SECONDS
+) -> AsyncEngine:
+    """An engine on asyncpg for any spelling of a PostgreSQL address; by default for bulk work, as a migration is."""
+    try:
+        parsed = make_url(url.get_secret_value())
+    except ArgumentError:
+        raise InvalidInput("not a PostgreSQL address", where="DATABASE_URL") from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise InvalidInput("only PostgreSQL is supported", where="DATABASE_URL")
+    made = create_async_engine(
+        parsed.set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=statement_seconds,
+        pool_recycle=CONNECTION_SECONDS,
+        connect_args={"timeout": 5, "command_timeout": statement_seconds},
+        # An error's text reaches logs and histories; what users said does not belong there.
+        hide_parameters=True,
+    )
+    event.listen(made.sync_engine, "checkout", _refuse_closed)
+    return made
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Have the pool replace a connection that the server has ended meanwhile, in a restart for one.
+
+    The driver knows without asking. Asking, as `pool_pre_ping` does, is three round trips for each transaction.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

@@ -1,0 +1,177 @@
+"""What became of each `Generate`, and the prompts that are too long for a workflow's history."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, and_, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.calls import ChatReply
+from parley.domain.errors import NotFound
+from parley.domain.generate.contract import Job, Prompt, Serving
+from parley.storage.database import changed_one, purge
+from parley.storage.rows import add
+from parley.storage.tables import Call, CallAttempt, Generation, JournaledReply, OutboxEvent, StoredPrompt, utc_now
+
+COST = func.coalesce(func.sum(CallAttempt.cost_usd), 0)
+
+
+async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
+    """Store a prompt under its hash; returns the reference to it. One that is given again is as fresh as a new one."""
+    row = StoredPrompt(workspace_id=workspace_id, sha256=prompt.hash(), payload=prompt.model_dump(mode="json"))
+    upsert = insert(StoredPrompt).values(**row.model_dump())
+    fresh = {"stored_at": row.stored_at}
+    await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "sha256"], set_=fresh))
+    return Prompt(sha256=row.sha256)
+
+
+async def for_history(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
+    """The prompt as a history may hold it: as it is where it is short, else stored and by reference."""
+    return prompt if prompt.is_short else await save_prompt(tx, workspace_id, prompt)
+
+
+async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
+    """The prompt in full.
+
+    Raises:
+        NotFound: the workspace holds no prompt of that hash.
+    """
+    if prompt.sha256 is None:
+        return prompt
+    row = await tx.get(StoredPrompt, (workspace_id, prompt.sha256))
+    if row is None:
+        raise NotFound(f"no prompt {prompt.sha256!r} in workspace {workspace_id!r}")
+    return Prompt.model_validate(row.payload)
+
+
+async def purge_prompts(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
+    """Delete prompts of any workspace that were last given before a time; returns how many."""
+    return await purge(tx, StoredPrompt, col(StoredPrompt.stored_at), older_than, limit=limit)
+
+
+def row(job: Job, serving: Serving, **known: Any) -> Generation:
+    """The row of a generation that ends now. `known`: its outcome, and whatever else there is to say of it."""
+    now = utc_now()
+    return Generation(
+        workspace_id=job.input.workspace_id,
+        request_id=job.request_id,
+        workflow_id=job.workflow_id,
+        user_id=job.input.user_id,
+        prospect_id=job.input.prospect_id,
+        action=job.input.action,
+        template=serving.template,
+        experiment=serving.experiment,
+        arm=serving.arm,
+        latency_ms=max(int((now - job.started_at).total_seconds() * 1000), 0),
+        created_at=now,
+        **known,
+    )
+
+
+async def record(tx: AsyncSession, generation: Generation) -> bool:
+    """Write down how a generation ended. Whoever comes first says so; returns whether this was it."""
+    return await add(tx, generation)
+
+
+async def record_cost(tx: AsyncSession, job: Job, tokens: int = 0) -> None:
+    """Have the row tell what was spent since its generation ended: by a late reply, or by one that was cancelled.
+
+    `tokens`: those of an answer that came when the row had been written without one.
+    """
+    ended = update(Generation).where(
+        col(Generation.workspace_id) == job.input.workspace_id,
+        col(Generation.request_id) == job.request_id,
+    )
+    spent = _spent(job.input.workspace_id, job.job_key).with_only_columns(COST).scalar_subquery()
+    await tx.execute(ended.values(cost_usd=spent, tokens_total=col(Generation.tokens_total) + tokens))
+
+
+async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
+    """The same for one whose end no paid call tells of, with the event that others write when they settle."""
+    if not await record(tx, generation):
+        return False
+    answered = generation.outcome == "completed"
+    event = OutboxEvent(
+        workspace_id=generation.workspace_id,
+        kind="ai_generation_completed" if answered else "ai_generation_failed",
+        key=generation.request_id,
+        payload=_told(generation),
+    )
+    await tx.execute(insert(OutboxEvent).values(**event.model_dump(exclude={"id"})).on_conflict_do_nothing())
+    return True
+
+
+async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Decimal, int]:
+    """What a job's attempts have cost for certain, and how many there were."""
+    cost, attempts = (await tx.execute(_spent(workspace_id, job_key))).one()
+    return cost or Decimal(0), attempts
+
+
+def _spent(workspace_id: str, job_key: str) -> Select[Decimal | None, int]:
+    return (
+        select(COST, func.count(col(CallAttempt.id)))
+        .join(
+            Call,
+            and_(col(Call.workspace_id) == CallAttempt.workspace_id, col(Call.request_id) == CallAttempt.request_id),
+        )
+        .where(col(Call.workspace_id) == workspace_id, col(Call.job_key) == job_key)
+    )
+
+
+async def answered_by(tx: AsyncSession, workspace_id: str, request_id: str) -> UUID | None:
+    """The attempt whose reply a generation was answered with, if a call was made for it."""
+    told = (await tx.execute(_of(workspace_id, request_id))).scalar()
+    return told.attempt_id if told and told.outcome == "completed" and not told.cached else None
+
+
+async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:
+    """The whole answer of a generation that completed.
+
+    Raises:
+        NotFound: there is no such generation, or it was not answered.
+    """
+    told = (await tx.execute(_of(workspace_id, request_id))).scalar()
+    reply = await _reply(tx, told) if told and told.attempt_id else None
+    if reply is None:
+        raise NotFound(f"no answer to {request_id!r} in workspace {workspace_id!r}")
+    return ChatReply.model_validate(reply)
+
+
+async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Decimal) -> bool:
+    """Keep how good an answer is, between 0 and 1. The first grade stands; returns whether this was it."""
+    ungraded = update(Generation).where(
+        col(Generation.workspace_id) == workspace_id,
+        col(Generation.request_id) == request_id,
+        col(Generation.quality).is_(None),
+    )
+    return await changed_one(tx, ungraded.values(quality=score))
+
+
+def _of(workspace_id: str, request_id: str) -> Any:
+    return select(Generation).where(
+        col(Generation.workspace_id) == workspace_id, col(Generation.request_id) == request_id
+    )
+
+
+async def _reply(tx: AsyncSession, told: Generation) -> dict[str, Any] | None:
+    journal = select(col(JournaledReply.payload)).where(
+        col(JournaledReply.workspace_id) == told.workspace_id, col(JournaledReply.attempt_id) == told.attempt_id
+    )
+    return (await tx.execute(journal)).scalar()
+
+
+def _told(generation: Generation) -> dict[str, Any]:
+    return {
+        "request_id": generation.request_id,
+        "user_id": generation.user_id,
+        "action": generation.action,
+        "provider": generation.provider,
+        "model": generation.model,
+        "cached": generation.cached,
+        "saved_usd": str(generation.saved_usd),
+        "error": generation.reason,
+    }

@@ -1,0 +1,44 @@
+"""Bring the schema up to date. Safe to run at once from several places, and again."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from pydantic import SecretStr
+from sqlalchemy import Connection, text
+
+from parley.domain.errors import Unreachable
+from parley.storage.database import engine, is_away
+
+# Any number will do, as long as every migration takes the same one.
+LOCK = 7_240_001
+
+
+async def migrate(url: SecretStr) -> None:
+    """Run the migrations that are missing, under an advisory lock.
+
+    Raises:
+        Unreachable: PostgreSQL does not answer.
+    """
+    database = engine(url)
+    try:
+        async with database.begin() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            await connection.run_sync(_upgrade)
+    except Exception as error:
+        if is_away(error):
+            raise Unreachable("DATABASE_URL: PostgreSQL does not answer") from error
+        raise
+    finally:
+        await database.dispose()
+
+
+def configuration(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    command.upgrade(configuration(connection), "head")

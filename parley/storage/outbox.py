@@ -1,0 +1,95 @@
+"""The outbox: events that wait for their receiver. The ledger writes them in the transactions that they report.
+
+`next_at` says when an event is due, and holds it for whoever delivers it now; it is empty once the event has arrived or
+was given up.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.errors import NotFound
+from parley.domain.events import Event
+from parley.storage.breaker import NOW
+from parley.storage.database import changed_one
+from parley.storage.tables import OutboxEvent
+
+
+async def claim_due(tx: AsyncSession, *, limit: int, hold_seconds: float) -> list[Event]:
+    """Events that are due, the longest due first; nobody else gets them for `hold_seconds`.
+
+    Over all workspaces: housekeeping belongs to none. The try is counted before it is made, so that an event which
+    brings its worker down is given up as well.
+    """
+    due = (
+        select(col(OutboxEvent.id))
+        .where(col(OutboxEvent.next_at) <= NOW)
+        .order_by(col(OutboxEvent.next_at), col(OutboxEvent.id))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")  # a plain subquery may run more than once, and hold more than `limit`
+    )
+    claim = (
+        update(OutboxEvent)
+        .where(col(OutboxEvent.id).in_(select(due.c.id)))
+        .values(tries=OutboxEvent.tries + 1, next_at=NOW + timedelta(seconds=hold_seconds))
+        .returning(OutboxEvent)
+    )
+    rows = (await tx.execute(claim)).scalars().all()
+    return [Event.model_validate(row, from_attributes=True, extra="ignore") for row in sorted(rows, key=_place)]
+
+
+async def delivered(tx: AsyncSession, event: Event) -> None:
+    """The receiver has it."""
+    await tx.execute(
+        update(OutboxEvent).where(col(OutboxEvent.id) == event.id).values(delivered_at=NOW, next_at=None, problem="")
+    )
+
+
+async def put_off(tx: AsyncSession, event: Event, wait: timedelta | None, problem: str) -> None:
+    """The receiver does not have it: due again after `wait`, or given up. A later try's word counts more."""
+    await tx.execute(
+        update(OutboxEvent)
+        .where(
+            col(OutboxEvent.id) == event.id,
+            col(OutboxEvent.tries) == event.tries,
+            col(OutboxEvent.delivered_at).is_(None),
+        )
+        .values(next_at=None if wait is None else NOW + wait, problem=problem)
+    )
+
+
+async def events(
+    tx: AsyncSession, workspace_id: str, *, undelivered: bool = False, limit: int = 50
+) -> Sequence[OutboxEvent]:
+    """A workspace's events, the newest first."""
+    query = select(OutboxEvent).where(col(OutboxEvent.workspace_id) == workspace_id)
+    if undelivered:
+        query = query.where(col(OutboxEvent.delivered_at).is_(None))
+    return (await tx.execute(query.order_by(col(OutboxEvent.id).desc()).limit(limit))).scalars().all()
+
+
+async def retry(tx: AsyncSession, workspace_id: str, event_id: int) -> None:
+    """Have an event delivered anew, with all its tries before it.
+
+    Raises:
+        NotFound: the workspace has no such event that has not arrived.
+    """
+    waiting = (
+        update(OutboxEvent)
+        .where(
+            col(OutboxEvent.workspace_id) == workspace_id,
+            col(OutboxEvent.id) == event_id,
+            col(OutboxEvent.delivered_at).is_(None),
+        )
+        .values(tries=0, next_at=NOW)
+    )
+    if not await changed_one(tx, waiting):
+        raise NotFound(f"workspace {workspace_id!r} has no undelivered event {event_id}")
+
+
+def _place(row: OutboxEvent) -> int:
+    return row.id or 0

@@ -1,0 +1,381 @@
+"""Reports, added up by PostgreSQL: one workspace, one span of time, each query along an index on both."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from sqlalchemy import ColumnElement, Date, RowMapping, and_, case, cast, extract, func, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped
+from sqlmodel import col
+
+from parley.domain.recommendations import REPEAT_SECONDS, Evidence, Repetition, Serving
+from parley.domain.reports import (
+    TOP_USERS,
+    ActionSpend,
+    ActionTokens,
+    Arm,
+    Attempts,
+    DaySpend,
+    ErrorCount,
+    Experiments,
+    Feedback,
+    ModelReport,
+    ModelUse,
+    Report,
+    Requests,
+    Span,
+    Spend,
+    SpendReport,
+    Summary,
+    UserReport,
+    UserSpend,
+    WeekSpend,
+    every_day,
+    every_week,
+    share,
+    whole_days,
+    whole_weeks,
+)
+from parley.storage.tables import Call, CallAttempt, Generation, UsageLog
+
+Column = ColumnElement[Any] | Mapped[Any]
+Condition = ColumnElement[bool] | Mapped[bool]
+
+
+def _total(amount: Column, where: Condition | None = None) -> ColumnElement[Any]:
+    summed = func.sum(amount)
+    return func.coalesce(summed if where is None else summed.filter(where), 0)
+
+
+def _count(where: Condition) -> ColumnElement[Any]:
+    return func.count().filter(where)
+
+
+def _mean_and_p95(amount: Column, where: Condition, unit: str) -> list[ColumnElement[Any]]:
+    chosen = case((where, amount))
+    return [
+        func.avg(chosen).label(f"average_{unit}"),
+        func.percentile_cont(0.95).within_group(chosen).label(f"p95_{unit}"),
+    ]
+
+
+SAME_REQUEST = and_(col(Call.workspace_id) == CallAttempt.workspace_id, col(Call.request_id) == CallAttempt.request_id)
+SAME_WORKSPACE = col(CallAttempt.workspace_id) == Generation.workspace_id
+CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
+SPEND: Sequence[ColumnElement[Any]] = (
+    func.count().label("calls"),
+    _count(col(UsageLog.simulated)).label("simulated_calls"),
+    _total(col(UsageLog.tokens_prompt)).label("tokens_prompt"),
+    _total(col(UsageLog.tokens_completion)).label("tokens_completion"),
+    _total(col(UsageLog.audio_seconds)).label("audio_seconds"),
+    _total(COST, CONFIRMED).label("confirmed_usd"),
+    _total(COST, ~CONFIRMED).label("uncertain_usd"),
+    _total(COST, col(UsageLog.simulated)).label("simulated_usd"),
+    _total(col(UsageLog.energy_charged)).label("energy_charged"),
+)
+
+
+async def summary(tx: AsyncSession, workspace_id: str, span: Span) -> Summary:
+    """A workspace at a glance."""
+    of_models = await models(tx, workspace_id, span)
+    requests, reasons = await _requests(tx, workspace_id, span)
+    return Summary(
+        span=span,
+        total=of_models.total,
+        attempts=of_models.attempts,
+        requests=requests,
+        reasons=reasons,
+        models=of_models.lines,
+        errors=of_models.errors,
+    )
+
+
+async def daily(tx: AsyncSession, workspace_id: str, span: Span) -> SpendReport[DaySpend]:
+    """What each day cost, from the first whole one (UTC)."""
+    span = whole_days(span)
+    total, days = await _spent_by_time(tx, workspace_id, span, _utc(col(UsageLog.created_at)))
+    return SpendReport[DaySpend](span=span, total=total, lines=tuple(every_day(span, days)))
+
+
+async def weekly(tx: AsyncSession, workspace_id: str, span: Span) -> SpendReport[WeekSpend]:
+    """What each ISO week cost, from the first whole one (UTC)."""
+    span = whole_weeks(span)
+    monday = func.date_trunc("week", _utc(col(UsageLog.created_at)))
+    total, weeks = await _spent_by_time(tx, workspace_id, span, monday)
+    return SpendReport[WeekSpend](span=span, total=total, lines=tuple(every_week(span, weeks)))
+
+
+async def users(tx: AsyncSession, workspace_id: str, span: Span, limit: int = TOP_USERS) -> UserReport:
+    """Whose use cost the most."""
+    everyone = func.count(col(UsageLog.user_id).distinct()).label("users")
+    total, rows = await _spent_by(tx, workspace_id, span, [col(UsageLog.user_id)], everyone, limit=limit)
+    lines = tuple(UserSpend(user_id=row["user_id"], **_spend(row)) for row in rows)
+    return UserReport(span=span, total=Spend(**_spend(total)), lines=lines, users=total["users"])
+
+
+async def actions(tx: AsyncSession, workspace_id: str, span: Span) -> SpendReport[ActionSpend]:
+    """Which kinds of work cost the most."""
+    average = func.round(func.avg(COST).filter(CONFIRMED), 6).label("average_usd")
+    total, rows = await _spent_by(tx, workspace_id, span, [col(UsageLog.action)], average)
+    lines = [ActionSpend(action=row["action"], average_usd=row["average_usd"], **_spend(row)) for row in rows]
+    return SpendReport[ActionSpend](span=span, total=Spend(**_spend(total)), lines=tuple(lines))
+
+
+async def tokens(tx: AsyncSession, workspace_id: str, span: Span) -> Report[ActionTokens]:
+    """The tokens of each kind of work, the most first."""
+    names = ("tokens_prompt", "tokens_cached", "tokens_completion")
+    query = (
+        select(
+            col(UsageLog.action),
+            func.count().label("calls"),
+            *(func.sum(getattr(UsageLog, name)).label(name) for name in names),
+        )
+        .where(*_logged(workspace_id, span), CONFIRMED, col(UsageLog.tokens_total) > 0)
+        .group_by(col(UsageLog.action))
+        .order_by(func.sum(UsageLog.tokens_total).desc(), col(UsageLog.action))
+    )
+    rows = (await tx.execute(query)).mappings()
+    return Report[ActionTokens](span=span, lines=tuple(ActionTokens(**row) for row in rows))
+
+
+async def models(tx: AsyncSession, workspace_id: str, span: Span) -> ModelReport:
+    """How spending spreads over providers and models, how fast they were, and how often they failed."""
+    who = [col(UsageLog.provider), col(UsageLog.model)]
+    total, rows = await _spent_by(tx, workspace_id, span, who)
+    spent = {(row["provider"], row["model"]): Spend(**_spend(row)) for row in rows}
+    tried, attempts = await _attempts(tx, workspace_id, span)
+    whole = total["confirmed_usd"] + total["uncertain_usd"]
+    lines = [
+        ModelUse(
+            provider=provider,
+            model=model,
+            spend=spend,
+            attempts=tried.get((provider, model), Attempts()),
+            cost_share=share(spend.confirmed_usd + spend.uncertain_usd, whole),
+        )
+        for (provider, model), spend in {**dict.fromkeys(tried, Spend()), **spent}.items()
+    ]
+    lines.sort(key=lambda line: line.cost_share or 0.0, reverse=True)
+    return ModelReport(
+        span=span,
+        total=Spend(**_spend(total)),
+        lines=tuple(lines),
+        attempts=attempts,
+        errors=await _errors(tx, workspace_id, span),
+    )
+
+
+async def experiments(tx: AsyncSession, workspace_id: str, span: Span) -> Experiments:
+    """How the arms of each experiment did."""
+    completed = col(Generation.outcome) == "completed"
+    arm = [col(Generation.experiment), col(Generation.arm)]
+    query = (
+        select(
+            *arm,
+            func.count().label("requests"),
+            _count(completed).label("completed"),
+            _count(col(Generation.outcome) == "failed").label("failed"),
+            _count(col(Generation.cached) != "").label("cached"),
+            func.sum(Generation.cost_usd).label("cost_usd"),
+            *_mean_and_p95(col(Generation.latency_ms), completed, "ms"),
+            func.count(col(Generation.quality)).label("graded"),
+            func.avg(col(Generation.quality)).label("quality"),
+            *_ratings(),
+        )
+        .where(*_generated(workspace_id, span), col(Generation.experiment) != "")
+        .group_by(*arm)
+        .order_by(*arm)
+    )
+    return Experiments(span=span, lines=tuple(Arm(**row) for row in (await tx.execute(query)).mappings()))
+
+
+async def evidence(tx: AsyncSession, workspace_id: str, span: Span) -> Evidence:
+    """What recommendations are drawn from."""
+    top = await users(tx, workspace_id, span, 1)
+    return Evidence(
+        span=span,
+        servings=await _servings(tx, workspace_id, span),
+        repetitions=await _repetitions(tx, workspace_id, span),
+        users=top.lines,
+        user_count=top.users,
+        total=top.total,
+    )
+
+
+def _utc(moment: Column) -> ColumnElement[Any]:
+    return func.timezone("UTC", moment)
+
+
+def _logged(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
+    return _within(UsageLog, workspace_id, col(UsageLog.created_at), span)
+
+
+def _logged_since(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
+    """Rows of attempts that were made in the span: a row is never older than its attempt."""
+    return [col(UsageLog.workspace_id) == workspace_id, col(UsageLog.created_at) >= span.since]
+
+
+def _generated(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
+    return _within(Generation, workspace_id, col(Generation.created_at), span)
+
+
+def _ended(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
+    """Attempts made in the span that are over."""
+    return [*_within(CallAttempt, workspace_id, col(CallAttempt.started_at), span), col(CallAttempt.state) != "open"]
+
+
+def _within(table: Any, workspace_id: str, moment: Column, span: Span) -> list[ColumnElement[bool]]:
+    return [col(table.workspace_id) == workspace_id, moment >= span.since, moment < span.until]
+
+
+def _spend(row: RowMapping) -> dict[str, Any]:
+    return {name: row[name] for name in Spend.model_fields}
+
+
+async def _spent_by(
+    tx: AsyncSession,
+    workspace_id: str,
+    span: Span,
+    keys: Sequence[Column],
+    *more: ColumnElement[Any],
+    limit: int | None = None,
+) -> tuple[RowMapping, Sequence[RowMapping]]:
+    """Spending in total, and by some columns with the dearest first, as one query."""
+    is_total = func.grouping(keys[0])
+    query = (
+        select(*keys, *SPEND, *more)
+        .where(*_logged(workspace_id, span))
+        .group_by(func.grouping_sets(tuple_(*keys), tuple_()))
+        .order_by(is_total.desc(), _total(COST).desc(), *keys)
+        .limit(None if limit is None else limit + 1)
+    )
+    total, *rows = (await tx.execute(query)).mappings()
+    return total, rows
+
+
+async def _spent_by_time(
+    tx: AsyncSession, workspace_id: str, span: Span, moment: ColumnElement[Any]
+) -> tuple[Spend, dict[date, Spend]]:
+    total, rows = await _spent_by(tx, workspace_id, span, [cast(moment, Date).label("day")])
+    return Spend(**_spend(total)), {row["day"]: Spend(**_spend(row)) for row in rows}
+
+
+async def _attempts(
+    tx: AsyncSession, workspace_id: str, span: Span
+) -> tuple[dict[tuple[str, str], Attempts], Attempts]:
+    """How attempts ended: by provider and model, and of all together."""
+    state, who = col(CallAttempt.state), [col(CallAttempt.provider), col(CallAttempt.model)]
+    seconds = extract("epoch", col(CallAttempt.ended_at) - col(CallAttempt.started_at))
+    ends = ("settled", "duplicate", "lost", "failed")
+    query = (
+        select(
+            *who,
+            *(_count(state == end).label(end) for end in ends),
+            *_mean_and_p95(seconds, state == "settled", "seconds"),
+        )
+        .where(*_ended(workspace_id, span))
+        .group_by(func.grouping_sets(tuple_(*who), tuple_()))
+        .order_by(func.grouping(who[0]).desc(), *who)
+    )
+    total, *rows = [dict(row) for row in (await tx.execute(query)).mappings()]
+    found = {(row.pop("provider"), row.pop("model")): Attempts(**row) for row in rows}
+    return found, Attempts(**{name: total[name] for name in total.keys() - {"provider", "model"}})
+
+
+async def _errors(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[ErrorCount, ...]:
+    error = func.coalesce(CallAttempt.error_type, CallAttempt.state).label("error")
+    kinds = [col(CallAttempt.provider), col(CallAttempt.model), error]
+    query = (
+        select(*kinds, func.count().label("count"))
+        .where(*_ended(workspace_id, span), col(CallAttempt.state).in_(("lost", "failed")))
+        .group_by(*kinds)
+        .order_by(func.count().desc(), *kinds)
+    )
+    return tuple(ErrorCount(**row) for row in (await tx.execute(query)).mappings())
+
+
+def _ratings() -> list[ColumnElement[Any]]:
+    return [_count(col(Generation.feedback) == rating.value).label(rating.value) for rating in Feedback]
+
+
+async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Requests, dict[str, int]]:
+    """How requests ended, and why they were refused or failed."""
+    outcome, cached = col(Generation.outcome), col(Generation.cached)
+    query = select(
+        *(_count(outcome == end).label(end) for end in ("completed", "refused", "failed", "cancelled")),
+        *(_count(cached == how).label(f"cached_{how}") for how in ("exact", "similar", "stale")),
+        _total(col(Generation.saved_usd)).label("saved_usd"),
+        *_mean_and_p95(col(Generation.latency_ms), outcome == "completed", "ms"),
+        *_ratings(),
+    ).where(*_generated(workspace_id, span))
+    why = (
+        select(col(Generation.reason), func.count().label("count"))
+        .where(*_generated(workspace_id, span), outcome.in_(("refused", "failed")))
+        .group_by(col(Generation.reason))
+        .order_by(func.count().desc(), col(Generation.reason))
+    )
+    reasons = {row["reason"]: row["count"] for row in (await tx.execute(why)).mappings()}
+    return Requests(**(await tx.execute(query)).mappings().one()), reasons
+
+
+async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Serving, ...]:
+    """How each model served each kind of work. The rates are those of its latest call that was answered."""
+    kinds = [col(Call.action), col(CallAttempt.provider), col(CallAttempt.model), col(CallAttempt.simulated)]
+    counted = and_(CONFIRMED, col(UsageLog.tokens_total) > 0)
+    latest = aggregate_order_by(
+        col(CallAttempt.rates), (col(CallAttempt.state) == "settled").desc(), col(CallAttempt.started_at).desc()
+    )
+    query = (
+        select(
+            *kinds,
+            func.count().label("ended"),
+            _count(col(CallAttempt.state).in_(("lost", "failed"))).label("errors"),
+            _count(counted).label("calls"),
+            _total(col(UsageLog.tokens_prompt), counted).label("tokens_prompt"),
+            _total(col(UsageLog.tokens_completion), counted).label("tokens_completion"),
+            _total(COST, counted).label("paid_usd"),
+            _total(COST).label("spent_usd"),
+            _total(COST, ~CONFIRMED).label("uncertain_usd"),
+            func.array_agg(latest, type_=ARRAY(JSONB))[1].label("rates"),
+        )
+        .join(Call, SAME_REQUEST)
+        .outerjoin(UsageLog, and_(col(UsageLog.attempt_id) == CallAttempt.id, *_logged_since(workspace_id, span)))
+        .where(*_ended(workspace_id, span))
+        .group_by(*kinds)
+        .order_by(*kinds)
+    )
+    return tuple(Serving(**row) for row in (await tx.execute(query)).mappings())
+
+
+async def _repetitions(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Repetition, ...]:
+    """Requests that asked the same of the same model as an earlier one.
+
+    Counted within fixed windows of a cache's time to live: of `n` in a window, at least `n - 1` would have been hits.
+    """
+    asked = col(Generation.cached) == ""
+    cost = col(Generation.cost_usd)
+    window = func.floor(extract("epoch", col(Generation.created_at)) / REPEAT_SECONDS)
+    alike = (
+        select(
+            col(Generation.action),
+            func.count().label("requests"),
+            _count(col(Generation.cached).in_(("exact", "similar"))).label("hits"),
+            func.greatest(_count(asked) - 1, 0).label("repeats"),
+            (_total(cost, asked) - func.coalesce(func.max(cost).filter(asked), 0)).label("repeats_usd"),
+            func.bool_and(CallAttempt.simulated).label("simulated"),
+        )
+        .join(CallAttempt, and_(col(CallAttempt.id) == Generation.attempt_id, SAME_WORKSPACE))
+        .join(Call, SAME_REQUEST)
+        .where(*_generated(workspace_id, span), col(Generation.outcome) == "completed")
+        .group_by(col(Generation.action), col(Call.fingerprint), col(CallAttempt.model), window)
+        .subquery()
+    )
+    sums = (func.sum(alike.c[name]).label(name) for name in ("requests", "hits", "repeats", "repeats_usd"))
+    query = (
+        select(alike.c.action, *sums, func.bool_and(alike.c.simulated).label("simulated"))
+        .group_by(alike.c.action)
+        .order_by(alike.c.action)
+    )
+    return tuple(Repetition(**row) for row in (await tx.execute(query)).mappings())

@@ -1,0 +1,73 @@
+"""Whole rows, written together: what a transaction has to say goes to the database in one statement.
+
+Each statement is built once and costs its caller one round trip; rows are plain values that no session watches.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, cast
+
+from sqlalchemy import Table, bindparam
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
+
+from parley.storage.tables import Call, CallAttempt, UsageLog
+
+# By what a row is found again, and what of it stays as it was. A row of another table is always a new one.
+CHANGEABLE: Mapping[type[SQLModel], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    Call: (("workspace_id", "request_id"), ("created_at",)),
+    CallAttempt: (("id",), ("workspace_id", "started_at")),
+    UsageLog: (("attempt_id",), ("id", "created_at")),
+}
+
+
+async def save(tx: AsyncSession, *rows: SQLModel) -> None:
+    """Write rows of different tables in one statement. Whoever changes a row has it locked, or is its only writer."""
+    assert len({*map(type, rows)}) == len(rows), "two rows of one table"  # noqa: S101 - the second would be both
+    values = {_place(row, name): value for row in rows for name, value in row.model_dump().items()}
+    await tx.execute(_saving(*map(_class, rows)), values)
+
+
+async def add(tx: AsyncSession, row: SQLModel) -> bool:
+    """Write a new row unless it is there already; returns whether it was written."""
+    written = await tx.execute(_adding(_class(row)), row.model_dump())
+    return written.first() is not None
+
+
+@cache
+def _saving(*rows: type[Any]) -> Insert:
+    last, *others = (_upsert(row) for row in rows)
+    return last.add_cte(*(one.cte(f"saved_{number}") for number, one in enumerate(others)))
+
+
+@cache
+def _adding(row: type[Any]) -> Insert:
+    columns = table(row).primary_key.columns
+    return insert(table(row)).on_conflict_do_nothing().returning(*columns)
+
+
+def _upsert(row: type[SQLModel]) -> Insert:
+    into = table(row)
+    # A number that the database gives is not for us to say.
+    columns = [column for column in into.columns if column.identity is None]
+    new = insert(into).values({one.name: bindparam(_place(row, one.name), type_=one.type) for one in columns})
+    if row not in CHANGEABLE:
+        return new
+    key, stays = CHANGEABLE[row]
+    changed = {one.name: new.excluded[one.name] for one in columns if one.name not in (*key, *stays)}
+    return new.on_conflict_do_update(index_elements=key, set_=changed)
+
+
+def table(row: type[SQLModel]) -> Table:
+    """The table behind a class, for statements that need no session."""
+    return cast("Table", cast("Any", row).__table__)
+
+
+def _class(row: SQLModel) -> Any:
+    """SQLModel's type says that its classes cannot be hashed. They can."""
+    return type(row)
+
+
+def _place(row: SQLModel | type[SQLModel], column: str) -> str:
+    return f"{row.__tablename__}_{column}"

@@ -1,0 +1,63 @@
+"""Sessions and recordings, stored once under the hash of their content."""
+
+import hashlib
+import json
+from decimal import Decimal
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from parley.domain.errors import NotFound
+from parley.domain.session import Session
+from parley.storage.tables import Recording, StoredSession
+
+
+def content_hash(session: Session) -> str:
+    canonical = json.dumps(session.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+async def save_session(tx: AsyncSession, workspace_id: str, session: Session) -> str:
+    """Store a session once; returns its hash."""
+    sha256 = content_hash(session)
+    row = StoredSession(
+        workspace_id=workspace_id,
+        session_id=session.session_id,
+        sha256=sha256,
+        user_id=session.user_id,
+        payload=session.model_dump(mode="json"),
+    )
+    await tx.execute(insert(StoredSession).values(**row.model_dump()).on_conflict_do_nothing())
+    return sha256
+
+
+async def load_session(tx: AsyncSession, workspace_id: str, session_id: str, sha256: str) -> Session:
+    """The session as it was stored.
+
+    Raises:
+        NotFound: the workspace has no such session.
+    """
+    row = await tx.get(StoredSession, (workspace_id, session_id, sha256))
+    if row is None:
+        raise NotFound(f"workspace {workspace_id!r} has no session {session_id!r} with content {sha256[:12]}")
+    return Session.model_validate(row.payload)
+
+
+async def save_recording(tx: AsyncSession, workspace_id: str, audio: bytes, seconds: float) -> str:
+    """Store a recording once; returns its hash."""
+    sha256 = hashlib.sha256(audio).hexdigest()
+    row = Recording(workspace_id=workspace_id, sha256=sha256, seconds=Decimal(str(round(seconds, 3))), audio=audio)
+    await tx.execute(insert(Recording).values(**row.model_dump()).on_conflict_do_nothing())
+    return sha256
+
+
+async def load_recording(tx: AsyncSession, workspace_id: str, sha256: str) -> Recording:
+    """The recording as it was stored.
+
+    Raises:
+        NotFound: the workspace has no such recording.
+    """
+    row = await tx.get(Recording, (workspace_id, sha256))
+    if row is None:
+        raise NotFound(f"workspace {workspace_id!r} has no recording {sha256[:12]}")
+    return row

@@ -1,0 +1,46 @@
+"""Cost reports, from the usage rows."""
+
+from datetime import datetime
+
+from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.costs import CostLine, Costs
+from parley.storage.tables import UsageLog
+
+
+async def costs(
+    tx: AsyncSession,
+    workspace_id: str,
+    *,
+    job_key: str | None = None,
+    user_id: str | None = None,
+    since: datetime | None = None,
+) -> Costs:
+    """What a workspace spent, by provider, model and action; narrowed to a job, a user, a time."""
+    confirmed = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
+    uncertain = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
+    kinds = [col(field) for field in (UsageLog.provider, UsageLog.model, UsageLog.action, UsageLog.simulated)]
+    query = (
+        select(
+            *kinds,
+            func.count().label("calls"),
+            func.sum(UsageLog.tokens_total).label("tokens_total"),
+            func.sum(UsageLog.audio_seconds).label("audio_seconds"),
+            func.sum(confirmed).label("confirmed_usd"),
+            func.sum(uncertain).label("uncertain_usd"),
+            func.sum(UsageLog.energy_charged).label("energy_charged"),
+        )
+        .where(col(UsageLog.workspace_id) == workspace_id)
+        .group_by(*kinds)
+        .order_by(*kinds)
+    )
+    if job_key is not None:
+        query = query.where(col(UsageLog.job_key) == job_key)
+    if user_id is not None:
+        query = query.where(col(UsageLog.user_id) == user_id)
+    if since is not None:
+        query = query.where(col(UsageLog.created_at) >= since)
+    rows = (await tx.execute(query)).mappings().all()
+    return Costs(lines=tuple(CostLine(**row) for row in rows))

@@ -1,1 +1,0 @@
-"""The areas of the command line: one module each, registered in starter/cli.py."""
