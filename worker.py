@@ -33,9 +33,9 @@ from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
 from parley.connection import connect, leave
-from parley.domain.calls import Provider
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
+from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
@@ -97,7 +97,7 @@ def build_workers(
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging], **common)
         provider = Provider(role)
         labelling = [auto_labels.classify, auto_labels.condense, auto_conflicts.resolve]
-        chat = [analysis.coach, *labelling, generate.ask, generate.compress, quality.score]
+        chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score]
         return Worker(
             client,
             task_queue=provider_queue(provider),

@@ -6,10 +6,10 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.credentials import WorkspaceKeys
-from parley.domain.calls import ChatRequest, Provider
 from parley.domain.configuration import Credentials, Reference
 from parley.domain.errors import ProviderNotConfigured, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for, upper_bound
+from parley.domain.requests import ChatRequest, Provider
 from parley.domain.routing import Fact, Option
 from parley.settings import Settings
 from parley.storage import breaker
@@ -102,7 +102,7 @@ class Candidates:
             bound, _ = upper_bound(provider, model, request, self._rates)
         except UnpricedModel:
             bound = None
-        return Fact(configured=True, bound_usd=bound, simulated=access.simulated, breaker_wait=wait)
+        return Fact(configured=True, upper_bound_usd=bound, simulated=access.simulated, breaker_wait=wait)
 
     def _access(self, provider: Provider, reference: Reference | None) -> Access | None:
         """A workspace's own key that is not where it should be is no way to the provider; the fleet's is not its."""

@@ -3,8 +3,8 @@
 import time
 from collections import OrderedDict
 
-from parley.domain.calls import Provider
 from parley.domain.configuration import Credentials, Reference, read_configuration
+from parley.domain.requests import Provider
 from parley.storage import configuration
 from parley.storage.database import Database
 

@@ -4,8 +4,8 @@ from temporalio import activity
 
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
-from parley.domain.calls import Provider
 from parley.domain.health import HealthInput, Ping, Pong, Survey
+from parley.domain.requests import Provider
 
 
 class HealthActivities:

@@ -14,8 +14,8 @@ from decimal import Decimal
 from temporalio.common import MetricMeter
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
-from parley.domain.calls import Provider, Usage
 from parley.domain.errors import InvalidInput, Unreachable
+from parley.domain.requests import Provider, Usage
 from parley.storage import breaker
 from parley.storage.database import Database
 

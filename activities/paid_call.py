@@ -26,7 +26,6 @@ from activities.boundary import RECONNECT_SECONDS, patiently
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
-from parley.domain.calls import Model, Provider, Reply, Request, Usage, fingerprint
 from parley.domain.errors import (
     Billed,
     ProviderError,
@@ -37,37 +36,32 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
+from parley.domain.requests import Provider, Reply, Request, Usage, fingerprint
 from parley.providers.protocol import Adapter
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage import ledger
 from parley.storage.breaker import BreakerTerms
-from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import AlsoLate, AlsoSettle, CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
+from parley.storage.ledger import (
+    Charge,
+    Claim,
+    Failure,
+    Granted,
+    Held,
+    Offer,
+    OnOtherEnd,
+    OnWon,
+    Settled,
+    Settlement,
+    Terms,
+)
 
 LEASE_POLL_SECONDS = 0.5
 # A list that has not come by then is not worth the wait.
 LISTING_SECONDS = 5.0
 PING_SECONDS = 10.0
 T = TypeVar("T")
-
-
-class Payer(Model):
-    """On whose account a step of a job is made.
-
-    `energy`: what the user is charged for a result. `envelope`: the job's, where its first call opens it.
-    """
-
-    workspace_id: str
-    user_id: str
-    prospect_id: str | None = None
-    job_key: str
-    workflow_id: str
-    request_id: str
-    action: str
-    energy: int
-    envelope: Envelope | None = None
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,8 @@ class _Work:
     request: Request
     offer: Offer
     adapter: Adapter
-    also: AlsoSettle | None
-    late: AlsoLate | None
+    on_won: OnWon | None
+    on_other_end: OnOtherEnd | None
 
 
 class PaidCalls:
@@ -109,19 +103,19 @@ class PaidCalls:
 
     async def make(
         self,
-        payer: Payer,
+        charge: Charge,
         request: Request,
         provider: Provider,
         model: str,
         *,
-        also: AlsoSettle | None = None,
-        late: AlsoLate | None = None,
+        on_won: OnWon | None = None,
+        on_other_end: OnOtherEnd | None = None,
     ) -> Settled:
         """Have `request` answered once, whatever happens in between.
 
         Args:
-            also: is written in the transaction that settles the request, so that neither is ever without the other.
-            late: is written in that of every other attempt's end.
+            on_won: is written in the transaction that settles the request, so that neither is ever without the other.
+            on_other_end: is written in that of every other attempt's end.
 
         Raises:
             UnpricedModel, ProviderNotConfigured: before anything is reserved.
@@ -129,19 +123,20 @@ class PaidCalls:
             ProviderError: the attempt is recorded as failed, with what it may have cost.
             ReplyLost: it ended, and could not be recorded. Its lease runs out, and its bound is then uncertain cost.
         """
-        who = CallIdentity(**payer.model_dump(), fingerprint=fingerprint(request))
+        workspace_id, asked = charge.workspace_id, fingerprint(request)
         try:
-            offer, adapter = await self._offered(who.workspace_id, request, provider, model)
+            offer, adapter = await self._offered(workspace_id, request, provider, model)
         except (UnpricedModel, ProviderNotConfigured):
-            # The price list or the keys may have changed since; what was paid for then is still there.
-            if settled := await self._persist(partial(ledger.journaled, who=who)):
+            # Prices or keys may have changed since an earlier attempt was settled: its reply is still stored.
+            known = {"workspace_id": workspace_id, "request_id": charge.request_id, "fingerprint": asked}
+            if settled := await self._persist(partial(ledger.journaled, **known)):
                 return settled
             raise
         await self._failpoints.reach("claiming")
-        claimed = await self._claim(who, offer)
+        claimed = await self._claim(charge, asked, offer)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(who.workspace_id, who.action, request, offer, adapter, also, late)
+        work = _Work(workspace_id, charge.action, request, offer, adapter, on_won, on_other_end)
         try:
             return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -175,13 +170,13 @@ class PaidCalls:
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         simulated = self.candidates.is_simulated(provider, reference)
-        return Offer(provider=provider, model=model, simulated=simulated, bound_usd=bound, rates=rates), adapter
+        return Offer(provider=provider, model=model, simulated=simulated, upper_bound_usd=bound, rates=rates), adapter
 
-    async def _claim(self, who: CallIdentity, offer: Offer) -> Settled | Granted:
-        """Claim the request, waiting out another owner's lease: its reply may arrive."""
+    async def _claim(self, charge: Charge, fingerprint: str, offer: Offer) -> Settled | Granted:
+        """Claim the request. While another attempt holds the lease, wait: its reply may arrive."""
         while True:
-            claim = partial(ledger.claim, who=who, offer=offer, terms=self._terms, attempt_id=uuid4())
-            claimed = await self._persist(claim)
+            asked = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4())
+            claimed = await self._persist(partial(ledger.claim, asked=asked))
             if not isinstance(claimed, Held):
                 return claimed
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))
@@ -221,7 +216,7 @@ class PaidCalls:
             reply = await self._kept(work, attempt_id, deadline)
             if reply is not None:
                 counted = self._counted(work.offer, reply.usage)
-                settled = await self._settle(work, attempt_id, reply, counted, instead_of=claimed.attempt_id)
+                settled = await self._settle(work, attempt_id, reply, counted, withdraws=claimed.attempt_id)
                 outcome = "recovered" if settled.attempt_id == attempt_id else "duplicate"
                 _count(work, outcome, reply.usage, counted[0], None)
                 return settled
@@ -262,11 +257,22 @@ class PaidCalls:
         reply: Reply,
         counted: tuple[Decimal, Rates],
         *,
-        instead_of: UUID | None = None,
+        withdraws: UUID | None = None,
     ) -> Settled:
+        cost_usd, rates = counted
+        settlement = Settlement(
+            work.workspace_id,
+            attempt_id,
+            reply,
+            cost_usd,
+            rates,
+            withdraws=withdraws,
+            on_won=work.on_won,
+            on_other_end=work.on_other_end,
+        )
+
         async def settle(tx: AsyncSession) -> Settled:
-            booked = (work.workspace_id, attempt_id, reply, *counted)
-            settled = await ledger.settle(tx, *booked, also=work.also, late=work.late, instead_of=instead_of)
+            settled = await ledger.settle(tx, settlement)
             await self._failpoints.reach("settling")
             return settled
 
@@ -274,7 +280,7 @@ class PaidCalls:
 
     async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
-            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, late=work.late)
+            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, on_other_end=work.on_other_end)
             await self._failpoints.reach("settling")
 
         await self._persist(fail)
@@ -332,7 +338,7 @@ class PaidCalls:
 def _count(work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
     """Tell the metrics. A cost that is not known may be as much as was reserved."""
     offer, confirmed = work.offer, cost_usd is not None
-    spent = offer.bound_usd if cost_usd is None else cost_usd
+    spent = offer.upper_bound_usd if cost_usd is None else cost_usd
     metrics.attempt_ended(offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed)
 
 

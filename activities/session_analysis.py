@@ -5,11 +5,11 @@ from typing import Any
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.paid_call import PaidCalls, Payer
-from parley.domain.calls import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
+from activities.paid_call import PaidCalls
 from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_based
 from parley.domain.errors import ContextTooLong, InsufficientEnergy
 from parley.domain.habits import habits
+from parley.domain.requests import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, rank
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
@@ -35,7 +35,7 @@ from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, 
 from parley.settings import Settings
 from parley.storage import analyses, budgets, energy
 from parley.storage.database import Database
-from parley.storage.ledger import Settled
+from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session
 from parley.storage.tables import StoredAnalysis
 
@@ -107,7 +107,7 @@ class SessionAnalysisActivities:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
         measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
         asking = step.asking
-        request = coaching_request(session, measured, max_tokens=asking.max_tokens, compressed=asking.compressed)
+        request = coaching_request(session, measured, max_tokens=asking.max_tokens, condensed=asking.condensed)
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:
@@ -154,7 +154,7 @@ class SessionAnalysisActivities:
 
     async def _pay(self, step: PaidStep, name: Step, action: str, request: Any) -> Settled:
         job = step.input
-        payer = Payer(
+        charge = Charge(
             workspace_id=job.workspace_id,
             user_id=job.user_id,
             prospect_id=job.prospect_id,
@@ -165,7 +165,7 @@ class SessionAnalysisActivities:
             # Asking again is on us: the user pays for a result once.
             energy=ENERGY[action] if step.asking.ask == 1 else 0,
         )
-        return await self._paid_calls.make(payer, request, step.candidate.provider, step.candidate.model)
+        return await self._paid_calls.make(charge, request, step.candidate.provider, step.candidate.model)
 
     async def _keep(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:

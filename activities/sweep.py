@@ -11,7 +11,7 @@ from parley.domain.generate.quality import is_shared
 from parley.domain.housekeeping import SweepInput, SweepReport
 from parley.storage import ledger
 from parley.storage.database import Database
-from parley.storage.sweeper import StaleCall, stale_calls
+from parley.storage.sweep import StaleRequest, stale_requests
 
 
 class SweepActivities:
@@ -34,19 +34,19 @@ class SweepActivities:
                 ended += await self._end(call)
         return SweepReport(looked_at=looked_at, ended=ended)
 
-    async def _stale(self, page: int) -> AsyncIterator[StaleCall]:
+    async def _stale(self, page: int) -> AsyncIterator[StaleRequest]:
         """All of them, page by page: those that are left alone must not stand before the others for ever."""
-        last: StaleCall | None = None
+        last: StaleRequest | None = None
         while True:
             async with self._database.transaction() as tx:
-                calls = await stale_calls(tx, limit=page, after=last)
+                calls = await stale_requests(tx, limit=page, after=last)
             for call in calls:
                 yield call
             if len(calls) < page:
                 return
             last = calls[-1]
 
-    async def _is_running(self, call: StaleCall) -> bool:
+    async def _is_running(self, call: StaleRequest) -> bool:
         """Whether the workflow execution that the request belongs to is open: the same job, not a later one.
 
         A job key that many workflows share names no run; the ids of these workflows are used once.
@@ -62,6 +62,6 @@ class SweepActivities:
         is_same = is_shared(call.job_key) or started in ("", call.job_key)
         return found.status is WorkflowExecutionStatus.RUNNING and is_same
 
-    async def _end(self, call: StaleCall) -> bool:
+    async def _end(self, call: StaleRequest) -> bool:
         async with self._database.transaction() as tx:
             return await ledger.end_stale(tx, call.workspace_id, call.request_id)

@@ -20,9 +20,9 @@ from benchmarks.chaos import FROZEN_SECONDS, Chaos
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import running, say
 from parley.cli.billed import read_billed
-from parley.domain.calls import ChatProvider, Provider
 from parley.domain.errors import JobFailed, Unreachable
 from parley.domain.generate.contract import GenerateResult
+from parley.domain.requests import ChatProvider, Provider
 from parley.storage.budgets import Period
 from tests.faults.door import behind_a_door
 from tests.faults.postgres import own_postgres
@@ -43,7 +43,7 @@ SCHEMA = {
 }
 SWEEPER = "parley-sweep"
 OPEN = """
-    SELECT (SELECT count(*) FROM call_attempts WHERE state = 'open') AS attempts,
+    SELECT (SELECT count(*) FROM attempts WHERE state = 'open') AS attempts,
            (SELECT sum(reserved) FROM energy_accounts) AS energy"""
 # Of each generation: whether it was answered, its charges, their sum, the replies it was given, and whether they cost
 # more than its row says.
@@ -51,10 +51,10 @@ GENERATIONS = """
     SELECT g.workflow_id, g.outcome = 'completed' AS answered, count(*) FILTER (WHERE u.energy_charged > 0) AS charges,
            coalesce(sum(u.energy_charged), 0) AS energy, count(*) FILTER (WHERE u.outcome = 'settled') AS replies,
            g.cost_usd < coalesce(sum(u.cost_usd) FILTER (WHERE u.confirmed), 0) AS cost_more
-    FROM generations g LEFT JOIN calls c USING (workspace_id, workflow_id)
+    FROM generations g LEFT JOIN paid_requests c USING (workspace_id, workflow_id)
          LEFT JOIN ai_usage_logs u ON (u.workspace_id, u.request_id) = (c.workspace_id, c.request_id)
     GROUP BY g.workspace_id, g.request_id"""
-ATTEMPTS = "SELECT concat_ws(': ', state, error_type) AS became, count(*) AS n FROM call_attempts GROUP BY 1"
+ATTEMPTS = "SELECT concat_ws(': ', state, error_type) AS became, count(*) AS n FROM attempts GROUP BY 1"
 SPENT = """
     SELECT count(*) AS rows, count(*) FILTER (WHERE NOT confirmed) AS "of them uncertain",
            sum(cost_usd) FILTER (WHERE confirmed) AS "confirmed, $",

@@ -39,12 +39,12 @@ OFF, ALL = "everything off", "all together"
 ACTIONS = {
     OFF: {"cache": "off"},
     "cache": {"cache": "similar"},
-    "compression": {"cache": "off", "compress_above_tokens": COMPRESS_ABOVE_TOKENS},
+    "condensing": {"cache": "off", "condense_above_tokens": COMPRESS_ABOVE_TOKENS},
     "downgrade": {"cache": "off", "max_cost_usd": MAX_COST_USD},
-    ALL: {"cache": "similar", "compress_above_tokens": COMPRESS_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
+    ALL: {"cache": "similar", "condense_above_tokens": COMPRESS_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
 }
 # Those that bear on a load of chats.
-AT_EVERY_TURN = (OFF, "compression", ALL)
+AT_EVERY_TURN = (OFF, "condensing", ALL)
 SPENT = text("""
     SELECT coalesce(sum(cost_usd), 0), coalesce(sum(tokens_total), 0), count(*),
            coalesce(sum(tokens_total) FILTER (WHERE request_id NOT LIKE '%-condense%'), 0),

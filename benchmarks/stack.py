@@ -44,7 +44,7 @@ SPANS = "spans.jsonl"
 PARTS = (Worker.name, Temporal.name, Postgres.name, Simulator.name)
 OTHERS_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
 STREAMS = text("SELECT ordinal, stream FROM auto_sessions WHERE workspace_id = :workspace AND job_key = :job")
-ATTEMPTS = text("SELECT id, request_id FROM call_attempts WHERE workspace_id = :workspace")
+ATTEMPTS = text("SELECT id, request_id FROM attempts WHERE workspace_id = :workspace")
 
 
 @dataclass(frozen=True)

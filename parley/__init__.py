@@ -11,9 +11,8 @@ from parley.domain.auto_analyze.contract import (
     LabelCount,
     Statistics,
 )
-from parley.domain.calls import Finish, Message, Provider, Usage
 from parley.domain.chat import ChatSession
-from parley.domain.costs import BilledCall, CostLine, Costs, Disagreement
+from parley.domain.costs import BilledAttempt, CostLine, Costs, Disagreement
 from parley.domain.errors import (
     IdempotencyConflict,
     InvalidInput,
@@ -50,6 +49,7 @@ from parley.domain.reports import (
     UserReport,
     WeekSpend,
 )
+from parley.domain.requests import Finish, Message, Provider, Usage
 from parley.domain.session import Session, Turn, Word
 from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
 
@@ -100,7 +100,7 @@ __all__ = [
     "AutoAnalyzeInput",
     "AutoAnalyzeProgress",
     "AutoAnalyzeReport",
-    "BilledCall",
+    "BilledAttempt",
     "CachePolicy",
     "Cached",
     "CapView",

@@ -5,26 +5,28 @@ import re
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
-TENANT = SearchAttributeKey.for_keyword("ParleyTenant")
+WORKSPACE = SearchAttributeKey.for_keyword("ParleyWorkspace")
 JOB = SearchAttributeKey.for_keyword("ParleyJob")
 STRATEGY = SearchAttributeKey.for_keyword("ParleyStrategy")
 PHASE = SearchAttributeKey.for_keyword("ParleyPhase")
 STATUS = SearchAttributeKey.for_keyword("ParleyStatus")
 
-ALL = (TENANT, JOB, STRATEGY, PHASE, STATUS)
+ALL = (WORKSPACE, JOB, STRATEGY, PHASE, STATUS)
 
 
-def record_start(tenant: str, job: str) -> None:
+def record_start(workspace_id: str, job: str) -> None:
     """Say whose job this is, and which: whoever starts it by another client need not know of search attributes."""
-    workflow.upsert_search_attributes([TENANT.value_set(tenant), JOB.value_set(job), STATUS.value_set("running")])  # pyright: ignore[reportUnknownMemberType]
+    workflow.upsert_search_attributes(
+        [WORKSPACE.value_set(workspace_id), JOB.value_set(job), STATUS.value_set("running")]
+    )  # pyright: ignore[reportUnknownMemberType]
 
 
-def record_owner(tenant: str, job: str) -> None:
+def record_owner(workspace_id: str, job: str) -> None:
     """The same without a status, for a job that is over at once, unless whoever started it has said so: each change
     of these attributes costs the cluster a write, and the caller a millisecond.
     """
-    if workflow.info().typed_search_attributes.get(TENANT) is None:
-        workflow.upsert_search_attributes([TENANT.value_set(tenant), JOB.value_set(job)])  # pyright: ignore[reportUnknownMemberType]
+    if workflow.info().typed_search_attributes.get(WORKSPACE) is None:
+        workflow.upsert_search_attributes([WORKSPACE.value_set(workspace_id), JOB.value_set(job)])  # pyright: ignore[reportUnknownMemberType]
 
 
 def record(key: SearchAttributeKey[str], value: str) -> None:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from sqlalchemy.pool import QueuePool
 
 from parley.cli.main import app
-from parley.domain.calls import Provider
+from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.visibility import ALL

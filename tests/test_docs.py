@@ -22,9 +22,9 @@ from parley import Client
 from parley.cli.billed import read_billed
 from parley.cli.main import app, execute
 from parley.domain import errors
-from parley.domain.calls import Usage
 from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Meta, Prompt, Refused
 from parley.domain.generate.policy import ActionPolicy, Policy, parse_policy
+from parley.domain.requests import Usage
 from parley.settings import Settings
 from parley.storage.database import Database
 from samples.migrating import bulk_after, bulk_before, chat_after, chat_before, drafts_after, drafts_before

@@ -36,8 +36,8 @@ with workflow.unsafe.imports_passed_through():
         WORKFLOW,
         Asked,
         AskStep,
-        Compressed,
-        CompressStep,
+        Condensed,
+        CondenseStep,
         Ended,
         EndStep,
         GenerateInput,
@@ -90,7 +90,7 @@ class Generate:
         )
         self._prepared, self._ask, self._tries = Prepared(), 1, 0
         self._condensed: Prompt | None = None
-        self._may_compress, self._charged = True, False
+        self._may_condense, self._charged = True, False
         self._asked: Candidate | None = None
         self._failed = ""
         try:
@@ -111,8 +111,8 @@ class Generate:
             self._job = self._job.asking(self._prepared.prompt)
         self._condensed = self._prepared.condensed
         candidates = self._prepared.candidates
-        if self._prepared.compress:
-            await self._compress_if_possible(candidates)
+        if self._prepared.condense:
+            await self._condense_if_possible(candidates)
         result = await self._answered(candidates)
         if self._serving.score_quality:
             await self._have_scored()
@@ -143,7 +143,7 @@ class Generate:
             return cheaper
         if error.type != ContextTooLong.__name__:
             raise error
-        if self._may_compress and await self._compress(candidates):
+        if self._may_condense and await self._condense(candidates):
             self._ask += 1
             return candidates
         # Another model may have more room.
@@ -162,7 +162,7 @@ class Generate:
                 ask=self._ask,
                 energy=0 if self._charged else self._serving.energy,
                 is_first=self._tries == 1,
-                compressed=self._condensed is not None,
+                condensed=self._condensed is not None,
             )
             try:
                 return await self._unless_limited(step)
@@ -211,31 +211,31 @@ class Generate:
             return None
         return timedelta(seconds=float(cause.details[0]) if cause.details else 1.0)
 
-    async def _compress_if_possible(self, candidates: Sequence[Candidate]) -> None:
+    async def _condense_if_possible(self, candidates: Sequence[Candidate]) -> None:
         """Condense a long prompt as the policy wants it; one that cannot be condensed now is sent as it is."""
         try:
-            await self._compress(candidates)
+            await self._condense(candidates)
         except ApplicationError as error:
             workflow.logger.info("not condensed: %s", error)
 
-    async def _compress(self, candidates: Sequence[Candidate]) -> bool:
+    async def _condense(self, candidates: Sequence[Candidate]) -> bool:
         """Condense the earlier part of the prompt; whether there is now another one to send."""
 
-        async def attempt(candidate: Candidate) -> Compressed:
+        async def attempt(candidate: Candidate) -> Condensed:
             self._tries += 1
             return await workflow.execute_activity_method(
-                Calls.compress,
-                CompressStep(job=self._job, serving=self._serving, candidate=candidate, kept=self._prepared.kept),
+                Calls.condense,
+                CondenseStep(job=self._job, serving=self._serving, candidate=candidate, kept=self._prepared.kept),
                 task_queue=provider_queue(candidate.provider),
                 summary=f"condense on {candidate.provider.value} {candidate.model}",
                 **ANSWER_STEP,
             )
 
-        cheapest_first = sorted(candidates, key=lambda one: one.bound_usd or Decimal(0))
+        cheapest_first = sorted(candidates, key=lambda one: one.upper_bound_usd or Decimal(0))
         done = await in_turn(cheapest_first, attempt, patience=timedelta(0), parked=self._parked)
         if done.prompt in (None, self._condensed):
             return False
-        self._condensed, self._may_compress = done.prompt, False
+        self._condensed, self._may_condense = done.prompt, False
         return True
 
     async def _have_scored(self) -> None:
@@ -264,8 +264,8 @@ class Generate:
 
     def _cheaper(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """Those that may still fit where the one just asked did not: others were faster to the money."""
-        bound = (self._asked and self._asked.bound_usd) or Decimal(0)
-        return tuple(one for one in candidates if (one.bound_usd or Decimal(0)) < bound)
+        bound = (self._asked and self._asked.upper_bound_usd) or Decimal(0)
+        return tuple(one for one in candidates if (one.upper_bound_usd or Decimal(0)) < bound)
 
     async def _stand_in(self, error: BaseException) -> GenerateResult:
         """What to answer in place of an answer; the error, where there is nothing."""

@@ -1,16 +1,17 @@
 """One paid request of a labelling run."""
 
-from activities.paid_call import PaidCalls, Payer
-from parley.domain.auto_analyze.contract import ACTION, CallOutcome, Job
-from parley.domain.calls import ChatReply, ChatRequest, request_id
+from activities.paid_call import PaidCalls
+from parley.domain.auto_analyze.contract import ACTION, Job, UsedByStep
+from parley.domain.requests import ChatReply, ChatRequest, request_id
 from parley.domain.routing import Candidate
+from parley.storage.ledger import Charge
 
 
 async def ask(
     paid_calls: PaidCalls, job: Job, candidate: Candidate, step: str, request: ChatRequest
-) -> tuple[ChatReply, CallOutcome]:
+) -> tuple[ChatReply, UsedByStep]:
     """Ask under the name of a step. Users are not charged energy for it: the run's envelope bounds it in dollars."""
-    payer = Payer(
+    charge = Charge(
         workspace_id=job.input.workspace_id,
         user_id=job.input.user_id,
         job_key=job.job_key,
@@ -19,6 +20,6 @@ async def ask(
         action=ACTION,
         energy=0,
     )
-    settled = await paid_calls.make(payer, request, candidate.provider, candidate.model)
+    settled = await paid_calls.make(charge, request, candidate.provider, candidate.model)
     assert isinstance(settled.reply, ChatReply)  # noqa: S101 - a chat request was asked
-    return settled.reply, CallOutcome(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
+    return settled.reply, UsedByStep(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)

@@ -20,7 +20,6 @@ from parley.domain.auto_analyze.batching import (
 from parley.domain.auto_analyze.contract import (
     AskOutcome,
     BatchStep,
-    CallOutcome,
     ClassifyOutcome,
     ClassifyStep,
     CondenseStep,
@@ -28,11 +27,12 @@ from parley.domain.auto_analyze.contract import (
     LabelKind,
     OpenRound,
     Round,
+    UsedByStep,
 )
 from parley.domain.auto_analyze.prompts import classification_request, condense_request
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
-from parley.domain.calls import ChatReply
 from parley.domain.errors import ContextTooLong
+from parley.domain.requests import ChatReply
 from parley.domain.windows import CAREFUL, narrower, window
 from parley.storage import auto_analyze as runs
 from parley.storage.auto_analyze import Work
@@ -97,7 +97,7 @@ class LabellingActivities:
 
     async def _labels_of(
         self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]
-    ) -> tuple[Verdict, CallOutcome]:
+    ) -> tuple[Verdict, UsedByStep]:
         """Ask for the labels of these sessions, and judge the reply."""
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         request = classification_request({name: item.session for name, item in work.items()}, known, condensed)

@@ -9,35 +9,35 @@ from temporalio import activity
 from activities import metrics
 from activities.boundary import boundary
 from activities.generate.endings import from_reply
-from activities.paid_call import PaidCalls, Payer
-from parley.domain.calls import ChatRequest, Message
-from parley.domain.generate.compression import (
+from activities.paid_call import PaidCalls
+from parley.domain.generate.condensing import (
     ROOM_TOKENS,
     beginnings,
-    compressed,
+    condensed,
     resumed,
     room_tokens,
+    split_to_condense,
     summary_request,
-    to_compress,
     told,
 )
 from parley.domain.generate.contract import (
     Asked,
     AskStep,
     CachePolicy,
-    Compressed,
-    CompressStep,
+    Condensed,
+    CondenseStep,
     GenerateResult,
     Job,
     Prompt,
     chat_request,
 )
 from parley.domain.generate.results import chat_reply, read
+from parley.domain.requests import ChatRequest, Message
 from parley.domain.routing import dropped_parameters
 from parley.storage import cache, generations, summaries
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import AlsoSettle, Settled
+from parley.storage.ledger import Charge, OnWon, Settled
 
 
 class GenerateCalls:
@@ -59,16 +59,16 @@ class GenerateCalls:
             else:
                 await _keep(tx, step, request, settled)
 
-        settled = await self._make(step, step.request_id, request, step.energy, also=keep)
+        settled = await self._make(step, step.request_id, request, step.energy, on_won=keep)
         value, problem = read(settled.reply, prompt)
         if problem:
             return Asked(problem=problem)
         metrics.generation("completed", "")
         return Asked(result=await self._result(step, request, settled, value))
 
-    @activity.defn(name="generate.compress")
+    @activity.defn(name="generate.condense")
     @boundary
-    async def compress(self, step: CompressStep) -> Compressed:
+    async def condense(self, step: CondenseStep) -> Condensed:
         """Condense all but the system prompt and the last messages, in a paid request of its own.
 
         The summary is kept for later turns of the conversation.
@@ -77,10 +77,10 @@ class GenerateCalls:
         async with self._database.transaction() as tx:
             prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
             summary = await summaries.load(tx, workspace_id, step.kept) if step.kept else None
-        split = to_compress(prompt.messages, summary)
+        split = split_to_condense(prompt.messages, summary)
         if split is None:
             known = resumed(prompt.messages, summary) if summary else None
-            return Compressed(prompt=await self._stored(workspace_id, prompt, known) if known else None)
+            return Condensed(prompt=await self._stored(workspace_id, prompt, known) if known else None)
 
         async def keep(tx: AsyncSession, settled: Settled) -> None:
             await generations.record_cost(tx, step.job)
@@ -92,11 +92,11 @@ class GenerateCalls:
         # A model with less room is asked for less, which is another request.
         request_id = step.request_id if room == ROOM_TOKENS else f"{step.request_id}-{room}"
         request = summary_request(split, room)
-        settled = await self._make(step, request_id, request, energy=0, also=keep)
+        settled = await self._make(step, request_id, request, energy=0, on_won=keep)
         text = told(chat_reply(settled.reply))
         # A refused continuation is no reason to forget what is on record.
-        messages = resumed(prompt.messages, summary) if summary and not text else compressed(split, text)
-        return Compressed(prompt=await self._stored(workspace_id, prompt, messages))
+        messages = resumed(prompt.messages, summary) if summary and not text else condensed(split, text)
+        return Condensed(prompt=await self._stored(workspace_id, prompt, messages))
 
     async def _stored(self, workspace_id: str, prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:
         """The prompt with other messages, as a history may hold it."""
@@ -110,10 +110,10 @@ class GenerateCalls:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
     async def _make(
-        self, step: AskStep | CompressStep, request_id: str, request: ChatRequest, energy: int, *, also: AlsoSettle
+        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, energy: int, *, on_won: OnWon
     ) -> Settled:
         job, candidate = step.job, step.candidate
-        payer = Payer(
+        charge = Charge(
             workspace_id=job.input.workspace_id,
             user_id=job.input.user_id,
             prospect_id=job.input.prospect_id,
@@ -125,11 +125,11 @@ class GenerateCalls:
             envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
 
-        async def late(tx: AsyncSession) -> None:
+        async def on_other_end(tx: AsyncSession) -> None:
             await generations.record_cost(tx, job)
 
         whom = (candidate.provider, candidate.model)
-        return await self._paid_calls.make(payer, request, *whom, also=also, late=late)
+        return await self._paid_calls.make(charge, request, *whom, on_won=on_won, on_other_end=on_other_end)
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
         cost, attempts = settled.cost_usd, 1
@@ -141,7 +141,7 @@ class GenerateCalls:
             "cost_usd": cost,
             "attempts": attempts,
             "reason": "its reply came first" if another else step.candidate.reason,
-            "compressed": step.compressed,
+            "condensed": step.condensed,
             "dropped": dropped_parameters(settled.provider, settled.model, request),
         }
         return from_reply(step.job, step.serving, settled, value, **told)

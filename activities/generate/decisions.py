@@ -8,10 +8,9 @@ from activities.boundary import boundary
 from activities.candidates import CHAT_PROVIDERS, Candidates
 from activities.configuration import Configurations
 from activities.generate.endings import from_cache, refused, settled_before
-from parley.domain.calls import ChatRequest, Provider
 from parley.domain.configuration import Configuration, Credentials
 from parley.domain.generate.caching import context_sha256, question
-from parley.domain.generate.compression import Summary, beginnings, shortened, worth_a_look
+from parley.domain.generate.condensing import Summary, beginnings, shortened, worth_a_look
 from parley.domain.generate.contract import (
     Cached,
     CachePolicy,
@@ -36,6 +35,7 @@ from parley.domain.generate.decision import (
 )
 from parley.domain.generate.policy import ActionPolicy
 from parley.domain.generate.rendering import rendered, with_preferences
+from parley.domain.requests import ChatRequest, Provider
 from parley.domain.routing import allowed
 from parley.settings import Settings
 from parley.storage import budgets, cache, energy, generations, summaries
@@ -80,7 +80,7 @@ class GenerateDecisions:
             if hit is not None:
                 return Prepared(result=await from_cache(tx, job, serving, prompt, hit, how, purse.energy))
             summary = await self._summary(tx, workspace_id, prompt, action, configuration.credentials)
-            shorter = shortened(prompt, action.compress_above_tokens, summary)
+            shorter = shortened(prompt, action.condense_above_tokens, summary)
             sent = chat_request(asked, shorter.prompt or prompt)
             models = [(route.provider, route.model) for route in allowed(routes, wish)]
             facts = await self._candidates.facts(tx, models, sent, configuration.credentials)
@@ -94,7 +94,7 @@ class GenerateDecisions:
             candidates=candidates,
             prompt=stored,
             serving=serving.model_copy(update={"warnings": (*serving.warnings, *retired)}),
-            compress=shorter.compress,
+            condense=shorter.condense,
             condensed=condensed,
             kept=summary.kept if summary else None,
         )
@@ -129,7 +129,7 @@ class GenerateDecisions:
         workspace_id, profile = job.input.workspace_id, configuration.profile
         left = await budgets.left(tx, workspace_id, utc_now())
         if "tier" in profile.model_fields_set:
-            return Purse(tier=profile.tier, energy=profile.coins, left_usd=left)
+            return Purse(tier=profile.tier, energy=profile.energy, left_usd=left)
         starting = self._starting_energy
         account = await energy.open_account(tx, workspace_id, job.input.user_id, starting_energy=starting)
         return Purse(tier=account.tier, energy=energy.available(account), left_usd=left)
@@ -165,7 +165,7 @@ class GenerateDecisions:
         self, tx: AsyncSession, workspace_id: str, prompt: Prompt, action: ActionPolicy, credentials: Credentials
     ) -> Summary | None:
         """The summary kept of a long prompt's beginning. A simulator's is none once there is a key."""
-        if not worth_a_look(prompt, action.compress_above_tokens):
+        if not worth_a_look(prompt, action.condense_above_tokens):
             return None
         given_by = [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
         return await summaries.find(tx, workspace_id, beginnings(prompt.messages), given_by)

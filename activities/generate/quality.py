@@ -4,13 +4,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.paid_call import PaidCalls, Payer
+from activities.paid_call import PaidCalls
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
 from parley.storage import generations
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import Settled
+from parley.storage.ledger import Charge, Settled
 
 
 class QualityCalls:
@@ -34,7 +34,7 @@ class QualityCalls:
             if score is not None:
                 await generations.grade(tx, asked.workspace_id, asked.request_id, score)
 
-        payer = Payer(
+        charge = Charge(
             workspace_id=asked.workspace_id,
             user_id=asked.user_id,
             prospect_id=asked.prospect_id,
@@ -46,4 +46,6 @@ class QualityCalls:
             envelope=Envelope(cap_usd=self._daily_usd),
         )
         request, grader = grading_request(prompt, answer.text), asked.candidate
-        return read_grade((await self._paid_calls.make(payer, request, grader.provider, grader.model, also=keep)).reply)
+        return read_grade(
+            (await self._paid_calls.make(charge, request, grader.provider, grader.model, on_won=keep)).reply
+        )

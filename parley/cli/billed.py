@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from parley.client.reading import first_problem, read_json
-from parley.domain.costs import BilledCall
+from parley.domain.costs import BilledAttempt
 from parley.domain.errors import InvalidInput
 
 MAX_BYTES = 500_000_000
@@ -43,13 +43,13 @@ class BilledRow(BaseModel):
         return self
 
 
-def read_billed(path: Path) -> list[BilledCall]:
+def read_billed(path: Path) -> list[BilledAttempt]:
     """A provider's list, with the rows of one attempt added up: vendors list kinds of tokens one by one.
 
     Raises:
         InvalidInput: naming the file, the line and the field.
     """
-    found: dict[object, BilledCall] = {}
+    found: dict[object, BilledAttempt] = {}
     for place, row in _rows(path):
         try:
             call = _call(place, BilledRow.model_validate(row))
@@ -61,8 +61,8 @@ def read_billed(path: Path) -> list[BilledCall]:
     return list(found.values())
 
 
-def _call(place: str, row: BilledRow) -> BilledCall:
-    return BilledCall(source=place, **{**row.model_dump(), "attempt_id": _uuid(row.attempt_id)})
+def _call(place: str, row: BilledRow) -> BilledAttempt:
+    return BilledAttempt(source=place, **{**row.model_dump(), "attempt_id": _uuid(row.attempt_id)})
 
 
 def _uuid(text: str | None) -> UUID | None:
@@ -73,7 +73,7 @@ def _uuid(text: str | None) -> UUID | None:
         return None
 
 
-def _sum(one: BilledCall, other: BilledCall) -> BilledCall:
+def _sum(one: BilledAttempt, other: BilledAttempt) -> BilledAttempt:
     """Both rows together. A row that was not billed adds nothing."""
     if not (one.billed and other.billed):
         return one if one.billed else other

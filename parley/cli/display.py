@@ -96,7 +96,7 @@ def story(meta: Meta) -> str:
     """One line on how an answer came about, and what it cost."""
     simulated = " (simulated)" if meta.simulated else ""
     how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
-    notes = ["condensed"] if meta.compressed else []
+    notes = ["condensed"] if meta.condensed else []
     notes += [f"without {', '.join(meta.dropped)}, which it does not take"] if meta.dropped else []
     told = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
     return f"{meta.provider} {meta.model}{simulated}: {told}"

@@ -38,9 +38,9 @@ from parley.client.client import Client
 from parley.client.importing import Imported
 from parley.client.reading import read_recording, read_session
 from parley.connection import leave
-from parley.domain.calls import Provider
 from parley.domain.costs import Disagreement
 from parley.domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
+from parley.domain.requests import Provider
 from parley.settings import Settings
 
 app = typer.Typer(
@@ -88,7 +88,7 @@ def analyze(
     provider: AskedProvider = None,
     model: AskedModel = None,
     wait: Annotated[bool, typer.Option(help="Wait while every provider is down, or take a rule-based result.")] = True,
-    label: Annotated[str, typer.Option(help="Keeps two analyses of the same content apart.")] = "",
+    run_name: Annotated[str, typer.Option(help="Keeps two analyses of the same content apart.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -98,7 +98,7 @@ def analyze(
     asked = Provider(provider) if provider else None
 
     async def work(client: Client) -> None:
-        job = await client.analyze(content, audio=recording, provider=asked, model=model, wait=wait, label=label)
+        job = await client.analyze(content, audio=recording, provider=asked, model=model, wait=wait, run_name=run_name)
         await started(client, job.id, detach=detach, as_json=as_json)
 
     with_client(workspace, work)
@@ -130,7 +130,7 @@ def auto_analyze(
     sessions_per_stream: Annotated[str | None, typer.Option(help="A stream's quota per round, or auto.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave bad lines out, and list them.")] = False,
-    label: Annotated[str, typer.Option(help="Keeps two runs on the same file apart.")] = "",
+    run_name: Annotated[str, typer.Option(help="Keeps two runs on the same file apart.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and leave.")] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
@@ -145,7 +145,7 @@ def auto_analyze(
     async def work(client: Client) -> None:
         client.check_auto_analyze_terms(user_id=user, **terms)
         dataset = await read_in(client, file, skip_invalid=skip_invalid)
-        job = await client.auto_analyze(dataset.dataset_id, user_id=user, label=label, **terms)
+        job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **terms)
         await started(client, job.id, detach=detach, as_json=as_json)
 
     with_client(workspace, work)

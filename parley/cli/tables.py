@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 from parley.domain.recommendations import Recommendation
 from parley.domain.reports import (
     ActionSpend,

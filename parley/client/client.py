@@ -28,14 +28,15 @@ from parley.connection import connect
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, DiscoveryTerms, ExportedSession, Statistics
 from parley.domain.auto_analyze.contract import workflow_id as auto_analyze_id
-from parley.domain.calls import Model, Provider
-from parley.domain.costs import BilledCall, Costs, Disagreement
+from parley.domain.costs import BilledAttempt, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel, Unreachable
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from parley.domain.health import HealthReport
+from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.queues import WORKFLOWS
 from parley.domain.reports import Feedback
+from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
     DEFAULT_PATIENCE_SECONDS,
@@ -135,7 +136,7 @@ class Client:
         model: str | None = None,
         wait: bool = True,
         patience_seconds: int = DEFAULT_PATIENCE_SECONDS,
-        label: str = "",
+        run_name: str = "",
     ) -> AnalysisHandle:
         """Store a session and start its analysis. Starting the same content again returns the running job.
 
@@ -144,7 +145,7 @@ class Client:
             provider: ask this one only.
             model: ask this one only; without `provider`, of the provider that has a price for it.
             wait: park while every provider is down. False takes a rule-based result, marked, instead.
-            label: keeps two analyses of the same content apart.
+            run_name: keeps two analyses of the same content apart.
 
         Raises:
             InvalidInput: naming the field; nothing is stored.
@@ -173,7 +174,7 @@ class Client:
         started = await self._start(
             WORKFLOW,
             job,
-            job_id=workflow_id(job, label),
+            job_id=workflow_id(job, run_name),
             summary=f"{job.session_id} of {job.user_id}",
             details=_details(job),
         )
@@ -195,7 +196,9 @@ class Client:
             self.database, self.workspace_id, path, skip_invalid=skip_invalid, on_progress=on_progress
         )
 
-    async def auto_analyze(self, dataset_id: str, *, user_id: str, label: str = "", **terms: Any) -> AutoAnalyzeHandle:
+    async def auto_analyze(
+        self, dataset_id: str, *, user_id: str, run_name: str = "", **terms: Any
+    ) -> AutoAnalyzeHandle:
         """Label an imported dataset. Starting it again returns the running job.
 
         Args:
@@ -213,7 +216,7 @@ class Client:
         started = await self._start(
             AUTO_ANALYZE,
             job,
-            job_id=auto_analyze_id(self.workspace_id, dataset_id, label),
+            job_id=auto_analyze_id(self.workspace_id, dataset_id, run_name),
             summary=f"{dataset.sessions} sessions of {dataset.name}",
             details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
         )
@@ -276,7 +279,7 @@ class Client:
     async def _start(self, kind: str, job: Model, *, job_id: str, summary: str, details: str) -> tuple[str, str]:
         """Start a job, or find the one that runs under that id; returns its id and its key."""
         attributes = (
-            SearchAttributePair(visibility.TENANT, self.workspace_id),
+            SearchAttributePair(visibility.WORKSPACE, self.workspace_id),
             SearchAttributePair(visibility.JOB, kind),
             SearchAttributePair(visibility.STATUS, "running"),
         )
@@ -451,7 +454,7 @@ class Client:
         async with self.database.transaction() as tx:
             await rate(tx, self.workspace_id, request_id, Feedback(feedback))
 
-    async def audit(self, billed: Sequence[BilledCall] | None = None) -> list[Disagreement]:
+    async def audit(self, billed: Sequence[BilledAttempt] | None = None) -> list[Disagreement]:
         """Where this workspace's ledger contradicts itself, or a provider's own list; empty when it does not."""
         async with self.database.transaction(bulk=True) as tx:
             found = await audit(tx, self.workspace_id)
@@ -505,7 +508,7 @@ class Client:
             if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
                 raise missing from None
             raise Unreachable(f"Temporal does not answer: {error.message}") from error
-        if found.typed_search_attributes.get(visibility.TENANT) != self.workspace_id:
+        if found.typed_search_attributes.get(visibility.WORKSPACE) != self.workspace_id:
             raise missing
         return found
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parley.domain.calls import Model
 from parley.domain.configuration import USER_SECTIONS, Configuration, fields, parse_section, read_configuration
 from parley.domain.errors import InvalidInput
+from parley.domain.model import Model
 from parley.storage import configuration as storage
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from temporalio.service import RPCError
 from parley import visibility
 from parley.client.jobs import failure_of
 from parley.client.reading import first_problem
-from parley.domain.calls import Message
 from parley.domain.errors import IdempotencyConflict, InvalidInput, Unreachable
 from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Prompt, workflow_id
 from parley.domain.generate.parsing import check_schema, parsed
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Message
 from parley.storage import generations
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def _start(
         WorkflowAlreadyStartedError: one runs under this id, or has completed.
     """
     attributes = (
-        SearchAttributePair(visibility.TENANT, client.workspace_id),
+        SearchAttributePair(visibility.WORKSPACE, client.workspace_id),
         SearchAttributePair(visibility.JOB, WORKFLOW),
     )
     reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDConflictPolicy.FAIL

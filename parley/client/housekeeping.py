@@ -11,9 +11,9 @@ from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from parley.client.jobs import failure_of
-from parley.domain.calls import Model
 from parley.domain.errors import Unreachable
 from parley.domain.housekeeping import REFILL_ENERGY, RefillInput, RefillReport
+from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS
 from parley.storage import alerts, outbox
 from parley.storage.tables import OutboxEvent

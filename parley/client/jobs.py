@@ -10,9 +10,9 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 from temporalio.service import RPCError
 
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelCount, Statistics
-from parley.domain.calls import Model
 from parley.domain.costs import Costs
 from parley.domain.errors import JobFailed, Unreachable
+from parley.domain.model import Model
 from parley.domain.session_analysis import Analysis, Progress
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from parley.domain.calls import Model, Name, Text
+from parley.domain.model import Model, Name, Text
 
 
 class Containment(StrEnum):

@@ -5,15 +5,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from parley.domain.calls import STORABLE, ChatReply, ChatRequest, Finish, Message, Model
 from parley.domain.habits import Habits
+from parley.domain.model import STORABLE, Model
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
 from parley.domain.session import Session, Turn
 from parley.domain.voice_metrics import VoiceMetrics
 
 MAX_TOKENS = 1000
 TEMPERATURE = 0.1
 NEUTRAL_SCORE = 50
-# A compressed transcript keeps the beginning and the end, where openings and closings are.
+# A condensed transcript keeps the beginning and the end, where openings and closings are.
 COMPRESSED_TURNS = 60
 COMPRESSED_TURN_CHARACTERS = 400
 COMPRESSED_SCENARIO_CHARACTERS = 2000
@@ -63,11 +64,11 @@ class Coaching(Model):
 
 
 def coaching_request(
-    session: Session, metrics: VoiceMetrics | None, *, max_tokens: int, compressed: bool = False
+    session: Session, metrics: VoiceMetrics | None, *, max_tokens: int, condensed: bool = False
 ) -> ChatRequest:
     """The question to the model. `metrics` are told where they were measured before."""
-    turns = _compressed(session.turns) if compressed else [_line(turn, turn.text) for turn in session.turns]
-    scenario = _cut(session.scenario, COMPRESSED_SCENARIO_CHARACTERS) if compressed else session.scenario
+    turns = _compressed(session.turns) if condensed else [_line(turn, turn.text) for turn in session.turns]
+    scenario = _cut(session.scenario, COMPRESSED_SCENARIO_CHARACTERS) if condensed else session.scenario
     parts = [f"Scenario: {_inert(scenario)}"] if scenario else []
     if metrics is not None:
         told = metrics.model_dump(exclude={"source"}, exclude_none=True)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from parley.domain.calls import STORABLE, ChatProvider, Model, Name, Provider
 from parley.domain.errors import InvalidInput
+from parley.domain.model import STORABLE, Model, Name
+from parley.domain.requests import ChatProvider, Provider
 
 SECTION_BYTES = 64_000
 # Warnings travel with every result: they are few, and short.
@@ -36,10 +37,10 @@ def _no_key(name: str) -> str:
 
 
 class Profile(Model):
-    """Who the user is to the ledger. `coins`: the energy that is left. Its one place is the energy account."""
+    """Who the user is to the ledger. `energy`: the energy that is left. Its one place is the energy account."""
 
     tier: str = "free"
-    coins: int = 0
+    energy: int = 0
 
 
 class Branding(Model):

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from uuid import UUID
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 
 
 class CostLine(Model):
@@ -57,7 +57,7 @@ class Disagreement(Model):
     found: str
 
 
-class BilledCall(Model):
+class BilledAttempt(Model):
     """What a provider's own list says of one attempt. `source`: its place in the list.
 
     Without `attempt_id` it carries none of ours. What the list does not tell is None. `billed` is False for a call that

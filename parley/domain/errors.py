@@ -7,7 +7,7 @@ the same thing again can help; `billed` tells the ledger whether a provider may 
 from enum import StrEnum
 from typing import ClassVar
 
-from parley.domain.calls import Usage
+from parley.domain.requests import Usage
 
 
 class Billed(StrEnum):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret is spelled, not one
 # Between one try and the next. After the last an event is given up: its receiver has been away for over three days.

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 from parley.domain.session import Session, Turn
 
 # Hesitations and verbal tics by language. Words that are often meant ("like", "so") count only where the

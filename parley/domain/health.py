@@ -4,7 +4,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from parley.domain.calls import Model, Provider
+from parley.domain.model import Model
+from parley.domain.requests import Provider
 from parley.domain.routing import Option
 
 WORKFLOW = "Health"

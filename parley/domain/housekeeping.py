@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 
 SWEEP = "Sweep"
 DELIVER_EVENTS = "DeliverEvents"

@@ -12,8 +12,9 @@ from genai_prices import __version__ as genai_prices_version
 from genai_prices import calc_price
 from genai_prices.types import TieredPrices
 
-from parley.domain.calls import ChatRequest, Model, Provider, TranscriptionRequest, Usage
 from parley.domain.errors import UnpricedModel
+from parley.domain.model import Model
+from parley.domain.requests import ChatRequest, Provider, TranscriptionRequest, Usage
 
 MILLION = Decimal(1_000_000)
 HOUR = Decimal(3600)

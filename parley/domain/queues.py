@@ -1,6 +1,6 @@
 """The task queues: one for workflows, one for storage, one for each provider so that its rate can be limited."""
 
-from parley.domain.calls import Provider
+from parley.domain.requests import Provider
 
 WORKFLOWS = "parley"
 STORAGE = "parley-storage"

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
-from parley.domain.calls import Model, Usage
+from parley.domain.model import Model
 from parley.domain.pricing import Rates, cost
 from parley.domain.reports import Span, Spend, UserSpend, share
+from parley.domain.requests import Usage
 
 # Fewer calls than this say nothing about a model or a provider.
 ENOUGH = 20
@@ -188,7 +189,7 @@ def long_prompts(evidence: Evidence) -> Iterable[Recommendation]:
                 rule="long-prompts",
                 subject=seen.action,
                 seen=f"a prompt has {prompt:,} tokens on average, its answer {reply:,}",
-                advice=f"set compress_above_tokens for [action.{seen.action}], or shorten its template",
+                advice=f"set condense_above_tokens for [action.{seen.action}], or shorten its template",
                 simulated=seen.simulated,
             )
 

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from pydantic import computed_field
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 
 DEFAULT_DAYS = 30
 TOP_USERS = 20

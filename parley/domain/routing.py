@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from parley.domain.calls import ChatProvider, ChatRequest, Message, Model, Provider, Request, Text
+from parley.domain.model import Model, Text
+from parley.domain.requests import ChatProvider, ChatRequest, Message, Provider, Request
 
 # OpenAI's reasoning models refuse a temperature; Anthropic's SDK dropped the argument altogether.
 NO_TEMPERATURE = ("o1", "o3", "o4", "gpt-5")
@@ -42,7 +43,7 @@ class Candidate(Model):
     model: str
     simulated: bool
     reason: str
-    bound_usd: Decimal | None = None
+    upper_bound_usd: Decimal | None = None
 
 
 def rank(
@@ -123,10 +124,10 @@ class Route(Model):
 
 
 class Fact(Model):
-    """What is known now about asking a route's model. `bound_usd`: the most that it can cost; None: no price known."""
+    """What is known now about a route's model. `upper_bound_usd`: None when no price is known."""
 
     configured: bool
-    bound_usd: Decimal | None = None
+    upper_bound_usd: Decimal | None = None
     simulated: bool = False
     breaker_wait: float = 0.0
 
@@ -181,7 +182,7 @@ def choose(routes: Sequence[Route], facts: Mapping[Asked, Fact], wish: Wish) -> 
             model=route.model,
             simulated=(fact := facts[route.provider, route.model]).simulated,
             reason=_why(route, fact, wish, place=place, over=better),
-            bound_usd=fact.bound_usd,
+            upper_bound_usd=fact.upper_bound_usd,
         )
         for place, route in enumerate(_in_turn(serving, facts, wish))
     ]
@@ -196,8 +197,8 @@ def _in_turn(serving: list[Route], facts: Mapping[Asked, Fact], wish: Wish) -> l
 
     turns = sorted(serving, key=lambda route: fact(route).breaker_wait > 0)
     if wish.cheaper_next and turns:
-        dearest = fact(turns[0]).bound_usd or Decimal(0)
-        turns[1:] = sorted(turns[1:], key=lambda route: (fact(route).bound_usd or Decimal(0)) >= dearest)
+        dearest = fact(turns[0]).upper_bound_usd or Decimal(0)
+        turns[1:] = sorted(turns[1:], key=lambda route: (fact(route).upper_bound_usd or Decimal(0)) >= dearest)
     return turns
 
 
@@ -240,11 +241,11 @@ def _not_allowed(routes: Sequence[Route], allowed: Sequence[Route], wish: Wish) 
 def _problem(fact: Fact) -> str:
     if not fact.configured:
         return "has no key"
-    return "has no known price" if fact.bound_usd is None else ""
+    return "has no known price" if fact.upper_bound_usd is None else ""
 
 
 def _dear(route: Route, fact: Fact, wish: Wish) -> str:
-    bound = fact.bound_usd or Decimal(0)
+    bound = fact.upper_bound_usd or Decimal(0)
     limits = {
         "the route allows": route.max_cost_usd,
         "the action allows": wish.max_cost_usd,

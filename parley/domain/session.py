@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from parley.domain.calls import Model, Name, Text, not_blank
+from parley.domain.model import Model, Name, Text, not_blank
 
 MAX_SESSION_SECONDS = 8 * 3600.0
 # A BCP 47 tag. It is quoted to the model, so it cannot be just any text.

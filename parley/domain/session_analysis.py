@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from parley.domain.calls import LONGEST_PATIENCE_SECONDS, ByName, Model
 from parley.domain.coaching import MAX_TOKENS, Coaching
 from parley.domain.habits import Habits
+from parley.domain.model import Model
+from parley.domain.requests import LONGEST_PATIENCE_SECONDS, ByName
 from parley.domain.routing import Candidate
 from parley.domain.session import Session
 from parley.domain.voice_metrics import VoiceMetrics
@@ -145,7 +146,7 @@ class Asking(Model):
 
     ask: int = 1
     max_tokens: int = MAX_TOKENS
-    compressed: bool = False
+    condensed: bool = False
 
 
 class PaidStep(Model):
@@ -197,18 +198,18 @@ def ask_again(asking: Asking, outcome: StepOutcome) -> Asking:
     return Asking(
         ask=asking.ask + 1,
         max_tokens=asking.max_tokens * 2 if outcome.cut else asking.max_tokens,
-        compressed=asking.compressed or outcome.too_long,
+        condensed=asking.condensed or outcome.too_long,
     )
 
 
-def workflow_id(job: SessionAnalysisInput, label: str = "") -> str:
-    """One id per question: starting the same analysis twice returns the running one. A `label` keeps two apart.
+def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
+    """One id per question: starting the same analysis twice returns the running one. A `run_name` keeps two apart.
 
     The question is the content of session and recording, and who is asked by name.
     """
     asked = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "")
     question = hashlib.sha256("/".join(asked).encode()).hexdigest()
-    parts = ("session-analysis", job.workspace_id, job.session_id, question[:12], label)
+    parts = ("session-analysis", job.workspace_id, job.session_id, question[:12], run_name)
     return "/".join(part for part in parts if part)
 
 

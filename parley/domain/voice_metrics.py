@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from parley.domain.calls import Model, SpokenWord
+from parley.domain.model import Model
+from parley.domain.requests import SpokenWord
 from parley.domain.session import Session
 
 # Conversational English runs at 120 to 160 words a minute; a score falls off outside of it.

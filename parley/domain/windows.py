@@ -1,6 +1,6 @@
 """How much a model can read and write at once."""
 
-from parley.domain.calls import Model
+from parley.domain.model import Model
 
 # Beyond these, models begin to drop or mix up sessions of a batch.
 DEFAULT_CAP = 20

@@ -9,7 +9,6 @@ import httpx2
 from anthropic.types import Message as AnthropicMessage
 from anthropic.types import Usage as AnthropicUsage
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Provider, Request, Usage
 from parley.domain.errors import (
     BadRequest,
     Billed,
@@ -21,6 +20,7 @@ from parley.domain.errors import (
     RateLimited,
     TruncatedReply,
 )
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Request, Usage
 from parley.domain.routing import without_dropped
 from parley.providers.protocol import (
     ATTEMPT_HEADER,

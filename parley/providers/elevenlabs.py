@@ -10,13 +10,13 @@ from elevenlabs.client import AsyncElevenLabs
 from elevenlabs.core.api_error import ApiError
 from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel
 
-from parley.domain.calls import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from parley.domain.errors import (
     BadRequest,
     MalformedReply,
     ProviderError,
     QuotaExceeded,
 )
+from parley.domain.requests import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from parley.domain.calls import Reply, Request
+from parley.domain.requests import Reply, Request
 from parley.providers.protocol import Adapter
 
 

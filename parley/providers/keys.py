@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from parley.domain.calls import Provider
 from parley.domain.configuration import Reference
 from parley.domain.errors import ProviderNotConfigured
+from parley.domain.requests import Provider
 from parley.settings import one_word
 
 MOST_BYTES = 4096

@@ -9,7 +9,6 @@ import openai
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Provider, Request, Usage
 from parley.domain.errors import (
     BadRequest,
     ContextTooLong,
@@ -18,6 +17,7 @@ from parley.domain.errors import (
     QuotaExceeded,
     TruncatedReply,
 )
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Request, Usage
 from parley.domain.routing import without_dropped
 from parley.providers.protocol import (
     ATTEMPT_HEADER,

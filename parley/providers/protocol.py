@@ -7,7 +7,6 @@ from typing import Protocol
 import httpx
 import httpx2
 
-from parley.domain.calls import Reply, Request, mended
 from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -16,6 +15,8 @@ from parley.domain.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from parley.domain.model import storable
+from parley.domain.requests import Reply, Request
 
 ATTEMPT_HEADER = "X-Parley-Attempt-Id"
 ATTEMPT_METADATA = "parley_attempt_id"
@@ -76,7 +77,7 @@ def check_listing(models: object) -> None:
 
 def short(text: object) -> str:
     """A vendor's words, cut and mended so that they fit into a history, a log line and the ledger."""
-    line = " ".join(mended(str(text)).split())
+    line = " ".join(storable(str(text)).split())
     return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"
 
 

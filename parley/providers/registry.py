@@ -7,9 +7,9 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from parley.domain.calls import Provider
 from parley.domain.configuration import Reference
 from parley.domain.errors import ProviderNotConfigured
+from parley.domain.requests import Provider
 from parley.providers.kept import KeptAdapter
 from parley.providers.keys import read_key
 from parley.providers.protocol import Adapter

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from parley.domain.costs import BilledCall, Disagreement
+from parley.domain.costs import BilledAttempt, Disagreement
 
 # Every query yields: workspace_id, subject, expected, found. A NULL :workspace audits all of them.
 CHECKS: dict[str, str] = {
@@ -26,9 +26,9 @@ CHECKS: dict[str, str] = {
         FROM energy_accounts a LEFT JOIN energy_entries e
           ON (e.workspace_id, e.user_id, e.kind) = (a.workspace_id, a.user_id, 'charge')
         GROUP BY a.workspace_id, a.user_id, a.charged HAVING coalesce(sum(e.amount), 0) <> a.charged""",
-    "an account's reservations are its open calls'": """
+    "an account's reservations are its open requests'": """
         SELECT a.workspace_id, a.user_id, coalesce(sum(c.energy_reserved), 0), a.reserved
-        FROM energy_accounts a LEFT JOIN calls c USING (workspace_id, user_id)
+        FROM energy_accounts a LEFT JOIN paid_requests c USING (workspace_id, user_id)
         GROUP BY a.workspace_id, a.user_id, a.reserved HAVING coalesce(sum(c.energy_reserved), 0) <> a.reserved""",
     "a reservation is released, charged or held": """
         SELECT a.workspace_id, a.user_id, a.reserved,
@@ -39,12 +39,12 @@ CHECKS: dict[str, str] = {
         HAVING coalesce(sum(CASE WHEN e.kind = 'reserve' THEN e.amount
                                  WHEN e.kind IN ('release', 'charge') THEN -e.amount END), 0) <> a.reserved""",
     "an envelope's reserved dollars are its open attempts'": """
-        SELECT b.workspace_id, b.scope, coalesce(sum(t.estimated_usd) FILTER (WHERE t.state = 'open'), 0),
+        SELECT b.workspace_id, b.scope, coalesce(sum(t.upper_bound_usd) FILTER (WHERE t.state = 'open'), 0),
                b.reserved_usd
-        FROM budgets b LEFT JOIN calls c ON c.workspace_id = b.workspace_id AND 'job:' || c.job_key = b.scope
-                       LEFT JOIN call_attempts t ON (t.workspace_id, t.request_id) = (c.workspace_id, c.request_id)
+        FROM budgets b LEFT JOIN paid_requests c ON c.workspace_id = b.workspace_id AND 'job:' || c.job_key = b.scope
+                       LEFT JOIN attempts t ON (t.workspace_id, t.request_id) = (c.workspace_id, c.request_id)
         WHERE b.scope LIKE 'job:%' GROUP BY b.workspace_id, b.scope, b.reserved_usd
-        HAVING coalesce(sum(t.estimated_usd) FILTER (WHERE t.state = 'open'), 0) <> b.reserved_usd""",
+        HAVING coalesce(sum(t.upper_bound_usd) FILTER (WHERE t.state = 'open'), 0) <> b.reserved_usd""",
     "an envelope's confirmed dollars are its usage rows'": """
         SELECT b.workspace_id, b.scope, coalesce(sum(u.cost_usd) FILTER (WHERE u.confirmed), 0), b.confirmed_usd
         FROM budgets b LEFT JOIN ai_usage_logs u ON u.workspace_id = b.workspace_id AND 'job:' || u.job_key = b.scope
@@ -57,7 +57,7 @@ CHECKS: dict[str, str] = {
         HAVING coalesce(sum(u.cost_usd) FILTER (WHERE NOT u.confirmed), 0) <> b.uncertain_usd""",
     "a settled call has one settled attempt, a reply, a row and an event": """
         SELECT c.workspace_id, c.request_id, '1/1/1/1',
-               concat_ws('/', (SELECT count(*) FROM call_attempts t WHERE (t.workspace_id, t.request_id)
+               concat_ws('/', (SELECT count(*) FROM attempts t WHERE (t.workspace_id, t.request_id)
                                  = (c.workspace_id, c.request_id) AND t.state = 'settled'),
                               (SELECT count(*) FROM replies r WHERE r.attempt_id = c.settled_attempt_id),
                               (SELECT count(*) FROM ai_usage_logs u WHERE u.attempt_id = c.settled_attempt_id
@@ -65,10 +65,10 @@ CHECKS: dict[str, str] = {
                               (SELECT count(*) FROM outbox o WHERE o.workspace_id = c.workspace_id
                                  AND o.kind = 'ai_generation_completed'
                                  AND o.payload->>'attempt_id' = c.settled_attempt_id::text)) AS found
-        FROM calls c WHERE c.state = 'settled'""",
+        FROM paid_requests c WHERE c.state = 'settled'""",
     "an open call has no settled attempt": """
         SELECT c.workspace_id, c.request_id, '0', count(*)
-        FROM calls c JOIN call_attempts t USING (workspace_id, request_id)
+        FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
         WHERE c.state = 'open' AND t.state IN ('settled', 'duplicate') GROUP BY c.workspace_id, c.request_id""",
     "a request is charged at most once, and only for its settled attempt": """
         SELECT u.workspace_id, u.request_id, 'one charge', concat(count(*), ' charges')
@@ -76,17 +76,17 @@ CHECKS: dict[str, str] = {
         HAVING count(*) > 1 OR bool_or(u.outcome <> 'settled')""",
     "an open attempt owns its call": """
         SELECT t.workspace_id, t.id::text, 'owner', coalesce(c.owner_attempt_id::text, 'nobody')
-        FROM call_attempts t JOIN calls c USING (workspace_id, request_id)
+        FROM attempts t JOIN paid_requests c USING (workspace_id, request_id)
         WHERE t.state = 'open' AND t.id IS DISTINCT FROM c.owner_attempt_id""",
     "an attempt that was or may have been billed has a row": """
-        SELECT t.workspace_id, t.id::text, '1', '0' FROM call_attempts t
+        SELECT t.workspace_id, t.id::text, '1', '0' FROM attempts t
         WHERE t.state <> 'open' AND t.billed <> 'no'
           AND NOT EXISTS (SELECT 1 FROM ai_usage_logs u WHERE u.attempt_id = t.id)""",
     "a usage row tells what its attempt cost": """
         SELECT u.workspace_id, u.attempt_id::text,
-               CASE WHEN u.confirmed THEN t.cost_usd ELSE t.estimated_usd END::text, u.cost_usd::text
-        FROM ai_usage_logs u JOIN call_attempts t ON t.id = u.attempt_id
-        WHERE u.cost_usd IS DISTINCT FROM CASE WHEN u.confirmed THEN t.cost_usd ELSE t.estimated_usd END
+               CASE WHEN u.confirmed THEN t.cost_usd ELSE t.upper_bound_usd END::text, u.cost_usd::text
+        FROM ai_usage_logs u JOIN attempts t ON t.id = u.attempt_id
+        WHERE u.cost_usd IS DISTINCT FROM CASE WHEN u.confirmed THEN t.cost_usd ELSE t.upper_bound_usd END
            OR u.outcome <> t.state""",
     "a day's envelope is what its attempts cost": """
         SELECT coalesce(b.workspace_id, t.workspace_id), coalesce(b.scope, t.scope),
@@ -97,16 +97,16 @@ CHECKS: dict[str, str] = {
                                 coalesce(b.uncertain_usd, 0)::numeric(18, 6))
         FROM (SELECT * FROM budgets WHERE scope LIKE 'day:%') b FULL JOIN
              (SELECT workspace_id, 'day:' || (started_at AT TIME ZONE 'UTC')::date AS scope,
-                     sum(estimated_usd) FILTER (WHERE state = 'open') AS reserved,
+                     sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
                      sum(cost_usd) FILTER (WHERE state <> 'open') AS confirmed,
-                     sum(estimated_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
-              FROM call_attempts GROUP BY 1, 2) t
+                     sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
+              FROM attempts GROUP BY 1, 2) t
           ON (t.workspace_id, t.scope) = (b.workspace_id, b.scope)""",
     "an answered generation names the attempt that answered": """
         SELECT g.workspace_id, g.request_id, 'an attempt', coalesce(g.attempt_id::text, 'none')
         FROM generations g
         WHERE (g.outcome = 'completed' OR g.attempt_id IS NOT NULL)
-          AND NOT EXISTS (SELECT 1 FROM call_attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
+          AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
     "an answer from the cache cost nothing": """
         SELECT g.workspace_id, g.request_id, '0.000000', g.cost_usd
@@ -118,24 +118,24 @@ BILLED_CHECKS: dict[str, str] = {
     # An attempt that another workspace knows is that one's to audit; one that nobody knows is everybody's.
     "what was billed is in the ledger": """
         SELECT CAST(:workspace AS text), coalesce(b.attempt_id::text, b.source), 'an attempt', 'unknown'
-        FROM billed b WHERE b.billed AND NOT EXISTS (SELECT 1 FROM call_attempts t WHERE t.id = b.attempt_id)""",
+        FROM billed b WHERE b.billed AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = b.attempt_id)""",
     "what was billed is not recorded as free": """
         SELECT t.workspace_id, t.id::text, 'billed', 'not billed'
-        FROM billed b JOIN call_attempts t ON t.id = b.attempt_id
+        FROM billed b JOIN attempts t ON t.id = b.attempt_id
         WHERE b.billed AND t.state <> 'open' AND t.billed = 'no'""",
     # Between the first and the last attempt of a provider that the list mentions, it is taken to be complete.
     "what is confirmed was billed": """
         SELECT t.workspace_id, t.id::text, 'billed', coalesce(b.source || ' says not billed', 'not in the list')
         FROM (SELECT k.workspace_id, k.provider, k.simulated, min(k.started_at) AS since, max(k.started_at) AS until
-              FROM billed b JOIN call_attempts k ON k.id = b.attempt_id GROUP BY 1, 2, 3) s
-        JOIN call_attempts t ON (t.workspace_id, t.provider, t.simulated) = (s.workspace_id, s.provider, s.simulated)
+              FROM billed b JOIN attempts k ON k.id = b.attempt_id GROUP BY 1, 2, 3) s
+        JOIN attempts t ON (t.workspace_id, t.provider, t.simulated) = (s.workspace_id, s.provider, s.simulated)
                             AND t.started_at BETWEEN s.since AND s.until
         LEFT JOIN billed b ON b.attempt_id = t.id
         WHERE t.state <> 'open' AND t.billed = 'yes' AND (b.attempt_id IS NULL OR NOT b.billed)""",
     # A millionth may be lost where a list is rounded as a whole and the ledger by the call.
     "what was billed costs what the ledger says": """
         SELECT t.workspace_id, t.id::text, '$' || b.cost_usd, '$' || t.cost_usd
-        FROM billed b JOIN call_attempts t ON t.id = b.attempt_id
+        FROM billed b JOIN attempts t ON t.id = b.attempt_id
         WHERE b.billed AND t.billed = 'yes' AND abs(b.cost_usd - t.cost_usd) > 0.000001""",
     "what was billed counts what the ledger says": """
         SELECT u.workspace_id, u.attempt_id::text,
@@ -145,9 +145,9 @@ BILLED_CHECKS: dict[str, str] = {
                                 CASE WHEN b.audio_seconds IS NOT NULL THEN u.audio_seconds END)
         FROM billed b JOIN ai_usage_logs u USING (attempt_id) WHERE b.billed AND u.confirmed""",
     "what was billed and never answered is within its bound": """
-        SELECT t.workspace_id, t.id::text, '$' || b.cost_usd, 'at most $' || t.estimated_usd
-        FROM billed b JOIN call_attempts t ON t.id = b.attempt_id
-        WHERE b.billed AND t.billed = 'unknown' AND t.state <> 'open' AND b.cost_usd > t.estimated_usd""",
+        SELECT t.workspace_id, t.id::text, '$' || b.cost_usd, 'at most $' || t.upper_bound_usd
+        FROM billed b JOIN attempts t ON t.id = b.attempt_id
+        WHERE b.billed AND t.billed = 'unknown' AND t.state <> 'open' AND b.cost_usd > t.upper_bound_usd""",
 }
 LIST = text("""
     CREATE TEMPORARY TABLE billed (source text, attempt_id uuid, billed boolean, cost_usd numeric,
@@ -162,7 +162,7 @@ async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disag
     return await _run(tx, CHECKS, workspace_id)
 
 
-async def audit_billed(tx: AsyncSession, workspace_id: str, billed: Sequence[BilledCall]) -> list[Disagreement]:
+async def audit_billed(tx: AsyncSession, workspace_id: str, billed: Sequence[BilledAttempt]) -> list[Disagreement]:
     """Compare a provider's own list, one row per attempt, with the attempts of a workspace."""
     await tx.execute(LIST)
     if billed:

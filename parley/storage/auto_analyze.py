@@ -32,7 +32,7 @@ from parley.domain.auto_analyze.labels import composed
 from parley.domain.auto_analyze.validation import SessionLabels
 from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
-from parley.storage.database import storable
+from parley.domain.model import storable
 from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat, utc_now
 
 RUN_OF_SESSION = and_(

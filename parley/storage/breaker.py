@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.calls import Provider
 from parley.domain.errors import BreakerOpen
+from parley.domain.requests import Provider
 from parley.storage.tables import Breaker
 
 NOW = func.clock_timestamp()

@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.calls import Model
 from parley.domain.errors import BudgetExhausted, NotFound
+from parley.domain.model import Model
 from parley.storage.database import changed_one
 from parley.storage.rows import add
 from parley.storage.tables import Budget, SpendingCap, utc_now

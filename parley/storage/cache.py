@@ -15,12 +15,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.calls import ChatReply, ChatRequest, Provider
 from parley.domain.generate import caching
 from parley.domain.generate.contract import GenerateInput, Serving
+from parley.domain.model import storable
+from parley.domain.requests import ChatReply, ChatRequest, Provider
 from parley.storage import database
 from parley.storage.breaker import NOW
-from parley.storage.database import storable
 from parley.storage.ledger import Settled
 from parley.storage.tables import CachedAnswer
 

@@ -17,7 +17,7 @@ from parley.storage.tables import StoredConfiguration
 # Owns what is not one user's.
 WORKSPACE = ""
 
-ACCOUNT = """SELECT jsonb_build_object('tier', tier, 'coins', granted - charged - reserved) FROM energy_accounts
+ACCOUNT = """SELECT jsonb_build_object('tier', tier, 'energy', granted - charged - reserved) FROM energy_accounts
              WHERE workspace_id = :workspace AND user_id = :user"""
 ROWS = "FROM configuration WHERE workspace_id = :workspace AND owner IN ('', :user)"
 LOOK = text(

@@ -1,6 +1,5 @@
 """The connection pool, and what may go wrong with it."""
 
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -44,7 +43,6 @@ STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
 BULK_POOL_SIZE = 2
 # A firewall forgets an idle connection without a word to either end: none is trusted for longer.
 CONNECTION_SECONDS = 300
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_away(error: BaseException) -> bool:
@@ -52,20 +50,6 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or is_away(error.orig.__cause__ or error.orig) if error.orig else False
     return isinstance(error, (*AWAY, Unreachable))
-
-
-def storable(value: Any) -> Any:
-    """Text, or JSON with text in it, without the two things that PostgreSQL cannot hold: NUL and half a surrogate pair.
-
-    A reply that was paid for is not lost for one odd character.
-    """
-    if isinstance(value, str):
-        return UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {storable(key): storable(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [storable(entry) for entry in value]
-    return value
 
 
 class Database:

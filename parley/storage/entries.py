@@ -2,14 +2,14 @@
 
 from decimal import Decimal
 
-from parley.domain.calls import Reply, Usage
-from parley.storage.database import storable
-from parley.storage.tables import Call, CallAttempt, JournaledReply, OutboxEvent, UsageLog
+from parley.domain.model import storable
+from parley.domain.requests import Reply, Usage
+from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog
 
 
 def usage_row(
-    call: Call,
-    attempt: CallAttempt,
+    request: PaidRequest,
+    attempt: Attempt,
     *,
     confirmed: bool,
     usage: Usage,
@@ -17,12 +17,12 @@ def usage_row(
     charged: int = 0,
 ) -> UsageLog:
     """The attempt's row; of a lost attempt its estimate, until it is known what it really cost."""
-    cost = attempt.cost_usd if confirmed else attempt.estimated_usd
+    cost = attempt.cost_usd if confirmed else attempt.upper_bound_usd
     return UsageLog(
-        user_id=call.user_id,
-        workspace_id=call.workspace_id,
-        prospect_id=call.prospect_id,
-        action=call.action,
+        user_id=request.user_id,
+        workspace_id=request.workspace_id,
+        prospect_id=request.prospect_id,
+        action=request.action,
         provider=attempt.provider,
         model=attempt.model,
         answered_by=storable(answered_by),
@@ -38,20 +38,20 @@ def usage_row(
         outcome=attempt.state,
         energy_charged=charged,
         rates=attempt.rates,
-        job_key=call.job_key,
-        request_id=call.request_id,
+        job_key=request.job_key,
+        request_id=request.request_id,
         attempt_id=attempt.id,
     )
 
 
-def journal_entry(attempt: CallAttempt, reply: Reply) -> JournaledReply:
+def journal_entry(attempt: Attempt, reply: Reply) -> JournaledReply:
     payload = storable(reply.model_dump(mode="json"))
     return JournaledReply(attempt_id=attempt.id, workspace_id=attempt.workspace_id, payload=payload)
 
 
-def completed_event(call: Call, attempt: CallAttempt, reply: Reply, charged: int) -> OutboxEvent:
+def completed_event(request: PaidRequest, attempt: Attempt, reply: Reply, charged: int) -> OutboxEvent:
     return _event(
-        call,
+        request,
         attempt,
         "ai_generation_completed",
         {
@@ -62,19 +62,19 @@ def completed_event(call: Call, attempt: CallAttempt, reply: Reply, charged: int
     )
 
 
-def failed_event(call: Call, attempt: CallAttempt) -> OutboxEvent:
-    return _event(call, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed})
+def failed_event(request: PaidRequest, attempt: Attempt) -> OutboxEvent:
+    return _event(request, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed})
 
 
-def _event(call: Call, attempt: CallAttempt, kind: str, details: dict[str, object]) -> OutboxEvent:
+def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str, object]) -> OutboxEvent:
     payload = {
-        "request_id": call.request_id,
+        "request_id": request.request_id,
         "attempt_id": str(attempt.id),
-        "user_id": call.user_id,
-        "action": call.action,
+        "user_id": request.user_id,
+        "action": request.action,
         "provider": attempt.provider,
         "model": attempt.model,
         "simulated": attempt.simulated,
         **details,
     }
-    return OutboxEvent(workspace_id=call.workspace_id, kind=kind, payload=payload)
+    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload)

@@ -10,14 +10,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.calls import ChatReply
 from parley.domain.errors import NotFound
 from parley.domain.generate.contract import Job, Prompt, Serving
+from parley.domain.requests import ChatReply
 from parley.storage.database import changed_one, purge
 from parley.storage.rows import add
-from parley.storage.tables import Call, CallAttempt, Generation, JournaledReply, OutboxEvent, StoredPrompt, utc_now
+from parley.storage.tables import Attempt, Generation, JournaledReply, OutboxEvent, PaidRequest, StoredPrompt, utc_now
 
-COST = func.coalesce(func.sum(CallAttempt.cost_usd), 0)
+COST = func.coalesce(func.sum(Attempt.cost_usd), 0)
 
 
 async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
@@ -113,12 +113,14 @@ async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Dec
 
 def _spent(workspace_id: str, job_key: str) -> Select[Decimal | None, int]:
     return (
-        select(COST, func.count(col(CallAttempt.id)))
+        select(COST, func.count(col(Attempt.id)))
         .join(
-            Call,
-            and_(col(Call.workspace_id) == CallAttempt.workspace_id, col(Call.request_id) == CallAttempt.request_id),
+            PaidRequest,
+            and_(
+                col(PaidRequest.workspace_id) == Attempt.workspace_id, col(PaidRequest.request_id) == Attempt.request_id
+            ),
         )
-        .where(col(Call.workspace_id) == workspace_id, col(Call.job_key) == job_key)
+        .where(col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.job_key) == job_key)
     )
 
 

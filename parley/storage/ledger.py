@@ -1,8 +1,8 @@
-"""The ledger of paid calls: claim, renew, settle, fail. Each is one transaction.
+"""The ledger of paid paid_requests: claim, renew, settle, fail. Each is one transaction.
 
-Locks are always taken in this order, so that transactions never wait in a circle: the call's row, the provider's
-breaker, the job's envelope, the user's energy, what `also` and `late` write, the workspace's caps, and last, as it is
-the one that all of a workspace's calls share, the day.
+Locks are always taken in this order, so that transactions never wait in a circle: the request's row, the provider's
+breaker, the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's caps, and last
+the day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
@@ -20,37 +20,38 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.calls import Model, Provider, Reply, Usage
 from parley.domain.errors import Billed, IdempotencyConflict
+from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
-from parley.storage import breaker, budgets, calls, energy
+from parley.domain.requests import Provider, Reply, Usage
+from parley.storage import breaker, budgets, energy, paid_requests
 from parley.storage.breaker import NOW, BreakerTerms
 from parley.storage.budgets import Envelope
-from parley.storage.database import changed_one, storable
+from parley.storage.database import changed_one
 from parley.storage.entries import completed_event, failed_event, journal_entry, usage_row
 from parley.storage.rows import save
-from parley.storage.tables import Call, CallAttempt, utc_now
+from parley.storage.tables import Attempt, PaidRequest, utc_now
 
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 ERROR_CHARACTERS = 500
 WITHDRAWN = "Withdrawn"
 
 
-class CallIdentity(Model):
-    """Who asks for what, on whose account. `energy` is what a result will be charged.
+class Charge(Model):
+    """The account that a paid request is booked on.
 
-    `envelope`: the job's, where the first claim opens it; else it must be there.
+    `energy`: what the user is charged for a result. `envelope`: the job's budget, which the first claim opens;
+    None: the envelope exists already.
     """
 
     workspace_id: str
-    request_id: str
-    job_key: str
     user_id: str
     prospect_id: str | None = None
-    action: str
-    fingerprint: str
-    energy: int
+    job_key: str
     workflow_id: str
+    request_id: str
+    action: str
+    energy: int
     envelope: Envelope | None = None
 
 
@@ -60,7 +61,7 @@ class Offer(Model):
     provider: Provider
     model: str
     simulated: bool
-    bound_usd: Decimal
+    upper_bound_usd: Decimal
     rates: Rates
 
 
@@ -77,7 +78,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Granted:
-    """The lease is ours: make the call under this id.
+    """The lease is ours: make the request under this id.
 
     `unanswered`: earlier attempts at the same provider, the latest first, that it may have answered unheard.
     """
@@ -112,19 +113,40 @@ class Settled:
 
 
 # What is written in the transaction that settles a request, if this reply is the one that wins it.
-AlsoSettle = Callable[[AsyncSession, Settled], Awaitable[None]]
+OnWon = Callable[[AsyncSession, Settled], Awaitable[None]]
 # What is written where an attempt ends that does not win it: what the request has cost in all has changed.
-AlsoLate = Callable[[AsyncSession], Awaitable[None]]
+OnOtherEnd = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class _Claim:
-    """Who claims what, on which terms, and the attempt that is to have it."""
+class Claim:
+    """A request for a lease. `fingerprint`: of the logical request, so that one id never names two requests.
 
-    who: CallIdentity
+    `attempt_id` is minted by the caller, so that a claim can be repeated when it is unknown whether its commit arrived.
+    """
+
+    charge: Charge
+    fingerprint: str
     offer: Offer
     terms: Terms
     attempt_id: UUID
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """A whole reply to an attempt, what it cost, and what is written in the same transaction.
+
+    `withdraws`: the request's open attempt, when the reply was recovered before that attempt called the provider.
+    """
+
+    workspace_id: str
+    attempt_id: UUID
+    reply: Reply
+    cost_usd: Decimal
+    rates: Rates
+    withdraws: UUID | None = None
+    on_won: OnWon | None = None
+    on_other_end: OnOtherEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -135,149 +157,140 @@ class DayMove:
     changes: dict[str, Decimal]
 
 
-async def claim(
-    tx: AsyncSession, who: CallIdentity, offer: Offer, terms: Terms, attempt_id: UUID
-) -> Settled | Held | Granted:
-    """Take the request's lease and reserve its upper bound, or learn that this is not needed or not possible.
+async def claim(tx: AsyncSession, asked: Claim) -> Settled | Held | Granted:
+    """Take the request's lease and reserve its upper bound, or find that this is not needed or not possible.
 
-    `attempt_id` is minted by the caller, so that a claim can be repeated when it is unknown whether it arrived.
-    One that was ended meanwhile is `Held` for no time at all: claim again under a new id.
+    An attempt that was ended meanwhile is `Held` for 0 seconds: claim again under a new attempt id.
 
     Raises:
         IdempotencyConflict: the id was used for another request.
         BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
     """
-    asked = _Claim(who, offer, terms, attempt_id)
-    opened = await _open_call(tx, asked)
+    charge, offer, terms, attempt_id = asked.charge, asked.offer, asked.terms, asked.attempt_id
+    opened = await _open_request(tx, asked)
     if opened is not None:
         return await _begin(tx, asked, *opened)
-    call = await calls.lock(tx, who.workspace_id, who.request_id)
-    if call.fingerprint != who.fingerprint:
-        raise IdempotencyConflict(f"{who.request_id} was already used for a different request")
-    if call.settled_attempt_id:
-        return await _settled(tx, call.workspace_id, call.request_id)
-    earlier = await calls.attempts(tx, call)
-    if call.owner_attempt_id == attempt_id:
-        await calls.take_lease(tx, call, attempt_id, **terms.periods)
+    request = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    if request.fingerprint != asked.fingerprint:
+        raise IdempotencyConflict(f"{charge.request_id} was already used for a different request")
+    if request.settled_attempt_id:
+        return await _settled(tx, request.workspace_id, request.request_id)
+    earlier = await paid_requests.attempts(tx, request)
+    if request.owner_attempt_id == attempt_id:
+        await paid_requests.take_lease(tx, request, attempt_id, **terms.periods)
         return Granted(attempt_id, _unanswered(earlier, offer))
-    remaining = await calls.lease_left(tx, call)
+    remaining = await paid_requests.lease_left(tx, request)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    return await _begin(tx, asked, call, generation, earlier)
+    return await _begin(tx, asked, request, generation, earlier)
 
 
 async def _begin(
-    tx: AsyncSession, asked: _Claim, call: Call, generation: int, earlier: Sequence[CallAttempt] = ()
+    tx: AsyncSession, asked: Claim, request: PaidRequest, generation: int, earlier: Sequence[Attempt] = ()
 ) -> Granted:
-    """Reserve what an attempt may cost, and make it the owner of its call. `generation`: the breaker's."""
+    """Reserve what an attempt may cost, and make it the owner of its request. `generation`: the breaker's."""
     offer, attempt_id = asked.offer, asked.attempt_id
-    silent = next((one for one in earlier if one.id == call.owner_attempt_id), None)
-    lost = await _end_as_lost(tx, call, silent) if silent else None
-    # Whoever claims again, the first claim's account and envelope pay: they are where everything is booked.
-    scope = budgets.job_scope(call.job_key)
-    await budgets.reserve(tx, call.workspace_id, scope, offer.bound_usd, opens=asked.who.envelope)
-    if call.energy_reserved == 0:
-        await energy.reserve(tx, call.workspace_id, call.user_id, call.energy_price, call.request_id)
-    attempt = _attempt(call, attempt_id, offer, generation, number=len(earlier) + 1)
+    silent = next((one for one in earlier if one.id == request.owner_attempt_id), None)
+    lost = await _end_as_lost(tx, request, silent) if silent else None
+    # Retries are billed to the account and envelope of the first claim.
+    scope = budgets.job_scope(request.job_key)
+    await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=asked.charge.envelope)
+    if request.energy_reserved == 0:
+        await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
+    attempt = _attempt(request, attempt_id, offer, generation, number=len(earlier) + 1)
     await save(tx, attempt)
-    if call.owner_attempt_id != attempt_id:
-        await calls.take_lease(tx, call, attempt_id, **asked.terms.periods)
+    if request.owner_attempt_id != attempt_id:
+        await paid_requests.take_lease(tx, request, attempt_id, **asked.terms.periods)
     if lost:
-        await budgets.lock_caps(tx, call.workspace_id)
-        await _on_its_day(tx, call, lost)
-    await budgets.reserve_day(tx, call.workspace_id, attempt.started_at, offer.bound_usd)
+        await budgets.lock_caps(tx, request.workspace_id)
+        await _on_its_day(tx, request, lost)
+    await budgets.reserve_day(tx, request.workspace_id, attempt.started_at, offer.upper_bound_usd)
     return Granted(attempt_id, _unanswered(earlier, offer))
 
 
-async def journaled(tx: AsyncSession, who: CallIdentity) -> Settled | None:
+async def journaled(tx: AsyncSession, workspace_id: str, request_id: str, fingerprint: str) -> Settled | None:
     """The reply of a request that was settled before, if it was."""
-    call = await tx.get(Call, (who.workspace_id, who.request_id))
-    known = call is not None and call.settled_attempt_id is not None and call.fingerprint == who.fingerprint
-    return await _settled(tx, call.workspace_id, call.request_id) if call and known else None
+    request = await tx.get(PaidRequest, (workspace_id, request_id))
+    known = request is not None and request.settled_attempt_id is not None and request.fingerprint == fingerprint
+    return await _settled(tx, request.workspace_id, request.request_id) if request and known else None
 
 
 async def settled_by(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Settled | None:
     """The reply of the request that an attempt has won, if it has won one."""
-    attempt = await calls.attempt(tx, workspace_id, attempt_id)
+    attempt = await paid_requests.attempt(tx, workspace_id, attempt_id)
     won = attempt is not None and attempt.state == "settled"
     return await _settled(tx, workspace_id, attempt.request_id) if attempt and won else None
 
 
 async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_seconds: float) -> bool:
-    """Extend the lease. False when the request has gone to another attempt; the call may finish all the same."""
+    """Extend the lease. False when the request has gone to another attempt; the request may finish all the same."""
     as_owner = (
-        update(Call)
-        .where(col(Call.workspace_id) == workspace_id, col(Call.owner_attempt_id) == attempt_id)
+        update(PaidRequest)
+        .where(col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.owner_attempt_id) == attempt_id)
         .values(lease_until=NOW + timedelta(seconds=lease_seconds))
     )
     return await changed_one(tx, as_owner)
 
 
-async def settle(  # noqa: PLR0913 - a reply, what it cost, and what goes with it
-    tx: AsyncSession,
-    workspace_id: str,
-    attempt_id: UUID,
-    reply: Reply,
-    cost_usd: Decimal,
-    rates: Rates,
-    *,
-    also: AlsoSettle | None = None,
-    late: AlsoLate | None = None,
-    instead_of: UUID | None = None,
-) -> Settled:
-    """Write down a whole reply. The first one wins the request, and `also` with it; a later one is charged 0, and
-    `late` is written with it.
+async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
+    """Journal a whole reply. The first reply wins the request; a later one is recorded at its cost and charged 0.
 
-    `instead_of`: the request's open attempt, where the reply was recovered before its call was made. It is withdrawn.
-    Safe to repeat when it is unknown whether the commit arrived.
+    `on_won` is written with the reply that wins, `on_other_end` with any other. Safe to repeat when it is unknown
+    whether the commit arrived.
+
+    Raises:
+        NotFound: the workspace has no such attempt.
     """
-    call, attempt, troubled = await calls.lock_with_attempt(tx, workspace_id, attempt_id)
+    attempt_id = settlement.attempt_id
+    request, attempt, troubled = await paid_requests.lock_with_attempt(tx, settlement.workspace_id, attempt_id)
     is_over = attempt.state in ("settled", "duplicate")
     if troubled and not is_over:
         await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
-    spared = await _open_attempt_of(tx, call, instead_of)
-    moves = [await _withdraw(tx, call, spared)] if spared else []
+    withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
+    moves = [await _withdraw(tx, request, withdrawn)] if withdrawn else []
     if is_over:
-        if spared:
-            await save(tx, call)
-        await _on_their_days(tx, call, moves)
-        return await _settled(tx, call.workspace_id, call.request_id)
-    moves.append(await _rebook(tx, call, attempt, confirmed=cost_usd))
-    attempt.rates = rates.model_dump(mode="json")
-    # A lost attempt may win while a later one is still out: that one stays the owner until it ends.
-    if call.owner_attempt_id == attempt_id:
-        call.owner_attempt_id, call.lease_until = None, None
-    book = _book_duplicate if call.settled_attempt_id else _book_winner
-    settled = await book(tx, call, attempt, reply, cost_usd)
-    if settled.attempt_id != attempt_id and late:
-        await late(tx)
-    if settled.attempt_id == attempt_id and also:
-        await also(tx, settled)
-    await _on_their_days(tx, call, moves)
+        if withdrawn:
+            await save(tx, request)
+        await _on_their_days(tx, request, moves)
+        return await _settled(tx, request.workspace_id, request.request_id)
+    moves.append(await _rebook(tx, request, attempt, confirmed=settlement.cost_usd))
+    attempt.rates = settlement.rates.model_dump(mode="json")
+    # A lost attempt may win while a later one is still open: that one stays the owner until it ends.
+    if request.owner_attempt_id == attempt_id:
+        request.owner_attempt_id, request.lease_until = None, None
+    book = _book_duplicate if request.settled_attempt_id else _book_winner
+    settled = await book(tx, request, attempt, settlement.reply, settlement.cost_usd)
+    if settled.attempt_id != attempt_id and settlement.on_other_end:
+        await settlement.on_other_end(tx)
+    if settled.attempt_id == attempt_id and settlement.on_won:
+        await settlement.on_won(tx, settled)
+    await _on_their_days(tx, request, moves)
     return settled
 
 
-async def _book_winner(tx: AsyncSession, call: Call, attempt: CallAttempt, reply: Reply, cost_usd: Decimal) -> Settled:
+async def _book_winner(
+    tx: AsyncSession, request: PaidRequest, attempt: Attempt, reply: Reply, cost_usd: Decimal
+) -> Settled:
     """The request's one reply: journaled, told and charged."""
     is_only = (attempt.number, attempt.state) == (1, "open")
-    charged, left = await _charge_once(tx, call)
+    charged, left = await _charge_once(tx, request)
     _end(attempt, "settled", Billed.YES, cost_usd)
-    call.state, call.settled_attempt_id = "settled", attempt.id
+    request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
-    told = usage_row(call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
-    await save(tx, call, attempt, entry, completed_event(call, attempt, reply, charged), told)
-    return replace(_settlement(attempt, entry.payload, charged, left), is_only_attempt=is_only)
+    told = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
+    await save(tx, request, attempt, entry, completed_event(request, attempt, reply, charged), told)
+    return replace(_as_settled(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
 
 async def _book_duplicate(
-    tx: AsyncSession, call: Call, attempt: CallAttempt, reply: Reply, cost_usd: Decimal
+    tx: AsyncSession, request: PaidRequest, attempt: Attempt, reply: Reply, cost_usd: Decimal
 ) -> Settled:
     """A second reply: spent, and charged to nobody. The first one is returned."""
     _end(attempt, "duplicate", Billed.YES, cost_usd)
-    told = usage_row(call, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
-    await save(tx, call, attempt, told)
-    return await _settled(tx, call.workspace_id, call.request_id)
+    told = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
+    await save(tx, request, attempt, told)
+    return await _settled(tx, request.workspace_id, request.request_id)
 
 
 @dataclass(frozen=True)
@@ -300,29 +313,29 @@ async def fail(
     failure: Failure,
     terms: Terms,
     *,
-    late: AlsoLate | None = None,
+    on_other_end: OnOtherEnd | None = None,
 ) -> None:
-    """End an attempt that brought no reply, and write `late` with it; free what it held. Safe to repeat."""
-    call, attempt, _ = await calls.lock_with_attempt(tx, workspace_id, attempt_id)
+    """End an attempt that brought no reply, and write `on_other_end` with it; free what it held. Safe to repeat."""
+    request, attempt, _ = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
     if attempt.state not in ("open", "lost"):
         return
     await _tell_breaker(tx, attempt, failure, terms)
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
-    now = {"uncertain": attempt.estimated_usd} if cost is None else {"confirmed": cost}
-    on_its_day = await _rebook(tx, call, attempt, **now)
+    now = {"uncertain": attempt.upper_bound_usd} if cost is None else {"confirmed": cost}
+    on_its_day = await _rebook(tx, request, attempt, **now)
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
-    if call.owner_attempt_id == attempt_id:
-        await _let_go(tx, call)
-    told = usage_row(call, attempt, confirmed=cost is not None, usage=failure.usage)
+    if request.owner_attempt_id == attempt_id:
+        await _let_go(tx, request)
+    told = usage_row(request, attempt, confirmed=cost is not None, usage=failure.usage)
     is_told = was_lost or failure.billed is not Billed.NO
-    await save(tx, call, attempt, failed_event(call, attempt), *([told] if is_told else []))
-    if late:
-        await late(tx)
-    await _on_its_day(tx, call, on_its_day)
+    await save(tx, request, attempt, failed_event(request, attempt), *([told] if is_told else []))
+    if on_other_end:
+        await on_other_end(tx)
+    await _on_its_day(tx, request, on_its_day)
 
 
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
@@ -333,33 +346,34 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     Raises:
         NotFound: the workspace has no such request.
     """
-    call = await calls.lock(tx, workspace_id, request_id)
-    if call.owner_attempt_id is None or await calls.lease_left(tx, call) > 0:
+    request = await paid_requests.lock(tx, workspace_id, request_id)
+    if request.owner_attempt_id is None or await paid_requests.lease_left(tx, request) > 0:
         return False
-    silent = await calls.attempt(tx, workspace_id, call.owner_attempt_id)
+    silent = await paid_requests.attempt(tx, workspace_id, request.owner_attempt_id)
     assert silent is not None  # noqa: S101 - attempts are never deleted
-    lost = await _end_as_lost(tx, call, silent)
-    await _let_go(tx, call)
-    await save(tx, call)
-    await _on_its_day(tx, call, lost)
+    lost = await _end_as_lost(tx, request, silent)
+    await _let_go(tx, request)
+    await save(tx, request)
+    await _on_its_day(tx, request, lost)
     return True
 
 
-async def _open_call(tx: AsyncSession, asked: _Claim) -> tuple[Call, int] | None:
+async def _open_request(tx: AsyncSession, asked: Claim) -> tuple[PaidRequest, int] | None:
     """The request's new row, held by the attempt from the start, and the breaker's generation; None where there is one.
 
     None of it stays if what follows fails.
     """
-    who, terms = asked.who, asked.terms
-    opened = Call(
-        **who.model_dump(exclude={"energy", "envelope"}),
-        energy_price=who.energy,
-        energy_reserved=who.energy,
+    charge, terms = asked.charge, asked.terms
+    opened = PaidRequest(
+        **charge.model_dump(exclude={"energy", "envelope"}),
+        fingerprint=asked.fingerprint,
+        energy_price=charge.energy,
+        energy_reserved=charge.energy,
         owner_attempt_id=asked.attempt_id,
         expires_at=utc_now(),
     )
     provider = asked.offer.provider
-    generation = await calls.open_leased(tx, opened, provider, **terms.periods)
+    generation = await paid_requests.open_leased(tx, opened, provider, **terms.periods)
     if generation is None:
         return None
     if generation < 0:
@@ -368,7 +382,7 @@ async def _open_call(tx: AsyncSession, asked: _Claim) -> tuple[Call, int] | None
     return opened, generation
 
 
-def _unanswered(attempts: Sequence[CallAttempt], offer: Offer) -> tuple[UUID, ...]:
+def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
     """Those that ended at the offer's provider, and that it may have answered unheard."""
     return tuple(
         one.id
@@ -377,101 +391,101 @@ def _unanswered(attempts: Sequence[CallAttempt], offer: Offer) -> tuple[UUID, ..
     )
 
 
-def _attempt(call: Call, attempt_id: UUID, offer: Offer, generation: int, *, number: int) -> CallAttempt:
-    return CallAttempt(
+def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, generation: int, *, number: int) -> Attempt:
+    return Attempt(
         id=attempt_id,
-        workspace_id=call.workspace_id,
-        request_id=call.request_id,
+        workspace_id=request.workspace_id,
+        request_id=request.request_id,
         number=number,
         provider=offer.provider.value,
         model=offer.model,
         simulated=offer.simulated,
-        estimated_usd=offer.bound_usd,
+        upper_bound_usd=offer.upper_bound_usd,
         rates=offer.rates.model_dump(mode="json"),
         breaker_generation=generation,
     )
 
 
-async def _end_as_lost(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
+async def _end_as_lost(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
     """The owner fell silent. What it spent is unknown until its reply turns up, so the bound stands for it."""
-    on_its_day = await _rebook(tx, call, attempt, uncertain=attempt.estimated_usd)
+    on_its_day = await _rebook(tx, request, attempt, uncertain=attempt.upper_bound_usd)
     _end(attempt, "lost", Billed.UNKNOWN, None)
-    await save(tx, attempt, usage_row(call, attempt, confirmed=False, usage=Usage()))
+    await save(tx, attempt, usage_row(request, attempt, confirmed=False, usage=Usage()))
     return on_its_day
 
 
-async def _open_attempt_of(tx: AsyncSession, call: Call, attempt_id: UUID | None) -> CallAttempt | None:
+async def _open_attempt_of(tx: AsyncSession, request: PaidRequest, attempt_id: UUID | None) -> Attempt | None:
     """The attempt, if it is this request's and has not ended."""
-    attempt = await calls.attempt(tx, call.workspace_id, attempt_id) if attempt_id else None
-    is_open = attempt is not None and (attempt.request_id, attempt.state) == (call.request_id, "open")
+    attempt = await paid_requests.attempt(tx, request.workspace_id, attempt_id) if attempt_id else None
+    is_open = attempt is not None and (attempt.request_id, attempt.state) == (request.request_id, "open")
     return attempt if is_open else None
 
 
-async def _withdraw(tx: AsyncSession, call: Call, attempt: CallAttempt) -> DayMove:
-    """End an attempt whose call is not made, as an earlier one's reply was recovered. It has cost nothing."""
+async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
+    """End an attempt whose request is not made, as an earlier one's reply was recovered. It has cost nothing."""
     await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
-    on_its_day = await _rebook(tx, call, attempt, confirmed=Decimal(0))
+    on_its_day = await _rebook(tx, request, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
     _end(attempt, "failed", Billed.NO, Decimal(0))
     await save(tx, attempt)
-    if call.owner_attempt_id == attempt.id:
-        call.owner_attempt_id, call.lease_until = None, None
+    if request.owner_attempt_id == attempt.id:
+        request.owner_attempt_id, request.lease_until = None, None
     return on_its_day
 
 
-async def _rebook(tx: AsyncSession, call: Call, attempt: CallAttempt, **now: Decimal) -> DayMove:
+async def _rebook(tx: AsyncSession, request: PaidRequest, attempt: Attempt, **now: Decimal) -> DayMove:
     """Move the attempt's dollars in the envelope from where they stand to `confirmed` or `uncertain`.
 
     Returns the same for the attempt's day, which is for the end of the transaction.
     """
-    changes = {name: -usd for name, usd in _booked(attempt).items()}
+    changes = {name: -usd for name, usd in _amounts(attempt).items()}
     for name, usd in now.items():
         changes[name] = changes.get(name, Decimal(0)) + usd
-    await budgets.move(tx, call.workspace_id, budgets.job_scope(call.job_key), **changes)
+    await budgets.move(tx, request.workspace_id, budgets.job_scope(request.job_key), **changes)
     return DayMove(attempt.started_at, changes)
 
 
-async def _on_its_day(tx: AsyncSession, call: Call, move: DayMove | None) -> None:
+async def _on_its_day(tx: AsyncSession, request: PaidRequest, move: DayMove | None) -> None:
     if move:
-        await budgets.move(tx, call.workspace_id, budgets.day_scope(move.day), **move.changes)
+        await budgets.move(tx, request.workspace_id, budgets.day_scope(move.day), **move.changes)
 
 
-async def _on_their_days(tx: AsyncSession, call: Call, moves: Sequence[DayMove]) -> None:
+async def _on_their_days(tx: AsyncSession, request: PaidRequest, moves: Sequence[DayMove]) -> None:
     """The same for several attempts: whoever locks two days begins with the earlier."""
     for move in sorted(moves, key=lambda one: one.day):
-        await _on_its_day(tx, call, move)
+        await _on_its_day(tx, request, move)
 
 
-def _booked(attempt: CallAttempt) -> dict[str, Decimal]:
+def _amounts(attempt: Attempt) -> dict[str, Decimal]:
     """Where the attempt's dollars stand: reserved while it is open, then its cost, or its bound if that is unknown."""
     if attempt.state == "open":
-        return {"reserved": attempt.estimated_usd}
+        return {"reserved": attempt.upper_bound_usd}
     if attempt.cost_usd is None:
-        return {"uncertain": attempt.estimated_usd}
+        return {"uncertain": attempt.upper_bound_usd}
     return {"confirmed": attempt.cost_usd}
 
 
-async def _charge_once(tx: AsyncSession, call: Call) -> tuple[int, int | None]:
+async def _charge_once(tx: AsyncSession, request: PaidRequest) -> tuple[int, int | None]:
     """Charge the user for the reply that won: the energy charged, and what is left where there is an account."""
-    who = (call.workspace_id, call.user_id)
-    if call.energy_reserved == 0 and call.energy_price:
-        call.energy_reserved = await energy.reserve_if_possible(tx, *who, call.energy_price, call.request_id)
-    charged, call.energy_reserved = call.energy_reserved, 0
+    who = (request.workspace_id, request.user_id)
+    if request.energy_reserved == 0 and request.energy_price:
+        request.energy_reserved = await energy.reserve_if_possible(tx, *who, request.energy_price, request.request_id)
+    charged, request.energy_reserved = request.energy_reserved, 0
     if charged:
-        return charged, await energy.charge(tx, *who, charged, call.request_id)
+        return charged, await energy.charge(tx, *who, charged, request.request_id)
     account = await energy.account(tx, *who)
     return 0, energy.available(account) if account else None
 
 
-async def _let_go(tx: AsyncSession, call: Call) -> None:
+async def _let_go(tx: AsyncSession, request: PaidRequest) -> None:
     """Give the lease up and the energy back: the next attempt reserves anew."""
-    call.owner_attempt_id, call.lease_until = None, None
-    if call.energy_reserved:
-        await energy.release(tx, call.workspace_id, call.user_id, call.energy_reserved, call.request_id)
-        call.energy_reserved = 0
+    request.owner_attempt_id, request.lease_until = None, None
+    if request.energy_reserved:
+        await energy.release(tx, request.workspace_id, request.user_id, request.energy_reserved, request.request_id)
+        request.energy_reserved = 0
 
 
-def _end(attempt: CallAttempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:
+def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:
     attempt.state, attempt.billed, attempt.cost_usd, attempt.ended_at = (
         state,
         billed.value,
@@ -480,7 +494,7 @@ def _end(attempt: CallAttempt, state: str, billed: Billed, cost_usd: Decimal | N
     )
 
 
-async def _tell_breaker(tx: AsyncSession, attempt: CallAttempt, failure: Failure, terms: Terms) -> None:
+async def _tell_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:
     provider = Provider(attempt.provider)
     if failure.trips_breaker:
         await breaker.failed(tx, provider, attempt.breaker_generation, terms.breaker)
@@ -489,12 +503,12 @@ async def _tell_breaker(tx: AsyncSession, attempt: CallAttempt, failure: Failure
 
 
 async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Settled:
-    """The journaled reply of a settled call, with who gave it and what the user paid for it."""
-    attempt, payload, charged, account = await calls.journaled(tx, workspace_id, request_id)
-    return _settlement(attempt, payload, charged, energy.available(account) if account else None)
+    """The journaled reply of a settled request, with who gave it and what the user paid for it."""
+    attempt, payload, charged, account = await paid_requests.journaled(tx, workspace_id, request_id)
+    return _as_settled(attempt, payload, charged, energy.available(account) if account else None)
 
 
-def _settlement(attempt: CallAttempt, payload: dict[str, Any], charged: int, energy_left: int | None) -> Settled:
+def _as_settled(attempt: Attempt, payload: dict[str, Any], charged: int, energy_left: int | None) -> Settled:
     return Settled(
         reply=REPLY.validate_python(payload),
         attempt_id=attempt.id,

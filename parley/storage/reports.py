@@ -38,7 +38,7 @@ from parley.domain.reports import (
     whole_days,
     whole_weeks,
 )
-from parley.storage.tables import Call, CallAttempt, Generation, UsageLog
+from parley.storage.tables import Attempt, Generation, PaidRequest, UsageLog
 
 Column = ColumnElement[Any] | Mapped[Any]
 Condition = ColumnElement[bool] | Mapped[bool]
@@ -61,8 +61,10 @@ def _mean_and_p95(amount: Column, where: Condition, unit: str) -> list[ColumnEle
     ]
 
 
-SAME_REQUEST = and_(col(Call.workspace_id) == CallAttempt.workspace_id, col(Call.request_id) == CallAttempt.request_id)
-SAME_WORKSPACE = col(CallAttempt.workspace_id) == Generation.workspace_id
+SAME_REQUEST = and_(
+    col(PaidRequest.workspace_id) == Attempt.workspace_id, col(PaidRequest.request_id) == Attempt.request_id
+)
+SAME_WORKSPACE = col(Attempt.workspace_id) == Generation.workspace_id
 CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
 SPEND: Sequence[ColumnElement[Any]] = (
     func.count().label("calls"),
@@ -223,7 +225,7 @@ def _generated(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
 
 def _ended(workspace_id: str, span: Span) -> list[ColumnElement[bool]]:
     """Attempts made in the span that are over."""
-    return [*_within(CallAttempt, workspace_id, col(CallAttempt.started_at), span), col(CallAttempt.state) != "open"]
+    return [*_within(Attempt, workspace_id, col(Attempt.started_at), span), col(Attempt.state) != "open"]
 
 
 def _within(table: Any, workspace_id: str, moment: Column, span: Span) -> list[ColumnElement[bool]]:
@@ -266,8 +268,8 @@ async def _attempts(
     tx: AsyncSession, workspace_id: str, span: Span
 ) -> tuple[dict[tuple[str, str], Attempts], Attempts]:
     """How attempts ended: by provider and model, and of all together."""
-    state, who = col(CallAttempt.state), [col(CallAttempt.provider), col(CallAttempt.model)]
-    seconds = extract("epoch", col(CallAttempt.ended_at) - col(CallAttempt.started_at))
+    state, who = col(Attempt.state), [col(Attempt.provider), col(Attempt.model)]
+    seconds = extract("epoch", col(Attempt.ended_at) - col(Attempt.started_at))
     ends = ("settled", "duplicate", "lost", "failed")
     query = (
         select(
@@ -285,11 +287,11 @@ async def _attempts(
 
 
 async def _errors(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[ErrorCount, ...]:
-    error = func.coalesce(CallAttempt.error_type, CallAttempt.state).label("error")
-    kinds = [col(CallAttempt.provider), col(CallAttempt.model), error]
+    error = func.coalesce(Attempt.error_type, Attempt.state).label("error")
+    kinds = [col(Attempt.provider), col(Attempt.model), error]
     query = (
         select(*kinds, func.count().label("count"))
-        .where(*_ended(workspace_id, span), col(CallAttempt.state).in_(("lost", "failed")))
+        .where(*_ended(workspace_id, span), col(Attempt.state).in_(("lost", "failed")))
         .group_by(*kinds)
         .order_by(func.count().desc(), *kinds)
     )
@@ -322,16 +324,16 @@ async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Re
 
 async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Serving, ...]:
     """How each model served each kind of work. The rates are those of its latest call that was answered."""
-    kinds = [col(Call.action), col(CallAttempt.provider), col(CallAttempt.model), col(CallAttempt.simulated)]
+    kinds = [col(PaidRequest.action), col(Attempt.provider), col(Attempt.model), col(Attempt.simulated)]
     counted = and_(CONFIRMED, col(UsageLog.tokens_total) > 0)
     latest = aggregate_order_by(
-        col(CallAttempt.rates), (col(CallAttempt.state) == "settled").desc(), col(CallAttempt.started_at).desc()
+        col(Attempt.rates), (col(Attempt.state) == "settled").desc(), col(Attempt.started_at).desc()
     )
     query = (
         select(
             *kinds,
             func.count().label("ended"),
-            _count(col(CallAttempt.state).in_(("lost", "failed"))).label("errors"),
+            _count(col(Attempt.state).in_(("lost", "failed"))).label("errors"),
             _count(counted).label("calls"),
             _total(col(UsageLog.tokens_prompt), counted).label("tokens_prompt"),
             _total(col(UsageLog.tokens_completion), counted).label("tokens_completion"),
@@ -340,8 +342,8 @@ async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Se
             _total(COST, ~CONFIRMED).label("uncertain_usd"),
             func.array_agg(latest, type_=ARRAY(JSONB))[1].label("rates"),
         )
-        .join(Call, SAME_REQUEST)
-        .outerjoin(UsageLog, and_(col(UsageLog.attempt_id) == CallAttempt.id, *_logged_since(workspace_id, span)))
+        .join(PaidRequest, SAME_REQUEST)
+        .outerjoin(UsageLog, and_(col(UsageLog.attempt_id) == Attempt.id, *_logged_since(workspace_id, span)))
         .where(*_ended(workspace_id, span))
         .group_by(*kinds)
         .order_by(*kinds)
@@ -364,12 +366,12 @@ async def _repetitions(tx: AsyncSession, workspace_id: str, span: Span) -> tuple
             _count(col(Generation.cached).in_(("exact", "similar"))).label("hits"),
             func.greatest(_count(asked) - 1, 0).label("repeats"),
             (_total(cost, asked) - func.coalesce(func.max(cost).filter(asked), 0)).label("repeats_usd"),
-            func.bool_and(CallAttempt.simulated).label("simulated"),
+            func.bool_and(Attempt.simulated).label("simulated"),
         )
-        .join(CallAttempt, and_(col(CallAttempt.id) == Generation.attempt_id, SAME_WORKSPACE))
-        .join(Call, SAME_REQUEST)
+        .join(Attempt, and_(col(Attempt.id) == Generation.attempt_id, SAME_WORKSPACE))
+        .join(PaidRequest, SAME_REQUEST)
         .where(*_generated(workspace_id, span), col(Generation.outcome) == "completed")
-        .group_by(col(Generation.action), col(Call.fingerprint), col(CallAttempt.model), window)
+        .group_by(col(Generation.action), col(PaidRequest.fingerprint), col(Attempt.model), window)
         .subquery()
     )
     sums = (func.sum(alike.c[name]).label(name) for name in ("requests", "hits", "repeats", "repeats_usd"))

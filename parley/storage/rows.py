@@ -12,12 +12,12 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from parley.storage.tables import Call, CallAttempt, UsageLog
+from parley.storage.tables import Attempt, PaidRequest, UsageLog
 
 # By what a row is found again, and what of it stays as it was. A row of another table is always a new one.
 CHANGEABLE: Mapping[type[SQLModel], tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Call: (("workspace_id", "request_id"), ("created_at",)),
-    CallAttempt: (("id",), ("workspace_id", "started_at")),
+    PaidRequest: (("workspace_id", "request_id"), ("created_at",)),
+    Attempt: (("id",), ("workspace_id", "started_at")),
     UsageLog: (("attempt_id",), ("id", "created_at")),
 }
 

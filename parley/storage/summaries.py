@@ -10,13 +10,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.calls import ChatReply, Provider
 from parley.domain.errors import NotFound
-from parley.domain.generate.compression import Summary, told
+from parley.domain.generate.condensing import Summary, told
 from parley.domain.generate.contract import Kept
+from parley.domain.requests import ChatReply, Provider
 from parley.storage import database
 from parley.storage.breaker import NOW
-from parley.storage.tables import CallAttempt, JournaledReply, KeptSummary
+from parley.storage.tables import Attempt, JournaledReply, KeptSummary
 
 
 async def find(
@@ -27,18 +27,18 @@ async def find(
     `given_by`: the providers whose word counts, and whether it is then a simulator's.
     """
     attempt = and_(
-        col(CallAttempt.workspace_id) == col(KeptSummary.workspace_id),
-        col(CallAttempt.id) == col(KeptSummary.attempt_id),
+        col(Attempt.workspace_id) == col(KeptSummary.workspace_id),
+        col(Attempt.id) == col(KeptSummary.attempt_id),
     )
     query = (
         select(col(KeptSummary.messages), col(KeptSummary.attempt_id), col(JournaledReply.payload))
-        .join(CallAttempt, attempt)
-        .join(JournaledReply, col(JournaledReply.attempt_id) == col(CallAttempt.id))
+        .join(Attempt, attempt)
+        .join(JournaledReply, col(JournaledReply.attempt_id) == col(Attempt.id))
         .where(
             col(KeptSummary.workspace_id) == workspace_id,
             # One parameter: a conversation may have more messages than a statement may have parameters.
             col(KeptSummary.sha256) == any_(literal(list(prefixes), ARRAY(String))),
-            tuple_(col(CallAttempt.provider), col(CallAttempt.simulated)).in_(
+            tuple_(col(Attempt.provider), col(Attempt.simulated)).in_(
                 [(provider.value, simulated) for provider, simulated in given_by]
             ),
         )

@@ -79,14 +79,14 @@ class Budget(SQLModel, table=True):
     uncertain_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
 
 
-class Call(SQLModel, table=True):
+class PaidRequest(SQLModel, table=True):
     """One logical request. Its owner is the attempt that holds the lease."""
 
-    __tablename__ = "calls"
+    __tablename__ = "paid_requests"
     __table_args__ = (
         CheckConstraint("state IN ('open', 'settled')", name="call_state"),
-        Index("calls_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
-        Index("calls_by_job", "workspace_id", "job_key"),
+        Index("paid_requests_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
+        Index("paid_requests_by_job", "workspace_id", "job_key"),
     )
 
     workspace_id: str = Field(primary_key=True)
@@ -107,14 +107,14 @@ class Call(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
-class CallAttempt(SQLModel, table=True):
+class Attempt(SQLModel, table=True):
     """One try at a request. Its id travels to the provider, so that both sides can be joined."""
 
-    __tablename__ = "call_attempts"
+    __tablename__ = "attempts"
     __table_args__ = (
         UniqueConstraint("workspace_id", "request_id", "number", name="attempts_are_numbered"),
         CheckConstraint("state IN ('open', 'settled', 'duplicate', 'lost', 'failed')", name="attempt_state"),
-        Index("call_attempts_by_time", "workspace_id", "started_at"),
+        Index("attempts_by_time", "workspace_id", "started_at"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -126,7 +126,7 @@ class CallAttempt(SQLModel, table=True):
     simulated: bool
     state: str = "open"
     billed: str = "unknown"
-    estimated_usd: Decimal = Field(sa_type=USD)
+    upper_bound_usd: Decimal = Field(sa_type=USD)
     cost_usd: Decimal | None = Field(default=None, sa_type=USD)
     rates: dict[str, Any] = Field(sa_type=JSONB)
     breaker_generation: int = 0
@@ -407,7 +407,7 @@ class StoredPrompt(SQLModel, table=True):
 
 
 class KeptSummary(SQLModel, table=True):
-    """Whose reply condenses a conversation's first `messages`. `sha256`: see domain/generate/compression.py."""
+    """Whose reply condenses a conversation's first `messages`. `sha256`: see domain/generate/condensing.py."""
 
     __tablename__ = "summaries"
     __table_args__ = (Index("summaries_by_time", "created_at"),)

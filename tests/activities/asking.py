@@ -7,11 +7,11 @@ from typing import Any
 
 from temporalio.testing import ActivityEnvironment
 
-from activities.paid_call import PaidCalls, Payer
-from parley.domain.calls import ChatRequest, Message, Provider, Request, TranscriptionRequest, Usage
+from activities.paid_call import PaidCalls
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from parley.domain.requests import ChatRequest, Message, Provider, Request, TranscriptionRequest, Usage
 from parley.settings import Settings
-from parley.storage.ledger import Settled
+from parley.storage.ledger import Charge, Settled
 from tests.parts import SAMPLES
 from tests.storage.books import JOB, PRICE, STEP, USER, WORKSPACE
 
@@ -49,7 +49,7 @@ ELEVENLABS = Ask(Provider.ELEVENLABS, "scribe_v1", SPEECH)
 
 async def make(paid_calls: PaidCalls, ask: Ask = ANTHROPIC, step: str = STEP, **changes: Any) -> Settled:
     """Make a paid call as an activity does."""
-    payer: dict[str, Any] = {
+    charge: dict[str, Any] = {
         "workspace_id": WORKSPACE,
         "user_id": USER,
         "job_key": JOB,
@@ -59,7 +59,7 @@ async def make(paid_calls: PaidCalls, ask: Ask = ANTHROPIC, step: str = STEP, **
         "energy": PRICE,
     }
     return await ActivityEnvironment().run(
-        paid_calls.make, Payer(**{**payer, **changes}), ask.request, ask.provider, ask.model
+        paid_calls.make, Charge(**{**charge, **changes}), ask.request, ask.provider, ask.model
     )
 
 

@@ -84,9 +84,9 @@ async def test_nothing_is_kept_for_longer_than_its_time(database: Database):
 
 
 async def test_the_profile_is_always_that_of_now(configurations: Configurations, books: Books):
-    assert (await get(configurations, books.database)).configuration.profile.coins == 100
+    assert (await get(configurations, books.database)).configuration.profile.energy == 100
     await books.granted()
-    assert (await get(configurations, books.database)).configuration.profile.coins == 90
+    assert (await get(configurations, books.database)).configuration.profile.energy == 90
     assert configurations.loads == 1
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from activities.credentials import WorkspaceKeys
-from parley.domain.calls import Provider
 from parley.domain.configuration import Reference
 from parley.domain.errors import AuthenticationFailed, ProviderNotConfigured
+from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage import configuration
 from parley.storage.configuration import WORKSPACE as SHARED

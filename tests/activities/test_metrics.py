@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from activities import metrics
-from parley.domain.calls import Provider, Usage
 from parley.domain.errors import InvalidInput
+from parley.domain.requests import Provider, Usage
 from starter.embedded import Addresses
 from tests.activities.scraping import free_address, scraped, values
 from tests.faults.scene import scene

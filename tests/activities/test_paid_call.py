@@ -8,7 +8,6 @@ import pytest
 from pydantic import SecretStr
 
 from activities.paid_call import PaidCalls
-from parley.domain.calls import ChatRequest, Finish, Message, Provider
 from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -28,10 +27,11 @@ from parley.domain.errors import (
     UnpricedModel,
 )
 from parley.domain.pricing import Rates, rates_for
+from parley.domain.requests import ChatRequest, Finish, Message, Provider
 from parley.providers.anthropic import AnthropicAdapter
 from parley.settings import Settings
 from parley.storage.database import Database
-from parley.storage.tables import Call, CallAttempt
+from parley.storage.tables import Attempt, PaidRequest
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin, quick_settings
@@ -208,7 +208,7 @@ async def renewed_until(books: Books, moment: datetime) -> bool:
 
 
 async def nothing_happened(books: Books, simulator: SimulatorAdmin) -> bool:
-    return not (await books.all(Call) or await books.all(CallAttempt) or await simulator.calls())
+    return not (await books.all(PaidRequest) or await books.all(Attempt) or await simulator.calls())
 
 
 async def test_an_unpriced_model_is_refused_before_anything_is_written(

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from activities.paid_call import PaidCalls
-from parley.domain.calls import Provider
 from parley.domain.errors import ProviderUnavailable, Unreachable
+from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage.ledger import Settled
 from tests.activities.asking import ANTHROPIC, OPENAI, make, started

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from activities.paid_call import PaidCalls
-from parley.domain.calls import fingerprint
 from parley.domain.errors import ProviderUnavailable
+from parley.domain.requests import fingerprint
 from parley.providers.openai import OpenAIAdapter
 from parley.settings import Settings
 from parley.storage.ledger import WITHDRAWN

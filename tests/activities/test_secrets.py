@@ -11,7 +11,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.boundary import boundary
 from parley.domain.errors import AuthenticationFailed
 from parley.settings import Settings
-from parley.storage.tables import CallAttempt, UsageLog
+from parley.storage.tables import Attempt, UsageLog
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, Ask, make
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin
@@ -68,7 +68,7 @@ async def test_a_key_leaves_no_trace(
         said = chain(raised.value)
     else:
         assert not (await make(paid_calls, ask)).simulated, "a provider with a key is the real one"
-    (attempt,) = await books.all(CallAttempt)
+    (attempt,) = await books.all(Attempt)
     assert (attempt.state, attempt.simulated) == ("failed" if fault else "settled", False)
     assert not any(row.simulated for row in await books.all(UsageLog))
     stored = await everything_stored(books)

@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import ChatReply, Finish, Usage
 from parley.domain.coaching import (
     COACHING_SCHEMA,
     MAX_TOKENS,
@@ -14,6 +13,7 @@ from parley.domain.coaching import (
     rule_based,
 )
 from parley.domain.habits import FillerWords, Habits
+from parley.domain.requests import ChatReply, Finish, Usage
 from parley.domain.session import Session
 from parley.domain.voice_metrics import from_session
 from tests.domain.sessions import session, turn
@@ -87,7 +87,7 @@ def test_what_was_measured_is_told_without_what_is_unknown():
 
 def test_a_compressed_prompt_keeps_head_and_tail_in_order_and_says_what_it_leaves_out():
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(100)))
-    lines = transcript(talk, compressed=True)
+    lines = transcript(talk, condensed=True)
     kept = [line.rpartition("number ")[2] for line in lines if "number" in line]
     assert kept == [str(n) for n in (*range(30), *range(70, 100))]
     assert lines[30] == "[… 40 turns left out …]"
@@ -96,12 +96,12 @@ def test_a_compressed_prompt_keeps_head_and_tail_in_order_and_says_what_it_leave
 @pytest.mark.parametrize("turns", [1, 59, 60])
 def test_a_session_of_few_turns_is_compressed_without_leaving_one_out(turns: int):
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(turns)))
-    assert transcript(talk, compressed=True) == transcript(talk)
+    assert transcript(talk, condensed=True) == transcript(talk)
 
 
 def test_a_compressed_prompt_is_bounded_and_its_cuts_show():
     talk = session(*(turn("long " * 5000, n, n + 1) for n in range(200)), scenario="story " * 100_000)
-    written = prompt(talk, compressed=True)
+    written = prompt(talk, condensed=True)
     assert len(written) < 30_000
     assert written.count("[… cut]") == 61
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import Provider
 from parley.domain.configuration import (
     MOST_WARNINGS,
     SECTION_BYTES,
@@ -19,6 +18,7 @@ from parley.domain.configuration import (
 )
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.prompts import PLACEHOLDERS
+from parley.domain.requests import Provider
 
 KEY = "sk-proj-0123456789abcdefghij"
 FULL: dict[str, Any] = {
@@ -44,9 +44,9 @@ FULL: dict[str, Any] = {
 def test_what_is_given_is_what_is_read_without_a_warning():
     stored = {name: parse_section(name, data) for name, data in FULL.items()}
     assert stored == FULL
-    configuration, warnings = read_configuration({**stored, "profile": {"tier": "pro", "coins": 7}})
+    configuration, warnings = read_configuration({**stored, "profile": {"tier": "pro", "energy": 7}})
     assert warnings == ()
-    assert configuration.model_dump(mode="json", exclude_none=True) == {**FULL, "profile": {"tier": "pro", "coins": 7}}
+    assert configuration.model_dump(mode="json", exclude_none=True) == {**FULL, "profile": {"tier": "pro", "energy": 7}}
 
 
 def test_what_was_not_given_is_not_stored():

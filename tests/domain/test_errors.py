@@ -1,8 +1,8 @@
 import pytest
 
 from parley.domain import errors
-from parley.domain.calls import Usage
 from parley.domain.errors import Billed, InvalidInput, ProviderError, ProviderUnavailable
+from parley.domain.requests import Usage
 
 # What Temporal retries, what may have cost money, and what counts as an outage.
 PROVIDER_ERRORS = [

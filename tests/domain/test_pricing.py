@@ -5,9 +5,9 @@ from genai_prices import Usage as ListedUsage
 from genai_prices import calc_price
 from genai_prices.data_snapshot import get_snapshot
 
-from parley.domain.calls import ChatRequest, Message, Provider, TranscriptionRequest, Usage
 from parley.domain.errors import UnpricedModel
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from parley.domain.requests import ChatRequest, Message, Provider, TranscriptionRequest, Usage
 from simulator.wire import Message as SimulatorMessage
 from simulator.wire import Prompt
 

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from parley.domain.calls import Provider
+from parley.domain.requests import Provider
 from parley.domain.routing import Option, rank, takes_temperature
 
 ANTHROPIC, OPENAI, LOCAL = Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL

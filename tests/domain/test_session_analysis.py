@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from parley.domain.calls import Provider
+from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
 from parley.domain.session_analysis import (
     Asking,
@@ -91,7 +91,7 @@ def test_a_refusal_does_not_quote_what_it_was_given():
     [
         (StepOutcome(problem="bad"), Asking(ask=2, max_tokens=1000)),
         (StepOutcome(problem="cut", cut=True), Asking(ask=2, max_tokens=2000)),
-        (StepOutcome(problem="long", too_long=True), Asking(ask=2, max_tokens=1000, compressed=True)),
+        (StepOutcome(problem="long", too_long=True), Asking(ask=2, max_tokens=1000, condensed=True)),
     ],
     ids=["malformed", "cut", "too-long"],
 )
@@ -100,7 +100,7 @@ def test_a_question_is_put_again_in_the_way_that_helps(outcome: StepOutcome, exp
 
 
 def test_a_prompt_that_was_too_long_stays_compressed():
-    assert ask_again(Asking(compressed=True), StepOutcome(cut=True)).compressed
+    assert ask_again(Asking(condensed=True), StepOutcome(cut=True)).condensed
 
 
 def test_every_ask_is_a_request_of_its_own_and_the_first_keeps_the_plain_name():

@@ -2,7 +2,7 @@ from itertools import product
 
 import pytest
 
-from parley.domain.calls import SpokenWord
+from parley.domain.requests import SpokenWord
 from parley.domain.session import Word
 from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker, spread
 from tests.domain.sessions import session, turn

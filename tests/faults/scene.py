@@ -88,7 +88,7 @@ class Scene:
 
     async def attempts(self) -> list[str]:
         """The states of the ledger's attempts, in order."""
-        rows = await self.query("SELECT state FROM call_attempts ORDER BY request_id, number")
+        rows = await self.query("SELECT state FROM attempts ORDER BY request_id, number")
         return [str(row["state"]) for row in rows]
 
     async def stop(self) -> None:

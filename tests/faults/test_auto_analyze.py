@@ -23,7 +23,7 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
 
         async def start(label: str):
             return await place.client.auto_analyze(
-                imported.dataset_id, user_id="operator", label=label, streams=STREAMS, discovery=discovery
+                imported.dataset_id, user_id="operator", run_name=label, streams=STREAMS, discovery=discovery
             )
 
         async def labels(job_id: str) -> list[object]:
@@ -46,7 +46,7 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         states = await place.attempts()
         billed_twice = len(await place.simulator.billed()) - states.count("settled")
         assert 0 <= billed_twice <= states.count("lost") <= STREAMS
-        known = {str(row["id"]) for row in await place.query("SELECT id::text FROM call_attempts")}
+        known = {str(row["id"]) for row in await place.query("SELECT id::text FROM attempts")}
         assert {call["attempt_id"] for call in await place.simulator.billed()} <= known
         assert await place.client.audit() == []
         assert json.loads(report.model_dump_json())["status"] == "completed"

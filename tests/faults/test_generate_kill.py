@@ -15,10 +15,10 @@ import pytest
 
 from parley import Client
 from parley.cli.billed import read_billed
-from parley.domain.calls import Provider
 from parley.domain.errors import JobFailed
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.generate.parsing import parsed
+from parley.domain.requests import Provider
 from starter.embedded import Addresses
 from tests.faults.door import SimulatorBehindADoor, behind_a_door
 from tests.faults.scene import Scene, exited, scene
@@ -129,7 +129,7 @@ async def seen(
         return await place.query(sql.format(ours=f"workspace_id = '{client.workspace_id}'"))
 
     attempts = await select(
-        "SELECT id::text, state, billed, error_type FROM call_attempts WHERE {ours} ORDER BY request_id, number"
+        "SELECT id::text, state, billed, error_type FROM attempts WHERE {ours} ORDER BY request_id, number"
     )
     ours = {attempt["id"] for attempt in attempts}
     billed = [call for call in await simulator.billed() if call["attempt_id"] in ours]
@@ -157,7 +157,7 @@ async def everything(
         directory = tmp_path_factory.mktemp("scene")
         async with behind_a_door() as simulator, scene(stack, template, directory, simulator) as place:
             outcomes = await played(place, simulator, points)
-            known = {row["id"] for row in await place.query("SELECT id::text FROM call_attempts")}
+            known = {row["id"] for row in await place.query("SELECT id::text FROM attempts")}
             assert {call["attempt_id"] for call in await simulator.billed()} <= known
             return outcomes
 

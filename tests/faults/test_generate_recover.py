@@ -46,7 +46,7 @@ async def test_a_reply_that_the_dead_worker_never_wrote_down_is_fetched(
         assert len(billed) == len(asked)
         assert len({result.content for result in results}) == len(asked)
         assert await place.attempts() == ["settled", "failed"] * len(asked)
-        attempts = await place.query("SELECT error_type, billed, cost_usd FROM call_attempts WHERE state = 'failed'")
+        attempts = await place.query("SELECT error_type, billed, cost_usd FROM attempts WHERE state = 'failed'")
         assert {tuple(attempt.values()) for attempt in attempts} == {(WITHDRAWN, "no", 0)}
         listing = tmp_path / "billed.json"
         listing.write_text(json.dumps(billed))

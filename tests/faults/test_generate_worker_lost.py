@@ -5,7 +5,7 @@ import signal
 from decimal import Decimal
 from pathlib import Path
 
-from parley.domain.calls import Provider
+from parley.domain.requests import Provider
 from starter.embedded import Addresses
 from tests.faults.scene import exited, scene
 from tests.storage.books import until

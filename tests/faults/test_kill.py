@@ -56,7 +56,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
         await place.simulator.gate(closed=False)
     await place.start_worker()
     report = await job.result()
-    known = await place.query("SELECT id::text FROM call_attempts")
+    known = await place.query("SELECT id::text FROM attempts")
     return Outcome(
         report=report,
         attempts=await place.attempts(),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from parley.domain.calls import Provider
 from parley.domain.configuration import UNREADABLE, Reference
 from parley.domain.errors import ProviderNotConfigured
+from parley.domain.requests import Provider
 from parley.providers.keys import MOST_BYTES, read_key
 from tests.activities.test_secrets import chain
 

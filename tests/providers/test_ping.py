@@ -4,7 +4,6 @@ import socket
 
 import pytest
 
-from parley.domain.calls import Provider
 from parley.domain.errors import (
     AuthenticationFailed,
     MalformedReply,
@@ -12,6 +11,7 @@ from parley.domain.errors import (
     ProviderUnavailable,
     RateLimited,
 )
+from parley.domain.requests import Provider
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, KEY, answering, providers, real, simulated
 

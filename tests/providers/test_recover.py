@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import ChatReply, Finish, Provider
 from parley.domain.errors import (
     AuthenticationFailed,
     MalformedReply,
@@ -15,6 +14,7 @@ from parley.domain.errors import (
     ProviderUnavailable,
     TruncatedReply,
 )
+from parley.domain.requests import ChatReply, Finish, Provider
 from parley.providers.openai import OpenAIAdapter
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, KEY, MODEL, answering, chat, openai_body, providers, question, simulated

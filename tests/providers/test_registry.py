@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import ChatReply, Provider
 from parley.domain.configuration import Reference
 from parley.domain.errors import AuthenticationFailed, ProviderNotConfigured, ProviderUnavailable
+from parley.domain.requests import ChatReply, Provider
 from parley.providers import registry
 from parley.providers.registry import Access
 from tests.parts import ROOT
@@ -95,7 +95,7 @@ async def test_closing_gives_the_connections_back(provider: Provider):
 def test_a_process_loads_only_the_sdk_that_it_uses():
     script = (
         "import json, sys\n"
-        "from parley.domain.calls import Provider\n"
+        "from parley.domain.requests import Provider\n"
         "from parley.providers.registry import Providers\n"
         "from parley.settings import Settings\n"
         f"Providers(Settings(openai_api_key={KEY!r})).adapter(Provider.OPENAI)\n"

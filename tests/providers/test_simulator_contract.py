@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import ChatReply, Finish, Provider, TranscriptionReply
 from parley.domain.coaching import COACHING_SCHEMA, read_reply
 from parley.domain.errors import (
     AuthenticationFailed,
@@ -23,6 +22,7 @@ from parley.domain.errors import (
     TruncatedReply,
 )
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
+from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply
 from simulator.faults import FAULTS
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, CHAT, KEY, MODEL, SECONDS, chat, providers, question, simulated

@@ -8,7 +8,6 @@ import httpx
 import httpx2
 import pytest
 
-from parley.domain.calls import ChatReply, Finish, Provider, TranscriptionReply, Usage
 from parley.domain.coaching import COACHING_SCHEMA
 from parley.domain.errors import (
     AuthenticationFailed,
@@ -22,6 +21,7 @@ from parley.domain.errors import (
     RateLimited,
     TruncatedReply,
 )
+from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply, Usage
 from parley.domain.routing import dropped_parameters
 from tests.providers.vendors import (
     ALL,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from parley.domain.calls import ChatRequest, Message, Provider, Request, TranscriptionRequest
+from parley.domain.requests import ChatRequest, Message, Provider, Request, TranscriptionRequest
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from tests.parts import SAMPLES

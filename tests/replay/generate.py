@@ -18,7 +18,7 @@ POLICY = f"""
 [action.{GRADED}]
 quality_sample = 1
 [action.{CONDENSED}]
-compress_above_tokens = 1000
+condense_above_tokens = 1000
 """
 
 USER = "ann"
@@ -62,7 +62,7 @@ async def generate_rate_limited(client: Client, simulator: SimulatorAdmin) -> st
     return await asked(client, on_rate_limit=OnRateLimit.WAIT)
 
 
-async def generate_compressed(client: Client, simulator: SimulatorAdmin) -> str:
+async def generate_condensed_on_arrival(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("context_too_long", provider="openai")
     return await asked(client, TALK)
 
@@ -121,7 +121,7 @@ async def health(client: Client, simulator: SimulatorAdmin) -> str:
     """One provider is down. Each answers in its own time, which changes no command."""
     await simulator.fault("server_error", provider="anthropic", times=None)
     await client.health()
-    (found,) = [one async for one in client.temporal.list_workflows(f"ParleyTenant = '{client.workspace_id}'")]
+    (found,) = [one async for one in client.temporal.list_workflows(f"ParleyWorkspace = '{client.workspace_id}'")]
     return found.id
 
 
@@ -131,7 +131,7 @@ SCENARIOS = (
     generate_cached,
     generate_fallback,
     generate_rate_limited,
-    generate_compressed,
+    generate_condensed_on_arrival,
     generate_condensed,
     generate_asked_again,
     generate_stale,

@@ -7,14 +7,14 @@ from uuid import UUID
 import pytest
 
 from parley.cli.billed import read_billed
-from parley.domain.costs import BilledCall
+from parley.domain.costs import BilledAttempt
 from parley.domain.errors import InvalidInput
 
 # The same in every process that collects the tests.
 ONE, OTHER = UUID(int=1), UUID(int=2)
 
 
-def read(tmp_path: Path, content: str, name: str = "list.csv") -> list[BilledCall]:
+def read(tmp_path: Path, content: str, name: str = "list.csv") -> list[BilledAttempt]:
     path = tmp_path / name
     path.write_text(content)
     return read_billed(path)

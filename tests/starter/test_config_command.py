@@ -49,7 +49,7 @@ async def test_what_is_set_is_shown_and_defaults_are_marked(parley: Run, write: 
         assert (ran.code, section in ran.out) == (0, True), ran.err
     report = await shown(parley)
     configuration = report["configuration"]
-    assert configuration["profile"] == {"tier": "pro", "coins": 150}
+    assert configuration["profile"] == {"tier": "pro", "energy": 150}
     assert configuration["company"] == {**COMPANY, "brand_voice": "clear and friendly", "description": ""}
     assert [product["name"] for product in configuration["products"]["items"]] == ["Paternoster", "Escalator"]
     assert configuration["credentials"]["openai"] == {"env": "ACME_OPENAI_API_KEY", "file": None}

@@ -26,7 +26,7 @@ from starter.embedded.stack import EmbeddedStack
 from tests.parts import PATIENCE_SECONDS, ROOT
 
 PACKAGES = Path(psutil.__file__).parents[1]
-ATTRIBUTES = ["ParleyTenant", "ParleyJob", "ParleyStrategy", "ParleyPhase", "ParleyStatus"]
+ATTRIBUTES = ["ParleyWorkspace", "ParleyJob", "ParleyStrategy", "ParleyPhase", "ParleyStatus"]
 
 # A program that runs a stack until it is told to stop, as `parley up` does.
 PARENT = """
@@ -36,7 +36,7 @@ from starter.embedded import postgres
 from starter.embedded.stack import EmbeddedStack
 
 async def main():
-    attributes = ["ParleyTenant"]
+    attributes = ["ParleyWorkspace"]
     async with EmbeddedStack(Path(sys.argv[1]), search_attributes=attributes, simulator=None, worker=worker):
         print("up", flush=True)
         await asyncio.sleep(3600)

@@ -12,16 +12,25 @@ import pytest
 from sqlalchemy import select, text
 from sqlmodel import SQLModel
 
-from parley.domain.calls import ChatReply, Finish, Provider, Usage
 from parley.domain.errors import Billed
 from parley.domain.pricing import Rates, cost
+from parley.domain.requests import ChatReply, Finish, Provider, Usage
 from parley.storage import budgets, energy, ledger
 from parley.storage.audit import audit
 from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Period
 from parley.storage.database import Database
-from parley.storage.ledger import CallIdentity, Failure, Granted, Held, Offer, Settled, Terms
-from parley.storage.tables import Budget, Call, CallAttempt, EnergyAccount, EnergyEntry, OutboxEvent, UsageLog, utc_now
+from parley.storage.ledger import Charge, Claim, Failure, Granted, Held, Offer, Settled, Settlement, Terms
+from parley.storage.tables import (
+    Attempt,
+    Budget,
+    EnergyAccount,
+    EnergyEntry,
+    OutboxEvent,
+    PaidRequest,
+    UsageLog,
+    utc_now,
+)
 
 WORKSPACE, USER, JOB, STEP = "acme", "ann", "job", "step"
 PRICE = 10
@@ -75,6 +84,7 @@ class Books:
         bound: Decimal = BOUND,
         provider: Provider = Provider.ANTHROPIC,
         job: str = JOB,
+        fingerprint: str = "what was asked",
         **changes: Any,
     ) -> Settled | Held | Granted:
         who: dict[str, Any] = {
@@ -83,14 +93,13 @@ class Books:
             "job_key": job,
             "user_id": USER,
             "action": "coaching",
-            "fingerprint": "what was asked",
             "energy": PRICE,
             "workflow_id": "workflow",
         }
-        offer = Offer(provider=provider, model="model-1", simulated=True, bound_usd=bound, rates=RATES)
-        identity = CallIdentity(**{**who, **changes})
+        offer = Offer(provider=provider, model="model-1", simulated=True, upper_bound_usd=bound, rates=RATES)
+        charge = Charge(**{**who, **changes})
         async with self.database.transaction() as tx:
-            return await ledger.claim(tx, identity, offer, terms, attempt_id or uuid4())
+            return await ledger.claim(tx, Claim(charge, fingerprint, offer, terms, attempt_id or uuid4()))
 
     async def granted(self, step: str = STEP, **terms: Any) -> UUID:
         claimed = await self.claim(step, **terms)
@@ -104,7 +113,8 @@ class Books:
     async def settle(self, attempt_id: UUID, answer: ChatReply | None = None, rates: Rates = RATES) -> Settled:
         answer = answer or reply()
         async with self.database.transaction() as tx:
-            return await ledger.settle(tx, self.workspace, attempt_id, answer, cost(answer.usage, rates), rates)
+            settlement = Settlement(self.workspace, attempt_id, answer, cost(answer.usage, rates), rates)
+            return await ledger.settle(tx, settlement)
 
     async def fail(
         self,
@@ -134,12 +144,12 @@ class Books:
         async with self.database.transaction() as tx:
             return (await tx.execute(query)).scalars().all()
 
-    async def call(self, step: str = STEP, job: str = JOB) -> Call:
-        (found,) = await self.all(Call, request_id=f"{job}/{step}")
+    async def call(self, step: str = STEP, job: str = JOB) -> PaidRequest:
+        (found,) = await self.all(PaidRequest, request_id=f"{job}/{step}")
         return found
 
-    async def attempts(self, step: str = STEP) -> Sequence[CallAttempt]:
-        return await self.all(CallAttempt, "number", request_id=f"{JOB}/{step}")
+    async def attempts(self, step: str = STEP) -> Sequence[Attempt]:
+        return await self.all(Attempt, "number", request_id=f"{JOB}/{step}")
 
     async def states(self, step: str = STEP) -> list[str]:
         return [attempt.state for attempt in await self.attempts(step)]

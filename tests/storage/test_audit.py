@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from parley.domain.calls import Provider
-from parley.domain.costs import BilledCall
+from parley.domain.costs import BilledAttempt
 from parley.domain.errors import Billed
+from parley.domain.requests import Provider
 from parley.storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
-from parley.storage.tables import CallAttempt, Generation
+from parley.storage.tables import Attempt, Generation
 from tests.storage.books import BOUND, COST, SILENT, USAGE, USER, Books
 
 # Each statement plants one lie into the ledger that `a_full_ledger` wrote.
@@ -19,18 +19,20 @@ LIES = {
     "an account's grants are its entries": "UPDATE energy_accounts SET granted = granted + 1",
     "an account's charges are its usage rows": "UPDATE ai_usage_logs SET energy_charged = 9 WHERE energy_charged > 0",
     "an account's charges are its entries": "UPDATE energy_entries SET amount = 9 WHERE kind = 'charge'",
-    "an account's reservations are its open calls'": "UPDATE calls SET energy_reserved = 9 WHERE energy_reserved > 0",
+    "an account's reservations are its open requests'": (
+        "UPDATE paid_requests SET energy_reserved = 9 WHERE energy_reserved > 0"
+    ),
     "a reservation is released, charged or held": "DELETE FROM energy_entries WHERE kind = 'release'",
     "an envelope's reserved dollars are its open attempts'": "UPDATE budgets SET reserved_usd = 0.01 + 0.000001",
     "an envelope's confirmed dollars are its usage rows'": "UPDATE budgets SET confirmed_usd = 0",
     "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = 0",
     "a settled call has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
-    "an open call has no settled attempt": "UPDATE calls SET state = 'open' WHERE state = 'settled'",
+    "an open call has no settled attempt": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
     "a request is charged at most once, and only for its settled attempt": """
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",
-    "an open attempt owns its call": "UPDATE calls SET owner_attempt_id = NULL",
+    "an open attempt owns its call": "UPDATE paid_requests SET owner_attempt_id = NULL",
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
-    "a usage row tells what its attempt cost": "UPDATE call_attempts SET cost_usd = 1 WHERE state = 'duplicate'",
+    "a usage row tells what its attempt cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
     "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
     "an answered generation names the attempt that answered": """
         UPDATE generations SET attempt_id = gen_random_uuid() WHERE cached = 'exact'""",
@@ -83,7 +85,7 @@ async def test_a_planted_disagreement_is_found(a_full_ledger: Books, check: str)
     [
         "DELETE FROM outbox",
         "UPDATE ai_usage_logs SET confirmed = false WHERE outcome = 'settled'",
-        "UPDATE call_attempts SET state = 'duplicate' WHERE state = 'settled'",
+        "UPDATE attempts SET state = 'duplicate' WHERE state = 'settled'",
     ],
 )
 async def test_each_part_of_a_settled_call_is_missed(a_full_ledger: Books, lie: str):
@@ -112,7 +114,7 @@ async def test_an_audit_of_one_workspace_tells_nothing_of_another(a_full_ledger:
         "UPDATE budgets SET confirmed_usd = confirmed_usd + 0.000001 WHERE scope LIKE 'day:%'",
         "UPDATE budgets SET uncertain_usd = 0 WHERE scope LIKE 'day:%'",
         "UPDATE budgets SET scope = 'day:2026-01-31' WHERE scope LIKE 'day:%'",
-        "UPDATE call_attempts SET started_at = started_at - interval '1 day' WHERE state = 'lost'",
+        "UPDATE attempts SET started_at = started_at - interval '1 day' WHERE state = 'lost'",
         "DELETE FROM budgets WHERE scope LIKE 'day:%'",
     ],
 )
@@ -125,7 +127,7 @@ async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: Boo
     "lie",
     [
         "UPDATE generations SET attempt_id = NULL WHERE request_id = 'asked'",
-        "UPDATE generations SET attempt_id = (SELECT id FROM call_attempts WHERE state = 'failed') WHERE cached = ''",
+        "UPDATE generations SET attempt_id = (SELECT id FROM attempts WHERE state = 'failed') WHERE cached = ''",
         "UPDATE generations SET attempt_id = gen_random_uuid() WHERE outcome = 'refused'",
         "UPDATE generations SET workspace_id = 'globex' WHERE request_id = 'asked'",
     ],
@@ -148,11 +150,11 @@ async def test_a_day_that_disagrees_is_told_with_all_three_accounts(a_full_ledge
 
 
 @pytest.fixture
-async def billed(a_full_ledger: Books) -> list[BilledCall]:
+async def billed(a_full_ledger: Books) -> list[BilledAttempt]:
     """A list that agrees. It bills lost and failed attempts as well, and one that is still open."""
-    attempts: Sequence[CallAttempt] = await a_full_ledger.all(CallAttempt, "started_at")
+    attempts: Sequence[Attempt] = await a_full_ledger.all(Attempt, "started_at")
     return [
-        BilledCall(
+        BilledAttempt(
             source=f"line {line}",
             attempt_id=attempt.id,
             cost_usd=COST,
@@ -164,12 +166,12 @@ async def billed(a_full_ledger: Books) -> list[BilledCall]:
     ]
 
 
-async def compared(books: Books, billed: Sequence[BilledCall], workspace: str | None = None) -> list[str]:
+async def compared(books: Books, billed: Sequence[BilledAttempt], workspace: str | None = None) -> list[str]:
     async with books.database.transaction() as tx:
         return [found.check for found in await audit_billed(tx, workspace or books.workspace, billed)]
 
 
-def told(listed: list[BilledCall], line: int, **changes: Any) -> list[BilledCall]:
+def told(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledAttempt]:
     """The list with other words about the attempt at `line`."""
     return [*listed[:line], listed[line].model_copy(update=changes), *listed[line + 1 :]]
 
@@ -177,7 +179,7 @@ def told(listed: list[BilledCall], line: int, **changes: Any) -> list[BilledCall
 # The attempts in the order in which `a_full_ledger` made them.
 DUPLICATE, SETTLED, LOST, FAILED, OPEN = range(5)
 TALL = {"cost_usd": BOUND + Decimal("0.000001")}
-BILLED_LIES: dict[str, Callable[[list[BilledCall]], list[BilledCall]]] = {
+BILLED_LIES: dict[str, Callable[[list[BilledAttempt]], list[BilledAttempt]]] = {
     "what was billed is in the ledger": lambda billed: told(billed, SETTLED, attempt_id=uuid4()),
     "what was billed is not recorded as free": lambda billed: billed,  # the ledger lies, in the test
     "what is confirmed was billed": lambda billed: billed[:SETTLED] + billed[SETTLED + 1 :],
@@ -185,20 +187,20 @@ BILLED_LIES: dict[str, Callable[[list[BilledCall]], list[BilledCall]]] = {
     "what was billed counts what the ledger says": lambda billed: told(billed, SETTLED, output_tokens=201),
     "what was billed and never answered is within its bound": lambda billed: told(billed, LOST, **TALL),
 }
-AS_FREE = "UPDATE call_attempts SET billed = 'no' WHERE state = 'failed'"
+AS_FREE = "UPDATE attempts SET billed = 'no' WHERE state = 'failed'"
 
 
 def test_every_check_against_a_list_has_its_lie():
     assert list(BILLED_LIES) == list(BILLED_CHECKS)
 
 
-async def test_a_true_list_agrees_and_an_empty_one_says_nothing(a_full_ledger: Books, billed: list[BilledCall]):
+async def test_a_true_list_agrees_and_an_empty_one_says_nothing(a_full_ledger: Books, billed: list[BilledAttempt]):
     assert await compared(a_full_ledger, billed) == []
     assert await compared(a_full_ledger, []) == []
 
 
 @pytest.mark.parametrize("check", BILLED_CHECKS)
-async def test_a_list_that_disagrees_is_found(a_full_ledger: Books, billed: list[BilledCall], check: str):
+async def test_a_list_that_disagrees_is_found(a_full_ledger: Books, billed: list[BilledAttempt], check: str):
     if check == "what was billed is not recorded as free":
         assert await a_full_ledger.run(AS_FREE) == 1
     assert check in await compared(a_full_ledger, BILLED_LIES[check](billed))
@@ -208,13 +210,13 @@ async def test_a_list_that_disagrees_is_found(a_full_ledger: Books, billed: list
     "lie",
     [{"input_tokens": 999}, {"output_tokens": 0}, {"audio_seconds": Decimal("0.5")}],
 )
-async def test_every_count_is_compared(a_full_ledger: Books, billed: list[BilledCall], lie: dict[str, Any]):
+async def test_every_count_is_compared(a_full_ledger: Books, billed: list[BilledAttempt], lie: dict[str, Any]):
     assert await compared(a_full_ledger, told(billed, SETTLED, **lie)) == [
         "what was billed counts what the ledger says"
     ]
 
 
-async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: Books, billed: list[BilledCall]):
+async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: Books, billed: list[BilledAttempt]):
     tokens = {"input_tokens": None, "output_tokens": None, "audio_seconds": None}
     assert await compared(a_full_ledger, [row.model_copy(update=tokens) for row in billed]) == []
     assert await compared(a_full_ledger, [row.model_copy(update={"cost_usd": None}) for row in billed]) == []
@@ -222,7 +224,7 @@ async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: Books, 
     assert await compared(a_full_ledger, rounded) == []
 
 
-async def test_what_a_list_mentions_as_not_billed_is_not_billed(a_full_ledger: Books, billed: list[BilledCall]):
+async def test_what_a_list_mentions_as_not_billed_is_not_billed(a_full_ledger: Books, billed: list[BilledAttempt]):
     check = "what is confirmed was billed"
     assert await compared(a_full_ledger, told(billed, SETTLED, billed=False)) == [check]
     silent = told(billed, LOST, billed=False)
@@ -230,25 +232,25 @@ async def test_what_a_list_mentions_as_not_billed_is_not_billed(a_full_ledger: B
 
 
 async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
-    a_full_ledger: Books, billed: list[BilledCall]
+    a_full_ledger: Books, billed: list[BilledAttempt]
 ):
     """What another provider confirmed, or what came before and after, is another list's."""
     assert await compared(a_full_ledger, billed[SETTLED:]) == [], "the duplicate was made before the list begins"
     assert await compared(a_full_ledger, billed[LOST:]) == []
     await a_full_ledger.settle(await a_full_ledger.granted("elsewhere", provider=Provider.OPENAI))
-    await a_full_ledger.run("UPDATE call_attempts SET started_at = (SELECT min(started_at) FROM call_attempts)"
+    await a_full_ledger.run("UPDATE attempts SET started_at = (SELECT min(started_at) FROM attempts)"
                             " + interval '1 microsecond' WHERE provider = 'openai'")  # fmt: skip
     assert await compared(a_full_ledger, billed) == []
 
 
 async def test_a_row_without_an_attempt_of_ours_is_told_by_its_place(a_full_ledger: Books):
-    stray = BilledCall(source="line 7", input_tokens=1)
+    stray = BilledAttempt(source="line 7", input_tokens=1)
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit_billed(tx, "acme", [stray])
     assert (found.workspace_id, found.subject, found.found) == ("acme", "line 7", "unknown")
 
 
-async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: Books, billed: list[BilledCall]):
+async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: Books, billed: list[BilledAttempt]):
     wrong = told(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
     assert await compared(a_full_ledger, wrong, "globex") == []
     assert len(await compared(a_full_ledger, wrong)) == 2

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from parley.domain.calls import Provider
 from parley.domain.errors import Billed, BreakerOpen
+from parley.domain.requests import Provider
 from parley.storage import breaker
 from parley.storage.breaker import BreakerTerms, BreakerView
 from parley.storage.database import Database

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event, select, text
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Provider, Usage
 from parley.domain.generate.caching import cache_key, context_sha256, question
 from parley.domain.generate.contract import CachePolicy, GenerateInput, Prompt, Serving, chat_request
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Provider, Usage
 from parley.storage import cache
 from parley.storage.cache import Hit
 from parley.storage.database import Database

@@ -66,7 +66,7 @@ async def test_a_lost_attempt_counts_as_uncertain_and_a_refused_one_not_at_all(b
 async def test_a_late_reply_counts_on_the_day_of_its_attempt(books: Books):
     attempt = await books.granted()
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    await books.run("UPDATE call_attempts SET started_at = :then", then=yesterday)
+    await books.run("UPDATE attempts SET started_at = :then", then=yesterday)
     await books.run("UPDATE budgets SET scope = :then WHERE scope LIKE 'day:%'", then=budgets.day_scope(yesterday))
     await books.settle(attempt)
     assert await books.day(yesterday) == (NOTHING, COST, NOTHING)

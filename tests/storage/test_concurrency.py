@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from parley.domain.calls import Provider
 from parley.domain.errors import Billed, BreakerOpen, BudgetExhausted, InsufficientEnergy
+from parley.domain.requests import Provider
 from parley.storage.ledger import Granted, Held, Settled
-from parley.storage.tables import Call
+from parley.storage.tables import PaidRequest
 from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, TERMS, USAGE, Books, reply
 
 MANY = 200
@@ -104,7 +104,7 @@ class Crowd:
 
     async def sweep(self) -> None:
         """Some of the calls that may be stale, in no fixed order."""
-        calls = await self.books.all(Call)
+        calls = await self.books.all(PaidRequest)
         for call in self.random.sample(calls, len(calls) // 2):
             await self.books.sweep(call.request_id.removeprefix(f"{call.job_key}/"), call.job_key)
 

@@ -50,14 +50,14 @@ async def test_the_profile_is_the_energy_account(books: Books):
     async with books.database.transaction() as tx:
         await energy.set_tier(tx, ACME, USER, "pro")
     await books.granted()
-    profile = {"tier": "pro", "coins": 90}
+    profile = {"tier": "pro", "energy": 90}
     assert (await load(books.database)).sections == {"profile": profile}
     assert (await look(books.database)).profile == profile
     assert (await look(books.database, OTHER_USER)).profile == {}
 
 
 async def test_a_profile_cannot_be_stored_beside_the_account(database: Database):
-    await save(database, "profile", tier="business", coins=9999)
+    await save(database, "profile", tier="business", energy=9999)
     assert (await load(database)).sections["profile"] == {}
 
 

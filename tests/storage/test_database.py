@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage.database
 from parley.domain.errors import InvalidInput, Unreachable
-from parley.storage.database import Database, is_away, storable
+from parley.domain.model import storable
+from parley.storage.database import Database, is_away
 from tests.storage.books import until
 
 

@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage
 from parley.client.reading import read_session
-from parley.domain.calls import Message, Provider
-from parley.domain.costs import BilledCall, Costs
+from parley.domain.costs import BilledAttempt, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Kept, Prompt
 from parley.domain.reports import Feedback, Span, Spend
+from parley.domain.requests import Message, Provider
 from parley.domain.session import Session
 from parley.storage import (
     alerts,
@@ -28,13 +28,13 @@ from parley.storage import (
     audit,
     budgets,
     cache,
-    calls,
     configuration,
     energy,
     feedback,
     generations,
     ledger,
     outbox,
+    paid_requests,
     reports,
     sessions,
     summaries,
@@ -129,20 +129,27 @@ def reading(report: Callable[[AsyncSession, str, Span], Awaitable[Any]], field: 
     return read
 
 
-def billed(attempt_id: UUID) -> BilledCall:
-    return BilledCall(source="line 1", attempt_id=attempt_id, cost_usd=Decimal(9))
+def billed(attempt_id: UUID) -> BilledAttempt:
+    return BilledAttempt(source="line 1", attempt_id=attempt_id, cost_usd=Decimal(9))
 
 
 # Each function of the storage that takes a workspace, called by the wrong one; what it must answer.
 TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.renew": (lambda tx, ids: ledger.renew(tx, THEIRS, ids.attempt, 60), False),
-    "ledger.settle": (lambda tx, ids: ledger.settle(tx, THEIRS, ids.attempt, reply(), COST, RATES), NotFound),
+    "ledger.settle": (
+        lambda tx, ids: ledger.settle(tx, ledger.Settlement(THEIRS, ids.attempt, reply(), COST, RATES)),
+        NotFound,
+    ),
+    "ledger.journaled": (lambda tx, _: ledger.journaled(tx, THEIRS, "job/step", "what was asked"), None),
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
     "budgets.lock": (lambda tx, _: budgets.lock(tx, THEIRS, budgets.job_scope(JOB)), False),
-    "calls.lock": (lambda tx, _: calls.lock(tx, THEIRS, "job/step"), NotFound),
-    "calls.lock_with_attempt": (lambda tx, ids: calls.lock_with_attempt(tx, THEIRS, ids.attempt), NotFound),
-    "calls.attempt": (lambda tx, ids: calls.attempt(tx, THEIRS, ids.attempt), None),
-    "calls.journaled": (lambda tx, _: calls.journaled(tx, THEIRS, "job/step"), NotFound),
+    "paid_requests.lock": (lambda tx, _: paid_requests.lock(tx, THEIRS, "job/step"), NotFound),
+    "paid_requests.lock_with_attempt": (
+        lambda tx, ids: paid_requests.lock_with_attempt(tx, THEIRS, ids.attempt),
+        NotFound,
+    ),
+    "paid_requests.attempt": (lambda tx, ids: paid_requests.attempt(tx, THEIRS, ids.attempt), None),
+    "paid_requests.journaled": (lambda tx, _: paid_requests.journaled(tx, THEIRS, "job/step"), NotFound),
     "ledger.settled_by": (lambda tx, ids: ledger.settled_by(tx, THEIRS, ids.attempt), None),
     "ledger.end_stale": (lambda tx, _: ledger.end_stale(tx, THEIRS, "job/step"), NotFound),
     "budgets.reserve": (lambda tx, _: budgets.reserve(tx, THEIRS, "job:job", Decimal(0)), BudgetExhausted),
@@ -231,7 +238,7 @@ def functions_with_a_workspace() -> set[str]:
             continue
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.iscoroutinefunction):
             own = function.__module__ == module.name and not name.startswith("_")
-            if own and "workspace_id" in inspect.signature(function).parameters:
+            if own and {"workspace_id", "settlement"} & inspect.signature(function).parameters.keys():
                 found.add(f"{module.name.removeprefix('parley.storage.')}.{name}")
     return found
 

@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from parley.domain.calls import Provider, Usage
 from parley.domain.errors import Billed, BudgetExhausted, IdempotencyConflict, InsufficientEnergy, NotFound
 from parley.domain.pricing import Rates, cost
+from parley.domain.requests import Provider, Usage
 from parley.storage.ledger import Granted, Held, Settled
-from parley.storage.tables import Call, CallAttempt, EnergyEntry, JournaledReply
+from parley.storage.tables import Attempt, EnergyEntry, JournaledReply, PaidRequest
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, RATES, SILENT, USAGE, Books, reply
 
 
@@ -241,7 +241,7 @@ async def test_a_retry_pays_from_the_account_and_the_envelope_of_the_first_claim
 async def test_without_enough_energy_nothing_is_written(books: Books):
     with pytest.raises(InsufficientEnergy):
         await books.claim(energy=101)
-    assert await books.all(Call) == await books.all(CallAttempt) == []
+    assert await books.all(PaidRequest) == await books.all(Attempt) == []
     assert await books.dollars() == (NOTHING, NOTHING, NOTHING)
 
 
@@ -254,7 +254,7 @@ async def test_beyond_the_cap_nothing_is_written(database):
     books = await Books(database).open(cap=BOUND)
     with pytest.raises(BudgetExhausted):
         await books.claim(bound=BOUND + Decimal("0.000001"))
-    assert await books.all(Call) == await books.all(CallAttempt) == []
+    assert await books.all(PaidRequest) == await books.all(Attempt) == []
     assert await books.energy() == (0, 0)
 
 

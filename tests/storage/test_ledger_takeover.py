@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from parley.domain.calls import Provider
 from parley.domain.errors import Billed
+from parley.domain.requests import Provider
 from parley.storage.ledger import Granted, Settled
 from parley.storage.tables import JournaledReply
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, Books, reply

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from parley.domain.calls import Provider
 from parley.domain.errors import Billed, NotFound
 from parley.domain.recommendations import recommend
 from parley.domain.reports import Feedback, Span
+from parley.domain.requests import Provider
 from parley.storage import feedback, reports
 from parley.storage.database import Database
 from parley.storage.tables import Generation
@@ -41,7 +41,7 @@ async def at(books: Books, attempt_id: UUID, moment: datetime, seconds: float = 
     """Put an attempt, and what it cost, at a moment."""
     ended = moment + timedelta(seconds=seconds)
     times = {"id": attempt_id, "started": moment, "ended": ended}
-    await books.run("UPDATE call_attempts SET started_at = :started, ended_at = :ended WHERE id = :id", **times)
+    await books.run("UPDATE attempts SET started_at = :started, ended_at = :ended WHERE id = :id", **times)
     times.pop("ended")
     await books.run("UPDATE ai_usage_logs SET created_at = :started WHERE attempt_id = :id", **times)
 
@@ -152,9 +152,7 @@ class TestModels:
         await failed(books, "refused", Billed.NO)
         await books.granted("lost", terms=SILENT)
         await books.sweep("lost")
-        await books.run(
-            "UPDATE call_attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1)
-        )
+        await books.run("UPDATE attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1))
         await books.granted("open")
         (line,) = (await read(books, reports.models)).lines
         assert (line.provider, line.model, line.attempts.ended, line.attempts.settled) == (
@@ -171,9 +169,7 @@ class TestModels:
         await failed(books, "two", Billed.NO)
         await books.granted("lost", terms=SILENT)
         await books.sweep("lost")
-        await books.run(
-            "UPDATE call_attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1)
-        )
+        await books.run("UPDATE attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1))
         found = await read(books, reports.models)
         assert [(error.error, error.count) for error in found.errors] == [("SomeError", 2), ("lost", 1)]
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from parley.domain.calls import Message, Provider
 from parley.domain.errors import NotFound
-from parley.domain.generate.compression import KEEP, Summary, beginnings
+from parley.domain.generate.condensing import KEEP, Summary, beginnings
 from parley.domain.generate.contract import Kept
+from parley.domain.requests import Message, Provider
 from parley.storage import summaries
 from parley.storage.database import Database
 from parley.storage.tables import KeptSummary, utc_now

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Any
 
-from parley.domain.calls import Provider
 from parley.domain.costs import Costs
 from parley.domain.errors import Billed
+from parley.domain.requests import Provider
 from parley.storage.tables import utc_now
 from parley.storage.usage import costs
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, Books

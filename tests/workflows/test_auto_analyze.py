@@ -104,7 +104,7 @@ class TestRuns:
     async def test_the_same_seed_gives_the_same_labels(self, client: Client, path: Path) -> None:
         runs = []
         for label in ("first", "second"):
-            job = await start(client, path, chats(30), label=label)
+            job = await start(client, path, chats(30), run_name=label)
             await job.result()
             runs.append([session.model_dump() for session in await sessions_of(client, job)])
         assert runs[0] == runs[1]

@@ -39,7 +39,7 @@ def statistics_of(report: Any) -> Statistics:
 async def open_attempts(database: Database) -> int:
     """How many calls are still under way."""
     async with database.transaction() as tx:
-        return (await tx.execute(text("SELECT count(*) FROM call_attempts WHERE state = 'open'"))).scalar_one()
+        return (await tx.execute(text("SELECT count(*) FROM attempts WHERE state = 'open'"))).scalar_one()
 
 
 @asynccontextmanager
@@ -118,11 +118,11 @@ class TestTooLong:
     async def test_labels_are_compared_for_a_smaller_window(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        plain = await (await start(client, path, chats(40), label="plain")).result()
+        plain = await (await start(client, path, chats(40), run_name="plain")).result()
         kinds = len(LabelKind)
         await simulator.fault("context_too_long", provider="openai", after=len(await simulator.calls()) - kinds)
         await simulator.fault("context_too_long", provider="anthropic")
-        again = await (await start(client, path, chats(40), label="again")).result()
+        again = await (await start(client, path, chats(40), run_name="again")).result()
         assert len([call for call in await simulator.calls() if not call["billed"]]) == 1
         assert again.labels == plain.labels
         assert statistics_of(again).unmerged_chunks == 0
@@ -164,11 +164,11 @@ class TestRefused:
     async def test_labels_that_are_refused_stay_unmerged(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        await (await start(client, path, chats(40), label="plain")).result()
+        await (await start(client, path, chats(40), run_name="plain")).result()
         labelled = len(await simulator.calls()) - len(LabelKind)
         await simulator.fault("bad_request", provider="openai", after=labelled)
         await simulator.fault("bad_request", provider="anthropic")
-        statistics = statistics_of(await (await start(client, path, chats(40), label="again")).result())
+        statistics = statistics_of(await (await start(client, path, chats(40), run_name="again")).result())
         assert statistics.unmerged_chunks == 1
         assert statistics.fallbacks == 0
 
@@ -279,7 +279,7 @@ class TestConflicts:
     async def test_found_and_resolved_are_counted_each_for_itself(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        job = await start(client, path, chats(60), label="plain")
+        job = await start(client, path, chats(60), run_name="plain")
         plain = statistics_of(await job.result())
         renamed = {
             (session.original_intent, session.intent)
@@ -289,7 +289,7 @@ class TestConflicts:
         assert plain.canonical_mappings[LabelKind.INTENT] == len(renamed) > 0
         assert plain.conflicts_resolved == sum(plain.canonical_mappings.values()) == plain.conflicts_found
         await simulator.fault("one_group", times=3)
-        cut = statistics_of(await (await start(client, path, chats(60), label="cut")).result())
+        cut = statistics_of(await (await start(client, path, chats(60), run_name="cut")).result())
         assert cut.unmerged_chunks == 1
         assert cut.canonical_mappings[LabelKind.INTENT] == 0
         assert cut.conflicts_resolved == plain.conflicts_resolved - len(renamed) < cut.conflicts_found

@@ -11,7 +11,6 @@ from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
 from parley import Client, visibility
-from parley.domain.calls import Finish, Message, Provider
 from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
 from parley.domain.generate.contract import (
     WORKFLOW,
@@ -24,6 +23,7 @@ from parley.domain.generate.contract import (
     workflow_id,
 )
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Finish, Message, Provider
 from parley.storage.budgets import Period
 from parley.storage.tables import Generation
 from tests.parts import SimulatorAdmin
@@ -50,7 +50,7 @@ async def pro(client: Client) -> Client:
 
 
 async def histories(client: Client) -> list[WorkflowHistory]:
-    query = f"ParleyTenant = '{client.workspace_id}' AND WorkflowType = '{WORKFLOW}'"
+    query = f"ParleyWorkspace = '{client.workspace_id}' AND WorkflowType = '{WORKFLOW}'"
     return [
         await client.temporal.get_workflow_handle(one.id, run_id=one.run_id).fetch_history()
         async for one in client.temporal.list_workflows(query)
@@ -150,7 +150,7 @@ class TestAnswers:
         )
         assert told.content
         marks = await marks_of(client, f"by-name-{client.workspace_id}")
-        assert (marks[visibility.TENANT], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
+        assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
 
     async def test_an_operator_finds_those_that_were_refused(self, client: Client) -> None:
         await client.generate(QUESTION, user_id=USER, key="answered")
@@ -158,7 +158,7 @@ class TestAnswers:
         await client.generate("Another?", user_id=USER, key="refused")
         for key, status in {"answered": None, "refused": "refused"}.items():
             marks = await marks_of(client, workflow_id(client.workspace_id, key))
-            assert (marks[visibility.TENANT], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
+            assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
             assert marks.get(visibility.STATUS) == status
 
     async def test_a_template_speaks_before_the_messages(self, client: Client) -> None:
@@ -284,7 +284,7 @@ class TestFailures:
     ) -> None:
         await simulator.fault("context_too_long", provider="openai")
         result = await client.generate(TALK, user_id=USER)
-        assert result.success and result.meta.compressed
+        assert result.success and result.meta.condensed
         assert result.meta.cost_usd == (await client.costs()).confirmed_usd
         assert (result.meta.attempts, result.meta.energy_left) == (3, 99)
         assert await agrees(client)

@@ -12,16 +12,16 @@ from activities.generate.calls import GenerateCalls
 from activities.paid_call import PaidCalls
 from parley import Client
 from parley.client.generating import build
-from parley.domain.calls import Provider
-from parley.domain.generate.compression import KEEP, beginnings
-from parley.domain.generate.contract import Compressed, CompressStep, Job, Kept, Refused, Serving
+from parley.domain.generate.condensing import KEEP, beginnings
+from parley.domain.generate.contract import Condensed, CondenseStep, Job, Kept, Refused, Serving
 from parley.domain.housekeeping import PURGE, PurgeInput
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import generations, summaries
 from parley.storage.database import Database
-from parley.storage.tables import CallAttempt, KeptSummary, UsageLog
+from parley.storage.tables import Attempt, KeptSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 
@@ -73,7 +73,7 @@ class TestLimit:
     ) -> None:
         first = await ask(client, LONG)
         again = await ask(client, LONG + 2)
-        assert first.compressed and again.compressed
+        assert first.condensed and again.condensed
         assert (first.attempts, again.attempts) == (2, 1)
         assert first.usage.input_tokens < again.usage.input_tokens < LIMIT + 300 < LONG * 100
         assert await kept(client) == [LONG - KEEP]
@@ -96,7 +96,7 @@ class TestLimit:
         refused = await client.generate(turn, user_id=USER, action=TIGHT)
         assert refused.refusal and refused.refusal.code is Refused.BUDGET_EXHAUSTED
         await ask(client, LONG)
-        assert (await ask(client, LONG + 2, action=TIGHT)).compressed
+        assert (await ask(client, LONG + 2, action=TIGHT)).condensed
 
     async def test_a_conversation_that_went_another_way_is_condensed_by_itself(self, client: Client) -> None:
         await ask(client, LONG)
@@ -108,7 +108,7 @@ class TestLimit:
         meta = await client.generate(
             [{"role": "system", "content": "Be verbose."}, *TALK[:LONG]], user_id="bob", action=LIMITED
         )
-        assert meta.meta.compressed
+        assert meta.meta.condensed
         assert len(await condensings(client)) == 1
 
     async def test_another_workspace_has_none(self, client: Client) -> None:
@@ -136,9 +136,9 @@ class TestLimit:
         await ask(client, LONG)
         await simulator.fault("quota", provider="openai")
         meta = await ask(client, LONG + 10)
-        assert meta.compressed and meta.usage.input_tokens < (LONG + 10) * 100 - 500
+        assert meta.condensed and meta.usage.input_tokens < (LONG + 10) * 100 - 500
         assert await kept(client) == [LONG - KEEP]
-        tried = await Books(client.database).all(CallAttempt, workspace_id=client.workspace_id)
+        tried = await Books(client.database).all(Attempt, workspace_id=client.workspace_id)
         assert meta.attempts == sum(one.request_id.startswith(meta.request_id) for one in tried) > 1
 
     async def test_histories_stay_small(self, client: Client) -> None:
@@ -161,7 +161,7 @@ class TestTooLong:
         await ask(client, LONG)
         await simulator.fault("context_too_long", provider="openai")
         meta = await ask(client, LONG + 2)
-        assert (meta.compressed, meta.attempts) == (True, 3)
+        assert (meta.condensed, meta.attempts) == (True, 3)
         assert await kept(client) == [LONG - KEEP, LONG - KEEP + 2]
         first, second = await condensings(client)
         assert second.tokens_prompt < first.tokens_prompt - 500
@@ -183,14 +183,14 @@ class TestTooLong:
         assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
         history = await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/mine").fetch_history()
         steps = [event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events]
-        assert [step for step in steps if step] == ["generate.compress", "generate.ask"]
+        assert [step for step in steps if step] == ["generate.condense", "generate.ask"]
 
     async def test_without_a_limit_only_what_has_come_since_is_read_again(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         for turns in (VERY_LONG, VERY_LONG + 2):
             await simulator.fault("context_too_long", provider="openai")
-            assert (await ask(client, turns, action="ai_message")).compressed
+            assert (await ask(client, turns, action="ai_message")).condensed
         first, second = await condensings(client)
         assert first.tokens_prompt > (VERY_LONG - KEEP) * 90
         assert second.tokens_prompt < 1000
@@ -200,11 +200,11 @@ class TestTooLong:
     ) -> None:
         for _ in range(2):
             await simulator.fault("context_too_long", provider="openai")
-            assert (await ask(client, VERY_LONG, action="ai_message", cache="off")).compressed
+            assert (await ask(client, VERY_LONG, action="ai_message", cache="off")).condensed
         assert len(await condensings(client)) == 1
 
     async def test_without_a_limit_what_a_model_takes_is_sent_whole(self, client: Client) -> None:
-        assert not (await ask(client, VERY_LONG, action="ai_message")).compressed
+        assert not (await ask(client, VERY_LONG, action="ai_message")).condensed
         assert await condensings(client) == []
 
 
@@ -220,13 +220,13 @@ async def test_a_step_that_is_tried_again_asks_the_same_whatever_was_kept_meanwh
     job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).asking(prompt)
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
     kept = Kept(attempt_id=row.attempt_id, messages=row.messages)
-    step = CompressStep(job=job, serving=Serving(), candidate=mini, kept=kept)
+    step = CondenseStep(job=job, serving=Serving(), candidate=mini, kept=kept)
     paid_calls = PaidCalls(database, settings)
-    compress = GenerateCalls(database, paid_calls).compress
-    first: Compressed = await ActivityEnvironment().run(compress, step)
+    condense = GenerateCalls(database, paid_calls).condense
+    first: Condensed = await ActivityEnvironment().run(condense, step)
     hashes = beginnings(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
         await summaries.keep(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
-    assert await ActivityEnvironment().run(compress, step) == first
+    assert await ActivityEnvironment().run(condense, step) == first
     assert len(await condensings(client)) == 2
     await paid_calls.close()

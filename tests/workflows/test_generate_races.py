@@ -69,7 +69,7 @@ def workflow(client: Client) -> WorkflowHandle[Any, GenerateResult]:
 
 
 async def states(query: Query) -> list[str]:
-    return [row["state"] for row in await query("SELECT state FROM call_attempts ORDER BY started_at")]
+    return [row["state"] for row in await query("SELECT state FROM attempts ORDER BY started_at")]
 
 
 async def charges(client: Client) -> tuple[int, int]:
@@ -294,12 +294,12 @@ async def test_a_configuration_set_in_between_changes_nothing_of_what_is_asked(
     await simulator.fault("cut", provider="openai")
     asked = asking(client)
     await simulator.calls(at_least=1, billed="true")
-    before = await query("SELECT fingerprint FROM calls")
+    before = await query("SELECT fingerprint FROM paid_requests")
     await client.configuration.set("company", {"industry": "farming"})
     await simulator.gate(closed=False, provider="openai")
     result = await asked
     assert result.meta.attempts == 2
-    assert await query("SELECT fingerprint FROM calls") == before
+    assert await query("SELECT fingerprint FROM paid_requests") == before
     first, second = await simulator.calls()
     assert first["input_tokens"] == second["input_tokens"]
     assert await client.audit() == []

@@ -11,10 +11,10 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
 from parley import Client
-from parley.domain.calls import Provider
 from parley.domain.errors import Unreachable
 from parley.domain.health import WORKFLOW, ProviderHealth, State
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage import breaker, configuration
 from parley.storage.breaker import BreakerTerms
@@ -103,7 +103,7 @@ async def test_what_refuses_connections_is_down_and_its_key_stays_with_the_worke
         assert told[Provider.OPENAI].state is State.DOWN
         assert "connection" in told[Provider.OPENAI].reason
         assert not told[Provider.OPENAI].simulated
-        async for one in temporal.list_workflows(f"ParleyTenant = '{client.workspace_id}'"):
+        async for one in temporal.list_workflows(f"ParleyWorkspace = '{client.workspace_id}'"):
             history = await temporal.get_workflow_handle(one.id).fetch_history()
             assert KEY not in history.to_json()
 

@@ -10,7 +10,7 @@ from temporalio.client import Client as TemporalClient
 from parley import Client
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import DiscoveryTerms
-from parley.domain.calls import Provider
+from parley.domain.requests import Provider
 from parley.settings import Settings
 from tests.activities.proxy import DatabaseProxy
 from tests.parts import SAMPLES, SimulatorAdmin, running_workers

@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 
 from parley import Client
-from parley.domain.calls import Message
 from parley.domain.generate.contract import Cached, Prompt
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Message
 from parley.storage import generations
 from parley.storage.tables import CachedAnswer, StoredPrompt
 from tests.parts import SimulatorAdmin

@@ -14,15 +14,15 @@ from temporalio.client import WorkflowExecution as Execution
 from temporalio.client import WorkflowExecutionStatus
 
 from parley import Client
-from parley.domain.calls import Provider
 from parley.domain.generate.contract import Cached, GenerateResult
 from parley.domain.generate.contract import workflow_id as generation_id
 from parley.domain.generate.quality import ACTION, WORKFLOW, ScoreInput, ScoreResult, workflow_id
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Provider
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import budgets, generations
 from parley.storage.database import Database
-from parley.storage.tables import Budget, Call, CallAttempt, Generation, UsageLog
+from parley.storage.tables import Attempt, Budget, Generation, PaidRequest, UsageLog
 from tests.parts import SimulatorAdmin, running_workers
 from tests.storage.books import Books, until
 
@@ -62,7 +62,7 @@ async def grading(client: Client, request_id: str) -> ScoreResult:
 
 
 async def gradings(client: Client) -> list[Execution]:
-    query = f"ParleyTenant = '{client.workspace_id}' AND WorkflowType = '{WORKFLOW}'"
+    query = f"ParleyWorkspace = '{client.workspace_id}' AND WorkflowType = '{WORKFLOW}'"
     return [one async for one in client.temporal.list_workflows(query)]
 
 
@@ -253,9 +253,9 @@ async def test_a_grading_that_was_killed_leaves_nothing_reserved(
     books = Books(client.database, client.workspace_id)
 
     async def is_settled() -> bool:
-        return all(call.state == "settled" for call in await books.all(Call, action=ACTION))
+        return all(call.state == "settled" for call in await books.all(PaidRequest, action=ACTION))
 
     await until(is_settled)
     assert (await handle.describe()).status is WorkflowExecutionStatus.TERMINATED
-    assert {attempt.state for attempt in await books.all(CallAttempt)} == {"settled"}
+    assert {attempt.state for attempt in await books.all(Attempt)} == {"settled"}
     assert await client.audit() == []

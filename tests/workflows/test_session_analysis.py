@@ -11,9 +11,9 @@ from temporalio.testing import WorkflowEnvironment
 
 from parley import Client, visibility
 from parley.client.reading import read_session
-from parley.domain.calls import Provider
 from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, WORKFLOW, Step, Strategy
 from tests.parts import SAMPLES, SimulatorAdmin
@@ -85,7 +85,7 @@ class TestStrategies:
     async def test_a_free_user_gets_the_latest_result_after_more_than_two_analyses(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
-        jobs = [await (await client.analyze(session, label=f"run {number}")).result() for number in range(4)]
+        jobs = [await (await client.analyze(session, run_name=f"run {number}")).result() for number in range(4)]
         strategies = [job.analysis.strategy for job in jobs if job.analysis]
         assert strategies == [Strategy.HYBRID] * 3 + [Strategy.CACHED_ANALYSIS]
         assert jobs[3].analysis is not None
@@ -99,7 +99,7 @@ class TestStrategies:
     ) -> None:
         await client.set_tier(session.user_id, "pro")
         for number in range(4):
-            await (await client.analyze(session, label=f"run {number}")).result()
+            await (await client.analyze(session, run_name=f"run {number}")).result()
         assert len(await simulator.billed()) == 4
 
 
@@ -235,7 +235,7 @@ class TestJobs:
         other = session.model_copy(update={"turns": session.turns[:4]})
         reports = await asyncio.gather(
             *[(await client.analyze(content)).result() for content in (session, other)],
-            (await client.analyze(session, label="again", provider=Provider.OPENAI)).result(),
+            (await client.analyze(session, run_name="again", provider=Provider.OPENAI)).result(),
         )
         assert len({report.job_key for report in reports}) == 3
         questions = [report.analysis.habits.questions for report in reports if report.analysis]
@@ -294,7 +294,7 @@ class TestJobs:
         await job.result()
         found = await client.temporal.get_workflow_handle(job.id).describe()
         attributes = found.typed_search_attributes
-        assert attributes[visibility.TENANT] == client.workspace_id
+        assert attributes[visibility.WORKSPACE] == client.workspace_id
         assert attributes[visibility.JOB] == WORKFLOW
         assert attributes[visibility.STRATEGY] == "hybrid"
         assert attributes[visibility.PHASE] == "finish"
@@ -305,9 +305,9 @@ class TestJobs:
     ) -> None:
         await client.set_tier(session.user_id, "pro")
         for number in range(100 // COACHING):
-            await (await client.analyze(session, label=str(number))).result()
+            await (await client.analyze(session, run_name=str(number))).result()
         with pytest.raises(JobFailed) as failed:
-            await (await client.analyze(session, label="one too many")).result()
+            await (await client.analyze(session, run_name="one too many")).result()
         assert failed.value.kind == "InsufficientEnergy"
         assert len(await simulator.billed()) == 100 // COACHING
         assert (await client.energy(session.user_id)).available == 0

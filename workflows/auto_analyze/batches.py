@@ -15,13 +15,13 @@ with workflow.unsafe.imports_passed_through():
         AskOutcome,
         Batch,
         BatchReport,
-        CallOutcome,
         ClassifyOutcome,
         ClassifyStep,
         CondenseStep,
         GiveUpStep,
         Job,
         Phase,
+        UsedByStep,
     )
     from parley.domain.queues import provider_queue
     from parley.domain.routing import Candidate
@@ -172,7 +172,7 @@ class BatchLabeller:
 
     # What it took so far.
 
-    def _add(self, outcome: CallOutcome) -> None:
+    def _add(self, outcome: UsedByStep) -> None:
         """Count a step. It may have been waited for although the job is cancelled: then nothing more is asked."""
         report = self.report
         self._noted(tokens=report.tokens + outcome.tokens, cost_usd=report.cost_usd + outcome.cost_usd)

@@ -15,7 +15,6 @@ with workflow.unsafe.imports_passed_through():
         AutoAnalyzeProgress,
         Batch,
         BatchReport,
-        CallOutcome,
         Carried,
         Ending,
         Phase,
@@ -23,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
         Statistics,
         StreamParked,
         StreamProgress,
+        UsedByStep,
     )
     from parley.domain.errors import BadRequest
     from workflows.auto_analyze.details import as_table
@@ -118,7 +118,7 @@ class Books:
         self._tally([*by_stream.values()])
         self._show(seconds_left=None)
 
-    def spent(self, outcome: CallOutcome) -> None:
+    def spent(self, outcome: UsedByStep) -> None:
         phase = self.progress.phase
         by_phase = self.statistics.tokens_by_phase
         self.count(tokens_by_phase={**by_phase, phase: by_phase.get(phase, 0) + outcome.tokens})

@@ -12,8 +12,9 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from parley.domain.calls import LONGEST_PATIENCE_SECONDS, ByName, Model
 from parley.domain.chat import Containment
+from parley.domain.model import Model
+from parley.domain.requests import LONGEST_PATIENCE_SECONDS, ByName
 from parley.domain.routing import Candidate
 
 WORKFLOW = "AutoAnalyze"
@@ -164,14 +165,14 @@ def _sized(model: str) -> str:
     return f"for-{model}" if model else "for-any"
 
 
-class CallOutcome(Model):
+class UsedByStep(Model):
     """What a paid step used. Cost is the provider's count at our price."""
 
     tokens: int = 0
     cost_usd: Decimal = Decimal(0)
 
 
-class AskOutcome(CallOutcome):
+class AskOutcome(UsedByStep):
     """How far asking came. `too_long_for`: the model that what was asked does not fit: ask for less at once.
 
     `refused`: what the providers said, where every one of them refused just this request.
@@ -268,7 +269,7 @@ class Ending(StrEnum):
     STOPPED = "stopped"
 
 
-class BatchReport(CallOutcome):
+class BatchReport(UsedByStep):
     """What a stream made of its batch, in numbers.
 
     `refused`: sessions that every provider refused, and `refusal` what was said of one. `tired`: the stream's history
@@ -422,9 +423,9 @@ class CloseStep(Model):
     statistics: Statistics
 
 
-def workflow_id(workspace_id: str, dataset_id: str, label: str = "") -> str:
-    """One id per dataset: starting it twice returns the running one. A `label` keeps two runs apart."""
-    return "/".join(part for part in ("auto-analyze", workspace_id, dataset_id[:16], label) if part)
+def workflow_id(workspace_id: str, dataset_id: str, run_name: str = "") -> str:
+    """One id per dataset: starting it twice returns the running one. A `run_name` keeps two runs apart."""
+    return "/".join(part for part in ("auto-analyze", workspace_id, dataset_id[:16], run_name) if part)
 
 
 AutoAnalyzeInput.model_rebuild()

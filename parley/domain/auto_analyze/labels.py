@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from parley.domain.calls import ChatReply, Finish
+from parley.domain.requests import ChatReply, Finish
 
 # From so many labels on, a reply that puts all of them into one group is taken for a failure, not for an insight.
 SUSPICIOUS = 4

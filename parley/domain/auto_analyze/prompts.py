@@ -6,9 +6,9 @@ from typing import Any
 
 from parley.domain.auto_analyze.batching import reply_tokens, resolution_tokens
 from parley.domain.auto_analyze.contract import LabelKind
-from parley.domain.calls import ChatRequest, Message
 from parley.domain.chat import ChatMessage, ChatSession
 from parley.domain.coaching import strict_object
+from parley.domain.requests import ChatRequest, Message
 
 TEMPERATURE = 0.1
 CONDENSE_TOKENS = 600

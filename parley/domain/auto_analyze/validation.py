@@ -9,8 +9,9 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.labels import normalized
-from parley.domain.calls import ChatReply, Finish, Model, mended
 from parley.domain.chat import Containment
+from parley.domain.model import Model, storable
+from parley.domain.requests import ChatReply, Finish
 
 MAX_LABEL_CHARACTERS = 80
 MAX_SUMMARY_CHARACTERS = 1000
@@ -41,7 +42,7 @@ class SessionLabels(Model):
     @classmethod
     def _one_line(cls, summary: object) -> object:
         """JSON can spell characters that cannot be stored."""
-        return " ".join(mended(summary).split()) if isinstance(summary, str) else summary
+        return " ".join(storable(summary).split()) if isinstance(summary, str) else summary
 
     def label(self, kind: LabelKind) -> str | None:
         return getattr(self, kind.value)

@@ -17,9 +17,9 @@ from typing import Any
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish
 from parley.domain.generate import words
 from parley.domain.generate.parsing import parsed
+from parley.domain.requests import ChatReply, ChatRequest, Finish
 
 # Longer ones say more than one thing.
 LONGEST_QUESTION = 300

@@ -9,18 +9,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from parley.domain.calls import (
-    LONGEST_PATIENCE_SECONDS,
-    ChatProvider,
-    ChatRequest,
-    Finish,
-    Message,
-    Model,
-    Name,
-    Provider,
-    Text,
-    Usage,
-)
+from parley.domain.model import Model, Name, Text
+from parley.domain.requests import LONGEST_PATIENCE_SECONDS, ChatProvider, ChatRequest, Finish, Message, Provider, Usage
 from parley.domain.routing import Candidate
 
 WORKFLOW = "Generate"
@@ -148,7 +138,7 @@ class Meta(Model):
     reason: str = ""
     energy_charged: int = 0
     energy_left: int | None = None
-    compressed: bool = False
+    condensed: bool = False
     template: str = ""
     experiment: str = ""
     arm: str = ""
@@ -218,14 +208,14 @@ class Prepared(Model):
     """What was decided before anything is paid: an answer or refusal at once, or whom to ask for what.
 
     `condensed`: what is sent in place of `prompt`, where a summary that was `kept` of its beginning makes it shorter.
-    `compress`: it is to be condensed by a call first.
+    `condense`: it is to be condensed by a call first.
     """
 
     result: GenerateResult | None = None
     candidates: tuple[Candidate, ...] = ()
     prompt: Prompt | None = None
     serving: Serving = Serving()
-    compress: bool = False
+    condense: bool = False
     condensed: Prompt | None = None
     kept: Kept | None = None
 
@@ -242,7 +232,7 @@ class AskStep(Model):
     ask: int = 1
     energy: int = 0
     is_first: bool = False
-    compressed: bool = False
+    condensed: bool = False
 
     @property
     def request_id(self) -> str:
@@ -256,7 +246,7 @@ class Asked(Model):
     problem: str = ""
 
 
-class CompressStep(Model):
+class CondenseStep(Model):
     """Condense the earlier part of `job.input.prompt`, of whose beginning a summary may be `kept`."""
 
     job: Job
@@ -269,7 +259,7 @@ class CompressStep(Model):
         return f"{self.job.request_id}-condense"
 
 
-class Compressed(Model):
+class Condensed(Model):
     """The condensed prompt; None where nothing can be condensed. It may be one that is known: nothing new was there."""
 
     prompt: Prompt | None = None

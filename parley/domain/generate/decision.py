@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
-from parley.domain.calls import Model
 from parley.domain.errors import InvalidInput, ProviderNotConfigured, UnpricedModel
 from parley.domain.generate.contract import GenerateInput, OnRateLimit, Refusal, Refused
 from parley.domain.generate.policy import ActionPolicy, Policy
+from parley.domain.model import Model
 from parley.domain.routing import Asked, Candidate, Choice, Fact, Route, Wish, allowed, choose, is_wished
 
 

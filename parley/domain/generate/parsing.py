@@ -14,8 +14,8 @@ from jsonschema.validators import validator_for  # pyright: ignore[reportMissing
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
-from parley.domain.calls import mended
 from parley.domain.errors import InvalidInput
+from parley.domain.model import storable
 
 # Some models cannot do without it; anything else around the JSON is not the answer that was asked for.
 FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL | re.IGNORECASE)
@@ -66,11 +66,11 @@ def _storable(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         raise ValueError("it is nested too deeply")
     if isinstance(value, str):
-        return mended(value)
+        return storable(value)
     if isinstance(value, list):
         return [_storable(one, depth + 1) for one in cast(list[Any], value)]
     if isinstance(value, dict):
-        return {mended(name): _storable(one, depth + 1) for name, one in cast(dict[str, Any], value).items()}
+        return {storable(name): _storable(one, depth + 1) for name, one in cast(dict[str, Any], value).items()}
     return value
 
 
@@ -90,5 +90,5 @@ def _problem(value: Any, schema: dict[str, Any]) -> str:
 
 
 def _short(problem: str) -> str:
-    line = " ".join(mended(problem).split())
+    line = " ".join(storable(problem).split())
     return line if len(line) <= PROBLEM_CHARACTERS else line[: PROBLEM_CHARACTERS - 1] + "…"

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from parley.domain.calls import Model, Name, Provider
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.contract import CachePolicy, OnRateLimit
+from parley.domain.model import Model, Name
+from parley.domain.requests import Provider
 from parley.domain.routing import Route
 
 Dollars = Annotated[Decimal, Field(ge=0)]
@@ -19,7 +20,7 @@ Dollars = Annotated[Decimal, Field(ge=0)]
 class ActionPolicy(Model):
     """How one kind of request is served. `energy`: what its result is charged.
 
-    `cache_seconds`: how long an answer may be given again. `compress_above_tokens`: longer prompts are condensed before
+    `cache_seconds`: how long an answer may be given again. `condense_above_tokens`: longer prompts are condensed before
     they are sent. `quality_sample`: the share of answers that a second, budgeted call grades.
     """
 
@@ -29,7 +30,7 @@ class ActionPolicy(Model):
     on_rate_limit: OnRateLimit = OnRateLimit.WAIT
     max_cost_usd: Dollars | None = None
     template: str | None = None
-    compress_above_tokens: int | None = Field(default=None, gt=0)
+    condense_above_tokens: int | None = Field(default=None, gt=0)
     quality_sample: float = Field(default=0, ge=0, le=1)
 
 

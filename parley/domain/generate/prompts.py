@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import Field
 
 from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
-from parley.domain.calls import Model
 from parley.domain.coaching import SYSTEM as COACHING_SYSTEM
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.quality import SYSTEM as QUALITY_SYSTEM
+from parley.domain.model import Model
 
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 INLINE_CHARACTERS = 200

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from parley.domain.calls import ChatRequest, Finish, Message, Model, Reply
 from parley.domain.coaching import strict_object
 from parley.domain.generate.contract import Identifier, Prompt
 from parley.domain.generate.parsing import parsed
 from parley.domain.generate.results import chat_reply
+from parley.domain.model import Model
+from parley.domain.requests import ChatRequest, Finish, Message, Reply
 from parley.domain.routing import Candidate
 
 WORKFLOW = "ScoreQuality"
@@ -87,7 +88,7 @@ def is_shared(key: str) -> bool:
 
 def cheapest(candidates: Sequence[Candidate]) -> Candidate:
     """Whoever could have answered for least: grading asks for no more."""
-    least = min(candidates, key=lambda candidate: candidate.bound_usd or Decimal(0))
+    least = min(candidates, key=lambda candidate: candidate.upper_bound_usd or Decimal(0))
     return least.model_copy(update={"reason": "the cheapest that could have answered"})
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from parley.domain.calls import Message
 from parley.domain.configuration import Configuration, variables
 from parley.domain.generate.caching import cache_key
 from parley.domain.generate.contract import GenerateInput, Prompt, Serving, chat_request
@@ -11,6 +10,7 @@ from parley.domain.generate.experiments import arm
 from parley.domain.generate.parsing import check_schema
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.prompts import render, template
+from parley.domain.requests import Message
 
 # A byte-pair token of English is about four bytes.
 BYTES_PER_TOKEN = 4

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from parley.domain.calls import ChatReply, Reply
 from parley.domain.generate.contract import INLINE_BYTES, GenerateResult, Job, Meta, Prompt, Serving
 from parley.domain.generate.parsing import parsed
+from parley.domain.requests import ChatReply, Reply
 
 
 def meta_of(job: Job, serving: Serving) -> Meta:

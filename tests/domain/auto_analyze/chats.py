@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from parley.domain.auto_analyze.sampling import SessionFacts
-from parley.domain.calls import ChatReply, Finish, Usage
 from parley.domain.chat import ChatMessage, ChatSession, Containment
+from parley.domain.requests import ChatReply, Finish, Usage
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 KINDS = tuple(Containment)

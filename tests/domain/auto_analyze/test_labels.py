@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from parley.domain.auto_analyze.labels import SUSPICIOUS, chunks, composed, duplicates, normalized, read_groups
-from parley.domain.calls import Finish
+from parley.domain.requests import Finish
 from tests.domain.auto_analyze.chats import grouped, reply
 
 LABELS = ["billing dispute", "invoice problem", "lost parcel", "password reset", "refund"]

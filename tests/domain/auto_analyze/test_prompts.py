@@ -18,8 +18,8 @@ from parley.domain.auto_analyze.prompts import (
     transcript,
 )
 from parley.domain.auto_analyze.validation import judge
-from parley.domain.calls import ChatRequest
 from parley.domain.chat import ChatMessage, Containment
+from parley.domain.requests import ChatRequest
 from tests.domain.auto_analyze.chats import chat, reply, said
 
 KNOWN = {LabelKind.INTENT: ["billing dispute", "lost parcel"], LabelKind.TRANSFER_REASON: ["refund approval"]}

@@ -15,8 +15,9 @@ from parley.domain.auto_analyze.validation import (
     judge,
     no_text_labels,
 )
-from parley.domain.calls import UNSTORABLE, Finish
 from parley.domain.chat import Containment
+from parley.domain.model import UNSTORABLE
+from parley.domain.requests import Finish
 from tests.domain.auto_analyze.chats import KINDS, reply
 
 ASKED = {"s1": Containment.SELF_SERVICE, "s2": Containment.AGENT, "s3": Containment.DROP_OFF}

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from rapidfuzz.distance import OSA
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Usage
 from parley.domain.generate import words
 from parley.domain.generate.caching import (
     cache_key,
@@ -17,6 +16,7 @@ from parley.domain.generate.caching import (
     same_question,
     worth_keeping,
 )
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Usage
 from tests.parts import ROOT
 
 QUESTIONS = ROOT / "samples" / "questions"

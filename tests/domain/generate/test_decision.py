@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import Message, Provider
 from parley.domain.errors import ProviderNotConfigured, UnpricedModel
 from parley.domain.generate.contract import GenerateInput, OnRateLimit, Prompt, Refused
 from parley.domain.generate.decision import (
@@ -20,6 +19,7 @@ from parley.domain.generate.decision import (
     wish_for,
 )
 from parley.domain.generate.policy import ActionPolicy
+from parley.domain.requests import Message, Provider
 from parley.domain.routing import Asked, Fact, Route
 from parley.settings import Settings
 
@@ -40,7 +40,8 @@ def asked(**terms: Any) -> GenerateInput:
 
 def facts(routes: list[Route], **changes: Fact) -> dict[Asked, Fact]:
     known = {
-        (route.provider, route.model): Fact(configured=True, bound_usd=Decimal(BOUNDS[route.model])) for route in routes
+        (route.provider, route.model): Fact(configured=True, upper_bound_usd=Decimal(BOUNDS[route.model]))
+        for route in routes
     }
     named = {model: place for place in known for model in [place[1]]}
     return known | {named[model]: fact for model, fact in changes.items()}
@@ -123,7 +124,7 @@ def test_a_model_without_a_route_is_asked_when_it_is_named_with_its_provider():
 
 
 def test_an_open_breaker_is_tried_last():
-    models, reasons, _ = decided(big=Fact(configured=True, bound_usd=Decimal(1), breaker_wait=42))
+    models, reasons, _ = decided(big=Fact(configured=True, upper_bound_usd=Decimal(1), breaker_wait=42))
     assert models == ["small", "own", "big"]
     assert reasons[0] == "first choice of the pro tier"
     assert reasons[-1] == "breaker open for 42 s more, tried last"
@@ -168,7 +169,7 @@ def test_answers_of_a_named_model_are_those_of_no_other():
 def test_a_retired_model_is_warned_about_with_its_successor():
     policy = Settings().policy()
     retired = Route(provider=OPENAI, model="gpt-3.5-turbo")
-    known = {(OPENAI, "gpt-3.5-turbo"): Fact(configured=True, bound_usd=Decimal(0))}
+    known = {(OPENAI, "gpt-3.5-turbo"): Fact(configured=True, upper_bound_usd=Decimal(0))}
     wish = wish_for(asked(), ActionPolicy(), RICH, "seed")
     candidates, _ = decide(ActionPolicy(), [retired], known, RICH, wish)
     (warning,) = retirement_warnings(policy, candidates, date(2026, 10, 22))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from parley.domain.calls import Provider
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.contract import CachePolicy
 from parley.domain.generate.policy import ActionPolicy, parse_policy
+from parley.domain.requests import Provider
 from parley.settings import DEFAULT_POLICY, Settings
 
 MODELS = {Provider.ANTHROPIC: "claude-1", Provider.OPENAI: "gpt-1", Provider.LOCAL: "llama-1"}

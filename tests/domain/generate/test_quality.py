@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Provider, Usage
 from parley.domain.generate.contract import Prompt
 from parley.domain.generate.quality import (
     ANSWER_CHARACTERS,
@@ -19,6 +18,7 @@ from parley.domain.generate.quality import (
     job_key,
     read_grade,
 )
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Provider, Usage
 from parley.domain.routing import Candidate
 
 
@@ -107,7 +107,7 @@ def test_the_same_answer_is_the_same_request():
 def test_the_cheapest_grades():
     prices = {"dear": "0.5", "cheap": "0.01", "middle": "0.1"}
     candidates = [
-        Candidate(provider=Provider.OPENAI, model=name, simulated=True, reason="", bound_usd=Decimal(usd))
+        Candidate(provider=Provider.OPENAI, model=name, simulated=True, reason="", upper_bound_usd=Decimal(usd))
         for name, usd in prices.items()
     ]
     assert cheapest(candidates).model == "cheap"

@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "scope"),
     )
     op.create_table(
-        "call_attempts",
+        "attempts",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
@@ -73,7 +73,7 @@ def upgrade() -> None:
         sa.Column("simulated", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("billed", sa.String(), nullable=False),
-        sa.Column("estimated_usd", sa.Numeric(precision=18, scale=6), nullable=False),
+        sa.Column("upper_bound_usd", sa.Numeric(precision=18, scale=6), nullable=False),
         sa.Column("cost_usd", sa.Numeric(precision=18, scale=6), nullable=True),
         sa.Column("rates", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("breaker_generation", sa.Integer(), nullable=False),
@@ -86,7 +86,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("workspace_id", "request_id", "number", name="attempts_are_numbered"),
     )
     op.create_table(
-        "calls",
+        "paid_requests",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
         sa.Column("job_key", sa.String(), nullable=False),
@@ -106,10 +106,10 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('open', 'settled')", name="call_state"),
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
-    op.create_index("calls_by_job", "calls", ["workspace_id", "job_key"], unique=False)
+    op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key"], unique=False)
     op.create_index(
-        "calls_by_lease",
-        "calls",
+        "paid_requests_by_lease",
+        "paid_requests",
         ["lease_until"],
         unique=False,
         postgresql_where="owner_attempt_id IS NOT NULL",
@@ -214,10 +214,10 @@ def downgrade() -> None:
     op.drop_index("energy_entries_by_user", table_name="energy_entries")
     op.drop_table("energy_entries")
     op.drop_table("energy_accounts")
-    op.drop_index("calls_by_lease", table_name="calls", postgresql_where="owner_attempt_id IS NOT NULL")
-    op.drop_index("calls_by_job", table_name="calls")
-    op.drop_table("calls")
-    op.drop_table("call_attempts")
+    op.drop_index("paid_requests_by_lease", table_name="paid_requests", postgresql_where="owner_attempt_id IS NOT NULL")
+    op.drop_index("paid_requests_by_job", table_name="paid_requests")
+    op.drop_table("paid_requests")
+    op.drop_table("attempts")
     op.drop_table("budgets")
     op.drop_table("breakers")
     op.drop_index("ai_usage_logs_by_time", table_name="ai_usage_logs")

@@ -13,10 +13,10 @@ depends_on = None
 PAST_DAYS = """
     INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
     SELECT workspace_id, 'day:' || (started_at AT TIME ZONE 'UTC')::date, NULL,
-           coalesce(sum(estimated_usd) FILTER (WHERE state = 'open'), 0),
+           coalesce(sum(upper_bound_usd) FILTER (WHERE state = 'open'), 0),
            coalesce(sum(cost_usd) FILTER (WHERE state <> 'open'), 0),
-           coalesce(sum(estimated_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL), 0)
-    FROM call_attempts GROUP BY 1, 2"""
+           coalesce(sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL), 0)
+    FROM attempts GROUP BY 1, 2"""
 
 
 def upgrade() -> None:
@@ -132,13 +132,13 @@ def upgrade() -> None:
     )
     op.add_column("outbox", sa.Column("problem", sa.String(), nullable=False, server_default=""))
     op.create_index("outbox_due", "outbox", ["next_at", "id"], unique=False, postgresql_where="next_at IS NOT NULL")
-    op.create_index("call_attempts_by_time", "call_attempts", ["workspace_id", "started_at"], unique=False)
+    op.create_index("attempts_by_time", "attempts", ["workspace_id", "started_at"], unique=False)
     op.execute(PAST_DAYS)
 
 
 def downgrade() -> None:
     op.execute("DELETE FROM budgets WHERE scope LIKE 'day:%'")
-    op.drop_index("call_attempts_by_time", table_name="call_attempts")
+    op.drop_index("attempts_by_time", table_name="attempts")
     op.drop_index("outbox_due", table_name="outbox")
     op.drop_constraint("one_event_per_key", "outbox")
     for column in ("key", "tries", "next_at", "problem"):

@@ -2,50 +2,12 @@
 
 import hashlib
 import json
-import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-# PostgreSQL stores no NUL character, and half of a surrogate pair is no UTF-8.
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-
-
-class Model(BaseModel):
-    """Base of every contract type: immutable, and strict about names so that a typo is an error.
-
-    NaN and infinity are refused: they survive neither JSON nor the database.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-def mended(text: str) -> str:
-    """The text with a replacement character in place of each one that cannot be stored."""
-    return UNSTORABLE.sub("\ufffd", text)
-
-
-def _storable(text: str) -> str:
-    found = UNSTORABLE.search(text)
-    if found:
-        raise ValueError(f"contains {found.group()!a}, which is not text")
-    return text
-
-
-# What a caller gives is refused where it cannot be stored; what a provider sent is paid for, and so mended.
-STORABLE = AfterValidator(_storable)
-Text = Annotated[str, STORABLE]
-
-
-def not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is blank")
-    return text
-
-
-Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(not_blank)]
-Received = Annotated[str, BeforeValidator(lambda text: mended(text) if isinstance(text, str) else text)]
+from parley.domain.model import Model, Received
 
 
 class Provider(StrEnum):

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from parley.storage.sweeper import StaleCall, stale_calls
+from parley.storage.sweep import StaleRequest, stale_requests
 from tests.storage.books import SILENT, TERMS, Books
 
 
-async def stale(books: Books, limit: int = 100, after: StaleCall | None = None) -> list[StaleCall]:
+async def stale(books: Books, limit: int = 100, after: StaleRequest | None = None) -> list[StaleRequest]:
     async with books.database.transaction() as tx:
-        return await stale_calls(tx, limit=limit, after=after)
+        return await stale_requests(tx, limit=limit, after=after)
 
 
-def steps(found: list[StaleCall]) -> list[str]:
+def steps(found: list[StaleRequest]) -> list[str]:
     return [call.request_id.removeprefix("job/") for call in found]
 
 
@@ -51,7 +51,7 @@ async def test_pages_go_from_the_oldest_on_and_miss_none(books: Books):
     names = [f"step {number}" for number in range(7)]
     for name in names:
         await books.granted(name, terms=SILENT, energy=0)
-    seen: list[StaleCall] = []
+    seen: list[StaleRequest] = []
     while page := await stale(books, limit=3, after=seen[-1] if seen else None):
         assert len(page) <= 3
         seen += page
@@ -61,7 +61,7 @@ async def test_pages_go_from_the_oldest_on_and_miss_none(books: Books):
 async def test_pages_split_requests_of_one_moment(books: Books):
     for number in range(5):
         await books.granted(f"step {number}", terms=SILENT, energy=0)
-    await books.run("UPDATE calls SET lease_until = '2020-01-01'")
+    await books.run("UPDATE paid_requests SET lease_until = '2020-01-01'")
     first = await stale(books, limit=2)
     rest = await stale(books, after=first[-1])
     assert sorted(steps(first + rest)) == [f"step {number}" for number in range(5)]

@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.storage.breaker import NOW
-from parley.storage.tables import Call
+from parley.storage.tables import PaidRequest
 
 
 @dataclass(frozen=True)
-class StaleCall:
+class StaleRequest:
     """A request with an expired lease. `expired`: its reservation has outlived its time as well."""
 
     workspace_id: str
@@ -23,15 +23,20 @@ class StaleCall:
     expired: bool
 
 
-async def stale_calls(tx: AsyncSession, *, limit: int, after: StaleCall | None = None) -> list[StaleCall]:
+async def stale_requests(tx: AsyncSession, *, limit: int, after: StaleRequest | None = None) -> list[StaleRequest]:
     """Requests whose lease ran out, the oldest first; `after` the last one of an earlier page."""
-    columns = (col(Call.lease_until), col(Call.workspace_id), col(Call.request_id))
+    columns = (col(PaidRequest.lease_until), col(PaidRequest.workspace_id), col(PaidRequest.request_id))
     query = (
-        select(*columns, col(Call.workflow_id), col(Call.job_key), (col(Call.expires_at) <= NOW).label("expired"))
-        .where(col(Call.owner_attempt_id).is_not(None), col(Call.lease_until) <= NOW)
+        select(
+            *columns,
+            col(PaidRequest.workflow_id),
+            col(PaidRequest.job_key),
+            (col(PaidRequest.expires_at) <= NOW).label("expired"),
+        )
+        .where(col(PaidRequest.owner_attempt_id).is_not(None), col(PaidRequest.lease_until) <= NOW)
         .order_by(*columns)
         .limit(limit)
     )
     if after:
         query = query.where(tuple_(*columns) > tuple_(after.lease_until, after.workspace_id, after.request_id))
-    return [StaleCall(**row) for row in (await tx.execute(query)).mappings()]
+    return [StaleRequest(**row) for row in (await tx.execute(query)).mappings()]

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from parley.domain.calls import (
+from parley.domain.requests import (
     ChatReply,
     ChatRequest,
     Finish,

@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Message, Model
 from parley.domain.generate.contract import Kept, Prompt
 from parley.domain.generate.prompts import template
 from parley.domain.generate.rendering import is_long
+from parley.domain.model import Model
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
 from parley.domain.windows import CAREFUL, window
 
 KEEP = 10
@@ -54,10 +55,10 @@ class Shortened(Model):
     """What to do about a prompt's length: send `prompt` in its place, and before that have it condensed by a call."""
 
     prompt: Prompt | None = None
-    compress: bool = False
+    condense: bool = False
 
 
-def to_compress(messages: Sequence[Message], summary: Summary | None = None, keep: int = KEEP) -> Split | None:
+def split_to_condense(messages: Sequence[Message], summary: Summary | None = None, keep: int = KEEP) -> Split | None:
     """Part a conversation so that it can be condensed; None where nothing, or nothing new, is before the last ones."""
     system, said = _parts(messages)
     done = summary.kept.messages if summary else 0
@@ -67,7 +68,7 @@ def to_compress(messages: Sequence[Message], summary: Summary | None = None, kee
 
 def worth_a_look(prompt: Prompt, above_tokens: int | None) -> bool:
     """Whether a summary of a prompt's beginning can be of use: it is long for the policy, else for some model."""
-    return is_long(prompt, above_tokens or window(CAREFUL).context) and to_compress(prompt.messages) is not None
+    return is_long(prompt, above_tokens or window(CAREFUL).context) and split_to_condense(prompt.messages) is not None
 
 
 def shortened(prompt: Prompt, above_tokens: int | None, summary: Summary | None) -> Shortened:
@@ -78,10 +79,10 @@ def shortened(prompt: Prompt, above_tokens: int | None, summary: Summary | None)
     if not is_long(prompt, above_tokens):
         return Shortened()
     now = prompt.model_copy(update={"messages": resumed(prompt.messages, summary)}) if summary else prompt
-    split = to_compress(prompt.messages, summary)
+    split = split_to_condense(prompt.messages, summary)
     since = sum(_bytes(message.content) for message in split.earlier) if split else 0
-    compress = is_long(now, above_tokens) and since > SUMMARY_TOKENS * BYTES_PER_TOKEN
-    return Shortened(prompt=now if summary else None, compress=compress)
+    condense = is_long(now, above_tokens) and since > SUMMARY_TOKENS * BYTES_PER_TOKEN
+    return Shortened(prompt=now if summary else None, condense=condense)
 
 
 def beginnings(messages: Sequence[Message]) -> list[str]:
@@ -90,7 +91,7 @@ def beginnings(messages: Sequence[Message]) -> list[str]:
     The system prompt is in none of them, since no summary is of it.
     """
     _, said = _parts(messages)
-    running, hashes = hashlib.sha256(template("compression").id.encode()), list[str]()
+    running, hashes = hashlib.sha256(template("condensing").id.encode()), list[str]()
     for message in said[:-KEEP]:
         running.update(json.dumps([message.role, message.content]).encode())
         hashes.append(running.hexdigest())
@@ -109,7 +110,7 @@ def summary_request(split: Split, room_tokens: int = ROOM_TOKENS) -> ChatRequest
     material = {"transcript": "\n".join([*before, *_lines(split.earlier, room)])}
     return ChatRequest(
         messages=(
-            Message(role="system", content=template("compression").text),
+            Message(role="system", content=template("condensing").text),
             Message(role="user", content=json.dumps(material, ensure_ascii=False)),
         ),
         max_tokens=SUMMARY_TOKENS,
@@ -126,10 +127,10 @@ def resumed(messages: Sequence[Message], summary: Summary) -> tuple[Message, ...
     """The conversation with a kept summary in place of its beginning."""
     system, said = _parts(messages)
     done = summary.kept.messages
-    return compressed(Split(system=system, earlier=said[:done], recent=said[done:]), summary.text)
+    return condensed(Split(system=system, earlier=said[:done], recent=said[done:]), summary.text)
 
 
-def compressed(split: Split, summary: str) -> tuple[Message, ...]:
+def condensed(split: Split, summary: str) -> tuple[Message, ...]:
     """The conversation with the summary in place of its earlier part.
 
     The summary is a user's message, since what users said is in it. It is merged with the next one where that is a

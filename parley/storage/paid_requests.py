@@ -1,0 +1,168 @@
+"""The rows of paid paid_requests and of their attempts: opened, locked and read. What becomes of them is the ledger's.
+
+Rows are handed out as plain values that no session watches; `rows.save` writes them. Statements that every paid request
+needs are built once: building one takes as long as running it.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Interval, and_, bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from parley.domain.errors import NotFound
+from parley.domain.requests import Provider
+from parley.storage import breaker
+from parley.storage.breaker import NOW
+from parley.storage.rows import table
+from parley.storage.tables import Attempt, EnergyAccount, JournaledReply, PaidRequest, UsageLog
+
+OF_REQUEST = (
+    col(PaidRequest.workspace_id) == bindparam("workspace"),
+    col(PaidRequest.request_id) == bindparam("request"),
+)
+OF_ATTEMPT = (col(Attempt.workspace_id) == bindparam("workspace"), col(Attempt.id) == bindparam("attempt"))
+ATTEMPT = select(Attempt).where(*OF_ATTEMPT).execution_options(populate_existing=True)
+LOCK = select(PaidRequest).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
+SAME = aliased(Attempt)
+REQUEST_OF_ATTEMPT = (
+    select(col(SAME.request_id))
+    .where(col(SAME.workspace_id) == bindparam("workspace"), col(SAME.id) == bindparam("attempt"))
+    .scalar_subquery()
+)
+# Both rows are locked, though one would do: whoever waited for the one must not read the other as it was before. Each
+# is found by itself: joined, a database that has not counted its rows yet compares all of a workspace with each other.
+LOCK_WITH_ATTEMPT = (
+    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider))
+    .where(
+        *OF_ATTEMPT,
+        col(PaidRequest.workspace_id) == bindparam("workspace"),
+        col(PaidRequest.request_id) == REQUEST_OF_ATTEMPT,
+    )
+    .where(col(Attempt.request_id) == PaidRequest.request_id)
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+OPEN = (
+    insert(table(PaidRequest))
+    .values(
+        lease_until=NOW + bindparam("lease", type_=Interval),
+        expires_at=NOW + bindparam("reservation", type_=Interval),
+    )
+    .on_conflict_do_nothing()
+    .returning(breaker.CLOSED_GENERATION)
+)
+ACCOUNT_OF_CALL = and_(
+    col(EnergyAccount.workspace_id) == PaidRequest.workspace_id, col(EnergyAccount.user_id) == PaidRequest.user_id
+)
+JOURNALED = (
+    select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
+    .select_from(PaidRequest)
+    .join(Attempt, col(Attempt.id) == PaidRequest.settled_attempt_id)
+    .join(JournaledReply, col(JournaledReply.attempt_id) == Attempt.id)
+    .join(UsageLog, col(UsageLog.attempt_id) == Attempt.id)
+    .outerjoin(EnergyAccount, ACCOUNT_OF_CALL)
+    .where(*OF_REQUEST)
+)
+
+
+async def open_leased(
+    tx: AsyncSession, request: PaidRequest, provider: Provider, *, lease_seconds: float, reservation_seconds: float
+) -> int | None:
+    """Write a new request that its owner holds from now on; None where there is one under its id.
+
+    Returns `breaker.CLOSED_GENERATION` of the provider. Nobody else sees the row before the transaction ends.
+    """
+    row = request.model_dump(exclude={"lease_until", "expires_at"})
+    periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
+    return (await tx.execute(OPEN, {**row, **periods, "provider": provider.value})).scalar()
+
+
+async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> PaidRequest:
+    """The request's row, locked.
+
+    Raises:
+        NotFound: the workspace has no such request.
+    """
+    request = (await tx.execute(LOCK, {"workspace": workspace_id, "request": request_id})).scalar()
+    if request is None:
+        raise NotFound(f"no request {request_id!r} in workspace {workspace_id!r}")
+    tx.expunge(request)
+    return request
+
+
+async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[PaidRequest, Attempt, bool]:
+    """An attempt with its request, locked, and `breaker.is_troubled`. An attempt changes only under its request's lock.
+
+    Raises:
+        NotFound: the workspace has no such attempt.
+    """
+    found = (await tx.execute(LOCK_WITH_ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id})).first()
+    if found is None:
+        raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
+    request, attempt, troubled = found
+    tx.expunge(request)
+    tx.expunge(attempt)
+    return request, attempt, troubled
+
+
+async def attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Attempt | None:
+    found = (await tx.execute(ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id})).scalar()
+    if found:
+        tx.expunge(found)
+    return found
+
+
+async def attempts(tx: AsyncSession, request: PaidRequest) -> list[Attempt]:
+    """The request's attempts so far, the latest first."""
+    query = select(Attempt).where(
+        col(Attempt.workspace_id) == request.workspace_id, col(Attempt.request_id) == request.request_id
+    )
+    found = list((await tx.execute(query.order_by(col(Attempt.number).desc()))).scalars())
+    for one in found:
+        tx.expunge(one)
+    return found
+
+
+async def journaled(
+    tx: AsyncSession, workspace_id: str, request_id: str
+) -> tuple[Attempt, dict[str, Any], int, EnergyAccount | None]:
+    """Of a settled request: the attempt that won, its reply as JSON, the energy charged, and the user's account.
+
+    Raises:
+        NotFound: the workspace has no such request, or it is not settled.
+    """
+    found = (await tx.execute(JOURNALED, {"workspace": workspace_id, "request": request_id})).first()
+    if found is None:
+        raise NotFound(f"no reply to {request_id!r} in workspace {workspace_id!r}")
+    won, payload, charged, account = found
+    return won, payload, charged, account
+
+
+async def lease_left(tx: AsyncSession, request: PaidRequest) -> float:
+    """Seconds left of the lease by the database's clock; 0 when nobody holds it."""
+    if request.owner_attempt_id is None or request.lease_until is None:
+        return 0.0
+    now: datetime = (await tx.execute(select(NOW))).scalar_one()
+    return max((request.lease_until - now).total_seconds(), 0.0)
+
+
+async def take_lease(
+    tx: AsyncSession, request: PaidRequest, attempt_id: UUID, *, lease_seconds: float, reservation_seconds: float
+) -> None:
+    """Make the attempt the owner. Whoever is has the request's energy reserved."""
+    as_owner = (
+        update(PaidRequest)
+        .where(col(PaidRequest.workspace_id) == request.workspace_id, col(PaidRequest.request_id) == request.request_id)
+        .values(
+            owner_attempt_id=attempt_id,
+            energy_reserved=request.energy_price,
+            lease_until=NOW + timedelta(seconds=lease_seconds),
+            expires_at=NOW + timedelta(seconds=reservation_seconds),
+        )
+    )
+    await tx.execute(as_owner.execution_options(synchronize_session=False))
