@@ -57,7 +57,7 @@ async def cost_optimized(client: Client, _: SimulatorAdmin) -> str:
 
 async def cached(client: Client, _: SimulatorAdmin) -> str:
     for number in range(4):
-        job = await client.analyze(read_session(HYBRID), label=str(number))
+        job = await client.analyze(read_session(HYBRID), run_name=str(number))
         await job.result()
     return job.id
 
