@@ -291,10 +291,10 @@ class TestFailures:
         settings: Settings,
     ) -> None:
         async with running_workers(temporal, database, settings):
-            plain = await start(client, path, chats(60), label="plain")
+            plain = await start(client, path, chats(60), run_name="plain")
             await plain.result()
             expected = [session.model_dump() for session in await sessions_of(client, plain)]
-            job = await start(client, path, chats(60), label="interrupted")
+            job = await start(client, path, chats(60), run_name="interrupted")
             await simulator.calls(at_least=30)
         async with running_workers(temporal, database, settings), asyncio.timeout(120):
             await job.result()
