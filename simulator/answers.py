@@ -72,7 +72,7 @@ class Answers:
         return json.dumps(Filler(prompt.schema, self._choice, findings).fill(text), ensure_ascii=False)
 
     def _chat(self, prompt: Prompt) -> str:
-        """Answer the last user message, and quote an earlier sentence about the same thing."""
+        """Answer the last user message, and quote an earlier sentence about the same topic."""
         *earlier, last = prompt.texts("user") or [""]
         about = " and ".join(keywords(last, 2)) or "that"
         is_question = "?" in last

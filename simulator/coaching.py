@@ -146,13 +146,13 @@ class _Coach:
 
     def _opening_technique(self) -> tuple[int, str, list[Line]]:
         turns = self._rep[:2]
-        said = " ".join(turn.text for turn in turns)
-        named, purpose, asked = NAMES_SELF.search(said), STATES_PURPOSE.search(said), "?" in said
-        score = 10 + 35 * bool(named) + 35 * bool(purpose) + 20 * asked
+        text = " ".join(turn.text for turn in turns)
+        named, purpose, has_question = NAMES_SELF.search(text), STATES_PURPOSE.search(text), "?" in text
+        score = 10 + 35 * bool(named) + 35 * bool(purpose) + 20 * has_question
         facts = [
             "said who they are" if named else "did not say who they are",
             "stated a purpose" if purpose else "stated no purpose",
-            "asked a question" if asked else "asked nothing",
+            "asked a question" if has_question else "asked nothing",
         ]
         opener = self._word(quoted(turns[0]), "The rep opened with", "The conversation began with")
         return score, f"{opener} {quoted(turns[0])}: {', '.join(facts)}.", turns
@@ -181,8 +181,8 @@ class _Coach:
         score = round(sum(_handling(answer)[0] for _, _, answer in raised) / len(raised))
         parts = [f"{topic} {quoted(line, OBJECTIONS[topic])}: {_handling(answer)[1]}" for topic, line, answer in raised]
         opener = self._word(parts[0], "Objections raised", "Raised by the prospect")
-        shown = [line for _, said, answer in raised for line in (said, answer) if line]
-        return score, f"{opener}: {'; '.join(parts)}.", shown
+        lines = [line for _, objected, answer in raised for line in (objected, answer) if line]
+        return score, f"{opener}: {'; '.join(parts)}.", lines
 
     def _objections(self) -> list[tuple[str, Line, Line | None]]:
         """Return each objection of the prospect with the rep's next turn."""
@@ -200,11 +200,11 @@ class _Coach:
             last = self._rep[-1]
             text = self._word(quoted(last), "The rep asked for no next step; the last words were", "No next step after")
             return 15, f"{text} {quoted(last)}.", [last]
-        asked = any("?" in line.text for line in steps)
-        timed = any(NAMES_TIME.search(line.text) for line in steps)
-        how = f"{'asked as a question' if asked else 'stated'}, {'with' if timed else 'without'} a time"
+        is_question = any("?" in line.text for line in steps)
+        has_time = any(NAMES_TIME.search(line.text) for line in steps)
+        how = f"{'asked as a question' if is_question else 'stated'}, {'with' if has_time else 'without'} a time"
         text = self._word(quoted(steps[-1]), "The rep moved to a next step", "There was a next step")
-        return 60 + 20 * asked + 20 * timed, f"{text}, {how}: {quoted(steps[-1], NEXT_STEP)}.", steps
+        return 60 + 20 * is_question + 20 * has_time, f"{text}, {how}: {quoted(steps[-1], NEXT_STEP)}.", steps
 
     def _word(self, key: str, *options: str) -> str:
         return self._choice.pick(options, key)

@@ -76,8 +76,8 @@ class Filler:
         listed = list_entries(text) if id_name else []
         if id_name and listed:
             return [self._entry(item, id_name, entry, path) for entry in listed[: _count(schema, len(listed))]]
-        wanted = 0 if len(path) > MAX_DEPTH else 2
-        sources = [(str(number), text) for number in range(_count(schema, wanted))]
+        length = _count(schema, 0 if len(path) > MAX_DEPTH else 2)
+        sources = [(str(number), text) for number in range(length)]
         if kind(item) == "string" and not item.get("enum"):
             return [_fit(self._label(source, int(number)), item) for number, source in sources]
         return [self._value(declared, (*path, number), source) for number, source in sources]
@@ -185,11 +185,11 @@ def _highest(schema: Schema, step: float) -> float | None:
     return bound(schema, "maximum", None if below is None else below - step)
 
 
-def _count(schema: Schema, wanted: int) -> int:
+def _count(schema: Schema, count: int) -> int:
     """Limit a number of items to the declared bounds."""
     low, high = bound(schema, "minItems", None), bound(schema, "maxItems", None)
-    wanted = wanted if high is None else min(wanted, int(high))
-    return wanted if low is None else max(wanted, int(low))
+    count = count if high is None else min(count, int(high))
+    return count if low is None else max(count, int(low))
 
 
 def _fit(text: str, schema: Schema) -> str:

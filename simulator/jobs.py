@@ -34,8 +34,8 @@ class Jobs:
         """Return the reply, or None if the prompt belongs to no job."""
         if prompt.schema is None:
             return None
-        for is_asked, fields, answer in self._jobs():
-            if is_asked(prompt.schema):
+        for asks_for, fields, answer in self._jobs():
+            if asks_for(prompt.schema):
                 given = _object_with(prompt, *fields)
                 return answer(given, prompt) if given else None
         return None
@@ -74,8 +74,8 @@ class Jobs:
 
 
 def asks_for_labels(schema: Schema) -> bool:
-    wanted = {"id", "intent", "transfer_reason", "drop_off_location", "summary"}
-    return wanted <= item_field_names(schema, "sessions")
+    fields = {"id", "intent", "transfer_reason", "drop_off_location", "summary"}
+    return fields <= item_field_names(schema, "sessions")
 
 
 def asks_for_groups(schema: Schema) -> bool:
@@ -103,7 +103,7 @@ def _object_with(prompt: Prompt, *fields: str) -> Mapping[str, Any] | None:
 
 
 def condense(transcript: str) -> str:
-    """Shorten a chat to at most 150 words: the user's lines with cues of the lexicon, and the last other message."""
+    """Condense a chat to at most 150 words: the user's lines with cues of the lexicon, and the last other message."""
     messages = [Message(message.role, without_injections(message.text)) for message in parse_chat(transcript)]
     from_user = [message for message in messages if message.role == "user"]
     excerpts = [Message("user", text) for text in (_around_cue(message.text) for message in from_user) if text]
@@ -136,7 +136,7 @@ def _first_lines(messages: Sequence[Message], max_words: int) -> list[str]:
 
 def grade(question: str, answer: str) -> Reply:
     """Grade an answer from 0 to 1 by the share of the question's keywords in it. Instructions have no effect."""
-    wanted, found = keywords(question, GRADED_WORDS), set(keywords(answer, 10 * GRADED_WORDS))
-    count = sum(word in found for word in wanted)
-    score = round(count / len(wanted), 3) if wanted else float(bool(found))
-    return {"reason": f"The answer takes up {count} of the {len(wanted)} words of the question.", "score": score}
+    in_question, in_answer = keywords(question, GRADED_WORDS), set(keywords(answer, 10 * GRADED_WORDS))
+    count = sum(word in in_answer for word in in_question)
+    score = round(count / len(in_question), 3) if in_question else float(bool(in_answer))
+    return {"reason": f"The answer takes up {count} of the {len(in_question)} words of the question.", "score": score}

@@ -93,7 +93,7 @@ def all_property_names(root: Schema) -> set[str]:
 
 
 def schema_in_text(system: str) -> dict[str, Any] | None:
-    """Return the last JSON schema in a system prompt that starts on a line of its own.
+    """Return the last JSON schema in a system prompt that starts at the beginning of a line.
 
     Clients write the schema into the prompt for models that do not support structured outputs.
     """

@@ -48,10 +48,10 @@ def mentions(text: str, phrase: str) -> int:
 
 def related_sentence(text: str, question: str) -> str | None:
     """Return the sentence that shares most keywords with a question, or None if no sentence shares any."""
-    wanted = set(keywords(question, 20))
+    question_words = set(keywords(question, 20))
     best, shared = None, 0
     for sentence in SENTENCE.findall(text):
-        overlap = len(wanted & set(keywords(sentence, 50)))
+        overlap = len(question_words & set(keywords(sentence, 50)))
         if overlap > shared:
             best, shared = clip(sentence), overlap
     return best

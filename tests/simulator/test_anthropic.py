@@ -76,14 +76,14 @@ async def test_token_limit_truncates_the_reply(anthropic_client):
     ],
 )
 async def test_schemas_that_anthropic_refuses_are_refused(anthropic_client, node, complaint):
-    wanted: Any = {"format": {"type": "json_schema", "schema": closed({"value": node})}}
+    output_config: Any = {"format": {"type": "json_schema", "schema": closed({"value": node})}}
     with pytest.raises(anthropic.BadRequestError, match=complaint):
-        await anthropic_client.messages.create(**ASK, output_config=wanted)
+        await anthropic_client.messages.create(**ASK, output_config=output_config)
 
 
 async def test_a_property_may_have_the_name_of_a_bound(anthropic_client):
-    wanted: Any = {"format": {"type": "json_schema", "schema": closed({"maximum": {"type": "integer"}})}}
-    message = await anthropic_client.messages.create(**ASK, output_config=wanted)
+    output_config: Any = {"format": {"type": "json_schema", "schema": closed({"maximum": {"type": "integer"}})}}
+    message = await anthropic_client.messages.create(**ASK, output_config=output_config)
     assert 1 <= json.loads(message.content[0].text)["maximum"] <= 100
 
 

@@ -12,10 +12,10 @@ from parley.domain.auto_analyze.labels import read_groups
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import ChatMessage, ChatSession, Containment
 from parley.domain.generate.condensing import split_to_condense, summary_request
-from parley.domain.generate.contract import Prompt as AskedPrompt
+from parley.domain.generate.contract import Prompt as GeneratePrompt
 from parley.domain.generate.quality import grading_request, read_grade
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Usage
-from parley.domain.requests import Message as CallMessage
+from parley.domain.requests import Message as ParleyMessage
 from simulator.__main__ import _config, _parser
 from simulator.answers import Answers
 from simulator.chats import parse_chat
@@ -296,7 +296,7 @@ def test_a_condensed_chat_keeps_its_topic():
 
 def test_the_earlier_part_of_a_conversation_is_condensed_to_plain_text():
     exchange = [("user", "My internet has been slow since Monday."), ("assistant", "Have you restarted the router?")]
-    messages = tuple(CallMessage(role=role, content=text) for role, text in exchange * 6)
+    messages = tuple(ParleyMessage(role=role, content=text) for role, text in exchange * 6)
     split = split_to_condense(messages)
     assert split is not None
     text = ask(summary_request(split))
@@ -406,8 +406,8 @@ def test_the_command_line_sets_the_label_noise():
 
 
 def graded(question: str, answer: str) -> float:
-    asked = AskedPrompt(messages=(CallMessage(role="user", content=question),))
-    score = read_grade(reply(ask(grading_request(asked, answer)))).score
+    graded_prompt = GeneratePrompt(messages=(ParleyMessage(role="user", content=question),))
+    score = read_grade(reply(ask(grading_request(graded_prompt, answer)))).score
     assert score is not None
     return float(score)
 
