@@ -13,7 +13,8 @@ Scores, each from 0 to 100:
 - closing: 15; for a next step in the last five rep turns 60, +20 if it is asked as a question, +20 if it
   names a time.
 - overall: 20% opening, 30% questioning, 30% objection handling, 20% closing.
-- talk balance (a strength or an improvement only): 100, less 2 for each percent of words outside 35 to 60.
+- talk balance (in strengths and improvements only): 100, minus 2 for each percentage point by which the rep's share
+  of the words is below 35% or above 60%.
 """
 
 import re
@@ -134,11 +135,13 @@ class _Coach:
         words = sum(len(line.text.split()) for line in self._lines)
         share = round(100 * sum(len(line.text.split()) for line in self._rep) / words) if words else 0
         outside = max(35 - share, share - 60, 0)
-        comment = self._word("talk", f"The rep spoke {share}% of the words.", f"{share}% of the words were the rep's.")
+        comment = self._wording(
+            "talk", f"The rep spoke {share}% of the words.", f"{share}% of the words were the rep's."
+        )
         return Finding(TITLES["talk_balance"], max(0, 100 - 2 * outside), comment)
 
     def summary(self, overall: int, best: Finding, worst: Finding) -> str:
-        return self._word(
+        return self._wording(
             f"summary {overall}",
             f"Overall {overall} of 100: strongest in {best.title.lower()}, weakest in {worst.title.lower()}.",
             f"{best.title} went best and {worst.title.lower()} needs most work; {overall} of 100 overall.",
@@ -154,7 +157,7 @@ class _Coach:
             "stated a purpose" if purpose else "stated no purpose",
             "asked a question" if has_question else "asked nothing",
         ]
-        opener = self._word(quoted(turns[0]), "The rep opened with", "The conversation began with")
+        opener = self._wording(quoted(turns[0]), "The rep opened with", "The conversation began with")
         return score, f"{opener} {quoted(turns[0])}: {', '.join(facts)}.", turns
 
     def _questioning_skills(self) -> tuple[int, str, list[Line]]:
@@ -163,7 +166,7 @@ class _Coach:
         total = max(open_count, sum(line.text.count("?") for line in self._rep))
         score = 10 + 10 * min(total - open_count, 2) + 20 * open_count
         example = f", such as {quoted(opened[0], OPEN_QUESTION)}" if opened else ""
-        comment = self._word(
+        comment = self._wording(
             f"questions {total} {open_count}",
             f"{total} questions, {open_count} of them open{example}.",
             f"The rep asked {total} questions; {open_count} were open{example}.",
@@ -175,12 +178,12 @@ class _Coach:
         if not raised:
             return (
                 GOOD,
-                self._word("none", "No objection was raised.", "The prospect raised no objection."),
+                self._wording("none", "No objection was raised.", "The prospect raised no objection."),
                 [],
             )
         score = round(sum(_handling(answer)[0] for _, _, answer in raised) / len(raised))
         parts = [f"{topic} {quoted(line, OBJECTIONS[topic])}: {_handling(answer)[1]}" for topic, line, answer in raised]
-        opener = self._word(parts[0], "Objections raised", "Raised by the prospect")
+        opener = self._wording(parts[0], "Objections raised", "Raised by the prospect")
         lines = [line for _, objected, answer in raised for line in (objected, answer) if line]
         return score, f"{opener}: {'; '.join(parts)}.", lines
 
@@ -198,15 +201,17 @@ class _Coach:
         steps = [line for line in self._rep[-5:] if NEXT_STEP.search(line.text)]
         if not steps:
             last = self._rep[-1]
-            text = self._word(quoted(last), "The rep asked for no next step; the last words were", "No next step after")
+            text = self._wording(
+                quoted(last), "The rep asked for no next step; the last words were", "No next step after"
+            )
             return 15, f"{text} {quoted(last)}.", [last]
         is_question = any("?" in line.text for line in steps)
         has_time = any(NAMES_TIME.search(line.text) for line in steps)
         how = f"{'asked as a question' if is_question else 'stated'}, {'with' if has_time else 'without'} a time"
-        text = self._word(quoted(steps[-1]), "The rep moved to a next step", "There was a next step")
+        text = self._wording(quoted(steps[-1]), "The rep moved to a next step", "There was a next step")
         return 60 + 20 * is_question + 20 * has_time, f"{text}, {how}: {quoted(steps[-1], NEXT_STEP)}.", steps
 
-    def _word(self, key: str, *options: str) -> str:
+    def _wording(self, key: str, *options: str) -> str:
         return self._choice.pick(options, key)
 
 

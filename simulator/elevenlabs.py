@@ -44,8 +44,6 @@ ERRORS: Mapping[str, tuple[int, str, str, str]] = {
     ),
 }
 NO_KEY = "Neither authorization header nor xi-api-key received, please provide one."
-
-
 BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
 PART_NAME = re.compile(r'\bname="([^"]*)"')
 

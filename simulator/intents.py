@@ -22,16 +22,16 @@ from simulator.text import STOP_WORDS
 from simulator.wire import Message
 
 STRONG, WEAK = 2.0, 0.4  # the strength of a cue
-LINE_DECAY = 0.4  # the weight of a line, relative to the line before
+LINE_DECAY = 0.4  # each line with a topic weighs this share of the line before
 MIN_LINE_WEIGHT = 0.01
-POSITION_DECAY = 0.8  # the weight of a cue, relative to the one before in the same line
-PHRASE_URGENCY = 1.6  # of an action that one phrase names together with its topic
-DEFAULT_ACTION_SCORE = 0.3  # of a topic's default action, even without a cue
-BOT_WEIGHT = 0.3  # of a bot's line, relative to a user's; used if the user's lines are unclear
-OUT_OF_PLACE = 0.25  # the factor for a topic of leisure in another chat, and vice versa
-OPENING_LINES = 2  # of the bot: they show where the chat takes place
+POSITION_DECAY = 0.8  # each topic or action weighs this share of the one before in the same line
+PHRASE_URGENCY = 1.6  # the urgency of an action that a phrase names together with its topic
+DEFAULT_ACTION_SCORE = 0.3  # the score of a topic's default action without any cue
+BOT_WEIGHT = 0.3  # the weight of a bot's line; bot lines count only if the user's lines are unclear
+OUT_OF_PLACE = 0.25  # the factor for a leisure topic in a chat about other things, and vice versa
+OPENING_LINES = 2  # this many lines of the bot show what kind of company the chat is with
 MAX_TOPICS = 3  # a bot's line with more topics is a menu
-LONGEST_WORD = 30  # that may become a topic
+LONGEST_WORD = 30  # a longer word cannot become a topic
 # Words of a label that do not say what it is about.
 GENERIC = (
     frozenset({"question", "questions", "request", "requests", "inquiry", "issue", "problem", "about"}) | STOP_WORDS
@@ -53,7 +53,7 @@ FILLERS = GENERIC | {
 
 @dataclass(frozen=True)
 class Concept:
-    """A topic and what to do with it. A topic that is not in the lexicon is a word of the text, without an action."""
+    """A topic and an action on it. If the topic is not in the lexicon, it is a word of the text and has no action."""
 
     topic: str
     action: str = ""
@@ -65,6 +65,8 @@ class Concept:
 
 @dataclass(frozen=True)
 class Cue:
+    """What a phrase of the lexicon names: a topic, an action, or both."""
+
     topic: str = ""
     action: str = ""
     strength: float = STRONG

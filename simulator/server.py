@@ -21,7 +21,7 @@ class NotLoopback(ValueError):
 
 
 class Server(uvicorn.Server):
-    """A server that listens from its creation and ends the replies in flight when it stops.
+    """A simulator's server. It listens as soon as it is created, and ends the replies in flight when it stops.
 
     `url` is its address; `ready` is set as soon as it answers.
 
@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def main_loop(self) -> None:
-        """Wait for the stop flag. Uvicorn's own loop polls it ten times a second."""
+        """Wait for the stop flag. It replaces uvicorn's loop, which polls the flag ten times a second."""
         self._loop = asyncio.get_running_loop()
         await self.on_tick(0)
         if not self.should_exit:
@@ -90,7 +90,9 @@ class Server(uvicorn.Server):
 def serve(config: Config) -> None:
     """Run a simulator in the foreground. Returns after SIGTERM or SIGINT.
 
-    Raises: as Server.
+    Raises:
+        NotLoopback: `config.host` is not a loopback address.
+        OSError: the port is in use.
     """
     server = Server(config)
 
@@ -130,5 +132,5 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Filter out uvicorn's message about connections that end early: faults do that on purpose."""
+    """Return False for uvicorn's message about connections that end early, which faults cause on purpose."""
     return not str(record.msg).startswith("ASGI callable returned without")
