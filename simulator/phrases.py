@@ -17,7 +17,7 @@ CACHED_WORDS = 50_000  # words whose phrases are cached
 
 
 def normalized(text: str) -> str:
-    """Return lower case without accents and repeated letters: "Slooow CAFÉ" becomes "slow cafe"."""
+    """Return lower case without accents. Three or more equal letters become one: "Slooow CAFÉ" becomes "slow cafe"."""
     text = text.lower().translate(LETTERS)
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))

@@ -29,10 +29,10 @@ async def found(client: openai.AsyncOpenAI, attempt: str) -> list[Any]:
 async def test_the_stored_completion_equals_the_delivered_one(openai_client):
     reply = await openai_client.chat.completions.create(**stored("a"))
     await openai_client.chat.completions.create(**stored("b"))
-    [stored_one] = await found(openai_client, "a")
-    assert stored_one.metadata == {"parley_attempt_id": "a"}
-    assert stored_one.model_copy(update={"metadata": None}) == reply
-    assert await openai_client.chat.completions.retrieve(reply.id) == stored_one
+    [completion] = await found(openai_client, "a")
+    assert completion.metadata == {"parley_attempt_id": "a"}
+    assert completion.model_copy(update={"metadata": None}) == reply
+    assert await openai_client.chat.completions.retrieve(reply.id) == completion
 
 
 async def test_nothing_is_stored_without_the_store_parameter(openai_client, local_client, admin):
@@ -56,35 +56,35 @@ async def test_a_reply_that_is_not_delivered_is_stored_completely(openai_client,
     await admin.post("faults", fault=fault, times=None, hold=0.05)
     with pytest.raises((openai.APIConnectionError, ValueError)):
         await openai_client.chat.completions.create(**stored("lost"), extra_headers={"X-Parley-Attempt-Id": "lost"})
-    [stored_one] = await found(openai_client, "lost")
-    assert (stored_one.choices, stored_one.usage) == (whole.choices, whole.usage)
+    [completion] = await found(openai_client, "lost")
+    assert (completion.choices, completion.usage) == (whole.choices, whole.usage)
     request = await admin.only_request(attempt_id="lost")
-    assert (request["billed"], request["output_tokens"]) == (True, stored_one.usage.completion_tokens)
+    assert (request["billed"], request["output_tokens"]) == (True, completion.usage.completion_tokens)
 
 
 async def test_a_held_reply_is_stored_as_soon_as_it_is_billed(openai_client, admin):
     await admin.post("gate", provider="openai", closed=True)
     asking = asyncio.create_task(openai_client.chat.completions.create(**stored("held")))
     await admin.get("requests", billed="true", at_least=1)
-    [stored_one] = await found(openai_client, "held")
+    [completion] = await found(openai_client, "held")
     await admin.post("gate", provider="openai", closed=False)
-    assert (await asking).id == stored_one.id
+    assert (await asking).id == completion.id
 
 
 async def test_a_stream_is_stored_as_a_completion(openai_client):
     text = ""
     async for chunk in await openai_client.chat.completions.create(**stored("s", stream=True)):
         text += chunk.choices[0].delta.content or ""
-    [stored_one] = await found(openai_client, "s")
-    assert (stored_one.choices[0].message.content, stored_one.choices[0].finish_reason) == (text, "stop")
+    [completion] = await found(openai_client, "s")
+    assert (completion.choices[0].message.content, completion.choices[0].finish_reason) == (text, "stop")
 
 
 async def test_a_damaged_completion_is_stored_as_damaged(openai_client, admin):
     await admin.post("faults", fault="no_finish")
     reply = await openai_client.chat.completions.create(**stored("a"))
-    [stored_one] = await found(openai_client, "a")
-    assert stored_one.choices == reply.choices
-    assert stored_one.choices[0].finish_reason is None
+    [completion] = await found(openai_client, "a")
+    assert completion.choices == reply.choices
+    assert completion.choices[0].finish_reason is None
 
 
 async def test_a_refused_request_stores_nothing(openai_client, admin):
@@ -145,9 +145,9 @@ async def test_the_next_simulator_knows_the_completions_of_a_killed_one(tmp_path
     process, url = await start("--log", str(log))
     try:
         async with openai.AsyncOpenAI(base_url=f"{url}/openai/v1", api_key="any", max_retries=0) as client:
-            [stored_one] = await found(client, "a")
-            assert stored_one.choices[0].message.content
-            assert stored_one.id == (await client.chat.completions.retrieve(stored_one.id)).id
+            [completion] = await found(client, "a")
+            assert completion.choices[0].message.content
+            assert completion.id == (await client.chat.completions.retrieve(completion.id)).id
             await client.chat.completions.create(**stored("b"))
             assert len({one.id for one in await listed(client)}) == 2
     finally:
