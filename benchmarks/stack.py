@@ -83,7 +83,7 @@ class Bench:
 
     async def billed(self) -> list[dict[str, Any]]:
         """The calls for which the simulator would have sent a bill."""
-        response = await self._http.get("/admin/calls", params={"billed": "true"})
+        response = await self._http.get("/admin/requests", params={"billed": "true"})
         return response.raise_for_status().json()
 
     async def label(self, path: Path, *, within: float, **terms: Any) -> Run:
@@ -128,7 +128,7 @@ class Bench:
             rows = (await tx.execute(ATTEMPTS, {"workspace": client.workspace_id})).all()
             streams = dict((await tx.execute(STREAMS, {"workspace": client.workspace_id, "job": job_key})).all())
         steps = {str(row[0]): str(row[1]).removeprefix(f"{job_key}/") for row in rows}
-        response = await self._http.get("/admin/calls", params={"state": "answered"})
+        response = await self._http.get("/admin/requests", params={"state": "answered"})
         return [
             Call(step, call["received_at"], call["ended_at"], streams.get(Phases.first_session(step)))
             for call in response.raise_for_status().json()

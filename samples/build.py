@@ -1,10 +1,11 @@
 """Builds the sample sessions from their hand-written sources: `python -m samples.build [folder]`.
 
-A source is a header of `key: value` lines, an empty line, then the turns. A turn reads
-`role [+gap] [xpace]: text`; indented lines continue it, and `[0.4]` in the text is a pause in seconds.
-The times of the words follow from their syllables, the speaker's pace (syllables per second) and the
-punctuation, with a variation that depends only on the word and its place: the same source always gives
-the same bytes.
+A source is a header of `key: value` lines, an empty line, then the turns. A turn has the form
+`role [+gap] [xpace]: text`. The gap is the silence before it in seconds; the pace is a factor. Indented lines continue
+a turn, and `[0.4]` in the text is a pause in seconds.
+
+The times of the words are computed from their syllables, the speaker's pace (syllables per second) and the
+punctuation, with a variation that depends only on the word and its position. The same source gives the same bytes.
 """
 
 import json
@@ -31,7 +32,7 @@ TAIL_SECONDS = 0.7
 
 @dataclass(frozen=True)
 class Line:
-    """One turn as written; `tokens` are its words and `[pause]` marks."""
+    """One turn of a source. `gap`: seconds before it. `tokens`: its words and `[pause]` marks."""
 
     role: str
     gap: float | None
@@ -51,7 +52,7 @@ class Source:
 
     @property
     def recorded(self) -> bool:
-        """Whether the times come from a synthesised recording instead (samples/synthesise.py)."""
+        """Whether the session has a synthesised recording, from which its times are taken (samples/synthesise.py)."""
         return "rep_voice" in self.header
 
 
@@ -65,31 +66,31 @@ def read(path: Path) -> Source:
 def _line(written: str) -> Line:
     found = TURN.fullmatch(written)
     if found is None:
-        raise ValueError(f"not a turn: {written[:60]!r}")
+        raise ValueError(f"must be `role [+gap] [xpace]: text`: {written[:60]!r}")
     gap = float(found["gap"]) if found["gap"] else None
     return Line(found["role"], gap, float(found["pace"] or 1), found["text"].split())
 
 
 def chance(*key: object) -> float:
-    """A number in [0, 1) that only depends on the key."""
+    """Return a number in [0, 1) that depends only on the key."""
     return crc32(repr(key).encode()) / 2**32
 
 
-def word_seconds(word: str, pace: float, luck: float) -> float:
+def word_seconds(word: str, pace: float, variation: float) -> float:
     bare = word.lower().strip('.,;:?!—"¿¡')
     syllables = max(1, len(SYLLABLE.findall(bare)))
     stretch = 1.9 if bare in FILLERS else 1.2 if word[-1] in PAUSES else 1.0
-    return (0.3 + 0.8 * syllables) / pace * stretch * (0.85 + 0.3 * luck)
+    return (0.3 + 0.8 * syllables) / pace * stretch * (0.85 + 0.3 * variation)
 
 
-def pause_after(word: str, luck: float) -> float:
+def pause_after(word: str, variation: float) -> float:
     ending = word.rstrip('"')
     pause = ELLIPSIS_PAUSE if ending.endswith("...") else PAUSES.get(ending[-1], 0.02)
-    return pause * (0.6 + 0.8 * luck)
+    return pause * (0.6 + 0.8 * variation)
 
 
 def speak(line: Line, start: float, pace: float, seed: object) -> Iterator[dict[str, Any]]:
-    """The words of one turn with their times."""
+    """Yield the words of one turn with their times."""
     at = start
     for place, token in enumerate(line.tokens):
         if mark := PAUSE.fullmatch(token):
@@ -105,7 +106,7 @@ def turn(line: Line, words: list[dict[str, Any]]) -> dict[str, Any]:
     return {"role": line.role, "start": start, "end": end, "text": line.text, "words": words}
 
 
-def timed(source: Source) -> list[dict[str, Any]]:
+def timed_turns(source: Source) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     at = 0.0
     for number, line in enumerate(source.lines):
@@ -118,13 +119,13 @@ def timed(source: Source) -> list[dict[str, Any]]:
 
 
 def session(source: Source, turns: list[dict[str, Any]], duration: float) -> dict[str, Any]:
-    known = ("user_id", "prospect_id", "scenario", "language")
-    header = {key: source.header[key] for key in known if key in source.header}
+    names = ("user_id", "prospect_id", "scenario", "language")
+    header = {key: source.header[key] for key in names if key in source.header}
     return {"session_id": source.name, **header, "duration_seconds": round(duration, 2), "turns": turns}
 
 
 def render(content: dict[str, Any]) -> str:
-    """JSON with one turn on each line."""
+    """Return the session as JSON with one turn on each line."""
     head = {key: value for key, value in content.items() if key != "turns"}
     turns = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in content["turns"])
     opening = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
@@ -139,7 +140,7 @@ def build(folder: Path) -> None:
     for path in sorted(SOURCES.glob("*.txt")):
         source = read(path)
         if not source.recorded:
-            turns = timed(source)
+            turns = timed_turns(source)
             write(folder, session(source, turns, turns[-1]["end"] + TAIL_SECONDS))
 
 

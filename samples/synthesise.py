@@ -1,7 +1,7 @@
-"""Synthesises the recorded samples with espeak-ng and takes their word times from the audio itself.
+"""Synthesises the recorded samples with espeak-ng and measures the times of their words in the audio.
 
-`python -m samples.synthesise`, needed only to make a recording again: libespeak-ng and sox must be
-installed. A source is recorded if its header names voices: `rep_voice: <voice> <words per minute> <pitch>`.
+Run `python -m samples.synthesise` only to make a recording again. It needs libespeak-ng and sox. A source is recorded
+if its header names voices: `rep_voice: <voice> <words per minute> <pitch>`.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ SAMPLE_RATE = 16_000
 
 
 class Event(ctypes.Structure):
-    """espeak_EVENT of espeak-ng/speak_lib.h; its last field is a union of eight bytes."""
+    """The struct espeak_EVENT of espeak-ng/speak_lib.h. Its last field is a union of eight bytes."""
 
     _fields_ = (
         ("type", ctypes.c_int),
@@ -41,14 +41,18 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 class Synthesiser:
-    """espeak-ng as a function: from text to samples, and where in them each place of the text begins."""
+    """Turns text into samples with espeak-ng.
+
+    Raises:
+        RuntimeError: espeak-ng cannot be initialised.
+    """
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
         self.rate: int = self._library.espeak_Initialize(OUTPUT_RETRIEVAL, 0, None, 0)
         if self.rate <= 0:
-            raise RuntimeError("espeak-ng did not start")
-        self._callback = CALLBACK(self._receive)  # kept: the library holds no reference to it
+            raise RuntimeError("espeak-ng cannot be initialised: install libespeak-ng and its voices")
+        self._callback = CALLBACK(self._receive)  # an attribute, because the library does not hold a reference to it
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _receive(self, samples: Any, count: int, events: Any) -> int:
@@ -60,6 +64,7 @@ class Synthesiser:
         return 0
 
     def say(self, text: str, voice: str) -> tuple[array, dict[int, int]]:
+        """Return the samples, and the number of the sample at which each position of the text begins."""
         name, rate, pitch = voice.split()
         self._samples, self._begins = array("h"), {}
         self._library.espeak_SetVoiceByName(name.encode())
@@ -72,7 +77,7 @@ class Synthesiser:
 
 
 def groups(line: Line, begins: dict[int, int]) -> list[tuple[int, list[str]]]:
-    """The words by the sample they begin at; espeak-ng speaks some pairs ("with the") as one."""
+    """Return the words by the sample at which they begin. espeak-ng speaks some pairs ("with the") as one word."""
     found: list[tuple[int, list[str]]] = []
     place = 0
     for token in line.tokens:
@@ -84,12 +89,13 @@ def groups(line: Line, begins: dict[int, int]) -> list[tuple[int, list[str]]]:
 
 
 def audible(samples: array, start: int, end: int) -> tuple[int, int]:
+    """Return the first and the last audible sample between two samples."""
     loud = [at for at in range(start, end) if abs(samples[at]) > AUDIBLE]
     return loud[0], loud[-1]
 
 
 def spread(tokens: list[str], start: float, end: float) -> Iterator[dict[str, Any]]:
-    """Words spoken as one share its time by their letters."""
+    """Yield words that were spoken as one. They share its time by their number of letters."""
     per_letter = (end - start) / sum(map(len, tokens))
     for token in tokens:
         until = start + per_letter * len(token)
@@ -98,7 +104,7 @@ def spread(tokens: list[str], start: float, end: float) -> Iterator[dict[str, An
 
 
 def measured(line: Line, clip: array, begins: dict[int, int], rate: int, offset: float) -> Iterator[dict[str, Any]]:
-    """The words with their times, the clip starting at `offset` seconds."""
+    """Yield the words with their times. The clip starts at `offset` seconds."""
     spoken = groups(line, begins)
     ends = [*(begin for begin, _ in spoken[1:]), len(clip)]
     for (begin, tokens), end in zip(spoken, ends, strict=True):
@@ -107,7 +113,7 @@ def measured(line: Line, clip: array, begins: dict[int, int], rate: int, offset:
 
 
 def record(source: Source, synthesiser: Synthesiser) -> tuple[array, list[dict[str, Any]]]:
-    """The whole conversation as samples, and its turns with the times measured in them."""
+    """Return the whole conversation as samples, and its turns with the measured times."""
     track, turns = array("h"), []
     for line in source.lines:
         clip, begins = synthesiser.say(line.text, source.header[f"{line.role}_voice"])

@@ -1,4 +1,7 @@
-"""A test instrument that speaks the providers' wire formats on loopback. It is not a model."""
+"""A test instrument that speaks the providers' wire formats on loopback.
+
+It runs no model and imports nothing of Parley's.
+"""
 
 from simulator.app import create_app
 from simulator.config import Config

@@ -1,12 +1,11 @@
-"""`python -m simulator`: run it."""
+"""Runs a simulator: `python -m simulator`."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from simulator.config import CONTEXT_WINDOW, Config
+from simulator.config import CONTEXT_WINDOW, Config, Latency
 from simulator.labelling import Noise
-from simulator.latency import Latency
 from simulator.server import NotLoopback, serve
 from simulator.wire import PROVIDERS
 
@@ -23,24 +22,63 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="simulator", description="A local server that speaks the providers' wire formats."
+        prog="simulator",
+        description="A local server that speaks the providers' wire formats. It computes its answers by rules.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-    parser.add_argument("--port", type=_port, default=0, help="0: any free port")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="before every reply")
-    parser.add_argument("--latency-median", type=float, default=0.0, metavar="SECONDS", help="lognormal, added")
-    parser.add_argument("--latency-sigma", type=float, default=0.5)
-    parser.add_argument("--tokens-per-second", type=float, default=None)
-    parser.add_argument("--rate-limit", type=_rate_limit, action="append", default=[], metavar="PROVIDER=PER_MINUTE")
-    parser.add_argument("--context-window", type=int, default=CONTEXT_WINDOW, metavar="TOKENS")
-    usual = Noise()
-    parser.add_argument("--label-reuse", type=float, default=usual.reuse, metavar="SHARE", help="of known labels")
-    parser.add_argument("--label-mistakes", type=float, default=usual.mistakes, metavar="SHARE", help="of sessions")
-    parser.add_argument("--label-unmerged", type=float, default=usual.unmerged, metavar="SHARE", help="of twin labels")
-    parser.add_argument("--transcripts", type=Path, action="append", default=[], metavar="DIR")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="JSON lines: what was received and billed")
-    parser.add_argument("--port-file", type=Path, metavar="FILE", help="written once it answers")
+    noise, add = Noise(), parser.add_argument
+    add("--host", default="127.0.0.1", help="loopback address (default %(default)s)")
+    add("--port", type=_port, default=0, help="port; 0 takes any free port (default %(default)s)")
+    add("--seed", type=int, default=7, help="seed of wordings, label noise and latencies (default %(default)s)")
+    add("--latency", type=float, default=0.0, metavar="SECONDS", help="fixed wait before every reply")
+    add("--latency-median", type=float, default=0.0, metavar="SECONDS", help="median of an additional lognormal wait")
+    add("--latency-sigma", type=float, default=0.5, help="shape of the lognormal wait (default %(default)s)")
+    add("--tokens-per-second", type=float, default=None, help="pace of a reply; without it, a reply is sent at once")
+    add(
+        "--rate-limit",
+        type=_rate_limit,
+        action="append",
+        default=[],
+        metavar="PROVIDER=PER_MINUTE",
+        help="requests per minute of one provider; repeatable",
+    )
+    add(
+        "--context-window",
+        type=int,
+        default=CONTEXT_WINDOW,
+        metavar="TOKENS",
+        help="longest prompt (default %(default)s)",
+    )
+    add(
+        "--label-reuse",
+        type=float,
+        default=noise.reuse,
+        metavar="SHARE",
+        help="known labels that are reused (default %(default)s)",
+    )
+    add(
+        "--label-mistakes",
+        type=float,
+        default=noise.mistakes,
+        metavar="SHARE",
+        help="sessions labelled wrongly (default %(default)s)",
+    )
+    add(
+        "--label-unmerged",
+        type=float,
+        default=noise.unmerged,
+        metavar="SHARE",
+        help="duplicate labels not grouped (default %(default)s)",
+    )
+    add(
+        "--transcripts",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of recordings with transcripts, in addition to samples/; repeatable",
+    )
+    add("--log", type=Path, metavar="FILE", help="JSON-lines file for received and billed requests")
+    add("--port-file", type=Path, metavar="FILE", help="file that receives the port once the server is ready")
     return parser
 
 
@@ -61,14 +99,17 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number from 0 to 65535")
     return int(text)
 
 
 def _rate_limit(text: str) -> tuple[str, int]:
     provider, _, number = text.partition("=")
     if provider not in PROVIDERS or not number.isdigit() or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected PROVIDER=PER_MINUTE with one of {', '.join(PROVIDERS)}")
+        names = ", ".join(PROVIDERS)
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be PROVIDER=PER_MINUTE with one of {names}, for example openai=60"
+        )
     return provider, int(number)
 
 

@@ -1,25 +1,28 @@
-"""Computes completions from prompts: by rules that look at features of the text, never by obeying it."""
+"""Computes completions from prompts by rules over features of the text. Instructions in the text have no effect."""
 
 import json
 import re
 from dataclasses import dataclass
 
 from simulator import coaching
-from simulator.damage import damaged
+from simulator.faults import damaged
 from simulator.filling import Filler
 from simulator.jobs import Jobs
 from simulator.labelling import Noise
+from simulator.seeded import SeededChoice
 from simulator.text import keywords, related_sentence
-from simulator.transcript import parse
-from simulator.wire import BYTES_PER_TOKEN, Prompt, Refusal, tokens
-from simulator.wording import Wording
+from simulator.wire import BYTES_PER_TOKEN, Prompt, Refusal, count_tokens
 
 PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
+OPENERS = {
+    True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
+    False: ("You mention {about}.", "I understand that this is about {about}.", "Noted: {about}."),
+}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion. `finish`: stop, length, or None where the end is missing."""
+    """A completion. `finish`: stop, length, or None if a fault removes the finish reason."""
 
     text: str
     finish: str | None
@@ -27,29 +30,34 @@ class Answer:
     output_tokens: int
 
     def pieces(self) -> list[str]:
-        """The text as a stream brings it: word by word."""
+        """Split the text into words, as a stream delivers it."""
         return PIECE.findall(self.text)
 
 
 class Answers:
     def __init__(self, seed: int, context_window: int, noise: Noise | None = None) -> None:
-        self._wording, self._window = Wording(seed), context_window
-        self._jobs = Jobs(self._wording, noise or Noise())
+        self._choice, self._context_window = SeededChoice(seed), context_window
+        self._jobs = Jobs(self._choice, noise or Noise())
 
     def answer(self, prompt: Prompt, damage: str) -> Answer:
-        """The reply to a prompt, with the fault in it that `damage` names."""
+        """Return the completion of a prompt, with the fault that `damage` names.
+
+        Raises:
+            Refusal: the prompt is longer than the context window.
+        """
         input_tokens = prompt.input_tokens
-        if input_tokens > self._window:
+        if input_tokens > self._context_window:
             raise Refusal("context_too_long", tokens=input_tokens)
         text, finish = damaged(self._text(prompt), damage, prompt)
-        cut = _first_tokens(text, prompt.max_tokens)
-        if len(cut) < len(text):
-            text, finish = cut, "length" if finish else None
-        return Answer(text, finish, input_tokens, tokens(text))
+        limited = _first_tokens(text, prompt.max_tokens)
+        if len(limited) < len(text):
+            text, finish = limited, "length" if finish else None
+        return Answer(text, finish, input_tokens, count_tokens(text))
 
-    def overflow(self, refusal: Refusal) -> dict[str, int]:
-        """The numbers of a context-length error."""
-        return {"limit": self._window, "tokens": refusal.facts.get("tokens", self._window + 1)}
+    def overflow_facts(self, refusal: Refusal) -> dict[str, int]:
+        """Return the numbers in the message of a context-length error."""
+        tokens = refusal.facts.get("tokens", self._context_window + 1)
+        return {"limit": self._context_window, "tokens": tokens}
 
     def _text(self, prompt: Prompt) -> str:
         if prompt.schema is None:
@@ -57,27 +65,21 @@ class Answers:
         reply = self._jobs.reply(prompt)
         if reply is not None:
             return json.dumps(reply, ensure_ascii=False)
-        material = "\n".join(prompt.said_by("user"))
+        text = "\n".join(prompt.texts("user"))
         findings = {}
-        if coaching.concerns(prompt.schema):
-            findings = coaching.findings(parse(material), self._wording)
-        return json.dumps(Filler(prompt.schema, self._wording, findings).fill(material), ensure_ascii=False)
+        if coaching.asks_for_coaching(prompt.schema):
+            findings = coaching.findings(coaching.parse_transcript(text), self._choice)
+        return json.dumps(Filler(prompt.schema, self._choice, findings).fill(text), ensure_ascii=False)
 
     def _chat(self, prompt: Prompt) -> str:
-        """A short answer about the last user message; recalls what was said before about it."""
-        *earlier, last = prompt.said_by("user") or [""]
+        """Answer the last user message, and quote an earlier sentence about the same topic."""
+        *earlier, last = prompt.texts("user") or [""]
         about = " and ".join(keywords(last, 2)) or "that"
-        question = "?" in last
-        opener = self._wording.pick(OPENERS[question], last).format(about=about)
-        recalled = related_sentence("\n".join([*prompt.said_by("system"), *earlier]), last)
+        is_question = "?" in last
+        opener = self._choice.pick(OPENERS[is_question], last).format(about=about)
+        recalled = related_sentence("\n".join([*prompt.texts("system"), *earlier]), last)
         memory = f' From what was said before: "{recalled}"' if recalled else ""
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
-
-
-OPENERS = {
-    True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
-    False: ("You mention {about}.", "I understand that this is about {about}.", "Noted: {about}."),
-}
 
 
 def _first_tokens(text: str, limit: int | None) -> str:

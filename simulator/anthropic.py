@@ -1,4 +1,4 @@
-"""Anthropic's messages."""
+"""Anthropic's Messages API."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,11 +8,21 @@ from typing import Any
 from starlette.requests import Request
 
 from simulator.answers import Answer, Answers
-from simulator.damage import chat_traits
-from simulator.reading import content_text, json_object, messages, positive
-from simulator.requests import worded_schema
-from simulator.schema_rules import anthropic_problem, anthropic_refuses
-from simulator.wire import Body, Message, Prompt, Refusal, Reply, model_name
+from simulator.faults import chat_traits
+from simulator.schema_rules import anthropic_problem, anthropic_supports_schemas
+from simulator.schemas import schema_in_text
+from simulator.wire import (
+    Body,
+    Message,
+    Prompt,
+    Refusal,
+    Reply,
+    content_text,
+    model_name,
+    read_json_object,
+    read_messages,
+    read_positive,
+)
 
 # status, type, message
 ERRORS: Mapping[str, tuple[int, str, str]] = {
@@ -22,7 +32,7 @@ ERRORS: Mapping[str, tuple[int, str, str]] = {
         "invalid_request_error",
         "prompt is too long: {tokens} tokens > {limit} maximum",
     ),
-    # Not 402: this is the status and type with which the API says that no credit is left.
+    # The API reports an exhausted credit balance with this status and type, not with 402.
     "quota": (
         400,
         "invalid_request_error",
@@ -45,49 +55,49 @@ class Messages:
     name: str = "anthropic"
     request_id_header: str = "request-id"
 
-    def key(self, headers: Mapping[str, str]) -> str | None:
+    def api_key(self, headers: Mapping[str, str]) -> str | None:
         bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
         return headers.get("x-api-key") or bearer or None
 
     async def read(self, request: Request) -> Prompt:
         if "anthropic-version" not in request.headers:
             raise Refusal("bad_request", "anthropic-version: header is required")
-        body = await json_object(request)
+        body = await read_json_object(request)
         system = content_text(body.get("system"))
         tool = _forced_tool(body)
         return Prompt(
             model=_required(body, "model", str),
-            messages=(*([Message("system", system)] if system else []), *_turns(body)),
-            max_tokens=positive(body, "max_tokens"),
-            schema=tool["input_schema"] if tool else _schema(body) or worded_schema(system),
+            messages=(*([Message("system", system)] if system else []), *_messages(body)),
+            max_tokens=read_positive(body, "max_tokens"),
+            schema=tool["input_schema"] if tool else _schema(body) or schema_in_text(system),
             tool=tool["name"] if tool else None,
             stream=bool(body.get("stream")),
         )
 
-    def traits(self, asked: Prompt) -> frozenset[str]:
-        return chat_traits(asked)
+    def traits(self, parsed: Prompt) -> frozenset[str]:
+        return chat_traits(parsed)
 
-    async def answer(self, asked: Prompt, number: int, damage: str) -> Reply:
-        answer = self.answers.answer(asked, damage)
-        dress = _Dress(f"msg_sim{number:08d}", asked, answer, damage)
-        body = Body.events(dress.events()) if asked.stream else Body.json(dress.message())
+    async def answer(self, parsed: Prompt, number: int, damage: str) -> Reply:
+        answer = self.answers.answer(parsed, damage)
+        formatted = _FormattedAnswer(f"msg_sim{number:08d}", parsed, answer, damage)
+        body = Body.events(formatted.events()) if parsed.stream else Body.json(formatted.message())
         return Reply(body, answer.input_tokens, answer.output_tokens)
 
     def models(self) -> object:
         model = {"type": "model", "id": model_name("any"), "display_name": "Simulator", "created_at": EPOCH}
         return {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
 
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
+    def error(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
         status, kind, message = ERRORS[refusal.kind]
         if refusal.kind == "context_too_long":
-            message = message.format(**self.answers.overflow(refusal))
+            message = message.format(**self.answers.overflow_facts(refusal))
         elif refusal.facts.get("missing"):
             message = "x-api-key header is required"
         return status, _error(kind, refusal.message or message) | {"request_id": request_id}
 
 
 @dataclass(frozen=True)
-class _Dress:
+class _FormattedAnswer:
     """An answer as one message or as its stream of events."""
 
     id: str
@@ -155,7 +165,7 @@ class _Dress:
 
 
 def _tool_input(text: str) -> object:
-    """A tool's input is an object on the wire: of a broken one nothing is left."""
+    """Return the input of a tool call. The wire format has only objects, so malformed JSON becomes an empty one."""
     try:
         return json.loads(text)
     except ValueError:
@@ -177,23 +187,23 @@ def _required(body: Mapping[str, Any], field: str, kind: type) -> Any:
     return value
 
 
-def _turns(body: Mapping[str, Any]) -> tuple[Message, ...]:
+def _messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
     _required(body, "max_tokens", int)
-    turns = messages(body.get("messages"))
-    for number, turn in enumerate(turns):
-        if turn.role not in ("user", "assistant"):
+    messages = read_messages(body.get("messages"))
+    for number, message in enumerate(messages):
+        if message.role not in ("user", "assistant"):
             raise Refusal("bad_request", f'messages.{number}: role must be "user" or "assistant"')
-    return turns
+    return messages
 
 
 def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    wanted = (body.get("output_config") or {}).get("format")
-    if not wanted:
+    reply_format = (body.get("output_config") or {}).get("format")
+    if not reply_format:
         return None
-    if anthropic_refuses(_required(body, "model", str)):
+    if not anthropic_supports_schemas(_required(body, "model", str)):
         raise Refusal("bad_request", f"'{body['model']}' does not support output format.")
-    schema = wanted.get("schema")
-    if wanted.get("type") != "json_schema" or not isinstance(schema, dict):
+    schema = reply_format.get("schema")
+    if reply_format.get("type") != "json_schema" or not isinstance(schema, dict):
         raise Refusal("bad_request", "output_config.format.schema: Field required")
     problem = anthropic_problem(schema)
     if problem:
@@ -202,7 +212,7 @@ def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _forced_tool(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The tool that `tool_choice` forces; other tools are never called."""
+    """Return the tool that `tool_choice` forces. The simulator calls no other tool."""
     choice = body.get("tool_choice") or {}
     if choice.get("type") not in ("tool", "any"):
         return None

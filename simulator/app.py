@@ -1,4 +1,4 @@
-"""Puts the endpoints together into one ASGI application."""
+"""Assembles the endpoints into one ASGI application."""
 
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
@@ -15,9 +15,8 @@ from simulator import admin
 from simulator.anthropic import Messages
 from simulator.config import Config
 from simulator.elevenlabs import SpeechToText
-from simulator.exchange import Exchange, refused
+from simulator.endpoints import UNLOGGED_REQUEST_ID, BilledEndpoint, UnbilledEndpoint, error_response
 from simulator.faults import DELIVERIES, OUTAGES
-from simulator.inquiry import REQUEST_ID, Inquiry
 from simulator.openai import ChatCompletions
 from simulator.state import State
 from simulator.wire import PROVIDERS, Refusal, Vendor
@@ -30,7 +29,7 @@ ABOUT = {
 
 
 def create_app(config: Config) -> Starlette:
-    """One simulator. Its state is at `app.state.simulator`."""
+    """Return the application of one simulator. Its State is `app.state.simulator`."""
     state = State(config)
     openai = ChatCompletions(state.answers, state.stored)
     others: Mapping[str, Vendor] = {
@@ -49,12 +48,12 @@ def create_app(config: Config) -> Starlette:
         routes=[
             Route("/", _about),
             *admin.routes(state),
-            *_completions(openai, state),
-            *(_endpoint(path, vendor, POST=Exchange(vendor, state)) for path, vendor in others.items()),
-            *(_models(vendor, state) for vendor in vendors),
-            *(Mount(f"/{vendor.name}", _unknown(vendor)) for vendor in vendors),
+            *_completion_routes(openai, state),
+            *(_route(path, vendor, POST=BilledEndpoint(vendor, state)) for path, vendor in others.items()),
+            *(_models_route(vendor, state) for vendor in vendors),
+            *(Mount(f"/{vendor.name}", _not_found(vendor)) for vendor in vendors),
         ],
-        middleware=[Middleware(Marked)],
+        middleware=[Middleware(SimulatorHeader)],
         lifespan=lifespan,
     )
     app.state.simulator = state
@@ -65,51 +64,53 @@ async def _about(_: Request) -> Response:
     return JSONResponse(ABOUT)
 
 
-def _completions(openai: ChatCompletions, state: State) -> list[Route]:
-    """Also of a provider whose replies do not arrive it can be listed what is stored."""
-    listing, one = (Inquiry(openai, state, answer, OUTAGES) for answer in (openai.listing, openai.one_stored))
+def _completion_routes(openai: ChatCompletions, state: State) -> list[Route]:
+    """Create and list completions. Delivery faults do not affect the lists: a client recovers lost replies there."""
+    stored_list, stored_one = (
+        UnbilledEndpoint(openai, state, answer, OUTAGES) for answer in (openai.list_stored, openai.get_stored)
+    )
     return [
-        _endpoint("/openai/v1/chat/completions", openai, POST=Exchange(openai, state), GET=listing),
-        _endpoint("/openai/v1/chat/completions/{id}", openai, GET=one),
+        _route("/openai/v1/chat/completions", openai, POST=BilledEndpoint(openai, state), GET=stored_list),
+        _route("/openai/v1/chat/completions/{id}", openai, GET=stored_one),
     ]
 
 
-def _models(vendor: Vendor, state: State) -> Route:
-    """What a client asks for to see whether a provider is well."""
-    models = Inquiry(vendor, state, lambda _: vendor.models(), OUTAGES | {*DELIVERIES})
-    return _endpoint(f"/{vendor.name}/v1/models", vendor, GET=models)
+def _models_route(vendor: Vendor, state: State) -> Route:
+    """List the models. Clients use it as a health check, so outages and delivery faults affect it."""
+    models = UnbilledEndpoint(vendor, state, lambda _: vendor.models(), OUTAGES | {*DELIVERIES})
+    return _route(f"/{vendor.name}/v1/models", vendor, GET=models)
 
 
-def _endpoint(path: str, vendor: Vendor, **methods: ASGIApp) -> Route:
-    """Another method on the same path gets the vendor's 404, not Starlette's own 405."""
-    unknown = _unknown(vendor)
+def _route(path: str, vendor: Vendor, **methods: ASGIApp) -> Route:
+    """Route a path by HTTP method. Any other method gets the vendor's 404, not Starlette's 405."""
+    not_found = _not_found(vendor)
 
-    class Endpoint:
+    class ByMethod:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await methods.get(scope["method"], unknown)(scope, receive, send)
+            await methods.get(scope["method"], not_found)(scope, receive, send)
 
-    return Route(path, Endpoint())
+    return Route(path, ByMethod())
 
 
-def _unknown(vendor: Vendor) -> ASGIApp:
-    async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
+def _not_found(vendor: Vendor) -> ASGIApp:
+    async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"].removeprefix(f"/{vendor.name}")
         refusal = Refusal("not_found", method=scope["method"], path=path)
-        await refused(vendor, refusal, REQUEST_ID)(scope, receive, send)
+        await error_response(vendor, refusal, UNLOGGED_REQUEST_ID)(scope, receive, send)
 
-    return unknown
+    return not_found
 
 
-class Marked:
-    """Marks every response: nothing that comes from here may be taken for a provider's."""
+class SimulatorHeader:
+    """Adds `x-simulator` to every response, so that a client can tell it from a provider's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def marked(message: Message) -> None:
+        async def send_with_header(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-simulator"] = "1"
             await send(message)
 
-        await self._app(scope, receive, marked)
+        await self._app(scope, receive, send_with_header)

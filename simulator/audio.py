@@ -1,4 +1,4 @@
-"""Where in a recording somebody speaks, from its loudness alone."""
+"""Finds speech in a recording by its loudness."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,21 @@ from math import sqrt
 
 import miniaudio
 
-RATE = 8000
+RATE = 8000  # samples per second
 FRAME = RATE * 3 // 100  # 30 ms
-QUIET = 200.0  # of 32767: what is softer than this is silence in any recording
-CONTRAST = 3.0  # speech is at least this much louder than the pauses around it
-MAX_PAUSE, MIN_SPEECH = 0.3, 0.15
+QUIET = 200.0  # of 32767: anything softer is silence in every recording
+CONTRAST = 3.0  # speech is at least this many times louder than the pauses around it
+MAX_PAUSE, MIN_SPEECH = 0.3, 0.15  # seconds
 
 
 class Undecodable(Exception):
-    """The bytes are no audio that can be played."""
+    """The bytes are not audio that can be decoded."""
 
 
 @dataclass(frozen=True)
 class Segment:
+    """A stretch of speech, in seconds from the start."""
+
     start: float
     end: float
 
@@ -30,7 +32,11 @@ class Activity:
 
 
 def activity(data: bytes) -> Activity:
-    """Decode wav, mp3, flac or ogg and find the stretches of speech."""
+    """Decode wav, mp3, flac or ogg and find the stretches of speech.
+
+    Raises:
+        Undecodable: the bytes are not audio in one of these formats.
+    """
     levels: list[float] = []
     samples = 0
     for block in _blocks(data):
@@ -42,7 +48,7 @@ def activity(data: bytes) -> Activity:
 
 
 def _blocks(data: bytes) -> Iterator[Sequence[int]]:
-    """Mono samples, ten seconds at a time, so that a long recording is never held whole."""
+    """Yield mono samples, ten seconds at a time, so that a long recording is never in memory as a whole."""
     try:
         yield from miniaudio.stream_memory(data, nchannels=1, sample_rate=RATE, frames_to_read=FRAME * 333)
     except miniaudio.MiniaudioError as problem:
@@ -50,6 +56,7 @@ def _blocks(data: bytes) -> Iterator[Sequence[int]]:
 
 
 def _levels(block: Sequence[int]) -> Iterator[float]:
+    """Yield the root mean square of each frame."""
     for at in range(0, len(block), FRAME):
         frame = block[at : at + FRAME]
         yield sqrt(sum(sample * sample for sample in frame) / len(frame))

@@ -1,5 +1,6 @@
-"""Coaches a sales conversation by rules over its lines. It knows English and some Spanish cues,
-measures, and takes nothing that is said for an order.
+"""Coaches a sales conversation by rules over the lines of its transcript, in English and with some Spanish cues.
+
+Instructions in the transcript have no effect. A line is `[mm:ss] role: text`.
 
 Scores, each from 0 to 100:
 
@@ -7,19 +8,20 @@ Scores, each from 0 to 100:
   the first two rep turns.
 - questioning: 10, +10 for each closed question (at most two), +20 for each open one (how, what, why, tell
   me).
-- objection handling: 60 where none was raised; else the mean over the objections, each 40 if the rep's
+- objection handling: 60 if none was raised; else the mean over the objections, each 40 if the rep's
   next turn acknowledges it, 30 if it asks, 30 if it offers evidence.
 - closing: 15; for a next step in the last five rep turns 60, +20 if it is asked as a question, +20 if it
   names a time.
 - overall: 20% opening, 30% questioning, 30% objection handling, 20% closing.
-- talk balance (a strength or an improvement only): 100, less 2 for each percent of words outside 35 to 60.
+- talk balance (in strengths and improvements only): 100, minus 2 for each percentage point by which the rep's share
+  of the words is below 35% or above 60%.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simulator.cues import (
+from simulator.coaching_cues import (
     ACKNOWLEDGES,
     EVIDENCE,
     NAMES_SELF,
@@ -30,10 +32,9 @@ from simulator.cues import (
     STATES_PURPOSE,
     objection,
 )
-from simulator.schemas import Schema, property_names
+from simulator.schemas import Schema, all_property_names
+from simulator.seeded import SeededChoice
 from simulator.text import clip, sentence_with
-from simulator.transcript import Line
-from simulator.wording import Wording
 
 WEIGHTS = {
     "opening_technique": 0.2,
@@ -50,11 +51,37 @@ TITLES = {
 }
 NAMES = {*WEIGHTS, "overall_score", "strengths", "improvements"}
 GOOD = 60
+LINE = re.compile(
+    r"^[ \t]*\[(?:(\d+):)?(\d{1,3}):(\d{2})(?:\.\d+)?\][ \t]*([A-Za-z]{1,20}):[ \t]*(\S.*)$", re.MULTILINE
+)
+TAGGED = re.compile(r"<transcript[^>]*>(.*)</transcript>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One turn. `at`: seconds from the start."""
+
+    at: int
+    is_rep: bool
+    text: str
+
+    @property
+    def time(self) -> str:
+        return f"{self.at // 60:02d}:{self.at % 60:02d}"
+
+
+def parse_transcript(prompt: str) -> list[Line]:
+    """Return the turns in a prompt. If the prompt has <transcript> tags, only the turns between them count."""
+    tagged = TAGGED.search(prompt)
+    return [
+        Line(int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds), role.lower() == "rep", text.strip())
+        for hours, minutes, seconds, role, text in LINE.findall(tagged[1] if tagged else prompt)
+    ]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the rules say about one thing: a score of 0 to 100, a comment, and the lines that show it."""
+    """The result of one rule: a score from 0 to 100, a comment, and the lines that support it."""
 
     title: str
     score: int
@@ -65,21 +92,20 @@ class Finding:
 Findings = Mapping[str, "Finding | Sequence[Finding]"]
 
 
-def concerns(schema: Schema) -> bool:
-    """Whether a schema asks for coaching."""
-    names = property_names(schema)
+def asks_for_coaching(schema: Schema) -> bool:
+    names = all_property_names(schema)
     return "overall_score" in names or len(names & NAMES) >= 2
 
 
-def findings(lines: Sequence[Line], wording: Wording) -> dict[str, "Finding | Sequence[Finding]"]:
-    """Everything the rules find, by the name of the field that asks for it."""
-    judge = _Judge(lines, wording)
-    skills = {name: judge.skill(name) for name in WEIGHTS}
+def findings(lines: Sequence[Line], choice: SeededChoice) -> dict[str, "Finding | Sequence[Finding]"]:
+    """Return the results of all rules, by the name of the field that asks for them."""
+    coach = _Coach(lines, choice)
+    skills = {name: coach.skill(name) for name in WEIGHTS}
     overall = round(sum(WEIGHTS[name] * skill.score for name, skill in skills.items()))
-    ranked = sorted([*skills.values(), judge.talk_balance()], key=lambda finding: -finding.score)
+    ranked = sorted([*skills.values(), coach.talk_balance()], key=lambda finding: -finding.score)
     strengths = [finding for finding in ranked if finding.score > GOOD] or ranked[:1]
     improvements = [finding for finding in reversed(ranked) if finding.score < GOOD] or ranked[-1:]
-    summary = judge.summary(overall, strengths[0], improvements[0])
+    summary = coach.summary(overall, strengths[0], improvements[0])
     return {
         **skills,
         "overall_score": Finding("Overall", overall, summary),
@@ -90,30 +116,32 @@ def findings(lines: Sequence[Line], wording: Wording) -> dict[str, "Finding | Se
 
 
 def quoted(line: Line, cue: re.Pattern[str] | None = None) -> str:
-    """The words and their time: the sentence in which the cue was heard, else the beginning."""
+    """Quote a line with its time: the sentence with the cue, or else the beginning."""
     return f'"{clip(sentence_with(line.text, cue) if cue else line.text)}" ({line.time})'
 
 
-class _Judge:
-    def __init__(self, lines: Sequence[Line], wording: Wording) -> None:
-        self._lines, self._wording = lines, wording
+class _Coach:
+    def __init__(self, lines: Sequence[Line], choice: SeededChoice) -> None:
+        self._lines, self._choice = lines, choice
         self._rep = [line for line in lines if line.is_rep]
 
     def skill(self, name: str) -> Finding:
         if not self._rep:
             return Finding(TITLES[name], 1, "No line of the rep was found in the transcript.")
-        score, comment, shown = getattr(self, f"_{name}")()
-        return Finding(TITLES[name], min(score, 100), comment, tuple(shown))
+        score, comment, lines = getattr(self, f"_{name}")()
+        return Finding(TITLES[name], min(score, 100), comment, tuple(lines))
 
     def talk_balance(self) -> Finding:
         words = sum(len(line.text.split()) for line in self._lines)
         share = round(100 * sum(len(line.text.split()) for line in self._rep) / words) if words else 0
         outside = max(35 - share, share - 60, 0)
-        comment = self._say("talk", f"The rep spoke {share}% of the words.", f"{share}% of the words were the rep's.")
+        comment = self._wording(
+            "talk", f"The rep spoke {share}% of the words.", f"{share}% of the words were the rep's."
+        )
         return Finding(TITLES["talk_balance"], max(0, 100 - 2 * outside), comment)
 
     def summary(self, overall: int, best: Finding, worst: Finding) -> str:
-        return self._say(
+        return self._wording(
             f"summary {overall}",
             f"Overall {overall} of 100: strongest in {best.title.lower()}, weakest in {worst.title.lower()}.",
             f"{best.title} went best and {worst.title.lower()} needs most work; {overall} of 100 overall.",
@@ -121,15 +149,15 @@ class _Judge:
 
     def _opening_technique(self) -> tuple[int, str, list[Line]]:
         turns = self._rep[:2]
-        said = " ".join(turn.text for turn in turns)
-        named, purpose, asked = NAMES_SELF.search(said), STATES_PURPOSE.search(said), "?" in said
-        score = 10 + 35 * bool(named) + 35 * bool(purpose) + 20 * asked
+        text = " ".join(turn.text for turn in turns)
+        named, purpose, has_question = NAMES_SELF.search(text), STATES_PURPOSE.search(text), "?" in text
+        score = 10 + 35 * bool(named) + 35 * bool(purpose) + 20 * has_question
         facts = [
             "said who they are" if named else "did not say who they are",
             "stated a purpose" if purpose else "stated no purpose",
-            "asked a question" if asked else "asked nothing",
+            "asked a question" if has_question else "asked nothing",
         ]
-        opener = self._say(quoted(turns[0]), "The rep opened with", "The conversation began with")
+        opener = self._wording(quoted(turns[0]), "The rep opened with", "The conversation began with")
         return score, f"{opener} {quoted(turns[0])}: {', '.join(facts)}.", turns
 
     def _questioning_skills(self) -> tuple[int, str, list[Line]]:
@@ -138,7 +166,7 @@ class _Judge:
         total = max(open_count, sum(line.text.count("?") for line in self._rep))
         score = 10 + 10 * min(total - open_count, 2) + 20 * open_count
         example = f", such as {quoted(opened[0], OPEN_QUESTION)}" if opened else ""
-        comment = self._say(
+        comment = self._wording(
             f"questions {total} {open_count}",
             f"{total} questions, {open_count} of them open{example}.",
             f"The rep asked {total} questions; {open_count} were open{example}.",
@@ -150,17 +178,17 @@ class _Judge:
         if not raised:
             return (
                 GOOD,
-                self._say("none", "No objection was raised.", "The prospect raised no objection."),
+                self._wording("none", "No objection was raised.", "The prospect raised no objection."),
                 [],
             )
         score = round(sum(_handling(answer)[0] for _, _, answer in raised) / len(raised))
         parts = [f"{topic} {quoted(line, OBJECTIONS[topic])}: {_handling(answer)[1]}" for topic, line, answer in raised]
-        opener = self._say(parts[0], "Objections raised", "Raised by the prospect")
-        shown = [line for _, said, answer in raised for line in (said, answer) if line]
-        return score, f"{opener}: {'; '.join(parts)}.", shown
+        opener = self._wording(parts[0], "Objections raised", "Raised by the prospect")
+        lines = [line for _, objected, answer in raised for line in (objected, answer) if line]
+        return score, f"{opener}: {'; '.join(parts)}.", lines
 
     def _objections(self) -> list[tuple[str, Line, Line | None]]:
-        """Each objection of the prospect with the rep's next turn."""
+        """Return each objection of the prospect with the rep's next turn."""
         found: list[tuple[str, Line, Line | None]] = []
         for position, line in enumerate(self._lines):
             topic = None if line.is_rep else objection(line.text)
@@ -173,19 +201,22 @@ class _Judge:
         steps = [line for line in self._rep[-5:] if NEXT_STEP.search(line.text)]
         if not steps:
             last = self._rep[-1]
-            text = self._say(quoted(last), "The rep asked for no next step; the last words were", "No next step after")
+            text = self._wording(
+                quoted(last), "The rep asked for no next step; the last words were", "No next step after"
+            )
             return 15, f"{text} {quoted(last)}.", [last]
-        asked = any("?" in line.text for line in steps)
-        timed = any(NAMES_TIME.search(line.text) for line in steps)
-        how = f"{'asked as a question' if asked else 'stated'}, {'with' if timed else 'without'} a time"
-        text = self._say(quoted(steps[-1]), "The rep moved to a next step", "There was a next step")
-        return 60 + 20 * asked + 20 * timed, f"{text}, {how}: {quoted(steps[-1], NEXT_STEP)}.", steps
+        is_question = any("?" in line.text for line in steps)
+        has_time = any(NAMES_TIME.search(line.text) for line in steps)
+        how = f"{'asked as a question' if is_question else 'stated'}, {'with' if has_time else 'without'} a time"
+        text = self._wording(quoted(steps[-1]), "The rep moved to a next step", "There was a next step")
+        return 60 + 20 * is_question + 20 * has_time, f"{text}, {how}: {quoted(steps[-1], NEXT_STEP)}.", steps
 
-    def _say(self, key: str, *options: str) -> str:
-        return self._wording.pick(options, key)
+    def _wording(self, key: str, *options: str) -> str:
+        return self._choice.pick(options, key)
 
 
 def _handling(answer: Line | None) -> tuple[int, str]:
+    """Return the score of the answer to an objection, and what it does."""
     if answer is None:
         return 0, "never answered"
     done = {

@@ -1,4 +1,4 @@
-"""How a computed reply travels: at what pace, how far, and whether it arrives at all."""
+"""Sends a computed reply: at a given pace, completely, in part or not at all."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -12,15 +12,15 @@ from simulator.wire import Body
 Headers = Sequence[tuple[str, str]]
 
 
-class Line:
-    """One request's connection, which knows when the client leaves or the simulator stops."""
+class Connection:
+    """The connection of one request. It ends when the client disconnects or the simulator stops."""
 
     def __init__(self, receive: Receive, send: Send, closing: asyncio.Event) -> None:
         self._receive, self._send, self._closing = receive, send, closing
         self._ends: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
-        self._ends = [asyncio.create_task(self._hung_up()), asyncio.create_task(self._closing.wait())]
+        self._ends = [asyncio.create_task(self._disconnected()), asyncio.create_task(self._closing.wait())]
         return self
 
     async def __aexit__(
@@ -30,7 +30,7 @@ class Line:
             task.cancel()
 
     async def wait(self, awaited: Awaitable[object]) -> bool:
-        """Wait for something; False if the line ended first."""
+        """Wait for something. Returns False if the connection ended first."""
         task = asyncio.ensure_future(awaited)
         try:
             await asyncio.wait([task, *self._ends], return_when=asyncio.FIRST_COMPLETED)
@@ -39,10 +39,11 @@ class Line:
             task.cancel()
 
     async def pause(self, seconds: float | None) -> bool:
+        """Wait for some seconds. Returns False if the connection ended first."""
         return not self.ended if not seconds else await self.wait(asyncio.sleep(seconds))
 
-    async def silence(self, seconds: float | None) -> None:
-        """Say nothing until the client leaves, or for some time."""
+    async def stay_silent(self, seconds: float | None) -> None:
+        """Send nothing for some seconds, or until the client disconnects (None)."""
         await (self.pause(seconds) if seconds else self.wait(asyncio.Event().wait()))
 
     @property
@@ -50,6 +51,7 @@ class Line:
         return any(task.done() for task in self._ends)
 
     async def start(self, status: int, content_type: str, headers: Headers, length: int | None) -> None:
+        """Send the status and the headers. `length` is the number of bytes of the body, None for a stream."""
         named = [("content-type", content_type), *headers]
         if length is not None:
             named.append(("content-length", str(length)))
@@ -62,39 +64,38 @@ class Line:
     async def finish(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": False})
 
-    async def _hung_up(self) -> None:
+    async def _disconnected(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
-async def send_most(line: Line, body: Body, headers: Headers, pace: float) -> bool:
-    """All but the last part, spread over `pace` seconds. False if the client left before."""
-    step = pace / len(body.parts)
+async def send_all_but_last(connection: Connection, body: Body, headers: Headers, seconds: float) -> bool:
+    """Send all parts but the last, spread over `seconds`. Returns False if the connection ended first."""
     length = None
     if not body.stream:
         length = sum(map(len, body.parts))
-        if not await line.pause(pace):
+        if not await connection.pause(seconds):
             return False
-    await line.start(200, body.content_type, headers, length)
+    await connection.start(200, body.content_type, headers, length)
     for part in body.parts[:-1]:
-        if not await line.pause(step):
+        if not await connection.pause(seconds / len(body.parts)):
             return False
-        await line.send(part)
+        await connection.send(part)
     return True
 
 
-async def send_cut(line: Line, body: Body, headers: Headers) -> None:
-    """Half of the reply. The server closes the connection when the application returns without the rest."""
+async def send_half(connection: Connection, body: Body, headers: Headers) -> None:
+    """Send half of the reply. The server closes the connection when the application returns without the rest."""
     if body.stream:
-        await line.start(200, body.content_type, headers, None)
+        await connection.start(200, body.content_type, headers, None)
         for part in body.parts[: max(1, len(body.parts) // 2)]:
-            await line.send(part)
+            await connection.send(part)
         return
     whole = b"".join(body.parts)
-    await line.start(200, body.content_type, headers, len(whole))
-    await line.send(whole[: len(whole) // 2])
+    await connection.start(200, body.content_type, headers, len(whole))
+    await connection.send(whole[: len(whole) // 2])
 
 
-async def abort(line: Line, headers: Headers) -> None:
-    """No reply: a connection that closes after the headers, as a crashed server leaves it."""
-    await line.start(200, "application/json", headers, 1)
+async def close_early(connection: Connection, headers: Headers) -> None:
+    """Close the connection after the headers, as a crashed server does."""
+    await connection.start(200, "application/json", headers, 1)

@@ -1,6 +1,7 @@
-"""ElevenLabs' speech-to-text."""
+"""ElevenLabs' speech-to-text, and the multipart form in which it takes a recording."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from simulator.audio import Undecodable
-from simulator.multipart import Form, NotMultipart, parse
-from simulator.recordings import Heard, Recordings, Transcript
+from simulator.recordings import Recordings, Transcript, TranscriptWord
 from simulator.wire import Body, Refusal, Reply, model_name
 
 # status, type, code, message
@@ -44,11 +44,13 @@ ERRORS: Mapping[str, tuple[int, str, str, str]] = {
     ),
 }
 NO_KEY = "Neither authorization header nor xi-api-key received, please provide one."
+BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
+PART_NAME = re.compile(r'\bname="([^"]*)"')
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A transcription that was asked for."""
+class TranscriptionRequest:
+    """`timestamps`: whether the reply has the times of the words. `language`: used if the recording is not known."""
 
     model: str
     audio: bytes
@@ -63,17 +65,15 @@ class SpeechToText:
     name: str = "elevenlabs"
     request_id_header: str = "request-id"
 
-    def key(self, headers: Mapping[str, str]) -> str | None:
+    def api_key(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("xi-api-key") or None
 
-    async def read(self, request: Request) -> Recording:
-        try:
-            form = parse(request.headers.get("content-type", ""), await request.body())
-        except NotMultipart as problem:
-            raise Refusal("bad_request", str(problem)) from problem
-        _require(form, "model_id")
-        _require(form, "file")
-        return Recording(
+    async def read(self, request: Request) -> TranscriptionRequest:
+        form = _read_form(request.headers.get("content-type", ""), await request.body())
+        for field in ("model_id", "file"):
+            if not form.parts.get(field):
+                raise Refusal("missing_field", field=field)
+        return TranscriptionRequest(
             model=form.text("model_id"),
             audio=form.parts["file"],
             diarize=form.flag("diarize"),
@@ -81,22 +81,22 @@ class SpeechToText:
             language=form.text("language_code"),
         )
 
-    def traits(self, asked: Recording) -> frozenset[str]:  # noqa: ARG002 (every recording is alike)
+    def traits(self, parsed: TranscriptionRequest) -> frozenset[str]:  # noqa: ARG002 (all requests have the same)
         return frozenset({"speech"})
 
-    async def answer(self, asked: Recording, number: int, damage: str) -> Reply:  # noqa: ARG002 (no fault shows here)
+    async def answer(self, parsed: TranscriptionRequest, number: int, damage: str) -> Reply:  # noqa: ARG002 (no damage)
         try:
-            # In a thread: decoding a long recording would stop every other request.
-            transcript = await asyncio.to_thread(self.recordings.transcribe, asked.audio)
+            # In a thread: decoding a long recording would block every other request.
+            transcript = await asyncio.to_thread(self.recordings.transcribe, parsed.audio)
         except Undecodable as problem:
             raise Refusal("undecodable") from problem
-        body = Body.json(_dress(asked, transcript, number))
+        body = Body.json(_format(parsed, transcript, number))
         return Reply(body, audio_seconds=transcript.seconds)
 
     def models(self) -> object:
         return [{"model_id": model_name("any"), "name": "Simulator"}]
 
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
+    def error(self, refusal: Refusal, request_id: str) -> tuple[int, object]:
         if refusal.kind == "missing_field":
             place = ["body", refusal.facts["field"]]
             return 422, {"detail": [{"type": "missing", "loc": place, "msg": "Field required", "input": None}]}
@@ -106,35 +106,60 @@ class SpeechToText:
         return status, {"detail": detail | {"message": message}}
 
 
-def _require(form: Form, field: str) -> None:
-    if not form.parts.get(field):
-        raise Refusal("missing_field", field=field)
-
-
-def _dress(asked: Recording, transcript: Transcript, number: int) -> dict[str, Any]:
-    language = transcript.language or asked.language or "und"
+def _format(request: TranscriptionRequest, transcript: Transcript, number: int) -> dict[str, Any]:
     return {
-        "language_code": language,
+        "language_code": transcript.language or request.language or "und",
         "language_probability": 0.98 if transcript.language else 0.0,
-        "text": _text(transcript.heard),
-        "words": [_word(heard, asked) for heard in transcript.heard],
+        "text": _text(transcript.words),
+        "words": [_word(word, request) for word in transcript.words],
         "transcription_id": f"simulator-{number:08d}",
         "audio_duration_secs": transcript.seconds,
-        "model": model_name(asked.model),  # not in the real reply: nothing here may pass for the vendor's,
+        "model": model_name(request.model),  # the vendor's reply has no such field: it shows that this one is simulated
     }
 
 
-def _text(heard: tuple[Heard, ...]) -> str:
-    joint = " " if any(item.kind == "audio_event" for item in heard) else ""
-    return joint.join(item.text for item in heard)
+def _text(words: tuple[TranscriptWord, ...]) -> str:
+    joint = " " if any(word.kind == "audio_event" for word in words) else ""
+    return joint.join(word.text for word in words)
 
 
-def _word(heard: Heard, asked: Recording) -> dict[str, Any]:
+def _word(word: TranscriptWord, request: TranscriptionRequest) -> dict[str, Any]:
     return {
-        "text": heard.text,
-        "start": heard.start if asked.timestamps else None,
-        "end": heard.end if asked.timestamps else None,
-        "type": heard.kind,
-        "speaker_id": heard.speaker if asked.diarize else None,
-        "logprob": heard.logprob,
+        "text": word.text,
+        "start": word.start if request.timestamps else None,
+        "end": word.end if request.timestamps else None,
+        "type": word.kind,
+        "speaker_id": word.speaker if request.diarize else None,
+        "logprob": word.logprob,
     }
+
+
+@dataclass(frozen=True)
+class Form:
+    """The bytes of each part of a form by its name. If a name is repeated, the last part counts."""
+
+    parts: dict[str, bytes]
+
+    def text(self, name: str, default: str = "") -> str:
+        return self.parts[name].decode(errors="replace") if name in self.parts else default
+
+    def flag(self, name: str) -> bool:
+        return self.text(name).lower() in ("true", "1")
+
+
+def _read_form(content_type: str, body: bytes) -> Form:
+    """Parse a multipart form. Raises Refusal for any other body."""
+    boundary = BOUNDARY.search(content_type)
+    if not content_type.startswith("multipart/form-data") or boundary is None:
+        raise Refusal("bad_request", f"expected multipart/form-data, got {content_type or 'nothing'}")
+    delimiter = b"\r\n--" + boundary[1].encode()
+    sections = (b"\r\n" + body).split(delimiter)[1:]
+    if not sections or not sections[-1].startswith(b"--"):
+        raise Refusal("bad_request", "the closing boundary is missing")
+    parts: dict[str, bytes] = {}
+    for section in sections[:-1]:
+        head, _, content = section.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        name = PART_NAME.search(head.decode(errors="replace"))
+        if name:
+            parts[name[1]] = content
+    return Form(parts)

@@ -1,20 +1,28 @@
-"""Why a chat went to a person and where a user left, by what stands just before. Data first, in order of rank."""
+"""Why a chat was transferred to a person and where a user left, by the messages just before that.
+
+In both tables, earlier entries rank higher.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from simulator.chats import Said, lines_of
+from simulator.chats import texts_of
 from simulator.intents import Concept
-from simulator.phrases import Phrasebook, listed, words
+from simulator.phrases import Phrasebook, split_phrases, words
+from simulator.wire import Message
 
 
 @dataclass(frozen=True)
 class Ending:
-    """`labels`: how it is named; `names`: cues by which such a label is known; `user`, `bot`: cues in the chat."""
+    """One reason for a transfer, or one place of a drop-off.
+
+    `labels`: its labels. `label_cues`: cues that recognise other labels for it. `user`, `bot`: cues in the messages of
+    the user and of the bot. `topics`, `actions`: intents that imply it.
+    """
 
     labels: tuple[str, ...]
-    names: str
+    label_cues: str
     user: str = ""
     bot: str = ""
     topics: tuple[str, ...] = ()
@@ -158,52 +166,57 @@ PLACES: Mapping[str, Ending] = {
         "start, first message, greeting",
     ),
 }
-CLOSING = listed("are you still there, not heard from you, closing this chat, closed, sigues ahi, noch da, toujours la")
+CLOSING = split_phrases(
+    "are you still there, not heard from you, closing this chat, closed, sigues ahi, noch da, toujours la"
+)
 
 
 def _book(endings: Mapping[str, Ending], cues: Callable[[Ending], str]) -> Phrasebook[str]:
-    return Phrasebook((phrase, name) for name, ending in endings.items() for phrase in listed(cues(ending)))
+    return Phrasebook((phrase, name) for name, ending in endings.items() for phrase in split_phrases(cues(ending)))
 
 
-def _named(ending: Ending) -> str:
-    return ",".join((ending.names, *ending.labels))
+def _label_cues(ending: Ending) -> str:
+    return ",".join((ending.label_cues, *ending.labels))
 
 
-REASON_NAMES, PLACE_NAMES = _book(REASONS, _named), _book(PLACES, _named)
-BY_USER, BY_BOT = _book(REASONS, lambda ending: ending.user), _book(REASONS, lambda ending: ending.bot)
-AT_PLACE = _book(PLACES, lambda ending: ending.bot)
-CLOSED = Phrasebook((phrase, True) for phrase in CLOSING)
+REASON_NAMES, PLACE_NAMES = _book(REASONS, _label_cues), _book(PLACES, _label_cues)
+USER_REASONS, BOT_REASONS = _book(REASONS, lambda ending: ending.user), _book(REASONS, lambda ending: ending.bot)
+BOT_PLACES = _book(PLACES, lambda ending: ending.bot)
+CLOSING_BOOK = Phrasebook((phrase, True) for phrase in CLOSING)
 
 
 @lru_cache(maxsize=8192)
-def named(label: str, book: Phrasebook[str]) -> str | None:
-    """The ending that a label names, by its longest cue."""
+def ending_of_label(label: str, book: Phrasebook[str]) -> str | None:
+    """Return the name of the ending with the longest cue in a label, or None."""
     hits = book.find(words(label))
     return max(hits, key=lambda hit: hit.end - hit.start).value if hits else None
 
 
-def transfer_reasons(said: Sequence[Said], concept: Concept) -> list[str]:
-    """Why a chat went to a person, the likeliest first: the first rank that what precedes the person shows."""
-    first = next((position for position, message in enumerate(said) if message.role == "agent"), len(said))
-    before = said[:first]
-    heard = {*_heard(BY_USER, lines_of("user", before)), *_heard(BY_BOT, lines_of("bot", before))}
-    about = {name for name, ending in REASONS.items() if _concerns(ending, concept)}
-    return [name for name in REASONS if name in heard | about] or ["rights"]
+def transfer_reasons(messages: Sequence[Message], concept: Concept) -> list[str]:
+    """Return why a chat was transferred, the likeliest reason first; never empty.
+
+    Only the messages before the first one of an agent count. `concept` is the intent of the chat.
+    """
+    first = next((position for position, message in enumerate(messages) if message.role == "agent"), len(messages))
+    before = messages[:first]
+    found = {*_values(USER_REASONS, texts_of("user", before)), *_values(BOT_REASONS, texts_of("bot", before))}
+    implied = {name for name, ending in REASONS.items() if _is_implied(ending, concept)}
+    return [name for name in REASONS if name in found | implied] or ["rights"]
 
 
-def drop_off_places(said: Sequence[Said]) -> list[str]:
-    """At which point a user left: what the bot's last message asks for, the likeliest first."""
-    asked = [words(text) for text in lines_of("bot", said)]
-    telling = [line for line in asked if not CLOSED.find(line)] or asked
-    if not telling or len(lines_of("user", said)) < 1 or len(telling) < 2:
+def drop_off_places(messages: Sequence[Message]) -> list[str]:
+    """Return where a user left, by what the bot's last message asks for, the likeliest place first; never empty."""
+    bot_lines = [words(text) for text in texts_of("bot", messages)]
+    lines = [line for line in bot_lines if not CLOSING_BOOK.find(line)] or bot_lines
+    if len(lines) < 2 or not texts_of("user", messages):
         return ["start"]
-    heard = set(_heard(AT_PLACE, [" ".join(telling[-1])]))
-    return [name for name in PLACES if name in heard] or ["answer"]
+    found = set(_values(BOT_PLACES, [" ".join(lines[-1])]))
+    return [name for name in PLACES if name in found] or ["answer"]
 
 
-def _heard(book: Phrasebook[str], texts: Iterable[str]) -> Iterable[str]:
+def _values(book: Phrasebook[str], texts: Iterable[str]) -> Iterable[str]:
     return (hit.value for text in texts for hit in book.find(words(text)))
 
 
-def _concerns(ending: Ending, concept: Concept) -> bool:
+def _is_implied(ending: Ending, concept: Concept) -> bool:
     return concept.topic in ending.topics or concept.action in ending.actions

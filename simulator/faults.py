@@ -1,19 +1,25 @@
-"""Faults: what goes wrong, for whom, how often. Taken in the order in which they were planned."""
+"""Faults: what goes wrong, for which provider and how often. Planned faults apply in the order of the plan."""
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.wire import PROVIDERS, Refusal
+from simulator.jobs import asks_for_groups
+from simulator.schemas import ID_NAME, items_field
+from simulator.wire import PROVIDERS, Prompt, Refusal
 
 FAULT_HEADER = "x-simulator-fault"
-RETRY_AFTER = 1.0  # what a rate limit asks for unless told otherwise
+RETRY_AFTER = 1.0  # seconds; the default of a rate limit
+INVENTED = "invented-by-the-simulator"
+Items = list[dict[str, Any]]
 
+# The traits that a request must have to show a fault. A planned fault skips the requests without them.
 CHAT, STREAM, ITEMS = frozenset({"chat"}), frozenset({"stream"}), frozenset({"items"})
 GROUPS = frozenset({"groups"})
 ANY: frozenset[str] = frozenset()
 
-# Refused before anything is computed, and so not billed.
+# Error replies: nothing is computed or billed.
 REFUSALS: Mapping[str, frozenset[str]] = {
     "rate_limit": ANY,
     "quota": ANY,
@@ -24,7 +30,7 @@ REFUSALS: Mapping[str, frozenset[str]] = {
     "bad_request": ANY,
     "context_too_long": CHAT,
 }
-# Computed and billed, but the completion is not what it should be.
+# The reply is computed and billed, but the completion is wrong.
 DAMAGES: Mapping[str, frozenset[str]] = {
     "malformed": CHAT,
     "truncated": CHAT,
@@ -35,19 +41,22 @@ DAMAGES: Mapping[str, frozenset[str]] = {
     "one_group": GROUPS,
     "in_stream_error": STREAM,
 }
-# Computed and billed, but the reply does not arrive as it should.
+# The reply is computed and billed, but its delivery fails.
 DELIVERIES: Mapping[str, frozenset[str]] = {"hang": ANY, "cut": ANY, "not_json": ANY, "slow": ANY}
 
-# What ends requests that cost nothing as well, where it is planned without an end.
-OUTAGES = frozenset({"server_error", "overloaded", "html", "auth", "rate_limit"})
-
-# The traits that a request must have for a fault to make sense: others pass it by.
 FAULTS: Mapping[str, frozenset[str]] = {**REFUSALS, **DAMAGES, **DELIVERIES}
+
+# Refusals that also affect unbilled requests, such as a list of models, while they are planned until reset.
+OUTAGES = frozenset({"server_error", "overloaded", "html", "auth", "rate_limit"})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`hold`: seconds that the reply is held back first; for `hang`, after which the connection is cut."""
+    """One fault. An empty name is no fault.
+
+    `retry_after`: seconds in the header of a refusal. `hold`: seconds for which the reply is held back first; `hang`
+    closes the connection after that time, or never without one.
+    """
 
     name: str = ""
     retry_after: float | None = None
@@ -61,10 +70,11 @@ class Fault:
     def damage(self) -> str:
         return self.name if self.name in DAMAGES else ""
 
-    def refuse(self) -> None:
+    def raise_refusal(self) -> None:
+        """Raise Refusal if the fault is an error reply."""
         if self.name in REFUSALS:
-            usual = RETRY_AFTER if self.name == "rate_limit" else None
-            raise Refusal(self.name, retry_after=usual if self.retry_after is None else self.retry_after)
+            default = RETRY_AFTER if self.name == "rate_limit" else None
+            raise Refusal(self.name, retry_after=default if self.retry_after is None else self.retry_after)
 
 
 NO_FAULT = Fault()
@@ -72,14 +82,17 @@ NO_FAULT = Fault()
 
 @dataclass(frozen=True)
 class Rule:
-    """A planned fault. `times` None: until reset. `after`: requests that it lets pass first."""
+    """A planned fault.
+
+    `provider` None: all providers. `times` None: until reset. `after`: how many matching requests it skips first.
+    """
 
     fault: Fault
     provider: str | None = None
     times: int | None = 1
     after: int = 0
 
-    def concerns(self, provider: str, traits: frozenset[str]) -> bool:
+    def matches(self, provider: str, traits: frozenset[str]) -> bool:
         return self.provider in (None, provider) and FAULTS[self.fault.name] <= traits
 
     def as_json(self) -> dict[str, Any]:
@@ -95,17 +108,17 @@ class Rule:
 
 
 class FaultPlan:
-    """The rules that remain. `take` never awaits, so concurrent requests cannot take one fault twice."""
+    """The rules that are not used up. `take` never awaits, so two concurrent requests cannot take the same fault."""
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
 
     def take(self, provider: str, traits: frozenset[str], header: str | None) -> Fault:
-        """This request's fault: its own header's, else the first rule's that concerns it."""
+        """Return the fault in the request's header, or else that of the first matching rule."""
         if header:
-            return _from_header(header, traits)
+            return _fault_from_header(header, traits)
         for position, rule in enumerate(self.rules):
-            if not rule.concerns(provider, traits):
+            if not rule.matches(provider, traits):
                 continue
             if rule.after:
                 self.rules[position] = replace(rule, after=rule.after - 1)
@@ -114,11 +127,11 @@ class FaultPlan:
             return rule.fault
         return NO_FAULT
 
-    def standing(self, provider: str, concerning: Collection[str]) -> Fault:
-        """The fault that a provider has until reset, if it is one of these. Nothing that was planned is used up."""
-        standing = (rule for rule in self.rules if rule.times is None and not rule.after)
-        for rule in standing:
-            if rule.fault.name in concerning and rule.concerns(provider, ANY):
+    def until_reset(self, provider: str, names: Collection[str]) -> Fault:
+        """Return the provider's fault that lasts until reset, if it is one of these names. It uses up no rule."""
+        for rule in self.rules:
+            is_permanent = rule.times is None and not rule.after
+            if is_permanent and rule.fault.name in names and rule.matches(provider, ANY):
                 return rule.fault
         return NO_FAULT
 
@@ -131,8 +144,8 @@ class FaultPlan:
             del self.rules[position]
 
 
-def _from_header(header: str, traits: frozenset[str]) -> Fault:
-    """`name[;retry_after=2][;hold=1]`. A fault that cannot show on this request is an error, not a no-op."""
+def _fault_from_header(header: str, traits: frozenset[str]) -> Fault:
+    """Parse `name[;retry_after=2][;hold=1]`. Raises Refusal for a fault that this request cannot show."""
     name, *options = (part.strip() for part in header.split(";"))
     try:
         fault = Fault(name, **{key: float(value) for key, value in (option.split("=") for option in options)})
@@ -145,13 +158,85 @@ def _from_header(header: str, traits: frozenset[str]) -> Fault:
 
 
 def rule_from_json(value: Mapping[str, Any]) -> Rule:
-    """A rule as POST /admin/faults takes it; ValueError says what is wrong."""
+    """Parse a rule from the body of POST /admin/faults.
+
+    Raises:
+        ValueError: names the field and the values that it accepts.
+    """
     unknown = set(value) - {"fault", "provider", "times", "retry_after", "after", "hold"}
     if unknown or not value.get("fault"):
         raise ValueError(f"unknown fields: {sorted(unknown)}" if unknown else "fault: missing")
     provider, times, after = value.get("provider"), value.get("times", 1), value.get("after", 0)
     if provider not in (None, *PROVIDERS):
-        raise ValueError(f"provider: one of {', '.join(PROVIDERS)}, or null")
+        raise ValueError(f"provider: must be one of {', '.join(PROVIDERS)}, or null for all")
     if not (times is None or (isinstance(times, int) and times > 0)) or not isinstance(after, int) or after < 0:
-        raise ValueError("times: a positive number or null; after: not negative")
+        raise ValueError("times: must be a positive integer or null; after: must be 0 or a positive integer")
     return Rule(Fault(value["fault"], value.get("retry_after"), value.get("hold")), provider, times, after)
+
+
+# Faults in the completion itself
+
+
+def chat_traits(prompt: Prompt) -> frozenset[str]:
+    """Return the traits of a chat request: they decide which faults it can show."""
+    traits = {"chat"}
+    if prompt.stream:
+        traits.add("stream")
+    if prompt.schema and items_field(prompt.schema):
+        traits.add("items")
+    if prompt.schema and asks_for_groups(prompt.schema):
+        traits.add("groups")
+    return frozenset(traits)
+
+
+def damaged(text: str, damage: str, prompt: Prompt) -> tuple[str, str | None]:
+    """Return the text with the fault named by `damage`, and its finish reason (None if missing)."""
+    if damage == "malformed":
+        return _invalid_json(text), "stop"
+    if damage == "truncated":
+        return text[: len(text) // 2], "length"
+    if damage == "no_finish":
+        return text[: len(text) * 2 // 3], None
+    if damage in WRONG_ITEMS and prompt.schema:
+        return _with_wrong_items(text, WRONG_ITEMS[damage], items_field(prompt.schema) or ""), "stop"
+    return text, "stop"
+
+
+def _invalid_json(text: str) -> str:
+    """Return text that is not JSON: a truncated object, or plain text after an unclosed string."""
+    return text[: len(text) * 2 // 3] if text.startswith("{") else '{"reply": "' + text
+
+
+def _with_wrong_items(text: str, change: Callable[[Items], Items], field: str) -> str:
+    reply = json.loads(text)
+    reply[field] = change(reply[field])
+    return json.dumps(reply, ensure_ascii=False)
+
+
+def _one_group(groups: Items) -> Items:
+    """Put all members in the first group, like a model that groups labels too loosely."""
+    members = [member for group in groups for member in group["members"]]
+    return [groups[0] | {"members": members}] if groups else []
+
+
+def _invented(items: Items) -> dict[str, Any]:
+    """Return a copy of the last item with an id, and lists of texts, that were not in the prompt."""
+    item = {name: [INVENTED] if _is_texts(value) else value for name, value in (items[-1] if items else {}).items()}
+    name = next((name for name in item if ID_NAME.search(name)), None)
+    name = name or next((name for name, value in item.items() if isinstance(value, str)), "id")
+    ids = [other.get(name) for other in items]
+    numbers = [value for value in ids if isinstance(value, int)]
+    item[name] = max(numbers) + 1000 if numbers else INVENTED
+    return item
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+
+
+WRONG_ITEMS: Mapping[str, Callable[[Items], Items]] = {
+    "missing_items": lambda items: items[:-1],
+    "invented_items": lambda items: [*items, _invented(items)],
+    "duplicated_items": lambda items: [*items, *items[:1]],
+    "one_group": _one_group,
+}

@@ -1,14 +1,14 @@
-"""Fills any JSON schema from the text of a prompt, by features of the text and by the seed."""
+"""Fills any JSON schema from the text of a prompt: by features of the text, or else by the seed."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from simulator.coaching import Finding, Findings, quoted
 from simulator.schemas import ID_NAME, Schema, bound, kind, nullable, resolve
-from simulator.text import Entry, clip, entries, keywords, mentions, related_sentence
-from simulator.wording import Wording
+from simulator.seeded import SeededChoice
+from simulator.text import Entry, clip, keywords, list_entries, mentions, related_sentence
 
-MAX_DEPTH = 12  # of a schema that refers to itself
+MAX_DEPTH = 12  # a schema may refer to itself
 LABEL_NAMES = ("label", "category", "topic", "name", "title", "intent", "theme", "tag")
 QUOTE_NAMES = ("quote", "evidence", "example", "excerpt", "phrase")
 TIME_NAMES = ("time", "timestamp", "at", "start")
@@ -24,10 +24,10 @@ FORMATS = {
 
 
 class Filler:
-    """One reply. `findings` answer the fields that carry their names; the rest is filled generically."""
+    """Fills the schema of one reply. A field with the name of a finding gets that finding."""
 
-    def __init__(self, schema: Schema, wording: Wording, findings: Findings) -> None:
-        self._root, self._wording, self._findings = schema, wording, findings
+    def __init__(self, schema: Schema, choice: SeededChoice, findings: Findings) -> None:
+        self._root, self._choice, self._findings = schema, choice, findings
         self._by_kind: dict[str, Callable[[Schema, tuple[str, ...], str], Any]] = {
             "object": self._object,
             "array": self._array,
@@ -47,19 +47,19 @@ class Filler:
         schema = resolve(self._root, declared)
         finding = self._findings.get(path[-1])
         if finding:
-            return self._found(schema, finding, path[-1])
+            return self._finding(schema, finding, path[-1])
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
-            return self._choice(schema["enum"], path, text)
+            return self._option(schema["enum"], path, text)
         return self._by_kind[kind(schema)](schema, path, text)
 
-    def _choice(self, options: Sequence[Any], path: tuple[str, ...], text: str) -> Any:
-        """The option that the text mentions most; where it mentions none, the seed's."""
+    def _option(self, options: Sequence[Any], path: tuple[str, ...], text: str) -> Any:
+        """Return the option that the text mentions most. If it mentions none, the seed chooses."""
         counts = [mentions(text, str(option)) for option in options]
         if max(counts):
             return options[counts.index(max(counts))]
-        return self._wording.pick(options, path, text)
+        return self._choice.pick(options, path, text)
 
     def _object(self, schema: Schema, path: tuple[str, ...], text: str) -> dict[str, Any]:
         required = schema.get("required", ())
@@ -73,17 +73,17 @@ class Filler:
         declared = schema.get("items", {"type": "string"})
         item = resolve(self._root, declared)
         id_name = next((name for name in item.get("properties", {}) if ID_NAME.search(name)), None)
-        listed = entries(text) if id_name else []
+        listed = list_entries(text) if id_name else []
         if id_name and listed:
             return [self._entry(item, id_name, entry, path) for entry in listed[: _count(schema, len(listed))]]
-        wanted = 0 if len(path) > MAX_DEPTH else 2
-        sources = [(str(number), text) for number in range(_count(schema, wanted))]
+        length = _count(schema, 0 if len(path) > MAX_DEPTH else 2)
+        sources = [(str(number), text) for number in range(length)]
         if kind(item) == "string" and not item.get("enum"):
             return [_fit(self._label(source, int(number)), item) for number, source in sources]
         return [self._value(declared, (*path, number), source) for number, source in sources]
 
     def _entry(self, item: Schema, id_name: str, entry: Entry, path: tuple[str, ...]) -> dict[str, Any]:
-        """What is said about one listed item, from its own text only."""
+        """Fill one item of a list from the text of its own entry."""
         filled = self._object(item, (*path, entry.id), entry.text)
         is_number = kind(resolve(self._root, item["properties"][id_name])) == "integer"
         return filled | {id_name: int(entry.id) if is_number and entry.id.isdigit() else entry.id}
@@ -95,25 +95,25 @@ class Filler:
             return _fit(self._label(text), schema)
         about = f"{path[-1].replace('_', ' ')} {schema.get('description', '')}"
         sentence = related_sentence(text, about) or clip(text) or "nothing"
-        opener = self._wording.pick(('The text says: "{}"', 'It reads: "{}"', 'From the text: "{}"'), path, sentence)
+        opener = self._choice.pick(('The text says: "{}"', 'It reads: "{}"', 'From the text: "{}"'), path, sentence)
         return _fit(opener.format(sentence.strip()), schema)
 
     def _label(self, text: str, number: int = 0) -> str:
-        """What a text is about in two words, said in one of several ways, as models do."""
+        """Name the topic of a text in two words. The seed chooses the wording, because models vary it too."""
         words = keywords(text, 2 * number + 2)[2 * number :] or ["other", "matters"]
         first, second = words[0], words[-1]
         if first == second:
-            return self._wording.pick((first, f"{first} question", f"{first} issue"), first, text)
-        return self._wording.pick((f"{first} {second}", f"{second} {first}", f"{first} and {second}"), first, text)
+            return self._choice.pick((first, f"{first} question", f"{first} issue"), first, text)
+        return self._choice.pick((f"{first} {second}", f"{second} {first}", f"{first} and {second}"), first, text)
 
     def _number(self, schema: Schema, path: tuple[str, ...], text: str) -> float:
-        """A number within the bounds that stands for the text: equal texts get equal numbers."""
+        """Return a number within the bounds. Equal texts get equal numbers."""
         low, high = _range(schema, path[-1])
         if kind(schema) == "integer":
-            return self._wording.number(int(low), int(high), path, text)
-        return round(low + (high - low) * self._wording.number(0, 100, path, text) / 100, 4)
+            return self._choice.number(int(low), int(high), path, text)
+        return round(low + (high - low) * self._choice.number(0, 100, path, text) / 100, 4)
 
-    def _found(self, schema: Schema, finding: Finding | Sequence[Finding], name: str) -> Any:
+    def _finding(self, schema: Schema, finding: Finding | Sequence[Finding], name: str) -> Any:
         if isinstance(finding, Finding):
             return self._shape(schema, finding, name)
         if kind(schema) == "array":
@@ -123,7 +123,7 @@ class Filler:
         return self._shape(schema, finding[0], name)
 
     def _shape(self, declared: Schema, finding: Finding, name: str) -> Any:
-        """A finding in the form that the schema asks for: a score, a comment, or an object with both."""
+        """Return a finding in the form of the schema: a score, a comment, or an object with both."""
         schema = resolve(self._root, declared)
         shape = kind(schema)
         if schema.get("enum"):
@@ -141,7 +141,7 @@ class Filler:
 
 
 def _part(finding: Finding, name: str) -> str:
-    """The part of a finding that a text field asks for by its name."""
+    """Return the part of a finding that a text field asks for by its name."""
     if name in TITLE_NAMES:
         return finding.title
     if finding.lines and name in TIME_NAMES:
@@ -161,17 +161,17 @@ def _scaled(schema: Schema, finding: Finding, name: str) -> float:
 
 
 def _range(schema: Schema, name: str) -> tuple[float, float]:
-    """The allowed numbers: as declared, else 0 to 1 for a probability and 1 to 100 for the rest."""
-    whole = kind(schema) == "integer"
-    usual = (0.0, 1.0) if not whole and name in ("confidence", "probability", "share", "ratio") else (1.0, 100.0)
-    width, step = usual[1] - usual[0], 1 if whole else 1e-3
+    """Return the lowest and highest number: as declared, or else 0 to 1 for a probability and 1 to 100 for others."""
+    is_integer = kind(schema) == "integer"
+    default = (0.0, 1.0) if not is_integer and name in ("confidence", "probability", "share", "ratio") else (1.0, 100.0)
+    width, step = default[1] - default[0], 1 if is_integer else 1e-3
     low, high = _lowest(schema, step), _highest(schema, step)
     if low is None and high is None:
-        return usual
+        return default
     if low is None:
-        low = usual[0] if high is None or usual[0] <= high else high - width
+        low = default[0] if high is None or default[0] <= high else high - width
     if high is None:
-        high = max(usual[1], low + width) if low > usual[0] else usual[1]
+        high = max(default[1], low + width) if low > default[0] else default[1]
     return low, high
 
 
@@ -185,15 +185,15 @@ def _highest(schema: Schema, step: float) -> float | None:
     return bound(schema, "maximum", None if below is None else below - step)
 
 
-def _count(schema: Schema, wanted: int) -> int:
-    """As many items as wanted, within the declared bounds."""
+def _count(schema: Schema, count: int) -> int:
+    """Limit a number of items to the declared bounds."""
     low, high = bound(schema, "minItems", None), bound(schema, "maxItems", None)
-    wanted = wanted if high is None else min(wanted, int(high))
-    return wanted if low is None else max(wanted, int(low))
+    count = count if high is None else min(count, int(high))
+    return count if low is None else max(count, int(low))
 
 
 def _fit(text: str, schema: Schema) -> str:
-    """The text within its bounds of length."""
+    """Cut or pad a text to its declared length."""
     longest = bound(schema, "maxLength", None)
     text = text if longest is None else text[: int(longest)]
     return text.ljust(schema.get("minLength", 0), ".")

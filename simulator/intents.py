@@ -1,11 +1,11 @@
-"""What a chat is about, by the lexicon: the first clear request, weighed by how often it comes back."""
+"""Finds what a chat is about by the cues of the lexicon. Earlier lines and repeated topics weigh more."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from simulator.chats import Said, lines_of, request
+from simulator.chats import texts_of, without_injections
 from simulator.lexicon import (
     ACTIONS,
     FUNCTION_WORDS,
@@ -17,21 +17,22 @@ from simulator.lexicon import (
     TOPICS,
     UNCLEAR,
 )
-from simulator.phrases import Hit, Phrasebook, listed, words
+from simulator.phrases import Hit, Phrasebook, split_phrases, words
 from simulator.text import STOP_WORDS
+from simulator.wire import Message
 
-STRONG, WEAK = 2.0, 0.4  # how much a cue tells of its topic
-FADING = 0.4  # of what the line before weighs
-FAINTEST = 0.01
-LATER = 0.8  # of what is said later in the same line
-CERTAIN = 1.6  # urgency of an action that is named in one phrase with its topic
-USUAL = 0.3  # for a topic's usual action, heard or not
-BY_BOT = 0.3  # of what the user's own words weigh, where those tell nothing
-STRANGE = 0.25  # of a topic that is out of place in what the chat is about
-OPENING = 2  # lines of the bot's that tell where the user is
-MENU = 3  # a bot's line with more topics offers a choice
-LONGEST_WORD = 30  # of a label of its own
-# Words of a label that tell nothing of what it is about.
+STRONG, WEAK = 2.0, 0.4  # the strength of a cue
+LINE_DECAY = 0.4  # each line with a topic weighs this share of the line before
+MIN_LINE_WEIGHT = 0.01
+POSITION_DECAY = 0.8  # each topic or action weighs this share of the one before in the same line
+PHRASE_URGENCY = 1.6  # the urgency of an action that a phrase names together with its topic
+DEFAULT_ACTION_SCORE = 0.3  # the score of a topic's default action without any cue
+BOT_WEIGHT = 0.3  # the weight of a bot's line; bot lines count only if the user's lines are unclear
+OUT_OF_PLACE = 0.25  # the factor for a leisure topic in a chat about other things, and vice versa
+OPENING_LINES = 2  # this many lines of the bot show what kind of company the chat is with
+MAX_TOPICS = 3  # a bot's line with more topics is a menu
+LONGEST_WORD = 30  # a longer word cannot become a topic
+# Words of a label that do not say what it is about.
 GENERIC = (
     frozenset({"question", "questions", "request", "requests", "inquiry", "issue", "problem", "about"}) | STOP_WORDS
 )
@@ -52,25 +53,27 @@ FILLERS = GENERIC | {
 
 @dataclass(frozen=True)
 class Concept:
-    """An action on a topic. `about`: the topic where the lexicon has none."""
+    """A topic and an action on it. If the topic is not in the lexicon, it is a word of the text and has no action."""
 
     topic: str
     action: str = ""
 
     def paraphrases(self) -> tuple[str, ...]:
-        """The labels that somebody may give it, the plainest first."""
+        """Return the labels for it, the plainest first."""
         return _paraphrases(self)
 
 
 @dataclass(frozen=True)
 class Cue:
+    """What a phrase of the lexicon names: a topic, an action, or both."""
+
     topic: str = ""
     action: str = ""
     strength: float = STRONG
 
 
 def _cues(text: str, topic: str, action: str = "") -> Iterable[tuple[str, Cue]]:
-    for phrase in listed(text):
+    for phrase in split_phrases(text):
         yield phrase.lstrip("?"), Cue(topic, action, WEAK if phrase.startswith("?") else STRONG)
 
 
@@ -78,14 +81,14 @@ def _lexicon() -> Iterable[tuple[str, Cue]]:
     for name, action in ACTIONS.items():
         yield from _cues(action.cues, "", name)
     for name, topic in TOPICS.items():
-        weak = {phrase for phrase in listed(topic.cues) if phrase.startswith("?")}
+        weak = {phrase for phrase in split_phrases(topic.cues) if phrase.startswith("?")}
         yield from _cues(",".join((topic.cues, *(noun for noun in topic.nouns if f"?{noun}" not in weak))), name)
-        for action, cues in topic.says.items():
+        for action, cues in topic.action_cues.items():
             yield from _cues(cues, name, action)
 
 
 BOOK = Phrasebook(_lexicon())
-OTHER_BOOK = Phrasebook((phrase, name) for name, cues in OTHER_CUES.items() for phrase in listed(cues))
+OTHER_BOOK = Phrasebook((phrase, name) for name, cues in OTHER_CUES.items() for phrase in split_phrases(cues))
 
 
 @lru_cache(maxsize=4096)
@@ -100,146 +103,153 @@ def _paraphrases(concept: Concept) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8192)
 def label_concept(label: str) -> Concept:
-    """What a label is about. One that the lexicon does not know is about its own words."""
-    said = words(label.replace("_", " "))
+    """Return what a label is about. If the lexicon does not know it, its own words are the topic."""
+    label_words = words(label.replace("_", " "))
     ranking = Ranking()
-    ranking.hear(BOOK.find(said))
+    ranking.add_line(BOOK.find(label_words))
     if ranking.concepts():
         return ranking.concepts()[0]
-    other = OTHER_BOOK.find(said)
+    other = OTHER_BOOK.find(label_words)
     if other:
         return Concept(other[0].value)
-    return Concept(" ".join(word for word in said if word not in GENERIC) or " ".join(said))
+    return Concept(" ".join(word for word in label_words if word not in GENERIC) or " ".join(label_words))
 
 
-def session_concepts(said: Sequence[Said]) -> list[Concept]:
-    """What a chat may be about, the likeliest first; never empty."""
-    asked = [request(text) for text in lines_of("user", said)]
-    heard = [words(text) for text in asked]
+def session_concepts(messages: Sequence[Message]) -> list[Concept]:
+    """Return what a chat may be about, the likeliest first; never empty."""
+    texts = [without_injections(text) for text in texts_of("user", messages)]
+    lines = [words(text) for text in texts]
+    hits = [BOOK.find(line) for line in lines]
     ranking = Ranking()
-    hits = [BOOK.find(line) for line in heard]
-    for line in hits:
-        ranking.hear(line)
-    ranking.place([*hits, *(BOOK.find(words(text)) for text in lines_of("bot", said)[:OPENING])])
+    for line_hits in hits:
+        ranking.add_line(line_hits)
+    opening = [BOOK.find(words(text)) for text in texts_of("bot", messages)[:OPENING_LINES]]
+    ranking.weigh_by_setting([*hits, *opening])
     if not ranking.is_clear:
-        _ask_the_bot(ranking, said)
-    return ranking.concepts() or [_without_topic(heard, nothing_else=not "".join(asked).strip())]
+        _add_bot_lines(ranking, messages)
+    return ranking.concepts() or [_without_topic(lines, is_empty=not "".join(texts).strip())]
 
 
-def _ask_the_bot(ranking: "Ranking", said: Sequence[Said]) -> None:
-    """Its answers tell what was asked, unless they offer everything that it can do."""
-    first = next((position for position, message in enumerate(said) if message.role == "user"), len(said))
-    for text in lines_of("bot", said[first:]):
+def _add_bot_lines(ranking: "Ranking", messages: Sequence[Message]) -> None:
+    """Add the bot's answers, which show what the user wanted, but not its menus, which offer everything."""
+    first = next((position for position, message in enumerate(messages) if message.role == "user"), len(messages))
+    for text in texts_of("bot", messages[first:]):
         hits = BOOK.find(words(text))
-        if len({hit.value.topic for hit in hits if hit.value.topic}) <= MENU:
-            ranking.hear(hits, BY_BOT)
+        if len({hit.value.topic for hit in hits if hit.value.topic}) <= MAX_TOPICS:
+            ranking.add_line(hits, BOT_WEIGHT)
 
 
-def _without_topic(heard: Sequence[Sequence[str]], *, nothing_else: bool) -> Concept:
-    """The word that a user repeats most; or no more than a greeting, or nothing that can be understood."""
-    said = [word for line in heard for word in line]
-    greeted = OTHER_BOOK.find(said)
-    empty = FILLERS | {word for hit in greeted for word in said[hit.start : hit.end]}
-    telling = Counter(word for word in said if 2 < len(word) <= LONGEST_WORD and word.isalpha() and word not in empty)
-    if greeted and not telling:
+def _without_topic(lines: Sequence[Sequence[str]], *, is_empty: bool) -> Concept:
+    """Return the concept of a chat without a topic of the lexicon.
+
+    It is the word that the user repeats most, or a greeting, or off topic if only injections were written (`is_empty`),
+    or unclear.
+    """
+    text_words = [word for line in lines for word in line]
+    greetings = OTHER_BOOK.find(text_words)
+    ignored = FILLERS | {word for hit in greetings for word in text_words[hit.start : hit.end]}
+    counts = Counter(
+        word for word in text_words if 2 < len(word) <= LONGEST_WORD and word.isalpha() and word not in ignored
+    )
+    if greetings and not counts:
         return Concept(GREETING)
-    if nothing_else:
+    if is_empty:
         return Concept(OFF_TOPIC)
-    repeated = telling.most_common(1)
-    return Concept(repeated[0][0]) if len(said) > 2 and repeated else Concept(UNCLEAR)
+    repeated = counts.most_common(1)
+    return Concept(repeated[0][0]) if len(text_words) > 2 and repeated else Concept(UNCLEAR)
 
 
 @dataclass
 class Ranking:
-    """Adds up what the lines tell; each line weighs less than the one before it."""
+    """Scores topics and their actions line by line. Each line weighs less than the one before."""
 
     topics: dict[str, float] = field(default_factory=dict)
     actions: dict[str, dict[str, float]] = field(default_factory=dict)
-    _weight: float = 1.0
-    _current: str = ""
-    _waiting: list[tuple[str, float]] = field(default_factory=list)
+    _line_weight: float = 1.0
+    _current_topic: str = ""
+    _pending_actions: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def is_clear(self) -> bool:
         return any(score > WEAK for score in self.topics.values())
 
-    def hear(self, hits: Sequence[Hit[Cue]], trust: float = 1.0) -> None:
-        """One line's hits, in their order."""
-        named = dict.fromkeys(hit.value.topic for hit in hits if hit.value.topic)
-        wanted = _wanted(hits)
-        if not named:
-            self._want(wanted, self._weight * trust / 2)
+    def add_line(self, hits: Sequence[Hit[Cue]], weight: float = 1.0) -> None:
+        """Add the hits of one line, in their order."""
+        topics = dict.fromkeys(hit.value.topic for hit in hits if hit.value.topic)
+        actions = _actions_without_topic(hits)
+        if not topics:
+            self._add_actions(actions, self._line_weight * weight / 2)
             return
-        rank = self._weight * trust
-        for topic in named:
+        topic_weight = self._line_weight * weight
+        for topic in topics:
             cues = [hit.value for hit in hits if hit.value.topic == topic]
-            self.topics[topic] = self.topics.get(topic, 0) + rank * _strength(cues)
-            direct = [(cue.action, CERTAIN) for cue in cues if cue.action]
-            self._act(topic, _most_urgent([*self._waiting, *wanted, *direct]), rank)
-            rank *= LATER
-        self._waiting = []
-        self._current = max(named, key=lambda topic: self.topics[topic])
-        self._weight = max(self._weight * FADING, FAINTEST)
+            self.topics[topic] = self.topics.get(topic, 0) + topic_weight * _strength(cues)
+            direct = [(cue.action, PHRASE_URGENCY) for cue in cues if cue.action]
+            self._score_actions(topic, _most_urgent([*self._pending_actions, *actions, *direct]), topic_weight)
+            topic_weight *= POSITION_DECAY
+        self._pending_actions = []
+        self._current_topic = max(topics, key=lambda topic: self.topics[topic])
+        self._line_weight = max(self._line_weight * LINE_DECAY, MIN_LINE_WEIGHT)
 
-    def place(self, chat: Iterable[Sequence[Hit[Cue]]]) -> None:
-        """Topics out of place in a chat count less: leisure at a phone company, contracts in a concert hall."""
-        said = [
+    def weigh_by_setting(self, lines: Iterable[Sequence[Hit[Cue]]]) -> None:
+        """Reduce topics that are out of place: leisure at a phone company, contracts in a concert hall."""
+        are_leisure = [
             hit.value.topic in LEISURE
-            for line in chat
-            for hit in line
+            for hits in lines
+            for hit in hits
             if hit.value.strength == STRONG and hit.value.topic
         ]
-        at_leisure = sum(said) * 2 > len(said)
+        is_leisure = sum(are_leisure) * 2 > len(are_leisure)
         for topic in self.topics:
-            if (topic in LEISURE) != at_leisure:
-                self.topics[topic] *= STRANGE
+            if (topic in LEISURE) != is_leisure:
+                self.topics[topic] *= OUT_OF_PLACE
 
     def concepts(self) -> list[Concept]:
-        """The topics by what was heard of them, each with its likeliest action; then the best one's other actions."""
+        """Return the topics by score, each with its likeliest action, then the other actions of the first topic."""
         ranked = _by_score(self.topics)
         if not ranked:
             return []
         best = [Concept(topic, _by_score(self.actions[topic])[0]) for topic in ranked]
         return [*best, *(Concept(ranked[0], action) for action in _by_score(self.actions[ranked[0]])[1:])]
 
-    def _want(self, wanted: Sequence[tuple[str, float]], weight: float) -> None:
-        """An action without a topic belongs to the one before, or to the next where there is none yet."""
-        if self._current:
-            self._act(self._current, wanted, weight)
+    def _add_actions(self, actions: Sequence[tuple[str, float]], weight: float) -> None:
+        """Add the actions of a line without a topic to the topic before, or keep them for the first one."""
+        if self._current_topic:
+            self._score_actions(self._current_topic, actions, weight)
         else:
-            self._waiting += wanted
+            self._pending_actions += actions
 
-    def _act(self, topic: str, wanted: Iterable[tuple[str, float]], weight: float) -> None:
+    def _score_actions(self, topic: str, actions: Iterable[tuple[str, float]], weight: float) -> None:
         possible = TOPICS[topic].actions
-        scores = self.actions.setdefault(topic, {possible[0]: USUAL})
-        for action, urgency in wanted:
+        scores = self.actions.setdefault(topic, {possible[0]: DEFAULT_ACTION_SCORE})
+        for action, urgency in actions:
             if action in possible:
                 scores[action] = scores.get(action, 0) + weight * urgency
 
 
 def _by_score(scores: Mapping[str, float]) -> list[str]:
-    """The best first; first come first among equals."""
+    """Return the names by score, highest first. Equal scores keep their order."""
     return sorted(scores, key=lambda name: -scores[name])
 
 
-def _most_urgent(wanted: Sequence[tuple[str, float]]) -> Iterable[tuple[str, float]]:
-    """Each action once."""
-    return ((action, max(urgency for name, urgency in wanted if name == action)) for action in dict(wanted))
+def _most_urgent(actions: Sequence[tuple[str, float]]) -> Iterable[tuple[str, float]]:
+    """Yield each action once, with its highest urgency."""
+    return ((action, max(urgency for name, urgency in actions if name == action)) for action in dict(actions))
 
 
-def _wanted(hits: Sequence[Hit[Cue]]) -> list[tuple[str, float]]:
-    """The actions in a line, once each; the later the weaker."""
+def _actions_without_topic(hits: Sequence[Hit[Cue]]) -> list[tuple[str, float]]:
+    """Return the actions of a line whose cues name no topic, once each, with their urgency. Later ones weigh less."""
     names = dict.fromkeys(hit.value.action for hit in hits if hit.value.action and not hit.value.topic)
-    heard: list[tuple[str, float]] = []
-    seen: dict[int, float] = {}
+    found: list[tuple[str, float]] = []
+    weights: dict[int, float] = {}  # by position in the line: several actions may share a cue
     for hit in hits:
         if hit.value.action in names and not hit.value.topic:
             names.pop(hit.value.action)
-            place = seen.setdefault(hit.start, LATER ** len(seen))
-            heard.append((hit.value.action, ACTIONS[hit.value.action].urgency * place))
-    return heard
+            weight = weights.setdefault(hit.start, POSITION_DECAY ** len(weights))
+            found.append((hit.value.action, ACTIONS[hit.value.action].urgency * weight))
+    return found
 
 
 def _strength(cues: Sequence[Cue]) -> float:
-    """The strongest cue counts whole, the others a little."""
+    """Return the strength of the strongest cue, plus 10% for each further one, up to 30%."""
     return max(cue.strength for cue in cues) * (1 + 0.1 * min(len(cues) - 1, 3))

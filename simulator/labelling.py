@@ -1,19 +1,29 @@
-"""Labels sessions as a model would: by what they are about, in words that vary, with some mistakes."""
+"""Labels sessions and groups labels as a model does: by meaning, in varying words, with a given rate of errors."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.chats import Said, chat, lines_of, request
-from simulator.endings import drop_off_places, transfer_reasons
-from simulator.intents import BOOK, session_concepts
-from simulator.kinds import KINDS, Meaning
+from simulator.chats import parse_chat, texts_of, without_injections
+from simulator.endings import (
+    PLACE_NAMES,
+    PLACES,
+    REASON_NAMES,
+    REASONS,
+    drop_off_places,
+    ending_of_label,
+    transfer_reasons,
+)
+from simulator.intents import BOOK, Concept, label_concept, session_concepts
+from simulator.lexicon import OTHERS, TOPICS
 from simulator.phrases import words
+from simulator.seeded import SeededChoice, fraction
 from simulator.text import clip
-from simulator.wording import Wording, fraction
+from simulator.wire import Message
 
-QUOTED = 60
-LINES = 4  # the user's first, one of which is quoted
+Meaning = Concept | str
+QUOTE_LENGTH = 60
+QUOTABLE_LINES = 4  # the first lines of the user, one of which the summary quotes
 SUMMARIES = ('The user asked about {label}: "{quote}".', 'It is about {label}; the user wrote "{quote}".')
 ENDS = {
     "agent": "A person took over.",
@@ -24,7 +34,16 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Noise:
-    """How reliable labels are, as shares: known labels reused, sessions taken for something else, twins not merged."""
+    """How unreliable the labels are, as shares from 0 to 1.
+
+    Attributes:
+        reuse: known labels that are used again, among those that fit.
+        mistakes: sessions that get a less likely meaning of their text.
+        unmerged: labels that are not grouped with others of the same meaning.
+
+    Raises:
+        ValueError: a share is not from 0 to 1.
+    """
 
     reuse: float = 0.95
     mistakes: float = 0.03
@@ -32,61 +51,121 @@ class Noise:
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in (self.reuse, self.mistakes, self.unmerged)):
-            raise ValueError(f"label noise is made of shares from 0 to 1: {self}")
+            raise ValueError(f"label noise: shares must be from 0 to 1, got {self}")
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """A kind of label. `meaning` of a label is None if unknown; `paraphrases` are the labels with that meaning."""
+
+    name: str
+    meaning: Callable[[str], Meaning | None]
+    paraphrases: Callable[[Meaning], tuple[str, ...]]
+
+    def key(self, label: str) -> Hashable:
+        """Return a value that is equal for labels with the same meaning."""
+        return self.meaning(label) or label_concept(label)
+
+
+def _intent(label: str) -> Meaning | None:
+    concept = label_concept(label)
+    return concept if concept.topic in TOPICS or concept.topic in OTHERS else None
+
+
+KINDS: Mapping[str, LabelKind] = {
+    kind.name: kind
+    for kind in (
+        LabelKind("intent", _intent, lambda meaning: meaning.paraphrases() if isinstance(meaning, Concept) else ()),
+        LabelKind(
+            "transfer_reason",
+            lambda label: ending_of_label(label, REASON_NAMES),
+            lambda name: REASONS[str(name)].labels,
+        ),
+        LabelKind(
+            "drop_off_location",
+            lambda label: ending_of_label(label, PLACE_NAMES),
+            lambda name: PLACES[str(name)].labels,
+        ),
+    )
+}
 
 
 class Labeller:
-    """One request's labels. A session's depend on its own text, on the known labels and on the seed."""
+    """Labels the sessions of one request. The labels of a session depend on its text, the known labels and the seed."""
 
-    def __init__(self, wording: Wording, noise: Noise, known: Mapping[str, Any]) -> None:
-        self._wording, self._noise = wording, noise
-        self._known = {name: _by_meaning(name, known.get(name)) for name in KINDS}
+    def __init__(self, choice: SeededChoice, noise: Noise, known: Mapping[str, Any]) -> None:
+        self._choice, self._noise = choice, noise
+        self._known = {name: _by_meaning(kind, known.get(name)) for name, kind in KINDS.items()}
 
     def labels(self, session: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply on one session."""
+        """Return the item of the reply for one session."""
         transcript, containment = str(session.get("transcript") or ""), str(session.get("containment"))
-        said = chat(transcript)
-        concepts = session_concepts(said)
+        messages = parse_chat(transcript)
+        concepts = session_concepts(messages)
         intent = self._label("intent", concepts, transcript)
-        reasons = transfer_reasons(said, concepts[0]) if containment == "agent" else []
-        places = drop_off_places(said) if containment == "dropOff" else []
+        reasons = transfer_reasons(messages, concepts[0]) if containment == "agent" else []
+        places = drop_off_places(messages) if containment == "dropOff" else []
         return {
             "id": session.get("id"),
             "intent": intent,
             "transfer_reason": self._label("transfer_reason", reasons, transcript) if reasons else None,
             "drop_off_location": self._label("drop_off_location", places, transcript) if places else None,
-            "summary": self._summary(intent, said, containment, transcript),
+            "summary": self._summary(intent, messages, containment, transcript),
         }
 
     def _label(self, kind: str, meanings: Sequence[Meaning], transcript: str) -> str:
-        meaning = self._taken(kind, meanings, transcript)
+        meaning = self._meaning(kind, meanings, transcript)
         known = self._known[kind].get(meaning)
-        if known and self._chance("reuse", kind, transcript) < self._noise.reuse:
+        if known and self._fraction("reuse", kind, transcript) < self._noise.reuse:
             return known
-        return self._wording.pick(KINDS[kind].paraphrases(meaning), "paraphrase", kind, transcript)
+        return self._choice.pick(KINDS[kind].paraphrases(meaning), "paraphrase", kind, transcript)
 
-    def _taken(self, kind: str, meanings: Sequence[Meaning], transcript: str) -> Meaning:
-        """The likeliest meaning, or now and then another one that the text has as well."""
+    def _meaning(self, kind: str, meanings: Sequence[Meaning], transcript: str) -> Meaning:
+        """Return the likeliest meaning or, at the rate of mistakes, another meaning of the same text."""
         others = [meaning for meaning in meanings[1:] if meaning != meanings[0]]
-        if others and self._chance("mistake", kind, transcript) < self._noise.mistakes:
-            return self._wording.pick(others[:3], "taken for", kind, transcript)
+        if others and self._fraction("mistake", kind, transcript) < self._noise.mistakes:
+            return self._choice.pick(others[:3], "taken for", kind, transcript)
         return meanings[0]
 
-    def _chance(self, *key: object) -> float:
-        return fraction(self._wording.seed, *key)
+    def _fraction(self, *key: object) -> float:
+        return fraction(self._choice.seed, *key)
 
-    def _summary(self, intent: str, said: Sequence[Said], containment: str, transcript: str) -> str:
-        asked = [text for text in map(request, lines_of("user", said)[:LINES]) if words(text)]
-        told = next((text for text in asked if BOOK.find(words(text))), asked[0] if asked else "")
-        quote = clip(told, QUOTED).replace('"', "'") or "nothing"
-        opening = self._wording.pick(SUMMARIES, "summary", transcript).format(label=intent, quote=quote)
+    def _summary(self, intent: str, messages: Sequence[Message], containment: str, transcript: str) -> str:
+        lines = map(without_injections, texts_of("user", messages)[:QUOTABLE_LINES])
+        quotable = [text for text in lines if words(text)]
+        with_cue = (text for text in quotable if BOOK.find(words(text)))
+        text = next(with_cue, quotable[0] if quotable else "")
+        quote = clip(text, QUOTE_LENGTH).replace('"', "'") or "nothing"
+        opening = self._choice.pick(SUMMARIES, "summary", transcript).format(label=intent, quote=quote)
         return f"{opening} {ENDS.get(containment, '')}".strip()
 
 
-def _by_meaning(kind: str, labels: object) -> dict[Hashable, str]:
-    """The known labels by what they mean; of those that mean the same, the first."""
+def _by_meaning(kind: LabelKind, labels: object) -> dict[Hashable, str]:
+    """Index the known labels by meaning. The first of several labels with the same meaning counts."""
     found: dict[Hashable, str] = {}
     for label in labels if isinstance(labels, list) else ():
         if isinstance(label, str):
-            found.setdefault(KINDS[kind].key(label), label)
+            found.setdefault(kind.key(label), label)
     return found
+
+
+def group_labels(labels: Sequence[str], system: str, seed: int, unmerged: float) -> list[dict[str, Any]]:
+    """Put every label in exactly one group of the same meaning, named by its shortest member.
+
+    A share of `unmerged` labels gets a group of one. `system` is the prompt that names the kind of label.
+    """
+    kind = _kind_of(labels, system)
+    whole = fraction(seed, *labels)
+    found: dict[Hashable, list[str]] = {}
+    for label in dict.fromkeys(labels):
+        is_alone = fraction(seed, "unmerged", label, whole) < unmerged
+        found.setdefault((label, "alone") if is_alone else kind.key(label), []).append(label)
+    return [{"canonical": min(members, key=len), "members": members} for members in found.values()]
+
+
+def _kind_of(labels: Sequence[str], system: str) -> LabelKind:
+    """Return the kind of label that the prompt names, or else the kind that knows most of the labels."""
+    named = [kind for kind in KINDS.values() if kind.name.replace("_", " ") in system.replace("_", " ")]
+    if len(named) == 1:
+        return named[0]
+    return max(KINDS.values(), key=lambda kind: sum(kind.meaning(label) is not None for label in labels))

@@ -1,9 +1,9 @@
-"""What people ask bots for: actions and topics, the words by which the rules know them, and how labels name them.
+"""What users request from bots: actions and topics, the cues that recognise them, and the labels that name them.
 
-Cues are phrases between commas. A word with `*` is a stem; a `?` before a phrase makes it a weak cue, which counts
-where nothing better is said. English throughout; Spanish, German, French, Polish, Portuguese and Turkish where
-support is concerned. It is general knowledge; some cues were added where chats of `samples/chats` were missed, so
-figures on those flatter it.
+Cues are phrases separated by commas. A word with `*` is a stem. A `?` before a phrase makes it a weak cue, which
+decides only if there is no strong one. All cues are in English; those about customer support are also in Spanish,
+German, French, Polish, Portuguese and Turkish. Some cues were added because chats of `samples/chats` were labelled
+wrongly, so accuracy measured on those chats is too high.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Action:
-    """What somebody wants done. `labels`: how a label says it of a topic. `urgency`: its weight beside others."""
+    """Something to do with a topic.
+
+    `labels`: patterns of labels, `{}` is the topic. `urgency`: its weight compared with other actions.
+    """
 
     labels: tuple[str, ...]
     cues: str = ""
@@ -21,12 +24,16 @@ class Action:
 
 @dataclass(frozen=True)
 class Topic:
-    """What it is about. `actions`: those that make a difference, the usual one first; `says`: cues that name both."""
+    """A subject of requests.
+
+    `nouns`: its names in labels. `actions`: the possible ones, the default first. `action_cues`: cues that name both
+    the topic and one of its actions, by action.
+    """
 
     nouns: tuple[str, ...]
     actions: tuple[str, ...]
     cues: str
-    says: Mapping[str, str] = field(default_factory=dict)
+    action_cues: Mapping[str, str] = field(default_factory=dict)
 
 
 ACTIONS: Mapping[str, Action] = {
@@ -138,8 +145,8 @@ ACTIONS: Mapping[str, Action] = {
 }
 
 
-def _topic(nouns: str, actions: str, cues: str, **says: str) -> Topic:
-    return Topic(tuple(noun.strip() for noun in nouns.split(",")), tuple(actions.split()), cues, says)
+def _topic(nouns: str, actions: str, cues: str, **action_cues: str) -> Topic:
+    return Topic(tuple(noun.strip() for noun in nouns.split(",")), tuple(actions.split()), cues, action_cues)
 
 
 TOPICS: Mapping[str, Topic] = {
@@ -492,14 +499,14 @@ TOPICS: Mapping[str, Topic] = {
     ),
 }
 
-# What stands for a session in which nothing is asked for.
+# Topics of a session without a request.
 GREETING, UNCLEAR, OFF_TOPIC = "greeting", "unclear", "off topic"
 OTHERS: Mapping[str, tuple[str, ...]] = {
     GREETING: ("greeting", "greeting only", "small talk"),
     UNCLEAR: ("unclear request", "unclear message", "unclear intent"),
     OFF_TOPIC: ("off-topic message", "off-topic request"),
 }
-# Topics of leisure and daily life. A chat whose other words are about them is hardly about a contract, nor the reverse.
+# Topics of leisure and daily life. A chat that is mostly about them is unlikely to be about a contract, and vice versa.
 LEISURE = frozenset(TOPICS) & {
     *("restaurant", "hotel", "house", "apartment", "flight", "bus", "train", "rental car", "ride", "event"),
     *("attraction", "movie", "music", "weather", "calendar", "dentist", "doctor", "therapist", "salon", "home service"),
@@ -511,7 +518,7 @@ OTHER_CUES: Mapping[str, str] = {
     UNCLEAR: "unclear*",
     OFF_TOPIC: "off topic",
 }
-# Words that are frequent and tell nothing, in the other languages.
+# Frequent words without meaning for the topic, in the other languages.
 FUNCTION_WORDS = """
 que con por para una los las del mi me quiero tengo hay esta como muy pero der die das und ich nicht ist ein eine
 mein meine bitte mit auf geht habe wie kann les des est pas une moi mon dans sur pour avec ne je vous svp nie jest

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, which local OpenAI-compatible servers speak as well."""
+"""OpenAI's chat completions. Local OpenAI-compatible servers have the same wire format."""
 
 import json
 import re
@@ -10,12 +10,11 @@ from typing import Any
 from starlette.requests import Request
 
 from simulator.answers import Answer, Answers
-from simulator.damage import chat_traits
-from simulator.reading import json_object, messages, positive
-from simulator.requests import worded_schema
-from simulator.schema_rules import openai_problem, openai_refuses
-from simulator.stored import USUAL_LIMIT, StoredCompletions, Wanted
-from simulator.wire import Body, Prompt, Refusal, Reply, model_name
+from simulator.faults import chat_traits
+from simulator.records import DEFAULT_LIMIT, StoredCompletions, StoredQuery
+from simulator.schema_rules import openai_problem, openai_supports_schemas
+from simulator.schemas import schema_in_text
+from simulator.wire import Body, Prompt, Refusal, Reply, model_name, read_json_object, read_messages, read_positive
 
 # status, type, code, message
 ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
@@ -60,55 +59,57 @@ ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
     ),
 }
 ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
-MOST_LISTED = 100
+MAX_LIMIT = 100
 METADATA = re.compile(r"metadata\[(.+)\]")
 NO_KEY = "You didn't provide an API key. Send it in an Authorization header: Bearer YOUR_KEY."
 
 
 @dataclass(frozen=True)
 class ChatCompletions:
+    """The chat completions of OpenAI (`name` "openai") or of a local server ("local")."""
+
     answers: Answers
     stored: StoredCompletions
     name: str = "openai"
     request_id_header: str = "x-request-id"
 
-    def key(self, headers: Mapping[str, str]) -> str | None:
+    def api_key(self, headers: Mapping[str, str]) -> str | None:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         found = key.strip() if scheme.lower() == "bearer" and key.strip() else None
-        return "none" if found is None and self.name == "local" else found  # a local server asks for no key
+        return "none" if found is None and self.name == "local" else found  # a local server needs no key
 
     async def read(self, request: Request) -> Prompt:
-        body = await json_object(request)
-        asked = messages(body.get("messages"))
-        schema = _schema(body) or worded_schema("\n".join(one.text for one in asked if one.role == "system"))
-        store = body.get("store") is True and self.name == "openai"  # local servers know no storage
+        body = await read_json_object(request)
+        messages = read_messages(body.get("messages"))
+        system = "\n".join(message.text for message in messages if message.role == "system")
+        store = body.get("store") is True and self.name == "openai"  # local servers do not store completions
         return Prompt(
             model=_model(body),
-            messages=asked,
-            max_tokens=positive(body, "max_completion_tokens") or positive(body, "max_tokens"),
-            schema=schema,
+            messages=messages,
+            max_tokens=read_positive(body, "max_completion_tokens") or read_positive(body, "max_tokens"),
+            schema=_schema(body) or schema_in_text(system),
             stream=bool(body.get("stream")),
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
             store=store,
             metadata=_metadata(body, store) if self.name == "openai" else {},
         )
 
-    def traits(self, asked: Prompt) -> frozenset[str]:
-        return chat_traits(asked)
+    def traits(self, parsed: Prompt) -> frozenset[str]:
+        return chat_traits(parsed)
 
-    async def answer(self, asked: Prompt, number: int, damage: str) -> Reply:
-        answer = self.answers.answer(asked, damage)
-        dress = _Dress(f"chatcmpl-sim{number:08d}", asked, answer, damage)
-        body = Body.events(dress.events()) if asked.stream else Body.json(dress.completion())
-        stored = dress.completion() | {"metadata": dict(asked.metadata)} if asked.store else None
+    async def answer(self, parsed: Prompt, number: int, damage: str) -> Reply:
+        answer = self.answers.answer(parsed, damage)
+        formatted = _FormattedAnswer(f"chatcmpl-sim{number:08d}", parsed, answer, damage)
+        body = Body.events(formatted.events()) if parsed.stream else Body.json(formatted.completion())
+        stored = formatted.completion() | {"metadata": dict(parsed.metadata)} if parsed.store else None
         return Reply(body, answer.input_tokens, answer.output_tokens, stored=stored)
 
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]:  # noqa: ARG002 (in its header)
+    def error(self, refusal: Refusal, request_id: str) -> tuple[int, object]:  # noqa: ARG002 (it is in the header)
         status, kind, code, message = ERRORS[refusal.kind]
         if refusal.facts.get("missing"):
             code, message = None, NO_KEY
         elif refusal.kind == "context_too_long":
-            message = message.format(**self.answers.overflow(refusal))
+            message = message.format(**self.answers.overflow_facts(refusal))
         elif refusal.kind == "not_found" and not refusal.message:
             message = message.format(**refusal.facts)
         error = {
@@ -123,13 +124,13 @@ class ChatCompletions:
         model = {"id": model_name("any"), "object": "model", "created": 0, "owned_by": "simulator"}
         return {"object": "list", "data": [model]}
 
-    def listing(self, request: Request) -> object:
-        """The stored completions that the query asks for, one page of them."""
-        page, more = self.stored.page(_wanted(request.query_params))
+    def list_stored(self, request: Request) -> object:
+        """Return one page of the stored completions that match the query."""
+        page, more = self.stored.page(_stored_query(request.query_params))
         ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
         return {"object": "list", "data": page, "has_more": more} | ends
 
-    def one_stored(self, request: Request) -> object:
+    def get_stored(self, request: Request) -> object:
         id_ = request.path_params["id"]
         found = self.stored.get(id_)
         if found is None:
@@ -138,7 +139,7 @@ class ChatCompletions:
 
 
 @dataclass(frozen=True)
-class _Dress:
+class _FormattedAnswer:
     """An answer as one JSON object or as a stream of chunks."""
 
     id: str
@@ -211,13 +212,13 @@ def _metadata(body: Mapping[str, Any], store: bool) -> Mapping[str, str]:
     return metadata
 
 
-def _wanted(query: Mapping[str, str]) -> Wanted:
-    limit, order, model = query.get("limit", str(USUAL_LIMIT)), query.get("order", "asc"), query.get("model")
-    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_LISTED:
-        raise Refusal("bad_request", f"Invalid 'limit': expected 1 to {MOST_LISTED}.", param="limit")
+def _stored_query(query: Mapping[str, str]) -> StoredQuery:
+    limit, order, model = query.get("limit", str(DEFAULT_LIMIT)), query.get("order", "asc"), query.get("model")
+    if not limit.isdecimal() or not 1 <= int(limit) <= MAX_LIMIT:
+        raise Refusal("bad_request", f"Invalid 'limit': expected 1 to {MAX_LIMIT}.", param="limit")
     if order not in ("asc", "desc"):
         raise Refusal("bad_request", "Invalid 'order': expected asc or desc.", param="order")
-    return Wanted(
+    return StoredQuery(
         metadata={found[1]: value for name, value in query.items() if (found := METADATA.fullmatch(name))},
         model=model_name(model) if model else None,
         after=query.get("after"),
@@ -227,15 +228,15 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
 
 
 def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    wanted = body.get("response_format") or {}
-    if wanted.get("type") == "json_object":
+    reply_format = body.get("response_format") or {}
+    if reply_format.get("type") == "json_object":
         return ANY_OBJECT
-    if wanted.get("type") != "json_schema":
+    if reply_format.get("type") != "json_schema":
         return None
-    if openai_refuses(_model(body)):
+    if not openai_supports_schemas(_model(body)):
         problem = "'response_format' of type 'json_schema' is not supported with this model."
         raise Refusal("bad_request", f"Invalid parameter: {problem}", param="response_format")
-    described: Mapping[str, Any] = wanted.get("json_schema") or {}
+    described: Mapping[str, Any] = reply_format.get("json_schema") or {}
     name, schema = described.get("name"), described.get("schema")
     if not name or not isinstance(schema, dict):
         raise Refusal(

@@ -1,7 +1,9 @@
-"""What the vendors refuse of a JSON schema, so that a schema that works here works there.
+"""The vendors' rules for JSON schemas.
 
-OpenAI (strict): every object closed and all of its properties required. Anthropic: every object closed, no
-bounds on numbers or lengths, `minItems` only 0 or 1.
+The simulator refuses what they refuse, so that a schema it accepts works at the vendor.
+
+OpenAI (strict): every object must be closed (`additionalProperties: false`) and require all of its properties.
+Anthropic: every object must be closed; bounds on numbers and lengths are not supported; `minItems` must be 0 or 1.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,22 +21,27 @@ ANTHROPIC_UNSUPPORTED = (
     "maxItems",
     "uniqueItems",
 )
+# Prefixes of the models that do not support structured outputs.
+OPENAI_WITHOUT_SCHEMAS = ("gpt-3.5-", "gpt-4-")
+ANTHROPIC_WITHOUT_SCHEMAS = (
+    "claude-3-",
+    "claude-sonnet-4-0",
+    "claude-sonnet-4-2025",
+    "claude-opus-4-0",
+    "claude-opus-4-2025",
+)
 
 
-# Models from before structured outputs, as far as they can still be met.
-OPENAI_WITHOUT = ("gpt-3.5-", "gpt-4-")
-ANTHROPIC_WITHOUT = ("claude-3-", "claude-sonnet-4-0", "claude-sonnet-4-2025", "claude-opus-4-0", "claude-opus-4-2025")
+def openai_supports_schemas(model: str) -> bool:
+    return not f"{model}-".startswith(OPENAI_WITHOUT_SCHEMAS)
 
 
-def openai_refuses(model: str) -> bool:
-    return f"{model}-".startswith(OPENAI_WITHOUT)
-
-
-def anthropic_refuses(model: str) -> bool:
-    return model.startswith(ANTHROPIC_WITHOUT)
+def anthropic_supports_schemas(model: str) -> bool:
+    return not model.startswith(ANTHROPIC_WITHOUT_SCHEMAS)
 
 
 def openai_problem(schema: Mapping[str, Any]) -> str | None:
+    """Return OpenAI's message for the first rule that the schema breaks."""
     for place, node in _nodes(schema):
         problem = _openai_object_problem(node) if _is_object(node) else None
         if problem:
@@ -43,6 +50,7 @@ def openai_problem(schema: Mapping[str, Any]) -> str | None:
 
 
 def anthropic_problem(schema: Mapping[str, Any]) -> str | None:
+    """Return Anthropic's message for the first rule that the schema breaks."""
     for _, node in _nodes(schema):
         if _is_object(node) and node.get("additionalProperties") is not False:
             return "For 'object' type, 'additionalProperties' must be explicitly set to false"
@@ -71,7 +79,7 @@ def _is_object(node: Mapping[str, Any]) -> bool:
 
 
 def _nodes(schema: Mapping[str, Any], place: Place = ()) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-    """Every schema in a schema. Property names are data, so `{"properties": {"maximum": …}}` is no bound."""
+    """Yield every schema in a schema. A property may have the name of a bound: `{"properties": {"maximum": …}}`."""
     yield place, schema
     for key, value in schema.items():
         yield from _below(value, key, (*place, key))

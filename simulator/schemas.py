@@ -1,5 +1,6 @@
-"""Reading JSON schemas: references, kinds and bounds."""
+"""Reads JSON schemas: references, types, bounds and names of fields. Also finds a schema in a system prompt."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +8,13 @@ from typing import Any
 Schema = Mapping[str, Any]
 
 ID_NAME = re.compile(r"(^|_)(id|key)$")
-STATED_BOUND = re.compile(r"\b(minimum|maximum|minItems|maxItems|maxLength):\s*(-?\d+(?:\.\d+)?)")
-
-STATED_RANGE = re.compile(r"(-?\d+) to (-?\d+)")
+BOUND_IN_WORDS = re.compile(r"\b(minimum|maximum|minItems|maxItems|maxLength):\s*(-?\d+(?:\.\d+)?)")
+RANGE_IN_WORDS = re.compile(r"(-?\d+) to (-?\d+)")
+OBJECT_START = re.compile(r"^(?=\{)", re.MULTILINE)
 
 
 def resolve(root: Schema, schema: Schema) -> Schema:
-    """The schema itself: references followed, `allOf` merged, the first alternative that is not null."""
+    """Follow references, merge `allOf`, and take the first alternative that is not null."""
     if "$ref" in schema:
         return resolve(root, _at(root, schema["$ref"]))
     if schema.get("allOf"):
@@ -28,7 +29,7 @@ def resolve(root: Schema, schema: Schema) -> Schema:
 
 
 def kind(schema: Schema) -> str:
-    """The JSON type to fill in: the first that is not null."""
+    """Return the JSON type of a value to fill in: the first that is not null."""
     types = schema.get("type")
     if isinstance(types, list):
         types = next((name for name in types if name != "null"), "null")
@@ -44,19 +45,32 @@ def nullable(schema: Schema) -> bool:
 
 
 def bound(schema: Schema, name: str, default: float | None) -> float | None:
-    """A bound, from its keyword or from the description, where clients of Anthropic's have to put it."""
+    """Return a bound from its keyword, or from the description, where clients of Anthropic have to write it."""
     if name in schema:
         return schema[name]
     description = str(schema.get("description", ""))
-    stated = dict(STATED_BOUND.findall(description))
-    plain = STATED_RANGE.search(description)
-    if plain:
-        stated = {"minimum": plain[1], "maximum": plain[2], **stated}
-    return float(stated[name]) if name in stated else default
+    in_words = dict(BOUND_IN_WORDS.findall(description))
+    found = RANGE_IN_WORDS.search(description)
+    if found:
+        in_words = {"minimum": found[1], "maximum": found[2], **in_words}
+    return float(in_words[name]) if name in in_words else default
+
+
+def field_names(root: Schema) -> frozenset[str]:
+    """Return the names of the reply's own fields."""
+    return frozenset(resolve(root, root).get("properties", {}))
+
+
+def item_field_names(root: Schema, name: str) -> frozenset[str]:
+    """Return the names in the items of the reply's list `name`; none if the reply has no such list."""
+    listed = resolve(root, resolve(root, root).get("properties", {}).get(name, {}))
+    if kind(listed) != "array":
+        return frozenset()
+    return frozenset(resolve(root, listed.get("items", {})).get("properties", {}))
 
 
 def items_field(root: Schema) -> str | None:
-    """The first property of the reply that is a list of objects."""
+    """Return the name of the reply's first list of objects."""
     for name, property_schema in resolve(root, root).get("properties", {}).items():
         schema = resolve(root, property_schema)
         if kind(schema) == "array" and kind(resolve(root, schema.get("items", {}))) == "object":
@@ -64,8 +78,8 @@ def items_field(root: Schema) -> str | None:
     return None
 
 
-def property_names(root: Schema) -> set[str]:
-    """Names of the properties of the reply and of its definitions, at any depth."""
+def all_property_names(root: Schema) -> set[str]:
+    """Return the names of the properties of the reply and of its definitions, at any depth."""
     found: set[str] = set()
     waiting: list[Any] = [root]
     while waiting:
@@ -76,6 +90,21 @@ def property_names(root: Schema) -> set[str]:
         elif isinstance(node, list):
             waiting.extend(node)
     return found
+
+
+def schema_in_text(system: str) -> dict[str, Any] | None:
+    """Return the last JSON schema in a system prompt that starts at the beginning of a line.
+
+    Clients write the schema into the prompt for models that do not support structured outputs.
+    """
+    for start in reversed([found.end() for found in OBJECT_START.finditer(system)]):
+        try:
+            schema, _ = json.JSONDecoder().raw_decode(system, start)
+        except (ValueError, RecursionError):
+            continue
+        if "type" in schema and "properties" in schema:
+            return schema
+    return None
 
 
 def _at(root: Schema, reference: str) -> Schema:

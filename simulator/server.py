@@ -1,4 +1,4 @@
-"""Runs a simulator on loopback until it is told to stop."""
+"""Runs a simulator on loopback until a signal or the caller stops it."""
 
 import asyncio
 import ipaddress
@@ -17,11 +17,18 @@ from simulator.state import State
 
 
 class NotLoopback(ValueError):
-    """The simulator answers without a real key, so nobody else's machine may reach it."""
+    """The host is not a loopback address. The simulator accepts any API key, so no other machine may reach it."""
 
 
 class Server(uvicorn.Server):
-    """A server on a port of its own choice, whose held replies end when it stops."""
+    """A simulator's server. It listens as soon as it is created, and ends the replies in flight when it stops.
+
+    `url` is its address; `ready` is set as soon as it answers.
+
+    Raises:
+        NotLoopback: `config.host` is not a loopback address.
+        OSError: the port is in use.
+    """
 
     def __init__(self, config: Config) -> None:
         self._listener = _listen(config.host, config.port)
@@ -53,7 +60,7 @@ class Server(uvicorn.Server):
 
     @property
     def should_exit(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Set it to stop the server, also from a signal handler."""
+        """Whether the server stops. It may be set from a signal handler."""
         return self._should_exit
 
     @should_exit.setter
@@ -63,7 +70,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def main_loop(self) -> None:
-        """Waits asleep, where uvicorn's own loop looks for the flag ten times a second."""
+        """Wait for the stop flag. It replaces uvicorn's loop, which polls the flag ten times a second."""
         self._loop = asyncio.get_running_loop()
         await self.on_tick(0)
         if not self.should_exit:
@@ -72,7 +79,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._port_file:
-            _write_whole(self._port_file, str(self._listener.getsockname()[1]))
+            _write_atomically(self._port_file, str(self._listener.getsockname()[1]))
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,14 +88,18 @@ class Server(uvicorn.Server):
 
 
 def serve(config: Config) -> None:
-    """Run in the foreground; returns after SIGTERM or SIGINT."""
+    """Run a simulator in the foreground. Returns after SIGTERM or SIGINT.
+
+    Raises:
+        NotLoopback: `config.host` is not a loopback address.
+        OSError: the port is in use.
+    """
     server = Server(config)
 
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    # When it is done, the server raises the signal that stopped it once more: that one finds this handler,
-    # and the process ends with 0.
+    # Uvicorn raises the signal again when it has stopped. This handler ignores it, so the process exits with code 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     sys.stdout.write(f"Parley simulator on {server.url} (a test instrument: computed answers, no model, no cost)\n")
@@ -97,7 +108,7 @@ def serve(config: Config) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts from this moment on, so that the address is true as soon as it is printed."""
+    """Open a listening socket, so that the port is known, and connections are queued, before the server starts."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
@@ -105,7 +116,7 @@ def _listen(host: str, port: int) -> socket.socket:
     if address is None or not address.is_loopback:
         raise NotLoopback(f"host {host!r} is not a loopback address: use 127.0.0.1")
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    # Named as TCP, since asyncio turns off Nagle's delay (40 ms a reply) only where it is.
+    # IPPROTO_TCP is explicit because asyncio disables Nagle's algorithm (a delay of 40 ms per reply) only then.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((str(address), port))
@@ -113,13 +124,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """A reader sees the whole file or none."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader never sees a part of it."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Connections that end early are this program's purpose, not its errors."""
+    """Return False for uvicorn's message about connections that end early, which faults cause on purpose."""
     return not str(record.msg).startswith("ASGI callable returned without")

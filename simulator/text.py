@@ -1,4 +1,4 @@
-"""Features of plain text: words that carry meaning, sentences, and the entries of a list."""
+"""Features of plain text: keywords, sentences, and the entries of a list."""
 
 import re
 from collections import Counter
@@ -21,36 +21,37 @@ STOP_WORDS = frozenset(
 
 
 def clip(text: str, length: int = CLIP) -> str:
+    """Return the text on one line, cut with an ellipsis to at most `length` characters."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def sentence_with(text: str, cue: re.Pattern[str]) -> str:
-    """The sentence in which a cue begins, or the whole text without one."""
-    heard = cue.search(text)
-    at = heard.start() if heard else -1
+    """Return the sentence in which the first match of a cue begins, or the whole text if there is none."""
+    match = cue.search(text)
+    at = match.start() if match else -1
     return next((found[0] for found in SENTENCE.finditer(text) if found.start() <= at < found.end()), text)
 
 
 def keywords(text: str, count: int) -> list[str]:
-    """The most frequent words that carry meaning, first come first among equals."""
+    """Return the most frequent words that are not stop words. Equally frequent words keep their order."""
     words = (word.lower() for word in WORD.findall(text))
     frequent = Counter(word for word in words if word not in STOP_WORDS and len(word) > 2)
     return [word for word, _ in frequent.most_common(count)]
 
 
 def mentions(text: str, phrase: str) -> int:
-    """How often the words of a phrase occur in a text."""
+    """Count how often the words of a phrase occur in a text."""
     found = Counter(word.lower() for word in WORD.findall(text))
     return sum(found[word.lower()] for word in WORD.findall(phrase.replace("_", " ")))
 
 
 def related_sentence(text: str, question: str) -> str | None:
-    """The sentence that shares most meaning words with a question, if any does."""
-    wanted = set(keywords(question, 20))
+    """Return the sentence that shares most keywords with a question, or None if no sentence shares any."""
+    question_words = set(keywords(question, 20))
     best, shared = None, 0
     for sentence in SENTENCE.findall(text):
-        overlap = len(wanted & set(keywords(sentence, 50)))
+        overlap = len(question_words & set(keywords(sentence, 50)))
         if overlap > shared:
             best, shared = clip(sentence), overlap
     return best
@@ -58,7 +59,7 @@ def related_sentence(text: str, question: str) -> str | None:
 
 @dataclass(frozen=True)
 class Entry:
-    """One item of a list in a prompt: its id and what stands under it."""
+    """One item of a list in a prompt: its id and the text up to the next item."""
 
     id: str
     text: str
@@ -73,8 +74,8 @@ ENTRY_STYLES = (
 )
 
 
-def entries(text: str) -> list[Entry]:
-    """The items that a prompt lists by id, in whichever style it uses most; each id once."""
+def list_entries(text: str) -> list[Entry]:
+    """Return the items that a prompt lists by id, in the style that it uses most. Each id occurs once."""
     matches = max(([*style.finditer(text)] for style in ENTRY_STYLES), key=len)
     if not matches:
         return []

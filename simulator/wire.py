@@ -1,4 +1,4 @@
-"""The vocabulary that the vendors' endpoints share: what is asked, what is answered, what is refused."""
+"""What the vendors' endpoints share: the parsed request, the reply, the refusal, and the reading of JSON bodies."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ ATTEMPT_HEADER = "x-parley-attempt-id"
 BYTES_PER_TOKEN = 4
 
 
-def tokens(text: str) -> int:
-    """The simulator's token count: one for every four bytes of UTF-8, rounded up. No vendor's tokenizer."""
+def count_tokens(text: str) -> int:
+    """Count tokens the simulator's way: one for every four bytes of UTF-8, rounded up. It is no vendor's tokenizer."""
     return ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
 
 def model_name(requested: str) -> str:
-    """No reply may be taken for a real model's."""
+    """Return the model name of a reply. The prefix shows that no real model wrote it."""
     return f"simulator/{requested}"
 
 
@@ -31,9 +31,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A chat completion that was asked for, whatever the vendor. `tool`: the name of a tool it must call.
+    """A request for a chat completion, independent of the vendor.
 
-    `store`: keep the completion, under this metadata, for those who list what is stored.
+    Attributes:
+        schema: the JSON schema of the reply; None for plain text.
+        tool: the name of the tool that the reply must call.
+        store: store the completion, with `metadata`, so that it can be listed later.
     """
 
     model: str
@@ -53,10 +56,11 @@ class Prompt:
     @property
     def input_tokens(self) -> int:
         schema = json.dumps(self.schema) if self.schema else ""
-        return tokens(self.text) + tokens(schema)
+        return count_tokens(self.text) + count_tokens(schema)
 
-    def said_by(self, *roles: str) -> list[str]:
-        return [message.text for message in self.messages if message.role in roles]
+    def texts(self, role: str) -> list[str]:
+        """Return the texts of the messages of one role."""
+        return [message.text for message in self.messages if message.role == role]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Reply:
-    """A computed answer, and what it costs. `stored`: the completion that is kept, where that was asked for."""
+    """A computed reply and its billed usage. `stored`: the completion to store, if the request asked for it."""
 
     body: Body
     input_tokens: int = 0
@@ -88,7 +92,10 @@ class Reply:
 
 
 class Refusal(Exception):
-    """An error reply that bills nothing. `kind` picks the vendor's error, `facts` fill its message."""
+    """An error reply that is not billed.
+
+    `kind` chooses the vendor's error, `facts` fill in its message, and `message` replaces the message if not empty.
+    """
 
     def __init__(self, kind: str, message: str = "", *, retry_after: float | None = None, **facts: Any) -> None:
         super().__init__(message or kind)
@@ -96,15 +103,61 @@ class Refusal(Exception):
 
 
 class Vendor(Protocol):
-    """One endpoint in one vendor's dialect. `damage` names the fault that the reply itself must show."""
+    """One endpoint in one vendor's wire format.
+
+    `read` parses a request, `traits` names the kinds of fault that it can show, `answer` computes the reply. `damage`
+    is the name of the fault that the completion must show, or an empty string. `error` formats a refusal.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def request_id_header(self) -> str: ...
-    def key(self, headers: Mapping[str, str]) -> str | None: ...
+    def api_key(self, headers: Mapping[str, str]) -> str | None: ...
     async def read(self, request: Request) -> Any: ...
-    def traits(self, asked: Any) -> frozenset[str]: ...
-    async def answer(self, asked: Any, number: int, damage: str) -> Reply: ...
-    def refuse(self, refusal: Refusal, request_id: str) -> tuple[int, object]: ...
+    def traits(self, parsed: Any) -> frozenset[str]: ...
+    async def answer(self, parsed: Any, number: int, damage: str) -> Reply: ...
+    def error(self, refusal: Refusal, request_id: str) -> tuple[int, object]: ...
     def models(self) -> object: ...
+
+
+# Reading JSON bodies. Each function raises Refusal for a body that the vendors refuse.
+
+
+async def read_json_object(request: Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.body())
+    except ValueError as problem:
+        raise Refusal("bad_request", "We could not parse the JSON body of your request.") from problem
+    if not isinstance(body, dict):
+        raise Refusal("bad_request", "The body of your request must be a JSON object.")
+    return body
+
+
+def read_messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise Refusal("bad_request", "messages: at least one message is required", param="messages")
+    messages: list[Message] = []
+    for number, message in enumerate(value):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise Refusal("bad_request", f"messages.{number}.role: Field required", param="messages")
+        messages.append(Message(message["role"], content_text(message.get("content"))))
+    return tuple(messages)
+
+
+def content_text(content: object) -> str:
+    """Return the text of a message whose content is a string or a list of blocks."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    return "\n".join(block.get("text", "") for block in content if isinstance(block, dict))
+
+
+def read_positive(body: Mapping[str, Any], field: str) -> int | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, int) or value < 1:
+        raise Refusal("bad_request", f"{field}: must be greater than or equal to 1", param=field)
+    return value

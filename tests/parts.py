@@ -100,7 +100,7 @@ class SimulatorAdmin:
 
     async def calls(self, **query: Any) -> list[dict[str, Any]]:
         """The calls received; `at_least=N` waits until there are as many."""
-        response = await self._http.get("/admin/calls", params={"timeout": MAX_WAIT, **query})
+        response = await self._http.get("/admin/requests", params={"timeout": MAX_WAIT, **query})
         assert response.status_code == 200, response.text
         return response.json()
 

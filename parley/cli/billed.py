@@ -1,4 +1,4 @@
-"""Read what a provider says that it billed: CSV, JSONL, or the listing of the simulator's `/admin/calls`."""
+"""Read what a provider says that it billed: CSV, JSONL, or the listing of the simulator's `/admin/requests`."""
 
 import csv
 from collections.abc import Iterator

@@ -1,14 +1,14 @@
 """Builds the sample chats from their written sources: `python -m samples.chats.build [folder]`.
 
-A source holds sessions one after another, each with a header and its messages:
+A source is a list of sessions, each with a header and its messages:
 
     # containment | intent; intent | transfer reason or drop-off location | language | user=… bot=… hour=…
     b: {hi}
     u: what the user wrote
 
-`u`, `b` and `a` are user, bot and agent. `{hi}` stands for a standing phrase of the bot (`sources/phrases.txt`),
-`\\n` for a line break. Ids, users, bots and times follow from a hash of the session's text: the same sources
-always give the same bytes.
+`u`, `b` and `a` are user, bot and agent. `{hi}` is replaced by a fixed phrase of the bot (`sources/phrases.txt`),
+`\\n` by a line break. Ids, users, bots and times are computed from a hash of the session's text, so the same sources
+give the same bytes.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ END_LABELS = {"agent": TRANSFER_REASONS, "dropOff": DROP_OFF_LOCATIONS, "selfSer
 
 @dataclass(frozen=True)
 class Written:
-    """One session as it stands in its source."""
+    """One session of a source. `end`: its transfer reason or drop-off location."""
 
     containment: str
     intents: list[str]
@@ -105,12 +105,14 @@ class Written:
 
 @dataclass(frozen=True)
 class Placed:
+    """A session with its time of start."""
+
     written: Written
     start: datetime
 
 
 def number(*key: object) -> int:
-    """A large number that only depends on the key."""
+    """Return a large number that depends only on the key."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8])
 
 
@@ -125,19 +127,19 @@ def _written(head: str, lines: list[tuple[str, str]]) -> Written:
     pairs = dict(option.split("=", 1) for option in " ".join(options).split())
     written = Written(containment, intents.split("; "), end, language, pairs, lines)
     if not set(written.intents) <= INTENTS or end not in END_LABELS[containment]:
-        raise ValueError(f"not in the vocabulary: {head}")
+        raise ValueError(f"intent, transfer reason or drop-off location is not in the vocabulary: {head}")
     return written
 
 
 def _line(line: str) -> tuple[str, str]:
     role, _, text = line.partition(": ")
     if role not in ROLES or not text:
-        raise ValueError(f"not a message: {line!r}")
+        raise ValueError(f"must be a message such as `u: text`, `b: text` or `a: text`: {line!r}")
     return ROLES[role], text.replace("\\n", "\n")
 
 
 def place(sessions: list[Written]) -> list[Placed]:
-    """Spreads the sessions over the weeks; several sessions of one user keep the order in which they are written."""
+    """Spread the sessions over the weeks. Several sessions of one user keep the order of their source."""
     shuffled = sorted(sessions, key=lambda written: number(written.key, "order"))
     placed = sorted(
         (Placed(written, _start(written, index, len(shuffled))) for index, written in enumerate(shuffled)),
@@ -154,7 +156,8 @@ def _named(sessions: list[Written]) -> set[str]:
 
 
 def _start(written: Written, index: int, count: int) -> datetime:
-    by_day = written.containment == "agent" or "user" in written.options  # one user's sessions swap their times
+    # Sessions of one user may exchange their times, so all of them are in the hours of the agents.
+    by_day = written.containment == "agent" or "user" in written.options
     hours = AGENT_HOURS if by_day else HOURS
     hour = int(written.options.get("hour", hours[number(written.key, "hour") % len(hours)]))
     seconds = number(written.key, "second") % 3600
@@ -181,13 +184,13 @@ def _spoken(line: str, channel: str, phrases: dict[str, str]) -> str:
     return re.sub(r"{(\w+)}", phrase, line)
 
 
-def _pause(role: str, before: str, text: str, luck: int) -> int:
-    """The seconds before a message: a bot answers at once, people type, an agent has to be found."""
+def _pause(role: str, before: str, text: str, variation: int) -> int:
+    """Return the seconds before a message: a bot answers at once, people type, and an agent is not free at once."""
     if role == "bot":
-        return 1 + luck % 3 if before == "user" else 60 + luck % 120
+        return 1 + variation % 3 if before == "user" else 60 + variation % 120
     if role == "agent" and before != "user":
-        return 5 + luck % 20 if before == "agent" else 120 + luck % 420
-    return 4 + len(text) // (3 if role == "user" else 5) + luck % 25
+        return 5 + variation % 20 if before == "agent" else 120 + variation % 420
+    return 4 + len(text) // (3 if role == "user" else 5) + variation % 25
 
 
 def _phrases(folder: Path) -> dict[str, str]:
@@ -232,10 +235,10 @@ def write(folder: Path) -> None:
 
 
 def counts() -> str:
-    """What the README tells about the sessions."""
+    """Return the counts in the README."""
     sessions, truths = build()
     lengths = sorted(len(session["messages"]) for session in sessions)
-    told = {
+    counters = {
         "containment": Counter(session["containment"] for session in sessions),
         "main intent": Counter(truth["intents"][0] for truth in truths),
         "transfer reason": Counter(truth["transfer_reason"] for truth in truths if truth["transfer_reason"]),
@@ -247,7 +250,7 @@ def counts() -> str:
         f"messages: {sum(lengths)}, from {lengths[0]} to {lengths[-1]}, median {lengths[len(lengths) // 2]}",
         f"several intents: {sum(len(truth['intents']) > 1 for truth in truths)}",
     ]
-    lines += [f"{name}: " + ", ".join(f"{k} {v}" for k, v in count.most_common()) for name, count in told.items()]
+    lines += [f"{name}: " + ", ".join(f"{k} {v}" for k, v in count.most_common()) for name, count in counters.items()]
     return "\n".join(lines) + "\n"
 
 

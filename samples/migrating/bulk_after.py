@@ -1,4 +1,4 @@
-"""Gives each ticket of a CSV file its topic. Run it again after it died: what was paid for is there."""
+"""Labels each ticket of a CSV file with its topic. After a crash, run it again: paid results are reused."""
 
 import asyncio
 import csv

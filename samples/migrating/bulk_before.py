@@ -1,4 +1,4 @@
-"""Gives each ticket of a CSV file its topic."""
+"""Labels each ticket of a CSV file with its topic."""
 
 import csv
 from pathlib import Path

@@ -6,7 +6,7 @@ SYSTEM = "You answer customers of a web shop, in at most three sentences."
 
 
 class Refused(Exception):
-    """Nothing was asked: a cap is used up. Shown to the customer as "later, please"."""
+    """A cap is used up, so no provider was called. The customer sees "please try again later"."""
 
 
 async def reply(client: Client, user: str, message_id: int, text: str) -> str:

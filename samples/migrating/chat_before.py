@@ -1,4 +1,4 @@
-"""Answers support messages. Retries and costs are its own."""
+"""Answers support messages. It retries and records costs itself."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""Drafts sales letters: Anthropic, OpenAI when it is down, and a cache. `cache` is a Redis client, or like one."""
+"""Drafts sales letters with Anthropic, with OpenAI as a fallback, and with a cache such as a Redis client."""
 
 import hashlib
 import logging

@@ -1,4 +1,7 @@
-"""The old engine answers; a share of its calls is made through Parley as well, in a workspace for nothing else."""
+"""Compares Parley with the old engine: the old engine answers, and a share of its messages also goes through Parley.
+
+Use a separate workspace, so that these costs do not mix with others.
+"""
 
 import logging
 from hashlib import sha256
@@ -20,5 +23,5 @@ async def shadow(client: Client, user: str, message_id: int, text: str, *, share
 
 
 def _draw(message_id: int) -> float:
-    """The same for one message, on whatever server it is asked."""
+    """Return a number in [0, 1) that is the same for one message on every server."""
     return int.from_bytes(sha256(str(message_id).encode()).digest()[:8]) / 2**64

@@ -137,7 +137,7 @@ class Simulator:
 
     async def answers(self, ports: Mapping[str, int]) -> bool:
         """Whether it lists its calls."""
-        return await _status(ports["simulator"], "/admin/calls") == HTTPStatus.OK
+        return await _status(ports["simulator"], "/admin/requests") == HTTPStatus.OK
 
 
 class Worker:

@@ -26,7 +26,7 @@ def texts(session: dict[str, Any], *roles: str) -> list[str]:
 
 
 def grams(session: dict[str, Any]) -> set[tuple[str, ...]] | None:
-    """The runs of five words of what the user wrote, where that is more than fifteen words."""
+    """Return all sequences of five words in the user's text, or None if the text has at most fifteen words."""
     words = re.findall(r"\w+", " ".join(texts(session, "user")).lower())
     return {tuple(words[at : at + 5]) for at in range(len(words) - 4)} if len(words) > 15 else None
 
@@ -41,12 +41,12 @@ def test_there_are_enough_sessions_of_every_kind():
 
 
 @pytest.mark.parametrize(("containment", "share"), [("selfService", 0.45), ("agent", 0.35), ("dropOff", 0.2)])
-def test_the_containments_are_spread_as_in_life(containment: str, share: float):
+def test_containments_have_realistic_shares(containment: str, share: float):
     found = sum(session["containment"] == containment for session in SESSIONS) / len(SESSIONS)
     assert abs(found - share) < 0.05
 
 
-def test_intents_are_spread_unevenly():
+def test_some_intents_are_much_more_frequent_than_others():
     ranked = [count for _, count in Counter(truth["intents"][0] for truth in TRUTHS).most_common()]
     assert ranked[0] >= 5 * ranked[-1]
 
@@ -57,7 +57,7 @@ def test_sessions_are_from_one_to_forty_messages_long():
     assert 6 <= lengths[len(lengths) // 2] <= 8
 
 
-def test_ids_are_unique_and_the_truth_matches_one_to_one():
+def test_ids_are_unique_and_every_session_has_its_truth():
     ids = [session["session_id"] for session in SESSIONS]
     assert len({*ids}) == len(ids)
     assert [truth["session_id"] for truth in TRUTHS] == ids
@@ -70,7 +70,7 @@ def test_only_transfers_have_a_reason_and_only_drop_offs_a_location():
         assert (truth["drop_off_location"] is not None) == (session["containment"] == "dropOff")
 
 
-def test_labels_are_of_the_vocabulary_and_all_of_it_is_used():
+def test_the_labels_use_the_whole_vocabulary_and_nothing_else():
     assert {intent for truth in TRUTHS for intent in truth["intents"]} == build.INTENTS
     assert {truth["transfer_reason"] for truth in TRUTHS} - {None} == build.TRANSFER_REASONS
     assert {truth["drop_off_location"] for truth in TRUTHS} - {None} == build.DROP_OFF_LOCATIONS
@@ -79,12 +79,12 @@ def test_labels_are_of_the_vocabulary_and_all_of_it_is_used():
     assert len(build.DROP_OFF_LOCATIONS) <= 8
 
 
-def test_an_agent_speaks_exactly_where_there_was_a_transfer():
+def test_agents_write_in_transferred_sessions_only():
     for session in SESSIONS:
         assert bool(texts(session, "agent")) == (session["containment"] == "agent")
 
 
-def test_times_increase_and_a_tenth_of_the_sessions_has_none():
+def test_times_increase_and_a_tenth_of_the_sessions_has_no_times():
     untimed = 0
     for session in SESSIONS:
         times = [one["time"] for one in session["messages"] if "time" in one]
@@ -94,39 +94,39 @@ def test_times_increase_and_a_tenth_of_the_sessions_has_none():
     assert 0.05 < untimed / len(SESSIONS) < 0.15
 
 
-def test_agents_join_in_their_working_hours():
-    said = [one for session in SESSIONS for one in session["messages"] if one["role"] == "agent" and "time" in one]
-    assert all(7 <= int(one["time"][11:13]) <= 22 for one in said)
+def test_agents_write_in_their_working_hours():
+    messages = [one for session in SESSIONS for one in session["messages"] if one["role"] == "agent" and "time" in one]
+    assert all(7 <= int(one["time"][11:13]) <= 22 for one in messages)
 
 
-def test_the_hard_cases_are_there():
+def test_the_hard_cases_exist():
     assert sum(not texts(session, "user") for session in SESSIONS) >= 3
-    words = [" ".join(texts(session, "user")) for session in SESSIONS]
-    assert sum(bool(said) and not re.search(r"[^\W\d]", said) for said in words) >= 3  # numbers or emoji only
-    assert sum(len(said.split()) == 1 for said in words) >= 5
-    assert sum(len(said.split()) > 120 for said in words) >= 3
-    assert all(any(order in said for said in words) for order in INJECTIONS)
+    user_texts = [" ".join(texts(session, "user")) for session in SESSIONS]
+    assert sum(bool(text) and not re.search(r"[^\W\d]", text) for text in user_texts) >= 3  # numbers or emoji only
+    assert sum(len(text.split()) == 1 for text in user_texts) >= 5
+    assert sum(len(text.split()) > 120 for text in user_texts) >= 3
+    assert all(any(injection in text for text in user_texts) for injection in INJECTIONS)
 
 
-def test_no_message_is_empty_and_no_standing_phrase_is_left_unresolved():
-    said = [text for session in SESSIONS for text in texts(session)]
-    assert all(text.strip() for text in said)
-    assert not [text for text in said if re.search(r"{\w+}", text)]
+def test_no_message_is_empty_and_every_fixed_phrase_is_replaced():
+    all_texts = [text for session in SESSIONS for text in texts(session)]
+    assert all(text.strip() for text in all_texts)
+    assert not [text for text in all_texts if re.search(r"{\w+}", text)]
 
 
-def test_no_two_sessions_are_the_same():
+def test_no_two_sessions_are_equal():
     assert len({json.dumps(texts(session)) for session in SESSIONS}) == len(SESSIONS)
 
 
-def test_users_do_not_repeat_each_other():
-    said = Counter(text for session in SESSIONS for text in texts(session, "user") if len(text) > 20)
-    assert sum(count for count in said.values() if count > 1) < 0.02 * said.total()
+def test_long_messages_of_users_are_hardly_ever_repeated():
+    counts = Counter(text for session in SESSIONS for text in texts(session, "user") if len(text) > 20)
+    assert sum(count for count in counts.values() if count > 1) < 0.02 * counts.total()
 
 
-def test_no_two_sessions_are_nearly_the_same():
-    known = [found for session in SESSIONS if (found := grams(session))]
-    assert len(known) > 200
-    assert max(len(one & other) / len(one | other) for one, other in combinations(known, 2)) < 0.5
+def test_no_two_sessions_are_similar():
+    all_grams = [found for session in SESSIONS if (found := grams(session))]
+    assert len(all_grams) > 200
+    assert max(len(one & other) / len(one | other) for one, other in combinations(all_grams, 2)) < 0.5
 
 
 def test_the_sources_give_the_committed_bytes(tmp_path: Path):

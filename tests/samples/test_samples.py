@@ -27,38 +27,38 @@ def words_per_minute(turn: Turn) -> float:
     return 60 * len(turn.words) / (turn.end - turn.start)
 
 
-def test_the_samples_cover_short_usual_and_long_sessions():
+def test_the_samples_have_one_short_and_one_long_session():
     lengths = [load(path).duration_seconds for path in FILES]
     assert len(lengths) == 6
     assert sum(length < 60 for length in lengths) == 1
     assert sum(length > 300 for length in lengths) == 1
 
 
-def test_session_ids_are_unique_and_name_the_file():
+def test_the_session_id_is_the_file_name():
     assert [load(path).session_id for path in FILES] == [path.stem for path in FILES]
 
 
-def test_one_sample_is_not_in_english_and_one_talks_to_the_robot():
+def test_one_sample_is_in_spanish_and_one_has_a_prompt_injection():
     sessions = [load(path) for path in FILES]
     assert sorted(session.language for session in sessions) == ["en"] * 5 + ["es"]
     turns = [turn for session in sessions for turn in session.turns]
-    orders = [turn for turn in turns if "ignore your instructions" in turn.text]
-    assert [turn.role for turn in orders] == ["prospect"]
+    injections = [turn for turn in turns if "ignore your instructions" in turn.text]
+    assert [turn.role for turn in injections] == ["prospect"]
 
 
 @each_file
-def test_two_people_talk(path: Path):
+def test_every_session_has_two_speakers(path: Path):
     assert load(path).speakers == 2
 
 
 @each_file
-def test_words_are_the_words_of_the_text(path: Path):
+def test_the_timed_words_are_the_words_of_the_text(path: Path):
     for turn in load(path).turns:
         assert [word.text for word in turn.words] == turn.text.split()
 
 
 @each_file
-def test_words_lie_within_their_turn_one_after_another(path: Path):
+def test_words_are_within_their_turn_and_in_order(path: Path):
     for turn in load(path).turns:
         assert (turn.words[0].start, turn.words[-1].end) == (turn.start, turn.end)
         assert all(word.end > word.start for word in turn.words)
@@ -66,7 +66,7 @@ def test_words_lie_within_their_turn_one_after_another(path: Path):
 
 
 @each_file
-def test_speech_is_as_fast_as_people_speak(path: Path):
+def test_the_pace_of_speech_is_realistic(path: Path):
     session = load(path)
     assert all(70 <= words_per_minute(turn) <= 260 for turn in session.turns)
     for role in ("rep", "prospect"):
@@ -76,14 +76,14 @@ def test_speech_is_as_fast_as_people_speak(path: Path):
 
 
 @each_file
-def test_words_do_not_tick_like_a_clock(path: Path):
+def test_words_and_pauses_vary_in_length(path: Path):
     turn = max(load(path).turns, key=lambda turn: len(turn.words))
     assert len({round(word.end - word.start, 2) for word in turn.words}) > 10
     assert len({round(after.start - before.end, 2) for before, after in pairwise(turn.words)}) > 5
 
 
 @each_file
-def test_people_rarely_talk_over_each_other(path: Path):
+def test_speakers_rarely_overlap(path: Path):
     gaps = [after.start - before.end for before, after in pairwise(load(path).turns)]
     overlaps = [-gap for gap in gaps if gap < 0]
     assert len(overlaps) <= 4
@@ -91,13 +91,13 @@ def test_people_rarely_talk_over_each_other(path: Path):
 
 
 @each_file
-def test_the_session_lasts_until_the_last_word(path: Path):
+def test_the_session_ends_shortly_after_the_last_word(path: Path):
     session = load(path)
     last = max(turn.end for turn in session.turns)
     assert last <= session.duration_seconds <= last + 2
 
 
-def test_building_again_gives_the_same_bytes(tmp_path: Path):
+def test_the_sources_give_the_committed_bytes(tmp_path: Path):
     subprocess.run([sys.executable, "-m", "samples.build", str(tmp_path)], cwd=ROOT, check=True)
     built = sorted(tmp_path.glob("*.json"))
     recorded = {path.stem for path in RECORDINGS}
@@ -106,19 +106,19 @@ def test_building_again_gives_the_same_bytes(tmp_path: Path):
         assert path.read_bytes() == (SAMPLES / path.name).read_bytes()
 
 
-def test_there_is_a_recording():
+def test_one_session_has_a_recording():
     assert [path.stem for path in RECORDINGS] == ["gatekeeper-dental-clinic"]
 
 
 @each_recording
-def test_the_recorded_words_are_those_of_the_source(path: Path):
+def test_the_recorded_words_are_the_words_of_the_source(path: Path):
     source = (SAMPLES / "sources" / f"{path.stem}.txt").read_text(encoding="utf-8")
     for turn in load(path.with_suffix(".json")).turns:
         assert f": {turn.text}" in " ".join(source.split())
 
 
 @each_recording
-def test_the_recording_lasts_as_long_as_its_session(path: Path):
+def test_the_recording_has_the_duration_of_its_session(path: Path):
     tag = TinyTag.get(path)
     assert tag.duration == pytest.approx(load(path.with_suffix(".json")).duration_seconds, abs=0.5)
     assert (tag.channels, tag.samplerate) == (1, 16_000)
@@ -126,7 +126,7 @@ def test_the_recording_lasts_as_long_as_its_session(path: Path):
 
 
 @each_recording
-def test_the_recording_speaks_where_the_words_are(path: Path):
+def test_the_recording_is_loud_at_the_times_of_its_words(path: Path):
     miniaudio = pytest.importorskip("miniaudio")
     sound = miniaudio.decode_file(str(path), nchannels=1, sample_rate=16_000)
 

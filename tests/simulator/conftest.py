@@ -1,4 +1,4 @@
-"""One simulator for all of these tests, put back to its start before each, and the vendors' own clients."""
+"""One simulator for all of these tests, reset before each, and the clients of the vendors' SDKs."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ SESSION = {
 
 
 class Admin:
-    """The simulator's admin page."""
+    """A client of the simulator's admin endpoints."""
 
     def __init__(self, url: str) -> None:
         self.http = httpx2.AsyncClient(base_url=url, timeout=15)
@@ -53,10 +53,10 @@ class Admin:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def only_call(self, **query: Any) -> dict[str, Any]:
-        """The one call that matches, waiting for it."""
-        [call] = await self.get("calls", at_least=1, **query)
-        return call
+    async def only_request(self, **query: Any) -> dict[str, Any]:
+        """Wait for the one request that matches, and return it."""
+        [request] = await self.get("requests", at_least=1, **query)
+        return request
 
 
 @pytest.fixture(scope="session")
@@ -80,17 +80,17 @@ async def server(recordings: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture(scope="session")
-async def admin_page(server: Server) -> AsyncIterator[Admin]:
-    page = Admin(server.url)
-    yield page
-    await page.post("reset")
-    await page.http.aclose()
+async def session_admin(server: Server) -> AsyncIterator[Admin]:
+    admin = Admin(server.url)
+    yield admin
+    await admin.post("reset")
+    await admin.http.aclose()
 
 
 @pytest.fixture(autouse=True)
-async def admin(admin_page: Admin) -> Admin:
-    await admin_page.post("reset")
-    return admin_page
+async def admin(session_admin: Admin) -> Admin:
+    await session_admin.post("reset")
+    return session_admin
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the simulator's tests ask with: prompts, schemas and sounds."""
+"""Prompts, schemas and recordings for the simulator's tests."""
 
 import io
 import math
@@ -68,7 +68,7 @@ POOR_CALL = """<transcript>
 
 
 def wav(*stretches: tuple[float, float], rate: int = 16000) -> bytes:
-    """A mono recording: stretches of (seconds, amplitude 0 to 1) of a tone that swells as a voice does."""
+    """Return a mono recording of a tone that swells like a voice, from stretches of (seconds, amplitude 0 to 1)."""
     samples: list[int] = []
     for seconds, amplitude in stretches:
         for n in range(int(seconds * rate)):

@@ -1,4 +1,4 @@
-"""Anthropic's own SDK against the simulator."""
+"""The simulator with Anthropic's SDK."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import anthropic
 import pytest
 
 from simulator.server import Server
-from simulator.wire import tokens
+from simulator.wire import count_tokens
 from tests.simulator.material import LABELS_PROMPT, LABELS_SCHEMA, closed
 
 MESSAGES: Any = [{"role": "user", "content": LABELS_PROMPT}]
@@ -15,7 +15,7 @@ LABELS: Any = {"format": {"type": "json_schema", "schema": LABELS_SCHEMA}}
 ASK: Any = {"model": "claude-sonnet", "max_tokens": 500, "messages": MESSAGES}
 
 
-async def test_message_follows_the_schema(anthropic_client, admin):
+async def test_message_matches_the_schema(anthropic_client, admin):
     raw = await anthropic_client.messages.with_raw_response.create(
         **ASK,
         system="Label them.",
@@ -27,12 +27,12 @@ async def test_message_follows_the_schema(anthropic_client, admin):
     assert [item["session_id"] for item in reply["sessions"]] == ["s-1", "s-2", "s-3"]
     assert message.model == "simulator/claude-sonnet"
     assert message.stop_reason == "end_turn"
-    asked = f"Label them.\n{LABELS_PROMPT}"
-    assert message.usage.input_tokens == tokens(asked) + tokens(json.dumps(LABELS_SCHEMA))
+    text = f"Label them.\n{LABELS_PROMPT}"
+    assert message.usage.input_tokens == count_tokens(text) + count_tokens(json.dumps(LABELS_SCHEMA))
     assert message.usage.cache_read_input_tokens == 0
-    call = await admin.only_call(attempt_id="attempt-1", billed=True)
-    assert call["output_tokens"] == message.usage.output_tokens
-    assert raw.headers["request-id"] == call["request_id"]
+    request = await admin.only_request(attempt_id="attempt-1", billed=True)
+    assert request["output_tokens"] == message.usage.output_tokens
+    assert raw.headers["request-id"] == request["request_id"]
     assert raw.headers["x-simulator"] == "1"
 
 
@@ -60,7 +60,7 @@ async def test_forced_tool_is_called_with_the_schema_filled(anthropic_client):
     assert streamed.content[0].input == message.content[0].input
 
 
-async def test_token_limit_cuts_the_reply(anthropic_client):
+async def test_token_limit_truncates_the_reply(anthropic_client):
     message = await anthropic_client.messages.create(**ASK | {"max_tokens": 3})
     assert message.stop_reason == "max_tokens"
     assert message.usage.output_tokens == 3
@@ -75,25 +75,25 @@ async def test_token_limit_cuts_the_reply(anthropic_client):
         ({"type": "object", "properties": {}}, "'additionalProperties' must be"),
     ],
 )
-async def test_schemas_that_anthropic_refuses(anthropic_client, node, complaint):
-    wanted: Any = {"format": {"type": "json_schema", "schema": closed({"value": node})}}
+async def test_schemas_that_anthropic_refuses_are_refused(anthropic_client, node, complaint):
+    output_config: Any = {"format": {"type": "json_schema", "schema": closed({"value": node})}}
     with pytest.raises(anthropic.BadRequestError, match=complaint):
-        await anthropic_client.messages.create(**ASK, output_config=wanted)
+        await anthropic_client.messages.create(**ASK, output_config=output_config)
 
 
-async def test_a_property_may_be_called_like_a_bound(anthropic_client):
-    wanted: Any = {"format": {"type": "json_schema", "schema": closed({"maximum": {"type": "integer"}})}}
-    message = await anthropic_client.messages.create(**ASK, output_config=wanted)
+async def test_a_property_may_have_the_name_of_a_bound(anthropic_client):
+    output_config: Any = {"format": {"type": "json_schema", "schema": closed({"maximum": {"type": "integer"}})}}
+    message = await anthropic_client.messages.create(**ASK, output_config=output_config)
     assert 1 <= json.loads(message.content[0].text)["maximum"] <= 100
 
 
-async def test_too_long_a_prompt_is_refused(anthropic_client):
+async def test_a_prompt_over_the_context_window_is_refused(anthropic_client):
     long: Any = [{"role": "user", "content": "word " * 110_000}]
     with pytest.raises(anthropic.BadRequestError, match="prompt is too long: 137500 tokens > 128000 maximum"):
         await anthropic_client.messages.create(**ASK | {"messages": long})
 
 
-async def test_keys_and_requirements(server: Server, admin):
+async def test_missing_keys_headers_and_fields_are_refused(server: Server, admin):
     async with anthropic.AsyncAnthropic(base_url=f"{server.url}/anthropic", api_key="invalid", max_retries=0) as bad:
         with pytest.raises(anthropic.AuthenticationError) as refused:
             await bad.messages.create(**ASK)
@@ -115,7 +115,7 @@ async def test_keys_and_requirements(server: Server, admin):
     assert in_messages.status_code == 400
 
 
-async def test_unknown_routes_are_the_vendors_404(anthropic_client):
+async def test_unknown_routes_get_the_vendors_404(anthropic_client):
     with pytest.raises(anthropic.NotFoundError) as refused:
         await anthropic_client.messages.count_tokens(model="m", messages=MESSAGES)
     assert refused.value.type == "not_found_error"

@@ -1,4 +1,4 @@
-"""ElevenLabs' own SDK against the simulator."""
+"""The simulator with ElevenLabs' SDK."""
 
 from math import exp
 
@@ -20,7 +20,7 @@ async def transcribe(client: AsyncElevenLabs, audio: bytes, attempt: str = "", *
     )
 
 
-async def test_a_known_recording_has_its_words(elevenlabs_client, admin, recordings):
+async def test_a_known_recording_is_transcribed_with_its_words(elevenlabs_client, admin, recordings):
     reply = await transcribe(elevenlabs_client, (recordings / "known.wav").read_bytes(), "attempt-1")
     assert reply.text == "Who's there? Dev here."
     assert reply.language_code == "eng"
@@ -34,18 +34,18 @@ async def test_a_known_recording_has_its_words(elevenlabs_client, admin, recordi
     assert (words[2].start, words[2].end) == (2.0, 2.375)
     assert words[3].end == 3.0
     assert all(0.8 <= exp(word.logprob) <= 1 for word in words)
-    call = await admin.only_call(attempt_id="attempt-1")
-    assert (call["billed"], call["audio_seconds"], call["model"]) == (True, 4.5, "scribe_v1")
+    request = await admin.only_request(attempt_id="attempt-1")
+    assert (request["billed"], request["audio_seconds"], request["model"]) == (True, 4.5, "scribe_v1")
 
 
-async def test_options_are_heeded(elevenlabs_client, recordings):
+async def test_diarization_and_timestamps_can_be_turned_off(elevenlabs_client, recordings):
     audio = (recordings / "known.wav").read_bytes()
     reply = await transcribe(elevenlabs_client, audio, diarize=False, timestamps_granularity="none")
     assert {word.speaker_id for word in reply.words} == {None}
     assert {word.start for word in reply.words} == {None}
 
 
-async def test_unknown_audio_shows_speech_and_no_words(elevenlabs_client, admin):
+async def test_an_unknown_recording_gets_stretches_of_speech_without_words(elevenlabs_client, admin):
     audio = wav((1.0, 0.0), (1.5, 0.4), (1.0, 0.002), (0.9, 0.3), (0.6, 0.0))
     reply = await transcribe(elevenlabs_client, audio)
     assert {word.type for word in reply.words} == {"audio_event"}
@@ -56,7 +56,7 @@ async def test_unknown_audio_shows_speech_and_no_words(elevenlabs_client, admin)
     assert second.start == pytest.approx(3.5, abs=0.1)
     assert second.end == pytest.approx(4.4, abs=0.1)
     assert reply.audio_duration_secs == pytest.approx(5.0, abs=0.05)
-    assert (await admin.only_call())["audio_seconds"] == reply.audio_duration_secs
+    assert (await admin.only_request())["audio_seconds"] == reply.audio_duration_secs
 
 
 async def test_silence_has_no_speech(elevenlabs_client):
@@ -64,21 +64,21 @@ async def test_silence_has_no_speech(elevenlabs_client):
     assert (reply.words, reply.text) == ([], "")
 
 
-async def test_a_recording_beside_other_json_is_unknown(elevenlabs_client, recordings):
+async def test_a_recording_beside_json_that_is_not_a_session_is_unknown(elevenlabs_client, recordings):
     reply = await transcribe(elevenlabs_client, (recordings / "notes.wav").read_bytes())
     assert all(word.type == "audio_event" for word in reply.words)
 
 
 @pytest.mark.parametrize("audio", [b"this is no audio at all", b"RIFF\x00\x00\x00\x00WAVE"])
-async def test_undecodable_audio_is_refused_as_by_the_vendor(elevenlabs_client, admin, audio):
+async def test_undecodable_audio_gets_the_vendors_error(elevenlabs_client, admin, audio):
     with pytest.raises(ApiError) as refused:
         await transcribe(elevenlabs_client, audio)
     assert refused.value.status_code == 400
     assert refused.value.body["detail"]["status"] == "invalid_content"
-    assert (await admin.only_call())["billed"] is False
+    assert (await admin.only_request())["billed"] is False
 
 
-async def test_missing_fields_are_a_422(elevenlabs_client, admin):
+async def test_missing_fields_get_a_422(elevenlabs_client, admin):
     answer = await admin.http.post(
         "/elevenlabs/v1/speech-to-text",
         headers={"xi-api-key": "any"},
@@ -88,7 +88,7 @@ async def test_missing_fields_are_a_422(elevenlabs_client, admin):
     assert answer.json()["detail"][0]["loc"] == ["body", "model_id"]
 
 
-async def test_a_body_that_is_no_form_is_refused(admin):
+async def test_a_body_that_is_not_a_form_is_refused(admin):
     answer = await admin.http.post(
         "/elevenlabs/v1/speech-to-text", headers={"xi-api-key": "any"}, json={"model_id": "scribe_v1"}
     )
@@ -96,7 +96,7 @@ async def test_a_body_that_is_no_form_is_refused(admin):
     assert "multipart" in answer.json()["detail"]["message"]
 
 
-async def test_keys_and_unknown_routes(server: Server, elevenlabs_client):
+async def test_invalid_keys_and_unknown_routes_are_refused(server: Server, elevenlabs_client):
     bad = AsyncElevenLabs(base_url=f"{server.url}/elevenlabs", api_key="invalid")
     with pytest.raises(ApiError) as refused:
         await transcribe(bad, wav((0.2, 0.1)))
@@ -107,8 +107,8 @@ async def test_keys_and_unknown_routes(server: Server, elevenlabs_client):
     assert unknown.value.status_code == 404
 
 
-async def test_binary_audio_survives_the_form(elevenlabs_client, recordings):
-    """Bytes that look like the form's own line ends and boundaries reach the hash unharmed."""
+async def test_binary_audio_passes_the_form_unchanged(elevenlabs_client, recordings):
+    """Bytes that look like the form's line ends and boundaries are part of the recording."""
     audio = (recordings / "known.wav").read_bytes() + b"\r\n--\r\n\r\n--\x00\xff"
     reply = await transcribe(elevenlabs_client, audio)
     assert reply.audio_duration_secs == pytest.approx(4.5, abs=0.05)

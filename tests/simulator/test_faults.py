@@ -1,4 +1,4 @@
-"""Every fault as the vendors' SDKs see it, and whether it is billed."""
+"""Every fault as the vendors' SDKs report it, and whether the request is billed."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ Headers = dict[str, str]
 
 
 class Ask:
-    """One way of asking: a vendor, whole or streamed. Returns the text and how it finished."""
+    """Sends a request to a vendor, whole or streamed (`way`). Returns the text and the finish reason."""
 
     def __init__(self, openai_client, local_client, anthropic_client, elevenlabs_client) -> None:
         self._openai, self._local = openai_client, local_client
@@ -114,7 +114,7 @@ REFUSALS = {
     ("way", "fault"),
     [(way, fault) for way in WAYS for fault in REFUSALS if (way, fault) != ("elevenlabs", "context_too_long")],
 )
-async def test_refusals_are_the_vendors_own_and_free(ask, admin, fault, way):
+async def test_refusals_are_the_vendors_errors_and_are_not_billed(ask, admin, fault, way):
     openai_error, openai_status, anthropic_error, anthropic_status, elevenlabs_status = REFUSALS[fault]
     expected: tuple[type[Exception], int | None] = (openai_error, openai_status)
     if way.startswith("anthropic"):
@@ -125,12 +125,12 @@ async def test_refusals_are_the_vendors_own_and_free(ask, admin, fault, way):
         await ask(way, fault)
     assert type(refused.value) is expected[0]
     assert refused.value.status_code == expected[1]  # pyright: ignore[reportAttributeAccessIssue]
-    call = await admin.only_call()
-    assert (call["state"], call["billed"], call["fault"]) == ("refused", False, fault)
-    assert call["status"] == expected[1]
+    request = await admin.only_request()
+    assert (request["state"], request["billed"], request["fault"]) == ("refused", False, fault)
+    assert request["status"] == expected[1]
 
 
-async def test_refusals_can_be_told_apart_by_their_bodies(ask):
+async def test_refusals_differ_in_their_bodies(ask):
     with pytest.raises(openai.RateLimitError) as quota:
         await ask("openai", "quota")
     assert quota.value.code == "insufficient_quota"
@@ -138,9 +138,9 @@ async def test_refusals_can_be_told_apart_by_their_bodies(ask):
         await ask("openai", "rate_limit;retry_after=3")
     assert limited.value.code == "rate_limit_exceeded"
     assert limited.value.response.headers["retry-after"] == "3"
-    with pytest.raises(anthropic.RateLimitError) as unstated:
+    with pytest.raises(anthropic.RateLimitError) as default:
         await ask("anthropic", "rate_limit")
-    assert unstated.value.response.headers["retry-after"] == "1"
+    assert default.value.response.headers["retry-after"] == "1"
     with pytest.raises(openai.BadRequestError) as long:
         await ask("openai", "context_too_long")
     assert long.value.code == "context_length_exceeded"
@@ -151,9 +151,9 @@ async def test_refusals_can_be_told_apart_by_their_bodies(ask):
     with pytest.raises(anthropic.InternalServerError) as page:
         await ask("anthropic", "html")
     assert page.value.response.headers["content-type"].startswith("text/html")
-    with pytest.raises(ApiError) as spoken:
+    with pytest.raises(ApiError) as speech:
         await ask("elevenlabs", "quota")
-    assert spoken.value.body["detail"]["status"] == "quota_exceeded"
+    assert speech.value.body["detail"]["status"] == "quota_exceeded"
 
 
 HANGS = {
@@ -170,12 +170,12 @@ HANGS = {
 async def test_a_hanging_reply_is_billed(ask, admin, way):
     with pytest.raises(HANGS[way]):
         await ask(way, "hang", seconds=0.15)
-    call = await admin.only_call(state="gone")
-    assert call["billed"] is True
-    assert call["output_tokens"] + call["audio_seconds"] > 0
+    request = await admin.only_request(state="gone")
+    assert request["billed"] is True
+    assert request["output_tokens"] + request["audio_seconds"] > 0
 
 
-async def test_a_hang_can_end_with_a_dropped_connection(ask):
+async def test_a_hang_with_a_hold_ends_with_a_closed_connection(ask):
     with pytest.raises(openai.APIConnectionError) as dropped:
         await ask("openai", "hang;hold=0.05")
     assert not isinstance(dropped.value, openai.APITimeoutError)
@@ -195,8 +195,8 @@ CUTS = {
 async def test_a_cut_reply_is_billed(ask, admin, way):
     with pytest.raises(CUTS[way]):
         await ask(way, "cut")
-    call = await admin.only_call()
-    assert (call["state"], call["billed"]) == ("cut", True)
+    request = await admin.only_request()
+    assert (request["state"], request["billed"]) == ("cut", True)
 
 
 async def test_a_cut_stream_delivers_its_first_half(openai_client):
@@ -212,17 +212,17 @@ async def test_a_cut_stream_delivers_its_first_half(openai_client):
 
 
 @pytest.mark.parametrize("way", CHATS)
-async def test_a_clean_end_without_a_finish_reason(ask, admin, way):
+async def test_no_finish_ends_cleanly_without_a_finish_reason(ask, admin, way):
     whole, _ = await ask(way)
     text, finish = await ask(way, "no_finish")
     assert finish is None
     assert whole.startswith(text)
     assert 0 < len(text) < len(whole)
-    assert len(await admin.get("calls", billed="true", state="answered")) == 2
+    assert len(await admin.get("requests", billed="true", state="answered")) == 2
 
 
 @pytest.mark.parametrize("way", CHATS)
-async def test_malformed_text_comes_with_a_normal_finish(ask, way):
+async def test_malformed_text_has_a_normal_finish_reason(ask, way):
     text, finish = await ask(way, "malformed")
     assert finish in ("stop", "end_turn")
     with pytest.raises(json.JSONDecodeError):
@@ -230,24 +230,24 @@ async def test_malformed_text_comes_with_a_normal_finish(ask, way):
 
 
 @pytest.mark.parametrize("way", CHATS)
-async def test_truncated_text_says_so(ask, admin, way):
+async def test_truncated_text_has_the_finish_reason_length(ask, admin, way):
     text, finish = await ask(way, "truncated")
     assert finish in ("length", "max_tokens")
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
-    assert (await admin.only_call())["billed"] is True
+    assert (await admin.only_request())["billed"] is True
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_body_that_is_not_json(ask, admin, way):
+async def test_a_body_that_is_not_json_is_billed(ask, admin, way):
     with pytest.raises(ApiError if way == "elevenlabs" else json.JSONDecodeError) as raised:
         await ask(way, "not_json")
     assert getattr(raised.value, "status_code", 200) == 200
-    assert (await admin.only_call())["billed"] is True
+    assert (await admin.only_request())["billed"] is True
 
 
 @pytest.mark.parametrize("way", CHATS)
-async def test_items_go_missing_or_are_invented(ask, way):
+async def test_items_are_missing_or_invented(ask, way):
     def ids(text: str) -> list[str]:
         return [item["session_id"] for item in json.loads(text)["sessions"]]
 
@@ -259,7 +259,7 @@ async def test_items_go_missing_or_are_invented(ask, way):
     assert invented[3] not in LABELS_PROMPT
 
 
-async def test_errors_inside_a_stream(ask, admin):
+async def test_an_error_inside_a_stream_is_billed(ask, admin):
     with pytest.raises(anthropic.APIStatusError) as overloaded:
         await ask("anthropic_stream", "in_stream_error")
     assert (overloaded.value.status_code, overloaded.value.type) == (200, "overloaded_error")
@@ -267,7 +267,7 @@ async def test_errors_inside_a_stream(ask, admin):
         await ask("openai_stream", "in_stream_error")
     assert failed.value.type == "server_error"
     assert not isinstance(failed.value, openai.APIStatusError)
-    assert {call["billed"] for call in await admin.get("calls")} == {True}
+    assert {request["billed"] for request in await admin.get("requests")} == {True}
 
 
 @pytest.mark.parametrize(
@@ -280,14 +280,14 @@ async def test_errors_inside_a_stream(ask, admin):
         ("elevenlabs", "malformed", "needs a request with chat"),
     ],
 )
-async def test_a_fault_that_cannot_show_is_an_error(ask, admin, way, fault, complaint):
+async def test_a_fault_that_the_request_cannot_show_is_refused(ask, admin, way, fault, complaint):
     with pytest.raises((openai.BadRequestError, ApiError)) as refused:
         await ask(way, fault)
     assert complaint in str(refused.value)
-    assert (await admin.only_call())["billed"] is False
+    assert (await admin.only_request())["billed"] is False
 
 
-async def test_planned_faults_are_taken_in_order(ask, admin):
+async def test_planned_faults_apply_in_order(ask, admin):
     await admin.post("faults", fault="server_error", provider="openai", times=2, after=1)
     await admin.post("faults", fault="rate_limit", retry_after=7)
     plan = await admin.get("faults")
@@ -295,7 +295,7 @@ async def test_planned_faults_are_taken_in_order(ask, admin):
         ("server_error", 2, 1),
         ("rate_limit", 1, 0),
     ]
-    # The first rule lets one request pass, and the second takes it.
+    # The first rule skips one request, which the second rule takes.
     with pytest.raises(openai.RateLimitError) as limited:
         await ask("openai")
     assert limited.value.response.headers["retry-after"] == "7"
@@ -344,7 +344,7 @@ async def test_a_planned_fault_waits_for_a_request_that_can_show_it(ask, admin):
         {"fault": "hang", "tmies": 3},
     ],
 )
-async def test_a_wrong_plan_is_refused(admin, body):
+async def test_an_invalid_rule_is_refused(admin, body):
     answer = await admin.http.post("/admin/faults", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK against the simulator."""
+"""The simulator with OpenAI's SDK."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from simulator.server import Server
-from simulator.wire import tokens
+from simulator.wire import count_tokens
 from tests.simulator.material import LABELS_PROMPT, LABELS_SCHEMA
 
 MESSAGES: Any = [{"role": "user", "content": LABELS_PROMPT}]
@@ -18,7 +18,7 @@ def labels_format(schema: dict[str, Any] = LABELS_SCHEMA) -> Any:
     return {"type": "json_schema", "json_schema": {"name": "labels", "schema": schema, "strict": True}}
 
 
-async def test_completion_follows_the_schema_and_the_prompt(openai_client, admin):
+async def test_completion_matches_the_schema_and_the_prompt(openai_client, admin):
     raw = await openai_client.chat.completions.with_raw_response.create(
         model="gpt-4o-mini",
         messages=MESSAGES,
@@ -36,17 +36,17 @@ async def test_completion_follows_the_schema_and_the_prompt(openai_client, admin
     assert raw.headers["x-simulator"] == "1"
 
     usage = completion.usage
-    assert usage.prompt_tokens == tokens(LABELS_PROMPT) + tokens(json.dumps(LABELS_SCHEMA))
-    assert usage.completion_tokens == tokens(completion.choices[0].message.content)
+    assert usage.prompt_tokens == count_tokens(LABELS_PROMPT) + count_tokens(json.dumps(LABELS_SCHEMA))
+    assert usage.completion_tokens == count_tokens(completion.choices[0].message.content)
     assert usage.prompt_tokens_details.cached_tokens == 0
-    call = await admin.only_call(attempt_id="attempt-1")
-    assert call["billed"] is True
-    assert (call["provider"], call["model"], call["state"]) == ("openai", "gpt-4o-mini", "answered")
-    assert (call["input_tokens"], call["output_tokens"]) == (usage.prompt_tokens, usage.completion_tokens)
-    assert raw.headers["x-request-id"] == call["request_id"]
+    request = await admin.only_request(attempt_id="attempt-1")
+    assert request["billed"] is True
+    assert (request["provider"], request["model"], request["state"]) == ("openai", "gpt-4o-mini", "answered")
+    assert (request["input_tokens"], request["output_tokens"]) == (usage.prompt_tokens, usage.completion_tokens)
+    assert raw.headers["x-request-id"] == request["request_id"]
 
 
-async def test_the_same_question_gets_the_same_answer(openai_client):
+async def test_the_same_prompt_gets_the_same_answer(openai_client):
     async def ask() -> str | None:
         completion = await openai_client.chat.completions.create(model="m", messages=MESSAGES)
         return completion.choices[0].message.content
@@ -70,26 +70,26 @@ async def test_stream_carries_the_same_text_and_usage(openai_client):
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
-async def test_stream_without_include_usage_tells_none(openai_client):
+async def test_stream_without_include_usage_has_no_usage(openai_client):
     stream = await openai_client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
     assert all([chunk.usage is None async for chunk in stream])
 
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
-async def test_token_limit_cuts_the_reply(openai_client, limit):
+async def test_token_limit_truncates_the_reply(openai_client, limit):
     completion = await openai_client.chat.completions.create(model="m", messages=MESSAGES, **{limit: 3})
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage.completion_tokens == 3
     assert len(completion.choices[0].message.content) == 12
 
 
-async def test_local_server_speaks_the_same_format(local_client, admin):
+async def test_local_server_has_the_same_format(local_client, admin):
     completion = await local_client.chat.completions.create(
         model="llama", messages=MESSAGES, response_format=labels_format()
     )
     assert completion.model == "simulator/llama"
     assert len(json.loads(completion.choices[0].message.content)["sessions"]) == 3
-    assert (await admin.only_call())["provider"] == "local"
+    assert (await admin.only_request())["provider"] == "local"
 
 
 async def test_strict_mode_refuses_what_openai_refuses(openai_client, admin):
@@ -103,36 +103,36 @@ async def test_strict_mode_refuses_what_openai_refuses(openai_client, admin):
         await openai_client.chat.completions.create(
             model="m", messages=MESSAGES, response_format=labels_format(optional)
         )
-    assert {call["billed"] for call in await admin.get("calls")} == {False}
+    assert {request["billed"] for request in await admin.get("requests")} == {False}
 
 
 @pytest.mark.parametrize("model", ["gpt-3.5-turbo", "gpt-4", "gpt-4-turbo"])
-async def test_older_models_refuse_any_schema_and_follow_one_in_words(openai_client, admin, model):
+async def test_older_models_refuse_schemas_but_follow_one_in_the_system_prompt(openai_client, admin, model):
     with pytest.raises(openai.BadRequestError, match="not supported with this model"):
         await openai_client.chat.completions.create(model=model, messages=MESSAGES, response_format=labels_format())
-    told = {"role": "system", "content": f"Be brief.\nAnswer with JSON:\n{json.dumps(LABELS_SCHEMA)}\nThank you."}
-    completion = await openai_client.chat.completions.create(model=model, messages=[told, *MESSAGES])
+    system = {"role": "system", "content": f"Be brief.\nAnswer with JSON:\n{json.dumps(LABELS_SCHEMA)}\nThank you."}
+    completion = await openai_client.chat.completions.create(model=model, messages=[system, *MESSAGES])
     assert len(json.loads(completion.choices[0].message.content)["sessions"]) == 3
 
 
 @pytest.mark.parametrize("words", ["{not JSON", '{"colour": "red"}', "[1]", "no schema"])
-async def test_a_system_prompt_without_a_schema_asks_for_no_json(openai_client, words):
+async def test_a_system_prompt_without_a_schema_gets_plain_text(openai_client, words):
     messages = [{"role": "system", "content": f"Be brief.\n{words}"}, *MESSAGES]
     completion = await openai_client.chat.completions.create(model="m", messages=messages)
     assert "simulator" in completion.choices[0].message.content
 
 
-async def test_too_long_a_prompt_is_refused(openai_client, admin):
+async def test_a_prompt_over_the_context_window_is_refused(openai_client, admin):
     with pytest.raises(openai.BadRequestError) as refused:
         await openai_client.chat.completions.create(
             model="m", messages=[{"role": "user", "content": "word " * 110_000}]
         )
     assert refused.value.code == "context_length_exceeded"
     assert "137500 tokens" in refused.value.message
-    assert (await admin.only_call())["billed"] is False
+    assert (await admin.only_request())["billed"] is False
 
 
-async def test_keys(server: Server, admin):
+async def test_missing_and_invalid_keys_are_refused(server: Server, admin):
     bad = openai.AsyncOpenAI(base_url=f"{server.url}/openai/v1", api_key="invalid", max_retries=0)
     with pytest.raises(openai.AuthenticationError) as refused:
         await bad.chat.completions.create(model="m", messages=MESSAGES)
@@ -146,7 +146,7 @@ async def test_keys(server: Server, admin):
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b"{}", b'{"model": "m"}', b'{"model": "m", "messages": [{}]}'])
-async def test_bad_bodies_are_bad_requests(admin, body):
+async def test_invalid_bodies_get_a_400(admin, body):
     answer: httpx2.Response = await admin.http.post(
         "/openai/v1/chat/completions", content=body, headers={"authorization": "Bearer any"}
     )
@@ -154,7 +154,7 @@ async def test_bad_bodies_are_bad_requests(admin, body):
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_unknown_routes_and_methods_are_the_vendors_404(openai_client, admin):
+async def test_unknown_routes_and_methods_get_the_vendors_404(openai_client, admin):
     with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(GET /v1/batches\)"):
         await openai_client.batches.list()
     wrong_method = await admin.http.put("/openai/v1/chat/completions")

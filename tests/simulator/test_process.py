@@ -1,4 +1,4 @@
-"""The command: it starts, says what it is, keeps its log and stops cleanly, whatever hangs."""
+"""The command `python -m simulator`: start, log, restart after a kill, clean stop, invalid options."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ HEADERS = {"authorization": "Bearer any", "x-parley-attempt-id": "attempt-1"}
 
 
 async def start(*options: str) -> tuple[asyncio.subprocess.Process, str]:
-    """The running process and its address, from its one line."""
+    """Start a simulator. Return the process and the address that it prints."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "simulator", "--port", "0", *options),
         cwd=ROOT,
@@ -30,14 +30,14 @@ async def start(*options: str) -> tuple[asyncio.subprocess.Process, str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-async def test_it_stops_cleanly_with_replies_in_flight_and_remembers_them(tmp_path: Path, stop: signal.Signals):
-    log, port_file = tmp_path / "calls.jsonl", tmp_path / "port"
+async def test_it_stops_cleanly_and_logs_the_replies_in_flight(tmp_path: Path, stop: signal.Signals):
+    log, port_file = tmp_path / "requests.jsonl", tmp_path / "port"
     process, url = await start("--log", str(log), "--port-file", str(port_file))
     async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
         hanging = asyncio.create_task(
             client.post("/openai/v1/chat/completions", json=ASK, headers=HEADERS | {"x-simulator-fault": "hang"})
         )
-        await client.get("/admin/calls", params={"at_least": 1, "billed": "true"})
+        await client.get("/admin/requests", params={"at_least": 1, "billed": "true"})
         assert url.endswith(f":{port_file.read_text()}")
         process.send_signal(stop)
         with pytest.raises(httpx2.TransportError):
@@ -49,21 +49,21 @@ async def test_it_stops_cleanly_with_replies_in_flight_and_remembers_them(tmp_pa
     assert (last["attempt_id"], last["billed"], last["state"]) == ("attempt-1", True, "gone")
 
 
-async def test_a_killed_simulators_bill_is_known_to_the_next(tmp_path: Path):
-    log = tmp_path / "calls.jsonl"
+async def test_the_next_simulator_knows_what_a_killed_one_billed(tmp_path: Path):
+    log = tmp_path / "requests.jsonl"
     process, url = await start("--log", str(log))
     async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
         await client.post("/admin/gate", json={"closed": True})
         held = asyncio.create_task(client.post("/openai/v1/chat/completions", json=ASK, headers=HEADERS))
-        await client.get("/admin/calls", params={"at_least": 1, "billed": "true"})
+        await client.get("/admin/requests", params={"at_least": 1, "billed": "true"})
         process.kill()
         with pytest.raises(httpx2.TransportError):
             await held
         await process.wait()
     process, url = await start("--log", str(log), "--rate-limit", "openai=1")
     async with httpx2.AsyncClient(base_url=url, timeout=20) as client:
-        [call] = (await client.get("/admin/calls", params={"attempt_id": "attempt-1"})).json()
-        assert (call["billed"], call["state"]) == (True, "lost")
+        [request] = (await client.get("/admin/requests", params={"attempt_id": "attempt-1"})).json()
+        assert (request["billed"], request["state"]) == (True, "lost")
         answers = [
             (await client.post("/openai/v1/chat/completions", json=ASK, headers=HEADERS)).status_code for _ in range(2)
         ]
@@ -82,7 +82,7 @@ async def test_a_killed_simulators_bill_is_known_to_the_next(tmp_path: Path):
         ("--label-reuse", "2"),
     ],
 )
-async def test_wrong_options_are_told_in_one_line(options: tuple[str, str]):
+async def test_invalid_options_print_one_line(options: tuple[str, str]):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "simulator", *options),
         cwd=ROOT,

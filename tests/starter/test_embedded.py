@@ -341,7 +341,7 @@ async def test_the_worker_drains_before_the_servers_end(
         assert sys.argv[sys.argv.index("--latency") + 1] == "0.5"
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                self.send_response(200 if self.path == "/admin/calls" else 404)
+                self.send_response(200 if self.path == "/admin/requests" else 404)
                 self.end_headers()
         http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
     """

@@ -1,4 +1,4 @@
-"""The words by which the coaching rules know what a turn does, in English and in Spanish."""
+"""The words by which the coaching rules recognise what a turn does, in English and Spanish."""
 
 import re
 
@@ -143,5 +143,5 @@ OBJECTIONS = {
 
 
 def objection(text: str) -> str | None:
-    """What a turn of the prospect objects to, if anything."""
+    """Return the topic of the objection in a turn of the prospect, or None."""
     return next((topic for topic, cue in OBJECTIONS.items() if cue.search(text)), None)

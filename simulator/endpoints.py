@@ -1,0 +1,150 @@
+"""The ASGI application of one endpoint: refuse the request, or compute, bill and deliver the reply."""
+
+from collections.abc import Callable, Collection
+from math import ceil
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from simulator.delivery import Connection, Headers, close_early, send_all_but_last, send_half
+from simulator.faults import FAULT_HEADER, Fault
+from simulator.records import ReceivedRequest
+from simulator.state import State
+from simulator.wire import ATTEMPT_HEADER, Body, Refusal, Reply, Vendor
+
+GATEWAY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+NOT_JSON = b"upstream said: OK (this is not JSON"
+UNLOGGED_REQUEST_ID = "req_sim00000000"
+
+
+class BilledEndpoint:
+    """An endpoint whose replies are billed. Every request is in the log."""
+
+    def __init__(self, vendor: Vendor, state: State) -> None:
+        self._vendor, self._state = vendor, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        received = self._state.requests.receive(self._vendor.name, request.headers.get(ATTEMPT_HEADER))
+        try:
+            fault, reply = await self._compute(request, received)
+        except Refusal as refusal:
+            response = error_response(self._vendor, refusal, received.request_id)
+            self._state.requests.end(received, "refused", response.status_code)
+            await response(scope, receive, send)
+        except ClientDisconnect:
+            self._state.requests.end(received, "gone", None)
+        except Exception:
+            self._state.requests.end(received, "refused", 500)
+            raise  # a bug of the simulator, which the server reports
+        else:
+            async with Connection(receive, send, self._state.closing) as connection:
+                await self._deliver(connection, received, fault, reply)
+
+    async def _compute(self, request: Request, received: ReceivedRequest) -> tuple[Fault, Reply]:
+        check_api_key(self._vendor, request)
+        parsed = await self._vendor.read(request)
+        received.model, traits = parsed.model, self._vendor.traits(parsed)
+        received.stream = "stream" in traits
+        fault = self._state.faults.take(self._vendor.name, traits, request.headers.get(FAULT_HEADER))
+        received.fault = fault.name or None
+        fault.raise_refusal()
+        self._state.limits.admit(self._vendor.name)
+        reply = await self._vendor.answer(parsed, received.number, fault.damage)
+        if reply.stored:
+            self._state.stored.add(reply.stored)
+        self._state.requests.bill(
+            received,
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            audio_seconds=reply.audio_seconds,
+        )
+        return fault, reply
+
+    async def _deliver(self, connection: Connection, received: ReceivedRequest, fault: Fault, reply: Reply) -> None:
+        latency, log = self._state.latency, self._state.requests
+        headers = [(self._vendor.request_id_header, received.request_id)]
+        wait = latency.before_first_byte(self._state.config.seed, received.number) + (fault.hold or 0)
+        if fault.name == "hang":
+            await connection.stay_silent(fault.hold)
+            log.end(received, "gone", None)
+            await close_early(connection, headers)
+            return
+        gate = self._state.gate.wait_until_open(received.provider)
+        if not (await connection.wait(gate) and await connection.pause(wait)):
+            log.end(received, "gone", None)
+            await close_early(connection, headers)
+            return
+        if fault.name == "cut":
+            log.end(received, "cut", 200)
+            await send_half(connection, reply.body, headers)
+            return
+        body = not_json(reply.body) if fault.name == "not_json" else reply.body
+        if not await send_all_but_last(connection, body, headers, latency.generation(reply.output_tokens)):
+            log.end(received, "gone", 200)
+            return
+        # The log is complete before the last part is sent, so a client that has the whole reply finds it there.
+        log.end(received, "answered", 200)
+        await connection.finish(body.parts[-1])
+
+
+class UnbilledEndpoint:
+    """An endpoint that costs nothing, such as a list of models. Its requests are not in the log.
+
+    `faults`: the names of the faults that affect it while they are planned until reset.
+    """
+
+    def __init__(
+        self, vendor: Vendor, state: State, answer: Callable[[Request], object], faults: Collection[str]
+    ) -> None:
+        self._vendor, self._state, self._answer, self._faults = vendor, state, answer, faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            check_api_key(self._vendor, request)
+            fault = self._state.faults.until_reset(self._vendor.name, self._faults)
+            fault.raise_refusal()
+            body = Body.json(self._answer(request))
+        except Refusal as refusal:
+            await error_response(self._vendor, refusal, UNLOGGED_REQUEST_ID)(scope, receive, send)
+            return
+        async with Connection(receive, send, self._state.closing) as connection:
+            await _deliver_unbilled(connection, fault, body, [(self._vendor.request_id_header, UNLOGGED_REQUEST_ID)])
+
+
+async def _deliver_unbilled(connection: Connection, fault: Fault, body: Body, headers: Headers) -> None:
+    if fault.name == "hang":
+        await connection.stay_silent(fault.hold)
+        await close_early(connection, headers)
+    elif fault.name == "cut":
+        await send_half(connection, body, headers)
+    else:
+        body = not_json(body) if fault.name == "not_json" else body
+        if await send_all_but_last(connection, body, headers, fault.hold or 0):
+            await connection.finish(body.parts[-1])
+
+
+def check_api_key(vendor: Vendor, request: Request) -> None:
+    """Raise Refusal for a missing key and for the key `invalid`. Any other key is accepted."""
+    key = vendor.api_key(request.headers)
+    if key is None or key == "invalid":
+        raise Refusal("auth", missing=key is None)
+
+
+def error_response(vendor: Vendor, refusal: Refusal, request_id: str) -> Response:
+    headers = {vendor.request_id_header: request_id}
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(ceil(refusal.retry_after))
+    if refusal.kind == "html":
+        return HTMLResponse(GATEWAY_PAGE, 502, headers)
+    status, body = vendor.error(refusal, request_id)
+    return JSONResponse(body, status, headers)
+
+
+def not_json(body: Body) -> Body:
+    """Return a body that is not JSON, or whose first event is not."""
+    if not body.stream:
+        return Body((NOT_JSON,))
+    return Body((b"event: message_start\ndata: " + NOT_JSON + b"\n\n",), body.content_type, stream=True)
