@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sys
 import traceback
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import uuid4
@@ -330,9 +329,7 @@ def simulator(context: typer.Context) -> None:
 
 
 def run_starter(*arguments: str) -> NoReturn:
-    """Run the embedded stack in a process of its own, which needs the extra `embedded`."""
-    if find_spec("psutil") is None:
-        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
+    """Run the embedded stack in a separate process."""
     debug = ["--debug"] if logging.getLogger().isEnabledFor(logging.DEBUG) else []
     run_application("starter", [*debug, *arguments])
 
