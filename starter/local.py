@@ -44,7 +44,7 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
     Raises:
         PartFailed, StackRunning: naming the part and its log.
     """
-    stack = _stack(settings, settings.parley_state_dir, console, latency=latency, fresh=fresh)
+    stack = _stack(settings, settings.state_dir, console, latency=latency, fresh=fresh)
     async with stack as addresses:
         _print_addresses(addresses, console)
         console.print("Ctrl-C stops everything. In another terminal, for example:")
@@ -59,7 +59,7 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     Raises:
         PartFailed: naming the part and its log.
     """
-    state = settings.parley_state_dir / f"demo-{uuid4().hex[:8]}"
+    state = settings.state_dir / f"demo-{uuid4().hex[:8]}"
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:
         await _show(settings, addresses, console)

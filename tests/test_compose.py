@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 
 from parley.cli.main import app
 from parley.domain.requests import Provider
-from parley.settings import Settings
+from parley.settings import Settings, variable
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded.services import DYNAMIC_CONFIG, NAMESPACE
@@ -93,7 +93,7 @@ def test_every_command_of_ours_is_one_of_the_cli():
 
 
 def test_our_services_are_given_variables_that_they_read():
-    known = {name.upper() for name in Settings.model_fields} | TEMPORAL_CLIENT
+    known = {variable(name) for name in Settings.model_fields} | TEMPORAL_CLIENT
     for name, service in OURS.items():
         assert service.get("environment", {}).keys() <= known, name
 
@@ -101,8 +101,8 @@ def test_our_services_are_given_variables_that_they_read():
 def test_our_services_start_with_nothing_but_the_passwords_set(monkeypatch: pytest.MonkeyPatch):
     for name, service in OURS.items():
         with monkeypatch.context() as patch:
-            for variable, value in service.get("environment", {}).items():
-                patch.setenv(variable, resolved(value))
+            for key, value in service.get("environment", {}).items():
+                patch.setenv(key, resolved(value))
             given = Settings()
         assert (given.database_url is None) == (name == "simulator")
 
@@ -123,7 +123,7 @@ def test_a_provider_is_set_up_alike_wherever_it_is():
 def test_a_worker_has_the_time_to_drain():
     for name, service in WORKERS.items():
         assert duration(service["stop_grace_period"]).total_seconds() > Settings().drain_seconds, name
-        assert "PROVIDER_TIMEOUT_SECONDS" not in service["environment"], "would change the time to drain"
+        assert "PARLEY_PROVIDER_TIMEOUT_SECONDS" not in service["environment"], "would change the time to drain"
 
 
 def test_workers_come_back_and_wait_for_the_schema_and_the_namespace():
@@ -193,11 +193,11 @@ def test_no_service_shares_the_host():
 
 def test_no_secret_is_written_down():
     for name, service in SERVICES.items():
-        for variable, value in service.get("environment", {}).items():
-            if SECRET.search(variable):
+        for key, value in service.get("environment", {}).items():
+            if SECRET.search(key):
                 found = VARIABLE.fullmatch(value)
-                assert found, f"{variable} of {name}"
-                assert found["how"] == ":?" or not found["rest"], f"{variable} of {name} has a default"
+                assert found, f"{key} of {name}"
+                assert found["how"] == ":?" or not found["rest"], f"{key} of {name} has a default"
     for written in re.findall(r"://\w+:(.+)@", COMPOSE.read_text()):
         assert VARIABLE.fullmatch(written), "a password in an address"
 
@@ -335,7 +335,7 @@ def test_output_is_not_buffered_and_the_cli_is_the_entrypoint():
 def test_a_worker_is_healthy_once_it_polls():
     check = dockerfile().last("HEALTHCHECK")
     assert "$PARLEY_READY_FILE" in check
-    assert "parley_ready_file" in Settings.model_fields
+    assert "ready_file" in Settings.model_fields
 
 
 def test_what_is_copied_exists():

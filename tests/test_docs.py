@@ -209,7 +209,7 @@ async def run_python(snippets: Sequence[str]) -> None:
 @pytest.fixture
 async def moved(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[Client]:
     """The client of a service whose workers have the policy of the engines that moved."""
-    changed = settings.model_copy(update={"parley_policy_file": POLICY})
+    changed = settings.model_copy(update={"policy_file": POLICY})
     async with running_workers(temporal, database, changed):
         yield Client(temporal, database, changed, workspace_id=f"moved-{database_name(settings)}")
 

@@ -40,7 +40,7 @@ from parley.connection import leave
 from parley.domain.costs import Disagreement
 from parley.domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
 from parley.domain.requests import Provider
-from parley.settings import Settings
+from parley.settings import Settings, problem
 
 app = typer.Typer(
     name="parley",
@@ -400,10 +400,7 @@ def complain(error: ParleyError | ValidationError, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]).upper()
-        problem = first["msg"].removeprefix("Value error, ")
-        err.print(f"parley: {place or 'settings'}: {problem}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"parley: {problem(error)}", markup=False, highlight=False, soft_wrap=True)
         return 2
     err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
     kind = error.kind if isinstance(error, JobFailed) else error.code
