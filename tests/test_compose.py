@@ -51,6 +51,8 @@ COMPOSED = read_yaml(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = COMPOSED["services"]
 OURS = {name: service for name, service in SERVICES.items() if "parley" in service["image"]}
 WORKERS = {name: service for name, service in OURS.items() if service.get("command", [""])[0] == "worker"}
+# Tests loop over these: without any they would check nothing.
+assert OURS and WORKERS and OURS.keys() < SERVICES.keys()
 
 
 def roles(service: dict[str, Any]) -> list[str]:
@@ -89,13 +91,16 @@ def test_every_role_has_a_service_of_its_name():
 
 def test_every_command_of_ours_is_one_of_the_cli():
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert {service["command"][0] for service in OURS.values() if "command" in service} <= known
+    used = {service["command"][0] for service in OURS.values() if "command" in service}
+    assert used
+    assert used <= known
 
 
 def test_our_services_are_given_variables_that_they_read():
     known = {variable(name) for name in Settings.model_fields} | TEMPORAL_CLIENT
-    for name, service in OURS.items():
-        assert service.get("environment", {}).keys() <= known, name
+    given = {name: service["environment"].keys() for name, service in OURS.items() if "environment" in service}
+    assert given.keys() >= WORKERS.keys()
+    assert {name: variables - known for name, variables in given.items() if variables - known} == {}
 
 
 def test_our_services_start_with_nothing_but_the_passwords_set(monkeypatch: pytest.MonkeyPatch):
@@ -123,7 +128,7 @@ def test_a_provider_is_set_up_alike_wherever_it_is():
 def test_a_worker_has_the_time_to_drain():
     for name, service in WORKERS.items():
         assert duration(service["stop_grace_period"]).total_seconds() > Settings().drain_seconds, name
-        assert "PARLEY_PROVIDER_TIMEOUT_SECONDS" not in service["environment"], "would change the time to drain"
+        assert variable("provider_timeout_seconds") not in service["environment"], "would change the time to drain"
 
 
 def test_workers_come_back_and_wait_for_the_schema_and_the_namespace():
@@ -140,21 +145,27 @@ def test_our_ready_file_does_not_outlive_a_restart():
 
 
 def test_dependencies_exist_and_can_meet_their_condition():
-    for name, service in SERVICES.items():
-        for before, how in service.get("depends_on", {}).items():
-            needed = SERVICES[before]
-            assert set(needed.get("profiles", [])) <= set(service.get("profiles", [])), f"{name} needs {before}"
-            if how["condition"] == "service_healthy":
-                assert "test" in needed["healthcheck"], f"{name} waits for {before}'s health"
-            else:
-                assert needed["restart"].startswith("on-failure"), f"{before} ends"
+    dependencies = [
+        (name, before, how["condition"])
+        for name, service in SERVICES.items()
+        for before, how in service.get("depends_on", {}).items()
+    ]
+    assert {condition for _, _, condition in dependencies} == {"service_healthy", "service_completed_successfully"}
+    for name, before, condition in dependencies:
+        needed = SERVICES[before]
+        assert set(needed.get("profiles", [])) <= set(SERVICES[name].get("profiles", [])), f"{name} needs {before}"
+        if condition == "service_healthy":
+            assert "test" in needed["healthcheck"], f"{name} waits for {before}'s health"
+        else:
+            assert needed["restart"].startswith("on-failure"), f"{before} ends"
 
 
 def test_a_shared_network_is_another_services():
-    for name, service in SERVICES.items():
-        mode, _, other = service.get("network_mode", "").partition(":")
-        if mode:
-            assert (mode, other in service["depends_on"]) == ("service", True), name
+    sharing = {name: service for name, service in SERVICES.items() if "network_mode" in service}
+    assert sharing
+    for name, service in sharing.items():
+        mode, _, other = service["network_mode"].partition(":")
+        assert (mode, other in service["depends_on"]) == ("service", True), name
 
 
 def test_images_are_pinned():
@@ -187,25 +198,35 @@ def test_ports_are_published_on_loopback_only():
 def test_no_service_shares_the_host():
     for name, service in SERVICES.items():
         assert not service.keys() & {"privileged", "pid", "ipc", "devices"}, name
-        for source, _ in mounts(service):
-            assert source in COMPOSED["volumes"] or (ROOT / source).is_dir(), f"{name} mounts {source}"
+    sources = {source for service in SERVICES.values() for source, _ in mounts(service)}
+    assert sources > set(COMPOSED["volumes"])
+    for source in sources - set(COMPOSED["volumes"]):
+        assert (ROOT / source).is_dir(), source
 
 
 def test_no_secret_is_written_down():
-    for name, service in SERVICES.items():
-        for key, value in service.get("environment", {}).items():
-            if SECRET.search(key):
-                found = VARIABLE.fullmatch(value)
-                assert found, f"{key} of {name}"
-                assert found["how"] == ":?" or not found["rest"], f"{key} of {name} has a default"
-    for written in re.findall(r"://\w+:(.+)@", COMPOSE.read_text()):
-        assert VARIABLE.fullmatch(written), "a password in an address"
+    secrets = [
+        (name, key, value)
+        for name, service in SERVICES.items()
+        for key, value in service.get("environment", {}).items()
+        if SECRET.search(key)
+    ]
+    assert secrets
+    for name, key, value in secrets:
+        found = VARIABLE.fullmatch(value)
+        assert found, f"{key} of {name}"
+        assert found["how"] == ":?" or not found["rest"], f"{key} of {name} has a default"
+    addresses = re.findall(r"://\w+:(.+)@", COMPOSE.read_text())
+    assert addresses
+    for password in addresses:
+        assert VARIABLE.fullmatch(password), "a password in an address"
 
 
 def test_a_password_is_demanded_not_defaulted():
-    for found in VARIABLE.finditer(COMPOSE.read_text()):
-        if "PASSWORD" in found["name"]:
-            assert found["how"] == ":?", found.group()
+    passwords = [found for found in VARIABLE.finditer(COMPOSE.read_text()) if "PASSWORD" in found["name"]]
+    assert passwords
+    for found in passwords:
+        assert found["how"] == ":?", found.group()
 
 
 def test_the_search_attributes_and_the_namespace_are_those_of_the_code():
@@ -224,6 +245,7 @@ def test_temporal_is_configured_as_it_is_tested():
         for key, entries in read_yaml(ROOT / source / file.name).items()
         for entry in entries
     }
+    assert written
     assert written == {value for value in DYNAMIC_CONFIG if value.startswith("matching.")}
 
 
@@ -312,6 +334,7 @@ def test_packages_are_installed_by_hash_and_nothing_is_compiled():
 
 def test_the_final_stage_takes_over_the_environment_and_installs_nothing():
     final = dockerfile()
+    assert final.all("COPY")
     assert all(copied.startswith("--from=build ") for copied in final.all("COPY"))
     assert not any(re.search(r"\b(pip|apt-get|apt|curl|wget)\b", command) for command in final.all("RUN"))
     assert not final.all("ADD")
@@ -339,14 +362,11 @@ def test_a_worker_is_healthy_once_it_polls():
 
 
 def test_what_is_copied_exists():
-    for stage in stages():
-        for copied in stage.all("COPY"):
-            if copied.startswith("--from="):
-                continue
-            *sources, _ = copied.split()
-            for source in sources:
-                assert (ROOT / source).exists(), source
-                assert source == "." or source in context(), source
+    copies = [copied.split() for stage in stages() for copied in stage.all("COPY") if not copied.startswith("--from=")]
+    assert copies
+    for source in (source for *sources, _ in copies for source in sources):
+        assert (ROOT / source).exists(), source
+        assert source == "." or source in context(), source
 
 
 def test_the_build_gets_every_module_and_nothing_else():

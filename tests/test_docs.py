@@ -1,4 +1,4 @@
-"""What the pages say is so: fields are the contract's, links lead somewhere, commands and code run."""
+"""The pages are true: fields are those of the contract, links have targets, commands and code run."""
 
 import ast
 import asyncio
@@ -34,7 +34,7 @@ from starter.embedded.services import temporal_binary
 from tests.parts import ROOT, SAMPLES, SimulatorAdmin, running_workers
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), ROOT / "examples" / "README.md"]
 GENERATE = (DOCS / "generate.md").read_text(encoding="utf-8")
 MIGRATING = (DOCS / "migrating.md").read_text(encoding="utf-8")
 POLICY = SAMPLES / "migrating" / "policy.toml"
@@ -60,38 +60,65 @@ def table(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in rows[0].splitlines()[2:]]
 
 
+def shown_in(pattern: str) -> list[Any]:
+    """What a pattern finds on all pages, each with its page, as parameters of a test. Finding nothing is an error."""
+    found = [
+        pytest.param(page, match, id=f"{page.relative_to(ROOT)}:{match}")
+        for page in PAGES
+        for match in dict.fromkeys(re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE))
+    ]
+    assert found, pattern
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings, page
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 class TestPages:
-    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-    def test_links_lead_somewhere(self, page: Path):
-        targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
-        assert [target for target in targets if not (page.parent / target).exists()] == []
+    @pytest.mark.parametrize(("page", "link"), shown_in(r"\]\((?!https?:)([^)]+)\)"))
+    def test_a_link_has_its_target(self, page: Path, link: str):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists()
+        assert not anchor or anchor in anchors(target)
 
-    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-    def test_commands_are_those_that_there_are(self, page: Path):
-        """As far as a page tells them with the path that a fresh clone has, or as a line of its own."""
-        text = page.read_text(encoding="utf-8")
-        lines = re.findall(r"^ {4}(?:\$ )?(?:\.venv/bin/)?parley ([a-z-]+)", text, re.MULTILINE)
+    @pytest.mark.parametrize(
+        ("page", "command"), shown_in(r"^ {4}(?:\$ )?(?:\.venv/bin/)?parley ([a-z-]+)|^\$ parley ([a-z-]+)")
+    )
+    def test_a_command_is_known(self, page: Path, command: tuple[str, str]):
+        """As far as a page shows it on a line of its own."""
         known = {group.name for group in app.registered_groups} | {
-            command.name or (command.callback.__name__.strip("_").replace("_", "-") if command.callback else "")
-            for command in app.registered_commands
+            one.name or (one.callback.__name__.strip("_").replace("_", "-") if one.callback else "")
+            for one in app.registered_commands
         }
-        assert set(lines) <= known
+        assert "".join(command) in known
 
-    def test_every_page_is_on_the_map(self):
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        reached = set(re.findall(r"\((docs/[^)#]+)", readme))
-        assert {str(page.relative_to(ROOT)) for page in PAGES[1:]} <= reached
+    @pytest.mark.parametrize(("page", "target"), shown_in(r"^ {4,}make ([a-z]+)|`make ([a-z]+)`"))
+    def test_a_make_target_is_known(self, page: Path, target: tuple[str, str]):
+        [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert "".join(target) in phony.split()
+
+    def test_every_page_is_linked_from_the_readme(self):
+        readme = ROOT / "README.md"
+        linked = {(ROOT / link).resolve() for link in re.findall(r"\]\(([^)#:]+)", readme.read_text(encoding="utf-8"))}
+        others = {page for page in PAGES if page != readme}
+        assert others
+        assert others <= linked
 
 
 class TestContract:
     @pytest.mark.parametrize(
         "model", [GenerateInput, Prompt, GenerateResult, Meta, Usage], ids=lambda one: one.__name__
     )
-    def test_every_field_is_told_with_its_type(self, model: type[BaseModel]):
-        told = [row[:3] for row in table(GENERATE, f"### `{model.__name__}`")]
-        assert told == [[f"`{name}`", type_of(model, name), default_of(model, name)] for name in model.model_fields]
+    def test_every_field_is_listed_with_its_type(self, model: type[BaseModel]):
+        listed = [row[:3] for row in table(GENERATE, f"### `{model.__name__}`")]
+        assert listed == [[f"`{name}`", type_of(model, name), default_of(model, name)] for name in model.model_fields]
 
-    def test_every_key_of_the_policy_is_told(self):
+    def test_every_key_of_the_policy_is_shown(self):
         """In the example: it has a value for each."""
         [example] = [block for block in blocks(GENERATE, "toml") if "[[route]]" in block]
         policy = parse_policy(example, where="docs/generate.md")
@@ -100,13 +127,14 @@ class TestContract:
         assert policy.model_fields_set == set(Policy.model_fields)
         assert any(one.model_fields_set == set(ActionPolicy.model_fields) for one in policy.action.values())
 
-    def test_every_refusal_is_told(self):
+    def test_every_refusal_is_listed(self):
         assert {row[0].strip("`") for row in table(GENERATE, "## Refusals")} == {code.value for code in Refused}
 
-    def test_the_errors_told_are_those_that_there_are(self):
-        told = {name for row in table(GENERATE, "## Errors") for name in re.findall(r"`([A-Z]\w+)`", row[0])}
+    def test_the_listed_errors_exist(self):
+        listed = {name for row in table(GENERATE, "## Errors") for name in re.findall(r"`([A-Z]\w+)`", row[0])}
         known = {name for name, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, Exception)}
-        assert told <= known
+        assert listed
+        assert listed <= known
 
 
 def type_of(model: type[BaseModel], name: str) -> str:
@@ -188,8 +216,10 @@ class TestGeneratePage:
 
 
 async def run_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run what the page shows. Refused is what it shows as refused, and nothing else fails."""
-    for words, shown in shown_commands(page):
+    """Run the commands that the page shows. Those shown as refused are refused, and no other command fails."""
+    commands = shown_commands(page)
+    assert commands
+    for words, shown in commands:
         code = await asyncio.to_thread(execute, words)
         said = capsys.readouterr()
         assert code == (1 if shown.startswith("refused (") else 0), (words, said.err)
@@ -198,6 +228,7 @@ async def run_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 async def run_python(snippets: Sequence[str]) -> None:
     """Run the page's code, one snippet after another, as at the top of a notebook."""
+    assert snippets
     names: dict[str, Any] = {}
     for snippet in snippets:
         code = compile(snippet, "docs", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
