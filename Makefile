@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv first. No key, no Docker, no network after installation.
+# Every target first installs what it needs into .venv. No key, no Docker, no network after the installation.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -14,7 +14,7 @@ demo: install  ## start everything, run every job on samples, print the reports,
 up: install  ## start everything and keep it running
 	@$(BIN)/parley up
 
-test: install  ## the whole test suite, in two processes with servers of their own
+test: install  ## the whole test suite, in two processes with separate servers
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: install  ## lint, format, types, architecture
@@ -26,6 +26,6 @@ check: install  ## lint, format, types, architecture
 bench: install  ## the measurements in benchmarks/
 	@$(BIN)/python -m benchmarks
 
-lock:  ## resolve requirements.lock anew (needs uv)
+lock:  ## resolve requirements.lock again (needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --no-header --no-emit-index-url --quiet --output-file requirements.lock

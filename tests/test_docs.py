@@ -35,6 +35,7 @@ from tests.parts import ROOT, SAMPLES, SimulatorAdmin, running_workers
 
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), ROOT / "examples" / "README.md"]
+PATH = r"`((?:parley|workflows|activities|starter|simulator|samples|examples|tests|docs|deploy|benchmarks)/[\w/.-]*)`"
 GENERATE = (DOCS / "generate.md").read_text(encoding="utf-8")
 MIGRATING = (DOCS / "migrating.md").read_text(encoding="utf-8")
 POLICY = SAMPLES / "migrating" / "policy.toml"
@@ -101,6 +102,10 @@ class TestPages:
     def test_a_make_target_is_known(self, page: Path, target: tuple[str, str]):
         [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert "".join(target) in phony.split()
+
+    @pytest.mark.parametrize(("page", "path"), shown_in(PATH))
+    def test_a_named_file_exists(self, page: Path, path: str):
+        assert (ROOT / path).exists()
 
     def test_every_page_is_linked_from_the_readme(self):
         readme = ROOT / "README.md"
