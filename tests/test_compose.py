@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def resolved(text: str) -> str:
-    """`text` as compose reads it in an empty environment, with a word for what it demands."""
+    """`text` as compose reads it in an empty environment, with a placeholder for a required variable."""
     return VARIABLE.sub(lambda found: found["rest"] if found["how"] == ":-" else "demanded", text)
 
 
@@ -83,13 +83,13 @@ def test_the_schema_refuses_a_misspelt_field(tmp_path: Path):
     assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 1
 
 
-def test_every_role_has_a_service_of_its_name():
+def test_every_role_has_a_service_with_its_name():
     single = {name: roles(service) for name, service in WORKERS.items() if len(roles(service)) == 1}
     assert single == {role: [role] for role in ROLES}
     assert {provider.value for provider in Provider} <= single.keys()
 
 
-def test_every_command_of_ours_is_one_of_the_cli():
+def test_our_commands_exist():
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     used = {service["command"][0] for service in OURS.values() if "command" in service}
     assert used
@@ -119,13 +119,13 @@ def test_a_key_reaches_storage_and_its_providers_worker_only():
         assert holders == {"storage", provider.value}
 
 
-def test_a_provider_is_set_up_alike_wherever_it_is():
+def test_a_provider_has_the_same_variables_in_both_workers():
     storage = SERVICES["storage"]["environment"]
     for provider in Provider:
         assert SERVICES[provider.value]["environment"].items() <= storage.items()
 
 
-def test_a_worker_has_the_time_to_drain():
+def test_a_worker_has_time_to_drain():
     for name, service in WORKERS.items():
         assert duration(service["stop_grace_period"]).total_seconds() > Settings().drain_seconds, name
         assert variable("provider_timeout_seconds") not in service["environment"], "would change the time to drain"
@@ -144,7 +144,7 @@ def test_our_ready_file_does_not_outlive_a_restart():
         assert str(directory) in {mount.split(":")[0] for mount in service["tmpfs"]}, name
 
 
-def test_dependencies_exist_and_can_meet_their_condition():
+def test_dependencies_can_meet_their_condition():
     dependencies = [
         (name, before, how["condition"])
         for name, service in SERVICES.items()
@@ -160,7 +160,7 @@ def test_dependencies_exist_and_can_meet_their_condition():
             assert needed["restart"].startswith("on-failure"), f"{before} ends"
 
 
-def test_a_shared_network_is_another_services():
+def test_a_shared_network_is_that_of_a_service():
     sharing = {name: service for name, service in SERVICES.items() if "network_mode" in service}
     assert sharing
     for name, service in sharing.items():
@@ -175,7 +175,7 @@ def test_images_are_pinned():
         assert re.search(r"\d+\.\d+", tag), name
 
 
-def test_temporals_parts_are_of_one_release():
+def test_temporal_images_have_one_version():
     versions = dict(resolved(service["image"]).rsplit(":", 1) for service in SERVICES.values())
     assert versions["temporalio/server"] == versions["temporalio/admin-tools"]
 
@@ -204,7 +204,7 @@ def test_no_service_shares_the_host():
         assert (ROOT / source).is_dir(), source
 
 
-def test_no_secret_is_written_down():
+def test_no_secret_is_in_the_file():
     secrets = [
         (name, key, value)
         for name, service in SERVICES.items()
@@ -222,14 +222,14 @@ def test_no_secret_is_written_down():
         assert VARIABLE.fullmatch(password), "a password in an address"
 
 
-def test_a_password_is_demanded_not_defaulted():
+def test_a_password_is_required_and_has_no_default():
     passwords = [found for found in VARIABLE.finditer(COMPOSE.read_text()) if "PASSWORD" in found["name"]]
     assert passwords
     for found in passwords:
         assert found["how"] == ":?", found.group()
 
 
-def test_the_search_attributes_and_the_namespace_are_those_of_the_code():
+def test_search_attributes_and_namespace_match_the_code():
     service = SERVICES["temporal-namespace"]
     assert service["command"] == [key.name for key in ALL]
     spaces = {service["environment"]["TEMPORAL_NAMESPACE"] for service in (service, *WORKERS.values())}
@@ -250,7 +250,7 @@ def test_temporal_is_configured_as_it_is_tested():
 
 
 @pytest.mark.parametrize("name", ["temporal-schema", "temporal-namespace"])
-def test_a_setup_script_is_there_and_is_shell(name: str):
+def test_a_setup_script_is_valid_shell(name: str):
     shell, script = SERVICES[name]["entrypoint"]
     ((source, target),) = mounts(SERVICES[name])
     path = ROOT / source / Path(script).relative_to(target)
@@ -305,7 +305,7 @@ def stages() -> list[Stage]:
 
 
 def context() -> list[str]:
-    """What .dockerignore lets in. It refuses everything first."""
+    """What .dockerignore includes. It excludes everything first."""
     rules = [
         line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.strip() and not line.startswith("#")
     ]
@@ -332,7 +332,7 @@ def test_packages_are_installed_by_hash_and_nothing_is_compiled():
     assert "--no-build-isolation ." in own, "would download a build backend without a hash"
 
 
-def test_the_final_stage_takes_over_the_environment_and_installs_nothing():
+def test_the_final_stage_copies_the_environment_and_installs_nothing():
     final = dockerfile()
     assert final.all("COPY")
     assert all(copied.startswith("--from=build ") for copied in final.all("COPY"))
@@ -342,7 +342,7 @@ def test_the_final_stage_takes_over_the_environment_and_installs_nothing():
 
 def test_it_does_not_run_as_root():
     user = dockerfile().last("USER")
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that an orchestrator can tell it from root"
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that an orchestrator can check that it is not root"
     uid, gid = user.split(":")
     for service in WORKERS.values():
         assert any(f"uid={uid},gid={gid}" in mount for mount in service["tmpfs"])

@@ -124,7 +124,7 @@ class TestContract:
         assert listed == [[f"`{name}`", type_of(model, name), default_of(model, name)] for name in model.model_fields]
 
     def test_every_key_of_the_policy_is_shown(self):
-        """In the example: it has a value for each."""
+        """The example has a value for each key."""
         [example] = [block for block in blocks(GENERATE, "toml") if "[[route]]" in block]
         policy = parse_policy(example, where="docs/generate.md")
         [route, *_] = policy.route
@@ -180,7 +180,7 @@ def default_of(model: type[BaseModel], name: str) -> str:
 
 @pytest.fixture
 async def environment(stack: Addresses, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a service or a terminal has."""
+    """The environment of a service or a terminal."""
     values = {
         "DATABASE_URL": database_url,
         "TEMPORAL_ADDRESS": stack.temporal_address,
@@ -214,9 +214,9 @@ class TestGeneratePage:
         assert result.success and result.content
 
     async def test_a_misspelled_field_is_named(self, temporal: TemporalClient):
-        asked = {"workspace_id": "default", "user_id": "ann", "promt": {}}
+        given = {"workspace_id": "default", "user_id": "ann", "promt": {}}
         with pytest.raises(WorkflowFailureError) as failed:
-            await temporal.execute_workflow(WORKFLOW, asked, id="misspelled", task_queue="parley")
+            await temporal.execute_workflow(WORKFLOW, given, id="misspelled", task_queue="parley")
         assert "promt" in str(failed.value.cause)
 
 
@@ -232,7 +232,7 @@ async def run_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def run_python(snippets: Sequence[str]) -> None:
-    """Run the page's code, one snippet after another, as at the top of a notebook."""
+    """Run the page's code, one snippet after another, as cells of a notebook."""
     assert snippets
     names: dict[str, Any] = {}
     for snippet in snippets:
@@ -244,21 +244,21 @@ async def run_python(snippets: Sequence[str]) -> None:
 
 @pytest.fixture
 async def moved(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[Client]:
-    """The client of a service whose workers have the policy of the engines that moved."""
+    """A client whose workers have the policy of docs/migrating.md."""
     changed = settings.model_copy(update={"policy_file": POLICY})
     async with running_workers(temporal, database, changed):
         yield Client(temporal, database, changed, workspace_id=f"moved-{database_name(settings)}")
 
 
 def database_name(settings: Settings) -> str:
-    """Each test has a database of its own, but they share a Temporal: so keys need a workspace of their own."""
+    """Tests have separate databases but share a Temporal server, so keys need separate workspaces."""
     assert settings.database_url is not None
     return settings.database_url.get_secret_value().rpartition("/")[2]
 
 
 @pytest.fixture
 def vendors(simulator: SimulatorAdmin, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vendors' own SDKs, as the engines use them, reach the simulator."""
+    """Point the vendors' SDKs, which the old code uses, to the simulator."""
     values = {
         "OPENAI_BASE_URL": f"{simulator.url}/openai/v1",
         "OPENAI_API_KEY": "none",
@@ -269,8 +269,8 @@ def vendors(simulator: SimulatorAdmin, settings: Settings, monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
 
 
-class Kept(dict[str, bytes]):
-    """What the old engine needs of Redis."""
+class RedisStub(dict[str, bytes]):
+    """The one command of Redis that the old code uses."""
 
     def setex(self, key: str, seconds: int, value: bytes) -> None:
         self[key] = value
@@ -305,7 +305,7 @@ class TestMigratingPage:
 
 @pytest.mark.usefixtures("vendors")
 class TestMoving:
-    """The engines of docs/migrating.md, before and after."""
+    """The code of docs/migrating.md, before and after."""
 
     @pytest.fixture
     def costs(self) -> sqlite3.Connection:
@@ -313,7 +313,7 @@ class TestMoving:
         opened.execute(chat_before.COSTS)
         return opened
 
-    async def test_both_chats_write_down_the_same_cost(self, moved: Client, costs: sqlite3.Connection):
+    async def test_both_chats_record_the_same_cost(self, moved: Client, costs: sqlite3.Connection):
         text = "Where is my parcel?"
         old = await asyncio.to_thread(chat_before.reply, costs, moved.workspace_id, "ann", text)
         new = await chat_after.reply(moved, "ann", 17, text)
@@ -321,7 +321,7 @@ class TestMoving:
         [(usd,)] = costs.execute("SELECT usd FROM ai_costs")
         assert round(usd, 6) == await confirmed(moved) > 0
 
-    async def test_what_a_lost_reply_may_have_cost_is_a_row_only_afterwards(
+    async def test_only_the_new_chat_records_the_cost_of_a_lost_reply(
         self, moved: Client, costs: sqlite3.Connection, simulator: SimulatorAdmin
     ):
         await simulator.fault("cut", provider="openai")
@@ -336,16 +336,14 @@ class TestMoving:
         assert spent.confirmed_usd > 0 and spent.uncertain_usd > 0
         assert await moved.audit() == []
 
-    async def test_a_message_is_answered_once(self, moved: Client, simulator: SimulatorAdmin):
+    async def test_a_repeated_message_is_paid_once(self, moved: Client, simulator: SimulatorAdmin):
         first, again = [await chat_after.reply(moved, "ann", 17, "Where is my parcel?") for _ in range(2)]
         assert first == again
         assert len(await simulator.billed()) == 1
 
-    async def test_the_old_cache_confuses_tones_and_the_new_one_does_not(
-        self, moved: Client, simulator: SimulatorAdmin
-    ):
-        kept, facts = Kept(), "oak table, made in a week"
-        warm, stern = [await asyncio.to_thread(drafts_before.draft, kept, facts, tone) for tone in ("warm", "stern")]
+    async def test_only_the_old_cache_confuses_tones(self, moved: Client, simulator: SimulatorAdmin):
+        cache, facts = RedisStub(), "oak table, made in a week"
+        warm, stern = [await asyncio.to_thread(drafts_before.draft, cache, facts, tone) for tone in ("warm", "stern")]
         assert warm == stern
         await simulator.post("reset")
         for tone in ("warm", "stern", "warm"):
@@ -354,12 +352,12 @@ class TestMoving:
 
     async def test_both_drafts_fall_back(self, moved: Client, simulator: SimulatorAdmin):
         await simulator.fault("overloaded", provider="anthropic", times=None)
-        assert await asyncio.to_thread(drafts_before.draft, Kept(), "oak table", "warm")
+        assert await asyncio.to_thread(drafts_before.draft, RedisStub(), "oak table", "warm")
         assert await drafts_after.draft(moved, "ann", "oak table", "warm")
         assert {call["provider"] for call in await simulator.billed()} == {"openai"}
 
     @pytest.mark.parametrize(("engine", "billed"), [("before", 16), ("after", 10)])
-    async def test_a_bulk_run_that_died_goes_on_and_pays_nothing_twice_afterwards(
+    async def test_only_the_new_bulk_run_resumes_without_paying_twice(
         self, engine: str, billed: int, moved: Client, simulator: SimulatorAdmin, tmp_path: Path
     ):
         label = old_label if engine == "before" else bulk_after.label
@@ -372,18 +370,16 @@ class TestMoving:
         assert len(await simulator.billed()) == billed
         assert len(target.read_text().splitlines()) == 1 + 10
 
-    async def test_the_vendors_list_shows_what_still_goes_around(
+    async def test_the_vendors_list_shows_requests_outside_parley(
         self, moved: Client, costs: sqlite3.Connection, simulator: SimulatorAdmin, tmp_path: Path
     ):
         await chat_after.reply(moved, "ann", 17, "Where is my parcel?")
         assert await moved.audit(read_billed(await billed_file(simulator, tmp_path))) == []
         await asyncio.to_thread(chat_before.reply, costs, moved.workspace_id, "ann", "Where is my parcel?")
-        [around] = await moved.audit(read_billed(await billed_file(simulator, tmp_path)))
-        assert around.found == "unknown"
+        [outside] = await moved.audit(read_billed(await billed_file(simulator, tmp_path)))
+        assert outside.found == "unknown"
 
-    async def test_the_shadow_spends_in_its_own_workspace_and_never_raises(
-        self, moved: Client, simulator: SimulatorAdmin
-    ):
+    async def test_the_shadow_spends_in_its_workspace_and_never_raises(self, moved: Client, simulator: SimulatorAdmin):
         await shadow(moved, "ann", 17, "Where is my parcel?", share=0)
         assert await simulator.calls() == []
         await shadow(moved, "ann", 17, "Where is my parcel?", share=1)
