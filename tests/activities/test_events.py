@@ -36,9 +36,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def hooked(settings: Settings, receiver: Receiver) -> Settings:
-    return settings.model_copy(
-        update={"webhook_url": SecretStr(receiver.url), "webhook_secret": SecretStr(SECRET)}
-    )
+    return settings.model_copy(update={"webhook_url": SecretStr(receiver.url), "webhook_secret": SecretStr(SECRET)})
 
 
 async def deliver(books: Books, settings: Settings, job: DeliverInput = ONE_LOOK) -> DeliverReport:
