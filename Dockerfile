@@ -8,7 +8,7 @@ COPY requirements.lock ./
 RUN python -m venv --without-pip /opt/parley \
     && pip --python /opt/parley/bin/python install --require-hashes --only-binary :all: --requirement requirements.lock
 
-# .dockerignore names what this brings.
+# .dockerignore lists what this copies.
 COPY . .
 RUN pip --python /opt/parley/bin/python install --no-deps --no-build-isolation . \
     && pip --python /opt/parley/bin/python uninstall --yes hatchling
@@ -27,7 +27,7 @@ ENV PATH=/opt/parley/bin:$PATH \
 USER 10001:10001
 WORKDIR /run/parley
 
-# A worker makes the file once it polls. Keep its directory on a tmpfs, so that it does not outlive a restart.
+# A worker creates the file once it polls. Keep its directory on a tmpfs, so that the file does not outlive a restart.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["/bin/sh", "-c", "test -e \"$PARLEY_READY_FILE\""]
 

@@ -36,7 +36,7 @@ from parley.connection import connect, leave
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
-from parley.settings import Settings
+from parley.settings import Settings, problem
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
@@ -103,7 +103,7 @@ def build_workers(
             task_queue=provider_queue(provider),
             activities=[health.ping, *([analysis.measure_voice] if provider is Provider.ELEVENLABS else chat)],
             max_concurrent_activities=settings.paid_calls_in_flight,
-            max_task_queue_activities_per_second=calls_per_second(provider, settings),
+            max_task_queue_activities_per_second=requests_per_second(provider, settings),
             **common,
         )
 
@@ -117,12 +117,12 @@ def housekeeping(client: Client, database: Database, settings: Settings) -> list
         EventActivities(database, settings).deliver,
         RefillActivities(database, policy).refill,
         AlertActivities(database, policy).alert,
-        PurgeActivities(database, client, settings.parley_cache_stale_days).purge,
+        PurgeActivities(database, client, settings.cache_stale_days).purge,
     ]
 
 
-def calls_per_second(provider: Provider, settings: Settings) -> float:
-    return getattr(settings, f"{provider.value}_calls_per_second")
+def requests_per_second(provider: Provider, settings: Settings) -> float:
+    return getattr(settings, f"{provider.value}_requests_per_second")
 
 
 async def run(settings: Settings, roles: Sequence[str]) -> None:
@@ -137,7 +137,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    client = await connect(runtime=metrics.serve(settings.parley_metrics_address))
+    client = await connect(runtime=metrics.serve(settings.metrics_address))
     database = Database(settings.database_url)
     paid_calls = PaidCalls(database, settings)
     try:
@@ -153,14 +153,14 @@ async def _poll(
     client: Client, workers: list[Worker], roles: Sequence[str], settings: Settings, stop: asyncio.Event
 ) -> None:
     if "workflows" in roles:
-        await ensure_scheduled(client, with_events=settings.parley_webhook_url is not None)
+        await ensure_scheduled(client, with_events=settings.webhook_url is not None)
     # What was loaded until now stays: looking through it for garbage again and again took a tenth of the worker's time.
     gc.collect()
     gc.freeze()
     polling = [asyncio.create_task(worker.run()) for worker in workers]
     stopping = asyncio.create_task(stop.wait())
     log.info("polling as %s", ", ".join(roles))
-    with ready(settings.parley_ready_file):
+    with ready(settings.ready_file):
         await asyncio.wait([*polling, stopping], return_when=asyncio.FIRST_COMPLETED)
     log.info("draining for at most %.0f s", settings.drain_seconds)
     await asyncio.gather(*(worker.shutdown() for worker in workers))
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(run(Settings(), roles))
     except ValidationError as error:
-        print(f"worker: {error.errors()[0]['msg']}", file=sys.stderr)  # noqa: T201
+        print(f"worker: {problem(error)}", file=sys.stderr)  # noqa: T201
         return 2
     except ParleyError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201

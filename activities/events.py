@@ -87,7 +87,7 @@ class Webhook:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        url, secret = settings.parley_webhook_url, settings.parley_webhook_secret
+        url, secret = settings.webhook_url, settings.webhook_secret
         return cls(url.get_secret_value(), signing_key(secret.get_secret_value())) if url and secret else None
 
     async def post(self, http: httpx2.AsyncClient, event: Event) -> str:

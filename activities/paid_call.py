@@ -83,9 +83,9 @@ class PaidCalls:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._providers = Providers(settings)
-        self._failpoints = Failpoints(settings.parley_failpoints)
+        self._failpoints = Failpoints(settings.failpoints)
         self._timeout = settings.provider_timeout_seconds
-        self._patience = settings.settle_patience_seconds
+        self._patience = settings.settle_timeout_seconds
         self._keeps_replies = settings.openai_store
         self._recovery_seconds = settings.openai_recovery_seconds
         self._rates = ConfiguredRates.of(settings)

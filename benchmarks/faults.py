@@ -72,9 +72,9 @@ async def measure(options: Options) -> Figures:
         place = await parts.enter_async_context(scene(bench.addresses, server.url, directory, simulator))
         place.environment |= {
             # A reply that comes while a worker is frozen is still one when it wakes.
-            "PROVIDER_TIMEOUT_SECONDS": f"{FROZEN_SECONDS + 4}",
-            "LEASE_SECONDS": "6",
-            "BREAKER_OPEN_SECONDS": "2",
+            "PARLEY_PROVIDER_TIMEOUT_SECONDS": f"{FROZEN_SECONDS + 4}",
+            "PARLEY_LEASE_SECONDS": "6",
+            "PARLEY_BREAKER_OPEN_SECONDS": "2",
             "LOCAL_BASE_URL": f"{simulator.url}/local/v1",
             "LOCAL_USD_PER_MILLION_INPUT": "1",
             "LOCAL_USD_PER_MILLION_OUTPUT": "1",

@@ -28,7 +28,7 @@ SUSTAINED_ROUNDS = 50
 
 async def measure(options: Options) -> Figures:
     figures: Figures = {}
-    async with running("benchmarks.traced_worker", STARTING_ENERGY="1000000") as bench:
+    async with running("benchmarks.traced_worker", PARLEY_STARTING_ENERGY="1000000") as bench:
         await bench.latency(seconds=LATENCY_SECONDS)
         client = await bench.client(f"bench-{uuid4().hex[:8]}")
         kinds = _kinds(client, bench)

@@ -77,7 +77,7 @@ async def measure(options: Options) -> Figures:
     with TemporaryDirectory(prefix="parley-bench-") as directory:
         policy = Path(directory) / "policy.toml"
         policy.write_text(_policy(), encoding="utf-8")
-        environment = {"STARTING_ENERGY": "1000000", "PARLEY_POLICY_FILE": str(policy)}
+        environment = {"PARLEY_STARTING_ENERGY": "1000000", "PARLEY_POLICY_FILE": str(policy)}
         async with running("benchmarks.traced_worker", **environment) as bench:
             passes = [await _passes(bench, turns, *drawn) for turns, drawn in loads.items()]
     return passes[0] | passes[1]

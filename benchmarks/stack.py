@@ -36,9 +36,9 @@ from starter.embedded.stack import EmbeddedStack
 
 # The worker's own limits must not be what is measured.
 WORKER_ENVIRONMENT = {
-    "OPENAI_CALLS_PER_SECOND": "1000",
-    "ANTHROPIC_CALLS_PER_SECOND": "1000",
-    "ELEVENLABS_CALLS_PER_SECOND": "1000",
+    "OPENAI_REQUESTS_PER_SECOND": "1000",
+    "ANTHROPIC_REQUESTS_PER_SECOND": "1000",
+    "ELEVENLABS_REQUESTS_PER_SECOND": "1000",
 }
 SPANS = "spans.jsonl"
 PARTS = (Worker.name, Temporal.name, Postgres.name, Simulator.name)

@@ -1,11 +1,21 @@
 """Every environment variable that Parley reads, typed, in one place."""
 
+import os
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AliasGenerator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from parley.domain.errors import InvalidInput
@@ -14,44 +24,71 @@ from parley.domain.generate.policy import Policy, parse_policy
 
 DEFAULT_POLICY = Path(__file__).parent / "domain" / "generate" / "default_policy.toml"
 
-# A drain must outlive the slowest provider call that it waits for, and the settle after it.
+# A drain must outlive the slowest provider request that it waits for, and the settlement after it.
 SETTLE_GRACE_SECONDS = 15.0
+
+PREFIX = "PARLEY_"
+# Vendors' variables, those of AutoAnalyze's specification, and the database's have the names that others use too.
+UNPREFIXED = (
+    *("openai_", "anthropic_", "elevenlabs_", "local_"),
+    *("discovery_", "parallel_", "sessions_per_stream", "database_url"),
+)
+# Read by the command line, by docker-compose.yml and by the tests.
+OTHER_VARIABLES = {f"{PREFIX}{name}" for name in ("WORKSPACE", "DB_PASSWORD", "DB_PORT", "IMAGE", "RECORD")}
+SIMILAR = 0.85
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field: its name in capitals, after `PARLEY_` unless the name is not Parley's."""
+    return field.upper() if field.startswith(UNPREFIXED) else f"{PREFIX}{field.upper()}"
 
 
 def one_word(key: str, *, name: str) -> SecretStr | None:
-    """A key without the newline that it brings from a file; None where nothing is left of it.
+    """A key without the newline that a file adds to it; None if it is empty.
 
     Raises:
-        ValueError: it would break the header that it is sent in, and be quoted in an error.
+        ValueError: the key would break the header that it is sent in, and an error would quote it.
     """
     word = key.strip()
     if any(not "!" <= character <= "~" for character in word):
-        raise ValueError(f"{name} is not a key: one word of ASCII characters")
+        raise ValueError(f"{name} must be one word of ASCII characters")
     return SecretStr(word) if word else None
 
 
 class Settings(BaseSettings):
-    """Values come from the environment only, under the field's name in capitals. Keys never print."""
+    """Values come from the environment, or from arguments named like the fields. Keys never print.
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+    A variable that starts with `PARLEY_` and is nearly one of these is refused: it is a typing error.
+    """
+
+    model_config = SettingsConfigDict(
+        alias_generator=AliasGenerator(validation_alias=variable),
+        validate_by_name=True,
+        env_prefix=PREFIX,  # of a variable that is named like the field; without it LEASE_SECONDS would be read too
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
 
     # Where things are
-    database_url: SecretStr | None = Field(default=None, description="postgresql://… of Parley's own data")
-    parley_state_dir: Path = Field(default=Path(".parley"), description="the embedded stack's files")
-    parley_simulator_url: str | None = Field(
-        default=None, description="a simulator that answers for every provider without a key"
+    database_url: SecretStr | None = Field(default=None, description="postgresql://…, the database of Parley's data")
+    state_dir: Path = Field(default=Path(".parley"), description="directory of the embedded stack's files")
+    simulator_url: str | None = Field(
+        default=None, description="URL of the simulator, which answers for every provider without a key"
     )
-    parley_ready_file: Path | None = Field(default=None, description="the worker creates it once it polls")
+    ready_file: Path | None = Field(default=None, description="file that the worker creates once it polls")
 
     # Providers
     openai_api_key: SecretStr | None = None
     openai_base_url: str | None = None
     openai_model: str = "gpt-4o-mini"
     openai_store: bool = Field(
-        default=False, description="OpenAI keeps replies for 30 days, so that a lost one is fetched, not paid again"
+        default=False,
+        description="have OpenAI store replies for 30 days, so that a lost one is fetched and not paid again",
     )
     openai_recovery_seconds: float = Field(
-        default=5, ge=0, description="with OPENAI_STORE: how long a lost reply is looked for before it is paid anew"
+        default=5, ge=0, description="with OPENAI_STORE: how long a lost reply is looked for before a new attempt"
     )
     anthropic_api_key: SecretStr | None = None
     anthropic_base_url: str | None = None
@@ -60,7 +97,7 @@ class Settings(BaseSettings):
     elevenlabs_base_url: str | None = None
     elevenlabs_model: str = "scribe_v1"
     elevenlabs_usd_per_hour: Decimal = Field(
-        default=Decimal("0.40"), gt=0, description="speech-to-text list price; genai-prices has none"
+        default=Decimal("0.40"), gt=0, description="list price of speech-to-text; genai-prices has none"
     )
     local_base_url: str | None = Field(default=None, description="an OpenAI-compatible server: llama.cpp, vLLM, Ollama")
     local_api_key: SecretStr | None = None
@@ -68,113 +105,128 @@ class Settings(BaseSettings):
     local_usd_per_million_input: Decimal | None = Field(default=None, ge=0)
     local_usd_per_million_output: Decimal | None = Field(default=None, ge=0)
     provider_timeout_seconds: float = Field(default=60, gt=0)
-    parley_secrets_dir: Path | None = Field(default=None, description="the files that workspaces' credentials name")
+    secrets_dir: Path | None = Field(default=None, description="directory of the key files that workspaces name")
 
-    # Calls a second for the whole fleet, enforced by the Temporal server
-    openai_calls_per_second: float = Field(default=8, gt=0)
-    anthropic_calls_per_second: float = Field(default=8, gt=0)
-    # ElevenLabs allows 100 a minute; the server's limit is a rate and lets a few more through in a window
-    elevenlabs_calls_per_second: float = Field(default=1.5, gt=0)
-    local_calls_per_second: float = Field(default=50, gt=0)
+    # Requests per second of the whole fleet; the Temporal server enforces them
+    openai_requests_per_second: float = Field(default=8, gt=0)
+    anthropic_requests_per_second: float = Field(default=8, gt=0)
+    # ElevenLabs allows 100 requests per minute; Temporal's limit lets a few more through in a window
+    elevenlabs_requests_per_second: float = Field(default=1.5, gt=0)
+    local_requests_per_second: float = Field(default=50, gt=0)
 
     # The paid call
-    lease_seconds: float = Field(default=15, gt=0, description="how long a silent owner keeps a request")
+    lease_seconds: float = Field(
+        default=15, gt=0, description="a claim whose owner does not renew it ends after this time"
+    )
     breaker_failures: int = Field(default=3, ge=1)
     breaker_open_seconds: float = Field(default=60, gt=0)
-    paid_calls_in_flight: int = Field(default=100, ge=1, description="of one provider, in one worker")
-    reservation_seconds: float = Field(default=3600, gt=0, description="the longest a reservation is held")
-    settle_patience_seconds: float = Field(default=600, gt=0, description="how long settle outlasts an outage")
-    starting_energy: int = Field(default=100, ge=0, description="granted to a user on first sight")
+    paid_calls_in_flight: int = Field(
+        default=100, ge=1, description="concurrent paid calls of one provider in one worker"
+    )
+    reservation_seconds: float = Field(default=3600, gt=0, description="how long a reservation is held at most")
+    settle_timeout_seconds: float = Field(
+        default=600, gt=0, description="how long settlement is retried while PostgreSQL is down"
+    )
+    starting_energy: int = Field(default=100, ge=0, description="granted to a user with the first request")
 
     # Generate
-    parley_policy_file: Path | None = Field(
+    policy_file: Path | None = Field(
         default=None, description="routes, actions, tiers and experiments; see domain/generate/default_policy.toml"
     )
-    parley_cache_stale_days: int = Field(
-        default=30, ge=0, description="how long an expired answer may still stand in when every provider is down"
+    cache_stale_days: int = Field(
+        default=30, ge=0, description="how long an expired answer may be reused while every provider is down"
     )
 
-    # AutoAnalyze: terms of jobs that this environment starts, not of those that its workers run
+    # AutoAnalyze: they apply to the jobs that this process starts, not to those that it runs
     discovery_target_percentage: int = Field(default=15, ge=1, le=100)
     discovery_min_sessions: int = Field(default=50, ge=1)
     discovery_max_sessions: int = Field(default=150, ge=1, le=5000)
     parallel_stream_count: int = Field(default=8, ge=1, le=64)
     sessions_per_stream: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default=4, description="a quota, or auto: all that fit"
+        default=4, description="sessions per stream and round, or auto: all that fit"
     )
     parallel_processing_debug: bool = Field(default=False, description="log each round")
 
-    # What others are told
-    parley_webhook_url: SecretStr | None = Field(
-        default=None, description="where events are posted; secret, since an address may carry a token"
+    # Events and metrics
+    webhook_url: SecretStr | None = Field(
+        default=None, description="URL that events are posted to; secret, because it may contain a token"
     )
-    parley_webhook_secret: SecretStr | None = Field(default=None, description="signs events: whsec_… or plain text")
-    parley_metrics_address: str | None = Field(
-        default=None, pattern=r"^\S+:\d{1,5}$", description="host:port where a worker shows Prometheus its metrics"
+    webhook_secret: SecretStr | None = Field(default=None, description="signs events: whsec_… or plain text")
+    metrics_address: str | None = Field(
+        default=None, pattern=r"^\S+:\d{1,5}$", description="host:port of a worker's Prometheus endpoint"
     )
 
-    # Tests only: `point=kill,other=stop` makes the worker end or stop itself at a step of the paid call
-    parley_failpoints: str = ""
+    # Tests only: `point=kill,other=stop` makes the worker kill or stop itself at a step of the paid call
+    failpoints: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_variable_names(cls, values: Any) -> Any:
+        known = {*map(variable, cls.model_fields), *OTHER_VARIABLES}
+        for name in sorted(os.environ):
+            if name.startswith(PREFIX) and name not in known and (meant := _nearest(name, known)):
+                raise ValueError(f"{name} is not a setting: did you mean {meant}?")
+        return values
 
     @field_validator(
         "openai_api_key",
         "anthropic_api_key",
         "elevenlabs_api_key",
         "local_api_key",
-        "parley_webhook_url",
-        "parley_webhook_secret",
+        "webhook_url",
+        "webhook_secret",
     )
     @classmethod
-    def _a_key_is_one_word(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        return one_word(key.get_secret_value(), name=(info.field_name or "").upper()) if key else None
+    def _check_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        return one_word(key.get_secret_value(), name=variable(info.field_name or "")) if key else None
 
     @model_validator(mode="after")
-    def _a_sample_has_bounds_in_order(self) -> Self:
+    def _check_sample_bounds(self) -> Self:
         least, most = self.discovery_min_sessions, self.discovery_max_sessions
         if least > most:
-            raise ValueError(f"DISCOVERY_MIN_SESSIONS ({least}) is above DISCOVERY_MAX_SESSIONS ({most})")
+            raise ValueError(f"DISCOVERY_MIN_SESSIONS ({least}) must not be above DISCOVERY_MAX_SESSIONS ({most})")
         return self
 
     @model_validator(mode="after")
-    def _a_local_server_has_a_price(self) -> Self:
+    def _check_local_prices(self) -> Self:
         prices = (self.local_usd_per_million_input, self.local_usd_per_million_output)
         if self.local_base_url and None in prices:
             raise ValueError(
-                "LOCAL_BASE_URL needs LOCAL_USD_PER_MILLION_INPUT and LOCAL_USD_PER_MILLION_OUTPUT (0 is a price)"
+                "LOCAL_BASE_URL needs LOCAL_USD_PER_MILLION_INPUT and LOCAL_USD_PER_MILLION_OUTPUT, for example 0"
             )
         return self
 
-    @field_validator("parley_webhook_url")
+    @field_validator("webhook_url")
     @classmethod
-    def _a_webhook_has_a_web_address(cls, url: SecretStr | None) -> SecretStr | None:
+    def _check_webhook_url(cls, url: SecretStr | None) -> SecretStr | None:
         try:
             parts = urlsplit(url.get_secret_value() if url else "https://none")
             known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:
             known = False
         if not known:
-            raise ValueError("PARLEY_WEBHOOK_URL is not an address: http://… or https://…")
+            raise ValueError("PARLEY_WEBHOOK_URL must be a URL that starts with http:// or https://")
         return url
 
     @model_validator(mode="after")
-    def _a_webhook_is_signed(self) -> Self:
-        if self.parley_webhook_url is None:
+    def _check_webhook_secret(self) -> Self:
+        if self.webhook_url is None:
             return self
-        if self.parley_webhook_secret is None:
+        if self.webhook_secret is None:
             raise ValueError("PARLEY_WEBHOOK_URL needs PARLEY_WEBHOOK_SECRET: events are signed")
         try:
-            signing_key(self.parley_webhook_secret.get_secret_value())
+            signing_key(self.webhook_secret.get_secret_value())
         except ValueError as error:
             raise ValueError(f"PARLEY_WEBHOOK_SECRET {error}") from None
         return self
 
     def policy(self) -> Policy:
-        """The policy file, or the one that comes with Parley.
+        """The policy file, or the default policy of the package.
 
         Raises:
-            InvalidInput: it cannot be read, or names what is wrong in it and where.
+            InvalidInput: the file cannot be read or is not valid; it names the place.
         """
-        path = self.parley_policy_file
+        path = self.policy_file
         if path is None:
             return parse_policy(DEFAULT_POLICY.read_text(encoding="utf-8"), where=DEFAULT_POLICY.name)
         try:
@@ -184,5 +236,23 @@ class Settings(BaseSettings):
 
     @property
     def drain_seconds(self) -> float:
-        """How long a worker that was told to stop may finish what it has paid for."""
+        """How long a worker that received SIGTERM may take to finish its paid calls."""
         return self.provider_timeout_seconds + SETTLE_GRACE_SECONDS
+
+
+def problem(error: ValidationError) -> str:
+    """The first problem of an invalid environment, in one line that names the variable."""
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    name = ".".join(map(str, first["loc"]))
+    return message if not name or message.startswith(name) else f"{name}: {message}"
+
+
+def _nearest(name: str, known: set[str]) -> str | None:
+    """The variable that a misspelled one stands for; None where it is not like any, as `PARLEY_PORT` in a cluster."""
+    bare = name.removeprefix(PREFIX)
+    if bare in known:
+        return bare
+    # A workspace's own key may have any such name.
+    similar = [] if bare.endswith("_API_KEY") else get_close_matches(name, known, n=1, cutoff=SIMILAR)
+    return next(iter(similar), None)

@@ -1,5 +1,6 @@
 """`parley up` and `parley demo`: the embedded stack with this project's parts."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,6 @@ from rich.panel import Panel
 from parley.cli import display
 from parley.client.client import Client
 from parley.client.reading import read_recording, read_session
-from parley.domain.errors import InvalidInput
 from parley.domain.generate.contract import GenerateResult
 from parley.settings import Settings
 from parley.storage.migrate import migrate
@@ -26,11 +26,16 @@ LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
 QUESTION = "Which formats can I export?"
 DEMO_LATENCY = 0.2
-HINTS = (
-    f"parley analyze samples/{SHORT}",
-    f"parley auto-analyze samples/{CHATS}",
-    'parley generate "Write a subject line for a follow-up" --user operator',
-)
+
+
+def hints() -> list[str]:
+    """Commands to try. The samples are in the clone, or in the installed package."""
+    samples = SAMPLES.relative_to(Path.cwd()) if SAMPLES.is_relative_to(Path.cwd()) else SAMPLES
+    return [
+        f"parley analyze {shlex.quote(str(samples / SHORT))}",
+        f"parley auto-analyze {shlex.quote(str(samples / CHATS))}",
+        'parley generate "Write a subject line for a follow-up" --user operator',
+    ]
 
 
 async def up(settings: Settings, *, fresh: bool, latency: float, console: Console) -> None:
@@ -39,11 +44,11 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
     Raises:
         PartFailed, StackRunning: naming the part and its log.
     """
-    stack = _stack(settings, settings.parley_state_dir, console, latency=latency, fresh=fresh)
+    stack = _stack(settings, settings.state_dir, console, latency=latency, fresh=fresh)
     async with stack as addresses:
         _print_addresses(addresses, console)
         console.print("Ctrl-C stops everything. In another terminal, for example:")
-        for command in HINTS:
+        for command in hints():
             console.print(f"  [bold]{escape(command)}[/bold]", highlight=False, soft_wrap=True)
         await stack.wait()
 
@@ -54,9 +59,7 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     Raises:
         PartFailed: naming the part and its log.
     """
-    if not (SAMPLES / SHORT).exists():
-        raise InvalidInput("is missing: run the demo from a clone of the project", where=str(SAMPLES))
-    state = settings.parley_state_dir / f"demo-{uuid4().hex[:8]}"
+    state = settings.state_dir / f"demo-{uuid4().hex[:8]}"
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:
         await _show(settings, addresses, console)

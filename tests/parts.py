@@ -135,12 +135,12 @@ async def running_simulator() -> AsyncIterator[SimulatorAdmin]:
 def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Settings:
     values: dict[str, Any] = {
         "database_url": database_url,
-        "parley_simulator_url": simulator_url,
+        "simulator_url": simulator_url,
         "provider_timeout_seconds": 20,
         "lease_seconds": 3,
-        "openai_calls_per_second": 1000,
-        "anthropic_calls_per_second": 1000,
-        "elevenlabs_calls_per_second": 1000,
+        "openai_requests_per_second": 1000,
+        "anthropic_requests_per_second": 1000,
+        "elevenlabs_requests_per_second": 1000,
     }
     return Settings(**{**values, **changes})
 

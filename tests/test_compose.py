@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 
 from parley.cli.main import app
 from parley.domain.requests import Provider
-from parley.settings import Settings
+from parley.settings import Settings, variable
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded.services import DYNAMIC_CONFIG, NAMESPACE
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def resolved(text: str) -> str:
-    """`text` as compose reads it in an empty environment, with a word for what it demands."""
+    """`text` as compose reads it in an empty environment, with a placeholder for a required variable."""
     return VARIABLE.sub(lambda found: found["rest"] if found["how"] == ":-" else "demanded", text)
 
 
@@ -51,6 +51,8 @@ COMPOSED = read_yaml(COMPOSE)
 SERVICES: dict[str, dict[str, Any]] = COMPOSED["services"]
 OURS = {name: service for name, service in SERVICES.items() if "parley" in service["image"]}
 WORKERS = {name: service for name, service in OURS.items() if service.get("command", [""])[0] == "worker"}
+# Tests loop over these: without any they would check nothing.
+assert OURS and WORKERS and OURS.keys() < SERVICES.keys()
 
 
 def roles(service: dict[str, Any]) -> list[str]:
@@ -81,28 +83,31 @@ def test_the_schema_refuses_a_misspelt_field(tmp_path: Path):
     assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 1
 
 
-def test_every_role_has_a_service_of_its_name():
+def test_every_role_has_a_service_with_its_name():
     single = {name: roles(service) for name, service in WORKERS.items() if len(roles(service)) == 1}
     assert single == {role: [role] for role in ROLES}
     assert {provider.value for provider in Provider} <= single.keys()
 
 
-def test_every_command_of_ours_is_one_of_the_cli():
+def test_our_commands_exist():
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert {service["command"][0] for service in OURS.values() if "command" in service} <= known
+    used = {service["command"][0] for service in OURS.values() if "command" in service}
+    assert used
+    assert used <= known
 
 
 def test_our_services_are_given_variables_that_they_read():
-    known = {name.upper() for name in Settings.model_fields} | TEMPORAL_CLIENT
-    for name, service in OURS.items():
-        assert service.get("environment", {}).keys() <= known, name
+    known = {variable(name) for name in Settings.model_fields} | TEMPORAL_CLIENT
+    given = {name: service["environment"].keys() for name, service in OURS.items() if "environment" in service}
+    assert given.keys() >= WORKERS.keys()
+    assert {name: variables - known for name, variables in given.items() if variables - known} == {}
 
 
 def test_our_services_start_with_nothing_but_the_passwords_set(monkeypatch: pytest.MonkeyPatch):
     for name, service in OURS.items():
         with monkeypatch.context() as patch:
-            for variable, value in service.get("environment", {}).items():
-                patch.setenv(variable, resolved(value))
+            for key, value in service.get("environment", {}).items():
+                patch.setenv(key, resolved(value))
             given = Settings()
         assert (given.database_url is None) == (name == "simulator")
 
@@ -114,16 +119,16 @@ def test_a_key_reaches_storage_and_its_providers_worker_only():
         assert holders == {"storage", provider.value}
 
 
-def test_a_provider_is_set_up_alike_wherever_it_is():
+def test_a_provider_has_the_same_variables_in_both_workers():
     storage = SERVICES["storage"]["environment"]
     for provider in Provider:
         assert SERVICES[provider.value]["environment"].items() <= storage.items()
 
 
-def test_a_worker_has_the_time_to_drain():
+def test_a_worker_has_time_to_drain():
     for name, service in WORKERS.items():
         assert duration(service["stop_grace_period"]).total_seconds() > Settings().drain_seconds, name
-        assert "PROVIDER_TIMEOUT_SECONDS" not in service["environment"], "would change the time to drain"
+        assert variable("provider_timeout_seconds") not in service["environment"], "would change the time to drain"
 
 
 def test_workers_come_back_and_wait_for_the_schema_and_the_namespace():
@@ -139,22 +144,28 @@ def test_our_ready_file_does_not_outlive_a_restart():
         assert str(directory) in {mount.split(":")[0] for mount in service["tmpfs"]}, name
 
 
-def test_dependencies_exist_and_can_meet_their_condition():
-    for name, service in SERVICES.items():
-        for before, how in service.get("depends_on", {}).items():
-            needed = SERVICES[before]
-            assert set(needed.get("profiles", [])) <= set(service.get("profiles", [])), f"{name} needs {before}"
-            if how["condition"] == "service_healthy":
-                assert "test" in needed["healthcheck"], f"{name} waits for {before}'s health"
-            else:
-                assert needed["restart"].startswith("on-failure"), f"{before} ends"
+def test_dependencies_can_meet_their_condition():
+    dependencies = [
+        (name, before, how["condition"])
+        for name, service in SERVICES.items()
+        for before, how in service.get("depends_on", {}).items()
+    ]
+    assert {condition for _, _, condition in dependencies} == {"service_healthy", "service_completed_successfully"}
+    for name, before, condition in dependencies:
+        needed = SERVICES[before]
+        assert set(needed.get("profiles", [])) <= set(SERVICES[name].get("profiles", [])), f"{name} needs {before}"
+        if condition == "service_healthy":
+            assert "test" in needed["healthcheck"], f"{name} waits for {before}'s health"
+        else:
+            assert needed["restart"].startswith("on-failure"), f"{before} ends"
 
 
-def test_a_shared_network_is_another_services():
-    for name, service in SERVICES.items():
-        mode, _, other = service.get("network_mode", "").partition(":")
-        if mode:
-            assert (mode, other in service["depends_on"]) == ("service", True), name
+def test_a_shared_network_is_that_of_a_service():
+    sharing = {name: service for name, service in SERVICES.items() if "network_mode" in service}
+    assert sharing
+    for name, service in sharing.items():
+        mode, _, other = service["network_mode"].partition(":")
+        assert (mode, other in service["depends_on"]) == ("service", True), name
 
 
 def test_images_are_pinned():
@@ -164,7 +175,7 @@ def test_images_are_pinned():
         assert re.search(r"\d+\.\d+", tag), name
 
 
-def test_temporals_parts_are_of_one_release():
+def test_temporal_images_have_one_version():
     versions = dict(resolved(service["image"]).rsplit(":", 1) for service in SERVICES.values())
     assert versions["temporalio/server"] == versions["temporalio/admin-tools"]
 
@@ -187,28 +198,38 @@ def test_ports_are_published_on_loopback_only():
 def test_no_service_shares_the_host():
     for name, service in SERVICES.items():
         assert not service.keys() & {"privileged", "pid", "ipc", "devices"}, name
-        for source, _ in mounts(service):
-            assert source in COMPOSED["volumes"] or (ROOT / source).is_dir(), f"{name} mounts {source}"
+    sources = {source for service in SERVICES.values() for source, _ in mounts(service)}
+    assert sources > set(COMPOSED["volumes"])
+    for source in sources - set(COMPOSED["volumes"]):
+        assert (ROOT / source).is_dir(), source
 
 
-def test_no_secret_is_written_down():
-    for name, service in SERVICES.items():
-        for variable, value in service.get("environment", {}).items():
-            if SECRET.search(variable):
-                found = VARIABLE.fullmatch(value)
-                assert found, f"{variable} of {name}"
-                assert found["how"] == ":?" or not found["rest"], f"{variable} of {name} has a default"
-    for written in re.findall(r"://\w+:(.+)@", COMPOSE.read_text()):
-        assert VARIABLE.fullmatch(written), "a password in an address"
+def test_no_secret_is_in_the_file():
+    secrets = [
+        (name, key, value)
+        for name, service in SERVICES.items()
+        for key, value in service.get("environment", {}).items()
+        if SECRET.search(key)
+    ]
+    assert secrets
+    for name, key, value in secrets:
+        found = VARIABLE.fullmatch(value)
+        assert found, f"{key} of {name}"
+        assert found["how"] == ":?" or not found["rest"], f"{key} of {name} has a default"
+    addresses = re.findall(r"://\w+:(.+)@", COMPOSE.read_text())
+    assert addresses
+    for password in addresses:
+        assert VARIABLE.fullmatch(password), "a password in an address"
 
 
-def test_a_password_is_demanded_not_defaulted():
-    for found in VARIABLE.finditer(COMPOSE.read_text()):
-        if "PASSWORD" in found["name"]:
-            assert found["how"] == ":?", found.group()
+def test_a_password_is_required_and_has_no_default():
+    passwords = [found for found in VARIABLE.finditer(COMPOSE.read_text()) if "PASSWORD" in found["name"]]
+    assert passwords
+    for found in passwords:
+        assert found["how"] == ":?", found.group()
 
 
-def test_the_search_attributes_and_the_namespace_are_those_of_the_code():
+def test_search_attributes_and_namespace_match_the_code():
     service = SERVICES["temporal-namespace"]
     assert service["command"] == [key.name for key in ALL]
     spaces = {service["environment"]["TEMPORAL_NAMESPACE"] for service in (service, *WORKERS.values())}
@@ -224,11 +245,12 @@ def test_temporal_is_configured_as_it_is_tested():
         for key, entries in read_yaml(ROOT / source / file.name).items()
         for entry in entries
     }
+    assert written
     assert written == {value for value in DYNAMIC_CONFIG if value.startswith("matching.")}
 
 
 @pytest.mark.parametrize("name", ["temporal-schema", "temporal-namespace"])
-def test_a_setup_script_is_there_and_is_shell(name: str):
+def test_a_setup_script_is_valid_shell(name: str):
     shell, script = SERVICES[name]["entrypoint"]
     ((source, target),) = mounts(SERVICES[name])
     path = ROOT / source / Path(script).relative_to(target)
@@ -283,7 +305,7 @@ def stages() -> list[Stage]:
 
 
 def context() -> list[str]:
-    """What .dockerignore lets in. It refuses everything first."""
+    """What .dockerignore includes. It excludes everything first."""
     rules = [
         line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.strip() and not line.startswith("#")
     ]
@@ -310,8 +332,9 @@ def test_packages_are_installed_by_hash_and_nothing_is_compiled():
     assert "--no-build-isolation ." in own, "would download a build backend without a hash"
 
 
-def test_the_final_stage_takes_over_the_environment_and_installs_nothing():
+def test_the_final_stage_copies_the_environment_and_installs_nothing():
     final = dockerfile()
+    assert final.all("COPY")
     assert all(copied.startswith("--from=build ") for copied in final.all("COPY"))
     assert not any(re.search(r"\b(pip|apt-get|apt|curl|wget)\b", command) for command in final.all("RUN"))
     assert not final.all("ADD")
@@ -319,7 +342,7 @@ def test_the_final_stage_takes_over_the_environment_and_installs_nothing():
 
 def test_it_does_not_run_as_root():
     user = dockerfile().last("USER")
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that an orchestrator can tell it from root"
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number, so that an orchestrator can check that it is not root"
     uid, gid = user.split(":")
     for service in WORKERS.values():
         assert any(f"uid={uid},gid={gid}" in mount for mount in service["tmpfs"])
@@ -335,18 +358,15 @@ def test_output_is_not_buffered_and_the_cli_is_the_entrypoint():
 def test_a_worker_is_healthy_once_it_polls():
     check = dockerfile().last("HEALTHCHECK")
     assert "$PARLEY_READY_FILE" in check
-    assert "parley_ready_file" in Settings.model_fields
+    assert "ready_file" in Settings.model_fields
 
 
 def test_what_is_copied_exists():
-    for stage in stages():
-        for copied in stage.all("COPY"):
-            if copied.startswith("--from="):
-                continue
-            *sources, _ = copied.split()
-            for source in sources:
-                assert (ROOT / source).exists(), source
-                assert source == "." or source in context(), source
+    copies = [copied.split() for stage in stages() for copied in stage.all("COPY") if not copied.startswith("--from=")]
+    assert copies
+    for source in (source for *sources, _ in copies for source in sources):
+        assert (ROOT / source).exists(), source
+        assert source == "." or source in context(), source
 
 
 def test_the_build_gets_every_module_and_nothing_else():

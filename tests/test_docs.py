@@ -1,4 +1,4 @@
-"""What the pages say is so: fields are the contract's, links lead somewhere, commands and code run."""
+"""The pages are true: fields are those of the contract, links have targets, commands and code run."""
 
 import ast
 import asyncio
@@ -34,7 +34,8 @@ from starter.embedded.services import temporal_binary
 from tests.parts import ROOT, SAMPLES, SimulatorAdmin, running_workers
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), ROOT / "examples" / "README.md"]
+PATH = r"`((?:parley|workflows|activities|starter|simulator|samples|examples|tests|docs|deploy|benchmarks)/[\w/.-]*)`"
 GENERATE = (DOCS / "generate.md").read_text(encoding="utf-8")
 MIGRATING = (DOCS / "migrating.md").read_text(encoding="utf-8")
 POLICY = SAMPLES / "migrating" / "policy.toml"
@@ -60,39 +61,70 @@ def table(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in rows[0].splitlines()[2:]]
 
 
+def shown_in(pattern: str) -> list[Any]:
+    """What a pattern finds on all pages, each with its page, as parameters of a test. Finding nothing is an error."""
+    found = [
+        pytest.param(page, match, id=f"{page.relative_to(ROOT)}:{match}")
+        for page in PAGES
+        for match in dict.fromkeys(re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE))
+    ]
+    assert found, pattern
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings, page
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 class TestPages:
-    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-    def test_links_lead_somewhere(self, page: Path):
-        targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
-        assert [target for target in targets if not (page.parent / target).exists()] == []
+    @pytest.mark.parametrize(("page", "link"), shown_in(r"\]\((?!https?:)([^)]+)\)"))
+    def test_a_link_has_its_target(self, page: Path, link: str):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists()
+        assert not anchor or anchor in anchors(target)
 
-    @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-    def test_commands_are_those_that_there_are(self, page: Path):
-        """As far as a page tells them with the path that a fresh clone has, or as a line of its own."""
-        text = page.read_text(encoding="utf-8")
-        lines = re.findall(r"^ {4}(?:\$ )?(?:\.venv/bin/)?parley ([a-z-]+)", text, re.MULTILINE)
+    @pytest.mark.parametrize(
+        ("page", "command"), shown_in(r"^ {4}(?:\$ )?(?:\.venv/bin/)?parley ([a-z-]+)|^\$ parley ([a-z-]+)")
+    )
+    def test_a_command_is_known(self, page: Path, command: tuple[str, str]):
+        """As far as a page shows it on a line of its own."""
         known = {group.name for group in app.registered_groups} | {
-            command.name or (command.callback.__name__.strip("_").replace("_", "-") if command.callback else "")
-            for command in app.registered_commands
+            one.name or (one.callback.__name__.strip("_").replace("_", "-") if one.callback else "")
+            for one in app.registered_commands
         }
-        assert set(lines) <= known
+        assert "".join(command) in known
 
-    def test_every_page_is_on_the_map(self):
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        reached = set(re.findall(r"\((docs/[^)#]+)", readme))
-        assert {str(page.relative_to(ROOT)) for page in PAGES[1:]} <= reached
+    @pytest.mark.parametrize(("page", "target"), shown_in(r"^ {4,}make ([a-z]+)|`make ([a-z]+)`"))
+    def test_a_make_target_is_known(self, page: Path, target: tuple[str, str]):
+        [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert "".join(target) in phony.split()
+
+    @pytest.mark.parametrize(("page", "path"), shown_in(PATH))
+    def test_a_named_file_exists(self, page: Path, path: str):
+        assert (ROOT / path).exists()
+
+    def test_every_page_is_linked_from_the_readme(self):
+        readme = ROOT / "README.md"
+        linked = {(ROOT / link).resolve() for link in re.findall(r"\]\(([^)#:]+)", readme.read_text(encoding="utf-8"))}
+        others = {page for page in PAGES if page != readme}
+        assert others
+        assert others <= linked
 
 
 class TestContract:
     @pytest.mark.parametrize(
         "model", [GenerateInput, Prompt, GenerateResult, Meta, Usage], ids=lambda one: one.__name__
     )
-    def test_every_field_is_told_with_its_type(self, model: type[BaseModel]):
-        told = [row[:3] for row in table(GENERATE, f"### `{model.__name__}`")]
-        assert told == [[f"`{name}`", type_of(model, name), default_of(model, name)] for name in model.model_fields]
+    def test_every_field_is_listed_with_its_type(self, model: type[BaseModel]):
+        listed = [row[:3] for row in table(GENERATE, f"### `{model.__name__}`")]
+        assert listed == [[f"`{name}`", type_of(model, name), default_of(model, name)] for name in model.model_fields]
 
-    def test_every_key_of_the_policy_is_told(self):
-        """In the example: it has a value for each."""
+    def test_every_key_of_the_policy_is_shown(self):
+        """The example has a value for each key."""
         [example] = [block for block in blocks(GENERATE, "toml") if "[[route]]" in block]
         policy = parse_policy(example, where="docs/generate.md")
         [route, *_] = policy.route
@@ -100,13 +132,14 @@ class TestContract:
         assert policy.model_fields_set == set(Policy.model_fields)
         assert any(one.model_fields_set == set(ActionPolicy.model_fields) for one in policy.action.values())
 
-    def test_every_refusal_is_told(self):
+    def test_every_refusal_is_listed(self):
         assert {row[0].strip("`") for row in table(GENERATE, "## Refusals")} == {code.value for code in Refused}
 
-    def test_the_errors_told_are_those_that_there_are(self):
-        told = {name for row in table(GENERATE, "## Errors") for name in re.findall(r"`([A-Z]\w+)`", row[0])}
+    def test_the_listed_errors_exist(self):
+        listed = {name for row in table(GENERATE, "## Errors") for name in re.findall(r"`([A-Z]\w+)`", row[0])}
         known = {name for name, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, Exception)}
-        assert told <= known
+        assert listed
+        assert listed <= known
 
 
 def type_of(model: type[BaseModel], name: str) -> str:
@@ -147,7 +180,7 @@ def default_of(model: type[BaseModel], name: str) -> str:
 
 @pytest.fixture
 async def environment(stack: Addresses, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a service or a terminal has."""
+    """The environment of a service or a terminal."""
     values = {
         "DATABASE_URL": database_url,
         "TEMPORAL_ADDRESS": stack.temporal_address,
@@ -181,15 +214,17 @@ class TestGeneratePage:
         assert result.success and result.content
 
     async def test_a_misspelled_field_is_named(self, temporal: TemporalClient):
-        asked = {"workspace_id": "default", "user_id": "ann", "promt": {}}
+        given = {"workspace_id": "default", "user_id": "ann", "promt": {}}
         with pytest.raises(WorkflowFailureError) as failed:
-            await temporal.execute_workflow(WORKFLOW, asked, id="misspelled", task_queue="parley")
+            await temporal.execute_workflow(WORKFLOW, given, id="misspelled", task_queue="parley")
         assert "promt" in str(failed.value.cause)
 
 
 async def run_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run what the page shows. Refused is what it shows as refused, and nothing else fails."""
-    for words, shown in shown_commands(page):
+    """Run the commands that the page shows. Those shown as refused are refused, and no other command fails."""
+    commands = shown_commands(page)
+    assert commands
+    for words, shown in commands:
         code = await asyncio.to_thread(execute, words)
         said = capsys.readouterr()
         assert code == (1 if shown.startswith("refused (") else 0), (words, said.err)
@@ -197,7 +232,8 @@ async def run_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 async def run_python(snippets: Sequence[str]) -> None:
-    """Run the page's code, one snippet after another, as at the top of a notebook."""
+    """Run the page's code, one snippet after another, as cells of a notebook."""
+    assert snippets
     names: dict[str, Any] = {}
     for snippet in snippets:
         code = compile(snippet, "docs", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -208,21 +244,21 @@ async def run_python(snippets: Sequence[str]) -> None:
 
 @pytest.fixture
 async def moved(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[Client]:
-    """The client of a service whose workers have the policy of the engines that moved."""
-    changed = settings.model_copy(update={"parley_policy_file": POLICY})
+    """A client whose workers have the policy of docs/migrating.md."""
+    changed = settings.model_copy(update={"policy_file": POLICY})
     async with running_workers(temporal, database, changed):
         yield Client(temporal, database, changed, workspace_id=f"moved-{database_name(settings)}")
 
 
 def database_name(settings: Settings) -> str:
-    """Each test has a database of its own, but they share a Temporal: so keys need a workspace of their own."""
+    """Tests have separate databases but share a Temporal server, so keys need separate workspaces."""
     assert settings.database_url is not None
     return settings.database_url.get_secret_value().rpartition("/")[2]
 
 
 @pytest.fixture
 def vendors(simulator: SimulatorAdmin, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vendors' own SDKs, as the engines use them, reach the simulator."""
+    """Point the vendors' SDKs, which the old code uses, to the simulator."""
     values = {
         "OPENAI_BASE_URL": f"{simulator.url}/openai/v1",
         "OPENAI_API_KEY": "none",
@@ -233,8 +269,8 @@ def vendors(simulator: SimulatorAdmin, settings: Settings, monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
 
 
-class Kept(dict[str, bytes]):
-    """What the old engine needs of Redis."""
+class RedisStub(dict[str, bytes]):
+    """The one command of Redis that the old code uses."""
 
     def setex(self, key: str, seconds: int, value: bytes) -> None:
         self[key] = value
@@ -269,7 +305,7 @@ class TestMigratingPage:
 
 @pytest.mark.usefixtures("vendors")
 class TestMoving:
-    """The engines of docs/migrating.md, before and after."""
+    """The code of docs/migrating.md, before and after."""
 
     @pytest.fixture
     def costs(self) -> sqlite3.Connection:
@@ -277,7 +313,7 @@ class TestMoving:
         opened.execute(chat_before.COSTS)
         return opened
 
-    async def test_both_chats_write_down_the_same_cost(self, moved: Client, costs: sqlite3.Connection):
+    async def test_both_chats_record_the_same_cost(self, moved: Client, costs: sqlite3.Connection):
         text = "Where is my parcel?"
         old = await asyncio.to_thread(chat_before.reply, costs, moved.workspace_id, "ann", text)
         new = await chat_after.reply(moved, "ann", 17, text)
@@ -285,7 +321,7 @@ class TestMoving:
         [(usd,)] = costs.execute("SELECT usd FROM ai_costs")
         assert round(usd, 6) == await confirmed(moved) > 0
 
-    async def test_what_a_lost_reply_may_have_cost_is_a_row_only_afterwards(
+    async def test_only_the_new_chat_records_the_cost_of_a_lost_reply(
         self, moved: Client, costs: sqlite3.Connection, simulator: SimulatorAdmin
     ):
         await simulator.fault("cut", provider="openai")
@@ -300,16 +336,14 @@ class TestMoving:
         assert spent.confirmed_usd > 0 and spent.uncertain_usd > 0
         assert await moved.audit() == []
 
-    async def test_a_message_is_answered_once(self, moved: Client, simulator: SimulatorAdmin):
+    async def test_a_repeated_message_is_paid_once(self, moved: Client, simulator: SimulatorAdmin):
         first, again = [await chat_after.reply(moved, "ann", 17, "Where is my parcel?") for _ in range(2)]
         assert first == again
         assert len(await simulator.billed()) == 1
 
-    async def test_the_old_cache_confuses_tones_and_the_new_one_does_not(
-        self, moved: Client, simulator: SimulatorAdmin
-    ):
-        kept, facts = Kept(), "oak table, made in a week"
-        warm, stern = [await asyncio.to_thread(drafts_before.draft, kept, facts, tone) for tone in ("warm", "stern")]
+    async def test_only_the_old_cache_confuses_tones(self, moved: Client, simulator: SimulatorAdmin):
+        cache, facts = RedisStub(), "oak table, made in a week"
+        warm, stern = [await asyncio.to_thread(drafts_before.draft, cache, facts, tone) for tone in ("warm", "stern")]
         assert warm == stern
         await simulator.post("reset")
         for tone in ("warm", "stern", "warm"):
@@ -318,12 +352,12 @@ class TestMoving:
 
     async def test_both_drafts_fall_back(self, moved: Client, simulator: SimulatorAdmin):
         await simulator.fault("overloaded", provider="anthropic", times=None)
-        assert await asyncio.to_thread(drafts_before.draft, Kept(), "oak table", "warm")
+        assert await asyncio.to_thread(drafts_before.draft, RedisStub(), "oak table", "warm")
         assert await drafts_after.draft(moved, "ann", "oak table", "warm")
         assert {call["provider"] for call in await simulator.billed()} == {"openai"}
 
     @pytest.mark.parametrize(("engine", "billed"), [("before", 16), ("after", 10)])
-    async def test_a_bulk_run_that_died_goes_on_and_pays_nothing_twice_afterwards(
+    async def test_only_the_new_bulk_run_resumes_without_paying_twice(
         self, engine: str, billed: int, moved: Client, simulator: SimulatorAdmin, tmp_path: Path
     ):
         label = old_label if engine == "before" else bulk_after.label
@@ -336,18 +370,16 @@ class TestMoving:
         assert len(await simulator.billed()) == billed
         assert len(target.read_text().splitlines()) == 1 + 10
 
-    async def test_the_vendors_list_shows_what_still_goes_around(
+    async def test_the_vendors_list_shows_requests_outside_parley(
         self, moved: Client, costs: sqlite3.Connection, simulator: SimulatorAdmin, tmp_path: Path
     ):
         await chat_after.reply(moved, "ann", 17, "Where is my parcel?")
         assert await moved.audit(read_billed(await billed_file(simulator, tmp_path))) == []
         await asyncio.to_thread(chat_before.reply, costs, moved.workspace_id, "ann", "Where is my parcel?")
-        [around] = await moved.audit(read_billed(await billed_file(simulator, tmp_path)))
-        assert around.found == "unknown"
+        [outside] = await moved.audit(read_billed(await billed_file(simulator, tmp_path)))
+        assert outside.found == "unknown"
 
-    async def test_the_shadow_spends_in_its_own_workspace_and_never_raises(
-        self, moved: Client, simulator: SimulatorAdmin
-    ):
+    async def test_the_shadow_spends_in_its_workspace_and_never_raises(self, moved: Client, simulator: SimulatorAdmin):
         await shadow(moved, "ann", 17, "Where is my parcel?", share=0)
         assert await simulator.calls() == []
         await shadow(moved, "ann", 17, "Where is my parcel?", share=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from parley.settings import Settings
+from parley.settings import Settings, variable
 from tests.parts import ROOT, LeftLoopback
 
 SDKS = ("openai", "anthropic", "elevenlabs")
@@ -124,7 +124,7 @@ def test_a_mistake_in_the_settings_is_told_without_the_secrets_around_it(
     mistake: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
     for name, value in ({"openai_api_key": KEY} | mistake).items():
-        monkeypatch.setenv(name.upper(), value)
+        monkeypatch.setenv(variable(name), value)
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert KEY[:5] not in f"{caught.value} {caught.value!r}"

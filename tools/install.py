@@ -1,4 +1,4 @@
-"""Make `.venv` hold exactly what requirements.lock says. Needs nothing but Python; safe to run twice at once."""
+"""Install exactly requirements.lock into `.venv`. Needs only Python; two can run at the same time."""
 
 import fcntl
 import hashlib
@@ -16,7 +16,7 @@ INPUTS = ("requirements.lock", "pyproject.toml")
 
 def main() -> int:
     if sys.version_info < (3, 11):
-        sys.exit(f"Parley needs Python 3.11 or later, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")
+        sys.exit(f"Parley needs Python 3.11 or later, this is {sys.version.split()[0]}: use make PYTHON=python3.11 …")
     wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in INPUTS)).hexdigest()
     wanted += f" {sys.version_info.major}.{sys.version_info.minor} {ROOT}"
     with (ROOT / ".venv.lock").open("w") as lock:

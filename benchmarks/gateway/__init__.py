@@ -37,7 +37,7 @@ Crash = Callable[[], Awaitable[dict[str, float | str]]]
 
 
 async def measure(options: Options) -> Figures:
-    async with running(worker=None, STARTING_ENERGY="1000000") as bench, AsyncExitStack() as cleanup:
+    async with running(worker=None, PARLEY_STARTING_ENERGY="1000000") as bench, AsyncExitStack() as cleanup:
         await bench.latency(seconds=LATENCY_SECONDS)
         pool = await cleanup.enter_async_context(asyncpg.create_pool(bench.addresses.database_url))
         await pool.execute(TABLE)

@@ -47,7 +47,7 @@ def use_running_stack() -> None:
     settings = Settings()
     if settings.database_url is not None:
         return
-    stack = running_stack(settings.parley_state_dir)
+    stack = running_stack(settings.state_dir)
     if stack is None:
         return
     os.environ["DATABASE_URL"] = stack.database_url

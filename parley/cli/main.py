@@ -4,7 +4,6 @@ import asyncio
 import logging
 import sys
 import traceback
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import uuid4
@@ -41,7 +40,7 @@ from parley.connection import leave
 from parley.domain.costs import Disagreement
 from parley.domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
 from parley.domain.requests import Provider
-from parley.settings import Settings
+from parley.settings import Settings, problem
 
 app = typer.Typer(
     name="parley",
@@ -330,9 +329,7 @@ def simulator(context: typer.Context) -> None:
 
 
 def run_starter(*arguments: str) -> NoReturn:
-    """Run the embedded stack in a process of its own, which needs the extra `embedded`."""
-    if find_spec("psutil") is None:
-        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
+    """Run the embedded stack in a separate process."""
     debug = ["--debug"] if logging.getLogger().isEnabledFor(logging.DEBUG) else []
     run_application("starter", [*debug, *arguments])
 
@@ -403,10 +400,7 @@ def complain(error: ParleyError | ValidationError, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]).upper()
-        problem = first["msg"].removeprefix("Value error, ")
-        err.print(f"parley: {place or 'settings'}: {problem}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"parley: {problem(error)}", markup=False, highlight=False, soft_wrap=True)
         return 2
     err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
     kind = error.kind if isinstance(error, JobFailed) else error.code

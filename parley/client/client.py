@@ -95,7 +95,7 @@ class Client:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         settings = settings or Settings()
-        stack = running_stack(settings.parley_state_dir) if settings.database_url is None else None
+        stack = running_stack(settings.state_dir) if settings.database_url is None else None
         if stack is not None:
             settings = settings.model_copy(update={"database_url": SecretStr(stack.database_url)})
             temporal_address = temporal_address or stack.temporal_address

@@ -51,14 +51,14 @@ class Providers:
         Raises:
             ProviderNotConfigured: there is no key under the reference. The fleet's never stands in for it.
         """
-        own_key = read_key(provider, reference, self._settings.parley_secrets_dir) if reference else None
+        own_key = read_key(provider, reference, self._settings.secrets_dir) if reference else None
         fleet_key, base_url, model = self._fleet(provider)
         key = own_key or fleet_key
         if provider is Provider.LOCAL:
             return Access(key or ANY_KEY, base_url, model, simulated=False) if base_url else None
         if key is not None:
             return Access(key, base_url, model, simulated=False, with_account=own_key is None)
-        simulator = self._settings.parley_simulator_url
+        simulator = self._settings.simulator_url
         if simulator is None:
             return None
         # The OpenAI SDK expects the version in its base address, the others add it.

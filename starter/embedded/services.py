@@ -185,10 +185,19 @@ def temporal_binary() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """The user's environment, without what would lead a part to another Temporal than ours."""
+    """The user's environment without the variables that name another Temporal server.
+
+    The parts import the application from ROOT (a clone, or the wheel's data) and nothing from the working directory,
+    where a service may have modules of the same names.
+    """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
     path = os.pathsep.join(filter(None, [str(ROOT), ours.get("PYTHONPATH")]))
-    return ours | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TEMPORAL_CONFIG_FILE": os.devnull}
+    return ours | {
+        "PYTHONPATH": path,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TEMPORAL_CONFIG_FILE": os.devnull,
+    }
 
 
 def _repeat(option: str, values: Sequence[str]) -> list[str]:

@@ -36,9 +36,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def hooked(settings: Settings, receiver: Receiver) -> Settings:
-    return settings.model_copy(
-        update={"parley_webhook_url": SecretStr(receiver.url), "parley_webhook_secret": SecretStr(SECRET)}
-    )
+    return settings.model_copy(update={"webhook_url": SecretStr(receiver.url), "webhook_secret": SecretStr(SECRET)})
 
 
 async def deliver(books: Books, settings: Settings, job: DeliverInput = ONE_LOOK) -> DeliverReport:
@@ -234,10 +232,10 @@ async def test_secret_and_address_leave_no_trace(
 @pytest.mark.parametrize(
     "mistake",
     [
-        {"parley_webhook_url": "https://hooks.example.org/token"},
-        {"parley_webhook_url": "hooks.example.org/token", "parley_webhook_secret": "secret"},
-        {"parley_webhook_url": "https://hooks.example.org:99999/token", "parley_webhook_secret": "secret"},
-        {"parley_webhook_url": "https://hooks.example.org/token", "parley_webhook_secret": "whsec_not a secret"},
+        {"webhook_url": "https://hooks.example.org/token"},
+        {"webhook_url": "hooks.example.org/token", "webhook_secret": "secret"},
+        {"webhook_url": "https://hooks.example.org:99999/token", "webhook_secret": "secret"},
+        {"webhook_url": "https://hooks.example.org/token", "webhook_secret": "whsec_not a secret"},
     ],
 )
 def test_a_webhook_that_cannot_work_is_refused_unquoted(mistake: dict[str, Any]):

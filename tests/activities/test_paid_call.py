@@ -186,7 +186,7 @@ async def test_a_settled_step_outlives_its_key_and_its_price(
     paid_calls: PaidCalls, open_calls: Opener, settings: Settings, books: Books
 ):
     first = await make(paid_calls)
-    keyless = open_calls(books.database, settings.model_copy(update={"parley_simulator_url": None}))
+    keyless = open_calls(books.database, settings.model_copy(update={"simulator_url": None}))
     assert await make(keyless) == first
     assert await make(paid_calls, replace(ANTHROPIC, model="a-model-of-ours")) == first
 
@@ -222,7 +222,7 @@ async def test_an_unpriced_model_is_refused_before_anything_is_written(
 async def test_a_missing_key_is_refused_before_anything_is_written(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
-    keyless = open_calls(books.database, settings.model_copy(update={"parley_simulator_url": None}))
+    keyless = open_calls(books.database, settings.model_copy(update={"simulator_url": None}))
     for ask in ALL:
         with pytest.raises(ProviderNotConfigured, match=f"{ask.provider.name}_API_KEY"):
             await make(keyless, ask)

@@ -119,7 +119,7 @@ async def test_a_settle_whose_answer_is_lost_is_not_settled_twice(
 async def test_after_its_patience_the_reply_is_given_up_and_the_attempt_can_be_ended(
     open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
-    impatient = settings.model_copy(update={"settle_patience_seconds": 0.1, "lease_seconds": 0.2})
+    impatient = settings.model_copy(update={"settle_timeout_seconds": 0.1, "lease_seconds": 0.2})
     call = await cut_off(open_calls(proxy.database, impatient), simulator, proxy)
     with pytest.raises(Unreachable):
         await call

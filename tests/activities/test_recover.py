@@ -197,7 +197,7 @@ async def test_the_attempt_that_was_not_needed_ends_with_the_recovery(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
     """A worker that dies, or loses the database, right after the recovery leaves no open attempt behind."""
-    impatient = keeping.model_copy(update={"settle_patience_seconds": 0})
+    impatient = keeping.model_copy(update={"settle_timeout_seconds": 0})
     far = open_calls(proxy.database, impatient)
     await lost(far, simulator)
 

@@ -27,7 +27,7 @@ def keyed(settings: Settings, simulator: SimulatorAdmin) -> Settings:
     """Every provider with a key of its own, at the simulator's address."""
     access = {f"{name}_base_url": f"{simulator.url}/{path}" for name, path in PATHS.items()}
     keys = {f"{name}_api_key": SecretStr(KEY) for name in PATHS}
-    return settings.model_copy(update={**access, **keys, "parley_simulator_url": None})
+    return settings.model_copy(update={**access, **keys, "simulator_url": None})
 
 
 async def everything_stored(books: Books) -> str:

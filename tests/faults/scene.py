@@ -117,8 +117,8 @@ async def scene(
             "TEMPORAL_ADDRESS": stack.temporal_address,
             "TEMPORAL_NAMESPACE": name,
             "PARLEY_SIMULATOR_URL": simulator.url,
-            "LEASE_SECONDS": "3",
-            "PROVIDER_TIMEOUT_SECONDS": "40",
+            "PARLEY_LEASE_SECONDS": "3",
+            "PARLEY_PROVIDER_TIMEOUT_SECONDS": "40",
         }
         made = Scene(Client(temporal, database, settings, "default"), simulator, database, environment, directory)
         try:

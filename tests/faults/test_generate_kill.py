@@ -70,14 +70,14 @@ class Outcome:
 
 def environment(simulator: SimulatorBehindADoor) -> dict[str, str]:
     return {
-        "PROVIDER_TIMEOUT_SECONDS": "4",
+        "PARLEY_PROVIDER_TIMEOUT_SECONDS": "4",
         # A busy machine renews late. A dead worker is not missed before this anyway.
-        "LEASE_SECONDS": "8",
-        "BREAKER_FAILURES": "1000",
+        "PARLEY_LEASE_SECONDS": "8",
+        "PARLEY_BREAKER_FAILURES": "1000",
         "LOCAL_BASE_URL": f"{simulator.url}/local/v1",
         "LOCAL_USD_PER_MILLION_INPUT": "1",
         "LOCAL_USD_PER_MILLION_OUTPUT": "1",
-        **{f"{provider.name}_CALLS_PER_SECOND": "1000" for provider in MODELS},
+        **{f"{provider.name}_REQUESTS_PER_SECOND": "1000" for provider in MODELS},
     }
 
 

@@ -19,7 +19,7 @@ ASIDE = " And what does each of its columns mean?" * 50
 async def test_forty_generations_outlast_ten_seconds_without_the_database(stack: Addresses, tmp_path: Path) -> None:
     async with own_postgres() as server, scene(stack, server.url, tmp_path) as place:
         client, simulator = place.client, place.simulator
-        await place.start_worker(OPENAI_CALLS_PER_SECOND="1000", ANTHROPIC_CALLS_PER_SECOND="1000")
+        await place.start_worker(OPENAI_REQUESTS_PER_SECOND="1000", ANTHROPIC_REQUESTS_PER_SECOND="1000")
         await client.set_tier(USER, "pro")
         await simulator.post("latency", seconds=0.3)
 

@@ -31,7 +31,7 @@ async def test_the_row_tells_what_a_reply_cost_that_came_too_late(
 ) -> None:
     async with scene(stack, template, tmp_path) as place:
         # With one call in hand it asks for no other: the next try goes to whoever is awake.
-        frozen = await place.start_worker(roles=("openai",), PAID_CALLS_IN_FLIGHT="1")
+        frozen = await place.start_worker(roles=("openai",), PARLEY_PAID_CALLS_IN_FLIGHT="1")
         await place.start_worker(roles=("workflows", "storage"))
         await place.simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(

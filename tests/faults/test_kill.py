@@ -105,7 +105,7 @@ async def test_two_workers_on_one_request_charge_once_and_record_the_duplicate(
     async with scene(stack, template, tmp_path) as place:
         await place.start_worker(roles=("workflows", "storage"))
         # With its one slot taken, the frozen worker has no poll open that would swallow the retry.
-        first = await place.start_worker("called=stop", roles=("anthropic",), PAID_CALLS_IN_FLIGHT="1")
+        first = await place.start_worker("called=stop", roles=("anthropic",), PARLEY_PAID_CALLS_IN_FLIGHT="1")
         session = read_session(SAMPLE)
         job = await place.client.analyze(session)
         await frozen(first)

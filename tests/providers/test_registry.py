@@ -54,20 +54,20 @@ async def test_without_key_or_address_a_provider_is_not_configured(provider: Pro
     [(Provider.OPENAI, "openai/v1"), (Provider.ANTHROPIC, "anthropic"), (Provider.ELEVENLABS, "elevenlabs")],
 )
 async def test_the_simulator_stands_in_for_a_vendor_without_a_key_and_is_marked(provider: Provider, path: str):
-    found = await access(provider, parley_simulator_url=URL)
+    found = await access(provider, simulator_url=URL)
     assert found is not None
     assert (found.base_url, found.simulated) == (f"{URL}{path}", True)
 
 
 @pytest.mark.parametrize("provider", [Provider.OPENAI, Provider.ANTHROPIC, Provider.ELEVENLABS])
 async def test_a_key_means_the_real_vendor_whatever_else_is_set(provider: Provider):
-    found = await access(provider, parley_simulator_url=URL, **{f"{provider}_api_key": KEY})
+    found = await access(provider, simulator_url=URL, **{f"{provider}_api_key": KEY})
     assert found is not None
     assert (found.base_url, found.simulated) == (None, False)
 
 
 async def test_the_simulator_never_stands_in_for_a_local_server():
-    assert await access(Provider.LOCAL, parley_simulator_url=URL) is None
+    assert await access(Provider.LOCAL, simulator_url=URL) is None
 
 
 async def test_an_access_does_not_print_its_key():
@@ -117,7 +117,7 @@ def own_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """Two workspaces with keys of their own; the setting under which they are found."""
     monkeypatch.setenv("ACME_API_KEY", ACME_KEY)
     (tmp_path / "globex").write_text(GLOBEX_KEY)
-    return {"parley_secrets_dir": tmp_path}
+    return {"secrets_dir": tmp_path}
 
 
 def keys_sent(stub: Stub, provider: Provider) -> list[str]:

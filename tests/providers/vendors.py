@@ -54,7 +54,7 @@ def settings(**changes: Any) -> Settings:
 
 
 def simulated(url: str, **changes: Any) -> Settings:
-    return settings(**{"parley_simulator_url": url, "local_base_url": f"{url}/local/v1", **changes})
+    return settings(**{"simulator_url": url, "local_base_url": f"{url}/local/v1", **changes})
 
 
 def real(url: str, **changes: Any) -> Settings:

@@ -28,7 +28,7 @@ RECORD = bool(os.environ.get("PARLEY_RECORD"))
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     policy = tmp_path / "policy.toml"
     policy.write_text(f"{DEFAULT_POLICY.read_text()}\n{POLICY}")
-    return settings.model_copy(update={"parley_policy_file": policy})
+    return settings.model_copy(update={"policy_file": policy})
 
 
 def replayer() -> Replayer:

@@ -181,7 +181,7 @@ class TestBadInput:
     ) -> None:
         monkeypatch.setenv("DISCOVERY_MIN_SESSIONS", "151")
         ran = await parley("costs")
-        told = "parley: settings: DISCOVERY_MIN_SESSIONS (151) is above DISCOVERY_MAX_SESSIONS (150)\n"
+        told = "parley: DISCOVERY_MIN_SESSIONS (151) must not be above DISCOVERY_MAX_SESSIONS (150)\n"
         assert (ran.code, ran.err) == (2, told)
 
     async def test_a_sample_that_no_job_takes_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,9 +230,9 @@ class TestBadInput:
         assert "Traceback" in ran.err
 
     async def test_a_wrong_setting_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("LEASE_SECONDS", "soon")
+        monkeypatch.setenv("PARLEY_LEASE_SECONDS", "soon")
         ran = await parley("costs")
-        assert (ran.code, "LEASE_SECONDS" in ran.err) == (2, True)
+        assert (ran.code, "PARLEY_LEASE_SECONDS" in ran.err) == (2, True)
 
 
 async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None:

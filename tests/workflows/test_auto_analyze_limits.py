@@ -95,7 +95,7 @@ class TestTooLong:
         running = asyncio.create_task(server.run_until_stopped())
         await server.ready.wait()
         try:
-            async with labelling_with(temporal, database, settings, parley_simulator_url=server.url) as client:
+            async with labelling_with(temporal, database, settings, simulator_url=server.url) as client:
                 job = await start(client, path, [*chats(7), rant(7, 9_000)], streams=1)
                 statistics = statistics_of(await job.result())
                 assert (statistics.labelled, statistics.fallbacks) == (8, 0)

@@ -46,7 +46,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
     terms = f'cache = "off"\ncondense_above_tokens = {LIMIT}\n'
     actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0017\n{terms}"
     path.write_text(f"{DEFAULT_POLICY.read_text()}\n{actions}")
-    return settings.model_copy(update={"parley_policy_file": path})
+    return settings.model_copy(update={"policy_file": path})
 
 
 async def ask(client: Client, turns: int, talk: list[dict[str, str]] = TALK, **terms: Any) -> Any:

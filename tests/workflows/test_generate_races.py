@@ -276,7 +276,7 @@ async def test_a_worker_with_another_policy_serves_what_was_decided_before_as_it
     async with running_workers(temporal, database, settings, roles=("workflows",)):
         asked = asking(client)
         await until(lambda: prepared(client))
-    async with running_workers(temporal, database, settings.model_copy(update={"parley_policy_file": policy})):
+    async with running_workers(temporal, database, settings.model_copy(update={"policy_file": policy})):
         result = await asked
         later = await client.generate("Another question", user_id=USER)
     assert (result.meta.energy_charged, result.meta.template, result.meta.model) == (1, "", "gpt-4o-mini")

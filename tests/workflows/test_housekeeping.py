@@ -138,7 +138,7 @@ async def test_an_event_of_a_settled_call_reaches_the_webhook(
     books = await Books(database).open()
     await books.settle(await books.granted())
     async with Receiver() as receiver:
-        secrets = {"parley_webhook_url": SecretStr(receiver.url), "parley_webhook_secret": SecretStr("plain")}
+        secrets = {"webhook_url": SecretStr(receiver.url), "webhook_secret": SecretStr("plain")}
         hooked = settings.model_copy(update=secrets)
         async with running_workers(temporal, database, hooked, ("workflows", "storage")):
             done = await temporal.execute_workflow(

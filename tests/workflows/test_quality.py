@@ -41,13 +41,13 @@ def policy(tmp_path: Path, budget: str = "1.00") -> Path:
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return settings.model_copy(update={"parley_policy_file": policy(tmp_path)})
+    return settings.model_copy(update={"policy_file": policy(tmp_path)})
 
 
 @pytest.fixture
 async def poor(temporal: TemporalClient, database: Database, settings: Settings, tmp_path: Path) -> AsyncIterator[None]:
     """Workers with no money for grades."""
-    changed = settings.model_copy(update={"parley_policy_file": policy(tmp_path, budget="0.0")})
+    changed = settings.model_copy(update={"policy_file": policy(tmp_path, budget="0.0")})
     async with running_workers(temporal, database, changed):
         yield
 
@@ -228,7 +228,7 @@ async def test_the_budget_of_the_day_holds_for_many_at_once(
     temporal: TemporalClient, database: Database, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     cap = Decimal("0.0005")
-    changed = settings.model_copy(update={"parley_policy_file": policy(tmp_path, budget=str(cap))})
+    changed = settings.model_copy(update={"policy_file": policy(tmp_path, budget=str(cap))})
     async with running_workers(temporal, database, changed):
         results = await asyncio.gather(*(answered(client, f"Question {number}?") for number in range(12)))
         told = await asyncio.gather(*(grading(client, result.meta.request_id) for result in results))

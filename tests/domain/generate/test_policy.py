@@ -61,10 +61,10 @@ def test_a_mistake_is_named_with_its_place(text: str, named: str):
 
 def test_a_policy_file_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(InvalidInput, match=r"gone\.toml"):
-        Settings(parley_policy_file=tmp_path / "gone.toml").policy()
+        Settings(policy_file=tmp_path / "gone.toml").policy()
 
 
 def test_an_operators_file_replaces_the_one_that_comes_with_parley(tmp_path: Path):
     own = tmp_path / "own.toml"
     own.write_text(DEFAULT_POLICY.read_text().replace("daily_energy = 20", "daily_energy = 7"))
-    assert Settings(parley_policy_file=own).policy().tier["free"].daily_energy == 7
+    assert Settings(policy_file=own).policy().tier["free"].daily_energy == 7

@@ -1,0 +1,8 @@
+"""The service's own activities."""
+
+from temporalio import activity
+
+
+@activity.defn
+async def sign(text: str) -> str:
+    return f"{text}\n-- Acme"

@@ -1,0 +1,3 @@
+"""The service's own domain."""
+
+QUESTION = "Which plan has SSO?"

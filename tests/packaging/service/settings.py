@@ -1,0 +1,4 @@
+"""The service's own settings."""
+
+WORKSPACE = "acme"
+TASK_QUEUE = "acme-answers"

@@ -1,0 +1,3 @@
+"""The service's own starter."""
+
+OWNER = "the service"

@@ -1,0 +1,28 @@
+"""The service's own worker, which also starts its workflow and prints the result."""
+
+import asyncio
+import os
+import sys
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
+import activities
+import settings
+import workflows
+
+
+async def main(workflow_id: str) -> None:
+    client = await Client.connect(os.environ["TEMPORAL_ADDRESS"], data_converter=pydantic_data_converter)
+    async with Worker(
+        client, task_queue=settings.TASK_QUEUE, workflows=[workflows.SignedAnswer], activities=[activities.sign]
+    ):
+        result = await client.execute_workflow(
+            workflows.SignedAnswer.run, "ann", id=workflow_id, task_queue=settings.TASK_QUEUE
+        )
+    sys.stdout.write(result.model_dump_json())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

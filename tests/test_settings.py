@@ -1,0 +1,62 @@
+"""The environment: one rule for names, and errors that name the variable."""
+
+import pytest
+from pydantic import ValidationError
+
+from parley.settings import Settings, problem, variable
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("lease_seconds", "PARLEY_LEASE_SECONDS"),
+        ("state_dir", "PARLEY_STATE_DIR"),
+        ("openai_api_key", "OPENAI_API_KEY"),
+        ("local_model", "LOCAL_MODEL"),
+        ("discovery_min_sessions", "DISCOVERY_MIN_SESSIONS"),
+        ("parallel_stream_count", "PARALLEL_STREAM_COUNT"),
+        ("sessions_per_stream", "SESSIONS_PER_STREAM"),
+        ("database_url", "DATABASE_URL"),
+    ],
+)
+def test_variable_has_the_prefix_unless_others_use_it_too(field: str, name: str):
+    assert field in Settings.model_fields
+    assert variable(field) == name
+
+
+def test_values_are_read_from_their_variables(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARLEY_LEASE_SECONDS", "7")
+    monkeypatch.setenv("OPENAI_MODEL", "gpt-4.1")
+    monkeypatch.setenv("BREAKER_FAILURES", "9")
+    assert (Settings().lease_seconds, Settings().openai_model) == (7, "gpt-4.1")
+    assert Settings().breaker_failures == Settings.model_fields["breaker_failures"].default
+
+
+def test_arguments_are_named_like_the_fields_and_win(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARLEY_LEASE_SECONDS", "7")
+    assert Settings(lease_seconds=5).lease_seconds == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PARLEY_LEASE_SECONDS", "soon", "PARLEY_LEASE_SECONDS: Input should be a valid number"),
+        ("OPENAI_API_KEY", "two words", "OPENAI_API_KEY must be one word"),
+        ("PARLEY_WEBHOOK_URL", "ftp://example.org", "PARLEY_WEBHOOK_URL must be a URL"),
+        ("PARLEY_LEASE_SECOND", "5", "PARLEY_LEASE_SECOND is not a setting: did you mean PARLEY_LEASE_SECONDS?"),
+        ("PARLEY_OPENAI_API_KEY", "key", "PARLEY_OPENAI_API_KEY is not a setting: did you mean OPENAI_API_KEY?"),
+        ("PARLEY_WORKSPACES", "acme", "PARLEY_WORKSPACES is not a setting: did you mean PARLEY_WORKSPACE?"),
+    ],
+)
+def test_problem_names_the_variable(name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert problem(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("name", ["PARLEY_SERVICE_HOST", "PARLEY_PORT_8080_TCP", "PARLEY_ACME_OPENAI_API_KEY"])
+def test_variables_that_others_set_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch):
+    """A cluster sets some for a service named parley, and a workspace names the variable of its key."""
+    monkeypatch.setenv(name, "x")
+    Settings()
