@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from benchmarks.calls import Call, Phases
 from parley import Client
-from parley.client.jobs import AutoAnalyzeHandle
+from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import Statistics
 from parley.settings import Settings
 from parley.stack_state import StateDir

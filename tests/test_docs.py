@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
-from parley import Client
+from parley import Backend, Client
 from parley.cli.billed import read_billed
 from parley.cli.main import app, execute
 from parley.domain import errors
@@ -211,7 +211,7 @@ async def moved(temporal: TemporalClient, database: Database, settings: Settings
     """The client of a service whose workers have the policy of the engines that moved."""
     changed = settings.model_copy(update={"parley_policy_file": POLICY})
     async with running_workers(temporal, database, changed):
-        yield Client(temporal, database, changed, workspace_id=f"moved-{database_name(settings)}")
+        yield Backend(temporal, database, changed).client(f"moved-{database_name(settings)}")
 
 
 def database_name(settings: Settings) -> str:

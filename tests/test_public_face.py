@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 from pydantic import BaseModel
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 import parley
 from parley.domain import errors
 
-# What stands behind the client's `**terms`, and what an answer is made of: a service meets these by their fields.
+# A service reads and sets these by their fields.
 BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
 NOT_THE_CALLERS = {"carried"}
 OURS = "parley"
@@ -59,14 +59,14 @@ def held_by(kind: type[BaseModel], known: set[type]) -> set[type]:
     return known
 
 
-SPOKEN = spoken_by(parley.Client, {parley.Client})
+SPOKEN = spoken_by(parley.Backend, {parley.Backend})
 HELD = set[type]().union(*(held_by(kind, set[type]()) for kind in BY_FIELD))
 MET = sorted(SPOKEN | HELD, key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("name", parley.__all__)
-def test_every_name_is_there(name: str):
-    assert inspect.isclass(getattr(parley, name))
+def test_every_public_name_exists(name: str):
+    assert getattr(parley, name) is not None
 
 
 @pytest.mark.parametrize("kind", MET, ids=lambda kind: kind.__name__)
@@ -75,16 +75,28 @@ def test_every_type_that_a_service_meets_is_offered(kind: type):
     assert kind.__name__ in parley.__all__
 
 
-def test_every_model_behind_terms_is_looked_at():
-    """A signature tells nothing of `**terms`; the documentation names the model whose fields they are."""
-    taking_terms = [
-        function
-        for kind in SPOKEN
-        for function in public_functions(kind)
-        if any(given.kind is given.VAR_KEYWORD for given in inspect.signature(function).parameters.values())
-    ]
-    documented = {name for one in taking_terms for name in re.findall(r"fields of `(\w+)`", inspect.getdoc(one) or "")}
-    assert documented == {kind.__name__ for kind in BY_FIELD if kind is not parley.GenerateResult}
+def test_no_public_function_takes_untyped_options():
+    """`**options` is a TypedDict that is public as well: its keys and types are part of the API."""
+    for kind in (kind for kind in SPOKEN if not issubclass(kind, BaseModel)):
+        for function in public_functions(kind):
+            for name, given in inspect.signature(function).parameters.items():
+                if given.kind is not given.VAR_KEYWORD:
+                    continue
+                options = get_args(get_type_hints(function)[name])[0]
+                assert is_typeddict(options)
+                assert options.__name__ in parley.__all__
+
+
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [(parley.GenerateOptions, parley.GenerateInput), (parley.AutoAnalyzeOptions, parley.AutoAnalyzeInput)],
+    ids=["Generate", "AutoAnalyze"],
+)
+def test_options_name_every_field_of_the_input(options: type, model: type[BaseModel]):
+    """An input's new field would be out of a caller's reach otherwise."""
+    arguments = {"workspace_id", "user_id", "action", "prompt", "dataset_id", *NOT_THE_CALLERS}
+    fields = {*model.model_fields, *(parley.Prompt.model_fields if "prompt" in model.model_fields else ())}
+    assert {*get_type_hints(options)} == fields - arguments - {"messages", "sha256"}
 
 
 def test_every_error_that_the_client_says_it_raises_is_offered():

@@ -11,7 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, Text
 from rich.table import Column, Table
 from rich.text import Text
 
-from parley.client.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
+from parley.client.auto_analyze import AutoAnalyzeReport
+from parley.client.jobs import JobHandle
+from parley.client.session_analysis import AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from parley.domain.costs import Costs, Disagreement
 from parley.domain.errors import Unreachable

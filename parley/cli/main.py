@@ -143,7 +143,7 @@ def auto_analyze(
         terms["sessions_per_stream"] = parse_quota(sessions_per_stream)
 
     async def work(client: Client) -> None:
-        client.check_auto_analyze_terms(user_id=user, **terms)
+        client.check_auto_analyze_options(user_id=user, **terms)
         dataset = await read_in(client, file, skip_invalid=skip_invalid)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **terms)
         await started(client, job.id, detach=detach, as_json=as_json)

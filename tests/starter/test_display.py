@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from parley.cli import display
 from parley.cli.display import Part, describe, parts, report
-from parley.client.jobs import AutoAnalyzeReport
+from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.domain.auto_analyze.contract import (
     AutoAnalyzeProgress,
     LabelCount,

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from parley import Client
+from parley import Backend, Client
 from parley.cli.report import Kind
 from parley.domain.errors import InvalidInput
 from parley.storage.database import Database
@@ -135,7 +135,7 @@ class TestFeedback:
         assert (await parley("feedback", REQUEST, "good", "--workspace", "globex")).code == 2
 
     async def test_the_client_takes_words(self, client: Client, database: Database) -> None:
-        theirs = Client(client.temporal, database, client.settings, workspace_id="default")
+        theirs = Backend(client.temporal, database, client.settings).client("default")
         await theirs.feedback(REQUEST, "good")
         assert (await theirs.reports.summary()).requests.good == 1
         with pytest.raises(InvalidInput, match="good or bad"):

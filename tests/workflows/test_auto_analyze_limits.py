@@ -12,8 +12,8 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
-from parley import AutoAnalyzeHandle, Client
-from parley.client.jobs import failure_of
+from parley import AutoAnalyzeHandle, Backend, Client
+from parley.client.connections import failure_of
 from parley.domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
 from parley.domain.errors import JobFailed
 from parley.domain.queues import WORKFLOWS
@@ -49,7 +49,7 @@ async def labelling_with(
     """A client whose workers have other settings."""
     changed = settings.model_copy(update=changes)
     async with running_workers(temporal, database, changed):
-        yield Client(temporal, database, changed, workspace_id=f"workspace-{id(changed)}")
+        yield Backend(temporal, database, changed).client(f"workspace-{id(changed)}")
 
 
 class TestTooLong:

@@ -10,7 +10,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
-from parley import Client, visibility
+from parley import Backend, Client, visibility
 from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
 from parley.domain.generate.contract import (
     WORKFLOW,
@@ -368,7 +368,9 @@ class TestCache:
 
     async def test_another_workspace_never_gets_it(self, client: Client, simulator: SimulatorAdmin) -> None:
         await client.generate(QUESTION, user_id=USER)
-        other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+        other = Backend(client.temporal, client.database, client.settings).client(
+            workspace_id=f"{client.workspace_id}-other"
+        )
         assert (await other.generate(QUESTION, user_id=USER)).meta.cached is Cached.NO
         assert len(await simulator.calls()) == 2
 
@@ -411,9 +413,10 @@ class TestKeys:
             stored = await generations.save_prompt(tx, "globex", prompt)
         asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
         with pytest.raises(JobFailed, match="no prompt"):
-            from parley.client.generating import generate  # noqa: PLC0415
+            from parley.client.connections import Connections  # noqa: PLC0415
+            from parley.client.generate import generate  # noqa: PLC0415
 
-            await generate(client, asked, None)
+            await generate(Connections(client.temporal, client.database, client.settings), asked, None)
 
 
 class TestPatience:
@@ -463,6 +466,6 @@ async def test_two_hundred_at_once_on_energy_for_fifty(client: Client, simulator
 
 async def test_a_generation_of_another_workspace_is_not_found(client: Client) -> None:
     await client.generate(QUESTION, user_id=USER, key="mine")
-    other = Client(client.temporal, client.database, client.settings, workspace_id="globex")
+    other = Backend(client.temporal, client.database, client.settings).client("globex")
     with pytest.raises(NotFound):
         await other.status(f"generate/{client.workspace_id}/mine")

@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
-from parley import Client, visibility
+from parley import Backend, Client, visibility
 from parley.client.reading import read_session
 from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
@@ -315,7 +315,7 @@ class TestJobs:
     async def test_another_workspace_cannot_see_or_touch_a_job(self, client: Client, session: Session) -> None:
         job = await client.analyze(session)
         await job.result()
-        stranger = Client(client.temporal, client.database, client.settings, "somebody-else")
+        stranger = Backend(client.temporal, client.database, client.settings).client("somebody-else")
         for look in (stranger.job, stranger.status, stranger.analysis_report, stranger.workflow):
             with pytest.raises(NotFound):
                 await look(job.id)
