@@ -26,13 +26,13 @@ from parley import Client
 from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import Statistics
 from parley.settings import Settings
-from parley.stack_state import StateDir
 from parley.storage.migrate import migrate
 from parley.visibility import ALL
 from starter.embedded import Addresses
 from starter.embedded.postgres import Postgres
 from starter.embedded.services import Simulator, Temporal, Worker
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
 
 # The worker's own limits must not be what is measured.
 WORKER_ENVIRONMENT = {

@@ -18,6 +18,7 @@ from parley.domain.auto_analyze.contract import (
 from parley.domain.chat import ChatSession
 from parley.domain.costs import BilledAttempt, CostLine, Costs, Disagreement
 from parley.domain.errors import (
+    ErrorKind,
     IdempotencyConflict,
     InvalidInput,
     JobFailed,
@@ -132,6 +133,7 @@ __all__ = [
     "Disagreement",
     "DiscoveryTerms",
     "EnergyBalance",
+    "ErrorKind",
     "EventReport",
     "Experiments",
     "ExportedSession",

@@ -12,9 +12,9 @@ from pydantic import BaseModel, TypeAdapter
 from rich.console import Console
 
 from parley.client.client import Client
+from parley.connection import running_stack
 from parley.domain.errors import InvalidInput
 from parley.settings import Settings
-from parley.stack_state import running_stack
 
 T = TypeVar("T")
 

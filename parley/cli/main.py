@@ -39,7 +39,7 @@ from parley.client.importing import Imported
 from parley.client.reading import read_recording, read_session
 from parley.connection import leave
 from parley.domain.costs import Disagreement
-from parley.domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
+from parley.domain.errors import ErrorKind, InvalidInput, ParleyError, Unreachable
 from parley.domain.requests import Provider
 from parley.settings import Settings
 
@@ -409,8 +409,14 @@ def complain(error: ParleyError | ValidationError, *, debug: bool) -> int:
         err.print(f"parley: {place or 'settings'}: {problem}", markup=False, highlight=False, soft_wrap=True)
         return 2
     err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
-    kind = error.kind if isinstance(error, JobFailed) else error.code
-    return 2 if kind in CALLERS_FAULT else 1
+    return exit_code(error)
+
+
+def exit_code(error: ParleyError) -> int:
+    """2 where the caller can correct the input or an address, 1 where a run failed."""
+    if error.kind in (ErrorKind.INPUT, ErrorKind.NOT_FOUND, ErrorKind.CONFLICT):
+        return 2
+    return 2 if isinstance(error, Unreachable) else 1
 
 
 if __name__ == "__main__":

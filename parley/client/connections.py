@@ -26,12 +26,11 @@ from temporalio.exceptions import ApplicationError, TimeoutError, is_cancelled_e
 from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
-from parley.connection import connect
+from parley.connection import connect, running_stack
 from parley.domain.errors import InvalidInput, JobFailed, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS
 from parley.settings import Settings
-from parley.stack_state import running_stack
 from parley.storage.database import Database
 
 POOL_SIZE = 5

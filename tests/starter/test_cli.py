@@ -237,7 +237,15 @@ class TestBadInput:
 
 async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None:
     connection = await asyncpg.connect(database_url)
-    for table in ("datasets", "chat_sessions", "sessions", "recordings", "session_analyses", "calls", "energy_entries"):
+    for table in (
+        "datasets",
+        "chat_sessions",
+        "sessions",
+        "recordings",
+        "session_analyses",
+        "paid_requests",
+        "energy_entries",
+    ):
         assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
     await connection.close()
     assert await simulator.calls() == []

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from parley.stack_state import StateDir
 from parley.visibility import ALL
 from starter.embedded import PartFailed
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
 
 WORKER = """
 import os, pathlib, signal

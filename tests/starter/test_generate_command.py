@@ -128,8 +128,8 @@ async def test_a_users_tier_decides_the_model(parley: Run, client: Client) -> No
     assert "claude-sonnet-4-6" in (await parley(*ASK)).err
 
 
-async def test_a_generation_is_no_job_to_follow(parley: Run, client: Client) -> None:
+async def test_a_generation_has_no_progress_or_results(parley: Run, client: Client) -> None:
     await parley(*ASK, "--key", "order-7")
     for command in ("progress", "results"):
         ran = await parley(command, "generate/default/order-7")
-        assert (ran.code, "no job to follow" in ran.err) == (2, True)
+        assert (ran.code, "has no handle" in ran.err) == (2, True)

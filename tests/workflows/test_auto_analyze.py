@@ -274,7 +274,7 @@ class TestFailures:
         job = await start(client, path, chats(60), budget_usd="0.002")
         with pytest.raises(JobFailed) as failed:
             await job.result()
-        assert failed.value.kind == "BudgetExhausted"
+        assert failed.value.reason == "BudgetExhausted"
         report = await job.report()
         assert report.status == "failed"
         assert report.costs.confirmed_usd <= 0.002

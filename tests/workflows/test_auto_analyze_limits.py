@@ -158,7 +158,7 @@ class TestRefused:
         job = await start(client, path, chats(200), streams=2)
         with pytest.raises(JobFailed, match="every session is refused") as failed:
             await job.result()
-        assert failed.value.kind == "BadRequest"
+        assert failed.value.reason == "BadRequest"
         assert statistics_of(await job.report()).labelled < 60
 
     async def test_labels_that_are_refused_stay_unmerged(
@@ -222,7 +222,7 @@ class TestEndings:
         job = await start(client, path, chats(200), budget_usd="0.008", streams=4)
         with pytest.raises(JobFailed) as failed:
             await job.result()
-        assert failed.value.kind == "BudgetExhausted"
+        assert failed.value.reason == "BudgetExhausted"
         assert (await self.counts_agree(client, job)).rounds > 0
 
     async def test_a_run_that_could_not_be_prepared_just_fails(self, client: Client) -> None:
@@ -232,7 +232,7 @@ class TestEndings:
         )
         with pytest.raises(WorkflowFailureError) as failed:
             await handle.result()
-        assert failure_of(failed.value).kind == "NotFound"
+        assert failure_of(failed.value).reason == "NotFound"
 
     async def test_a_sample_with_its_bounds_in_the_wrong_order_ends_the_run_at_once(self, client: Client) -> None:
         asked = {

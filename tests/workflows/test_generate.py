@@ -229,7 +229,7 @@ class TestRefusals:
     async def test_a_model_that_nobody_knows_fails_by_name(self, client: Client) -> None:
         with pytest.raises(JobFailed, match="no route has 'gpt-nonsense'") as failed:
             await client.generate(QUESTION, user_id=USER, model="gpt-nonsense")
-        assert failed.value.kind == "InvalidInput"
+        assert failed.value.reason == "InvalidInput"
 
     async def test_a_cached_answer_tells_as_well_that_a_name_was_not_for_the_tier(self, client: Client) -> None:
         for _ in range(2):
@@ -259,7 +259,7 @@ class TestFailures:
         await simulator.fault("quota", times=None)
         with pytest.raises(JobFailed, match=r"anthropic: .*openai: ") as failed:
             await pro.generate(QUESTION, user_id=USER)
-        assert failed.value.kind == "ProviderUnavailable"
+        assert failed.value.reason == "ProviderUnavailable"
         [row] = await rows(pro)
         assert row.outcome == "failed"
         assert (await pro.energy(USER)).available == 100
