@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from parley import Client
+from tests.cli.command import Run
 from tests.parts import SimulatorAdmin
-from tests.starter.command import Run
 
 pytestmark = pytest.mark.usefixtures("worker")
 ASK = ("generate", "What does the export contain?", "--user", "ann")

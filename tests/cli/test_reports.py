@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from parley import Backend, Client
-from parley.cli.report import Kind
+from parley.cli.reports import Kind
 from parley.domain.errors import InvalidInput
 from parley.storage.database import Database
 from parley.storage.tables import Generation
+from tests.cli.command import Run
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 REQUEST = "job/generate"

@@ -10,8 +10,8 @@ import pytest
 
 from parley import Client
 from parley.client.reading import read_session
+from tests.cli.command import Run
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 SHORT, RECORDING = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from parley.cli.main import read_in
+from parley.cli.jobs import import_file
 from parley.client import tokens
 from parley.client.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
 from parley.client.tokens import count_tokens
@@ -471,7 +471,7 @@ async def test_what_was_left_out_is_shown_line_by_line(desk: Desk, capsys: pytes
 
     path = desk.folder / "chats.jsonl"
     path.write_text(lines(session("a"), "{", session("b", containment="x")))
-    await read_in(Face(), path, skip_invalid=True)  # pyright: ignore[reportArgumentType]
+    await import_file(Face(), path, skip_invalid=True)  # pyright: ignore[reportArgumentType]
     shown = capsys.readouterr().err.splitlines()
     assert shown[0].startswith("skipped chats.jsonl: line 2: is not JSON")
     assert shown[1].startswith("skipped chats.jsonl: line 3: containment: Input should be")

@@ -10,7 +10,7 @@ from parley.domain.housekeeping import Week
 from parley.storage import alerts, outbox
 from parley.storage.database import Database
 from parley.storage.tables import EnergyEntry, OutboxEvent
-from tests.starter.command import Run
+from tests.cli.command import Run
 from tests.storage.books import COST, Books
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from parley import Client
 from parley.domain.errors import InvalidInput
-from tests.starter.command import Run
+from tests.cli.command import Run
 
 KEY = "sk-acme-0123456789-very-secret"
 COMPANY = {"name": "Acme Lifts", "industry": "elevators"}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.cli.command import Run
 from tests.parts import SimulatorAdmin
-from tests.starter.command import Run
 
 pytestmark = pytest.mark.usefixtures("worker")
 
