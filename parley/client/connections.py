@@ -200,7 +200,7 @@ def temporal_errors(problem: str = "Temporal does not answer", *, missing: NotFo
 def failure_of(error: WorkflowFailureError) -> ParleyError:
     """Why a workflow ended without a result: the outermost failure that has one of Parley's error codes."""
     if is_cancelled_exception(error.cause):
-        return JobFailed("Cancelled", "the job was cancelled; what it paid for is kept")
+        return JobFailed("Cancelled", "the job was cancelled; results that are paid for stay stored")
     if isinstance(error.cause, TimeoutError):
         return Unreachable(f"no answer from the queue {WORKFLOWS!r} within the time limit: is a worker up?")
     cause: BaseException | None = error.cause

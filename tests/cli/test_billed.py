@@ -79,10 +79,10 @@ def test_other_peoples_ids_are_kept_by_their_place(tmp_path: Path):
         (f"attempt_id,cost_usd\n{ONE},lots\n", "l.csv", "l.csv: line 2: cost_usd: "),
         (f"attempt_id,cost_usd\n{ONE},NaN\n", "l.csv", "l.csv: line 2: cost_usd: "),
         (f"attempt_id,cost_usd\n{ONE},-1\n", "l.csv", "l.csv: line 2: cost_usd: "),
-        (f"attempt_id,input_tokens\n{ONE},\n", "l.csv", "l.csv: line 2: has neither cost_usd nor"),
+        (f"attempt_id,input_tokens\n{ONE},\n", "l.csv", "l.csv: line 2: must have cost_usd, or"),
         (f'attempt_id,cost_usd\n{ONE},"1\n', "l.csv", "l.csv: line 2: is not CSV: "),
         ('{"attempt_id": 1', "l.jsonl", "l.jsonl: line 1: is not JSON: "),
-        ("[1]", "l.json", "l.json: entry 1: is not an object"),
+        ("[1]", "l.json", "l.json: entry 1: must be a JSON object"),
     ],
 )
 def test_a_bad_list_is_refused_by_line_and_field(tmp_path: Path, content: str, name: str, problem: str):

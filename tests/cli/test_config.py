@@ -68,9 +68,9 @@ async def test_ai_settings_belong_to_one_user(parley: Run, write: Any):
     assert (await shown(parley))["configuration"]["ai_settings"]["tone"] == "dry"
     assert (await shown(parley, "bob"))["configuration"]["ai_settings"]["tone"] == "friendly"
     ran = await parley("config", "set", "ai_settings", "--file", file)
-    assert (ran.code, ran.err) == (2, "parley: ai_settings: belongs to a user: name one (--user)\n")
+    assert (ran.code, ran.err) == (2, "parley: ai_settings: belongs to a user: name the user (--user)\n")
     ran = await parley("config", "set", "company", "--file", write("c.json", "{}"), "--user", "ann")
-    assert (ran.code, ran.err) == (2, "parley: company: is the workspace's own, not a user's\n")
+    assert (ran.code, ran.err) == (2, "parley: company: belongs to the workspace: leave out the user (--user)\n")
 
 
 async def test_a_workspace_does_not_see_anothers(parley: Run, write: Any):
@@ -91,10 +91,10 @@ BAD: dict[str, tuple[str, str, str | bytes, str]] = {
     "fields": ("company", "c.json", '{"industry": 5, "colour": 1}', "c.json: company.industry: Input should be"),
     "another field": ("company", "c.json", '{"industry": 5, "colour": 1}', "company.colour: is not known"),
     "JSON": ("company", "c.json", "{", "c.json: is not JSON"),
-    "a name twice": ("company", "c.json", '{"name": "a", "name": "b"}', "name stands twice"),
+    "a name twice": ("company", "c.json", '{"name": "a", "name": "b"}', "name is twice in one object"),
     "TOML": ("company", "c.toml", "name = ", "c.toml: is not TOML"),
     "text": ("company", "c.json", b'{"name": "\xff"}', "c.json: is not UTF-8"),
-    "the format": ("company", "c.yaml", "name: a", "c.yaml: is neither .json nor .toml"),
+    "the format": ("company", "c.yaml", "name: a", "c.yaml: must end in .json or .toml"),
     "the size": ("company", "c.json", "[" * 100_000, "c.json: has more than the 64,000 bytes allowed"),
     "the depth": ("company", "c.json", "[" * 60_000, "c.json: is not JSON: nested too deeply"),
     "the section": ("colours", "c.json", "{}", "colours: is not a section"),
@@ -144,7 +144,7 @@ async def test_refresh_says_how_much_is_loaded_anew(parley: Run, write: Any):
 @pytest.mark.parametrize("command", [("show",), ("refresh",)])
 async def test_a_user_has_a_name(parley: Run, command: tuple[str, ...]):
     ran = await parley("config", *command, " ")
-    assert (ran.code, ran.err) == (2, "parley: user: is blank\n")
+    assert (ran.code, ran.err) == (2, "parley: user: must not be blank\n")
 
 
 async def test_a_service_sets_and_shows_through_the_client(client: Client):
@@ -153,5 +153,5 @@ async def test_a_service_sets_and_shows_through_the_client(client: Client):
     assert report.configuration.ai_settings.language == "German"
     assert "ai_settings.tone" in report.defaults
     assert await client.configuration.refresh("ann") == 1
-    with pytest.raises(InvalidInput, match="user: is blank"):
+    with pytest.raises(InvalidInput, match="user: must not be blank"):
         await client.configuration.set("ai_settings", {}, user_id=" ")

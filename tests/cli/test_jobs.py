@@ -88,7 +88,7 @@ class TestJobs:
         await simulator.calls(at_least=1)
         assert (await parley("cancel", job_id)).code == 0
         ran = await parley("progress", job_id, "--follow")
-        assert (ran.code, ran.err) == (1, "parley: the job was cancelled; what it paid for is kept\n")
+        assert (ran.code, ran.err) == (1, "parley: the job was cancelled; results that are paid for stay stored\n")
         await simulator.gate(closed=False)
 
     async def test_energy_is_granted_once_per_key(self, parley: Run) -> None:

@@ -109,7 +109,7 @@ async def test_what_users_name_is_no_formula_in_a_spreadsheet(parley: Run, datab
     [
         (("nonsense",), "nonsense"),
         (("--since", "yesterday"), "--since"),
-        (("--csv", "-", "--json"), "--csv: goes without --json"),
+        (("--csv", "-", "--json"), "--csv: cannot be combined with --json"),
         (("--csv", "/nowhere/at/all.csv"), "/nowhere/at/all.csv: cannot be written"),
     ],
 )

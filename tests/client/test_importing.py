@@ -283,17 +283,17 @@ BAD_LINES: dict[str, tuple[str | bytes | dict[str, Any], str, str]] = {
     "not JSON": ("{", "", "is not JSON: Expecting property name enclosed in double quotes at column 2"),
     "two sessions on a line": (GOOD + GOOD, "", "is not JSON"),
     "a number that is none": (GOOD.replace('"u"', "NaN"), "", "NaN"),
-    "a name that stands twice": ('{"session_id": "x", "session_id": "y"}', "", "stands twice"),
+    "a duplicate name": ('{"session_id": "x", "session_id": "y"}', "", "is twice in one object"),
     "nested too deeply": ("[" * 100_000, "", "nested too deeply"),
     "not an object": ('["s"]', "", "is not a JSON object"),
     "null": ("null", "", "is not a JSON object"),
     "not UTF-8": (b'{"session_id": "\xff"}', "", "is not UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), "", "is not UTF-8"),
-    "known session_id": (session("first"), "session_id", "stands on line 1 already"),
+    "known session_id": (session("first"), "session_id", "is on line 1 already"),
     "no session_id": (session(session_id=None), "session_id", "valid string"),
     "blank session_id": (session(" "), "session_id", "is blank"),
     "no user_id": (without("user_id"), "user_id", "required"),
-    "no messages": (session(messages=[]), "messages", "holds no message"),
+    "no messages": (session(messages=[]), "messages", "has no message"),
     "messages missing": (without("messages"), "messages", "required"),
     "messages as text": (session(messages="hello"), "messages", "valid tuple"),
     "unknown containment": (session(containment="escalated"), "containment", "'selfService'"),
@@ -329,7 +329,7 @@ class TestBadLines:
 
     async def test_a_duplicate_far_behind_is_found(self, desk: Desk) -> None:
         error = await desk.refused(lines(*(session(at) for at in range(1, 1202)), session(7)))
-        assert str(error) == "chats.jsonl: line 1202: session_id: stands on line 7 already"
+        assert str(error) == "chats.jsonl: line 1202: session_id: is on line 7 already"
 
     async def test_all_bad_lines_are_listed_and_positions_stay_dense(self, desk: Desk) -> None:
         good = [session(name) for name in "abc"]
@@ -348,7 +348,7 @@ class TestBadLines:
     @pytest.mark.parametrize("content", ["", "\n\n  \n", "\ufeff"])
     async def test_an_empty_file_holds_no_session(self, content: str, desk: Desk) -> None:
         for skip in (False, True):
-            assert str(await desk.refused(content, skip_invalid=skip)) == "chats.jsonl: holds no session"
+            assert str(await desk.refused(content, skip_invalid=skip)) == "chats.jsonl: has no session"
 
     async def test_a_file_of_bad_lines_alone_says_what_is_wrong_with_the_first(self, desk: Desk) -> None:
         error = await desk.refused(lines("", session(containment="x"), "{"), skip_invalid=True)
@@ -390,7 +390,7 @@ class TestBadTables:
         assert error.problem.startswith(expected)
 
     async def test_a_table_without_rows_holds_no_session(self, desk: Desk) -> None:
-        assert str(await desk.refused(HEADER, "chats.csv")) == "chats.csv: holds no session"
+        assert str(await desk.refused(HEADER, "chats.csv")) == "chats.csv: has no session"
 
     @pytest.mark.parametrize(
         ("row", "field", "problem"),
@@ -399,10 +399,10 @@ class TestBadTables:
             (f"b,u,,agent,{CELL},more", "", "has 6 cells for 5 columns"),
             ("b,u,,agent,hello", "messages", "is not JSON"),
             ("b,u,,agent,", "messages", "is not JSON"),
-            ("b,u,,agent,[]", "messages", "holds no message"),
+            ("b,u,,agent,[]", "messages", "has no message"),
             (f"b,,,agent,{CELL}", "user_id", "is blank"),
             (f"b,u,,escalated,{CELL}", "containment", "'selfService'"),
-            (f"a,u,,agent,{CELL}", "session_id", "stands on line 2 already"),
+            (f"a,u,,agent,{CELL}", "session_id", "is on line 2 already"),
             (f"b,u\udcff,,agent,{CELL}", "user_id", "is not UTF-8"),
             (f"b,{'u' * 201},,agent,{CELL}", "user_id", "at most 200"),
             (f"b,{LONG},,agent,{CELL}", "", "longer than 5,000,000 characters"),
