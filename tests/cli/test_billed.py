@@ -1,4 +1,4 @@
-"""A provider's own list as it comes: CSV, JSONL, or the simulator's listing; refused by line and field."""
+"""A provider's own list: CSV, JSONL, or the simulator's listing; errors name line and field."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -56,18 +56,18 @@ def test_the_rows_of_one_attempt_are_added_up(tmp_path: Path):
 
 
 @pytest.mark.parametrize("order", [(True, False), (False, True)])
-def test_a_try_that_was_not_billed_adds_nothing_to_one_that_was(tmp_path: Path, order: tuple[bool, bool]):
+def test_an_unbilled_row_adds_nothing_to_a_billed_one(tmp_path: Path, order: tuple[bool, bool]):
     lines = [f'{{"attempt_id": "{ONE}", "billed": {str(billed).lower()}, "input_tokens": 7}}' for billed in order]
     (row,) = read(tmp_path, "\n".join(lines), "l.jsonl")
     assert (row.billed, row.input_tokens) == (True, 7)
 
 
-def test_a_call_that_was_not_billed_needs_no_amount(tmp_path: Path):
+def test_an_unbilled_row_needs_no_amount(tmp_path: Path):
     (row,) = read(tmp_path, f"attempt_id,billed\n{ONE},false\n")
     assert (row.attempt_id, row.billed) == (ONE, False)
 
 
-def test_other_peoples_ids_are_kept_by_their_place(tmp_path: Path):
+def test_rows_with_foreign_ids_are_identified_by_their_place(tmp_path: Path):
     rows = read(tmp_path, "attempt_id,cost_usd\nabc,1\nabc,2\n")
     assert [(row.attempt_id, row.source) for row in rows] == [(None, "line 2"), (None, "line 3")]
 

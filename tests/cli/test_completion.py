@@ -11,7 +11,7 @@ COMMAND = Path(sys.executable).with_name("parley")
 
 
 def test_completion_installs_for_bash(tmp_path: Path):
-    """A shell is the parent process: the command finds out which shell it completes for."""
+    """A shell must be the parent process, because the command detects the shell from it."""
     done = subprocess.run(
         ["bash", "-c", f"'{COMMAND}' --install-completion; exit $?"],
         env={**os.environ, "HOME": str(tmp_path)},

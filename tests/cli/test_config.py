@@ -1,4 +1,4 @@
-"""`parley config` as a user types it, and the same through the client."""
+"""`parley config`, and the same through the client."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ async def shown(parley: Run, user: str = "ann", workspace: str = "default") -> d
     return json.loads(ran.out)
 
 
-async def test_what_is_set_is_shown_and_defaults_are_marked(parley: Run, write: Any):
+async def test_a_set_section_is_shown_and_defaults_are_marked(parley: Run, write: Any):
     await parley("energy", "grant", "ann", "50", "--tier", "pro")
     for section, file in {
         "company": write("company.json", json.dumps(COMPANY)),
@@ -73,14 +73,14 @@ async def test_ai_settings_belong_to_one_user(parley: Run, write: Any):
     assert (ran.code, ran.err) == (2, "parley: company: belongs to the workspace: leave out the user (--user)\n")
 
 
-async def test_a_workspace_does_not_see_anothers(parley: Run, write: Any):
+async def test_a_workspace_does_not_see_the_configuration_of_another(parley: Run, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)), "--workspace", "acme")
     await parley("config", "set", "company", "--file", write("c.json", "{}"), "--workspace", "globex")
     assert (await shown(parley, workspace="acme"))["configuration"]["company"]["name"] == "Acme Lifts"
     assert (await shown(parley, workspace="globex"))["configuration"]["company"]["name"] == ""
 
 
-async def test_an_empty_section_goes_back_to_the_defaults(parley: Run, write: Any):
+async def test_an_empty_section_restores_the_defaults(parley: Run, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)))
     await parley("config", "set", "company", "--file", write("c.json", "{}"))
     assert "company.name" in (await shown(parley))["defaults"]
@@ -110,7 +110,7 @@ BAD: dict[str, tuple[str, str, str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("section", "name", "content", "told"), BAD.values(), ids=BAD)
-async def test_what_is_wrong_is_told_in_one_line_and_nothing_is_stored(
+async def test_an_error_is_one_line_and_nothing_is_stored(
     parley: Run, write: Any, section: str, name: str, content: str | bytes, told: str
 ):
     ran = await parley("config", "set", section, "--file", write(name, content))
@@ -120,12 +120,12 @@ async def test_what_is_wrong_is_told_in_one_line_and_nothing_is_stored(
     assert json.loads((await parley("config", "refresh", "ann", "--json")).out)["sections"] == 0
 
 
-async def test_a_file_that_is_not_there_is_named(parley: Run, tmp_path: Path):
+async def test_a_missing_file_is_named(parley: Run, tmp_path: Path):
     ran = await parley("config", "set", "company", "--file", tmp_path / "none.json")
     assert (ran.code, "none.json: cannot be read: No such file" in ran.err) == (2, True)
 
 
-async def test_what_is_stored_and_cannot_be_used_is_a_warning(parley: Run, client: Client, write: Any):
+async def test_unusable_stored_data_is_a_warning(parley: Run, client: Client, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)))
     async with client.database.transaction() as tx:
         connection = await tx.connection()
@@ -136,13 +136,13 @@ async def test_what_is_stored_and_cannot_be_used_is_a_warning(parley: Run, clien
     assert (ran.code, ran.err) == (0, f"warning: {warning}\n")
 
 
-async def test_refresh_says_how_much_is_loaded_anew(parley: Run, write: Any):
+async def test_refresh_prints_the_number_of_stored_sections(parley: Run, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)))
     assert "stored: 1" in (await parley("config", "refresh", "ann")).out
 
 
 @pytest.mark.parametrize("command", [("show",), ("refresh",)])
-async def test_a_user_has_a_name(parley: Run, command: tuple[str, ...]):
+async def test_a_blank_user_is_refused(parley: Run, command: tuple[str, ...]):
     ran = await parley("config", *command, " ")
     assert (ran.code, ran.err) == (2, "parley: user: must not be blank\n")
 
