@@ -46,11 +46,11 @@ def show(workspace: Workspace = "default", as_json: Json = False) -> None:
 @app.command("set")
 def set_cap(
     period: Period,
-    dollars: Annotated[str, typer.Argument(help="The most that may be spent per period, for example 12.50, or none.")],
+    amount: Annotated[str, typer.Argument(help="The most that may be spent per period, for example 12.50, or none.")],
     workspace: Workspace = "default",
 ) -> None:
     """Limit what the workspace may spend in a day, an ISO week or a month (UTC), from now on."""
-    cap = None if dollars == "none" else _dollars(dollars)
+    cap = None if amount == "none" else _amount(amount)
 
     async def work(client: Client) -> None:
         await client.set_cap(period, cap)
@@ -59,13 +59,13 @@ def set_cap(
     with_client(workspace, work)
 
 
-def _dollars(text: str) -> Decimal:
+def _amount(text: str) -> Decimal:
     try:
         amount = Decimal(text.removeprefix("$"))
     except ArithmeticError:
         amount = Decimal(-1)
     if not amount.is_finite() or amount < 0:
         raise InvalidInput(
-            f"must be a positive amount in USD, for example 12.50, or none; got {text!r}", where="budget"
+            f"must be 0 or a positive amount in USD, for example 12.50, or none; got {text!r}", where="budget"
         )
     return amount

@@ -132,7 +132,7 @@ class Connections:
     async def execute(
         self, workflow: str, given: Model, result_type: type[ResultT], *, name: str, time_limit: timedelta | None = None
     ) -> ResultT:
-        """Run a short workflow to its end under an id of its own that begins with `name`.
+        """Run a short workflow to its end, under a new id that begins with `name`.
 
         Raises:
             JobFailed: it ended without a result.
