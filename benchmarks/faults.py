@@ -122,7 +122,7 @@ class Load:
         try:
             done = await self._generate(text, user_id=f"user-{number % USERS}", **terms)
         except JobFailed as failure:
-            return f"failed: {failure.kind}"
+            return f"failed: {failure.reason}"
         if done.refusal:
             return f"refused: {done.refusal.code}"
         return ANSWERED if done.parsed else "without a value"

@@ -23,16 +23,16 @@ from sqlalchemy import text
 
 from benchmarks.calls import Call, Phases
 from parley import Client
-from parley.client.jobs import AutoAnalyzeHandle
+from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import Statistics
 from parley.settings import Settings
-from parley.stack_state import StateDir
 from parley.storage.migrate import migrate
 from parley.visibility import ALL
 from starter.embedded import Addresses
 from starter.embedded.postgres import Postgres
 from starter.embedded.services import Simulator, Temporal, Worker
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
 
 # The worker's own limits must not be what is measured.
 WORKER_ENVIRONMENT = {

@@ -1,4 +1,8 @@
-"""Parley's public face for services: `from parley import Client`, and the contract types that it speaks."""
+"""Parley's public API for services: the clients, the types of their arguments and results, and the errors.
+
+`GENERATE_WORKFLOW` and `WORKFLOW_TASK_QUEUE` are for a service's own workflow that runs `Generate` as a child, with a
+`GenerateInput` that it answers with a `GenerateResult`.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,6 +18,7 @@ from parley.domain.auto_analyze.contract import (
 from parley.domain.chat import ChatSession
 from parley.domain.costs import BilledAttempt, CostLine, Costs, Disagreement
 from parley.domain.errors import (
+    ErrorKind,
     IdempotencyConflict,
     InvalidInput,
     JobFailed,
@@ -22,6 +27,7 @@ from parley.domain.errors import (
     UnpricedModel,
     Unreachable,
 )
+from parley.domain.generate.contract import WORKFLOW as GENERATE_WORKFLOW
 from parley.domain.generate.contract import (
     Cached,
     CachePolicy,
@@ -35,6 +41,7 @@ from parley.domain.generate.contract import (
 )
 from parley.domain.health import HealthReport
 from parley.domain.housekeeping import RefillReport
+from parley.domain.queues import WORKFLOWS as WORKFLOW_TASK_QUEUE
 from parley.domain.recommendations import Recommendation
 from parley.domain.reports import (
     ActionSpend,
@@ -54,32 +61,40 @@ from parley.domain.session import Session, Turn, Word
 from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
 
 if TYPE_CHECKING:
+    from parley.client.auto_analyze import AutoAnalyzeHandle, AutoAnalyzeOptions, AutoAnalyzeReport
+    from parley.client.backend import Backend
     from parley.client.client import Client, EnergyBalance
     from parley.client.configuration import ConfigurationReport, WorkspaceConfiguration
+    from parley.client.generate import GenerateOptions, Messages
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
-    from parley.client.importing import Imported
-    from parley.client.jobs import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, AutoAnalyzeReport
+    from parley.client.importing import Imported, Skipped
     from parley.client.reports import Reports
+    from parley.client.session_analysis import AnalysisHandle, AnalysisReport
     from parley.settings import Settings
     from parley.storage.budgets import CapView, Period
 
 # What connects to Temporal and PostgreSQL is imported on first use: `parley.domain` stays light, also in a workflow.
 _LAZY = {
-    "AnalysisHandle": "parley.client.jobs",
-    "AnalysisReport": "parley.client.jobs",
-    "AutoAnalyzeHandle": "parley.client.jobs",
-    "AutoAnalyzeReport": "parley.client.jobs",
+    "AnalysisHandle": "parley.client.session_analysis",
+    "AnalysisReport": "parley.client.session_analysis",
+    "AutoAnalyzeHandle": "parley.client.auto_analyze",
+    "AutoAnalyzeOptions": "parley.client.auto_analyze",
+    "AutoAnalyzeReport": "parley.client.auto_analyze",
+    "Backend": "parley.client.backend",
     "CapView": "parley.storage.budgets",
     "Client": "parley.client.client",
     "ConfigurationReport": "parley.client.configuration",
     "CostAlertReport": "parley.client.housekeeping",
     "EnergyBalance": "parley.client.client",
     "EventReport": "parley.client.housekeeping",
+    "GenerateOptions": "parley.client.generate",
     "Housekeeping": "parley.client.housekeeping",
     "Imported": "parley.client.importing",
+    "Messages": "parley.client.generate",
     "Period": "parley.storage.budgets",
     "Reports": "parley.client.reports",
     "Settings": "parley.settings",
+    "Skipped": "parley.client.importing",
     "WorkspaceConfiguration": "parley.client.configuration",
 }
 
@@ -91,6 +106,8 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "GENERATE_WORKFLOW",
+    "WORKFLOW_TASK_QUEUE",
     "ActionSpend",
     "ActionTokens",
     "Analysis",
@@ -98,8 +115,10 @@ __all__ = [
     "AnalysisReport",
     "AutoAnalyzeHandle",
     "AutoAnalyzeInput",
+    "AutoAnalyzeOptions",
     "AutoAnalyzeProgress",
     "AutoAnalyzeReport",
+    "Backend",
     "BilledAttempt",
     "CachePolicy",
     "Cached",
@@ -114,12 +133,14 @@ __all__ = [
     "Disagreement",
     "DiscoveryTerms",
     "EnergyBalance",
+    "ErrorKind",
     "EventReport",
     "Experiments",
     "ExportedSession",
     "Feedback",
     "Finish",
     "GenerateInput",
+    "GenerateOptions",
     "GenerateResult",
     "HealthReport",
     "Housekeeping",
@@ -129,6 +150,7 @@ __all__ = [
     "JobFailed",
     "LabelCount",
     "Message",
+    "Messages",
     "Meta",
     "ModelReport",
     "NotFound",
@@ -148,6 +170,7 @@ __all__ = [
     "SessionAnalysisInput",
     "SessionAnalysisResult",
     "Settings",
+    "Skipped",
     "SpendReport",
     "Statistics",
     "Strategy",

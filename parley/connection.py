@@ -1,11 +1,15 @@
-"""How to reach Temporal, and how a process of ours ends."""
+"""How to reach Temporal, which stack runs on this machine, and how a process of Parley ends."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
+from pydantic import TypeAdapter, ValidationError
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
@@ -17,9 +21,11 @@ CONNECT_SECONDS = 5
 
 
 async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
-    """A client at `address`, else as the environment says: TEMPORAL_ADDRESS, or a profile of Temporal's own TOML.
+    """Connect to Temporal.
 
-    `runtime`: the SDK's, where it is not the default one, to show its metrics.
+    Args:
+        address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
+        runtime: an SDK runtime that exports metrics; default: the SDK's own.
 
     Raises:
         InvalidInput: the profile cannot be read.
@@ -38,11 +44,78 @@ async def connect(address: str | None = None, *, runtime: Runtime | None = None)
         raise Unreachable(f"TEMPORAL_ADDRESS: no Temporal server answers at {address}") from error
 
 
-def leave(code: int) -> NoReturn:
-    """End the process with its own exit code.
+@dataclass(frozen=True)
+class Addresses:
+    """The addresses of a running stack. The database URL holds the password, so it is not part of the repr."""
 
-    Threads of the SDK's core can abort an interpreter that takes itself apart (sdk-python#300), and SIGABRT
-    would hide how the command went.
+    database_url: str = field(repr=False)
+    temporal_address: str
+    ui_url: str
+    simulator_url: str | None = None
+
+
+def running_stack(state_dir: Path) -> Addresses | None:
+    """The addresses of the stack that `parley up` runs with this state directory.
+
+    Returns:
+        None when no stack runs there, or it has not finished its start.
+
+    Raises:
+        InvalidInput: the state directory cannot be read.
+    """
+    try:
+        addresses = TypeAdapter(Addresses).validate_json(addresses_file(state_dir).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return addresses if _is_locked(state_dir) else None
+
+
+def addresses_file(state_dir: Path) -> Path:
+    """Where a running stack writes its addresses, for the clients on this machine."""
+    return state_dir / "addresses.json"
+
+
+def lock_file(state_dir: Path) -> Path:
+    """The file that a stack holds locked from before its start until after its end."""
+    return state_dir / "lock"
+
+
+def try_lock(descriptor: int, kind: int) -> bool:
+    """Lock an open file without waiting.
+
+    Args:
+        descriptor: closed when the lock is not free.
+        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+
+    Returns:
+        Whether the descriptor holds the lock now.
+    """
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    return True
+
+
+def _is_locked(state_dir: Path) -> bool:
+    try:
+        descriptor = os.open(lock_file(state_dir), os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InvalidInput(f"cannot be used as state directory: {error.strerror}", where=str(state_dir)) from error
+    if not try_lock(descriptor, fcntl.LOCK_SH):
+        return True
+    os.close(descriptor)
+    return False
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, without the interpreter's shutdown.
+
+    Threads of the SDK's core can abort the interpreter during its shutdown (sdk-python#300), and SIGABRT would replace
+    the command's exit code.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`python -m starter up|demo`: what the commands `parley up` and `parley demo` run, in a process of its own."""
+"""`python -m starter up|demo`: the process that `parley up` and `parley demo` become."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from parley.cli.console import err, out
-from parley.cli.main import complain
+from parley.cli.main import report_error
 from parley.connection import leave
 from parley.domain.errors import ParleyError
 from parley.settings import Settings
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 1
     except (ParleyError, ValidationError) as error:
-        return complain(error, debug=options.debug)
+        return report_error(error, debug=options.debug)
     return 0
 
 

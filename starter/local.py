@@ -1,4 +1,4 @@
-"""`parley up` and `parley demo`: the embedded stack with this project's parts."""
+"""`parley up` and `parley demo`: the embedded stack with Parley's worker, schema and sample data."""
 
 import shlex
 from pathlib import Path
@@ -42,7 +42,8 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
     """Run the stack until a stop signal comes or a part dies.
 
     Raises:
-        PartFailed, StackRunning: naming the part and its log.
+        PartFailed: a part did not start or died; the error names its log.
+        StackRunning: another stack uses the state directory.
     """
     stack = _stack(settings, settings.state_dir, console, latency=latency, fresh=fresh)
     async with stack as addresses:
@@ -54,10 +55,10 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
 
 
 async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
-    """Run every job on samples, on a stack of the demo's own, which is gone afterwards.
+    """Run every job on sample data, on a temporary stack.
 
     Raises:
-        PartFailed: naming the part and its log.
+        PartFailed: a part did not start or died; the error has the end of its log.
     """
     state = settings.state_dir / f"demo-{uuid4().hex[:8]}"
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
@@ -70,9 +71,9 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
 
 
 async def _show(settings: Settings, addresses: Addresses, console: Console) -> None:
-    changed = {"database_url": SecretStr(addresses.database_url)}
+    changes = {"database_url": SecretStr(addresses.database_url)}
     async with await Client.connect(
-        settings=settings.model_copy(update=changed), temporal_address=addresses.temporal_address
+        settings=settings.model_copy(update=changes), temporal_address=addresses.temporal_address
     ) as client:
         short = await client.analyze(read_session(SAMPLES / SHORT), audio=read_recording(SAMPLES / RECORDING)[0])
         long = await client.analyze(read_session(SAMPLES / LONG))
@@ -88,10 +89,10 @@ async def _show(settings: Settings, addresses: Addresses, console: Console) -> N
 
 def _answered(result: GenerateResult) -> RenderableType:
     if result.refusal is not None:
-        told = f"refused: {escape(result.refusal.message)}"
+        text = f"refused: {escape(result.refusal.message)}"
     else:
-        told = f"{escape(result.content or '')}\n[dim]{escape(display.story(result.meta))}[/dim]"
-    return Panel(f"[bold]{escape(QUESTION)}[/bold]\n{told}", title="Generate", title_align="left")
+        text = f"{escape(result.content or '')}\n[dim]{escape(display.story(result.meta))}[/dim]"
+    return Panel(f"[bold]{escape(QUESTION)}[/bold]\n{text}", title="Generate", title_align="left")
 
 
 def _stack(settings: Settings, state: Path, console: Console, *, latency: float, **options: Any) -> EmbeddedStack:
@@ -112,4 +113,4 @@ def _stack(settings: Settings, state: Path, console: Console, *, latency: float,
 def _print_addresses(addresses: Addresses, console: Console) -> None:
     console.print(f"Temporal UI  [bold]{addresses.ui_url}[/bold]")
     console.print(f"Temporal     {addresses.temporal_address}")
-    console.print(f"Simulator    {addresses.simulator_url} (a test instrument: it answers for providers without a key)")
+    console.print(f"Simulator    {addresses.simulator_url} (for tests: it answers in place of providers without a key)")

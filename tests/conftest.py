@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from temporalio.client import Client as TemporalClient
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from parley import Client
+from parley import Backend, Client
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.visibility import ALL
@@ -119,9 +119,15 @@ async def temporal(stack: Addresses) -> TemporalClient:
 
 
 @pytest.fixture
-async def client(temporal: TemporalClient, database: Database, settings: Settings) -> Client:
-    """Parley's own client, on the test's database. Its worker is up to the test."""
-    return Client(temporal, database, settings, workspace_id=f"workspace-{uuid4().hex[:8]}")
+async def backend(temporal: TemporalClient, database: Database, settings: Settings) -> Backend:
+    """Parley's connections, on the test's database. The test runs its own worker."""
+    return Backend(temporal, database, settings)
+
+
+@pytest.fixture
+async def client(backend: Backend) -> Client:
+    """Parley's client of a new workspace. The test runs its own worker."""
+    return backend.client(f"workspace-{uuid4().hex[:8]}")
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""`parley` offers everything that a service needs to name: what its client takes, returns and raises."""
+"""`parley` exports every type that its client takes, returns or raises."""
 
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 import pytest
 from pydantic import BaseModel
@@ -11,10 +11,10 @@ from pydantic import BaseModel
 import parley
 from parley.domain import errors
 
-# What stands behind the client's `**terms`, and what an answer is made of: a service meets these by their fields.
+# A service reads and sets these by their fields.
 BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
-NOT_THE_CALLERS = {"carried"}
-OURS = "parley"
+INTERNAL = {"carried"}
+PACKAGE = "parley"
 RAISES = re.compile(r"^\s+([A-Z]\w+): ", re.MULTILINE)
 
 
@@ -26,69 +26,81 @@ def public_functions(kind: type) -> Iterator[Callable[..., Any]]:
 
 
 def named_in(hint: Any) -> Iterator[type]:
-    """The types that a hint is made of, those of its parameters included."""
+    """The types in a hint, including those of its parameters."""
     if get_origin(hint) is Literal:
         return
     generic = getattr(hint, "__pydantic_generic_metadata__", {})
     for part in (*get_args(hint), *generic.get("args", ())):
         yield from named_in(part)
     kind = generic.get("origin") or get_origin(hint) or hint
-    if isinstance(kind, type) and kind.__module__.partition(".")[0] == OURS:
+    if isinstance(kind, type) and kind.__module__.partition(".")[0] == PACKAGE:
         yield kind
 
 
-def spoken_by(kind: type, known: set[type]) -> set[type]:
-    """The types in the signatures of a class, and of the handles and clients that it gives out."""
+def types_in_signatures(kind: type, known: set[type]) -> set[type]:
+    """The types in the signatures of a class, and of the handles and clients that it returns."""
     for function in public_functions(kind):
         for hint in get_type_hints(function).values():
             for found in set(named_in(hint)) - known:
                 known.add(found)
                 if not issubclass(found, BaseModel):
-                    spoken_by(found, known)
+                    types_in_signatures(found, known)
     return known
 
 
-def held_by(kind: type[BaseModel], known: set[type]) -> set[type]:
+def types_in_fields(kind: type[BaseModel], known: set[type]) -> set[type]:
     """The types of a model's fields, and of theirs."""
-    fields = [field for name, field in kind.model_fields.items() if name not in NOT_THE_CALLERS]
+    fields = [field for name, field in kind.model_fields.items() if name not in INTERNAL]
     for field in fields:
         for found in set(named_in(field.annotation)) - known:
             known.add(found)
             if issubclass(found, BaseModel):
-                held_by(found, known)
+                types_in_fields(found, known)
     return known
 
 
-SPOKEN = spoken_by(parley.Client, {parley.Client})
-HELD = set[type]().union(*(held_by(kind, set[type]()) for kind in BY_FIELD))
-MET = sorted(SPOKEN | HELD, key=lambda kind: kind.__name__)
+PUBLIC = types_in_signatures(parley.Backend, {parley.Backend})
+FIELDS = set[type]().union(*(types_in_fields(kind, set[type]()) for kind in BY_FIELD))
+EXPORTED = sorted(PUBLIC | FIELDS, key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("name", parley.__all__)
-def test_every_name_is_there(name: str):
-    assert inspect.isclass(getattr(parley, name))
+def test_every_public_name_exists(name: str):
+    assert getattr(parley, name) is not None
 
 
-@pytest.mark.parametrize("kind", MET, ids=lambda kind: kind.__name__)
-def test_every_type_that_a_service_meets_is_offered(kind: type):
+@pytest.mark.parametrize("kind", EXPORTED, ids=lambda kind: kind.__name__)
+def test_every_type_of_the_public_api_is_exported(kind: type):
     assert getattr(parley, kind.__name__, None) is kind
     assert kind.__name__ in parley.__all__
 
 
-def test_every_model_behind_terms_is_looked_at():
-    """A signature tells nothing of `**terms`; the documentation names the model whose fields they are."""
-    taking_terms = [
-        function
-        for kind in SPOKEN
-        for function in public_functions(kind)
-        if any(given.kind is given.VAR_KEYWORD for given in inspect.signature(function).parameters.values())
-    ]
-    documented = {name for one in taking_terms for name in re.findall(r"fields of `(\w+)`", inspect.getdoc(one) or "")}
-    assert documented == {kind.__name__ for kind in BY_FIELD if kind is not parley.GenerateResult}
+def test_no_public_function_takes_untyped_options():
+    """`**options` is a TypedDict that is public as well: its keys and types are part of the API."""
+    for kind in (kind for kind in PUBLIC if not issubclass(kind, BaseModel)):
+        for function in public_functions(kind):
+            for name, given in inspect.signature(function).parameters.items():
+                if given.kind is not given.VAR_KEYWORD:
+                    continue
+                options = get_args(get_type_hints(function)[name])[0]
+                assert is_typeddict(options)
+                assert options.__name__ in parley.__all__
 
 
-def test_every_error_that_the_client_says_it_raises_is_offered():
-    documents = "".join(inspect.getdoc(function) or "" for kind in SPOKEN for function in public_functions(kind))
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [(parley.GenerateOptions, parley.GenerateInput), (parley.AutoAnalyzeOptions, parley.AutoAnalyzeInput)],
+    ids=["Generate", "AutoAnalyze"],
+)
+def test_options_name_every_field_of_the_input(options: type, model: type[BaseModel]):
+    """Otherwise callers could not set a new field of an input."""
+    arguments = {"workspace_id", "user_id", "action", "prompt", "dataset_id", *INTERNAL}
+    fields = {*model.model_fields, *(parley.Prompt.model_fields if "prompt" in model.model_fields else ())}
+    assert {*get_type_hints(options)} == fields - arguments - {"messages", "sha256"}
+
+
+def test_every_documented_error_is_exported():
+    documents = "".join(inspect.getdoc(function) or "" for kind in PUBLIC for function in public_functions(kind))
     named = {name for name in RAISES.findall(documents) if hasattr(errors, name)}
     assert "NotFound" in named
     assert named <= {*parley.__all__}

@@ -1,4 +1,4 @@
-"""Read what a provider says that it billed: CSV, JSONL, or the listing of the simulator's `/admin/requests`."""
+"""Read a provider's own list of billed attempts: CSV, JSONL, or the JSON of the simulator's `/admin/requests`."""
 
 import csv
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ Count = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_blank_is_
 
 
 class BilledRow(BaseModel):
-    """One row of a list; its other columns do not matter here. Input tokens include cached ones."""
+    """One row of a list; other columns are ignored. Input tokens include cached ones."""
 
     attempt_id: str | None
     billed: bool = True
@@ -37,36 +37,36 @@ class BilledRow(BaseModel):
     audio_seconds: Amount = None
 
     @model_validator(mode="after")
-    def _says_how_much(self) -> "BilledRow":
+    def _has_an_amount(self) -> "BilledRow":
         if self.billed and self.cost_usd is None and self.input_tokens is None and self.output_tokens is None:
-            raise ValueError("has neither cost_usd nor input_tokens and output_tokens")
+            raise ValueError("must have cost_usd, or input_tokens and output_tokens")
         return self
 
 
 def read_billed(path: Path) -> list[BilledAttempt]:
-    """A provider's list, with the rows of one attempt added up: vendors list kinds of tokens one by one.
+    """A provider's list, with the rows of one attempt added up: some vendors list each kind of token in a row.
 
     Raises:
-        InvalidInput: naming the file, the line and the field.
+        InvalidInput: a row is not valid; the error names the file, the line and the field.
     """
     found: dict[object, BilledAttempt] = {}
     for place, row in _rows(path):
         try:
-            call = _call(place, BilledRow.model_validate(row))
+            attempt = _attempt(place, BilledRow.model_validate(row))
         except ValidationError as error:
             problem = first_problem(error)
             raise InvalidInput(problem.problem, where=f"{path.name}: {place}", field=problem.field) from None
-        key = call.attempt_id or place
-        found[key] = _sum(found[key], call) if key in found else call
+        key = attempt.attempt_id or place
+        found[key] = _sum(found[key], attempt) if key in found else attempt
     return list(found.values())
 
 
-def _call(place: str, row: BilledRow) -> BilledAttempt:
+def _attempt(place: str, row: BilledRow) -> BilledAttempt:
     return BilledAttempt(source=place, **{**row.model_dump(), "attempt_id": _uuid(row.attempt_id)})
 
 
 def _uuid(text: str | None) -> UUID | None:
-    """Ours are UUIDs; whatever else a row carries is somebody else's."""
+    """Parley's attempt ids are UUIDs; any other id belongs to another program."""
     try:
         return UUID((text or "").strip())
     except ValueError:
@@ -78,13 +78,13 @@ def _sum(one: BilledAttempt, other: BilledAttempt) -> BilledAttempt:
     if not (one.billed and other.billed):
         return one if one.billed else other
     amounts = ("cost_usd", "input_tokens", "output_tokens", "audio_seconds")
-    told = {name: [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
+    amounts_of = {name: [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
             for name in amounts}  # fmt: skip
-    return one.model_copy(update={name: sum(values) if values else None for name, values in told.items()})
+    return one.model_copy(update={name: sum(values) if values else None for name, values in amounts_of.items()})
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The rows with their places, by what the file begins with or how its name ends."""
+    """The rows with their places. The name and the first character decide the format."""
     text = _text(path)
     if path.suffix.lower() == ".csv":
         yield from _of_csv(text, path)
@@ -108,7 +108,7 @@ def _of_csv(text: str, path: Path) -> Iterator[Row]:
 
 def _object(place: str, row: Any, path: Path) -> Row:
     if not isinstance(row, dict):
-        raise InvalidInput("is not an object", where=f"{path.name}: {place}")
+        raise InvalidInput("must be a JSON object", where=f"{path.name}: {place}")
     return place, row
 
 

@@ -1,4 +1,4 @@
-"""`parley config`: see and set what a workspace tells Parley about itself and its users."""
+"""`parley config`: see and set the configuration of a workspace and its users."""
 
 import tomllib
 from pathlib import Path
@@ -8,19 +8,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from parley import Client, ConfigurationReport, InvalidInput
 from parley.cli.console import Json, Workspace, err, out, show_json, with_client
-from parley.client.client import Client
-from parley.client.configuration import ConfigurationReport
 from parley.client.reading import read_json
 from parley.domain.configuration import SECTION_BYTES, SECTIONS, fields
-from parley.domain.errors import InvalidInput
 
-config = typer.Typer(no_args_is_help=True, help="See and set what a workspace tells about itself and its users.")
+app = typer.Typer(no_args_is_help=True, help="See and set the configuration of a workspace and its users.")
 
-User = Annotated[str, typer.Argument(metavar="USER", help="Whose configuration.")]
+User = Annotated[str, typer.Argument(metavar="USER", help="The user whose configuration it is.")]
 
 
-@config.command("show")
+@app.command("show")
 def show(user: User, workspace: Workspace = "default", as_json: Json = False) -> None:
     """Show a user's configuration, defaults marked."""
 
@@ -36,15 +34,15 @@ def show(user: User, workspace: Workspace = "default", as_json: Json = False) ->
         err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 
 
-@config.command("set")
+@app.command("set")
 def set_(
     section: Annotated[str, typer.Argument(metavar="SECTION", help=f"{', '.join(SECTIONS)}: replaced as a whole.")],
-    file: Annotated[Path, typer.Option(help="Its fields, as .json or .toml; an empty one goes back to the defaults.")],
-    user: Annotated[str | None, typer.Option(help="Whose, for ai_settings.")] = None,
+    file: Annotated[Path, typer.Option(help="The fields, as .json or .toml; an empty file restores the defaults.")],
+    user: Annotated[str | None, typer.Option(help="The user, for ai_settings.")] = None,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
-    """Set a section. A field that is not valid is refused by its name."""
+    """Set a section. An error names every field that is not valid."""
     data = _read(file)
 
     async def work(client: Client) -> None:
@@ -54,12 +52,12 @@ def set_(
     if as_json:
         show_json({"section": section, "user_id": user, "set": True})
     else:
-        out.print(f"{section} is set; the next call of every worker sees it", highlight=False)
+        out.print(f"{section} is set; every worker uses it for its next request", highlight=False)
 
 
-@config.command("refresh")
+@app.command("refresh")
 def refresh(user: User, workspace: Workspace = "default", as_json: Json = False) -> None:
-    """Have every worker load a user's configuration anew at once."""
+    """Make every worker load a user's configuration again."""
 
     async def work(client: Client) -> int:
         return await client.configuration.refresh(user)
@@ -68,12 +66,12 @@ def refresh(user: User, workspace: Workspace = "default", as_json: Json = False)
     if as_json:
         show_json({"user_id": user, "sections": sections})
     else:
-        out.print(f"every worker loads it anew with its next call (sections stored: {sections})", highlight=False)
+        out.print(f"every worker loads it again for its next request (sections stored: {sections})", highlight=False)
 
 
 def _read(path: Path) -> Any:
     if path.suffix not in (".json", ".toml"):
-        raise InvalidInput("is neither .json nor .toml", where=path.name)
+        raise InvalidInput("must end in .json or .toml", where=path.name)
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(SECTION_BYTES + 1)
@@ -94,11 +92,11 @@ def _read(path: Path) -> Any:
 def _table(found: ConfigurationReport) -> Table:
     table = Table("field", "value", "", title=Text(f"configuration of {found.user_id}"), title_justify="left")
     for name, value, is_set in fields(found.configuration):
-        table.add_row(Text(name), Text(_told(value)), "" if is_set else Text("default", style="dim"))
+        table.add_row(Text(name), Text(_shown(value)), "" if is_set else Text("default", style="dim"))
     return table
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, tuple):

@@ -1,7 +1,6 @@
-"""What every command shares: where output goes, whose data it is about, and a client that is connected."""
+"""What all commands share: the consoles, common options, and a connected client."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -13,18 +12,16 @@ from rich.console import Console
 
 from parley.client.client import Client
 from parley.domain.errors import InvalidInput
-from parley.settings import Settings
-from parley.stack_state import running_stack
 
 T = TypeVar("T")
 
-# Results go to stdout, everything else to stderr: `--json` leaves stdout to the machine.
+# Results go to stdout, everything else to stderr, so that stdout is only JSON with `--json`.
 out = Console()
 err = Console(stderr=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Machine output alone on stdout.")]
-ChatProviderName = Literal["openai", "anthropic", "local"]  # those that answer chats
-Workspace = Annotated[str, typer.Option("--workspace", "-w", envvar="PARLEY_WORKSPACE", help="Whose data.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only on stdout.")]
+ChatProviderName = Literal["openai", "anthropic", "local"]  # providers with a chat API
+Workspace = Annotated[str, typer.Option("--workspace", "-w", envvar="PARLEY_WORKSPACE", help="The workspace.")]
 
 
 def show_json(value: Any) -> None:
@@ -33,7 +30,7 @@ def show_json(value: Any) -> None:
 
 
 def with_client(workspace: str, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Run `work` with a client of the workspace, on the environment's or the running stack's addresses."""
+    """Run `work` with a client of the workspace, connected as `Client.connect` does by default."""
 
     async def connected() -> T:
         async with await Client.connect(workspace_id=workspace) as client:
@@ -42,29 +39,21 @@ def with_client(workspace: str, work: Callable[[Client], Awaitable[T]]) -> T:
     return run(connected())
 
 
-def use_running_stack() -> None:
-    """Where the environment names no database, take the addresses of the stack that `parley up` runs here."""
-    settings = Settings()
-    if settings.database_url is not None:
-        return
-    stack = running_stack(settings.state_dir)
-    if stack is None:
-        return
-    os.environ["DATABASE_URL"] = stack.database_url
-    os.environ["TEMPORAL_ADDRESS"] = stack.temporal_address
-    if stack.simulator_url:
-        os.environ.setdefault("PARLEY_SIMULATOR_URL", stack.simulator_url)
-
-
 def parse_since(text: str) -> datetime:
-    """A moment from `2026-11-01`, an ISO time, or a span back from now such as `24h` or `7d`."""
+    """The time that `2026-11-01`, an ISO time, or a span back from now such as `24h` or `7d` means.
+
+    Raises:
+        InvalidInput: it is none of these.
+    """
     units = {"h": "hours", "d": "days", "w": "weeks"}
     try:
         if text[-1:] in units:
             return datetime.now(UTC) - timedelta(**{units[text[-1]]: float(text[:-1])})
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise InvalidInput(f"{text!r} is neither a date nor a span such as 24h or 7d", where="--since") from None
+        raise InvalidInput(
+            f"must be a date such as 2026-11-01 or a span such as 24h or 7d; got {text!r}", where="--since"
+        ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

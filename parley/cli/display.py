@@ -11,7 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, Text
 from rich.table import Column, Table
 from rich.text import Text
 
-from parley.client.jobs import AnalysisReport, AutoAnalyzeReport, JobHandle
+from parley.client.auto_analyze import AutoAnalyzeReport
+from parley.client.jobs import JobHandle
+from parley.client.session_analysis import AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from parley.domain.costs import Costs, Disagreement
 from parley.domain.errors import Unreachable
@@ -21,11 +23,11 @@ from parley.domain.session_analysis import Progress as JobProgress
 
 POLL_SECONDS = 0.3
 NAME_WIDTH = 10
-SIMULATED = "the simulator answered in the vendor's place: a test instrument, not a model"
+SIMULATED = "the simulator answered in place of the vendor: it is for tests, not a model"
 
 
 def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
-    """A whole job: its result, who answered, what it cost."""
+    """A job's report: its result, the models that answered, the costs."""
     if isinstance(found, AutoAnalyzeReport):
         return bulk_report(found)
     if found.analysis is None:
@@ -43,7 +45,7 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
     if any(source.simulated for source in analysis.provenance):
         lines.append(f"[yellow]{SIMULATED}[/yellow]")
     if analysis.coaching.fallback:
-        lines.append("[yellow]rule-based stand-in: no model assessed this session[/yellow]")
+        lines.append("[yellow]rule-based result: no model assessed this session[/yellow]")
     lines += [f"[yellow]{escape(warning)}[/yellow]" for warning in analysis.warnings]
     return Panel("\n".join(lines), title="Session analysis", title_align="left")
 
@@ -93,17 +95,17 @@ def _voice(analysis: Analysis) -> RenderableType:
 
 
 def story(meta: Meta) -> str:
-    """One line on how an answer came about, and what it cost."""
+    """One line on the origin of an answer and its cost."""
     simulated = " (simulated)" if meta.simulated else ""
     how = f"saved ${meta.saved_usd}" if meta.cached else f"${meta.cost_usd}, {meta.usage.total_tokens} tokens"
     notes = ["condensed"] if meta.condensed else []
-    notes += [f"without {', '.join(meta.dropped)}, which it does not take"] if meta.dropped else []
-    told = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
-    return f"{meta.provider} {meta.model}{simulated}: {told}"
+    notes += [f"without {', '.join(meta.dropped)}, which it does not accept"] if meta.dropped else []
+    details = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
+    return f"{meta.provider} {meta.model}{simulated}: {details}"
 
 
 def costs(spent: Costs) -> RenderableType:
-    """A cost report. Confirmed is the provider's own count; uncertain is the most that lost calls may add."""
+    """A cost report. Confirmed is what providers counted; uncertain is the upper bound of lost attempts."""
     table = Table(box=box.SIMPLE, show_footer=True)
     columns: tuple[tuple[str, str, JustifyMethod], ...] = (
         ("spent on", "total", "left"),
@@ -129,7 +131,7 @@ def costs(spent: Costs) -> RenderableType:
         )
     if not spent.simulated:
         return table
-    return Group(table, "[yellow]Simulated calls are priced as the vendor would; no money left the house.[/yellow]")
+    return Group(table, "[yellow]Simulated attempts have the vendor's prices; no money was spent on them.[/yellow]")
 
 
 def disagreements(found: list[Disagreement], *, with_list: bool = False) -> RenderableType:
@@ -142,7 +144,7 @@ def disagreements(found: list[Disagreement], *, with_list: bool = False) -> Rend
 
 
 async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
-    """Wait for a job, drawing its progress where `console` is a terminal.
+    """Wait for a job, and draw its progress if `console` is a terminal.
 
     Raises:
         JobFailed: it failed or was cancelled.
@@ -162,7 +164,7 @@ async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
 
 
 async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any]) -> None:
-    """One bar per part of the job, as its progress tells them."""
+    """Draw one bar per part of the job."""
     tasks: dict[str, TaskID] = {}
     while not ended.done():
         await asyncio.wait({ended}, timeout=POLL_SECONDS)
@@ -180,14 +182,14 @@ async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any
 
 
 class _Elapsed(TimeElapsedColumn):
-    """The time that a part has taken, where that means something."""
+    """The time that a part has taken, if it is a timed part."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["timed"] else Text()
 
 
 class Part(NamedTuple):
-    """One bar: how far a part of a job is. Without a total it only moves. `timed`: it also tells its time."""
+    """One bar: how far a part of a job is. Without a total it only moves. `timed`: it also shows its time."""
 
     name: str
     done: int
@@ -221,7 +223,7 @@ def _stream(stream: StreamProgress) -> Part:
 
 
 def describe(state: JobProgress | AutoAnalyzeProgress) -> str:
-    """One line on where a job stands."""
+    """One line on how far a job is."""
     note = f": {state.note}" if state.note else ""
     if isinstance(state, JobProgress):
         strategy = f" ({state.strategy.value})" if state.strategy else ""
@@ -248,7 +250,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
-    """A labelling run: its labels, its statistics, what it cost."""
+    """A labelling run: its labels, its statistics, its costs."""
     simulated = [f"[yellow]{SIMULATED}[/yellow]"] if found.costs.simulated else []
     header = Panel(
         "\n".join([f"[bold]{escape(found.id)}[/bold], {found.status}", *simulated]),
@@ -274,7 +276,7 @@ def _labels(found: AutoAnalyzeReport, kind: LabelKind, most: int) -> RenderableT
 
 
 def _statistics(statistics: Statistics) -> list[RenderableType]:
-    """The figures of what took place, and the warnings below them."""
+    """The run's figures, and the warnings below them."""
     table = Table("statistic", "value", box=box.SIMPLE)
     refused = f", {statistics.refused:,} refused" if statistics.refused else ""
     degraded = ", degraded to sequential" if statistics.degraded else ""
@@ -302,7 +304,7 @@ def _statistics(statistics: Statistics) -> list[RenderableType]:
 
 
 def _canonical(statistics: Statistics) -> dict[str, str]:
-    """What conflict resolution left; nothing of a run that did not get there."""
+    """The results of conflict resolution; empty for a run that did not reach it."""
     if not statistics.canonical_labels:
         return {}
     mappings = [f"{kind.value.replace('_', ' ')} {count:,}" for kind, count in statistics.canonical_mappings.items()]

@@ -1,51 +1,51 @@
-"""`parley generate`, and the dollars and routes that bound it."""
+"""`parley generate`, and what shapes its answers: `parley policy` and `parley prompts`."""
 
 import json
 import sys
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Column, Table
 
+from parley import CachePolicy, Client, GenerateOptions, GenerateResult, InvalidInput, OnRateLimit, Provider, Settings
 from parley.cli import display
 from parley.cli.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
-from parley.client.client import Client
-from parley.domain.errors import InvalidInput
-from parley.domain.generate.contract import DEFAULT_ACTION, CachePolicy, GenerateResult, OnRateLimit
-from parley.settings import Settings
-from parley.storage.budgets import Period
+from parley.domain.generate.contract import DEFAULT_ACTION
+from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
+from parley.domain.generate.prompts import template as find_template
 
-budget = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
+app = typer.Typer()
 
 
+@app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to answer; - reads it from stdin.")],
-    user: Annotated[str, typer.Option(help="On whose account.")],
+    user: Annotated[str, typer.Option(help="Whose energy pays.")],
     action: Annotated[str, typer.Option(help="The kind of request: it decides price and policy.")] = DEFAULT_ACTION,
-    system: Annotated[str | None, typer.Option(help="A system prompt before it.")] = None,
-    model: Annotated[str | None, typer.Option(help="Ask this model first.")] = None,
-    provider: Annotated[ChatProviderName | None, typer.Option(help="Ask this provider first.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    model: Annotated[str | None, typer.Option(help="Call this model first.")] = None,
+    provider: Annotated[ChatProviderName | None, typer.Option(help="Call this provider first.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="Sampling temperature.")] = None,
     schema: Annotated[Path | None, typer.Option(help="A JSON schema that the answer must follow.")] = None,
     template: Annotated[str | None, typer.Option(help="A prompt by name, or name@version.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="Take the template from the user's arm of it.")] = None,
-    cache: Annotated[CachePolicy | None, typer.Option(help="May an earlier answer be given again?")] = None,
-    on_rate_limit: Annotated[OnRateLimit | None, typer.Option(help="Wait, or take a cheaper model.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Use the template of the user's arm of it.")] = None,
+    cache: Annotated[CachePolicy | None, typer.Option(help="Whether an earlier answer may be returned.")] = None,
+    on_rate_limit: Annotated[OnRateLimit | None, typer.Option(help="Wait, or use a cheaper model.")] = None,
     patience: Annotated[int, typer.Option(min=0, help="Seconds to wait while every provider is down.")] = 0,
-    prospect: Annotated[str | None, typer.Option(help="Whom the answer is about.")] = None,
-    key: Annotated[str | None, typer.Option(help="The same key is the same request, paid once.")] = None,
+    prospect: Annotated[str | None, typer.Option(help="The person that the answer is about.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is paid once.")] = None,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
-    """Have one request answered: within budget, by the first model that can."""
-    said = sys.stdin.read() if prompt == "-" else prompt
+    """Answer one request within the budget, with the first model that can."""
+    text = sys.stdin.read() if prompt == "-" else prompt
     messages = [{"role": "system", "content": system}] if system else []
-    terms: dict[str, Any] = {
+    options: GenerateOptions = {
         "model": model,
-        "provider": provider,
-        "max_tokens": max_tokens,
+        "provider": Provider(provider) if provider else None,
         "temperature": temperature,
         "response_schema": _schema(schema),
         "template": template,
@@ -55,14 +55,12 @@ def generate(
         "patience_seconds": patience,
         "prospect_id": prospect,
     }
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
 
     async def work(client: Client) -> GenerateResult:
         return await client.generate(
-            [*messages, {"role": "user", "content": said}],
-            user_id=user,
-            action=action,
-            key=key,
-            **{name: value for name, value in terms.items() if value is not None},
+            [*messages, {"role": "user", "content": text}], user_id=user, action=action, key=key, **options
         )
 
     result = with_client(workspace, work)
@@ -77,14 +75,14 @@ def _schema(path: Path | None) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"is no readable JSON: {error}", where=str(path)) from None
+        raise InvalidInput(f"cannot be read as JSON: {error}", where=str(path)) from None
     if not isinstance(found, dict):
-        raise InvalidInput("is no JSON schema: an object is expected", where=str(path))
+        raise InvalidInput("must be a JSON schema: a JSON object", where=str(path))
     return found
 
 
 def _show(result: GenerateResult) -> None:
-    """The answer alone on stdout; how it came about on stderr."""
+    """Print the answer alone on stdout, and its origin and cost on stderr."""
     meta = result.meta
     if result.refusal is not None:
         err.print(f"refused ({result.refusal.code.value}): {result.refusal.message}", markup=False, soft_wrap=True)
@@ -96,64 +94,7 @@ def _show(result: GenerateResult) -> None:
         err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
-@budget.command("show")
-def budget_show(workspace: Workspace = "default", as_json: Json = False) -> None:
-    """Show the caps, and what counts against them now."""
-
-    async def work(client: Client) -> None:
-        caps = await client.caps()
-        if as_json:
-            show_json(
-                [
-                    {
-                        "period": cap.period.value,
-                        "cap_usd": str(cap.cap_usd),
-                        "left_usd": str(cap.left_usd),
-                        "reserved_usd": str(cap.reserved_usd),
-                        "confirmed_usd": str(cap.confirmed_usd),
-                        "uncertain_usd": str(cap.uncertain_usd),
-                    }
-                    for cap in caps
-                ]
-            )
-            return
-        for cap in caps:
-            taken = f"${cap.confirmed_usd} confirmed, ${cap.uncertain_usd} uncertain, ${cap.reserved_usd} reserved"
-            out.print(
-                f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({taken})", highlight=False, soft_wrap=True
-            )
-        if not caps:
-            out.print("no cap is set: spending is unbounded")
-
-    with_client(workspace, work)
-
-
-@budget.command("set")
-def budget_set(
-    period: Period,
-    dollars: Annotated[str, typer.Argument(help="The most that may be spent in it, or none.")],
-    workspace: Workspace = "default",
-) -> None:
-    """Bound what the workspace may spend in a day, an ISO week or a month, in UTC; from now on."""
-    cap = None if dollars == "none" else _dollars(dollars)
-
-    async def work(client: Client) -> None:
-        await client.set_cap(period, cap)
-        out.print(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}", highlight=False)
-
-    with_client(workspace, work)
-
-
-def _dollars(text: str) -> Decimal:
-    try:
-        amount = Decimal(text.removeprefix("$"))
-    except ArithmeticError:
-        amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
-        raise InvalidInput(f"{text!r} is no amount of dollars, nor none", where="dollars")
-    return amount
-
-
+@app.command()
 def policy(as_json: Json = False) -> None:
     """Check the policy file and show its routes."""
     found = Settings().policy()
@@ -165,3 +106,40 @@ def policy(as_json: Json = False) -> None:
         limit = f", at most ${route.max_cost_usd}" if route.max_cost_usd is not None else ""
         name = route.model or "the environment's model"
         out.print(f"{route.priority}. {route.provider.value} {name}: {tiers}{limit}", highlight=False, markup=False)
+
+
+@app.command()
+def prompts(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one; or name@version.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the prompts, or show one with its placeholders."""
+    if name is None:
+        show_json([_described(one) for one in templates()]) if as_json else out.print(_prompts())
+        return
+    found = find_template(name)
+    if as_json:
+        show_json(_described(found) | {"text": found.text})
+        return
+    out.print(f"{found.id}: {found.purpose}", markup=False, highlight=False)
+    out.print(f"\n{found.text}", markup=False, highlight=False, soft_wrap=True)
+    if found.placeholders:
+        out.print(_placeholders(found))
+
+
+def _described(one: Template) -> dict[str, object]:
+    return {"id": one.id, **one.model_dump(exclude={"text"}), "placeholders": one.placeholders}
+
+
+def _prompts() -> Table:
+    shown = Table(Column("prompt", overflow="fold"), "used by", "what for", box=box.SIMPLE)
+    for one in templates():
+        shown.add_row(one.id, one.job or "any request", one.purpose)
+    return shown
+
+
+def _placeholders(one: Template) -> Table:
+    shown = Table("placeholder", "value", "without it", box=box.SIMPLE)
+    for name in one.placeholders:
+        shown.add_row(name, PLACEHOLDERS[name].about, PLACEHOLDERS[name].neutral)
+    return shown

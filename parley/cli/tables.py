@@ -38,7 +38,7 @@ LineT = TypeVar("LineT", bound=Model)
 
 
 def summary(found: Summary) -> RenderableType:
-    """Totals, how calls and requests ended, and who served."""
+    """Totals, the outcomes of attempts and requests, and the share of each provider."""
     rows = [*_attempts(found.attempts), *_requests(found.requests, found.reasons)]
     shares = ", ".join(f"{provider} {_percent(part)}" for provider, part in found.providers.items())
     return _page(
@@ -102,9 +102,9 @@ def recommendations(found: Report[Recommendation]) -> RenderableType:
     table = Table("rule", "about", "seen, and what to do", box=box.SIMPLE)
     table.add_column("saves $", justify="right")
     for line in found.lines:
-        mark = "\n[yellow]on the simulator's figures, which tell nothing of a model[/yellow]" if line.simulated else ""
-        said = f"{escape(line.seen)}\n[bold]{escape(line.advice)}[/bold]{mark}"
-        table.add_row(line.rule, escape(line.subject), said, str(line.saves_usd or ""))
+        mark = "\n[yellow]based on the simulator, not on a model[/yellow]" if line.simulated else ""
+        text = f"{escape(line.seen)}\n[bold]{escape(line.advice)}[/bold]{mark}"
+        table.add_row(line.rule, escape(line.subject), text, str(line.saves_usd or ""))
     return _page(found.span, table)
 
 
@@ -113,7 +113,7 @@ def _page(span: Span, *parts: RenderableType) -> RenderableType:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Row], *, text: int = 1) -> Table:
-    """A table whose first columns, `text` of them, are words, and the others figures."""
+    """A table whose first `text` columns are words and whose other columns are figures."""
     table = Table(box=box.SIMPLE, show_header=any(columns))
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < text else "right", overflow="fold")
@@ -134,7 +134,7 @@ def _spend(spend: Spend) -> Row:
 
 
 def _named(name: str, spend: Spend) -> str:
-    """A line's name, with a word on how much of it the simulator answered."""
+    """A line's name, with the share that the simulator answered."""
     if not spend.simulated_calls:
         return name
     part = "" if spend.simulated_calls == spend.calls else f"{spend.simulated_calls} calls "
@@ -144,16 +144,16 @@ def _named(name: str, spend: Spend) -> str:
 def _marks(total: Spend) -> list[str]:
     if not total.simulated_calls:
         return []
-    return [f"[yellow]${total.simulated_usd} of it was counted by the simulator: no money left the house.[/yellow]"]
+    return [f"[yellow]${total.simulated_usd} of it was counted by the simulator: no money was spent on it.[/yellow]"]
 
 
 def _attempts(attempts: Attempts) -> list[Row]:
-    """Calls that ended, billed or not."""
+    """Attempts that ended, billed or not."""
     ends = f"{attempts.settled} settled, {attempts.duplicate} duplicate, {attempts.lost} lost, {attempts.failed} failed"
     return [
-        ("tries at providers", str(attempts.ended), ends),
+        ("provider attempts", str(attempts.ended), ends),
         ("their error rate", _percent(attempts.error_rate, NO_CALLS), "lost and failed"),
-        ("their latency", _seconds(attempts), "of those that brought the reply"),
+        ("their latency", _seconds(attempts), "of attempts with a reply"),
     ]
 
 
@@ -165,9 +165,9 @@ def _requests(requests: Requests, reasons: dict[str, int]) -> list[Row]:
     return [
         ("requests", str(requests.total), f"{ends}, {requests.cancelled} cancelled{f' ({escape(why)})' * bool(why)}"),
         ("their error rate", _percent(requests.error_rate, NO_REQUESTS), "failed, of those not refused or cancelled"),
-        ("their latency", speed, "of completed ones, from the cache or not"),
+        ("their latency", speed, "of completed requests, cached or not"),
         ("cache hit rate", _percent(requests.cache_hit_rate, NO_REQUESTS), cached),
-        ("saved by the cache", f"${requests.saved_usd}", "what its answers had cost"),
+        ("saved by the cache", f"${requests.saved_usd}", "the original cost of its answers"),
         ("feedback", f"{requests.good} good", f"{requests.bad} bad"),
     ]
 
@@ -189,7 +189,7 @@ def _models(lines: Sequence[ModelUse]) -> RenderableType:
 
 def _errors(errors: Sequence[ErrorCount]) -> list[RenderableType]:
     rows = [(escape(error.error), f"{error.provider} {escape(error.model)}", str(error.count)) for error in errors]
-    return [_table(("error", "of", "tries"), rows, text=2)] if rows else []
+    return [_table(("error", "of", "attempts"), rows, text=2)] if rows else []
 
 
 def _arm(arm: Arm) -> Row:

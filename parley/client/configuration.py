@@ -1,21 +1,19 @@
-"""`client.configuration`: what a workspace has told Parley about itself and its users."""
+"""`client.configuration`: what a workspace sets for itself and for its users."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from parley.client.connections import Connections
 from parley.domain.configuration import USER_SECTIONS, Configuration, fields, parse_section, read_configuration
 from parley.domain.errors import InvalidInput
 from parley.domain.model import Model
 from parley.storage import configuration as storage
 
-if TYPE_CHECKING:
-    from parley.client.client import Client
-
 
 class ConfigurationReport(Model):
-    """A user's configuration as the workers see it. `defaults`: the fields that nobody has set, as `company.industry`;
-    `warnings`: what is stored and could not be used."""
+    """A user's configuration as the workers see it.
+
+    `defaults`: the fields that are not set, for example `company.industry`. `warnings`: stored data that is not usable.
+    """
 
     user_id: str
     configuration: Configuration
@@ -24,16 +22,20 @@ class ConfigurationReport(Model):
 
 
 class WorkspaceConfiguration:
-    """The configuration of one workspace. Who may set `credentials` decides which key is used: let operators do it."""
+    """The configuration of one workspace. Setting `credentials` decides which key is used: restrict it to operators."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connections: Connections, workspace_id: str) -> None:
+        self._database, self._workspace_id = connections.database, workspace_id
 
     async def show(self, user_id: str) -> ConfigurationReport:
-        """All sections as they are now, for a user. One who was never seen has the defaults."""
+        """All sections as they are now, for a user. An unknown user has the defaults.
+
+        Raises:
+            InvalidInput: `user_id` is blank.
+        """
         _check_user(user_id)
-        async with self._client.database.transaction() as tx:
-            stored = await storage.load(tx, self._client.workspace_id, user_id)
+        async with self._database.transaction() as tx:
+            stored = await storage.load(tx, self._workspace_id, user_id)
         configuration, warnings = read_configuration(stored.sections)
         return ConfigurationReport(
             user_id=user_id,
@@ -43,46 +45,50 @@ class WorkspaceConfiguration:
         )
 
     async def set(self, section: str, data: object, *, user_id: str | None = None, where: str = "") -> None:
-        """Put a section in place of what was there: an empty one goes back to the defaults.
+        """Replace a section as a whole. An empty section restores its defaults.
 
         Args:
+            section: its name, for example `company`.
             data: the fields by name, as in docs/configuration.md.
-            user_id: whose it is, for `ai_settings`; the others are the workspace's own.
-            where: what to call the data in an error, such as its file.
+            user_id: the user, for `ai_settings`; default None, for the sections of the workspace.
+            where: names the data in an error message, for example its file; default: nothing.
 
         Raises:
-            InvalidInput: naming every field that is wrong; nothing is stored.
+            InvalidInput: a field is not valid; the error names every such field, and nothing is stored.
         """
         given = parse_section(section, data, where=where)
         owner = _owner(section, user_id)
-        workspace_id = self._client.workspace_id
-        async with self._client.database.transaction() as tx:
+        async with self._database.transaction() as tx:
             if given:
-                await storage.save(tx, workspace_id, section, given, owner=owner)
+                await storage.save(tx, self._workspace_id, section, given, owner=owner)
             else:
-                await storage.remove(tx, workspace_id, section, owner=owner)
+                await storage.remove(tx, self._workspace_id, section, owner=owner)
 
     async def refresh(self, user_id: str) -> int:
-        """Have every worker load a user's configuration anew with its next call, after a change that was not made here.
+        """Make every worker load a user's configuration again for its next request, after a change in the database.
 
-        Returns the number of sections that are stored for the user.
+        Returns:
+            How many sections are stored for the user.
+
+        Raises:
+            InvalidInput: `user_id` is blank.
         """
         _check_user(user_id)
-        async with self._client.database.transaction() as tx:
-            return await storage.refresh(tx, self._client.workspace_id, user_id)
+        async with self._database.transaction() as tx:
+            return await storage.refresh(tx, self._workspace_id, user_id)
 
 
 def _owner(section: str, user_id: str | None) -> str:
     if section not in USER_SECTIONS:
         if user_id is not None:
-            raise InvalidInput("is the workspace's own, not a user's", where=section)
+            raise InvalidInput("belongs to the workspace: leave out the user (--user)", where=section)
         return storage.WORKSPACE
     if user_id is None:
-        raise InvalidInput("belongs to a user: name one (--user)", where=section)
+        raise InvalidInput("belongs to a user: name the user (--user)", where=section)
     _check_user(user_id)
     return user_id
 
 
 def _check_user(user_id: str) -> None:
     if not user_id.strip():
-        raise InvalidInput("is blank", where="user")
+        raise InvalidInput("must not be blank", where="user")

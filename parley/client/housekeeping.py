@@ -1,29 +1,25 @@
-"""What the clock's jobs leave for a workspace, its events and alerts; and the refill, run now."""
+"""A workspace's events and cost alerts; the energy refill and the health check, run on request."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
+from typing import Any, Literal
 
-from temporalio.client import WorkflowFailureError
-from temporalio.service import RPCError
-
-from parley.client.jobs import failure_of
-from parley.domain.errors import Unreachable
+from parley.client.connections import Connections
+from parley.domain.health import WORKFLOW as HEALTH
+from parley.domain.health import HealthInput, HealthReport
 from parley.domain.housekeeping import REFILL_ENERGY, RefillInput, RefillReport
 from parley.domain.model import Model
-from parley.domain.queues import WORKFLOWS
 from parley.storage import alerts, outbox
 from parley.storage.tables import OutboxEvent
 
-if TYPE_CHECKING:
-    from parley.client.client import Client
+# Longer than all checks of one `Health` may take.
+HEALTH_TIMEOUT = timedelta(seconds=25)
 
 
 class EventReport(Model):
-    """An event and how its delivery stands. `given_up` ones are tried no more; `problem`: why the last try failed."""
+    """An event and the state of its delivery. A `given_up` event is not tried again; `problem`: the last error."""
 
     id: int
     kind: str
@@ -47,51 +43,53 @@ class CostAlertReport(Model):
 
 
 class Housekeeping:
-    """Reached as `client.housekeeping`."""
+    """The events and alerts of one workspace; reached as `client.housekeeping`."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, connections: Connections, workspace_id: str) -> None:
+        self._connections, self._workspace_id = connections, workspace_id
 
     async def events(self, *, undelivered: bool = False, limit: int = 50) -> list[EventReport]:
-        """The workspace's events, the newest first; only those that have not arrived, if asked."""
-        async with self._client.database.transaction() as tx:
-            rows = await outbox.events(tx, self._client.workspace_id, undelivered=undelivered, limit=limit)
+        """The workspace's events, the newest first.
+
+        Args:
+            undelivered: only those that are not delivered; default False.
+            limit: the most events to return; default 50.
+        """
+        async with self._connections.database.transaction() as tx:
+            rows = await outbox.events(tx, self._workspace_id, undelivered=undelivered, limit=limit)
         return [_event(row) for row in rows]
 
     async def retry_event(self, event_id: int) -> None:
-        """Have an event that has not arrived delivered anew, from its first try on.
+        """Deliver an event again that is not delivered, starting with its first try.
 
         Raises:
             NotFound: this workspace has no such event.
         """
-        async with self._client.database.transaction() as tx:
-            await outbox.retry(tx, self._client.workspace_id, event_id)
+        async with self._connections.database.transaction() as tx:
+            await outbox.retry(tx, self._workspace_id, event_id)
 
     async def alerts(self) -> list[CostAlertReport]:
         """The weeks in which the workspace spent more than the threshold, the newest first."""
-        async with self._client.database.transaction() as tx:
-            rows = await alerts.alerts(tx, self._client.workspace_id)
+        async with self._connections.database.transaction() as tx:
+            rows = await alerts.alerts(tx, self._workspace_id)
         return [CostAlertReport.model_validate(row, from_attributes=True, extra="ignore") for row in rows]
 
     async def refill_energy(self) -> RefillReport:
-        """Top every workspace's users up now, rather than at midnight. A user is given a day's refill once.
+        """Refill the energy of all workspaces' users now instead of at midnight. A user gets one refill a day.
 
         Raises:
-            JobFailed: it ended without a result.
+            JobFailed: the workflow ended without a result.
             Unreachable: Temporal does not answer.
         """
-        try:
-            return await self._client.temporal.execute_workflow(
-                REFILL_ENERGY,
-                RefillInput(day=datetime.now(UTC).date()),
-                id=f"parley-refill/{uuid4().hex}",
-                task_queue=WORKFLOWS,
-                result_type=RefillReport,
-            )
-        except WorkflowFailureError as error:
-            raise failure_of(error) from error
-        except RPCError as error:
-            raise Unreachable(f"Temporal does not answer: {error.message}") from error
+        given = RefillInput(day=datetime.now(UTC).date())
+        return await self._connections.execute(REFILL_ENERGY, given, RefillReport, name="parley-refill")
+
+
+async def check_health(connections: Connections, workspace_id: str) -> HealthReport:
+    """Run one `Health`. `Client.health` documents it."""
+    given = HealthInput(workspace_id=workspace_id)
+    name = f"health/{workspace_id}"
+    return await connections.execute(HEALTH, given, HealthReport, name=name, time_limit=HEALTH_TIMEOUT)
 
 
 def _event(row: OutboxEvent) -> EventReport:

@@ -23,7 +23,7 @@ from parley.storage.tables import Dataset
 MAX_LINE_CHARACTERS = 5_000_000
 BATCH = 500
 LOCK_POLL_SECONDS = 0.1
-# A CSV holds one session a line; its messages are a JSON list, as in JSONL.
+# A CSV row is one session; its messages are a JSON list, as in JSONL.
 CSV_COLUMNS = ("session_id", "user_id", "containment", "messages")
 CSV_OPTIONAL = "bot_id"
 
@@ -37,7 +37,7 @@ class Skipped(Model):
 
 
 class Imported(Model):
-    """What an import did. `known`: the very same content was there before."""
+    """The result of an import. `known`: the same content was imported before."""
 
     dataset_id: str
     sessions: int
@@ -56,15 +56,15 @@ async def import_chats(
 ) -> Imported:
     """Store a JSONL or CSV file of chat sessions as a dataset, in one transaction.
 
-    `on_progress` is told the sessions read so far.
+    `on_progress` is called with the number of sessions read so far.
 
     Raises:
-        InvalidInput: naming file, line and field; nothing is stored.
+        InvalidInput: a line is not valid; the error names file, line and field, and nothing is stored.
     """
     skipped: list[Skipped] = []
     dataset_id = _content_hash(path, skip_invalid=skip_invalid)
     async with database.transaction() as tx:
-        while not await datasets.lock(tx, workspace_id, dataset_id):  # noqa: ASYNC110 - another process has it
+        while not await datasets.lock(tx, workspace_id, dataset_id):  # noqa: ASYNC110 - another process imports it
             await asyncio.sleep(LOCK_POLL_SECONDS)
         known = await datasets.find_dataset(tx, workspace_id, dataset_id)
         if known:
@@ -97,12 +97,12 @@ async def _left_out(path: Path) -> tuple[Skipped, ...]:
     with _opened(path) as file:
         lines = _checked(path, file, skipped)
         for _ in iter(lambda: list(islice(lines, BATCH)), []):
-            await asyncio.sleep(0)  # a large file takes its time, which others on this loop can use
+            await asyncio.sleep(0)  # let other tasks of this event loop run while a large file is read
     return tuple(skipped)
 
 
 def _opened(path: Path) -> TextIO:
-    # A byte that is not UTF-8 comes as half a surrogate pair, and is its line's own failure.
+    # A byte that is not UTF-8 becomes a lone surrogate, so that only its own line is invalid.
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=_newline(path))
 
 
@@ -112,26 +112,26 @@ def _content_hash(path: Path, *, skip_invalid: bool) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
-    # What is left out belongs to the identity: with and without it are two datasets.
+    # With and without invalid lines left out, the same file makes two different datasets.
     return hashlib.sha256(f"{digest} {skip_invalid}".encode()).hexdigest() if skip_invalid else digest
 
 
 def _empty(path: Path, skipped: list[Skipped]) -> InvalidInput:
     if not skipped:
-        return InvalidInput("holds no session", where=path.name)
+        return InvalidInput("has no session", where=path.name)
     first = skipped[0]
     problem = f"{first.problem} (none of {len(skipped)} lines is valid)"
     return InvalidInput(problem, where=f"{path.name}: line {first.line}", field=first.field)
 
 
 def _checked(path: Path, file: TextIO, skipped: list[Skipped] | None) -> Iterator[ChatSession]:
-    """The file's sessions. A bad line is an error, or is noted in `skipped` where that is given."""
+    """The file's sessions. An invalid line raises an error, or is added to `skipped` if that is given."""
     seen: dict[str, int] = {}
     for number, read in _lines(path, file):
         try:
             session = _session(read())
             if session.session_id in seen:
-                raise InvalidInput(f"stands on line {seen[session.session_id]} already", field="session_id")
+                raise InvalidInput(f"is on line {seen[session.session_id]} already", field="session_id")
         except InvalidInput as error:
             if skipped is None:
                 raise InvalidInput(error.problem, where=f"{path.name}: line {number}", field=error.field) from None
@@ -142,7 +142,7 @@ def _checked(path: Path, file: TextIO, skipped: list[Skipped] | None) -> Iterato
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
-    """Line numbers, and what reads the line's data: reading may fail, and that is the line's own failure."""
+    """Line numbers, each with a function that reads the line's data, so that an error belongs to its own line."""
     yield from _csv_lines(path, file) if _is_csv(path) else _json_lines(file)
 
 
@@ -151,7 +151,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def _newline(path: Path) -> str:
-    """What ends a line: in CSV whatever the csv module takes for it, in JSONL nothing but a line feed."""
+    """The line end: in CSV as the csv module reads it, in JSONL only a line feed."""
     return "" if _is_csv(path) else "\n"
 
 
@@ -191,8 +191,8 @@ def _csv_lines(path: Path, file: TextIO) -> Iterator[tuple[int, Callable[[], Any
 
 
 def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the number of the line that each begins on. Where quotes go astray, so do all rows after it."""
-    csv.field_size_limit(10 * MAX_LINE_CHARACTERS)  # where a quote is never closed, a cell has no end
+    """Rows with the number of the line that each begins on. A wrong quote also breaks all rows after it."""
+    csv.field_size_limit(10 * MAX_LINE_CHARACTERS)  # a quote that is never closed makes a very long cell
     rows, first = csv.reader(file, strict=True), 1
     try:
         for row in rows:
@@ -218,7 +218,7 @@ def _session(data: Any) -> ChatSession:
     except ValidationError as error:
         problem = first_problem(error)
         if isinstance(data, dict) and data.get("messages") == [] and problem.field == "messages":
-            problem = InvalidInput("holds no message", field=problem.field)
+            problem = InvalidInput("has no message", field=problem.field)
         raise problem from None
 
 

@@ -1,121 +1,118 @@
-"""Handles of running or finished jobs, and the reports that they end in."""
+"""What all jobs share: a handle that follows and cancels one, its true status, and the model that a caller names."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
-from temporalio.client import WorkflowFailureError
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
-from temporalio.service import RPCError
+from temporalio.client import WorkflowHandle
 
-from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelCount, Statistics
-from parley.domain.costs import Costs
-from parley.domain.errors import JobFailed, Unreachable
-from parley.domain.model import Model
-from parley.domain.session_analysis import Analysis, Progress
+from parley.client.connections import Connections, job_key_of, status_of, temporal_errors
+from parley.domain.errors import NotFound, UnpricedModel
+from parley.domain.pricing import ConfiguredRates, rates_for
+from parley.domain.requests import Provider
+from parley.settings import Settings
+from parley.storage.tables import AutoRun, StoredAnalysis
 
-if TYPE_CHECKING:
-    from parley.client.client import Client
-
-
-class AnalysisReport(Model):
-    """A `SessionAnalysis` as it stands: `analysis` is None until it is completed; the costs are the ledger's own."""
-
-    id: str
-    job_key: str
-    status: str
-    session_id: str
-    user_id: str
-    analysis: Analysis | None
-    costs: Costs
-
-
-class AutoAnalyzeReport(Model):
-    """An `AutoAnalyze` as it stands. `labels`: canonical labels with their sessions; `statistics` once it has ended."""
-
-    id: str
-    job_key: str
-    status: str
-    dataset_id: str
-    statistics: Statistics | None
-    labels: tuple[LabelCount, ...]
-    costs: Costs
-
+CHAT_PROVIDERS = (Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
 
 ProgressT = TypeVar("ProgressT")
 ReportT = TypeVar("ReportT")
 
 
 class JobHandle(ABC, Generic[ProgressT, ReportT]):
-    """One job. `id` finds the latest job under that id from anywhere, `job_key` this very one."""
+    """One job of a workspace.
 
-    def __init__(self, client: Client, job_id: str, job_key: str) -> None:
-        self._client, self.id, self.job_key = client, job_id, job_key
+    Attributes:
+        id: the job's workflow id. `client.job(id)` finds the latest job under it, from any process.
+        job_key: the key of exactly this job; it stays the same when the job continues as new.
+    """
+
+    def __init__(self, connections: Connections, workspace_id: str, job_id: str, job_key: str) -> None:
+        self._connections, self._workspace_id, self.id, self.job_key = connections, workspace_id, job_id, job_key
 
     @abstractmethod
     async def progress(self) -> ProgressT:
-        """Where the job stands.
+        """How far the job is.
 
         Raises:
             NotFound: there is no such job.
+            Unreachable: Temporal or the job's worker does not answer.
         """
 
     @abstractmethod
     async def report(self) -> ReportT:
-        """The job as it stands in the database.
+        """The job as the database has it now, finished or not.
 
         Raises:
             NotFound: there is no such job.
         """
 
     async def result(self) -> ReportT:
-        """Wait for the job to end and return its report.
+        """Wait until the job ends, and return its report.
 
         Raises:
-            JobFailed: it failed or was cancelled; `kind` says why.
+            JobFailed: it failed or was cancelled; `reason` is the code of the error.
             NotFound: there is no such job.
+            Unreachable: Temporal does not answer.
         """
-        try:
-            await (await self._client.workflow(self.id, self.job_key)).result()
-        except WorkflowFailureError as error:
-            raise failure_of(error) from error
-        except RPCError as error:
-            raise Unreachable(f"Temporal does not answer: {error.message}") from error
+        workflow = await self._workflow()
+        with temporal_errors():
+            await workflow.result()
         return await self.report()
 
     async def cancel(self) -> None:
-        """Ask the job to stop. What it has paid for is kept."""
-        await (await self._client.workflow(self.id, self.job_key)).cancel()
+        """Request that the job stops. Results that are paid for stay stored.
+
+        Raises:
+            NotFound: there is no such job.
+            Unreachable: Temporal does not answer.
+        """
+        workflow = await self._workflow()
+        with temporal_errors():
+            await workflow.cancel()
+
+    async def _workflow(self) -> WorkflowHandle[Any, Any]:
+        return await self._connections.workflow(self._workspace_id, self.id, self.job_key)
+
+    async def _query_progress(self, kind: type[ProgressT]) -> ProgressT:
+        workflow = await self._workflow()
+        with temporal_errors("the job's worker does not answer"):
+            return await workflow.query("get_progress", result_type=kind)
 
 
-class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
-    """A `SessionAnalysis`."""
-
-    async def progress(self) -> Progress:
-        return await self._client.query_progress(self.id, Progress, self.job_key)
-
-    async def report(self) -> AnalysisReport:
-        return await self._client.analysis_report(self.job_key)
-
-
-class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
-    """An `AutoAnalyze`."""
-
-    async def progress(self) -> AutoAnalyzeProgress:
-        return await self._client.query_progress(self.id, AutoAnalyzeProgress, self.job_key)
-
-    async def report(self) -> AutoAnalyzeReport:
-        return await self._client.auto_analyze_report(self.job_key)
+async def true_status(connections: Connections, row: StoredAnalysis | AutoRun) -> str:
+    """A job's status. A terminated workflow runs no code and leaves its row `running`, so Temporal decides then."""
+    if row.status != "running":
+        return row.status
+    try:
+        found = await connections.describe(row.workspace_id, row.workflow_id)
+    except NotFound:
+        return "terminated"
+    return status_of(found) if job_key_of(found) == row.job_key else "terminated"
 
 
-def failure_of(error: WorkflowFailureError) -> JobFailed:
-    """Why a workflow ended without a result, by the outermost failure that Parley named."""
-    if is_cancelled_exception(error.cause):
-        return JobFailed("Cancelled", "the job was cancelled; what it paid for is kept")
-    cause: BaseException | None = error.cause
-    while cause is not None and not (isinstance(cause, ApplicationError) and cause.type):
-        cause = cause.__cause__
-    if isinstance(cause, ApplicationError):
-        return JobFailed(cause.type or "", cause.message)
-    return JobFailed(type(error.cause).__name__, str(error.cause))
+def provider_of(model: str | None, settings: Settings) -> Provider | None:
+    """The first provider that has a price for the model; None where no model is named.
+
+    Raises:
+        UnpricedModel: no provider has one.
+    """
+    if model is None:
+        return None
+    for provider in CHAT_PROVIDERS:
+        with suppress(UnpricedModel):
+            check_model(provider, model, settings)
+            return provider
+    raise UnpricedModel(f"no provider has a price for model {model!r}: name its provider (--provider)")
+
+
+def check_model(provider: Provider | None, model: str | None, settings: Settings) -> None:
+    """Check that the provider has a price for the model.
+
+    Raises:
+        UnpricedModel: it has none.
+    """
+    if provider is not None and model is not None:
+        rates_for(provider, model, ConfiguredRates.of(settings))

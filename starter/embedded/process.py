@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from parley.stack_state import PartFailed, ProcessRecord
+from starter.embedded.state import PartFailed, ProcessRecord
 
 POLL = 0.03
 HURRIED = 5.0

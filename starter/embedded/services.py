@@ -14,8 +14,9 @@ from signal import SIGTERM
 from typing import Protocol
 from urllib.parse import quote
 
-from parley.stack_state import HOST, Addresses, PartFailed, StateDir
+from parley.connection import Addresses
 from starter.embedded.process import Command, Process
+from starter.embedded.state import HOST, PartFailed, StateDir
 
 NAMESPACE = "default"
 ROOT = Path(__file__).parents[2]

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from parley.connection import Addresses, running_stack
 from parley.domain.errors import ParleyError
-from parley.stack_state import Addresses, PartFailed, StackRunning, StateDir, addresses_of, running_stack
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
 from starter.embedded.process import Command, PortTaken, Process, end_leftover, until
 from starter.embedded.services import Service, Simulator, Temporal, Worker
+from starter.embedded.state import PartFailed, StackRunning, StateDir, addresses_of
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_ORDER = (Worker.name, Simulator.name, Temporal.name, Postgres.name)
@@ -103,7 +104,7 @@ class EmbeddedStack:
         began = time.monotonic()
         await self._end_leftovers()
         self._record = self._state.read_stack()
-        self._record.pid, self._record.ready, self._record.processes = os.getpid(), False, {}
+        self._record.pid, self._record.processes = os.getpid(), {}
         self._ports = Ports(self._record.ports, self._state.path)
         self._postgres = Postgres(self._state, self.on_progress)
         if self.temporary:
@@ -119,8 +120,7 @@ class EmbeddedStack:
         addresses = addresses_of(self._record, self._postgres.password)
         if self.worker:
             await self._bring_up(Worker(self._state, self.worker, addresses, self.drain))
-        self._record.ready = True
-        self._save()
+        self._state.publish(addresses)
         self.on_progress(f"The stack is up ({time.monotonic() - began:.1f} s): Temporal UI {addresses.ui_url}")
         return addresses
 
@@ -215,7 +215,7 @@ class EmbeddedStack:
                     self.on_progress("Waiting for the worker to finish what it is doing (Ctrl-C hurries it)")
                 await self._processes[name].stop(self._hurry)
             if self._processes:
-                self._record.ready, self._record.processes = False, {}
+                self._record.processes = {}
                 self._save()
 
     async def _end_leftovers(self) -> None:
@@ -237,6 +237,8 @@ class EmbeddedStack:
             directory = self._state.path
             raise StackRunning(directory, self._state.read_stack().pid, running_stack(directory))
         self._cleanup.callback(os.close, taken[0])
+        self._cleanup.callback(self._state.withdraw)
+        self._state.withdraw()  # a stack that was killed has left its addresses
 
     def _remove_everything(self) -> None:
         self._postgres.erase()

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from signal import SIGQUIT
 
-from parley.stack_state import DATABASE, HOST, StateDir
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
 from starter.embedded.process import Process
+from starter.embedded.state import DATABASE, HOST, StateDir
 from tests.parts import make_template, reachable_directory
 
 RECOVERED = "was not properly shut down; automatic recovery in progress"

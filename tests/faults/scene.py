@@ -22,7 +22,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from activities.failpoints import HELD
-from parley import Client
+from parley import Backend, Client
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
@@ -77,7 +77,7 @@ class Scene:
     def in_workspace(self, workspace_id: str) -> Client:
         """The client of another workspace."""
         own = self.client
-        return Client(own.temporal, own.database, own.settings, workspace_id)
+        return Backend(own.temporal, own.database, own.settings).client(workspace_id)
 
     async def holding(self, point: str, count: int, *, worker: int = 0) -> None:
         """Wait until a worker says that it holds so many calls at a failpoint."""
@@ -120,7 +120,8 @@ async def scene(
             "PARLEY_LEASE_SECONDS": "3",
             "PARLEY_PROVIDER_TIMEOUT_SECONDS": "40",
         }
-        made = Scene(Client(temporal, database, settings, "default"), simulator, database, environment, directory)
+        client = Backend(temporal, database, settings).client()
+        made = Scene(client, simulator, database, environment, directory)
         try:
             yield made
         finally:

@@ -174,7 +174,7 @@ def outcome(case: tuple[str, str], everything: dict[tuple[str, str], Outcome]) -
 class TestKilled:
     def test_the_generation_ends_and_is_told_of_in_one_row(self, case: tuple[str, str], outcome: Outcome) -> None:
         if case[1] == HOPELESS:
-            assert isinstance(outcome.result, JobFailed) and outcome.result.kind == "ProviderUnavailable"
+            assert isinstance(outcome.result, JobFailed) and outcome.result.reason == "ProviderUnavailable"
             told = [(row["outcome"], row["reason"]) for row in outcome.generations]
             assert told == [("failed", "ProviderUnavailable")]
             return

@@ -1,4 +1,4 @@
-"""What is told of a part that died, on real stacks."""
+"""The error after a part of a real stack died."""
 
 import os
 import signal
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from parley.stack_state import StateDir
 from parley.visibility import ALL
 from starter.embedded import PartFailed
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
 
 WORKER = """
 import os, pathlib, signal
@@ -20,10 +20,10 @@ signal.pause()
 
 
 @pytest.mark.parametrize("temporary", [False, True])
-async def test_the_log_is_named_or_where_it_goes_with_the_stack_quoted(
+async def test_the_log_is_named_or_quoted_when_it_is_removed(
     temporary: bool, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a part logged last need not be what it died of."""
+    """The last log line need not be the reason of the failure."""
     (tmp_path / "stub_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     names, said = [key.name for key in ALL], list[str]()

@@ -1,4 +1,4 @@
-"""`parley demo` as a new user runs it: from nothing to a report, and nothing left behind."""
+"""`parley demo` from an empty directory to its reports; it leaves nothing behind."""
 
 import asyncio
 import os
@@ -97,7 +97,7 @@ async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo
 
 
 @pytest.mark.parametrize("moment", ["PostgreSQL is up", "The stack is up"])
-async def test_ctrl_c_leaves_nothing_behind(moment: str, demo: Demo, reachable: Path) -> None:
+async def test_ctrl_c_leaves_no_process_and_no_file(moment: str, demo: Demo, reachable: Path) -> None:
     await demo.start()
     await demo.read_until(moment)
     demo.process.send_signal(signal.SIGINT)

@@ -19,10 +19,10 @@ import pytest
 from temporalio.client import Client
 
 from parley.domain.errors import InvalidInput
-from parley.stack_state import ProcessRecord, StackRecord, StateDir
 from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgres, process, running_stack
 from starter.embedded.process import Command, Process, is_alive, until
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import ProcessRecord, StackRecord, StateDir
 from tests.parts import PATIENCE_SECONDS, ROOT
 
 PACKAGES = Path(psutil.__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from parley import Client
+from parley import Backend, Client
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.visibility import ALL
@@ -41,4 +41,4 @@ async def skipping_client(
     """Parley's client with its workers, on the server that skips time."""
     quick = settings.model_copy(update={"breaker_open_seconds": 0.1})
     async with running_workers(skipping.client, database, quick):
-        yield Client(skipping.client, database, quick, workspace_id=f"workspace-{uuid4().hex[:8]}")
+        yield Backend(skipping.client, database, quick).client(f"workspace-{uuid4().hex[:8]}")

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlmodel import col
 from temporalio.client import Client as TemporalClient
 
-from parley import AutoAnalyzeHandle, Client
+from parley import AutoAnalyzeHandle, Backend, Client
 from parley.domain.auto_analyze.contract import DiscoveryTerms, ExportedSession, LabelKind, Phase
 from parley.domain.errors import JobFailed, NotFound
 from parley.settings import Settings
@@ -138,7 +138,7 @@ class TestRuns:
     async def test_another_workspace_sees_nothing(self, client: Client, path: Path) -> None:
         job = await start(client, path, chats(5))
         report = await job.result()
-        stranger = Client(client.temporal, client.database, client.settings, "somebody-else")
+        stranger = Backend(client.temporal, client.database, client.settings).client("somebody-else")
         with pytest.raises(NotFound):
             await stranger.auto_analyze(report.dataset_id, user_id="operator")
         for look in (stranger.job, stranger.status, stranger.auto_analyze_report):
@@ -274,7 +274,7 @@ class TestFailures:
         job = await start(client, path, chats(60), budget_usd="0.002")
         with pytest.raises(JobFailed) as failed:
             await job.result()
-        assert failed.value.kind == "BudgetExhausted"
+        assert failed.value.reason == "BudgetExhausted"
         report = await job.report()
         assert report.status == "failed"
         assert report.costs.confirmed_usd <= 0.002

@@ -12,8 +12,8 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
-from parley import AutoAnalyzeHandle, Client
-from parley.client.jobs import failure_of
+from parley import AutoAnalyzeHandle, Backend, Client
+from parley.client.connections import failure_of
 from parley.domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
 from parley.domain.errors import JobFailed
 from parley.domain.queues import WORKFLOWS
@@ -49,7 +49,7 @@ async def labelling_with(
     """A client whose workers have other settings."""
     changed = settings.model_copy(update=changes)
     async with running_workers(temporal, database, changed):
-        yield Client(temporal, database, changed, workspace_id=f"workspace-{id(changed)}")
+        yield Backend(temporal, database, changed).client(f"workspace-{id(changed)}")
 
 
 class TestTooLong:
@@ -158,7 +158,7 @@ class TestRefused:
         job = await start(client, path, chats(200), streams=2)
         with pytest.raises(JobFailed, match="every session is refused") as failed:
             await job.result()
-        assert failed.value.kind == "BadRequest"
+        assert failed.value.reason == "BadRequest"
         assert statistics_of(await job.report()).labelled < 60
 
     async def test_labels_that_are_refused_stay_unmerged(
@@ -222,7 +222,7 @@ class TestEndings:
         job = await start(client, path, chats(200), budget_usd="0.008", streams=4)
         with pytest.raises(JobFailed) as failed:
             await job.result()
-        assert failed.value.kind == "BudgetExhausted"
+        assert failed.value.reason == "BudgetExhausted"
         assert (await self.counts_agree(client, job)).rounds > 0
 
     async def test_a_run_that_could_not_be_prepared_just_fails(self, client: Client) -> None:
@@ -232,7 +232,7 @@ class TestEndings:
         )
         with pytest.raises(WorkflowFailureError) as failed:
             await handle.result()
-        assert failure_of(failed.value).kind == "NotFound"
+        assert failure_of(failed.value).reason == "NotFound"
 
     async def test_a_sample_with_its_bounds_in_the_wrong_order_ends_the_run_at_once(self, client: Client) -> None:
         asked = {

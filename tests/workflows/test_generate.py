@@ -10,7 +10,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
-from parley import Client, visibility
+from parley import Backend, Client, visibility
 from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
 from parley.domain.generate.contract import (
     WORKFLOW,
@@ -229,7 +229,7 @@ class TestRefusals:
     async def test_a_model_that_nobody_knows_fails_by_name(self, client: Client) -> None:
         with pytest.raises(JobFailed, match="no route has 'gpt-nonsense'") as failed:
             await client.generate(QUESTION, user_id=USER, model="gpt-nonsense")
-        assert failed.value.kind == "InvalidInput"
+        assert failed.value.reason == "InvalidInput"
 
     async def test_a_cached_answer_tells_as_well_that_a_name_was_not_for_the_tier(self, client: Client) -> None:
         for _ in range(2):
@@ -259,7 +259,7 @@ class TestFailures:
         await simulator.fault("quota", times=None)
         with pytest.raises(JobFailed, match=r"anthropic: .*openai: ") as failed:
             await pro.generate(QUESTION, user_id=USER)
-        assert failed.value.kind == "ProviderUnavailable"
+        assert failed.value.reason == "ProviderUnavailable"
         [row] = await rows(pro)
         assert row.outcome == "failed"
         assert (await pro.energy(USER)).available == 100
@@ -368,7 +368,9 @@ class TestCache:
 
     async def test_another_workspace_never_gets_it(self, client: Client, simulator: SimulatorAdmin) -> None:
         await client.generate(QUESTION, user_id=USER)
-        other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+        other = Backend(client.temporal, client.database, client.settings).client(
+            workspace_id=f"{client.workspace_id}-other"
+        )
         assert (await other.generate(QUESTION, user_id=USER)).meta.cached is Cached.NO
         assert len(await simulator.calls()) == 2
 
@@ -411,9 +413,10 @@ class TestKeys:
             stored = await generations.save_prompt(tx, "globex", prompt)
         asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
         with pytest.raises(JobFailed, match="no prompt"):
-            from parley.client.generating import generate  # noqa: PLC0415
+            from parley.client.connections import Connections  # noqa: PLC0415
+            from parley.client.generate import generate  # noqa: PLC0415
 
-            await generate(client, asked, None)
+            await generate(Connections(client.temporal, client.database, client.settings), asked, None)
 
 
 class TestPatience:
@@ -463,6 +466,6 @@ async def test_two_hundred_at_once_on_energy_for_fifty(client: Client, simulator
 
 async def test_a_generation_of_another_workspace_is_not_found(client: Client) -> None:
     await client.generate(QUESTION, user_id=USER, key="mine")
-    other = Client(client.temporal, client.database, client.settings, workspace_id="globex")
+    other = Backend(client.temporal, client.database, client.settings).client("globex")
     with pytest.raises(NotFound):
         await other.status(f"generate/{client.workspace_id}/mine")

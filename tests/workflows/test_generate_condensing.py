@@ -10,8 +10,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.generate.calls import GenerateCalls
 from activities.paid_call import PaidCalls
-from parley import Client
-from parley.client.generating import build
+from parley import Backend, Client
+from parley.client.generate import generate_input
 from parley.domain.generate.condensing import KEEP, beginnings
 from parley.domain.generate.contract import Condensed, CondenseStep, Job, Kept, Refused, Serving
 from parley.domain.housekeeping import PURGE, PurgeInput
@@ -113,7 +113,9 @@ class TestLimit:
 
     async def test_another_workspace_has_none(self, client: Client) -> None:
         await ask(client, LONG)
-        other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+        other = Backend(client.temporal, client.database, client.settings).client(
+            workspace_id=f"{client.workspace_id}-other"
+        )
         await ask(other, LONG)
         assert len(await condensings(other)) == 1
 
@@ -214,7 +216,7 @@ async def test_a_step_that_is_tried_again_asks_the_same_whatever_was_kept_meanwh
     """Another turn of the conversation may be condensed between two tries: the step says from what it goes on."""
     await ask(client, LONG)
     (row,) = await Books(database).all(KeptSummary)
-    asked = build(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
+    asked = generate_input(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
     job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).asking(prompt)

@@ -16,8 +16,8 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from parley import Client
-from parley.client.generating import Messages
+from parley import Backend, Client
+from parley.client.generate import Messages
 from parley.domain.errors import JobFailed
 from parley.domain.generate.contract import GenerateResult
 from parley.settings import DEFAULT_POLICY, Settings
@@ -111,7 +111,7 @@ class TestTheSameKey:
     ) -> None:
         temporal = await TemporalClient.connect(stack.temporal_address, data_converter=pydantic_data_converter)
         database = Database(settings.database_url)
-        other = Client(temporal, database, settings, client.workspace_id)
+        other = Backend(temporal, database, settings).client(client.workspace_id)
         results = await asyncio.gather(*(asking(one, cache="off") for one in [client, other] * 10))
         assert len({result.model_dump_json() for result in results}) == 1
         assert len(await simulator.calls()) == 1

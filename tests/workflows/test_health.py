@@ -109,6 +109,6 @@ async def test_what_refuses_connections_is_down_and_its_key_stays_with_the_worke
 
 
 async def test_without_any_worker_it_gives_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parley.client.health.LIMIT", timedelta(seconds=1))
+    monkeypatch.setattr("parley.client.housekeeping.HEALTH_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(Unreachable, match="is a worker up"):
         await client.health()

@@ -9,7 +9,8 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
-from parley import Client, visibility
+from parley import AnalysisHandle, Backend, Client, visibility
+from parley.client.connections import Connections
 from parley.client.reading import read_session
 from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
@@ -137,7 +138,7 @@ class TestProviders:
     ) -> None:
         with pytest.raises(JobFailed, match="LOCAL_BASE_URL") as failed:
             await (await client.analyze(session, provider=Provider.LOCAL)).result()
-        assert failed.value.kind == "ProviderNotConfigured"
+        assert failed.value.reason == "ProviderNotConfigured"
         assert await simulator.calls() == []
 
     async def test_without_waiting_an_outage_gives_a_rule_based_result_that_says_so(
@@ -308,17 +309,20 @@ class TestJobs:
             await (await client.analyze(session, run_name=str(number))).result()
         with pytest.raises(JobFailed) as failed:
             await (await client.analyze(session, run_name="one too many")).result()
-        assert failed.value.kind == "InsufficientEnergy"
+        assert failed.value.reason == "InsufficientEnergy"
         assert len(await simulator.billed()) == 100 // COACHING
         assert (await client.energy(session.user_id)).available == 0
 
     async def test_another_workspace_cannot_see_or_touch_a_job(self, client: Client, session: Session) -> None:
         job = await client.analyze(session)
         await job.result()
-        stranger = Client(client.temporal, client.database, client.settings, "somebody-else")
-        for look in (stranger.job, stranger.status, stranger.analysis_report, stranger.workflow):
+        stranger = Backend(client.temporal, client.database, client.settings).client("somebody-else")
+        for look in (stranger.job, stranger.status, stranger.workflow):
             with pytest.raises(NotFound):
                 await look(job.id)
+        theirs = Connections(client.temporal, client.database, client.settings)
+        with pytest.raises(NotFound):
+            await AnalysisHandle(theirs, stranger.workspace_id, job.id, job.job_key).report()
         assert (await stranger.costs()).lines == ()
 
     @pytest.mark.parametrize("arguments", [[], [{"session_id": "no workspace"}], ["not an object"]])
@@ -353,7 +357,7 @@ class TestWaiting:
         job = await skipping_client.analyze(session, patience_seconds=3600)
         with pytest.raises(JobFailed, match=r"anthropic.*openai") as failed:
             await job.result()
-        assert failed.value.kind == "ProviderUnavailable"
+        assert failed.value.reason == "ProviderUnavailable"
         assert (await job.report()).status == "failed"
         assert (await skipping_client.energy(session.user_id)).reserved == 0
         assert await skipping_client.audit() == []

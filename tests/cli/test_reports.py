@@ -1,4 +1,4 @@
-"""Reports, feedback and the audit against a provider's list, as a user types them."""
+"""Reports, feedback, and the audit against a provider's list."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from parley import Client
-from parley.cli.report import Kind
+from parley import Backend, Client
+from parley.cli.reports import Kind
 from parley.domain.errors import InvalidInput
 from parley.storage.database import Database
 from parley.storage.tables import Generation
+from tests.cli.command import Run
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 REQUEST = "job/generate"
@@ -45,7 +45,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 @pytest.mark.usefixtures("worker")
 class TestReports:
-    async def test_every_report_of_a_job_in_every_form(self, parley: Run, tmp_path: Path) -> None:
+    async def test_every_report_has_every_format(self, parley: Run, tmp_path: Path) -> None:
         await parley("analyze", SAMPLE)
         for kind in Kind:
             shown, told, table = (
@@ -59,7 +59,7 @@ class TestReports:
             figures = found if kind is Kind.SUMMARY else found["lines"]
             assert len(rows(table.out)) >= len(figures) or kind is Kind.SUMMARY
 
-    async def test_the_summary_says_who_served_at_what_cost_and_that_it_was_simulated(self, parley: Run) -> None:
+    async def test_the_summary_shows_providers_costs_and_simulation(self, parley: Run) -> None:
         await parley("analyze", SAMPLE)
         shown = (await parley("report")).out
         for expected in ("anthropic", "was counted by the simulator", "no requests", "1 settled"):
@@ -69,14 +69,14 @@ class TestReports:
         assert (found["total"]["energy_charged"], found["requests"]["cache_hit_rate"]) == (5, None)
         assert found["attempts"]["error_rate"] == 0
 
-    async def test_a_report_is_of_its_time_and_its_workspace(self, parley: Run) -> None:
+    async def test_a_report_covers_its_time_span_and_its_workspace(self, parley: Run) -> None:
         await parley("analyze", SAMPLE)
         assert json.loads((await parley("report", "users", "--json")).out)["users"] == 1
         assert json.loads((await parley("report", "users", "--json", "--workspace", "globex")).out)["users"] == 0
         days = json.loads((await parley("report", "daily", "--since", "2d", "--json")).out)["lines"]
         assert [day["calls"] for day in days] == [0, 0, 1]
 
-    async def test_csv_goes_to_a_file_with_the_name_of_each_line_first(self, parley: Run, tmp_path: Path) -> None:
+    async def test_csv_is_written_with_the_subject_of_each_line_first(self, parley: Run, tmp_path: Path) -> None:
         await parley("analyze", SAMPLE)
         ran = await parley("report", "actions", "--csv", tmp_path / "actions.csv")
         assert (ran.code, ran.out) == (0, "")
@@ -86,12 +86,12 @@ class TestReports:
         assert (line["action"], line["calls"], line["energy_charged"]) == ("session_coaching", "1", "5")
 
 
-async def test_a_summary_as_csv_is_a_row_per_figure(parley: Run, generated: None) -> None:
+async def test_a_summary_as_csv_has_a_row_per_figure(parley: Run, generated: None) -> None:
     figures = {row["figure"]: row["value"] for row in rows((await parley("report", "--csv", "-")).out)}
     assert (figures["requests.completed"], figures["attempts.error_rate"]) == ("1", "")
 
 
-async def test_what_users_name_is_no_formula_in_a_spreadsheet(parley: Run, database_url: str) -> None:
+async def test_a_user_id_is_not_a_formula_in_a_spreadsheet(parley: Run, database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute("""
         INSERT INTO ai_usage_logs (id, user_id, workspace_id, action, provider, model, answered_by, simulated,
@@ -109,7 +109,7 @@ async def test_what_users_name_is_no_formula_in_a_spreadsheet(parley: Run, datab
     [
         (("nonsense",), "nonsense"),
         (("--since", "yesterday"), "--since"),
-        (("--csv", "-", "--json"), "--csv: goes without --json"),
+        (("--csv", "-", "--json"), "--csv: cannot be combined with --json"),
         (("--csv", "/nowhere/at/all.csv"), "/nowhere/at/all.csv: cannot be written"),
     ],
 )
@@ -134,8 +134,8 @@ class TestFeedback:
         assert (ran.code, "splendid" in ran.err) == (2, True)
         assert (await parley("feedback", REQUEST, "good", "--workspace", "globex")).code == 2
 
-    async def test_the_client_takes_words(self, client: Client, database: Database) -> None:
-        theirs = Client(client.temporal, database, client.settings, workspace_id="default")
+    async def test_the_client_accepts_feedback_as_text(self, client: Client, database: Database) -> None:
+        theirs = Backend(client.temporal, database, client.settings).client("default")
         await theirs.feedback(REQUEST, "good")
         assert (await theirs.reports.summary()).requests.good == 1
         with pytest.raises(InvalidInput, match="good or bad"):
@@ -149,10 +149,8 @@ class TestBilled:
         path.write_text(json.dumps(calls))
         return calls
 
-    async def test_the_simulators_own_listing_agrees(
-        self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
-    ) -> None:
-        """Both vendors that bill by the token, one that bills by the hour, and a call that was refused."""
+    async def test_the_simulators_listing_agrees(self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path) -> None:
+        """Two vendors that bill by token, one that bills by the hour, and a refused request."""
         await simulator.fault("rate_limit", provider="anthropic", times=1)
         short, audio = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
         assert (await parley("analyze", short, "--audio", audio)).code == 0
@@ -162,7 +160,7 @@ class TestBilled:
         ran = await parley("ledger", "audit", "--billed", tmp_path / "calls.json")
         assert (ran.code, "agrees" in ran.out) == (0, True), ran.out
 
-    async def test_a_bill_for_a_call_that_nobody_made_exits_1_with_its_row(
+    async def test_a_billed_attempt_without_a_row_exits_1(
         self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
     ) -> None:
         await parley("analyze", SAMPLE)

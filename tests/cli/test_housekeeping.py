@@ -10,13 +10,13 @@ from parley.domain.housekeeping import Week
 from parley.storage import alerts, outbox
 from parley.storage.database import Database
 from parley.storage.tables import EnergyEntry, OutboxEvent
-from tests.starter.command import Run
+from tests.cli.command import Run
 from tests.storage.books import COST, Books
 
 
 @pytest.fixture
 async def books(database: Database) -> Books:
-    """Two events: one arrived, one was given up."""
+    """Two events: one delivered, one given up."""
     books = await Books(database, "default").open(energy_granted=11)
     await books.settle(await books.granted("one"))
     await books.fail(await books.granted("two", energy=1))
@@ -35,7 +35,7 @@ async def test_events_are_listed_with_the_state_of_their_delivery(parley: Run, b
     assert all(word in oldest for word in ("ai_generation_completed", "delivered"))
 
 
-async def test_undelivered_events_are_listed_for_machines(parley: Run, books: Books) -> None:
+async def test_undelivered_events_are_listed_as_json(parley: Run, books: Books) -> None:
     ran = await parley("events", "--undelivered", "--json")
     (event,) = json.loads(ran.out)
     assert (event["kind"], event["state"], event["tries"]) == ("ai_generation_failed", "given_up", 1)
@@ -49,7 +49,7 @@ async def test_an_event_that_was_given_up_is_retried(parley: Run, books: Books) 
     assert (event["state"], event["tries"]) == ("waiting", 0)
 
 
-async def test_an_event_that_is_not_there_is_refused_in_one_line(parley: Run, books: Books) -> None:
+async def test_a_missing_event_is_refused_in_one_line(parley: Run, books: Books) -> None:
     (arrived,) = await books.all(OutboxEvent, kind="ai_generation_completed")
     for number, workspace in ((arrived.id, "default"), (10_000, "default"), (arrived.id + 1, "globex")):
         ran = await parley("events", "--retry", str(number), "--workspace", workspace)
@@ -74,7 +74,7 @@ async def test_alerts_are_listed(parley: Run, books: Books) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-async def test_the_refill_runs_now_and_says_what_it_gave(parley: Run, books: Books, client: Client) -> None:
+async def test_the_refill_runs_now_and_prints_its_totals(parley: Run, books: Books, client: Client) -> None:
     ran = await parley("energy", "refill", "--json")
     done = json.loads(ran.out)
     assert (ran.code, done["users"], done["energy"], done["skipped"]) == (0, 1, 19, 0)

@@ -1,4 +1,4 @@
-"""A provider's own list as it comes: CSV, JSONL, or the simulator's listing; refused by line and field."""
+"""A provider's own list: CSV, JSONL, or the simulator's listing; errors name line and field."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -56,18 +56,18 @@ def test_the_rows_of_one_attempt_are_added_up(tmp_path: Path):
 
 
 @pytest.mark.parametrize("order", [(True, False), (False, True)])
-def test_a_try_that_was_not_billed_adds_nothing_to_one_that_was(tmp_path: Path, order: tuple[bool, bool]):
+def test_an_unbilled_row_adds_nothing_to_a_billed_one(tmp_path: Path, order: tuple[bool, bool]):
     lines = [f'{{"attempt_id": "{ONE}", "billed": {str(billed).lower()}, "input_tokens": 7}}' for billed in order]
     (row,) = read(tmp_path, "\n".join(lines), "l.jsonl")
     assert (row.billed, row.input_tokens) == (True, 7)
 
 
-def test_a_call_that_was_not_billed_needs_no_amount(tmp_path: Path):
+def test_an_unbilled_row_needs_no_amount(tmp_path: Path):
     (row,) = read(tmp_path, f"attempt_id,billed\n{ONE},false\n")
     assert (row.attempt_id, row.billed) == (ONE, False)
 
 
-def test_other_peoples_ids_are_kept_by_their_place(tmp_path: Path):
+def test_rows_with_foreign_ids_are_identified_by_their_place(tmp_path: Path):
     rows = read(tmp_path, "attempt_id,cost_usd\nabc,1\nabc,2\n")
     assert [(row.attempt_id, row.source) for row in rows] == [(None, "line 2"), (None, "line 3")]
 
@@ -79,10 +79,10 @@ def test_other_peoples_ids_are_kept_by_their_place(tmp_path: Path):
         (f"attempt_id,cost_usd\n{ONE},lots\n", "l.csv", "l.csv: line 2: cost_usd: "),
         (f"attempt_id,cost_usd\n{ONE},NaN\n", "l.csv", "l.csv: line 2: cost_usd: "),
         (f"attempt_id,cost_usd\n{ONE},-1\n", "l.csv", "l.csv: line 2: cost_usd: "),
-        (f"attempt_id,input_tokens\n{ONE},\n", "l.csv", "l.csv: line 2: has neither cost_usd nor"),
+        (f"attempt_id,input_tokens\n{ONE},\n", "l.csv", "l.csv: line 2: must have cost_usd, or"),
         (f'attempt_id,cost_usd\n{ONE},"1\n', "l.csv", "l.csv: line 2: is not CSV: "),
         ('{"attempt_id": 1', "l.jsonl", "l.jsonl: line 1: is not JSON: "),
-        ("[1]", "l.json", "l.json: entry 1: is not an object"),
+        ("[1]", "l.json", "l.json: entry 1: must be a JSON object"),
     ],
 )
 def test_a_bad_list_is_refused_by_line_and_field(tmp_path: Path, content: str, name: str, problem: str):

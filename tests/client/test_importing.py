@@ -1,4 +1,4 @@
-"""Imports on a real PostgreSQL: everything of a file or nothing, and a bad line named by its number and field."""
+"""Imports on a real PostgreSQL: the whole file or nothing; errors name line and field."""
 
 import asyncio
 import csv
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from parley.cli.main import read_in
+from parley.cli.jobs import import_file
 from parley.client import tokens
 from parley.client.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
 from parley.client.tokens import count_tokens
@@ -44,7 +44,7 @@ def without(field: str) -> dict[str, Any]:
 
 
 def lines(*sessions: object) -> str:
-    """As JSONL; a text is a line as it is."""
+    """The lines as JSONL; a string is a line verbatim."""
     return "".join((entry if isinstance(entry, str) else json.dumps(entry)) + "\n" for entry in sessions)
 
 
@@ -63,7 +63,7 @@ def as_bytes(content: str | bytes) -> bytes:
 
 
 class Interrupted(BaseException):
-    """What Ctrl-C is to a process."""
+    """An interrupt, as Ctrl-C raises it."""
 
 
 def interrupted(read: int) -> None:
@@ -72,7 +72,7 @@ def interrupted(read: int) -> None:
 
 
 class Desk:
-    """Imports contents as files into a workspace of its own, and sees what is stored there."""
+    """Imports file contents into a new workspace, and reads what is stored there."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self.folder, self.workspace = database, folder, f"workspace-{uuid4().hex}"
@@ -105,7 +105,7 @@ class Desk:
         return await self._all(f"{query} ORDER BY position", dataset=imported.dataset_id)
 
     async def rows(self) -> tuple[int, int]:
-        """How many datasets and sessions the workspace has."""
+        """The number of datasets and sessions of the workspace."""
         [datasets] = await self._all("SELECT count(*) FROM datasets WHERE workspace_id = :workspace")
         [sessions] = await self._all("SELECT count(*) FROM chat_sessions WHERE workspace_id = :workspace")
         return datasets, sessions
@@ -117,7 +117,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 async def database(template: str) -> AsyncIterator[Database]:
-    """One database for this page: each test has a workspace of its own."""
+    """One database for this module: each test uses a new workspace."""
     name = f"test_{uuid4().hex}"
     server = await asyncpg.connect(template)
     await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
@@ -137,7 +137,7 @@ AB = (session("a"), session("b"))
 
 
 class TestFiles:
-    async def test_a_large_file_is_streamed_in_its_order(self, desk: Desk) -> None:
+    async def test_a_large_file_is_streamed_in_order(self, desk: Desk) -> None:
         many = [session(at, containment=KINDS[at % 3]) for at in range(3000)]
         told: list[int] = []
         imported = await desk.load(lines(*many), on_progress=told.append)
@@ -160,7 +160,7 @@ class TestFiles:
         ],
         ids=["plain", "no last line end", "BOM", "blank lines", "CRLF", "all of them"],
     )
-    async def test_harmless_differences_of_jsonl(self, content: str, desk: Desk) -> None:
+    async def test_jsonl_variants_are_accepted(self, content: str, desk: Desk) -> None:
         assert await desk.names(await desk.load(content)) == ["a", "b"]
 
     @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ class TestFiles:
         ],
         ids=["plain", "BOM", "LF, no last line end", "blank lines", "all quoted", "other order, no bot_id"],
     )
-    async def test_harmless_differences_of_csv(self, content: str, desk: Desk) -> None:
+    async def test_csv_variants_are_accepted(self, content: str, desk: Desk) -> None:
         assert await desk.names(await desk.load(content, "chats.CSV")) == ["a", "b"]
 
     @pytest.mark.parametrize("form", ["jsonl", "csv"])
-    async def test_every_character_arrives(self, form: str, desk: Desk) -> None:
+    async def test_every_character_is_stored(self, form: str, desk: Desk) -> None:
         words = 'She said "no",\r\nthen, ""left"" ;\t señor 我的发票 🙂 \u2028\u0085\u000b\\n = , \'x\''
         given = session("a,\"b'\n", user_id="Zoë", bot_id=" ", messages=[{"role": "user", "text": words}])
         imported = await desk.load(lines(given) if form == "jsonl" else as_csv(given), f"chats.{form}")
@@ -187,7 +187,7 @@ class TestFiles:
         assert found["messages"] == [{"role": "user", "text": words, "time": None}]
         assert (found["session_id"], found["user_id"], found["bot_id"]) == ("a,\"b'\n", "Zoë", " ")
 
-    async def test_both_forms_store_the_same(self, desk: Desk) -> None:
+    async def test_csv_and_jsonl_store_the_same(self, desk: Desk) -> None:
         timed = [{"role": "user", "text": "x", "time": "2026-03-02T10:00:00+02:00"}]
         sessions = [session("a", bot_id="b"), session("b", bot_id="", messages=timed)]
         forms = [await desk.load(lines(*sessions)), await desk.load(as_csv(*sessions), "chats.csv")]
@@ -205,7 +205,7 @@ class TestFiles:
         assert timed.started_at.isoformat() == "2026-03-02T08:00:00+00:00"
         assert untimed.started_at is None
 
-    async def test_silent_and_identical_sessions_are_data(self, desk: Desk) -> None:
+    async def test_silent_and_identical_sessions_are_imported(self, desk: Desk) -> None:
         silent = session("a", messages=[{"role": "bot", "text": "Hello?"}, {"role": "user", "text": "  "}])
         same = [{**session("x"), "session_id": str(at)} for at in range(3)]
         assert await desk.names(await desk.load(lines(silent, *same))) == ["a", "0", "1", "2"]
@@ -215,7 +215,7 @@ class TestFiles:
 
 
 class TestIdempotence:
-    async def test_the_same_content_is_known(self, desk: Desk) -> None:
+    async def test_the_same_content_is_imported_once(self, desk: Desk) -> None:
         first, again = await desk.load(lines(*AB)), await desk.load(lines(*AB), "renamed.jsonl")
         assert again == first.model_copy(update={"known": True})
         assert await desk.rows() == (1, 2)
@@ -225,18 +225,18 @@ class TestIdempotence:
         assert first.dataset_id != other.dataset_id
         assert await desk.rows() == (2, 3)
 
-    async def test_what_is_left_out_belongs_to_the_identity(self, desk: Desk) -> None:
+    async def test_skipping_lines_makes_another_dataset(self, desk: Desk) -> None:
         whole, lenient = await desk.load(lines(*AB)), await desk.load(lines(*AB), skip_invalid=True)
         assert whole.dataset_id != lenient.dataset_id
         assert (await desk.load(lines(*AB), skip_invalid=True)).known
 
-    async def test_what_was_left_out_is_listed_again(self, desk: Desk) -> None:
+    async def test_skipped_lines_are_listed_again(self, desk: Desk) -> None:
         content = lines(AB[0], "{", *(session(at) for at in range(1200)), session(7))
         first, again = [await desk.load(content, skip_invalid=True) for _ in range(2)]
         assert [skipped.line for skipped in first.skipped] == [2, 1203]
         assert again == first.model_copy(update={"known": True})
 
-    async def test_another_workspace_has_its_own(self, desk: Desk) -> None:
+    async def test_another_workspace_has_its_own_dataset(self, desk: Desk) -> None:
         mine, theirs = await desk.load(lines(*AB)), await desk.load(lines(*AB), workspace=f"not {desk.workspace}")
         assert (mine.dataset_id, theirs.known) == (theirs.dataset_id, False)
         async with desk.database.transaction() as tx:
@@ -244,14 +244,14 @@ class TestIdempotence:
                 await load_dataset(tx, "nobody", mine.dataset_id)
             assert await session_facts(tx, "nobody", mine.dataset_id) == []
 
-    async def test_imports_of_one_file_at_once_store_it_once(self, desk: Desk) -> None:
+    async def test_concurrent_imports_of_one_file_store_it_once(self, desk: Desk) -> None:
         content = lines(*(session(at) for at in range(1200)))
         done = await asyncio.gather(*(desk.load(content) for _ in range(4)))
         assert sorted(imported.known for imported in done) == [False, True, True, True]
         assert len({(imported.dataset_id, imported.sessions, imported.tokens) for imported in done}) == 1
         assert await desk.rows() == (1, 1200)
 
-    async def test_an_import_that_is_stopped_leaves_nothing(self, desk: Desk) -> None:
+    async def test_a_cancelled_import_leaves_nothing(self, desk: Desk) -> None:
         content = lines(*(session(at) for at in range(1200)))
         with pytest.raises(Interrupted):
             await desk.load(content, on_progress=interrupted)
@@ -283,17 +283,17 @@ BAD_LINES: dict[str, tuple[str | bytes | dict[str, Any], str, str]] = {
     "not JSON": ("{", "", "is not JSON: Expecting property name enclosed in double quotes at column 2"),
     "two sessions on a line": (GOOD + GOOD, "", "is not JSON"),
     "a number that is none": (GOOD.replace('"u"', "NaN"), "", "NaN"),
-    "a name that stands twice": ('{"session_id": "x", "session_id": "y"}', "", "stands twice"),
+    "a duplicate name": ('{"session_id": "x", "session_id": "y"}', "", "is twice in one object"),
     "nested too deeply": ("[" * 100_000, "", "nested too deeply"),
     "not an object": ('["s"]', "", "is not a JSON object"),
     "null": ("null", "", "is not a JSON object"),
     "not UTF-8": (b'{"session_id": "\xff"}', "", "is not UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), "", "is not UTF-8"),
-    "known session_id": (session("first"), "session_id", "stands on line 1 already"),
+    "known session_id": (session("first"), "session_id", "is on line 1 already"),
     "no session_id": (session(session_id=None), "session_id", "valid string"),
     "blank session_id": (session(" "), "session_id", "is blank"),
     "no user_id": (without("user_id"), "user_id", "required"),
-    "no messages": (session(messages=[]), "messages", "holds no message"),
+    "no messages": (session(messages=[]), "messages", "has no message"),
     "messages missing": (without("messages"), "messages", "required"),
     "messages as text": (session(messages="hello"), "messages", "valid tuple"),
     "unknown containment": (session(containment="escalated"), "containment", "'selfService'"),
@@ -311,7 +311,7 @@ BAD_LINES: dict[str, tuple[str | bytes | dict[str, Any], str, str]] = {
 
 class TestBadLines:
     @pytest.mark.parametrize("name", BAD_LINES)
-    async def test_a_bad_line_is_named_and_can_be_left_out(self, name: str, desk: Desk) -> None:
+    async def test_a_bad_line_is_named_and_can_be_skipped(self, name: str, desk: Desk) -> None:
         bad, field, problem = BAD_LINES[name]
         line = as_bytes(json.dumps(bad) if isinstance(bad, dict) else bad)
         content = lines(session("first")).encode() + line + b"\n" + lines("", session("last")).encode()
@@ -323,13 +323,13 @@ class TestBadLines:
         assert imported.skipped == (Skipped(line=2, field=error.field, problem=error.problem),)
         assert await desk.names(imported) == ["first", "last"]
 
-    async def test_a_late_bad_line_undoes_thousands(self, desk: Desk) -> None:
+    async def test_a_late_bad_line_rolls_back_the_whole_file(self, desk: Desk) -> None:
         content = lines(*(session(at) for at in range(2500)), "{", *(session(at) for at in range(2500, 2600)))
         assert str(await desk.refused(content)).startswith("chats.jsonl: line 2501: is not JSON")
 
-    async def test_a_duplicate_far_behind_is_found(self, desk: Desk) -> None:
+    async def test_a_distant_duplicate_is_found(self, desk: Desk) -> None:
         error = await desk.refused(lines(*(session(at) for at in range(1, 1202)), session(7)))
-        assert str(error) == "chats.jsonl: line 1202: session_id: stands on line 7 already"
+        assert str(error) == "chats.jsonl: line 1202: session_id: is on line 7 already"
 
     async def test_all_bad_lines_are_listed_and_positions_stay_dense(self, desk: Desk) -> None:
         good = [session(name) for name in "abc"]
@@ -341,16 +341,16 @@ class TestBadLines:
         assert [(facts.position, facts.session_id) for facts in found] == [(0, "a"), (1, "b"), (2, "c")]
         assert imported.sessions == 3
 
-    async def test_a_bad_session_does_not_take_its_id(self, desk: Desk) -> None:
+    async def test_a_skipped_session_does_not_reserve_its_id(self, desk: Desk) -> None:
         imported = await desk.load(lines(session("a", containment="x"), session("a")), skip_invalid=True)
         assert (imported.sessions, len(imported.skipped)) == (1, 1)
 
     @pytest.mark.parametrize("content", ["", "\n\n  \n", "\ufeff"])
-    async def test_an_empty_file_holds_no_session(self, content: str, desk: Desk) -> None:
+    async def test_an_empty_file_has_no_session(self, content: str, desk: Desk) -> None:
         for skip in (False, True):
-            assert str(await desk.refused(content, skip_invalid=skip)) == "chats.jsonl: holds no session"
+            assert str(await desk.refused(content, skip_invalid=skip)) == "chats.jsonl: has no session"
 
-    async def test_a_file_of_bad_lines_alone_says_what_is_wrong_with_the_first(self, desk: Desk) -> None:
+    async def test_a_file_of_only_bad_lines_names_the_first_problem(self, desk: Desk) -> None:
         error = await desk.refused(lines("", session(containment="x"), "{"), skip_invalid=True)
         assert (error.where, error.field) == ("chats.jsonl: line 2", "containment")
         assert error.problem.endswith("(none of 2 lines is valid)")
@@ -389,8 +389,8 @@ class TestBadTables:
         expected = "columns must be session_id, user_id, containment, messages, and may be bot_id; found "
         assert error.problem.startswith(expected)
 
-    async def test_a_table_without_rows_holds_no_session(self, desk: Desk) -> None:
-        assert str(await desk.refused(HEADER, "chats.csv")) == "chats.csv: holds no session"
+    async def test_a_table_without_rows_has_no_session(self, desk: Desk) -> None:
+        assert str(await desk.refused(HEADER, "chats.csv")) == "chats.csv: has no session"
 
     @pytest.mark.parametrize(
         ("row", "field", "problem"),
@@ -399,17 +399,17 @@ class TestBadTables:
             (f"b,u,,agent,{CELL},more", "", "has 6 cells for 5 columns"),
             ("b,u,,agent,hello", "messages", "is not JSON"),
             ("b,u,,agent,", "messages", "is not JSON"),
-            ("b,u,,agent,[]", "messages", "holds no message"),
+            ("b,u,,agent,[]", "messages", "has no message"),
             (f"b,,,agent,{CELL}", "user_id", "is blank"),
             (f"b,u,,escalated,{CELL}", "containment", "'selfService'"),
-            (f"a,u,,agent,{CELL}", "session_id", "stands on line 2 already"),
+            (f"a,u,,agent,{CELL}", "session_id", "is on line 2 already"),
             (f"b,u\udcff,,agent,{CELL}", "user_id", "is not UTF-8"),
             (f"b,{'u' * 201},,agent,{CELL}", "user_id", "at most 200"),
             (f"b,{LONG},,agent,{CELL}", "", "longer than 5,000,000 characters"),
         ],
         ids=lambda value: ascii(value[:20]),
     )
-    async def test_a_bad_row_is_named_by_its_first_line_and_can_be_left_out(
+    async def test_a_bad_row_is_named_by_its_first_line_and_can_be_skipped(
         self, row: str, field: str, problem: str, desk: Desk
     ) -> None:
         several = '"[\n{""role"": ""user"",\n""text"": ""x""}]"'
@@ -421,7 +421,7 @@ class TestBadTables:
         assert imported.skipped == (Skipped(line=6, field=field, problem=error.problem),)
         assert await desk.names(imported) == ["a", "c"]
 
-    async def test_what_is_wrong_in_a_cell_of_several_lines_is_in_one_place(self, desk: Desk) -> None:
+    async def test_an_error_in_a_multi_line_cell_has_one_place(self, desk: Desk) -> None:
         cell = '[\n{"role": "user",\n"text": }]'
         made = f'{HEADER}a,u,,agent,"{cell.replace(chr(34), chr(34) * 2)}"\n'
         error = str(await desk.refused(made, "chats.csv"))
@@ -429,14 +429,14 @@ class TestBadTables:
         assert error == f"chats.csv: line 2: messages: is not JSON: Expecting value at character {at}"
 
     @pytest.mark.parametrize("row", ['b,u,,agent,"[{', 'b,u,,agent,"x"y'])
-    async def test_a_quote_that_goes_astray_is_no_line_to_skip(self, row: str, desk: Desk) -> None:
-        """All rows behind it would go with it."""
+    async def test_a_wrong_quote_cannot_be_skipped(self, row: str, desk: Desk) -> None:
+        """All rows after it would be skipped too."""
         made = f"{HEADER}a,u,,agent,{CELL}\n{row}\n" + "".join(f"{at},u,,agent,x\n" for at in range(50))
         assert str(await desk.refused(made, "chats.csv", skip_invalid=True)).startswith("chats.csv: line 3: is not CSV")
 
 
 class TestTokens:
-    async def test_they_are_tiktokens_own(self, desk: Desk) -> None:
+    async def test_counts_equal_tiktokens(self, desk: Desk) -> None:
         texts = ["My invoice is wrong.", "", " ", "señor 我的发票 🙂", "a" * 5000, "<|endoftext|>", "def f(x):\n\tpass"]
         sessions = [session(at, messages=[{"role": "bot", "text": words}] * 2) for at, words in enumerate(texts)]
         imported = await desk.load(lines(*sessions))
@@ -450,7 +450,7 @@ class TestTokens:
         short, long = (count_tokens(unit * (size // len(unit))) for size in (100_000, 1_500_000))
         assert long == pytest.approx(15 * short, rel=0.02)
 
-    def test_a_spoiled_cache_is_mended_without_the_network(
+    def test_a_damaged_cache_is_repaired_without_the_network(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -464,14 +464,14 @@ class TestTokens:
         ]
 
 
-async def test_what_was_left_out_is_shown_line_by_line(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_skipped_lines_are_printed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     class Face:
         async def import_chats(self, path: Path, **how: Any) -> Imported:
             return await import_chats(desk.database, desk.workspace, path, **how)
 
     path = desk.folder / "chats.jsonl"
     path.write_text(lines(session("a"), "{", session("b", containment="x")))
-    await read_in(Face(), path, skip_invalid=True)  # pyright: ignore[reportArgumentType]
+    await import_file(Face(), path, skip_invalid=True)  # pyright: ignore[reportArgumentType]
     shown = capsys.readouterr().err.splitlines()
     assert shown[0].startswith("skipped chats.jsonl: line 2: is not JSON")
     assert shown[1].startswith("skipped chats.jsonl: line 3: containment: Input should be")

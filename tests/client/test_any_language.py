@@ -31,7 +31,7 @@ async def temporal(stack: Addresses, *arguments: str) -> str:
 
 
 async def known(client: Client, job_id: str) -> Any:
-    """The job, once its workflow has said whose it is."""
+    """The job, once its workflow has recorded its workspace."""
     async with asyncio.timeout(20):
         while True:
             try:

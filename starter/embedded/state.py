@@ -1,17 +1,17 @@
-"""What a state directory holds: the lock of the running stack, its record, and the files of each part."""
+"""The state directory of an embedded stack: its lock, its records, and the files of each part."""
 
 import fcntl
 import os
 import shutil
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from parley.domain.errors import InvalidInput, ParleyError
+from parley.connection import Addresses, addresses_file, lock_file, try_lock
+from parley.domain.errors import ErrorKind, InvalidInput, ParleyError
 
 HOST = "127.0.0.1"
 DATABASE = "parley"
@@ -19,18 +19,10 @@ DATABASE = "parley"
 Record = TypeVar("Record", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Addresses:
-    """Where a running stack answers. The database URL holds the password, so it is not part of the repr."""
-
-    database_url: str = field(repr=False)
-    temporal_address: str
-    ui_url: str
-    simulator_url: str | None = None
-
-
 class StackRunning(ParleyError):
-    """The state directory belongs to another stack, which is running."""
+    """Another stack runs with this state directory."""
+
+    kind = ErrorKind.CONFLICT
 
     def __init__(self, state_dir: Path, pid: int | None, addresses: Addresses | None) -> None:
         self.addresses = addresses
@@ -43,14 +35,16 @@ class StackRunning(ParleyError):
 
 
 class PartFailed(ParleyError):
-    """A part of the stack did not come up, or died. `last_lines`: what its log said at the end."""
+    """A part of the stack did not start, or died. `last_lines`: the end of its log."""
+
+    kind = ErrorKind.UNAVAILABLE
 
     def __init__(self, part: str, problem: str, log: Path | None = None, last_lines: Sequence[str] = ()) -> None:
         self.part, self.problem, self.log, self.last_lines = part, problem, log, last_lines
         super().__init__(f"{part} {problem}" + (f" (log: {log})" if log else ""))
 
     def without_log(self) -> "PartFailed":
-        """The same where the log is removed with the stack: its last lines stand in the message."""
+        """The same error with the last lines of the log in its message, for a log that is removed with the stack."""
         if self.log is None:
             return self
         said = "".join(f"\n  {line}" for line in self.last_lines)
@@ -59,7 +53,7 @@ class PartFailed(ParleyError):
 
 
 class ProcessRecord(BaseModel):
-    """A process that we started, with what tells it from a later one of the same id."""
+    """A process of the stack, with what distinguishes it from a later process with the same id."""
 
     pid: int
     created: float
@@ -68,17 +62,16 @@ class ProcessRecord(BaseModel):
 
 
 class StackRecord(BaseModel):
-    """The stack in the state directory: what runs now, or ran last."""
+    """The stack of the state directory: what runs now, or ran last."""
 
     state_dir: Path
     pid: int | None = None
-    ready: bool = False
     ports: dict[str, int] = {}
     processes: dict[str, ProcessRecord] = {}
 
 
 class PostgresRecord(BaseModel):
-    """Where PostgreSQL's files are, and the password that it was initialized with."""
+    """Where PostgreSQL's files are, and the password of its initialization."""
 
     home: Path
     password: str
@@ -95,9 +88,13 @@ class StateDir:
         self._logs = self.path / "logs"
 
     def create(self) -> None:
-        """Make the directory, or say in one line why it cannot be used."""
+        """Create the directory.
+
+        Raises:
+            InvalidInput: it cannot be used.
+        """
         try:
-            # As root: PostgreSQL's account has to pass through. What lies here stays unreadable to it.
+            # As root: PostgreSQL's account must pass through the directory, but cannot read the files in it.
             self.path.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
             self._logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -108,12 +105,12 @@ class StateDir:
         return self._logs / f"{part.lower()}.log"
 
     def rotate_logs(self) -> None:
-        """Start every log anew, keeping that of the run before."""
+        """Start with empty logs, and keep those of the last run as `.previous`."""
         for log in self._logs.glob("*.log"):
             log.replace(log.with_suffix(".previous"))
 
     def erase(self) -> None:
-        """Remove the data, but not the record: ports survive, so that bookmarked addresses live on."""
+        """Remove the data, but not the record: the ports stay the same, so that bookmarked addresses work."""
         for path in self.path.glob(f"{self.temporal_db.name}*"):
             path.unlink()
         self.simulator_log.unlink(missing_ok=True)
@@ -122,55 +119,41 @@ class StateDir:
         self._logs.mkdir(mode=0o700)
 
     def try_lock(self) -> int | None:
-        """Take the lock, which lives as long as the returned descriptor; None when another stack holds it."""
+        """Take the lock, held until the returned descriptor is closed; None when another process holds it."""
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(lock_file(self.path), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
-        return descriptor if _locked(descriptor, fcntl.LOCK_EX) else None
-
-    def is_locked(self) -> bool:
-        """Whether a stack is running here (or starting, or stopping)."""
-        try:
-            descriptor = os.open(self.path / "lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise self._unusable(error) from error
-        if not _locked(descriptor, fcntl.LOCK_SH):
-            return True
-        os.close(descriptor)
-        return False
+        return descriptor if try_lock(descriptor, fcntl.LOCK_EX) else None
 
     def read_stack(self) -> StackRecord:
-        """The stack's record; empty when there is none, or it was copied from another directory."""
+        """The stack's record; empty when there is none, or when it was copied from another directory."""
         record = _read(self.path / "stack.json", StackRecord)
         here = StackRecord(state_dir=self.path)
         return record if record and record.state_dir == self.path else here
 
     def write_stack(self, record: StackRecord) -> None:
         """Replace the stack's record."""
-        _write(self.path / "stack.json", record)
+        _write(self.path / "stack.json", record.model_dump_json(indent=2).encode())
+
+    def publish(self, addresses: Addresses) -> None:
+        """Let clients on this machine find the stack."""
+        _write(addresses_file(self.path), TypeAdapter(Addresses).dump_json(addresses, indent=2))
+
+    def withdraw(self) -> None:
+        """Let no client find the stack any more."""
+        addresses_file(self.path).unlink(missing_ok=True)
 
     def read_postgres(self) -> PostgresRecord | None:
-        """PostgreSQL's record, when it was ever initialized."""
+        """PostgreSQL's record; None before its initialization."""
         return _read(self.path / "postgres.json", PostgresRecord)
 
     def write_postgres(self, record: PostgresRecord) -> None:
         """Replace PostgreSQL's record."""
-        _write(self.path / "postgres.json", record)
+        _write(self.path / "postgres.json", record.model_dump_json(indent=2).encode())
 
     def _unusable(self, error: OSError) -> InvalidInput:
         return InvalidInput(f"cannot be used as state directory: {error.strerror}", where=str(self.path))
-
-
-def running_stack(state_dir: Path) -> Addresses | None:
-    """The addresses of the stack that runs in the state directory; None when none does, or not yet."""
-    state = StateDir(state_dir)
-    record, postgres = state.read_stack(), state.read_postgres()
-    if not record.ready or postgres is None or not state.is_locked():
-        return None
-    return addresses_of(record, postgres.password)
 
 
 def addresses_of(record: StackRecord, password: str) -> Addresses:
@@ -190,15 +173,6 @@ def is_private_to_root(path: Path) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and not info.st_mode & 0o022
 
 
-def _locked(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    return True
-
-
 def _read(path: Path, model: type[Record]) -> Record | None:
     try:
         return model.model_validate_json(path.read_bytes())
@@ -206,10 +180,10 @@ def _read(path: Path, model: type[Record]) -> Record | None:
         return None
 
 
-def _write(path: Path, record: BaseModel) -> None:
-    """Write in one step, so that a crash leaves the old record or the new one; private from birth."""
+def _write(path: Path, content: bytes) -> None:
+    """Write in one step, so that a crash leaves the old file or the new one. Only the owner can ever read it."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(record.model_dump_json(indent=2))
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
     new.replace(path)

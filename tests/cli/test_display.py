@@ -1,4 +1,4 @@
-"""What a labelling run looks like in a terminal."""
+"""The progress and the report of a labelling run in a terminal."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from parley.cli import display
 from parley.cli.display import Part, describe, parts, report
-from parley.client.jobs import AutoAnalyzeReport
+from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.domain.auto_analyze.contract import (
     AutoAnalyzeProgress,
     LabelCount,
@@ -42,7 +42,7 @@ def row(text: str, name: str) -> str:
     return next(line.removeprefix(name).strip() for line in map(str.strip, text.splitlines()) if line.startswith(name))
 
 
-def test_each_stream_has_a_bar_of_its_own_that_says_what_it_waits_for():
+def test_each_stream_has_a_bar_with_its_wait_reason():
     streams = (
         StreamProgress(stream=0, sessions=4, done=4),
         StreamProgress(stream=3, sessions=2, waiting="waiting for a provider: openai is down"),
@@ -64,18 +64,18 @@ def test_each_stream_has_a_bar_of_its_own_that_says_what_it_waits_for():
         (Phase.FINISH, ["discovery", "streams"]),
     ],
 )
-def test_a_phase_has_the_bars_of_what_it_does(phase: Phase, names: list[str]):
+def test_each_phase_has_its_bars(phase: Phase, names: list[str]):
     streams = (StreamProgress(stream=0, sessions=4),)
     state = AutoAnalyzeProgress(phase=phase, discovery_total=5, sessions_total=9, streams=streams)
     assert [part.name for part in parts(state)] == names
 
 
-def test_without_sessions_beyond_the_sample_there_are_no_streams():
+def test_no_sessions_beyond_the_sample_means_no_streams():
     state = AutoAnalyzeProgress(phase=Phase.CONFLICTS, discovery_total=5, sessions_total=5, sessions_done=5)
     assert [part.name for part in parts(state)] == ["discovery", "conflicts"]
 
 
-def test_discovery_tells_how_far_it_is_and_what_it_spent():
+def test_discovery_shows_its_progress_and_cost():
     state = AutoAnalyzeProgress(
         phase=Phase.DISCOVERY,
         discovery_total=1_500,
@@ -91,7 +91,7 @@ def test_discovery_tells_how_far_it_is_and_what_it_spent():
 
 
 class FollowedJob:
-    """A job that tells one state after another, and ends after the last."""
+    """A job that reports one state after another, and ends after the last."""
 
     def __init__(self, *states: AutoAnalyzeProgress) -> None:
         self._states, self._told = list(states), asyncio.Event()
@@ -106,7 +106,7 @@ class FollowedJob:
         return "the report"
 
 
-async def test_bars_stand_in_line_and_a_stream_has_no_time(monkeypatch: pytest.MonkeyPatch):
+async def test_bars_are_aligned_and_a_stream_shows_no_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(display, "POLL_SECONDS", 0.01)
     streams = (StreamProgress(stream=0, sessions=4, done=1), StreamProgress(stream=11, sessions=4))
     state = AutoAnalyzeProgress(phase=Phase.PARALLEL, discovery_total=5, sessions_total=20, streams=streams)
@@ -132,7 +132,7 @@ async def test_bars_stand_in_line_and_a_stream_has_no_time(monkeypatch: pytest.M
     assert [line.split()[1] for line in drawn[-1]] == ["discovery", "streams", "conflicts"]
 
 
-def test_the_summary_tells_mappings_by_kind_and_conflicts_found_and_resolved():
+def test_the_summary_shows_mappings_by_kind_and_conflicts():
     text = shown(
         Statistics(
             canonical_labels={LabelKind.INTENT: 1_234},
@@ -150,7 +150,7 @@ def test_the_summary_tells_mappings_by_kind_and_conflicts_found_and_resolved():
     assert row(text, "canonical labels") == "1,234"
 
 
-def test_what_did_not_happen_is_not_told():
+def test_missing_steps_have_no_rows():
     text = shown(Statistics(conflicts_found=2, conflicts_resolved=2))
     assert row(text, "conflicts resolved") == "2 of 2"
     assert row(text, "by fallback") == "0"
@@ -173,6 +173,6 @@ def test_streams_that_ran_have_a_utilisation():
     assert row(shown(Statistics(sync_points=2, stream_utilisation=0.5)), "stream utilisation") == "50%"
 
 
-def test_warnings_stand_below_the_figures():
+def test_warnings_are_below_the_figures():
     text = shown(Statistics(warnings=("openai has no [key]", "a second")))
     assert text.index("tokens by phase") < text.index("openai has no [key]") < text.index("a second")

@@ -1,4 +1,4 @@
-"""Exports: every session with its labels, in a file that is there when it is complete."""
+"""Exports: every session with its labels, in a file that appears when it is complete."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, strict=True))
 
 
-async def test_jsonl_reads_back_as_it_was(tmp_path: Path):
+async def test_jsonl_round_trips(tmp_path: Path):
     path, sessions = tmp_path / "out.jsonl", [labelled("a"), unlabelled("b"), labelled("c", fallback=True)]
     assert await write_sessions(each(*sessions), path) == 3
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -74,7 +74,7 @@ async def test_csv_has_a_column_for_every_field_and_a_row_for_every_session(tmp_
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
-async def test_the_label_first_given_stands_beside_the_canonical(name: str, tmp_path: Path):
+async def test_the_original_label_is_beside_the_canonical_one(name: str, tmp_path: Path):
     await write_sessions(each(labelled()), tmp_path / name)
     path = tmp_path / name
     [row] = table(path) if name.endswith("csv") else [json.loads(path.read_text())]
@@ -92,7 +92,7 @@ async def test_no_cell_is_a_formula(start: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
-async def test_odd_characters_stay_in_their_cell(name: str, tmp_path: Path):
+async def test_special_characters_stay_in_their_cell(name: str, tmp_path: Path):
     words = 'said "no",\r\nthen;\tleft\u2028 我 🙂'
     path = tmp_path / name
     await write_sessions(each(labelled(summary=words), labelled("b")), path)
@@ -101,7 +101,7 @@ async def test_odd_characters_stay_in_their_cell(name: str, tmp_path: Path):
     assert [row["summary"] for row in rows] == [words, "The invoice was wrong."]
 
 
-async def test_jsonl_is_data_and_not_changed_for_spreadsheets(tmp_path: Path):
+async def test_jsonl_is_not_changed_for_spreadsheets(tmp_path: Path):
     await write_sessions(each(labelled(user_id="+49 30 1234")), tmp_path / "out.jsonl")
     assert json.loads((tmp_path / "out.jsonl").read_text())["user_id"] == "+49 30 1234"
 
@@ -120,7 +120,7 @@ async def test_another_ending_is_refused(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("place", ["missing/out.csv", "file/out.csv", "folder.csv"])
-async def test_a_place_that_cannot_be_written_is_named(place: str, tmp_path: Path):
+async def test_an_unwritable_path_is_named(place: str, tmp_path: Path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InvalidInput) as refused:

@@ -1,4 +1,4 @@
-"""`parley config` as a user types it, and the same through the client."""
+"""`parley config`, and the same through the client."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from parley import Client
 from parley.domain.errors import InvalidInput
-from tests.starter.command import Run
+from tests.cli.command import Run
 
 KEY = "sk-acme-0123456789-very-secret"
 COMPANY = {"name": "Acme Lifts", "industry": "elevators"}
@@ -38,7 +38,7 @@ async def shown(parley: Run, user: str = "ann", workspace: str = "default") -> d
     return json.loads(ran.out)
 
 
-async def test_what_is_set_is_shown_and_defaults_are_marked(parley: Run, write: Any):
+async def test_a_set_section_is_shown_and_defaults_are_marked(parley: Run, write: Any):
     await parley("energy", "grant", "ann", "50", "--tier", "pro")
     for section, file in {
         "company": write("company.json", json.dumps(COMPANY)),
@@ -68,19 +68,19 @@ async def test_ai_settings_belong_to_one_user(parley: Run, write: Any):
     assert (await shown(parley))["configuration"]["ai_settings"]["tone"] == "dry"
     assert (await shown(parley, "bob"))["configuration"]["ai_settings"]["tone"] == "friendly"
     ran = await parley("config", "set", "ai_settings", "--file", file)
-    assert (ran.code, ran.err) == (2, "parley: ai_settings: belongs to a user: name one (--user)\n")
+    assert (ran.code, ran.err) == (2, "parley: ai_settings: belongs to a user: name the user (--user)\n")
     ran = await parley("config", "set", "company", "--file", write("c.json", "{}"), "--user", "ann")
-    assert (ran.code, ran.err) == (2, "parley: company: is the workspace's own, not a user's\n")
+    assert (ran.code, ran.err) == (2, "parley: company: belongs to the workspace: leave out the user (--user)\n")
 
 
-async def test_a_workspace_does_not_see_anothers(parley: Run, write: Any):
+async def test_a_workspace_does_not_see_the_configuration_of_another(parley: Run, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)), "--workspace", "acme")
     await parley("config", "set", "company", "--file", write("c.json", "{}"), "--workspace", "globex")
     assert (await shown(parley, workspace="acme"))["configuration"]["company"]["name"] == "Acme Lifts"
     assert (await shown(parley, workspace="globex"))["configuration"]["company"]["name"] == ""
 
 
-async def test_an_empty_section_goes_back_to_the_defaults(parley: Run, write: Any):
+async def test_an_empty_section_restores_the_defaults(parley: Run, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)))
     await parley("config", "set", "company", "--file", write("c.json", "{}"))
     assert "company.name" in (await shown(parley))["defaults"]
@@ -91,10 +91,10 @@ BAD: dict[str, tuple[str, str, str | bytes, str]] = {
     "fields": ("company", "c.json", '{"industry": 5, "colour": 1}', "c.json: company.industry: Input should be"),
     "another field": ("company", "c.json", '{"industry": 5, "colour": 1}', "company.colour: is not known"),
     "JSON": ("company", "c.json", "{", "c.json: is not JSON"),
-    "a name twice": ("company", "c.json", '{"name": "a", "name": "b"}', "name stands twice"),
+    "a name twice": ("company", "c.json", '{"name": "a", "name": "b"}', "name is twice in one object"),
     "TOML": ("company", "c.toml", "name = ", "c.toml: is not TOML"),
     "text": ("company", "c.json", b'{"name": "\xff"}', "c.json: is not UTF-8"),
-    "the format": ("company", "c.yaml", "name: a", "c.yaml: is neither .json nor .toml"),
+    "the format": ("company", "c.yaml", "name: a", "c.yaml: must end in .json or .toml"),
     "the size": ("company", "c.json", "[" * 100_000, "c.json: has more than the 64,000 bytes allowed"),
     "the depth": ("company", "c.json", "[" * 60_000, "c.json: is not JSON: nested too deeply"),
     "the section": ("colours", "c.json", "{}", "colours: is not a section"),
@@ -110,7 +110,7 @@ BAD: dict[str, tuple[str, str, str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("section", "name", "content", "told"), BAD.values(), ids=BAD)
-async def test_what_is_wrong_is_told_in_one_line_and_nothing_is_stored(
+async def test_an_error_is_one_line_and_nothing_is_stored(
     parley: Run, write: Any, section: str, name: str, content: str | bytes, told: str
 ):
     ran = await parley("config", "set", section, "--file", write(name, content))
@@ -120,12 +120,12 @@ async def test_what_is_wrong_is_told_in_one_line_and_nothing_is_stored(
     assert json.loads((await parley("config", "refresh", "ann", "--json")).out)["sections"] == 0
 
 
-async def test_a_file_that_is_not_there_is_named(parley: Run, tmp_path: Path):
+async def test_a_missing_file_is_named(parley: Run, tmp_path: Path):
     ran = await parley("config", "set", "company", "--file", tmp_path / "none.json")
     assert (ran.code, "none.json: cannot be read: No such file" in ran.err) == (2, True)
 
 
-async def test_what_is_stored_and_cannot_be_used_is_a_warning(parley: Run, client: Client, write: Any):
+async def test_unusable_stored_data_is_a_warning(parley: Run, client: Client, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)))
     async with client.database.transaction() as tx:
         connection = await tx.connection()
@@ -136,15 +136,15 @@ async def test_what_is_stored_and_cannot_be_used_is_a_warning(parley: Run, clien
     assert (ran.code, ran.err) == (0, f"warning: {warning}\n")
 
 
-async def test_refresh_says_how_much_is_loaded_anew(parley: Run, write: Any):
+async def test_refresh_prints_the_number_of_stored_sections(parley: Run, write: Any):
     await parley("config", "set", "company", "--file", write("c.json", json.dumps(COMPANY)))
     assert "stored: 1" in (await parley("config", "refresh", "ann")).out
 
 
 @pytest.mark.parametrize("command", [("show",), ("refresh",)])
-async def test_a_user_has_a_name(parley: Run, command: tuple[str, ...]):
+async def test_a_blank_user_is_refused(parley: Run, command: tuple[str, ...]):
     ran = await parley("config", *command, " ")
-    assert (ran.code, ran.err) == (2, "parley: user: is blank\n")
+    assert (ran.code, ran.err) == (2, "parley: user: must not be blank\n")
 
 
 async def test_a_service_sets_and_shows_through_the_client(client: Client):
@@ -153,5 +153,5 @@ async def test_a_service_sets_and_shows_through_the_client(client: Client):
     assert report.configuration.ai_settings.language == "German"
     assert "ai_settings.tone" in report.defaults
     assert await client.configuration.refresh("ann") == 1
-    with pytest.raises(InvalidInput, match="user: is blank"):
+    with pytest.raises(InvalidInput, match="user: must not be blank"):
         await client.configuration.set("ai_settings", {}, user_id=" ")

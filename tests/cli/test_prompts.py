@@ -8,7 +8,7 @@ from parley.cli.main import execute
 from parley.domain.generate.prompts import templates
 
 
-def test_all_are_listed(capsys: pytest.CaptureFixture[str]):
+def test_all_prompts_are_listed(capsys: pytest.CaptureFixture[str]):
     assert execute(["prompts", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["id"] for one in listed] == [one.id for one in templates()]
@@ -16,7 +16,7 @@ def test_all_are_listed(capsys: pytest.CaptureFixture[str]):
     assert "Everyday messages" in capsys.readouterr().out
 
 
-def test_one_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]):
+def test_one_prompt_is_shown_verbatim(capsys: pytest.CaptureFixture[str]):
     assert execute(["prompts", "casual@1"]) == 0
     shown = capsys.readouterr().out
     assert "Voice: {{brand_voice}}" in shown
@@ -31,6 +31,6 @@ def test_one_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]):
     assert described["text"].startswith("You are an experienced sales coach.")
 
 
-def test_an_unknown_one_is_the_callers_mistake(capsys: pytest.CaptureFixture[str]):
+def test_an_unknown_prompt_exits_2(capsys: pytest.CaptureFixture[str]):
     assert execute(["prompts", "formal"]) == 2
     assert "there is no prompt 'formal'" in capsys.readouterr().err

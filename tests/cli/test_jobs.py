@@ -1,4 +1,4 @@
-"""The command line as a user types it: output, exit codes, one-line errors, nothing half-stored."""
+"""The job commands: output, exit codes, one-line errors, and nothing stored after an error."""
 
 import asyncio
 import json
@@ -10,8 +10,8 @@ import pytest
 
 from parley import Client
 from parley.client.reading import read_session
+from tests.cli.command import Run
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 SHORT, RECORDING = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
@@ -21,7 +21,7 @@ CHATS = SAMPLES / "chats" / "support.jsonl"
 
 @pytest.mark.usefixtures("worker")
 class TestJobs:
-    async def test_analyze_prints_the_result_its_cost_and_who_answered(self, parley: Run) -> None:
+    async def test_analyze_prints_the_result_its_cost_and_the_models(self, parley: Run) -> None:
         ran = await parley("analyze", SHORT, "--audio", RECORDING)
         assert ran.code == 0, ran.err
         for expected in ("fast_parallel", "simulator/claude", "the simulator answered", "confirmed $", "strengths"):
@@ -51,7 +51,7 @@ class TestJobs:
         clean = await parley("ledger", "audit")
         assert (clean.code, "agrees" in clean.out) == (0, True)
 
-    async def test_an_audit_that_finds_something_exits_1_with_the_rows(
+    async def test_an_audit_with_findings_exits_1_with_the_rows(
         self, parley: Run, database_url: str, client: Client
     ) -> None:
         await parley("analyze", SAMPLE)
@@ -63,14 +63,14 @@ class TestJobs:
         assert {row["check"] for row in json.loads(ran.out)} == {"an account's charges are its usage rows"}
 
     @pytest.mark.parametrize(("model", "provider"), [("gpt-4o-mini", "openai"), ("claude-haiku-4-5", "anthropic")])
-    async def test_a_model_finds_its_provider(
+    async def test_a_model_selects_its_provider(
         self, model: str, provider: str, parley: Run, simulator: SimulatorAdmin
     ) -> None:
         ran = await parley("analyze", SAMPLE, "--model", model)
         assert ran.code == 0, ran.err
         assert {(call["provider"], call["model"]) for call in await simulator.calls()} == {(provider, model)}
 
-    async def test_a_labelling_run_tells_its_id_at_once_and_asks_the_model_alone(
+    async def test_a_labelling_run_prints_its_id_at_once_and_calls_only_its_model(
         self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
     ) -> None:
         few = tmp_path / "few.jsonl"
@@ -82,13 +82,13 @@ class TestJobs:
         assert (await parley("results", job_id)).code == 0
         assert {call["model"] for call in await simulator.calls()} == {"gpt-4o-mini"}
 
-    async def test_a_cancelled_job_says_so_and_exits_1(self, parley: Run, simulator: SimulatorAdmin) -> None:
+    async def test_a_cancelled_job_exits_1_with_that_reason(self, parley: Run, simulator: SimulatorAdmin) -> None:
         await simulator.gate(closed=True)
         job_id = (await parley("analyze", SAMPLE, "--detach")).out.strip()
         await simulator.calls(at_least=1)
         assert (await parley("cancel", job_id)).code == 0
         ran = await parley("progress", job_id, "--follow")
-        assert (ran.code, ran.err) == (1, "parley: the job was cancelled; what it paid for is kept\n")
+        assert (ran.code, ran.err) == (1, "parley: the job was cancelled; results that are paid for stay stored\n")
         await simulator.gate(closed=False)
 
     async def test_energy_is_granted_once_per_key(self, parley: Run) -> None:
@@ -168,7 +168,7 @@ class TestBadInput:
             (("--provider", "elevenlabs"), "'openai', 'anthropic', 'local'"),
         ],
     )
-    async def test_bad_terms_are_refused_before_the_file_is_imported(
+    async def test_bad_options_are_refused_before_the_file_is_imported(
         self, arguments: tuple[str, ...], expected: str, parley: Run, database_url: str, simulator: SimulatorAdmin
     ) -> None:
         ran = await parley("auto-analyze", CHATS, *arguments)
@@ -176,7 +176,7 @@ class TestBadInput:
         assert expected in ran.err
         await nothing_happened(database_url, simulator)
 
-    async def test_bounds_of_the_sample_in_the_wrong_order_are_named(
+    async def test_sample_bounds_in_the_wrong_order_are_named(
         self, parley: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("DISCOVERY_MIN_SESSIONS", "151")
@@ -184,7 +184,7 @@ class TestBadInput:
         told = "parley: DISCOVERY_MIN_SESSIONS (151) must not be above DISCOVERY_MAX_SESSIONS (150)\n"
         assert (ran.code, ran.err) == (2, told)
 
-    async def test_a_sample_that_no_job_takes_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_an_invalid_sample_size_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DISCOVERY_MAX_SESSIONS", "5001")
         ran = await parley("auto-analyze", CHATS)
         assert (ran.code, ran.err.startswith("parley: DISCOVERY_MAX_SESSIONS: ")) == (2, True)
@@ -210,7 +210,7 @@ class TestBadInput:
         assert ran.err == "parley: TEMPORAL_ADDRESS: no Temporal server answers at 127.0.0.1:1\n"
         await nothing_happened(database_url, simulator)
 
-    async def test_without_a_database_the_way_out_is_told(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_missing_database_error_says_what_to_do(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("DATABASE_URL")
         ran = await parley("costs")
         assert (ran.code, "parley up" in ran.err) == (2, True)
@@ -225,7 +225,7 @@ class TestBadInput:
         ran = await parley("costs", "--since", since or " ")
         assert (ran.code, "--since" in ran.err) == (2, True)
 
-    async def test_debug_shows_where_it_came_from(self, parley: Run) -> None:
+    async def test_debug_shows_the_traceback(self, parley: Run) -> None:
         ran = await parley("--debug", "results", "no-such-job")
         assert "Traceback" in ran.err
 
@@ -248,8 +248,8 @@ async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None
     assert await simulator.calls() == []
 
 
-async def test_the_command_itself_exits_with_its_own_code(tmp_path: Path) -> None:
-    """Through the real process: an aborting interpreter would show as another code."""
+async def test_the_process_exits_with_the_commands_code(tmp_path: Path) -> None:
+    """In a real process, because an aborting interpreter would exit with another code."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "parley.cli.main", "analyze", str(tmp_path / "missing.json"),
         stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -259,5 +259,5 @@ async def test_the_command_itself_exits_with_its_own_code(tmp_path: Path) -> Non
     assert b"missing.json" in err
 
 
-def test_the_sample_reads() -> None:
+def test_the_sample_session_is_valid() -> None:
     assert read_session(SAMPLE).turns

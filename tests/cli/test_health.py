@@ -1,16 +1,16 @@
-"""`parley health` for people and for machines; its exit code is for monitors."""
+"""`parley health`: its table, its JSON and its exit code."""
 
 import json
 
 import pytest
 
+from tests.cli.command import Run
 from tests.parts import SimulatorAdmin
-from tests.starter.command import Run
 
 pytestmark = pytest.mark.usefixtures("worker")
 
 
-async def test_each_provider_has_its_line(parley: Run) -> None:
+async def test_each_provider_has_a_line(parley: Run) -> None:
     ran = await parley("health")
     assert ran.code == 0
     lines = {line.split()[0]: line for line in ran.out.splitlines() if line.strip()}
@@ -20,7 +20,7 @@ async def test_each_provider_has_its_line(parley: Run) -> None:
     assert "not configured" in lines["local"]
 
 
-async def test_one_that_is_down_is_exit_code_1_with_the_reason(parley: Run, simulator: SimulatorAdmin) -> None:
+async def test_a_provider_that_is_down_exits_1_with_the_reason(parley: Run, simulator: SimulatorAdmin) -> None:
     await simulator.fault("server_error", provider="openai", times=None)
     ran = await parley("health")
     assert ran.code == 1
@@ -29,7 +29,7 @@ async def test_one_that_is_down_is_exit_code_1_with_the_reason(parley: Run, simu
     assert "500" in line
 
 
-async def test_machines_read_json(parley: Run, simulator: SimulatorAdmin) -> None:
+async def test_json_has_the_whole_report(parley: Run, simulator: SimulatorAdmin) -> None:
     await simulator.fault("auth", provider="elevenlabs", times=None)
     ran = await parley("health", "--json")
     told = {one["provider"]: one for one in json.loads(ran.out)["providers"]}

@@ -27,7 +27,7 @@ DEEP = 100_000
 
 
 def turns(**changes: Any) -> dict[str, Any]:
-    """A session whose second turn is changed."""
+    """A session with changes in its second turn."""
     first, second = as_json()["turns"]
     return as_json(turns=[first, second | changes])
 
@@ -64,8 +64,8 @@ def problem_with(content: bytes | str, folder: Path) -> InvalidInput:
         (text(scenario="café").encode("latin-1").replace(b"\\u00e9", b"\xe9"), "is not UTF-8: byte"),
         ("[" * DEEP + "]" * DEEP, "nested too deeply"),
         ('{"turns":' * DEEP + "1" + "}" * DEEP, "nested too deeply"),
-        (text().replace('"user_id"', '"session_id": "s-2", "user_id"'), "session_id stands twice"),
-        (text().replace('"role"', '"text": "", "role"', 1), "text stands twice"),
+        (text().replace('"user_id"', '"session_id": "s-2", "user_id"'), "session_id is twice"),
+        (text().replace('"role"', '"text": "", "role"', 1), "text is twice"),
         (text().replace("600.0", "NaN"), "NaN is not a JSON number"),
         (text().replace("600.0", "-Infinity"), "-Infinity is not a JSON number"),
         (text().replace("600.0", "1" * 5000), "is not JSON"),
@@ -74,7 +74,7 @@ def problem_with(content: bytes | str, folder: Path) -> InvalidInput:
     ],
     ids=lambda value: ascii(value[:30]),
 )
-def test_a_file_that_is_no_json_is_refused(content: bytes | str, words: str, tmp_path: Path):
+def test_a_file_that_is_not_json_is_refused(content: bytes | str, words: str, tmp_path: Path):
     assert words in str(problem_with(content, tmp_path))
 
 
@@ -119,11 +119,11 @@ def test_a_file_that_is_no_json_is_refused(content: bytes | str, words: str, tmp
     ],
     ids=lambda value: value or "whole" if isinstance(value, str) else "",
 )
-def test_a_value_that_cannot_be_used_is_refused_by_field(data: Any, field: str, tmp_path: Path):
+def test_an_invalid_value_is_refused_by_field(data: Any, field: str, tmp_path: Path):
     assert problem_with(json.dumps(data), tmp_path).field == field
 
 
-def test_turns_out_of_order_are_told_with_their_times(tmp_path: Path):
+def test_turns_out_of_order_are_named_with_their_times(tmp_path: Path):
     data = as_json(turns=[*as_json()["turns"], as_json()["turns"][1] | {"start": 1}])
     assert "turns out of order: turn 2 starts at 1.0, before 2.0" in str(problem_with(json.dumps(data), tmp_path))
 
@@ -146,33 +146,33 @@ def test_a_number_too_large_for_json_is_refused(tmp_path: Path):
     ],
     ids=["id", "scenario", "turn", "word", "name", "unknown"],
 )
-def test_a_character_that_cannot_be_stored_is_refused_wherever_it_stands(
+def test_an_unstorable_character_is_refused_in_every_field(
     place: Any, field: str | None, character: str, tmp_path: Path
 ):
     error = problem_with(json.dumps(place(character)), tmp_path)
     assert field is None or error.field == field
 
 
-def test_a_character_outside_the_basic_plane_is_text_even_as_two_escapes(tmp_path: Path):
+def test_a_surrogate_pair_of_escapes_is_one_character(tmp_path: Path):
     file = tmp_path / "call.json"
     file.write_text(text(scenario="🙂"))
     assert "\\ud83d\\ude42" in file.read_text()
     assert read_session(file).scenario == "🙂"
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path):
+def test_a_byte_order_mark_is_accepted(tmp_path: Path):
     file = tmp_path / "call.json"
     file.write_bytes(text().encode("utf-8-sig"))
     assert read_session(file) == parse_session(as_json())
 
 
 @pytest.mark.parametrize("name", ["x" * 100_000, "a\nb: forged", "\x1b[31m"], ids=["long", "two-lines", "escape"])
-def test_an_unknown_name_is_told_in_one_short_line(name: str, tmp_path: Path):
+def test_an_unknown_name_is_one_short_line(name: str, tmp_path: Path):
     problem_with(json.dumps(as_json(**{name: 1})), tmp_path)
     problem_with(text().replace("{", "{" + f"{json.dumps(name)}: 1, " * 2, 1), tmp_path)
 
 
-def test_deep_nesting_in_parsed_data_is_refused_like_any_other_value():
+def test_deep_nesting_in_parsed_data_is_refused():
     nested: Any = []
     for _ in range(DEEP):
         nested = [nested]
@@ -191,7 +191,7 @@ def test_a_file_of_exactly_the_limit_is_read(tmp_path: Path):
     assert read_session(file) == parse_session(as_json())
 
 
-def test_a_file_is_refused_by_what_it_holds_and_not_by_the_size_that_it_claims(monkeypatch: pytest.MonkeyPatch):
+def test_the_size_limit_counts_read_bytes_not_the_reported_size(monkeypatch: pytest.MonkeyPatch):
     endless = Path("/proc/self/status")
     assert endless.stat().st_size == 0
     monkeypatch.setattr(reading, "MAX_SESSION_BYTES", 10)
@@ -201,7 +201,7 @@ def test_a_file_is_refused_by_what_it_holds_and_not_by_the_size_that_it_claims(m
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Without root's rights, for whom no file is closed."""
+    """As another account: root can read every file."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -212,7 +212,7 @@ def as_nobody() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("read", [read_session, read_recording])
-class TestAFileThatCannotBeRead:
+class TestUnreadableFile:
     def test_is_missing(self, read: Any, tmp_path: Path):
         with pytest.raises(InvalidInput, match=r"none\.json: cannot be read: No such file"):
             read(tmp_path / "none.json")
@@ -221,7 +221,7 @@ class TestAFileThatCannotBeRead:
         with pytest.raises(InvalidInput, match="cannot be read: Is a directory"):
             read(tmp_path)
 
-    def test_is_somebody_elses(self, read: Any, tmp_path: Path):
+    def test_is_not_readable_by_this_account(self, read: Any, tmp_path: Path):
         file = tmp_path / "secret.json"
         file.touch(mode=0o000)
         with as_nobody(), pytest.raises(InvalidInput, match=r"secret\.json: cannot be read: Permission denied"):
@@ -235,7 +235,7 @@ class TestAFileThatCannotBeRead:
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
-def test_every_sample_reads_as_it_is_written(path: Path):
+def test_every_sample_is_read_completely(path: Path):
     session, written = read_session(path), json.loads(path.read_text())
     assert session.model_dump(exclude_unset=True, mode="json") == written
 
@@ -270,7 +270,7 @@ PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000"
     ],
     ids=lambda content: ascii(content[:12]) + f"[{len(content)}]",
 )
-def test_what_is_not_audio_is_refused_by_name(content: bytes, tmp_path: Path):
+def test_a_file_that_is_not_audio_is_refused_by_name(content: bytes, tmp_path: Path):
     file = tmp_path / "call.wav"
     file.write_bytes(content)
     with pytest.raises(InvalidInput) as caught:
@@ -279,14 +279,14 @@ def test_what_is_not_audio_is_refused_by_name(content: bytes, tmp_path: Path):
     assert str(caught.value).isprintable()
 
 
-def test_a_recording_longer_than_a_session_may_be_is_refused():
+def test_a_recording_longer_than_the_limit_is_refused():
     header = bytearray(wav(1))
     header[40:44] = header[4:8] = struct.pack("<I", 0xFFFFFFF0)
     with pytest.raises(InvalidInput, match="is not audio with a length"):
         recording_seconds(bytes(header))
 
 
-def test_a_recording_too_large_is_refused_before_it_is_all_read(tmp_path: Path):
+def test_a_recording_over_the_size_limit_is_not_read_completely(tmp_path: Path):
     file = tmp_path / "call.wav"
     with file.open("wb") as sparse:
         sparse.truncate(MAX_RECORDING_BYTES * 100)

@@ -1,4 +1,4 @@
-"""What running a command of `parley` brings."""
+"""The result of a command of `parley`."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

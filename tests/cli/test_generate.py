@@ -1,4 +1,4 @@
-"""`parley generate`, `budget` and `policy` as a user types them."""
+"""`parley generate`, `budget` and `policy`."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from parley import Client
+from tests.cli.command import Run
 from tests.parts import SimulatorAdmin
-from tests.starter.command import Run
 
 pytestmark = pytest.mark.usefixtures("worker")
 ASK = ("generate", "What does the export contain?", "--user", "ann")
 
 
-async def test_the_answer_is_alone_on_stdout_and_its_story_on_stderr(parley: Run) -> None:
+async def test_the_answer_is_alone_on_stdout_and_its_origin_on_stderr(parley: Run) -> None:
     ran = await parley(*ASK)
     assert ran.code == 0, ran.err
     assert ran.out.count("\n") == 1 and "simulator" in ran.out
@@ -21,13 +21,13 @@ async def test_the_answer_is_alone_on_stdout_and_its_story_on_stderr(parley: Run
         assert said in ran.err
 
 
-async def test_json_brings_the_whole_result(parley: Run) -> None:
+async def test_json_has_the_whole_result(parley: Run) -> None:
     result = json.loads((await parley(*ASK, "--json")).out)
     assert result["success"] is True
     assert result["meta"]["cost_usd"] != "0"
 
 
-async def test_a_cached_answer_says_what_it_saved(parley: Run) -> None:
+async def test_a_cached_answer_shows_what_it_saved(parley: Run) -> None:
     await parley(*ASK)
     assert "saved $" in (await parley(*ASK)).err
 
@@ -48,14 +48,14 @@ async def test_a_schema_file_and_a_system_prompt_are_used(parley: Run, tmp_path:
     assert set(json.loads(ran.out)["parsed"]) == {"topic"}
 
 
-async def test_a_refusal_exits_1_and_says_why(parley: Run) -> None:
+async def test_a_refusal_exits_1_with_its_reason(parley: Run) -> None:
     assert (await parley("budget", "set", "day", "0")).code == 0
     ran = await parley(*ASK)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("refused (budget_exhausted): ")
 
 
-async def test_nobody_who_answers_exits_1_with_what_was_tried(parley: Run, simulator: SimulatorAdmin) -> None:
+async def test_no_answering_provider_exits_1_with_the_attempts(parley: Run, simulator: SimulatorAdmin) -> None:
     await simulator.fault("quota", times=None)
     ran = await parley(*ASK)
     assert ran.code == 1
@@ -77,7 +77,7 @@ async def test_bad_input_is_one_line_and_exit_code_2(parley: Run, arguments: tup
     assert said in ran.err and ran.err.count("\n") == 1
 
 
-async def test_only_those_that_answer_chats_are_offered(parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_chat_providers_are_offered(parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert "elevenlabs" not in (await parley("generate", "--help")).out
     ran = await parley(*ASK, "--provider", "elevenlabs")
@@ -94,7 +94,7 @@ async def test_one_key_is_one_request(parley: Run, simulator: SimulatorAdmin) ->
     assert other.code == 2 and "already used" in other.err
 
 
-async def test_caps_are_set_shown_and_lifted(parley: Run) -> None:
+async def test_caps_are_set_shown_and_removed(parley: Run) -> None:
     assert "no cap" in (await parley("budget", "show")).out
     await parley("budget", "set", "week", "$20")
     await parley("budget", "set", "day", "5.50")
@@ -109,7 +109,7 @@ async def test_caps_are_set_shown_and_lifted(parley: Run) -> None:
 
 
 @pytest.mark.parametrize("amount", ["-1", "lots", "nan", "inf"])
-async def test_an_amount_that_is_none_is_refused(parley: Run, amount: str) -> None:
+async def test_an_invalid_amount_is_refused(parley: Run, amount: str) -> None:
     ran = await parley("budget", "set", "day", "--", amount)
     assert ran.code == 2 and amount in ran.err
 
@@ -128,8 +128,8 @@ async def test_a_users_tier_decides_the_model(parley: Run, client: Client) -> No
     assert "claude-sonnet-4-6" in (await parley(*ASK)).err
 
 
-async def test_a_generation_is_no_job_to_follow(parley: Run, client: Client) -> None:
+async def test_a_generation_has_no_progress_or_results(parley: Run, client: Client) -> None:
     await parley(*ASK, "--key", "order-7")
     for command in ("progress", "results"):
         ran = await parley(command, "generate/default/order-7")
-        assert (ran.code, "no job to follow" in ran.err) == (2, True)
+        assert (ran.code, "has no handle" in ran.err) == (2, True)

@@ -1,0 +1,71 @@
+"""`parley budget`: see and set what a workspace may spend."""
+
+from decimal import Decimal
+from typing import Annotated
+
+import typer
+
+from parley import Client, InvalidInput, Period
+from parley.cli.console import Json, Workspace, out, show_json, with_client
+
+app = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
+
+
+@app.command("show")
+def show(workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Show the spending caps, and what counts against them now."""
+
+    async def work(client: Client) -> None:
+        caps = await client.caps()
+        if as_json:
+            show_json(
+                [
+                    {
+                        "period": cap.period.value,
+                        "cap_usd": str(cap.cap_usd),
+                        "left_usd": str(cap.left_usd),
+                        "reserved_usd": str(cap.reserved_usd),
+                        "confirmed_usd": str(cap.confirmed_usd),
+                        "uncertain_usd": str(cap.uncertain_usd),
+                    }
+                    for cap in caps
+                ]
+            )
+            return
+        for cap in caps:
+            used = f"${cap.confirmed_usd} confirmed, ${cap.uncertain_usd} uncertain, ${cap.reserved_usd} reserved"
+            out.print(
+                f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({used})", highlight=False, soft_wrap=True
+            )
+        if not caps:
+            out.print("no cap is set: spending is not limited")
+
+    with_client(workspace, work)
+
+
+@app.command("set")
+def set_cap(
+    period: Period,
+    amount: Annotated[str, typer.Argument(help="The most that may be spent per period, for example 12.50, or none.")],
+    workspace: Workspace = "default",
+) -> None:
+    """Limit what the workspace may spend in a day, an ISO week or a month (UTC), from now on."""
+    cap = None if amount == "none" else _amount(amount)
+
+    async def work(client: Client) -> None:
+        await client.set_cap(period, cap)
+        out.print(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}", highlight=False)
+
+    with_client(workspace, work)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except ArithmeticError:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise InvalidInput(
+            f"must be 0 or a positive amount in USD, for example 12.50, or none; got {text!r}", where="budget"
+        )
+    return amount

@@ -1,0 +1,62 @@
+"""`parley energy`: see and grant users' energy, and refill it now."""
+
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+
+from parley import Client
+from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+
+app = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
+
+
+@app.command("show")
+def show(user: str, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Show a user's energy."""
+
+    async def work(client: Client) -> None:
+        balance = await client.energy(user)
+        if as_json:
+            show_json(balance)
+            return
+        parts = f"{balance.granted} granted, {balance.charged} charged, {balance.reserved} reserved"
+        out.print(f"{balance.available} available: {parts} ({balance.tier} tier)")
+
+    with_client(workspace, work)
+
+
+@app.command("grant")
+def grant(
+    user: str,
+    amount: Annotated[int, typer.Argument(min=1)],
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key grants once.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Also move the user to this tier.")] = None,
+    workspace: Workspace = "default",
+) -> None:
+    """Grant energy to a user."""
+
+    async def work(client: Client) -> None:
+        granted = await client.grant_energy(user, amount, key=key or uuid4().hex)
+        if tier:
+            await client.set_tier(user, tier)
+        out.print(f"granted {amount}" if granted else "this key was used before: nothing changed")
+
+    with_client(workspace, work)
+
+
+@app.command()
+def refill(workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Refill the users of all workspaces to their tier's daily energy now. A user gets one refill a day."""
+
+    async def work(client: Client) -> None:
+        done = await client.housekeeping.refill_energy()
+        if as_json:
+            show_json(done)
+            return
+        out.print(f"{done.day}: {done.energy:,} energy to {done.users:,} users", highlight=False)
+        if done.skipped:
+            tiers = ", ".join(done.unknown_tiers)
+            err.print(f"skipped {done.skipped:,} users of tiers that the policy does not define: {tiers}", markup=False)
+
+    with_client(workspace, work)

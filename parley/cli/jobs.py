@@ -1,0 +1,201 @@
+"""Start, follow, read and cancel jobs: `parley analyze`, `import`, `auto-analyze`, `progress`, `results`, `cancel`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parley import AutoAnalyzeOptions, Client, Imported, InvalidInput, Provider
+from parley.cli import display
+from parley.cli.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
+from parley.cli.exporting import write_sessions
+from parley.client.reading import read_recording, read_session
+
+app = typer.Typer()
+
+OnlyProvider = Annotated[ChatProviderName | None, typer.Option(help="Call this provider only.")]
+OnlyModel = Annotated[
+    str | None, typer.Option(help="Call this model only; --provider is optional where a provider has a price for it.")
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as the command that started it printed it.")]
+
+
+@app.command()
+def analyze(
+    session: Annotated[Path, typer.Argument(metavar="SESSION", help="A session file (JSON).")],
+    audio: Annotated[Path | None, typer.Option(help="The session's recording.")] = None,
+    workspace: Workspace = "default",
+    provider: OnlyProvider = None,
+    model: OnlyModel = None,
+    wait: Annotated[bool, typer.Option(help="Wait while every provider is down, or give a rule-based result.")] = True,
+    run_name: Annotated[str, typer.Option(help="Separates two analyses of the same content.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Analyse one session and show the result."""
+    content = read_session(session)
+    recording = read_recording(audio)[0] if audio else None
+    only = Provider(provider) if provider else None
+
+    async def work(client: Client) -> None:
+        job = await client.analyze(content, audio=recording, provider=only, model=model, wait=wait, run_name=run_name)
+        await follow_started(client, job.id, detach=detach, as_json=as_json)
+
+    with_client(workspace, work)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Import a file of chat sessions: the whole file, or nothing."""
+
+    async def work(client: Client) -> None:
+        done = await import_file(client, file, skip_invalid=skip_invalid)
+        show_json(done) if as_json else out.print(done.dataset_id, markup=False, highlight=False, soft_wrap=True)
+
+    with_client(workspace, work)
+
+
+@app.command("auto-analyze")
+def auto_analyze(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Chat sessions: JSONL, or CSV with a messages column.")],
+    user: Annotated[str, typer.Option(help="Whose energy pays.")] = "operator",
+    provider: OnlyProvider = None,
+    model: OnlyModel = None,
+    streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
+    sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
+    seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
+    run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Import chat sessions and label them consistently."""
+    options: AutoAnalyzeOptions = {
+        "provider": Provider(provider) if provider else None,
+        "model": model,
+        "seed": seed,
+    }
+    if streams is not None:
+        options["streams"] = streams
+    if sessions_per_stream is not None:
+        options["sessions_per_stream"] = parse_quota(sessions_per_stream)
+
+    async def work(client: Client) -> None:
+        client.check_auto_analyze_options(user_id=user, **options)
+        dataset = await import_file(client, file, skip_invalid=skip_invalid)
+        job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
+        await follow_started(client, job.id, detach=detach, as_json=as_json)
+
+    with_client(workspace, work)
+
+
+@app.command()
+def progress(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait until the job ends.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Show how far a job is."""
+
+    async def work(client: Client) -> None:
+        if follow:
+            await show_job(client, job_id, as_json=as_json)
+            return
+        job = await client.job(job_id)
+        status, state = await client.status(job_id), await job.progress()
+        if as_json:
+            show_json({"status": status, **state.model_dump(mode="json")})
+        else:
+            out.print(f"{status}: {display.describe(state)}", markup=False)
+
+    with_client(workspace, work)
+
+
+@app.command()
+def results(
+    job_id: JobId,
+    export: Annotated[
+        Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl or .csv.")
+    ] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Show a job's result and what it cost."""
+
+    async def work(client: Client) -> None:
+        found = await (await client.job(job_id)).report()
+        if export is not None:
+            written = await write_sessions(client.labelled_sessions(job_id), export)
+            sessions = display.counted(written, "session")
+            err.print(f"{sessions} written to {export}", markup=False, highlight=False, soft_wrap=True)
+        show_json(found) if as_json else out.print(display.report(found))
+
+    with_client(workspace, work)
+
+
+@app.command()
+def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Request that a job stops. Results that are paid for stay stored."""
+
+    async def work(client: Client) -> None:
+        await (await client.job(job_id)).cancel()
+        show_json({"id": job_id, "cancelled": True}) if as_json else out.print("cancellation requested")
+
+    with_client(workspace, work)
+
+
+def parse_quota(text: str) -> int | None:
+    """A number; None for `auto`.
+
+    Raises:
+        InvalidInput: neither.
+    """
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise InvalidInput(f"must be a number or auto, not {text!r}", where="--sessions-per-stream") from None
+
+
+async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Imported:
+    """Import a file with a progress line, and list the lines that were left out."""
+    with err.status(f"importing {file.name}") as status:
+        done = await client.import_chats(
+            file,
+            skip_invalid=skip_invalid,
+            on_progress=lambda read: status.update(f"importing {file.name}: {read:,} sessions"),
+        )
+    for line in done.skipped:
+        text = ": ".join(filter(None, (f"{file.name}: line {line.line}", line.field, line.problem)))
+        err.print(f"skipped {text}", markup=False, highlight=False, soft_wrap=True)
+    how = "imported before" if done.known else "imported"
+    sessions, tokens = display.counted(done.sessions, "session"), display.counted(done.tokens, "token")
+    err.print(f"{sessions} {how}, {tokens}", highlight=False)
+    return done
+
+
+async def follow_started(client: Client, job_id: str, *, detach: bool, as_json: bool) -> None:
+    """Print the id of a started job; unless `detach`, follow it to its end."""
+    if detach:
+        show_json({"id": job_id}) if as_json else out.print(job_id, markup=False, soft_wrap=True)
+        return
+    err.print(job_id, markup=False, highlight=False, soft_wrap=True)
+    await show_job(client, job_id, as_json=as_json)
+
+
+async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
+    """Follow a job to its end and show its result."""
+    try:
+        found = await display.watched(err, await client.job(job_id))
+    except asyncio.CancelledError:
+        line = f"The job continues. Follow it again with: parley progress {job_id} --follow"
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
+        raise
+    show_json(found) if as_json else out.print(display.report(found))

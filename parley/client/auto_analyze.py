@@ -1,0 +1,176 @@
+"""The job `AutoAnalyze`: check its options, start it, follow it, read its report and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any, TypedDict, Unpack
+
+from pydantic import ValidationError
+
+from parley.client.connections import Connections, WorkflowStart
+from parley.client.jobs import JobHandle, check_model, provider_of, true_status
+from parley.client.reading import first_problem
+from parley.domain.auto_analyze.contract import (
+    WORKFLOW,
+    AutoAnalyzeInput,
+    AutoAnalyzeProgress,
+    DiscoveryTerms,
+    ExportedSession,
+    LabelCount,
+    Statistics,
+    workflow_id,
+)
+from parley.domain.costs import Costs
+from parley.domain.model import Model
+from parley.domain.requests import Provider
+from parley.settings import Settings
+from parley.storage import auto_analyze as runs
+from parley.storage import usage
+from parley.storage.datasets import load_dataset
+
+EXPORT_PAGE = 500
+
+
+class AutoAnalyzeOptions(TypedDict, total=False):
+    """The options of a labelling run. What is left out comes from the settings, or from `AutoAnalyzeInput`."""
+
+    provider: Provider | None
+    """Call this provider only. Default: the provider that ranks first, and then the next."""
+    model: str | None
+    """Call this model only. Without `provider`: of the first provider that has a price for it."""
+    streams: int
+    """Parallel streams, 1 to 64. Default: PARALLEL_STREAM_COUNT."""
+    sessions_per_stream: int | None
+    """A stream's sessions per round, 1 to 100; None: as many as fit the model. Default: SESSIONS_PER_STREAM."""
+    discovery: DiscoveryTerms
+    """The size of the discovery sample. Default: DISCOVERY_TARGET_PERCENTAGE and its bounds."""
+    seed: int
+    """Selects the sample: the same seed and the same replies give the same labels. Default: 7."""
+    budget_usd: Decimal
+    """The most that the run may cost, in USD. Default: 100."""
+    patience_seconds: int
+    """How long to wait while every provider is down, in seconds. Default: one day."""
+    debug: bool
+    """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""
+
+
+class AutoAnalyzeReport(Model):
+    """A labelling run as it is now.
+
+    `labels`: canonical labels with the number of their sessions. `statistics` is None until the run has ended.
+    """
+
+    id: str
+    job_key: str
+    status: str
+    dataset_id: str
+    statistics: Statistics | None
+    labels: tuple[LabelCount, ...]
+    costs: Costs
+
+
+class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
+    """A running or ended `AutoAnalyze`."""
+
+    async def progress(self) -> AutoAnalyzeProgress:
+        """The phase, the sessions done, the cost so far, and the state of each stream.
+
+        Raises:
+            NotFound: there is no such job.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        return await self._query_progress(AutoAnalyzeProgress)
+
+    async def report(self) -> AutoAnalyzeReport:
+        """The labels found so far, the statistics of an ended run, and what it cost.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        async with self._connections.database.transaction() as tx:
+            row = await runs.find(tx, self._workspace_id, self.job_key)
+            spent = await usage.costs(tx, self._workspace_id, job_key=row.job_key)
+            labels = await runs.label_counts(tx, self._workspace_id, row.job_key)
+        return AutoAnalyzeReport(
+            id=row.workflow_id,
+            job_key=row.job_key,
+            status=await true_status(self._connections, row),
+            dataset_id=row.dataset_id,
+            statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
+            labels=tuple(labels),
+            costs=spent,
+        )
+
+
+async def start_auto_analyze(
+    connections: Connections,
+    workspace_id: str,
+    dataset_id: str,
+    *,
+    user_id: str,
+    run_name: str,
+    **options: Unpack[AutoAnalyzeOptions],
+) -> AutoAnalyzeHandle:
+    """Start the job on an imported dataset. `Client.auto_analyze` documents the arguments."""
+    job = auto_analyze_input(connections.settings, workspace_id, dataset_id, user_id=user_id, **options)
+    async with connections.database.transaction() as tx:
+        dataset = await load_dataset(tx, workspace_id, dataset_id)
+    start = WorkflowStart(
+        workflow=WORKFLOW,
+        input=job,
+        id=workflow_id(workspace_id, dataset_id, run_name),
+        summary=f"{dataset.sessions} sessions of {dataset.name}",
+        details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
+        status="running",
+    )
+    started = await connections.start(workspace_id, start)
+    return AutoAnalyzeHandle(connections, workspace_id, started.id, started.first_execution_run_id or "")
+
+
+def auto_analyze_input(
+    settings: Settings, workspace_id: str, dataset_id: str, *, user_id: str, **options: Unpack[AutoAnalyzeOptions]
+) -> AutoAnalyzeInput:
+    """The job's input: the options, completed by the settings.
+
+    Raises:
+        InvalidInput: an option is not valid; the error names the field.
+        UnpricedModel: no price is known for the model.
+    """
+    given: dict[str, Any] = {**_defaults(settings), **options}
+    given["provider"] = given.get("provider") or provider_of(given.get("model"), settings)
+    try:
+        job = AutoAnalyzeInput(workspace_id=workspace_id, user_id=user_id, dataset_id=dataset_id, **given)
+    except ValidationError as error:
+        raise first_problem(error, where="auto-analyze") from None
+    check_model(job.provider, job.model, settings)
+    return job
+
+
+def _defaults(settings: Settings) -> AutoAnalyzeOptions:
+    quota = settings.sessions_per_stream
+    return {
+        "streams": settings.parallel_stream_count,
+        "sessions_per_stream": None if quota == "auto" else quota,
+        "debug": settings.parallel_processing_debug,
+        "discovery": DiscoveryTerms(
+            target_percentage=settings.discovery_target_percentage,
+            min_sessions=settings.discovery_min_sessions,
+            max_sessions=settings.discovery_max_sessions,
+        ),
+    }
+
+
+async def labelled_sessions(connections: Connections, workspace_id: str, job_id: str) -> AsyncIterator[ExportedSession]:
+    """Every session of a run in the order of its file, page by page. `Client.labelled_sessions` documents it."""
+    async with connections.database.transaction() as tx:
+        run = await runs.find(tx, workspace_id, job_id)
+    last = -1
+    while True:
+        async with connections.database.transaction() as tx:
+            page = await runs.export_rows(tx, workspace_id, run.job_key, after=last, limit=EXPORT_PAGE)
+        for position, session in page:
+            last = position
+            yield session
+        if len(page) < EXPORT_PAGE:
+            return

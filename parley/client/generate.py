@@ -1,0 +1,180 @@
+"""The job `Generate`: build its input, start it once per key, and return its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, TypedDict, Unpack
+from uuid import uuid4
+
+from pydantic import ValidationError
+from temporalio.client import WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from parley.client.connections import Connections, WorkflowStart, temporal_errors
+from parley.client.reading import first_problem
+from parley.domain.errors import IdempotencyConflict, InvalidInput
+from parley.domain.generate.contract import (
+    DEFAULT_ACTION,
+    WORKFLOW,
+    CachePolicy,
+    GenerateInput,
+    GenerateResult,
+    OnRateLimit,
+    Prompt,
+    workflow_id,
+)
+from parley.domain.generate.parsing import check_schema, parsed
+from parley.domain.requests import Message, Provider
+from parley.storage import generations
+
+Messages = str | Sequence[Message | Mapping[str, str]]
+"""A text, which is one message of the user, or messages with a `role` and a `content`."""
+
+FINGERPRINT = "fingerprint"
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The options of one generation. The policy of the action decides what is left out or None."""
+
+    provider: Provider | None
+    """Call this provider first."""
+    model: str | None
+    """Call this model first; cheaper ones are used only when it does not fit the budget."""
+    max_tokens: int
+    """The longest answer, in tokens, 1 to 100,000. Default: 1,000."""
+    temperature: float | None
+    """0 to 2. Default: the provider's."""
+    response_schema: dict[str, Any] | None
+    """A JSON schema that the answer must follow."""
+    schema_name: str | None
+    """The schema's name, as the provider receives it. Default: `reply`."""
+    template: str | None
+    """A prompt by name, or `name@version`, put before the messages."""
+    experiment: str | None
+    """An experiment by name: the user's arm of it decides the template."""
+    cache: CachePolicy | None
+    """Whether an earlier answer may be returned."""
+    on_rate_limit: OnRateLimit | None
+    """Wait when a provider limits the rate, or use a cheaper model."""
+    patience_seconds: int
+    """How long to wait while every provider is down, in seconds. Default: 0."""
+    prospect_id: str | None
+    """The person that the answer is about."""
+
+
+def generate_input(
+    workspace_id: str,
+    messages: Messages,
+    *,
+    user_id: str,
+    action: str = DEFAULT_ACTION,
+    **options: Unpack[GenerateOptions],
+) -> GenerateInput:
+    """The input of a generation.
+
+    Raises:
+        InvalidInput: an argument is not valid; the error names the field.
+    """
+    chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    if not chat:
+        raise InvalidInput("must hold at least one message", where="messages")
+    given: dict[str, Any] = dict(options)
+    shape = {name: given.pop(name, None) for name in ("response_schema", "schema_name")}
+    try:
+        prompt = Prompt.model_validate(
+            {"messages": chat, **{name: value for name, value in shape.items() if value is not None}}
+        )
+        built = GenerateInput(workspace_id=workspace_id, user_id=user_id, action=action, prompt=prompt, **given)
+    except ValidationError as error:
+        raise first_problem(error, where="generate") from None
+    if prompt.response_schema is not None:
+        check_schema(prompt.response_schema)
+    return built
+
+
+async def generate(connections: Connections, request: GenerateInput, key: str | None) -> GenerateResult:
+    """Run one generation to its end. The same `key` is the same generation: it is answered and paid once.
+
+    A generation that failed or was refused has no answer: its key starts it again.
+
+    Raises:
+        IdempotencyConflict: the key was used for a different request.
+        JobFailed: no provider answered; `reason` is the code of the error.
+        Unreachable: Temporal or PostgreSQL does not answer.
+    """
+    job_id = workflow_id(request.workspace_id, key or uuid4().hex)
+    try:
+        result = await _result(await _start(connections, request, job_id))
+    except WorkflowAlreadyStartedError:
+        result = await _result(await _existing(connections, request, job_id))
+        if not result.success:
+            result = await _result(await _start(connections, request, job_id, again=True))
+    return await _with_stored_answer(connections, request, result)
+
+
+async def _start(
+    connections: Connections, request: GenerateInput, job_id: str, *, again: bool = False
+) -> WorkflowHandle[Any, GenerateResult]:
+    """Start it. `again`: also when an earlier run has completed; concurrent callers then share one run.
+
+    Raises:
+        WorkflowAlreadyStartedError: a run with this id is open, or has completed.
+    """
+    reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDConflictPolicy.FAIL
+    if again:
+        reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE, WorkflowIDConflictPolicy.USE_EXISTING
+    start = WorkflowStart(
+        workflow=WORKFLOW,
+        input=await _by_reference(connections, request),
+        id=job_id,
+        summary=f"{request.action} for {request.user_id}",
+        memo={FINGERPRINT: _fingerprint(request)},
+        id_reuse_policy=reuse,
+        id_conflict_policy=conflict,
+    )
+    return await connections.start(request.workspace_id, start, GenerateResult)
+
+
+async def _existing(
+    connections: Connections, request: GenerateInput, job_id: str
+) -> WorkflowHandle[Any, GenerateResult]:
+    """The generation that runs or has completed under this key, if it is for the same request."""
+    handle = connections.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
+    with temporal_errors():
+        fingerprint = await (await handle.describe()).memo_value(FINGERPRINT, None)
+    if fingerprint != _fingerprint(request):
+        raise IdempotencyConflict(f"{job_id} was already used for a different request")
+    return handle
+
+
+async def _result(handle: WorkflowHandle[Any, GenerateResult]) -> GenerateResult:
+    with temporal_errors():
+        return await handle.result()
+
+
+def _fingerprint(request: GenerateInput) -> str:
+    return sha256(request.model_dump_json().encode()).hexdigest()
+
+
+async def _by_reference(connections: Connections, request: GenerateInput) -> GenerateInput:
+    """A long prompt is stored first and travels by its hash: a workflow's history must stay small."""
+    if request.prompt.is_short:
+        return request
+    async with connections.database.transaction() as tx:
+        stored = await generations.save_prompt(tx, request.workspace_id, request.prompt)
+    return request.model_copy(update={"prompt": stored})
+
+
+async def _with_stored_answer(
+    connections: Connections, request: GenerateInput, result: GenerateResult
+) -> GenerateResult:
+    """A long answer is read from the database."""
+    if not result.stored:
+        return result
+    async with connections.database.transaction() as tx:
+        reply = await generations.answer(tx, request.workspace_id, result.meta.request_id)
+    schema = request.prompt.response_schema
+    value = parsed(reply.text, schema)[0] if schema is not None else None
+    return result.model_copy(update={"content": reply.text, "parsed": value})

@@ -1,0 +1,300 @@
+"""A sample service that uses the whole public API with its types written out. test_typed_service.py type-checks it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+from temporalio import workflow
+
+from parley import (
+    GENERATE_WORKFLOW,
+    WORKFLOW_TASK_QUEUE,
+    ActionSpend,
+    ActionTokens,
+    Analysis,
+    AnalysisHandle,
+    AnalysisReport,
+    AutoAnalyzeHandle,
+    AutoAnalyzeInput,
+    AutoAnalyzeOptions,
+    AutoAnalyzeProgress,
+    AutoAnalyzeReport,
+    Backend,
+    BilledAttempt,
+    Cached,
+    CachePolicy,
+    CapView,
+    ChatSession,
+    Client,
+    ConfigurationReport,
+    CostAlertReport,
+    CostLine,
+    Costs,
+    DaySpend,
+    Disagreement,
+    DiscoveryTerms,
+    EnergyBalance,
+    ErrorKind,
+    EventReport,
+    Experiments,
+    ExportedSession,
+    Feedback,
+    Finish,
+    GenerateInput,
+    GenerateOptions,
+    GenerateResult,
+    HealthReport,
+    Housekeeping,
+    IdempotencyConflict,
+    Imported,
+    InvalidInput,
+    JobFailed,
+    LabelCount,
+    Message,
+    Messages,
+    Meta,
+    ModelReport,
+    NotFound,
+    OnRateLimit,
+    ParleyError,
+    Period,
+    Progress,
+    Prompt,
+    Provider,
+    Recommendation,
+    RefillReport,
+    Refusal,
+    Refused,
+    Report,
+    Reports,
+    Session,
+    SessionAnalysisInput,
+    SessionAnalysisResult,
+    Settings,
+    Skipped,
+    SpendReport,
+    Statistics,
+    Strategy,
+    Summary,
+    Turn,
+    UnpricedModel,
+    Unreachable,
+    Usage,
+    UserReport,
+    WeekSpend,
+    Word,
+    WorkspaceConfiguration,
+)
+
+
+async def serve(workspaces: list[str]) -> None:
+    """One process, many workspaces."""
+    settings: Settings = Settings()
+    backend: Backend
+    async with await Backend.connect(settings=settings, temporal_address="127.0.0.1:7233") as backend:
+        for workspace_id in workspaces:
+            client: Client = backend.client(workspace_id)
+            await work(client)
+            await client.close()
+
+
+async def share(client: Client) -> None:
+    """A backend of connections that are open already."""
+    backend: Backend = Backend(client.temporal, client.database, client.settings)
+    await backend.close()
+
+
+async def serve_one(workspace_id: str) -> None:
+    """The short form for one workspace."""
+    client: Client
+    async with await Client.connect(workspace_id=workspace_id, settings=None, temporal_address=None) as client:
+        await work(client)
+
+
+async def work(client: Client) -> None:
+    print(await answer(client, "Which plan has SSO?"))
+    await coach(client, recording=None)
+    await label(client, Path("chats.jsonl"))
+    await configure(client.configuration)
+    await report(client.reports)
+    await look_after(client, client.housekeeping)
+    await account(client)
+
+
+async def answer(client: Client, question: str) -> str | None:
+    messages: Messages = [Message(role="system", content="Be brief."), {"role": "user", "content": question}]
+    options: GenerateOptions = {
+        "provider": Provider.OPENAI,
+        "model": "gpt-4o-mini",
+        "max_tokens": 200,
+        "temperature": 0.2,
+        "response_schema": None,
+        "schema_name": None,
+        "template": None,
+        "experiment": None,
+        "cache": CachePolicy.EXACT,
+        "on_rate_limit": OnRateLimit.WAIT,
+        "patience_seconds": 60,
+        "prospect_id": None,
+    }
+    try:
+        result: GenerateResult = await client.generate(
+            messages, user_id="ann", action="ai_message", key="question-1", **options
+        )
+    except (IdempotencyConflict, UnpricedModel) as error:
+        return error.code
+    except JobFailed as error:
+        reason: str = error.reason
+        kind: ErrorKind = error.kind
+        return f"{kind.value}: {reason}"
+    refusal: Refusal | None = result.refusal
+    if refusal is not None:
+        code: Refused = refusal.code
+        return f"{code.value}: {refusal.message}"
+    meta: Meta = result.meta
+    usage: Usage = meta.usage
+    finish: Finish | None = meta.finish
+    cached: Cached = meta.cached
+    cost_usd: Decimal = meta.cost_usd
+    print(usage.output_tokens, finish, cached, cost_usd)
+    await client.feedback(meta.request_id, Feedback.GOOD)
+    return result.content
+
+
+async def coach(client: Client, recording: bytes | None) -> None:
+    word: Word = Word(text="Hello", start=0.0, end=0.4)
+    turn: Turn = Turn(role="rep", start=0.0, end=0.4, text="Hello", words=(word,))
+    session: Session = Session(session_id="s-1", user_id="ann", language="en", duration_seconds=9, turns=(turn,))
+    handle: AnalysisHandle = await client.analyze(
+        session,
+        audio=recording,
+        provider=Provider.ANTHROPIC,
+        model=None,
+        wait=True,
+        patience_seconds=3600,
+        run_name="morning",
+    )
+    progress: Progress = await handle.progress()
+    strategy: Strategy | None = progress.strategy
+    done: AnalysisReport = await handle.result()
+    again: AnalysisReport = await handle.report()
+    analysis: Analysis | None = done.analysis
+    print(strategy, again.status, analysis and analysis.coaching.overall_score, handle.id, handle.job_key)
+    await handle.cancel()
+
+
+async def label(client: Client, path: Path) -> None:
+    client.check_auto_analyze_options(user_id="ann", streams=4)
+    imported: Imported = await client.import_chats(path, skip_invalid=True, on_progress=print)
+    skipped: tuple[Skipped, ...] = imported.skipped
+    options: AutoAnalyzeOptions = {
+        "provider": Provider.LOCAL,
+        "model": "llama-3.1-8b-instruct",
+        "streams": 4,
+        "sessions_per_stream": None,
+        "discovery": DiscoveryTerms(min_sessions=10, max_sessions=20),
+        "seed": 7,
+        "budget_usd": Decimal("2.50"),
+        "patience_seconds": 3600,
+        "debug": False,
+    }
+    handle: AutoAnalyzeHandle = await client.auto_analyze(
+        imported.dataset_id, user_id="ann", run_name="nightly", **options
+    )
+    progress: AutoAnalyzeProgress = await handle.progress()
+    print(len(skipped), progress.sessions_done, await client.status(handle.id))
+    done: AutoAnalyzeReport = await handle.result()
+    again: AutoAnalyzeReport = await handle.report()
+    statistics: Statistics | None = again.statistics
+    labels: tuple[LabelCount, ...] = done.labels
+    print(statistics and statistics.labelled, [one.label for one in labels])
+    sessions: AsyncIterator[ExportedSession] = client.labelled_sessions(handle.id)
+    async for session in sessions:
+        print(session.session_id)
+    await handle.cancel()
+    found: AnalysisHandle | AutoAnalyzeHandle = await client.job(handle.id)
+    print((await client.workflow(found.id, found.job_key)).id)
+
+
+async def configure(configuration: WorkspaceConfiguration) -> None:
+    await configuration.set("company", {"industry": "dental care"}, user_id=None, where="company.json")
+    shown: ConfigurationReport = await configuration.show("ann")
+    sections: int = await configuration.refresh("ann")
+    print(shown.defaults, shown.warnings, sections)
+
+
+async def report(reports: Reports) -> None:
+    since: datetime = datetime.now(UTC) - timedelta(days=7)
+    summary: Summary = await reports.summary(since)
+    days: SpendReport[DaySpend] = await reports.daily(since)
+    weeks: SpendReport[WeekSpend] = await reports.weekly(since)
+    users: UserReport = await reports.users(since, limit=5)
+    actions: SpendReport[ActionSpend] = await reports.actions(since)
+    tokens: Report[ActionTokens] = await reports.tokens(since)
+    models: ModelReport = await reports.models(since)
+    experiments: Experiments = await reports.experiments(since)
+    recommendations: Report[Recommendation] = await reports.recommendations(since)
+    print(summary.total, days.lines, weeks.lines, users.lines, actions.lines, tokens.lines)
+    print(models.lines, experiments.lines, [line.advice for line in recommendations.lines])
+
+
+async def look_after(client: Client, housekeeping: Housekeeping) -> None:
+    health: HealthReport = await client.health()
+    events: list[EventReport] = await housekeeping.events(undelivered=True, limit=10)
+    alerts: list[CostAlertReport] = await housekeeping.alerts()
+    refill: RefillReport = await housekeeping.refill_energy()
+    print(health.is_well, [alert.spent_usd for alert in alerts], refill.users)
+    try:
+        for event in events:
+            await housekeeping.retry_event(event.id)
+    except NotFound as error:
+        print(error)
+
+
+async def account(client: Client) -> None:
+    granted: bool = await client.grant_energy("ann", 50, key="welcome")
+    await client.set_tier("ann", "premium")
+    balance: EnergyBalance = await client.energy("ann")
+    await client.set_cap(Period.DAY, Decimal("12.50"))
+    caps: list[CapView] = await client.caps()
+    costs: Costs = await client.costs(user_id="ann", since=None)
+    lines: tuple[CostLine, ...] = costs.lines
+    listed: list[BilledAttempt] = [BilledAttempt(source="line 2", attempt_id=UUID(int=1), cost_usd=Decimal("0.01"))]
+    disagreements: list[Disagreement] = await client.audit(listed)
+    print(client.workspace_id, granted, balance.available, [cap.left_usd for cap in caps], len(lines), disagreements)
+
+
+def exit_code(error: ParleyError) -> int:
+    """A service's own use of error kinds."""
+    if isinstance(error, InvalidInput):
+        print(error.where, error.field, error.problem)
+    if isinstance(error, Unreachable) or error.kind is ErrorKind.UNAVAILABLE:
+        return 75
+    return 2 if error.kind in (ErrorKind.INPUT, ErrorKind.NOT_FOUND) else 1
+
+
+@workflow.defn
+class SupportReply:
+    """A service's own workflow that runs Generate as a child."""
+
+    @workflow.run
+    async def run(self, question: str) -> str | None:
+        prompt: Prompt = Prompt(messages=(Message(role="user", content=question),))
+        request: GenerateInput = GenerateInput(workspace_id="acme", user_id="ann", prompt=prompt)
+        result: GenerateResult = await workflow.execute_child_workflow(
+            GENERATE_WORKFLOW, request, task_queue=WORKFLOW_TASK_QUEUE, result_type=GenerateResult
+        )
+        return result.content
+
+
+def inputs_by_name(session: ChatSession) -> tuple[SessionAnalysisInput, AutoAnalyzeInput]:
+    """What a caller without the client sends: the inputs of the workflows, by their contract types."""
+    analysis = SessionAnalysisInput(workspace_id="acme", user_id="ann", session_id="s-1", session_sha256="0" * 64)
+    labelling = AutoAnalyzeInput(workspace_id="acme", user_id=session.user_id, dataset_id="d-1")
+    return analysis, labelling
+
+
+def score_of(result: SessionAnalysisResult) -> int | None:
+    return result.overall_score
