@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from parley.cli import display
-from parley.cli.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, out, show_json, with_client
 from parley.client.client import Client
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.contract import DEFAULT_ACTION, CachePolicy, GenerateResult, OnRateLimit
+from parley.domain.requests import ChatProviderName
 from parley.settings import Settings
 from parley.storage.budgets import Period
 

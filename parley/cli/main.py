@@ -18,7 +18,6 @@ from parley.cli.application import run_application
 from parley.cli.billed import read_billed
 from parley.cli.config import config
 from parley.cli.console import (
-    ChatProviderName,
     Json,
     Workspace,
     err,
@@ -40,7 +39,7 @@ from parley.client.reading import read_recording, read_session
 from parley.connection import leave
 from parley.domain.costs import Disagreement
 from parley.domain.errors import CALLERS_FAULT, InvalidInput, JobFailed, ParleyError
-from parley.domain.requests import Provider
+from parley.domain.requests import ChatProviderName, Provider
 from parley.settings import Settings
 
 app = typer.Typer(

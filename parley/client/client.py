@@ -36,7 +36,7 @@ from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.queues import WORKFLOWS
 from parley.domain.reports import Feedback
-from parley.domain.requests import Provider
+from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
     DEFAULT_PATIENCE_SECONDS,
@@ -316,7 +316,7 @@ class Client:
         """
         if model is None:
             return None
-        for provider in (Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL):
+        for provider in CHAT_PROVIDERS:
             with suppress(UnpricedModel):
                 self._check_model(provider, model)
                 return provider

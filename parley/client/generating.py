@@ -23,7 +23,7 @@ from parley.client.jobs import failure_of
 from parley.client.reading import first_problem
 from parley.domain.errors import IdempotencyConflict, InvalidInput, Unreachable
 from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Prompt, workflow_id
-from parley.domain.generate.parsing import check_schema, parsed
+from parley.domain.generate.replies import check_schema, parsed
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Message
 from parley.storage import generations

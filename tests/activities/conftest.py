@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from activities import metrics
+from activities.metrics import Metrics, serve_metrics
 from activities.paid_call import PaidCalls
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -20,7 +20,7 @@ Opener = Callable[[Database, Settings], PaidCalls]
 
 @pytest.fixture
 async def open_calls() -> AsyncIterator[Opener]:
-    """Makes a door to the providers, as each worker has one, and closes it afterwards."""
+    """Makes `PaidCalls`, as each worker has, and closes them afterwards."""
     async with AsyncExitStack() as opened:
 
         def make(database: Database, settings: Settings) -> PaidCalls:
@@ -37,17 +37,20 @@ def paid_calls(open_calls: Opener, database: Database, settings: Settings) -> Pa
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Metrics shown for this test, at an address of its own; nobody counts on them afterwards."""
-    monkeypatch.setattr(metrics, "_now", metrics._now)
-    at = free_address()
-    runtime = metrics.serve(at)
-    yield at
-    del runtime  # it listens for as long as somebody has it: a worker's client does
+def address() -> str:
+    """The address at which this test's metrics are exported."""
+    return free_address()
+
+
+@pytest.fixture
+def metrics(address: str) -> Iterator[Metrics]:
+    counted, runtime = serve_metrics(address)
+    yield counted
+    del runtime  # The exporter listens while the runtime is referenced.
 
 
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[DatabaseProxy]:
-    """A second way to the test's database, which can be cut."""
+    """A proxy to the test's database, whose connections can be cut."""
     async with DatabaseProxy(database_url) as running:
         yield running

@@ -8,6 +8,7 @@ import httpx
 import httpx2
 import pytest
 
+from parley.domain.capabilities import dropped_parameters
 from parley.domain.coaching import COACHING_SCHEMA
 from parley.domain.errors import (
     AuthenticationFailed,
@@ -22,7 +23,6 @@ from parley.domain.errors import (
     TruncatedReply,
 )
 from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply, Usage
-from parley.domain.routing import dropped_parameters
 from tests.providers.vendors import (
     ALL,
     AUDIO,

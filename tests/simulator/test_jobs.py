@@ -10,12 +10,12 @@ from parley.domain.auto_analyze import prompts
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.labels import read_groups
 from parley.domain.auto_analyze.validation import judge
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Usage
-from parley.domain.calls import Message as CallMessage
 from parley.domain.chat import ChatMessage, ChatSession, Containment
-from parley.domain.generate.compression import summary_request, to_compress
+from parley.domain.generate.condensing import split_to_condense, summary_request
 from parley.domain.generate.contract import Prompt as AskedPrompt
 from parley.domain.generate.quality import grading_request, read_grade
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Usage
+from parley.domain.requests import Message as CallMessage
 from simulator.__main__ import _config, _parser
 from simulator.answers import Answers
 from simulator.chats import chat
@@ -297,7 +297,7 @@ def test_what_is_condensed_keeps_what_it_is_about():
 def test_the_earlier_part_of_a_conversation_is_condensed_to_plain_text():
     said = [("user", "My internet has been slow since Monday."), ("assistant", "Have you restarted the router?")]
     messages = tuple(CallMessage(role=role, content=text) for role, text in said * 6)
-    split = to_compress(messages)
+    split = split_to_condense(messages)
     assert split is not None
     text = ask(summary_request(split))
     assert "internet has been slow" in text

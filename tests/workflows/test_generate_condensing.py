@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.generate.calls import GenerateCalls
+from activities.generate.paid_steps import GeneratePaidSteps
+from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley import Client
 from parley.client.generating import build
-from parley.domain.generate.condensing import KEEP, beginnings
-from parley.domain.generate.contract import Condensed, CondenseStep, Job, Kept, Refused, Serving
+from parley.domain.generate.condensing import KEEP, prefix_hashes
+from parley.domain.generate.contract import CondenseOutcome, CondenseStep, Job, Refused, Serving, SummaryReference
 from parley.domain.housekeeping import PURGE, PurgeInput
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
@@ -21,7 +22,7 @@ from parley.domain.routing import Candidate
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import generations, summaries
 from parley.storage.database import Database
-from parley.storage.tables import Attempt, KeptSummary, UsageLog
+from parley.storage.tables import Attempt, ConversationSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 
@@ -43,7 +44,7 @@ VERY_LONG = 101
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     path = tmp_path / "policy.toml"
-    terms = f'cache = "off"\ncompress_above_tokens = {LIMIT}\n'
+    terms = f'cache = "off"\ncondense_above_tokens = {LIMIT}\n'
     actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0017\n{terms}"
     path.write_text(f"{DEFAULT_POLICY.read_text()}\n{actions}")
     return settings.model_copy(update={"parley_policy_file": path})
@@ -58,12 +59,12 @@ async def ask(client: Client, turns: int, talk: list[dict[str, str]] = TALK, **t
 async def condensings(client: Client) -> list[UsageLog]:
     """What was paid for summaries, the earliest first."""
     rows = await Books(client.database).all(UsageLog, order="created_at", workspace_id=client.workspace_id)
-    return [row for row in rows if "-condense" in row.request_id]
+    return [row for row in rows if "/condense" in row.request_id]
 
 
 async def kept(client: Client) -> list[int]:
     """Of how many messages there are summaries."""
-    rows = await Books(client.database).all(KeptSummary, order="messages", workspace_id=client.workspace_id)
+    rows = await Books(client.database).all(ConversationSummary, order="messages", workspace_id=client.workspace_id)
     return [row.messages for row in rows]
 
 
@@ -213,18 +214,18 @@ async def test_a_step_that_is_tried_again_asks_the_same_whatever_was_kept_meanwh
 ) -> None:
     """Another turn of the conversation may be condensed between two tries: the step says from what it goes on."""
     await ask(client, LONG)
-    (row,) = await Books(database).all(KeptSummary)
+    (row,) = await Books(database).all(ConversationSummary)
     asked = build(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
-    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).asking(prompt)
+    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).with_prompt(prompt)
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
-    kept = Kept(attempt_id=row.attempt_id, messages=row.messages)
-    step = CondenseStep(job=job, serving=Serving(), candidate=mini, kept=kept)
+    summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
+    step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)
     paid_calls = PaidCalls(database, settings)
-    condense = GenerateCalls(database, paid_calls).condense
-    first: Condensed = await ActivityEnvironment().run(condense, step)
-    hashes = beginnings(asked.prompt.messages)[: LONG + 1 - KEEP]
+    condense = GeneratePaidSteps(database, paid_calls, Metrics()).condense
+    first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
+    hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
         await summaries.keep(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first

@@ -12,9 +12,9 @@ from parley.domain.generate.caching import (
     cache_key,
     context_sha256,
     find_same,
+    is_cacheable,
     question,
     same_question,
-    worth_keeping,
 )
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Usage
 from tests.parts import ROOT
@@ -84,19 +84,19 @@ def test_the_last_question_is_what_the_user_said_last():
 
 @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.REFUSED])
 def test_an_answer_that_is_not_whole_is_not_kept(finish: Finish):
-    assert worth_keeping(request(), reply())
-    assert not worth_keeping(request(), reply(finish=finish))
+    assert is_cacheable(request(), reply())
+    assert not is_cacheable(request(), reply(finish=finish))
 
 
 def test_an_answer_without_text_is_not_kept():
-    assert not worth_keeping(request(), reply(" \n"))
+    assert not is_cacheable(request(), reply(" \n"))
 
 
 def test_an_answer_that_breaks_the_schema_is_not_kept():
     asked = request(response_schema=SCHEMA)
-    assert worth_keeping(asked, reply('{"mood": "fine"}'))
-    assert not worth_keeping(asked, reply('{"mood": 3}'))
-    assert not worth_keeping(asked, reply("Fine, thanks."))
+    assert is_cacheable(asked, reply('{"mood": "fine"}'))
+    assert not is_cacheable(asked, reply('{"mood": 3}'))
+    assert not is_cacheable(asked, reply("Fine, thanks."))
 
 
 # The same question.

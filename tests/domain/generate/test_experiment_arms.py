@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from parley.domain.generate.experiments import arm
+from parley.domain.generate.planning import experiment_arm
 from parley.domain.generate.policy import Experiment
 from tests.parts import ROOT
 
@@ -18,7 +18,7 @@ def experiment(**arms: int) -> Experiment:
 
 
 def split(given: Experiment, name: str = "voice") -> dict[str, str]:
-    return {user: arm(name, given, user) for user in USERS}
+    return {user: experiment_arm(name, given, user) for user in USERS}
 
 
 @pytest.mark.parametrize("arms", [{"casual": 1, "concise": 1}, {"casual": 3, "concise": 1}, {"a": 1, "b": 2, "c": 7}])
@@ -32,9 +32,10 @@ def test_a_user_stays_in_an_arm_wherever_it_is_asked_and_in_whatever_order_the_a
     here = split(experiment(casual=2, concise=1, technical=1))
     assert split(experiment(technical=1, concise=1, casual=2)) == here
     script = (
-        "from parley.domain.generate.experiments import arm; from parley.domain.generate.policy import Experiment; "
+        "from parley.domain.generate.planning import experiment_arm; "
+        "from parley.domain.generate.policy import Experiment; "
         "given = Experiment(action='a', arms={'casual': 2, 'concise': 1, 'technical': 1}); "
-        "print(*(arm('voice', given, f'user-{number}') for number in range(50)))"
+        "print(*(experiment_arm('voice', given, f'user-{number}') for number in range(50)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [here[user] for user in USERS[:50]]
@@ -42,7 +43,7 @@ def test_a_user_stays_in_an_arm_wherever_it_is_asked_and_in_whatever_order_the_a
 
 def test_these_users_are_in_these_arms_for_ever():
     """A change of the split would move users in the middle of every running experiment."""
-    arms = [arm("voice", experiment(casual=1, concise=1), f"user-{number}") for number in range(8)]
+    arms = [experiment_arm("voice", experiment(casual=1, concise=1), f"user-{number}") for number in range(8)]
     assert " ".join(arms) == "concise concise casual casual casual concise casual casual"
 
 

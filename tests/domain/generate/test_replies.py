@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parley.domain.errors import InvalidInput
-from parley.domain.generate.parsing import check_schema, parsed
+from parley.domain.generate.replies import check_schema, parsed
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
