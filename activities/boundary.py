@@ -34,9 +34,8 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         except ParleyError as error:
             raise as_application_error(error) from None
         except ValidationError as error:
-            raise ApplicationError(
-                shorten(str(error), ERROR_CHARACTERS), type="ValidationError", non_retryable=True
-            ) from None
+            message = shorten(str(error), ERROR_CHARACTERS)
+            raise ApplicationError(message, type="ValidationError", non_retryable=True) from None
         except Exception as error:  # noqa: BLE001 - nothing may reach history as it is
             # A bug, or a wrong statement: its words may quote what it worked on, so only its name goes to history.
             activity.logger.exception("unforeseen error in %s", activity.info().activity_type)

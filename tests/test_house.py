@@ -44,7 +44,7 @@ def test_the_import_contracts_hold():
 
 
 @pytest.mark.parametrize("module", ["workflows.session_analysis", "worker", "parley.providers.registry", "parley"])
-def test_no_vendors_sdk_is_loaded_before_a_call_is_made(module: str):
+def test_no_vendor_sdk_is_imported_before_a_call(module: str):
     assert not loaded_by(module) & {*SDKS}
 
 
@@ -57,14 +57,14 @@ def unforeseeable(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", REPLAYED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_replay_runs_gives_the_same_every_time(path: Path):
+def test_code_that_a_replay_runs_is_deterministic(path: Path):
     assert not unforeseeable(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
     "call", ["datetime.now(UTC)", "date.today()", "time.time()", "open('x')", "hash('x')", "id(x)"]
 )
-def test_a_call_that_a_replay_could_not_repeat_is_found(call: str):
+def test_a_nondeterministic_call_is_found(call: str):
     assert unforeseeable(f"def run():\n    return workflow.now(), {call}") == [call.partition("(")[0]]
 
 
@@ -73,17 +73,17 @@ def test_domain_loads_no_engine():
     assert not (loaded_by(*DOMAIN) - loaded_by("genai_prices")) & {*SDKS, *ENGINES}
 
 
-def test_a_connection_that_would_leave_the_machine_fails_its_test():
+def test_a_connection_to_another_machine_fails():
     with socket.socket() as outward, pytest.raises(LeftLoopback, match=r"203\.0\.113\.1"):
         outward.connect(("203.0.113.1", 80))
 
 
-async def test_a_connection_of_the_event_loop_fails_too():
+async def test_a_connection_of_the_event_loop_to_another_machine_fails():
     with pytest.raises(LeftLoopback, match=r"203\.0\.113\.1"):
         await asyncio.open_connection("203.0.113.1", 443)
 
 
-def test_a_name_is_not_even_looked_up():
+def test_a_name_lookup_fails():
     with pytest.raises(LeftLoopback, match=r"example\.org"):
         socket.getaddrinfo("example.org", 443)
 
@@ -120,9 +120,7 @@ def test_settings_never_print_a_secret():
     ],
     ids=lambda mistake: next(iter(mistake)),
 )
-def test_a_mistake_in_the_settings_is_told_without_the_secrets_around_it(
-    mistake: dict[str, str], monkeypatch: pytest.MonkeyPatch
-):
+def test_an_error_in_the_settings_does_not_contain_secrets(mistake: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     for name, value in ({"openai_api_key": KEY} | mistake).items():
         monkeypatch.setenv(name.upper(), value)
     with pytest.raises(ValidationError) as caught:
@@ -130,7 +128,7 @@ def test_a_mistake_in_the_settings_is_told_without_the_secrets_around_it(
     assert KEY[:5] not in f"{caught.value} {caught.value!r}"
 
 
-def test_a_key_from_a_file_brings_its_newline_and_works(monkeypatch: pytest.MonkeyPatch):
+def test_a_key_with_whitespace_around_it_works(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     monkeypatch.setenv("ANTHROPIC_API_KEY", " \n")
     given = Settings()

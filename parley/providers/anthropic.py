@@ -51,7 +51,7 @@ class AnthropicAdapter:
     """Messages of Anthropic, or of a compatible server at `base_url`."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float, with_account: bool = False) -> None:
-        """`with_account`: send the account headers that the SDK reads in the environment; only with the key from there."""
+        """`with_account`: send the headers that the SDK reads in the environment; only with the key from there."""
         self._key = api_key
         # Without an address the SDK uses the environment's, even an empty one.
         self._client = anthropic.AsyncAnthropic(

@@ -41,7 +41,7 @@ async def test_a_workspaces_own_key_is_sent(
     assert await books.disagreements() == []
 
 
-async def test_a_key_that_is_not_there_is_no_reason_to_take_the_fleets(
+async def test_a_missing_key_is_not_replaced_by_the_fleets(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
 ) -> None:
     await refer(books.database, {"openai": {"env": VARIABLE}})
@@ -56,7 +56,7 @@ async def test_a_key_that_is_not_there_is_no_reason_to_take_the_fleets(
     assert await books.attempts() == []
 
 
-async def test_a_reference_is_kept_for_a_while_and_then_read_again(database: Database) -> None:
+async def test_a_reference_is_cached_and_then_read_again(database: Database) -> None:
     keys = WorkspaceKeys(database)
     assert await keys.of(WORKSPACE, Provider.OPENAI) is None
     await refer(database, {"openai": {"env": VARIABLE}})

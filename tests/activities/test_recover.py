@@ -57,7 +57,7 @@ async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "hang"])
-async def test_a_reply_that_was_cut_or_too_late_is_fetched_by_the_retry(
+async def test_a_retry_recovers_a_truncated_or_late_reply(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, fault: str
 ):
     await lost(paid_calls, simulator, fault)
@@ -70,7 +70,7 @@ async def test_a_reply_that_was_cut_or_too_late_is_fetched_by_the_retry(
     await costs_of(books, simulator)
 
 
-async def test_the_metrics_tell_of_both_the_loss_and_the_recovery(
+async def test_metrics_count_both_the_loss_and_the_recovery(
     address: str, paid_calls: PaidCalls, simulator: SimulatorBehindADoor
 ):
     """A counter takes nothing back: what was uncertain when the reply was lost stays counted as that."""
@@ -93,7 +93,7 @@ async def test_the_metrics_tell_of_both_the_loss_and_the_recovery(
     assert sum(values(text, "parley_call_seconds_count").values()) == 1
 
 
-async def test_without_the_option_it_is_paid_again(
+async def test_without_openai_store_a_lost_reply_is_paid_again(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
     paid_calls = open_calls(books.database, settings)
@@ -104,7 +104,7 @@ async def test_without_the_option_it_is_paid_again(
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_a_reply_that_shows_late_is_waited_for(
+async def test_a_reply_that_is_listed_late_is_recovered(
     open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
     patient = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
@@ -119,7 +119,7 @@ async def test_a_reply_that_shows_late_is_waited_for(
     await costs_of(books, simulator)
 
 
-async def test_a_reply_that_does_not_show_is_paid_for(
+async def test_a_reply_that_is_not_listed_is_paid_again(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
     async def nothing() -> bytes:
@@ -133,7 +133,7 @@ async def test_a_reply_that_does_not_show_is_paid_for(
     assert await books.states() == ["failed", "settled"]
 
 
-async def test_a_listing_that_does_not_answer_is_not_waited_for(
+async def test_a_listing_that_hangs_is_skipped(
     open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
     async def never() -> None:
@@ -148,7 +148,7 @@ async def test_a_listing_that_does_not_answer_is_not_waited_for(
     assert len(await simulator.billed()) == 2
 
 
-async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
+async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
 ):
     async def surprising(*_: object) -> None:
@@ -160,7 +160,7 @@ async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
     assert await books.states() == ["failed", "settled"]
 
 
-async def test_nobody_is_given_the_reply_of_another_step(
+async def test_the_reply_to_another_request_is_never_used(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
     """One that was settled, and one that was lost as this one was: both are kept, and listed to whoever asks."""
@@ -180,7 +180,7 @@ async def test_nobody_is_given_the_reply_of_another_step(
     assert len(await simulator.billed()) == 3
 
 
-async def test_a_claim_that_is_repeated_still_looks_for_what_was_lost(
+async def test_a_repeated_claim_still_recovers_a_lost_reply(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
     """The claim's own commit arrived, and its answer did not: the claim is made again under the same id."""
@@ -193,7 +193,7 @@ async def test_a_claim_that_is_repeated_still_looks_for_what_was_lost(
     await costs_of(books, simulator)
 
 
-async def test_the_attempt_that_was_not_needed_ends_with_the_recovery(
+async def test_the_recovery_withdraws_the_new_attempt(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
     """A worker that dies, or loses the database, right after the recovery leaves no open attempt behind."""

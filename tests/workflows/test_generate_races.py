@@ -106,7 +106,7 @@ async def waiting(query: Query) -> bool:
 
 @pytest.mark.usefixtures("worker")
 class TestTheSameKey:
-    async def test_from_two_clients_at_once_is_one_generation(
+    async def test_two_clients_with_one_key_start_one_generation(
         self, client: Client, stack: Addresses, settings: Settings, query: Query, simulator: SimulatorAdmin
     ) -> None:
         temporal = await TemporalClient.connect(stack.temporal_address, data_converter=pydantic_data_converter)
@@ -140,7 +140,7 @@ class TestCancelled:
         assert await charges(client) == (0, 0)
         assert await client.audit() == []
 
-    async def test_during_the_call_the_reply_is_kept_and_charged_once(
+    async def test_during_the_call_the_reply_is_settled_and_charged_once(
         self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
@@ -158,7 +158,7 @@ class TestCancelled:
         # What was paid for answers the next one who asks.
         assert (await client.generate(QUESTION, user_id=USER)).meta.cached == "exact"
 
-    async def test_while_it_settles_the_reply_is_kept_and_charged_once(
+    async def test_during_the_settlement_the_reply_is_settled_and_charged_once(
         self, client: Client, database: Database, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
@@ -182,7 +182,7 @@ class TestCancelledBeforeItIsSettled:
     """The row is written when the workflow ends; what the call under way costs is known later."""
 
     @pytest.mark.parametrize("schema", [None, VERDICT], ids=["an answer", "no answer"])
-    async def test_the_row_tells_what_it_cost_in_the_end(
+    async def test_the_row_has_the_final_cost(
         self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns, schema: dict[str, Any] | None
     ) -> None:
         if schema:
@@ -195,7 +195,7 @@ class TestCancelledBeforeItIsSettled:
         assert row == {"outcome": "cancelled", **paid, "tokens_total": 0 if schema else paid["tokens_total"]}
         assert await client.audit() == []
 
-    async def test_so_it_does_of_a_prompt_that_was_being_condensed(
+    async def test_the_row_has_the_final_cost_of_a_prompt_that_was_being_condensed(
         self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.fault("context_too_long", provider="openai")
@@ -267,7 +267,7 @@ async def prepared(client: Client) -> bool:
     return any(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in history.events)
 
 
-async def test_a_worker_with_another_policy_serves_what_was_decided_before_as_it_was_decided(
+async def test_a_worker_with_another_policy_serves_on_the_terms_that_were_decided(
     client: Client, temporal: TemporalClient, database: Database, settings: Settings, query: Query, tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.toml"
@@ -286,7 +286,7 @@ async def test_a_worker_with_another_policy_serves_what_was_decided_before_as_it
 
 
 @pytest.mark.usefixtures("worker")
-async def test_a_configuration_set_in_between_changes_nothing_of_what_is_asked(
+async def test_a_configuration_that_changes_meanwhile_does_not_change_the_request(
     client: Client, query: Query, simulator: SimulatorAdmin
 ) -> None:
     await client.configuration.set("company", {"industry": "shipping"})

@@ -22,13 +22,13 @@ def split(given: Experiment, name: str = "voice") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("arms", [{"casual": 1, "concise": 1}, {"casual": 3, "concise": 1}, {"a": 1, "b": 2, "c": 7}])
-def test_users_fall_into_the_arms_by_their_weights(arms: dict[str, int]):
+def test_users_are_distributed_by_weight(arms: dict[str, int]):
     counted = Counter(split(experiment(**arms)).values())
     for name, weight in arms.items():
         assert counted[name] / len(USERS) == pytest.approx(weight / sum(arms.values()), abs=0.02)
 
 
-def test_a_user_stays_in_an_arm_wherever_it_is_asked_and_in_whatever_order_the_arms_stand():
+def test_the_arm_of_a_user_does_not_depend_on_the_process_or_the_order_of_arms():
     here = split(experiment(casual=2, concise=1, technical=1))
     assert split(experiment(technical=1, concise=1, casual=2)) == here
     script = (
@@ -41,13 +41,13 @@ def test_a_user_stays_in_an_arm_wherever_it_is_asked_and_in_whatever_order_the_a
     assert done.stdout.split() == [here[user] for user in USERS[:50]]
 
 
-def test_these_users_are_in_these_arms_for_ever():
+def test_the_arms_of_these_users_never_change():
     """A change of the split would move users in the middle of every running experiment."""
     arms = [experiment_arm("voice", experiment(casual=1, concise=1), f"user-{number}") for number in range(8)]
     assert " ".join(arms) == "concise concise casual casual casual concise casual casual"
 
 
-def test_an_arm_that_is_added_takes_users_and_moves_none_between_the_others():
+def test_an_added_arm_moves_no_user_between_the_other_arms():
     before, after = split(experiment(casual=1, concise=1)), split(experiment(casual=1, concise=1, creative=2))
     moved = {user for user in USERS if before[user] != after[user]}
     assert {after[user] for user in moved} == {"creative"}
