@@ -1,4 +1,4 @@
-"""The architecture holds: one direction of imports, light workflow modules, no way out of the machine, no key told."""
+"""The architecture: import direction, deterministic workflow code, no network in tests, no secrets in errors."""
 
 import ast
 import asyncio
@@ -21,14 +21,14 @@ DOMAIN = [
     for path in sorted((ROOT / "parley" / "domain").rglob("[!_]*.py"))
 ]
 KEY = "sk-0123456789-very-secret"
-# What workflows run: Temporal's sandbox does not look into modules that are passed through to it.
+# What workflows run: Temporal's sandbox does not check modules that are passed through.
 REPLAYED = [path for package in ("parley/domain", "workflows") for path in sorted((ROOT / package).rglob("*.py"))]
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "time_ns", "perf_counter"}
 OUTWARD = {"open", "input", "print", "hash", "id", "exec", "eval", "__import__"}
 
 
 def loaded_by(*modules: str) -> set[str]:
-    """The top-level packages that a fresh process has loaded after importing these modules."""
+    """The top-level packages that a new process has loaded after importing these modules."""
     script = f"import json, sys, {', '.join(modules)}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
@@ -48,8 +48,8 @@ def test_no_vendor_sdk_is_imported_before_a_call(module: str):
     assert not loaded_by(module) & {*SDKS}
 
 
-def unforeseeable(source: str) -> list[str]:
-    """What a module calls that answers differently in a replay, or on another machine."""
+def nondeterministic_calls(source: str) -> list[str]:
+    """Calls in a module whose result differs in a replay, or on another machine."""
     calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     named = [call.id for call in calls if isinstance(call, ast.Name)]
     clocks = [ast.unparse(call) for call in calls if isinstance(call, ast.Attribute) and call.attr in CLOCKS]
@@ -58,18 +58,18 @@ def unforeseeable(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", REPLAYED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_code_that_a_replay_runs_is_deterministic(path: Path):
-    assert not unforeseeable(path.read_text(encoding="utf-8"))
+    assert not nondeterministic_calls(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
     "call", ["datetime.now(UTC)", "date.today()", "time.time()", "open('x')", "hash('x')", "id(x)"]
 )
 def test_a_nondeterministic_call_is_found(call: str):
-    assert unforeseeable(f"def run():\n    return workflow.now(), {call}") == [call.partition("(")[0]]
+    assert nondeterministic_calls(f"def run():\n    return workflow.now(), {call}") == [call.partition("(")[0]]
 
 
 def test_domain_loads_no_engine():
-    """The price list brings an HTTP client of its own, which it does not use."""
+    """The price list imports an HTTP client, which it does not use."""
     assert not (loaded_by(*DOMAIN) - loaded_by("genai_prices")) & {*SDKS, *ENGINES}
 
 

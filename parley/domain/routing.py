@@ -143,9 +143,17 @@ def rank(options: Sequence[Option], request: RoutingRequest, *, skipped: Sequenc
 
 
 def allowed(routes: Sequence[Route], request: RoutingRequest) -> list[Route]:
-    """The routes that the tier may take: named ones first, then by priority, then by weighted draw."""
+    """The routes that the tier may take: named ones first, then by priority, then by weight.
+
+    Among equal priorities the order is random across seeds, and fixed for one seed.
+    """
     of_tier = [route for route in routes if not route.tiers or request.tier in route.tiers]
-    return sorted(of_tier, key=lambda route: (not request.names(route), route.priority, _draw(route, request.seed)))
+
+    def rank_key(route: Route) -> tuple[bool, int, float]:
+        drawn = weighted_draw(f"{request.seed}/{route.provider.value}/{route.model}", route.weight)
+        return not request.names(route), route.priority, drawn
+
+    return sorted(of_tier, key=rank_key)
 
 
 def not_allowed(routes: Sequence[Route], request: RoutingRequest) -> list[str]:
@@ -157,7 +165,7 @@ def not_allowed(routes: Sequence[Route], request: RoutingRequest) -> list[str]:
     ]
 
 
-def draw(key: str, weight: int) -> float:
+def weighted_draw(key: str, weight: int) -> float:
     """A number for `key`, the same on every machine: among several keys, weights decide how often each has the least.
 
     Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006: the least of -ln(u)/weight.
@@ -165,11 +173,6 @@ def draw(key: str, weight: int) -> float:
     digest = hashlib.sha256(key.encode()).digest()
     uniform = (int.from_bytes(digest[:8]) + 1) / (2**64 + 1)
     return -math.log(uniform) / weight
-
-
-def _draw(route: Route, seed: str) -> float:
-    """Orders routes of equal priority: random across seeds, fixed for one seed."""
-    return draw(f"{seed}/{route.provider.value}/{route.model}", route.weight)
 
 
 def _ordered(options: Sequence[Option], request: RoutingRequest) -> list[Option]:

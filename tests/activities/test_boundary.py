@@ -1,4 +1,4 @@
-"""Where an activity meets Temporal: what its errors become, and that it heartbeats."""
+"""The boundary between activities and Temporal: errors are mapped, and activities heartbeat."""
 
 import asyncio
 from dataclasses import replace
@@ -51,7 +51,7 @@ WORTH_A_RETRY = (MalformedReply, ProviderUnavailable, RateLimited, ReplyLost, Tr
 
 
 async def crossed(error: Exception) -> ApplicationError:
-    """What Temporal is told when an activity raises `error`."""
+    """What Temporal receives when an activity raises `error`."""
 
     @boundary
     async def work() -> None:

@@ -162,7 +162,7 @@ async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator
 async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
     paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books
 ):
-    """By its bytes the prompt might be in the dearer class of long prompts; by its tokens it is not."""
+    """By its bytes the prompt may have the higher rate of long prompts; by its tokens it does not."""
     long = ChatRequest(messages=(Message(role="user", content="the demo " * 40_000),), max_tokens=200)
     ask = replace(OPENAI, model="gpt-5.4", request=long)
     await simulator.fault("no_finish")
@@ -379,7 +379,7 @@ async def test_an_unexpected_error_of_an_adapter_may_have_been_billed(
 async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
 ):
-    """Every billed call has its row; confirmed ones to the token, the others between 0 and their bound."""
+    """Every billed call has its row: confirmed ones at the exact cost, others between 0 and their upper bound."""
     for fault in ("overloaded", "no_finish", "cut", "rate_limit", "not_json", "malformed"):
         for provider in ("anthropic", "openai"):
             await simulator.fault(fault, provider=provider)

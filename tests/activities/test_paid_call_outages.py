@@ -1,4 +1,4 @@
-"""The paid call while the database is away, slow to answer, or thinks its owner dead."""
+"""The paid call while the database is unreachable or slow, and after its lease expired."""
 
 import asyncio
 
@@ -18,13 +18,13 @@ from tests.storage.books import NOTHING, PRICE, Books, until
 
 @pytest.fixture
 def patient(settings: Settings) -> Settings:
-    """A lease that nobody loses within a test."""
+    """A lease that does not expire within a test."""
     return settings.model_copy(update={"lease_seconds": 60})
 
 
 @pytest.fixture
 def far_calls(open_calls: Opener, proxy: DatabaseProxy, patient: Settings) -> PaidCalls:
-    """A worker whose way to the database can be cut."""
+    """A worker whose connections to the database can be cut."""
     return open_calls(proxy.database, patient)
 
 
@@ -37,7 +37,7 @@ async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task
 
 
 async def cut_off(paid_calls: PaidCalls, simulator: SimulatorAdmin, proxy: DatabaseProxy) -> asyncio.Task[Settled]:
-    """A call whose answer comes while the database is away."""
+    """A call whose reply arrives while the database is unreachable."""
     call = await held(paid_calls, simulator)
     proxy.cut()
     await simulator.gate(closed=False)
@@ -130,7 +130,7 @@ async def test_after_the_settle_timeout_the_reply_is_lost_and_the_attempt_can_be
 
 @pytest.fixture
 def short(settings: Settings) -> Settings:
-    """A lease that an owner loses quickly when it cannot renew."""
+    """A lease that expires soon without a renewal."""
     return settings.model_copy(update={"lease_seconds": 0.6})
 
 

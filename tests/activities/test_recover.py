@@ -1,4 +1,4 @@
-"""A lost reply that the provider kept is fetched instead of being paid for again."""
+"""A lost reply that the provider stored is recovered instead of being paid again."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ async def simulator() -> AsyncIterator[SimulatorBehindADoor]:
 
 @pytest.fixture
 def keeping(database_url: str, simulator: SimulatorBehindADoor) -> Settings:
-    """Settings of an operator who has OpenAI keep what it answers."""
+    """Settings with which OpenAI stores its replies."""
     return quick_settings(
         database_url, simulator.url, openai_store=True, openai_recovery_seconds=0.2, provider_timeout_seconds=2
     )
@@ -42,14 +42,14 @@ def paid_calls(open_calls: Opener, books: Books, keeping: Settings) -> PaidCalls
 
 
 async def lost(paid_calls: PaidCalls, simulator: SimulatorBehindADoor, fault: str = "cut") -> None:
-    """A call that is answered, billed and kept, and whose answer does not arrive."""
+    """A call that is answered, billed and stored, and whose reply does not arrive."""
     await simulator.fault(fault)
     with pytest.raises(ProviderUnavailable):
         await make(paid_calls, OPENAI)
 
 
 async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
-    """Everything that was billed is confirmed, at the provider's own count, and charged once."""
+    """Everything that was billed is confirmed at the provider's count, and charged once."""
     counted = await simulator.billed()
     assert await books.dollars() == (NOTHING, sum(OPENAI.cost(call) for call in counted), NOTHING)
     assert await books.day() == await books.dollars()
@@ -73,7 +73,7 @@ async def test_a_retry_recovers_a_truncated_or_late_reply(
 async def test_metrics_count_both_the_loss_and_the_recovery(
     address: str, paid_calls: PaidCalls, simulator: SimulatorBehindADoor
 ):
-    """A counter takes nothing back: what was uncertain when the reply was lost stays counted as that."""
+    """A counter cannot go down: the uncertain cost of the lost reply stays counted."""
     await lost(paid_calls, simulator)
     await make(paid_calls, OPENAI)
     [counted] = await simulator.billed()
@@ -163,7 +163,7 @@ async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
 async def test_the_reply_to_another_request_is_never_used(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
-    """One that was settled, and one that was lost as this one was: both are kept, and listed to whoever asks."""
+    """A settled reply and another lost one are both stored, and both listed."""
 
     async def everything() -> bytes:
         return door.EVERYTHING
@@ -183,7 +183,7 @@ async def test_the_reply_to_another_request_is_never_used(
 async def test_a_repeated_claim_still_recovers_a_lost_reply(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
-    """The claim's own commit arrived, and its answer did not: the claim is made again under the same id."""
+    """The claim's commit arrived and its response did not: the claim is repeated under the same id."""
     far = open_calls(proxy.database, keeping)
     await lost(far, simulator)
     proxy.lose_the_next_commit()
@@ -196,7 +196,7 @@ async def test_a_repeated_claim_still_recovers_a_lost_reply(
 async def test_the_recovery_withdraws_the_new_attempt(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
-    """A worker that dies, or loses the database, right after the recovery leaves no open attempt behind."""
+    """A worker that dies, or loses the database, right after the recovery leaves no open attempt."""
     impatient = keeping.model_copy(update={"settle_patience_seconds": 0})
     far = open_calls(proxy.database, impatient)
     await lost(far, simulator)

@@ -1,4 +1,4 @@
-"""`Generate` through its public face: the typed client, real parts underneath."""
+"""`Generate` through its public API, the typed client, on real parts."""
 
 import asyncio
 from collections import Counter

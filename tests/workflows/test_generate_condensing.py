@@ -1,4 +1,4 @@
-"""Long conversations: what is condensed is condensed once, and later turns go on from there."""
+"""Long conversations: each part is condensed once, and later turns use the stored summary."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,13 +57,13 @@ async def ask(client: Client, turns: int, talk: list[dict[str, str]] = TALK, **t
 
 
 async def condensings(client: Client) -> list[UsageLog]:
-    """What was paid for summaries, the earliest first."""
+    """The usage rows of summaries, in order of time."""
     rows = await Books(client.database).all(UsageLog, order="created_at", workspace_id=client.workspace_id)
     return [row for row in rows if "/condense" in row.request_id]
 
 
 async def kept(client: Client) -> list[int]:
-    """Of how many messages there are summaries."""
+    """The number of messages of each stored summary."""
     rows = await Books(client.database).all(ConversationSummary, order="messages", workspace_id=client.workspace_id)
     return [row.messages for row in rows]
 
@@ -212,7 +212,7 @@ class TestTooLong:
 async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     client: Client, database: Database, settings: Settings, simulator: SimulatorAdmin
 ) -> None:
-    """Another turn of the conversation may be condensed between two tries: the step says from what it goes on."""
+    """Another turn of the conversation may be condensed between two attempts: the step names its summary."""
     await ask(client, LONG)
     (row,) = await Books(database).all(ConversationSummary)
     asked = build(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)

@@ -1,4 +1,4 @@
-"""`Generate` when two things happen at once: the same key twice, an end in the middle, another worker halfway."""
+"""`Generate` under concurrency: one key twice, a cancellation in the middle, a change of worker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ def query(database: Database) -> Query:
 
 @pytest.fixture
 def learns(caplog: pytest.LogCaptureFixture) -> Learns:
-    """Waits until the worker has learned of the cancellation, as it does with its next heartbeat."""
+    """Waits until the worker knows of the cancellation, with its next heartbeat."""
     caplog.set_level("INFO", logger="temporalio.activity")
 
     async def told() -> bool:
@@ -83,7 +83,7 @@ async def outcomes(query: Query) -> list[str]:
 
 @asynccontextmanager
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
-    """Whoever claims or settles in the workspace waits meanwhile, with all that it has done so far."""
+    """Block claims and settlements in the workspace meanwhile."""
     async with database.transaction() as tx:
         # A transaction inserts the day where it is not there yet, and waits for this one all the same.
         await tx.execute(
@@ -98,7 +98,7 @@ async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[Non
 
 
 async def waiting(query: Query) -> bool:
-    """Whether somebody waits for a lock in this test's database."""
+    """Whether a transaction waits for a lock in this test's database."""
     return bool(
         await query("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
     )
@@ -179,7 +179,7 @@ class TestCancelled:
 
 @pytest.mark.usefixtures("worker")
 class TestCancelledBeforeItIsSettled:
-    """The row is written when the workflow ends; what the call under way costs is known later."""
+    """The row is written when the workflow ends; the cost of the running call is known later."""
 
     @pytest.mark.parametrize("schema", [None, VERDICT], ids=["an answer", "no answer"])
     async def test_the_row_has_the_final_cost(
@@ -211,7 +211,7 @@ class TestCancelledBeforeItIsSettled:
     async def cancelled(
         self, client: Client, simulator: SimulatorAdmin, learns: Learns, messages: Messages, **terms: Any
     ) -> None:
-        """Cancel while a reply is computed and billed, and let it come when nobody waits for it."""
+        """Cancel while a reply is computed and billed; it arrives when the workflow has ended."""
         await simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
         await simulator.calls(at_least=1, billed="true")
@@ -259,7 +259,7 @@ async def test_a_reset_to_the_beginning_pays_nothing_again(
 
 
 async def prepared(client: Client) -> bool:
-    """Whether it is decided whom to ask."""
+    """Whether `prepare` has decided."""
     try:
         history = await workflow(client).fetch_history()
     except Exception:  # noqa: BLE001 - it was not started yet

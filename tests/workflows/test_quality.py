@@ -1,4 +1,4 @@
-"""Answers are graded apart: by a call with a budget of its own, which nobody waits for and nothing depends on."""
+"""Answers are graded by a separate workflow with its own budget, which no other job waits for."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ GRADED = "graded"
 
 
 def policy(tmp_path: Path, budget: str = "1.00") -> Path:
-    """The default policy, with an action of which every answer is graded."""
+    """The default policy, with an action whose answers are all graded."""
     path = tmp_path / f"policy-{budget}.toml"
     text = f"quality_budget_usd_per_day = {budget}\n{DEFAULT_POLICY.read_text()}"
     path.write_text(f"{text}\n[action.{GRADED}]\nenergy = 1\nquality_sample = 1\n")
@@ -46,7 +46,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def poor(temporal: TemporalClient, database: Database, settings: Settings, tmp_path: Path) -> AsyncIterator[None]:
-    """Workers with no money for grades."""
+    """Workers without a budget for grades."""
     changed = settings.model_copy(update={"parley_policy_file": policy(tmp_path, budget="0.0")})
     async with running_workers(temporal, database, changed):
         yield
@@ -177,7 +177,7 @@ class TestNoGrade:
     async def test_a_failure_is_a_result_without_a_score_after_one_attempt(
         self, client: Client, simulator: SimulatorAdmin, fault: str
     ) -> None:
-        """The better tier is answered by one provider, so that only the grader is in trouble."""
+        """The pro tier's answer comes from another provider, so that only the grader fails."""
         await client.set_tier(USER, "pro")
         await simulator.fault(fault, provider="openai", times=None)
         result = await answered(client)
@@ -242,7 +242,7 @@ async def test_concurrent_gradings_stay_within_the_budget_of_the_day(
 async def test_a_terminated_grading_leaves_no_reservation(
     temporal: TemporalClient, client: Client, worker: None, simulator: SimulatorAdmin
 ) -> None:
-    """Its reply still comes, and counts for nothing but what it cost."""
+    """Its reply still arrives, and only its cost is recorded."""
     await client.set_tier(USER, "pro")
     await simulator.gate(closed=True, provider="openai")
     result = await answered(client)

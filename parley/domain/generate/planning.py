@@ -30,9 +30,9 @@ from parley.domain.routing import (
     Route,
     RoutingRequest,
     allowed,
-    draw,
     not_allowed,
     rank,
+    weighted_draw,
 )
 
 
@@ -261,7 +261,7 @@ def experiment_arm(name: str, experiment: Experiment, user_id: str) -> str:
     Each arm draws for itself, so that a change of weights moves as few users as possible: a new arm takes users from
     the others and never moves one between them.
     """
-    return min(experiment.arms, key=lambda arm: draw(json.dumps([name, arm, user_id]), experiment.arms[arm]))
+    return min(experiment.arms, key=lambda arm: weighted_draw(json.dumps([name, arm, user_id]), experiment.arms[arm]))
 
 
 def _template(generate_input: GenerateInput, policy: Policy, configuration: Configuration) -> tuple[str, str]:

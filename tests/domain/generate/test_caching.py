@@ -1,4 +1,4 @@
-"""Which answer may be given again: keys that tell prompts apart, and questions that are the same or are not."""
+"""Which cached answer may be returned: keys of prompts, and the comparison of questions."""
 
 import json
 from itertools import combinations, pairwise
@@ -127,7 +127,7 @@ def test_a_question_is_the_same_as_itself():
 
 
 def test_no_two_questions_of_different_pairs_are_the_same():
-    """Each with each. One question was asked in two pairs, with its number in digits and in letters."""
+    """Every question with every other. One question is in two pairs, with its number in digits and in words."""
     ones = list(dict.fromkeys(pair["one"] for pair in PAIRS))
     found = {frozenset((one, ones[place])) for one in ones for place in find_same(one, ones)}
     twice = {"What's the price for 10 seats?", "What is the price for ten seats?"}
@@ -160,7 +160,7 @@ def test_an_added_or_removed_word_makes_another_question():
 
 
 def test_two_swapped_words_make_another_question():
-    """Words that end up elsewhere say something else, save for a clause that moves to the other end."""
+    """Words at other positions change the meaning, except for a clause that moves to the other end."""
     assert not same_question("Move Anna to Ben now", "Move Ben to Anna now")
     assert same_question("On my phone, how do I mute a call?", "How do I mute a call on my phone?")
     assert not same_question("On my phone, how do I only mute a call?", "How do I only mute a call on my phone?")
@@ -189,7 +189,7 @@ def test_what_cannot_be_judged_is_not_the_same(one: str, other: str):
 
 
 def test_known_words_are_not_corrected():
-    """However alike two of them look, none is a slip of the other."""
+    """No known word is a misspelling of another, however similar they are."""
     known = sorted(words.SPELLED | words.LOOKALIKES)
     alike = [(one, other) for one, other in combinations(known, 2) if OSA.distance(one, other, score_cutoff=1) == 1]
     assert len(alike) > 300

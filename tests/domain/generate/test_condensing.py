@@ -1,4 +1,4 @@
-"""How a conversation that is too long is parted, condensed and put together again."""
+"""How a conversation that is too long is split, condensed and joined again."""
 
 import json
 from uuid import uuid4
@@ -36,7 +36,7 @@ def assistant(text: str) -> Message:
 
 
 def talk(turns: int) -> tuple[Message, ...]:
-    """A conversation of so many messages, beginning with the user's."""
+    """A conversation of that many messages, which begins with the user."""
     return tuple((assistant if number % 2 else user)(f"message {number}") for number in range(turns))
 
 
@@ -162,8 +162,8 @@ def test_a_condensed_conversation_can_be_condensed_again_with_its_summary():
     assert "They agreed on ten." in transcript(again)[0]
 
 
-class TestKept:
-    """What a summary that was kept of a conversation's beginning is to its later turns."""
+class TestStoredSummary:
+    """How later turns use the stored summary of a conversation's beginning."""
 
     def test_later_turns_share_the_prefix_hashes(self):
         said = talk(30)

@@ -1,4 +1,4 @@
-"""Who falls into which arm."""
+"""Which user is in which arm."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The policy file: what it may say, and that a mistake in it is named before a worker serves by it."""
+"""The policy file: what it may contain, and that an error in it is named."""
 
 from datetime import date
 from decimal import Decimal

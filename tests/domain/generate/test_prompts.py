@@ -1,4 +1,4 @@
-"""The prompts: which there are, that released ones stay as they are, and how they are filled in."""
+"""The prompt templates: released versions never change, and how placeholders are filled in."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What a grader is asked, and what counts as its grade."""
+"""The request to a grader, and how its reply is read."""
 
 import json
 from datetime import date

@@ -1,4 +1,4 @@
-"""What counts as the answer that a schema asked for."""
+"""Which replies follow a response schema."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
