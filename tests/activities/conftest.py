@@ -1,7 +1,8 @@
 """The paid call with real parts around it; every test ends with a clean audit."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 import pytest
 
@@ -15,7 +16,9 @@ from tests.storage.books import books, database, must_agree
 
 __all__ = ["books", "database", "must_agree"]
 
-Opener = Callable[[Database, Settings], PaidCalls]
+
+class Opener(Protocol):
+    def __call__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> PaidCalls: ...
 
 
 @pytest.fixture
@@ -23,8 +26,8 @@ async def open_calls() -> AsyncIterator[Opener]:
     """Makes `PaidCalls`, as each worker has, and closes them afterwards."""
     async with AsyncExitStack() as opened:
 
-        def make(database: Database, settings: Settings) -> PaidCalls:
-            paid_calls = PaidCalls(database, settings)
+        def make(database: Database, settings: Settings, metrics: Metrics | None = None) -> PaidCalls:
+            paid_calls = PaidCalls(database, settings, metrics)
             opened.push_async_callback(paid_calls.close)
             return paid_calls
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley.domain.errors import ProviderUnavailable
 from parley.domain.requests import fingerprint
@@ -71,9 +72,15 @@ async def test_a_retry_recovers_a_truncated_or_late_reply(
 
 
 async def test_metrics_count_both_the_loss_and_the_recovery(
-    address: str, paid_calls: PaidCalls, simulator: SimulatorBehindADoor
+    address: str,
+    metrics: Metrics,
+    open_calls: Opener,
+    keeping: Settings,
+    books: Books,
+    simulator: SimulatorBehindADoor,
 ):
     """A counter cannot go down: the uncertain cost of the lost reply stays counted."""
+    paid_calls = open_calls(books.database, keeping, metrics)
     await lost(paid_calls, simulator)
     await make(paid_calls, OPENAI)
     [counted] = await simulator.billed()
