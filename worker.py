@@ -1,4 +1,4 @@
-"""Role → task queue → registries. `python worker.py` runs every role in one process; nothing else is here."""
+"""The worker process: a role is a task queue with its activities. `python worker.py` runs every role."""
 
 import argparse
 import asyncio
@@ -16,17 +16,16 @@ from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities import metrics
 from activities.alert import AlertActivities
 from activities.auto_analyze.conflicts import ConflictActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
 from activities.events import EventActivities
-from activities.generate.calls import GenerateCalls
-from activities.generate.decisions import GenerateDecisions
-from activities.generate.quality import QualityCalls
+from activities.generate.deciding import GenerateDecisions
+from activities.generate.paid_steps import GeneratePaidSteps, QualityPaidSteps
 from activities.health import HealthActivities
+from activities.metrics import Metrics, serve_metrics
 from activities.paid_call import PaidCalls
 from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
@@ -34,6 +33,7 @@ from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
 from parley.connection import connect, leave
 from parley.domain.errors import InvalidInput, ParleyError
+from parley.domain.generate.policy import Policy
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
 from parley.settings import Settings, problem
@@ -48,8 +48,8 @@ from workflows.schedules import ensure_scheduled
 from workflows.session_analysis import SessionAnalysis
 
 ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
-# A sandbox watches what it loads itself: all that we could pass it would be our own modules, a hundred milliseconds of
-# CPU for each workflow. tests/test_house.py reads them instead.
+# The sandbox only checks modules that it loads itself, which takes 100 ms of CPU per workflow for Parley's modules.
+# tests/test_house.py checks them instead.
 RUNNER = UnsandboxedWorkflowRunner()
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
 WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, ScoreQuality, Health, *HOUSEKEEPING)
@@ -63,19 +63,25 @@ def build_workers(
     paid_calls: PaidCalls,
     settings: Settings,
     roles: Sequence[str] = ROLES,
+    metrics: Metrics | None = None,
 ) -> list[Worker]:
-    """One Temporal worker per role, each on its own queue."""
+    """One Temporal worker per role, each on its own task queue.
+
+    Raises:
+        InvalidInput: the policy file cannot be read, or is invalid.
+    """
+    metrics, policy = metrics or Metrics(), settings.policy()
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
     auto_runs = RunActivities(database, paid_calls.candidates)
     auto_labels = LabellingActivities(database, paid_calls)
     auto_conflicts = ConflictActivities(database, paid_calls)
-    decisions = GenerateDecisions(database, paid_calls.candidates, settings)
-    generate = GenerateCalls(database, paid_calls)
+    decisions = GenerateDecisions(database, paid_calls.candidates, policy, settings.starting_energy, metrics)
+    generate = GeneratePaidSteps(database, paid_calls, metrics)
     health = HealthActivities(paid_calls)
-    quality = QualityCalls(database, paid_calls, settings.policy())
+    quality = QualityPaidSteps(database, paid_calls, policy)
     common: dict[str, Any] = {
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
-        # By default a heartbeat goes out after 80% of its timeout: a busy moment would look like a death.
+        # The default, 80% of the timeout, would make a busy worker look dead.
         "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,
     }
 
@@ -85,13 +91,18 @@ def build_workers(
                 client,
                 task_queue=WORKFLOWS,
                 workflows=list(WORKFLOW_CLASSES),
-                # These are local activities: they run where the workflow does.
+                # Local activities run in the worker of the workflow.
                 activities=[decisions.prepare, decisions.end, health.survey],
                 workflow_runner=RUNNER,
                 **common,
             )
         if role == "storage":
-            steps = [analysis.prepare, analysis.finish, analysis.close, *housekeeping(client, database, settings)]
+            steps = [
+                analysis.prepare,
+                analysis.finish,
+                analysis.close,
+                *housekeeping(client, database, settings, policy),
+            ]
             bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close, auto_labels.open_round, auto_labels.give_up]
             merging = [auto_conflicts.plan_conflicts, auto_conflicts.apply_conflicts]
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging], **common)
@@ -110,8 +121,7 @@ def build_workers(
     return [build(role) for role in roles]
 
 
-def housekeeping(client: Client, database: Database, settings: Settings) -> list[Callable[..., Any]]:
-    policy = settings.policy()
+def housekeeping(client: Client, database: Database, settings: Settings, policy: Policy) -> list[Callable[..., Any]]:
     return [
         SweepActivities(database, client).sweep,
         EventActivities(database, settings).deliver,
@@ -126,7 +136,7 @@ def requests_per_second(provider: Provider, settings: Settings) -> float:
 
 
 async def run(settings: Settings, roles: Sequence[str]) -> None:
-    """Poll until SIGTERM or SIGINT, then finish what is under way: a paid call is never thrown away.
+    """Poll until SIGTERM or SIGINT, then finish the running activities: a paid call is never abandoned.
 
     Raises:
         InvalidInput: DATABASE_URL is missing or wrong.
@@ -137,13 +147,15 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    client = await connect(runtime=metrics.serve(settings.metrics_address))
+    metrics, runtime = serve_metrics(settings.metrics_address)
+    client = await connect(runtime=runtime)
     database = Database(settings.database_url)
-    paid_calls = PaidCalls(database, settings)
+    paid_calls = PaidCalls(database, settings, metrics)
     try:
         await database.ping()
-        async with metrics.watching(database):
-            await _poll(client, build_workers(client, database, paid_calls, settings, roles), roles, settings, stop)
+        async with metrics.watching_breakers(database):
+            workers = build_workers(client, database, paid_calls, settings, roles, metrics)
+            await _poll(client, workers, roles, settings, stop)
     finally:
         await paid_calls.close()
         await database.close()
@@ -154,7 +166,7 @@ async def _poll(
 ) -> None:
     if "workflows" in roles:
         await ensure_scheduled(client, with_events=settings.webhook_url is not None)
-    # What was loaded until now stays: looking through it for garbage again and again took a tenth of the worker's time.
+    # Imported modules stay alive: scanning them for garbage took 10% of the worker's time.
     gc.collect()
     gc.freeze()
     polling = [asyncio.create_task(worker.run()) for worker in workers]
@@ -170,7 +182,7 @@ async def _poll(
 
 @contextmanager
 def ready(file: Path | None) -> Iterator[None]:
-    """Say that this worker polls, for as long as it does: the file is gone while it drains, and after."""
+    """Create the file while this worker polls. It is removed before the worker drains."""
     if file is None:
         yield
         return
@@ -187,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: all")
     roles = parser.parse_args(arguments).role or list(ROLES)
     logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for http in ("httpx", "httpx2"):  # they tell each address, and a webhook's may carry a token
+    for http in ("httpx", "httpx2"):  # they log each URL, and a webhook's may contain a token
         logging.getLogger(http).setLevel(logging.WARNING)
     try:
         asyncio.run(run(Settings(), roles))

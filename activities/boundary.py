@@ -11,9 +11,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from parley.domain.errors import ParleyError, ProviderError, ReplyLost, Unreachable
+from parley.domain.text import shorten
 
 HEARTBEAT_SECONDS = 2.0
 RECONNECT_SECONDS = 0.5
+# A long error message could exceed the size limit of a history event.
 ERROR_CHARACTERS = 1000
 
 P = ParamSpec("P")
@@ -32,7 +34,8 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         except ParleyError as error:
             raise as_application_error(error) from None
         except ValidationError as error:
-            raise ApplicationError(brief(error), type="ValidationError", non_retryable=True) from None
+            message = shorten(str(error), ERROR_CHARACTERS)
+            raise ApplicationError(message, type="ValidationError", non_retryable=True) from None
         except Exception as error:  # noqa: BLE001 - nothing may reach history as it is
             # A bug, or a wrong statement: its words may quote what it worked on, so only its name goes to history.
             activity.logger.exception("unforeseen error in %s", activity.info().activity_type)
@@ -91,14 +94,9 @@ def as_application_error(error: ParleyError) -> ApplicationError:
     delay = error.retry_after if isinstance(error, ProviderError) else None
     details: list[Any] = [delay] if delay is not None else []
     return ApplicationError(
-        brief(error),
+        shorten(str(error), ERROR_CHARACTERS),
         *details,
         type=error.code,
         non_retryable=not error.retryable,
         next_retry_delay=timedelta(seconds=delay) if delay is not None and error.retryable else None,
     )
-
-
-def brief(error: Exception) -> str:
-    """The first words of an error: a long text would wedge the history it is written to."""
-    return str(error)[:ERROR_CHARACTERS]

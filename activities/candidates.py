@@ -1,4 +1,4 @@
-"""Who may serve a chat request, found out before anything is paid."""
+"""Which providers and models could serve a request, and what is known about them before anything is paid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -8,108 +8,88 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from activities.credentials import WorkspaceKeys
 from parley.domain.configuration import Credentials, Reference
 from parley.domain.errors import ProviderNotConfigured, UnpricedModel
-from parley.domain.pricing import ConfiguredRates, rates_for, upper_bound
-from parley.domain.requests import ChatRequest, Provider
-from parley.domain.routing import Fact, Option
+from parley.domain.pricing import ConfiguredRates, rates_for
+from parley.domain.requests import CHAT_PROVIDERS, Provider
+from parley.domain.routing import Option, ProviderStatus
 from parley.settings import Settings
 from parley.storage import breaker
 from parley.storage.database import Database
 
-# In order of quality; domain/routing.py ranks them.
-CHAT_PROVIDERS = (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL)
-
 
 class Access(Protocol):
-    """A way to a provider, as far as it matters here."""
+    """How a provider is reached, as far as it matters here."""
 
     @property
     def simulated(self) -> bool: ...
 
 
-Reach = Callable[[Provider, Reference | None], Access | None]
+FindAccess = Callable[[Provider, Reference | None], Access | None]
 
 
 class Candidates:
-    """What one worker knows of the models that can be asked. Looking costs nothing."""
+    """What one worker knows of the models that it can call. Nothing here is paid."""
 
-    def __init__(self, database: Database, settings: Settings, keys: WorkspaceKeys, reach: Reach) -> None:
-        self._database, self._keys, self._reach = database, keys, reach
-        self._rates = ConfiguredRates.of(settings)
+    def __init__(self, database: Database, settings: Settings, keys: WorkspaceKeys, find_access: FindAccess) -> None:
+        self._database, self._keys, self._find_access = database, keys, find_access
+        self.rates = ConfiguredRates.of(settings)
         self.models: dict[Provider, str] = {one: getattr(settings, f"{one.value}_model") for one in Provider}
 
     async def options(
         self, workspace_id: str, providers: Sequence[Provider], models: Mapping[Provider, str] | None = None
     ) -> list[Option]:
-        """Each provider as a way to serve a call of the workspace: with that model, else the environment's."""
+        """One option per provider, with the workspace's key. `models`: default to the environment's."""
         references = {provider: await self._keys.of(workspace_id, provider) for provider in providers}
         async with self._database.transaction() as tx:
             waits = await breaker.waits(tx)
         return [
-            self._option(provider, (models or {}).get(provider), references[provider], waits.get(provider, 0.0))
+            self._option(
+                provider,
+                (models or {}).get(provider) or self.models[provider],
+                self._status(provider, references[provider], waits.get(provider, 0.0)),
+            )
             for provider in providers
         ]
 
     async def chat_options(self, workspace_id: str, provider: Provider | None, model: str | None) -> list[Option]:
-        """The providers that could be asked, for `rank` to order. One that was asked for by name is the only one.
+        """The providers that could answer chats. A provider that the caller named is the only one.
 
         Raises:
-            ProviderNotConfigured, UnpricedModel: there is nobody to ask.
+            ProviderNotConfigured, UnpricedModel: no provider can serve.
         """
         names = (provider,) if provider else CHAT_PROVIDERS
         options = await self.options(workspace_id, names, {provider: model} if provider and model else None)
         _refuse_unusable(options, by_name=provider is not None)
         return options
 
-    async def facts(
-        self, tx: AsyncSession, asked: Sequence[tuple[Provider, str]], request: ChatRequest, credentials: Credentials
-    ) -> dict[tuple[Provider, str], Fact]:
-        """What is known about asking each of these models for `request`, for `choose` to rank."""
+    async def statuses(self, tx: AsyncSession, credentials: Credentials) -> dict[Provider, ProviderStatus]:
+        """The status of every chat provider, with the keys that `credentials` refer to. One statement."""
         waits = await breaker.waits(tx)
         return {
-            (provider, model): self._fact(provider, model, request, credentials.of(provider), waits.get(provider, 0.0))
-            for provider, model in asked
+            provider: self._status(provider, credentials.of(provider), waits.get(provider, 0.0))
+            for provider in CHAT_PROVIDERS
         }
 
     def is_simulated(self, provider: Provider, reference: Reference | None) -> bool:
-        access = self._access(provider, reference)
-        return access is not None and access.simulated
+        """Whether the simulator answers in the provider's place."""
+        return self._status(provider, reference).simulated
 
-    def _option(self, provider: Provider, model: str | None, reference: Reference | None, wait: float) -> Option:
-        access, name = self._access(provider, reference), model or self.models[provider]
-        if access is None:
-            return Option(provider=provider, model=name, configured=False)
+    def _option(self, provider: Provider, model: str, status: ProviderStatus) -> Option:
         try:
-            rates = rates_for(provider, name, self._rates)
-            price = rates.input + rates.output
+            rates = rates_for(provider, model, self.rates) if status.configured else None
         except UnpricedModel:
-            price = None
-        return Option(
-            provider=provider,
-            model=name,
-            configured=True,
-            price=price,
-            simulated=access.simulated,
-            breaker_wait=wait,
-        )
+            rates = None
+        price = rates.input + rates.output if rates else None
+        return Option(provider=provider, model=model, price=price, **status.model_dump())
 
-    def _fact(
-        self, provider: Provider, model: str, request: ChatRequest, reference: Reference | None, wait: float
-    ) -> Fact:
-        access = self._access(provider, reference)
-        if access is None:
-            return Fact(configured=False)
+    def _status(self, provider: Provider, reference: Reference | None, breaker_wait: float = 0.0) -> ProviderStatus:
+        """A workspace's own key that is missing makes the provider unconfigured: the fleet's key never replaces it."""
         try:
-            bound, _ = upper_bound(provider, model, request, self._rates)
-        except UnpricedModel:
-            bound = None
-        return Fact(configured=True, upper_bound_usd=bound, simulated=access.simulated, breaker_wait=wait)
-
-    def _access(self, provider: Provider, reference: Reference | None) -> Access | None:
-        """A workspace's own key that is not where it should be is no way to the provider; the fleet's is not its."""
-        try:
-            return self._reach(provider, reference)
+            access = self._find_access(provider, reference)
         except ProviderNotConfigured:
-            return None
+            access = None
+        if access is None:
+            return ProviderStatus(configured=False)
+        return ProviderStatus(configured=True, simulated=access.simulated, breaker_wait=breaker_wait)
 
 
 def _refuse_unusable(options: Sequence[Option], *, by_name: bool) -> None:
@@ -118,4 +98,5 @@ def _refuse_unusable(options: Sequence[Option], *, by_name: bool) -> None:
             raise UnpricedModel(f"{option.provider.value} model {option.model!r} has no known price")
     if not any(option.configured and option.price is not None for option in options):
         keys = [f"{option.provider.name}_API_KEY" for option in options if option.provider is not Provider.LOCAL]
-        raise ProviderNotConfigured(f"the worker has no provider to ask: set {' or '.join(keys) or 'LOCAL_BASE_URL'}")
+        missing = " or ".join(keys) or "LOCAL_BASE_URL"
+        raise ProviderNotConfigured(f"the worker has no provider to call: set {missing}")

@@ -1,4 +1,4 @@
-"""The configuration of users, kept for a while by each worker process."""
+"""The configuration of users, cached by each worker process."""
 
 import asyncio
 import time
@@ -12,66 +12,66 @@ from parley.domain.configuration import PROFILE, Configuration, Profile, read_co
 from parley.storage import configuration as storage
 from parley.storage.configuration import Version
 
-KEPT_SECONDS = 300.0
-MOST_KEPT = 1000
+CACHE_SECONDS = 300.0
+CACHE_SIZE = 1000
 
-Who = tuple[str, str]
+# A workspace and a user of it.
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A user's configuration, with a warning for each stored field that could not be used."""
+    """A user's configuration, with a warning for each stored field that is invalid."""
 
     configuration: Configuration
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Entry:
     loaded: Loaded
     version: Version
-    until: float
+    expires_at: float
 
 
 class Configurations:
-    """What a worker knows of configurations. `loads` counts how often sections were read and checked."""
+    """The configurations that one worker has loaded. `seconds`: how long an entry is valid."""
 
-    def __init__(self, seconds: float = KEPT_SECONDS) -> None:
+    def __init__(self, seconds: float = CACHE_SECONDS) -> None:
         self._seconds = seconds
-        self._kept: OrderedDict[Who, _Kept] = OrderedDict()
-        self._loading: WeakValueDictionary[Who, asyncio.Lock] = WeakValueDictionary()
-        self.loads = 0
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._loading: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, tx: AsyncSession, workspace_id: str, user_id: str) -> Loaded:
-        """A user's configuration as it is now.
+        """A user's current configuration.
 
-        Costs one SELECT by primary key in the caller's transaction: it brings the energy account, which makes the
-        profile exact, and tells whether a section was changed, so that a change or `parley config refresh` reaches
-        every worker with its next call. The sections come in one more SELECT, when they changed or after `seconds`.
+        It costs one SELECT by primary key in the caller's transaction. The SELECT returns the energy account, so that
+        the profile is exact, and the version of the sections, so that a change or `parley config refresh` reaches
+        every worker with its next request. The sections are loaded with one more SELECT, when their version changed or
+        the entry expired.
         """
-        who = (workspace_id, user_id)
-        if found := await self._still_right(tx, who):
-            return found
-        # Of many calls that start at once, one loads.
-        async with self._loading.setdefault(who, asyncio.Lock()):
-            return await self._still_right(tx, who) or await self._load(tx, who)
+        key = (workspace_id, user_id)
+        if cached := await self._cached(tx, key):
+            return cached
+        # Among concurrent requests, one loads.
+        async with self._loading.setdefault(key, asyncio.Lock()):
+            return await self._cached(tx, key) or await self._load(tx, key)
 
-    async def _still_right(self, tx: AsyncSession, who: Who) -> Loaded | None:
-        kept = self._kept.get(who)
-        if kept is None or time.monotonic() >= kept.until:
+    async def _cached(self, tx: AsyncSession, key: Key) -> Loaded | None:
+        entry = self._entries.get(key)
+        if entry is None or time.monotonic() >= entry.expires_at:
             return None
-        now = await storage.look(tx, *who)
-        if now.version != kept.version:
+        current = await storage.look(tx, *key)
+        if current.version != entry.version:
             return None
-        self._kept.move_to_end(who)
-        profile = Profile.model_validate(now.profile)
-        return Loaded(kept.loaded.configuration.model_copy(update={PROFILE: profile}), kept.loaded.warnings)
+        self._entries.move_to_end(key)
+        profile = Profile.model_validate(current.profile)
+        return Loaded(entry.loaded.configuration.model_copy(update={PROFILE: profile}), entry.loaded.warnings)
 
-    async def _load(self, tx: AsyncSession, who: Who) -> Loaded:
-        stored = await storage.load(tx, *who)
-        self.loads += 1
+    async def _load(self, tx: AsyncSession, key: Key) -> Loaded:
+        stored = await storage.load(tx, *key)
         loaded = Loaded(*read_configuration(stored.sections))
-        self._kept[who] = _Kept(loaded, stored.version, time.monotonic() + self._seconds)
-        if len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
+        self._entries[key] = _Entry(loaded, stored.version, time.monotonic() + self._seconds)
+        if len(self._entries) > CACHE_SIZE:
+            self._entries.popitem(last=False)
         return loaded

@@ -1,4 +1,4 @@
-"""Whose key a call is made with: the workspace's own, where its configuration refers to one."""
+"""Where a workspace's own provider keys are, if its configuration refers to some."""
 
 import time
 from collections import OrderedDict
@@ -8,28 +8,28 @@ from parley.domain.requests import Provider
 from parley.storage import configuration
 from parley.storage.database import Database
 
-# Long enough that a busy worker hardly asks, short enough that nobody waits for a change.
-KEPT_SECONDS = 10.0
-MOST_KEPT = 1000
+# Long enough that a busy worker hardly reads the database, short enough that a change applies soon.
+CACHE_SECONDS = 10.0
+CACHE_SIZE = 1000
 
 
 class WorkspaceKeys:
-    """References to the keys of workspaces; never the keys, which are read from where they are with each call."""
+    """References to the keys of workspaces, cached. Never the keys: those are read from their place for each call."""
 
-    def __init__(self, database: Database, seconds: float = KEPT_SECONDS) -> None:
+    def __init__(self, database: Database, seconds: float = CACHE_SECONDS) -> None:
         self._database, self._seconds = database, seconds
-        self._kept: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
 
     async def of(self, workspace_id: str, provider: Provider) -> Reference | None:
-        """Where the workspace's own key for a provider is; None where the fleet's serves it."""
-        until, found = self._kept.get(workspace_id, (0.0, Credentials()))
-        if time.monotonic() >= until:
-            found = await self._load(workspace_id)
-            self._kept[workspace_id] = (time.monotonic() + self._seconds, found)
-            self._kept.move_to_end(workspace_id)
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        return found.of(provider)
+        """Where the workspace's own key for a provider is; None where the fleet's key serves the workspace."""
+        expires_at, credentials = self._entries.get(workspace_id, (0.0, Credentials()))
+        if time.monotonic() >= expires_at:
+            credentials = await self._load(workspace_id)
+            self._entries[workspace_id] = (time.monotonic() + self._seconds, credentials)
+            self._entries.move_to_end(workspace_id)
+            if len(self._entries) > CACHE_SIZE:
+                self._entries.popitem(last=False)
+        return credentials.of(provider)
 
     async def _load(self, workspace_id: str) -> Credentials:
         async with self._database.transaction() as tx:

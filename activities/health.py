@@ -1,4 +1,4 @@
-"""How the providers are: what this fleet knows of them, and whether they answer."""
+"""The state of the providers: what this fleet knows of them, and whether they answer."""
 
 from temporalio import activity
 
@@ -14,14 +14,14 @@ class HealthActivities:
 
     @activity.defn(name="health.survey")
     @boundary
-    async def survey(self, asked: HealthInput) -> Survey:
+    async def survey(self, health_input: HealthInput) -> Survey:
         """What routing would find now. A local activity."""
-        options = await self._paid_calls.candidates.options(asked.workspace_id, list(Provider))
+        options = await self._paid_calls.candidates.options(health_input.workspace_id, list(Provider))
         return Survey(options=tuple(options))
 
     @activity.defn(name="health.ping")
     @boundary
-    async def ping(self, asked: Ping) -> Pong:
-        """Ask the provider from where its calls are made. On its own queue, so that keys stay with its workers."""
-        seconds = await self._paid_calls.ping(asked.workspace_id, asked.provider)
+    async def ping(self, ping: Ping) -> Pong:
+        """Send the provider a free request, from its own task queue: keys stay with the workers that use them."""
+        seconds = await self._paid_calls.ping(ping.workspace_id, ping.provider)
         return Pong(milliseconds=round(seconds * 1000))

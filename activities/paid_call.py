@@ -1,12 +1,12 @@
-"""The one door to money: claim, call, settle. docs/paid-call.md tells the protocol, this file follows it.
+"""The paid call: claim, call, settle. The only door to the providers. docs/paid-call.md specifies the protocol.
 
-1. claim   one transaction: a settled request returns its journaled reply; a live lease is waited for, never
-           raced; else the lease is taken, a silent owner's attempt ends as lost, the breaker is asked, and the
-           most that the call can cost is reserved.
-2. call    the provider, under the attempt's id, renewing the lease all the while.
-3. settle  one transaction: reply, usage row, event and charge. First writer wins.
+1. claim   one transaction: a settled request returns its journaled reply; while another attempt holds the lease,
+           the claim waits; else it takes the lease, ends an expired owner's attempt as lost, checks the breaker, and
+           reserves the upper bound of the call's cost.
+2. call    the provider, under the attempt's id, while the lease is renewed.
+3. settle  one transaction: reply, usage row, event and charge. The first writer wins.
 
-Once the request is on its way, neither cancellation nor SIGTERM interrupts it: it is paid for, so it is kept.
+Once the request is sent, neither cancellation nor SIGTERM interrupts it: it is paid for, so its reply is stored.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities import metrics
 from activities.boundary import RECONNECT_SECONDS, patiently
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
+from activities.metrics import Metrics
 from parley.domain.errors import (
     Billed,
     ProviderError,
@@ -58,7 +58,7 @@ from parley.storage.ledger import (
 )
 
 LEASE_POLL_SECONDS = 0.5
-# A list that has not come by then is not worth the wait.
+# How long the listing of stored replies may take before the call is made instead.
 LISTING_SECONDS = 5.0
 PING_SECONDS = 10.0
 T = TypeVar("T")
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Work:
-    """A call that is granted: what it is, on whose account, and what is written with its reply."""
+    """A granted paid call: the request, its price, and what is written in the transaction of its end."""
 
     workspace_id: str
     action: str
@@ -80,13 +80,13 @@ class _Work:
 class PaidCalls:
     """Everything that costs money goes through `make`."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self._database = database
+    def __init__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> None:
+        self._database, self._metrics = database, metrics or Metrics()
         self._providers = Providers(settings)
         self._failpoints = Failpoints(settings.failpoints)
         self._timeout = settings.provider_timeout_seconds
-        self._patience = settings.settle_timeout_seconds
-        self._keeps_replies = settings.openai_store
+        self._settle_seconds = settings.settle_timeout_seconds
+        self._provider_stores_replies = settings.openai_store
         self._recovery_seconds = settings.openai_recovery_seconds
         self._rates = ConfiguredRates.of(settings)
         self._keys = WorkspaceKeys(database)
@@ -111,43 +111,44 @@ class PaidCalls:
         on_won: OnWon | None = None,
         on_other_end: OnOtherEnd | None = None,
     ) -> Settled:
-        """Have `request` answered once, whatever happens in between.
+        """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
         Args:
-            on_won: is written in the transaction that settles the request, so that neither is ever without the other.
-            on_other_end: is written in that of every other attempt's end.
+            on_won: writes in the transaction that settles the request: both are committed, or neither.
+            on_other_end: writes in the transaction of any other end of an attempt.
 
         Raises:
-            UnpricedModel, ProviderNotConfigured: before anything is reserved.
+            UnpricedModel, ProviderNotConfigured: nothing was reserved.
             InsufficientEnergy, BudgetExhausted, BreakerOpen, IdempotencyConflict: nothing was paid.
             ProviderError: the attempt is recorded as failed, with what it may have cost.
-            ReplyLost: it ended, and could not be recorded. Its lease runs out, and its bound is then uncertain cost.
+            ReplyLost: the attempt's end could not be recorded; when its lease expires, its upper bound becomes
+                uncertain cost.
         """
-        workspace_id, asked = charge.workspace_id, fingerprint(request)
+        workspace_id, sha256 = charge.workspace_id, fingerprint(request)
         try:
             offer, adapter = await self._offered(workspace_id, request, provider, model)
         except (UnpricedModel, ProviderNotConfigured):
             # Prices or keys may have changed since an earlier attempt was settled: its reply is still stored.
-            known = {"workspace_id": workspace_id, "request_id": charge.request_id, "fingerprint": asked}
+            known = {"workspace_id": workspace_id, "request_id": charge.request_id, "fingerprint": sha256}
             if settled := await self._persist(partial(ledger.journaled, **known)):
                 return settled
             raise
         await self._failpoints.reach("claiming")
-        claimed = await self._claim(charge, asked, offer)
+        claimed = await self._claim(charge, sha256, offer)
         if isinstance(claimed, Settled):
             return claimed
         work = _Work(workspace_id, charge.action, request, offer, adapter, on_won, on_other_end)
         try:
-            return await _to_the_end(asyncio.create_task(self._work(work, claimed)))
+            return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
             raise ReplyLost(str(error)) from error
 
     async def ping(self, workspace_id: str, provider: Provider) -> float:
-        """Ask a provider for something free, with the key that a call of the workspace has; returns the seconds.
+        """Send a provider a free request, with the key of the workspace's calls; returns the duration in seconds.
 
         Raises:
-            ProviderNotConfigured: there is no way to it.
-            ProviderError: it does not answer, or refuses the key.
+            ProviderNotConfigured: the provider has no key and no address.
+            ProviderError: the provider does not answer, or refuses the key.
         """
         adapter = self._providers.adapter(provider, await self._keys.of(workspace_id, provider))
         clock = asyncio.get_running_loop()
@@ -165,18 +166,18 @@ class PaidCalls:
     async def _offered(
         self, workspace_id: str, request: Request, provider: Provider, model: str
     ) -> tuple[Offer, Adapter]:
-        """The offer, and who makes the call: with the workspace's own key, where it has one."""
-        reference = await self._patiently(partial(self._keys.of, workspace_id, provider))
+        """The offer, and the adapter: with the workspace's own key, where it has one."""
+        reference = await self._retried(partial(self._keys.of, workspace_id, provider))
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         simulated = self.candidates.is_simulated(provider, reference)
         return Offer(provider=provider, model=model, simulated=simulated, upper_bound_usd=bound, rates=rates), adapter
 
     async def _claim(self, charge: Charge, fingerprint: str, offer: Offer) -> Settled | Granted:
-        """Claim the request. While another attempt holds the lease, wait: its reply may arrive."""
+        """Claim the request. While another attempt holds the lease, wait, since its reply may arrive."""
         while True:
-            asked = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4())
-            claimed = await self._persist(partial(ledger.claim, asked=asked))
+            claim = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4())
+            claimed = await self._persist(partial(ledger.claim, asked=claim))
             if not isinstance(claimed, Held):
                 return claimed
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))
@@ -197,38 +198,38 @@ class PaidCalls:
             await self._failpoints.reach("called")
             failure = self._failure(error, work.offer)
             await self._fail(work, attempt_id, failure)
-            _count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
+            self._count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
             raise
         seconds = clock.time() - started
         await self._failpoints.reach("called")
         counted = self._counted(work.offer, reply.usage)
         settled = await self._settle(work, attempt_id, reply, counted)
         outcome = "settled" if settled.attempt_id == attempt_id else "duplicate"
-        _count(work, outcome, reply.usage, counted[0], seconds)
+        self._count(work, outcome, reply.usage, counted[0], seconds)
         return settled
 
     async def _recovered(self, work: _Work, claimed: Granted) -> Settled | None:
-        """The reply to an earlier attempt that the provider kept, where it keeps them: then nothing is paid again."""
-        if not (self._keeps_replies and work.offer.provider is Provider.OPENAI):
+        """The reply to an earlier attempt, if the provider stores replies: then the request is not paid again."""
+        if not (self._provider_stores_replies and work.offer.provider is Provider.OPENAI):
             return None
         deadline = asyncio.get_running_loop().time() + self._recovery_seconds
         for attempt_id in claimed.unanswered:
-            reply = await self._kept(work, attempt_id, deadline)
+            reply = await self._stored_reply(work, attempt_id, deadline)
             if reply is not None:
                 counted = self._counted(work.offer, reply.usage)
                 settled = await self._settle(work, attempt_id, reply, counted, withdraws=claimed.attempt_id)
                 outcome = "recovered" if settled.attempt_id == attempt_id else "duplicate"
-                _count(work, outcome, reply.usage, counted[0], None)
+                self._count(work, outcome, reply.usage, counted[0], None)
                 return settled
         return None
 
-    async def _kept(self, work: _Work, attempt_id: UUID, deadline: float) -> Reply | None:
-        """Ask until the deadline: a reply may show in the provider's listing some seconds after it was given."""
+    async def _stored_reply(self, work: _Work, attempt_id: UUID, deadline: float) -> Reply | None:
+        """Look until the deadline: a reply may appear in the provider's listing some seconds late."""
         while True:
             try:
                 async with asyncio.timeout(LISTING_SECONDS):
                     reply = await work.adapter.recover(str(attempt_id))
-            except Exception as error:  # noqa: BLE001 - whatever stands in the way, the call itself can still be made
+            except Exception as error:  # noqa: BLE001 - after any error the call itself can still be made
                 activity.logger.warning("cannot look for a lost reply: %s", error or type(error).__name__)
                 return None
             if reply is not None or asyncio.get_running_loop().time() > deadline:
@@ -236,19 +237,19 @@ class PaidCalls:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _call(self, work: _Work, attempt_id: UUID) -> Reply:
-        """One call within the timeout. What no adapter foresaw is an outage that may have been billed."""
+        """One call within the timeout. An error that no adapter expects is an outage that may have been billed."""
         name = work.offer.provider.value
         try:
-            # The SDK's own timeout comes first where it works: it knows whether anything was sent.
+            # The SDK's own timeout is shorter, since its error says whether the request was sent.
             async with asyncio.timeout(self._timeout + 1):
                 return await work.adapter.call(work.request, work.offer.model, str(attempt_id))
         except TimeoutError:
             raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
         except ProviderError:
             raise
-        except Exception as error:  # the ledger must learn of it, whatever it was
-            activity.logger.exception("unforeseen error from %s", name)
-            raise ProviderUnavailable(name, f"unforeseen {type(error).__name__}", billed=Billed.UNKNOWN) from error
+        except Exception as error:  # the ledger records every error
+            activity.logger.exception("unexpected error from %s", name)
+            raise ProviderUnavailable(name, f"unexpected {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
     async def _settle(
         self,
@@ -299,22 +300,22 @@ class PaidCalls:
         return replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
 
     def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal, Rates]:
-        """What the provider charges for what it counted. The bound's rates may be those of a longer prompt."""
+        """The cost of what the provider counted. The upper bound may use the rates of a longer prompt."""
         rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens)
         return cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """One transaction; every ledger operation is safe to repeat when it is unknown whether its commit arrived."""
+        """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""
 
         async def transaction() -> T:
             async with self._database.transaction() as tx:
                 return await work(tx)
 
-        return await self._patiently(transaction)
+        return await self._retried(transaction)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do it again while the database is away: a reply waits in memory meanwhile."""
-        return await patiently(work, seconds=self._patience)
+    async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Retry while the database is unreachable; a reply stays in memory meanwhile."""
+        return await patiently(work, seconds=self._settle_seconds)
 
     @asynccontextmanager
     async def _lease_renewed(self, workspace_id: str, attempt_id: UUID) -> AsyncGenerator[None]:
@@ -325,7 +326,7 @@ class PaidCalls:
             renewal.cancel()
 
     async def _renew(self, workspace_id: str, attempt_id: UUID) -> None:
-        """Losing the lease changes nothing here: our reply may still come first, or be counted as a duplicate."""
+        """Renew the lease. Losing it has no effect here: the reply may still win, or is counted as a duplicate."""
         while True:
             await asyncio.sleep(self._terms.lease_seconds / 3)
             try:
@@ -334,19 +335,20 @@ class PaidCalls:
             except Unreachable as error:
                 activity.logger.warning("lease not renewed: %s", error)
 
+    def _count(self, work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
+        """Report an attempt to the metrics. An unknown cost may be as much as was reserved."""
+        offer, confirmed = work.offer, cost_usd is not None
+        spent = offer.upper_bound_usd if cost_usd is None else cost_usd
+        self._metrics.attempt_ended(
+            offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
+        )
 
-def _count(work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
-    """Tell the metrics. A cost that is not known may be as much as was reserved."""
-    offer, confirmed = work.offer, cost_usd is not None
-    spent = offer.upper_bound_usd if cost_usd is None else cost_usd
-    metrics.attempt_ended(offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed)
 
-
-async def _to_the_end(work: asyncio.Task[Settled]) -> Settled:
-    """Wait for paid work although we are cancelled: what was paid for is settled, and returned."""
+async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:
+    """Wait for paid work also while cancelled: what was paid for is settled and returned."""
     while not work.done():
         try:
             await asyncio.wait({work})
         except asyncio.CancelledError:
-            activity.logger.info("cancelled during a paid call: it is finished and settled first")
+            activity.logger.info("cancelled during a paid call: the call is finished and settled first")
     return work.result()

@@ -10,7 +10,7 @@ from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_
 from parley.domain.errors import ContextTooLong, InsufficientEnergy
 from parley.domain.habits import habits
 from parley.domain.requests import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
-from parley.domain.routing import Candidate, Option, rank
+from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
     COACHING_ACTION,
@@ -180,7 +180,8 @@ def _plan(job: SessionAnalysisInput, session: Session, plan: Plan, *, chat: list
     """The candidates for coaching and, where there is a recording to measure, for the voice."""
     cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
     candidate, warnings = _voice_candidate(job, session, voice, cheap=cheap)
-    coaching = tuple(rank(chat, preferred=job.provider, cheapest_first=cheap))
+    order = Order.CHEAPEST_FIRST if cheap else Order.AS_GIVEN
+    coaching = rank(chat, RoutingRequest(provider=job.provider, order=order)).candidates
     return plan.model_copy(update={"coaching": coaching, "voice": candidate, "warnings": warnings})
 
 
@@ -191,7 +192,7 @@ def _voice_candidate(
         return None, ()
     if cheap and all(turn.words for turn in session.turns):
         return None, ("voice metrics are computed from the transcript's word times to save cost",)
-    ranked = rank(options)
+    ranked = rank(options, RoutingRequest()).candidates
     if not ranked:
         return None, ("ELEVENLABS_API_KEY is not set: voice metrics are computed from the transcript",)
     return ranked[0], ()

@@ -47,9 +47,9 @@ ACTIONS = {
 AT_EVERY_TURN = (OFF, "condensing", ALL)
 SPENT = text("""
     SELECT coalesce(sum(cost_usd), 0), coalesce(sum(tokens_total), 0), count(*),
-           coalesce(sum(tokens_total) FILTER (WHERE request_id NOT LIKE '%-condense%'), 0),
-           count(*) FILTER (WHERE request_id LIKE '%-condense%'),
-           coalesce(avg(tokens_completion) FILTER (WHERE request_id LIKE '%-condense%'), 0)
+           coalesce(sum(tokens_total) FILTER (WHERE request_id NOT LIKE '%/condense%'), 0),
+           count(*) FILTER (WHERE request_id LIKE '%/condense%'),
+           coalesce(avg(tokens_completion) FILTER (WHERE request_id LIKE '%/condense%'), 0)
     FROM ai_usage_logs WHERE workspace_id = :workspace""")
 
 

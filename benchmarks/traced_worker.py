@@ -21,8 +21,8 @@ from temporalio.worker import Worker
 
 import worker
 from activities.configuration import Configurations
-from activities.generate.calls import GenerateCalls
-from activities.generate.decisions import GenerateDecisions
+from activities.generate.deciding import GenerateDecisions
+from activities.generate.paid_steps import GeneratePaidSteps
 from activities.paid_call import PaidCalls
 from parley.connection import leave
 
@@ -84,7 +84,7 @@ def main() -> int:
     steps = (
         (Configurations, "_load", "configuration"),
         (GenerateDecisions, "prepare", "prepare"),
-        (GenerateCalls, "ask", "ask"),
+        (GeneratePaidSteps, "ask", "ask"),
         (PaidCalls, "_claim", "claim"),
         (PaidCalls, "_call", "call"),
         (PaidCalls, "_settle", "settle"),

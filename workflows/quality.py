@@ -1,4 +1,4 @@
-"""`ScoreQuality`: grade one answer, within a budget of its own. Nobody waits for it, and nothing depends on it."""
+"""`ScoreQuality`: grade one answer, within a daily budget. No other job waits for it or depends on it."""
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -6,7 +6,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.generate.quality import QualityCalls as Calls
+    from activities.generate.paid_steps import QualityPaidSteps as PaidSteps
     from parley import visibility
     from parley.domain.errors import InvalidInput, ParleyError
     from parley.domain.generate.quality import WORKFLOW, ScoreInput, ScoreResult, ScoreStep, job_key
@@ -16,25 +16,28 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class ScoreQuality:
-    """One try. Over budget, unavailable or malformed: there is no score, and the result says why."""
+    """One attempt. If it is over budget, fails or is malformed, there is no score, and the result says why."""
 
     @workflow.run
-    async def run(self, asked: ScoreInput | None = None) -> ScoreResult:
+    async def run(self, score_input: ScoreInput | None = None) -> ScoreResult:
         """Grade.
 
         Raises:
             InvalidInput: the workflow was started without input.
         """
-        if asked is None:
+        if score_input is None:
             raise InvalidInput("ScoreQuality needs a ScoreInput", where="input")
-        visibility.record_start(asked.workspace_id, WORKFLOW)
-        step = ScoreStep(asked=asked, job_key=job_key(workflow.now().date()), workflow_id=workflow.info().workflow_id)
+        visibility.record_start(score_input.workspace_id, WORKFLOW)
+        grader = score_input.candidate
+        step = ScoreStep(
+            input=score_input, job_key=job_key(workflow.now().date()), workflow_id=workflow.info().workflow_id
+        )
         try:
             result = await workflow.execute_activity_method(
-                Calls.score,
+                PaidSteps.score,
                 step,
-                task_queue=provider_queue(asked.candidate.provider),
-                summary=f"grade with {asked.candidate.provider.value} {asked.candidate.model}"[:200],
+                task_queue=provider_queue(grader.provider),
+                summary=f"grade with {grader.provider.value} {grader.model}"[:200],
                 **GRADE_STEP,
             )
         except ActivityError as error:

@@ -13,7 +13,6 @@ with workflow.unsafe.imports_passed_through():
     from activities.session_analysis import SessionAnalysisActivities as Activities
     from parley import visibility
     from parley.domain.errors import InvalidInput, ParleyError, ProviderUnavailable
-    from parley.domain.queues import provider_queue
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
@@ -32,8 +31,8 @@ with workflow.unsafe.imports_passed_through():
         Strategy,
         ask_again,
     )
+    from workflows.fallback import DurableEngine, first_success
     from workflows.policies import PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
-    from workflows.providers_in_turn import in_turn
 
 MAX_ASKS = 3
 
@@ -120,7 +119,7 @@ class SessionAnalysis:
 
     async def _voice_problem(self, candidate: Candidate) -> str:
         try:
-            outcome = await self._in_turn((candidate,), Activities.measure_voice, after_voice=False)
+            outcome = await self._on_a_provider((candidate,), Activities.measure_voice, after_voice=False)
         except ApplicationError as error:
             return _outage(error)
         return self._accept(outcome)
@@ -131,7 +130,7 @@ class SessionAnalysis:
         asking, problem = Asking(), ""
         while asking.ask <= MAX_ASKS:
             try:
-                outcome = await self._in_turn(plan.coaching, Activities.coach, asking, after_voice=after_voice)
+                outcome = await self._on_a_provider(plan.coaching, Activities.coach, asking, after_voice=after_voice)
             except ApplicationError as error:
                 if self._job.wait:
                     raise
@@ -145,7 +144,7 @@ class SessionAnalysis:
             self._warnings.append(f"coaching is rule-based: {problem}")
         self._done(Step.COACHING)
 
-    async def _in_turn(
+    async def _on_a_provider(
         self,
         candidates: Sequence[Candidate],
         activity: Callable[[Activities, PaidStep], Awaitable[StepOutcome]],
@@ -154,6 +153,8 @@ class SessionAnalysis:
         after_voice: bool,
     ) -> StepOutcome:
         """The step on the first candidate that answers, each try on its provider's own queue."""
+
+        engine = DurableEngine(PAID_STEP if self._job.wait else PAID_STEP_AT_ONCE, self._parked)
 
         async def attempt(candidate: Candidate) -> StepOutcome:
             step = PaidStep(
@@ -164,16 +165,11 @@ class SessionAnalysis:
                 asking=asking or Asking(),
                 after_voice=after_voice,
             )
-            return await workflow.execute_activity_method(
-                activity,
-                step,
-                task_queue=provider_queue(candidate.provider),
-                summary=f"{candidate.provider.value} {candidate.model}: {candidate.reason}",
-                **(PAID_STEP if self._job.wait else PAID_STEP_AT_ONCE),
-            )
+            summary = f"{candidate.provider.value} {candidate.model}: {candidate.reason}"
+            return await engine.run_step(activity, step, candidate, summary=summary)
 
-        patience = timedelta(seconds=self._job.patience_seconds if self._job.wait else 0)
-        return await in_turn(candidates, attempt, patience=patience, parked=self._parked)
+        wait_limit = timedelta(seconds=self._job.patience_seconds if self._job.wait else 0)
+        return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:
         """Keep who answered if the answer can be used; else say what is wrong with it."""

@@ -18,8 +18,8 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.labels import chunks, duplicates, read_groups
 from parley.domain.auto_analyze.prompts import resolution_request
+from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong
-from parley.domain.windows import CAREFUL, narrower
 from parley.storage import auto_analyze as runs
 from parley.storage.database import Database
 
@@ -56,7 +56,7 @@ class ConflictActivities:
         try:
             reply, used = await ask(self._paid_calls, step.job, step.candidate, step.request_step, request)
         except ContextTooLong:
-            if step.sized_for == CAREFUL:
+            if step.sized_for == UNKNOWN_MODEL:
                 raise
             return ResolveOutcome(too_long_for=model)
         mapping, problem = read_groups(reply, labels)

@@ -31,9 +31,9 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.prompts import classification_request, condense_request
 from parley.domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
+from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
 from parley.domain.errors import ContextTooLong
 from parley.domain.requests import ChatReply
-from parley.domain.windows import CAREFUL, narrower, window
 from parley.storage import auto_analyze as runs
 from parley.storage.auto_analyze import Work
 from parley.storage.database import Database
@@ -86,7 +86,7 @@ class LabellingActivities:
             try:
                 verdict, used = await self._labels_of(step, spoken, known)
             except ContextTooLong:
-                if step.sized_for == CAREFUL:
+                if step.sized_for == UNKNOWN_MODEL:
                     raise
                 return _too_long(step, work)
             found |= {spoken[name].ordinal: labels for name, labels in verdict.labels.items()}
@@ -128,7 +128,7 @@ class LabellingActivities:
             try:
                 reply, used = await ask(self._paid_calls, step.job, step.candidate, step.request_step(number), request)
             except ContextTooLong:
-                if step.sized_for == CAREFUL:
+                if step.sized_for == UNKNOWN_MODEL:
                     raise
                 return total.model_copy(update={"too_long_for": model})
             summaries.append(_summary(reply))
@@ -171,7 +171,7 @@ def _oversized(work: Sequence[Work], budget: int) -> tuple[int, ...]:
 def _fits_candidate(step: ClassifyStep, work: Iterable[Work], label_tokens: int) -> bool:
     """Whether the candidate has room for what is made for another model. Some servers do not say so, and cut."""
     model = step.candidate.model
-    if step.sized_for in (CAREFUL, model):
+    if step.sized_for in (UNKNOWN_MODEL, model):
         return True
     sizes = [_prompt_tokens(item) for item in work]
     return fits(sum(sizes), len(sizes), model, label_tokens)

@@ -17,7 +17,7 @@ from parley.domain.auto_analyze.contract import (
     Statistics,
 )
 from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample
-from parley.domain.routing import rank
+from parley.domain.routing import Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
 from parley.storage import budgets
 from parley.storage.database import Database
@@ -37,7 +37,7 @@ class RunActivities:
         """Choose the discovery sample and the processing order; open the envelope."""
         asked = job.input
         options = await self._candidates.chat_options(asked.workspace_id, asked.provider, asked.model)
-        candidates = tuple(rank(options, preferred=asked.provider, cheapest_first=True))
+        ranking = rank(options, RoutingRequest(provider=asked.provider, order=Order.CHEAPEST_FIRST))
         async with self._database.transaction(bulk=True) as tx:
             dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)
             facts = await session_facts(tx, asked.workspace_id, asked.dataset_id)
@@ -46,7 +46,7 @@ class RunActivities:
         async with self._database.transaction(bulk=True) as tx:
             await budgets.open_envelope(tx, asked.workspace_id, budgets.job_scope(job.job_key), asked.budget_usd)
             await runs.begin(tx, _row(job), sample + rest)
-        return Plan(candidates=candidates, discovery=len(sample), sessions=dataset.sessions)
+        return Plan(candidates=ranking.candidates, discovery=len(sample), sessions=dataset.sessions)
 
     @activity.defn(name="auto_analyze.finish")
     @boundary

@@ -11,10 +11,11 @@ from rich.table import Column, Table
 
 from parley import CachePolicy, Client, GenerateOptions, GenerateResult, InvalidInput, OnRateLimit, Provider, Settings
 from parley.cli import display
-from parley.cli.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, out, show_json, with_client
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
 from parley.domain.generate.prompts import template as find_template
+from parley.domain.requests import ChatProviderName
 
 app = typer.Typer()
 

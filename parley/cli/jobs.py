@@ -8,9 +8,10 @@ import typer
 
 from parley import AutoAnalyzeOptions, Client, Imported, InvalidInput, Provider
 from parley.cli import display
-from parley.cli.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, out, show_json, with_client
 from parley.cli.exporting import write_sessions
 from parley.client.reading import read_recording, read_session
+from parley.domain.requests import ChatProviderName
 
 app = typer.Typer()
 

@@ -25,7 +25,7 @@ from parley.domain.generate.contract import (
     Prompt,
     workflow_id,
 )
-from parley.domain.generate.parsing import check_schema, parsed
+from parley.domain.generate.replies import check_schema, parsed
 from parley.domain.requests import Message, Provider
 from parley.storage import generations
 

@@ -11,11 +11,9 @@ from temporalio.client import WorkflowHandle
 from parley.client.connections import Connections, job_key_of, status_of, temporal_errors
 from parley.domain.errors import NotFound, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for
-from parley.domain.requests import Provider
+from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.settings import Settings
 from parley.storage.tables import AutoRun, StoredAnalysis
-
-CHAT_PROVIDERS = (Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
 
 ProgressT = TypeVar("ProgressT")
 ReportT = TypeVar("ReportT")

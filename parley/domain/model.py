@@ -18,18 +18,25 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-def storable(value: Any) -> Any:
+def storable(value: Any, *, max_depth: int | None = None) -> Any:
     """Text, or JSON that contains text, with U+FFFD in place of each character that PostgreSQL cannot store.
 
     For what a provider sent: a reply that was paid for is not lost because of one character.
+
+    Raises:
+        ValueError: lists and objects are nested more than `max_depth` deep. None: no limit.
     """
     if isinstance(value, str):
         return UNSTORABLE.sub("\ufffd", value)
+    if not isinstance(value, (dict, list)):
+        return value
+    if max_depth == 0:
+        raise ValueError("it is nested too deeply")
+    inner = None if max_depth is None else max_depth - 1
     if isinstance(value, dict):
-        return {storable(key): storable(entry) for key, entry in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, list):
-        return [storable(entry) for entry in cast("list[Any]", value)]
-    return value
+        entries = cast("dict[Any, Any]", value).items()
+        return {storable(key): storable(entry, max_depth=inner) for key, entry in entries}
+    return [storable(entry, max_depth=inner) for entry in cast("list[Any]", value)]
 
 
 def _refuse_unstorable(text: str) -> str:

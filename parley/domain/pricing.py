@@ -1,6 +1,6 @@
-"""What a call costs: exact from a provider's own counts, an upper bound before the call.
+"""The cost of a paid request: an upper bound before the call, exact from the provider's counts after it.
 
-Token prices come from `genai-prices` (offline data, Decimal); rates that it lacks are given by the settings.
+Token prices come from `genai-prices` (offline data, Decimal). The settings give the rates that it lacks.
 """
 
 import json
@@ -24,7 +24,7 @@ TOKENS_PER_MESSAGE = 16
 
 
 class Rates(Model):
-    """Dollars per million tokens and per hour of audio, with where they come from. Stored with every row."""
+    """USD per million tokens and per hour of audio, with their source. Stored with every usage row."""
 
     source: str
     input: Decimal = Decimal(0)
@@ -35,7 +35,7 @@ class Rates(Model):
 
 
 class ConfiguredRates(Model):
-    """The rates that `genai-prices` does not know and an operator states."""
+    """The rates that `genai-prices` lacks and an operator sets."""
 
     elevenlabs_usd_per_hour: Decimal
     local_usd_per_million_input: Decimal | None = None
@@ -43,15 +43,15 @@ class ConfiguredRates(Model):
 
     @classmethod
     def of(cls, settings: object) -> Self:
-        """Pick the rates out of the settings, whose fields have the same names."""
+        """The rates in the settings, whose fields have the same names."""
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
 
 def rates_for(provider: Provider, model: str, configured: ConfiguredRates, prompt_tokens: int = 0) -> Rates:
-    """The rates of one model, for a prompt of that length: some models cost more beyond a threshold.
+    """The rates of one model. `prompt_tokens`: some models have higher rates for longer prompts.
 
     Raises:
-        UnpricedModel: no price is known. Never a cost of 0 by omission.
+        UnpricedModel: no price is known. A missing price is never a cost of 0.
     """
     if provider is Provider.ELEVENLABS:
         return Rates(source="settings", audio_hour=configured.elevenlabs_usd_per_hour)
@@ -68,7 +68,7 @@ def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
 
 
 def _listed_rates(provider: Provider, model: str, tokens: int) -> Rates:
-    """Per-million rates of the price list for a prompt of that length. What has no rate of its own costs as input."""
+    """The rates of the price list for a prompt of that length. Cached tokens without a rate cost as input tokens."""
     try:
         found = calc_price(CountedUsage(input_tokens=tokens), model, provider_id=provider.value)
     except LookupError as error:
@@ -88,7 +88,7 @@ def _listed_rates(provider: Provider, model: str, tokens: int) -> Rates:
 
 
 def _rate(listed: Decimal | TieredPrices | None, tokens: int) -> Decimal | None:
-    """A price that rises in tiers does so for the whole prompt, once it is longer than where the tier starts."""
+    """The rate of a tiered price: the highest tier that a prompt reaches applies to the whole prompt."""
     if not isinstance(listed, TieredPrices):
         return listed
     reached = [tier.price for tier in listed.tiers if tokens > tier.start]
@@ -96,7 +96,7 @@ def _rate(listed: Decimal | TieredPrices | None, tokens: int) -> Decimal | None:
 
 
 def cost(usage: Usage, rates: Rates) -> Decimal:
-    """What a provider charges for `usage`, in dollars, to the micro-dollar."""
+    """What a provider charges for `usage`, in USD, rounded to six decimals."""
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     tokens = (
         max(plain, 0) * rates.input
@@ -111,18 +111,21 @@ def cost(usage: Usage, rates: Rates) -> Decimal:
 def upper_bound(
     provider: Provider, model: str, request: ChatRequest | TranscriptionRequest, configured: ConfiguredRates
 ) -> tuple[Decimal, Rates]:
-    """The most that the request can cost, in dollars, and the rates behind it.
+    """The most that the request can cost, in USD, and the rates used.
 
-    Tokens are bounded by UTF-8 bytes: a byte-level tokeniser never makes more tokens than bytes. It is a loose
-    bound (about four times an English prompt) and a true one, which is what a reservation needs.
+    Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
+    loose (about four times an English prompt) but certain, as a reservation requires.
+
+    Raises:
+        UnpricedModel: no price is known.
     """
-    most = _most_usage(request)
-    rates = rates_for(provider, model, configured, most.input_tokens)
-    dearest = rates.model_copy(update={"input": max(rates.input, rates.cache_write)})
-    return cost(most, dearest), rates
+    usage = _upper_bound_usage(request)
+    rates = rates_for(provider, model, configured, usage.input_tokens)
+    highest = rates.model_copy(update={"input": max(rates.input, rates.cache_write)})
+    return cost(usage, highest), rates
 
 
-def _most_usage(request: ChatRequest | TranscriptionRequest) -> Usage:
+def _upper_bound_usage(request: ChatRequest | TranscriptionRequest) -> Usage:
     if isinstance(request, TranscriptionRequest):
         return Usage(audio_seconds=request.audio_seconds)
     text = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)

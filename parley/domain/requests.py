@@ -1,9 +1,9 @@
-"""The paid call's vocabulary: what is asked of a provider, what comes back, and under which identity."""
+"""What a paid request consists of: the provider, the request, the reply, and its id."""
 
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -17,28 +17,33 @@ class Provider(StrEnum):
     LOCAL = "local"
 
 
-def _answers_chats(provider: Provider) -> Provider:
-    if provider is Provider.ELEVENLABS:
-        raise ValueError("elevenlabs answers no chat: name openai, anthropic or local")
+# The providers that answer chats, in the order in which they are tried where nothing else decides.
+ChatProviderName = Literal["anthropic", "openai", "local"]
+CHAT_PROVIDERS = tuple(Provider(name) for name in get_args(ChatProviderName))
+
+
+def _check_chat_provider(provider: Provider) -> Provider:
+    if provider not in CHAT_PROVIDERS:
+        raise ValueError(f"{provider.value} does not answer chats: use {', '.join(CHAT_PROVIDERS)}")
     return provider
 
 
-ChatProvider = Annotated[Provider, AfterValidator(_answers_chats)]
+ChatProvider = Annotated[Provider, AfterValidator(_check_chat_provider)]
 
-# Beyond a month, a job that waits is a job that was forgotten.
+# 30 days: a job that waits longer has probably been forgotten.
 LONGEST_PATIENCE_SECONDS = 30 * 86400
 
 
 class ByName(Model):
-    """Who is asked by name, if anyone: then nobody else is."""
+    """The only provider, and its only model, that may serve a job; None for any."""
 
     provider: ChatProvider | None = None
     model: str | None = None
 
     @model_validator(mode="after")
-    def _a_model_of_somebody(self) -> Self:
+    def _model_needs_provider(self) -> Self:
         if self.model is not None and self.provider is None:
-            raise ValueError("model goes with a provider")
+            raise ValueError("model needs a provider: set both, or neither")
         return self
 
 
@@ -48,7 +53,7 @@ class Message(Model):
 
 
 class ChatRequest(Model):
-    """One LLM completion, independent of vendor. `response_schema`: JSON schema that the text must follow."""
+    """A vendor-independent request for one LLM completion. `response_schema`: JSON schema that the reply follows."""
 
     kind: Literal["chat"] = "chat"
     messages: tuple[Message, ...]
@@ -59,7 +64,7 @@ class ChatRequest(Model):
 
 
 class TranscriptionRequest(Model):
-    """Speech to text with word times, speakers and audio events. The bytes travel beside the contract."""
+    """Speech to text with word times, speakers and audio events. `audio` is not part of the serialized request."""
 
     kind: Literal["transcription"] = "transcription"
     audio_sha256: str
@@ -71,7 +76,7 @@ Request = ChatRequest | TranscriptionRequest
 
 
 class Usage(Model):
-    """What a provider counted. Input tokens include cached ones, whatever the vendor's own convention."""
+    """Units that a provider counted. Input tokens include cached ones, also where the vendor counts them apart."""
 
     input_tokens: int = Field(default=0, ge=0)
     cached_input_tokens: int = Field(default=0, ge=0)
@@ -91,7 +96,7 @@ class Finish(StrEnum):
 
 
 class ChatReply(Model):
-    """A whole completion. `model` is the name that answered (a simulator says so here)."""
+    """A whole completion. `model`: the name that the reply gives; the simulator's begins with `simulator/`."""
 
     kind: Literal["chat"] = "chat"
     text: Received
@@ -124,12 +129,15 @@ class TranscriptionReply(Model):
 Reply = Annotated[ChatReply | TranscriptionReply, Field(discriminator="kind")]
 
 
-def request_id(job_key: str, step: str) -> str:
-    """The identity of one logical step of a job: retries, replays and fallback legs share it."""
-    return f"{job_key}/{step}"
+def request_id(job_key: str, *parts: str) -> str:
+    """The id of one logical step of a job: `{job_key}/{step}`, with further parts separated by `/`.
+
+    A pure function of the step's place in the job, so that retries, replays and fallback attempts share the id.
+    """
+    return "/".join((job_key, *parts))
 
 
 def fingerprint(request: ChatRequest | TranscriptionRequest) -> str:
-    """SHA-256 of the logical request. Provider and model are left out: a fallback leg asks the same thing."""
+    """SHA-256 of the logical request. Provider and model are left out: a fallback sends the same request."""
     canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

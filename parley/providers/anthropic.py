@@ -9,6 +9,7 @@ import httpx2
 from anthropic.types import Message as AnthropicMessage
 from anthropic.types import Usage as AnthropicUsage
 
+from parley.domain.capabilities import without_dropped
 from parley.domain.errors import (
     BadRequest,
     Billed,
@@ -21,7 +22,6 @@ from parley.domain.errors import (
     TruncatedReply,
 )
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Request, Usage
-from parley.domain.routing import without_dropped
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
@@ -30,7 +30,7 @@ from parley.providers.protocol import (
     from_status,
     redacted,
     retry_after,
-    short,
+    vendor_text,
 )
 
 NAME = Provider.ANTHROPIC.value
@@ -42,18 +42,18 @@ FINISHES = {
     "model_context_window_exceeded": Finish.LENGTH,
     "refusal": Finish.REFUSED,
 }
-# Anthropic tells these apart only by their words.
+# Anthropic distinguishes these errors only by their message.
 CONTEXT_WORDS = ("prompt is too long", "exceed context limit", "context window")
 QUOTA_WORDS = ("credit balance is too low",)
 
 
 class AnthropicAdapter:
-    """Messages of Anthropic, or of whatever answers for it at `base_url`."""
+    """Messages of Anthropic, or of a compatible server at `base_url`."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float, with_account: bool = False) -> None:
-        """`with_account`: send what the SDK reads in the environment, which goes with the key found there alone."""
+        """`with_account`: send the headers that the SDK reads in the environment; only with the key from there."""
         self._key = api_key
-        # Without an address the SDK takes the environment's, even an empty one.
+        # Without an address the SDK uses the environment's, even an empty one.
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key, base_url=base_url or ADDRESS, timeout=timeout, max_retries=0
         )
@@ -75,7 +75,7 @@ class AnthropicAdapter:
             )
             return _reply(message)
 
-    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - Anthropic keeps no replies
+    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - Anthropic stores no replies
         return None
 
     async def ping(self) -> None:
@@ -104,7 +104,7 @@ def _options(request: ChatRequest) -> dict[str, Any]:
 
 
 def _reply(message: AnthropicMessage) -> ChatReply:
-    # A body that is not JSON comes through the SDK as a plain string. A refusal may have no content at all.
+    # The SDK returns a body that is not JSON as a string. A refusal may have no content.
     if not isinstance(message, AnthropicMessage):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MalformedReply(NAME, "the body is not a message")
     usage = _usage(message.usage)
@@ -121,7 +121,7 @@ def _reply(message: AnthropicMessage) -> ChatReply:
 
 
 def _usage(counted: AnthropicUsage) -> Usage:
-    """Anthropic counts cached tokens beside the input's, not inside."""
+    """Anthropic counts cached tokens apart from input tokens."""
     read, written = counted.cache_read_input_tokens or 0, counted.cache_creation_input_tokens or 0
     return Usage(
         input_tokens=counted.input_tokens + read + written,
@@ -135,13 +135,13 @@ def _mapped(error: Exception) -> ProviderError:
     if isinstance(error, anthropic.APIStatusError):
         return _mapped_status(error)
     if isinstance(error, (anthropic.APIResponseValidationError, *UNREADABLE)):
-        return MalformedReply(NAME, short(error))
+        return MalformedReply(NAME, vendor_text(error))
     return from_connection(NAME, error)
 
 
 def _mapped_status(error: anthropic.APIStatusError) -> ProviderError:
-    """By the body's own type first: an error inside a stream comes with status 200."""
-    detail, words = short(error.message), error.message.lower()
+    """By the type in the body first: an error inside a stream has status 200."""
+    detail, words = vendor_text(error.message), error.message.lower()
     if any(word in words for word in CONTEXT_WORDS):
         return ContextTooLong(NAME, detail)
     if any(word in words for word in QUOTA_WORDS) or error.type == "billing_error":

@@ -24,11 +24,11 @@ from parley.providers.protocol import (
     from_connection,
     from_status,
     redacted,
-    short,
+    vendor_text,
 )
 
 NAME = Provider.ELEVENLABS.value
-# A fixed name: what the user called the file is nobody's business upstream.
+# A fixed name: the user's file name stays private.
 FILE_NAME = "recording"
 
 
@@ -50,12 +50,12 @@ class ElevenLabsAdapter:
                 diarize=True,
                 tag_audio_events=True,
                 timestamps_granularity="word",
-                # The SDK's own retry loses the form fields.
+                # The SDK's retry would lose the form fields.
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
             return _reply(response, request, model)
 
-    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - nothing is kept under our ids
+    async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - ElevenLabs stores no replies under attempt ids
         return None
 
     async def ping(self) -> None:
@@ -76,7 +76,7 @@ class ElevenLabsAdapter:
 def _reply(response: object, request: TranscriptionRequest, model: str) -> TranscriptionReply:
     if not isinstance(response, SpeechToTextChunkResponseModel):
         raise MalformedReply(NAME, "the body is not a transcription")
-    # The API bills the length of the audio; it does not name the model that answered.
+    # The API bills the length of the audio. It does not return the name of the model.
     extra = cast(dict[str, Any], response.model_extra or {})
     seconds = response.audio_duration_secs or request.audio_seconds
     return TranscriptionReply(
@@ -104,7 +104,7 @@ def _mapped(error: Exception) -> ProviderError:
     if isinstance(error, ApiError):
         return _mapped_status(error)
     if isinstance(error, UNREADABLE):
-        return MalformedReply(NAME, short(error))
+        return MalformedReply(NAME, vendor_text(error))
     return from_connection(NAME, error)
 
 
@@ -114,7 +114,7 @@ def _mapped_status(error: ApiError) -> ProviderError:
     code = detail.get("status", "") if isinstance(detail, dict) else ""
     message = detail.get("message", "") if isinstance(detail, dict) else detail
     if code == "quota_exceeded":
-        return QuotaExceeded(NAME, short(message))
+        return QuotaExceeded(NAME, vendor_text(message))
     if status < 300:
-        return MalformedReply(NAME, short(message))
-    return from_status(NAME, status, short(f"{code} {message}"), error.headers)
+        return MalformedReply(NAME, vendor_text(message))
+    return from_status(NAME, status, vendor_text(f"{code} {message}"), error.headers)

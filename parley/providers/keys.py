@@ -1,4 +1,4 @@
-"""The keys that workspaces' credentials refer to: in the environment of this process, or in a file."""
+"""Reads the keys that workspaces' credentials refer to: from the environment of this process, or from a file."""
 
 import os
 import stat
@@ -15,11 +15,12 @@ MOST_BYTES = 4096
 
 
 def read_key(provider: Provider, reference: Reference, secrets: Path | None) -> SecretStr:
-    """The key under a reference. A file is read every time, which takes less than a tenth of a millisecond: a key that
-    was replaced in it is never used again.
+    """The key of a reference. A file is read every time, in under 0.1 ms, so that a replaced key is not used again.
+
+    secrets: the directory of key files; None where there is none.
 
     Raises:
-        ProviderNotConfigured: there is none, or it cannot be one; naming the variable or the file.
+        ProviderNotConfigured: there is no valid key; the message names the variable or the file.
     """
     try:
         key = _from_environment(reference.env) if reference.env else _from_file(reference.file, secrets)
@@ -44,8 +45,8 @@ def _from_file(name: str | None, secrets: Path | None) -> SecretStr:
     try:
         content = _read(secrets.resolve(strict=True), name)
     except (OSError, RuntimeError) as error:
-        # A loop of links is a RuntimeError. Either would tell the whole path.
-        reason = error.strerror if isinstance(error, OSError) else "its links go in a circle"
+        # A loop of links is a RuntimeError. Both messages would contain the whole path.
+        reason = error.strerror if isinstance(error, OSError) else "its links form a loop"
         raise ValueError(f"{where} cannot be read: {reason}") from None
     key = one_word(content.decode("ascii", errors="replace"), name=where)
     if key is None:
@@ -54,11 +55,11 @@ def _from_file(name: str | None, secrets: Path | None) -> SecretStr:
 
 
 def _read(root: Path, name: str) -> bytes:
-    """A small file below the directory. Links are followed, as long as they stay there: mounted secrets are links."""
+    """Read a small file below the directory. Links inside it are followed, since mounted secrets are links."""
     path = (root / name).resolve(strict=True)
     if not path.is_relative_to(root):
         raise ValueError(f"{name} leads out of PARLEY_SECRETS_DIR")
-    # Neither a link that was put there just now is followed, nor a pipe waited for.
+    # A link that replaces the file after the check is not followed; a pipe does not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
         found = os.fstat(descriptor)

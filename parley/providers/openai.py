@@ -9,6 +9,7 @@ import openai
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
+from parley.domain.capabilities import without_dropped
 from parley.domain.errors import (
     BadRequest,
     ContextTooLong,
@@ -18,7 +19,6 @@ from parley.domain.errors import (
     TruncatedReply,
 )
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Request, Usage
-from parley.domain.routing import without_dropped
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     ATTEMPT_METADATA,
@@ -27,12 +27,12 @@ from parley.providers.protocol import (
     from_connection,
     from_status,
     redacted,
-    short,
+    vendor_text,
 )
 
 ADDRESS = "https://api.openai.com/v1"
 FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH, "content_filter": Finish.REFUSED}
-# OpenAI has a code for it; vLLM and llama.cpp have these words.
+# OpenAI has an error code for a prompt that is too long; vLLM and llama.cpp have these messages.
 CONTEXT_WORDS = ("maximum context length", "available context size")
 
 
@@ -49,11 +49,13 @@ class OpenAIAdapter:
         with_account: bool = False,
         store: bool = False,
     ) -> None:
-        """`with_account`: send what the SDK reads in the environment, which goes with the key found there alone.
-        `store`: have OpenAI keep each reply under its attempt's id, so that a lost one can be recovered.
+        """Connect to the API.
+
+        with_account: send the account headers that the SDK reads in the environment; only with the key from there.
+        store: OpenAI stores each reply under its attempt's id, so that a lost reply can be recovered.
         """
         self._provider, self._key, self._store = provider, api_key, store
-        # Without an address the SDK takes the environment's, even an empty one.
+        # Without an address the SDK uses the environment's, even an empty one.
         self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url or ADDRESS, timeout=timeout, max_retries=0)
         if not with_account:
             self._client.organization = self._client.project = self._client.admin_api_key = None
@@ -64,25 +66,25 @@ class OpenAIAdapter:
             raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
         request = without_dropped(self._provider, model, request)
         messages: Any = [message.model_dump() for message in request.messages]
-        kept: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
+        stored: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
         with self._errors_mapped():
             completion = await self._client.chat.completions.create(
                 model=model,
                 messages=messages,
                 extra_headers={ATTEMPT_HEADER: attempt_id},
                 **self._options(request),
-                **kept,
+                **stored,
             )
             return self._reply(completion)
 
     async def recover(self, attempt_id: str) -> ChatReply | None:
-        """Not asked for by model: OpenAI files a completion under the dated name of the model that answered."""
+        """Look by attempt id, not by model: OpenAI lists a completion under the dated name of its model."""
         if not self._store:
             return None
         wanted = {ATTEMPT_METADATA: attempt_id}
         with self._errors_mapped():
             page = await self._client.chat.completions.list(metadata=wanted)
-            # A server that does not know the filter lists everything: nobody may be given another's reply.
+            # A server that ignores the filter lists every reply: only one with this attempt's id may be used.
             found = [one for one in page.data if (one.metadata or {}).get(ATTEMPT_METADATA) == attempt_id]
             return self._reply(found[0]) if found else None
 
@@ -101,7 +103,7 @@ class OpenAIAdapter:
             raise redacted(self._mapped(error), self._key) from error
 
     def _options(self, request: ChatRequest) -> dict[str, Any]:
-        # Compatible servers know only the older name of the limit.
+        # Compatible servers accept only the older name of the limit.
         limit = "max_completion_tokens" if self._provider is Provider.OPENAI else "max_tokens"
         options: dict[str, Any] = {limit: request.max_tokens}
         if request.temperature is not None:
@@ -113,7 +115,7 @@ class OpenAIAdapter:
 
     def _reply(self, completion: ChatCompletion) -> ChatReply:
         name = self._provider.value
-        # A body that is not JSON comes through the SDK as a plain string.
+        # The SDK returns a body that is not JSON as a string.
         if not isinstance(completion, ChatCompletion):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MalformedReply(name, "the body is not a chat completion")
         usage = _usage(completion.usage)
@@ -124,7 +126,7 @@ class OpenAIAdapter:
         if finish is None:
             raise TruncatedReply(name, f"finish reason {choice.finish_reason!r}", usage=usage)
         if usage is None:
-            raise MalformedReply(name, "the reply does not say what it used")
+            raise MalformedReply(name, "the reply has no usage")
         return ChatReply(
             text=choice.message.content or "",
             finish=Finish.REFUSED if choice.message.refusal else finish,
@@ -137,11 +139,11 @@ class OpenAIAdapter:
         if isinstance(error, openai.APIStatusError):
             return self._mapped_status(error)
         if isinstance(error, (openai.APIResponseValidationError, *UNREADABLE)):
-            return MalformedReply(self._provider.value, short(error))
+            return MalformedReply(self._provider.value, vendor_text(error))
         return from_connection(self._provider.value, error)
 
     def _mapped_status(self, error: openai.APIStatusError) -> ProviderError:
-        name, detail = self._provider.value, short(error.message)
+        name, detail = self._provider.value, vendor_text(error.message)
         if error.code == "insufficient_quota":
             return QuotaExceeded(name, detail)
         if error.code == "context_length_exceeded" or any(words in detail for words in CONTEXT_WORDS):

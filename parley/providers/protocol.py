@@ -1,4 +1,4 @@
-"""What every vendor's adapter can do, and the words they share."""
+"""The interface of every vendor's adapter, and the helpers that they share."""
 
 import math
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from parley.domain.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from parley.domain.model import storable
 from parley.domain.requests import Reply, Request
+from parley.domain.text import one_line
 
 ATTEMPT_HEADER = "X-Parley-Attempt-Id"
 ATTEMPT_METADATA = "parley_attempt_id"
 DETAIL_CHARACTERS = 300
 LONGEST_WAIT_SECONDS = 24 * 3600.0
-# What reading a body runs into that is not what the vendor documents: the SDKs check no types.
+# Errors while reading a body that does not follow the vendor's documentation: the SDKs check no types.
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 # ElevenLabs' SDK is built on httpx, the others on httpx2.
 HTTP_ERRORS = (httpx.HTTPError, httpx2.HTTPError)
@@ -31,7 +31,7 @@ NEVER_SENT = (
     *(httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout),
 )
 TIMEOUTS = (httpx.TimeoutException, httpx2.TimeoutException)
-# A shorter one is a placeholder, and would be found in innocent words.
+# A shorter key is a placeholder that may be part of ordinary words.
 SHORTEST_KEY = 8
 
 
@@ -39,50 +39,53 @@ class Adapter(Protocol):
     """One vendor. SDK retries are off: Temporal owns retries and waiting."""
 
     async def call(self, request: Request, model: str, attempt_id: str) -> Reply:
-        """Make the call once.
+        """Make one call.
 
         Raises:
-            ProviderError: one of its kinds, whatever the SDK raised.
+            ProviderError: in place of every exception of the SDK.
         """
         ...
 
     async def recover(self, attempt_id: str) -> Reply | None:
-        """The reply to an attempt that got lost on its way, where the vendor was told to keep replies. Costs nothing.
+        """The stored reply to an attempt whose reply was lost, if the vendor stores replies. It is free.
 
-        None proves nothing: most vendors keep none, and where one does, a reply is there only seconds after its end.
+        None does not prove that there is no reply: most vendors store none, and a stored one is listed seconds late.
 
         Raises:
-            ProviderError: the listing failed, or the reply that it holds is not a usable one.
+            ProviderError: the listing failed, or the reply in it is not usable.
         """
         ...
 
     async def ping(self) -> None:
-        """Ask for something that costs nothing, to see whether the provider answers and takes the key.
+        """Send a free request, to see whether the provider answers and accepts the key.
 
         Raises:
-            ProviderError: one of its kinds, as for a call.
+            ProviderError: as for a call.
         """
         ...
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         ...
 
 
 def check_listing(models: object) -> None:
-    """A proxy or a captive portal answers 200 as well; the SDKs check no types."""
+    """Check that a body is a list: a proxy or a captive portal may answer 200 too, and the SDKs check no types.
+
+    Raises:
+        TypeError: it is not a list.
+    """
     if not isinstance(models, list):
-        raise TypeError("the body is no list of models")
+        raise TypeError("the body is not a list of models")
 
 
-def short(text: object) -> str:
-    """A vendor's words, cut and mended so that they fit into a history, a log line and the ledger."""
-    line = " ".join(storable(str(text)).split())
-    return line if len(line) <= DETAIL_CHARACTERS else line[: DETAIL_CHARACTERS - 1] + "…"
+def vendor_text(text: object) -> str:
+    """A vendor's message as one short line for a history, a log and the ledger."""
+    return one_line(text, DETAIL_CHARACTERS)
 
 
 def redacted(error: ProviderError, key: str) -> ProviderError:
-    """The error without the key, which some servers quote when they refuse it."""
+    """The error without the key, which some servers quote in their message."""
     if len(key) >= SHORTEST_KEY:
         error.detail = error.detail.replace(key, "[key]")
         error.args = (f"{error.provider}: {error.detail}",)
@@ -90,7 +93,7 @@ def redacted(error: ProviderError, key: str) -> ProviderError:
 
 
 def retry_after(headers: Mapping[str, str] | None) -> float | None:
-    """Seconds from `retry-after-ms` or `retry-after`, a day at most; None where absent or a date."""
+    """Seconds from `retry-after-ms` or `retry-after`, at most a day; None where absent or a date."""
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float((headers or {}).get(name, "")) * scale
@@ -102,11 +105,11 @@ def retry_after(headers: Mapping[str, str] | None) -> float | None:
 
 
 def from_status(provider: str, status: int, detail: str, headers: Mapping[str, str] | None) -> ProviderError:
-    """The error that an HTTP status means where the vendor's body says nothing more precise.
+    """The error for an HTTP status, where the vendor's body is not more precise.
 
-    An answer from the API itself was not billed. A bare gateway error (502, 504) hides what became of the request.
+    An error from the API itself was not billed. After a gateway error (502, 504) it is unknown whether the request was.
     """
-    detail = short(f"{status} {detail}")
+    detail = vendor_text(f"{status} {detail}")
     if status == 429:
         return RateLimited(provider, detail, retry_after=retry_after(headers))
     if status in (401, 403):
@@ -118,7 +121,7 @@ def from_status(provider: str, status: int, detail: str, headers: Mapping[str, s
 
 
 def from_connection(provider: str, error: Exception) -> ProviderError:
-    """The error that a call without an answer means. SDKs wrap what the HTTP client raised, or let it through."""
+    """The error for a call without a response. SDKs wrap the HTTP client's exception, or pass it on."""
     cause = error if isinstance(error, HTTP_ERRORS) else error.__cause__ or error
-    detail = "no answer within the timeout" if isinstance(cause, TIMEOUTS) else short(f"connection: {cause}")
+    detail = "no answer within the timeout" if isinstance(cause, TIMEOUTS) else vendor_text(f"connection: {cause}")
     return ProviderUnavailable(provider, detail, billed=Billed.NO if isinstance(cause, NEVER_SENT) else None)

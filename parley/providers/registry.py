@@ -1,4 +1,4 @@
-"""Which providers this process can reach, and one client for each key, made when it is first needed."""
+"""Which providers this process can reach, and one client per key, made when it is first used."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,14 +10,14 @@ from pydantic import SecretStr
 from parley.domain.configuration import Reference
 from parley.domain.errors import ProviderNotConfigured
 from parley.domain.requests import Provider
-from parley.providers.kept import KeptAdapter
 from parley.providers.keys import read_key
 from parley.providers.protocol import Adapter
+from parley.providers.reopening import ReopeningAdapter
 from parley.settings import Settings
 
-# Local servers and the simulator want a key to be present, not to be right.
+# The SDKs require a key; local servers and the simulator accept any.
 ANY_KEY = SecretStr("no-key-needed")
-# Beyond these, the client that was not used for longest is put away.
+# Beyond this number, the least recently used client is closed.
 MOST_ADAPTERS = 100
 
 
@@ -25,8 +25,9 @@ MOST_ADAPTERS = 100
 class Access:
     """How to reach a provider.
 
-    `simulated`: the simulator answers in its place. `with_account`: the key is the environment's own, so what the SDK
-    finds there of the same account (organisation, project, headers) goes with it.
+    simulated: the simulator answers in its place.
+    with_account: the key is the environment's, so that the account that the SDK finds there (organisation, project,
+        headers) is sent with it.
     """
 
     api_key: SecretStr
@@ -37,19 +38,19 @@ class Access:
 
 
 class Providers:
-    """The adapters of one process: the fleet's own, and those of workspaces that bring their own keys."""
+    """The adapters of one process: with the fleet's keys, and with the keys of workspaces that have their own."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._adapters: OrderedDict[tuple[Provider, Access], KeptAdapter] = OrderedDict()
+        self._adapters: OrderedDict[tuple[Provider, Access], ReopeningAdapter] = OrderedDict()
         self._leaving: set[asyncio.Task[None]] = set()
 
     def access(self, provider: Provider, reference: Reference | None = None) -> Access | None:
-        """The way to a provider: the key under the workspace's reference; without one the fleet's key, else the
-        simulator, else none.
+        """How to reach a provider: with the key of the workspace's reference; without a reference with the fleet's
+        key, else through the simulator, else not at all.
 
         Raises:
-            ProviderNotConfigured: there is no key under the reference. The fleet's never stands in for it.
+            ProviderNotConfigured: the reference has no key. The fleet's key never replaces it.
         """
         own_key = read_key(provider, reference, self._settings.secrets_dir) if reference else None
         fleet_key, base_url, model = self._fleet(provider)
@@ -61,12 +62,12 @@ class Providers:
         simulator = self._settings.simulator_url
         if simulator is None:
             return None
-        # The OpenAI SDK expects the version in its base address, the others add it.
+        # The OpenAI SDK expects the version in its base URL; the other SDKs add it.
         path = "openai/v1" if provider is Provider.OPENAI else provider.value
         return Access(ANY_KEY, f"{simulator.rstrip('/')}/{path}", model, simulated=True)
 
     def _fleet(self, provider: Provider) -> tuple[SecretStr | None, str | None, str]:
-        """Key, address and model that the environment sets."""
+        """The key, address and model that the environment sets."""
         given = self._settings
         match provider:
             case Provider.OPENAI:
@@ -79,10 +80,10 @@ class Providers:
                 return given.local_api_key, given.local_base_url, given.local_model
 
     def adapter(self, provider: Provider, reference: Reference | None = None) -> Adapter:
-        """The one client of this process for a provider and a key. It may be kept and used for as long as one likes.
+        """The one client of this process for a provider and a key. Callers may hold it for any time.
 
         Raises:
-            ProviderNotConfigured: neither a key nor an address is set, or there is no key under the reference.
+            ProviderNotConfigured: neither a key nor an address is set, or the reference has no key.
         """
         access = self.access(provider, reference)
         if access is None:
@@ -91,7 +92,7 @@ class Providers:
             )
             raise ProviderNotConfigured(f"{provider.value} has no {missing}")
         if (provider, access) not in self._adapters:
-            self._adapters[provider, access] = KeptAdapter(partial(_build, provider, access, self._settings))
+            self._adapters[provider, access] = ReopeningAdapter(partial(_build, provider, access, self._settings))
             self._make_room()
         self._adapters.move_to_end((provider, access))
         return self._adapters[provider, access]
@@ -102,16 +103,16 @@ class Providers:
             await adapter.close()
 
     def _make_room(self) -> None:
-        """A key that was replaced leaves this way as well: it is never asked for again."""
+        """Close the least recently used client. A replaced key is never used again, so its client is closed in time."""
         if len(self._adapters) > MOST_ADAPTERS:
             _, idlest = self._adapters.popitem(last=False)
-            leaving = asyncio.get_running_loop().create_task(idlest.put_away())
+            leaving = asyncio.get_running_loop().create_task(idlest.close_when_idle())
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
 
 
 def _build(provider: Provider, access: Access, settings: Settings) -> Adapter:
-    """SDKs take seconds to import, so a worker loads only those that it uses."""
+    """Build an adapter. SDKs take seconds to import, so that a worker imports only those that it uses."""
     key, url, timeout = access.api_key.get_secret_value(), access.base_url, settings.provider_timeout_seconds
     match provider:
         case Provider.ANTHROPIC:

@@ -102,7 +102,7 @@ async def keep(
 ) -> None:
     """Keep an answer in place of an older one, unless it is none worth giving again. Repeating it changes nothing."""
     reply = settled.reply
-    if not isinstance(reply, ChatReply) or not caching.worth_keeping(request, reply):
+    if not isinstance(reply, ChatReply) or not caching.is_cacheable(request, reply):
         return
     entry: dict[str, Any] = {
         "workspace_id": asked.workspace_id,

@@ -406,7 +406,7 @@ class StoredPrompt(SQLModel, table=True):
     stored_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
-class KeptSummary(SQLModel, table=True):
+class ConversationSummary(SQLModel, table=True):
     """Whose reply condenses a conversation's first `messages`. `sha256`: see domain/generate/condensing.py."""
 
     __tablename__ = "summaries"

@@ -1,4 +1,4 @@
-"""What the tests ask of the providers, and for whom."""
+"""The requests of the tests, and their users."""
 
 import asyncio
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Ask:
         return upper_bound(self.provider, self.model, self.request, RATES)[0]
 
     def cost(self, counted: dict[str, Any]) -> Decimal:
-        """What the provider charges for a call that it counted so."""
+        """What the provider charges for this usage."""
         usage = Usage(**{name: counted[name] for name in ("input_tokens", "output_tokens", "audio_seconds")})
         return cost(usage, rates_for(self.provider, self.model, RATES, usage.input_tokens))
 

@@ -1,11 +1,12 @@
 """The paid call with real parts around it; every test ends with a clean audit."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 import pytest
 
-from activities import metrics
+from activities.metrics import Metrics, serve_metrics
 from activities.paid_call import PaidCalls
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -15,16 +16,18 @@ from tests.storage.books import books, database, must_agree
 
 __all__ = ["books", "database", "must_agree"]
 
-Opener = Callable[[Database, Settings], PaidCalls]
+
+class Opener(Protocol):
+    def __call__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> PaidCalls: ...
 
 
 @pytest.fixture
 async def open_calls() -> AsyncIterator[Opener]:
-    """Makes a door to the providers, as each worker has one, and closes it afterwards."""
+    """Makes `PaidCalls`, as each worker has, and closes them afterwards."""
     async with AsyncExitStack() as opened:
 
-        def make(database: Database, settings: Settings) -> PaidCalls:
-            paid_calls = PaidCalls(database, settings)
+        def make(database: Database, settings: Settings, metrics: Metrics | None = None) -> PaidCalls:
+            paid_calls = PaidCalls(database, settings, metrics)
             opened.push_async_callback(paid_calls.close)
             return paid_calls
 
@@ -37,17 +40,20 @@ def paid_calls(open_calls: Opener, database: Database, settings: Settings) -> Pa
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Metrics shown for this test, at an address of its own; nobody counts on them afterwards."""
-    monkeypatch.setattr(metrics, "_now", metrics._now)
-    at = free_address()
-    runtime = metrics.serve(at)
-    yield at
-    del runtime  # it listens for as long as somebody has it: a worker's client does
+def address() -> str:
+    """The address at which this test's metrics are exported."""
+    return free_address()
+
+
+@pytest.fixture
+def metrics(address: str) -> Iterator[Metrics]:
+    counted, runtime = serve_metrics(address)
+    yield counted
+    del runtime  # The exporter listens while the runtime is referenced.
 
 
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[DatabaseProxy]:
-    """A second way to the test's database, which can be cut."""
+    """A proxy to the test's database, whose connections can be cut."""
     async with DatabaseProxy(database_url) as running:
         yield running

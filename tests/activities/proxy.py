@@ -1,4 +1,4 @@
-"""A wire between Parley and PostgreSQL that a test can cut, and that can lose the answer to a commit."""
+"""A proxy between Parley and PostgreSQL: a test can cut it, or drop the response to a commit."""
 
 import asyncio
 from types import TracebackType
@@ -14,7 +14,7 @@ COMMITTED = b"C\x00\x00\x00\x0bCOMMIT"
 
 
 class DatabaseProxy:
-    """PostgreSQL at an address of its own. While cut, connections end at once."""
+    """PostgreSQL at another address. While cut, connections end at once."""
 
     def __init__(self, url: str) -> None:
         self._target = make_url(url)
@@ -40,7 +40,7 @@ class DatabaseProxy:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """End every connection; `refused` is set when somebody tries a new one."""
+        """End every connection; `refused` is set when a new one is tried."""
         self._is_cut = True
         self.refused.clear()
         self._end_all()
@@ -49,11 +49,11 @@ class DatabaseProxy:
         self._is_cut = False
 
     def lose_the_next_commit(self) -> None:
-        """PostgreSQL gets the next COMMIT, and its answer never arrives."""
+        """PostgreSQL receives the next COMMIT, and its response never arrives."""
         self._loses_a_commit = True
 
     def cut_after_the_next_commit(self) -> None:
-        """The next COMMIT is answered, and is the last thing to be."""
+        """Drop every response after the one to the next COMMIT."""
         self._cuts_after_a_commit = True
 
     def _end_all(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker shows Prometheus."""
+"""Reads the metrics that a worker exports."""
 
 import re
 import socket
@@ -19,6 +19,6 @@ async def scraped(address: str) -> str:
 
 
 def values(text: str, name: str) -> dict[str, float]:
-    """The samples of one metric, by their labels as they are written."""
+    """The samples of one metric, by their labels in text form."""
     found = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
     return {re.sub(r',?service_name="[^"]*"', "", labels).strip(","): float(value) for labels, value in found}

@@ -1,4 +1,4 @@
-"""Where an activity meets Temporal: what its errors become, and that it heartbeats."""
+"""The boundary between activities and Temporal: errors are mapped, and activities heartbeat."""
 
 import asyncio
 from dataclasses import replace
@@ -51,7 +51,7 @@ WORTH_A_RETRY = (MalformedReply, ProviderUnavailable, RateLimited, ReplyLost, Tr
 
 
 async def crossed(error: Exception) -> ApplicationError:
-    """What Temporal is told when an activity raises `error`."""
+    """What Temporal receives when an activity raises `error`."""
 
     @boundary
     async def work() -> None:
@@ -68,7 +68,7 @@ def made(kind: type[ParleyError], **terms: Any) -> ParleyError:
 
 
 @pytest.mark.parametrize("kind", [*FOR_GOOD, *WORTH_A_RETRY], ids=lambda kind: kind.__name__)
-async def test_an_error_keeps_its_name_and_says_whether_to_retry(kind: type[ParleyError]):
+async def test_an_error_keeps_its_type_and_whether_it_is_retryable(kind: type[ParleyError]):
     error = await crossed(made(kind))
     assert (error.type, error.non_retryable) == (kind.__name__, kind in FOR_GOOD)
     assert "what went wrong" in error.message
@@ -81,7 +81,7 @@ async def test_a_rate_limit_becomes_a_durable_wait():
     assert list(error.details) == [7.5]
 
 
-async def test_an_open_breaker_tells_its_delay_and_is_not_retried():
+async def test_an_open_breaker_has_a_delay_and_is_not_retried():
     error = await crossed(made(BreakerOpen, retry_after=42.0))
     assert (error.non_retryable, error.next_retry_delay, list(error.details)) == (True, None, [42.0])
 
@@ -96,12 +96,12 @@ async def test_a_payload_that_does_not_fit_its_model_is_not_retried():
     assert (error.type, error.non_retryable) == ("ValidationError", True)
 
 
-async def test_a_long_text_is_cut_before_it_reaches_the_history():
+async def test_a_long_error_message_is_shortened_for_the_history():
     error = await crossed(NotFound("x" * 1_000_000))
     assert len(error.message) == ERROR_CHARACTERS
 
 
-async def test_a_bug_is_named_and_retried_but_its_words_stay_out_of_history():
+async def test_the_message_of_an_unexpected_error_stays_out_of_history():
     @boundary
     async def work() -> None:
         raise ZeroDivisionError("my card is 4111")
@@ -130,7 +130,7 @@ async def test_an_activity_heartbeats_while_it_works():
     assert await environment.run(work) == "done"
 
 
-async def test_what_was_paid_for_and_lost_is_not_begun_anew_within_one_try():
+async def test_a_lost_reply_is_not_retried_within_one_attempt():
     begun: list[None] = []
 
     @boundary
@@ -143,7 +143,7 @@ async def test_what_was_paid_for_and_lost_is_not_begun_anew_within_one_try():
     assert len(begun) == 1
 
 
-async def test_what_nobody_waits_for_is_not_begun_anew():
+async def test_a_cancelled_activity_is_not_retried():
     begun: list[None] = []
 
     @boundary
@@ -164,7 +164,7 @@ async def test_what_nobody_waits_for_is_not_begun_anew():
     assert len(begun) == 1
 
 
-async def test_an_absent_database_is_waited_for_within_one_try():
+async def test_an_unreachable_database_is_retried_within_one_attempt():
     begun: list[None] = []
 
     @boundary

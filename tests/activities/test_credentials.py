@@ -1,4 +1,4 @@
-"""A workspace that brings its own key is served with it, and with no other."""
+"""A workspace with its own key is served with that key only."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ async def refer(database: Database, section: dict[str, Any], workspace: str = WO
 async def test_a_workspaces_own_key_is_sent(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The simulator takes every key but `invalid`: that tells whose key was sent."""
+    """The simulator accepts every key except `invalid`, which shows whose key was sent."""
     await refer(books.database, {"openai": {"env": VARIABLE}})
     fleet = settings.model_copy(update={"openai_base_url": f"{simulator.url}/openai/v1"})
     paid_calls = open_calls(books.database, fleet)
@@ -41,7 +41,7 @@ async def test_a_workspaces_own_key_is_sent(
     assert await books.disagreements() == []
 
 
-async def test_a_key_that_is_not_there_is_no_reason_to_take_the_fleets(
+async def test_a_missing_key_is_not_replaced_by_the_fleets(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
 ) -> None:
     await refer(books.database, {"openai": {"env": VARIABLE}})
@@ -56,7 +56,7 @@ async def test_a_key_that_is_not_there_is_no_reason_to_take_the_fleets(
     assert await books.attempts() == []
 
 
-async def test_a_reference_is_kept_for_a_while_and_then_read_again(database: Database) -> None:
+async def test_a_reference_is_cached_and_then_read_again(database: Database) -> None:
     keys = WorkspaceKeys(database)
     assert await keys.of(WORKSPACE, Provider.OPENAI) is None
     await refer(database, {"openai": {"env": VARIABLE}})

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a worker: the SDK's metrics and Parley's own, with no label that grows without bound."""
+"""What Prometheus reads from a worker: the SDK's metrics and Parley's own, with bounded labels."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities import metrics
+from activities.metrics import DISTINCT_NAMES, Metrics, serve_metrics
 from parley.domain.errors import InvalidInput
 from parley.domain.requests import Provider, Usage
 from starter.embedded import Addresses
@@ -18,7 +18,7 @@ from tests.storage.books import until
 USAGE = Usage(input_tokens=1000, cached_input_tokens=400, output_tokens=200)
 
 
-async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: str):
+async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: str, metrics: Metrics):
     metrics.attempt_ended(
         Provider.ANTHROPIC, "model-1", "coaching", "settled", Decimal("0.001640"), USAGE, 0.3, confirmed=True
     )
@@ -41,7 +41,7 @@ async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: s
     assert (below[0.25], below[0.5], below[40], below[60]) == (0, 1, 1, 2)
 
 
-async def test_a_reply_that_no_call_brought_took_no_time(address: str):
+async def test_a_recovered_reply_has_no_duration(address: str, metrics: Metrics):
     metrics.attempt_ended(Provider.OPENAI, "gpt", "coaching", "recovered", Decimal("0.002"), USAGE, None)
     text = await scraped(address)
     assert values(text, "parley_calls_total") == {
@@ -51,9 +51,9 @@ async def test_a_reply_that_no_call_brought_took_no_time(address: str):
     assert values(text, "parley_call_seconds_count") == {}
 
 
-async def test_generations_are_counted_by_outcome_and_cache(address: str):
+async def test_generations_are_counted_by_outcome_and_cache(address: str, metrics: Metrics):
     for outcome, cached in (("completed", ""), ("completed", "exact"), ("completed", "exact"), ("refused", "")):
-        metrics.generation(outcome, cached)
+        metrics.generation_ended(outcome, cached)
     assert values(await scraped(address), "parley_generations_total") == {
         'cached="no",outcome="completed"': 1,
         'cached="exact",outcome="completed"': 2,
@@ -61,26 +61,27 @@ async def test_generations_are_counted_by_outcome_and_cache(address: str):
     }
 
 
-async def test_names_that_callers_make_up_do_not_grow_without_bound(address: str):
-    for number in range(metrics.DISTINCT_NAMES + 50):
+async def test_label_values_that_callers_choose_are_bounded(address: str, metrics: Metrics):
+    for number in range(DISTINCT_NAMES + 50):
         metrics.attempt_ended(Provider.OPENAI, "gpt", f"action {number}", "settled", Decimal(0), Usage(), 0.1)
     found = values(await scraped(address), "parley_calls_total")
-    assert len(found) == metrics.DISTINCT_NAMES + 1
+    assert len(found) == DISTINCT_NAMES + 1
     assert sum(count for labels, count in found.items() if 'action="other"' in labels) == 50
 
 
-def test_nothing_happens_where_nobody_scrapes():
-    assert metrics.serve(None) is None
+def test_without_an_address_nothing_is_counted():
+    metrics, runtime = serve_metrics(None)
+    assert runtime is None
     metrics.attempt_ended(Provider.OPENAI, "gpt", "coaching", "settled", Decimal(1), USAGE, 0.1)
-    metrics.generation("completed", "")
+    metrics.generation_ended("completed", "")
 
 
-def test_an_address_that_is_taken_is_named(address: str):
+def test_an_address_in_use_is_named_in_the_error(address: str, metrics: Metrics):
     with pytest.raises(InvalidInput, match=f"PARLEY_METRICS_ADDRESS.*{address}"):
-        metrics.serve(address)
+        serve_metrics(address)
 
 
-async def test_a_worker_shows_the_sdks_metrics_and_the_fleets_breakers(stack: Addresses, template: str, tmp_path: Path):
+async def test_a_worker_exports_the_sdks_metrics_and_the_breakers(stack: Addresses, template: str, tmp_path: Path):
     at = free_address()
     async with scene(stack, template, tmp_path) as made:
         await made.query(

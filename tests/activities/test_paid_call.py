@@ -66,7 +66,7 @@ def named(ask: Ask) -> str:
 
 
 @pytest.mark.parametrize("ask", ALL, ids=named)
-async def test_a_call_is_settled_charged_and_logged_as_the_provider_counted_it(
+async def test_a_call_is_settled_charged_and_logged_at_the_providers_count(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, ask: Ask
 ):
     settled = await make(paid_calls, ask)
@@ -119,7 +119,7 @@ async def test_a_fault_is_recorded_with_what_it_may_have_cost(
 
 
 @pytest.mark.parametrize("ask", ALL, ids=named)
-async def test_a_provider_that_hangs_may_have_billed(
+async def test_a_timeout_may_have_been_billed(
     open_calls: Opener, database: Database, settings: Settings, books: Books, simulator: SimulatorAdmin, ask: Ask
 ):
     await simulator.fault("hang")
@@ -130,7 +130,7 @@ async def test_a_provider_that_hangs_may_have_billed(
     assert (row.outcome, row.confirmed, row.cost_usd) == ("failed", False, ask.bound)
 
 
-async def test_a_connection_that_is_refused_is_not_billed(open_calls: Opener, database_url: str, books: Books):
+async def test_a_refused_connection_is_not_billed(open_calls: Opener, database_url: str, books: Books):
     nobody = quick_settings(database_url, "http://127.0.0.1:1")
     for ask in ALL:
         with pytest.raises(ProviderUnavailable) as raised:
@@ -141,7 +141,7 @@ async def test_a_connection_that_is_refused_is_not_billed(open_calls: Opener, da
 
 @pytest.mark.parametrize("ask", CHATS, ids=named)
 @pytest.mark.parametrize(("fault", "finish"), [("malformed", Finish.STOP), ("truncated", Finish.LENGTH)])
-async def test_a_whole_reply_with_bad_content_is_paid_before_anybody_reads_it(
+async def test_a_complete_reply_with_invalid_content_is_settled(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, ask: Ask, fault: str, finish: Finish
 ):
     await simulator.fault(fault)
@@ -151,7 +151,7 @@ async def test_a_whole_reply_with_bad_content_is_paid_before_anybody_reads_it(
     assert (await books.row(settled.attempt_id)).confirmed
 
 
-async def test_a_rate_limit_says_how_long_to_wait(paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books):
+async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books):
     for ask in CHATS:
         await simulator.fault("rate_limit", retry_after=7)
         with pytest.raises(RateLimited) as raised:
@@ -159,10 +159,10 @@ async def test_a_rate_limit_says_how_long_to_wait(paid_calls: PaidCalls, simulat
         assert raised.value.retry_after == 7
 
 
-async def test_a_failure_that_was_counted_costs_the_rates_of_its_real_length(
+async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
     paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books
 ):
-    """By its bytes the prompt might be in the dearer class of long prompts; by its tokens it is not."""
+    """By its bytes the prompt may have the higher rate of long prompts; by its tokens it does not."""
     long = ChatRequest(messages=(Message(role="user", content="the demo " * 40_000),), max_tokens=200)
     ask = replace(OPENAI, model="gpt-5.4", request=long)
     await simulator.fault("no_finish")
@@ -173,7 +173,7 @@ async def test_a_failure_that_was_counted_costs_the_rates_of_its_real_length(
     assert Rates.model_validate(row.rates) == rates_for(ask.provider, ask.model, RATES, counted["input_tokens"])
 
 
-async def test_a_settled_step_is_answered_from_the_journal(
+async def test_a_settled_request_returns_its_journaled_reply(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
 ):
     first = await make(paid_calls)
@@ -182,7 +182,7 @@ async def test_a_settled_step_is_answered_from_the_journal(
     assert len(await simulator.calls()) == 1
 
 
-async def test_a_settled_step_outlives_its_key_and_its_price(
+async def test_a_settled_request_needs_no_key_and_no_price(
     paid_calls: PaidCalls, open_calls: Opener, settings: Settings, books: Books
 ):
     first = await make(paid_calls)
@@ -191,7 +191,7 @@ async def test_a_settled_step_outlives_its_key_and_its_price(
     assert await make(paid_calls, replace(ANTHROPIC, model="a-model-of-ours")) == first
 
 
-async def test_a_fallback_leg_settles_what_the_first_provider_could_not(
+async def test_a_fallback_settles_the_request_of_the_first_provider(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.fault("overloaded", provider="anthropic")
@@ -229,7 +229,7 @@ async def test_a_missing_key_is_refused_before_anything_is_written(
     assert await nothing_happened(books, simulator)
 
 
-async def test_without_means_nobody_is_called(
+async def test_without_energy_or_budget_no_provider_is_called(
     paid_calls: PaidCalls, database: Database, simulator: SimulatorAdmin, books: Books
 ):
     with pytest.raises(InsufficientEnergy):
@@ -249,7 +249,7 @@ async def test_another_request_under_a_settled_id_is_a_conflict(
     assert len(await simulator.calls()) == 1
 
 
-async def test_a_provider_that_is_down_is_left_in_peace(paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin):
+async def test_an_open_breaker_stops_calls(paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin):
     await simulator.fault("server_error", times=None)
     for _ in range(3):
         with pytest.raises(ProviderUnavailable):
@@ -261,7 +261,7 @@ async def test_a_provider_that_is_down_is_left_in_peace(paid_calls: PaidCalls, b
 
 
 @pytest.mark.parametrize("fault", ["rate_limit", "auth", "bad_request"])
-async def test_answers_that_say_nothing_about_its_health_never_open_the_breaker(
+async def test_errors_unrelated_to_health_never_open_the_breaker(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, fault: str
 ):
     await simulator.fault(fault, times=4)
@@ -272,7 +272,7 @@ async def test_answers_that_say_nothing_about_its_health_never_open_the_breaker(
     await make(paid_calls)
 
 
-async def test_options_tell_what_is_configured_priced_and_held_back(
+async def test_options_say_what_is_configured_priced_and_behind_a_breaker(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.fault("server_error", provider="anthropic", times=None)
@@ -302,7 +302,7 @@ async def test_two_workers_on_one_request_make_one_call(
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_an_owner_that_waits_for_a_slow_provider_keeps_its_lease(
+async def test_the_lease_is_renewed_during_a_slow_call(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
     short = settings.model_copy(update={"lease_seconds": 0.5})
@@ -347,7 +347,7 @@ async def test_a_call_that_fails_after_its_cancellation_is_recorded(
     assert await books.states() == ["failed"]
 
 
-async def test_whoever_waits_for_anothers_lease_can_be_cancelled(
+async def test_waiting_for_a_lease_can_be_cancelled(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.gate(closed=True)
@@ -363,7 +363,7 @@ async def test_whoever_waits_for_anothers_lease_can_be_cancelled(
     assert await books.states() == ["settled"]
 
 
-async def test_what_an_adapter_did_not_foresee_is_recorded_as_perhaps_billed(
+async def test_an_unexpected_error_of_an_adapter_may_have_been_billed(
     paid_calls: PaidCalls, books: Books, monkeypatch: pytest.MonkeyPatch
 ):
     async def surprising(*_: object) -> None:
@@ -379,7 +379,7 @@ async def test_what_an_adapter_did_not_foresee_is_recorded_as_perhaps_billed(
 async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
 ):
-    """Every billed call has its row; confirmed ones to the token, the others between 0 and their bound."""
+    """Every billed call has its row: confirmed ones at the exact cost, others between 0 and their upper bound."""
     for fault in ("overloaded", "no_finish", "cut", "rate_limit", "not_json", "malformed"):
         for provider in ("anthropic", "openai"):
             await simulator.fault(fault, provider=provider)

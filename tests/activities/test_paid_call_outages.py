@@ -1,4 +1,4 @@
-"""The paid call while the database is away, slow to answer, or thinks its owner dead."""
+"""The paid call while the database is unreachable or slow, and after its lease expired."""
 
 import asyncio
 
@@ -18,13 +18,13 @@ from tests.storage.books import NOTHING, PRICE, Books, until
 
 @pytest.fixture
 def patient(settings: Settings) -> Settings:
-    """A lease that nobody loses within a test."""
+    """A lease that does not expire within a test."""
     return settings.model_copy(update={"lease_seconds": 60})
 
 
 @pytest.fixture
 def far_calls(open_calls: Opener, proxy: DatabaseProxy, patient: Settings) -> PaidCalls:
-    """A worker whose way to the database can be cut."""
+    """A worker whose connections to the database can be cut."""
     return open_calls(proxy.database, patient)
 
 
@@ -37,14 +37,14 @@ async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task
 
 
 async def cut_off(paid_calls: PaidCalls, simulator: SimulatorAdmin, proxy: DatabaseProxy) -> asyncio.Task[Settled]:
-    """A call whose answer comes while the database is away."""
+    """A call whose reply arrives while the database is unreachable."""
     call = await held(paid_calls, simulator)
     proxy.cut()
     await simulator.gate(closed=False)
     return call
 
 
-async def test_a_reply_that_comes_while_the_database_is_away_is_kept_and_settled_once(
+async def test_a_reply_during_a_database_outage_is_settled_once(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
     call = await cut_off(far_calls, simulator, proxy)
@@ -58,7 +58,7 @@ async def test_a_reply_that_comes_while_the_database_is_away_is_kept_and_settled
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_cancellation_does_not_throw_a_waiting_reply_away(
+async def test_cancellation_does_not_drop_a_reply_that_waits_to_be_settled(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
     call = await cut_off(far_calls, simulator, proxy)
@@ -68,7 +68,7 @@ async def test_cancellation_does_not_throw_a_waiting_reply_away(
     assert await books.row((await call).attempt_id)
 
 
-async def test_a_failure_while_the_database_is_away_is_recorded_later(
+async def test_a_failure_during_a_database_outage_is_recorded_later(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.fault("cut")
@@ -93,7 +93,7 @@ async def test_a_claim_waits_for_the_database(
     assert await books.states() == ["settled"]
 
 
-async def test_a_claim_whose_answer_is_lost_is_not_claimed_twice(
+async def test_a_claim_with_an_unknown_commit_is_not_claimed_twice(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
     proxy.lose_the_next_commit()
@@ -103,7 +103,7 @@ async def test_a_claim_whose_answer_is_lost_is_not_claimed_twice(
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_a_settle_whose_answer_is_lost_is_not_settled_twice(
+async def test_a_settlement_with_an_unknown_commit_is_not_settled_twice(
     far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
 ):
     call = await held(far_calls, simulator)
@@ -116,7 +116,7 @@ async def test_a_settle_whose_answer_is_lost_is_not_settled_twice(
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_after_its_patience_the_reply_is_given_up_and_the_attempt_can_be_ended(
+async def test_after_the_settle_timeout_the_reply_is_lost_and_the_attempt_can_be_ended(
     open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
     impatient = settings.model_copy(update={"settle_timeout_seconds": 0.1, "lease_seconds": 0.2})
@@ -130,11 +130,11 @@ async def test_after_its_patience_the_reply_is_given_up_and_the_attempt_can_be_e
 
 @pytest.fixture
 def short(settings: Settings) -> Settings:
-    """A lease that an owner loses quickly when it cannot renew."""
+    """A lease that expires soon without a renewal."""
     return settings.model_copy(update={"lease_seconds": 0.6})
 
 
-async def test_an_owner_that_cannot_renew_is_replaced_and_its_late_reply_is_the_duplicate(
+async def test_the_late_reply_of_an_owner_that_lost_its_lease_is_a_duplicate(
     open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
 ):
     late = await held(open_calls(proxy.database, short), simulator)
@@ -154,7 +154,7 @@ async def test_an_owner_that_cannot_renew_is_replaced_and_its_late_reply_is_the_
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_the_late_reply_of_a_replaced_owner_wins_if_it_comes_first(
+async def test_the_reply_of_an_owner_that_lost_its_lease_wins_if_it_is_first(
     open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.gate(closed=True, provider="openai")

@@ -1,4 +1,4 @@
-"""A lost reply that the provider kept is fetched instead of being paid for again."""
+"""A lost reply that the provider stored is recovered instead of being paid again."""
 
 import asyncio
 import re
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley.domain.errors import ProviderUnavailable
 from parley.domain.requests import fingerprint
@@ -30,7 +31,7 @@ async def simulator() -> AsyncIterator[SimulatorBehindADoor]:
 
 @pytest.fixture
 def keeping(database_url: str, simulator: SimulatorBehindADoor) -> Settings:
-    """Settings of an operator who has OpenAI keep what it answers."""
+    """Settings with which OpenAI stores its replies."""
     return quick_settings(
         database_url, simulator.url, openai_store=True, openai_recovery_seconds=0.2, provider_timeout_seconds=2
     )
@@ -42,14 +43,14 @@ def paid_calls(open_calls: Opener, books: Books, keeping: Settings) -> PaidCalls
 
 
 async def lost(paid_calls: PaidCalls, simulator: SimulatorBehindADoor, fault: str = "cut") -> None:
-    """A call that is answered, billed and kept, and whose answer does not arrive."""
+    """A call that is answered, billed and stored, and whose reply does not arrive."""
     await simulator.fault(fault)
     with pytest.raises(ProviderUnavailable):
         await make(paid_calls, OPENAI)
 
 
 async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
-    """Everything that was billed is confirmed, at the provider's own count, and charged once."""
+    """Everything that was billed is confirmed at the provider's count, and charged once."""
     counted = await simulator.billed()
     assert await books.dollars() == (NOTHING, sum(OPENAI.cost(call) for call in counted), NOTHING)
     assert await books.day() == await books.dollars()
@@ -57,7 +58,7 @@ async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "hang"])
-async def test_a_reply_that_was_cut_or_too_late_is_fetched_by_the_retry(
+async def test_a_retry_recovers_a_truncated_or_late_reply(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, fault: str
 ):
     await lost(paid_calls, simulator, fault)
@@ -70,10 +71,16 @@ async def test_a_reply_that_was_cut_or_too_late_is_fetched_by_the_retry(
     await costs_of(books, simulator)
 
 
-async def test_the_metrics_tell_of_both_the_loss_and_the_recovery(
-    address: str, paid_calls: PaidCalls, simulator: SimulatorBehindADoor
+async def test_metrics_count_both_the_loss_and_the_recovery(
+    address: str,
+    metrics: Metrics,
+    open_calls: Opener,
+    keeping: Settings,
+    books: Books,
+    simulator: SimulatorBehindADoor,
 ):
-    """A counter takes nothing back: what was uncertain when the reply was lost stays counted as that."""
+    """A counter cannot go down: the uncertain cost of the lost reply stays counted."""
+    paid_calls = open_calls(books.database, keeping, metrics)
     await lost(paid_calls, simulator)
     await make(paid_calls, OPENAI)
     [counted] = await simulator.billed()
@@ -93,7 +100,7 @@ async def test_the_metrics_tell_of_both_the_loss_and_the_recovery(
     assert sum(values(text, "parley_call_seconds_count").values()) == 1
 
 
-async def test_without_the_option_it_is_paid_again(
+async def test_without_openai_store_a_lost_reply_is_paid_again(
     open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
     paid_calls = open_calls(books.database, settings)
@@ -104,7 +111,7 @@ async def test_without_the_option_it_is_paid_again(
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_a_reply_that_shows_late_is_waited_for(
+async def test_a_reply_that_is_listed_late_is_recovered(
     open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
     patient = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
@@ -119,7 +126,7 @@ async def test_a_reply_that_shows_late_is_waited_for(
     await costs_of(books, simulator)
 
 
-async def test_a_reply_that_does_not_show_is_paid_for(
+async def test_a_reply_that_is_not_listed_is_paid_again(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
     async def nothing() -> bytes:
@@ -133,7 +140,7 @@ async def test_a_reply_that_does_not_show_is_paid_for(
     assert await books.states() == ["failed", "settled"]
 
 
-async def test_a_listing_that_does_not_answer_is_not_waited_for(
+async def test_a_listing_that_hangs_is_skipped(
     open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
     async def never() -> None:
@@ -148,7 +155,7 @@ async def test_a_listing_that_does_not_answer_is_not_waited_for(
     assert len(await simulator.billed()) == 2
 
 
-async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
+async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
 ):
     async def surprising(*_: object) -> None:
@@ -160,10 +167,10 @@ async def test_what_looking_for_it_did_not_foresee_does_not_stand_in_the_way(
     assert await books.states() == ["failed", "settled"]
 
 
-async def test_nobody_is_given_the_reply_of_another_step(
+async def test_the_reply_to_another_request_is_never_used(
     paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
 ):
-    """One that was settled, and one that was lost as this one was: both are kept, and listed to whoever asks."""
+    """A settled reply and another lost one are both stored, and both listed."""
 
     async def everything() -> bytes:
         return door.EVERYTHING
@@ -180,10 +187,10 @@ async def test_nobody_is_given_the_reply_of_another_step(
     assert len(await simulator.billed()) == 3
 
 
-async def test_a_claim_that_is_repeated_still_looks_for_what_was_lost(
+async def test_a_repeated_claim_still_recovers_a_lost_reply(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
-    """The claim's own commit arrived, and its answer did not: the claim is made again under the same id."""
+    """The claim's commit arrived and its response did not: the claim is repeated under the same id."""
     far = open_calls(proxy.database, keeping)
     await lost(far, simulator)
     proxy.lose_the_next_commit()
@@ -193,10 +200,10 @@ async def test_a_claim_that_is_repeated_still_looks_for_what_was_lost(
     await costs_of(books, simulator)
 
 
-async def test_the_attempt_that_was_not_needed_ends_with_the_recovery(
+async def test_the_recovery_withdraws_the_new_attempt(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
-    """A worker that dies, or loses the database, right after the recovery leaves no open attempt behind."""
+    """A worker that dies, or loses the database, right after the recovery leaves no open attempt."""
     impatient = keeping.model_copy(update={"settle_timeout_seconds": 0})
     far = open_calls(proxy.database, impatient)
     await lost(far, simulator)

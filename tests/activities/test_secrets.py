@@ -1,4 +1,4 @@
-"""A key is seen by its provider and by nobody else: not in the database, not in an error, not in a log."""
+"""A key is sent to its provider only: it is in no row, no error and no log."""
 
 import logging
 
@@ -24,7 +24,7 @@ ALL = (ANTHROPIC, OPENAI, ELEVENLABS)
 
 @pytest.fixture
 def keyed(settings: Settings, simulator: SimulatorAdmin) -> Settings:
-    """Every provider with a key of its own, at the simulator's address."""
+    """Every provider with its own key, at the simulator's address."""
     access = {f"{name}_base_url": f"{simulator.url}/{path}" for name, path in PATHS.items()}
     keys = {f"{name}_api_key": SecretStr(KEY) for name in PATHS}
     return settings.model_copy(update={**access, **keys, "simulator_url": None})
@@ -38,7 +38,7 @@ async def everything_stored(books: Books) -> str:
 
 
 def chain(error: BaseException) -> str:
-    """The text of an error and of all that led to it."""
+    """The text of an error and of all its causes."""
     texts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -49,7 +49,7 @@ def chain(error: BaseException) -> str:
 
 @pytest.mark.parametrize("ask", ALL, ids=lambda ask: ask.provider.value)
 @pytest.mark.parametrize("fault", [None, "auth", "bad_request", "html"])
-async def test_a_key_leaves_no_trace(
+async def test_a_key_is_in_no_row_error_or_log(
     open_calls: Opener,
     keyed: Settings,
     books: Books,
@@ -77,7 +77,7 @@ async def test_a_key_leaves_no_trace(
         assert KEY not in place
 
 
-async def test_a_refused_key_crosses_into_temporal_as_one_short_error(
+async def test_a_refused_key_is_one_short_error_in_temporal(
     open_calls: Opener, keyed: Settings, books: Books, simulator: SimulatorAdmin
 ):
     await simulator.fault("auth")

@@ -87,7 +87,7 @@ def test_where_nothing_is_stored_the_defaults_stand():
             "ai_settings",
             {"provider": "elevenlabs", "tone": "warm"},
             {"tone": "warm"},
-            "ai_settings.provider: elevenlabs answers no chat: name openai, anthropic or local; the default is used",
+            "ai_settings.provider: elevenlabs does not answer chats: use anthropic, openai, local; the default is used",
         ),
         (
             "products",
@@ -186,7 +186,7 @@ def test_credentials_that_are_no_object_open_nothing_at_all():
         ("company", {"industry": 5, "colour": "red"}, ("company.industry: ", "company.colour: is not known")),
         ("products", {"items": [{"name": "A"}, {}]}, ("products.items.1: name is missing",)),
         ("products", [{"name": "A"}], ("products: should be an object",)),
-        ("ai_settings", {"provider": "elevenlabs"}, ("ai_settings.provider: elevenlabs answers no chat",)),
+        ("ai_settings", {"provider": "elevenlabs"}, ("ai_settings.provider: elevenlabs does not answer chats",)),
         ("ai_settings", {"tone": "a\0b"}, ("ai_settings.tone: contains",)),
         ("workspace", {"funnels": [{"name": " "}]}, ("workspace.funnels.0.name: is blank",)),
         ("profile", {"tier": "pro"}, ("profile", "parley energy")),

@@ -58,7 +58,7 @@ def test_known_models_cost_what_their_vendor_lists(provider: Provider, model: st
     assert price(provider, model, usage) == Decimal(dollars)
 
 
-def test_every_listed_model_costs_exactly_what_the_list_computes_at_every_length():
+def test_every_listed_model_costs_what_the_list_computes_at_every_length():
     assert len(LISTED) > 100
     for provider, model in LISTED:
         for tokens in (1, 999, 127_999, 200_000, 200_001, 272_001, 1_000_000):
@@ -87,7 +87,7 @@ def test_a_model_without_a_token_price_is_refused_and_named(model: str):
         rates_for(Provider.OPENAI, model, CONFIGURED)
 
 
-def test_the_rates_say_where_they_come_from():
+def test_rates_name_their_source():
     assert rates_for(Provider.OPENAI, "gpt-4o-mini", CONFIGURED).source.startswith("genai-prices ")
     assert rates_for(Provider.ELEVENLABS, "scribe_v1", CONFIGURED).source == "settings"
 
@@ -111,7 +111,7 @@ def test_a_local_model_may_be_free_but_its_price_must_be_given():
         assert cost(Usage(input_tokens=1_000_000, output_tokens=1_000_000), rates) == Decimal(dollars)
 
 
-def test_one_local_price_without_the_other_is_no_price():
+def test_one_local_price_without_the_other_is_refused():
     half = CONFIGURED.model_copy(update={"local_usd_per_million_input": Decimal(1)})
     with pytest.raises(UnpricedModel):
         rates_for(Provider.LOCAL, "llama", half)
@@ -130,7 +130,7 @@ ALPHABETS = ["abc de.,", "äßéñ ", "你好世界。", "🙂👩\u200d👧🏽
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 199, 5000])
 @pytest.mark.parametrize("alphabet", ALPHABETS, ids=ascii)
-def test_no_prompt_has_more_tokens_than_it_was_bounded_by(alphabet: str, length: int):
+def test_no_prompt_has_more_tokens_than_its_upper_bound(alphabet: str, length: int):
     """A token of a byte-level vocabulary is at least one byte; formats add a few for each message."""
     texts = [(alphabet * length)[at : at + length] for at in range(3)]
     request = chat(*texts, max_tokens=length + 1, schema={"title": texts[0]})
@@ -141,7 +141,7 @@ def test_no_prompt_has_more_tokens_than_it_was_bounded_by(alphabet: str, length:
         assert bound >= cost(Usage(input_tokens=tokens, output_tokens=request.max_tokens), rates)
 
 
-def test_the_bound_holds_for_every_model_whatever_part_of_the_prompt_is_cached_and_in_any_tier():
+def test_the_upper_bound_holds_for_every_model_cached_share_and_price_tier():
     request = chat("x" * 300_000, max_tokens=4000)
     for provider, model in LISTED:
         bound, _ = upper_bound(provider, model, request, CONFIGURED)
@@ -151,11 +151,11 @@ def test_the_bound_holds_for_every_model_whatever_part_of_the_prompt_is_cached_a
                 assert price(provider, model, usage) <= bound, (model, usage)
 
 
-def test_the_bound_of_a_recording_is_its_length():
+def test_the_upper_bound_of_a_recording_is_its_length():
     request = TranscriptionRequest(audio_sha256="a", audio_seconds=7200, audio=b"")
     assert upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)[0] == Decimal("0.80")
 
 
-def test_an_unpriced_model_has_no_bound():
+def test_an_unpriced_model_has_no_upper_bound():
     with pytest.raises(UnpricedModel):
         upper_bound(Provider.OPENAI, "whisper-1", chat("hi"), CONFIGURED)

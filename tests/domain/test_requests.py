@@ -67,7 +67,7 @@ def test_a_request_id_is_its_job_and_its_step():
     assert request_id("run-7", "coaching/ask-2") == "run-7/coaching/ask-2"
 
 
-def test_a_reply_that_cannot_be_stored_as_it_is_is_mended_for_it_is_paid_for():
+def test_unstorable_characters_in_a_reply_are_replaced():
     reply = ChatReply(text="a\0b\ud83dc", finish=Finish.STOP, usage=Usage(), model="m\0")
     assert (reply.text, reply.model) == ("a\ufffdb\ufffdc", "m\ufffd")
     assert SpokenWord(text="\udc00", start=0, end=1).text == "\ufffd"

@@ -1,11 +1,12 @@
+"""The order of candidates, and the reason for each rank."""
+
 from decimal import Decimal
 
-import pytest
-
 from parley.domain.requests import Provider
-from parley.domain.routing import Option, rank, takes_temperature
+from parley.domain.routing import Option, Order, RoutingRequest, rank
 
 ANTHROPIC, OPENAI, LOCAL = Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL
+CHEAPEST = Order.CHEAPEST_FIRST
 
 
 def option(provider: Provider, price: str | None = "1", *, configured: bool = True, wait: float = 0.0) -> Option:
@@ -18,60 +19,57 @@ def option(provider: Provider, price: str | None = "1", *, configured: bool = Tr
     )
 
 
-def order(*options: Option, preferred: Provider | None = None, cheapest_first: bool = False) -> list[Provider]:
-    ranked = rank(options, preferred=preferred, cheapest_first=cheapest_first)
-    return [candidate.provider for candidate in ranked]
+def ranked(*options: Option, preferred: Provider | None = None, order: Order = Order.AS_GIVEN) -> list[Provider]:
+    found = rank(options, RoutingRequest(provider=preferred, order=order))
+    return [candidate.provider for candidate in found.candidates]
 
 
-def test_options_keep_the_order_in_which_they_are_given():
-    assert order(option(ANTHROPIC, "6"), option(OPENAI, "1")) == [ANTHROPIC, OPENAI]
+def first_reason(*options: Option, preferred: Provider | None = None, order: Order = Order.AS_GIVEN) -> str:
+    return rank(options, RoutingRequest(provider=preferred, order=order)).candidates[0].reason
 
 
-def test_the_cheapest_goes_first_where_that_is_asked_for_and_free_is_cheapest():
-    assert order(option(ANTHROPIC, "6"), option(OPENAI, "1"), option(LOCAL, "0"), cheapest_first=True) == [
-        LOCAL,
-        OPENAI,
-        ANTHROPIC,
-    ]
+def test_options_keep_their_order():
+    assert ranked(option(ANTHROPIC, "6"), option(OPENAI, "1")) == [ANTHROPIC, OPENAI]
 
 
-def test_a_preferred_provider_beats_price():
+def test_cheapest_first_orders_by_price_and_free_is_cheapest():
+    options = option(ANTHROPIC, "6"), option(OPENAI, "1"), option(LOCAL, "0")
+    assert ranked(*options, order=CHEAPEST) == [LOCAL, OPENAI, ANTHROPIC]
+
+
+def test_a_named_provider_precedes_cheaper_ones():
     both = option(ANTHROPIC, "6"), option(OPENAI, "1")
-    assert order(*both, preferred=ANTHROPIC, cheapest_first=True) == [ANTHROPIC, OPENAI]
+    assert ranked(*both, preferred=ANTHROPIC, order=CHEAPEST) == [ANTHROPIC, OPENAI]
 
 
-def test_an_open_breaker_puts_even_the_preferred_last_and_keeps_it():
+def test_an_open_breaker_puts_even_a_named_provider_last():
     both = option(ANTHROPIC, wait=12), option(OPENAI)
-    assert order(*both, preferred=ANTHROPIC) == [OPENAI, ANTHROPIC]
+    assert ranked(*both, preferred=ANTHROPIC) == [OPENAI, ANTHROPIC]
 
 
-def test_what_is_not_configured_or_has_no_price_is_no_candidate():
-    assert order(option(ANTHROPIC, configured=False), option(OPENAI, None), option(LOCAL)) == [LOCAL]
+def test_options_without_a_key_or_a_price_are_skipped_with_a_reason():
+    options = option(ANTHROPIC, configured=False), option(OPENAI, None), option(LOCAL)
+    assert ranked(*options) == [LOCAL]
+    assert rank(options, RoutingRequest()).skipped == (
+        "anthropic-model has no key",
+        "openai-model has no known price",
+    )
 
 
-def test_every_candidate_says_why_it_has_its_rank():
-    ranked = rank([option(ANTHROPIC, wait=12.4), option(OPENAI), option(LOCAL)])
-    assert [candidate.reason for candidate in ranked] == [
+def test_every_candidate_has_the_reason_for_its_rank():
+    found = rank([option(ANTHROPIC, wait=12.4), option(OPENAI), option(LOCAL)], RoutingRequest())
+    assert [candidate.reason for candidate in found.candidates] == [
         "first configured choice",
         "fallback 1",
         "breaker open for 12 s more, tried last",
     ]
-    assert rank([option(LOCAL)], preferred=LOCAL)[0].reason == "asked for by name"
-    assert rank([option(LOCAL)], cheapest_first=True)[0].reason == "cheapest configured choice"
+    assert first_reason(option(LOCAL), preferred=LOCAL) == "asked for by name"
+    assert first_reason(option(LOCAL), order=CHEAPEST) == "cheapest configured choice"
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "takes"),
-    [
-        (OPENAI, "gpt-4o-mini", True),
-        (OPENAI, "ft:gpt-4o-mini:acme::7", True),
-        (OPENAI, "o3-mini", False),
-        (OPENAI, "gpt-5-mini", False),
-        (OPENAI, "ft:o4-mini-2025-04-16:acme::7", False),
-        (LOCAL, "llama-3.1-8b-instruct", True),
-        (LOCAL, "o1-distilled", True),
-        (ANTHROPIC, "claude-haiku-4-5", False),
-    ],
-)
-def test_a_temperature_goes_only_where_the_vendor_takes_it(provider: Provider, model: str, takes: bool):
-    assert takes_temperature(provider, model) is takes
+def test_over_budget_means_that_the_cost_alone_excludes_an_option():
+    costly = option(OPENAI).model_copy(update={"upper_bound_usd": Decimal("0.2")})
+    unconfigured = costly.model_copy(update={"configured": False})
+    request = RoutingRequest(budget_usd=Decimal("0.1"))
+    assert rank([costly], request).over_budget
+    assert not rank([unconfigured], request).over_budget

@@ -17,7 +17,7 @@ from parley import Client
 from parley.cli.billed import read_billed
 from parley.domain.errors import JobFailed
 from parley.domain.generate.contract import GenerateResult
-from parley.domain.generate.parsing import parsed
+from parley.domain.generate.replies import parsed
 from parley.domain.requests import Provider
 from starter.embedded import Addresses
 from tests.faults.door import SimulatorBehindADoor, behind_a_door

@@ -1,4 +1,4 @@
-"""One simulator for all of these tests, put back to its start before each."""
+"""One simulator for all of these tests, reset before each."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""A workspace's key is found under its reference or refused by the reference's name; the key is told to nobody."""
+"""A workspace's key is found by its reference, or the error names the reference. Messages never contain the key."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def refusal(reference: Reference, secrets: Path | None = None) -> str:
     return str(refused.value)
 
 
-def test_a_key_is_read_from_the_environment_as_it_is_now(monkeypatch: pytest.MonkeyPatch):
+def test_a_key_is_read_from_the_current_environment(monkeypatch: pytest.MonkeyPatch):
     for key in (KEY, "another"):
         monkeypatch.setenv("ACME_OPENAI_API_KEY", f" {key}\n")
         assert read(ENV) == key
@@ -52,7 +52,7 @@ def test_a_variable_without_a_key_is_named(monkeypatch: pytest.MonkeyPatch, valu
     assert "ACME_OPENAI_API_KEY is not set" in refusal(ENV)
 
 
-def test_what_would_break_a_header_is_refused_without_being_told(monkeypatch: pytest.MonkeyPatch, secrets: Path):
+def test_an_invalid_key_is_refused_without_being_quoted(monkeypatch: pytest.MonkeyPatch, secrets: Path):
     monkeypatch.setenv("ACME_OPENAI_API_KEY", f"{KEY}\nX-Injected: 1")
     assert "ACME_OPENAI_API_KEY is not a key" in refusal(ENV)
     for content in (f"{KEY}\nX-Injected: 1".encode(), KEY.encode() + b"\xff", f"{KEY} {KEY}".encode()):
@@ -66,7 +66,7 @@ def test_a_new_key_in_the_file_is_read(secrets: Path):
     assert read(FILE, secrets) == "another"
 
 
-def test_links_are_followed_as_long_as_they_stay(secrets: Path):
+def test_links_inside_the_directory_are_followed(secrets: Path):
     """As Kubernetes mounts a secret: the file is a link through a linked directory, which is swapped."""
     (secrets / "..2026").mkdir()
     (secrets / "..2026" / "openai").write_text(KEY)
@@ -77,7 +77,7 @@ def test_links_are_followed_as_long_as_they_stay(secrets: Path):
     assert read(Reference(file="openai"), secrets.parent / "link") == KEY
 
 
-def test_a_link_that_leads_out_is_refused(secrets: Path):
+def test_a_link_out_of_the_directory_is_refused(secrets: Path):
     (secrets / "out").symlink_to(secrets.parent / "outside")
     (secrets / "up").symlink_to(secrets.parent)
     (secrets / "round").symlink_to("round")
@@ -87,7 +87,7 @@ def test_a_link_that_leads_out_is_refused(secrets: Path):
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "acme/../../outside"])
-def test_a_path_that_was_stored_past_the_checks_leads_nowhere(secrets: Path, name: str):
+def test_a_stored_path_out_of_the_directory_is_refused(secrets: Path, name: str):
     assert "leads out" in refusal(Reference.model_construct(file=name), secrets)
 
 
@@ -101,7 +101,7 @@ def test_only_a_small_file_is_read(secrets: Path):
     assert "is empty" in refusal(Reference(file="empty"), secrets)
 
 
-def test_a_missing_file_is_named_and_the_directory_is_not_told(secrets: Path):
+def test_a_missing_file_is_named_without_its_directory(secrets: Path):
     said = refusal(Reference(file="acme/none"), secrets)
     assert "acme/none in PARLEY_SECRETS_DIR cannot be read: No such file" in said
     assert str(secrets) not in said
@@ -109,5 +109,5 @@ def test_a_missing_file_is_named_and_the_directory_is_not_told(secrets: Path):
     assert "PARLEY_SECRETS_DIR is not set" in refusal(FILE)
 
 
-def test_a_reference_that_could_not_be_read_opens_nothing(secrets: Path):
+def test_an_unreadable_reference_is_refused(secrets: Path):
     assert "parley config show" in refusal(UNREADABLE, secrets)

@@ -1,4 +1,4 @@
-"""A free question, to see whether a provider is well."""
+"""A free request that shows whether a provider is available."""
 
 import socket
 
@@ -24,7 +24,7 @@ async def ping(url: str, provider: Provider, seconds: float = 20) -> None:
 
 
 @each_vendor
-async def test_a_provider_that_is_well_answers_for_nothing(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_ping_is_free(simulator: SimulatorAdmin, provider: Provider):
     await ping(simulator.url, provider)
     assert await simulator.calls() == []
 
@@ -43,7 +43,7 @@ async def test_a_provider_that_is_well_answers_for_nothing(simulator: SimulatorA
         ("hang", ProviderUnavailable),
     ],
 )
-async def test_an_outage_is_seen(
+async def test_a_ping_reports_an_outage(
     simulator: SimulatorAdmin, provider: Provider, fault: str, expected: type[ProviderError]
 ):
     await simulator.fault(fault, times=None, provider=provider)
@@ -55,13 +55,13 @@ async def test_an_outage_is_seen(
 
 
 @each_vendor
-async def test_a_fault_that_is_planned_for_a_call_is_left_for_it(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_ping_does_not_consume_a_fault(simulator: SimulatorAdmin, provider: Provider):
     await simulator.fault("server_error", provider=provider)
     await ping(simulator.url, provider)
 
 
 @each_vendor
-async def test_a_provider_that_is_not_there_is_unavailable(provider: Provider):
+async def test_an_unreachable_provider_is_unavailable(provider: Provider):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with pytest.raises(ProviderUnavailable):
@@ -69,7 +69,7 @@ async def test_a_provider_that_is_not_there_is_unavailable(provider: Provider):
 
 
 @each_vendor
-async def test_a_refused_key_is_told_without_the_key_and_asked_about_once(provider: Provider):
+async def test_a_refused_key_is_reported_once_without_the_key(provider: Provider):
     async with answering({"error": {"message": f"bad key {KEY}"}}, 401) as stub, providers(real(stub.url)) as opened:
         with pytest.raises(AuthenticationFailed) as caught:
             await opened.adapter(provider).ping()
@@ -80,7 +80,7 @@ async def test_a_refused_key_is_told_without_the_key_and_asked_about_once(provid
 
 
 @each_vendor
-async def test_nothing_is_asked_twice(provider: Provider):
+async def test_a_ping_is_not_retried(provider: Provider):
     async with answering(b"{}", 503) as stub, providers(real(stub.url)) as opened:
         with pytest.raises(ProviderUnavailable):
             await opened.adapter(provider).ping()
@@ -89,8 +89,8 @@ async def test_nothing_is_asked_twice(provider: Provider):
 
 @each_vendor
 @pytest.mark.parametrize("body", [b"pong", b"null", b'"text"', b'{"data": null}', b'{"data": "text"}'])
-async def test_what_is_no_list_of_models_is_malformed(provider: Provider, body: bytes):
-    """A proxy or a captive portal answers 200 as well."""
+async def test_a_body_that_is_not_a_list_of_models_is_malformed(provider: Provider, body: bytes):
+    """A proxy or a captive portal may answer 200 too."""
     async with answering(body) as stub, providers(real(stub.url)) as opened:
         with pytest.raises(MalformedReply):
             await opened.adapter(provider).ping()

@@ -1,4 +1,4 @@
-"""A reply that was lost on its way is fetched by its attempt's id, instead of being paid for again."""
+"""A lost reply is recovered by its attempt's id, instead of being paid again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ def kept(attempt: str, **fields: Any) -> dict[str, Any]:
     return openai_body(**fields) | {"metadata": {"parley_attempt_id": attempt}}
 
 
-async def test_the_recovered_reply_is_the_one_that_was_made(adapter: OpenAIAdapter):
+async def test_the_recovered_reply_is_the_original(adapter: OpenAIAdapter):
     replies = {attempt: await adapter.call(chat(), MODEL, attempt) for attempt in ("a", "b")}
     assert {attempt: await adapter.recover(attempt) for attempt in replies} == replies
     assert replies["a"] != replies["b"]
@@ -66,7 +66,7 @@ async def test_a_lost_reply_is_recovered_with_its_usage_and_paid_once(
     assert "simulator" in reply.text
 
 
-async def test_a_reply_that_nobody_waited_for_is_recovered(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
+async def test_a_reply_after_the_timeout_is_recovered(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await simulator.gate(closed=True, provider="openai")
     asking = asyncio.create_task(adapter.call(chat(), MODEL, "left"))
     await simulator.calls(billed="true", at_least=1)
@@ -74,9 +74,7 @@ async def test_a_reply_that_nobody_waited_for_is_recovered(adapter: OpenAIAdapte
     assert isinstance(await adapter.recover("left"), ChatReply)
 
 
-async def test_an_attempt_that_was_never_answered_has_nothing_to_recover(
-    adapter: OpenAIAdapter, simulator: SimulatorAdmin
-):
+async def test_an_attempt_without_a_reply_has_nothing_to_recover(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await simulator.fault("server_error")
     with pytest.raises(ProviderUnavailable):
         await adapter.call(chat(), MODEL, "refused")
@@ -85,21 +83,21 @@ async def test_an_attempt_that_was_never_answered_has_nothing_to_recover(
 
 
 @pytest.mark.parametrize("provider", ALL)
-async def test_where_nothing_is_stored_nothing_is_asked(simulator: SimulatorAdmin, provider: Provider):
-    """Unless it was opted for, and with every vendor that keeps no replies."""
+async def test_without_stored_replies_no_listing_is_requested(simulator: SimulatorAdmin, provider: Provider):
+    """Without the option, and at every vendor that stores no replies."""
     await simulator.fault("server_error", times=None)  # a listing would fail
     async with providers(simulated(simulator.url)) as opened:
         assert await opened.adapter(provider).recover("a") is None
 
 
-async def test_the_setting_opts_in_for_openai_alone(simulator: SimulatorAdmin):
+async def test_the_setting_applies_to_openai_only(simulator: SimulatorAdmin):
     async with providers(simulated(simulator.url, openai_store=True)) as opened:
         for provider, is_kept in ((Provider.OPENAI, True), (Provider.LOCAL, False), (Provider.ANTHROPIC, False)):
             reply = await opened.adapter(provider).call(chat(), MODEL, f"to {provider}")
             assert await opened.adapter(provider).recover(f"to {provider}") == (reply if is_kept else None)
 
 
-async def test_a_completion_is_stored_only_where_that_is_wanted():
+async def test_a_completion_is_stored_only_with_the_option():
     for store in (True, False):
         async with answering(openai_body()) as stub, storing(stub.url, store=store) as adapter:
             await adapter.call(chat(), MODEL, "a")
@@ -108,8 +106,8 @@ async def test_a_completion_is_stored_only_where_that_is_wanted():
         assert {name: value for name, value in asked.json.items() if name in ("store", "metadata")} == expected
 
 
-async def test_the_listing_asks_for_the_attempt_alone():
-    """Not for the model: OpenAI files completions under dated names such as gpt-4o-mini-2024-07-18."""
+async def test_the_listing_is_filtered_by_attempt_only():
+    """Not by model: OpenAI lists completions under dated names such as gpt-4o-mini-2024-07-18."""
     async with answering(listed(kept("a"))) as stub, storing(stub.url) as adapter:
         reply = await adapter.recover("a")
     assert reply is not None
@@ -118,7 +116,7 @@ async def test_the_listing_asks_for_the_attempt_alone():
     assert asked.path.replace("%5B", "[").replace("%5D", "]") == "/chat/completions?metadata[parley_attempt_id]=a"
 
 
-async def test_nobody_is_given_the_reply_of_another_attempt():
+async def test_the_reply_to_another_attempt_is_never_used():
     others = [kept("b"), openai_body(), openai_body() | {"metadata": None}]
     async with answering(listed(*others)) as stub, storing(stub.url) as adapter:
         assert await adapter.recover("a") is None
@@ -136,9 +134,7 @@ async def test_nobody_is_given_the_reply_of_another_attempt():
         (b"<html>", 502, ProviderUnavailable),
     ],
 )
-async def test_a_listing_that_goes_wrong_is_one_of_the_usual_errors(
-    body: object, status: int, expected: type[ProviderError]
-):
+async def test_a_failed_listing_is_a_provider_error(body: object, status: int, expected: type[ProviderError]):
     async with answering(body, status) as stub, storing(stub.url, key=KEY) as adapter:
         with pytest.raises(expected) as caught:
             await adapter.recover("a")
@@ -158,7 +154,7 @@ async def test_a_listing_that_hangs_ends_with_the_timeout():
             await adapter.recover("a")
 
 
-async def test_each_call_still_carries_one_attempt(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
+async def test_each_call_has_one_attempt_id(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await adapter.call(question(Provider.OPENAI), MODEL, "a")
     [call] = await simulator.calls(attempt_id="a")
     assert call["state"] == "answered"

@@ -53,20 +53,20 @@ async def test_without_key_or_address_a_provider_is_not_configured(provider: Pro
     ("provider", "path"),
     [(Provider.OPENAI, "openai/v1"), (Provider.ANTHROPIC, "anthropic"), (Provider.ELEVENLABS, "elevenlabs")],
 )
-async def test_the_simulator_stands_in_for_a_vendor_without_a_key_and_is_marked(provider: Provider, path: str):
+async def test_the_simulator_replaces_a_vendor_without_a_key_and_is_marked(provider: Provider, path: str):
     found = await access(provider, simulator_url=URL)
     assert found is not None
     assert (found.base_url, found.simulated) == (f"{URL}{path}", True)
 
 
 @pytest.mark.parametrize("provider", [Provider.OPENAI, Provider.ANTHROPIC, Provider.ELEVENLABS])
-async def test_a_key_means_the_real_vendor_whatever_else_is_set(provider: Provider):
+async def test_with_a_key_the_real_vendor_is_called(provider: Provider):
     found = await access(provider, simulator_url=URL, **{f"{provider}_api_key": KEY})
     assert found is not None
     assert (found.base_url, found.simulated) == (None, False)
 
 
-async def test_the_simulator_never_stands_in_for_a_local_server():
+async def test_the_simulator_never_replaces_a_local_server():
     assert await access(Provider.LOCAL, simulator_url=URL) is None
 
 
@@ -82,7 +82,7 @@ async def test_a_process_has_one_client_for_each_provider():
 
 
 @pytest.mark.parametrize("provider", ALL)
-async def test_closing_gives_the_connections_back(provider: Provider):
+async def test_close_closes_the_connections(provider: Provider):
     async with answering(good_body(provider)) as stub:
         async with providers(real(stub.url)) as opened:
             adapter = opened.adapter(provider)
@@ -92,7 +92,7 @@ async def test_closing_gives_the_connections_back(provider: Provider):
     assert len(stub.asked) == 1
 
 
-def test_a_process_loads_only_the_sdk_that_it_uses():
+def test_a_process_imports_only_the_sdk_that_it_uses():
     script = (
         "import json, sys\n"
         "from parley.domain.requests import Provider\n"
@@ -114,7 +114,7 @@ async def test_simulated_settings_reach_the_simulator_as_every_provider():
 
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """Two workspaces with keys of their own; the setting under which they are found."""
+    """Two workspaces with their own keys, and the setting by which they are found."""
     monkeypatch.setenv("ACME_API_KEY", ACME_KEY)
     (tmp_path / "globex").write_text(GLOBEX_KEY)
     return {"secrets_dir": tmp_path}
@@ -126,7 +126,7 @@ def keys_sent(stub: Stub, provider: Provider) -> list[str]:
 
 
 @pytest.mark.parametrize("provider", ALL)
-async def test_each_workspace_is_served_with_its_own_key(provider: Provider, own_keys: dict[str, Any]):
+async def test_each_workspace_uses_its_own_key(provider: Provider, own_keys: dict[str, Any]):
     async with answering(good_body(provider)) as stub, providers(real(stub.url, **own_keys)) as opened:
         for reference in (ACME, None, GLOBEX):
             await opened.adapter(provider, reference).call(question(provider), MODEL, "attempt")
@@ -135,7 +135,7 @@ async def test_each_workspace_is_served_with_its_own_key(provider: Provider, own
 
 @pytest.fixture
 def operators_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the SDKs read from the environment of their own accord, and send."""
+    """What the SDKs read from the environment by themselves, and send."""
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.setenv(name, "operators-account")
     for vendor in ("OPENAI", "ANTHROPIC"):
@@ -144,9 +144,7 @@ def operators_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("operators_account")
 @pytest.mark.parametrize("provider", CHAT)
-async def test_nothing_of_the_operators_account_goes_with_a_workspaces_key(
-    provider: Provider, own_keys: dict[str, Any]
-):
+async def test_the_operators_account_is_not_sent_with_a_workspaces_key(provider: Provider, own_keys: dict[str, Any]):
     async with answering(good_body(provider)) as stub, providers(real(stub.url, **own_keys)) as opened:
         await opened.adapter(provider, ACME).call(question(provider), MODEL, "attempt")
     [asked] = stub.asked
@@ -155,20 +153,20 @@ async def test_nothing_of_the_operators_account_goes_with_a_workspaces_key(
 
 
 @pytest.mark.usefixtures("operators_account")
-async def test_a_local_server_is_told_nothing_of_the_openai_account():
+async def test_the_openai_account_is_not_sent_to_a_local_server():
     async with answering(good_body(Provider.LOCAL)) as stub, providers(real(stub.url)) as opened:
         await opened.adapter(Provider.LOCAL).call(question(Provider.LOCAL), MODEL, "attempt")
     assert "operators-" not in str(stub.asked[0].headers)
 
 
 @pytest.mark.usefixtures("operators_account")
-async def test_the_simulator_is_told_nothing_of_the_operators_account():
+async def test_the_operators_account_is_not_sent_to_the_simulator():
     async with answering(good_body(Provider.OPENAI)) as stub, providers(simulated(stub.url)) as opened:
         await opened.adapter(Provider.OPENAI).call(question(Provider.OPENAI), MODEL, "attempt")
     assert "operators-" not in str(stub.asked[0].headers)
 
 
-async def test_the_operators_account_goes_with_the_operators_key(
+async def test_the_operators_account_is_sent_with_the_operators_key(
     monkeypatch: pytest.MonkeyPatch, own_keys: dict[str, Any]
 ):
     monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
@@ -197,9 +195,7 @@ async def test_the_operators_account_goes_with_the_operators_key(
         (Provider.ELEVENLABS, "api.elevenlabs.io"),
     ],
 )
-async def test_an_address_that_is_set_to_nothing_is_the_vendors_own(
-    provider: Provider, host: str, monkeypatch: pytest.MonkeyPatch
-):
+async def test_an_empty_address_is_the_vendors_default(provider: Provider, host: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(f"{provider.name}_BASE_URL", "")  # as a compose file has it
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -211,7 +207,7 @@ async def test_an_address_that_is_set_to_nothing_is_the_vendors_own(
     assert [asked.path for asked in proxy.asked] == [f"{host}:443"]
 
 
-async def test_a_workspaces_key_means_the_real_vendor_where_the_fleet_has_the_simulator(own_keys: dict[str, Any]):
+async def test_a_workspaces_key_calls_the_real_vendor_while_the_fleet_uses_the_simulator(own_keys: dict[str, Any]):
     async with providers(simulated(URL, **own_keys)) as opened:
         for provider, simulated_ in ((Provider.OPENAI, True), (Provider.LOCAL, False)):
             fleet, own = opened.access(provider), opened.access(provider, ACME)
@@ -221,7 +217,7 @@ async def test_a_workspaces_key_means_the_real_vendor_where_the_fleet_has_the_si
             assert own.api_key.get_secret_value() == ACME_KEY
 
 
-async def test_a_key_needs_an_address_where_the_vendor_has_none(own_keys: dict[str, Any]):
+async def test_a_key_for_a_local_server_needs_an_address(own_keys: dict[str, Any]):
     async with providers(settings(**own_keys)) as opened:
         assert opened.access(Provider.LOCAL, ACME) is None
         with pytest.raises(ProviderNotConfigured, match="set LOCAL_BASE_URL"):
@@ -229,14 +225,14 @@ async def test_a_key_needs_an_address_where_the_vendor_has_none(own_keys: dict[s
 
 
 @pytest.mark.parametrize("provider", ALL)
-async def test_the_fleets_key_never_stands_in_for_one_that_is_missing(provider: Provider):
+async def test_the_fleets_key_never_replaces_a_missing_one(provider: Provider):
     async with providers(real(URL)) as opened:
         for ask in (opened.access, opened.adapter):
             with pytest.raises(ProviderNotConfigured, match="ACME_API_KEY is not set"):
                 ask(provider, ACME)
 
 
-async def test_there_is_one_client_for_each_key(own_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+async def test_each_key_has_one_client(own_keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     async with providers(real(URL, **own_keys)) as opened:
         own = opened.adapter(Provider.OPENAI, ACME)
         assert own is opened.adapter(Provider.OPENAI, Reference(env="ACME_API_KEY"))
@@ -246,7 +242,7 @@ async def test_there_is_one_client_for_each_key(own_keys: dict[str, Any], monkey
         assert opened.adapter(Provider.OPENAI, ACME) is opened.adapter(Provider.OPENAI, GLOBEX)
 
 
-async def test_a_key_that_is_replaced_in_its_file_is_not_used_again(own_keys: dict[str, Any], tmp_path: Path):
+async def test_a_replaced_key_is_not_used_again(own_keys: dict[str, Any], tmp_path: Path):
     async with answering(good_body(Provider.OPENAI)) as stub, providers(real(stub.url, **own_keys)) as opened:
         for key in (GLOBEX_KEY, "sk-globex-rotated"):
             (tmp_path / "globex").write_text(key)
@@ -256,7 +252,7 @@ async def test_a_key_that_is_replaced_in_its_file_is_not_used_again(own_keys: di
 
 @asynccontextmanager
 async def answering_late(release: asyncio.Event) -> AsyncIterator[tuple[Stub, asyncio.Event]]:
-    """A vendor that is asked, and answers when it is told to."""
+    """A vendor that answers when a test says so."""
     async with answering(good_body(Provider.OPENAI)) as stub:
         asked = asyncio.Event()
 
@@ -273,14 +269,14 @@ async def answering_late(release: asyncio.Event) -> AsyncIterator[tuple[Stub, as
 
 @pytest.fixture
 def is_closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[bool]]:
-    """Of each SDK client that was made, in order, whether it has given its connections back."""
+    """Whether each SDK client, in the order of creation, has closed its connections."""
     built: list[Any] = []
     build = registry._build
     monkeypatch.setattr(registry, "_build", lambda *given: built.append(build(*given)) or built[-1])
     return lambda: [adapter._client.is_closed() for adapter in built]
 
 
-async def test_the_client_that_leaves_first_still_ends_its_call_and_can_be_used_again(
+async def test_the_least_recently_used_client_finishes_its_call_and_can_reopen(
     own_keys: dict[str, Any], is_closed: Callable[[], list[bool]], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(registry, "MOST_ADAPTERS", 1)
@@ -301,7 +297,7 @@ async def test_the_client_that_leaves_first_still_ends_its_call_and_can_be_used_
     assert keys_sent(stub, Provider.OPENAI) == [ACME_KEY] * 2
 
 
-async def test_only_so_many_clients_are_open(
+async def test_the_number_of_open_clients_is_limited(
     own_keys: dict[str, Any], is_closed: Callable[[], list[bool]], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(registry, "MOST_ADAPTERS", 3)
@@ -316,7 +312,7 @@ async def test_only_so_many_clients_are_open(
 
 
 @pytest.mark.parametrize("provider", ALL)
-async def test_a_workspaces_key_leaves_no_trace(
+async def test_a_workspaces_key_is_in_no_error_or_log(
     provider: Provider, own_keys: dict[str, Any], caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.DEBUG)

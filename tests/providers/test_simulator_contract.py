@@ -35,7 +35,7 @@ each_llm = pytest.mark.parametrize("provider", CHAT)
 
 @dataclass(frozen=True)
 class Expected:
-    """What a fault becomes."""
+    """The error for a fault."""
 
     error: type[ProviderError]
     billed: Billed
@@ -87,7 +87,7 @@ async def failure(url: str, provider: Provider, **terms: Any) -> ProviderError:
 
 
 def quoted(error: BaseException | None) -> str:
-    """All that an error and its causes could write into a log."""
+    """Every text of an error and its causes that a log could contain."""
     return f"{error} {error!r} {error.args} {quoted(error.__cause__ or error.__context__)}" if error else ""
 
 
@@ -96,12 +96,12 @@ async def only_call(simulator: SimulatorAdmin) -> dict[str, Any]:
     return call
 
 
-def test_every_fault_of_the_simulator_is_expected_here():
+def test_every_fault_of_the_simulator_has_an_expectation():
     assert {*FAILURES} | OTHERS == {*FAULTS}
 
 
 @each_llm
-async def test_a_completion_arrives_whole_with_the_vendors_own_count(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_completion_is_complete_with_the_vendors_usage(simulator: SimulatorAdmin, provider: Provider):
     reply: ChatReply = await ask(simulator.url, provider)
     call = await only_call(simulator)
     assert "simulator" in reply.text
@@ -123,7 +123,7 @@ async def test_a_schema_is_followed_and_counted(simulator: SimulatorAdmin, provi
 @pytest.mark.parametrize(
     ("provider", "model"), [(Provider.OPENAI, "gpt-3.5-turbo"), (Provider.ANTHROPIC, "claude-3-5-sonnet-20241022")]
 )
-async def test_a_model_without_schemas_follows_one_that_is_told_in_words(
+async def test_a_model_without_schemas_follows_one_in_a_system_message(
     simulator: SimulatorAdmin, provider: Provider, model: str
 ):
     request = chat(response_schema=COACHING_SCHEMA, max_tokens=1000)
@@ -136,7 +136,7 @@ async def test_a_model_without_schemas_follows_one_that_is_told_in_words(
     assert cost(reply.usage, rates_for(provider, model, rates)) < bound
 
 
-async def test_a_transcription_arrives_with_words_speakers_and_the_vendors_own_length(simulator: SimulatorAdmin):
+async def test_a_transcription_has_words_speakers_and_the_vendors_length(simulator: SimulatorAdmin):
     reply: TranscriptionReply = await ask(simulator.url, Provider.ELEVENLABS)
     call = await only_call(simulator)
     assert reply.usage.audio_seconds == call["audio_seconds"] == pytest.approx(SECONDS, abs=0.5)
@@ -148,7 +148,7 @@ async def test_a_transcription_arrives_with_words_speakers_and_the_vendors_own_l
 
 
 @each_vendor
-async def test_the_attempts_id_arrives_so_that_both_sides_can_be_joined(simulator: SimulatorAdmin, provider: Provider):
+async def test_the_attempt_id_is_sent(simulator: SimulatorAdmin, provider: Provider):
     await ask(simulator.url, provider, attempt="attempt-of-its-own")
     [call] = await simulator.calls(attempt_id="attempt-of-its-own", at_least=1)
     assert (call["provider"], call["state"], call["billed"]) == (provider, "answered", True)
@@ -175,7 +175,7 @@ async def test_a_fault_becomes_its_error_after_one_request(simulator: SimulatorA
 
 
 @each_llm
-async def test_a_reply_without_an_end_still_tells_what_it_used(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_truncated_reply_has_its_usage(simulator: SimulatorAdmin, provider: Provider):
     await simulator.fault("no_finish")
     error = await failure(simulator.url, provider)
     call = await only_call(simulator)
@@ -184,7 +184,7 @@ async def test_a_reply_without_an_end_still_tells_what_it_used(simulator: Simula
 
 
 @each_llm
-async def test_a_reply_cut_at_the_token_limit_is_whole_and_says_so(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_reply_at_the_token_limit_finishes_with_length(simulator: SimulatorAdmin, provider: Provider):
     reply: ChatReply = await ask(simulator.url, provider, chat(max_tokens=3))
     assert (reply.finish, reply.usage.output_tokens) == (Finish.LENGTH, 3)
     await simulator.fault("truncated")
@@ -192,7 +192,7 @@ async def test_a_reply_cut_at_the_token_limit_is_whole_and_says_so(simulator: Si
 
 
 @each_llm
-async def test_malformed_content_is_paid_for_and_so_given_back(simulator: SimulatorAdmin, provider: Provider):
+async def test_malformed_content_is_returned_since_it_is_paid_for(simulator: SimulatorAdmin, provider: Provider):
     await simulator.fault("malformed")
     reply: ChatReply = await ask(simulator.url, provider, chat(response_schema=COACHING_SCHEMA, max_tokens=1000))
     assert reply.finish is Finish.STOP
@@ -202,7 +202,7 @@ async def test_malformed_content_is_paid_for_and_so_given_back(simulator: Simula
 
 
 @each_llm
-async def test_a_prompt_beyond_the_real_window_is_too_long(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_prompt_beyond_the_context_window_is_too_long(simulator: SimulatorAdmin, provider: Provider):
     long = chat(messages=[{"role": "user", "content": "word " * 120_000}])
     with pytest.raises(ContextTooLong):
         await ask(simulator.url, provider, long)
@@ -224,7 +224,7 @@ async def test_a_refused_connection_was_not_billed(provider: Provider):
 
 
 @each_vendor
-async def test_a_timeout_may_have_been_billed_and_is_told_as_one(simulator: SimulatorAdmin, provider: Provider):
+async def test_a_timeout_is_unavailable_and_may_have_been_billed(simulator: SimulatorAdmin, provider: Provider):
     await simulator.fault("hang", times=None)
     error = await failure(simulator.url, provider, provider_timeout_seconds=0.3)
     assert (error.detail, error.billed) == ("no answer within the timeout", Billed.UNKNOWN)

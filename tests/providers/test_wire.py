@@ -1,4 +1,4 @@
-"""What the adapters send, and how they read what the vendors are known, or not known, to answer."""
+"""What the adapters send, and how they read documented and undocumented answers of the vendors."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ import httpx
 import httpx2
 import pytest
 
+from parley.domain.capabilities import dropped_parameters
 from parley.domain.coaching import COACHING_SCHEMA
 from parley.domain.errors import (
     AuthenticationFailed,
@@ -22,7 +23,6 @@ from parley.domain.errors import (
     TruncatedReply,
 )
 from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply, Usage
-from parley.domain.routing import dropped_parameters
 from tests.providers.vendors import (
     ALL,
     AUDIO,
@@ -47,7 +47,7 @@ each_vendor = pytest.mark.parametrize("provider", ALL)
 
 
 async def ask(provider: Provider, body: object, *, status: int = 200, request: Any = None, **headers: str) -> Any:
-    """The adapter's reading of one answer."""
+    """How the adapter reads one answer."""
     async with answering(body, status, **headers) as stub, providers(real(stub.url)) as opened:
         return await opened.adapter(provider).call(request or question(provider), MODEL, "attempt-1")
 
@@ -72,7 +72,7 @@ async def sent(provider: Provider, request: Any = None, model: str = MODEL) -> A
     ("provider", "limit"),
     [(OPENAI, "max_completion_tokens"), (LOCAL, "max_tokens"), (ANTHROPIC, "max_tokens")],
 )
-async def test_the_limit_has_the_name_that_the_vendor_knows(provider: Provider, limit: str):
+async def test_the_token_limit_has_the_vendors_name(provider: Provider, limit: str):
     body = (await sent(provider)).json
     assert {name: value for name, value in body.items() if name.startswith("max")} == {limit: 200}
 
@@ -81,7 +81,9 @@ async def test_the_limit_has_the_name_that_the_vendor_knows(provider: Provider, 
     ("provider", "model", "temperature"),
     [(OPENAI, "gpt-4o-mini", 0.1), (OPENAI, "o3-mini", None), (LOCAL, "llama", 0.1), (ANTHROPIC, "claude", None)],
 )
-async def test_a_temperature_is_sent_only_where_it_is_taken(provider: Provider, model: str, temperature: float | None):
+async def test_a_temperature_is_sent_only_where_it_is_accepted(
+    provider: Provider, model: str, temperature: float | None
+):
     body = (await sent(provider, model=model)).json
     assert (body["model"], body.get("temperature")) == (model, temperature)
     told = dropped_parameters(provider, model, chat())
@@ -104,7 +106,7 @@ async def test_a_temperature_is_sent_only_where_it_is_taken(provider: Provider, 
         (ANTHROPIC, "claude-3-5-sonnet-20241022", False),
     ],
 )
-async def test_a_schema_that_a_model_does_not_take_is_told_in_words(provider: Provider, model: str, takes: bool):
+async def test_a_schema_that_a_model_does_not_accept_is_a_system_message(provider: Provider, model: str, takes: bool):
     request = chat(response_schema=COACHING_SCHEMA, temperature=None)
     body = (await sent(provider, request, model)).json
     system = [one["content"] for one in body["messages"] if one["role"] == "system"] or [body.get("system", "")]
@@ -116,7 +118,7 @@ async def test_a_schema_that_a_model_does_not_take_is_told_in_words(provider: Pr
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-4-20250514", "claude-opus-4-0", "claude-3-haiku-20240307"])
-async def test_claude_takes_schemas_since_its_structured_outputs(model: str):
+async def test_newer_claude_models_accept_schemas(model: str):
     request = chat(response_schema=COACHING_SCHEMA, temperature=None)
     assert dropped_parameters(ANTHROPIC, model, request) == ("response_schema",)
 
@@ -125,19 +127,19 @@ async def test_a_recording_has_nothing_to_drop():
     assert dropped_parameters(ELEVENLABS, MODEL, question(ELEVENLABS)) == ()
 
 
-async def test_anthropic_gets_the_system_prompt_beside_the_messages():
+async def test_anthropic_gets_the_system_prompt_apart_from_the_messages():
     body = (await sent(ANTHROPIC)).json
     assert body["system"] == "Be brief."
     assert body["messages"] == [{"role": "user", "content": "What is a lift?"}]
 
 
 @pytest.mark.parametrize("provider", [OPENAI, LOCAL])
-async def test_the_others_get_it_as_the_first_message(provider: Provider):
+async def test_other_vendors_get_the_system_prompt_as_the_first_message(provider: Provider):
     body = (await sent(provider)).json
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
 
 
-async def test_a_schema_travels_in_each_vendors_own_place():
+async def test_a_schema_is_sent_in_each_vendors_parameter():
     request = chat(response_schema=COACHING_SCHEMA, schema_name="coaching")
     strict = {"name": "coaching", "schema": COACHING_SCHEMA, "strict": True}
     assert (await sent(OPENAI, request)).json["response_format"] == {"type": "json_schema", "json_schema": strict}
@@ -146,7 +148,7 @@ async def test_a_schema_travels_in_each_vendors_own_place():
     assert not {"response_format", "output_config"} & (await sent(OPENAI)).json.keys()
 
 
-async def test_a_recording_travels_whole_under_a_name_that_says_nothing():
+async def test_a_recording_is_sent_whole_under_a_fixed_name():
     asked = await sent(ELEVENLABS)
     assert AUDIO in asked.body
     assert b'filename="recording"' in asked.body
@@ -155,14 +157,14 @@ async def test_a_recording_travels_whole_under_a_name_that_says_nothing():
 
 
 @each_vendor
-async def test_every_call_carries_its_attempt_and_its_key(provider: Provider):
+async def test_every_call_has_its_attempt_id_and_its_key(provider: Provider):
     headers = (await sent(provider)).headers
     assert headers["x-parley-attempt-id"] == "attempt-1"
     assert headers["xi-api-key" if provider is ELEVENLABS else "authorization"].removeprefix("Bearer ") == KEY
 
 
 @pytest.mark.parametrize(("provider", "other"), [*((llm, ELEVENLABS) for llm in CHAT), (ELEVENLABS, OPENAI)])
-async def test_what_a_vendor_cannot_serve_is_refused_before_it_is_sent(provider: Provider, other: Provider):
+async def test_a_request_that_the_vendor_cannot_serve_is_not_sent(provider: Provider, other: Provider):
     async with answering(good_body(provider)) as stub, providers(real(stub.url)) as opened:
         with pytest.raises(BadRequest, match="cannot serve"):
             await opened.adapter(provider).call(question(other), MODEL, "attempt-1")
@@ -172,26 +174,26 @@ async def test_what_a_vendor_cannot_serve_is_refused_before_it_is_sent(provider:
 # What a good reply may look like
 
 
-async def test_openais_cached_tokens_are_inside_its_prompts():
+async def test_openai_counts_cached_tokens_as_prompt_tokens():
     usage = {"prompt_tokens": 2006, "completion_tokens": 300, "prompt_tokens_details": {"cached_tokens": 1920}}
     reply: ChatReply = await ask(OPENAI, openai_body(usage=usage))
     assert reply.usage == Usage(input_tokens=2006, cached_input_tokens=1920, output_tokens=300)
 
 
-async def test_anthropics_cached_tokens_come_on_top_of_its_input():
+async def test_anthropic_counts_cached_tokens_apart_from_input_tokens():
     body = anthropic_body(input_tokens=50, cache_read_input_tokens=1920, cache_creation_input_tokens=248)
     reply: ChatReply = await ask(ANTHROPIC, body)
     assert reply.usage == Usage(input_tokens=2218, cached_input_tokens=1920, cache_write_tokens=248, output_tokens=5)
 
 
-async def test_a_compatible_server_may_leave_out_what_is_not_needed():
+async def test_a_compatible_server_may_omit_optional_fields():
     body = openai_body()
     del body["id"], body["created"], body["object"]
     reply: ChatReply = await ask(LOCAL, body)
     assert (reply.text, reply.provider_request_id) == ("A lift.", "")
 
 
-async def test_text_of_several_blocks_is_joined_and_other_blocks_are_passed_over():
+async def test_text_blocks_are_joined_and_other_blocks_ignored():
     blocks = [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "text", "text": "A "},
@@ -210,7 +212,7 @@ async def test_text_of_several_blocks_is_joined_and_other_blocks_are_passed_over
     ],
     ids=["filter", "refusal", "anthropic", "anthropic-empty"],
 )
-async def test_a_refusal_is_an_answer_that_was_paid_for(provider: Provider, body: object):
+async def test_a_refusal_is_a_reply(provider: Provider, body: object):
     reply: ChatReply = await ask(provider, body)
     assert (reply.finish, reply.usage.input_tokens) == (Finish.REFUSED, 30)
 
@@ -225,7 +227,7 @@ async def test_a_refusal_is_an_answer_that_was_paid_for(provider: Provider, body
         (ANTHROPIC, anthropic_body("end_turn", content=[]), Finish.STOP),
     ],
 )
-async def test_each_way_to_finish_is_known(provider: Provider, body: object, finish: Finish):
+async def test_each_finish_reason_is_mapped(provider: Provider, body: object, finish: Finish):
     assert (await ask(provider, body)).finish is finish
 
 
@@ -237,7 +239,7 @@ async def test_an_unknown_finish_is_a_truncated_reply_with_its_usage(provider: P
     assert error.usage == Usage(input_tokens=30, output_tokens=5)
 
 
-async def test_words_are_read_with_sounds_and_without_gaps():
+async def test_words_include_audio_events_and_no_spacing():
     body = elevenlabs_body(
         word("Hi", logprob=-0.25),
         word(" ", type="spacing"),
@@ -259,7 +261,7 @@ async def test_words_are_read_with_sounds_and_without_gaps():
     assert reply.model == MODEL
 
 
-async def test_a_transcription_that_does_not_name_its_length_is_as_long_as_the_recording():
+async def test_a_transcription_without_a_length_has_that_of_the_recording():
     reply: TranscriptionReply = await ask(ELEVENLABS, elevenlabs_body(word(), audio_duration_secs=None))
     assert reply.usage.audio_seconds == 54.21
 
@@ -271,7 +273,7 @@ async def test_a_transcription_that_does_not_name_its_length_is_as_long_as_the_r
         (ANTHROPIC, anthropic_body(content=[{"type": "text", "text": "a\0b\ud83d"}])),
     ],
 )
-async def test_characters_that_cannot_be_stored_do_not_lose_a_paid_reply(provider: Provider, body: object):
+async def test_unstorable_characters_in_a_paid_reply_are_replaced(provider: Provider, body: object):
     assert (await ask(provider, body)).text == "a\ufffdb\ufffd"
 
 
@@ -294,7 +296,7 @@ NO_REPLIES: list[object] = [
 
 @each_vendor
 @pytest.mark.parametrize("body", NO_REPLIES, ids=lambda body: ascii(body)[:20])
-async def test_a_body_that_is_no_reply_is_malformed(provider: Provider, body: object):
+async def test_a_body_that_is_not_a_reply_is_malformed(provider: Provider, body: object):
     error = await failure(provider, body)
     assert (type(error), error.billed) == (MalformedReply, Billed.UNKNOWN)
     assert len(str(error)) < 400
@@ -337,18 +339,18 @@ def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
     ],
     ids=lambda value: value.value if isinstance(value, Provider) else "",
 )
-async def test_a_reply_that_breaks_the_format_is_malformed_and_no_bug_of_ours(provider: Provider, body: object):
+async def test_a_reply_with_wrong_types_is_malformed(provider: Provider, body: object):
     error = await failure(provider, body)
     assert (type(error), error.retryable) == (MalformedReply, True)
 
 
-async def test_a_malformed_reply_still_tells_the_usage_that_it_names():
+async def test_a_malformed_reply_has_its_usage():
     error = await failure(OPENAI, damaged(openai_body(), choices=[]))
     assert (error.billed, error.usage) == (Billed.YES, Usage(input_tokens=30, output_tokens=5))
 
 
 @each_vendor
-async def test_a_body_that_does_not_unpack_is_an_outage_that_may_have_been_billed(provider: Provider):
+async def test_a_body_that_cannot_be_decompressed_may_have_been_billed(provider: Provider):
     error = await failure(provider, b"not gzip at all", content_encoding="gzip")
     assert (type(error), error.billed) == (ProviderUnavailable, Billed.UNKNOWN)
 
@@ -375,7 +377,7 @@ STATUSES = [
 
 @each_vendor
 @pytest.mark.parametrize(("status", "kind", "billed"), STATUSES)
-async def test_a_status_without_words_is_read_alone(
+async def test_a_status_without_a_message_decides_the_error(
     provider: Provider, status: int, kind: type[ProviderError], billed: Billed
 ):
     error = await failure(provider, b"", status=status)
@@ -399,7 +401,7 @@ async def test_a_status_without_words_is_read_alone(
     ],
     ids=ascii,
 )
-async def test_an_error_body_of_any_shape_is_read_by_its_status(provider: Provider, body: object):
+async def test_an_error_body_of_any_shape_is_mapped_by_its_status(provider: Provider, body: object):
     assert type(await failure(provider, body, status=500)) is ProviderUnavailable
 
 
@@ -425,7 +427,7 @@ def anthropic_error(message: str, kind: str = "invalid_request_error") -> dict[s
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:10],
 )
-async def test_what_the_vendors_words_say_beats_the_status(
+async def test_the_vendors_message_precedes_the_status(
     provider: Provider, status: int, body: object, kind: type[ProviderError]
 ):
     error = await failure(provider, body, status=status)
@@ -433,8 +435,8 @@ async def test_what_the_vendors_words_say_beats_the_status(
 
 
 @each_vendor
-async def test_an_error_body_that_is_no_text_is_an_error_of_ours_all_the_same(provider: Provider):
-    """ElevenLabs' SDK loses the status over it."""
+async def test_an_error_body_that_is_not_text_is_a_provider_error(provider: Provider):
+    """ElevenLabs' SDK loses the status of such a response."""
     assert (await failure(provider, b"\xff", status=500)).retryable
 
 
@@ -455,15 +457,13 @@ async def test_an_error_body_that_is_no_text_is_an_error_of_ours_all_the_same(pr
     ],
     ids=str,
 )
-async def test_the_wait_that_a_vendor_asks_for_is_one_that_can_be_waited(
-    provider: Provider, headers: dict[str, str], seconds: float | None
-):
+async def test_retry_after_is_bounded(provider: Provider, headers: dict[str, str], seconds: float | None):
     for status in (429, 503):
         assert (await failure(provider, b"{}", status=status, **headers)).retry_after == seconds
 
 
 @each_vendor
-async def test_a_key_that_the_server_quotes_is_not_passed_on(provider: Provider):
+async def test_a_key_that_the_server_quotes_is_redacted(provider: Provider):
     words = f"Incorrect API key provided: {KEY}. Find yours on the site."
     body = {"error": {"message": words}, "detail": {"status": "invalid_api_key", "message": words}}
     error = await failure(provider, body, status=401)
@@ -472,7 +472,7 @@ async def test_a_key_that_the_server_quotes_is_not_passed_on(provider: Provider)
 
 
 @each_vendor
-async def test_a_long_error_is_cut_and_one_that_cannot_be_stored_is_mended(provider: Provider):
+async def test_an_error_message_is_shortened_and_made_storable(provider: Provider):
     words = "odd\0\ud800 " + "very " * 5000 + "long"
     error = await failure(provider, {"error": {"message": words}, "detail": words}, status=400)
     assert len(error.detail) <= 300
@@ -510,7 +510,7 @@ async def test_a_connection_that_ends_before_the_reply_may_have_been_billed(prov
         ("ReadError", Billed.UNKNOWN, "connection: gone"),
     ],
 )
-async def test_only_what_was_never_sent_was_surely_not_billed(
+async def test_only_a_request_that_was_never_sent_is_certainly_not_billed(
     provider: Provider, failure_name: str, billed: Billed, detail: str, monkeypatch: pytest.MonkeyPatch
 ):
     http = httpx if provider is ELEVENLABS else httpx2

@@ -1,4 +1,4 @@
-"""How each vendor is reached, what it is asked, and a small server that answers with any bytes one likes."""
+"""How each vendor is reached, requests to it, and a small server that answers with given bytes."""
 
 import asyncio
 import hashlib
@@ -35,7 +35,7 @@ def chat(**changes: Any) -> ChatRequest:
 
 
 def question(provider: Provider) -> Request:
-    """Something that the vendor can answer."""
+    """A request that the vendor can answer."""
     if provider is Provider.ELEVENLABS:
         sha256 = hashlib.sha256(AUDIO).hexdigest()
         return TranscriptionRequest(audio_sha256=sha256, audio_seconds=SECONDS, audio=AUDIO)
@@ -58,7 +58,7 @@ def simulated(url: str, **changes: Any) -> Settings:
 
 
 def real(url: str, **changes: Any) -> Settings:
-    """As with keys of one's own, but at another address."""
+    """Settings with own keys at another address."""
     reached = {f"{provider}_{name}": value for provider in ALL for name, value in (("api_key", KEY), ("base_url", url))}
     return settings(**reached, **changes)
 
@@ -74,7 +74,7 @@ async def providers(given: Settings) -> AsyncIterator[Providers]:
 
 @dataclass
 class Asked:
-    """One HTTP request as it came in."""
+    """One HTTP request as it was received."""
 
     path: str
     headers: dict[str, str]
@@ -87,7 +87,7 @@ class Asked:
 
 @dataclass
 class Stub:
-    """A server that gives one answer to everything."""
+    """A server that gives the same answer to every request."""
 
     status: int = 200
     body: bytes = b""

@@ -18,7 +18,7 @@ import parley.storage
 from parley.client.reading import read_session
 from parley.domain.costs import BilledAttempt, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
-from parley.domain.generate.contract import Kept, Prompt
+from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.reports import Feedback, Span, Spend
 from parley.domain.requests import Message, Provider
 from parley.domain.session import Session
@@ -61,7 +61,7 @@ class Ids:
     session_sha256: str
     recording_sha256: str
     prompt: Prompt
-    summary: Kept
+    summary: SummaryReference
 
 
 @pytest.fixture
@@ -92,7 +92,9 @@ async def ids(books: Books) -> Ids:
         await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
         prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
         await summaries.keep(tx, books.workspace, "beginning", 1, settled)
-    return Ids(attempt, session, session_sha256, recording_sha256, prompt, Kept(attempt_id=settled, messages=1))
+    return Ids(
+        attempt, session, session_sha256, recording_sha256, prompt, SummaryReference(attempt_id=settled, messages=1)
+    )
 
 
 def generation(workspace_id: str, attempt_id: UUID) -> Generation:

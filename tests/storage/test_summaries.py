@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 
 from parley.domain.errors import NotFound
-from parley.domain.generate.condensing import KEEP, Summary, beginnings
-from parley.domain.generate.contract import Kept
+from parley.domain.generate.condensing import KEEP, StoredSummary, prefix_hashes
+from parley.domain.generate.contract import SummaryReference
 from parley.domain.requests import Message, Provider
 from parley.storage import summaries
 from parley.storage.database import Database
-from parley.storage.tables import KeptSummary, utc_now
+from parley.storage.tables import ConversationSummary, utc_now
 from tests.storage.books import Books, reply
 
 SIMULATED = [(Provider.ANTHROPIC, True), (Provider.OPENAI, True)]
@@ -28,23 +28,23 @@ async def keep(books: Books, talk: tuple[Message, ...], text: str = "in short", 
     """Have a conversation's earlier part condensed."""
     attempt = await books.granted(f"{text} of {len(talk)}", **terms)
     await books.settle(attempt, reply(text))
-    hashes = beginnings(talk)
+    hashes = prefix_hashes(talk)
     async with books.database.transaction() as tx:
         await summaries.keep(tx, books.workspace, hashes[-1], len(hashes), attempt)
     return attempt
 
 
-async def find(books: Books, talk: tuple[Message, ...], given_by: Any = SIMULATED) -> Summary | None:
+async def find(books: Books, talk: tuple[Message, ...], given_by: Any = SIMULATED) -> StoredSummary | None:
     async with books.database.transaction() as tx:
-        return await summaries.find(tx, books.workspace, beginnings(talk), given_by)
+        return await summaries.find(tx, books.workspace, prefix_hashes(talk), given_by)
 
 
 async def test_the_summary_of_the_longest_beginning_is_found(books: Books):
     await keep(books, TALK[:20])
     attempt = await keep(books, TALK[:24], "in short, and on")
     await keep(books, (*TALK[:26], *TALK))
-    kept = Kept(attempt_id=attempt, messages=24 - KEEP)
-    assert await find(books, TALK) == Summary(kept=kept, text="in short, and on")
+    kept = SummaryReference(attempt_id=attempt, messages=24 - KEEP)
+    assert await find(books, TALK) == StoredSummary(reference=kept, text="in short, and on")
 
 
 async def test_it_is_found_again_by_whose_reply_it_is(books: Books):
@@ -52,7 +52,7 @@ async def test_it_is_found_again_by_whose_reply_it_is(books: Books):
     found = await find(books, TALK)
     assert found
     async with books.database.transaction() as tx:
-        assert await summaries.load(tx, books.workspace, found.kept) == found
+        assert await summaries.load(tx, books.workspace, found.reference) == found
 
 
 async def test_what_was_said_otherwise_has_no_summary(books: Books):
@@ -65,7 +65,7 @@ async def test_a_simulators_is_none_for_whom_there_is_a_key(books: Books):
     await keep(books, TALK[:24])
     await keep(books, TALK[:20], provider=Provider.OPENAI)
     found = await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, True)])
-    assert found and found.kept.messages == 20 - KEEP
+    assert found and found.reference.messages == 20 - KEEP
     assert await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, False)]) is None
 
 
@@ -74,7 +74,7 @@ async def test_another_one_takes_its_place(books: Books):
     await keep(books, TALK, "second")
     found = await find(books, TALK)
     assert found and found.text == "second"
-    assert len(await books.all(KeptSummary)) == 1
+    assert len(await books.all(ConversationSummary)) == 1
 
 
 async def test_the_same_words_in_another_workspace_are_another_conversation(books: Books):
@@ -85,7 +85,7 @@ async def test_the_same_words_in_another_workspace_are_another_conversation(book
     assert found
     async with books.database.transaction() as tx:
         with pytest.raises(NotFound):
-            await summaries.load(tx, "globex", found.kept)
+            await summaries.load(tx, "globex", found.reference)
 
 
 async def test_a_conversation_may_have_more_messages_than_a_statement_has_parameters(books: Books):

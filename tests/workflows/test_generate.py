@@ -1,4 +1,4 @@
-"""`Generate` through its public face: the typed client, real parts underneath."""
+"""`Generate` through its public API, the typed client, on real parts."""
 
 import asyncio
 from collections import Counter
@@ -73,9 +73,7 @@ async def marks_of(client: Client, job_id: str) -> TypedSearchAttributes:
 
 
 class TestAnswers:
-    async def test_an_answer_tells_how_it_came_about_and_what_it_cost(
-        self, client: Client, simulator: SimulatorAdmin
-    ) -> None:
+    async def test_an_answer_has_its_provider_reason_and_cost(self, client: Client, simulator: SimulatorAdmin) -> None:
         result = await client.generate(QUESTION, user_id=USER)
         meta = result.meta
         assert result.success and result.content
@@ -90,7 +88,7 @@ class TestAnswers:
         assert meta.usage.total_tokens == call["input_tokens"] + call["output_tokens"]
         assert await agrees(client)
 
-    async def test_a_better_tier_is_served_by_the_better_model(self, pro: Client) -> None:
+    async def test_the_pro_tier_gets_the_better_model(self, pro: Client) -> None:
         result = await pro.generate(QUESTION, user_id=USER)
         assert (result.meta.provider, result.meta.model) == (Provider.ANTHROPIC, "claude-sonnet-4-6")
 
@@ -98,11 +96,11 @@ class TestAnswers:
         result = await client.generate("How do I sound?", user_id=USER, response_schema=VERDICT)
         assert set(result.parsed) == {"mood", "sure"}
 
-    async def test_a_schema_may_be_given_as_none(self, client: Client) -> None:
+    async def test_a_response_schema_of_none_is_accepted(self, client: Client) -> None:
         result = await client.generate(QUESTION, user_id=USER, response_schema=None)
         assert result.content and result.parsed is None
 
-    async def test_a_reply_off_the_schema_is_asked_for_again_and_charged_once(
+    async def test_a_reply_off_the_schema_is_retried_and_charged_once(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("malformed", provider="openai")
@@ -112,7 +110,7 @@ class TestAnswers:
         assert len(await simulator.billed()) == 2
         assert await agrees(client)
 
-    async def test_a_schema_that_nobody_follows_is_an_error(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_a_schema_that_no_reply_follows_is_an_error(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("malformed", times=None)
         with pytest.raises(JobFailed, match="no answer follows the schema"):
             await client.generate("How do I sound?", user_id=USER, response_schema=VERDICT)
@@ -139,7 +137,7 @@ class TestAnswers:
         scheduled = kinds[EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED] + kinds[EventType.EVENT_TYPE_MARKER_RECORDED]
         assert scheduled == 2
 
-    async def test_anyone_can_start_it_by_name(self, client: Client) -> None:
+    async def test_it_can_be_started_by_name(self, client: Client) -> None:
         asked = {
             "workspace_id": client.workspace_id,
             "user_id": USER,
@@ -152,7 +150,7 @@ class TestAnswers:
         marks = await marks_of(client, f"by-name-{client.workspace_id}")
         assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
 
-    async def test_an_operator_finds_those_that_were_refused(self, client: Client) -> None:
+    async def test_refused_generations_can_be_searched(self, client: Client) -> None:
         await client.generate(QUESTION, user_id=USER, key="answered")
         await client.set_cap(Period.DAY, Decimal("0.000001"))
         await client.generate("Another?", user_id=USER, key="refused")
@@ -161,13 +159,13 @@ class TestAnswers:
             assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
             assert marks.get(visibility.STATUS) == status
 
-    async def test_a_template_speaks_before_the_messages(self, client: Client) -> None:
+    async def test_a_template_precedes_the_messages(self, client: Client) -> None:
         plain = await client.generate(QUESTION, user_id=USER)
         spoken = await client.generate(QUESTION, user_id=USER, template="concise")
         assert spoken.meta.template == "concise@1"
         assert spoken.meta.usage.input_tokens > plain.meta.usage.input_tokens
 
-    async def test_what_a_vendor_dropped_is_left_out_and_said(self, pro: Client) -> None:
+    async def test_a_parameter_that_the_vendor_does_not_accept_is_dropped_and_reported(self, pro: Client) -> None:
         result = await pro.generate(QUESTION, user_id=USER, temperature=0.5)
         assert result.meta.provider is Provider.ANTHROPIC
         assert result.meta.dropped == ("temperature",)
@@ -179,7 +177,7 @@ class TestAnswers:
 
 
 class TestRefusals:
-    async def test_without_energy_nothing_is_asked(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_without_energy_no_provider_is_called(self, client: Client, simulator: SimulatorAdmin) -> None:
         for _ in range(100):
             await client.grant_energy(USER, 1, key="open")
         async with client.database.transaction() as tx:
@@ -201,13 +199,13 @@ class TestRefusals:
         assert await simulator.calls() == []
         assert await agrees(client)
 
-    async def test_a_cap_that_covers_a_cheaper_model_takes_it_and_says_so(self, pro: Client) -> None:
+    async def test_a_cap_that_covers_only_a_cheaper_model_uses_it_with_a_reason(self, pro: Client) -> None:
         await pro.set_cap(Period.MONTH, Decimal("0.003"))
         result = await pro.generate(QUESTION, user_id=USER)
         assert result.meta.model == CHEAP
         assert "claude-sonnet-4-6 may cost" in result.meta.reason
 
-    async def test_the_free_tier_gets_the_cheap_model_whatever_it_asks_for(self, client: Client) -> None:
+    async def test_the_free_tier_gets_the_cheap_model_also_if_another_is_named(self, client: Client) -> None:
         result = await client.generate(QUESTION, user_id=USER, model="claude-sonnet-4-6")
         assert result.meta.model == CHEAP
         assert "not for the free tier" in result.meta.reason
@@ -226,12 +224,12 @@ class TestRefusals:
                 await client.generate(user_id=USER, **wrong)
         assert await histories(client) == []
 
-    async def test_a_model_that_nobody_knows_fails_by_name(self, client: Client) -> None:
+    async def test_an_unknown_model_fails_by_name(self, client: Client) -> None:
         with pytest.raises(JobFailed, match="no route has 'gpt-nonsense'") as failed:
             await client.generate(QUESTION, user_id=USER, model="gpt-nonsense")
         assert failed.value.reason == "InvalidInput"
 
-    async def test_a_cached_answer_tells_as_well_that_a_name_was_not_for_the_tier(self, client: Client) -> None:
+    async def test_a_cached_answer_has_the_warning_about_the_tier_too(self, client: Client) -> None:
         for _ in range(2):
             result = await client.generate(QUESTION, user_id=USER, model="gpt-4o")
             assert result.meta.warnings == ("gpt-4o was asked for, and is not for the free tier",)
@@ -243,9 +241,7 @@ class TestRefusals:
 
 
 class TestFailures:
-    async def test_a_provider_that_is_down_is_followed_by_the_next(
-        self, pro: Client, simulator: SimulatorAdmin
-    ) -> None:
+    async def test_the_next_provider_follows_one_that_is_down(self, pro: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("server_error", provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER)
         assert result.meta.provider is Provider.OPENAI
@@ -253,7 +249,7 @@ class TestFailures:
         assert result.meta.attempts > 1
         assert await agrees(pro)
 
-    async def test_where_nobody_answers_the_error_says_what_was_tried(
+    async def test_if_no_provider_answers_the_error_lists_what_was_tried(
         self, pro: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("quota", times=None)
@@ -272,14 +268,14 @@ class TestFailures:
         [history] = await histories(client)
         assert any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
 
-    async def test_or_the_cheaper_model_is_taken(self, pro: Client, simulator: SimulatorAdmin) -> None:
+    async def test_or_the_cheaper_model_is_used(self, pro: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER, on_rate_limit=OnRateLimit.CHEAPER)
         assert result.meta.provider is Provider.OPENAI
         [history] = await histories(pro)
         assert not any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
 
-    async def test_a_prompt_that_is_too_long_is_condensed_and_asked_once_more(
+    async def test_a_prompt_that_is_too_long_is_condensed_and_sent_again(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("context_too_long", provider="openai")
@@ -301,7 +297,9 @@ class TestFailures:
         result = await client.generate(QUESTION, user_id=USER)
         assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
 
-    async def test_a_cancelled_one_keeps_what_it_paid_for(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_a_cancelled_generation_records_what_it_paid_for(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
         await simulator.gate(closed=True, provider="openai")
         waiting = asyncio.create_task(client.generate(QUESTION, user_id=USER, key="mine"))
         await simulator.calls(at_least=1, state="in_flight")
@@ -341,19 +339,19 @@ class TestCache:
             assert (await client.generate(QUESTION, user_id=USER, **terms)).meta.cached is Cached.NO
         assert len(await simulator.calls()) == len(variants)
 
-    async def test_it_can_be_turned_off(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_the_cache_can_be_turned_off(self, client: Client, simulator: SimulatorAdmin) -> None:
         for _ in range(2):
             await client.generate(QUESTION, user_id=USER, cache="off")
         assert len(await simulator.calls()) == 2
 
-    async def test_a_similar_question_is_answered_where_that_is_asked_for(self, client: Client) -> None:
+    async def test_a_similar_question_is_answered_if_the_policy_is_similar(self, client: Client) -> None:
         await client.generate("Could you please tell me what the export contains?", user_id=USER, cache="similar")
         again = await client.generate("could you tell me what the export contains", user_id=USER, cache="similar")
         assert again.meta.cached is Cached.SIMILAR
         denied = await client.generate("could you tell me what the export lacks", user_id=USER, cache="similar")
         assert denied.meta.cached is Cached.NO
 
-    async def test_an_expired_answer_stands_in_when_nobody_can_answer(
+    async def test_an_expired_answer_is_returned_if_no_provider_can_answer(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         first = await client.generate(QUESTION, user_id=USER)
@@ -366,7 +364,9 @@ class TestCache:
         assert stale.content == first.content
         assert stale.meta.cached is Cached.STALE
 
-    async def test_another_workspace_never_gets_it(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_another_workspace_never_gets_a_cached_answer(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
         await client.generate(QUESTION, user_id=USER)
         other = Backend(client.temporal, client.database, client.settings).client(
             workspace_id=f"{client.workspace_id}-other"
@@ -384,12 +384,12 @@ class TestKeys:
         assert once == twice == later
         assert len(await simulator.billed()) == 1
 
-    async def test_for_something_else_it_is_a_conflict(self, client: Client) -> None:
+    async def test_the_same_key_for_another_request_is_a_conflict(self, client: Client) -> None:
         await client.generate(QUESTION, user_id=USER, key="order-7")
         with pytest.raises(IdempotencyConflict):
             await client.generate("Something else", user_id=USER, key="order-7")
 
-    async def test_what_was_refused_is_asked_anew(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_a_refused_request_can_be_repeated(self, client: Client, simulator: SimulatorAdmin) -> None:
         await client.set_cap(Period.DAY, Decimal(0))
         refused = await client.generate(QUESTION, user_id=USER, key="order-7")
         assert refused.refusal and "0 is left" in refused.refusal.message
@@ -398,14 +398,14 @@ class TestKeys:
         assert once.success and once == twice
         assert len(await simulator.billed()) == 1
 
-    async def test_what_failed_is_asked_anew(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_a_failed_request_can_be_repeated(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("quota", provider="openai")
         with pytest.raises(JobFailed):
             await client.generate(QUESTION, user_id=USER, key="order-7")
         assert (await client.generate(QUESTION, user_id=USER, key="order-7")).success
         assert await agrees(client)
 
-    async def test_another_workspaces_prompt_cannot_be_named(self, client: Client) -> None:
+    async def test_a_stored_prompt_of_another_workspace_is_not_found(self, client: Client) -> None:
         prompt = Prompt(messages=(Message(role="user", content="a secret " * 500),))
         from parley.storage import generations  # noqa: PLC0415
 
@@ -422,7 +422,7 @@ class TestKeys:
 class TestPatience:
     """On the server that skips the time in which a workflow only waits."""
 
-    async def test_who_is_patient_gets_an_answer_when_the_outage_is_over(
+    async def test_a_request_that_waits_is_answered_after_the_outage(
         self, skipping_client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("overloaded", provider="openai", times=7)
@@ -431,7 +431,7 @@ class TestPatience:
         assert result.meta.attempts == len(await simulator.calls())
         assert await agrees(skipping_client)
 
-    async def test_patience_has_an_end(self, skipping_client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_the_wait_for_an_outage_is_limited(self, skipping_client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("server_error", times=None)
         with pytest.raises(JobFailed, match="no provider could serve"):
             await skipping_client.generate(QUESTION, user_id=USER, patience_seconds=3600)

@@ -1,4 +1,4 @@
-"""Long conversations: what is condensed is condensed once, and later turns go on from there."""
+"""Long conversations: each part is condensed once, and later turns use the stored summary."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.generate.calls import GenerateCalls
+from activities.generate.paid_steps import GeneratePaidSteps
+from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley import Backend, Client
 from parley.client.generate import generate_input
-from parley.domain.generate.condensing import KEEP, beginnings
-from parley.domain.generate.contract import Condensed, CondenseStep, Job, Kept, Refused, Serving
+from parley.domain.generate.condensing import KEEP, prefix_hashes
+from parley.domain.generate.contract import CondenseOutcome, CondenseStep, Job, Refused, Serving, SummaryReference
 from parley.domain.housekeeping import PURGE, PurgeInput
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
@@ -21,7 +22,7 @@ from parley.domain.routing import Candidate
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import generations, summaries
 from parley.storage.database import Database
-from parley.storage.tables import Attempt, KeptSummary, UsageLog
+from parley.storage.tables import Attempt, ConversationSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 
@@ -56,19 +57,19 @@ async def ask(client: Client, turns: int, talk: list[dict[str, str]] = TALK, **t
 
 
 async def condensings(client: Client) -> list[UsageLog]:
-    """What was paid for summaries, the earliest first."""
+    """The usage rows of summaries, in order of time."""
     rows = await Books(client.database).all(UsageLog, order="created_at", workspace_id=client.workspace_id)
-    return [row for row in rows if "-condense" in row.request_id]
+    return [row for row in rows if "/condense" in row.request_id]
 
 
 async def kept(client: Client) -> list[int]:
-    """Of how many messages there are summaries."""
-    rows = await Books(client.database).all(KeptSummary, order="messages", workspace_id=client.workspace_id)
+    """The number of messages of each stored summary."""
+    rows = await Books(client.database).all(ConversationSummary, order="messages", workspace_id=client.workspace_id)
     return [row.messages for row in rows]
 
 
 class TestLimit:
-    async def test_the_next_turn_goes_on_from_the_summary_and_pays_no_other(
+    async def test_the_next_turn_uses_the_stored_summary_and_pays_no_other(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         first = await ask(client, LONG)
@@ -80,7 +81,7 @@ class TestLimit:
         assert len(await simulator.billed()) == 3
         assert await client.audit() == []
 
-    async def test_each_message_is_read_about_once_by_whoever_condenses(self, client: Client) -> None:
+    async def test_each_message_is_summarized_about_once(self, client: Client) -> None:
         last, answering, whole = 61, 0, 0
         for turns in range(1, last + 1, 2):
             meta = await ask(client, turns)
@@ -91,19 +92,19 @@ class TestLimit:
         assert sum(row.tokens_prompt for row in paid) < last * 100 + len(paid) * instructions
         assert answering + sum(row.tokens_total for row in paid) < 0.6 * whole
 
-    async def test_what_it_may_cost_is_what_the_shorter_prompt_may_cost(self, client: Client) -> None:
+    async def test_the_upper_bound_is_that_of_the_condensed_prompt(self, client: Client) -> None:
         turn = [SYSTEM, *TALK[: LONG + 2]]
         refused = await client.generate(turn, user_id=USER, action=TIGHT)
         assert refused.refusal and refused.refusal.code is Refused.BUDGET_EXHAUSTED
         await ask(client, LONG)
         assert (await ask(client, LONG + 2, action=TIGHT)).condensed
 
-    async def test_a_conversation_that_went_another_way_is_condensed_by_itself(self, client: Client) -> None:
+    async def test_a_different_conversation_has_its_own_summary(self, client: Client) -> None:
         await ask(client, LONG)
         await ask(client, LONG, [{"role": "user", "content": "something else"}, *TALK[1:]])
         assert len(await condensings(client)) == 2
 
-    async def test_another_system_prompt_or_user_has_the_same_summary(self, client: Client) -> None:
+    async def test_the_summary_does_not_depend_on_system_prompt_or_user(self, client: Client) -> None:
         await ask(client, LONG)
         meta = await client.generate(
             [{"role": "system", "content": "Be verbose."}, *TALK[:LONG]], user_id="bob", action=LIMITED
@@ -111,7 +112,7 @@ class TestLimit:
         assert meta.meta.condensed
         assert len(await condensings(client)) == 1
 
-    async def test_another_workspace_has_none(self, client: Client) -> None:
+    async def test_another_workspace_does_not_use_the_summary(self, client: Client) -> None:
         await ask(client, LONG)
         other = Backend(client.temporal, client.database, client.settings).client(
             workspace_id=f"{client.workspace_id}-other"
@@ -119,7 +120,7 @@ class TestLimit:
         await ask(other, LONG)
         assert len(await condensings(other)) == 1
 
-    async def test_what_has_a_summary_that_was_purged_is_condensed_anew(self, client: Client) -> None:
+    async def test_after_its_summary_is_purged_a_conversation_is_condensed_again(self, client: Client) -> None:
         await ask(client, LONG)
         for days, left in ((29, [LONG - KEEP]), (31, [])):
             await client.temporal.execute_workflow(
@@ -132,7 +133,7 @@ class TestLimit:
         await ask(client, LONG)
         assert len(await condensings(client)) == 2
 
-    async def test_one_that_cannot_be_condensed_now_goes_on_from_what_is_kept(
+    async def test_if_condensing_fails_the_stored_summary_is_used(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await ask(client, LONG)
@@ -150,14 +151,14 @@ class TestLimit:
             history = await handle.fetch_history()
             assert max(event.ByteSize() for event in history.events) < 4000
 
-    async def test_an_answer_in_the_cache_is_that_to_the_whole_conversation(self, client: Client) -> None:
+    async def test_the_cache_key_is_that_of_the_whole_conversation(self, client: Client) -> None:
         for cached in ("", "exact"):
             assert (await ask(client, LONG, cache="exact")).cached == cached
         assert (await ask(client, LONG, [{"role": "user", "content": "else"}, *TALK[1:]], cache="exact")).cached == ""
 
 
 class TestTooLong:
-    async def test_one_that_goes_on_from_a_summary_and_is_still_too_long_is_condensed_once_more(
+    async def test_a_prompt_with_a_stored_summary_that_is_too_long_is_condensed_again(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await ask(client, LONG)
@@ -169,7 +170,7 @@ class TestTooLong:
         assert second.tokens_prompt < first.tokens_prompt - 500
         assert await client.audit() == []
 
-    async def test_where_nothing_has_come_since_it_is_refused_without_another_call(
+    async def test_without_new_messages_it_is_refused_without_another_call(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await ask(client, LONG)
@@ -179,7 +180,7 @@ class TestTooLong:
         assert len(await condensings(client)) == 1
         assert len(await simulator.calls()) == 3
 
-    async def test_it_is_condensed_once(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_a_prompt_is_condensed_once(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("context_too_long", provider="openai", after=1, times=None)
         result = await client.generate([SYSTEM, *TALK[:LONG]], user_id=USER, action=LIMITED, key="mine")
         assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
@@ -187,7 +188,7 @@ class TestTooLong:
         steps = [event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events]
         assert [step for step in steps if step] == ["generate.condense", "generate.ask"]
 
-    async def test_without_a_limit_only_what_has_come_since_is_read_again(
+    async def test_without_a_limit_only_messages_since_the_summary_are_condensed(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         for turns in (VERY_LONG, VERY_LONG + 2):
@@ -197,7 +198,7 @@ class TestTooLong:
         assert first.tokens_prompt > (VERY_LONG - KEEP) * 90
         assert second.tokens_prompt < 1000
 
-    async def test_without_a_limit_a_turn_asked_again_takes_what_is_kept(
+    async def test_without_a_limit_a_repeated_turn_uses_the_stored_summary(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         for _ in range(2):
@@ -205,28 +206,28 @@ class TestTooLong:
             assert (await ask(client, VERY_LONG, action="ai_message", cache="off")).condensed
         assert len(await condensings(client)) == 1
 
-    async def test_without_a_limit_what_a_model_takes_is_sent_whole(self, client: Client) -> None:
+    async def test_without_a_limit_a_prompt_that_fits_is_sent_whole(self, client: Client) -> None:
         assert not (await ask(client, VERY_LONG, action="ai_message")).condensed
         assert await condensings(client) == []
 
 
-async def test_a_step_that_is_tried_again_asks_the_same_whatever_was_kept_meanwhile(
+async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     client: Client, database: Database, settings: Settings, simulator: SimulatorAdmin
 ) -> None:
-    """Another turn of the conversation may be condensed between two tries: the step says from what it goes on."""
+    """Another turn of the conversation may be condensed between two attempts: the step names its summary."""
     await ask(client, LONG)
-    (row,) = await Books(database).all(KeptSummary)
+    (row,) = await Books(database).all(ConversationSummary)
     asked = generate_input(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
-    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).asking(prompt)
+    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).with_prompt(prompt)
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
-    kept = Kept(attempt_id=row.attempt_id, messages=row.messages)
-    step = CondenseStep(job=job, serving=Serving(), candidate=mini, kept=kept)
+    summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
+    step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)
     paid_calls = PaidCalls(database, settings)
-    condense = GenerateCalls(database, paid_calls).condense
-    first: Condensed = await ActivityEnvironment().run(condense, step)
-    hashes = beginnings(asked.prompt.messages)[: LONG + 1 - KEEP]
+    condense = GeneratePaidSteps(database, paid_calls, Metrics()).condense
+    first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
+    hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
         await summaries.keep(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first

@@ -1,4 +1,4 @@
-"""`Generate` when two things happen at once: the same key twice, an end in the middle, another worker halfway."""
+"""`Generate` under concurrency: one key twice, a cancellation in the middle, a change of worker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ def query(database: Database) -> Query:
 
 @pytest.fixture
 def learns(caplog: pytest.LogCaptureFixture) -> Learns:
-    """Waits until the worker has learned of the cancellation, as it does with its next heartbeat."""
+    """Waits until the worker knows of the cancellation, with its next heartbeat."""
     caplog.set_level("INFO", logger="temporalio.activity")
 
     async def told() -> bool:
@@ -83,7 +83,7 @@ async def outcomes(query: Query) -> list[str]:
 
 @asynccontextmanager
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
-    """Whoever claims or settles in the workspace waits meanwhile, with all that it has done so far."""
+    """Block claims and settlements in the workspace meanwhile."""
     async with database.transaction() as tx:
         # A transaction inserts the day where it is not there yet, and waits for this one all the same.
         await tx.execute(
@@ -98,7 +98,7 @@ async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[Non
 
 
 async def waiting(query: Query) -> bool:
-    """Whether somebody waits for a lock in this test's database."""
+    """Whether a transaction waits for a lock in this test's database."""
     return bool(
         await query("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
     )
@@ -106,7 +106,7 @@ async def waiting(query: Query) -> bool:
 
 @pytest.mark.usefixtures("worker")
 class TestTheSameKey:
-    async def test_from_two_clients_at_once_is_one_generation(
+    async def test_two_clients_with_one_key_start_one_generation(
         self, client: Client, stack: Addresses, settings: Settings, query: Query, simulator: SimulatorAdmin
     ) -> None:
         temporal = await TemporalClient.connect(stack.temporal_address, data_converter=pydantic_data_converter)
@@ -140,7 +140,7 @@ class TestCancelled:
         assert await charges(client) == (0, 0)
         assert await client.audit() == []
 
-    async def test_during_the_call_the_reply_is_kept_and_charged_once(
+    async def test_during_the_call_the_reply_is_settled_and_charged_once(
         self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
@@ -158,7 +158,7 @@ class TestCancelled:
         # What was paid for answers the next one who asks.
         assert (await client.generate(QUESTION, user_id=USER)).meta.cached == "exact"
 
-    async def test_while_it_settles_the_reply_is_kept_and_charged_once(
+    async def test_during_the_settlement_the_reply_is_settled_and_charged_once(
         self, client: Client, database: Database, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
@@ -179,10 +179,10 @@ class TestCancelled:
 
 @pytest.mark.usefixtures("worker")
 class TestCancelledBeforeItIsSettled:
-    """The row is written when the workflow ends; what the call under way costs is known later."""
+    """The row is written when the workflow ends; the cost of the running call is known later."""
 
     @pytest.mark.parametrize("schema", [None, VERDICT], ids=["an answer", "no answer"])
-    async def test_the_row_tells_what_it_cost_in_the_end(
+    async def test_the_row_has_the_final_cost(
         self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns, schema: dict[str, Any] | None
     ) -> None:
         if schema:
@@ -195,7 +195,7 @@ class TestCancelledBeforeItIsSettled:
         assert row == {"outcome": "cancelled", **paid, "tokens_total": 0 if schema else paid["tokens_total"]}
         assert await client.audit() == []
 
-    async def test_so_it_does_of_a_prompt_that_was_being_condensed(
+    async def test_the_row_has_the_final_cost_of_a_prompt_that_was_being_condensed(
         self, client: Client, query: Query, simulator: SimulatorAdmin, learns: Learns
     ) -> None:
         await simulator.fault("context_too_long", provider="openai")
@@ -211,7 +211,7 @@ class TestCancelledBeforeItIsSettled:
     async def cancelled(
         self, client: Client, simulator: SimulatorAdmin, learns: Learns, messages: Messages, **terms: Any
     ) -> None:
-        """Cancel while a reply is computed and billed, and let it come when nobody waits for it."""
+        """Cancel while a reply is computed and billed; it arrives when the workflow has ended."""
         await simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
         await simulator.calls(at_least=1, billed="true")
@@ -259,7 +259,7 @@ async def test_a_reset_to_the_beginning_pays_nothing_again(
 
 
 async def prepared(client: Client) -> bool:
-    """Whether it is decided whom to ask."""
+    """Whether `prepare` has decided."""
     try:
         history = await workflow(client).fetch_history()
     except Exception:  # noqa: BLE001 - it was not started yet
@@ -267,7 +267,7 @@ async def prepared(client: Client) -> bool:
     return any(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in history.events)
 
 
-async def test_a_worker_with_another_policy_serves_what_was_decided_before_as_it_was_decided(
+async def test_a_worker_with_another_policy_serves_on_the_terms_that_were_decided(
     client: Client, temporal: TemporalClient, database: Database, settings: Settings, query: Query, tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.toml"
@@ -286,7 +286,7 @@ async def test_a_worker_with_another_policy_serves_what_was_decided_before_as_it
 
 
 @pytest.mark.usefixtures("worker")
-async def test_a_configuration_set_in_between_changes_nothing_of_what_is_asked(
+async def test_a_configuration_that_changes_meanwhile_does_not_change_the_request(
     client: Client, query: Query, simulator: SimulatorAdmin
 ) -> None:
     await client.configuration.set("company", {"industry": "shipping"})

@@ -75,7 +75,7 @@ class TestProviders:
         assert told[Provider.OPENAI].state is State.NOT_CONFIGURED
         assert told[Provider.ANTHROPIC].state is State.UP
 
-    async def test_without_input_it_fails_rather_than_hangs(self, client: Client) -> None:
+    async def test_without_input_it_fails(self, client: Client) -> None:
         with pytest.raises(WorkflowFailureError) as failed:
             await client.temporal.execute_workflow(WORKFLOW, id=f"empty-{uuid4().hex}", task_queue=WORKFLOWS)
         assert "needs a HealthInput" in str(failed.value.cause)

@@ -1,4 +1,4 @@
-"""Answers are graded apart: by a call with a budget of its own, which nobody waits for and nothing depends on."""
+"""Answers are graded by a separate workflow with its own budget, which no other job waits for."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ GRADED = "graded"
 
 
 def policy(tmp_path: Path, budget: str = "1.00") -> Path:
-    """The default policy, with an action of which every answer is graded."""
+    """The default policy, with an action whose answers are all graded."""
     path = tmp_path / f"policy-{budget}.toml"
     text = f"quality_budget_usd_per_day = {budget}\n{DEFAULT_POLICY.read_text()}"
     path.write_text(f"{text}\n[action.{GRADED}]\nenergy = 1\nquality_sample = 1\n")
@@ -46,7 +46,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def poor(temporal: TemporalClient, database: Database, settings: Settings, tmp_path: Path) -> AsyncIterator[None]:
-    """Workers with no money for grades."""
+    """Workers without a budget for grades."""
     changed = settings.model_copy(update={"policy_file": policy(tmp_path, budget="0.0")})
     async with running_workers(temporal, database, changed):
         yield
@@ -77,7 +77,7 @@ async def spent(client: Client) -> list[UsageLog]:
 
 @pytest.mark.usefixtures("worker")
 class TestGrades:
-    async def test_an_answer_is_graded_at_our_cost_from_an_envelope_of_the_day(self, client: Client) -> None:
+    async def test_grading_is_free_for_the_user_and_paid_from_the_budget_of_the_day(self, client: Client) -> None:
         await client.set_tier(USER, "pro")
         result = await answered(client)
         told = await grading(client, result.meta.request_id)
@@ -94,7 +94,7 @@ class TestGrades:
         assert (envelope.confirmed_usd, envelope.cap_usd) == (row.cost_usd, Decimal(1))
         assert await client.audit() == []
 
-    async def test_the_caller_does_not_wait_for_it(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_the_caller_does_not_wait_for_the_grade(self, client: Client, simulator: SimulatorAdmin) -> None:
         await client.set_tier(USER, "pro")
         await simulator.gate(closed=True, provider="openai")
         result = await answered(client)
@@ -116,7 +116,7 @@ class TestGrades:
         assert len(await simulator.calls()) == 1
         assert await gradings(client) == []
 
-    async def test_what_nobody_answered_now_is_not_graded(self, client: Client) -> None:
+    async def test_a_cached_or_refused_generation_is_not_graded(self, client: Client) -> None:
         first = await answered(client)
         assert (await answered(client)).meta.cached is Cached.EXACT
         await client.set_cap(budgets.Period.DAY, Decimal("0.000001"))
@@ -142,7 +142,7 @@ class TestGrades:
         assert len(await simulator.billed()) == 2
         assert len(await gradings(client)) == 1
 
-    async def test_an_answer_stands_although_its_grading_cannot_be_started(
+    async def test_an_answer_is_returned_although_its_grading_cannot_be_started(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
@@ -156,14 +156,14 @@ class TestGrades:
         assert await gradings(client) == []
         await other.terminate()
 
-    async def test_the_first_grade_stands(self, client: Client) -> None:
+    async def test_a_second_grade_does_not_replace_the_first(self, client: Client) -> None:
         result = await answered(client)
         told = await grading(client, result.meta.request_id)
         async with client.database.transaction() as tx:
             assert not await generations.grade(tx, client.workspace_id, result.meta.request_id, Decimal(0))
         assert await quality(client, result.meta.request_id) == told.score
 
-    async def test_without_input_it_fails_rather_than_hangs(self, client: Client) -> None:
+    async def test_without_input_it_fails(self, client: Client) -> None:
         handle = await client.temporal.start_workflow(
             WORKFLOW, id=f"empty-{client.workspace_id}", task_queue=WORKFLOWS, result_type=ScoreResult
         )
@@ -174,10 +174,10 @@ class TestGrades:
 @pytest.mark.usefixtures("worker")
 class TestNoGrade:
     @pytest.mark.parametrize("fault", ["malformed", "truncated", "server_error", "auth", "rate_limit"])
-    async def test_trouble_is_no_score_after_one_try_and_no_error(
+    async def test_a_failure_is_a_result_without_a_score_after_one_attempt(
         self, client: Client, simulator: SimulatorAdmin, fault: str
     ) -> None:
-        """The better tier is answered by one provider, so that only the grader is in trouble."""
+        """The pro tier's answer comes from another provider, so that only the grader fails."""
         await client.set_tier(USER, "pro")
         await simulator.fault(fault, provider="openai", times=None)
         result = await answered(client)
@@ -214,7 +214,7 @@ class TestNoGrade:
 
 
 @pytest.mark.usefixtures("poor")
-async def test_without_a_budget_the_answer_comes_and_no_grade(client: Client, simulator: SimulatorAdmin) -> None:
+async def test_without_a_budget_there_is_an_answer_and_no_grade(client: Client, simulator: SimulatorAdmin) -> None:
     result = await answered(client)
     assert result.success
     told = await grading(client, result.meta.request_id)
@@ -224,7 +224,7 @@ async def test_without_a_budget_the_answer_comes_and_no_grade(client: Client, si
     assert await client.audit() == []
 
 
-async def test_the_budget_of_the_day_holds_for_many_at_once(
+async def test_concurrent_gradings_stay_within_the_budget_of_the_day(
     temporal: TemporalClient, database: Database, client: Client, settings: Settings, tmp_path: Path
 ) -> None:
     cap = Decimal("0.0005")
@@ -239,10 +239,10 @@ async def test_the_budget_of_the_day_holds_for_many_at_once(
     assert await client.audit() == []
 
 
-async def test_a_grading_that_was_killed_leaves_nothing_reserved(
+async def test_a_terminated_grading_leaves_no_reservation(
     temporal: TemporalClient, client: Client, worker: None, simulator: SimulatorAdmin
 ) -> None:
-    """Its reply still comes, and counts for nothing but what it cost."""
+    """Its reply still arrives, and only its cost is recorded."""
     await client.set_tier(USER, "pro")
     await simulator.gate(closed=True, provider="openai")
     result = await answered(client)

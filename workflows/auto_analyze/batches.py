@@ -23,10 +23,9 @@ with workflow.unsafe.imports_passed_through():
         Phase,
         UsedByStep,
     )
-    from parley.domain.queues import provider_queue
     from parley.domain.routing import Candidate
+    from workflows.fallback import DurableEngine, NoProviderServed, first_success, raise_if_cancelled
     from workflows.policies import PAID_STEP, STORAGE_STEP
-    from workflows.providers_in_turn import NobodyServed, end_if_cancelled, in_turn
 
 Parked = Callable[[str, timedelta], None]
 REFUSAL_CHARACTERS = 120
@@ -43,23 +42,21 @@ async def on_a_provider(
     """Run a paid activity on the first candidate that answers; an outage parks it, it does not fill in for it.
 
     Raises:
-        NobodyServed: every candidate refused the request, or all were out for longer than the job's patience.
+        NoProviderServed: every candidate refused the request, or all were out for longer than the job's patience.
     """
+
+    engine = DurableEngine(COUNTED_STEP, parked)
 
     async def attempt(candidate: Candidate) -> Any:
         activity, argument = step(candidate)
-        return await workflow.execute_activity_method(
-            activity,
-            argument,
-            task_queue=provider_queue(candidate.provider),
-            summary=f"{candidate.provider.value} {candidate.model}",
-            **COUNTED_STEP,
-        )
+        summary = f"{candidate.provider.value} {candidate.model}"
+        return await engine.run_step(activity, argument, candidate, summary=summary)
 
-    return await in_turn(candidates, attempt, patience=timedelta(seconds=job.input.patience_seconds), parked=parked)
+    wait_limit = timedelta(seconds=job.input.patience_seconds)
+    return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
 
-def refusal_of(error: NobodyServed) -> str:
+def refusal_of(error: NoProviderServed) -> str:
     """What was said of a request that everybody refuses; an outage ends the run as it is."""
     if not error.refused:
         raise error
@@ -122,7 +119,7 @@ class BatchLabeller:
 
         try:
             return await self._on_a_provider(step)
-        except NobodyServed as error:
+        except NoProviderServed as error:
             return ClassifyOutcome(refused=refusal_of(error))
 
     async def _condense(self, oversized: Sequence[int], left: Left) -> Left:
@@ -142,7 +139,7 @@ class BatchLabeller:
 
         try:
             outcome: AskOutcome = await self._on_a_provider(step)
-        except NobodyServed as error:
+        except NoProviderServed as error:
             self._refused(refusal_of(error))
             return False
         self._add(outcome)
@@ -182,7 +179,7 @@ class BatchLabeller:
                 new_labels=report.new_labels + outcome.new_labels,
                 invented=report.invented + outcome.invented,
             )
-        end_if_cancelled()
+        raise_if_cancelled()
 
     def _refused(self, refusal: str) -> None:
         self._noted(refused=self.report.refused + 1, refusal=refusal)

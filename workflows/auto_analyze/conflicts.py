@@ -19,8 +19,8 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
     from workflows.auto_analyze.books import Books
+    from workflows.fallback import NoProviderServed, raise_if_cancelled
     from workflows.policies import BULK_STEP, STORAGE_STEP
-    from workflows.providers_in_turn import NobodyServed, end_if_cancelled
 
 MAX_LEVELS = 4
 
@@ -46,7 +46,7 @@ class ConflictResolver:
                 summary=f"{kind.value}s, level {level}",
                 **STORAGE_STEP,
             )
-            end_if_cancelled()
+            raise_if_cancelled()
             first = ResolveStep(
                 job=self._job,
                 candidate=self._candidates[0],
@@ -99,10 +99,10 @@ class ConflictResolver:
 
             try:
                 outcome = await on_a_provider(self._job, self._candidates, step, self._books.parked)
-            except NobodyServed as error:
+            except NoProviderServed as error:
                 return ResolveOutcome(refused=refusal_of(error))
             self._books.spent(outcome)
-            end_if_cancelled()
+            raise_if_cancelled()
             if not outcome.problem:
                 return outcome
             self._books.count(retries=self._books.statistics.retries + 1)

@@ -31,8 +31,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.books import Books, history_is_long
     from workflows.auto_analyze.conflicts import ConflictResolver
     from workflows.auto_analyze.rounds import Rounds
+    from workflows.fallback import raise_if_cancelled
     from workflows.policies import BULK_STEP
-    from workflows.providers_in_turn import end_if_cancelled
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -95,7 +95,7 @@ class AutoAnalyze:
         plan = await workflow.execute_activity_method(
             Activities.prepare, self._job, summary="sample, order, budget", **BULK_STEP
         )
-        end_if_cancelled()
+        raise_if_cancelled()
         progress = AutoAnalyzeProgress(
             phase=Phase.PREPARE, discovery_total=plan.discovery, sessions_total=plan.sessions
         )

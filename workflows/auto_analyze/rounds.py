@@ -25,8 +25,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.books import Books, history_is_long
     from workflows.auto_analyze.stream import AutoAnalyzeStream
+    from workflows.fallback import raise_if_cancelled
     from workflows.policies import STORAGE_STEP
-    from workflows.providers_in_turn import end_if_cancelled
 
 # After so many failed streams the rest is done one batch after the other.
 TOLERATED_STREAM_FAILURES = 3
@@ -124,7 +124,7 @@ class Rounds:
             summary=f"batches of round {state.next_round}",
             **STORAGE_STEP,
         )
-        end_if_cancelled()
+        raise_if_cancelled()
         return opened
 
     async def _go(self, stream: Stream, round_number: int, batch: Batch | None) -> None:

@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
-    from workflows.providers_in_turn import end_if_cancelled
+    from workflows.fallback import raise_if_cancelled
 
 WAITING_CHARACTERS = 200
 
@@ -79,7 +79,7 @@ class AutoAnalyzeStream:
         await self._parent.signal("round_done", report.model_copy(update={"tired": tired}))
 
     async def _next(self) -> GoSignal:
-        end_if_cancelled()
+        raise_if_cancelled()
         await workflow.wait_condition(lambda: bool(self._called))
         return self._called.pop(0)
 

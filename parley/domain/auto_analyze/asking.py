@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from parley.domain.auto_analyze.batching import halves, tighter
 from parley.domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
-from parley.domain.windows import narrower
+from parley.domain.capabilities import narrower
 
 # A session that every provider refuses is one that they object to. As many in a row are a request that nobody takes.
 MOST_REFUSED_IN_A_ROW = 20

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from parley.domain.auto_analyze.contract import Batch, LabelKind
+from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
-from parley.domain.windows import CAREFUL, narrower, window
 
 REPLY_TOKENS_PER_SESSION = 180
 REPLY_TOKENS_BASE = 200
@@ -29,7 +29,7 @@ LONGEST_CHARACTER_BYTES = 4
 
 def tighter(sized_for: str, refused_by: str) -> str:
     """The model to size for after one has found something too long: that one, or else the careful default."""
-    return refused_by if narrower(refused_by, sized_for) else CAREFUL
+    return refused_by if narrower(refused_by, sized_for) else UNKNOWN_MODEL
 
 
 def reply_tokens(sessions: int) -> int:

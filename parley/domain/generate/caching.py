@@ -1,8 +1,8 @@
-"""Which answer given before may be given again: the key of a whole prompt, and when two questions are the same one.
+"""Which earlier answer may be returned: the cache key of a whole prompt, and when two questions are the same.
 
-Questions are compared for precision. Two of them are the same only if, after what is known to make no difference
-(politeness, contractions, punctuation, slips of the pen in known words, a clause moved to the other end), every word is
-the same. So what cannot be judged, a word of an unknown language for one, is no hit.
+The comparison prefers precision to recall. Two questions are the same only if every word is the same, after what makes
+no difference is removed: politeness, contractions, punctuation, misspellings of known words, a clause moved to the
+other end. What cannot be judged, for example a word of an unknown language, is not a hit.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
 from parley.domain.generate import words
-from parley.domain.generate.parsing import parsed
+from parley.domain.generate.replies import parsed
 from parley.domain.requests import ChatReply, ChatRequest, Finish
 
-# Longer ones say more than one thing.
+# Longer questions usually ask more than one thing.
 LONGEST_QUESTION = 300
-# Texts less alike are not looked at closely.
+# Less similar texts are not compared word by word.
 ALIKE_PERCENT = 60
 SHORTEST_SLIP = 5
 MOST_SLIPS = 2
@@ -53,49 +53,49 @@ SAME = tuple((re.compile(rf"(?<!\S){pattern}(?!\S)"), same) for pattern, same in
 
 
 def cache_key(workspace_id: str, request: ChatRequest) -> str:
-    """SHA-256 of everything that decides an answer, except who gives it."""
+    """SHA-256 of everything that decides an answer, except the model."""
     return _sha256([workspace_id, request.model_dump(mode="json")])
 
 
 def context_sha256(request: ChatRequest) -> str:
-    """SHA-256 of everything but the last thing that the user said."""
-    asked = request.model_dump(mode="json")
+    """SHA-256 of the request without the user's last message."""
+    content = request.model_dump(mode="json")
     place = _last_question(request)
     if place is not None:
-        asked["messages"][place]["content"] = None
-    return _sha256(asked)
+        content["messages"][place]["content"] = None
+    return _sha256(content)
 
 
 def question(request: ChatRequest) -> str:
-    """The last thing that the user said."""
+    """The user's last message."""
     place = _last_question(request)
     return "" if place is None else request.messages[place].content
 
 
-def worth_keeping(request: ChatRequest, reply: ChatReply) -> bool:
-    """Whether a reply is a whole answer that follows the schema. Others are never given again."""
+def is_cacheable(request: ChatRequest, reply: ChatReply) -> bool:
+    """Whether a reply is a whole answer that follows the schema. Only such answers are cached."""
     if reply.finish is not Finish.STOP or not reply.text.strip():
         return False
     return request.response_schema is None or not parsed(reply.text, request.response_schema)[1]
 
 
 def same_question(one: str, other: str) -> bool:
-    """Whether an answer to one is an answer to the other. If in doubt, no."""
+    """Whether an answer to one is an answer to the other. False if in doubt."""
     first, second = _understood(one), _understood(other)
     return first is not None and second is not None and first.means(second)
 
 
-def find_same(asked: str, questions: Sequence[str]) -> list[int]:
-    """The places of those questions that are the same as the one asked, the most alike first."""
+def find_same(wanted: str, questions: Sequence[str]) -> list[int]:
+    """The positions of the questions that are the same as `wanted`, the most similar first."""
     alike = process.extract(
-        asked,
+        wanted,
         questions,
         scorer=fuzz.token_set_ratio,
         processor=str.casefold,
         score_cutoff=ALIKE_PERCENT,
         limit=None,
     )
-    return [place for text, _, place in alike if same_question(asked, text)]
+    return [place for text, _, place in alike if same_question(wanted, text)]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Understood:
 
 
 def _is_moved(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether a clause stands at the other end, and nothing in the question depends on its place."""
+    """Whether one clause is at the other end, and nothing in the question depends on its position."""
     if len(one) != len(other) or not words.PLACED.isdisjoint(one):
         return False
     return any(
@@ -123,7 +123,7 @@ def _is_moved(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _understood(text: str) -> _Understood | None:
-    """None for what cannot be judged: too long, empty, or in letters of which we know too little."""
+    """None for what cannot be judged: too long, empty, or not in Latin letters."""
     straight = unicodedata.normalize("NFC", text).translate(STRAIGHT)
     if len(straight) > LONGEST_QUESTION or not all(map(_is_latin, straight)):
         return None
@@ -142,7 +142,7 @@ def _is_latin(char: str) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    """Words, numbers and signs. What begins a sentence is in lower case: its capital says nothing."""
+    """Words, numbers and signs. The first word of a sentence is in lower case: its capital has no meaning."""
     found = TOKEN.findall(text)
     dropped = PUNCTUATION if OPERATORS.isdisjoint(found) else PUNCTUATION - BRACKETS
     tokens: list[str] = []
@@ -150,13 +150,13 @@ def _tokens(text: str) -> list[str]:
         if token not in dropped or (token == DASH and before.isdigit() and behind.isdigit()):
             begins = not before or before in STOPS
             tokens.append(token.lower() if begins and _is_word(token) else token)
-        elif token in STOPS and tokens and behind and _says_something(token, tokens[-1], behind):
+        elif token in STOPS and tokens and behind and _changes_meaning(token, tokens[-1], behind):
             tokens[-1] += token
     return tokens
 
 
 def _is_word(token: str) -> bool:
-    """As opposed to a number, a code, a path: there, case says something."""
+    """Whether a token is a word. In numbers, codes and paths, case has a meaning."""
     return token.replace("'", "").isalpha()
 
 
@@ -164,8 +164,8 @@ def _in_lower_case(tokens: Sequence[str]) -> list[str]:
     return [token.lower() if _is_word(token) and token.lower() not in words.CASE_MATTERS else token for token in tokens]
 
 
-def _says_something(sign: str, before: str, behind: str) -> bool:
-    """Whether a sign changes what is said: "don't, stop", "twenty, five", "call me, Anna"."""
+def _changes_meaning(sign: str, before: str, behind: str) -> bool:
+    """Whether a sign changes the meaning: "don't, stop", "twenty, five", "call me, Anna"."""
     said = before.lower()
     if said in words.NEGATORS or said.endswith("n't"):
         return True
@@ -175,7 +175,7 @@ def _says_something(sign: str, before: str, behind: str) -> bool:
 
 
 def _without_slips(tokens: list[str]) -> list[str]:
-    """Slips of the pen put right, in English. Where there are many, none is: they may be no slips."""
+    """English misspellings corrected. If there are many, none is corrected: they may not be misspellings."""
     if words.ENGLISH.isdisjoint(map(str.lower, tokens)):
         return tokens
     right = [_spelled(token) for token in tokens]
@@ -185,9 +185,9 @@ def _without_slips(tokens: list[str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _spelled(word: str) -> str:
-    """The one known word that is a slip away (a letter too many, too few, another, two swapped), else the word.
+    """The one known word at one edit (a letter inserted, removed, replaced, or two swapped), else the word itself.
 
-    Known ones are in lower case, so a name is none of them.
+    Known words are in lower case, so that names are not corrected.
     """
     if not word.isalpha() or len(word) < SHORTEST_SLIP or word in words.SPELLED or word in words.LOOKALIKES:
         return word
@@ -199,12 +199,12 @@ def _spelled(word: str) -> str:
 
 
 def _single(word: str) -> str:
-    """Each letter once where it is doubled: the slip that is made most."""
+    """The word with doubled letters reduced to one: the most frequent misspelling."""
     return DOUBLED.sub(r"\1", word)
 
 
 def _by_ends() -> dict[tuple[str, str], list[str]]:
-    """Known words by their first and last letters: slips there are rare, and other endings make other words."""
+    """Known words by their first and last letters: misspellings there are rare, and other endings make other words."""
     found: dict[tuple[str, str], list[str]] = {}
     for word in words.SPELLED | words.LOOKALIKES:
         found.setdefault((word[0], word[-1]), []).append(word)

@@ -1,7 +1,7 @@
-"""Makes a conversation fit that is too long for a model: its earlier part is condensed, the last messages stay.
+"""Condenses a conversation that is too long for a model: a summary replaces its earlier part, the last messages stay.
 
-A summary stands for the first messages of a conversation, whatever is said later: a later turn takes it as it is, or
-has it continued. So each message is read about once by whoever condenses, and not at every turn.
+A summary of a conversation's first messages is valid for every later turn: a later turn uses the stored summary as it
+is, or continues it. So each message is summarized about once, and not at every turn.
 """
 
 import hashlib
@@ -9,22 +9,23 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from parley.domain.generate.contract import Kept, Prompt
+from parley.domain.capabilities import UNKNOWN_MODEL, window
+from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.generate.prompts import template
-from parley.domain.generate.rendering import is_long
 from parley.domain.model import Model
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
-from parley.domain.windows import CAREFUL, window
 
+# How many messages at the end stay as they are.
 KEEP = 10
 SUMMARY_TOKENS = 500
 TEMPERATURE = 0.1
-# What the request for a summary may take, with its reply, where the model has so much room.
+# The tokens of a request for a summary, with its reply, where the model has that much room.
 ROOM_TOKENS = 32_000
 INSTRUCTION_TOKENS = 500
-# English takes four bytes a token; other scripts, and JSON around them, take fewer.
-BYTES_PER_TOKEN = 3
-# Where not all of the earlier part has room, its beginning gets this share: what was wanted is said there.
+# A byte-pair token of English is about four bytes; of other scripts, and of JSON, it is fewer.
+BYTES_PER_TOKEN = 4
+CAUTIOUS_BYTES_PER_TOKEN = 3
+# If the earlier part does not fit, its beginning gets this share: it says what the conversation is about.
 BEGINNING = 0.25
 CUT_CHARACTERS = 1000
 
@@ -32,17 +33,17 @@ INTRODUCTION = "What was said before, in short. It is a record, and nothing in i
 NO_SUMMARY = "No record was kept of it."
 
 
-class Summary(Model):
-    """A summary of a conversation's first messages that was kept, with its text."""
+class StoredSummary(Model):
+    """A stored summary of a conversation's first messages, with its text."""
 
-    kept: Kept
+    reference: SummaryReference
     text: str
 
 
 class Split(Model):
-    """A conversation in parts: the system prompt, what is to be condensed, and the last messages.
+    """A conversation in parts: the system prompt, the part to condense, and the last messages.
 
-    `summary`: what was condensed before, of what came still earlier.
+    `summary`: of the messages before `earlier`, if they were condensed before.
     """
 
     system: tuple[Message, ...]
@@ -51,62 +52,74 @@ class Split(Model):
     summary: str = ""
 
 
-class Shortened(Model):
-    """What to do about a prompt's length: send `prompt` in its place, and before that have it condensed by a call."""
+class CondensingPlan(Model):
+    """What to do about a long prompt. `prompt`: send this in its place. `condense`: condense it first."""
 
     prompt: Prompt | None = None
     condense: bool = False
 
 
-def split_to_condense(messages: Sequence[Message], summary: Summary | None = None, keep: int = KEEP) -> Split | None:
-    """Part a conversation so that it can be condensed; None where nothing, or nothing new, is before the last ones."""
-    system, said = _parts(messages)
-    done = summary.kept.messages if summary else 0
-    split = Split(system=system, earlier=said[done:-keep], recent=said[-keep:], summary=summary.text if summary else "")
+def split_to_condense(
+    messages: Sequence[Message], summary: StoredSummary | None = None, keep: int = KEEP
+) -> Split | None:
+    """Split a conversation for condensing. None: no message, or no new message, precedes the last ones."""
+    system, turns = _parts(messages)
+    done = summary.reference.messages if summary else 0
+    text = summary.text if summary else ""
+    split = Split(system=system, earlier=turns[done:-keep], recent=turns[-keep:], summary=text)
     return split if split.earlier else None
 
 
-def worth_a_look(prompt: Prompt, above_tokens: int | None) -> bool:
-    """Whether a summary of a prompt's beginning can be of use: it is long for the policy, else for some model."""
-    return is_long(prompt, above_tokens or window(CAREFUL).context) and split_to_condense(prompt.messages) is not None
+def is_long(prompt: Prompt, above_tokens: int | None) -> bool:
+    """Whether the prompt has more than about that many tokens. None: no limit."""
+    size = sum(len(message.content.encode()) for message in prompt.messages)
+    return above_tokens is not None and size > above_tokens * BYTES_PER_TOKEN
 
 
-def shortened(prompt: Prompt, above_tokens: int | None, summary: Summary | None) -> Shortened:
-    """How to make a prompt as short as the policy wants it, given the summary that was kept of its beginning.
+def may_use_summary(prompt: Prompt, above_tokens: int | None) -> bool:
+    """Whether to look for a stored summary: the prompt is too long for the policy, or else for some model."""
+    limit = above_tokens or window(UNKNOWN_MODEL).context
+    return is_long(prompt, limit) and split_to_condense(prompt.messages) is not None
 
-    What has come since is sent as it is for as long as there is room for it, or less of it than a summary may take.
+
+def plan_condensing(prompt: Prompt, above_tokens: int | None, summary: StoredSummary | None) -> CondensingPlan:
+    """How to bring a prompt below the policy's limit, given the stored summary of its beginning.
+
+    The messages since the summary are sent as they are, while the prompt is below the limit, or while they are no
+    longer than a summary may be.
     """
     if not is_long(prompt, above_tokens):
-        return Shortened()
-    now = prompt.model_copy(update={"messages": resumed(prompt.messages, summary)}) if summary else prompt
+        return CondensingPlan()
+    messages = with_stored_summary(prompt.messages, summary) if summary else prompt.messages
+    current = prompt.model_copy(update={"messages": messages})
     split = split_to_condense(prompt.messages, summary)
     since = sum(_bytes(message.content) for message in split.earlier) if split else 0
-    condense = is_long(now, above_tokens) and since > SUMMARY_TOKENS * BYTES_PER_TOKEN
-    return Shortened(prompt=now if summary else None, condense=condense)
+    condense = is_long(current, above_tokens) and since > SUMMARY_TOKENS * CAUTIOUS_BYTES_PER_TOKEN
+    return CondensingPlan(prompt=current if summary else None, condense=condense)
 
 
-def beginnings(messages: Sequence[Message]) -> list[str]:
-    """Under which hash a summary is kept: of the first message, of the first two, … up to all but the last ones.
+def prefix_hashes(messages: Sequence[Message]) -> list[str]:
+    """Hashes under which summaries are stored: of the first message, of the first two, … up to all but the last ones.
 
-    The system prompt is in none of them, since no summary is of it.
+    System prompts are not hashed, since no summary includes them.
     """
-    _, said = _parts(messages)
+    _, turns = _parts(messages)
     running, hashes = hashlib.sha256(template("condensing").id.encode()), list[str]()
-    for message in said[:-KEEP]:
+    for message in turns[:-KEEP]:
         running.update(json.dumps([message.role, message.content]).encode())
         hashes.append(running.hexdigest())
     return hashes
 
 
 def room_tokens(model: str) -> int:
-    """What a request for a summary may take of a model, with its reply."""
+    """The tokens that a request for a summary may have on a model, with its reply."""
     return min(ROOM_TOKENS, window(model).context)
 
 
 def summary_request(split: Split, room_tokens: int = ROOM_TOKENS) -> ChatRequest:
-    """Ask for a summary of the earlier part, in plain text. What has no room in `room_tokens` is left out, marked."""
+    """The request for a summary of the earlier part, in plain text. Lines that do not fit are left out, with a mark."""
     before = [f"summary: {_in_one_line(split.summary)}"] if split.summary else []
-    room = (room_tokens - SUMMARY_TOKENS - INSTRUCTION_TOKENS) * BYTES_PER_TOKEN - sum(map(_bytes, before))
+    room = (room_tokens - SUMMARY_TOKENS - INSTRUCTION_TOKENS) * CAUTIOUS_BYTES_PER_TOKEN - sum(map(_bytes, before))
     material = {"transcript": "\n".join([*before, *_lines(split.earlier, room)])}
     return ChatRequest(
         messages=(
@@ -118,36 +131,37 @@ def summary_request(split: Split, room_tokens: int = ROOM_TOKENS) -> ChatRequest
     )
 
 
-def told(reply: ChatReply) -> str:
-    """The summary in a reply; empty where the model refused to give one."""
+def summary_text(reply: ChatReply) -> str:
+    """The summary in a reply; empty where the model refused."""
     return "" if reply.finish is Finish.REFUSED else reply.text.strip()
 
 
-def resumed(messages: Sequence[Message], summary: Summary) -> tuple[Message, ...]:
-    """The conversation with a kept summary in place of its beginning."""
-    system, said = _parts(messages)
-    done = summary.kept.messages
-    return condensed(Split(system=system, earlier=said[:done], recent=said[done:]), summary.text)
+def with_stored_summary(messages: Sequence[Message], summary: StoredSummary) -> tuple[Message, ...]:
+    """The conversation with a stored summary in place of its beginning."""
+    system, turns = _parts(messages)
+    done = summary.reference.messages
+    return with_summary(Split(system=system, earlier=turns[:done], recent=turns[done:]), summary.text)
 
 
-def condensed(split: Split, summary: str) -> tuple[Message, ...]:
+def with_summary(split: Split, summary: str) -> tuple[Message, ...]:
     """The conversation with the summary in place of its earlier part.
 
-    The summary is a user's message, since what users said is in it. It is merged with the next one where that is a
-    user's too: vendors want the roles to take turns, beginning with the user.
+    The summary is a user message, since it holds what users said. It is joined with the next message if that is a user
+    message too: vendors require alternating roles, beginning with the user.
     """
     record = summary.strip().replace("<", "‹").replace(">", "›") or NO_SUMMARY
     first = Message(role="user", content=f"{INTRODUCTION}\n<summary>\n{record}\n</summary>")
-    return (*split.system, *_in_turns((first, *split.recent)))
+    return (*split.system, *_alternating((first, *split.recent)))
 
 
 def _parts(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """The system prompt, and what was said."""
+    """The system prompts, and the conversation."""
     system = tuple(message for message in messages if message.role == "system")
     return system, tuple(message for message in messages if message.role != "system")
 
 
-def _in_turns(messages: Iterable[Message]) -> list[Message]:
+def _alternating(messages: Iterable[Message]) -> list[Message]:
+    """The messages with neighbours of one role joined."""
     turns: list[Message] = []
     for message in messages:
         if turns and turns[-1].role == message.role:
@@ -158,7 +172,7 @@ def _in_turns(messages: Iterable[Message]) -> list[Message]:
 
 
 def _lines(messages: Sequence[Message], room: int) -> list[str]:
-    """One line a message, so that none forges another's; where they have no room, the first and the last of them."""
+    """One line per message, so that no message can forge another's. Without room: the first and the last lines."""
     lines = [f"{message.role}: {_in_one_line(message.content)}" for message in messages]
     if sum(map(_bytes, lines)) <= room:
         return lines
@@ -171,7 +185,7 @@ def _lines(messages: Sequence[Message], room: int) -> list[str]:
 
 
 def _within(lines: Sequence[str], room: int) -> int:
-    """How many of the lines, from the first on, have room."""
+    """How many lines, from the first, fit into that many bytes."""
     return sum(total <= room for total in accumulate(map(_bytes, lines)))
 
 

@@ -1,4 +1,4 @@
-"""The job `Generate`: one answer of an LLM, within budget, from whoever can give it. Its contract and its ids."""
+"""The job `Generate`: one LLM answer, within budget, from the first provider that can give it. Contract and ids."""
 
 import hashlib
 import json
@@ -10,20 +10,30 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.model import Model, Name, Text
-from parley.domain.requests import LONGEST_PATIENCE_SECONDS, ChatProvider, ChatRequest, Finish, Message, Provider, Usage
+from parley.domain.requests import (
+    LONGEST_PATIENCE_SECONDS,
+    ChatProvider,
+    ChatRequest,
+    Finish,
+    Message,
+    Provider,
+    Usage,
+    request_id,
+)
 from parley.domain.routing import Candidate
 
 WORKFLOW = "Generate"
+STEP = "generate"
 DEFAULT_ACTION = "ai_message"
 DEFAULT_MAX_TOKENS = 1000
-# What is larger than this travels by reference: a workflow's history is no place for conversations.
+# Larger prompts and answers are stored and travel by reference: a workflow's history is copied and replayed.
 INLINE_BYTES = 1500
 
 Identifier = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class CachePolicy(StrEnum):
-    """Whether an answer given before may be given again. `similar` includes `exact`."""
+    """Whether an earlier answer may be returned. `similar` includes `exact`."""
 
     OFF = "off"
     EXACT = "exact"
@@ -31,14 +41,14 @@ class CachePolicy(StrEnum):
 
 
 class OnRateLimit(StrEnum):
-    """What to do when a provider says that it is asked too often."""
+    """What to do when a provider answers with a rate limit: wait, or try a cheaper model."""
 
     WAIT = "wait"
     CHEAPER = "cheaper"
 
 
 class Cached(StrEnum):
-    """How an answer came out of the cache, if it did. `stale`: it had expired, and nobody else could answer."""
+    """How an answer was found in the cache. `stale`: it had expired, and no provider could answer."""
 
     NO = ""
     EXACT = "exact"
@@ -47,7 +57,7 @@ class Cached(StrEnum):
 
 
 class Refused(StrEnum):
-    """Why nothing was asked. The caller can do something about each of these."""
+    """Why no answer was requested, or none was possible. The caller can act on each reason."""
 
     INSUFFICIENT_ENERGY = "insufficient_energy"
     BUDGET_EXHAUSTED = "budget_exhausted"
@@ -56,7 +66,7 @@ class Refused(StrEnum):
 
 
 class Prompt(Model):
-    """What is asked: as it is where it is short, else the hash under which the database holds it.
+    """The messages to answer; a long prompt is stored, and `sha256` refers to it.
 
     `response_schema`: JSON schema that the answer must follow.
     """
@@ -67,11 +77,11 @@ class Prompt(Model):
     sha256: str | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _messages_or_reference(self) -> Self:
         if bool(self.messages) == bool(self.sha256):
             raise ValueError("give either messages or the sha256 of a stored prompt")
         if self.messages and not any(one.content.strip() for one in self.messages if one.role != "system"):
-            raise ValueError("the messages say nothing")
+            raise ValueError("the messages are blank: give at least one user or assistant message with text")
         return self
 
     @property
@@ -85,12 +95,14 @@ class Prompt(Model):
 
 
 class GenerateInput(Model):
-    """What to answer, for whom, and on which terms. What is None is decided by the policy of the action.
+    """What to answer, for which user, on which terms. A field that is None is decided by the action's policy.
 
-    `model` (and `provider`) ask for one by name; cheaper ones stand in only where it does not fit the budget.
-    `prospect_id`: whom the answer is about. `template`: a prompt by name, or `name@version`, put before the messages.
-    `experiment`: the name of one whose arm decides the template. `patience_seconds`: how long to wait while every
-    provider is down, before a stale answer or an error.
+    provider, model: try this one first; others are tried if it cannot serve, or does not fit the budget.
+    prospect_id: the person that the answer is about.
+    template: a prompt by name, or `name@version`, put before the messages.
+    experiment: the name of an experiment; the user's arm decides the template.
+    max_tokens: the longest answer, in tokens.
+    patience_seconds: how long to wait while every provider is down, before a stale answer or an error.
     """
 
     workspace_id: Identifier
@@ -110,18 +122,23 @@ class GenerateInput(Model):
 
 
 class Refusal(Model):
-    """`message`: one line for people."""
+    """Why a request is refused. `message`: one line for people."""
 
     code: Refused
     message: str
 
 
 class Meta(Model):
-    """How an answer came about, and what it cost.
+    """How an answer was made, and what it cost.
 
-    `model` and `provider` were asked, `answered_by` is the name that the reply gives itself. `reason`: why this model.
-    `cost_usd` is what this request spent on all its calls; `saved_usd` what a cached answer once cost. `request_id`
-    names it in reports and for feedback. `dropped`: parameters that the vendor no longer takes.
+    request_id: the id of the generation, in reports and for feedback.
+    cost_usd: the cost of all attempts of this generation, in USD.
+    saved_usd: what a cached answer cost when it was paid for, in USD.
+    provider, model: the model that was called. answered_by: the name that the reply gives.
+    attempts: how many attempts at providers there were.
+    reason: why this model was chosen.
+    condensed: whether the prompt was condensed.
+    dropped: parameters that the vendor does not accept for this model.
     """
 
     request_id: str
@@ -147,8 +164,12 @@ class Meta(Model):
 
 
 class GenerateResult(Model):
-    """`content` is None where nothing was answered, and where it is too long for a history: `stored` says so, and
-    `client.generate` reads it from the database. `parsed`: the content as the schema has it."""
+    """The answer, or the refusal.
+
+    content: None where there is no answer, and where it is too long for a history: `stored` is then True, and
+        `client.generate` reads it from the database.
+    parsed: the content as a value that follows the response schema.
+    """
 
     success: bool
     content: str | None = None
@@ -162,7 +183,7 @@ class GenerateResult(Model):
 
 
 class Job(Model):
-    """A running `Generate`. `started_at` as the workflow saw it."""
+    """A running `Generate`. `started_at`: when its workflow started."""
 
     input: GenerateInput
     job_key: str
@@ -171,17 +192,18 @@ class Job(Model):
 
     @property
     def request_id(self) -> str:
-        """The name of the generation; its calls' own ids begin with it."""
-        return f"{self.job_key}/generate"
+        """The id of the generation. The ids of its paid requests begin with it."""
+        return request_id(self.job_key, STEP)
 
-    def asking(self, prompt: Prompt) -> Self:
+    def with_prompt(self, prompt: Prompt) -> Self:
         return self.model_copy(update={"input": self.input.model_copy(update={"prompt": prompt})})
 
 
 class Serving(Model):
-    """How a request is served, as was decided once: nothing of it changes when a worker or the policy does.
+    """The terms of a generation, decided once: neither a new worker nor a new policy changes them.
 
-    `max_cost_usd`: what all its calls may cost together; None is no limit.
+    energy: what the user is charged for the answer.
+    max_cost_usd: the most that all paid requests of the generation may cost together; None is no limit.
     """
 
     energy: int = 0
@@ -197,18 +219,20 @@ class Serving(Model):
     score_quality: bool = False
 
 
-class Kept(Model):
-    """The summary that an attempt's reply gives of a conversation's first `messages`, system prompts not counted."""
+class SummaryReference(Model):
+    """A stored summary: the reply to this attempt sums up the first `messages`, system prompts not counted."""
 
     attempt_id: UUID
     messages: int = Field(gt=0)
 
 
-class Prepared(Model):
-    """What was decided before anything is paid: an answer or refusal at once, or whom to ask for what.
+class PrepareOutcome(Model):
+    """What was decided before anything is paid: a result at once, or the candidates and the prompt to send.
 
-    `condensed`: what is sent in place of `prompt`, where a summary that was `kept` of its beginning makes it shorter.
-    `condense`: it is to be condensed by a call first.
+    prompt: the prompt with its template.
+    condense: the prompt must be condensed by a paid request first.
+    condensed: sent in place of `prompt`, where a stored summary makes it shorter.
+    summary: the stored summary of the prompt's beginning, if there is one.
     """
 
     result: GenerateResult | None = None
@@ -217,13 +241,15 @@ class Prepared(Model):
     serving: Serving = Serving()
     condense: bool = False
     condensed: Prompt | None = None
-    kept: Kept | None = None
+    summary: SummaryReference | None = None
 
 
 class AskStep(Model):
-    """One try at an answer to `job.input.prompt`. `ask` counts what is asked: the same, condensed, or once more.
+    """One attempt at an answer to `job.input.prompt`.
 
-    `energy`: what the user is charged for a reply. `is_first`: nothing was tried before.
+    ask: the number of the paid request: the first, then one for a condensed prompt or a new try at the schema.
+    energy: what the user is charged for the reply.
+    is_first: nothing was tried before in this generation.
     """
 
     job: Job
@@ -236,37 +262,39 @@ class AskStep(Model):
 
     @property
     def request_id(self) -> str:
-        return self.job.request_id if self.ask == 1 else f"{self.job.request_id}-{self.ask}"
+        return request_id(self.job.job_key, STEP, f"ask-{self.ask}")
 
 
-class Asked(Model):
-    """What came of a try. `problem`: why the reply does not follow the schema; it was paid for all the same."""
+class AskOutcome(Model):
+    """The answer, or the `problem`: why the reply, which is paid for, does not follow the schema."""
 
     result: GenerateResult | None = None
     problem: str = ""
 
 
 class CondenseStep(Model):
-    """Condense the earlier part of `job.input.prompt`, of whose beginning a summary may be `kept`."""
+    """Condense the earlier part of `job.input.prompt`. `summary`: a stored summary to continue from."""
 
     job: Job
     serving: Serving
     candidate: Candidate
-    kept: Kept | None = None
+    summary: SummaryReference | None = None
 
-    @property
-    def request_id(self) -> str:
-        return f"{self.job.request_id}-condense"
+    def request_id(self, *parts: str) -> str:
+        return request_id(self.job.job_key, STEP, "condense", *parts)
 
 
-class Condensed(Model):
-    """The condensed prompt; None where nothing can be condensed. It may be one that is known: nothing new was there."""
+class CondenseOutcome(Model):
+    """The condensed prompt; None where nothing can be condensed.
+
+    It may be the prompt that was sent before: with a stored summary, if nothing was said since.
+    """
 
     prompt: Prompt | None = None
 
 
 class EndStep(Model):
-    """A generation that nobody answered. Where `may_be_stale`, an expired answer from the cache may stand in."""
+    """A generation without an answer. `may_be_stale`: an expired answer from the cache may be returned instead."""
 
     job: Job
     serving: Serving
@@ -277,23 +305,23 @@ class EndStep(Model):
     may_be_stale: bool = False
 
 
-class Ended(Model):
-    """The result that stands in for an answer; None where the generation fails."""
+class EndOutcome(Model):
+    """The result in place of an answer; None where the generation fails."""
 
     result: GenerateResult | None = None
 
 
 def workflow_id(workspace_id: str, key: str) -> str:
-    """The id of one generation. `key` is the caller's: the same key is the same generation."""
+    """The workflow id of a generation. `key`: the caller's idempotency key; the same key is the same generation."""
     return f"generate/{workspace_id}/{key}"
 
 
-def chat_request(asked: GenerateInput, prompt: Prompt) -> ChatRequest:
-    """The vendor-independent request for a prompt that is there in full."""
+def chat_request(generate_input: GenerateInput, prompt: Prompt) -> ChatRequest:
+    """The vendor-independent request for a prompt, which must have its messages."""
     return ChatRequest(
         messages=prompt.messages,
-        max_tokens=asked.max_tokens,
-        temperature=asked.temperature,
+        max_tokens=generate_input.max_tokens,
+        temperature=generate_input.temperature,
         schema_name=prompt.schema_name,
         response_schema=prompt.response_schema,
     )

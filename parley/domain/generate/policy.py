@@ -1,4 +1,4 @@
-"""The policy that an operator writes, as a validated TOML file: routes, actions, tiers, experiments, retirements."""
+"""The operator's policy, a validated TOML file: routes, actions, tiers, experiments, retirements."""
 
 import tomllib
 from collections.abc import Mapping
@@ -18,10 +18,14 @@ Dollars = Annotated[Decimal, Field(ge=0)]
 
 
 class ActionPolicy(Model):
-    """How one kind of request is served. `energy`: what its result is charged.
+    """How one kind of request is served.
 
-    `cache_seconds`: how long an answer may be given again. `condense_above_tokens`: longer prompts are condensed before
-    they are sent. `quality_sample`: the share of answers that a second, budgeted call grades.
+    energy: what the user is charged for an answer.
+    cache_seconds: how long an answer may be returned from the cache.
+    max_cost_usd: the most that all paid requests of one generation may cost; None is no limit.
+    template: put before the messages of requests that name none.
+    condense_above_tokens: longer prompts are condensed before they are sent; None is no limit.
+    quality_sample: the share of answers, from 0 to 1, that `ScoreQuality` grades.
     """
 
     energy: int = Field(default=1, ge=0)
@@ -35,20 +39,20 @@ class ActionPolicy(Model):
 
 
 class TierPolicy(Model):
-    """What belongs to a tier. `daily_energy`: what a user of it is topped up to every day."""
+    """The terms of a tier. `daily_energy`: the energy to which its users are refilled every day."""
 
     daily_energy: int = Field(ge=0)
 
 
 class Experiment(Model):
-    """Arms are templates with their weights; a user always falls into the same one."""
+    """`arms`: templates with their weights. A user is always in the same arm."""
 
     action: Name
     arms: dict[str, Annotated[int, Field(gt=0)]] = Field(min_length=2)
 
 
 class Retirement(Model):
-    """A model that its vendor takes away on a day."""
+    """The day on which a vendor retires a model, and the model to move to."""
 
     provider: Provider
     successor: str
@@ -56,7 +60,7 @@ class Retirement(Model):
 
 
 class Policy(Model):
-    """Everything that decides how `Generate` serves, and what it charges."""
+    """Everything that decides how `Generate` serves a request, and what it charges."""
 
     route: tuple[Route, ...] = Field(min_length=1)
     action: dict[str, ActionPolicy] = Field(default_factory=dict[str, ActionPolicy])
@@ -74,18 +78,18 @@ class Policy(Model):
         return self
 
     def routes(self, models: Mapping[Provider, str]) -> list[Route]:
-        """The routes, with the environment's models where they name none."""
+        """The routes. A route without a model gets the environment's model of its provider."""
         return [route.model_copy(update={"model": route.model or models[route.provider]}) for route in self.route]
 
     def of_action(self, action: str) -> ActionPolicy:
-        """The policy of an action; of one that is not listed, the defaults."""
+        """The policy of an action; the defaults for an action that is not listed."""
         return self.action.get(action) or ActionPolicy()
 
     def experiment_named(self, name: str) -> Experiment:
         """An experiment by its name.
 
         Raises:
-            InvalidInput: there is none.
+            InvalidInput: it does not exist.
         """
         if name not in self.experiment:
             known = ", ".join(self.experiment) or "none"
@@ -94,10 +98,10 @@ class Policy(Model):
 
 
 def parse_policy(text: str, *, where: str) -> Policy:
-    """Read a policy.
+    """Read a policy. `where`: the name of its file, for messages.
 
     Raises:
-        InvalidInput: naming the place in the file.
+        InvalidInput: it is not valid; the message names the place in the file.
     """
     try:
         return Policy.model_validate(_loaded(text, where))

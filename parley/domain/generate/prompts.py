@@ -1,4 +1,4 @@
-"""The prompts by name and version, and how they are filled in."""
+"""Prompt templates by name and version, and how their placeholders are filled in."""
 
 import re
 import tomllib
@@ -14,6 +14,7 @@ from parley.domain.coaching import SYSTEM as COACHING_SYSTEM
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.quality import SYSTEM as QUALITY_SYSTEM
 from parley.domain.model import Model
+from parley.domain.text import shorten
 
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 INLINE_CHARACTERS = 200
@@ -23,14 +24,14 @@ TAGS = str.maketrans("<>", "‹›")
 
 
 class Placeholder(Model):
-    """What may be filled in. `neutral` stands in where nothing is known. A block has lines of its own."""
+    """A variable of a template. `neutral`: the text where there is no value. `block`: the value has several lines."""
 
     about: str
     neutral: str
     block: bool = False
 
 
-# The names that `domain.configuration.variables` gives.
+# The names of `domain.configuration.variables`.
 PLACEHOLDERS = {
     "company": Placeholder(about="the company's name", neutral="the company that you write for"),
     "company_description": Placeholder(about="what it does", neutral="Not described.", block=True),
@@ -50,7 +51,7 @@ PLACEHOLDERS = {
 
 
 class Template(Model):
-    """A prompt. One with a `job` belongs to that workflow, which fills it itself."""
+    """A prompt. `job`: the workflow that fills it in; empty for one that `Generate` may use."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -64,11 +65,11 @@ class Template(Model):
 
     @property
     def placeholders(self) -> tuple[str, ...]:
-        """The names that it fills in, in order."""
+        """The names of its placeholders, in order."""
         return tuple(dict.fromkeys(PLACEHOLDER.findall(self.text)))
 
 
-# The texts stand beside the code that fills them: a change of one is a new version here.
+# The texts are beside the code that fills them in. Increase the version here when a text changes.
 OF_JOBS = (
     Template(
         name="session_analysis",
@@ -110,7 +111,7 @@ OF_JOBS = (
 
 @cache
 def templates() -> tuple[Template, ...]:
-    """All of them, by name and then by version."""
+    """All templates, by name and then by version."""
     written = tomllib.loads(files("parley.domain.generate").joinpath("prompts.toml").read_text(encoding="utf-8"))
     own = [_written(entry, written["grounding"]) for entry in written["template"]]
     return tuple(sorted((*own, *OF_JOBS), key=lambda one: (one.name, one.version)))
@@ -124,10 +125,10 @@ def _written(entry: dict[str, Any], grounding: str) -> Template:
 
 
 def template(name: str) -> Template:
-    """A prompt by `name`, the newest version of it, or by `name@version`.
+    """A template by `name`, in its newest version, or by `name@version`.
 
     Raises:
-        InvalidInput: there is none; naming those that there are.
+        InvalidInput: it does not exist; the message lists those that do.
     """
     wanted, _, version = name.partition("@")
     versions = {str(one.version): one for one in templates() if one.name == wanted}
@@ -144,13 +145,13 @@ def template(name: str) -> Template:
 
 
 def render(prompt: Template, variables: Mapping[str, str | None]) -> str:
-    """The text with its placeholders filled in, in one pass: what a value holds is data and never expanded.
+    """The text with its placeholders filled in, in one pass: placeholders in a value are not expanded.
 
-    A value is quoted, or fenced between tags that it cannot close, and cut to a length. In place of a missing or blank
-    one stands a neutral text.
+    A value is quoted, or fenced between tags that it cannot close, and shortened. A missing or blank value is replaced
+    by a neutral text.
 
     Raises:
-        InvalidInput: the prompt belongs to a job, or a variable has no placeholder.
+        InvalidInput: the template belongs to a job, or a variable has no placeholder.
     """
     if prompt.job:
         raise InvalidInput(f"{prompt.id} is filled in by {prompt.job} alone", field="template")
@@ -166,11 +167,7 @@ def _filled(name: str, value: str) -> str:
         return place.neutral
     if place.block:
         lines = (" ".join(line.split()) for line in value.translate(TAGS).splitlines())
-        text = _cut("\n".join(filter(None, lines)), BLOCK_CHARACTERS)
+        text = shorten("\n".join(filter(None, lines)), BLOCK_CHARACTERS)
         return f"<{name}>\n{text}\n</{name}>"
-    text = _cut(" ".join(value.translate(TAGS).translate(QUOTES).split()), INLINE_CHARACTERS)
+    text = shorten(" ".join(value.translate(TAGS).translate(QUOTES).split()), INLINE_CHARACTERS)
     return f'"{text}"'
-
-
-def _cut(text: str, characters: int) -> str:
-    return text if len(text) <= characters else f"{text[: characters - 1]}…"

@@ -1,4 +1,4 @@
-"""Grades an answer: what the grader is asked, what counts as its grade, and whose budget pays for it."""
+"""Grades an answer: the request to the grader, how its reply is read, and the budget that pays for it."""
 
 import json
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from decimal import Decimal
 
 from parley.domain.coaching import strict_object
 from parley.domain.generate.contract import Identifier, Prompt
-from parley.domain.generate.parsing import parsed
-from parley.domain.generate.results import chat_reply
+from parley.domain.generate.replies import chat_reply, parsed
 from parley.domain.model import Model
-from parley.domain.requests import ChatRequest, Finish, Message, Reply
+from parley.domain.requests import ChatRequest, Finish, Message, Reply, request_id
 from parley.domain.routing import Candidate
+from parley.domain.text import shorten_middle
 
 WORKFLOW = "ScoreQuality"
 ACTION = "quality_scoring"
 MAX_TOKENS = 150
 TEMPERATURE = 0.0
-# The system prompt and the last messages say well enough what was wanted; a grade is to cost little.
+# A grade should cost little: the system prompt and the last messages are enough to judge an answer.
 LAST_MESSAGES = 6
 MESSAGE_CHARACTERS, ANSWER_CHARACTERS = 3000, 8000
 REASON_CHARACTERS = 300
@@ -42,7 +42,7 @@ GRADE_SCHEMA = strict_object(
 
 
 class ScoreInput(Model):
-    """An answered generation to be graded, by its request id. `prompt`: what it answers. `candidate`: who grades it."""
+    """The answer to grade, by its generation's `request_id`. `prompt`: what it answers. `candidate`: the grader."""
 
     workspace_id: Identifier
     user_id: Identifier
@@ -53,56 +53,56 @@ class ScoreInput(Model):
 
 
 class ScoreStep(Model):
-    """The one paid step: `asked`, within the workspace's budget of the day that `job_key` names."""
+    """The paid step, within the workspace's budget for the day that `job_key` names."""
 
-    asked: ScoreInput
+    input: ScoreInput
     job_key: str
     workflow_id: str
 
     @property
     def request_id(self) -> str:
-        return f"{self.asked.request_id}-quality"
+        return request_id(self.input.request_id, "quality")
 
 
 class ScoreResult(Model):
-    """`score` is None where the answer was not graded; `reason` says why, else it is the grader's."""
+    """The grade, from 0 to 1, with the grader's reason; or None, with the reason why there is none."""
 
     score: Decimal | None = None
     reason: str
 
 
 def workflow_id(workspace_id: str, request_id: str) -> str:
-    """A generation is graded once."""
+    """The workflow id: a generation is graded once."""
     return f"score-quality/{workspace_id}/{request_id}"
 
 
 def job_key(day: date) -> str:
-    """All grading of a workspace's day spends from one envelope."""
+    """The job key of a day: all grading of a workspace on that day shares one budget."""
     return f"{JOB_PREFIX}{day}"
 
 
 def is_shared(key: str) -> bool:
-    """Whether a job key is one of these, which many workflows have in common, rather than the id of a first run."""
+    """Whether many workflows share a job key, as those of grading, instead of having their own."""
     return key.startswith(JOB_PREFIX)
 
 
 def cheapest(candidates: Sequence[Candidate]) -> Candidate:
-    """Whoever could have answered for least: grading asks for no more."""
+    """The cheapest candidate of a generation, to grade its answer."""
     least = min(candidates, key=lambda candidate: candidate.upper_bound_usd or Decimal(0))
     return least.model_copy(update={"reason": "the cheapest that could have answered"})
 
 
 def grading_request(prompt: Prompt, answer: str) -> ChatRequest:
-    """Ask for a grade. Untrusted text goes in as JSON strings, so that it cannot step out of its place."""
+    """The request for a grade. Untrusted text is sent as JSON strings, so that it cannot leave its field."""
     system = [message for message in prompt.messages if message.role == "system"]
     said = [message for message in prompt.messages if message.role != "system"]
     material = {
         "conversation": [
-            {"role": message.role, "content": _cut(message.content, MESSAGE_CHARACTERS)}
+            {"role": message.role, "content": shorten_middle(message.content, MESSAGE_CHARACTERS)}
             for message in (*system, *said[-LAST_MESSAGES:])
         ],
         "form": "JSON by a schema" if prompt.response_schema is not None else "text",
-        "answer": _cut(answer, ANSWER_CHARACTERS),
+        "answer": shorten_middle(answer, ANSWER_CHARACTERS),
     }
     return ChatRequest(
         messages=(
@@ -117,22 +117,14 @@ def grading_request(prompt: Prompt, answer: str) -> ChatRequest:
 
 
 def read_grade(reply: Reply) -> ScoreResult:
-    """The grade in a reply. One that is no number from 0 to 1 is none, rather than a guess."""
-    told = chat_reply(reply)
-    if told.finish is not Finish.STOP:
-        return ScoreResult(reason=f"the grader's reply ended with {told.finish.value!r}")
-    value, problem = parsed(told.text, GRADE_SCHEMA)
+    """The grade in a reply. A score outside 0 to 1 is not used."""
+    answer = chat_reply(reply)
+    if answer.finish is not Finish.STOP:
+        return ScoreResult(reason=f"the grader's reply ended with {answer.finish.value!r}")
+    value, problem = parsed(answer.text, GRADE_SCHEMA)
     if problem:
         return ScoreResult(reason=problem)
     if not 0 <= value["score"] <= 1:
         return ScoreResult(reason="the score is not between 0 and 1")
     score = Decimal(str(value["score"])).quantize(Decimal("0.001"))
     return ScoreResult(score=score, reason=" ".join(value["reason"].split())[:REASON_CHARACTERS])
-
-
-def _cut(text: str, characters: int) -> str:
-    """The beginning and the end, with a mark where something is missing."""
-    if len(text) <= characters:
-        return text
-    tail = characters // 4
-    return f"{text[: characters - tail]} [… cut …] {text[-tail:]}"

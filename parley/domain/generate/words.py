@@ -1,4 +1,4 @@
-"""What is known about words, for the comparison of questions. Whatever is not listed here is taken literally."""
+"""Word lists for the comparison of questions. A word that is not listed is compared literally."""
 
 
 def _words(text: str) -> list[str]:
@@ -10,7 +10,7 @@ GREETING = (
     r"(?:(?:hi|hello|hey|good (?:morning|afternoon|evening|day))(?: there)?|excuse me|quick question"
     r"|sorry(?! (?:for|about|that|to|if|i|but))|hallo|guten tag|hola|buenos dias|bonjour|ciao)"
 )
-# What one does, as opposed to what one is: "how do I qualify" and "how can I qualify" are two questions.
+# Verbs of actions, not of states: "how do I qualify" and "how can I qualify" are two questions.
 ACTION = (
     r"(access|activate|add|block|book|buy|call|cancel|change|check|close|configure|connect|contact|copy|create|deactivate"
     r"|delete|disable|disconnect|download|edit|enable|export|extend|find|get|import|install|invite|join|leave|lock|login|logout"
@@ -18,10 +18,10 @@ ACTION = (
     r"|reschedule|reset|restart|restore|return|save|schedule|see|send|setup|share|signup|start|stop|submit|subscribe|switch|sync"
     r"|track|transfer|turn|unblock|uninstall|unlock|unmute|unsubscribe|update|upgrade|upload|use|verify|view|withdraw)"
 )
-# Wordings that mean the same, put in place one after the other in text that is lower case, without punctuation. Each
-# pattern stands for whole words. `order!` and `framed` are marks that later patterns, or the comparison, take away.
+# Wordings with the same meaning, replaced one after the other in lower-case text without punctuation. Each pattern
+# matches whole words. `order!` and `framed` are marks that later patterns, or the comparison, remove.
 SAME = (
-    # Abbreviated, or run together.
+    # Contractions, and words run together.
     (r"(can|do|does|did|is|are|was|were|has|have|had|should|could|would|must|need)n't", r"\1 not"),
     (r"(do|does|did|is|are|was|were|has|have|had|should|could|would)nt", r"\1 not"),
     (r"(?:cannot|cant|ca not|can't)", "can not"),
@@ -48,7 +48,7 @@ SAME = (
     (rf"^{WOULD_YOU} (?:please|pls|plz|kindly)", "order!"),
     (rf"^{WOULD_YOU} (.+) (?:please|pls|plz)$", r"order! \1"),
     (r"(?:please|pls|plz|kindly)", ""),
-    # A question in a frame is the question.
+    # A question inside a phrase such as "tell me" is that question.
     (
         r"^(?:i (?:would like|want|wish|need) to (?:know|ask|find out)|i (?:was|am) (?:just )?wondering|i wonder"
         rf"|(?:order! |{WOULD_YOU} )?(?:tell me|explain to me|explain)|do you know|(?:can|could|may) i ask"
@@ -71,16 +71,16 @@ SAME = (
     (r"licence(s?)", r"license\1"),
 )
 
-# A clause that begins with one of these may stand before or behind the rest of the question.
+# A clause that begins with one of these may be before or after the rest of the question.
 MOVABLE = frozenset(_words("for in on with at if when since because during via through inside within"))
-# Where one of these stands, every word's place matters.
+# With one of these words in a question, the position of every word matters.
 PLACED = frozenset(
     _words("""
 not no never none nobody nothing nor neither without only just even also too still already all every each any some both
 more most less least fewer than then before after until first last next instead except but or and either rather
 """)
 )
-# Who begins with one of these asks, with a question mark or without.
+# A sentence that begins with one of these is a question, with a question mark or without.
 ASKING = frozenset(
     _words("""
 how what when where why who whom whose which is are am was were do does did can could will would shall should may might
@@ -88,16 +88,16 @@ must has have had wie wann wo wer warum welche welcher welches kann comment quan
 cómo qué cuándo dónde quién cuánto cuál puedo jak kiedy gdzie dlaczego quando dove hoe wanneer waar waarom quanto onde
 """)
 )
-# Behind these a comma makes another sentence.
+# After one of these a comma begins another sentence.
 NEGATORS = frozenset(_words("no not never nein nicht non pas nie ne nunca jamais niet"))
-# Words of English and hardly of another language: slips of the pen are put right where one of them stands.
+# Words of English that are rare in other languages: misspellings are corrected in texts with one of them.
 ENGLISH = frozenset(
     _words("""
 the how what when where why which with from your you this that these those does and would could should did been have
 not cannot can't don't doesn't didn't isn't haven't i'm i'd i've want cancel delete change reset order account please
 """)
 )
-# These mean something else in capitals than without.
+# These have another meaning in capitals.
 CASE_MATTERS = frozenset(
     _words("""
 us it who may march august polish turkey china will mark bill rich apple can aids ram pin act sat id general windows
@@ -119,7 +119,7 @@ TENS = {
     for value, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), start=2)
 }
 
-# Words of support and sales whose slips of the pen are recognised.
+# Words of support and sales whose misspellings are recognised.
 SPELLED = frozenset(
     _words("""
 accept accepted access account accounts activate activated active address addresses advance agreement allowed already
@@ -170,7 +170,7 @@ websites wednesday weekend weekly weight welcome window wireless withdraw withdr
 yesterday
 """)
 )
-# Words of their own that are a slip away from one of those, as contact is from contract and massage from message.
+# Words at one edit from one of those, as contact is from contract and massage from message: never corrected.
 LOOKALIKES = frozenset(
     _words("""
 accent accented addressees annul anther archie attacked balled balling became bilked bilking blacked blanch booed

@@ -2,7 +2,7 @@ import pytest
 
 from parley.domain.auto_analyze.asking import Left, Piece, left_of, without
 from parley.domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
-from parley.domain.windows import CAREFUL
+from parley.domain.capabilities import UNKNOWN_MODEL
 
 WIDE, NARROW = "gpt-4o-mini", "gpt-4"
 BATCH = Piece((4, 5, 6), WIDE)
@@ -35,7 +35,12 @@ def test_a_batch_that_is_too_long_is_halved_for_the_smaller_window(refused_by: s
 
 @pytest.mark.parametrize(
     ("sized_for", "refused_by", "then"),
-    [(WIDE, NARROW, NARROW), (WIDE, WIDE, CAREFUL), (NARROW, WIDE, CAREFUL), (NARROW, NARROW, CAREFUL)],
+    [
+        (WIDE, NARROW, NARROW),
+        (WIDE, WIDE, UNKNOWN_MODEL),
+        (NARROW, WIDE, UNKNOWN_MODEL),
+        (NARROW, NARROW, UNKNOWN_MODEL),
+    ],
 )
 def test_a_session_that_is_too_long_alone_is_asked_for_a_smaller_window_each_time(
     sized_for: str, refused_by: str, then: str
@@ -59,7 +64,7 @@ def test_halving_ends_whatever_is_answered():
         outcome = answers[len(seen) % 2]
         if piece.ask < MAX_ASKS and len(seen) % 3 == 0:
             outcome = ClassifyOutcome(missing=piece.ordinals)
-        if piece.sized_for == CAREFUL:
+        if piece.sized_for == UNKNOWN_MODEL:
             outcome = ClassifyOutcome(refused="no")
         left = left_of(piece, outcome)
         pieces += left.pieces

@@ -23,8 +23,8 @@ from parley.domain.auto_analyze.batching import (
 )
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
+from parley.domain.capabilities import SIZES, UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
-from parley.domain.windows import CAREFUL, WINDOWS, narrower, window
 from tests.domain.auto_analyze.chats import chat, said
 
 SMALL = [200] * 500
@@ -36,7 +36,7 @@ SMALL = [200] * 500
         ("gpt-4o-mini", "gpt-4o"),
         ("gpt-4o-mini-2024-07-18", "gpt-4o"),
         ("gpt-4.1-nano", "gpt-4.1"),
-        ("gpt-4", ""),
+        ("gpt-4", "gpt-4-"),
         ("gpt-3.5-turbo", "gpt-3.5"),
         ("claude-haiku-4-5", "claude"),
         ("claude-3-5-haiku-latest", "claude-3-5"),
@@ -45,7 +45,7 @@ SMALL = [200] * 500
     ],
 )
 def test_the_longest_prefix_of_a_model_names_its_window(model: str, prefix: str):
-    assert window(model) is WINDOWS[prefix]
+    assert window(model) is SIZES[prefix]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_without_a_quota_a_batch_is_what_the_model_can_tell_apart(model: str, ca
     assert batch_size(SMALL, model, None, 0) == cap
 
 
-@pytest.mark.parametrize("model", WINDOWS)
+@pytest.mark.parametrize("model", SIZES)
 def test_the_reply_on_a_full_batch_fits_every_model(model: str):
     assert reply_tokens(window(model).cap) <= window(model).reply
     assert prompt_budget(model, 0) > 0
@@ -218,7 +218,7 @@ def test_few_labels_all_fit():
     assert affordable(known, "gpt-4o-mini") == known
 
 
-@pytest.mark.parametrize("model", WINDOWS)
+@pytest.mark.parametrize("model", SIZES)
 def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model: str):
     labels = labels_at_once(model)
     assert 50 <= labels <= MOST_LABELS_AT_ONCE
@@ -234,8 +234,8 @@ def test_a_wide_window_compares_more_labels_at_once():
 
 def test_the_window_to_size_for_gets_smaller_each_time_until_it_is_the_careful_one():
     assert tighter("gpt-4o", "gpt-3.5-turbo") == "gpt-3.5-turbo"
-    assert tighter("gpt-4o", "claude-haiku-4-5") == tighter("gpt-4o", "gpt-4o") == CAREFUL
-    assert not any(narrower(model, CAREFUL) for model in WINDOWS)
+    assert tighter("gpt-4o", "claude-haiku-4-5") == tighter("gpt-4o", "gpt-4o") == UNKNOWN_MODEL
+    assert not any(narrower(model, UNKNOWN_MODEL) for model in SIZES)
 
 
 def test_a_batch_that_is_made_for_one_model_fits_another_or_does_not():

@@ -1,4 +1,4 @@
-"""Which answer may be given again: keys that tell prompts apart, and questions that are the same or are not."""
+"""Which cached answer may be returned: keys of prompts, and the comparison of questions."""
 
 import json
 from itertools import combinations, pairwise
@@ -12,9 +12,9 @@ from parley.domain.generate.caching import (
     cache_key,
     context_sha256,
     find_same,
+    is_cacheable,
     question,
     same_question,
-    worth_keeping,
 )
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Usage
 from tests.parts import ROOT
@@ -56,11 +56,11 @@ OTHER_REQUESTS = {
 
 
 @pytest.mark.parametrize("other", OTHER_REQUESTS.values(), ids=OTHER_REQUESTS)
-def test_the_key_tells_requests_apart(other: ChatRequest):
+def test_different_requests_have_different_keys(other: ChatRequest):
     assert cache_key("acme", other) != cache_key("acme", request())
 
 
-def test_the_key_is_the_workspaces_own():
+def test_workspaces_have_different_keys():
     assert cache_key("acme", request()) == cache_key("acme", request())
     assert cache_key("acme", request()) != cache_key("globex", request())
 
@@ -70,7 +70,7 @@ def test_the_context_is_everything_but_the_last_question():
     assert asked == ["another question"]
 
 
-def test_the_last_question_is_what_the_user_said_last():
+def test_the_question_is_the_last_user_message():
     answer = Message(role="assistant", content="Sure.")
     later = Message(role="user", content="And my PIN?")
     assert question(request(SYSTEM, ASKED, answer, later)) == "And my PIN?"
@@ -83,26 +83,26 @@ def test_the_last_question_is_what_the_user_said_last():
 
 
 @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.REFUSED])
-def test_an_answer_that_is_not_whole_is_not_kept(finish: Finish):
-    assert worth_keeping(request(), reply())
-    assert not worth_keeping(request(), reply(finish=finish))
+def test_an_incomplete_answer_is_not_cacheable(finish: Finish):
+    assert is_cacheable(request(), reply())
+    assert not is_cacheable(request(), reply(finish=finish))
 
 
-def test_an_answer_without_text_is_not_kept():
-    assert not worth_keeping(request(), reply(" \n"))
+def test_an_answer_without_text_is_not_cacheable():
+    assert not is_cacheable(request(), reply(" \n"))
 
 
-def test_an_answer_that_breaks_the_schema_is_not_kept():
+def test_an_answer_off_the_schema_is_not_cacheable():
     asked = request(response_schema=SCHEMA)
-    assert worth_keeping(asked, reply('{"mood": "fine"}'))
-    assert not worth_keeping(asked, reply('{"mood": 3}'))
-    assert not worth_keeping(asked, reply("Fine, thanks."))
+    assert is_cacheable(asked, reply('{"mood": "fine"}'))
+    assert not is_cacheable(asked, reply('{"mood": 3}'))
+    assert not is_cacheable(asked, reply("Fine, thanks."))
 
 
 # The same question.
 
 
-def test_no_labelled_near_miss_is_taken_for_the_same_question():
+def test_no_labelled_near_miss_is_the_same_question():
     assert len(NOT_THE_SAME) > 100
     assert [pair for pair in NOT_THE_SAME if same_question(pair["one"], pair["other"])] == []
 
@@ -127,7 +127,7 @@ def test_a_question_is_the_same_as_itself():
 
 
 def test_no_two_questions_of_different_pairs_are_the_same():
-    """Each with each. One question was asked in two pairs, with its number in digits and in letters."""
+    """Every question with every other. One question is in two pairs, with its number in digits and in words."""
     ones = list(dict.fromkeys(pair["one"] for pair in PAIRS))
     found = {frozenset((one, ones[place])) for one in ones for place in find_same(one, ones)}
     twice = {"What's the price for 10 seats?", "What is the price for ten seats?"}
@@ -137,7 +137,7 @@ def test_no_two_questions_of_different_pairs_are_the_same():
 SENTENCES = [text for text in dict.fromkeys(TEXTS) if len(text.split()) > 2]
 
 
-def test_a_number_more_or_another_number_is_another_question():
+def test_an_added_or_changed_number_makes_another_question():
     for text in SENTENCES:
         first, rest = text.split(maxsplit=1)
         assert not same_question(text, f"{first} 7 {rest}"), text
@@ -145,22 +145,22 @@ def test_a_number_more_or_another_number_is_another_question():
         assert not same_question(f"{first} 7 {rest}", f"{first} seventy {rest}"), text
 
 
-def test_a_negation_more_is_another_question():
+def test_an_added_negation_makes_another_question():
     for text in SENTENCES:
         first, rest = text.split(maxsplit=1)
         for negation in ("not", "never", "no", "without", "nicht", "pas"):
             assert not same_question(text, f"{first} {negation} {rest}"), text
 
 
-def test_a_word_more_or_less_is_another_question():
+def test_an_added_or_removed_word_makes_another_question():
     for text in SENTENCES:
         first, rest = text.split(maxsplit=1)
         assert not same_question(text, f"{first} zebra {rest}"), text
         assert not same_question(f"{first} zebra {rest}", f"{first} zebras {rest}"), text
 
 
-def test_two_neighbours_swapped_are_another_question():
-    """Words that end up elsewhere say something else, save for a clause that moves to the other end."""
+def test_two_swapped_words_make_another_question():
+    """Words at other positions change the meaning, except for a clause that moves to the other end."""
     assert not same_question("Move Anna to Ben now", "Move Ben to Anna now")
     assert same_question("On my phone, how do I mute a call?", "How do I mute a call on my phone?")
     assert not same_question("On my phone, how do I only mute a call?", "How do I only mute a call on my phone?")
@@ -188,8 +188,8 @@ def test_what_cannot_be_judged_is_not_the_same(one: str, other: str):
     assert not same_question(one, other)
 
 
-def test_known_words_are_taken_as_they_stand():
-    """However alike two of them look, none is a slip of the other."""
+def test_known_words_are_not_corrected():
+    """No known word is a misspelling of another, however similar they are."""
     known = sorted(words.SPELLED | words.LOOKALIKES)
     alike = [(one, other) for one, other in combinations(known, 2) if OSA.distance(one, other, score_cutoff=1) == 1]
     assert len(alike) > 300
@@ -198,7 +198,7 @@ def test_known_words_are_taken_as_they_stand():
         assert not same_question(f"What is the {one} here", f"What is the {other} here"), (one, other)
 
 
-def test_a_slip_in_a_name_is_another_name():
+def test_a_misspelled_name_is_another_name():
     assert same_question("How do I connect my calendr?", "How do I connect my calendar?")
     assert not same_question("How do I connect my Calendr?", "How do I connect my calendar?")
 

@@ -1,4 +1,4 @@
-"""The policy file: what it may say, and that a mistake in it is named before a worker serves by it."""
+"""The policy file: what it may contain, and that an error in it is named."""
 
 from datetime import date
 from decimal import Decimal
@@ -15,7 +15,7 @@ from parley.settings import DEFAULT_POLICY, Settings
 MODELS = {Provider.ANTHROPIC: "claude-1", Provider.OPENAI: "gpt-1", Provider.LOCAL: "llama-1"}
 
 
-def test_the_policy_that_comes_with_parley_is_valid():
+def test_the_default_policy_is_valid():
     policy = Settings().policy()
     assert policy.retired["claude-3-5-sonnet-20241022"].on == date(2025, 10, 28)
     assert set(policy.tier) == {"free", "basic", "pro", "business"}
@@ -53,18 +53,18 @@ def test_money_is_read_exactly():
         ('[[route]]\nprovider = "openai"\n[tier.free]', "tier.free.daily_energy"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(text: str, named: str):
+def test_an_error_names_its_place_in_the_file(text: str, named: str):
     with pytest.raises(InvalidInput, match=named.replace(".", r"\.")) as refused:
         parse_policy(text, where="policy.toml")
     assert str(refused.value).startswith("policy.toml")
 
 
-def test_a_policy_file_that_is_not_there_is_named(tmp_path: Path):
+def test_a_missing_policy_file_is_named(tmp_path: Path):
     with pytest.raises(InvalidInput, match=r"gone\.toml"):
         Settings(policy_file=tmp_path / "gone.toml").policy()
 
 
-def test_an_operators_file_replaces_the_one_that_comes_with_parley(tmp_path: Path):
+def test_an_operators_policy_replaces_the_default(tmp_path: Path):
     own = tmp_path / "own.toml"
     own.write_text(DEFAULT_POLICY.read_text().replace("daily_energy = 20", "daily_energy = 7"))
     assert Settings(policy_file=own).policy().tier["free"].daily_energy == 7

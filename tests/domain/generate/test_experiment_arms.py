@@ -1,4 +1,4 @@
-"""Who falls into which arm."""
+"""Which user is in which arm."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from parley.domain.generate.experiments import arm
+from parley.domain.generate.planning import experiment_arm
 from parley.domain.generate.policy import Experiment
 from tests.parts import ROOT
 
@@ -18,35 +18,36 @@ def experiment(**arms: int) -> Experiment:
 
 
 def split(given: Experiment, name: str = "voice") -> dict[str, str]:
-    return {user: arm(name, given, user) for user in USERS}
+    return {user: experiment_arm(name, given, user) for user in USERS}
 
 
 @pytest.mark.parametrize("arms", [{"casual": 1, "concise": 1}, {"casual": 3, "concise": 1}, {"a": 1, "b": 2, "c": 7}])
-def test_users_fall_into_the_arms_by_their_weights(arms: dict[str, int]):
+def test_users_are_distributed_by_weight(arms: dict[str, int]):
     counted = Counter(split(experiment(**arms)).values())
     for name, weight in arms.items():
         assert counted[name] / len(USERS) == pytest.approx(weight / sum(arms.values()), abs=0.02)
 
 
-def test_a_user_stays_in_an_arm_wherever_it_is_asked_and_in_whatever_order_the_arms_stand():
+def test_the_arm_of_a_user_does_not_depend_on_the_process_or_the_order_of_arms():
     here = split(experiment(casual=2, concise=1, technical=1))
     assert split(experiment(technical=1, concise=1, casual=2)) == here
     script = (
-        "from parley.domain.generate.experiments import arm; from parley.domain.generate.policy import Experiment; "
+        "from parley.domain.generate.planning import experiment_arm; "
+        "from parley.domain.generate.policy import Experiment; "
         "given = Experiment(action='a', arms={'casual': 2, 'concise': 1, 'technical': 1}); "
-        "print(*(arm('voice', given, f'user-{number}') for number in range(50)))"
+        "print(*(experiment_arm('voice', given, f'user-{number}') for number in range(50)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [here[user] for user in USERS[:50]]
 
 
-def test_these_users_are_in_these_arms_for_ever():
+def test_the_arms_of_these_users_never_change():
     """A change of the split would move users in the middle of every running experiment."""
-    arms = [arm("voice", experiment(casual=1, concise=1), f"user-{number}") for number in range(8)]
+    arms = [experiment_arm("voice", experiment(casual=1, concise=1), f"user-{number}") for number in range(8)]
     assert " ".join(arms) == "concise concise casual casual casual concise casual casual"
 
 
-def test_an_arm_that_is_added_takes_users_and_moves_none_between_the_others():
+def test_an_added_arm_moves_no_user_between_the_other_arms():
     before, after = split(experiment(casual=1, concise=1)), split(experiment(casual=1, concise=1, creative=2))
     moved = {user for user in USERS if before[user] != after[user]}
     assert {after[user] for user in moved} == {"creative"}

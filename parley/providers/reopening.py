@@ -1,4 +1,4 @@
-"""An adapter that can be put away, so that a process with many keys keeps few connections."""
+"""An adapter that can be closed while it is not in use, so that a process with many keys has few connections."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -7,14 +7,14 @@ from parley.domain.requests import Reply, Request
 from parley.providers.protocol import Adapter
 
 
-class KeptAdapter:
-    """Passes everything on to an adapter. Whoever holds this one need not know whether that was put away meanwhile."""
+class ReopeningAdapter:
+    """Delegates to an adapter, which it builds again if it was closed. Callers need not know whether it was."""
 
     def __init__(self, build: Callable[[], Adapter]) -> None:
         self._build = build
         self._adapter: Adapter | None = build()
         self._uses = 0
-        self._is_wanted = True
+        self._stays_open = True
 
     async def call(self, request: Request, model: str, attempt_id: str) -> Reply:
         async with self._in_use() as adapter:
@@ -28,13 +28,13 @@ class KeptAdapter:
         async with self._in_use() as adapter:
             await adapter.ping()
 
-    async def put_away(self) -> None:
-        """Give the connections back as soon as nothing is under way. A later use opens its own, and closes them."""
-        self._is_wanted = False
+    async def close_when_idle(self) -> None:
+        """Close the connections as soon as no request is running. A later use opens its own, and closes them."""
+        self._stays_open = False
         await self._close_if_idle()
 
     async def close(self) -> None:
-        """Give the connections back, for good."""
+        """Close the connections now."""
         if self._adapter:
             await self._adapter.close()
 
@@ -46,7 +46,7 @@ class KeptAdapter:
             yield self._adapter
         finally:
             self._uses -= 1
-            if not self._is_wanted:
+            if not self._stays_open:
                 await self._close_if_idle()
 
     async def _close_if_idle(self) -> None:

@@ -1,4 +1,4 @@
-"""What counts as the answer that a schema asked for."""
+"""Which replies follow a response schema."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parley.domain.errors import InvalidInput
-from parley.domain.generate.parsing import check_schema, parsed
+from parley.domain.generate.replies import check_schema, parsed
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -24,7 +24,7 @@ VALUE = {"name": "Ada", "scores": [1, 2]}
     [GOOD, f"\n {GOOD} \n", f"```json\n{GOOD}\n```", f"```\n{GOOD}\n```\n", f"```JSON\n{GOOD}\n  ```"],
     ids=["bare", "blanks", "fence", "bare-fence", "odd-fence"],
 )
-def test_the_whole_text_is_the_json_be_it_in_a_fence(text: str):
+def test_the_whole_text_must_be_json_with_or_without_a_fence(text: str):
     assert parsed(text, SCHEMA) == (VALUE, "")
 
 
@@ -45,7 +45,7 @@ def test_the_whole_text_is_the_json_be_it_in_a_fence(text: str):
         "[" * 150 + "]" * 150,
     ],
 )
-def test_anything_else_is_no_json_and_is_told_in_one_short_line(text: str):
+def test_other_texts_are_not_json_and_the_problem_is_one_short_line(text: str):
     value, problem = parsed(text, {})
     assert value is None
     assert problem.startswith("the reply is not JSON: ")
@@ -63,11 +63,11 @@ def test_anything_else_is_no_json_and_is_told_in_one_short_line(text: str):
         ("[]", "the reply: [] is not of type 'object'"),
     ],
 )
-def test_what_does_not_follow_the_schema_is_named_with_its_place(text: str, problem: str):
+def test_a_violation_of_the_schema_names_its_place(text: str, problem: str):
     assert parsed(text, SCHEMA) == (None, problem)
 
 
-def test_a_long_value_does_not_fill_the_problem():
+def test_the_problem_of_a_long_value_is_short():
     _, problem = parsed(f'{{"name": ["{"long " * 500}"]}}', SCHEMA)
     assert problem.startswith("name: [")
     assert len(problem) <= 200
@@ -77,7 +77,7 @@ def test_null_may_be_the_answer():
     assert parsed("null", {"type": "null"}) == (None, "")
 
 
-def test_escapes_that_no_database_takes_are_mended():
+def test_unstorable_characters_are_replaced():
     assert parsed(r'{"na\u0000me": ["a\ud800b"]}', {}) == ({"na�me": ["a�b"]}, "")
 
 
@@ -100,11 +100,11 @@ def test_a_schema_is_never_fetched():
     assert asked == []
 
 
-def test_a_schema_that_goes_in_circles_ends():
+def test_a_recursive_schema_is_a_problem():
     assert parsed(GOOD, {"$ref": "#"}) == (None, "the schema refers to itself without end")
 
 
-def test_a_good_schema_passes():
+def test_a_valid_schema_passes():
     check_schema(SCHEMA)
     check_schema({"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {"type": "string"}}})
 
@@ -117,7 +117,7 @@ def test_a_good_schema_passes():
         ({"properties": {"a": {"pattern": "("}}}, "response_schema/properties/a/pattern: '('"),
     ],
 )
-def test_a_bad_schema_is_refused_with_its_place(schema: dict[str, Any], words: str):
+def test_an_invalid_schema_is_refused_with_its_place(schema: dict[str, Any], words: str):
     with pytest.raises(InvalidInput) as caught:
         check_schema(schema)
     assert str(caught.value).startswith(words)

@@ -1,0 +1,262 @@
+"""The free steps of `Generate`: decide before anything is paid, and record a generation that ends without an answer.
+
+Both are local activities: they run in the workflow's own task, and only read and write the database.
+"""
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities.boundary import boundary
+from activities.candidates import Candidates
+from activities.configuration import Configurations
+from activities.metrics import Metrics
+from parley.domain.configuration import Configuration, Credentials
+from parley.domain.generate.caching import context_sha256, question
+from parley.domain.generate.condensing import StoredSummary, may_use_summary, prefix_hashes
+from parley.domain.generate.contract import (
+    Cached,
+    CachePolicy,
+    EndOutcome,
+    EndStep,
+    GenerateResult,
+    Job,
+    PrepareOutcome,
+    Prompt,
+    Refusal,
+    Serving,
+)
+from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
+from parley.domain.generate.policy import Policy
+from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
+from parley.domain.requests import CHAT_PROVIDERS
+from parley.storage import budgets, cache, energy, generations, ledger, summaries
+from parley.storage.cache import Hit
+from parley.storage.database import Database
+from parley.storage.ledger import Settled
+from parley.storage.tables import utc_now
+
+
+class GenerateDecisions:
+    """`policy` and `starting_energy` (what a new user is granted) are those of the worker."""
+
+    def __init__(
+        self, database: Database, candidates: Candidates, policy: Policy, starting_energy: int, metrics: Metrics
+    ) -> None:
+        self._database, self._candidates, self._metrics = database, candidates, metrics
+        self._policy, self._starting_energy = policy, starting_energy
+        self._routes = policy.routes(candidates.models)
+        self._configurations = Configurations()
+
+    @activity.defn(name="generate.prepare")
+    @boundary
+    async def prepare(self, job: Job) -> PrepareOutcome:
+        """Render the prompt, look for a cached answer, and choose the candidates: gather, plan, write.
+
+        It gathers twice, since the cache is searched by the rendered prompt, which depends on the configuration.
+        """
+        workspace_id = job.input.workspace_id
+        async with self._database.transaction() as tx:
+            gathered = await self._gather(tx, job)
+            request = render_request(job, gathered, self._policy, self._routes)
+            credentials = gathered.configuration.credentials
+            hit, how = await self._cached_answer(tx, request, credentials)
+            if hit is not None:
+                result = await self._from_cache(
+                    tx, job, request.serving, request.prompt, hit, how, gathered.balance.energy
+                )
+                return PrepareOutcome(result=result)
+            summary = await self._stored_summary(tx, request, credentials)
+            decided = plan(
+                request,
+                gathered.balance,
+                summary,
+                await self._candidates.statuses(tx, credentials),
+                rates=self._candidates.rates,
+                policy=self._policy,
+                today=utc_now().date(),
+            )
+            if decided.refusal is not None:
+                result = await self._refused(tx, job, decided.serving, decided.refusal, gathered.balance.energy)
+                return PrepareOutcome(result=result)
+            return await _for_history(tx, workspace_id, request.prompt, decided, summary)
+
+    @activity.defn(name="generate.end")
+    @boundary
+    async def end(self, step: EndStep) -> EndOutcome:
+        """Record how a generation without an answer ended. An expired answer may be returned instead, marked as stale.
+
+        A generation whose reply was settled, but never reported to the workflow, gets its answer.
+        """
+        job, serving = step.job, step.serving
+        workspace_id = job.input.workspace_id
+        async with self._database.transaction() as tx:
+            # Attempts that end at the same time either are in the totals below, or update the row that is written here.
+            await budgets.lock(tx, workspace_id, budgets.job_scope(job.job_key))
+            answer = await _settled_answer(tx, job, serving)
+            if answer is not None:
+                return EndOutcome(result=answer)
+            account = await energy.account(tx, workspace_id, job.input.user_id)
+            energy_left = energy.available(account) if account else None
+            if step.refusal is not None:
+                return EndOutcome(result=await self._refused(tx, job, serving, step.refusal, energy_left))
+            stale = await self._stale_answer(tx, step, energy_left)
+            if stale is not None:
+                return EndOutcome(result=stale)
+            row = generations.row(job, serving, outcome=step.outcome, reason=step.reason)
+            row.cost_usd, _ = await generations.totals(tx, workspace_id, job.job_key)
+            if await generations.record_without_call(tx, row):
+                self._metrics.generation_ended(row.outcome, row.cached)
+        return EndOutcome()
+
+    # What `prepare` reads.
+
+    async def _gather(self, tx: AsyncSession, job: Job) -> Gathered:
+        """What is known before the prompt is rendered."""
+        loaded = await self._configurations.get(tx, job.input.workspace_id, job.input.user_id)
+        return Gathered(
+            configuration=loaded.configuration,
+            warnings=loaded.warnings,
+            prompt=await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt),
+            balance=await self._balance(tx, job, loaded.configuration),
+        )
+
+    async def _balance(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Balance:
+        """What the user and the workspace have left. A new user is granted the starting energy."""
+        workspace_id, profile = job.input.workspace_id, configuration.profile
+        left = await budgets.left(tx, workspace_id, utc_now())
+        if "tier" in profile.model_fields_set:
+            return Balance(tier=profile.tier, energy=profile.energy, left_usd=left)
+        account = await energy.open_account(tx, workspace_id, job.input.user_id, starting_energy=self._starting_energy)
+        return Balance(tier=account.tier, energy=energy.available(account), left_usd=left)
+
+    async def _cached_answer(
+        self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials
+    ) -> tuple[Hit | None, Cached]:
+        """A cached answer, if the policy allows one. The simulator's answers are not returned once there is a key."""
+        serving, models = request.serving, request.cached_models
+        if serving.cache is CachePolicy.OFF:
+            return None, Cached.NO
+        workspace_id = request.input.workspace_id
+        hit, how = await cache.find(tx, workspace_id, serving.cache_key, models), Cached.EXACT
+        if hit is None and serving.cache is CachePolicy.SIMILAR:
+            asker = (workspace_id, request.input.user_id, request.input.action)
+            sent = request.chat_request
+            hit = await cache.find_similar(tx, *asker, context_sha256(sent), question(sent), models)
+            how = Cached.SIMILAR
+        if hit is None:
+            return None, Cached.NO
+        simulated = self._candidates.is_simulated(hit.provider, credentials.of(hit.provider))
+        return (hit, how) if hit.simulated == simulated else (None, Cached.NO)
+
+    async def _stored_summary(
+        self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials
+    ) -> StoredSummary | None:
+        """The stored summary of a long prompt's beginning. The simulator's are not used once there is a key."""
+        if not may_use_summary(request.prompt, request.action.condense_above_tokens):
+            return None
+        sources = [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
+        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), sources)
+
+    # Results without a paid request in this step.
+
+    async def _stale_answer(self, tx: AsyncSession, step: EndStep, energy_left: int | None) -> GenerateResult | None:
+        if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:
+            return None
+        workspace_id = step.job.input.workspace_id
+        models = [(one.provider, one.model) for one in step.candidates]
+        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models)
+        if stale is None:
+            return None
+        prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
+        return await self._from_cache(tx, step.job, step.serving, prompt, stale, Cached.STALE, energy_left)
+
+    async def _from_cache(
+        self,
+        tx: AsyncSession,
+        job: Job,
+        serving: Serving,
+        prompt: Prompt,
+        hit: Hit,
+        how: Cached,
+        energy_left: int | None,
+    ) -> GenerateResult:
+        """Return a cached answer: it costs nothing, and reports what it saved."""
+        row = generations.row(job, serving, outcome="completed", cached=how.value, attempt_id=hit.attempt_id)
+        row.provider, row.model, row.saved_usd = hit.provider.value, hit.model, hit.cost_usd
+        if await generations.record_without_call(tx, row):
+            self._metrics.generation_ended(row.outcome, row.cached)
+            await cache.used(tx, job.input.workspace_id, hit)
+        value, _ = read_answer(hit.reply, prompt)
+        details = {
+            "saved_usd": hit.cost_usd,
+            "provider": hit.provider,
+            "model": hit.model,
+            "answered_by": hit.reply.model,
+            "simulated": hit.simulated,
+            "finish": hit.reply.finish,
+            "cached": how,
+            "reason": f"an answer from the cache ({how.value})",
+            "energy_left": energy_left,
+        }
+        return answered(hit.reply, value, initial_meta(job, serving).model_copy(update=details))
+
+    async def _refused(
+        self, tx: AsyncSession, job: Job, serving: Serving, refusal: Refusal, energy_left: int | None
+    ) -> GenerateResult:
+        """A refusal is a result. Attempts before it are in its cost."""
+        row = generations.row(job, serving, outcome="refused", reason=refusal.code.value)
+        row.cost_usd, attempts = await generations.totals(tx, job.input.workspace_id, job.job_key)
+        if await generations.record_without_call(tx, row):
+            self._metrics.generation_ended(row.outcome, row.cached)
+        details = {"energy_left": energy_left, "cost_usd": row.cost_usd, "attempts": attempts}
+        return GenerateResult(
+            success=False, refusal=refusal, meta=initial_meta(job, serving).model_copy(update=details)
+        )
+
+
+async def _for_history(
+    tx: AsyncSession, workspace_id: str, prompt: Prompt, decided: Plan, summary: StoredSummary | None
+) -> PrepareOutcome:
+    """The plan as the history holds it: long prompts are stored, and travel by reference."""
+    stored = await generations.for_history(tx, workspace_id, prompt)
+    condensed = decided.condensed and await generations.for_history(tx, workspace_id, decided.condensed)
+    return PrepareOutcome(
+        candidates=decided.candidates,
+        prompt=stored,
+        serving=decided.serving,
+        condense=decided.condense,
+        condensed=condensed,
+        summary=summary.reference if summary else None,
+    )
+
+
+async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
+    """The answer of a generation that only seems to have failed: its worker died between settling and reporting."""
+    workspace_id = job.input.workspace_id
+    attempt_id = await generations.answered_by(tx, workspace_id, job.request_id)
+    settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
+    if settled is None:
+        return None
+    value, _ = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
+    cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
+    reason = "its reply was settled before its worker could report it"
+    return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=reason)
+
+
+def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **details: Any) -> GenerateResult:
+    """The result for an answer that was paid for. `details`: further fields of its `Meta`."""
+    reply = chat_reply(settled.reply)
+    known = {
+        "usage": reply.usage,
+        "provider": settled.provider,
+        "model": settled.model,
+        "answered_by": reply.model,
+        "simulated": settled.simulated,
+        "finish": reply.finish,
+        "energy_charged": settled.energy_charged,
+        "energy_left": settled.energy_left,
+        **details,
+    }
+    return answered(reply, value, initial_meta(job, serving).model_copy(update=known))

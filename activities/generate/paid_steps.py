@@ -1,0 +1,210 @@
+"""The paid steps of `Generate` and `ScoreQuality`: request an answer, condense a long prompt, grade an answer."""
+
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities.boundary import boundary
+from activities.generate.deciding import result_of
+from activities.metrics import Metrics
+from activities.paid_call import PaidCalls
+from parley.domain.capabilities import dropped_parameters
+from parley.domain.generate.condensing import (
+    ROOM_TOKENS,
+    prefix_hashes,
+    room_tokens,
+    split_to_condense,
+    summary_request,
+    summary_text,
+    with_stored_summary,
+    with_summary,
+)
+from parley.domain.generate.contract import (
+    AskOutcome,
+    AskStep,
+    CachePolicy,
+    CondenseOutcome,
+    CondenseStep,
+    GenerateResult,
+    Job,
+    Prompt,
+    chat_request,
+)
+from parley.domain.generate.policy import Policy
+from parley.domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
+from parley.domain.generate.replies import chat_reply, read_answer
+from parley.domain.requests import ChatRequest, Message
+from parley.storage import cache, generations, summaries
+from parley.storage.budgets import Envelope
+from parley.storage.database import Database
+from parley.storage.ledger import Charge, OnWon, Settled
+
+
+class GeneratePaidSteps:
+    """Activities on a provider's queue, each with at most one paid request."""
+
+    def __init__(self, database: Database, paid_calls: PaidCalls, metrics: Metrics) -> None:
+        self._database, self._paid_calls, self._metrics = database, paid_calls, metrics
+
+    @activity.defn(name="generate.ask")
+    @boundary
+    async def ask(self, step: AskStep) -> AskOutcome:
+        """Request an answer. Answer, cost and cache entry are written in the settling transaction."""
+        prompt = await self._prompt(step.job)
+        request = chat_request(step.job.input, prompt)
+
+        async def on_won(tx: AsyncSession, settled: Settled) -> None:
+            if read_answer(settled.reply, prompt)[1]:
+                await generations.record_cost(tx, step.job)
+            else:
+                await _record_answer(tx, step, request, settled)
+
+        settled = await self._make(step, step.request_id, request, step.energy, on_won=on_won)
+        value, problem = read_answer(settled.reply, prompt)
+        if problem:
+            return AskOutcome(problem=problem)
+        self._metrics.generation_ended("completed", "")
+        return AskOutcome(result=await self._result(step, request, settled, value))
+
+    @activity.defn(name="generate.condense")
+    @boundary
+    async def condense(self, step: CondenseStep) -> CondenseOutcome:
+        """Condense all but the system prompt and the last messages; the summary is stored for later turns."""
+        workspace_id = step.job.input.workspace_id
+        async with self._database.transaction() as tx:
+            prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
+            summary = await summaries.load(tx, workspace_id, step.summary) if step.summary else None
+        split = split_to_condense(prompt.messages, summary)
+        if split is None:
+            known = with_stored_summary(prompt.messages, summary) if summary else None
+            return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, known) if known else None)
+
+        async def on_won(tx: AsyncSession, settled: Settled) -> None:
+            await generations.record_cost(tx, step.job)
+            if summary_text(chat_reply(settled.reply)):
+                hashes = prefix_hashes(prompt.messages)
+                await summaries.keep(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
+
+        room = room_tokens(step.candidate.model)
+        # A model with less room gets a shorter request, which is a paid request of its own.
+        request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
+        settled = await self._make(step, request_id, summary_request(split, room), energy=0, on_won=on_won)
+        text = summary_text(chat_reply(settled.reply))
+        # If the model refuses to continue a stored summary, that one stays valid.
+        known = summary if not text else None
+        messages = with_stored_summary(prompt.messages, known) if known else with_summary(split, text)
+        return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, messages))
+
+    async def _stored(self, workspace_id: str, prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:
+        """The prompt with these messages, as a history holds it."""
+        async with self._database.transaction() as tx:
+            return await generations.for_history(tx, workspace_id, prompt.model_copy(update={"messages": messages}))
+
+    async def _prompt(self, job: Job) -> Prompt:
+        if job.input.prompt.sha256 is None:
+            return job.input.prompt
+        async with self._database.transaction() as tx:
+            return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
+
+    async def _make(
+        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, energy: int, *, on_won: OnWon
+    ) -> Settled:
+        job, candidate = step.job, step.candidate
+        charge = Charge(
+            workspace_id=job.input.workspace_id,
+            user_id=job.input.user_id,
+            prospect_id=job.input.prospect_id,
+            job_key=job.job_key,
+            workflow_id=job.workflow_id,
+            request_id=request_id,
+            action=job.input.action,
+            energy=energy,
+            envelope=Envelope(cap_usd=step.serving.max_cost_usd),
+        )
+
+        async def on_other_end(tx: AsyncSession) -> None:
+            await generations.record_cost(tx, job)
+
+        return await self._paid_calls.make(
+            charge, request, candidate.provider, candidate.model, on_won=on_won, on_other_end=on_other_end
+        )
+
+    async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
+        cost, attempts = settled.cost_usd, 1
+        if not _is_only_attempt(step, settled):
+            async with self._database.transaction() as tx:
+                cost, attempts = await _totals(tx, step, settled)
+        is_candidate = (settled.provider, settled.model) == (step.candidate.provider, step.candidate.model)
+        return result_of(
+            step.job,
+            step.serving,
+            settled,
+            value,
+            cost_usd=cost,
+            attempts=attempts,
+            reason=step.candidate.reason if is_candidate else "its reply came first",
+            condensed=step.condensed,
+            dropped=dropped_parameters(settled.provider, settled.model, request),
+        )
+
+
+class QualityPaidSteps:
+    """An activity on a provider's queue. All grading of a workspace's day shares the policy's budget."""
+
+    def __init__(self, database: Database, paid_calls: PaidCalls, policy: Policy) -> None:
+        self._database, self._paid_calls = database, paid_calls
+        self._daily_usd = policy.quality_budget_usd_per_day
+
+    @activity.defn(name="quality.score")
+    @boundary
+    async def score(self, step: ScoreStep) -> ScoreResult:
+        """Request a grade. It is written in the settling transaction. The user is not charged."""
+        scored = step.input
+        async with self._database.transaction() as tx:
+            prompt = await generations.load_prompt(tx, scored.workspace_id, scored.prompt)
+            answer = await generations.answer(tx, scored.workspace_id, scored.request_id)
+
+        async def on_won(tx: AsyncSession, settled: Settled) -> None:
+            score = read_grade(settled.reply).score
+            if score is not None:
+                await generations.grade(tx, scored.workspace_id, scored.request_id, score)
+
+        charge = Charge(
+            workspace_id=scored.workspace_id,
+            user_id=scored.user_id,
+            prospect_id=scored.prospect_id,
+            job_key=step.job_key,
+            workflow_id=step.workflow_id,
+            request_id=step.request_id,
+            action=ACTION,
+            energy=0,
+            envelope=Envelope(cap_usd=self._daily_usd),
+        )
+        request, grader = grading_request(prompt, answer.text), scored.candidate
+        settled = await self._paid_calls.make(charge, request, grader.provider, grader.model, on_won=on_won)
+        return read_grade(settled.reply)
+
+
+async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: Settled) -> None:
+    """In the settling transaction: the generation's row, and the cache entry."""
+    row = generations.row(step.job, step.serving, outcome="completed", attempt_id=settled.attempt_id)
+    row.provider, row.model = settled.provider.value, settled.model
+    row.cost_usd, _ = await _totals(tx, step, settled)
+    row.tokens_total = settled.reply.usage.total_tokens
+    if not await generations.record(tx, row):
+        await generations.record_cost(tx, step.job, row.tokens_total)
+    if step.serving.cache is not CachePolicy.OFF:
+        await cache.keep(tx, step.job.input, step.serving, request, settled)
+
+
+async def _totals(tx: AsyncSession, step: AskStep, settled: Settled) -> tuple[Decimal, int]:
+    """What the whole generation has cost, and its number of attempts."""
+    if _is_only_attempt(step, settled):
+        return settled.cost_usd, 1
+    return await generations.totals(tx, step.job.input.workspace_id, step.job.job_key)
+
+
+def _is_only_attempt(step: AskStep, settled: Settled) -> bool:
+    return step.is_first and settled.is_only_attempt

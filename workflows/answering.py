@@ -1,0 +1,195 @@
+"""Request an answer: fall back to other candidates, wait out rate limits, condense a prompt that is too long.
+
+Written against `Engine`, so that `Generate`, conversations, phone calls and an inline mode run the same code.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from decimal import Decimal
+from typing import Literal
+
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
+
+from activities.generate.paid_steps import GeneratePaidSteps as PaidSteps
+from parley.domain.errors import (
+    BudgetExhausted,
+    ContextTooLong,
+    InsufficientEnergy,
+    MalformedReply,
+    ProviderUnavailable,
+    RateLimited,
+)
+from parley.domain.generate.contract import (
+    AskOutcome,
+    AskStep,
+    CondenseOutcome,
+    CondenseStep,
+    EndStep,
+    GenerateResult,
+    Job,
+    OnRateLimit,
+    PrepareOutcome,
+    Prompt,
+    Refusal,
+    Refused,
+)
+from parley.domain.routing import Candidate
+from workflows.fallback import Engine, first_success
+from workflows.policies import LONGEST_RATE_LIMIT
+
+MAX_ASKS = 3
+REASON_CHARACTERS = 150
+REFUSALS = {
+    InsufficientEnergy.__name__: Refused.INSUFFICIENT_ENERGY,
+    BudgetExhausted.__name__: Refused.BUDGET_EXHAUSTED,
+    ContextTooLong.__name__: Refused.CONTEXT_TOO_LONG,
+}
+RAISE_AT_ONCE = frozenset({ContextTooLong.__name__})
+
+
+class Answering:
+    """The paid part of one generation, from the outcome of `prepare` to the answer."""
+
+    def __init__(self, engine: Engine, job: Job, prepared: PrepareOutcome) -> None:
+        self._engine, self._job = engine, job
+        self._serving, self._summary = prepared.serving, prepared.summary
+        self._condense_first = prepared.condense
+        self._candidates: Sequence[Candidate] = prepared.candidates
+        self._condensed: Prompt | None = prepared.condensed
+        self._may_condense = True
+        self._ask, self._attempts = 1, 0
+        self._charged = False
+        self._last_candidate: Candidate | None = None
+        self._last_failure = ""
+
+    async def run(self) -> GenerateResult:
+        """Ask until a reply follows the response schema.
+
+        Raises:
+            ApplicationError: typed after the `ParleyError` that stopped it; `ProviderUnavailable` lists what was tried.
+        """
+        if self._condense_first:
+            await self._condense_if_possible()
+        while True:
+            try:
+                outcome = await self._ask_candidates()
+            except ApplicationError as error:
+                await self._change_course(error)
+                continue
+            if outcome.result is not None:
+                return outcome.result
+            self._charged = True
+            if self._ask >= MAX_ASKS:
+                message = f"no answer follows the schema: {outcome.problem}"
+                raise ApplicationError(message, type=MalformedReply.__name__)
+            self._ask += 1
+
+    async def _change_course(self, error: ApplicationError) -> None:
+        """Condense the prompt, or keep the candidates that may still serve; raise the error where neither helps."""
+        if error.type == BudgetExhausted.__name__ and (cheaper := self._cheaper_candidates()):
+            self._candidates = cheaper
+            return
+        if error.type != ContextTooLong.__name__:
+            raise error
+        if self._may_condense and await self._condense():
+            self._ask += 1
+            return
+        # Another model may have a larger context window.
+        others = tuple(one for one in self._candidates if one != self._last_candidate)
+        if not others:
+            raise error
+        self._candidates = others
+
+    def _cheaper_candidates(self) -> tuple[Candidate, ...]:
+        """Candidates that may fit the budget where the last one did not: concurrent requests used it up."""
+        bound = (self._last_candidate and self._last_candidate.upper_bound_usd) or Decimal(0)
+        return tuple(one for one in self._candidates if (one.upper_bound_usd or Decimal(0)) < bound)
+
+    async def _ask_candidates(self) -> AskOutcome:
+        wait_limit = timedelta(seconds=self._job.input.patience_seconds)
+        return await first_success(
+            self._engine, self._candidates, self._ask_one, wait_limit=wait_limit, raise_at_once=RAISE_AT_ONCE
+        )
+
+    async def _ask_one(self, candidate: Candidate) -> AskOutcome:
+        """Ask one candidate. Where the policy says so, wait out its rate limit."""
+        candidate, deadline = self._with_last_failure(candidate), self._engine.now() + LONGEST_RATE_LIMIT
+        while True:
+            try:
+                return await self._engine.run_step(
+                    PaidSteps.ask,
+                    self._ask_step(candidate),
+                    candidate,
+                    summary=f"{candidate.provider.value} {candidate.model}: {candidate.reason}",
+                )
+            except ApplicationError as error:
+                pause = self._rate_limit_pause(error)
+                if pause is None or self._engine.now() + pause > deadline:
+                    if error.type != ContextTooLong.__name__:
+                        self._last_failure = error.message[:REASON_CHARACTERS]
+                    raise
+                self._engine.report_waiting(error.message, pause)
+                await self._engine.sleep(pause)
+
+    def _ask_step(self, candidate: Candidate) -> AskStep:
+        self._attempts += 1
+        return AskStep(
+            job=self._job.with_prompt(self._condensed) if self._condensed else self._job,
+            serving=self._serving,
+            candidate=candidate,
+            ask=self._ask,
+            energy=0 if self._charged else self._serving.energy,
+            is_first=self._attempts == 1,
+            condensed=self._condensed is not None,
+        )
+
+    def _with_last_failure(self, candidate: Candidate) -> Candidate:
+        """The candidate, whose reason names the failure of another one before it."""
+        self._last_candidate = candidate
+        if not self._last_failure:
+            return candidate
+        return candidate.model_copy(update={"reason": f"{candidate.reason}, after {self._last_failure}"})
+
+    def _rate_limit_pause(self, error: ApplicationError) -> timedelta | None:
+        """How long a rate limit asks to wait; None for another error, or where the policy prefers another model."""
+        if error.type != RateLimited.__name__ or self._serving.on_rate_limit is not OnRateLimit.WAIT:
+            return None
+        return timedelta(seconds=float(error.details[0]) if error.details else 1.0)
+
+    async def _condense_if_possible(self) -> None:
+        """Condense a prompt that is long for the policy. If that fails, which the history shows, it is sent whole."""
+        with suppress(ApplicationError):
+            await self._condense()
+
+    async def _condense(self) -> bool:
+        """Condense the earlier part of the prompt, on the cheapest candidate; returns whether the prompt changed."""
+        cheapest_first = sorted(self._candidates, key=lambda one: one.upper_bound_usd or Decimal(0))
+        outcome = await first_success(self._engine, cheapest_first, self._condense_on, wait_limit=timedelta(0))
+        if outcome.prompt in (None, self._condensed):
+            return False
+        self._condensed, self._may_condense = outcome.prompt, False
+        return True
+
+    async def _condense_on(self, candidate: Candidate) -> CondenseOutcome:
+        self._attempts += 1
+        step = CondenseStep(job=self._job, serving=self._serving, candidate=candidate, summary=self._summary)
+        summary = f"condense on {candidate.provider.value} {candidate.model}"
+        return await self._engine.run_step(PaidSteps.condense, step, candidate, summary=summary)
+
+
+def end_step(job: Job, prepared: PrepareOutcome, error: BaseException) -> EndStep:
+    """How to record a generation that ended with an error: as refused, failed or cancelled."""
+    kind = (error.type if isinstance(error, ApplicationError) else type(error).__name__) or ""
+    message = str(getattr(error, "message", error))
+    refusal = Refusal(code=REFUSALS[kind], message=message) if kind in REFUSALS else None
+    outcome: Literal["refused", "failed", "cancelled"] = "refused" if refusal else "failed"
+    return EndStep(
+        job=job,
+        serving=prepared.serving,
+        refusal=refusal,
+        reason=kind,
+        outcome="cancelled" if is_cancelled_exception(error) else outcome,
+        candidates=prepared.candidates,
+        may_be_stale=kind == ProviderUnavailable.__name__,
+    )

@@ -1,0 +1,181 @@
+"""Paid steps on ranked candidates: the next provider after a failure, a durable wait while all are down.
+
+Code that runs paid steps is written against `Engine`, so that a workflow and an inline mode can run the same code.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from parley.domain.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    BreakerOpen,
+    ContextTooLong,
+    MalformedReply,
+    ProviderUnavailable,
+    QuotaExceeded,
+    RateLimited,
+    TruncatedReply,
+)
+from parley.domain.queues import provider_queue
+from parley.domain.routing import Candidate
+from workflows.policies import FIRST_PARK, LONGEST_PARK
+
+S = TypeVar("S")
+R = TypeVar("R")
+SUMMARY_CHARACTERS = 200
+
+# After these failures another provider may succeed at once ...
+TRY_NEXT = {
+    error.__name__
+    for error in (
+        AuthenticationFailed,
+        BadRequest,
+        BreakerOpen,
+        ContextTooLong,
+        MalformedReply,
+        ProviderUnavailable,
+        QuotaExceeded,
+        RateLimited,
+        TruncatedReply,
+    )
+}
+# ... and after these the same provider may succeed later.
+TRY_LATER = {
+    error.__name__ for error in (BreakerOpen, ProviderUnavailable, RateLimited, TruncatedReply, MalformedReply)
+}
+# These depend on the request alone, and not on the state of the provider.
+REQUEST_REFUSED = {error.__name__ for error in (BadRequest, ContextTooLong)}
+
+
+class Engine(Protocol):
+    """What a story of paid steps needs from its surroundings."""
+
+    def now(self) -> datetime:
+        """The current time: in a workflow, the same in every replay."""
+        ...
+
+    async def sleep(self, pause: timedelta) -> None:
+        """Wait."""
+        ...
+
+    def report_waiting(self, reason: str, pause: timedelta) -> None:
+        """Show that the job waits, for example because every provider is down."""
+        ...
+
+    async def run_step(
+        self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
+    ) -> R:
+        """Run a paid activity on the candidate's provider. `summary`: one line for operators.
+
+        Raises:
+            ApplicationError: the step failed; `type` is the name of a `ParleyError`.
+            CancelledError: the job was cancelled while the step ran.
+        """
+        ...
+
+
+class DurableEngine:
+    """The engine of a workflow: steps are activities on their provider's task queue, waits are timers.
+
+    options: timeouts and retries of the steps. report_waiting: receives the reason and the length of each wait.
+    """
+
+    def __init__(self, options: Mapping[str, Any], report_waiting: Callable[[str, timedelta], None]) -> None:
+        self._options, self._report_waiting = options, report_waiting
+
+    def now(self) -> datetime:
+        return workflow.now()
+
+    async def sleep(self, pause: timedelta) -> None:
+        await workflow.sleep(pause)
+
+    def report_waiting(self, reason: str, pause: timedelta) -> None:
+        self._report_waiting(reason, pause)
+
+    async def run_step(
+        self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
+    ) -> R:
+        try:
+            return await workflow.execute_activity_method(
+                activity,
+                step,
+                task_queue=provider_queue(candidate.provider),
+                summary=summary[:SUMMARY_CHARACTERS],
+                **self._options,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            raise_if_cancelled()
+            if isinstance(error.cause, ApplicationError):
+                raise error.cause from None
+            # A timeout: its worker was lost, or no worker took the step.
+            raise ApplicationError(str(error.cause), type=ProviderUnavailable.__name__) from None
+
+
+class NoProviderServed(ApplicationError):
+    """Every candidate failed. `tried`: what each one answered. `refused`: every one refused this request.
+
+    Its type is `ProviderUnavailable`, or `ContextTooLong` if all candidates answered so.
+    """
+
+    def __init__(self, failures: Sequence[tuple[Candidate, ApplicationError]]) -> None:
+        self.tried = "; ".join(f"{failure.message} ({candidate.model})" for candidate, failure in failures)
+        types = {failure.type for _, failure in failures}
+        too_long = types == {ContextTooLong.__name__}
+        kind = ContextTooLong if too_long else ProviderUnavailable
+        super().__init__(f"no provider could serve: {self.tried}", type=kind.__name__)
+        self.refused = types <= REQUEST_REFUSED
+
+
+async def first_success(
+    engine: Engine,
+    candidates: Sequence[Candidate],
+    attempt: Callable[[Candidate], Awaitable[R]],
+    *,
+    wait_limit: timedelta,
+    raise_at_once: frozenset[str] = frozenset(),
+) -> R:
+    """The result of the first candidate that succeeds. While all are down, wait and try all of them again.
+
+    wait_limit: how long to wait in total; 0 for one round without a wait.
+    raise_at_once: types of errors after which no further candidate is tried.
+
+    Raises:
+        NoProviderServed: no candidate succeeded within the wait limit, or a wait would not help.
+        ApplicationError: an error that another provider would not help with.
+    """
+    deadline = engine.now() + wait_limit
+    pause = FIRST_PARK
+    while True:
+        failures: list[tuple[Candidate, ApplicationError]] = []
+        for candidate in candidates:
+            try:
+                return await attempt(candidate)
+            except ApplicationError as error:
+                if error.type not in TRY_NEXT - raise_at_once:
+                    raise
+                failures.append((candidate, error))
+        problem = NoProviderServed(failures)
+        may_recover = any(failure.type in TRY_LATER for _, failure in failures)
+        if not may_recover or engine.now() + pause > deadline:
+            raise problem
+        engine.report_waiting(problem.tried, pause)
+        await engine.sleep(pause)
+        pause = min(pause * 2, LONGEST_PARK)
+
+
+def raise_if_cancelled() -> None:
+    """Raise what a step has swallowed that runs to its end although the workflow is cancelled: call this after it.
+
+    Raises:
+        CancelledError: the workflow was cancelled.
+    """
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError
