@@ -40,6 +40,7 @@ from parley.settings import Settings
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
+from workflows.fairness import FairnessInterceptor
 from workflows.generate import Generate
 from workflows.health import Health
 from workflows.housekeeping import HOUSEKEEPING
@@ -51,6 +52,7 @@ ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # A sandbox watches what it loads itself: all that we could pass it would be our own modules, a hundred milliseconds of
 # CPU for each workflow. tests/test_house.py reads them instead.
 RUNNER = UnsandboxedWorkflowRunner()
+INTERCEPTORS = [FairnessInterceptor()]
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
 WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, ScoreQuality, Health, *HOUSEKEEPING)
 
@@ -74,6 +76,7 @@ def build_workers(
     health = HealthActivities(paid_calls)
     quality = QualityCalls(database, paid_calls, settings.policy())
     common: dict[str, Any] = {
+        "interceptors": INTERCEPTORS,
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
         # By default a heartbeat goes out after 80% of its timeout: a busy moment would look like a death.
         "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,

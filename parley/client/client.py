@@ -12,7 +12,7 @@ from typing import Any, Self
 import temporalio.client
 from pydantic import SecretStr, ValidationError
 from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
+from temporalio.common import Priority, SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
@@ -34,7 +34,7 @@ from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from parley.domain.health import HealthReport
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, rates_for
-from parley.domain.queues import WORKFLOWS
+from parley.domain.queues import WORKFLOWS, fairness_key
 from parley.domain.reports import Feedback
 from parley.domain.requests import Provider
 from parley.domain.session import Session
@@ -293,6 +293,7 @@ class Client:
                 search_attributes=TypedSearchAttributes(list(attributes)),
                 static_summary=visibility.plain(summary[:200]),
                 static_details=details,
+                priority=Priority(fairness_key=fairness_key(self.workspace_id)),
             )
         except RPCError as error:
             raise Unreachable(f"Temporal refused to start the job: {error.message}") from error

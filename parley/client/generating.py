@@ -10,6 +10,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.common import (
+    Priority,
     SearchAttributePair,
     TypedSearchAttributes,
     WorkflowIDConflictPolicy,
@@ -24,7 +25,7 @@ from parley.client.reading import first_problem
 from parley.domain.errors import IdempotencyConflict, InvalidInput, Unreachable
 from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, Prompt, workflow_id
 from parley.domain.generate.parsing import check_schema, parsed
-from parley.domain.queues import WORKFLOWS
+from parley.domain.queues import WORKFLOWS, fairness_key
 from parley.domain.requests import Message
 from parley.storage import generations
 
@@ -103,6 +104,7 @@ async def _start(
             memo={FINGERPRINT: _fingerprint(asked)},
             search_attributes=TypedSearchAttributes(list(attributes)),
             static_summary=visibility.plain(f"{asked.action} for {asked.user_id}"[:200]),
+            priority=Priority(fairness_key=fairness_key(client.workspace_id)),
         )
     except RPCError as error:
         raise Unreachable(f"Temporal refused to start the job: {error.message}") from error

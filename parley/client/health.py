@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from temporalio.client import WorkflowFailureError
+from temporalio.common import Priority
 from temporalio.exceptions import TimeoutError
 from temporalio.service import RPCError
 
 from parley.client.jobs import failure_of
 from parley.domain.errors import Unreachable
 from parley.domain.health import WORKFLOW, HealthInput, HealthReport
-from parley.domain.queues import WORKFLOWS
+from parley.domain.queues import WORKFLOWS, fairness_key
 
 if TYPE_CHECKING:
     from parley.client.client import Client
@@ -37,6 +38,7 @@ async def health(client: Client) -> HealthReport:
             task_queue=WORKFLOWS,
             result_type=HealthReport,
             execution_timeout=LIMIT,
+            priority=Priority(fairness_key=fairness_key(client.workspace_id)),
         )
     except WorkflowFailureError as error:
         if isinstance(error.cause, TimeoutError):
