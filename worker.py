@@ -18,7 +18,6 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities import metrics
 from activities.alert import AlertActivities
-from activities.auto_analyze.conflicts import ConflictActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
@@ -70,7 +69,6 @@ def build_workers(
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
     auto_runs = RunActivities(database, paid_calls.candidates)
     auto_labels = LabellingActivities(database, paid_calls)
-    auto_conflicts = ConflictActivities(database, paid_calls)
     decisions = GenerateDecisions(database, paid_calls.candidates, settings)
     generate = GenerateCalls(database, paid_calls)
     health = HealthActivities(paid_calls)
@@ -95,11 +93,12 @@ def build_workers(
             )
         if role == "storage":
             steps = [analysis.prepare, analysis.finish, analysis.close, *housekeeping(client, database, settings)]
-            bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close, auto_labels.open_round, auto_labels.give_up]
-            merging = [auto_conflicts.plan_conflicts, auto_conflicts.apply_conflicts]
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging], **common)
+            bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close]
+            rounds = [auto_runs.open_round, auto_runs.apply_fallback]
+            merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *rounds, *merging], **common)
         provider = Provider(role)
-        labelling = [auto_labels.classify, auto_labels.condense, auto_conflicts.resolve]
+        labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
         chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score]
         return Worker(
             client,

@@ -13,7 +13,7 @@ from parley.domain import errors
 
 # What stands behind the client's `**terms`, and what an answer is made of: a service meets these by their fields.
 BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
-NOT_THE_CALLERS = {"carried"}
+NOT_THE_CALLERS = {"snapshot"}
 OURS = "parley"
 RAISES = re.compile(r"^\s+([A-Z]\w+): ", re.MULTILINE)
 

@@ -1,11 +1,12 @@
 """The coaching analysis: what is asked of the model, what it must answer, and what stands in when it cannot."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from parley.domain.habits import Habits
+from parley.domain.json_schema import strict_object
 from parley.domain.model import STORABLE, Model
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
 from parley.domain.session import Session, Turn
@@ -165,16 +166,6 @@ def _observations(counted: Habits) -> tuple[tuple[str, ...], tuple[str, ...]]:
     kept = tuple(praise for holds, praise, _ in rules if holds)
     missed = tuple(advice for holds, _, advice in rules if holds is False)
     return kept, missed
-
-
-def strict_object(properties: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema object as the vendors' strict modes want it: all required, nothing else."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 # Bounds stand in descriptions: strict modes refuse `minimum` and the like, and the reply is validated anyway.

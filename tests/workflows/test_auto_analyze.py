@@ -103,8 +103,8 @@ class TestRuns:
 
     async def test_the_same_seed_gives_the_same_labels(self, client: Client, path: Path) -> None:
         runs = []
-        for label in ("first", "second"):
-            job = await start(client, path, chats(30), run_name=label)
+        for run_name in ("first", "second"):
+            job = await start(client, path, chats(30), run_name=run_name)
             await job.result()
             runs.append([session.model_dump() for session in await sessions_of(client, job)])
         assert runs[0] == runs[1]
@@ -291,10 +291,10 @@ class TestFailures:
         settings: Settings,
     ) -> None:
         async with running_workers(temporal, database, settings):
-            plain = await start(client, path, chats(60), label="plain")
+            plain = await start(client, path, chats(60), run_name="plain")
             await plain.result()
             expected = [session.model_dump() for session in await sessions_of(client, plain)]
-            job = await start(client, path, chats(60), label="interrupted")
+            job = await start(client, path, chats(60), run_name="interrupted")
             await simulator.calls(at_least=30)
         async with running_workers(temporal, database, settings), asyncio.timeout(120):
             await job.result()

@@ -7,7 +7,7 @@ from typing import Any
 from parley.domain.auto_analyze.batching import reply_tokens, resolution_tokens
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.chat import ChatMessage, ChatSession
-from parley.domain.coaching import strict_object
+from parley.domain.json_schema import strict_object
 from parley.domain.requests import ChatRequest, Message
 
 TEMPERATURE = 0.1

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from parley.domain.coaching import strict_object
 from parley.domain.generate.contract import Identifier, Prompt
 from parley.domain.generate.parsing import parsed
 from parley.domain.generate.results import chat_reply
+from parley.domain.json_schema import strict_object
 from parley.domain.model import Model
 from parley.domain.requests import ChatRequest, Finish, Message, Reply
 from parley.domain.routing import Candidate

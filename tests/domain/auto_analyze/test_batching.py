@@ -7,12 +7,12 @@ from parley.client.tokens import count_tokens
 from parley.domain.auto_analyze.batching import (
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
-    MOST_LABELS_AT_ONCE,
-    affordable,
+    MAX_LABELS_AT_ONCE,
     batch_size,
     fits,
     halves,
     labels_at_once,
+    labels_that_fit,
     parts,
     prompt_budget,
     reply_tokens,
@@ -206,7 +206,7 @@ def test_a_full_batch_of_full_sessions_fits_the_window_in_real_tokens():
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "llama-3.1-8b-instruct"])
 def test_known_labels_never_crowd_the_sessions_out(model: str):
     known = {kind: [f"a label of some length, number {number}" for number in range(20_000)] for kind in LabelKind}
-    kept = affordable(known, model)
+    kept = labels_that_fit(known, model)
     assert all(labels == known[kind][: len(labels)] for kind, labels in kept.items()), "the first that were found"
     assert all(kept.values())
     assert tokens_of_labels(kept) <= window(model).context * LABEL_SHARE
@@ -215,13 +215,13 @@ def test_known_labels_never_crowd_the_sessions_out(model: str):
 
 def test_few_labels_all_fit():
     known = {LabelKind.INTENT: ["billing dispute"], LabelKind.TRANSFER_REASON: [], LabelKind.DROP_OFF_LOCATION: []}
-    assert affordable(known, "gpt-4o-mini") == known
+    assert labels_that_fit(known, "gpt-4o-mini") == known
 
 
 @pytest.mark.parametrize("model", WINDOWS)
 def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model: str):
     labels = labels_at_once(model)
-    assert 50 <= labels <= MOST_LABELS_AT_ONCE
+    assert 50 <= labels <= MAX_LABELS_AT_ONCE
     assert resolution_tokens(labels) <= window(model).reply
     request = resolution_request(LabelKind.INTENT, [f"a label of some words {at:03}" for at in range(labels)])
     prompt = sum(count_tokens(message.content) for message in request.messages)
@@ -229,7 +229,7 @@ def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model
 
 
 def test_a_wide_window_compares_more_labels_at_once():
-    assert labels_at_once("gpt-4o") == MOST_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
+    assert labels_at_once("gpt-4o") == MAX_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
 
 
 def test_the_window_to_size_for_gets_smaller_each_time_until_it_is_the_careful_one():
