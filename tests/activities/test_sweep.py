@@ -1,4 +1,4 @@
-"""The sweeper, on a real Temporal server: a dead workflow's requests are ended, a living one's are left alone."""
+"""The sweep, on a real Temporal server: requests of closed workflows are ended, those of running ones are not."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ Start = Callable[[], Awaitable[Handle]]
 
 @pytest.fixture
 def start(temporal: TemporalClient) -> Start:
-    """Starts a workflow that no worker serves: it runs until somebody ends it."""
+    """Starts a workflow without a worker, which runs until it is terminated."""
 
     async def started() -> Handle:
         return await temporal.start_workflow("Nobody's", id=f"nobody-{uuid4().hex}", task_queue="nobody")
@@ -30,7 +30,7 @@ def start(temporal: TemporalClient) -> Start:
 
 
 async def silent(books: Books, workflow: Handle, *, reservation_seconds: float = 3600, step: str = "step") -> UUID:
-    """A request of that workflow whose owner fell silent."""
+    """A request of that workflow whose owner died."""
     job = workflow.first_execution_run_id
     assert job
     await books.open(job=job)
@@ -53,9 +53,7 @@ async def test_a_request_of_a_terminated_workflow_is_ended(books: Books, tempora
     assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
 
 
-async def test_a_request_of_a_running_workflow_is_left_to_its_retry(
-    books: Books, temporal: TemporalClient, start: Start
-):
+async def test_a_request_of_a_running_workflow_is_not_ended(books: Books, temporal: TemporalClient, start: Start):
     workflow = await start()
     await silent(books, workflow)
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=0)
@@ -63,7 +61,7 @@ async def test_a_request_of_a_running_workflow_is_left_to_its_retry(
     await workflow.terminate()
 
 
-async def test_a_reservation_that_expired_is_ended_although_its_workflow_runs(
+async def test_an_expired_reservation_is_ended_while_its_workflow_runs(
     books: Books, temporal: TemporalClient, start: Start
 ):
     workflow = await start()
@@ -73,12 +71,12 @@ async def test_a_reservation_that_expired_is_ended_although_its_workflow_runs(
     await workflow.terminate()
 
 
-async def test_a_workflow_that_was_never_there_counts_as_closed(books: Books, temporal: TemporalClient):
+async def test_an_unknown_workflow_counts_as_closed(books: Books, temporal: TemporalClient):
     await books.granted(terms=SILENT, workflow_id=f"never-{uuid4().hex}")
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
 
 
-async def test_a_later_job_under_the_same_workflow_id_does_not_keep_the_earlier_one_alive(
+async def test_a_later_job_with_the_same_workflow_id_does_not_count(
     books: Books, temporal: TemporalClient, start: Start
 ):
     earlier = await start()
@@ -89,7 +87,7 @@ async def test_a_later_job_under_the_same_workflow_id_does_not_keep_the_earlier_
     await later.terminate()
 
 
-async def test_a_live_lease_is_not_looked_at(books: Books, temporal: TemporalClient):
+async def test_a_request_with_a_live_lease_is_not_checked(books: Books, temporal: TemporalClient):
     await books.granted(workflow_id=f"never-{uuid4().hex}")
     assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
 
@@ -116,9 +114,7 @@ async def test_a_reply_after_the_sweep_does_not_overdraw(database, temporal: Tem
     assert (await books.row(swept)).energy_charged == 0
 
 
-async def test_requests_that_are_left_alone_do_not_stand_before_the_others(
-    books: Books, temporal: TemporalClient, start: Start
-):
+async def test_requests_that_are_left_do_not_block_later_pages(books: Books, temporal: TemporalClient, start: Start):
     running, dead = await start(), await start()
     for step in ("one", "two", "three"):
         await silent(books, running, step=step)
@@ -128,8 +124,8 @@ async def test_requests_that_are_left_alone_do_not_stand_before_the_others(
     await running.terminate()
 
 
-async def test_workflows_that_share_a_job_key_are_told_apart(books: Books, temporal: TemporalClient, start: Start):
-    """All grading of a day spends from one envelope; its job key is no run's id."""
+async def test_workflows_with_a_shared_job_key_are_distinguished(books: Books, temporal: TemporalClient, start: Start):
+    """All grading of a day has one budget, and its job key is not a run id."""
     day = job_key(date(2026, 11, 20))
     await books.open(job=day)
     running, dead = await start(), await start()

@@ -21,7 +21,7 @@ from parley.domain.model import Model
 from parley.domain.queues import fairness_key, provider_queue
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
-from parley.domain.session_analysis import Asking, PaidStep, SessionAnalysisInput
+from parley.domain.session_analysis import PaidStep, SessionAnalysisInput, Variant
 from parley.settings import Settings
 from parley.storage.database import Database
 from tests.parts import SAMPLES, SimulatorAdmin, running_workers
@@ -51,7 +51,7 @@ class Batch:
     async def run(self, batch: BatchInput) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(batch.size):
-                step = batch.step.model_copy(update={"asking": Asking(ask=number + 2)})
+                step = batch.step.model_copy(update={"variant": Variant(ask=number + 2)})
                 group.create_task(self._coach(step))
 
     async def _coach(self, step: PaidStep) -> None:
