@@ -65,7 +65,7 @@ async def _record(tx: AsyncSession, event: Event, problem: str) -> str:
     if wait:
         return "failed"
     activity.logger.error(
-        "event %s (%s) could not be delivered in %s attempts, and is not retried: %s",
+        "event %s (%s) could not be delivered in %s attempts: %s",
         event.id,
         event.kind,
         event.tries,
