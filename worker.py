@@ -17,7 +17,6 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.alert import AlertActivities
-from activities.auto_analyze.conflicts import ConflictActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
@@ -40,6 +39,7 @@ from parley.settings import Settings, problem
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
+from workflows.fairness import FairnessInterceptor
 from workflows.generate import Generate
 from workflows.health import Health
 from workflows.housekeeping import HOUSEKEEPING
@@ -51,6 +51,7 @@ ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # The sandbox only checks modules that it loads itself, which takes 100 ms of CPU per workflow for Parley's modules.
 # tests/test_house.py checks them instead.
 RUNNER = UnsandboxedWorkflowRunner()
+INTERCEPTORS = [FairnessInterceptor()]
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
 WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, ScoreQuality, Health, *HOUSEKEEPING)
 
@@ -74,12 +75,12 @@ def build_workers(
     analysis = SessionAnalysisActivities(database, paid_calls, settings)
     auto_runs = RunActivities(database, paid_calls.candidates)
     auto_labels = LabellingActivities(database, paid_calls)
-    auto_conflicts = ConflictActivities(database, paid_calls)
     decisions = GenerateDecisions(database, paid_calls.candidates, policy, settings.starting_energy, metrics)
     generate = GeneratePaidSteps(database, paid_calls, metrics)
     health = HealthActivities(paid_calls)
     quality = QualityPaidSteps(database, paid_calls, policy)
     common: dict[str, Any] = {
+        "interceptors": INTERCEPTORS,
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
         # The default, 80% of the timeout, would make a busy worker look dead.
         "max_heartbeat_throttle_interval": HEARTBEAT_INTERVAL,
@@ -97,17 +98,14 @@ def build_workers(
                 **common,
             )
         if role == "storage":
-            steps = [
-                analysis.prepare,
-                analysis.finish,
-                analysis.close,
-                *housekeeping(client, database, settings, policy),
-            ]
-            bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close, auto_labels.open_round, auto_labels.give_up]
-            merging = [auto_conflicts.plan_conflicts, auto_conflicts.apply_conflicts]
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging], **common)
+            steps = [analysis.prepare, analysis.finish, analysis.close]
+            bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close]
+            rounds = [auto_runs.open_round, auto_runs.apply_fallback]
+            merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]
+            daily = housekeeping(client, database, settings, policy)
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *rounds, *merging, *daily], **common)
         provider = Provider(role)
-        labelling = [auto_labels.classify, auto_labels.condense, auto_conflicts.resolve]
+        labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
         chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score]
         return Worker(
             client,

@@ -1,4 +1,4 @@
-"""Say where a week cost more than the threshold."""
+"""Raise an alert for each workspace that spent more than the threshold in a week."""
 
 from temporalio import activity
 
@@ -17,12 +17,12 @@ class AlertActivities:
     @activity.defn(name="alert_on_costs")
     @boundary
     async def alert(self, job: AlertInput) -> AlertReport:
-        """A row, an event and a log line for each workspace that spent too much in the week."""
+        """Write a row, an event and a log line for each workspace over the threshold."""
         async with self._database.transaction(bulk=True) as tx:
             alerts = await raise_alerts(tx, job.week, self._threshold)
         for alert in alerts:
             activity.logger.warning(
-                "workspace %r spent $%s in %s, $%s of it uncertain; the alert's threshold is $%s",
+                "workspace %r spent $%s in %s, $%s of it uncertain; the threshold is $%s",
                 alert.workspace_id,
                 alert.spent_usd,
                 alert.period,

@@ -1,4 +1,4 @@
-"""Where an activity meets Temporal: it heartbeats while it works, and its errors become Temporal's."""
+"""The boundary between an activity and Temporal: heartbeats, and the conversion of errors."""
 
 import asyncio
 import functools
@@ -23,11 +23,11 @@ R = TypeVar("R")
 
 
 def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Wrap an activity. A long one can only learn that it was cancelled, or be missed, if it heartbeats."""
+    """Wrap an activity: heartbeat while it works, so that it can be cancelled and its death is noticed."""
 
     @functools.wraps(work)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        # A local activity runs within its workflow's task, which is the heartbeat.
+        # A local activity has no heartbeat: it runs within the task of its workflow.
         pulse = None if activity.info().is_local else asyncio.create_task(_heartbeat())
         try:
             return await patiently(functools.partial(work, *args, **kwargs), seconds=_patience(activity.info()))
@@ -36,10 +36,10 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         except ValidationError as error:
             message = shorten(str(error), ERROR_CHARACTERS)
             raise ApplicationError(message, type="ValidationError", non_retryable=True) from None
-        except Exception as error:  # noqa: BLE001 - nothing may reach history as it is
-            # A bug, or a wrong statement: its words may quote what it worked on, so only its name goes to history.
-            activity.logger.exception("unforeseen error in %s", activity.info().activity_type)
-            raise ApplicationError(f"unforeseen {type(error).__name__}", type=type(error).__name__) from None
+        except Exception as error:  # noqa: BLE001 - no message may reach the history unchecked
+            # A bug: its message may quote user data, so only its type goes to the history.
+            activity.logger.exception("unexpected error in %s", activity.info().activity_type)
+            raise ApplicationError(f"unexpected {type(error).__name__}", type=type(error).__name__) from None
         finally:
             if pulse:
                 pulse.cancel()
@@ -48,19 +48,20 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
 
 
 def _patience(running: activity.Info) -> float:
-    """How long an absent database is waited for: that is not one of the few tries that a paid step has.
+    """How long to wait for an unreachable database within one attempt, because a paid step has only a few attempts.
 
-    A local activity has tries without end, and its workflow's task does not wait.
+    A local activity does not wait: it has unlimited attempts, and would block the task of its workflow.
     """
     limit = running.start_to_close_timeout
     return 0 if limit is None or running.is_local else limit.total_seconds() / 2
 
 
 async def patiently(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
-    """Do it again while the database is away, for so many seconds, as long as that cannot pay for anything anew.
+    """Retry while the database is unreachable, for so many seconds, unless a retry could pay twice.
 
     Raises:
-        Unreachable: it is away for longer, or nobody waits any more.
+        Unreachable: it was unreachable for longer, or the activity was cancelled.
+        ReplyLost: a paid reply could not be stored; a retry would pay again.
     """
     clock = asyncio.get_running_loop()
     deadline = clock.time() + seconds
@@ -70,7 +71,7 @@ async def patiently(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
         except Unreachable as error:
             if isinstance(error, ReplyLost) or _is_cancelled() or clock.time() > deadline:
                 raise
-            activity.logger.warning("%s waits: %s", activity.info().activity_type, error)
+            activity.logger.warning("%s waits for the database: %s", activity.info().activity_type, error)
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
@@ -81,15 +82,15 @@ def _is_cancelled() -> bool:
 
 async def _heartbeat() -> None:
     while True:
-        # Most activities are over before the first one, which would cost the server a write.
+        # Sleep first: most activities end before, and each heartbeat costs the server a write.
         await asyncio.sleep(HEARTBEAT_SECONDS)
         activity.heartbeat()
 
 
 def as_application_error(error: ParleyError) -> ApplicationError:
-    """The error as Temporal stores it: its name as type, its delay as the next retry's, its text kept short.
+    """The error as Temporal stores it: its code as type, its `retry_after` as the next retry delay, a short message.
 
-    The cause is left out on purpose: an SDK's exception may quote the request.
+    The cause is left out, because an SDK's exception may quote the request.
     """
     delay = error.retry_after if isinstance(error, ProviderError) else None
     details: list[Any] = [delay] if delay is not None else []

@@ -1,4 +1,4 @@
-"""Named places where a test makes a worker die, freeze or wait, so that kill points are exact and need no sleeps."""
+"""Named points at which a test kills, stops or holds a worker, so that kill points are exact and need no sleeps."""
 
 import asyncio
 import logging
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Failpoints:
     """Parsed from PARLEY_FAILPOINTS, for example `called=kill` or `claimed=stop`. Empty in production.
 
-    `claimed=hold:7` keeps the next seven jobs that come there for good, and says so in the log. A job that is held at
-    one point passes all others, and a retry of it comes no further.
+    `claimed=hold:7` blocks the next seven jobs that reach the point for ever, and logs each. A job that is held at one
+    point passes all others, and its retries are held at the same point.
     """
 
     def __init__(self, spec: str) -> None:
@@ -27,7 +27,7 @@ class Failpoints:
         self._held: dict[str, Point] = {}
 
     async def reach(self, point: Point) -> None:
-        """End or freeze this very process, or wait, if the point is armed; a frozen process goes on after SIGCONT."""
+        """Kill or stop this process, or wait, if the point is armed. A stopped process continues after SIGCONT."""
         action, _, most = self._actions.get(point, ("", "", ""))
         if action == "hold":
             await self._hold(point, int(most))

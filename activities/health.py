@@ -1,4 +1,4 @@
-"""The state of the providers: what this fleet knows of them, and whether they answer."""
+"""The health of the providers: the state of their breakers, and whether they answer."""
 
 from temporalio import activity
 
@@ -14,14 +14,14 @@ class HealthActivities:
 
     @activity.defn(name="health.survey")
     @boundary
-    async def survey(self, health_input: HealthInput) -> Survey:
-        """What routing would find now. A local activity."""
-        options = await self._paid_calls.candidates.options(health_input.workspace_id, list(Provider))
+    async def survey(self, given: HealthInput) -> Survey:
+        """The options that routing would find now. A local activity."""
+        options = await self._paid_calls.candidates.options(given.workspace_id, list(Provider))
         return Survey(options=tuple(options))
 
     @activity.defn(name="health.ping")
     @boundary
-    async def ping(self, ping: Ping) -> Pong:
-        """Send the provider a free request, from its own task queue: keys stay with the workers that use them."""
-        seconds = await self._paid_calls.ping(ping.workspace_id, ping.provider)
+    async def ping(self, given: Ping) -> Pong:
+        """Ping the provider. It runs on the provider's queue, so that the keys stay with its workers."""
+        seconds = await self._paid_calls.ping(given.workspace_id, given.provider)
         return Pong(milliseconds=round(seconds * 1000))

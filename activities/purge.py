@@ -1,6 +1,6 @@
-"""Delete what nobody will ask for again: answers long expired, and prompts that no running workflow can need.
+"""Delete answers that expired long ago, prompts that no running workflow can need, and the summaries of prompts.
 
-With the prompts go the summaries that were kept of them: a conversation that is taken up again is condensed anew.
+A conversation that continues after its summary is deleted is condensed again.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,20 +16,20 @@ from parley.domain.housekeeping import PurgeInput, PurgeReport
 from parley.storage import cache, generations, summaries
 from parley.storage.database import Database
 
-# A prompt is stored by whoever starts its workflow, right before, or by the workflow itself.
+# A prompt is stored by the client just before it starts the workflow, or by the workflow itself.
 STARTED_AFTER_STORING = timedelta(days=1)
 READ_PROMPTS = f"WorkflowType IN ('{contract.WORKFLOW}', '{quality.WORKFLOW}')"
 
 
 class PurgeActivities:
     def __init__(self, database: Database, client: Client, stale_days: int) -> None:
-        self._database, self._client, self._kept = database, client, timedelta(days=stale_days)
+        self._database, self._client, self._stale_after = database, client, timedelta(days=stale_days)
 
     @activity.defn(name="purge")
     @boundary
     async def purge(self, job: PurgeInput) -> PurgeReport:
-        """Everything of every workspace that is old enough, a batch at a time: no lock is held for long."""
-        old = job.at - self._kept
+        """Delete what is old enough in every workspace, in batches, so that no lock is held for long."""
+        old = job.at - self._stale_after
         unneeded = await self._stored_before_any_running(old)
         return PurgeReport(
             answers=await self._in_batches(lambda tx: cache.purge(tx, old, limit=job.batch), job.batch),
@@ -40,7 +40,7 @@ class PurgeActivities:
         )
 
     async def _stored_before_any_running(self, old: datetime) -> datetime:
-        """No workflow that runs was given a prompt which was last stored before this."""
+        """The time before which no running workflow's prompt was last stored."""
         started = f"StartTime <= '{(old + STARTED_AFTER_STORING).isoformat()}'"
         query = f"ExecutionStatus = 'Running' AND {READ_PROMPTS} AND {started}"
         starts = [found.start_time async for found in self._client.list_workflows(query)]

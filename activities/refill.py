@@ -1,4 +1,4 @@
-"""Top users up to their tier's daily energy."""
+"""Top users up to the daily energy of their tier."""
 
 from collections.abc import AsyncIterator
 
@@ -10,7 +10,7 @@ from parley.domain.housekeeping import RefillInput, RefillReport
 from parley.storage import refill
 from parley.storage.database import Database
 
-TIERS_NAMED = 10
+MAX_TIERS_NAMED = 10
 
 
 class RefillActivities:
@@ -21,20 +21,20 @@ class RefillActivities:
     @activity.defn(name="refill_energy")
     @boundary
     async def refill(self, job: RefillInput) -> RefillReport:
-        """Everyone, page by page. Begun again, it passes over those who have theirs."""
+        """Top up all users, page by page. It is idempotent: a second run skips users who have received theirs."""
         users = energy = 0
         async for grants in self._pages(job):
             users, energy = users + len(grants), energy + sum(grants)
         async with self._database.transaction(bulk=True) as tx:
             unknown = await refill.of_other_tiers(tx, self._daily)
-        for tier, count in list(unknown.items())[:TIERS_NAMED]:
+        for tier, count in list(unknown.items())[:MAX_TIERS_NAMED]:
             activity.logger.warning("no refill for %s users of the tier %r: the policy does not define it", count, tier)
         return RefillReport(
             day=job.day,
             users=users,
             energy=energy,
             skipped=sum(unknown.values()),
-            unknown_tiers=tuple(tier[:100] for tier in list(unknown)[:TIERS_NAMED]),
+            unknown_tiers=tuple(tier[:100] for tier in list(unknown)[:MAX_TIERS_NAMED]),
         )
 
     async def _pages(self, job: RefillInput) -> AsyncIterator[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The side effects of `SessionAnalysis`: open the job, measure the voice, coach, store."""
+"""The activities of `SessionAnalysis`: open the job, measure the voice, coach, store the result."""
 
 from typing import Any
 
@@ -51,9 +51,9 @@ class SessionAnalysisActivities:
     @activity.defn(name="session_analysis.prepare")
     @boundary
     async def prepare(self, step: PrepareStep) -> Plan:
-        """Choose the strategy and rank who may serve each step; open the envelope and the account."""
+        """Choose the strategy, rank the candidates of each step, open the job's budget and the energy account."""
         job = step.input
-        # Asked for first: within the transaction it would hold one connection and wait for another.
+        # Before the transaction, because this reads on a connection of its own.
         chat = await self._paid_calls.candidates.chat_options(job.workspace_id, job.provider, job.model)
         voice = await self._paid_calls.candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
         async with self._database.transaction() as tx:
@@ -62,7 +62,7 @@ class SessionAnalysisActivities:
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
             )
-            # Who asks for a provider by name wants its answer, not an earlier one's.
+            # A caller who names a provider wants a new reply of it, not an earlier result.
             choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=0 if job.provider else count))
             plan = Plan(choice=choice, coaching=())
             if choice.strategy is Strategy.CACHED_ANALYSIS and latest:
@@ -77,7 +77,7 @@ class SessionAnalysisActivities:
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
     async def measure_voice(self, step: PaidStep) -> StepOutcome:
-        """Have the recording transcribed, and compute the metrics from its words."""
+        """Transcribe the recording, and compute the metrics from its words."""
         job = step.input
         async with self._database.transaction() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
@@ -86,36 +86,38 @@ class SessionAnalysisActivities:
             audio_sha256=recording.sha256, audio_seconds=float(recording.seconds), audio=recording.audio
         )
         settled = await self._pay(step, Step.VOICE, VOICE_ACTION, request)
-        assert isinstance(settled.reply, TranscriptionReply)  # noqa: S101 - the adapter of that provider
+        assert isinstance(settled.reply, TranscriptionReply)  # noqa: S101 - it answers a request of this kind
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
             return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised")
         speaker = rep_speaker(words, session)
         if not speaker:
-            return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="the rep was not recognised")
+            return StepOutcome(
+                provenance=_provenance(step, Step.VOICE, settled), problem="no speaker was recognised as the rep"
+            )
         metrics = from_words(words, speaker)
-        await self._keep(step, voice_metrics=metrics.model_dump(mode="json"))
+        await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
         return StepOutcome(provenance=_provenance(step, Step.VOICE, settled))
 
     @activity.defn(name="session_analysis.coach")
     @boundary
     async def coach(self, step: PaidStep) -> StepOutcome:
-        """Ask one candidate for the coaching analysis; a reply that cannot be used says why."""
+        """Request the coaching analysis from one candidate. The outcome says why a reply cannot be used."""
         job = step.input
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
         measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
-        asking = step.asking
-        request = coaching_request(session, measured, max_tokens=asking.max_tokens, condensed=asking.condensed)
+        variant = step.variant
+        request = coaching_request(session, measured, max_tokens=variant.max_tokens, condensed=variant.condensed)
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:
             return StepOutcome(problem=error.detail, too_long=True)
-        assert settled.reply.kind == "chat"  # noqa: S101 - the adapter of that provider
+        assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
         coaching, problem = read_reply(settled.reply)
         if coaching is not None:
-            await self._keep(step, coaching=coaching.model_dump(mode="json"))
+            await self._store(step, coaching=coaching.model_dump(mode="json"))
         return StepOutcome(
             provenance=_provenance(step, Step.COACHING, settled),
             problem=problem,
@@ -125,12 +127,12 @@ class SessionAnalysisActivities:
     @activity.defn(name="session_analysis.finish")
     @boundary
     async def finish(self, step: FinishStep) -> SessionAnalysisResult:
-        """Put the parts together, mark what is missing, and store the result."""
+        """Assemble the result, mark the parts that are rule-based, and store it."""
         job = step.input
         async with self._database.transaction() as tx:
             if step.cached_job:
                 row = await analyses.load(tx, job.workspace_id, step.cached_job)
-                analysis = _recalled(Analysis.model_validate(row.result), step)
+                analysis = _from_cache(Analysis.model_validate(row.result), step)
             else:
                 session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
                 row = await analyses.load(tx, job.workspace_id, step.job_key)
@@ -162,12 +164,12 @@ class SessionAnalysisActivities:
             workflow_id=step.workflow_id,
             request_id=request_id(step.job_key, step.request_step(name)),
             action=action,
-            # Asking again is on us: the user pays for a result once.
-            energy=ENERGY[action] if step.asking.ask == 1 else 0,
+            # The user is charged energy once for a result; repeated requests are free.
+            energy=ENERGY[action] if step.variant.ask == 1 else 0,
         )
         return await self._paid_calls.make(charge, request, step.candidate.provider, step.candidate.model)
 
-    async def _keep(self, step: PaidStep, **parts: Any) -> None:
+    async def _store(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
             await analyses.keep(tx, step.input.workspace_id, step.job_key, **parts)
 
@@ -218,7 +220,7 @@ def _row(step: PrepareStep) -> StoredAnalysis:
 
 
 def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
-    """Who answered: another leg's reply may have come first, so the journal is asked, not the candidate."""
+    """The source of a reply, from the journal: an earlier attempt on another candidate may have settled first."""
     return Provenance(
         step=name,
         provider=settled.provider.value,
@@ -231,7 +233,7 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
 
 def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analysis:
     counted = habits(session)
-    # A measurement that came after the job had given it up is not part of its story.
+    # A measurement that was settled after the job went on without it is not used.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
     metrics = VoiceMetrics.model_validate(measured) if measured else from_session(session)
     coaching = Coaching.model_validate(row.coaching) if row.coaching else rule_based(counted)
@@ -248,8 +250,8 @@ def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analy
     )
 
 
-def _recalled(earlier: Analysis, step: FinishStep) -> Analysis:
-    """An earlier result under this job's strategy, so that nobody takes it for a new one."""
+def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:
+    """An earlier result under the strategy of this job, so that it is not mistaken for a new one."""
     return earlier.model_copy(
         update={
             "strategy": step.choice.strategy,

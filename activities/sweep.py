@@ -1,4 +1,4 @@
-"""End what dead owners left open: their attempts are lost, their reservations free."""
+"""End the paid requests of dead owners: mark their attempts as lost, and release their reservations."""
 
 from collections.abc import AsyncIterator
 
@@ -22,36 +22,36 @@ class SweepActivities:
     @activity.defn(name="sweep")
     @boundary
     async def sweep(self, job: SweepInput) -> SweepReport:
-        """One round. A request of a running workflow is left to its retry until its reservation expires."""
+        """Check all stale requests. Those of a running workflow are left to its retry until the reservation expires."""
         running: dict[tuple[str, str], bool] = {}
-        looked_at = ended = 0
-        async for call in self._stale(page=job.batch):
-            looked_at += 1
-            owner = (call.workflow_id, call.job_key)
+        checked = ended = 0
+        async for request in self._stale(page=job.batch):
+            checked += 1
+            owner = (request.workflow_id, request.job_key)
             if owner not in running:
-                running[owner] = await self._is_running(call)
-            if call.expired or not running[owner]:
-                ended += await self._end(call)
-        return SweepReport(looked_at=looked_at, ended=ended)
+                running[owner] = await self._is_running(request)
+            if request.expired or not running[owner]:
+                ended += await self._end(request)
+        return SweepReport(looked_at=checked, ended=ended)
 
     async def _stale(self, page: int) -> AsyncIterator[StaleRequest]:
-        """All of them, page by page: those that are left alone must not stand before the others for ever."""
+        """All stale requests, page by page, so that those that are left alone do not hide the others."""
         last: StaleRequest | None = None
         while True:
             async with self._database.transaction() as tx:
-                calls = await stale_requests(tx, limit=page, after=last)
-            for call in calls:
-                yield call
-            if len(calls) < page:
+                found = await stale_requests(tx, limit=page, after=last)
+            for request in found:
+                yield request
+            if len(found) < page:
                 return
-            last = calls[-1]
+            last = found[-1]
 
-    async def _is_running(self, call: StaleRequest) -> bool:
-        """Whether the workflow execution that the request belongs to is open: the same job, not a later one.
+    async def _is_running(self, request: StaleRequest) -> bool:
+        """Whether the workflow run that the request belongs to is open: the same job, not a later one with its id.
 
-        A job key that many workflows share names no run; the ids of these workflows are used once.
+        A job key that many workflows share does not name a run; the ids of such workflows are used only once.
         """
-        handle = self._client.get_workflow_handle(call.workflow_id)
+        handle = self._client.get_workflow_handle(request.workflow_id)
         try:
             found = await handle.describe()
         except RPCError as error:
@@ -59,9 +59,9 @@ class SweepActivities:
                 return False
             raise
         started = found.raw_description.workflow_execution_info.first_run_id
-        is_same = is_shared(call.job_key) or started in ("", call.job_key)
+        is_same = is_shared(request.job_key) or started in ("", request.job_key)
         return found.status is WorkflowExecutionStatus.RUNNING and is_same
 
-    async def _end(self, call: StaleRequest) -> bool:
+    async def _end(self, request: StaleRequest) -> bool:
         async with self._database.transaction() as tx:
-            return await ledger.end_stale(tx, call.workspace_id, call.request_id)
+            return await ledger.end_stale(tx, request.workspace_id, request.request_id)

@@ -15,15 +15,16 @@ ALL = (WORKSPACE, JOB, STRATEGY, PHASE, STATUS)
 
 
 def record_start(workspace_id: str, job: str) -> None:
-    """Say whose job this is, and which: whoever starts it by another client need not know of search attributes."""
+    """Set workspace, job and status in the workflow, because other clients may start it without search attributes."""
     workflow.upsert_search_attributes(
         [WORKSPACE.value_set(workspace_id), JOB.value_set(job), STATUS.value_set("running")]
     )  # pyright: ignore[reportUnknownMemberType]
 
 
 def record_owner(workspace_id: str, job: str) -> None:
-    """The same without a status, for a job that is over at once, unless whoever started it has said so: each change
-    of these attributes costs the cluster a write, and the caller a millisecond.
+    """Set workspace and job for a short workflow, unless its starter has set them.
+
+    It sets no status, because each change of search attributes costs the cluster a write and the caller a millisecond.
     """
     if workflow.info().typed_search_attributes.get(WORKSPACE) is None:
         workflow.upsert_search_attributes([WORKSPACE.value_set(workspace_id), JOB.value_set(job)])  # pyright: ignore[reportUnknownMemberType]
@@ -35,5 +36,5 @@ def record(key: SearchAttributeKey[str], value: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Untrusted text on one line that Markdown shows as it is: no link, no picture, no table of its own."""
+    """Untrusted text on one line, escaped so that Markdown renders it literally."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~-])", r"\\\1", " ".join(text.split()))

@@ -13,7 +13,7 @@ from parley.domain import errors
 
 # A service reads and sets these by their fields.
 BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
-INTERNAL = {"carried"}
+INTERNAL = {"snapshot"}
 PACKAGE = "parley"
 RAISES = re.compile(r"^\s+([A-Z]\w+): ", re.MULTILINE)
 

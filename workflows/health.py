@@ -1,4 +1,4 @@
-"""`Health`: ask every provider that is configured for something free, each from its own workers."""
+"""`Health`: ping every configured provider with a free request, each from its own workers."""
 
 import asyncio
 
@@ -19,28 +19,28 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class Health:
-    """Seconds, whatever is down: each provider is asked once, all at the same time."""
+    """Ping all providers concurrently, once each. It ends within seconds, also if some do not answer."""
 
     @workflow.run
-    async def run(self, asked: HealthInput | None = None) -> HealthReport:
-        """Ask.
+    async def run(self, given: HealthInput | None = None) -> HealthReport:
+        """Ping the providers.
 
         Raises:
             InvalidInput: the workflow was started without input.
         """
-        if asked is None:
+        if given is None:
             raise InvalidInput("Health needs a HealthInput", where="input")
-        visibility.record_start(asked.workspace_id, WORKFLOW)
+        visibility.record_start(given.workspace_id, WORKFLOW)
         survey = await workflow.execute_local_activity_method(
-            HealthActivities.survey, asked, summary="keys and breakers", **LOCAL_STEP
+            HealthActivities.survey, given, summary="keys and breakers", **LOCAL_STEP
         )
-        found = await asyncio.gather(*(_asked(asked.workspace_id, option) for option in survey.options))
+        found = await asyncio.gather(*(_pinged(given.workspace_id, option) for option in survey.options))
         report = HealthReport(providers=tuple(found))
         visibility.record(visibility.STATUS, "completed" if report.is_well else "failed")
         return report
 
 
-async def _asked(workspace_id: str, option: Option) -> ProviderHealth:
+async def _pinged(workspace_id: str, option: Option) -> ProviderHealth:
     known = ProviderHealth(
         provider=option.provider,
         state=State.NOT_CONFIGURED,
@@ -60,14 +60,14 @@ async def _asked(workspace_id: str, option: Option) -> ProviderHealth:
     except ActivityError as error:
         if is_cancelled_exception(error):
             raise
-        state, reason = _trouble(error)
+        state, reason = _failure(error)
         return known.model_copy(update={"state": state, "reason": reason})
     return known.model_copy(update={"state": State.UP, "milliseconds": pong.milliseconds})
 
 
-def _trouble(error: ActivityError) -> tuple[State, str]:
+def _failure(error: ActivityError) -> tuple[State, str]:
     cause = error.cause
     if isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
         waited = PING_STEP["schedule_to_start_timeout"].total_seconds()
-        return State.NO_WORKER, f"nobody took the question within {waited:.0f} s"
-    return State.DOWN, cause.message[:200] if isinstance(cause, ApplicationError) else "its worker fell silent"
+        return State.NO_WORKER, f"no worker took the request within {waited:.0f} s"
+    return State.DOWN, cause.message[:200] if isinstance(cause, ApplicationError) else "its worker stopped responding"

@@ -1,4 +1,4 @@
-"""What is done for all workspaces by the clock: sweep, deliver events, refill energy, alert on costs, purge."""
+"""Scheduled jobs for all workspaces: sweep, deliver events, refill energy, alert on costs, purge."""
 
 from datetime import datetime
 
@@ -36,13 +36,13 @@ SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 
 
 def due_at() -> datetime:
-    """When a schedule had meant this run to start: one that is made up for after an outage is about its own time."""
+    """The time for which this run was scheduled. A run that is caught up after an outage is about that time."""
     return workflow.info().typed_search_attributes.get(SCHEDULED_AT) or workflow.now()
 
 
 @workflow.defn(name=SWEEP, failure_exception_types=[ParleyError])
 class Sweep:
-    """What a dead owner left behind is released. A terminated workflow runs no code."""
+    """End the paid requests of dead owners, because a terminated workflow runs no code of its own."""
 
     @workflow.run
     async def run(self, job: SweepInput | None = None) -> SweepReport:
@@ -56,7 +56,7 @@ class Sweep:
 
 @workflow.defn(name=DELIVER_EVENTS, failure_exception_types=[ParleyError])
 class DeliverEvents:
-    """Events go out for most of a minute: a run for each look would cost the server six times as much."""
+    """Deliver events for most of a minute. A run per poll would cost the server six times as much."""
 
     @workflow.run
     async def run(self, job: DeliverInput | None = None) -> DeliverReport:
@@ -70,7 +70,7 @@ class DeliverEvents:
 
 @workflow.defn(name=REFILL_ENERGY, failure_exception_types=[ParleyError])
 class RefillEnergy:
-    """Users are topped up to their tier's daily energy."""
+    """Top users up to the daily energy of their tier."""
 
     @workflow.run
     async def run(self, job: RefillInput | None = None) -> RefillReport:
@@ -84,7 +84,7 @@ class RefillEnergy:
 
 @workflow.defn(name=ALERT_ON_COSTS, failure_exception_types=[ParleyError])
 class AlertOnCosts:
-    """The past week's spending is compared with the alert's threshold."""
+    """Compare the spending of the past week with the threshold."""
 
     @workflow.run
     async def run(self, job: AlertInput | None = None) -> AlertReport:
@@ -98,7 +98,7 @@ class AlertOnCosts:
 
 @workflow.defn(name=PURGE, failure_exception_types=[ParleyError])
 class Purge:
-    """Answers that expired long ago are deleted, and prompts that no running workflow can need."""
+    """Delete answers that expired long ago, and prompts that no running workflow can need."""
 
     @workflow.run
     async def run(self, job: PurgeInput | None = None) -> PurgeReport:

@@ -8,16 +8,16 @@ from temporalio.workflow import ActivityCancellationType
 
 from parley.domain.queues import STORAGE
 
-# A worker that has been silent for this long is taken for dead. Activities heartbeat every two seconds.
+# Without a heartbeat for this long a worker counts as dead. Activities heartbeat every two seconds.
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 
-# A storage step is quick, but outlasts a database that is away for a while.
+# A storage step is quick, but its retries outlast an outage of the database.
 STORAGE_STEP: dict[str, Any] = {
     "task_queue": STORAGE,
     "start_to_close_timeout": timedelta(minutes=2),
     "schedule_to_close_timeout": timedelta(hours=1),
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
-    # What it wrote must be there before a cancelled job is closed.
+    # What it writes must be committed before a cancelled job is closed.
     "cancellation_type": ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     "retry_policy": RetryPolicy(
         initial_interval=timedelta(seconds=1),
@@ -33,8 +33,8 @@ BULK_STEP: dict[str, Any] = {
     "schedule_to_close_timeout": timedelta(hours=4),
 }
 
-# A paid step has three tries from 1 s doubling; a provider's Retry-After overrides the delay. One try covers waiting
-# out another owner's lease, the provider's timeout, and a settle that outlasts the database.
+# A paid step has three attempts, 1 s apart and doubling; a provider's Retry-After overrides the delay. The timeout of
+# one attempt covers the lease of another owner, the provider's timeout, and an outage of the database at settlement.
 PAID_STEP: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=15),
     "schedule_to_close_timeout": timedelta(hours=2),
@@ -42,7 +42,7 @@ PAID_STEP: dict[str, Any] = {
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3),
 }
 
-# For a caller who will not wait: one try, and none at all where no worker is free.
+# For a caller who does not wait: one attempt, and none if no worker is free.
 PAID_STEP_AT_ONCE: dict[str, Any] = {
     **PAID_STEP,
     "schedule_to_start_timeout": timedelta(seconds=10),
@@ -50,18 +50,18 @@ PAID_STEP_AT_ONCE: dict[str, Any] = {
     "retry_policy": RetryPolicy(maximum_attempts=1),
 }
 
-# How long a job parks between two rounds over providers that are all down: doubling, to keep the history small.
+# The pause before the candidates are tried again while all providers are down. It doubles, to keep the history small.
 FIRST_PARK = timedelta(seconds=30)
 LONGEST_PARK = timedelta(minutes=15)
 
-# A step that only reads and writes the database, in the workflow's own task: a regular one takes three times as long.
+# A local activity that only reads and writes the database: a regular one takes three times as long.
 LOCAL_STEP: dict[str, Any] = {
     "start_to_close_timeout": timedelta(seconds=30),
     "schedule_to_close_timeout": timedelta(hours=1),
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10)),
 }
 
-# A paid step that somebody waits for. A rate limit is the workflow's own to wait out, or to walk around.
+# A paid step that a caller waits for. The workflow handles rate limits: it waits, or tries another candidate.
 ANSWER_STEP: dict[str, Any] = {
     **PAID_STEP,
     "retry_policy": RetryPolicy(
@@ -72,10 +72,10 @@ ANSWER_STEP: dict[str, Any] = {
     ),
 }
 
-# How long one provider's rate limit is waited out before the next one is asked.
+# How long to wait for one provider's rate limit before the next candidate is tried.
 LONGEST_RATE_LIMIT = timedelta(minutes=10)
 
-# A grade: one try, behind everything that somebody waits for, and none at all where the provider is busy for long.
+# A grade: one attempt, with the lowest priority, and none if the provider's queue is long.
 GRADE_STEP: dict[str, Any] = {
     **PAID_STEP,
     "schedule_to_start_timeout": timedelta(minutes=10),
@@ -83,7 +83,7 @@ GRADE_STEP: dict[str, Any] = {
     "retry_policy": RetryPolicy(maximum_attempts=1),
 }
 
-# A free question, before everything else that waits for the provider: whoever asks wants to know now.
+# A free request with the highest priority, because an operator waits for it.
 PING_STEP: dict[str, Any] = {
     "schedule_to_start_timeout": timedelta(seconds=5),
     "start_to_close_timeout": timedelta(seconds=15),

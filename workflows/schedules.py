@@ -1,4 +1,4 @@
-"""When housekeeping is done. Times are UTC."""
+"""The schedules of the housekeeping jobs. Times are UTC."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ MONDAYS_AT_FIVE_PAST = ScheduleSpec(
 
 @dataclass(frozen=True)
 class Timetable:
-    """When a job runs. `makes_up_for`: how old a start that was missed in an outage may be."""
+    """When a job runs. `catchup_window`: how old a start may be that was missed in an outage and is caught up."""
 
     workflow: str
     spec: ScheduleSpec
-    makes_up_for: timedelta
+    catchup_window: timedelta
 
 
 TIMETABLES: Mapping[str, Timetable] = {
@@ -47,9 +47,9 @@ TIMETABLES: Mapping[str, Timetable] = {
 
 
 async def ensure_scheduled(client: Client, *, with_events: bool) -> None:
-    """Create the schedules that are not there; every worker may do so at its start. What an operator has changed stays.
+    """Create missing schedules; existing ones keep what an operator has changed. Every worker calls it at its start.
 
-    `with_events`: there is a webhook. Without one nothing is scheduled for it.
+    `with_events`: whether a webhook is configured. Without one the schedule of the deliveries is removed.
     """
     for schedule_id, timetable in TIMETABLES.items():
         if timetable.workflow == DELIVER_EVENTS and not with_events:
@@ -64,9 +64,9 @@ async def _create(client: Client, schedule_id: str, timetable: Timetable) -> Non
         action=ScheduleActionStartWorkflow(timetable.workflow, id=schedule_id, task_queue=WORKFLOWS),
         spec=timetable.spec,
         policy=SchedulePolicy(
-            # Each missed day or week has a run of its own; a missed minute is made up for by the next.
+            # Every missed day or week is caught up; after a missed minute the next run suffices.
             overlap=ScheduleOverlapPolicy.SKIP if minutely else ScheduleOverlapPolicy.BUFFER_ALL,
-            catchup_window=timetable.makes_up_for,
+            catchup_window=timetable.catchup_window,
         ),
     )
     try:

@@ -1,4 +1,4 @@
-"""`SessionAnalysis`: one recorded voice session to voice metrics and a coaching analysis."""
+"""`SessionAnalysis`: compute voice metrics and a coaching analysis for one recorded voice session."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +16,6 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
-        Asking,
         CloseStep,
         FinishStep,
         PaidStep,
@@ -29,7 +28,8 @@ with workflow.unsafe.imports_passed_through():
         Step,
         StepOutcome,
         Strategy,
-        ask_again,
+        Variant,
+        next_variant,
     )
     from workflows.fallback import DurableEngine, first_success
     from workflows.policies import PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
@@ -39,7 +39,7 @@ MAX_ASKS = 3
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class SessionAnalysis:
-    """Prepare, measure the voice and coach in the order that the strategy asks for, store."""
+    """Prepare, measure the voice and coach in the order of the strategy, and store the result."""
 
     def __init__(self) -> None:
         self._progress = Progress(phase=Step.PREPARE)
@@ -48,11 +48,11 @@ class SessionAnalysis:
 
     @workflow.run
     async def run(self, job: SessionAnalysisInput | None = None) -> SessionAnalysisResult:
-        """Run the analysis; cancelling it keeps what is paid for.
+        """Run the analysis. Cancelling it keeps the replies that are paid for.
 
         Raises:
             InvalidInput: the workflow was started without input.
-            ApplicationError: typed after the `ParleyError` that stopped the job.
+            ApplicationError: the job failed; its type is the name of the `ParleyError`.
         """
         if job is None:
             raise InvalidInput("SessionAnalysis needs a SessionAnalysisInput", where="input")
@@ -109,7 +109,7 @@ class SessionAnalysis:
         await self._coach(plan, after_voice=measured)
 
     async def _measure_voice(self, plan: Plan) -> bool:
-        """Whether the recording was measured; where not, `finish` computes the metrics from the transcript."""
+        """Returns whether the recording was measured. If not, `finish` computes the metrics from the transcript."""
         self._enter(Step.VOICE)
         problem = "" if plan.voice is None else await self._voice_problem(plan.voice)
         if problem:
@@ -121,25 +121,25 @@ class SessionAnalysis:
         try:
             outcome = await self._on_a_provider((candidate,), Activities.measure_voice, after_voice=False)
         except ApplicationError as error:
-            return _outage(error)
+            return _outage_message(error)
         return self._accept(outcome)
 
     async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
-        """Ask until a reply can be used; where none can, `finish` puts the rule-based analysis, marked."""
+        """Request coaching until a reply is usable. Without one, `finish` stores the rule-based analysis, marked."""
         self._enter(Step.COACHING)
-        asking, problem = Asking(), ""
-        while asking.ask <= MAX_ASKS:
+        variant, problem = Variant(), ""
+        while variant.ask <= MAX_ASKS:
             try:
-                outcome = await self._on_a_provider(plan.coaching, Activities.coach, asking, after_voice=after_voice)
+                outcome = await self._on_a_provider(plan.coaching, Activities.coach, variant, after_voice=after_voice)
             except ApplicationError as error:
                 if self._job.wait:
                     raise
-                problem = _outage(error)
+                problem = _outage_message(error)
                 break
             problem = self._accept(outcome)
             if not problem:
                 break
-            asking = ask_again(asking, outcome)
+            variant = next_variant(variant, outcome)
         if problem:
             self._warnings.append(f"coaching is rule-based: {problem}")
         self._done(Step.COACHING)
@@ -148,13 +148,12 @@ class SessionAnalysis:
         self,
         candidates: Sequence[Candidate],
         activity: Callable[[Activities, PaidStep], Awaitable[StepOutcome]],
-        asking: Asking | None = None,
+        variant: Variant | None = None,
         *,
         after_voice: bool,
     ) -> StepOutcome:
-        """The step on the first candidate that answers, each try on its provider's own queue."""
-
-        engine = DurableEngine(PAID_STEP if self._job.wait else PAID_STEP_AT_ONCE, self._parked)
+        """Run the step on the first candidate that answers, each attempt on the queue of its provider."""
+        engine = DurableEngine(PAID_STEP if self._job.wait else PAID_STEP_AT_ONCE, self._on_wait)
 
         async def attempt(candidate: Candidate) -> StepOutcome:
             step = PaidStep(
@@ -162,7 +161,7 @@ class SessionAnalysis:
                 job_key=self._job_key,
                 workflow_id=workflow.info().workflow_id,
                 candidate=candidate,
-                asking=asking or Asking(),
+                variant=variant or Variant(),
                 after_voice=after_voice,
             )
             summary = f"{candidate.provider.value} {candidate.model}: {candidate.reason}"
@@ -172,7 +171,7 @@ class SessionAnalysis:
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:
-        """Keep who answered if the answer can be used; else say what is wrong with it."""
+        """Record the provenance of a usable reply. Returns the problem of an unusable one."""
         if not outcome.problem and outcome.provenance:
             self._provenance.append(outcome.provenance)
         return outcome.problem
@@ -194,23 +193,23 @@ class SessionAnalysis:
     def _done(self, phase: Step) -> None:
         self._update(done=(*self._progress.done, phase))
 
-    def _parked(self, tried: str, pause: timedelta) -> None:
-        self._update(note=f"waiting {pause.total_seconds():.0f} s for a provider to come back: {tried}")
+    def _on_wait(self, problems: str, pause: timedelta) -> None:
+        self._update(note=f"waiting {pause.total_seconds():.0f} s for a provider to come back: {problems}")
 
     def _update(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)
         workflow.set_current_details(as_table(self._progress))
 
 
-def _outage(error: ApplicationError) -> str:
-    """What to say of a provider's failure; anything else ends the job."""
+def _outage_message(error: ApplicationError) -> str:
+    """The message of an outage of all providers. Raises any other error, which ends the job."""
     if error.type != ProviderUnavailable.__name__:
         raise error
     return str(error.message)
 
 
 def as_table(progress: Progress) -> str:
-    """The progress as the Markdown table that the Temporal UI shows."""
+    """The progress as a Markdown table for the Temporal UI."""
     rows = [f"| {step.value} | {_state(step, progress)} |" for step in Step]
     strategy = f"**{progress.strategy.value}**: {progress.strategy_reason}\n\n" if progress.strategy else ""
     note = f"\n\n{visibility.plain(progress.note)}" if progress.note else ""

@@ -1,44 +1,47 @@
-"""Label the sessions of a run: cut rounds, ask for a batch, condense what is too long, give up with a mark."""
+"""The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from temporalio import activity
 
-from activities.auto_analyze.asking import ask
+from activities.auto_analyze.runs import label_chunks, store_labels
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.auto_analyze.batching import (
     BYTES_PER_LABEL_TOKEN,
-    affordable,
     fits,
+    labels_at_once,
+    labels_that_fit,
     parts,
     prompt_budget,
-    round_batches,
     tokens_of_labels,
 )
 from parley.domain.auto_analyze.contract import (
-    AskOutcome,
-    BatchStep,
+    ACTION,
     ClassifyOutcome,
     ClassifyStep,
     CondenseStep,
-    GiveUpStep,
+    Job,
     LabelKind,
-    OpenRound,
-    Round,
-    UsedByStep,
+    RequestOutcome,
+    ResolveOutcome,
+    ResolveStep,
+    StepUsage,
 )
-from parley.domain.auto_analyze.prompts import classification_request, condense_request
-from parley.domain.auto_analyze.validation import SessionLabels, Verdict, fallback_labels, judge, no_text_labels
-from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
+from parley.domain.auto_analyze.labels import duplicates, read_groups
+from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
+from parley.domain.auto_analyze.validation import Verdict, judge, no_text_labels
+from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong
-from parley.domain.requests import ChatReply
+from parley.domain.requests import ChatReply, ChatRequest, request_id
+from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
 from parley.storage.auto_analyze import Work
 from parley.storage.database import Database
+from parley.storage.ledger import Charge
 
-UNREADABLE_CHARACTERS = 2000
+MALFORMED_SUMMARY_CHARACTERS = 2000
 
 
 class LabellingActivities:
@@ -47,117 +50,125 @@ class LabellingActivities:
     def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
         self._database, self._paid_calls = database, paid_calls
 
-    @activity.defn(name="auto_analyze.open_round")
-    @boundary
-    async def open_round(self, step: OpenRound) -> Round:
-        """Cut the next sessions into a batch per stream, by what fits with the labels known so far."""
-        asked, model = step.job.input, step.candidate.model
-        async with self._database.transaction() as tx:
-            known = await runs.known_labels(tx, asked.workspace_id, step.job.job_key, step.number)
-            limit = step.streams * (asked.sessions_per_stream or window(model).cap)
-            tokens = await runs.tokens_from(tx, asked.workspace_id, step.job.job_key, step.start, limit)
-        room = tokens_of_labels(affordable(known, model))
-        batches = round_batches(tokens, step.start, step.streams, model, asked.sessions_per_stream, room)
-        taken = sum(batch.count for batch in batches)
-        return Round(number=step.number, batches=batches, next_ordinal=step.start + taken)
-
     @activity.defn(name="auto_analyze.classify")
     @boundary
     async def classify(self, step: ClassifyStep) -> ClassifyOutcome:
-        """Label a batch in one request; what the reply leaves out is named, not guessed.
+        """Label sessions in one request. Sessions without usable labels in the reply are returned as missing.
 
         Raises:
-            ContextTooLong: what is made for the smallest window is too long for this candidate.
+            ContextTooLong: a prompt that is made for the smallest window is too long for this candidate.
         """
-        asked, job_key = step.job.input, step.job.job_key
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
         async with self._database.transaction() as tx:
-            work = await runs.load_work(tx, asked.workspace_id, job_key, step.ordinals)
-            known = affordable(await runs.known_labels(tx, asked.workspace_id, job_key, step.round), step.sized_for)
+            work = await runs.load_work(tx, workspace_id, job_key, step.ordinals)
+            known = labels_that_fit(await runs.known_labels(tx, workspace_id, job_key, step.round), step.sized_for)
         label_tokens = tokens_of_labels(known)
         oversized = _oversized(work, prompt_budget(step.sized_for, label_tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
-        spoken = {f"s{item.ordinal}": item for item in work if _has_text(item)}
+        with_text = {f"s{item.ordinal}": item for item in work if _has_text(item)}
         outcome = ClassifyOutcome()
-        if spoken:
-            if not _fits_candidate(step, spoken.values(), label_tokens):
+        if with_text:
+            if not _fits_candidate(step, with_text.values(), label_tokens):
                 return _too_long(step, work)
             try:
-                verdict, used = await self._labels_of(step, spoken, known)
+                verdict, usage = await self._request_labels(step, with_text, known)
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
                 return _too_long(step, work)
-            found |= {spoken[name].ordinal: labels for name, labels in verdict.labels.items()}
-            missing = tuple(spoken[name].ordinal for name in verdict.missing)
-            outcome = ClassifyOutcome(**used.model_dump(), missing=missing, invented=verdict.invented)
-        kept = await self._keep(step, found)
-        return outcome.model_copy(update=kept)
-
-    async def _labels_of(
-        self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]
-    ) -> tuple[Verdict, UsedByStep]:
-        """Ask for the labels of these sessions, and judge the reply."""
-        condensed = {name: item.condensed for name, item in work.items() if item.condensed}
-        request = classification_request({name: item.session for name, item in work.items()}, known, condensed)
-        name = step.request_step([work[name].ordinal for name in condensed])
-        reply, used = await ask(self._paid_calls, step.job, step.candidate, name, request)
-        return judge(reply, {name: item.session.containment for name, item in work.items()}), used
+            found |= {with_text[name].ordinal: labels for name, labels in verdict.labels.items()}
+            missing = tuple(with_text[name].ordinal for name in verdict.missing)
+            outcome = ClassifyOutcome(**usage.model_dump(), missing=missing, invented=verdict.invented)
+        stored = await store_labels(self._database, step, found)
+        return outcome.model_copy(update={"labelled": stored.labelled, "new_labels": stored.new_labels})
 
     @activity.defn(name="auto_analyze.condense")
     @boundary
-    async def condense(self, step: CondenseStep) -> AskOutcome:
-        """Summarise an oversized session part by part; its label is then asked for on the summaries.
+    async def condense(self, step: CondenseStep) -> RequestOutcome:
+        """Condense an oversized session part by part. Its labels are then requested on the summaries.
 
         Raises:
             ContextTooLong: parts that are cut for the smallest window are too long for this candidate.
         """
-        asked, job_key = step.job.input, step.job.job_key
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
         async with self._database.transaction() as tx:
-            [item] = await runs.load_work(tx, asked.workspace_id, job_key, [step.ordinal])
+            [item] = await runs.load_work(tx, workspace_id, job_key, [step.ordinal])
         if item.condensed is not None:
-            return AskOutcome()
+            return RequestOutcome()
         model = step.candidate.model
         if narrower(model, step.sized_for):
-            return AskOutcome(too_long_for=model)
-        pieces = parts(item.session.messages, item.tokens, prompt_budget(step.sized_for, 0))
-        total, summaries = AskOutcome(), list[str]()
-        for number, piece in enumerate(pieces):
-            request = condense_request(piece, number, len(pieces))
+            return RequestOutcome(too_long_for=model)
+        cut = parts(item.session.messages, item.tokens, prompt_budget(step.sized_for, 0))
+        total, summaries = RequestOutcome(), list[str]()
+        for number, messages in enumerate(cut):
+            request = condense_request(messages, number, len(cut))
             try:
-                reply, used = await ask(self._paid_calls, step.job, step.candidate, step.request_step(number), request)
+                reply, usage = await self._request(step.job, step.candidate, step.request_step(number), request)
             except ContextTooLong:
                 if step.sized_for == UNKNOWN_MODEL:
                     raise
                 return total.model_copy(update={"too_long_for": model})
             summaries.append(_summary(reply))
-            total = AskOutcome(tokens=total.tokens + used.tokens, cost_usd=total.cost_usd + used.cost_usd)
+            total = RequestOutcome(tokens=total.tokens + usage.tokens, cost_usd=total.cost_usd + usage.cost_usd)
         async with self._database.transaction() as tx:
-            await runs.keep_condensed(tx, asked.workspace_id, job_key, step.ordinal, "\n".join(summaries))
+            await runs.keep_condensed(tx, workspace_id, job_key, step.ordinal, "\n".join(summaries))
         return total
 
-    @activity.defn(name="auto_analyze.give_up")
+    @activity.defn(name="auto_analyze.resolve")
     @boundary
-    async def give_up(self, step: GiveUpStep) -> ClassifyOutcome:
-        """The fallback classification, marked, for sessions that no reply could be used for."""
-        async with self._database.transaction() as tx:
-            work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
-        kept = await self._keep(step, {item.ordinal: fallback_labels(item.session.containment) for item in work})
-        return ClassifyOutcome().model_copy(update=kept)
+    async def resolve(self, step: ResolveStep) -> ResolveOutcome:
+        """Find the duplicates in one chunk of labels. The outcome says why a reply cannot be used.
 
-    async def _keep(self, step: BatchStep, found: Mapping[int, SessionLabels]) -> dict[str, int]:
-        async with self._database.transaction() as tx:
-            new = await runs.keep_labels(
-                tx,
-                step.job.input.workspace_id,
-                step.job.job_key,
-                found,
-                phase=step.phase,
-                round_number=step.round,
-                stream=step.stream,
-            )
-        return {"labelled": len(found), "new_labels": new}
+        Raises:
+            ContextTooLong: a chunk that is cut for the smallest window is too long for this candidate.
+        """
+        labels = (await label_chunks(self._database, step.job, step.kind, step.level, step.sized_for))[step.chunk]
+        model = step.candidate.model
+        if narrower(model, step.sized_for) and len(labels) > labels_at_once(model):
+            return ResolveOutcome(too_long_for=model)
+        request = resolution_request(step.kind, labels)
+        try:
+            reply, usage = await self._request(step.job, step.candidate, step.request_step, request)
+        except ContextTooLong:
+            if step.sized_for == UNKNOWN_MODEL:
+                raise
+            return ResolveOutcome(too_long_for=model)
+        mapping, problem = read_groups(reply, labels)
+        found = duplicates({label: mapping[label] for label in labels if label in mapping})
+        if not problem:
+            async with self._database.transaction() as tx:
+                workspace_id = step.job.input.workspace_id
+                await runs.keep_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
+        return ResolveOutcome(**usage.model_dump(), problem=problem, found=found)
+
+    async def _request_labels(
+        self, step: ClassifyStep, work: Mapping[str, Work], known: Mapping[LabelKind, Sequence[str]]
+    ) -> tuple[Verdict, StepUsage]:
+        """Request the labels of these sessions, and judge the reply."""
+        condensed = {name: item.condensed for name, item in work.items() if item.condensed}
+        request = classification_request({name: item.session for name, item in work.items()}, known, condensed)
+        request_step = step.request_step([work[name].ordinal for name in condensed])
+        reply, usage = await self._request(step.job, step.candidate, request_step, request)
+        return judge(reply, {name: item.session.containment for name, item in work.items()}), usage
+
+    async def _request(
+        self, job: Job, candidate: Candidate, step: str, request: ChatRequest
+    ) -> tuple[ChatReply, StepUsage]:
+        """Make one paid request. Users are charged no energy for it; the job's budget limits its cost."""
+        charge = Charge(
+            workspace_id=job.input.workspace_id,
+            user_id=job.input.user_id,
+            job_key=job.job_key,
+            workflow_id=job.workflow_id,
+            request_id=request_id(job.job_key, step),
+            action=ACTION,
+            energy=0,
+        )
+        settled = await self._paid_calls.make(charge, request, candidate.provider, candidate.model)
+        assert isinstance(settled.reply, ChatReply)  # noqa: S101 - it answers a chat request
+        return settled.reply, StepUsage(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
 
 
 def _has_text(item: Work) -> bool:
@@ -169,7 +180,7 @@ def _oversized(work: Sequence[Work], budget: int) -> tuple[int, ...]:
 
 
 def _fits_candidate(step: ClassifyStep, work: Iterable[Work], label_tokens: int) -> bool:
-    """Whether the candidate has room for what is made for another model. Some servers do not say so, and cut."""
+    """Whether a prompt that is made for another model fits the candidate. Some servers truncate without an error."""
     model = step.candidate.model
     if step.sized_for in (UNKNOWN_MODEL, model):
         return True
@@ -182,14 +193,14 @@ def _prompt_tokens(item: Work) -> int:
 
 
 def _too_long(step: ClassifyStep, work: Sequence[Work]) -> ClassifyOutcome:
-    """A session that is too long although it is alone is to be condensed, unless it is."""
+    """A single session that is too long has to be condensed, unless it is already."""
     whole = tuple(item.ordinal for item in work if item.condensed is None)
     return ClassifyOutcome(too_long_for=step.candidate.model, oversized=whole if len(work) == 1 else ())
 
 
 def _summary(reply: ChatReply) -> str:
-    """The condensed text; a reply that is not as the schema says is used as it is, cut to a length."""
+    """The summary in a reply. A reply that does not follow the schema is used as it is, cut to a length."""
     try:
         return str(json.loads(reply.text)["summary"])
     except (ValueError, KeyError, TypeError):
-        return reply.text[:UNREADABLE_CHARACTERS]
+        return reply.text[:MALFORMED_SUMMARY_CHARACTERS]

@@ -1,28 +1,44 @@
-"""A run's beginning and end: plan it, open its envelope, store what it reports."""
+"""The storage steps of a run: plan it, cut its rounds, store fallback and canonical labels, store its statistics."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import Candidates
+from parley.domain.auto_analyze.batching import labels_at_once, labels_that_fit, round_batches, tokens_of_labels
 from parley.domain.auto_analyze.contract import (
+    AppliedConflicts,
+    ApplyConflicts,
     AutoAnalyzeInput,
+    BatchStep,
+    ClassifyOutcome,
     CloseStep,
+    ConflictPlan,
+    FallbackStep,
     FinishStep,
     Job,
     LabelKind,
+    OpenRound,
     Plan,
+    PlanConflicts,
+    Round,
     Statistics,
 )
+from parley.domain.auto_analyze.labels import chunks, duplicates
 from parley.domain.auto_analyze.sampling import SessionFacts, discovery_sample
+from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
+from parley.domain.capabilities import window
 from parley.domain.routing import Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
 from parley.storage import budgets
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
+
+# Above every level of comparison: all merges count.
+LAST_LEVEL = 1000
 
 
 class RunActivities:
@@ -34,30 +50,76 @@ class RunActivities:
     @activity.defn(name="auto_analyze.prepare")
     @boundary
     async def prepare(self, job: Job) -> Plan:
-        """Choose the discovery sample and the processing order; open the envelope."""
-        asked = job.input
-        options = await self._candidates.chat_options(asked.workspace_id, asked.provider, asked.model)
-        ranking = rank(options, RoutingRequest(provider=asked.provider, order=Order.CHEAPEST_FIRST))
+        """Choose the discovery sample and the processing order, and open the job's budget."""
+        given = job.input
+        options = await self._candidates.chat_options(given.workspace_id, given.provider, given.model)
+        ranking = rank(options, RoutingRequest(provider=given.provider, order=Order.CHEAPEST_FIRST))
         async with self._database.transaction(bulk=True) as tx:
-            dataset = await load_dataset(tx, asked.workspace_id, asked.dataset_id)
-            facts = await session_facts(tx, asked.workspace_id, asked.dataset_id)
-        # Of a million sessions this takes seconds, for which no transaction need be open, nor heartbeats wait.
-        sample, rest = await asyncio.to_thread(_processing_order, facts, asked)
+            dataset = await load_dataset(tx, given.workspace_id, given.dataset_id)
+            facts = await session_facts(tx, given.workspace_id, given.dataset_id)
+        # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
+        sample, rest = await asyncio.to_thread(_processing_order, facts, given)
         async with self._database.transaction(bulk=True) as tx:
-            await budgets.open_envelope(tx, asked.workspace_id, budgets.job_scope(job.job_key), asked.budget_usd)
+            await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), given.budget_usd)
             await runs.begin(tx, _row(job), sample + rest)
         return Plan(candidates=ranking.candidates, discovery=len(sample), sessions=dataset.sessions)
+
+    @activity.defn(name="auto_analyze.open_round")
+    @boundary
+    async def open_round(self, step: OpenRound) -> Round:
+        """Cut the next sessions into a batch per stream, by what fits together with the labels known so far."""
+        given, model = step.job.input, step.candidate.model
+        async with self._database.transaction() as tx:
+            known = await runs.known_labels(tx, given.workspace_id, step.job.job_key, step.number)
+            limit = step.streams * (given.sessions_per_stream or window(model).cap)
+            tokens = await runs.tokens_from(tx, given.workspace_id, step.job.job_key, step.start, limit)
+        label_tokens = tokens_of_labels(labels_that_fit(known, model))
+        batches = round_batches(tokens, step.start, step.streams, model, given.sessions_per_stream, label_tokens)
+        taken = sum(batch.count for batch in batches)
+        return Round(number=step.number, batches=batches, next_ordinal=step.start + taken)
+
+    @activity.defn(name="auto_analyze.apply_fallback")
+    @boundary
+    async def apply_fallback(self, step: FallbackStep) -> ClassifyOutcome:
+        """Store the fallback labels, marked, for sessions without a usable reply."""
+        async with self._database.transaction() as tx:
+            work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
+        labels = {item.ordinal: fallback_labels(item.session.containment) for item in work}
+        return await store_labels(self._database, step, labels)
+
+    @activity.defn(name="auto_analyze.plan_conflicts")
+    @boundary
+    async def plan_conflicts(self, step: PlanConflicts) -> ConflictPlan:
+        """Count the labels of a kind that are left on a level, and the chunks in which they are compared."""
+        cut = await label_chunks(self._database, step.job, step.kind, step.level, step.sized_for)
+        labels = sum(map(len, cut))
+        return ConflictPlan(labels=labels, chunks=len(cut) if labels > 1 else 0)
+
+    @activity.defn(name="auto_analyze.apply_conflicts")
+    @boundary
+    async def apply_conflicts(self, step: ApplyConflicts) -> AppliedConflicts:
+        """Write the canonical labels to labels and sessions, all in one transaction."""
+        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        mappings: dict[LabelKind, dict[str, str]] = {}
+        async with self._database.transaction(bulk=True) as tx:
+            for kind in LabelKind:
+                mappings[kind] = await runs.canonical_labels(tx, workspace_id, job_key, kind, LAST_LEVEL)
+                await runs.apply_canonical(tx, workspace_id, job_key, kind, mappings[kind])
+        return AppliedConflicts(
+            canonical_labels={kind: len(set(mapping.values())) for kind, mapping in mappings.items()},
+            canonical_mappings={kind: duplicates(mapping) for kind, mapping in mappings.items()},
+        )
 
     @activity.defn(name="auto_analyze.finish")
     @boundary
     async def finish(self, step: FinishStep) -> Statistics:
-        """Store the run's statistics, with the counts that the database knows best."""
+        """Store the statistics of a completed run, with the counts of sessions and labels from the database."""
         return await self._end(step.job, "completed", step.statistics)
 
     @activity.defn(name="auto_analyze.close")
     @boundary
     async def close(self, step: CloseStep) -> None:
-        """Mark a run that ends early; what was labelled stays."""
+        """Store the statistics of a run that ends early; its labels stay."""
         await self._end(step.job, step.status, step.statistics)
 
     async def _end(self, job: Job, status: str, statistics: Statistics) -> Statistics:
@@ -72,9 +134,31 @@ class RunActivities:
         return complete
 
 
-def _processing_order(facts: Sequence[SessionFacts], asked: AutoAnalyzeInput) -> tuple[list[int], list[int]]:
-    """Positions of the discovery sample, and of the rest in the file's order."""
-    sample = discovery_sample(facts, asked.discovery, asked.seed)
+async def store_labels(database: Database, step: BatchStep, labels: Mapping[int, SessionLabels]) -> ClassifyOutcome:
+    """Store the labels of sessions by ordinal. Returns how many sessions were labelled, and how many labels are new."""
+    async with database.transaction() as tx:
+        new = await runs.keep_labels(
+            tx,
+            step.job.input.workspace_id,
+            step.job.job_key,
+            labels,
+            phase=step.phase,
+            round_number=step.round,
+            stream=step.stream,
+        )
+    return ClassifyOutcome(labelled=len(labels), new_labels=new)
+
+
+async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> list[list[str]]:
+    """The labels of a kind that are left on a level, cut into chunks of one request each."""
+    async with database.transaction() as tx:
+        mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
+    return chunks(sorted(set(mapping.values())), level, labels_at_once(sized_for))
+
+
+def _processing_order(facts: Sequence[SessionFacts], given: AutoAnalyzeInput) -> tuple[list[int], list[int]]:
+    """Positions of the discovery sample, and of the rest in the order of the file."""
+    sample = discovery_sample(facts, given.discovery, given.seed)
     chosen = set(sample)
     return sample, [session.position for session in facts if session.position not in chosen]
 

@@ -17,6 +17,7 @@ import temporalio.client
 from pydantic import SecretStr
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.common import (
+    Priority,
     SearchAttributePair,
     TypedSearchAttributes,
     WorkflowIDConflictPolicy,
@@ -29,7 +30,7 @@ from parley import visibility
 from parley.connection import connect, running_stack
 from parley.domain.errors import InvalidInput, JobFailed, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
-from parley.domain.queues import WORKFLOWS
+from parley.domain.queues import WORKFLOWS, fairness_key
 from parley.settings import Settings
 from parley.storage.database import Database
 
@@ -120,6 +121,7 @@ class Connections:
                 start.input,
                 id=start.id,
                 task_queue=WORKFLOWS,
+                priority=Priority(fairness_key=fairness_key(workspace_id)),
                 result_type=result_type,
                 id_reuse_policy=start.id_reuse_policy,
                 id_conflict_policy=start.id_conflict_policy,

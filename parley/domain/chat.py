@@ -1,4 +1,4 @@
-"""A chat session of a product's bot: who wrote what, and how it ended."""
+"""A chat session of a product's bot: its messages, and how it ended."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from parley.domain.model import Model, Name, Text
 
 
 class Containment(StrEnum):
-    """How a session ended: with a person, by itself, or with the user gone."""
+    """How a session ended: transferred to a human agent, solved by the bot, or left by the user."""
 
     AGENT = "agent"
     SELF_SERVICE = "selfService"
@@ -21,7 +21,7 @@ def _in_the_calendar(time: datetime) -> datetime:
     try:
         time.astimezone(UTC)
     except OverflowError:
-        raise ValueError("is beyond the calendar") from None
+        raise ValueError("is outside the calendar: in UTC the year must be from 1 to 9999") from None
     return time
 
 
@@ -32,7 +32,7 @@ class ChatMessage(Model):
 
 
 class ChatSession(Model):
-    """One session. A user has many; `session_id` is the key."""
+    """One chat session. `session_id` is its key within a dataset."""
 
     session_id: Name
     user_id: Name

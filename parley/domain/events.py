@@ -1,4 +1,4 @@
-"""Events as a receiver gets them: Standard Webhooks (standardwebhooks.com), signed, at least once, in no sure order."""
+"""Events as a receiver gets them: signed Standard Webhooks (standardwebhooks.com), at least once, in any order."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 from parley.domain.model import Model
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret is spelled, not one
-# Between one try and the next. After the last an event is given up: its receiver has been away for over three days.
+# The delays between attempts. After the last one, over three days later, an event is not retried.
 WAITS = (
     timedelta(seconds=5),
     timedelta(minutes=1),
@@ -28,7 +28,7 @@ WAITS = (
 
 
 class Event(Model):
-    """An event under way. `tries`: this one included."""
+    """An event to deliver. `tries`: the number of attempts, including the present one."""
 
     id: int
     workspace_id: str
@@ -39,7 +39,7 @@ class Event(Model):
 
     @property
     def message_id(self) -> str:
-        """The same for each try, and another one in every database: by it a receiver knows what it has seen."""
+        """The idempotency key for the receiver: the same for each attempt, different in every database."""
         name = f"{self.workspace_id}/{self.id}/{self.created_at.astimezone(UTC).isoformat()}"
         return f"evt_{uuid5(NAMESPACE_OID, name).hex}"
 
@@ -51,7 +51,7 @@ class Event(Model):
 
 
 def next_wait(tries: int) -> timedelta | None:
-    """How long to wait after that many failed tries; None where the event is given up."""
+    """The delay after so many failed attempts; None if the event is not retried."""
     return WAITS[tries - 1] if tries <= len(WAITS) else None
 
 
@@ -59,7 +59,7 @@ def signing_key(secret: str) -> bytes:
     """The key in a secret: base64 after `whsec_`, else the text itself.
 
     Raises:
-        ValueError: it is empty, or not base64; the secret is not quoted.
+        ValueError: it is empty or not base64. The message does not quote the secret.
     """
     encoded = secret.removeprefix(SECRET_PREFIX)
     try:
@@ -72,7 +72,7 @@ def signing_key(secret: str) -> bytes:
 
 
 def headers(event: Event, key: bytes, now: datetime) -> dict[str, str]:
-    """What goes with the body. `now` is signed as well, so that an old message cannot be sent again by others."""
+    """The HTTP headers of the body. The timestamp `now` is signed too, against replay of old messages."""
     seconds = str(int(now.timestamp()))
     return {
         "content-type": "application/json",

@@ -1,4 +1,4 @@
-"""What can be counted in a transcript without a model: filler words, talk time, pace."""
+"""Habits that are counted in a transcript without a model: filler words, talk time, pace."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from parley.domain.model import Model
 from parley.domain.session import Session, Turn
 
-# Hesitations and verbal tics by language. Words that are often meant ("like", "so") count only where the
+# Hesitations and verbal tics by language. Words that often have a meaning ("like", "so") count only where the
 # punctuation around them shows that they are not part of the sentence.
 FILLERS: dict[str, tuple[str, ...]] = {
     "en": (
@@ -30,19 +30,19 @@ SET_OFF: dict[str, tuple[str, ...]] = {
     "es": ("este", "pues", "bueno", "a ver", "mira"),
     "fr": ("ben", "genre", "quoi"),
 }
-# Fillers but for these words before them, which make them nouns: "what kind of trucks".
+# These are fillers unless a determiner makes them nouns: "what kind of trucks".
 HEDGES: dict[str, tuple[str, ...]] = {"en": ("sort of", "kind of")}
 DETERMINERS = "a all another any different each every my of one other our same some that the this what which your"
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 80
-# Three dots are a hesitation, not an end.
+# An ellipsis is a hesitation, not the end of a sentence.
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\.\.)\s+")
 NOTHING = re.compile(r"(?!)")
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 class FillerWords(Model):
-    """`per_minute` relates to the rep's own talk time. `listed`: Parley has a list for the language to count by."""
+    """`per_minute`: per minute of the rep's talk time. `listed`: whether Parley has a list for the language."""
 
     listed: bool = True
     count: int
@@ -52,7 +52,7 @@ class FillerWords(Model):
 
 
 class Habits(Model):
-    """Counted facts about the rep. Shares are between 0 and 1, pace is in words per minute of own talk time."""
+    """Counted facts about the rep. Shares are between 0 and 1; pace is in words per minute of the rep's talk time."""
 
     filler_words: FillerWords
     talk_time_ratio: float
@@ -84,14 +84,14 @@ def words(text: str) -> list[str]:
 
 
 def pace_wpm(turns: Sequence[Turn]) -> float:
-    """Words per minute of the time in which they were spoken."""
+    """Words per minute of the turns' talk time."""
     seconds = talk_seconds(turns)
     count = sum(len(words(turn.text)) for turn in turns)
     return round(count * 60 / seconds, 1) if seconds else 0.0
 
 
 def filler_words(turns: Sequence[Turn], language: str) -> FillerWords:
-    """Find the language's fillers, each example in a sentence of its own; a language without a list counts none."""
+    """Count the fillers of a language, with one example per sentence. A language without a list counts none."""
     known = language.partition("-")[0].lower()
     pattern = _pattern(known)
     found: Counter[str] = Counter()
@@ -132,7 +132,7 @@ def _alternatives(fillers: Sequence[str]) -> str:
 
 
 def _around(sentence: str, at: int) -> str:
-    """The sentence; of a long one the part around the filler, cut between words."""
+    """The sentence. A long one is cut between words to the part around the filler."""
     if len(sentence) <= EXAMPLE_CHARACTERS:
         return sentence
     start = max(at - EXAMPLE_CHARACTERS // 2, 0)

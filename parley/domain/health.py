@@ -1,4 +1,4 @@
-"""The job `Health`: does each provider answer, and does the fleet let calls to it pass? Nothing is paid for it."""
+"""The job `Health`: whether each provider answers, and whether its circuit breaker is open. It costs nothing."""
 
 from enum import StrEnum
 
@@ -12,24 +12,26 @@ WORKFLOW = "Health"
 
 
 class HealthInput(Model):
-    """Whose keys are tried: the workspace's own where it has some, else the fleet's."""
+    """The workspace whose keys are tried; where it has none, those of the environment."""
 
     workspace_id: str = Field(min_length=1, max_length=200)
 
 
 class Survey(Model):
-    """What is known of each provider before it is asked: whether it is configured, and how its breaker stands."""
+    """What is known of each provider before it is pinged: whether it is configured, and the state of its breaker."""
 
     options: tuple[Option, ...]
 
 
 class Ping(Model):
+    """Send a free request to a provider."""
+
     workspace_id: str
     provider: Provider
 
 
 class Pong(Model):
-    """The provider answered, and took the key."""
+    """The provider answered, and accepted the key."""
 
     milliseconds: int
 
@@ -42,9 +44,9 @@ class State(StrEnum):
 
 
 class ProviderHealth(Model):
-    """How a provider is. `reason`: why it is not up. `breaker_seconds`: how long calls are still held back, 0 if not.
+    """The state of a provider. `reason`: why it is not up. `breaker_seconds`: how long its breaker stays open, or 0.
 
-    A provider may be up with its breaker open, until a call has shown that it is; and the other way about.
+    A provider may be up while its breaker is open, because only a paid request closes it; and the reverse.
     """
 
     provider: Provider
@@ -56,9 +58,11 @@ class ProviderHealth(Model):
 
 
 class HealthReport(Model):
+    """The state of every provider."""
+
     providers: tuple[ProviderHealth, ...]
 
     @property
     def is_well(self) -> bool:
-        """Whether every provider that is configured answers."""
+        """Whether every configured provider answers."""
         return all(one.state in (State.UP, State.NOT_CONFIGURED) for one in self.providers)

@@ -1,4 +1,4 @@
-"""The housekeeping jobs, which belong to no workspace: their contracts."""
+"""The contracts of the housekeeping jobs, which run for all workspaces."""
 
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -14,27 +14,27 @@ PURGE = "Purge"
 
 
 class SweepInput(Model):
-    """How many stale requests to read at a time; a round looks at all of them."""
+    """End stale paid requests. `batch`: how many to read at a time; a run looks at all of them."""
 
     batch: int = Field(default=200, gt=0)
 
 
 class SweepReport(Model):
-    """How many stale requests were looked at, and how many were ended."""
+    """How many stale paid requests were checked, and how many were ended."""
 
     looked_at: int
     ended: int
 
 
 class DeliverInput(Model):
-    """`batch`: events under way at once. `seconds`: how long to look out for further ones; 0 is one look."""
+    """Deliver events. `batch`: concurrent deliveries. `seconds`: how long to poll for further events; 0 polls once."""
 
     batch: int = Field(default=20, gt=0, le=100)
     seconds: float = Field(default=50, ge=0, le=90)
 
 
 class DeliverReport(Model):
-    """What became of the tries. `failed` ones are tried again, `given_up` ones are not."""
+    """The outcomes of the deliveries. `failed` ones are retried, `given_up` ones are not."""
 
     delivered: int = 0
     failed: int = 0
@@ -42,7 +42,7 @@ class DeliverReport(Model):
 
 
 class RefillInput(Model):
-    """The day whose energy is granted: to one user once, however often this runs. `page`: users per transaction."""
+    """The day whose energy is granted, once to each user even if this runs twice. `page`: users per transaction."""
 
     day: date
     page: int = Field(default=1000, gt=0)
@@ -53,7 +53,7 @@ class RefillInput(Model):
 
 
 class RefillReport(Model):
-    """Who was given how much. `skipped`: users of tiers that the policy does not define, some of which are named."""
+    """How many users received how much energy. `skipped`: users of tiers that the policy does not define."""
 
     day: date
     users: int = 0
@@ -71,7 +71,7 @@ class Week(Model):
     @classmethod
     def _is_a_monday(cls, day: date) -> date:
         if day.weekday() != 0:
-            raise ValueError("is no Monday")
+            raise ValueError("must be a Monday")
         return day
 
     @property
@@ -89,33 +89,33 @@ class Week(Model):
 
 
 def week_before(moment: datetime) -> Week:
-    """The last week that was over at that moment."""
+    """The last week that had ended at that moment."""
     day = moment.astimezone(UTC).date()
     return Week(monday=day - timedelta(days=day.weekday(), weeks=1))
 
 
 class AlertInput(Model):
-    """The week whose spending is looked at: one alert per workspace, however often this runs."""
+    """The week whose spending is checked: at most one alert per workspace, even if this runs twice."""
 
     week: Week
 
 
 class AlertReport(Model):
-    """How many workspaces were found to have spent more than the threshold, for the first time."""
+    """How many new alerts were raised: workspaces that spent more than the threshold."""
 
     week: str
     alerts: int
 
 
 class PurgeInput(Model):
-    """What was old enough at that moment is deleted. `batch`: rows per transaction."""
+    """Delete what had expired at the moment `at`. `batch`: rows per transaction."""
 
     at: AwareDatetime
     batch: int = Field(default=1000, gt=0)
 
 
 class PurgeReport(Model):
-    """How many expired answers, stored prompts and summaries of conversations were deleted."""
+    """How many expired answers, stored prompts and stored summaries were deleted."""
 
     answers: int
     prompts: int

@@ -1,10 +1,21 @@
-"""The task queues: one for workflows, one for storage, one for each provider so that its rate can be limited."""
+"""The task queues, and the key by which workspaces share each of them fairly."""
+
+import hashlib
 
 from parley.domain.requests import Provider
 
 WORKFLOWS = "parley"
 STORAGE = "parley-storage"
+# Temporal's limit for a fairness key.
+FAIRNESS_KEY_BYTES = 64
 
 
 def provider_queue(provider: Provider) -> str:
+    """The provider's own queue: the server limits its rate for all workers together."""
     return f"parley-{provider.value}"
+
+
+def fairness_key(workspace_id: str) -> str:
+    """The fairness key of a workspace: its id, or the id's SHA-256 where the id is longer than Temporal accepts."""
+    encoded = workspace_id.encode()
+    return workspace_id if len(encoded) <= FAIRNESS_KEY_BYTES else hashlib.sha256(encoded).hexdigest()

@@ -1,4 +1,4 @@
-"""A recorded voice session: who said what, and when."""
+"""A recorded voice session: its turns, with speakers and times."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from parley.domain.model import Model, Name, Text, not_blank
 
 MAX_SESSION_SECONDS = 8 * 3600.0
-# A BCP 47 tag. It is quoted to the model, so it cannot be just any text.
+# A BCP 47 tag. It is part of the system prompt, so it must not be arbitrary text.
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
 
 
@@ -27,7 +27,7 @@ class Word(Model):
 
 
 class Turn(Model):
-    """An uninterrupted stretch of one speaker. `rep` is the person being coached."""
+    """An uninterrupted stretch of one speaker. `rep` is the sales representative being coached. Times in seconds."""
 
     role: Literal["rep", "prospect"]
     start: Seconds
@@ -48,7 +48,7 @@ class Turn(Model):
 
 
 class Session(Model):
-    """One sales-practice session as a product hands it over."""
+    """One sales practice session as a product sends it."""
 
     session_id: Name
     user_id: Name

@@ -18,7 +18,7 @@ from parley.domain.voice_metrics import VoiceMetrics
 WORKFLOW = "SessionAnalysis"
 COACHING_ACTION = "session_coaching"
 VOICE_ACTION = "session_voice_metrics"
-# What a user is charged for a result, in energy.
+# The energy that a user is charged for a result.
 ENERGY = {COACHING_ACTION: 5, VOICE_ACTION: 3}
 DEFAULT_BUDGET_USD = Decimal("1.00")
 DEFAULT_PATIENCE_SECONDS = 24 * 3600
@@ -37,10 +37,10 @@ class Strategy(StrEnum):
 
 
 class SessionAnalysisInput(ByName):
-    """What to analyse, by reference to stored content.
+    """The session to analyse, by reference to stored content.
 
-    `wait`: park for up to `patience_seconds` while every provider is down. Without it a rule-based result, marked as
-    such, comes at once. `provider` and `model` ask for one by name and rule the others out.
+    `wait`: wait for up to `patience_seconds` (default: a day) while every provider is down. If False, the result is
+    rule-based and marked as such. `provider` and `model` select one provider and exclude the others.
     """
 
     workspace_id: str = Field(min_length=1, max_length=200)
@@ -55,7 +55,7 @@ class SessionAnalysisInput(ByName):
 
 
 class SessionAnalysisResult(Model):
-    """The job's outcome in small; the whole analysis is stored under `job_key`."""
+    """The summary of an analysis. The whole analysis is stored under `job_key`."""
 
     job_key: str
     status: Literal["completed"]
@@ -73,7 +73,7 @@ class Step(StrEnum):
 
 
 class Progress(Model):
-    """Where a running analysis stands. `note` says what it waits for."""
+    """The progress of an analysis. `note`: what it waits for."""
 
     phase: Step
     strategy: Strategy | None = None
@@ -84,7 +84,7 @@ class Progress(Model):
 
 
 class Facts(Model):
-    """What the choice of a strategy rests on."""
+    """The facts on which the choice of a strategy depends."""
 
     tier: str
     previous_analyses: int
@@ -94,12 +94,14 @@ class Facts(Model):
 
 
 class Choice(Model):
+    """The chosen strategy and the reason for it."""
+
     strategy: Strategy
     reason: str
 
 
 class Provenance(Model):
-    """Who produced a part of the result. `simulated`: the test instrument answered, not the vendor."""
+    """Which provider and model produced a part of the result. `simulated`: the simulator answered, not the vendor."""
 
     step: Step
     provider: str
@@ -124,7 +126,7 @@ class Analysis(Model):
 
 
 class Plan(Model):
-    """What `prepare` found: the strategy and who may serve each step. `cached_job`: the analysis to return."""
+    """The result of `prepare`: the strategy and the candidates of each step. `cached_job`: the analysis to return."""
 
     choice: Choice
     coaching: tuple[Candidate, ...]
@@ -134,15 +136,18 @@ class Plan(Model):
 
 
 class PrepareStep(Model):
-    """Open the job: its stored row, its envelope, the user's account."""
+    """Open the job: its row, its budget, the user's energy account."""
 
     input: SessionAnalysisInput
     job_key: str
     workflow_id: str
 
 
-class Asking(Model):
-    """How a question is put: the first time as it is, later with more room for the answer or a shorter prompt."""
+class Variant(Model):
+    """How a request is made: at first as it is, later with more output tokens or a condensed transcript.
+
+    `ask`: 1 for the first request of a step, one more for each repetition.
+    """
 
     ask: int = 1
     max_tokens: int = MAX_TOKENS
@@ -150,23 +155,23 @@ class Asking(Model):
 
 
 class PaidStep(Model):
-    """One paid step of a job on one candidate. Each `ask` is a request of its own; the first alone is charged."""
+    """One paid step of a job on one candidate. Each `ask` is a paid request; only the first one charges energy."""
 
     input: SessionAnalysisInput
     job_key: str
     workflow_id: str
     candidate: Candidate
-    asking: Asking = Field(default_factory=Asking)
+    variant: Variant = Field(default_factory=Variant)
     after_voice: bool = False
 
     def request_step(self, name: Step) -> str:
-        """The step's place in the job, which makes the request's id."""
+        """The request id within the job: `voice-metrics`, `coaching`, and for repetitions `coaching/ask-{ask}`."""
         place = name.value.replace(" ", "-")
-        return place if self.asking.ask == 1 else f"{place}/ask-{self.asking.ask}"
+        return place if self.variant.ask == 1 else f"{place}/ask-{self.variant.ask}"
 
 
 class StepOutcome(Model):
-    """What came of a paid step. `problem`: why its content cannot be used, empty where it can."""
+    """The outcome of a paid step. `problem`: why the reply cannot be used; empty if it can."""
 
     provenance: Provenance | None = None
     problem: str = ""
@@ -175,7 +180,7 @@ class StepOutcome(Model):
 
 
 class FinishStep(Model):
-    """Put the parts together and store the result."""
+    """Assemble the result and store it."""
 
     input: SessionAnalysisInput
     job_key: str
@@ -186,30 +191,30 @@ class FinishStep(Model):
 
 
 class CloseStep(Model):
-    """Mark a job that ends without a result; what it paid for stays."""
+    """Mark a job that ends without a result. The replies that it paid for stay."""
 
     input: SessionAnalysisInput
     job_key: str
     status: Literal["failed", "cancelled"]
 
 
-def ask_again(asking: Asking, outcome: StepOutcome) -> Asking:
-    """The next way to put a question whose answer could not be used."""
-    return Asking(
-        ask=asking.ask + 1,
-        max_tokens=asking.max_tokens * 2 if outcome.cut else asking.max_tokens,
-        condensed=asking.condensed or outcome.too_long,
+def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:
+    """The next variant of a request whose reply could not be used."""
+    return Variant(
+        ask=variant.ask + 1,
+        max_tokens=variant.max_tokens * 2 if outcome.cut else variant.max_tokens,
+        condensed=variant.condensed or outcome.too_long,
     )
 
 
 def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
-    """One id per question: starting the same analysis twice returns the running one. A `run_name` keeps two apart.
+    """One workflow id per analysis: starting it twice returns the running one. `run_name` distinguishes two runs.
 
-    The question is the content of session and recording, and who is asked by name.
+    Two analyses are the same if they have the same session, recording, provider and model.
     """
-    asked = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "")
-    question = hashlib.sha256("/".join(asked).encode()).hexdigest()
-    parts = ("session-analysis", job.workspace_id, job.session_id, question[:12], run_name)
+    content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "")
+    digest = hashlib.sha256("/".join(content).encode()).hexdigest()
+    parts = ("session-analysis", job.workspace_id, job.session_id, digest[:12], run_name)
     return "/".join(part for part in parts if part)
 
 
@@ -224,12 +229,12 @@ def facts(session: Session, *, tier: str, previous_analyses: int) -> Facts:
 
 
 def choose_strategy(known: Facts) -> Choice:
-    """How to analyse a session, and why.
+    """Choose the strategy of an analysis, with the reason.
 
-    cached_analysis  a free user who had this very session analysed more than twice gets the latest result
-    fast_parallel    short and simple: voice and coaching at the same time
-    cost_optimized   long: no speech-to-text where the transcript has the words, the cheapest model first
-    hybrid           else: voice first, so that the coach knows what was measured
+    cached_analysis  a free user who had the same session analysed more than twice gets the latest result
+    fast_parallel    a short and simple session: voice and coaching concurrently
+    cost_optimized   a long session: no speech-to-text if the transcript has word times, the cheapest model first
+    hybrid           any other session: voice first, so that the coaching prompt has the metrics
     """
     seconds = known.duration_seconds
     if known.tier == "free" and known.previous_analyses > FREE_ANALYSES:
@@ -245,5 +250,5 @@ def choose_strategy(known: Facts) -> Choice:
 
 
 def is_simple(known: Facts) -> bool:
-    """Two people at most, and no long back and forth."""
+    """Whether it has at most two speakers and few turns."""
     return known.speakers <= 2 and known.turns <= SIMPLE_TURNS

@@ -1,8 +1,8 @@
 """Voice metrics from timed words: pace, tonality, clarity, energy, emotional inflection.
 
-They are measured on words, times, confidences and audio events, not on the sound itself: a speech-to-text service
-gives no pitch or loudness. Each score from 0 to 100 is a documented function of such a measure, so that it can be
-checked and recomputed. The scales are Parley's own; the source says how the words were come by.
+They are measured on words, times, confidences and audio events, because a speech-to-text service returns no pitch or
+loudness. Each score from 0 to 100 is a documented function of such a measure, so that it can be checked and recomputed.
+The scales are specific to Parley.
 """
 
 import math
@@ -16,22 +16,22 @@ from parley.domain.model import Model
 from parley.domain.requests import SpokenWord
 from parley.domain.session import Session
 
-# Conversational English runs at 120 to 160 words a minute; a score falls off outside of it.
+# Conversational English has 120 to 160 words a minute. The score falls outside of this range.
 COMFORTABLE_WPM = (120.0, 160.0)
 WPM_PER_POINT = 0.8
-# A gap this long between two words of one speaker is a pause, not articulation.
+# A gap of this length between two words of one speaker is a pause.
 PAUSE_SECONDS = 0.6
 OWN_PAUSE_SECONDS = 3.0
-# Between steady reading and lively speech, the rate of phrases varies by about this coefficient.
+# The coefficient of variation of the speech rate that counts as lively.
 LIVELY_VARIATION = 0.35
 PHRASE_WORDS = 6
 EXPRESSIVE_PER_MINUTE = 8.0
-# A transcript says nothing on how clearly it was spoken: neutral, and the source says so.
+# A transcript does not show how clearly it was spoken, so the score is neutral.
 UNMEASURED_CLARITY = 50
 
 
 class VoiceMetrics(Model):
-    """Scores from 0 to 100 and the measures behind them. `source`: whose words and times they rest on."""
+    """Scores from 0 to 100 and the measures behind them. `source`: where the words and times come from."""
 
     source: Literal["elevenlabs", "transcript"]
     pace: int
@@ -56,7 +56,7 @@ def from_words(words: Sequence[SpokenWord], speaker: str) -> VoiceMetrics:
 
 
 def from_session(session: Session) -> VoiceMetrics:
-    """Metrics of the rep from the transcript's own words, or from its turns where words have no times."""
+    """Metrics of the rep from the words of the transcript, or from its turns if words have no times."""
     spoken: list[SpokenWord] = []
     for turn in session.turns:
         if turn.role == "rep":
@@ -78,9 +78,9 @@ def spread(text: str, start: float, end: float) -> list[SpokenWord]:
 
 
 def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
-    """Which speaker label of a transcription is the rep: the one that talks most during the rep's turns.
+    """The speaker label of the rep in a transcription: the one that talks most during the rep's turns.
 
-    Empty where nobody does: then the words are the prospect's.
+    Empty if no speaker talks during the rep's turns.
     """
     starts = [turn.start for turn in session.turns]
     talked: dict[str, float] = {}
@@ -123,7 +123,7 @@ def _metrics(
 
 
 def _in_sequence(spoken: Sequence[SpokenWord]) -> list[SpokenWord]:
-    """Words by time, without overlaps: neither diarisation nor a transcript made by hand is always tidy."""
+    """Words in order of time, without overlaps: diarisation and transcripts may contain them."""
     ordered: list[SpokenWord] = []
     at = 0.0
     for word in sorted(spoken, key=lambda word: word.start):
@@ -157,7 +157,7 @@ def _rate_variation(phrases: Sequence[Sequence[SpokenWord]]) -> float:
 
 
 def _speaking_share(phrases: Sequence[Sequence[SpokenWord]], articulating: float) -> float:
-    """Time spent on words over that time plus the pauses between them; a longer one is the other's turn."""
+    """Time spent on words over that time plus the pauses. A gap over `OWN_PAUSE_SECONDS` is another's turn."""
     gaps = [after[0].start - before[-1].end for before, after in pairwise(phrases)]
     pausing = sum(gap for gap in gaps if gap <= OWN_PAUSE_SECONDS)
     return articulating / (articulating + pausing) if articulating else 0.0

@@ -1,4 +1,4 @@
-"""The boundary between activities and Temporal: errors are mapped, and activities heartbeat."""
+"""The boundary between an activity and Temporal: errors, heartbeats, outages of the database."""
 
 import asyncio
 from dataclasses import replace
@@ -68,14 +68,14 @@ def made(kind: type[ParleyError], **terms: Any) -> ParleyError:
 
 
 @pytest.mark.parametrize("kind", [*FOR_GOOD, *WORTH_A_RETRY], ids=lambda kind: kind.__name__)
-async def test_an_error_keeps_its_type_and_whether_it_is_retryable(kind: type[ParleyError]):
+async def test_an_error_keeps_its_code_and_retryability(kind: type[ParleyError]):
     error = await crossed(made(kind))
     assert (error.type, error.non_retryable) == (kind.__name__, kind in FOR_GOOD)
     assert "what went wrong" in error.message
     assert error.next_retry_delay is None
 
 
-async def test_a_rate_limit_becomes_a_durable_wait():
+async def test_a_rate_limit_sets_the_retry_delay():
     error = await crossed(made(RateLimited, retry_after=7.5))
     assert error.next_retry_delay == timedelta(seconds=7.5)
     assert list(error.details) == [7.5]
@@ -86,7 +86,7 @@ async def test_an_open_breaker_has_a_delay_and_is_not_retried():
     assert (error.non_retryable, error.next_retry_delay, list(error.details)) == (True, None, [42.0])
 
 
-async def test_a_payload_that_does_not_fit_its_model_is_not_retried():
+async def test_an_invalid_payload_is_not_retried():
     class Contract(BaseModel):
         number: int
 
@@ -96,12 +96,12 @@ async def test_a_payload_that_does_not_fit_its_model_is_not_retried():
     assert (error.type, error.non_retryable) == ("ValidationError", True)
 
 
-async def test_a_long_error_message_is_shortened_for_the_history():
+async def test_a_long_message_is_cut():
     error = await crossed(NotFound("x" * 1_000_000))
     assert len(error.message) == ERROR_CHARACTERS
 
 
-async def test_the_message_of_an_unexpected_error_stays_out_of_history():
+async def test_a_bug_is_retried_without_its_message_in_the_history():
     @boundary
     async def work() -> None:
         raise ZeroDivisionError("my card is 4111")
@@ -111,7 +111,7 @@ async def test_the_message_of_an_unexpected_error_stays_out_of_history():
     error = failed.value
     assert (error.type, error.message, error.non_retryable) == (
         "ZeroDivisionError",
-        "unforeseen ZeroDivisionError",
+        "unexpected ZeroDivisionError",
         False,
     )
     assert error.__cause__ is None
@@ -130,7 +130,7 @@ async def test_an_activity_heartbeats_while_it_works():
     assert await environment.run(work) == "done"
 
 
-async def test_a_lost_reply_is_not_retried_within_one_attempt():
+async def test_a_lost_paid_reply_is_not_retried_within_the_attempt():
     begun: list[None] = []
 
     @boundary
@@ -164,7 +164,7 @@ async def test_a_cancelled_activity_is_not_retried():
     assert len(begun) == 1
 
 
-async def test_an_unreachable_database_is_retried_within_one_attempt():
+async def test_an_unreachable_database_is_retried_within_the_attempt():
     begun: list[None] = []
 
     @boundary

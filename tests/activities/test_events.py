@@ -1,4 +1,4 @@
-"""Events reach their receiver at least once, signed; one that it refuses holds up no other; the secret stays one."""
+"""Delivery of events: at least once, signed, independent of each other, without leaking the secret."""
 
 import asyncio
 import base64
@@ -70,7 +70,7 @@ async def test_an_event_arrives_with_a_signature_that_verifies(books: Books, hoo
     assert body["data"]["attempt_id"] == str(attempt)
 
 
-async def test_what_arrived_is_not_sent_again(books: Books, hooked: Settings, receiver: Receiver):
+async def test_a_delivered_event_is_not_sent_again(books: Books, hooked: Settings, receiver: Receiver):
     await written(books, 3)
     await deliver(books, hooked)
     assert await deliver(books, hooked) == DeliverReport()
@@ -78,7 +78,7 @@ async def test_what_arrived_is_not_sent_again(books: Books, hooked: Settings, re
 
 
 @pytest.mark.parametrize(("status", "problem"), [(500, "HTTP 500"), (410, "HTTP 410"), (0, "RemoteProtocolError")])
-async def test_what_did_not_arrive_is_tried_again_under_the_same_id(
+async def test_a_failed_delivery_is_retried_with_the_same_id(
     books: Books, hooked: Settings, receiver: Receiver, status: int, problem: str
 ):
     await written(books, 1)
@@ -97,7 +97,7 @@ async def test_what_did_not_arrive_is_tried_again_under_the_same_id(
     assert (event.problem, event.tries) == ("", 2)
 
 
-async def test_a_receiver_that_is_away_is_a_failed_try(books: Books, hooked: Settings, receiver: Receiver):
+async def test_an_unreachable_receiver_is_a_failed_attempt(books: Books, hooked: Settings, receiver: Receiver):
     await written(books, 1)
     await receiver.__aexit__(None, None, None)
     assert await deliver(books, hooked) == DeliverReport(failed=1)
@@ -105,10 +105,10 @@ async def test_a_receiver_that_is_away_is_a_failed_try(books: Books, hooked: Set
     assert event.problem == "ConnectError"
 
 
-async def test_a_receiver_that_never_answers_is_not_waited_for(
+async def test_a_receiver_without_a_reply_times_out(
     books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(delivery, "TRY_SECONDS", 0.3)
+    monkeypatch.setattr(delivery, "ATTEMPT_SECONDS", 0.3)
     await written(books, 2)
     receiver.open.clear()
     assert await deliver(books, hooked) == DeliverReport(failed=2)
@@ -123,7 +123,7 @@ async def test_a_redirect_is_not_followed(books: Books, hooked: Settings, receiv
     assert [message.path.partition("?")[0] for message in receiver.messages] == ["/hook"]
 
 
-async def test_an_event_that_is_always_refused_holds_up_no_other_and_is_given_up(
+async def test_a_refused_event_delays_no_other_and_ends_after_the_last_attempt(
     books: Books, hooked: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ):
     await written(books, 5)
@@ -138,7 +138,7 @@ async def test_an_event_that_is_always_refused_holds_up_no_other_and_is_given_up
     assert sum(report.given_up for report in reports) == 1
     (event,) = await books.all(OutboxEvent, delivered_at=None)
     assert (event.next_at, event.tries) == (None, len(WAITS) + 1)
-    assert "is given up after 11 tries: HTTP 400" in caplog.text
+    assert "could not be delivered in 11 attempts: HTTP 400" in caplog.text
 
 
 async def test_two_workers_deliver_each_event_once(books: Books, hooked: Settings, receiver: Receiver):
@@ -150,7 +150,7 @@ async def test_two_workers_deliver_each_event_once(books: Books, hooked: Setting
     assert numbers(receiver) == list(range(30))
 
 
-async def test_a_worker_that_dies_before_it_notes_a_delivery_repeats_it_later(
+async def test_a_delivery_that_was_not_recorded_is_repeated(
     books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(delivery, "HOLD_SECONDS", 0.0)
@@ -169,10 +169,10 @@ async def test_a_worker_that_dies_before_it_notes_a_delivery_repeats_it_later(
     assert len({message.headers["webhook-id"] for message in receiver.messages}) == 1
 
 
-async def test_it_looks_out_for_more_until_the_worker_drains(
+async def test_polling_ends_when_the_worker_drains(
     books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(delivery, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.05)
     environment = ActivityEnvironment()
     looking = asyncio.create_task(
         environment.run(EventActivities(books.database, hooked).deliver, DeliverInput(seconds=60))
@@ -189,11 +189,11 @@ async def test_it_looks_out_for_more_until_the_worker_drains(
         assert await looking == DeliverReport(delivered=2)
 
 
-async def test_a_backlog_goes_out_batch_after_batch(
+async def test_a_backlog_is_delivered_without_pauses(
     books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     """Without a wait in between: with one it would not be done before the environment's shutdown."""
-    monkeypatch.setattr(delivery, "LOOK_SECONDS", 30.0)
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 30.0)
     await written(books, 45)
     environment = ActivityEnvironment()
     work = environment.run(EventActivities(books.database, hooked).deliver, DeliverInput(seconds=90, batch=10))
@@ -207,7 +207,7 @@ async def test_a_backlog_goes_out_batch_after_batch(
     assert await looking == DeliverReport(delivered=45)
 
 
-async def test_nothing_is_sent_without_an_address(books: Books, settings: Settings):
+async def test_nothing_is_sent_without_a_url(books: Books, settings: Settings):
     await written(books, 1)
     assert await deliver(books, settings, DeliverInput(seconds=60)) == DeliverReport()
     (event,) = await books.all(OutboxEvent)
@@ -215,7 +215,7 @@ async def test_nothing_is_sent_without_an_address(books: Books, settings: Settin
 
 
 @pytest.mark.parametrize("status", [200, 500, 0])
-async def test_secret_and_address_leave_no_trace(
+async def test_secret_and_url_are_not_logged_or_stored(
     books: Books, hooked: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
 ):
     caplog.set_level(logging.DEBUG)
@@ -238,7 +238,7 @@ async def test_secret_and_address_leave_no_trace(
         {"webhook_url": "https://hooks.example.org/token", "webhook_secret": "whsec_not a secret"},
     ],
 )
-def test_a_webhook_that_cannot_work_is_refused_unquoted(mistake: dict[str, Any]):
+def test_an_invalid_webhook_is_refused_without_quoting_it(mistake: dict[str, Any]):
     with pytest.raises(ValidationError, match="PARLEY_WEBHOOK_") as caught:
         Settings(**mistake)
     assert "token" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The sweeper, on a real Temporal server: it ends requests of closed workflows, and not those of running ones."""
+"""The sweep, on a real Temporal server: requests of closed workflows are ended, those of running ones are not."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ Start = Callable[[], Awaitable[Handle]]
 
 @pytest.fixture
 def start(temporal: TemporalClient) -> Start:
-    """Starts a workflow that no worker serves: it runs until a test ends it."""
+    """Starts a workflow without a worker, which runs until it is terminated."""
 
     async def started() -> Handle:
         return await temporal.start_workflow("Nobody's", id=f"nobody-{uuid4().hex}", task_queue="nobody")
@@ -30,7 +30,7 @@ def start(temporal: TemporalClient) -> Start:
 
 
 async def silent(books: Books, workflow: Handle, *, reservation_seconds: float = 3600, step: str = "step") -> UUID:
-    """A request of that workflow whose lease expired."""
+    """A request of that workflow whose owner died."""
     job = workflow.first_execution_run_id
     assert job
     await books.open(job=job)
@@ -61,7 +61,7 @@ async def test_a_request_of_a_running_workflow_is_not_ended(books: Books, tempor
     await workflow.terminate()
 
 
-async def test_a_reservation_that_expired_is_ended_although_its_workflow_runs(
+async def test_an_expired_reservation_is_ended_while_its_workflow_runs(
     books: Books, temporal: TemporalClient, start: Start
 ):
     workflow = await start()
@@ -76,7 +76,7 @@ async def test_an_unknown_workflow_counts_as_closed(books: Books, temporal: Temp
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
 
 
-async def test_a_later_job_under_the_same_workflow_id_does_not_keep_the_earlier_one_alive(
+async def test_a_later_job_with_the_same_workflow_id_does_not_count(
     books: Books, temporal: TemporalClient, start: Start
 ):
     earlier = await start()
@@ -87,7 +87,7 @@ async def test_a_later_job_under_the_same_workflow_id_does_not_keep_the_earlier_
     await later.terminate()
 
 
-async def test_a_request_with_a_live_lease_is_not_ended(books: Books, temporal: TemporalClient):
+async def test_a_request_with_a_live_lease_is_not_checked(books: Books, temporal: TemporalClient):
     await books.granted(workflow_id=f"never-{uuid4().hex}")
     assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
 
@@ -114,7 +114,7 @@ async def test_a_reply_after_the_sweep_does_not_overdraw(database, temporal: Tem
     assert (await books.row(swept)).energy_charged == 0
 
 
-async def test_requests_that_stay_open_do_not_block_others(books: Books, temporal: TemporalClient, start: Start):
+async def test_requests_that_are_left_do_not_block_later_pages(books: Books, temporal: TemporalClient, start: Start):
     running, dead = await start(), await start()
     for step in ("one", "two", "three"):
         await silent(books, running, step=step)
@@ -124,8 +124,8 @@ async def test_requests_that_stay_open_do_not_block_others(books: Books, tempora
     await running.terminate()
 
 
-async def test_workflows_that_share_a_job_key_are_distinguished(books: Books, temporal: TemporalClient, start: Start):
-    """All grading of a day shares one budget; its job key is not a run id."""
+async def test_workflows_with_a_shared_job_key_are_distinguished(books: Books, temporal: TemporalClient, start: Start):
+    """All grading of a day has one budget, and its job key is not a run id."""
     day = job_key(date(2026, 11, 20))
     await books.open(job=day)
     running, dead = await start(), await start()

@@ -69,7 +69,7 @@ def test_words_cannot_close_the_transcript_nor_forge_a_turn(text: str):
     assert sum(part.startswith("[") for part in written.splitlines()) == 1
 
 
-def test_the_system_prompt_says_that_the_transcript_is_no_instruction_and_names_the_language():
+def test_the_system_prompt_names_the_language_and_excludes_instructions():
     request = coaching_request(session(language="es"), None, max_tokens=10)
     system = request.messages[0]
     assert (system.role, request.max_tokens, request.schema_name) == ("system", 10, "coaching")
@@ -77,7 +77,7 @@ def test_the_system_prompt_says_that_the_transcript_is_no_instruction_and_names_
     assert '"es"' in system.content
 
 
-def test_what_was_measured_is_told_without_what_is_unknown():
+def test_the_prompt_has_the_known_metrics_only():
     talk = session(turn("Hello there.", 0, 1))
     written = coaching_request(talk, from_session(talk), max_tokens=10).messages[1].content
     assert "pace_wpm 120.0" in written
@@ -85,7 +85,7 @@ def test_what_was_measured_is_told_without_what_is_unknown():
     assert "Measured" not in prompt(talk)
 
 
-def test_a_compressed_prompt_keeps_head_and_tail_in_order_and_says_what_it_leaves_out():
+def test_a_condensed_prompt_has_head_and_tail_and_marks_the_gap():
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(100)))
     lines = transcript(talk, condensed=True)
     kept = [line.rpartition("number ")[2] for line in lines if "number" in line]
@@ -94,12 +94,12 @@ def test_a_compressed_prompt_keeps_head_and_tail_in_order_and_says_what_it_leave
 
 
 @pytest.mark.parametrize("turns", [1, 59, 60])
-def test_a_session_of_few_turns_is_compressed_without_leaving_one_out(turns: int):
+def test_a_condensed_session_of_few_turns_has_all_of_them(turns: int):
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(turns)))
     assert transcript(talk, condensed=True) == transcript(talk)
 
 
-def test_a_compressed_prompt_is_bounded_and_its_cuts_show():
+def test_a_condensed_prompt_has_a_maximum_size_and_marks_cuts():
     talk = session(*(turn("long " * 5000, n, n + 1) for n in range(200)), scenario="story " * 100_000)
     written = prompt(talk, condensed=True)
     assert len(written) < 30_000
@@ -112,7 +112,7 @@ def objects(schema: Any) -> list[dict[str, Any]]:
     return own + [found for part in inner for found in objects(part)]
 
 
-def test_the_schema_is_one_that_strict_modes_take():
+def test_the_schema_is_strict():
     found = objects(COACHING_SCHEMA)
     assert len(found) == 5
     for each in found:
@@ -122,7 +122,7 @@ def test_the_schema_is_one_that_strict_modes_take():
     assert not any(f'"{word}"' in written for word in ("minimum", "maximum", "minLength", "maxItems", "$ref"))
 
 
-def test_the_schema_asks_for_what_the_reply_is_read_as():
+def test_the_schema_has_the_fields_of_the_reply():
     assert set(COACHING_SCHEMA["properties"]) == set(CoachingReply.model_fields)
 
 
@@ -164,7 +164,7 @@ def test_a_good_reply_becomes_a_processed_analysis():
     ],
     ids=lambda value: ascii(value[-40:]),
 )  # fmt: skip
-def test_a_reply_that_breaks_its_promise_is_refused_in_a_short_line_that_names_the_place(text: str, place: str):
+def test_an_invalid_reply_is_refused_with_the_place_of_the_problem(text: str, place: str):
     coaching, problem = read_reply(reply(text))
     assert coaching is None
     assert problem.startswith(f"{place}: ")
@@ -173,7 +173,7 @@ def test_a_reply_that_breaks_its_promise_is_refused_in_a_short_line_that_names_t
 
 
 @pytest.mark.parametrize(("finish", "word"), [(Finish.LENGTH, "cut"), (Finish.REFUSED, "refused")])
-def test_a_reply_that_did_not_finish_is_not_read_even_if_it_parses(finish: Finish, word: str):
+def test_an_unfinished_reply_is_refused_even_if_it_parses(finish: Finish, word: str):
     coaching, problem = read_reply(reply(json.dumps(ANSWER), finish))
     assert coaching is None
     assert word in problem
@@ -186,7 +186,7 @@ def counted(*, share: float = 0.5, fillers: float = 1.0, questions: int = 5, lis
     )
 
 
-def test_a_rule_based_analysis_says_what_it_is():
+def test_a_rule_based_analysis_is_marked():
     coaching = rule_based(counted())
     skills = (
         coaching.opening_technique,
@@ -198,7 +198,7 @@ def test_a_rule_based_analysis_says_what_it_is():
     assert all(skill.score == 50 and skill.comment.startswith("Not assessed") for skill in skills)
 
 
-def test_a_rule_based_analysis_tells_only_what_was_counted():
+def test_a_rule_based_analysis_has_counted_facts_only():
     good, bad = rule_based(counted()), rule_based(counted(share=0.7, fillers=9.5, questions=1))
     assert [len(good.strengths), good.improvements] == [3, ("Not assessed.",)]
     assert [bad.strengths, len(bad.improvements)] == [("Not assessed.",), 3]

@@ -1,4 +1,4 @@
-"""Events are signed as Standard Webhooks has it, keep their id, and are given up in the end."""
+"""Events are signed by Standard Webhooks, keep their id, and have a last attempt."""
 
 import base64
 import hashlib
@@ -45,7 +45,7 @@ def test_the_headers_sign_the_body_that_is_sent():
     assert sent["webhook-signature"] == f"v1,{expected}"
 
 
-def test_the_body_tells_kind_time_and_data():
+def test_the_body_has_kind_time_and_data():
     assert json.loads(event().body) == {
         "type": "ai_generation_completed",
         "timestamp": "2026-11-20T09:30:00+00:00",
@@ -65,7 +65,7 @@ def test_a_secret_is_base64_after_its_prefix_and_else_plain():
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_not base64"])
-def test_a_secret_that_signs_nothing_is_refused_unquoted(secret: str):
+def test_an_invalid_secret_is_refused_without_quoting_it(secret: str):
     with pytest.raises(ValueError, match=r"^is (empty|not base64 after whsec_)$"):
         signing_key(secret)
 

@@ -43,11 +43,11 @@ def test_fillers_are_counted_in_their_language(text: str, language: str, expecte
         ("Um, uh, like, er.", "ja"),
     ],
 )
-def test_a_word_that_is_meant_is_no_filler(text: str, language: str):
+def test_a_word_with_a_meaning_is_not_a_filler(text: str, language: str):
     assert count(text, language) == {}
 
 
-def test_a_language_without_a_list_says_that_it_was_not_counted():
+def test_a_language_without_a_list_is_marked_as_not_counted():
     assert filler_words([turn("um")], "ja") == FillerWords(listed=False, count=0, per_minute=0, by_word={}, examples=())
     assert filler_words([turn("um")], "en").listed
 
@@ -87,7 +87,7 @@ def test_there_are_only_a_few_examples():
     assert (len(found.examples), found.count) == (EXAMPLES, 20)
 
 
-def test_habits_are_the_reps_own():
+def test_only_the_turns_of_the_rep_count():
     counted = habits(
         session(
             turn("Um, hello? Is this Rick?", 0, 3),

@@ -29,5 +29,5 @@ def test_a_week_belongs_to_the_year_of_its_thursday():
 
 
 def test_a_week_begins_on_a_monday():
-    with pytest.raises(ValidationError, match="no Monday"):
+    with pytest.raises(ValidationError, match="must be a Monday"):
         Week(monday=date(2026, 11, 17))

@@ -1,4 +1,4 @@
-"""The values that a session may have. How a file's mistakes are told is tested with the reading of files."""
+"""The values that a session may have. Messages about mistakes in files are tested with the reading of files."""
 
 from typing import Any
 

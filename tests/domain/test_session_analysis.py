@@ -4,16 +4,16 @@ from pydantic import ValidationError
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
 from parley.domain.session_analysis import (
-    Asking,
     Facts,
     PaidStep,
     SessionAnalysisInput,
     Step,
     StepOutcome,
     Strategy,
-    ask_again,
+    Variant,
     choose_strategy,
     facts,
+    next_variant,
     workflow_id,
 )
 from tests.domain.sessions import session, turn
@@ -55,7 +55,7 @@ def test_facts_are_read_from_the_session():
     assert facts(talk, tier="free", previous_analyses=1) == known(61.5, tier="free", previous=1, turns=3)
 
 
-def test_the_same_question_has_the_same_workflow_and_another_question_another():
+def test_the_workflow_id_identifies_the_analysis():
     job = SessionAnalysisInput(workspace_id="acme", user_id="u", session_id="s-1", session_sha256="a" * 64)
     one = workflow_id(job)
     assert one.startswith("session-analysis/acme/s-1/")
@@ -75,12 +75,12 @@ def test_the_same_question_has_the_same_workflow_and_another_question_another():
 @pytest.mark.parametrize(
     "asked", [{"model": "gpt-4o"}, {"provider": "elevenlabs"}, {"patience_seconds": 10**12}], ids=str
 )
-def test_what_cannot_be_asked_is_refused(asked: dict[str, object]):
+def test_an_invalid_input_is_refused(asked: dict[str, object]):
     with pytest.raises(ValidationError):
         SessionAnalysisInput(workspace_id="w", user_id="u", session_id="s", session_sha256="a", **asked)
 
 
-def test_a_refusal_does_not_quote_what_it_was_given():
+def test_a_validation_error_does_not_quote_the_input():
     with pytest.raises(ValidationError) as refused:
         SessionAnalysisInput.model_validate({"workspace_id": {"text": "my card is 4111"}})
     assert "4111" not in str(refused.value)
@@ -89,24 +89,24 @@ def test_a_refusal_does_not_quote_what_it_was_given():
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        (StepOutcome(problem="bad"), Asking(ask=2, max_tokens=1000)),
-        (StepOutcome(problem="cut", cut=True), Asking(ask=2, max_tokens=2000)),
-        (StepOutcome(problem="long", too_long=True), Asking(ask=2, max_tokens=1000, condensed=True)),
+        (StepOutcome(problem="bad"), Variant(ask=2, max_tokens=1000)),
+        (StepOutcome(problem="cut", cut=True), Variant(ask=2, max_tokens=2000)),
+        (StepOutcome(problem="long", too_long=True), Variant(ask=2, max_tokens=1000, condensed=True)),
     ],
     ids=["malformed", "cut", "too-long"],
 )
-def test_a_question_is_put_again_in_the_way_that_helps(outcome: StepOutcome, expected: Asking):
-    assert ask_again(Asking(max_tokens=1000), outcome) == expected
+def test_the_next_variant_depends_on_the_problem(outcome: StepOutcome, expected: Variant):
+    assert next_variant(Variant(max_tokens=1000), outcome) == expected
 
 
-def test_a_prompt_that_was_too_long_stays_compressed():
-    assert ask_again(Asking(condensed=True), StepOutcome(cut=True)).condensed
+def test_a_prompt_that_was_too_long_stays_condensed():
+    assert next_variant(Variant(condensed=True), StepOutcome(cut=True)).condensed
 
 
-def test_every_ask_is_a_request_of_its_own_and_the_first_keeps_the_plain_name():
+def test_every_repetition_has_its_own_request_id():
     job = SessionAnalysisInput(workspace_id="w", user_id="u", session_id="s", session_sha256="a" * 64)
     candidate = Candidate(provider=Provider.OPENAI, model="m", simulated=False, reason="")
     step = PaidStep(input=job, job_key="k", workflow_id="w", candidate=candidate)
-    again = step.model_copy(update={"asking": ask_again(step.asking, StepOutcome())})
+    again = step.model_copy(update={"variant": next_variant(step.variant, StepOutcome())})
     assert step.request_step(Step.VOICE) == "voice-metrics"
     assert again.request_step(Step.COACHING) == "coaching/ask-2"

@@ -114,7 +114,7 @@ def test_words_of_a_later_turn_that_go_back_in_time_do_not_divide_by_zero():
     ("count", "seconds", "text", "confidence"),
     list(product((0, 1, 2, 200), (0.0, 0.001, 0.4, 100.0), ("word", "wow!"), (0.0, 1.0))),
 )
-def test_scores_are_between_0_and_100_whatever_is_said(count: int, seconds: float, text: str, confidence: float):
+def test_scores_are_between_0_and_100_for_any_input(count: int, seconds: float, text: str, confidence: float):
     words = [word.model_copy(update={"confidence": confidence}) for word in steady(count, seconds, text=text)]
     metrics = measured(*words)
     assert all(0 <= getattr(metrics, score) <= 100 for score in SCORES)
@@ -145,7 +145,7 @@ def test_crosstalk_does_not_turn_the_prospect_into_the_rep():
     assert rep_speaker(words, TALK) == "A"
 
 
-def test_nobody_is_the_rep_where_the_rep_does_not_speak():
+def test_no_speaker_is_the_rep_if_the_rep_does_not_speak():
     silent = session(turn("Hello?", 0, 5, "prospect"))
     assert rep_speaker(steady(5, 0.5), silent) == ""
     assert rep_speaker([], TALK) == ""

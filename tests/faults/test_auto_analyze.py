@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a labelling run: it goes on as if nothing had happened, and pays again at most in flight."""
+"""kill -9 in the middle of a labelling run: it continues, and pays twice at most for requests in flight."""
 
 import json
 from pathlib import Path

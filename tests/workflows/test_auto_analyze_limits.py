@@ -1,4 +1,4 @@
-"""What a labelling run does where a request is too much: too long for a model, refused, or more than the money left."""
+"""Limits of a labelling run: requests that are too long for a model, refused, or over the budget."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ def statistics_of(report: Any) -> Statistics:
 
 
 async def open_attempts(database: Database) -> int:
-    """How many calls are still under way."""
+    """How many attempts are open."""
     async with database.transaction() as tx:
         return (await tx.execute(text("SELECT count(*) FROM attempts WHERE state = 'open'"))).scalar_one()
 
@@ -53,7 +53,7 @@ async def labelling_with(
 
 
 class TestTooLong:
-    async def test_a_fallback_with_a_small_window_is_asked_for_less_at_once(
+    async def test_a_fallback_provider_with_a_small_window_gets_smaller_requests(
         self,
         path: Path,
         simulator: SimulatorAdmin,
@@ -61,7 +61,7 @@ class TestTooLong:
         database: Database,
         settings: Settings,
     ) -> None:
-        """Claude has the cheaper and far larger window; it is out for the whole run, and gpt-4 takes 8,000 tokens."""
+        """Claude is cheaper and has the larger window, but is down for the whole run; gpt-4 has 8,000 tokens."""
         await simulator.fault("server_error", provider="anthropic", times=None)
         sessions = [rant(number, 600) for number in range(16)] + [rant(16, 9_000)]
         async with labelling_with(temporal, database, settings, openai_model="gpt-4") as client:
@@ -73,7 +73,7 @@ class TestTooLong:
             assert max(call["input_tokens"] for call in served) < 8_000
             assert await client.audit() == []
 
-    async def test_batches_are_as_large_as_the_first_candidate_takes(
+    async def test_batches_are_sized_for_the_first_candidate(
         self,
         path: Path,
         simulator: SimulatorAdmin,
@@ -81,14 +81,14 @@ class TestTooLong:
         database: Database,
         settings: Settings,
     ) -> None:
-        """A fallback with a small window that is not needed costs nothing."""
+        """A fallback provider with a small window does not make the batches smaller."""
         sessions = [rant(number, 600) for number in range(16)]
         async with labelling_with(temporal, database, settings, openai_model="gpt-4") as client:
             job = await start(client, path, sessions, sessions_per_stream=None, streams=1, discovery=FOUR)
             assert statistics_of(await job.result()).rounds == 1
             assert {call["provider"] for call in await simulator.calls()} == {"anthropic"}
 
-    async def test_a_session_that_is_longer_than_a_model_was_thought_to_take_is_condensed(
+    async def test_a_session_over_the_real_context_window_is_condensed(
         self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
     ) -> None:
         server = Server(Config(context_window=6_000))
@@ -105,7 +105,7 @@ class TestTooLong:
             await running
 
     @pytest.mark.usefixtures("worker")
-    async def test_only_what_fits_nowhere_gets_the_fallback(
+    async def test_sessions_too_long_for_every_provider_get_the_fallback(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("context_too_long", times=None)
@@ -115,7 +115,7 @@ class TestTooLong:
         assert report.costs.confirmed_usd == 0
 
     @pytest.mark.usefixtures("worker")
-    async def test_labels_are_compared_for_a_smaller_window(
+    async def test_label_comparison_is_sized_for_a_smaller_window(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         plain = await (await start(client, path, chats(40), run_name="plain")).result()
@@ -131,7 +131,7 @@ class TestTooLong:
 @pytest.mark.usefixtures("worker")
 class TestRefused:
     @pytest.mark.parametrize(("refusals", "lost"), [(1, 0), (7, 4)])
-    async def test_a_batch_that_is_refused_is_asked_in_halves_down_to_single_sessions(
+    async def test_a_refused_batch_is_halved_down_to_single_sessions(
         self, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
@@ -151,7 +151,7 @@ class TestRefused:
         statistics = statistics_of(await (await start(client, path, chats(8))).result())
         assert (statistics.fallbacks, statistics.refused) == (0, 0)
 
-    async def test_a_request_that_nobody_takes_ends_the_run_before_it_is_all_stand_ins(
+    async def test_a_run_fails_early_if_every_session_is_refused(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("bad_request", times=None)
@@ -161,7 +161,7 @@ class TestRefused:
         assert failed.value.reason == "BadRequest"
         assert statistics_of(await job.report()).labelled < 60
 
-    async def test_labels_that_are_refused_stay_unmerged(
+    async def test_labels_stay_unmerged_if_the_comparison_is_refused(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         await (await start(client, path, chats(40), run_name="plain")).result()
@@ -175,10 +175,10 @@ class TestRefused:
 
 @pytest.mark.usefixtures("worker")
 class TestMoney:
-    async def test_money_that_calls_in_flight_hold_is_waited_for(
+    async def test_a_batch_waits_for_reservations_of_concurrent_requests(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
-        """Eight calls at once reserve more than there is; one after the other they can be afforded."""
+        """Eight concurrent requests would reserve more than the budget; sequential ones fit into it."""
         await simulator.fault("slow", provider="openai", times=None, after=8, hold=0.3)
         job = await start(client, path, chats(60), budget_usd="0.005")
         report = await job.result()
@@ -192,7 +192,7 @@ class TestMoney:
 @pytest.mark.usefixtures("worker")
 class TestEndings:
     async def counts_agree(self, client: Client, job: AutoAnalyzeHandle) -> Statistics:
-        """What the run says of itself is what the ledger and the sessions say."""
+        """The statistics of the run agree with the ledger and the sessions."""
         report = await job.report()
         statistics = statistics_of(report)
         labelled = [session for session in await sessions_of(client, job) if session.original_intent]
@@ -203,10 +203,10 @@ class TestEndings:
         return statistics
 
     @pytest.mark.parametrize("calls", [3, 12, 18])
-    async def test_a_cancelled_run_counts_what_is_paid(
+    async def test_a_cancelled_run_counts_paid_requests(
         self, calls: int, client: Client, path: Path, simulator: SimulatorAdmin, database: Database
     ) -> None:
-        """In discovery, in a first round, and with streams that have reported while others still work."""
+        """In discovery, in the first round, and when some streams have reported and others have not."""
         await simulator.fault("slow", provider="openai", times=None, after=calls - 2, hold=0.5)
         job = await start(client, path, chats(200), streams=4)
         await simulator.calls(at_least=calls)
@@ -216,7 +216,7 @@ class TestEndings:
         assert await open_attempts(database) == 0
         assert 0 < (await self.counts_agree(client, job)).labelled < 200
 
-    async def test_a_run_whose_money_is_spent_counts_what_is_paid(
+    async def test_a_run_over_budget_counts_paid_requests(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         job = await start(client, path, chats(200), budget_usd="0.008", streams=4)
@@ -225,7 +225,7 @@ class TestEndings:
         assert failed.value.reason == "BudgetExhausted"
         assert (await self.counts_agree(client, job)).rounds > 0
 
-    async def test_a_run_that_could_not_be_prepared_just_fails(self, client: Client) -> None:
+    async def test_a_run_without_its_dataset_fails(self, client: Client) -> None:
         asked = AutoAnalyzeInput(workspace_id=client.workspace_id, user_id="u", dataset_id="none")
         handle = await client.temporal.start_workflow(
             WORKFLOW, asked, id=f"none/{client.workspace_id}", task_queue=WORKFLOWS
@@ -234,7 +234,7 @@ class TestEndings:
             await handle.result()
         assert failure_of(failed.value).reason == "NotFound"
 
-    async def test_a_sample_with_its_bounds_in_the_wrong_order_ends_the_run_at_once(self, client: Client) -> None:
+    async def test_sample_bounds_in_the_wrong_order_fail_the_run(self, client: Client) -> None:
         asked = {
             **{"workspace_id": client.workspace_id, "user_id": "u", "dataset_id": "none"},
             "discovery": {"min_sessions": 9, "max_sessions": 8},
@@ -246,7 +246,7 @@ class TestEndings:
             await handle.result()
         assert "min_sessions (9) is above max_sessions (8)" in str(failure_of(failed.value))
 
-    async def test_a_stream_that_waits_for_a_provider_shows_in_the_progress(
+    async def test_progress_shows_streams_that_wait_for_a_provider(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
@@ -276,7 +276,7 @@ class TestEndings:
 
 @pytest.mark.usefixtures("worker")
 class TestConflicts:
-    async def test_found_and_resolved_are_counted_each_for_itself(
+    async def test_found_and_resolved_conflicts_are_counted_separately(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         job = await start(client, path, chats(60), run_name="plain")

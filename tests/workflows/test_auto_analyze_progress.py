@@ -1,4 +1,4 @@
-"""What a labelling run tells of the time that it still takes."""
+"""The estimate of the time that a labelling run still takes."""
 
 import asyncio
 from pathlib import Path
@@ -26,7 +26,7 @@ async def progress_in(job: AutoAnalyzeHandle, phase: Phase, *, at_least: int) ->
 
 
 @pytest.mark.usefixtures("worker")
-async def test_the_time_left_counts_on_the_streams_and_ends_with_the_labelling(
+async def test_seconds_left_accounts_for_streams_and_ends_with_labelling(
     client: Client, tmp_path: Path, simulator: SimulatorAdmin
 ) -> None:
     await simulator.fault("slow", provider="openai", times=None, hold=0.3)
@@ -44,7 +44,7 @@ async def test_the_time_left_counts_on_the_streams_and_ends_with_the_labelling(
 
 
 @pytest.mark.usefixtures("worker")
-async def test_no_time_is_left_of_a_cancelled_run(client: Client, tmp_path: Path, simulator: SimulatorAdmin) -> None:
+async def test_a_cancelled_run_has_no_seconds_left(client: Client, tmp_path: Path, simulator: SimulatorAdmin) -> None:
     await simulator.fault("slow", provider="openai", times=None, hold=0.2)
     job = await start(client, tmp_path / "chats.jsonl", chats(100))
     assert (await progress_in(job, Phase.DISCOVERY, at_least=2)).seconds_left is not None

@@ -1,4 +1,4 @@
-"""How the providers are, asked of their own workers: real workers, and the simulator that stands for the vendors."""
+"""Health of the providers, with real workers and the simulator in place of the vendors."""
 
 import socket
 from datetime import timedelta
@@ -30,7 +30,7 @@ async def found(client: Client) -> dict[Provider, ProviderHealth]:
 
 @pytest.mark.usefixtures("worker")
 class TestProviders:
-    async def test_all_are_well_and_nothing_is_paid(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_all_providers_are_up_and_nothing_is_paid(self, client: Client, simulator: SimulatorAdmin) -> None:
         report = await client.health()
         assert [one.provider for one in report.providers] == list(Provider)
         told = {one.provider: one for one in report.providers}
@@ -46,7 +46,7 @@ class TestProviders:
     @pytest.mark.parametrize(
         ("fault", "reason"), [("auth", "401"), ("server_error", "500"), ("rate_limit", "429"), ("overloaded", "5")]
     )
-    async def test_one_that_is_down_says_why_and_the_others_are_up(
+    async def test_a_provider_that_is_down_has_a_reason(
         self, client: Client, simulator: SimulatorAdmin, fault: str, reason: str
     ) -> None:
         await simulator.fault(fault, provider="anthropic", times=None)
@@ -57,7 +57,7 @@ class TestProviders:
         assert told[Provider.OPENAI].state is told[Provider.ELEVENLABS].state is State.UP
         assert not report.is_well
 
-    async def test_an_open_breaker_is_told_with_its_seconds_and_changed_by_nothing(self, client: Client) -> None:
+    async def test_an_open_breaker_is_reported_and_not_changed(self, client: Client) -> None:
         terms = BreakerTerms(failures=1, open_seconds=60, probe_seconds=60)
         async with client.database.transaction() as tx:
             await breaker.failed(tx, Provider.OPENAI, 0, terms)
@@ -66,7 +66,7 @@ class TestProviders:
             assert told.state is State.UP
             assert 30 < told.breaker_seconds <= 60
 
-    async def test_a_workspace_is_told_of_its_own_key(self, client: Client) -> None:
+    async def test_the_keys_of_the_workspace_are_used(self, client: Client) -> None:
         """The fleet's way to a provider is not one for a workspace whose own key is missing."""
         async with client.database.transaction() as tx:
             own = {"openai": {"env": "ACME_OPENAI_API_KEY"}}
@@ -75,13 +75,13 @@ class TestProviders:
         assert told[Provider.OPENAI].state is State.NOT_CONFIGURED
         assert told[Provider.ANTHROPIC].state is State.UP
 
-    async def test_without_input_it_fails(self, client: Client) -> None:
+    async def test_a_missing_input_fails_the_workflow(self, client: Client) -> None:
         with pytest.raises(WorkflowFailureError) as failed:
             await client.temporal.execute_workflow(WORKFLOW, id=f"empty-{uuid4().hex}", task_queue=WORKFLOWS)
         assert "needs a HealthInput" in str(failed.value.cause)
 
 
-async def test_a_provider_without_a_worker_is_told_so_and_does_not_hold_up_the_others(
+async def test_a_provider_without_a_worker_does_not_delay_the_others(
     temporal: TemporalClient, database: Database, settings: Settings, client: Client
 ) -> None:
     async with running_workers(temporal, database, settings, ("workflows", "anthropic", "elevenlabs")):
@@ -92,7 +92,7 @@ async def test_a_provider_without_a_worker_is_told_so_and_does_not_hold_up_the_o
     assert not report.is_well
 
 
-async def test_what_refuses_connections_is_down_and_its_key_stays_with_the_worker(
+async def test_a_refused_connection_is_down_and_does_not_reveal_the_key(
     temporal: TemporalClient, database: Database, settings: Settings, client: Client
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -108,7 +108,7 @@ async def test_what_refuses_connections_is_down_and_its_key_stays_with_the_worke
             assert KEY not in history.to_json()
 
 
-async def test_without_any_worker_it_gives_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parley.client.housekeeping.HEALTH_TIMEOUT", timedelta(seconds=1))
+async def test_without_workers_the_client_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parley.client.health.LIMIT", timedelta(seconds=1))
     with pytest.raises(Unreachable, match="is a worker up"):
         await client.health()

@@ -1,4 +1,4 @@
-"""Housekeeping runs by the clock, makes up for what an outage missed, and does nothing twice."""
+"""Housekeeping runs on schedules, catches up after an outage, and is idempotent."""
 
 import asyncio
 import signal
@@ -66,7 +66,7 @@ async def scheduled(temporal: TemporalClient) -> dict[str, Schedule]:
 
 @pytest.mark.usefixtures("no_schedules")
 class TestSchedules:
-    async def test_each_job_has_its_time_in_utc(self, temporal: TemporalClient) -> None:
+    async def test_each_job_has_its_schedule_in_utc(self, temporal: TemporalClient) -> None:
         await ensure_scheduled(temporal, with_events=True)
         for schedule_id, every in TIMES.items():
             found = await temporal.get_schedule_handle(schedule_id).describe()
@@ -77,7 +77,7 @@ class TestSchedules:
             if every == timedelta(weeks=1):
                 assert (first.isoweekday(), first.hour, first.minute) == (1, 0, 5)
 
-    async def test_a_missed_minute_is_forgotten_a_missed_day_or_week_is_not(self, temporal: TemporalClient) -> None:
+    async def test_missed_days_and_weeks_are_caught_up_and_minutes_are_not(self, temporal: TemporalClient) -> None:
         await ensure_scheduled(temporal, with_events=True)
         for schedule_id, found in (await scheduled(temporal)).items():
             minutely = TIMES[schedule_id] == timedelta(minutes=1)
@@ -86,23 +86,23 @@ class TestSchedules:
             assert found.policy.catchup_window
             assert found.policy.catchup_window >= TIMES[schedule_id]
 
-    async def test_without_a_webhook_nothing_is_scheduled_for_it(self, temporal: TemporalClient) -> None:
+    async def test_without_a_webhook_deliveries_are_not_scheduled(self, temporal: TemporalClient) -> None:
         await ensure_scheduled(temporal, with_events=False)
         assert set(await scheduled(temporal)) == set(TIMES) - {"parley-events"}
 
-    async def test_a_webhook_that_was_taken_away_is_no_longer_served(self, temporal: TemporalClient) -> None:
+    async def test_the_schedule_of_a_removed_webhook_is_deleted(self, temporal: TemporalClient) -> None:
         await ensure_scheduled(temporal, with_events=True)
         assert set(await scheduled(temporal)) == set(TIMES)
         await ensure_scheduled(temporal, with_events=False)
         assert "parley-events" not in await scheduled(temporal)
 
-    async def test_what_an_operator_paused_stays_paused(self, temporal: TemporalClient) -> None:
+    async def test_a_paused_schedule_stays_paused(self, temporal: TemporalClient) -> None:
         await ensure_scheduled(temporal, with_events=True)
         await temporal.get_schedule_handle("parley-refill").pause()
         await asyncio.gather(*(ensure_scheduled(temporal, with_events=True) for _ in range(3)))
         assert (await scheduled(temporal))["parley-refill"].state.paused
 
-    async def test_a_missed_week_has_an_alert_of_its_own(
+    async def test_each_missed_week_has_an_alert(
         self, temporal: TemporalClient, database: Database, settings: Settings
     ) -> None:
         """The schedule's runs of two past Mondays, made up for together, are each about their own week."""
@@ -152,7 +152,7 @@ async def test_an_event_of_a_settled_call_reaches_the_webhook(
         assert [message.data["workspace_id"] for message in receiver.messages] == ["acme"]
 
 
-async def test_a_worker_schedules_the_delivery_and_tells_its_log_neither_address_nor_secret(
+async def test_a_worker_schedules_deliveries_and_logs_neither_url_nor_secret(
     stack: Addresses, template: str, tmp_path: Path
 ) -> None:
     async with Receiver() as receiver, scene(stack, template, tmp_path) as made:
@@ -176,7 +176,7 @@ async def has_arrived(books: Books) -> bool:
     return event.delivered_at is not None
 
 
-async def test_a_refill_on_request_tops_up_every_workspace(client: Client, worker: None) -> None:
+async def test_a_requested_refill_covers_every_workspace(client: Client, worker: None) -> None:
     for workspace, user in (("acme", "ann"), ("globex", "bob")):
         await Books(client.database, workspace).open(user=user, energy_granted=1)
     async with client.database.transaction() as tx:

@@ -1,4 +1,4 @@
-"""A database that is away for some seconds at the worst moment of a paid step: nothing is given up for that."""
+"""A short outage of the database at the worst moment of a paid step does not fail the job."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def away_after_the_settle(proxy: DatabaseProxy, simulator: SimulatorAdmin)
     await away(proxy)
 
 
-async def test_a_prompt_that_travels_by_reference_waits_for_the_database(client: Client, proxy: DatabaseProxy) -> None:
+async def test_a_stored_prompt_is_read_after_the_outage(client: Client, proxy: DatabaseProxy) -> None:
     proxy.cut_after_the_next_commit()  # that of `prepare`
     asked = asyncio.create_task(client.generate("How do I sound? " * 200, user_id="ann", provider=Provider.OPENAI))
     await away(proxy)
@@ -56,7 +56,7 @@ async def test_a_prompt_that_travels_by_reference_waits_for_the_database(client:
 
 
 @pytest.mark.usefixtures("held")
-async def test_an_answer_that_the_last_try_settled_is_given(
+async def test_an_answer_settled_by_the_last_attempt_is_returned(
     client: Client, proxy: DatabaseProxy, simulator: SimulatorAdmin
 ) -> None:
     await simulator.fault("server_error", times=2)
@@ -67,9 +67,7 @@ async def test_an_answer_that_the_last_try_settled_is_given(
 
 
 @pytest.mark.usefixtures("held")
-async def test_a_coaching_that_is_settled_is_kept(
-    client: Client, proxy: DatabaseProxy, simulator: SimulatorAdmin
-) -> None:
+async def test_settled_coaching_is_stored(client: Client, proxy: DatabaseProxy, simulator: SimulatorAdmin) -> None:
     job = await client.analyze(read_session(SAMPLES / "cold-call-logistics.json"))
     await away_after_the_settle(proxy, simulator)
     report = await job.result()
@@ -77,7 +75,7 @@ async def test_a_coaching_that_is_settled_is_kept(
 
 
 @pytest.mark.usefixtures("held")
-async def test_a_labelling_run_goes_on(
+async def test_a_labelling_run_continues(
     client: Client, proxy: DatabaseProxy, simulator: SimulatorAdmin, tmp_path: Path
 ) -> None:
     path = tmp_path / "chats.jsonl"

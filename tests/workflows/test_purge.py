@@ -1,4 +1,4 @@
-"""What is old enough is deleted, and nothing that anybody can still need."""
+"""The purge deletes what is old enough, and nothing that is still needed."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from parley import Backend, Client
+from parley import Client
 from parley.domain.generate.contract import Cached, Prompt
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
@@ -54,10 +54,8 @@ async def prompts(client: Client) -> set[str]:
     return {row.payload["messages"][-1]["content"] for row in await Books(client.database).all(StoredPrompt)}
 
 
-async def test_answers_that_expired_a_month_ago_are_deleted_in_batches(client: Client) -> None:
-    other = Backend(client.temporal, client.database, client.settings).client(
-        workspace_id=f"{client.workspace_id}-other"
-    )
+async def test_answers_expired_a_month_ago_are_deleted_in_batches(client: Client) -> None:
+    other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
     for number in range(5):
         await (client if number % 2 else other).generate(f"old {number}", user_id=USER)
     for said in ("expired", "fresh"):
@@ -69,7 +67,7 @@ async def test_answers_that_expired_a_month_ago_are_deleted_in_batches(client: C
     assert (await purge(client, batch=2)).answers == 0
 
 
-async def test_an_expired_answer_that_is_kept_still_stands_in(client: Client, simulator: SimulatorAdmin) -> None:
+async def test_an_expired_answer_within_the_retention_is_served(client: Client, simulator: SimulatorAdmin) -> None:
     await client.generate("How?", user_id=USER)
     await age(client, "llm_cache", "expires_at", 29)
     await purge(client)
@@ -77,7 +75,7 @@ async def test_an_expired_answer_that_is_kept_still_stands_in(client: Client, si
     assert (await client.generate("How?", user_id=USER)).meta.cached is Cached.STALE
 
 
-async def test_prompts_that_were_given_a_month_ago_are_deleted_in_batches(client: Client) -> None:
+async def test_prompts_stored_a_month_ago_are_deleted_in_batches(client: Client) -> None:
     for number in range(5):
         await store(client, f"old {number}", workspace=f"workspace {number % 2}")
     await age(client, "prompts", "stored_at", 400)
@@ -87,7 +85,7 @@ async def test_prompts_that_were_given_a_month_ago_are_deleted_in_batches(client
     assert await prompts(client) == {"recent"}
 
 
-async def test_a_prompt_that_is_given_again_is_as_fresh_as_a_new_one(client: Client) -> None:
+async def test_a_prompt_that_is_stored_again_is_not_deleted(client: Client) -> None:
     await store(client, "again")
     await age(client, "prompts", "stored_at", 400)
     await store(client, "again")
@@ -95,7 +93,7 @@ async def test_a_prompt_that_is_given_again_is_as_fresh_as_a_new_one(client: Cli
     assert await prompts(client) == {"again"}
 
 
-async def test_a_workflow_that_runs_for_long_keeps_its_prompt(client: Client, simulator: SimulatorAdmin) -> None:
+async def test_the_prompt_of_a_running_workflow_is_not_deleted(client: Client, simulator: SimulatorAdmin) -> None:
     """Seen from forty days ahead: whatever was stored before it started goes, what it was given stays."""
     await store(client, "of somebody else")
     await age(client, "prompts", "stored_at", 400)
@@ -109,7 +107,7 @@ async def test_a_workflow_that_runs_for_long_keeps_its_prompt(client: Client, si
     assert (await waiting).success
 
 
-async def test_once_it_has_ended_its_prompt_goes(client: Client) -> None:
+async def test_the_prompt_of_an_ended_workflow_is_deleted(client: Client) -> None:
     await client.generate(LONG, user_id=USER)
     await age(client, "prompts", "stored_at", 400)
     assert (await purge(client)).prompts == 1

@@ -1,1 +1,1 @@
-"""`AutoAnalyze`: `job` tells the whole story, `stream` is one of its parallel streams, `batches` labels one batch."""
+"""`AutoAnalyze`: `job` runs the phases, `rounds` runs the parallel streams, `batches` labels one batch."""

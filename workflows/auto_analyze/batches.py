@@ -1,4 +1,4 @@
-"""Label one batch to the end: ask for less where it was too much, again for what is missing, give up with a mark."""
+"""Label one batch: request less where a request was too much, repeat what is missing, end with a marked fallback."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,28 +8,29 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auto_analyze.labelling import LabellingActivities as Activities
-    from parley.domain.auto_analyze.asking import Left, Piece, left_of, without
-    from parley.domain.auto_analyze.batching import tighter
+    from activities.auto_analyze.labelling import LabellingActivities
+    from activities.auto_analyze.runs import RunActivities
+    from parley.domain.auto_analyze.batching import Remainder, SubBatch, remainder, tighter
     from parley.domain.auto_analyze.contract import (
-        AskOutcome,
         Batch,
         BatchReport,
         ClassifyOutcome,
         ClassifyStep,
         CondenseStep,
-        GiveUpStep,
+        FallbackStep,
         Job,
         Phase,
-        UsedByStep,
+        RequestOutcome,
+        StepUsage,
     )
     from parley.domain.routing import Candidate
     from workflows.fallback import DurableEngine, NoProviderServed, first_success, raise_if_cancelled
     from workflows.policies import PAID_STEP, STORAGE_STEP
 
-Parked = Callable[[str, timedelta], None]
+# Called with the problems of the providers and the pause before the next attempt.
+OnWait = Callable[[str, timedelta], None]
 REFUSAL_CHARACTERS = 120
-# A call that is under way when the job is cancelled is paid for: what it brings is kept, and counted.
+# A request that is in flight when the job is cancelled is paid for: its outcome is stored and counted.
 COUNTED_STEP: dict[str, Any] = {
     **PAID_STEP,
     "cancellation_type": workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -37,15 +38,14 @@ COUNTED_STEP: dict[str, Any] = {
 
 
 async def on_a_provider(
-    job: Job, candidates: Sequence[Candidate], step: Callable[[Candidate], tuple[Any, Any]], parked: Parked
+    job: Job, candidates: Sequence[Candidate], step: Callable[[Candidate], tuple[Any, Any]], on_wait: OnWait
 ) -> Any:
-    """Run a paid activity on the first candidate that answers; an outage parks it, it does not fill in for it.
+    """Run a paid activity on the first candidate that answers. While all providers are down, wait for one.
 
     Raises:
-        NoProviderServed: every candidate refused the request, or all were out for longer than the job's patience.
+        NoProviderServed: every candidate refused the request, or all were down for longer than the job's wait limit.
     """
-
-    engine = DurableEngine(COUNTED_STEP, parked)
+    engine = DurableEngine(COUNTED_STEP, on_wait)
 
     async def attempt(candidate: Candidate) -> Any:
         activity, argument = step(candidate)
@@ -57,64 +57,66 @@ async def on_a_provider(
 
 
 def refusal_of(error: NoProviderServed) -> str:
-    """What was said of a request that everybody refuses; an outage ends the run as it is."""
+    """The providers' messages for a request that all of them refuse. Raises the error if it is an outage instead."""
     if not error.refused:
         raise error
     return error.tried[:REFUSAL_CHARACTERS]
 
 
 class BatchLabeller:
-    """Labels batches for one stream. `report` tells what it took so far, also where a batch ends before its time."""
+    """Labels batches for one stream. `report` has the counters so far, also where a batch ends early."""
 
-    def __init__(self, job: Job, candidates: Sequence[Candidate], phase: Phase, stream: int, parked: Parked) -> None:
+    def __init__(self, job: Job, candidates: Sequence[Candidate], phase: Phase, stream: int, on_wait: OnWait) -> None:
         self._job, self._candidates, self._phase = job, candidates, phase
-        self._stream, self._parked = stream, parked
+        self._stream, self._on_wait = stream, on_wait
         self.report = BatchReport(stream=stream, round=0)
-        self._pieces: deque[Piece] = deque()
-        self._lost: list[int] = []
+        self._pending: deque[SubBatch] = deque()
+        self._unlabelled: list[int] = []
 
     async def label(self, round_number: int, batch: Batch) -> BatchReport:
-        """Every session of the batch ends labelled, by a reply or by the marked fallback."""
+        """Label every session of the batch, by a reply or by the marked fallback."""
         started = workflow.now()
         self.report = BatchReport(stream=self._stream, round=round_number)
         ordinals = tuple(range(batch.start, batch.start + batch.count))
-        self._pieces, self._lost = deque([Piece(ordinals, sized_for=self._candidates[0].model)]), []
-        while self._pieces:
-            left = await self._label_piece(self._pieces[0])
-            self._pieces.popleft()
-            self._pieces += left.pieces
-            self._lost += left.lost
-        await self._give_up(self._lost)
-        return self._noted(seconds=(workflow.now() - started).total_seconds())
-
-    async def give_up(self) -> BatchReport:
-        """What is not labelled of the batch by the marked fallback."""
-        await self._give_up([*self._lost, *(ordinal for piece in self._pieces for ordinal in piece.ordinals)])
+        self._pending = deque([SubBatch(ordinals, sized_for=self._candidates[0].model)])
+        self._unlabelled = []
+        while self._pending:
+            left = await self._label_sub_batch(self._pending[0])
+            self._pending.popleft()
+            self._pending += left.sub_batches
+            self._unlabelled += left.unlabelled
+        await self._apply_fallback(self._unlabelled)
+        self.report = self.report.model_copy(update={"seconds": (workflow.now() - started).total_seconds()})
         return self.report
 
-    async def _label_piece(self, piece: Piece) -> Left:
-        outcome = await self._classify(piece)
+    async def finish_with_fallback(self) -> BatchReport:
+        """Label what is left of the batch by the marked fallback."""
+        pending = [ordinal for sub_batch in self._pending for ordinal in sub_batch.ordinals]
+        await self._apply_fallback([*self._unlabelled, *pending])
+        return self.report
+
+    async def _label_sub_batch(self, sub_batch: SubBatch) -> Remainder:
+        outcome = await self._classify(sub_batch)
         self._add(outcome)
-        left = left_of(piece, outcome)
-        if outcome.refused and left.lost:
-            self._refused(outcome.refused)
+        left = remainder(sub_batch, outcome)
+        if outcome.refused and left.unlabelled:
+            self._add_refusal(outcome.refused)
         if outcome.oversized:
-            left = await self._condense(outcome.oversized, left)
-        elif left.pieces:
-            self._noted(retries=self.report.retries + len(left.pieces))
+            return await self._condense(outcome.oversized, left)
+        self._add_retries(len(left.sub_batches))
         return left
 
-    async def _classify(self, piece: Piece) -> ClassifyOutcome:
+    async def _classify(self, sub_batch: SubBatch) -> ClassifyOutcome:
         def step(candidate: Candidate) -> tuple[Any, ClassifyStep]:
-            return Activities.classify, ClassifyStep(
+            return LabellingActivities.classify, ClassifyStep(
                 job=self._job,
                 candidate=candidate,
                 phase=self._phase,
                 round=self.report.round,
                 stream=self._stream,
-                ask=piece.ask,
-                ordinals=piece.ordinals,
-                sized_for=piece.sized_for,
+                ask=sub_batch.ask,
+                ordinals=sub_batch.ordinals,
+                sized_for=sub_batch.sized_for,
             )
 
         try:
@@ -122,68 +124,71 @@ class BatchLabeller:
         except NoProviderServed as error:
             return ClassifyOutcome(refused=refusal_of(error))
 
-    async def _condense(self, oversized: Sequence[int], left: Left) -> Left:
-        """Condense sessions of the one piece that is left. One that cannot be condensed cannot be labelled either."""
-        [piece] = left.pieces
-        lost = [ordinal for ordinal in oversized if not await self._condensed(ordinal, piece.sized_for)]
-        rest = without(piece, lost)
-        return Left((rest,) if rest.ordinals else (), tuple(lost))
+    async def _condense(self, oversized: Sequence[int], left: Remainder) -> Remainder:
+        """Condense sessions of the one sub-batch that is left. One that cannot be condensed cannot be labelled."""
+        [sub_batch] = left.sub_batches
+        failed = [ordinal for ordinal in oversized if not await self._condense_session(ordinal, sub_batch.sized_for)]
+        rest = sub_batch.excluding(failed)
+        return Remainder((rest,) if rest.ordinals else (), tuple(failed))
 
-    async def _condensed(self, ordinal: int, sized_for: str) -> bool:
-        """Whether a session stands condensed in the end, in parts that a provider took."""
+    async def _condense_session(self, ordinal: int, sized_for: str) -> bool:
+        """Condense a session, in smaller parts where a provider finds them too long. Returns whether it succeeded."""
 
         def step(candidate: Candidate) -> tuple[Any, CondenseStep]:
-            return Activities.condense, CondenseStep(
+            return LabellingActivities.condense, CondenseStep(
                 job=self._job, candidate=candidate, ordinal=ordinal, sized_for=sized_for
             )
 
         try:
-            outcome: AskOutcome = await self._on_a_provider(step)
+            outcome: RequestOutcome = await self._on_a_provider(step)
         except NoProviderServed as error:
-            self._refused(refusal_of(error))
+            self._add_refusal(refusal_of(error))
             return False
         self._add(outcome)
         if not outcome.too_long_for:
             return True
-        return await self._condensed(ordinal, tighter(sized_for, outcome.too_long_for))
+        return await self._condense_session(ordinal, tighter(sized_for, outcome.too_long_for))
 
     def _on_a_provider(self, step: Callable[[Candidate], tuple[Any, Any]]) -> Awaitable[Any]:
-        return on_a_provider(self._job, self._candidates, step, self._parked)
+        return on_a_provider(self._job, self._candidates, step, self._on_wait)
 
-    async def _give_up(self, ordinals: Sequence[int]) -> None:
+    async def _apply_fallback(self, ordinals: Sequence[int]) -> None:
         if not ordinals:
             return
         outcome: ClassifyOutcome = await workflow.execute_activity_method(
-            Activities.give_up,
-            GiveUpStep(
+            RunActivities.apply_fallback,
+            FallbackStep(
                 job=self._job,
                 phase=self._phase,
                 round=self.report.round,
                 stream=self._stream,
                 ordinals=tuple(ordinals),
             ),
-            summary=f"fallback for {len(ordinals)} sessions",
+            summary=f"fallback labels for {len(ordinals)} sessions",
             **STORAGE_STEP,
         )
         self._add(outcome)
 
-    # What it took so far.
-
-    def _add(self, outcome: UsedByStep) -> None:
-        """Count a step. It may have been waited for although the job is cancelled: then nothing more is asked."""
+    def _add(self, outcome: StepUsage) -> None:
+        """Count a step. If the job was cancelled while it ran, it is the last one."""
         report = self.report
-        self._noted(tokens=report.tokens + outcome.tokens, cost_usd=report.cost_usd + outcome.cost_usd)
+        counted = {"tokens": report.tokens + outcome.tokens, "cost_usd": report.cost_usd + outcome.cost_usd}
+        self.report = report.model_copy(update=counted)
         if isinstance(outcome, ClassifyOutcome):
-            self._noted(
-                labelled=report.labelled + outcome.labelled,
-                new_labels=report.new_labels + outcome.new_labels,
-                invented=report.invented + outcome.invented,
-            )
+            self._add_labels(outcome)
         raise_if_cancelled()
 
-    def _refused(self, refusal: str) -> None:
-        self._noted(refused=self.report.refused + 1, refusal=refusal)
+    def _add_labels(self, outcome: ClassifyOutcome) -> None:
+        report = self.report
+        counted = {
+            "labelled": report.labelled + outcome.labelled,
+            "new_labels": report.new_labels + outcome.new_labels,
+            "invented": report.invented + outcome.invented,
+        }
+        self.report = report.model_copy(update=counted)
 
-    def _noted(self, **changes: Any) -> BatchReport:
-        self.report = self.report.model_copy(update=changes)
-        return self.report
+    def _add_retries(self, count: int) -> None:
+        self.report = self.report.model_copy(update={"retries": self.report.retries + count})
+
+    def _add_refusal(self, refusal: str) -> None:
+        self.report = self.report.model_copy(update={"refused": self.report.refused + 1, "refusal": refusal})

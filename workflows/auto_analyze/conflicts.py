@@ -1,11 +1,12 @@
-"""Phase 3: labels that mean the same get one name."""
+"""Phase 3: merge labels with the same meaning into one canonical label."""
 
 from typing import Any
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from activities.auto_analyze.conflicts import ConflictActivities as Activities
+    from activities.auto_analyze.labelling import LabellingActivities
+    from activities.auto_analyze.runs import RunActivities
     from parley.domain.auto_analyze.batching import tighter
     from parley.domain.auto_analyze.contract import (
         MAX_ASKS,
@@ -18,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.routing import Candidate
     from workflows.auto_analyze.batches import on_a_provider, refusal_of
-    from workflows.auto_analyze.books import Books
+    from workflows.auto_analyze.run_state import RunState
     from workflows.fallback import NoProviderServed, raise_if_cancelled
     from workflows.policies import BULK_STEP, STORAGE_STEP
 
@@ -26,22 +27,22 @@ MAX_LEVELS = 4
 
 
 class ConflictResolver:
-    """Merges the labels of a run, kind by kind, and writes the outcome to its sessions."""
+    """Merges the labels of a run, kind by kind, and writes the canonical labels to its sessions."""
 
-    def __init__(self, job: Job, books: Books) -> None:
-        self._job, self._books = job, books
-        self._candidates = books.state.plan.candidates
+    def __init__(self, job: Job, state: RunState) -> None:
+        self._job, self._state = job, state
+        self._candidates = state.plan.candidates
 
     async def resolve(self, kind: LabelKind) -> None:
-        """Compare all labels at once where they fit one request, else in chunks that are dealt anew on each level.
+        """Compare all labels in one request if they fit, else in chunks that are composed anew on each level.
 
-        Where a chunk is too long for who is to answer, the next level is cut for that window.
+        If a chunk is too long for a candidate, the next level is cut for that candidate's context window.
         """
         sized_for = self._candidates[0].model
         levels, level = MAX_LEVELS, 0
         while level < levels:
             plan = await workflow.execute_activity_method(
-                Activities.plan_conflicts,
+                RunActivities.plan_conflicts,
                 PlanConflicts(job=self._job, kind=kind, level=level, sized_for=sized_for),
                 summary=f"{kind.value}s, level {level}",
                 **STORAGE_STEP,
@@ -65,28 +66,23 @@ class ConflictResolver:
     async def apply(self) -> None:
         """Write the canonical labels to all sessions."""
         applied = await workflow.execute_activity_method(
-            Activities.apply_conflicts,
+            RunActivities.apply_conflicts,
             ApplyConflicts(job=self._job),
             summary="canonical labels for all sessions",
             **BULK_STEP,
         )
-        self._books.count(
-            canonical_labels=applied.canonical_labels,
-            canonical_mappings=applied.canonical_mappings,
-            conflicts_resolved=sum(applied.canonical_mappings.values()),
-        )
+        self._state.set_canonical(applied)
 
     async def _resolve_level(self, first: ResolveStep, chunks: int) -> str:
-        """Compare the labels of each chunk. Returns the model that one is too long for, if it is."""
+        """Compare the labels of each chunk. Returns the model that a chunk is too long for, or an empty string."""
         for chunk in range(chunks):
             outcome = await self._resolve_chunk(first.model_copy(update={"chunk": chunk}))
             if outcome.too_long_for:
                 return outcome.too_long_for
             problem = outcome.refused or outcome.problem
             if problem:
-                self._books.count(unmerged_chunks=self._books.statistics.unmerged_chunks + 1)
-                self._books.warn(f"some {first.kind.value} labels stay unmerged: {problem}")
-            self._books.count(conflicts_found=self._books.statistics.conflicts_found + outcome.found)
+                self._state.add_unmerged_chunk(first.kind, problem)
+            self._state.add_conflicts(outcome.found)
         return ""
 
     async def _resolve_chunk(self, first: ResolveStep) -> ResolveOutcome:
@@ -95,15 +91,15 @@ class ConflictResolver:
         for ask in range(1, MAX_ASKS + 1):
 
             def step(candidate: Candidate, ask: int = ask) -> tuple[Any, ResolveStep]:
-                return Activities.resolve, first.model_copy(update={"candidate": candidate, "ask": ask})
+                return LabellingActivities.resolve, first.model_copy(update={"candidate": candidate, "ask": ask})
 
             try:
-                outcome = await on_a_provider(self._job, self._candidates, step, self._books.parked)
+                outcome = await on_a_provider(self._job, self._candidates, step, self._state.wait_for_provider)
             except NoProviderServed as error:
                 return ResolveOutcome(refused=refusal_of(error))
-            self._books.spent(outcome)
+            self._state.add_usage(outcome)
             raise_if_cancelled()
             if not outcome.problem:
                 return outcome
-            self._books.count(retries=self._books.statistics.retries + 1)
+            self._state.add_retry()
         return outcome

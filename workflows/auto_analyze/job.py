@@ -1,4 +1,4 @@
-"""`AutoAnalyze`: chat sessions to consistent labels, in segments that continue as new with no child open."""
+"""`AutoAnalyze`: label chat sessions consistently, in segments that continue as new with no child workflow open."""
 
 import asyncio
 from typing import Literal, NoReturn
@@ -9,7 +9,7 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.auto_analyze.runs import RunActivities as Activities
+    from activities.auto_analyze.runs import RunActivities
     from parley import visibility
     from parley.domain.auto_analyze.contract import (
         WORKFLOW,
@@ -18,19 +18,19 @@ with workflow.unsafe.imports_passed_through():
         AutoAnalyzeResult,
         Batch,
         BatchReport,
-        Carried,
         CloseStep,
         FinishStep,
         Job,
         LabelKind,
         Phase,
-        StreamParked,
+        RunSnapshot,
+        StreamWaiting,
     )
     from parley.domain.errors import InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
-    from workflows.auto_analyze.books import Books, history_is_long
     from workflows.auto_analyze.conflicts import ConflictResolver
     from workflows.auto_analyze.rounds import Rounds
+    from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
     from workflows.policies import BULK_STEP
 
@@ -40,30 +40,32 @@ class AutoAnalyze:
     """Discover labels on a sample, label the rest in synchronized streams, merge duplicate labels."""
 
     def __init__(self) -> None:
-        self._books = Books()
+        self._state = RunState()
         self._rounds: Rounds | None = None
         self._labeller: BatchLabeller | None = None
 
     @workflow.run
     async def run(self, start: AutoAnalyzeInput | None = None) -> AutoAnalyzeResult:
-        """Run the job; cancelling it keeps what is labelled and paid.
+        """Run the job. Cancelling it keeps the labels that are stored, and counts what was paid.
 
         Raises:
             InvalidInput: the workflow was started without input.
-            ApplicationError: typed after the `ParleyError` that stopped the run.
+            ApplicationError: the run failed; its type is the name of the `ParleyError`.
         """
         if start is None:
             raise InvalidInput("AutoAnalyze needs an AutoAnalyzeInput", where="input")
-        if start.carried is not None and workflow.info().continued_run_id is None:
-            raise InvalidInput("is set by the workflow itself", where="AutoAnalyzeInput", field="carried")
+        if start.snapshot is not None and workflow.info().continued_run_id is None:
+            raise InvalidInput(
+                "is set by the workflow itself: leave it out", where="AutoAnalyzeInput", field="snapshot"
+            )
         visibility.record_start(start.workspace_id, WORKFLOW)
         self._job = Job(
-            input=start.model_copy(update={"carried": None}),
+            input=start.model_copy(update={"snapshot": None}),
             job_key=workflow.info().first_execution_run_id,
             workflow_id=workflow.info().workflow_id,
         )
         try:
-            self._books.open(self._job.input, start.carried or await self._prepare())
+            await self._begin(start.snapshot)
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
             await self._close("cancelled" if is_cancelled_exception(error) else "failed")
@@ -71,74 +73,75 @@ class AutoAnalyze:
 
     @workflow.query
     def get_progress(self) -> AutoAnalyzeProgress:
-        return self._books.progress
+        return self._state.progress()
 
     @workflow.signal
     def round_done(self, report: BatchReport) -> None:
-        """A stream has reached the barrier, or tells what it took before it ends."""
-        self._books.reported(report)
+        """A stream has finished its batch, or reports what it used before it ends."""
+        self._state.record_report(report)
 
     @workflow.signal
-    def stream_parked(self, told: StreamParked) -> None:
+    def stream_waiting(self, notice: StreamWaiting) -> None:
         """A stream waits for a provider."""
-        self._books.stream_parked(told)
+        self._state.record_waiting(notice)
 
     async def _analyse(self) -> AutoAnalyzeResult:
-        if self._books.undiscovered:
+        if self._state.discovery_pending:
             await self._discover()
-        if self._books.unlabelled:
+        if self._state.labelling_pending:
             await self._label_in_rounds()
         await self._resolve_conflicts()
         return await self._finish()
 
-    async def _prepare(self) -> Carried:
+    async def _begin(self, snapshot: RunSnapshot | None) -> None:
+        """Plan the run, or go on where the previous segment ended."""
+        if snapshot is not None:
+            self._state.restore(self._job.input, snapshot)
+            return
         plan = await workflow.execute_activity_method(
-            Activities.prepare, self._job, summary="sample, order, budget", **BULK_STEP
+            RunActivities.prepare, self._job, summary="sample, order, budget", **BULK_STEP
         )
         raise_if_cancelled()
-        progress = AutoAnalyzeProgress(
-            phase=Phase.PREPARE, discovery_total=plan.discovery, sessions_total=plan.sessions
-        )
-        return Carried(plan=plan, started_at=workflow.now(), progress=progress)
+        self._state.begin(self._job.input, plan)
 
     async def _discover(self) -> None:
-        """Phase 1: one session after the other, each call seeing the labels so far."""
-        self._books.enter(Phase.DISCOVERY)
-        labeller = self._label_as(Phase.DISCOVERY)
-        while self._books.undiscovered:
-            ordinal = self._books.state.next_ordinal
-            report = await labeller.label(self._books.state.next_round, Batch(start=ordinal, count=1))
-            self._books.advance([report], ordinal + 1)
+        """Phase 1: label the sample one session at a time, each with the labels found so far."""
+        self._state.start_phase(Phase.DISCOVERY)
+        labeller = self._make_labeller(Phase.DISCOVERY)
+        while self._state.discovery_pending:
+            ordinal = self._state.next_ordinal
+            report = await labeller.label(self._state.next_round, Batch(start=ordinal, count=1))
+            self._state.complete_round([report], ordinal + 1)
             if history_is_long():
                 self._continue_as_new()
 
     async def _label_in_rounds(self) -> None:
         """Phase 2: rounds of parallel streams, a segment of them at a time."""
-        self._books.enter(Phase.PARALLEL)
-        self._rounds = Rounds(self._job, self._books, self._label_as)
-        if self._books.statistics.degraded:
-            await self._rounds.in_sequence()
+        self._state.start_phase(Phase.PARALLEL)
+        self._rounds = Rounds(self._job, self._state, self._make_labeller)
+        if self._state.degraded:
+            await self._rounds.run_sequential()
         else:
-            await self._rounds.in_streams()
-        if self._books.unlabelled:
+            await self._rounds.run_parallel()
+        if self._state.labelling_pending:
             self._continue_as_new()
 
     async def _resolve_conflicts(self) -> None:
-        """Phase 3: labels that mean the same get one name."""
-        self._books.enter(Phase.CONFLICTS)
-        resolver = ConflictResolver(self._job, self._books)
-        for kind in [*LabelKind][self._books.state.kinds_resolved :]:
+        """Phase 3: merge labels with the same meaning."""
+        self._state.start_phase(Phase.CONFLICTS)
+        resolver = ConflictResolver(self._job, self._state)
+        for kind in [*LabelKind][self._state.kinds_resolved :]:
             if history_is_long():
                 self._continue_as_new()
             await resolver.resolve(kind)
-            self._books.keep(kinds_resolved=self._books.state.kinds_resolved + 1)
+            self._state.complete_kind()
         await resolver.apply()
 
     async def _finish(self) -> AutoAnalyzeResult:
-        self._books.enter(Phase.FINISH)
+        self._state.start_phase(Phase.FINISH)
         statistics = await workflow.execute_activity_method(
-            Activities.finish,
-            FinishStep(job=self._job, statistics=self._books.statistics),
+            RunActivities.finish,
+            FinishStep(job=self._job, statistics=self._state.statistics()),
             summary="store the statistics",
             **BULK_STEP,
         )
@@ -146,22 +149,23 @@ class AutoAnalyze:
         return AutoAnalyzeResult(job_key=self._job.job_key, status="completed", statistics=statistics)
 
     async def _close(self, status: Literal["failed", "cancelled"]) -> None:
-        """End early: no stream works on, what they took is counted, and what is labelled stays."""
+        """End early: stop the streams, count what they used, and keep the labels that are stored."""
         visibility.record(visibility.STATUS, status)
         if self._rounds is not None:
             await self._rounds.stop()
-        self._books.break_off(self._labeller.report if self._labeller else None)
+        self._state.interrupt_round(self._labeller.report if self._labeller else None)
         await workflow.execute_activity_method(
-            Activities.close,
-            CloseStep(job=self._job, status=status, statistics=self._books.statistics),
+            RunActivities.close,
+            CloseStep(job=self._job, status=status, statistics=self._state.statistics()),
             summary=f"mark as {status}",
             **BULK_STEP,
         )
 
-    def _label_as(self, phase: Phase, stream: int = 0) -> BatchLabeller:
-        """A labeller that the run itself works with, in place of a stream."""
-        self._labeller = BatchLabeller(self._job, self._books.state.plan.candidates, phase, stream, self._books.parked)
+    def _make_labeller(self, phase: Phase, stream: int = 0) -> BatchLabeller:
+        """A labeller for batches that the run labels itself, in place of a stream."""
+        candidates = self._state.plan.candidates
+        self._labeller = BatchLabeller(self._job, candidates, phase, stream, self._state.wait_for_provider)
         return self._labeller
 
     def _continue_as_new(self) -> NoReturn:
-        workflow.continue_as_new(self._books.carried())
+        workflow.continue_as_new(self._job.input.model_copy(update={"snapshot": self._state.snapshot()}))

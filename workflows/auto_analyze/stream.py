@@ -1,4 +1,4 @@
-"""`AutoAnalyzeStream`: one of the parallel streams, for the length of a segment."""
+"""`AutoAnalyzeStream`: one of the parallel streams of a segment."""
 
 import asyncio
 from datetime import timedelta
@@ -13,12 +13,12 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.auto_analyze.contract import (
         STREAM_WORKFLOW,
         Batch,
+        BatchAssignment,
         BatchReport,
-        Ending,
-        GoSignal,
+        BatchStatus,
         Phase,
         StreamInput,
-        StreamParked,
+        StreamWaiting,
     )
     from parley.domain.errors import BudgetExhausted, InvalidInput, ParleyError
     from workflows.auto_analyze.batches import BatchLabeller
@@ -29,19 +29,19 @@ WAITING_CHARACTERS = 200
 
 @workflow.defn(name=STREAM_WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class AutoAnalyzeStream:
-    """Label the batch of each round that the parent calls, report, and wait at the barrier for the next."""
+    """Label the batch that the parent assigns in each round, report it, and wait for the next assignment."""
 
     def __init__(self) -> None:
-        self._called: list[GoSignal] = []
-        self._telling: asyncio.Task[None] | None = None
+        self._assignments: list[BatchAssignment] = []
+        self._notice: asyncio.Task[None] | None = None
 
     @workflow.signal
-    def go(self, call: GoSignal) -> None:
-        self._called.append(call)
+    def assign_batch(self, assignment: BatchAssignment) -> None:
+        self._assignments.append(assignment)
 
     @workflow.run
     async def run(self, stream: StreamInput | None = None) -> None:
-        """Work until told to stop; what a batch took is reported also where it ends before its time.
+        """Work until an assignment without a batch. A batch that ends early is reported too, since it was paid for.
 
         Raises:
             InvalidInput: the workflow was started without input.
@@ -53,40 +53,40 @@ class AutoAnalyzeStream:
             raise InvalidInput("AutoAnalyzeStream is a child of AutoAnalyze", where="parent")
         self._stream = stream.stream
         self._parent = workflow.get_external_workflow_handle(parent.workflow_id, run_id=parent.run_id)
-        self._labeller = BatchLabeller(stream.job, stream.candidates, Phase.PARALLEL, stream.stream, self._parked)
-        while (call := await self._next()).batch is not None:
-            report = await self._label(call.round, call.batch)
-            workflow.set_current_details(f"round {call.round}: {report.labelled} labelled")
-            await self._tell(report)
+        self._labeller = BatchLabeller(stream.job, stream.candidates, Phase.PARALLEL, stream.stream, self._on_wait)
+        while (assignment := await self._next_assignment()).batch is not None:
+            report = await self._label(assignment.round, assignment.batch)
+            workflow.set_current_details(f"round {assignment.round}: {report.labelled} labelled")
+            await self._send_report(report)
 
     async def _label(self, round_number: int, batch: Batch) -> BatchReport:
-        """The batch as far as it can be done now. Money that other calls hold may be there after the barrier."""
+        """Label the batch. Where concurrent requests have reserved the rest of the budget, the parent finishes it."""
         try:
             return await self._labeller.label(round_number, batch)
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
             so_far = self._labeller.report
             if isinstance(error, ApplicationError) and error.type == BudgetExhausted.__name__:
-                return so_far.model_copy(update={"ending": Ending.UNAFFORDABLE})
-            await self._tell(so_far.model_copy(update={"ending": Ending.STOPPED}))
+                return so_far.model_copy(update={"status": BatchStatus.OVER_BUDGET})
+            await self._send_report(so_far.model_copy(update={"status": BatchStatus.STOPPED}))
             raise
 
-    async def _tell(self, report: BatchReport) -> None:
-        """Report to the parent, after what it was told before."""
-        if self._telling is not None:
-            await self._telling
-            self._telling = None
-        tired = workflow.info().is_continue_as_new_suggested()
-        await self._parent.signal("round_done", report.model_copy(update={"tired": tired}))
+    async def _send_report(self, report: BatchReport) -> None:
+        """Report to the parent, after the notice that is still on its way."""
+        if self._notice is not None:
+            await self._notice
+            self._notice = None
+        is_long = workflow.info().is_continue_as_new_suggested()
+        await self._parent.signal("round_done", report.model_copy(update={"history_is_long": is_long}))
 
-    async def _next(self) -> GoSignal:
+    async def _next_assignment(self) -> BatchAssignment:
         raise_if_cancelled()
-        await workflow.wait_condition(lambda: bool(self._called))
-        return self._called.pop(0)
+        await workflow.wait_condition(lambda: bool(self._assignments))
+        return self._assignments.pop(0)
 
-    def _parked(self, tried: str, pause: timedelta) -> None:
-        """Once a batch the parent is told: a long outage must not fill its history."""
-        waiting = f"waiting for a provider to come back: {tried}"[:WAITING_CHARACTERS]
+    def _on_wait(self, problems: str, pause: timedelta) -> None:
+        """Notify the parent once per batch, so that a long outage does not fill its history."""
+        waiting = f"waiting for a provider to come back: {problems}"[:WAITING_CHARACTERS]
         workflow.set_current_details(f"{visibility.plain(waiting)} (next try in {pause.total_seconds():.0f} s)")
-        if self._telling is None:
-            told = StreamParked(stream=self._stream, waiting=waiting)
-            self._telling = asyncio.create_task(self._parent.signal("stream_parked", told))
+        if self._notice is None:
+            notice = StreamWaiting(stream=self._stream, waiting=waiting)
+            self._notice = asyncio.create_task(self._parent.signal("stream_waiting", notice))

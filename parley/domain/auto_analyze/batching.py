@@ -1,85 +1,93 @@
-"""How much goes into one request: what the quota, the model and its context window allow."""
+"""How the work of a run is cut: rounds into batches, batches into requests, and the run into segments.
+
+A batch is as large as the quota, the model and its context window allow. Where a request turns out to be too much, or
+its reply leaves sessions out, `remainder` decides what to request next.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
-from parley.domain.auto_analyze.contract import Batch, LabelKind
+from parley.domain.auto_analyze.contract import MAX_ASKS, Batch, ClassifyOutcome, LabelKind
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
 
 REPLY_TOKENS_PER_SESSION = 180
 REPLY_TOKENS_BASE = 200
 INSTRUCTION_TOKENS = 900
-# Where labels are compared, each stands in the prompt once, and in the reply as a member and perhaps as a name.
+# A comparison has each label in the prompt once, and in the reply as a member and perhaps as the canonical name.
 RESOLVE_TOKENS_PER_LABEL = 40
-# Beyond this, models begin to drop labels.
-MOST_LABELS_AT_ONCE = 150
-# Different tokenisers count differently; the count at import is one of them.
+# With more labels in one request, models begin to drop some.
+MAX_LABELS_AT_ONCE = 150
+# Tokenisers differ; the count at import is by one of them.
 TOKEN_MARGIN = 1.2
-# Known labels may take this share of the window; a label in a prompt is its words, quotes and comma.
+# Known labels may take this share of the context window. A label in a prompt is its words, quotes and a comma.
 LABEL_SHARE = 0.25
 BYTES_PER_LABEL_TOKEN = 3
-# What a message's role and line take in a prompt.
+# The bytes of a message's role and line break in a prompt.
 LINE_BYTES = 16
-# A pasted log takes twice the tokens of as much prose. (Bytes, since letters of other scripts take more than one.)
-UNEVEN = 2
+# A pasted log takes twice the tokens of prose with as many bytes.
+UNEVEN_TOKENS_FACTOR = 2
 LONGEST_CHARACTER_BYTES = 4
 
 
 def tighter(sized_for: str, refused_by: str) -> str:
-    """The model to size for after one has found something too long: that one, or else the careful default."""
+    """The model to size for after `refused_by` found a request too long: the narrower one, else the careful default."""
     return refused_by if narrower(refused_by, sized_for) else UNKNOWN_MODEL
 
 
 def reply_tokens(sessions: int) -> int:
-    """What a reply on that many sessions may take."""
+    """The output tokens to allow for a reply on so many sessions."""
     return REPLY_TOKENS_BASE + REPLY_TOKENS_PER_SESSION * sessions
 
 
 def prompt_budget(model: str, label_tokens: int, sessions: int | None = None) -> int:
-    """Tokens for sessions in a prompt, beside instructions, known labels and the reply on `sessions` (else the cap)."""
+    """The tokens that a prompt has for sessions, beside the instructions, the known labels and the reply.
+
+    `sessions`: how many the reply covers; by default the model's cap.
+    """
     room = window(model)
     reply = min(room.reply, reply_tokens(sessions or room.cap))
     return int((room.context - reply - INSTRUCTION_TOKENS) / TOKEN_MARGIN) - label_tokens
 
 
 def fits(tokens: int, sessions: int, model: str, label_tokens: int) -> bool:
-    """Whether a batch of so many tokens, with its labels and its reply, has room in a model's window."""
+    """Whether a batch of so many tokens, with its labels and its reply, fits a model's context window."""
     room = prompt_budget(model, label_tokens, sessions)
     return tokens <= room and reply_tokens(sessions) <= window(model).reply
 
 
 def resolution_tokens(labels: int) -> int:
-    """What a reply on that many labels may take."""
+    """The output tokens to allow for a comparison of so many labels."""
     return REPLY_TOKENS_BASE + RESOLVE_TOKENS_PER_LABEL * labels
 
 
 def labels_at_once(model: str) -> int:
-    """How many labels a model can compare in one request: what fits its reply, and with the reply its window."""
+    """How many labels a model can compare in one request, by its longest reply and its context window."""
     room = window(model)
     by_reply = (room.reply - REPLY_TOKENS_BASE) // RESOLVE_TOKENS_PER_LABEL
     by_window = (room.context - INSTRUCTION_TOKENS - REPLY_TOKENS_BASE) // (2 * RESOLVE_TOKENS_PER_LABEL)
-    return min(MOST_LABELS_AT_ONCE, by_reply, by_window)
+    return min(MAX_LABELS_AT_ONCE, by_reply, by_window)
 
 
 def tokens_of_labels(known: Mapping[LabelKind, Sequence[str]]) -> int:
-    """About how many tokens the known labels take in a prompt."""
+    """The estimated tokens of the known labels in a prompt."""
     return len(json.dumps(list(known.values()), ensure_ascii=False).encode()) // BYTES_PER_LABEL_TOKEN
 
 
-def affordable(known: Mapping[LabelKind, Sequence[str]], model: str) -> dict[LabelKind, list[str]]:
-    """The labels that a prompt has room for, in a share of the window: of each kind, those that were found first."""
+def labels_that_fit(known: Mapping[LabelKind, Sequence[str]], model: str) -> dict[LabelKind, list[str]]:
+    """The known labels that fit `LABEL_SHARE` of the context window: of each kind, those that were found first."""
     room = int(window(model).context * LABEL_SHARE / len(LabelKind))
-    kept: dict[LabelKind, list[str]] = {}
+    fitting: dict[LabelKind, list[str]] = {}
     for kind, labels in known.items():
         sizes = accumulate(tokens_of_labels({kind: [label]}) + 1 for label in labels)
-        kept[kind] = [label for label, size in zip(labels, sizes, strict=True) if size <= room]
-    return kept
+        fitting[kind] = [label for label, size in zip(labels, sizes, strict=True) if size <= room]
+    return fitting
 
 
 def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_tokens: int) -> int:
-    """How many of the next sessions fit into one request: at least one, since a larger one is condensed first."""
+    """How many of the next sessions fit into one request. At least one: a session that is too large is condensed."""
     room = window(model)
     most = min(quota or room.cap, (room.reply - REPLY_TOKENS_BASE) // REPLY_TOKENS_PER_SESSION)
     left, count = prompt_budget(model, label_tokens, most), 0
@@ -105,21 +113,19 @@ def round_batches(
 
 
 def halves(ordinals: Sequence[int]) -> list[tuple[int, ...]]:
-    """Two smaller batches of what is missing; a single one stays alone."""
+    """The ordinals in two halves; a single one makes one half."""
     middle = (len(ordinals) + 1) // 2
     return [tuple(part) for part in (ordinals[:middle], ordinals[middle:]) if part]
 
 
 def parts(messages: Sequence[ChatMessage], tokens: int, budget: int) -> list[list[ChatMessage]]:
-    """Cut a session of `tokens` into parts of at most `budget`; a message that is too long is cut itself.
+    """Cut a session of `tokens` into parts of at most `budget` tokens. A message that is too long is cut itself.
 
-    Where the tokens are in the text is not known: a part has room for `UNEVEN` times the average.
+    Tokens are spread unevenly over the text, so a part allows for `UNEVEN_TOKENS_FACTOR` times the average.
     """
-    room = int(budget * sum(map(_bytes, messages)) / max(tokens, 1) / UNEVEN)
+    room = int(budget * sum(map(_bytes, messages)) / max(tokens, 1) / UNEVEN_TOKENS_FACTOR)
     longest = max(room - LINE_BYTES, LONGEST_CHARACTER_BYTES)
-    cut = [
-        message.model_copy(update={"text": piece}) for message in messages for piece in _pieces(message.text, longest)
-    ]
+    cut = [message.model_copy(update={"text": part}) for message in messages for part in _cut(message.text, longest)]
     made: list[list[ChatMessage]] = [[]]
     left = room
     for message in cut:
@@ -135,11 +141,82 @@ def _bytes(message: ChatMessage) -> int:
     return len(message.text.encode()) + LINE_BYTES
 
 
-def _pieces(text: str, size: int) -> Iterator[str]:
-    """A text in pieces of at most so many bytes; no character is cut."""
+def _cut(text: str, size: int) -> Iterator[str]:
+    """The text in parts of at most `size` bytes; no character is split."""
     encoded, start = text.encode(), 0
     while len(encoded) - start > size:
-        piece = encoded[start : start + size].decode(errors="ignore")
-        yield piece
-        start += len(piece.encode())
+        part = encoded[start : start + size].decode(errors="ignore")
+        yield part
+        start += len(part.encode())
     yield encoded[start:].decode()
+
+
+class SubBatch(NamedTuple):
+    """Sessions of a batch to label in one request. `sized_for`: the model whose window the prompt is made for."""
+
+    ordinals: tuple[int, ...]
+    sized_for: str
+    ask: int = 1
+
+    def excluding(self, ordinals: Sequence[int]) -> "SubBatch":
+        return self._replace(ordinals=tuple(ordinal for ordinal in self.ordinals if ordinal not in ordinals))
+
+
+class Remainder(NamedTuple):
+    """What is left of a sub-batch: requests to make, and sessions for which no further request is made."""
+
+    sub_batches: tuple[SubBatch, ...] = ()
+    unlabelled: tuple[int, ...] = ()
+
+
+def remainder(sub_batch: SubBatch, outcome: ClassifyOutcome) -> Remainder:
+    """What to do after a request: repeat it once sessions are condensed, or halve what was too much or is missing.
+
+    Halving ends at a single session. If that is too long, it is condensed. If every provider refuses it, or its labels
+    are missing after `MAX_ASKS` requests, it stays unlabelled.
+    """
+    if outcome.too_long_for:
+        return Remainder(_smaller(sub_batch, outcome.too_long_for))
+    if outcome.refused:
+        single = len(sub_batch.ordinals) == 1
+        return Remainder(unlabelled=sub_batch.ordinals) if single else Remainder(_halved(sub_batch, sub_batch.ordinals))
+    if outcome.oversized:
+        return Remainder((sub_batch,))
+    if sub_batch.ask >= MAX_ASKS:
+        return Remainder(unlabelled=outcome.missing)
+    return Remainder(_halved(sub_batch._replace(ask=sub_batch.ask + 1), outcome.missing))
+
+
+def _smaller(sub_batch: SubBatch, refused_by: str) -> tuple[SubBatch, ...]:
+    """Half as many sessions. A single one is sized for a smaller window: its summary, and the known labels."""
+    if len(sub_batch.ordinals) == 1:
+        return (sub_batch._replace(sized_for=tighter(sub_batch.sized_for, refused_by)),)
+    sized_for = refused_by if narrower(refused_by, sub_batch.sized_for) else sub_batch.sized_for
+    return _halved(sub_batch._replace(sized_for=sized_for), sub_batch.ordinals)
+
+
+def _halved(sub_batch: SubBatch, ordinals: Sequence[int]) -> tuple[SubBatch, ...]:
+    return tuple(sub_batch._replace(ordinals=half) for half in halves(ordinals))
+
+
+# The history of a segment must stay below 10,000 events; the rest is a reserve for what is not counted here.
+MAX_EVENTS = 9_000
+# The counts assume the worst case, in which every event brings a workflow task of three events.
+# A stream starts (2 events) and ends (a signal of 2, its completion), and may fail once: then the parent labels its
+# batch itself, in five requests on two providers each.
+EVENTS_PER_STREAM = (2 + 3) + (2 + 3) + (1 + 3) + 5 * 2 * (3 + 3)
+# In a round a stream is assigned a batch (2), and it may report that it waits (1) before it reports the batch (1).
+EVENTS_PER_STREAM_ROUND = (2 + 3) + (1 + 3) + (1 + 3)
+# One activity cuts the batches of a round.
+EVENTS_PER_ROUND = 3 + 3
+
+
+def max_events(streams: int, rounds: int) -> int:
+    """The upper bound of the events that so many rounds of so many streams add to their parent's history."""
+    return streams * EVENTS_PER_STREAM + rounds * (EVENTS_PER_ROUND + streams * EVENTS_PER_STREAM_ROUND)
+
+
+def rounds_per_segment(streams: int, history: int) -> int:
+    """How many rounds a run may do before it continues as new. `history`: the events that its history has already."""
+    room = MAX_EVENTS - history - max_events(streams, 0)
+    return max(room // (max_events(streams, 1) - max_events(streams, 0)), 0)

@@ -1,7 +1,15 @@
-"""The contract of `AutoAnalyze`: what goes in, what comes out, and what travels between its parts.
+"""The contract of `AutoAnalyze`: its input and result, and the types that its workflows and activities exchange.
 
-Sessions of a run are numbered in the order in which they are processed (`ordinal`): the discovery sample first. What
-travels through Temporal are such numbers; texts and labels stay in PostgreSQL.
+Sessions of a run are numbered in the order in which they are processed (`ordinal`): the discovery sample first.
+Temporal carries these numbers only; texts and labels stay in PostgreSQL.
+
+The request ids of a run. `{digest}` covers what the prompt depends on, `{model}` is the model that the prompt is sized
+for (`for-any` where it is sized for an unknown model), and `ask` is 1 for the first request and counts up as it is
+repeated because its reply could not be used:
+
+    {job_key}/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
+    {job_key}/condense/{ordinal}/for-{model}/part-{part}
+    {job_key}/conflicts/{kind}/level-{level}/for-{model}/chunk-{chunk}/ask-{ask}
 """
 
 import hashlib
@@ -40,7 +48,7 @@ class Phase(StrEnum):
 
 
 class DiscoveryTerms(Model):
-    """How large the discovery sample is: a share of the sessions within bounds."""
+    """The size of the discovery sample: a share of the sessions (percent) within bounds (sessions)."""
 
     target_percentage: int = Field(default=15, ge=1, le=100)
     min_sessions: int = Field(default=50, ge=1)
@@ -55,10 +63,11 @@ class DiscoveryTerms(Model):
 
 
 class AutoAnalyzeInput(ByName):
-    """What to analyse, by reference to an imported dataset.
+    """An imported dataset to label, and how.
 
-    `sessions_per_stream`: the quota of a stream in a round; None takes all that fit the model's context window.
-    `seed` decides the sample: the same seed and the same replies give the same labels.
+    `sessions_per_stream`: the most sessions that a stream labels in a round; None takes all that fit the model's
+    context window. `seed` selects the sample: the same seed and the same replies give the same labels.
+    `patience_seconds`: how long a step waits for a provider while all are down.
     """
 
     workspace_id: str = Field(min_length=1, max_length=200)
@@ -71,11 +80,11 @@ class AutoAnalyzeInput(ByName):
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
     patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0, le=LONGEST_PATIENCE_SECONDS)
     debug: bool = False
-    carried: "Carried | None" = Field(default=None, description="set by the workflow as it continues as new")
+    snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 
 
 class Job(Model):
-    """A run, as every step knows it."""
+    """The run that a step belongs to."""
 
     input: AutoAnalyzeInput
     job_key: str
@@ -83,7 +92,7 @@ class Job(Model):
 
 
 class Plan(Model):
-    """What `prepare` found: who may serve, and how many sessions there are to discover on and in all."""
+    """The result of `prepare`: the ranked candidates, and the number of sessions in the discovery sample and in all."""
 
     candidates: tuple[Candidate, ...]
     discovery: int
@@ -92,14 +101,14 @@ class Plan(Model):
 
 
 class Batch(Model):
-    """The ordinals `start` to `start + count - 1`: what one stream takes in one round."""
+    """The ordinals `start` to `start + count - 1`: the sessions that one stream labels in one round."""
 
     start: int
     count: int
 
 
 class Round(Model):
-    """A round's batches, one per stream that has work; `next_ordinal` is where the next round starts."""
+    """The batches of a round, one per stream that has work. The next round starts at `next_ordinal`."""
 
     number: int
     batches: tuple[Batch, ...]
@@ -107,7 +116,7 @@ class Round(Model):
 
 
 class OpenRound(Model):
-    """Ask for the batches of a round."""
+    """Cut the batches of round `number` for so many streams, starting with the ordinal `start`."""
 
     job: Job
     candidate: Candidate
@@ -117,7 +126,7 @@ class OpenRound(Model):
 
 
 class BatchStep(Model):
-    """Sessions that a stream labels in a round."""
+    """A step on sessions of the batch of one stream in one round."""
 
     job: Job
     phase: Phase
@@ -129,8 +138,8 @@ class BatchStep(Model):
 class ClassifyStep(BatchStep):
     """Label these sessions in one request.
 
-    `sized_for`: the model whose window the prompt is made for; it need not be the candidate's, since fallback legs must
-    ask the same thing.
+    `sized_for`: the model whose context window the prompt is made for. It may differ from the candidate's model,
+    because all attempts of a paid request send the same prompt.
     """
 
     candidate: Candidate
@@ -138,19 +147,21 @@ class ClassifyStep(BatchStep):
     sized_for: str
 
     def request_step(self, condensed: Sequence[int]) -> str:
-        """The request's name. It tells all that the prompt depends on, of which `condensed` are the ordinals of
-        sessions that stand in it by their summary: so another prompt never comes under the same name."""
-        asked = f"{self.sized_for}/{self.ordinals}/{tuple(condensed)}"
-        digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        """The request id within the job. It covers all that the prompt depends on, so that two prompts never share it.
+
+        `condensed`: the ordinals of sessions whose summary replaces the transcript in the prompt.
+        """
+        prompt = f"{self.sized_for}/{self.ordinals}/{tuple(condensed)}"
+        digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
         return f"round-{self.round}/sessions-{self.ordinals[0]}-{self.ordinals[-1]}/ask-{self.ask}/{digest}"
 
 
-class GiveUpStep(BatchStep):
-    """Give these sessions the fallback classification, marked."""
+class FallbackStep(BatchStep):
+    """Give these sessions the fallback labels, marked as such."""
 
 
 class CondenseStep(Model):
-    """Summarise a session that is larger than the context window, in parts that are cut for `sized_for`."""
+    """Condense a session that is larger than the context window, in parts that fit the model `sized_for`."""
 
     job: Job
     candidate: Candidate
@@ -165,27 +176,27 @@ def _sized(model: str) -> str:
     return f"for-{model}" if model else "for-any"
 
 
-class UsedByStep(Model):
-    """What a paid step used. Cost is the provider's count at our price."""
+class StepUsage(Model):
+    """What a paid step used: the provider's token counts, and their cost at our prices."""
 
     tokens: int = 0
     cost_usd: Decimal = Decimal(0)
 
 
-class AskOutcome(UsedByStep):
-    """How far asking came. `too_long_for`: the model that what was asked does not fit: ask for less at once.
+class RequestOutcome(StepUsage):
+    """The outcome of a paid step. `too_long_for`: a model whose context window is too small for the request.
 
-    `refused`: what the providers said, where every one of them refused just this request.
+    `refused`: the providers' messages, if every provider refused this request.
     """
 
     too_long_for: str = ""
     refused: str = ""
 
 
-class ClassifyOutcome(AskOutcome):
-    """What came of a batch.
+class ClassifyOutcome(RequestOutcome):
+    """The outcome of a request for labels.
 
-    `missing`: ordinals whose labels cannot be used. `oversized`: those to condense before anything is asked.
+    `missing`: ordinals without usable labels. `oversized`: ordinals to condense first; no request was sent.
     """
 
     labelled: int = 0
@@ -196,7 +207,7 @@ class ClassifyOutcome(AskOutcome):
 
 
 class ResolveStep(Model):
-    """Ask for duplicates among the labels of one kind. `chunk` counts from 0 within `level`, cut for `sized_for`."""
+    """Find duplicates in one chunk of the labels of a kind. `chunk`: its number within `level`, from 0."""
 
     job: Job
     candidate: Candidate
@@ -212,21 +223,23 @@ class ResolveStep(Model):
         return f"conflicts/{self.kind.value}/{cut}/ask-{self.ask}"
 
 
-class ResolveOutcome(AskOutcome):
-    """`found`: labels that the reply calls duplicates. `problem`: why it cannot be used all the same, if it cannot."""
+class ResolveOutcome(RequestOutcome):
+    """`found`: how many labels the reply calls duplicates. `problem`: why the reply cannot be used; empty if it can."""
 
     problem: str = ""
     found: int = 0
 
 
 class ConflictPlan(Model):
-    """How many labels of a kind there are to compare on a level, and in how many chunks."""
+    """How many labels of a kind are compared on a level, and in how many chunks."""
 
     labels: int
     chunks: int
 
 
 class PlanConflicts(Model):
+    """Cut the labels of a kind into chunks for a level."""
+
     job: Job
     kind: LabelKind
     level: int
@@ -240,45 +253,49 @@ class ApplyConflicts(Model):
 
 
 class AppliedConflicts(Model):
-    """How many labels are left of each kind, and how many now go by the name of another."""
+    """How many canonical labels each kind has, and how many labels were mapped to another one."""
 
     canonical_labels: dict[LabelKind, int]
     canonical_mappings: dict[LabelKind, int]
 
 
 class StreamInput(Model):
-    """One stream of a segment: it labels the batches that it is told of until it is told to stop."""
+    """One stream of a segment. It labels the batches that its parent assigns."""
 
     job: Job
     candidates: tuple[Candidate, ...]
     stream: int
 
 
-class GoSignal(Model):
-    """Parent to stream: take this batch. None ends the stream."""
+class BatchAssignment(Model):
+    """Parent to stream: label this batch. None ends the stream."""
 
     round: int
     batch: Batch | None
 
 
-class Ending(StrEnum):
-    """How a stream's work on a batch ended: to the end, for want of money that other calls hold, or before the end."""
+class BatchStatus(StrEnum):
+    """How the work on a batch ended.
+
+    OVER_BUDGET: concurrent requests had reserved the rest of the budget; the parent labels the batch after the round.
+    STOPPED: the stream failed or was cancelled.
+    """
 
     DONE = "done"
-    UNAFFORDABLE = "unaffordable"
+    OVER_BUDGET = "over budget"
     STOPPED = "stopped"
 
 
-class BatchReport(UsedByStep):
-    """What a stream made of its batch, in numbers.
+class BatchReport(StepUsage):
+    """The counters of a stream's batch.
 
-    `refused`: sessions that every provider refused, and `refusal` what was said of one. `tired`: the stream's history
-    has grown long.
+    `refused`: sessions that every provider refused, `refusal`: the message of the last refusal. `history_is_long`: the
+    stream's history is so long that the segment has to end.
     """
 
     stream: int
     round: int
-    ending: Ending = Ending.DONE
+    status: BatchStatus = BatchStatus.DONE
     labelled: int = 0
     new_labels: int = 0
     invented: int = 0
@@ -286,22 +303,23 @@ class BatchReport(UsedByStep):
     refused: int = 0
     refusal: str = ""
     seconds: float = 0.0
-    tired: bool = False
+    history_is_long: bool = False
 
 
-class StreamParked(Model):
-    """Stream to parent: it waits for a provider to come back."""
+class StreamWaiting(Model):
+    """Stream to parent: all providers are down, and the stream waits for one."""
 
     stream: int
     waiting: str = Field(max_length=200)
 
 
 class Statistics(Model):
-    """What a run reports.
+    """The counters of a run.
 
-    `conflicts_found`: labels that a reply called duplicates of another, also in a reply that could not be used.
-    `conflicts_resolved`: labels that go by another's name in the end, by kind in `canonical_mappings`.
-    `unmerged_chunks`: comparisons without any usable reply. `refused`: sessions that every provider refused.
+    `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used.
+    `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
+    `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
+    `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `warnings`: the last three.
     """
 
     sessions: int = 0
@@ -327,7 +345,7 @@ class Statistics(Model):
 
 
 class StreamProgress(Model):
-    """A stream in the current round: its batch, how much of it is labelled, and what it waits for, if it waits."""
+    """A stream in the current round: the size of its batch, how much of it is labelled, and what it waits for."""
 
     stream: int
     sessions: int
@@ -336,9 +354,9 @@ class StreamProgress(Model):
 
 
 class AutoAnalyzeProgress(Model):
-    """Where a run stands. `rate`: sessions a second so far.
+    """The progress of a run. `rate`: sessions per second so far.
 
-    `seconds_left`: for labelling, at the pace of the current phase; None where it cannot be told.
+    `seconds_left`: the time that labelling still takes at the pace of the current phase; None if unknown.
     """
 
     phase: Phase
@@ -358,7 +376,7 @@ class AutoAnalyzeProgress(Model):
 
 
 class AutoAnalyzeResult(Model):
-    """The run's outcome in small; labels and sessions are stored under `job_key`."""
+    """The result of a run. Labels and sessions are stored under `job_key`."""
 
     job_key: str
     status: Literal["completed"]
@@ -372,9 +390,10 @@ class LabelCount(Model):
 
 
 class ExportedSession(Model):
-    """One labelled session as it is handed out: canonical labels, and beside them those first given.
+    """One labelled session as it is exported: its canonical labels and the original ones.
 
-    `round`, from 1, and `stream` are those that labelled it; a session of the discovery has neither.
+    `round`, counted from 1, and `stream` labelled it; both are None for a session of the discovery. `by_rule`: it has
+    no user text and was labelled without a model.
     """
 
     session_id: str
@@ -394,37 +413,56 @@ class ExportedSession(Model):
     stream: int | None
 
 
-class Carried(Model):
-    """What one segment of a run hands to the next.
+class RunSnapshot(Model):
+    """The state that one segment of a run passes to the next when it continues as new.
 
-    `kinds_resolved`: kinds of labels that are compared; `refused_in_a_row`: sessions refused since one was labelled.
+    `kinds_resolved`: kinds of labels that are compared. `refused_in_a_row`: sessions refused since one was labelled.
     """
 
     plan: Plan
     started_at: AwareDatetime
-    next_round: int = 0
-    next_ordinal: int = 0
-    kinds_resolved: int = 0
-    refused_in_a_row: int = 0
-    progress: AutoAnalyzeProgress
-    statistics: Statistics = Field(default_factory=Statistics)
-    busy_seconds: float = 0.0
-    capacity_seconds: float = 0.0
+    next_round: int
+    next_ordinal: int
+    kinds_resolved: int
+    refused_in_a_row: int
+    rounds: int
+    sync_points: int
+    busy_seconds: float
+    capacity_seconds: float
+    retries: int
+    stream_failures: int
+    degraded: bool
+    invented: int
+    refused: int
+    new_labels: int
+    conflicts_found: int
+    unmerged_chunks: int
+    tokens_by_phase: dict[Phase, int]
+    cost_usd: Decimal
+    warnings: int
+    last_warnings: tuple[str, ...]
+    phase: Phase
+    rate: float
+    seconds_left: float | None
 
 
 class FinishStep(Model):
+    """Store the statistics of a completed run."""
+
     job: Job
     statistics: Statistics
 
 
 class CloseStep(Model):
+    """Store the statistics of a run that failed or was cancelled."""
+
     job: Job
     status: Literal["failed", "cancelled"]
     statistics: Statistics
 
 
 def workflow_id(workspace_id: str, dataset_id: str, run_name: str = "") -> str:
-    """One id per dataset: starting it twice returns the running one. A `run_name` keeps two runs apart."""
+    """One workflow id per dataset: starting it twice returns the running job. `run_name` distinguishes two runs."""
     return "/".join(part for part in ("auto-analyze", workspace_id, dataset_id[:16], run_name) if part)
 
 

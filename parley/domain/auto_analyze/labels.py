@@ -1,4 +1,4 @@
-"""Labels that agree: one spelling for each, and a mapping of duplicates onto canonical ones."""
+"""Consistent labels: a normalized spelling, and the mapping of duplicates to canonical labels."""
 
 import json
 import unicodedata
@@ -8,25 +8,25 @@ from typing import Any
 
 from parley.domain.requests import ChatReply, Finish
 
-# From so many labels on, a reply that puts all of them into one group is taken for a failure, not for an insight.
+# From so many labels on, a reply that puts all of them into one group counts as unusable.
 SUSPICIOUS = 4
 INNER = "/&'-"
 
 
 def normalized(label: str) -> str:
-    """Lower case, single spaces, no punctuation around: the spelling under which a label is stored."""
+    """The spelling in which a label is stored: lower case, single spaces, no punctuation around it."""
     text = unicodedata.normalize("NFKC", label).replace("’", "'").lower()
     kept = "".join(char if char in INNER or _in_a_word(char) else " " for char in text)
     return " ".join(kept.split()).strip(f"{INNER} ")
 
 
 def _in_a_word(char: str) -> bool:
-    """A letter, a digit, or a mark: many scripts write their vowels as marks."""
+    """Whether it is a letter, a digit or a mark: many scripts write vowels as marks."""
     return unicodedata.category(char)[0] in "LMN"
 
 
 def chunks(labels: Sequence[str], level: int, size: int) -> list[list[str]]:
-    """Cut labels for one request each. On odd levels they are dealt out, so that other neighbours meet."""
+    """Cut labels into chunks of one request each. Odd levels deal them out, so that chunks have other members."""
     count = max(-(-len(labels) // size), 1)
     if level % 2:
         return [list(labels[start::count]) for start in range(count)]
@@ -34,24 +34,24 @@ def chunks(labels: Sequence[str], level: int, size: int) -> list[list[str]]:
 
 
 def duplicates(mapping: Mapping[str, str]) -> int:
-    """How many labels a mapping gives another one's name."""
+    """How many labels are mapped to another label."""
     return sum(label != canonical for label, canonical in mapping.items())
 
 
 def read_groups(reply: ChatReply, labels: Sequence[str]) -> tuple[dict[str, str], str]:
-    """The mapping of every label onto its canonical one, or what is wrong with the reply."""
+    """The mapping of every label to its canonical one, and the problem of the reply; empty if it is usable."""
     if reply.finish is not Finish.STOP:
         return {}, "the reply was cut"
     try:
         groups = json.loads(reply.text)["groups"]
         mapping, repeated = _mapping(groups)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}, "the reply is not as the schema says"
+        return {}, "the reply does not follow the schema"
     return mapping, _problem(mapping, repeated, labels)
 
 
 def _mapping(groups: list[dict[str, Any]]) -> tuple[dict[str, str], list[str]]:
-    """Canonical names are members of their own group: a group is named by its first member else."""
+    """The mapping, and labels in several groups. A canonical name that is not in its group is replaced by a member."""
     counted: Counter[str] = Counter()
     mapping: dict[str, str] = {}
     for group in groups:
@@ -75,5 +75,5 @@ def _problem(mapping: Mapping[str, str], repeated: Sequence[str], labels: Sequen
 
 
 def composed(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
-    """The mapping that applies `first` and then `second`; what `second` does not know stays."""
+    """The mapping that applies `first` and then `second`. Labels that are not in `second` keep their name."""
     return {label: second.get(canonical, canonical) for label, canonical in first.items()}

@@ -1,4 +1,4 @@
-"""What a model is asked: to label sessions, to condense an oversized one, to find duplicate labels."""
+"""The requests to a model: label sessions, condense an oversized session, find duplicate labels."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from parley.domain.auto_analyze.batching import reply_tokens, resolution_tokens
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.chat import ChatMessage, ChatSession
-from parley.domain.coaching import strict_object
+from parley.domain.json_schema import strict_object
 from parley.domain.requests import ChatRequest, Message
 
 TEMPERATURE = 0.1
@@ -34,7 +34,7 @@ without a twin is a group of its own. Every label stands in exactly one group, l
 def classification_request(
     sessions: Mapping[str, ChatSession], known: Mapping[LabelKind, Sequence[str]], condensed: Mapping[str, str]
 ) -> ChatRequest:
-    """Ask for the labels of a batch. Keys are the ids to answer under; `condensed` replaces what is too long."""
+    """Request the labels of sessions by id. `condensed`: summaries that replace transcripts that are too long."""
     material = {
         "known_labels": {kind.value: list(labels) for kind, labels in known.items()},
         "sessions": [
@@ -50,24 +50,24 @@ def classification_request(
 
 
 def condense_request(messages: Sequence[ChatMessage], part: int, parts: int) -> ChatRequest:
-    """Ask for a summary of one part of a session."""
+    """Request a summary of one part of a session. `part` counts from 0."""
     material = {"part": part + 1, "parts": parts, "transcript": transcript(messages)}
     return _request(CONDENSE_SYSTEM, material, "condensed", CONDENSED_SCHEMA, CONDENSE_TOKENS)
 
 
 def resolution_request(kind: LabelKind, labels: Sequence[str]) -> ChatRequest:
-    """Ask which labels mean the same."""
+    """Request groups of labels with the same meaning."""
     system = RESOLVE_SYSTEM.format(kind=kind.value.replace("_", " "))
     return _request(system, {"labels": list(labels)}, "label_groups", GROUP_SCHEMA, resolution_tokens(len(labels)))
 
 
 def transcript(messages: Sequence[ChatMessage]) -> str:
-    """One line a message; text cannot forge a line of its own."""
+    """One line per message. A line break in a text cannot add a line."""
     return "\n".join(f"{message.role}: {' '.join(message.text.split())}" for message in messages)
 
 
 def _request(system: str, material: dict[str, Any], name: str, schema: dict[str, Any], room: int) -> ChatRequest:
-    """Untrusted text goes in as JSON strings, so that it cannot step out of its place."""
+    """A request with untrusted text as JSON strings, so that it cannot leave its place in the prompt."""
     return ChatRequest(
         messages=(
             Message(role="system", content=system),

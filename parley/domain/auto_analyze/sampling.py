@@ -1,4 +1,4 @@
-"""Which sessions to discover labels on: a sample that is diverse over length, containment and time."""
+"""The discovery sample: sessions that are diverse in length, containment and time."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ Group = tuple[int, int, int]
 
 
 class SessionFacts(NamedTuple):
-    """What the sample looks at. `position`: the session's place in its file."""
+    """The facts that the sample depends on. `position`: the session's place in its file."""
 
     position: int
     session_id: str
@@ -26,7 +26,7 @@ class SessionFacts(NamedTuple):
 
 
 def sample_size(sessions: int, terms: DiscoveryTerms) -> int:
-    """The target share, within the bounds, and never more than there are."""
+    """The target share within the bounds, and never more than all sessions."""
     target = math.ceil(sessions * terms.target_percentage / 100)
     return min(max(target, terms.min_sessions), terms.max_sessions, sessions)
 
@@ -34,8 +34,8 @@ def sample_size(sessions: int, terms: DiscoveryTerms) -> int:
 def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> list[int]:
     """Positions of the sample, in the order in which to process them.
 
-    Sessions are divided by length (thirds), containment and time (quarters); the sample goes round those groups and
-    takes one of each in turn, by a seeded order within the group. So a rare group is heard early.
+    Sessions are divided into groups by length (thirds), containment and time (quarters). The sample takes one
+    session of each group per round, in a seeded order within the group, so that a rare group is represented early.
     """
     groups: defaultdict[Group, list[SessionFacts]] = defaultdict(list)
     lengths = _bands([facts.tokens for facts in sessions], LENGTH_BANDS)
@@ -58,13 +58,13 @@ def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, se
 
 
 def _diagonally(group: Group) -> Group:
-    """Neighbours differ in everything, so that a sample of fewer sessions than groups is diverse as well."""
+    """An order in which neighbours differ in all three, so that a sample smaller than the groups is diverse too."""
     length, containment, time = group
     return (containment - length) % len(CONTAINMENTS), (time - length) % TIME_BANDS, length
 
 
 def _bands(values: Sequence[float], count: int) -> list[int]:
-    """Which of `count` equally filled bands each value falls into; equal values share a band."""
+    """The number of the band of each value, out of `count` equally filled bands. Equal values share a band."""
     ranked = sorted(values)
     edges = [ranked[len(ranked) * band // count] for band in range(1, count)] if ranked else []
     return [sum(value >= edge for edge in edges) for value in values]

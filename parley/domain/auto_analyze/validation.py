@@ -1,4 +1,4 @@
-"""Is a reply on a batch usable? Every session exactly once under its own id, no invented ones, fields well formed."""
+"""The validation of replies: each session exactly once under its id, no invented ids, valid fields."""
 
 import json
 from collections import Counter
@@ -23,7 +23,7 @@ ITEMS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 
 
 class SessionLabels(Model):
-    """One session's labels. `fallback`: no reply could be used; `by_rule`: there was nothing to ask a model."""
+    """The labels of a session. `fallback`: no reply was usable. `by_rule`: it has no text, so no model was needed."""
 
     intent: str = Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)
     transfer_reason: str | None = Field(default=None, max_length=MAX_LABEL_CHARACTERS)
@@ -35,13 +35,13 @@ class SessionLabels(Model):
     @field_validator("intent", "transfer_reason", "drop_off_location", mode="before")
     @classmethod
     def _one_spelling(cls, label: object) -> object:
-        """Equal labels are equal to the letter."""
+        """Normalize, so that equal labels have the same spelling."""
         return normalized(label) if isinstance(label, str) else label
 
     @field_validator("summary", mode="before")
     @classmethod
     def _one_line(cls, summary: object) -> object:
-        """JSON can spell characters that cannot be stored."""
+        """Replace characters that cannot be stored: JSON can contain them as escapes."""
         return " ".join(storable(summary).split()) if isinstance(summary, str) else summary
 
     def label(self, kind: LabelKind) -> str | None:
@@ -49,7 +49,7 @@ class SessionLabels(Model):
 
 
 class Verdict(Model):
-    """What a reply is worth: usable labels by id, the ids that are missing, and how many were invented."""
+    """The usable labels of a reply by id, the ids that are missing, and the number of invented ids."""
 
     labels: dict[str, SessionLabels]
     missing: tuple[str, ...]
@@ -57,14 +57,14 @@ class Verdict(Model):
 
 
 def judge(reply: ChatReply, asked: Mapping[str, Containment]) -> Verdict:
-    """Take from a reply what can be used. A cut or unreadable reply is used as far as it goes: nowhere."""
+    """Take the usable labels from a reply. A cut or malformed reply has none."""
     items = _items(reply)
     names = Counter(str(item.get("id")) for item in items)
     labels: dict[str, SessionLabels] = {}
     for item in items:
         name = str(item.get("id"))
         if name in asked and names[name] == 1:
-            found = _well_formed(item, asked[name])
+            found = _valid(item, asked[name])
             labels |= {name: found} if found else {}
     missing = tuple(name for name in asked if name not in labels)
     return Verdict(labels=labels, missing=missing, invented=sum(name not in asked for name in names.elements()))
@@ -79,8 +79,8 @@ def _items(reply: ChatReply) -> list[dict[str, Any]]:
         return []
 
 
-def _well_formed(item: dict[str, Any], containment: Containment) -> SessionLabels | None:
-    """The item's labels, if it has those that its containment calls for; others are left out."""
+def _valid(item: dict[str, Any], containment: Containment) -> SessionLabels | None:
+    """The labels of an item, if it has those that its containment requires; others are dropped."""
     transferred, dropped = containment is Containment.AGENT, containment is Containment.DROP_OFF
     try:
         labels = SessionLabels(
@@ -97,16 +97,16 @@ def _well_formed(item: dict[str, Any], containment: Containment) -> SessionLabel
 
 
 def fallback_labels(containment: Containment) -> SessionLabels:
-    """The marked stand-in where no reply could be used."""
-    return _stand_in(FALLBACK_INTENT, containment, "No usable classification.", fallback=True)
+    """The fallback labels, marked, for a session without a usable reply."""
+    return _rule_based(FALLBACK_INTENT, containment, "No usable classification.", fallback=True)
 
 
 def no_text_labels(containment: Containment) -> SessionLabels:
-    """A session in which the user wrote nothing: there is nothing to ask a model, or to pay for."""
-    return _stand_in(NO_TEXT_INTENT, containment, "The user wrote nothing.", by_rule=True)
+    """The labels of a session without user text, which needs no model."""
+    return _rule_based(NO_TEXT_INTENT, containment, "The user wrote nothing.", by_rule=True)
 
 
-def _stand_in(intent: str, containment: Containment, summary: str, **marks: bool) -> SessionLabels:
+def _rule_based(intent: str, containment: Containment, summary: str, **marks: bool) -> SessionLabels:
     return SessionLabels(
         intent=intent,
         transfer_reason=intent if containment is Containment.AGENT else None,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from parley.domain.coaching import strict_object
 from parley.domain.generate.contract import Identifier, Prompt
 from parley.domain.generate.replies import chat_reply, parsed
+from parley.domain.json_schema import strict_object
 from parley.domain.model import Model
 from parley.domain.requests import ChatRequest, Finish, Message, Reply, request_id
 from parley.domain.routing import Candidate

@@ -7,12 +7,12 @@ from parley.client.tokens import count_tokens
 from parley.domain.auto_analyze.batching import (
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
-    MOST_LABELS_AT_ONCE,
-    affordable,
+    MAX_LABELS_AT_ONCE,
     batch_size,
     fits,
     halves,
     labels_at_once,
+    labels_that_fit,
     parts,
     prompt_budget,
     reply_tokens,
@@ -51,7 +51,7 @@ def test_the_longest_prefix_of_a_model_names_its_window(model: str, prefix: str)
 @pytest.mark.parametrize(
     ("model", "cap"), [("gpt-4o-mini", 20), ("gpt-4.1", 50), ("gpt-3.5-turbo", 20), ("some-local-model", 4)]
 )
-def test_without_a_quota_a_batch_is_what_the_model_can_tell_apart(model: str, cap: int):
+def test_without_a_quota_a_batch_has_the_models_cap(model: str, cap: int):
     assert batch_size(SMALL, model, None, 0) == cap
 
 
@@ -62,11 +62,11 @@ def test_the_reply_on_a_full_batch_fits_every_model(model: str):
 
 
 @pytest.mark.parametrize(("quota", "count"), [(1, 1), (4, 4), (20, 20)])
-def test_a_quota_is_taken_as_it_is(quota: int, count: int):
+def test_a_quota_limits_the_batch(quota: int, count: int):
     assert batch_size(SMALL, "gpt-4o-mini", quota, 0) == count
 
 
-def test_what_is_left_is_less_than_a_quota():
+def test_the_last_batch_is_smaller_than_the_quota():
     assert batch_size([100, 100], "gpt-4o-mini", 4, 0) == 2
     assert batch_size([], "gpt-4o-mini", 4, 0) == 0
 
@@ -101,7 +101,7 @@ def test_an_oversized_session_goes_alone():
     assert batch_size([10, 9_000_000, 10], "gpt-4o", None, 0) == 1
 
 
-def test_more_labels_leave_less_room_and_at_last_one_session():
+def test_more_labels_leave_room_for_fewer_sessions():
     sizes = [5_000] * 30
     counts = [batch_size(sizes, "gpt-4o", None, tokens) for tokens in (0, 40_000, 80_000, 100_000, 200_000)]
     assert counts == sorted(counts, reverse=True)
@@ -124,7 +124,7 @@ def test_an_oversized_session_does_not_move_the_others():
     assert [(batch.start, batch.count) for batch in batches] == [(0, 2), (2, 1), (3, 1)]
 
 
-def test_nothing_left_is_no_batch():
+def test_no_sessions_make_no_batch():
     assert round_batches([], 10, 8, "gpt-4o-mini", 4, 0) == ()
 
 
@@ -186,7 +186,7 @@ def test_a_session_within_the_budget_stays_one_part():
 
 
 @pytest.mark.parametrize(("tokens", "budget"), [(0, 100), (10**9, 1), (5, 0)])
-def test_parts_end_whatever_the_numbers_say(tokens: int, budget: int):
+def test_parts_terminate_for_any_numbers(tokens: int, budget: int):
     pieces = parts(said("some words", ""), tokens, budget)
     assert "".join(message.text for message in chain.from_iterable(pieces)) == "some words"
 
@@ -204,9 +204,9 @@ def test_a_full_batch_of_full_sessions_fits_the_window_in_real_tokens():
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "llama-3.1-8b-instruct"])
-def test_known_labels_never_crowd_the_sessions_out(model: str):
+def test_known_labels_leave_room_for_sessions(model: str):
     known = {kind: [f"a label of some length, number {number}" for number in range(20_000)] for kind in LabelKind}
-    kept = affordable(known, model)
+    kept = labels_that_fit(known, model)
     assert all(labels == known[kind][: len(labels)] for kind, labels in kept.items()), "the first that were found"
     assert all(kept.values())
     assert tokens_of_labels(kept) <= window(model).context * LABEL_SHARE
@@ -215,13 +215,13 @@ def test_known_labels_never_crowd_the_sessions_out(model: str):
 
 def test_few_labels_all_fit():
     known = {LabelKind.INTENT: ["billing dispute"], LabelKind.TRANSFER_REASON: [], LabelKind.DROP_OFF_LOCATION: []}
-    assert affordable(known, "gpt-4o-mini") == known
+    assert labels_that_fit(known, "gpt-4o-mini") == known
 
 
 @pytest.mark.parametrize("model", SIZES)
 def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model: str):
     labels = labels_at_once(model)
-    assert 50 <= labels <= MOST_LABELS_AT_ONCE
+    assert 50 <= labels <= MAX_LABELS_AT_ONCE
     assert resolution_tokens(labels) <= window(model).reply
     request = resolution_request(LabelKind.INTENT, [f"a label of some words {at:03}" for at in range(labels)])
     prompt = sum(count_tokens(message.content) for message in request.messages)
@@ -229,16 +229,16 @@ def test_the_labels_that_are_compared_at_once_fit_the_reply_and_the_window(model
 
 
 def test_a_wide_window_compares_more_labels_at_once():
-    assert labels_at_once("gpt-4o") == MOST_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
+    assert labels_at_once("gpt-4o") == MAX_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
 
 
-def test_the_window_to_size_for_gets_smaller_each_time_until_it_is_the_careful_one():
+def test_the_window_to_size_for_narrows_to_the_careful_default():
     assert tighter("gpt-4o", "gpt-3.5-turbo") == "gpt-3.5-turbo"
     assert tighter("gpt-4o", "claude-haiku-4-5") == tighter("gpt-4o", "gpt-4o") == UNKNOWN_MODEL
     assert not any(narrower(model, UNKNOWN_MODEL) for model in SIZES)
 
 
-def test_a_batch_that_is_made_for_one_model_fits_another_or_does_not():
+def test_a_batch_made_for_one_model_may_not_fit_another():
     assert fits(tokens=5_000, sessions=4, model="gpt-4", label_tokens=0)
     assert not fits(tokens=5_000, sessions=4, model="gpt-4", label_tokens=2_000)
     assert not fits(tokens=7_000, sessions=4, model="gpt-4", label_tokens=0)

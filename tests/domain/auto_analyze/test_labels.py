@@ -157,7 +157,7 @@ class TestGroups:
         ids=lambda content: json.dumps(content)[:40],
     )
     def test_what_is_not_as_the_schema_says_is_a_problem(self, content: Any):
-        assert read_groups(reply(content), LABELS) == ({}, "the reply is not as the schema says")
+        assert read_groups(reply(content), LABELS) == ({}, "the reply does not follow the schema")
 
     def test_empty_groups_are_no_harm(self):
         answer = json.loads(grouped(*APART).text)

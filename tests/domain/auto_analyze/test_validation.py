@@ -47,36 +47,36 @@ def usable(**changes: Any) -> bool:
 
 
 class TestReply:
-    def test_all_is_well(self):
+    def test_a_complete_reply_is_usable(self):
         verdict = judged(item("s3"), item("s1"), item("s2"))
         assert (set(verdict.labels), verdict.missing, verdict.invented) == ({"s1", "s2", "s3"}, (), 0)
         assert not any(labels.fallback or labels.by_rule for labels in verdict.labels.values())
 
-    def test_missing_ones_are_named_in_the_order_asked(self):
+    def test_missing_ids_are_in_the_order_of_the_request(self):
         verdict = judged(item("s2"))
         assert (list(verdict.labels), verdict.missing, verdict.invented) == (["s2"], ("s1", "s3"), 0)
 
-    def test_a_session_that_stands_twice_counts_as_missing(self):
+    def test_a_repeated_session_counts_as_missing(self):
         verdict = judged(item("s1"), item("s2"), item("s1", intent="lost parcel"), item("s3"))
         assert (set(verdict.labels), verdict.missing, verdict.invented) == ({"s2", "s3"}, ("s1",), 0)
 
-    def test_the_same_answer_twice_is_no_better(self):
+    def test_a_session_repeated_with_equal_labels_counts_as_missing(self):
         assert judged(item("s1"), item("s1")).missing == ("s1", "s2", "s3")
 
     @pytest.mark.parametrize("name", ["s4", "S1", " s1", "s1 ", "", None, 1, True, ["s1"], {"id": "s1"}])
-    def test_invented_ones_are_counted_and_not_kept(self, name: Any):
+    def test_invented_ids_are_counted_and_dropped(self, name: Any):
         verdict = judged(item("s1"), item("s2"), item("s3"), item(name))
         assert (set(verdict.labels), verdict.missing, verdict.invented) == (set(ASKED), (), 1)
 
-    def test_every_invented_one_counts(self):
+    def test_every_invented_id_counts(self):
         assert judged(item("x"), item("x"), item("y"), {}).invented == 4
 
-    def test_a_session_under_a_strangers_id_is_missing_and_invented(self):
+    def test_a_session_under_another_id_is_missing_and_invented(self):
         verdict = judged(item("s1"), item("s2"), item("s33"))
         assert (verdict.missing, verdict.invented) == (("s3",), 1)
 
     @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.REFUSED])
-    def test_a_cut_or_refused_reply_is_worth_nothing(self, finish: Finish):
+    def test_a_cut_or_refused_reply_has_no_labels(self, finish: Finish):
         verdict = judged(item("s1"), item("s2"), item("s3"), finish=finish)
         assert (verdict.labels, verdict.missing, verdict.invented) == ({}, ("s1", "s2", "s3"), 0)
 
@@ -107,11 +107,11 @@ class TestReply:
         ],
         ids=lambda text: ascii(text[:40]),
     )
-    def test_a_reply_that_is_not_as_the_schema_says_is_worth_nothing(self, text: str):
+    def test_a_reply_that_breaks_the_schema_has_no_labels(self, text: str):
         verdict = judge(reply(text), ASKED)
         assert (verdict.labels, verdict.missing, verdict.invented) == ({}, ("s1", "s2", "s3"), 0)
 
-    def test_what_nobody_asked_for_is_all_invented(self):
+    def test_a_reply_to_an_empty_request_is_all_invented(self):
         assert judged(item("s1"), asked={}) == Verdict(labels={}, missing=(), invented=1)
 
 
@@ -124,7 +124,7 @@ class TestFields:
             (Containment.DROP_OFF, None, "identity check"),
         ],
     )
-    def test_only_what_the_containment_calls_for_is_kept(
+    def test_only_fields_of_the_containment_are_stored(
         self, containment: Containment, reason: str | None, location: str | None
     ):
         labels = judged(item("s1"), asked={"s1": containment}).labels["s1"]
@@ -138,7 +138,7 @@ class TestFields:
             *((kind, field) for kind in KINDS for field in ("intent", "summary")),
         ],
     )
-    def test_what_it_calls_for_must_be_there(self, containment: Containment, field: str):
+    def test_required_fields_of_the_containment_must_be_present(self, containment: Containment, field: str):
         asked, no_words = {"s1": containment}, () if field == "summary" else ("...", "\u0000", "-", "''")
         assert judged(without("s1", field), asked=asked).missing == ("s1",)
         for blank in (None, "", " \n ", *no_words):
@@ -146,21 +146,21 @@ class TestFields:
 
     @pytest.mark.parametrize("value", [7, True, ["billing"], {"label": "billing"}])
     @pytest.mark.parametrize("field", ["intent", "transfer_reason", "summary"])
-    def test_a_field_of_another_type_is_not_taken_for_text(self, field: str, value: Any):
+    def test_a_field_of_another_type_is_invalid(self, field: str, value: Any):
         assert judged(item("s2", **{field: value})).missing == ("s1", "s2", "s3")
 
     def test_one_bad_session_does_not_spoil_the_others(self):
         verdict = judged(item("s1", intent=7), item("s2"), item("s3"))
         assert (set(verdict.labels), verdict.missing) == ({"s2", "s3"}, ("s1",))
 
-    def test_what_the_containment_does_not_call_for_need_not_be_well_formed(self):
+    def test_fields_that_the_containment_does_not_need_may_be_invalid(self):
         assert usable(transfer_reason=7, drop_off_location="x" * 1000)
 
     @pytest.mark.parametrize("intent", ["Unclassified!", "no user message", FALLBACK_INTENT, NO_TEXT_INTENT])
-    def test_the_names_of_the_stand_ins_are_no_answer(self, intent: str):
+    def test_reserved_labels_are_invalid_in_a_reply(self, intent: str):
         assert not usable(intent=intent)
 
-    def test_more_fields_than_asked_are_no_harm(self):
+    def test_additional_fields_are_ignored(self):
         assert usable(confidence=0.3)
 
     def test_labels_are_short(self):
@@ -176,10 +176,10 @@ class TestFields:
         "intent",
         ["billing dispute", "Billing_Dispute!", "  BILLING   dispute. ", '"billing dispute"', "billing\ndispute"],
     )
-    def test_equal_labels_are_equal_to_the_letter(self, intent: str):
+    def test_equal_labels_have_one_spelling(self, intent: str):
         assert judged(item("s1", intent=intent)).labels["s1"].intent == "billing dispute"
 
-    def test_what_json_can_spell_and_no_database_can_store_is_mended(self):
+    def test_characters_that_cannot_be_stored_are_replaced(self):
         text = '"a\\u0000b \\ud800c \\udfff\\ud83d\\ude42"'
         body = f'{{"sessions": [{{"id": "s2", "intent": {text}, "transfer_reason": {text}, "summary": {text}}}]}}'
         labels = judge(reply(body), ASKED).labels["s2"]
@@ -189,7 +189,7 @@ class TestFields:
 
 
 @pytest.mark.parametrize("containment", Containment)
-def test_a_stand_in_is_complete_and_marked(containment: Containment):
+def test_fallback_labels_are_complete_and_marked(containment: Containment):
     fallback, silent = fallback_labels(containment), no_text_labels(containment)
     assert (fallback.intent, fallback.fallback, fallback.by_rule) == (FALLBACK_INTENT, True, False)
     assert (silent.intent, silent.fallback, silent.by_rule) == (NO_TEXT_INTENT, False, True)
@@ -199,7 +199,7 @@ def test_a_stand_in_is_complete_and_marked(containment: Containment):
         assert labels.summary
 
 
-def test_the_stand_ins_are_labels_as_they_would_be_stored():
+def test_fallback_labels_are_normalized():
     """A resolution compares them letter for letter."""
     for labels in (fallback_labels(Containment.AGENT), no_text_labels(Containment.AGENT)):
         assert SessionLabels(**labels.model_dump()) == labels

@@ -1,0 +1,30 @@
+"""The state of a labelling run survives continue-as-new."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput, Phase, Plan, RunSnapshot
+from workflows.auto_analyze.run_state import RunState
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+GIVEN = AutoAnalyzeInput(workspace_id="acme", user_id="ann", dataset_id="d", streams=5, debug=True)
+
+
+def state() -> RunState:
+    return RunState(started_at=NOW, phase_started_at=NOW)
+
+
+def test_every_field_of_a_snapshot_is_restored() -> None:
+    before = state()
+    before.plan = Plan(candidates=(), discovery=4, sessions=40)
+    before.phase, before.degraded, before.last_warnings = Phase.PARALLEL, True, ("a warning",)
+    before.tokens_by_phase, before.cost_usd, before.seconds_left = {Phase.DISCOVERY: 7}, Decimal("0.5"), 3.5
+    numbers = {name for name, kind in RunSnapshot.__annotations__.items() if kind in (int, float)}
+    for value, name in enumerate(sorted(numbers), start=1):
+        setattr(before, name, value)
+    after = state()
+    after.restore(GIVEN, RunSnapshot.model_validate_json(before.snapshot().model_dump_json()))
+    assert after.snapshot() == before.snapshot()
+    assert after.statistics() == before.statistics()
+    assert after.progress() == before.progress()
+    assert (after.parallel_streams, after.debug) == (5, True)
