@@ -5,15 +5,15 @@ import time
 from typing import Any
 
 import pytest
+from parley.domain.calls import ChatReply, ChatRequest, Finish, Usage
+from parley.domain.calls import Message as CallMessage
+from parley.domain.generate.compression import summary_request, to_compress
 
 from parley.domain.auto_analyze import prompts
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.labels import read_groups
 from parley.domain.auto_analyze.validation import judge
-from parley.domain.calls import ChatReply, ChatRequest, Finish, Usage
-from parley.domain.calls import Message as CallMessage
 from parley.domain.chat import ChatMessage, ChatSession, Containment
-from parley.domain.generate.compression import summary_request, to_compress
 from parley.domain.generate.contract import Prompt as AskedPrompt
 from parley.domain.generate.quality import grading_request, read_grade
 from simulator.__main__ import _config, _parser

@@ -6,7 +6,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from parley import Client
@@ -14,7 +13,7 @@ from parley.cli.report import Kind
 from parley.domain.errors import InvalidInput
 from parley.storage.database import Database
 from parley.storage.tables import Generation
-from tests.parts import SAMPLES, SimulatorAdmin
+from tests.parts import SAMPLES, SimulatorAdmin, run_sql
 from tests.starter.command import Run
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
@@ -92,14 +91,15 @@ async def test_a_summary_as_csv_is_a_row_per_figure(parley: Run, generated: None
 
 
 async def test_what_users_name_is_no_formula_in_a_spreadsheet(parley: Run, database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("""
+    await run_sql(
+        database_url,
+        """
         INSERT INTO ai_usage_logs (id, user_id, workspace_id, action, provider, model, answered_by, simulated,
             tokens_prompt, tokens_cached, tokens_cache_written, tokens_completion, tokens_total, audio_seconds,
             cost_usd, confirmed, outcome, energy_charged, rates, job_key, request_id, attempt_id, created_at)
         VALUES (gen_random_uuid(), '=1+1', 'default', 'a', 'openai', 'm', '', false, 1, 0, 0, 1, 2, 0, 1, true,
-            'settled', 0, '{}', 'j', 'r', gen_random_uuid(), now())""")
-    await connection.close()
+            'settled', 0, '{}', 'j', 'r', gen_random_uuid(), now())""",
+    )
     (line,) = rows((await parley("report", "users", "--csv", "-")).out)
     assert line["user_id"] == "'=1+1"
 
