@@ -16,26 +16,36 @@ from sqlmodel import col
 
 from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
-from parley.storage.database import changed_one
+from parley.storage.driver import defer
 from parley.storage.rows import add
 from parley.storage.tables import Budget, SpendingCap, utc_now
 
-# Statements that every paid call needs are built once: building one takes as long as running it.
+# Statements that every paid call needs are built once: building one takes as long as running it. Those that are
+# deferred divide by zero where they change no row: see `driver.defer`.
 RESERVE = text("""
-    UPDATE budgets SET reserved_usd = reserved_usd + :usd
-    WHERE workspace_id = :workspace AND scope = :scope
-      AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)""")
+    WITH changed AS (
+        UPDATE budgets SET reserved_usd = reserved_usd + :usd
+        WHERE workspace_id = :workspace AND scope = :scope
+          AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)
+        RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
 OPEN_AND_RESERVE = text("""
-    INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
-    SELECT :workspace, :scope, CAST(:cap AS numeric), CAST(:usd AS numeric), 0, 0
-    WHERE CAST(:cap AS numeric) IS NULL OR CAST(:cap AS numeric) >= CAST(:usd AS numeric)
-    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd
-    WHERE budgets.cap_usd IS NULL OR budgets.cap_usd >=
-          budgets.reserved_usd + budgets.confirmed_usd + budgets.uncertain_usd + excluded.reserved_usd""")
+    WITH changed AS (
+        INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
+        SELECT :workspace, :scope, CAST(:cap AS numeric), CAST(:usd AS numeric), 0, 0
+        WHERE CAST(:cap AS numeric) IS NULL OR CAST(:cap AS numeric) >= CAST(:usd AS numeric)
+        ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd
+        WHERE budgets.cap_usd IS NULL OR budgets.cap_usd >=
+              budgets.reserved_usd + budgets.confirmed_usd + budgets.uncertain_usd + excluded.reserved_usd
+        RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
 MOVE = text("""
-    UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
-                       uncertain_usd = uncertain_usd + :uncertain
-    WHERE workspace_id = :workspace AND scope = :scope""")
+    WITH changed AS (
+        UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
+                           uncertain_usd = uncertain_usd + :uncertain
+        WHERE workspace_id = :workspace AND scope = :scope
+        RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
 # The caps are counted, and so locked, before there is a row to insert: whoever will reserve locks no day before them.
 RESERVE_DAY = text("""
     WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE)
@@ -115,16 +125,16 @@ async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:
-    """Set dollars aside. The condition is in the statement itself, so that no race can overdraw.
+    """Reserve dollars with the transaction's next statement. The statement itself checks, so no race can overdraw.
 
-    `opens`: the envelope to open where there is none yet. One that is there keeps its cap, which bounds `usd` too.
+    `opens`: the envelope to open where there is none yet. An existing one keeps its cap, which bounds `usd` too.
 
     Raises:
-        BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
+        BudgetExhausted: from the next statement or the commit: the envelope is missing, or does not cover `usd`.
     """
     statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
-    if not await changed_one(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}):
-        raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
+    exhausted = BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
+    await defer(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}, otherwise=exhausted)
 
 
 async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
@@ -168,14 +178,14 @@ async def move(
     confirmed: Decimal = Decimal(0),
     uncertain: Decimal = Decimal(0),
 ) -> None:
-    """Add the (signed) amounts to the envelope's three accounts.
+    """Add the (signed) amounts to the envelope's three accounts, with the transaction's next statement.
 
     Raises:
-        NotFound: there is no such envelope, and dollars must not vanish.
+        NotFound: from the next statement or the commit: there is no such envelope, and dollars must not vanish.
     """
     amounts = {"reserved": reserved, "confirmed": confirmed, "uncertain": uncertain}
-    if not await changed_one(tx, MOVE, {"workspace": workspace_id, "scope": scope, **amounts}):
-        raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+    missing = NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+    await defer(tx, MOVE, {"workspace": workspace_id, "scope": scope, **amounts}, otherwise=missing)
 
 
 async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:

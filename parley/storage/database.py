@@ -1,6 +1,5 @@
 """The connection pool, and what may go wrong with it."""
 
-import asyncio
 import select as select_module
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlmodel import SQLModel
 
 from parley.domain.errors import InvalidInput, Unreachable
+from parley.storage.driver import Connection
 
 # PostgreSQL cannot be reached, is starting or stopping, has no free connection, or does not finish a statement in time.
 UNREACHABLE = (
@@ -161,23 +161,6 @@ def _connection_options(url: URL, statement_seconds: float) -> dict[str, Any]:
         "keepalives_interval": DEAD_CONNECTION_SECONDS // 6,
         "keepalives_count": 3,
     }
-
-
-class Connection(psycopg.AsyncConnection[Any]):
-    """A connection that waits for a bounded time: also for a server that is frozen and so cannot time out itself."""
-
-    reply_seconds: float
-
-    @classmethod
-    async def open(cls, conninfo: str = "", *, reply_seconds: float, **options: Any) -> "Connection":
-        """Connect. `reply_seconds`: the longest wait for one reply."""
-        made = await cls.connect(conninfo, **options)
-        made.reply_seconds = reply_seconds
-        return made
-
-    async def wait(self, gen: Any, *waiting: Any, **options: Any) -> Any:
-        async with asyncio.timeout(self.reply_seconds):
-            return await super().wait(gen, *waiting, **options)
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:

@@ -12,9 +12,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage.database
-from parley.domain.errors import InvalidInput, Unreachable
+from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.model import storable
 from parley.storage.database import Database, is_away
+from parley.storage.driver import defer
 from tests.parts import run_sql
 from tests.storage.books import until
 
@@ -140,14 +141,17 @@ async def test_a_server_that_does_not_answer_is_unreachable_within_the_limit(
     await limited.close()
 
 
-async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(database_url: str):
+@pytest.mark.parametrize("statements", [0, 1])
+async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(database_url: str, statements: int):
+    """Cancelled while a statement waits: the first, which is sent with BEGIN, or a later one."""
     single = Database(SecretStr(database_url), pool_size=1)
     single.engine.sync_engine.pool._max_overflow = 0
     locked = "SELECT pg_advisory_xact_lock(1)"
 
     async def wait_for_lock() -> None:
         async with single.transaction() as tx:
-            await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
+            for _ in range(statements):
+                await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
             await tx.execute(text(locked))
 
     async def is_waiting() -> bool:
@@ -163,6 +167,53 @@ async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(databas
         async with single.transaction() as tx:
             assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0
         assert not await is_waiting()
+    await single.close()
+
+
+ADD_BREAKER = text("INSERT INTO breakers (provider, failures, generation) VALUES (:name, 0, 0)")
+TRIP_ONE = text("""
+    WITH changed AS (UPDATE breakers SET failures = 1 WHERE provider = :name RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
+COUNT = text("SELECT count(*) FROM breakers WHERE failures = 1")
+
+
+async def test_deferred_statements_run_in_order_before_the_next_one(database: Database):
+    async with database.transaction() as tx:
+        await defer(tx, ADD_BREAKER, {"name": "x"})
+        await defer(tx, TRIP_ONE, {"name": "x"}, otherwise=NotFound("no breaker x"))
+        assert (await tx.execute(COUNT)).scalar() == 1
+
+
+async def test_deferred_statements_run_before_the_commit(database: Database):
+    async with database.transaction() as tx:
+        await defer(tx, ADD_BREAKER, {"name": "x"})
+        await defer(tx, TRIP_ONE, {"name": "x"}, otherwise=NotFound("no breaker x"))
+    async with database.transaction() as tx:
+        assert (await tx.execute(COUNT)).scalar() == 1
+
+
+@pytest.mark.parametrize("before", ["a statement", "the commit"])
+async def test_a_deferred_statement_that_changes_no_row_rolls_back(database: Database, before: str):
+    with pytest.raises(NotFound, match="no breaker y"):
+        async with database.transaction() as tx:
+            await tx.execute(ADD_BREAKER, {"name": "x"})
+            await defer(tx, TRIP_ONE, {"name": "x"}, otherwise=NotFound("no breaker x"))
+            await defer(tx, TRIP_ONE, {"name": "y"}, otherwise=NotFound("no breaker y"))
+            await defer(tx, TRIP_ONE, {"name": "z"}, otherwise=NotFound("no breaker z"))
+            if before == "a statement":
+                await tx.execute(COUNT)
+    async with database.transaction() as tx:
+        assert (await tx.execute(COUNT)).scalar() == 0
+
+
+async def test_deferred_statements_of_a_transaction_that_fails_are_not_run(database_url: str):
+    single = Database(SecretStr(database_url), pool_size=1)
+    with pytest.raises(ValueError, match="stop"):
+        async with single.transaction() as tx:
+            await defer(tx, ADD_BREAKER, {"name": "x"})
+            raise ValueError("stop")
+    async with single.transaction() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0
     await single.close()
 
 
