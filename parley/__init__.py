@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from parley.client.importing import Imported
     from parley.client.jobs import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, AutoAnalyzeReport
     from parley.client.reports import Reports
+    from parley.domain.budgets import CapView, Period
     from parley.settings import Settings
-    from parley.storage.budgets import CapView, Period
 
 # What connects to Temporal and PostgreSQL is imported on first use: `parley.domain` stays light, also in a workflow.
 _LAZY = {
@@ -69,7 +69,7 @@ _LAZY = {
     "AnalysisReport": "parley.client.jobs",
     "AutoAnalyzeHandle": "parley.client.jobs",
     "AutoAnalyzeReport": "parley.client.jobs",
-    "CapView": "parley.storage.budgets",
+    "CapView": "parley.domain.budgets",
     "Client": "parley.client.client",
     "ConfigurationReport": "parley.client.configuration",
     "CostAlertReport": "parley.client.housekeeping",
@@ -77,7 +77,7 @@ _LAZY = {
     "EventReport": "parley.client.housekeeping",
     "Housekeeping": "parley.client.housekeeping",
     "Imported": "parley.client.importing",
-    "Period": "parley.storage.budgets",
+    "Period": "parley.domain.budgets",
     "Reports": "parley.client.reports",
     "Settings": "parley.settings",
     "WorkspaceConfiguration": "parley.client.configuration",

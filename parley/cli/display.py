@@ -103,11 +103,11 @@ def story(meta: Meta) -> str:
 
 
 def costs(spent: Costs) -> RenderableType:
-    """A cost report. Confirmed is the provider's own count; uncertain is the most that lost calls may add."""
+    """A cost report. Confirmed is the provider's own count; uncertain is the most that lost attempts may add."""
     table = Table(box=box.SIMPLE, show_footer=True)
     columns: tuple[tuple[str, str, JustifyMethod], ...] = (
         ("spent on", "total", "left"),
-        ("calls", f"{sum(line.calls for line in spent.lines):,}", "right"),
+        ("attempts", f"{sum(line.attempts for line in spent.lines):,}", "right"),
         ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
         ("confirmed $", str(spent.confirmed_usd), "right"),
         ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
@@ -121,7 +121,7 @@ def costs(spent: Costs) -> RenderableType:
         uncertain = f"≤ {line.uncertain_usd}"
         table.add_row(
             what,
-            f"{line.calls:,}",
+            f"{line.attempts:,}",
             f"{line.tokens_total:,}",
             str(line.confirmed_usd),
             uncertain,
@@ -129,7 +129,9 @@ def costs(spent: Costs) -> RenderableType:
         )
     if not spent.simulated:
         return table
-    return Group(table, "[yellow]Simulated calls are priced as the vendor would; no money left the house.[/yellow]")
+    return Group(
+        table, "[yellow]Simulated attempts are priced as the vendor would price them; nothing was paid.[/yellow]"
+    )
 
 
 def disagreements(found: list[Disagreement], *, with_list: bool = False) -> RenderableType:

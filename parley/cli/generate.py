@@ -11,10 +11,10 @@ import typer
 from parley.cli import display
 from parley.cli.console import ChatProviderName, Json, Workspace, err, out, show_json, with_client
 from parley.client.client import Client
+from parley.domain.budgets import Period
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.contract import DEFAULT_ACTION, CachePolicy, GenerateResult, OnRateLimit
 from parley.settings import Settings
-from parley.storage.budgets import Period
 
 budget = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
 

@@ -28,6 +28,7 @@ from parley.connection import connect
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, DiscoveryTerms, ExportedSession, Statistics
 from parley.domain.auto_analyze.contract import workflow_id as auto_analyze_id
+from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel, Unreachable
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
@@ -47,13 +48,11 @@ from parley.domain.session_analysis import (
 )
 from parley.settings import Settings
 from parley.stack_state import running_stack
-from parley.storage import analyses, budgets, energy, usage
+from parley.storage import analyses, budgets, energy, generations, usage
 from parley.storage import auto_analyze as runs
 from parley.storage.audit import audit, audit_billed
-from parley.storage.budgets import CapView, Period
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset
-from parley.storage.feedback import rate
 from parley.storage.sessions import save_recording, save_session
 from parley.storage.tables import AutoRun, StoredAnalysis
 
@@ -452,7 +451,7 @@ class Client:
         if feedback not in list(Feedback):
             raise InvalidInput("is either good or bad", where="feedback")
         async with self.database.transaction() as tx:
-            await rate(tx, self.workspace_id, request_id, Feedback(feedback))
+            await generations.rate(tx, self.workspace_id, request_id, Feedback(feedback))
 
     async def audit(self, billed: Sequence[BilledAttempt] | None = None) -> list[Disagreement]:
         """Where this workspace's ledger contradicts itself, or a provider's own list; empty when it does not."""

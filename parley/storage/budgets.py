@@ -4,16 +4,15 @@ A job spends from an envelope of its own. Every attempt counts on its workspace'
 was made), and the caps of a workspace bound its day, its ISO week and its month: sums over days.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from parley.domain.budgets import CapView, Period, first_day, last_day
 from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
 from parley.storage.driver import defer
@@ -70,27 +69,6 @@ class Envelope(Model):
     cap_usd: Decimal | None
 
 
-class Period(StrEnum):
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-
-
-@dataclass(frozen=True)
-class CapView:
-    """A cap with what counts against it now."""
-
-    period: Period
-    cap_usd: Decimal
-    reserved_usd: Decimal
-    confirmed_usd: Decimal
-    uncertain_usd: Decimal
-
-    @property
-    def left_usd(self) -> Decimal:
-        return self.cap_usd - self.reserved_usd - self.confirmed_usd - self.uncertain_usd
-
-
 def job_scope(job_key: str) -> str:
     """A job spends from an envelope of its own, so that jobs do not queue on one row."""
     return f"job:{job_key}"
@@ -98,25 +76,6 @@ def job_scope(job_key: str) -> str:
 
 def day_scope(moment: datetime) -> str:
     return f"day:{moment.astimezone(UTC).date()}"
-
-
-def first_day(period: Period, today: date) -> date:
-    """The day on which the period that `today` is in began."""
-    match period:
-        case Period.DAY:
-            return today
-        case Period.WEEK:
-            return today - timedelta(days=today.weekday())
-        case Period.MONTH:
-            return today.replace(day=1)
-
-
-def last_day(period: Period, today: date) -> date:
-    """The day on which the period that `today` is in ends."""
-    begins = first_day(period, today)
-    longest = {Period.DAY: 1, Period.WEEK: 7, Period.MONTH: 31}[period]
-    next_begins = first_day(period, begins + timedelta(days=longest))
-    return next_begins - timedelta(days=1)
 
 
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import psycopg
 from pydantic import SecretStr
-from sqlalchemy import URL, CursorResult, Executable, delete, event, inspect, select, text, tuple_
+from sqlalchemy import URL, CursorResult, Executable, delete, event, func, inspect, select, text, tuple_
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -19,6 +19,8 @@ from sqlmodel import SQLModel
 from parley.domain.errors import InvalidInput, Unreachable
 from parley.storage.driver import Connection
 
+# The database's clock: leases and breakers are compared with one clock, whatever the clocks of the workers say.
+NOW = func.clock_timestamp()
 # PostgreSQL cannot be reached, is starting or stopping, has no free connection, or does not finish a statement in time.
 UNREACHABLE = (
     OSError,

@@ -1,4 +1,4 @@
-"""The ledger of paid paid_requests: claim, renew, settle, fail. Each is one transaction.
+"""The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never wait in a circle: the request's row, the provider's
 breaker, the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's caps, and last
@@ -25,9 +25,9 @@ from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
 from parley.domain.requests import Provider, Reply, Usage
 from parley.storage import breaker, budgets, energy, paid_requests
-from parley.storage.breaker import NOW, BreakerTerms
+from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Envelope
-from parley.storage.database import changed_one
+from parley.storage.database import NOW, changed_one
 from parley.storage.entries import completed_event, failed_event, journal_entry, usage_row
 from parley.storage.paid_requests import Locked
 from parley.storage.rows import save

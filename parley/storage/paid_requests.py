@@ -18,7 +18,7 @@ from sqlmodel import col
 from parley.domain.errors import NotFound
 from parley.domain.requests import Provider
 from parley.storage import breaker
-from parley.storage.breaker import NOW
+from parley.storage.database import NOW
 from parley.storage.rows import table
 from parley.storage.tables import Attempt, EnergyAccount, JournaledReply, PaidRequest, UsageLog
 

@@ -233,7 +233,15 @@ class TestBadInput:
 
 
 async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None:
-    for table in ("datasets", "chat_sessions", "sessions", "recordings", "session_analyses", "calls", "energy_entries"):
+    for table in (
+        "datasets",
+        "chat_sessions",
+        "sessions",
+        "recordings",
+        "session_analyses",
+        "paid_requests",
+        "energy_entries",
+    ):
         assert await run_sql(database_url, f"SELECT count(*) FROM {table}") == [{"count": 0}]
     assert await simulator.calls() == []
 

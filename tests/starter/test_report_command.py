@@ -73,7 +73,7 @@ class TestReports:
         assert json.loads((await parley("report", "users", "--json")).out)["users"] == 1
         assert json.loads((await parley("report", "users", "--json", "--workspace", "globex")).out)["users"] == 0
         days = json.loads((await parley("report", "daily", "--since", "2d", "--json")).out)["lines"]
-        assert [day["calls"] for day in days] == [0, 0, 1]
+        assert [day["attempts"] for day in days] == [0, 0, 1]
 
     async def test_csv_goes_to_a_file_with_the_name_of_each_line_first(self, parley: Run, tmp_path: Path) -> None:
         await parley("analyze", SAMPLE)
@@ -82,7 +82,7 @@ class TestReports:
         assert "1 rows written" in ran.err
         (line,) = rows((tmp_path / "actions.csv").read_text())
         assert next(iter(line)) == "action"
-        assert (line["action"], line["calls"], line["energy_charged"]) == ("session_coaching", "1", "5")
+        assert (line["action"], line["attempts"], line["energy_charged"]) == ("session_coaching", "1", "5")
 
 
 async def test_a_summary_as_csv_is_a_row_per_figure(parley: Run, generated: None) -> None:
