@@ -9,7 +9,7 @@ from parley.domain.model import Model
 class CostLine(Model):
     """Spending of one provider, model and action.
 
-    `confirmed_usd` equals the provider's own count; `uncertain_usd` is the upper bound for lost and unanswered attempts.
+    `confirmed_usd` equals the provider's own count; `uncertain_usd` the upper bound for lost and unanswered attempts.
     """
 
     provider: str
