@@ -92,7 +92,7 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal,
         BudgetExhausted: from the next statement or the commit: the envelope is missing, or does not cover `usd`.
     """
     statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
-    exhausted = BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
+    exhausted = BudgetExhausted(f"{scope}: less than ${usd} is left, which is what this request may cost")
     await defer(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}, otherwise=exhausted)
 
 
@@ -113,7 +113,7 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
     """Count dollars on the day of `moment`, within the workspace's caps.
 
     The caps' rows are locked while they are compared, so that claims of two days cannot overdraw a week between them.
-    A workspace without caps only counts. Call it last: the day's row is the one that all of a workspace's calls share.
+    A workspace without caps only counts. Call it last: the day's row is shared by all of a workspace's requests.
 
     Raises:
         BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
@@ -124,7 +124,7 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
         if cap.left_usd < 0:
             left = max(cap.left_usd + usd, Decimal(0))
             raise BudgetExhausted(
-                f"${left} of the {cap.period.value}'s ${cap.cap_usd} is left, and this call may cost ${usd}"
+                f"${left} of the {cap.period.value}'s ${cap.cap_usd} is left, and this request may cost ${usd}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The rows of paid paid_requests and of their attempts: opened, locked and read. What becomes of them is the ledger's.
+"""The rows of paid requests and of their attempts: opened, locked and read. The ledger decides how they change.
 
 Rows are handed out as plain values that no session watches; `rows.save` writes them. Statements that every paid request
 needs are built once: building one takes as long as running it.

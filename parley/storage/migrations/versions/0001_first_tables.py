@@ -328,7 +328,7 @@ def upgrade() -> None:
         sa.Column("workflow_id", sa.String(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("state IN ('open', 'settled')", name="call_state"),
+        sa.CheckConstraint("state IN ('open', 'settled')", name="paid_request_state"),
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
     op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key"], unique=False)
