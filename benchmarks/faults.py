@@ -20,10 +20,10 @@ from benchmarks.chaos import FROZEN_SECONDS, Chaos
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import running, say
 from parley.cli.billed import read_billed
+from parley.domain.budgets import Period
 from parley.domain.errors import JobFailed, Unreachable
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import ChatProvider, Provider
-from parley.storage.budgets import Period
 from tests.faults.door import behind_a_door
 from tests.faults.postgres import own_postgres
 from tests.faults.scene import Scene, scene

@@ -15,6 +15,7 @@ from parley.domain.auto_analyze.contract import (
     LabelCount,
     Statistics,
 )
+from parley.domain.budgets import CapView, Period
 from parley.domain.chat import ChatSession
 from parley.domain.costs import BilledAttempt, CostLine, Costs, Disagreement
 from parley.domain.errors import (
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
     from parley.settings import Settings
-    from parley.storage.budgets import CapView, Period
 
 # What connects to Temporal and PostgreSQL is imported on first use: `parley.domain` stays light, also in a workflow.
 _LAZY = {
@@ -81,7 +81,6 @@ _LAZY = {
     "AutoAnalyzeOptions": "parley.client.auto_analyze",
     "AutoAnalyzeReport": "parley.client.auto_analyze",
     "Backend": "parley.client.backend",
-    "CapView": "parley.storage.budgets",
     "Client": "parley.client.client",
     "ConfigurationReport": "parley.client.configuration",
     "CostAlertReport": "parley.client.housekeeping",
@@ -91,7 +90,6 @@ _LAZY = {
     "Housekeeping": "parley.client.housekeeping",
     "Imported": "parley.client.importing",
     "Messages": "parley.client.generate",
-    "Period": "parley.storage.budgets",
     "Reports": "parley.client.reports",
     "Settings": "parley.settings",
     "Skipped": "parley.client.importing",

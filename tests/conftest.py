@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
@@ -26,6 +25,7 @@ from tests.parts import (
     quick_settings,
     reachable_directory,
     refuse_the_network,
+    run_sql,
     running_simulator,
     running_workers,
     trust_nobody,
@@ -86,11 +86,9 @@ async def template(stack: Addresses) -> str:
 async def database_url(template: str) -> AsyncIterator[str]:
     """An empty, migrated database of the test's own."""
     name = f"test_{uuid4().hex}"
-    server = await asyncpg.connect(template)
-    await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
+    await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
     yield make_url(template).set(database=name).render_as_string(hide_password=False)
-    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await server.close()
+    await run_sql(template, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

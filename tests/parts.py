@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
-import asyncpg
 import httpx2
+import psycopg
+from psycopg.rows import dict_row
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from temporalio.client import Client as TemporalClient
@@ -77,11 +78,16 @@ def reachable_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
+async def run_sql(url: str, statement: LiteralString, *parameters: Any) -> list[dict[str, Any]]:
+    """Run one statement on a connection of its own, in no transaction; returns the rows."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, row_factory=dict_row) as server:
+        done = await server.execute(statement, parameters or None)
+        return await done.fetchall() if done.description else []
+
+
 async def make_template(server_url: str) -> None:
     """Make the migrated database that every test's own is copied from, on the server at that address."""
-    server = await asyncpg.connect(server_url)
-    await server.execute("CREATE DATABASE parley_template")
-    await server.close()
+    await run_sql(server_url, "CREATE DATABASE parley_template")
     url = make_url(server_url).set(database="parley_template")
     await migrate(SecretStr(url.render_as_string(hide_password=False)))
 

@@ -15,7 +15,7 @@ from parley.settings import Settings, variable
 from tests.parts import ROOT, LeftLoopback
 
 SDKS = ("openai", "anthropic", "elevenlabs")
-ENGINES = ("temporalio", "sqlalchemy", "sqlmodel", "asyncpg", "httpx", "httpx2", "settings")
+ENGINES = ("temporalio", "sqlalchemy", "sqlmodel", "psycopg", "httpx", "httpx2", "settings")
 DOMAIN = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in sorted((ROOT / "parley" / "domain").rglob("[!_]*.py"))

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
-import asyncpg
 import openai
+import psycopg
 
 from benchmarks.gateway import served
 from benchmarks.gateway.plain import TABLE, Script
@@ -39,10 +39,11 @@ Crash = Callable[[], Awaitable[dict[str, float | str]]]
 async def measure(options: Options) -> Figures:
     async with running(worker=None, PARLEY_STARTING_ENERGY="1000000") as bench, AsyncExitStack() as cleanup:
         await bench.latency(seconds=LATENCY_SECONDS)
-        pool = await cleanup.enter_async_context(asyncpg.create_pool(bench.addresses.database_url))
-        await pool.execute(TABLE)
-        await pool.execute(GATEWAY_TABLE)
-        ways = Ways(bench, pool, await bench.client(f"bench-{uuid4().hex[:8]}"))
+        database = await psycopg.AsyncConnection.connect(bench.addresses.database_url, autocommit=True)
+        await cleanup.enter_async_context(database)
+        await database.execute(TABLE)
+        await database.execute(GATEWAY_TABLE)
+        ways = Ways(bench, database, await bench.client(f"bench-{uuid4().hex[:8]}"))
         cleanup.callback(ways.end)
         kinds = await ways.start()
         figures: Figures = {} if ways.gateway else {"LiteLLM": {SKIPPED: ""}}
@@ -59,8 +60,8 @@ async def measure(options: Options) -> Figures:
 class Ways:
     """Each way to make the call, and to break it."""
 
-    def __init__(self, bench: Bench, pool: asyncpg.Pool, client: Client) -> None:
-        self._bench, self._pool, self._client = bench, pool, client
+    def __init__(self, bench: Bench, database: psycopg.AsyncConnection, client: Client) -> None:
+        self._bench, self._database, self._client = bench, database, client
         self._worker = served.worker(bench)
         self.gateway: Served | None = None
         self._gateway_sdk: openai.AsyncOpenAI | None = None
@@ -68,7 +69,7 @@ class Ways:
     async def start(self) -> dict[str, Kind]:
         sdk = _sdk(f"{self._bench.addresses.simulator_url}/openai/v1", "none")
         await self._worker.start()
-        script = Script(sdk, self._pool)
+        script = Script(sdk, self._database)
         kinds: dict[str, Kind] = {ALONE: lambda _: _ask(sdk), "one row": script.answer, "Parley": self._generate}
         if python := os.environ.get(PYTHON):
             self.gateway, address = served.litellm(self._bench, python)
@@ -93,7 +94,7 @@ class Ways:
 
     async def _script_killed(self) -> dict[str, float | str]:
         """Started again, the script makes the calls that have no row."""
-        await self._pool.execute("TRUNCATE plain_books")
+        await self._database.execute("TRUNCATE plain_books")
         script = served.plain(self._bench, KILLED_CALLS, KILLED_TOGETHER)
         before = await self._billed()
         await script.start()
@@ -104,7 +105,7 @@ class Ways:
 
     async def _worker_killed(self) -> dict[str, float | str]:
         self._client = await self._bench.client(f"bench-{uuid4().hex[:8]}")
-        rows = "SELECT count(*), count(*) FILTER (WHERE NOT confirmed) FROM ai_usage_logs WHERE workspace_id = $1"
+        rows = "SELECT count(*), count(*) FILTER (WHERE NOT confirmed) FROM ai_usage_logs WHERE workspace_id = %s"
         return await self._killed(self._worker, self._generate, rows, self._client.workspace_id)
 
     async def _gateway_killed(self) -> dict[str, float | str]:
@@ -119,7 +120,7 @@ class Ways:
                 except openai.APIError:
                     await asyncio.sleep(0.5)
 
-        await self._pool.execute("TRUNCATE gateway_books")
+        await self._database.execute("TRUNCATE gateway_books")
         return await self._killed(self.gateway, until_answered, "SELECT count(*), 0 FROM gateway_books")
 
     async def _killed(self, one: Served, kind: Kind, rows: str, *arguments: str) -> dict[str, float | str]:
@@ -140,7 +141,9 @@ class Ways:
         billed = await self._billed() - before
         deadline = time.monotonic() + 15
         while True:
-            found, uncertain = await self._pool.fetchrow(rows, *arguments)
+            row = await (await self._database.execute(rows, arguments)).fetchone()
+            assert row
+            found, uncertain = row
             if found >= billed or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.5)

@@ -7,20 +7,20 @@ import os
 from decimal import Decimal
 from typing import Any
 
-import asyncpg
+import psycopg
 from litellm.integrations.custom_logger import CustomLogger
 
 
 class Books(CustomLogger):
     def __init__(self) -> None:
         super().__init__()
-        self._pool: asyncpg.Pool | None = None
+        self._connection: psycopg.AsyncConnection | None = None
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:  # noqa: ARG002
-        if self._pool is None:
-            self._pool = await asyncpg.create_pool(os.environ["BENCH_BOOKS"], min_size=1, max_size=10)
+        if self._connection is None:
+            self._connection = await psycopg.AsyncConnection.connect(os.environ["BENCH_BOOKS"], autocommit=True)
         cost = Decimal(str(kwargs.get("response_cost") or 0))
-        await self._pool.execute("INSERT INTO gateway_books VALUES ($1, $2)", str(response_obj.id), cost)
+        await self._connection.execute("INSERT INTO gateway_books VALUES (%s, %s)", (str(response_obj.id), cost))
 
 
 books = Books()

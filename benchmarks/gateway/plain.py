@@ -7,8 +7,8 @@ import asyncio
 import sys
 from decimal import Decimal
 
-import asyncpg
 import openai
+import psycopg
 
 from benchmarks.gateway.question import MAX_TOKENS, MESSAGES, MODEL
 
@@ -18,22 +18,23 @@ USD_PER_TOKEN = Decimal("0.000000375")
 
 
 class Script:
-    def __init__(self, sdk: openai.AsyncOpenAI, pool: asyncpg.Pool) -> None:
-        self._sdk, self._pool = sdk, pool
+    def __init__(self, sdk: openai.AsyncOpenAI, connection: psycopg.AsyncConnection) -> None:
+        self._sdk, self._connection = sdk, connection
 
     async def answer(self, key: str) -> None:
         done = await self._sdk.chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=MAX_TOKENS)
         assert done.usage
         tokens = done.usage.total_tokens
-        await self._pool.execute("INSERT INTO plain_books VALUES ($1, $2, $3)", key, tokens, tokens * USD_PER_TOKEN)
+        row = (key, tokens, tokens * USD_PER_TOKEN)
+        await self._connection.execute("INSERT INTO plain_books VALUES (%s, %s, %s)", row)
 
 
 async def main(simulator: str, database: str, calls: int, together: int) -> None:
     sdk = openai.AsyncOpenAI(api_key="none", base_url=f"{simulator}/openai/v1", max_retries=0)
-    async with asyncpg.create_pool(database, min_size=1, max_size=together) as pool:
-        await pool.execute(TABLE)
-        known = {row["key"] for row in await pool.fetch("SELECT key FROM plain_books")}
-        script = Script(sdk, pool)
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        await connection.execute(TABLE)
+        known = {key for (key,) in await (await connection.execute("SELECT key FROM plain_books")).fetchall()}
+        script = Script(sdk, connection)
         waiting = iter([key for key in map(str, range(calls)) if key not in known])
 
         async def caller() -> None:

@@ -109,7 +109,7 @@ def costs(spent: Costs) -> RenderableType:
     table = Table(box=box.SIMPLE, show_footer=True)
     columns: tuple[tuple[str, str, JustifyMethod], ...] = (
         ("spent on", "total", "left"),
-        ("calls", f"{sum(line.calls for line in spent.lines):,}", "right"),
+        ("attempts", f"{sum(line.attempts for line in spent.lines):,}", "right"),
         ("tokens", f"{sum(line.tokens_total for line in spent.lines):,}", "right"),
         ("confirmed $", str(spent.confirmed_usd), "right"),
         ("uncertain $", f"≤ {spent.uncertain_usd}", "right"),
@@ -123,7 +123,7 @@ def costs(spent: Costs) -> RenderableType:
         uncertain = f"≤ {line.uncertain_usd}"
         table.add_row(
             what,
-            f"{line.calls:,}",
+            f"{line.attempts:,}",
             f"{line.tokens_total:,}",
             str(line.confirmed_usd),
             uncertain,

@@ -31,8 +31,8 @@ from parley.domain.reports import (
     WeekSpend,
 )
 
-SPENT = ("calls", "tokens", "confirmed $", "uncertain $", "energy")
-NO_CALLS, NO_REQUESTS = "no calls", "no requests"
+SPENT = ("attempts", "tokens", "confirmed $", "uncertain $", "energy")
+NO_ATTEMPTS, NO_REQUESTS = "no attempts", "no requests"
 Row = Sequence[str]
 LineT = TypeVar("LineT", bound=Model)
 
@@ -43,9 +43,9 @@ def summary(found: Summary) -> RenderableType:
     shares = ", ".join(f"{provider} {_percent(part)}" for provider, part in found.providers.items())
     return _page(
         found.span,
-        _table(("", *SPENT), [("all calls", *_spend(found.total))]),
+        _table(("", *SPENT), [("all attempts", *_spend(found.total))]),
         *_marks(found.total),
-        _table(("", "", ""), [*rows, ("providers", shares or NO_CALLS, "of what was spent")], text=3),
+        _table(("", "", ""), [*rows, ("providers", shares or NO_ATTEMPTS, "of what was spent")], text=3),
         _models(found.models),
         *_errors(found.errors),
     )
@@ -66,7 +66,7 @@ def users(found: UserReport) -> RenderableType:
 
 def actions(found: SpendReport[ActionSpend]) -> RenderableType:
     rows = [(_named(escape(line.action), line), *_spend(line), str(line.average_usd or "")) for line in found.lines]
-    table = _table(("action", *SPENT, "$ a call"), [*rows, ("total", *_spend(found.total), "")])
+    table = _table(("action", *SPENT, "$ per attempt"), [*rows, ("total", *_spend(found.total), "")])
     return _page(found.span, table, *_marks(found.total))
 
 
@@ -74,15 +74,23 @@ def tokens(found: Report[ActionTokens]) -> RenderableType:
     rows = [
         (
             escape(line.action),
-            str(line.calls),
+            str(line.attempts),
             *(f"{count:,}" for count in (line.tokens_prompt, line.tokens_cached, line.tokens_completion)),
-            f"{line.prompt_per_call:,}",
-            f"{line.completion_per_call:,}",
+            f"{line.prompt_per_attempt:,}",
+            f"{line.completion_per_attempt:,}",
         )
         for line in found.lines
     ]
-    columns = ("action", "calls", "prompt", "of it cached", "completion", "prompt a call", "completion a call")
-    return _page(found.span, _table(columns, rows) if rows else NO_CALLS)
+    columns = (
+        "action",
+        "attempts",
+        "prompt",
+        "of it cached",
+        "completion",
+        "prompt per attempt",
+        "completion per attempt",
+    )
+    return _page(found.span, _table(columns, rows) if rows else NO_ATTEMPTS)
 
 
 def models(found: ModelReport) -> RenderableType:
@@ -130,19 +138,19 @@ def _spending(found: SpendReport[LineT], title: str, lines: Iterable[tuple[str, 
 def _spend(spend: Spend) -> Row:
     tokens = spend.tokens_prompt + spend.tokens_completion
     uncertain = f"≤ {spend.uncertain_usd}" if spend.uncertain_usd else "0"
-    return str(spend.calls), f"{tokens:,}", str(spend.confirmed_usd), uncertain, str(spend.energy_charged)
+    return str(spend.attempts), f"{tokens:,}", str(spend.confirmed_usd), uncertain, str(spend.energy_charged)
 
 
 def _named(name: str, spend: Spend) -> str:
     """A line's name, with the share that the simulator answered."""
-    if not spend.simulated_calls:
+    if not spend.simulated_attempts:
         return name
-    part = "" if spend.simulated_calls == spend.calls else f"{spend.simulated_calls} calls "
+    part = "" if spend.simulated_attempts == spend.attempts else f"{spend.simulated_attempts} attempts "
     return f"{name} [dim]({part}simulated)[/dim]"
 
 
 def _marks(total: Spend) -> list[str]:
-    if not total.simulated_calls:
+    if not total.simulated_attempts:
         return []
     return [f"[yellow]${total.simulated_usd} of it was counted by the simulator: no money was spent on it.[/yellow]"]
 
@@ -152,7 +160,7 @@ def _attempts(attempts: Attempts) -> list[Row]:
     ends = f"{attempts.settled} settled, {attempts.duplicate} duplicate, {attempts.lost} lost, {attempts.failed} failed"
     return [
         ("provider attempts", str(attempts.ended), ends),
-        ("their error rate", _percent(attempts.error_rate, NO_CALLS), "lost and failed"),
+        ("their error rate", _percent(attempts.error_rate, NO_ATTEMPTS), "lost and failed"),
         ("their latency", _seconds(attempts), "of attempts with a reply"),
     ]
 
@@ -184,7 +192,7 @@ def _models(lines: Sequence[ModelUse]) -> RenderableType:
         )
         for line in lines
     ]
-    return _table(columns, rows) if rows else NO_CALLS
+    return _table(columns, rows) if rows else NO_ATTEMPTS
 
 
 def _errors(errors: Sequence[ErrorCount]) -> list[RenderableType]:
@@ -222,7 +230,7 @@ def _percent(part: float | None, missing: str = "") -> str:
 
 
 def _seconds(attempts: Attempts) -> str:
-    return _pair(attempts.average_seconds, attempts.p95_seconds, " s", digits=2) or NO_CALLS
+    return _pair(attempts.average_seconds, attempts.p95_seconds, " s", digits=2) or NO_ATTEMPTS
 
 
 def _pair(mean: float | None, p95: float | None, unit: str, *, digits: int) -> str:

@@ -27,6 +27,7 @@ from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
+from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
@@ -38,10 +39,8 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_PATIENCE_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, energy, usage
+from parley.storage import budgets, energy, generations, usage
 from parley.storage.audit import audit, audit_billed
-from parley.storage.budgets import CapView, Period
-from parley.storage.feedback import rate
 
 HANDLES = {SESSION_ANALYSIS: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
 
@@ -353,7 +352,7 @@ class Client:
         if feedback not in list(Feedback):
             raise InvalidInput("must be good or bad", where="feedback")
         async with self.database.transaction() as tx:
-            await rate(tx, self.workspace_id, request_id, Feedback(feedback))
+            await generations.rate(tx, self.workspace_id, request_id, Feedback(feedback))
 
     async def caps(self) -> list[CapView]:
         """The spending caps of this workspace per day, ISO week and month (UTC), and what counts against them now."""

@@ -9,14 +9,14 @@ from parley.domain.model import Model
 class CostLine(Model):
     """Spending of one provider, model and action.
 
-    `confirmed_usd` equals the provider's own count; `uncertain_usd` is the most that lost and unanswered calls can add.
+    `confirmed_usd` equals the provider's own count; `uncertain_usd` the upper bound for lost and unanswered attempts.
     """
 
     provider: str
     model: str
     action: str
     simulated: bool
-    calls: int
+    attempts: int
     tokens_total: int
     audio_seconds: Decimal
     confirmed_usd: Decimal
@@ -43,7 +43,7 @@ class Costs(Model):
 
     @property
     def simulated(self) -> bool:
-        """Whether any of it was answered by the simulator: no money left the house for those."""
+        """Whether any of it was answered by the simulator, which is not paid."""
         return any(line.simulated for line in self.lines)
 
 
@@ -60,8 +60,8 @@ class Disagreement(Model):
 class BilledAttempt(Model):
     """What a provider's own list says of one attempt. `source`: its place in the list.
 
-    Without `attempt_id` it carries none of ours. What the list does not tell is None. `billed` is False for a call that
-    the list only mentions.
+    Without `attempt_id` it carries none of ours. What the list does not contain is None. `billed` is False for an
+    attempt that the list only mentions.
     """
 
     source: str

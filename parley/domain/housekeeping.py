@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from pydantic import AwareDatetime, Field, field_validator
 
+from parley.domain.budgets import Period, first_day, week_name
 from parley.domain.model import Model
 
 SWEEP = "Sweep"
@@ -70,14 +71,13 @@ class Week(Model):
     @field_validator("monday")
     @classmethod
     def _is_a_monday(cls, day: date) -> date:
-        if day.weekday() != 0:
+        if day != first_day(Period.WEEK, day):
             raise ValueError("must be a Monday")
         return day
 
     @property
     def name(self) -> str:
-        year, week, _ = self.monday.isocalendar()
-        return f"{year}-W{week:02}"
+        return week_name(self.monday)
 
     @property
     def begins(self) -> datetime:
@@ -91,7 +91,7 @@ class Week(Model):
 def week_before(moment: datetime) -> Week:
     """The last week that had ended at that moment."""
     day = moment.astimezone(UTC).date()
-    return Week(monday=day - timedelta(days=day.weekday(), weeks=1))
+    return Week(monday=first_day(Period.WEEK, day) - timedelta(weeks=1))
 
 
 class AlertInput(Model):

@@ -1,7 +1,7 @@
 """What could be done about a workspace's costs and errors: named rules over what was seen. Pure.
 
 A rule names its figures and says what to do. It tells a saving only where it follows from what was paid: the same
-tokens at another model's own rates, or calls that repeated an answer already paid for.
+tokens at another model's own rates, or attempts that repeated an answer already paid for.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ from parley.domain.pricing import Rates, cost
 from parley.domain.reports import Span, Spend, UserSpend, share
 from parley.domain.requests import Usage
 
-# Fewer calls than this say nothing about a model or a provider.
+# Fewer attempts than this say nothing about a model or a provider.
 ENOUGH = 20
 # A cheaper model must save at least this much of what the dear one cost.
 WORTH_MOVING = Decimal("0.2")
@@ -29,9 +29,9 @@ HEAVY_USER, ENOUGH_USERS = 0.5, 5
 
 
 class Serving(Model):
-    """How one model served one kind of work. Tokens and `paid_usd` are of the calls whose tokens are known.
+    """How one model served one kind of work. Tokens and `paid_usd` are of the attempts whose tokens are known.
 
-    `rates`: those of the latest such call. `spent_usd`: confirmed and uncertain, of all its calls.
+    `rates`: those of the latest such call. `spent_usd`: confirmed and uncertain, of all its attempts.
     """
 
     action: str
@@ -40,7 +40,7 @@ class Serving(Model):
     simulated: bool
     ended: int
     errors: int
-    calls: int = 0
+    attempts: int = 0
     tokens_prompt: int = 0
     tokens_completion: int = 0
     paid_usd: Decimal = Decimal(0)
@@ -107,7 +107,7 @@ def cheaper_model(evidence: Evidence) -> Iterable[Recommendation]:
         yield Recommendation(
             rule="cheaper-model",
             subject=dear.action,
-            seen=f"{dear.calls} calls of {dear.name} cost ${dear.paid_usd} with {_errors(dear)}; "
+            seen=f"{dear.attempts} attempts of {dear.name} cost ${dear.paid_usd} with {_errors(dear)}; "
             f"{cheap.name} served {cheap.ended} with {_errors(cheap)}",
             advice=f"put {cheap.name} before {dear.name}; compare the answers' quality in an experiment first",
             saves_usd=move.saves_usd,
@@ -150,13 +150,13 @@ def enable_cache(evidence: Evidence) -> Iterable[Recommendation]:
 
 
 def high_error_provider(evidence: Evidence) -> Iterable[Recommendation]:
-    """A provider whose calls often end without a reply."""
+    """A provider whose attempts often end without a reply."""
     for seen in _merged(evidence.servings, lambda serving: (serving.provider, serving.simulated)):
         if seen.ended >= ENOUGH and seen.error_rate >= TOO_MANY_ERRORS:
             yield Recommendation(
                 rule="high-error-provider",
                 subject=seen.provider,
-                seen=f"{_errors(seen)} in {seen.ended} calls",
+                seen=f"{_errors(seen)} in {seen.ended} attempts",
                 advice="see `parley report models` for the kinds of errors; let another provider's routes come first",
                 simulated=seen.simulated,
             )
@@ -169,7 +169,7 @@ def uncertain_spend(evidence: Evidence) -> Iterable[Recommendation]:
         if seen.ended >= ENOUGH and part is not None and part >= TOO_UNCERTAIN:
             yield Recommendation(
                 rule="uncertain-spend",
-                subject="lost and unanswered calls",
+                subject="lost and unanswered attempts",
                 seen=f"up to ${seen.uncertain_usd} of at most ${seen.spent_usd} ({part:.0%})",
                 advice="look for workers that die and for timeouts shorter than the provider's answers; "
                 "compare with the provider's list: `parley ledger audit --billed FILE`",
@@ -181,10 +181,10 @@ def long_prompts(evidence: Evidence) -> Iterable[Recommendation]:
     """Requests that send far more than they get back."""
     generated = {seen.action for seen in evidence.repetitions}
     for seen in _merged(evidence.servings, lambda serving: (serving.action, serving.simulated)):
-        prompt = seen.tokens_prompt // max(seen.calls, 1)
-        reply = max(seen.tokens_completion // max(seen.calls, 1), 1)
+        prompt = seen.tokens_prompt // max(seen.attempts, 1)
+        reply = max(seen.tokens_completion // max(seen.attempts, 1), 1)
         is_long = prompt >= LONG_PROMPT and prompt >= LONG_PROMPT_RATIO * reply
-        if seen.action in generated and seen.calls >= ENOUGH and is_long:
+        if seen.action in generated and seen.attempts >= ENOUGH and is_long:
             yield Recommendation(
                 rule="long-prompts",
                 subject=seen.action,
@@ -205,7 +205,7 @@ def user_concentration(evidence: Evidence) -> Iterable[Recommendation]:
                 subject=user.user_id,
                 seen=f"one of {evidence.user_count} users causes {part:.0%} of the costs",
                 advice="see whether the use is meant, and whether the tier's energy fits it",
-                simulated=user.simulated_calls == user.calls,
+                simulated=user.simulated_attempts == user.attempts,
             )
 
 
@@ -238,7 +238,7 @@ def _moves(servings: Sequence[Serving]) -> list[tuple[Serving, Move]]:
 
 def _best_move(dear: Serving, rivals: Sequence[Serving], worth: Decimal) -> Move | None:
     """The rival that saves the most, if that is at least the share `worth` of what the dear one was paid."""
-    able = [rival for rival in rivals if dear.calls >= ENOUGH and _serves_as_well(rival, dear)]
+    able = [rival for rival in rivals if dear.attempts >= ENOUGH and _serves_as_well(rival, dear)]
     moves = [Move(to=rival, saves_usd=_saving(dear, rival.rates)) for rival in able if rival.rates]
     best = max(moves, key=lambda move: move.saves_usd, default=None)
     return best if best and best.saves_usd > 0 and best.saves_usd >= worth * dear.paid_usd else None
@@ -267,7 +267,7 @@ def _sum(group: Sequence[Serving]) -> Serving:
     return group[0].model_copy(update={name: sum(getattr(one, name) for one in group) for name in SUMS})
 
 
-SUMS = ("ended", "errors", "calls", "tokens_prompt", "tokens_completion", "paid_usd", "spent_usd", "uncertain_usd")
+SUMS = ("ended", "errors", "attempts", "tokens_prompt", "tokens_completion", "paid_usd", "spent_usd", "uncertain_usd")
 
 
 def _model(serving: Serving) -> object:
@@ -279,5 +279,5 @@ def _errors(seen: Serving) -> str:
 
 
 def _spent(spend: Spend) -> Decimal:
-    """At its most."""
+    """The upper bound."""
     return spend.confirmed_usd + spend.uncertain_usd

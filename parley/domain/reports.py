@@ -1,8 +1,8 @@
 """What a workspace's AI work cost, and how well it went, in the words of the reports.
 
-Money is told in three amounts that are never added up: `confirmed_usd` is what providers counted, `uncertain_usd` the
-most that lost and unanswered calls can add, `energy_charged` what users paid. A `call` is one try at a provider that
-billed it or may have; a `request` is one `Generate`, which may make several calls or none.
+Spending has three amounts that are never added up: `confirmed_usd` is what providers counted, `uncertain_usd` is the
+upper bound of what lost and unanswered attempts can add, `energy_charged` is what users paid. An attempt is one try at
+a provider that billed it or may have; a request is one `Generate`, which may take several attempts or none.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from pydantic import computed_field
 
+from parley.domain.budgets import Period, first_day, week_name
 from parley.domain.model import Model
 
 DEFAULT_DAYS = 30
@@ -37,10 +38,10 @@ class Span(Model):
 
 
 class Spend(Model):
-    """What some calls cost. `simulated_usd` is the part of both amounts that the simulator counted: nobody was paid."""
+    """What some attempts cost. `simulated_usd`: the part of both amounts that is the simulator's."""
 
-    calls: int = 0
-    simulated_calls: int = 0
+    attempts: int = 0
+    simulated_attempts: int = 0
     tokens_prompt: int = 0
     tokens_completion: int = 0
     audio_seconds: Decimal = Decimal(0)
@@ -68,33 +69,33 @@ class UserSpend(Spend):
 
 
 class ActionSpend(Spend):
-    """One kind of work. `average_usd` is of the calls whose cost is confirmed."""
+    """One kind of work. `average_usd` is of the attempts whose cost is confirmed."""
 
     action: str
     average_usd: Decimal | None = None
 
 
 class ActionTokens(Model):
-    """The tokens of one kind of work, over the calls whose tokens the provider counted.
+    """The tokens of one kind of work, over the attempts whose tokens the provider counted.
 
     `tokens_cached`: the part of the prompts that came from the vendor's own cache.
     """
 
     action: str
-    calls: int
+    attempts: int
     tokens_prompt: int
     tokens_cached: int
     tokens_completion: int
 
     @computed_field
     @property
-    def prompt_per_call(self) -> int:
-        return round(self.tokens_prompt / self.calls)
+    def prompt_per_attempt(self) -> int:
+        return round(self.tokens_prompt / self.attempts)
 
     @computed_field
     @property
-    def completion_per_call(self) -> int:
-        return round(self.tokens_completion / self.calls)
+    def completion_per_attempt(self) -> int:
+        return round(self.tokens_completion / self.attempts)
 
 
 class Attempts(Model):
@@ -120,7 +121,7 @@ class Attempts(Model):
 
 
 class ModelUse(Model):
-    """One model of one provider: what it cost and how it did. `cost_share` is of all that was spent, at its most."""
+    """One model of one provider: what it cost and how it did. `cost_share` is of the upper bound of all spending."""
 
     provider: str
     model: str
@@ -185,7 +186,7 @@ class Summary(Model):
 
     @property
     def providers(self) -> dict[str, float]:
-        """Each provider's share of what was spent, at its most."""
+        """Each provider's share of the upper bound of all spending."""
         shares: dict[str, float] = {}
         for use in self.models:
             shares[use.provider] = shares.get(use.provider, 0.0) + (use.cost_share or 0.0)
@@ -287,12 +288,6 @@ def share(part: int | Decimal, whole: int | Decimal) -> float | None:
     return round(float(part / whole), 4) if whole else None
 
 
-def week_name(day: date) -> str:
-    """The ISO week of a day, such as 2026-W47."""
-    year, week, _ = day.isocalendar()
-    return f"{year}-W{week:02}"
-
-
 def every_day(span: Span, found: Mapping[date, Spend]) -> Iterable[DaySpend]:
     """A line for each day that the span touches, zero where nothing was spent."""
     last = (span.until - timedelta(microseconds=1)).date()
@@ -304,7 +299,7 @@ def every_day(span: Span, found: Mapping[date, Spend]) -> Iterable[DaySpend]:
 def every_week(span: Span, found: Mapping[date, Spend]) -> Iterable[WeekSpend]:
     """A line for each ISO week that the span touches, zero where nothing was spent; `found` by Monday."""
     for day in every_day(span, {}):
-        if day.day.weekday() == 0:
+        if day.day == first_day(Period.WEEK, day.day):
             spent = found.get(day.day, Spend())
             yield WeekSpend(week=week_name(day.day), monday=day.day, **spent.model_dump())
 
@@ -317,7 +312,8 @@ def whole_days(span: Span) -> Span:
 def whole_weeks(span: Span) -> Span:
     """The span from the Monday (UTC) before it begins."""
     days = whole_days(span)
-    return days.model_copy(update={"since": days.since - timedelta(days=days.since.weekday())})
+    monday = first_day(Period.WEEK, days.since.date())
+    return days.model_copy(update={"since": datetime.combine(monday, days.since.timetz())})
 
 
 def wilson(successes: int, trials: int) -> Interval | None:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.housekeeping import Week
-from parley.storage.breaker import NOW
+from parley.storage.database import NOW
 from parley.storage.tables import CostAlert, OutboxEvent, UsageLog
 
 EVENT = "cost_alert"

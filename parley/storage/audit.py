@@ -158,7 +158,7 @@ KEEP = text("""
 
 
 async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disagreement]:
-    """Run every check. An empty list is a clean ledger; open calls of running jobs are no disagreement."""
+    """Run every check. an empty list is a clean ledger; open requests of running jobs are not a disagreement."""
     return await _run(tx, CHECKS, workspace_id)
 
 

@@ -15,9 +15,9 @@ from sqlmodel import col
 
 from parley.domain.errors import BreakerOpen
 from parley.domain.requests import Provider
+from parley.storage.database import NOW
 from parley.storage.tables import Breaker
 
-NOW = func.clock_timestamp()
 ROW = select(Breaker).where(col(Breaker.provider) == bindparam("provider")).execution_options(populate_existing=True)
 OPEN = select(Breaker, NOW).where(col(Breaker.open_until).is_not(None))
 # There is something that a whole reply would have it forget.

@@ -4,38 +4,47 @@ A job spends from an envelope of its own. Every attempt counts on its workspace'
 was made), and the caps of a workspace bound its day, its ISO week and its month: sums over days.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from parley.domain.budgets import CapView, Period, first_day, last_day
 from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
-from parley.storage.database import changed_one
+from parley.storage.driver import defer
 from parley.storage.rows import add
 from parley.storage.tables import Budget, SpendingCap, utc_now
 
-# Statements that every paid call needs are built once: building one takes as long as running it.
+# Statements that every paid call needs are built once: building one takes as long as running it. Those that are
+# deferred divide by zero where they change no row: see `driver.defer`.
 RESERVE = text("""
-    UPDATE budgets SET reserved_usd = reserved_usd + :usd
-    WHERE workspace_id = :workspace AND scope = :scope
-      AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)""")
+    WITH changed AS (
+        UPDATE budgets SET reserved_usd = reserved_usd + :usd
+        WHERE workspace_id = :workspace AND scope = :scope
+          AND (cap_usd IS NULL OR cap_usd >= reserved_usd + confirmed_usd + uncertain_usd + :usd)
+        RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
 OPEN_AND_RESERVE = text("""
-    INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
-    SELECT :workspace, :scope, CAST(:cap AS numeric), CAST(:usd AS numeric), 0, 0
-    WHERE CAST(:cap AS numeric) IS NULL OR CAST(:cap AS numeric) >= CAST(:usd AS numeric)
-    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd
-    WHERE budgets.cap_usd IS NULL OR budgets.cap_usd >=
-          budgets.reserved_usd + budgets.confirmed_usd + budgets.uncertain_usd + excluded.reserved_usd""")
+    WITH changed AS (
+        INSERT INTO budgets (workspace_id, scope, cap_usd, reserved_usd, confirmed_usd, uncertain_usd)
+        SELECT :workspace, :scope, CAST(:cap AS numeric), CAST(:usd AS numeric), 0, 0
+        WHERE CAST(:cap AS numeric) IS NULL OR CAST(:cap AS numeric) >= CAST(:usd AS numeric)
+        ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd
+        WHERE budgets.cap_usd IS NULL OR budgets.cap_usd >=
+              budgets.reserved_usd + budgets.confirmed_usd + budgets.uncertain_usd + excluded.reserved_usd
+        RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
 MOVE = text("""
-    UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
-                       uncertain_usd = uncertain_usd + :uncertain
-    WHERE workspace_id = :workspace AND scope = :scope""")
+    WITH changed AS (
+        UPDATE budgets SET reserved_usd = reserved_usd + :reserved, confirmed_usd = confirmed_usd + :confirmed,
+                           uncertain_usd = uncertain_usd + :uncertain
+        WHERE workspace_id = :workspace AND scope = :scope
+        RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
 # The caps are counted, and so locked, before there is a row to insert: whoever will reserve locks no day before them.
 RESERVE_DAY = text("""
     WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE)
@@ -60,27 +69,6 @@ class Envelope(Model):
     cap_usd: Decimal | None
 
 
-class Period(StrEnum):
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-
-
-@dataclass(frozen=True)
-class CapView:
-    """A cap with what counts against it now."""
-
-    period: Period
-    cap_usd: Decimal
-    reserved_usd: Decimal
-    confirmed_usd: Decimal
-    uncertain_usd: Decimal
-
-    @property
-    def left_usd(self) -> Decimal:
-        return self.cap_usd - self.reserved_usd - self.confirmed_usd - self.uncertain_usd
-
-
 def job_scope(job_key: str) -> str:
     """A job spends from an envelope of its own, so that jobs do not queue on one row."""
     return f"job:{job_key}"
@@ -90,41 +78,22 @@ def day_scope(moment: datetime) -> str:
     return f"day:{moment.astimezone(UTC).date()}"
 
 
-def first_day(period: Period, today: date) -> date:
-    """The day on which the period that `today` is in began."""
-    match period:
-        case Period.DAY:
-            return today
-        case Period.WEEK:
-            return today - timedelta(days=today.weekday())
-        case Period.MONTH:
-            return today.replace(day=1)
-
-
-def last_day(period: Period, today: date) -> date:
-    """The day on which the period that `today` is in ends."""
-    begins = first_day(period, today)
-    longest = {Period.DAY: 1, Period.WEEK: 7, Period.MONTH: 31}[period]
-    next_begins = first_day(period, begins + timedelta(days=longest))
-    return next_begins - timedelta(days=1)
-
-
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
     """Create the envelope once; a later call leaves it as it is."""
     await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:
-    """Set dollars aside. The condition is in the statement itself, so that no race can overdraw.
+    """Reserve dollars with the transaction's next statement. The statement itself checks, so no race can overdraw.
 
-    `opens`: the envelope to open where there is none yet. One that is there keeps its cap, which bounds `usd` too.
+    `opens`: the envelope to open where there is none yet. An existing one keeps its cap, which bounds `usd` too.
 
     Raises:
-        BudgetExhausted: the envelope is missing, or what is left does not cover `usd`.
+        BudgetExhausted: from the next statement or the commit: the envelope is missing, or does not cover `usd`.
     """
     statement, cap = (OPEN_AND_RESERVE, {"cap": opens.cap_usd}) if opens else (RESERVE, {})
-    if not await changed_one(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}):
-        raise BudgetExhausted(f"{scope}: less than ${usd} is left, which this call may cost")
+    exhausted = BudgetExhausted(f"{scope}: less than ${usd} is left, which is what this request may cost")
+    await defer(tx, statement, {"workspace": workspace_id, "scope": scope, "usd": usd, **cap}, otherwise=exhausted)
 
 
 async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
@@ -144,7 +113,7 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
     """Count dollars on the day of `moment`, within the workspace's caps.
 
     The caps' rows are locked while they are compared, so that claims of two days cannot overdraw a week between them.
-    A workspace without caps only counts. Call it last: the day's row is the one that all of a workspace's calls share.
+    A workspace without caps only counts. Call it last: the day's row is shared by all of a workspace's requests.
 
     Raises:
         BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
@@ -155,7 +124,7 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
         if cap.left_usd < 0:
             left = max(cap.left_usd + usd, Decimal(0))
             raise BudgetExhausted(
-                f"${left} of the {cap.period.value}'s ${cap.cap_usd} is left, and this call may cost ${usd}"
+                f"${left} of the {cap.period.value}'s ${cap.cap_usd} is left, and this request may cost ${usd}"
             )
 
 
@@ -168,14 +137,14 @@ async def move(
     confirmed: Decimal = Decimal(0),
     uncertain: Decimal = Decimal(0),
 ) -> None:
-    """Add the (signed) amounts to the envelope's three accounts.
+    """Add the (signed) amounts to the envelope's three accounts, with the transaction's next statement.
 
     Raises:
-        NotFound: there is no such envelope, and dollars must not vanish.
+        NotFound: from the next statement or the commit: there is no such envelope, and dollars must not vanish.
     """
     amounts = {"reserved": reserved, "confirmed": confirmed, "uncertain": uncertain}
-    if not await changed_one(tx, MOVE, {"workspace": workspace_id, "scope": scope, **amounts}):
-        raise NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+    missing = NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
+    await defer(tx, MOVE, {"workspace": workspace_id, "scope": scope, **amounts}, otherwise=missing)
 
 
 async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:

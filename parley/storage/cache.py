@@ -20,7 +20,7 @@ from parley.domain.generate.contract import GenerateInput, Serving
 from parley.domain.model import storable
 from parley.domain.requests import ChatReply, ChatRequest, Provider
 from parley.storage import database
-from parley.storage.breaker import NOW
+from parley.storage.database import NOW
 from parley.storage.ledger import Settled
 from parley.storage.tables import CachedAnswer
 

@@ -1,21 +1,15 @@
 """The connection pool, and what may go wrong with it."""
 
+import select as select_module
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
-from asyncpg import (
-    AdminShutdownError,
-    CannotConnectNowError,
-    CrashShutdownError,
-    InvalidAuthorizationSpecificationError,
-    InvalidCatalogNameError,
-    PostgresConnectionError,
-    TooManyConnectionsError,
-)
+import psycopg
 from pydantic import SecretStr
-from sqlalchemy import CursorResult, Executable, delete, event, inspect, select, text, tuple_
+from sqlalchemy import URL, CursorResult, Executable, delete, event, func, inspect, select, text, tuple_
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,33 +17,42 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlmodel import SQLModel
 
 from parley.domain.errors import InvalidInput, Unreachable
+from parley.storage.driver import Connection
 
-# "The database is away", as opposed to "the statement is wrong": unreachable, starting, stopping, full.
-AWAY = (
+# The database's clock: leases and breakers are compared with one clock, whatever the clocks of the workers say.
+NOW = func.clock_timestamp()
+# PostgreSQL cannot be reached, is starting or stopping, has no free connection, or does not finish a statement in time.
+UNREACHABLE = (
     OSError,
     TimeoutError,
     PoolTimeoutError,
-    PostgresConnectionError,
-    CannotConnectNowError,
-    AdminShutdownError,
-    CrashShutdownError,
-    TooManyConnectionsError,
-    InvalidAuthorizationSpecificationError,
-    InvalidCatalogNameError,
+    psycopg.errors.AdminShutdown,
+    psycopg.errors.CannotConnectNow,
+    psycopg.errors.CrashShutdown,
+    psycopg.errors.InvalidAuthorizationSpecification,
+    psycopg.errors.InvalidCatalogName,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.TooManyConnections,
 )
+# The SQLSTATE class of connection exceptions. An error of libpq itself has no SQLSTATE: it has no connection.
+CONNECTION_ERRORS = "08"
 # No statement on a few rows takes as long as the first; one on every session of a large dataset may.
 STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
 # Bulk work queues for few connections, rather than slow down all the other work.
 BULK_POOL_SIZE = 2
 # A firewall forgets an idle connection without a word to either end: none is trusted for longer.
 CONNECTION_SECONDS = 300
+CONNECT_SECONDS = 5
+DEAD_CONNECTION_SECONDS = 30
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether `error` says that PostgreSQL cannot be reached now."""
+    """Whether `error` means that PostgreSQL cannot be reached now, as opposed to a wrong statement."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or is_away(error.orig.__cause__ or error.orig) if error.orig else False
-    return isinstance(error, (*AWAY, Unreachable))
+        return error.connection_invalidated or (error.orig is not None and is_away(error.orig))
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or CONNECTION_ERRORS)[:2] == CONNECTION_ERRORS:
+        return True
+    return isinstance(error, (*UNREACHABLE, Unreachable))
 
 
 class Database:
@@ -120,7 +123,11 @@ async def purge(tx: AsyncSession, row: type[SQLModel], moment: Any, older_than: 
 def engine(
     url: SecretStr, *, pool_size: int = BULK_POOL_SIZE, statement_seconds: float = BULK_STATEMENT_SECONDS
 ) -> AsyncEngine:
-    """An engine on asyncpg for any spelling of a PostgreSQL address; by default for bulk work, as a migration is."""
+    """An engine on psycopg for any spelling of a PostgreSQL address; by default for bulk work, as a migration is.
+
+    Raises:
+        InvalidInput: `url` is not a PostgreSQL address.
+    """
     try:
         parsed = make_url(url.get_secret_value())
     except ArgumentError:
@@ -128,12 +135,13 @@ def engine(
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise InvalidInput("only PostgreSQL is supported", where="DATABASE_URL")
     made = create_async_engine(
-        parsed.set(drivername="postgresql+asyncpg"),
+        parsed.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=statement_seconds,
         pool_recycle=CONNECTION_SECONDS,
-        connect_args={"timeout": 5, "command_timeout": statement_seconds},
+        connect_args=_connection_options(parsed, statement_seconds),
+        use_native_hstore=False,
         # An error's text reaches logs and histories; what users said does not belong there.
         hide_parameters=True,
     )
@@ -141,10 +149,34 @@ def engine(
     return made
 
 
-def _refuse_closed(connection: Any, *_: object) -> None:
-    """Have the pool replace a connection that the server has ended meanwhile, in a restart for one.
+def _connection_options(url: URL, statement_seconds: float) -> dict[str, Any]:
+    """The server ends a slow statement; the client gives up when the server, its host or the network is lost."""
+    given = url.query.get("options", "")
+    options = [given] if isinstance(given, str) else list(given)
+    return {
+        "async_creator_fn": partial(Connection.open, reply_seconds=statement_seconds + CONNECT_SECONDS),
+        "connect_timeout": CONNECT_SECONDS,
+        "options": " ".join([*options, f"-c statement_timeout={round(statement_seconds * 1000)}"]).strip(),
+        # Sent data that is not acknowledged, and a silent connection that does not answer probes, end it.
+        "tcp_user_timeout": DEAD_CONNECTION_SECONDS * 1000,
+        "keepalives_idle": DEAD_CONNECTION_SECONDS // 2,
+        "keepalives_interval": DEAD_CONNECTION_SECONDS // 6,
+        "keepalives_count": 3,
+    }
 
-    The driver knows without asking. Asking, as `pool_pre_ping` does, is three round trips for each transaction.
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Have the pool replace a connection that the server has closed, for example in a restart.
+
+    A closed socket is readable: this needs no round trip, unlike `pool_pre_ping`, which needs one per transaction.
     """
-    if connection.driver_connection.is_closed():
+    driver = connection.driver_connection
+    if driver.closed or _is_readable(driver.fileno()):
         raise DisconnectionError
+
+
+def _is_readable(file_number: int) -> bool:
+    """Whether there is something to read. Between transactions that is the server's notice that it ends."""
+    poll = select_module.poll()
+    poll.register(file_number, select_module.POLLIN)
+    return bool(poll.poll(0))

@@ -1,26 +1,33 @@
 """Energy per user: grant, check, reserve, release, charge. Each movement is an entry; a balance never overdraws."""
 
+from typing import Any
+
 from sqlalchemy import text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import InsufficientEnergy, NotFound
+from parley.storage.driver import defer
 from parley.storage.tables import EnergyAccount, EnergyEntry, utc_now
 
 # What each movement does to what is reserved and charged.
 MOVEMENTS = {"reserve": (1, 0), "release": (-1, 0), "charge": (-1, 1)}
 # What is available covers what it takes, or nothing is changed: a charge and a release take nothing from it.
-MOVE = text("""
+MOVE = """
     WITH moved AS (
         UPDATE energy_accounts
         SET reserved = reserved + CAST(:reserved AS integer), charged = charged + CAST(:charged AS integer)
         WHERE workspace_id = :workspace AND user_id = :user
           AND granted - charged - reserved >= CAST(:reserved AS integer) + CAST(:charged AS integer)
-        RETURNING workspace_id, user_id, granted - charged - reserved AS available)
-    INSERT INTO energy_entries (workspace_id, user_id, kind, amount, request_id, created_at)
-    SELECT workspace_id, user_id, :kind, :amount, :request, :now FROM moved
-    RETURNING (SELECT available FROM moved)""")
+        RETURNING workspace_id, user_id),
+    entered AS (
+        INSERT INTO energy_entries (workspace_id, user_id, kind, amount, request_id, created_at)
+        SELECT workspace_id, user_id, :kind, CAST(:amount AS integer), :request, CAST(:now AS timestamptz) FROM moved
+        RETURNING 1)"""
+# Divides by zero where nothing is moved: see `driver.defer`.
+MOVE_OR_FAIL = text(f"{MOVE} SELECT 1 / count(*) FROM entered")  # noqa: S608 - constants
+MOVE_IF_POSSIBLE = text(f"{MOVE} SELECT count(*) FROM entered")  # noqa: S608 - constants
 
 
 def available(account: EnergyAccount) -> int:
@@ -68,64 +75,59 @@ async def set_tier(tx: AsyncSession, workspace_id: str, user_id: str, tier: str)
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
-    """Set `amount` aside. The condition is in the UPDATE itself, so that no race can overdraw.
+    """Reserve `amount` with the transaction's next statement. The statement itself checks, so no race can overdraw.
 
     Raises:
-        InsufficientEnergy: less than `amount` is available.
+        InsufficientEnergy: from the next statement or the commit: less than `amount` is available.
     """
-    if amount and await _move(tx, workspace_id, user_id, "reserve", amount, request_id) is None:
-        raise InsufficientEnergy(f"user {user_id!r} has less than the {amount} energy that this action needs")
+    if amount:
+        short = InsufficientEnergy(f"user {user_id!r} has less than the {amount} energy that this action needs")
+        values = _movement(workspace_id, user_id, "reserve", amount, request_id)
+        await defer(tx, MOVE_OR_FAIL, values, otherwise=short)
 
 
 async def release(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
-    """Give a reservation back.
+    """Release a reservation with the transaction's next statement.
 
     Raises:
-        NotFound: there is no such account.
+        NotFound: from the next statement or the commit: there is no such account.
     """
     await _move_reserved(tx, workspace_id, user_id, "release", amount, request_id)
 
 
-async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
-    """Turn a reservation of `amount` into a charge; returns what is still available.
+async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
+    """Turn a reservation of `amount` into a charge with the transaction's next statement. What is available stays.
 
     Raises:
-        NotFound: there is no such account.
+        NotFound: from the next statement or the commit: there is no such account.
     """
-    return await _move_reserved(tx, workspace_id, user_id, "charge", amount, request_id)
+    await _move_reserved(tx, workspace_id, user_id, "charge", amount, request_id)
 
 
 async def reserve_if_possible(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> int:
-    """Reserve for a reply whose reservation is gone (swept, or late). What does not fit costs us, not the user."""
-    return 0 if await _move(tx, workspace_id, user_id, "reserve", amount, request_id) is None else amount
+    """Reserve for a reply whose reservation was released. Returns `amount`, or 0 if the account is short."""
+    values = _movement(workspace_id, user_id, "reserve", amount, request_id)
+    return amount * (await tx.execute(MOVE_IF_POSSIBLE, values)).scalar_one()
 
 
 async def _move_reserved(
     tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str
-) -> int:
-    """Move what was set aside: wherever there is an account, it covers that."""
-    left = await _move(tx, workspace_id, user_id, kind, amount, request_id)
-    if left is None:
-        raise NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
-    return left
+) -> None:
+    """Move what was reserved: wherever there is an account, it covers that."""
+    missing = NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
+    values = _movement(workspace_id, user_id, kind, amount, request_id)
+    await defer(tx, MOVE_OR_FAIL, values, otherwise=missing)
 
 
-async def _move(
-    tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str
-) -> int | None:
-    """Make one movement, and enter it. What is available then; None without an account that covers it."""
+def _movement(workspace_id: str, user_id: str, kind: str, amount: int, request_id: str) -> dict[str, Any]:
     reserved, charged = MOVEMENTS[kind]
-    moved = await tx.execute(
-        MOVE,
-        {
-            "workspace": workspace_id,
-            "user": user_id,
-            "kind": kind,
-            "amount": amount,
-            "reserved": reserved * amount,
-            "charged": charged * amount,
-            "request": request_id,
-            "now": utc_now(),
-        },
-    )
-    return moved.scalar()
+    return {
+        "workspace": workspace_id,
+        "user": user_id,
+        "kind": kind,
+        "amount": amount,
+        "reserved": reserved * amount,
+        "charged": charged * amount,
+        "request": request_id,
+        "now": utc_now(),
+    }

@@ -12,6 +12,7 @@ from sqlmodel import col
 
 from parley.domain.errors import NotFound
 from parley.domain.generate.contract import Job, Prompt, Serving
+from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply
 from parley.storage.database import changed_one, purge
 from parley.storage.rows import add
@@ -122,6 +123,19 @@ def _spent(workspace_id: str, job_key: str) -> Select[Decimal | None, int]:
         )
         .where(col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.job_key) == job_key)
     )
+
+
+async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: Feedback) -> None:
+    """Store a user's feedback on an answer, in place of earlier feedback.
+
+    Raises:
+        NotFound: the workspace has no such generation.
+    """
+    rated = update(Generation).where(
+        col(Generation.workspace_id) == workspace_id, col(Generation.request_id) == request_id
+    )
+    if not await changed_one(tx, rated.values(feedback=feedback.value)):
+        raise NotFound(f"workspace {workspace_id!r} has no request {request_id!r}")
 
 
 async def answered_by(tx: AsyncSession, workspace_id: str, request_id: str) -> UUID | None:

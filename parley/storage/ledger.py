@@ -1,4 +1,4 @@
-"""The ledger of paid paid_requests: claim, renew, settle, fail. Each is one transaction.
+"""The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never wait in a circle: the request's row, the provider's
 breaker, the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's caps, and last
@@ -25,10 +25,11 @@ from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
 from parley.domain.requests import Provider, Reply, Usage
 from parley.storage import breaker, budgets, energy, paid_requests
-from parley.storage.breaker import NOW, BreakerTerms
+from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Envelope
-from parley.storage.database import changed_one
+from parley.storage.database import NOW, changed_one
 from parley.storage.entries import completed_event, failed_event, journal_entry, usage_row
+from parley.storage.paid_requests import Locked
 from parley.storage.rows import save
 from parley.storage.tables import Attempt, PaidRequest, utc_now
 
@@ -243,9 +244,10 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
         NotFound: the workspace has no such attempt.
     """
     attempt_id = settlement.attempt_id
-    request, attempt, troubled = await paid_requests.lock_with_attempt(tx, settlement.workspace_id, attempt_id)
+    locked = await paid_requests.lock_with_attempt(tx, settlement.workspace_id, attempt_id)
+    request, attempt = locked.request, locked.attempt
     is_over = attempt.state in ("settled", "duplicate")
-    if troubled and not is_over:
+    if locked.is_troubled and not is_over:
         await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
     moves = [await _withdraw(tx, request, withdrawn)] if withdrawn else []
@@ -260,7 +262,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     if request.owner_attempt_id == attempt_id:
         request.owner_attempt_id, request.lease_until = None, None
     book = _book_duplicate if request.settled_attempt_id else _book_winner
-    settled = await book(tx, request, attempt, settlement.reply, settlement.cost_usd)
+    settled = await book(tx, locked, settlement.reply, settlement.cost_usd)
     if settled.attempt_id != attempt_id and settlement.on_other_end:
         await settlement.on_other_end(tx)
     if settled.attempt_id == attempt_id and settlement.on_won:
@@ -269,12 +271,11 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     return settled
 
 
-async def _book_winner(
-    tx: AsyncSession, request: PaidRequest, attempt: Attempt, reply: Reply, cost_usd: Decimal
-) -> Settled:
-    """The request's one reply: journaled, told and charged."""
+async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
+    """Journal the request's one reply, with its event and its charge."""
+    request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
-    charged, left = await _charge_once(tx, request)
+    charged, left = await _charge_once(tx, request, locked.energy_left)
     _end(attempt, "settled", Billed.YES, cost_usd)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
@@ -283,10 +284,9 @@ async def _book_winner(
     return replace(_as_settled(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
 
-async def _book_duplicate(
-    tx: AsyncSession, request: PaidRequest, attempt: Attempt, reply: Reply, cost_usd: Decimal
-) -> Settled:
-    """A second reply: spent, and charged to nobody. The first one is returned."""
+async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
+    """Record the cost of a second reply, which no user is charged for. Returns the first one."""
+    request, attempt = locked.request, locked.attempt
     _end(attempt, "duplicate", Billed.YES, cost_usd)
     told = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
     await save(tx, request, attempt, told)
@@ -316,7 +316,8 @@ async def fail(
     on_other_end: OnOtherEnd | None = None,
 ) -> None:
     """End an attempt that brought no reply, and write `on_other_end` with it; free what it held. Safe to repeat."""
-    request, attempt, _ = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
+    locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
+    request, attempt = locked.request, locked.attempt
     if attempt.state not in ("open", "lost"):
         return
     await _tell_breaker(tx, attempt, failure, terms)
@@ -465,16 +466,20 @@ def _amounts(attempt: Attempt) -> dict[str, Decimal]:
     return {"confirmed": attempt.cost_usd}
 
 
-async def _charge_once(tx: AsyncSession, request: PaidRequest) -> tuple[int, int | None]:
-    """Charge the user for the reply that won: the energy charged, and what is left where there is an account."""
-    who = (request.workspace_id, request.user_id)
-    if request.energy_reserved == 0 and request.energy_price:
-        request.energy_reserved = await energy.reserve_if_possible(tx, *who, request.energy_price, request.request_id)
+async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:
+    """Charge the user for the reply that won.
+
+    Returns the energy charged, and what is left; `left`: what was, None without an account.
+    """
+    user = (request.workspace_id, request.user_id)
+    if request.energy_reserved == 0 and request.energy_price and left is not None:
+        # The reservation was released. What the account does not cover costs us, not the user.
+        late = await energy.reserve_if_possible(tx, *user, request.energy_price, request.request_id)
+        request.energy_reserved, left = late, left - late
     charged, request.energy_reserved = request.energy_reserved, 0
     if charged:
-        return charged, await energy.charge(tx, *who, charged, request.request_id)
-    account = await energy.account(tx, *who)
-    return 0, energy.available(account) if account else None
+        await energy.charge(tx, *user, charged, request.request_id)
+    return charged, left
 
 
 async def _let_go(tx: AsyncSession, request: PaidRequest) -> None:

@@ -13,8 +13,7 @@ from sqlmodel import col
 
 from parley.domain.errors import NotFound
 from parley.domain.events import Event
-from parley.storage.breaker import NOW
-from parley.storage.database import changed_one
+from parley.storage.database import NOW, changed_one
 from parley.storage.tables import OutboxEvent
 
 

@@ -1,9 +1,10 @@
-"""The rows of paid paid_requests and of their attempts: opened, locked and read. What becomes of them is the ledger's.
+"""The rows of paid requests and of their attempts: opened, locked and read. The ledger decides how they change.
 
 Rows are handed out as plain values that no session watches; `rows.save` writes them. Statements that every paid request
 needs are built once: building one takes as long as running it.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from sqlmodel import col
 from parley.domain.errors import NotFound
 from parley.domain.requests import Provider
 from parley.storage import breaker
-from parley.storage.breaker import NOW
+from parley.storage.database import NOW
 from parley.storage.rows import table
 from parley.storage.tables import Attempt, EnergyAccount, JournaledReply, PaidRequest, UsageLog
 
@@ -34,10 +35,19 @@ REQUEST_OF_ATTEMPT = (
     .where(col(SAME.workspace_id) == bindparam("workspace"), col(SAME.id) == bindparam("attempt"))
     .scalar_subquery()
 )
+OF_SAME_USER = and_(
+    col(EnergyAccount.workspace_id) == PaidRequest.workspace_id, col(EnergyAccount.user_id) == PaidRequest.user_id
+)
+ENERGY_LEFT = (
+    select(col(EnergyAccount.granted) - col(EnergyAccount.charged) - col(EnergyAccount.reserved))
+    .where(OF_SAME_USER)
+    .correlate(PaidRequest)
+    .scalar_subquery()
+)
 # Both rows are locked, though one would do: whoever waited for the one must not read the other as it was before. Each
 # is found by itself: joined, a database that has not counted its rows yet compares all of a workspace with each other.
 LOCK_WITH_ATTEMPT = (
-    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider))
+    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider), ENERGY_LEFT)
     .where(
         *OF_ATTEMPT,
         col(PaidRequest.workspace_id) == bindparam("workspace"),
@@ -56,16 +66,13 @@ OPEN = (
     .on_conflict_do_nothing()
     .returning(breaker.CLOSED_GENERATION)
 )
-ACCOUNT_OF_CALL = and_(
-    col(EnergyAccount.workspace_id) == PaidRequest.workspace_id, col(EnergyAccount.user_id) == PaidRequest.user_id
-)
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
     .select_from(PaidRequest)
     .join(Attempt, col(Attempt.id) == PaidRequest.settled_attempt_id)
     .join(JournaledReply, col(JournaledReply.attempt_id) == Attempt.id)
     .join(UsageLog, col(UsageLog.attempt_id) == Attempt.id)
-    .outerjoin(EnergyAccount, ACCOUNT_OF_CALL)
+    .outerjoin(EnergyAccount, OF_SAME_USER)
     .where(*OF_REQUEST)
 )
 
@@ -95,8 +102,21 @@ async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> PaidRequ
     return request
 
 
-async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> tuple[PaidRequest, Attempt, bool]:
-    """An attempt with its request, locked, and `breaker.is_troubled`. An attempt changes only under its request's lock.
+@dataclass(frozen=True)
+class Locked:
+    """An attempt with its request, both locked. An attempt changes only under its request's lock.
+
+    `is_troubled`: see `breaker.is_troubled`. `energy_left`: what the user has available; None without an account.
+    """
+
+    request: PaidRequest
+    attempt: Attempt
+    is_troubled: bool
+    energy_left: int | None
+
+
+async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Locked:
+    """Lock an attempt and its request.
 
     Raises:
         NotFound: the workspace has no such attempt.
@@ -104,10 +124,10 @@ async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUI
     found = (await tx.execute(LOCK_WITH_ATTEMPT, {"workspace": workspace_id, "attempt": attempt_id})).first()
     if found is None:
         raise NotFound(f"no attempt {attempt_id} in workspace {workspace_id!r}")
-    request, attempt, troubled = found
-    tx.expunge(request)
-    tx.expunge(attempt)
-    return request, attempt, troubled
+    locked = Locked(*found)
+    tx.expunge(locked.request)
+    tx.expunge(locked.attempt)
+    return locked
 
 
 async def attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Attempt | None:

@@ -67,8 +67,8 @@ SAME_REQUEST = and_(
 SAME_WORKSPACE = col(Attempt.workspace_id) == Generation.workspace_id
 CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
 SPEND: Sequence[ColumnElement[Any]] = (
-    func.count().label("calls"),
-    _count(col(UsageLog.simulated)).label("simulated_calls"),
+    func.count().label("attempts"),
+    _count(col(UsageLog.simulated)).label("simulated_attempts"),
     _total(col(UsageLog.tokens_prompt)).label("tokens_prompt"),
     _total(col(UsageLog.tokens_completion)).label("tokens_completion"),
     _total(col(UsageLog.audio_seconds)).label("audio_seconds"),
@@ -131,7 +131,7 @@ async def tokens(tx: AsyncSession, workspace_id: str, span: Span) -> Report[Acti
     query = (
         select(
             col(UsageLog.action),
-            func.count().label("calls"),
+            func.count().label("attempts"),
             *(func.sum(getattr(UsageLog, name)).label(name) for name in names),
         )
         .where(*_logged(workspace_id, span), CONFIRMED, col(UsageLog.tokens_total) > 0)
@@ -334,7 +334,7 @@ async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Se
             *kinds,
             func.count().label("ended"),
             _count(col(Attempt.state).in_(("lost", "failed"))).label("errors"),
-            _count(counted).label("calls"),
+            _count(counted).label("attempts"),
             _total(col(UsageLog.tokens_prompt), counted).label("tokens_prompt"),
             _total(col(UsageLog.tokens_completion), counted).label("tokens_completion"),
             _total(COST, counted).label("paid_usd"),

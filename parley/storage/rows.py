@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
+from parley.storage.driver import defer
 from parley.storage.tables import Attempt, PaidRequest, UsageLog
 
 # By what a row is found again, and what of it stays as it was. A row of another table is always a new one.
@@ -23,10 +24,13 @@ CHANGEABLE: Mapping[type[SQLModel], tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 async def save(tx: AsyncSession, *rows: SQLModel) -> None:
-    """Write rows of different tables in one statement. Whoever changes a row has it locked, or is its only writer."""
+    """Write rows of different tables as one statement, with the transaction's next one.
+
+    The caller has locked a row that it changes, or is its only writer.
+    """
     assert len({*map(type, rows)}) == len(rows), "two rows of one table"  # noqa: S101 - the second would be both
     values = {_place(row, name): value for row in rows for name, value in row.model_dump().items()}
-    await tx.execute(_saving(*map(_class, rows)), values)
+    await defer(tx, _saving(*map(_class, rows)), values)
 
 
 async def add(tx: AsyncSession, row: SQLModel) -> bool:

@@ -15,7 +15,7 @@ from parley.domain.generate.condensing import StoredSummary, summary_text
 from parley.domain.generate.contract import SummaryReference
 from parley.domain.requests import ChatReply, Provider
 from parley.storage import database
-from parley.storage.breaker import NOW
+from parley.storage.database import NOW
 from parley.storage.tables import Attempt, ConversationSummary, JournaledReply
 
 

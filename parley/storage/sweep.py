@@ -7,7 +7,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.storage.breaker import NOW
+from parley.storage.database import NOW
 from parley.storage.tables import PaidRequest
 
 

@@ -84,7 +84,7 @@ class PaidRequest(SQLModel, table=True):
 
     __tablename__ = "paid_requests"
     __table_args__ = (
-        CheckConstraint("state IN ('open', 'settled')", name="call_state"),
+        CheckConstraint("state IN ('open', 'settled')", name="paid_request_state"),
         Index("paid_requests_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
         Index("paid_requests_by_job", "workspace_id", "job_key"),
     )

@@ -25,7 +25,7 @@ async def costs(
     query = (
         select(
             *kinds,
-            func.count().label("calls"),
+            func.count().label("attempts"),
             func.sum(UsageLog.tokens_total).label("tokens_total"),
             func.sum(UsageLog.audio_seconds).label("audio_seconds"),
             func.sum(confirmed).label("confirmed_usd"),

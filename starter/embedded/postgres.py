@@ -16,8 +16,8 @@ from importlib import metadata, util
 from pathlib import Path
 from signal import SIGINT, SIGQUIT
 
-import asyncpg
 import psutil
+import psycopg
 
 from starter.embedded.process import Account, Command, Process, until
 from starter.embedded.state import DATABASE, HOST, PartFailed, PostgresRecord, StateDir, is_private_to_root
@@ -86,24 +86,24 @@ class Postgres:
     async def answers(self, ports: Mapping[str, int]) -> bool:
         """Whether our database can be queried; makes it at the first start."""
         try:
-            connection = await asyncpg.connect(
+            connection = await psycopg.AsyncConnection.connect(
                 host=HOST,
                 port=ports["postgres"],
                 user=DATABASE,
                 password=self.password,
-                database="postgres",
-                ssl=False,
-                timeout=5,
+                dbname="postgres",
+                sslmode="disable",
+                connect_timeout=5,
+                autocommit=True,
             )
-        except asyncpg.InvalidPasswordError:
-            raise PartFailed(self.name, "refuses our password; --fresh starts with an empty database") from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise PartFailed(self.name, "refuses our password; --fresh starts with an empty database") from None
             return False
-        try:
-            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+        async with connection:
+            found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+            if await found.fetchone() is None:
                 await connection.execute(f"CREATE DATABASE {DATABASE}")
-        finally:
-            await connection.close()
         return True
 
     def _command(self, argv: list[str], **options) -> Command:

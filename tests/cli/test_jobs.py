@@ -5,13 +5,12 @@ import json
 import sys
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from parley import Client
 from parley.client.reading import read_session
 from tests.cli.command import Run
-from tests.parts import SAMPLES, SimulatorAdmin
+from tests.parts import SAMPLES, SimulatorAdmin, run_sql
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 SHORT, RECORDING = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
@@ -55,9 +54,7 @@ class TestJobs:
         self, parley: Run, database_url: str, client: Client
     ) -> None:
         await parley("analyze", SAMPLE)
-        connection = await asyncpg.connect(database_url)
-        await connection.execute("UPDATE ai_usage_logs SET energy_charged = 1")
-        await connection.close()
+        await run_sql(database_url, "UPDATE ai_usage_logs SET energy_charged = 1")
         ran = await parley("ledger", "audit", "--json")
         assert ran.code == 1
         assert {row["check"] for row in json.loads(ran.out)} == {"an account's charges are its usage rows"}
@@ -236,15 +233,16 @@ class TestBadInput:
 
 
 async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None:
-    connection = await asyncpg.connect(database_url)
     for table in (
-        *("datasets", "chat_sessions", "sessions", "recordings"),
+        "datasets",
+        "chat_sessions",
+        "sessions",
+        "recordings",
         "session_analyses",
         "paid_requests",
         "energy_entries",
     ):
-        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
-    await connection.close()
+        assert await run_sql(database_url, f"SELECT count(*) FROM {table}") == [{"count": 0}]
     assert await simulator.calls() == []
 
 

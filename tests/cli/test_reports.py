@@ -6,7 +6,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from parley import Backend, Client
@@ -15,7 +14,7 @@ from parley.domain.errors import InvalidInput
 from parley.storage.database import Database
 from parley.storage.tables import Generation
 from tests.cli.command import Run
-from tests.parts import SAMPLES, SimulatorAdmin
+from tests.parts import SAMPLES, SimulatorAdmin, run_sql
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 REQUEST = "job/generate"
@@ -74,7 +73,7 @@ class TestReports:
         assert json.loads((await parley("report", "users", "--json")).out)["users"] == 1
         assert json.loads((await parley("report", "users", "--json", "--workspace", "globex")).out)["users"] == 0
         days = json.loads((await parley("report", "daily", "--since", "2d", "--json")).out)["lines"]
-        assert [day["calls"] for day in days] == [0, 0, 1]
+        assert [day["attempts"] for day in days] == [0, 0, 1]
 
     async def test_csv_is_written_with_the_subject_of_each_line_first(self, parley: Run, tmp_path: Path) -> None:
         await parley("analyze", SAMPLE)
@@ -83,7 +82,7 @@ class TestReports:
         assert "1 rows written" in ran.err
         (line,) = rows((tmp_path / "actions.csv").read_text())
         assert next(iter(line)) == "action"
-        assert (line["action"], line["calls"], line["energy_charged"]) == ("session_coaching", "1", "5")
+        assert (line["action"], line["attempts"], line["energy_charged"]) == ("session_coaching", "1", "5")
 
 
 async def test_a_summary_as_csv_has_a_row_per_figure(parley: Run, generated: None) -> None:
@@ -92,14 +91,15 @@ async def test_a_summary_as_csv_has_a_row_per_figure(parley: Run, generated: Non
 
 
 async def test_a_user_id_is_not_a_formula_in_a_spreadsheet(parley: Run, database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("""
+    await run_sql(
+        database_url,
+        """
         INSERT INTO ai_usage_logs (id, user_id, workspace_id, action, provider, model, answered_by, simulated,
             tokens_prompt, tokens_cached, tokens_cache_written, tokens_completion, tokens_total, audio_seconds,
             cost_usd, confirmed, outcome, energy_charged, rates, job_key, request_id, attempt_id, created_at)
         VALUES (gen_random_uuid(), '=1+1', 'default', 'a', 'openai', 'm', '', false, 1, 0, 0, 1, 2, 0, 1, true,
-            'settled', 0, '{}', 'j', 'r', gen_random_uuid(), now())""")
-    await connection.close()
+            'settled', 0, '{}', 'j', 'r', gen_random_uuid(), now())""",
+    )
     (line,) = rows((await parley("report", "users", "--csv", "-")).out)
     assert line["user_id"] == "'=1+1"
 

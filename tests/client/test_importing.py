@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import tiktoken
 from pydantic import SecretStr
@@ -25,6 +24,7 @@ from parley.domain.chat import Containment
 from parley.domain.errors import InvalidInput, NotFound
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
+from tests.parts import run_sql
 
 KINDS = [kind.value for kind in Containment]
 COLUMNS = ["session_id", "user_id", "bot_id", "containment", "messages"]
@@ -119,13 +119,11 @@ class Desk:
 async def database(template: str) -> AsyncIterator[Database]:
     """One database for this module: each test uses a new workspace."""
     name = f"test_{uuid4().hex}"
-    server = await asyncpg.connect(template)
-    await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
+    await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
     opened = Database(SecretStr(make_url(template).set(database=name).render_as_string(hide_password=False)))
     yield opened
     await opened.close()
-    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await server.close()
+    await run_sql(template, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

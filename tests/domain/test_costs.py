@@ -9,7 +9,7 @@ def line(**fields: object) -> CostLine:
         "model": "m",
         "action": "a",
         "simulated": False,
-        "calls": 1,
+        "attempts": 1,
         "tokens_total": 10,
         "audio_seconds": 0,
         "confirmed_usd": "0.1",

@@ -27,7 +27,7 @@ def serving(model: str = "dear", **fields: Any) -> Serving:
         "simulated": False,
         "ended": 100,
         "errors": 0,
-        "calls": 100,
+        "attempts": 100,
         "tokens_prompt": 100_000,
         "tokens_completion": 10_000,
         "paid_usd": paid,
@@ -54,8 +54,8 @@ def evidence(*servings: Serving, repetitions: Sequence[Repetition] = (), **field
 
 
 def users(top: str, total: str, count: int) -> Evidence:
-    spender = UserSpend(user_id="ann", calls=1, confirmed_usd=Decimal(top))
-    return evidence(users=(spender,), user_count=count, total=Spend(calls=9, uncertain_usd=Decimal(total)))
+    spender = UserSpend(user_id="ann", attempts=1, confirmed_usd=Decimal(top))
+    return evidence(users=(spender,), user_count=count, total=Spend(attempts=9, uncertain_usd=Decimal(total)))
 
 
 CHEAPER_ELSEWHERE = (serving(), serving("cheap", action="other"))
@@ -74,7 +74,7 @@ SILENT: dict[str, list[Evidence]] = {
         evidence(serving()),
         evidence(serving(), serving("cheap", errors=1)),
         evidence(serving(), serving("cheap", ended=19)),
-        evidence(serving(calls=19), serving("cheap")),
+        evidence(serving(attempts=19), serving("cheap")),
         evidence(serving(), serving("cheap", action="other")),
         evidence(serving(), serving("cheap", simulated=True)),
         evidence(serving(), serving("alike")),
@@ -86,7 +86,7 @@ SILENT: dict[str, list[Evidence]] = {
     "downgrade_saves": [
         evidence(),
         evidence(serving(), serving("cheap")),
-        evidence(*CHEAPER_ELSEWHERE, serving("other", spent_usd=Decimal(5), rates=None, calls=0)),
+        evidence(*CHEAPER_ELSEWHERE, serving("other", spent_usd=Decimal(5), rates=None, attempts=0)),
         evidence(serving(), serving("cheap", action="other", errors=1)),
         evidence(serving(), serving("cheap", action="other", simulated=True)),
         evidence(serving(), serving("alike", action="other")),
@@ -104,7 +104,7 @@ SILENT: dict[str, list[Evidence]] = {
         evidence(serving(tokens_prompt=400_000)),
         evidence(serving(tokens_prompt=399_000), repetitions=[repetition(repeats=0)]),
         evidence(serving(tokens_prompt=400_000, tokens_completion=30_000), repetitions=[repetition(repeats=0)]),
-        evidence(serving(tokens_prompt=400_000, calls=19), repetitions=[repetition(repeats=0)]),
+        evidence(serving(tokens_prompt=400_000, attempts=19), repetitions=[repetition(repeats=0)]),
     ],
     "user_concentration": [evidence(), users("4.9", "10", 5), users("5", "10", 4), users("0", "0", 5)],
 }
@@ -136,7 +136,7 @@ def test_a_saving_is_the_same_tokens_at_the_cheaper_rates():
     (made,) = recommend(FIRES["cheaper_model"])
     assert made.saves_usd == Decimal("0.45") - Decimal("0.07")
     assert made.subject == "ai_message"
-    assert "100 calls of anthropic dear cost $0.45 with 0.0% errors" in made.seen
+    assert "100 attempts of anthropic dear cost $0.45 with 0.0% errors" in made.seen
 
 
 def test_the_cheapest_of_several_is_named():
@@ -146,7 +146,7 @@ def test_the_cheapest_of_several_is_named():
 
 
 def test_a_dear_model_is_judged_over_all_the_work_that_no_cheaper_one_was_tried_on():
-    parts = [serving(action=f"kind {number}", calls=10, ended=10) for number in range(3)]
+    parts = [serving(action=f"kind {number}", attempts=10, ended=10) for number in range(3)]
     (made,) = recommend(evidence(*parts, serving("cheap", action="other")))
     assert (made.rule, made.subject) == ("downgrade-saves", "anthropic dear")
     assert made.saves_usd == 3 * (Decimal("0.45") - Decimal("0.07"))

@@ -30,8 +30,8 @@ def span(days: float) -> Span:
 
 
 def test_every_day_of_a_span_is_a_line():
-    lines = list(every_day(whole_days(span(2)), {date(2026, 11, 25): Spend(calls=3)}))
-    assert [(line.day.day, line.calls) for line in lines] == [(24, 0), (25, 3), (26, 0)]
+    lines = list(every_day(whole_days(span(2)), {date(2026, 11, 25): Spend(attempts=3)}))
+    assert [(line.day.day, line.attempts) for line in lines] == [(24, 0), (25, 3), (26, 0)]
 
 
 def test_a_span_that_ends_at_midnight_does_not_touch_the_next_day():
@@ -41,8 +41,8 @@ def test_a_span_that_ends_at_midnight_does_not_touch_the_next_day():
 
 def test_every_week_of_a_span_is_a_line_across_the_turn_of_the_year():
     year = Span(since=datetime(2026, 12, 20, tzinfo=UTC), until=datetime(2027, 1, 5, tzinfo=UTC))
-    lines = list(every_week(whole_weeks(year), {date(2026, 12, 28): Spend(calls=2)}))
-    assert [(line.week, line.calls) for line in lines] == [
+    lines = list(every_week(whole_weeks(year), {date(2026, 12, 28): Spend(attempts=2)}))
+    assert [(line.week, line.attempts) for line in lines] == [
         ("2026-W51", 0),
         ("2026-W52", 0),
         ("2026-W53", 2),

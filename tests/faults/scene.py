@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 from google.protobuf.duration_pb2 import Duration
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
@@ -26,7 +25,7 @@ from parley import Backend, Client
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
-from tests.parts import PATIENCE_SECONDS, ROOT, SimulatorAdmin, quick_settings, running_simulator
+from tests.parts import PATIENCE_SECONDS, ROOT, SimulatorAdmin, quick_settings, run_sql, running_simulator
 
 
 @dataclass
@@ -68,11 +67,7 @@ class Scene:
         return process
 
     async def query(self, sql: str) -> list[dict[str, object]]:
-        connection = await asyncpg.connect(self.environment["DATABASE_URL"])
-        try:
-            return [dict(row) for row in await connection.fetch(sql)]
-        finally:
-            await connection.close()
+        return await run_sql(self.environment["DATABASE_URL"], sql)
 
     def in_workspace(self, workspace_id: str) -> Client:
         """The client of another workspace."""
@@ -130,9 +125,7 @@ async def scene(
 
 
 async def _create_database(template: str, name: str) -> str:
-    server = await asyncpg.connect(template)
-    await server.execute(f"CREATE DATABASE {name} TEMPLATE parley_template")
-    await server.close()
+    await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
     return make_url(template).set(database=name).render_as_string(hide_password=False)
 
 

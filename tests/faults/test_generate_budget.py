@@ -7,11 +7,11 @@ from decimal import Decimal
 import pytest
 
 from parley import Client
+from parley.domain.budgets import Period
 from parley.domain.generate.contract import DEFAULT_MAX_TOKENS, GenerateResult, Refused
 from parley.domain.pricing import ConfiguredRates, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider
 from parley.settings import Settings
-from parley.storage.budgets import Period
 from tests.parts import SimulatorAdmin
 
 pytestmark = pytest.mark.usefixtures("worker")

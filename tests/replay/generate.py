@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Any
 
 from parley import Client
+from parley.domain.budgets import Period
 from parley.domain.errors import JobFailed
 from parley.domain.generate.contract import CachePolicy, OnRateLimit, workflow_id
 from parley.domain.generate.quality import workflow_id as scoring_id
-from parley.storage.budgets import Period
 from tests.parts import SimulatorAdmin
 from tests.storage.books import Books
 

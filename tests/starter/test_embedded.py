@@ -13,8 +13,8 @@ import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import psutil
+import psycopg
 import pytest
 from temporalio.client import Client
 
@@ -23,7 +23,7 @@ from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgre
 from starter.embedded.process import Command, Process, is_alive, until
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import ProcessRecord, StackRecord, StateDir
-from tests.parts import PATIENCE_SECONDS, ROOT
+from tests.parts import PATIENCE_SECONDS, ROOT, run_sql
 
 PACKAGES = Path(psutil.__file__).parents[1]
 ATTRIBUTES = ["ParleyWorkspace", "ParleyJob", "ParleyStrategy", "ParleyPhase", "ParleyStatus"]
@@ -102,20 +102,17 @@ def _in_sessions(leaders: set[int]) -> list[int]:
 
 async def write(addresses: Addresses, name: str) -> None:
     """Put a row into PostgreSQL and a workflow into Temporal."""
-    connection = await asyncpg.connect(addresses.database_url)
-    await connection.execute("CREATE TABLE IF NOT EXISTS note (text text)")
-    await connection.execute("INSERT INTO note VALUES ($1)", name)
-    await connection.close()
+    await run_sql(addresses.database_url, "CREATE TABLE IF NOT EXISTS note (text text)")
+    await run_sql(addresses.database_url, "INSERT INTO note VALUES (%s)", name)
     client = await Client.connect(addresses.temporal_address)
     await client.start_workflow("Anything", id=name, task_queue="nobody-polls")
 
 
 async def read(addresses: Addresses) -> tuple[list[str], list[str]]:
     """What both hold. Rows and workflow ids."""
-    connection = await asyncpg.connect(addresses.database_url)
-    exists = await connection.fetchval("SELECT to_regclass('note') IS NOT NULL")
-    rows = [row["text"] for row in await connection.fetch("SELECT text FROM note")] if exists else []
-    await connection.close()
+    [found] = await run_sql(addresses.database_url, "SELECT to_regclass('note') IS NOT NULL AS exists")
+    notes = await run_sql(addresses.database_url, "SELECT text FROM note") if found["exists"] else []
+    rows = [row["text"] for row in notes]
     client = await Client.connect(addresses.temporal_address)
     workflows = [execution.id async for execution in client.list_workflows("WorkflowType = 'Anything'")]
     return rows, workflows
@@ -125,11 +122,10 @@ async def test_everything_answers_and_the_password_stays_private(state_dir: Path
     """Both servers work: the schema's extension, the search attributes, the web UI."""
     said: list[str] = []
     async with stack(state_dir, on_progress=said.append) as addresses:
-        connection = await asyncpg.connect(addresses.database_url)
-        await connection.execute("CREATE EXTENSION vector")
-        assert await connection.fetchval("SELECT '[1,2]'::vector <-> '[1,4]'::vector") == 2.0
-        assert await connection.fetchval("SHOW fsync") == "on"
-        await connection.close()
+        await run_sql(addresses.database_url, "CREATE EXTENSION vector")
+        distance = "SELECT '[1,2]'::vector <-> '[1,4]'::vector AS distance"
+        assert await run_sql(addresses.database_url, distance) == [{"distance": 2.0}]
+        assert await run_sql(addresses.database_url, "SHOW fsync") == [{"fsync": "on"}]
         client = await Client.connect(addresses.temporal_address)
         query = " AND ".join(f"{name} = 'x'" for name in ATTRIBUTES)
         assert (await client.count_workflows(query)).count == 0
@@ -141,8 +137,8 @@ async def test_everything_answers_and_the_password_stays_private(state_dir: Path
         logs = [log.read_text() for log in (state_dir / "logs").iterdir()]
         assert not any(password in text for text in [repr(addresses), *commands, *logs, *said])
         wrong = addresses.database_url.replace(password, "guess")
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(wrong)
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            await run_sql(wrong, "SELECT 1")
         assert (state_dir / "postgres.json").stat().st_mode & 0o777 == 0o600
     assert any("PostgreSQL is up" in line for line in said)
 
@@ -324,13 +320,12 @@ async def test_the_worker_drains_before_the_servers_end(
     """Parts get their addresses, migrations come before the worker, and the servers end after it."""
     worker = """
         def drain(*_):
-            import asyncio, asyncpg, socket
+            import psycopg, socket
             host, port = os.environ["TEMPORAL_ADDRESS"].split(":")
             socket.create_connection((host, int(port))).close()
-            async def look():
-                connection = await asyncpg.connect(os.environ["DATABASE_URL"])
-                return await connection.fetchval("SELECT text FROM migrated")
-            print("saw", asyncio.run(look()), os.environ["PARLEY_SIMULATOR_URL"], flush=True)
+            with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+                [text] = connection.execute("SELECT text FROM migrated").fetchone()
+            print("saw", text, os.environ["PARLEY_SIMULATOR_URL"], flush=True)
             sys.exit(0)
         signal.signal(signal.SIGTERM, drain)
         signal.pause()
@@ -350,9 +345,7 @@ async def test_the_worker_drains_before_the_servers_end(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     async def migrate(database_url: str) -> None:
-        connection = await asyncpg.connect(database_url)
-        await connection.execute("CREATE TABLE migrated AS SELECT 'yes' AS text")
-        await connection.close()
+        await run_sql(database_url, "CREATE TABLE migrated AS SELECT 'yes' AS text")
 
     parts = {"worker": "stub_worker", "simulator": "stub_simulator", "simulator_latency": 0.5}
     async with stack(state_dir, migrate=migrate, **parts) as addresses:

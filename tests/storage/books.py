@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import select, text
 from sqlmodel import SQLModel
 
+from parley.domain.budgets import Period
 from parley.domain.errors import Billed
 from parley.domain.pricing import Rates, cost
 from parley.domain.requests import ChatReply, Finish, Provider, Usage
 from parley.storage import budgets, energy, ledger
 from parley.storage.audit import audit
 from parley.storage.breaker import BreakerTerms
-from parley.storage.budgets import Period
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Claim, Failure, Granted, Held, Offer, Settled, Settlement, Terms
 from parley.storage.tables import (

@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import text
 
+from parley.domain.budgets import Period, first_day, last_day
 from parley.domain.errors import Billed, BudgetExhausted
 from parley.storage import budgets
-from parley.storage.budgets import Period, first_day, last_day
 from parley.storage.ledger import Granted
 from parley.storage.tables import utc_now
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, Books, until

@@ -1,8 +1,10 @@
 """What counts as a database that is away, and what an error may tell."""
 
 import asyncio
+import os
+import signal
 
-import asyncpg
+import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -10,9 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage.database
-from parley.domain.errors import InvalidInput, Unreachable
+from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.model import storable
 from parley.storage.database import Database, is_away
+from parley.storage.driver import defer
+from tests.parts import run_sql
 from tests.storage.books import until
 
 
@@ -22,10 +26,12 @@ from tests.storage.books import until
         ConnectionResetError(),
         TimeoutError(),
         PoolTimeoutError("QueuePool limit reached"),
-        asyncpg.CannotConnectNowError("the database system is starting up"),
-        asyncpg.AdminShutdownError("terminating connection"),
-        asyncpg.TooManyConnectionsError("too many clients already"),
-        asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"),
+        psycopg.OperationalError("server closed the connection unexpectedly"),
+        psycopg.errors.CannotConnectNow("the database system is starting up"),
+        psycopg.errors.AdminShutdown("terminating connection"),
+        psycopg.errors.TooManyConnections("too many clients already"),
+        psycopg.errors.ConnectionDoesNotExist("connection does not exist"),
+        psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -33,7 +39,17 @@ def test_an_absent_database_is_away(error: Exception):
     assert is_away(error)
 
 
-@pytest.mark.parametrize("error", [asyncpg.UniqueViolationError(), asyncpg.CheckViolationError(), ValueError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.errors.UniqueViolation(),
+        psycopg.errors.CheckViolation(),
+        psycopg.errors.DeadlockDetected(),
+        psycopg.errors.DiskFull(),
+        ValueError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_wrong_statement_is_not_an_absent_database(error: Exception):
     assert not is_away(error)
 
@@ -45,24 +61,22 @@ async def test_a_connection_ended_by_the_server_is_unreachable(database: Databas
     await database.ping()
 
 
-async def driver(tx: AsyncSession) -> asyncpg.Connection:
+async def driver(tx: AsyncSession) -> psycopg.AsyncConnection:
     raw = await (await tx.connection()).get_raw_connection()
-    assert isinstance(raw.driver_connection, asyncpg.Connection)
+    assert isinstance(raw.driver_connection, psycopg.AsyncConnection)
     return raw.driver_connection
 
 
 async def end_others(database_url: str) -> None:
     """End every connection to the database, as its restart does."""
-    server = await asyncpg.connect(database_url)
     mine = "datname = current_database() AND pid <> pg_backend_pid()"
-    await server.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {mine}")
-    await server.close()
+    await run_sql(database_url, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {mine}")
 
 
 async def backend(database: Database, *, bulk: bool = False) -> int:
     """Which of the server's processes a transaction is given."""
     async with database.transaction(bulk=bulk) as tx:
-        return (await driver(tx)).get_server_pid()
+        return (await driver(tx)).info.backend_pid
 
 
 @pytest.mark.parametrize("bulk", [False, True])
@@ -70,13 +84,8 @@ async def test_connections_that_the_server_ended_are_replaced_unnoticed(
     database: Database, database_url: str, bulk: bool
 ):
     async with database.transaction(bulk=bulk) as one, database.transaction(bulk=bulk) as two:
-        pooled = [await driver(tx) for tx in (one, two)]
+        assert {await driver(one), await driver(two)}
     await end_others(database_url)
-
-    async def noticed() -> bool:
-        return all(connection.is_closed() for connection in pooled)
-
-    await until(noticed)
     async with database.transaction(bulk=bulk) as one, database.transaction(bulk=bulk) as two:
         for tx in (one, two):
             assert (await tx.execute(text("SELECT 1"))).scalar() == 1
@@ -113,17 +122,110 @@ async def test_only_bulk_work_may_take_its_time(database_url: str, monkeypatch: 
     await hasty.close()
 
 
+async def test_a_server_that_does_not_answer_is_unreachable_within_the_limit(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A frozen server cannot end a statement itself: the client stops waiting."""
+    limited = Database(SecretStr(database_url), pool_size=1)
+    async with limited.transaction() as tx:
+        connection = await driver(tx)
+        monkeypatch.setattr(connection, "reply_seconds", 0.2)
+        frozen = connection.info.backend_pid
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unreachable):
+            await limited.ping()
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert await backend(limited) != frozen
+    await limited.close()
+
+
+@pytest.mark.parametrize("statements", [0, 1])
+async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(database_url: str, statements: int):
+    """Cancelled while a statement waits: the first, which is sent with BEGIN, or a later one."""
+    single = Database(SecretStr(database_url), pool_size=1)
+    single.engine.sync_engine.pool._max_overflow = 0
+    locked = "SELECT pg_advisory_xact_lock(1)"
+
+    async def wait_for_lock() -> None:
+        async with single.transaction() as tx:
+            for _ in range(statements):
+                await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
+            await tx.execute(text(locked))
+
+    async def is_waiting() -> bool:
+        return bool(await run_sql(database_url, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
+    async with single.transaction(bulk=True) as holder:
+        await holder.execute(text(locked))
+        waiting = asyncio.create_task(wait_for_lock())
+        await until(is_waiting)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with single.transaction() as tx:
+            assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0
+        assert not await is_waiting()
+    await single.close()
+
+
+ADD_BREAKER = text("INSERT INTO breakers (provider, failures, generation) VALUES (:name, 0, 0)")
+TRIP_ONE = text("""
+    WITH changed AS (UPDATE breakers SET failures = 1 WHERE provider = :name RETURNING 1)
+    SELECT 1 / count(*) FROM changed""")
+COUNT = text("SELECT count(*) FROM breakers WHERE failures = 1")
+
+
+async def test_deferred_statements_run_in_order_before_the_next_one(database: Database):
+    async with database.transaction() as tx:
+        await defer(tx, ADD_BREAKER, {"name": "x"})
+        await defer(tx, TRIP_ONE, {"name": "x"}, otherwise=NotFound("no breaker x"))
+        assert (await tx.execute(COUNT)).scalar() == 1
+
+
+async def test_deferred_statements_run_before_the_commit(database: Database):
+    async with database.transaction() as tx:
+        await defer(tx, ADD_BREAKER, {"name": "x"})
+        await defer(tx, TRIP_ONE, {"name": "x"}, otherwise=NotFound("no breaker x"))
+    async with database.transaction() as tx:
+        assert (await tx.execute(COUNT)).scalar() == 1
+
+
+@pytest.mark.parametrize("before", ["a statement", "the commit"])
+async def test_a_deferred_statement_that_changes_no_row_rolls_back(database: Database, before: str):
+    with pytest.raises(NotFound, match="no breaker y"):
+        async with database.transaction() as tx:
+            await tx.execute(ADD_BREAKER, {"name": "x"})
+            await defer(tx, TRIP_ONE, {"name": "x"}, otherwise=NotFound("no breaker x"))
+            await defer(tx, TRIP_ONE, {"name": "y"}, otherwise=NotFound("no breaker y"))
+            await defer(tx, TRIP_ONE, {"name": "z"}, otherwise=NotFound("no breaker z"))
+            if before == "a statement":
+                await tx.execute(COUNT)
+    async with database.transaction() as tx:
+        assert (await tx.execute(COUNT)).scalar() == 0
+
+
+async def test_deferred_statements_of_a_transaction_that_fails_are_not_run(database_url: str):
+    single = Database(SecretStr(database_url), pool_size=1)
+    with pytest.raises(ValueError, match="stop"):
+        async with single.transaction() as tx:
+            await defer(tx, ADD_BREAKER, {"name": "x"})
+            raise ValueError("stop")
+    async with single.transaction() as tx:
+        assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0
+    await single.close()
+
+
 async def test_closing_ends_every_connection(database_url: str):
     opened = Database(SecretStr(database_url))
     ended = {await backend(opened), await backend(opened, bulk=True)}
     await opened.close()
-    server = await asyncpg.connect(database_url)
 
     async def gone() -> bool:
-        return not ended & {row["pid"] for row in await server.fetch("SELECT pid FROM pg_stat_activity")}
+        return not ended & {row["pid"] for row in await run_sql(database_url, "SELECT pid FROM pg_stat_activity")}
 
     await until(gone)
-    await server.close()
 
 
 async def test_a_pool_without_a_free_connection_is_unreachable(database_url: str):

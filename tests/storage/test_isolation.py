@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage
 from parley.client.reading import read_session
+from parley.domain.budgets import Period
 from parley.domain.costs import BilledAttempt, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
@@ -30,7 +31,6 @@ from parley.storage import (
     cache,
     configuration,
     energy,
-    feedback,
     generations,
     ledger,
     outbox,
@@ -70,7 +70,7 @@ async def ids(books: Books) -> Ids:
     attempt = await books.granted(terms=SILENT)
     settled = await books.granted("settled")
     await books.settle(settled)
-    await books.cap(budgets.Period.DAY, Decimal(1))
+    await books.cap(Period.DAY, Decimal(1))
     session = read_session(next(SAMPLES.glob("*.json")))
     async with books.database.transaction() as tx:
         session_sha256 = await sessions.save_session(tx, books.workspace, session)
@@ -177,7 +177,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
-    "feedback.rate": (lambda tx, _: feedback.rate(tx, THEIRS, "job/step", Feedback.BAD), NotFound),
+    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "job/step", Feedback.BAD), NotFound),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),
     "reports.weekly": (reading(reports.weekly, "total"), Spend()),

@@ -12,7 +12,7 @@ from parley.domain.errors import Billed, NotFound
 from parley.domain.recommendations import recommend
 from parley.domain.reports import Feedback, Span
 from parley.domain.requests import Provider
-from parley.storage import feedback, reports
+from parley.storage import generations, reports
 from parley.storage.database import Database
 from parley.storage.tables import Generation
 from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, USER, Books
@@ -79,7 +79,7 @@ class TestSpending:
         await settled(books, "early", datetime(2026, 11, 24, 0, 0, 0, tzinfo=UTC))
         await failed(books, "unknown", Billed.UNKNOWN, datetime(2026, 11, 26, 15, tzinfo=UTC))
         found = await read(books, reports.daily, Span(since=datetime(2026, 11, 23, 22, tzinfo=UTC), until=NOW))
-        days = {line.day.day: (line.calls, line.confirmed_usd, line.uncertain_usd) for line in found.lines}
+        days = {line.day.day: (line.attempts, line.confirmed_usd, line.uncertain_usd) for line in found.lines}
         nothing = (0, NOTHING, NOTHING)
         assert days == {23: (1, COST, NOTHING), 24: (1, COST, NOTHING), 25: nothing, 26: (1, NOTHING, BOUND)}
         assert (found.total.confirmed_usd, found.total.uncertain_usd) == (2 * COST, BOUND)
@@ -88,20 +88,20 @@ class TestSpending:
         await settled(books, "one", datetime(2026, 11, 25, 1, tzinfo=UTC))
         found = await read(books, reports.daily, Span(since=datetime(2026, 11, 25, 12, tzinfo=UTC), until=NOW))
         assert found.span.since == datetime(2026, 11, 25, tzinfo=UTC)
-        assert [line.calls for line in found.lines] == [1, 0]
+        assert [line.attempts for line in found.lines] == [1, 0]
 
     async def test_days_are_those_of_utc_whatever_the_database_thinks(self, books: Books):
         await settled(books, "one", datetime(2026, 11, 25, 23, 30, tzinfo=UTC))
         async with books.database.transaction() as tx:
             await tx.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
             found = await reports.daily(tx, books.workspace, MONTH)
-        assert {line.day: line.calls for line in found.lines}[date(2026, 11, 25)] == 1
+        assert {line.day: line.attempts for line in found.lines}[date(2026, 11, 25)] == 1
 
     async def test_a_week_is_an_iso_week(self, books: Books):
         await settled(books, "sunday", datetime(2026, 11, 22, 23, 59, tzinfo=UTC))
         await settled(books, "monday", datetime(2026, 11, 23, 0, 0, tzinfo=UTC))
         found = await read(books, reports.weekly, Span(since=NOW - timedelta(days=14), until=NOW))
-        assert [(line.week, line.monday.day, line.calls) for line in found.lines] == [
+        assert [(line.week, line.monday.day, line.attempts) for line in found.lines] == [
             ("2026-W46", 9, 0),
             ("2026-W47", 16, 1),
             ("2026-W48", 23, 1),
@@ -113,7 +113,7 @@ class TestSpending:
             for call in range(calls):
                 await settled(books, f"{call}", job=user, user_id=user)
         found = await read(books, reports.users, limit=2)
-        assert [(line.user_id, line.calls, line.confirmed_usd) for line in found.lines] == [
+        assert [(line.user_id, line.attempts, line.confirmed_usd) for line in found.lines] == [
             ("zoe", 3, 3 * COST),
             ("cal", 2, 2 * COST),
         ]
@@ -134,15 +134,20 @@ class TestSpending:
         await settled(books, "two")
         await failed(books, "three", Billed.UNKNOWN)
         (line,) = (await read(books, reports.tokens)).lines
-        assert (line.action, line.calls, line.tokens_prompt, line.tokens_cached) == ("coaching", 2, 2000, 800)
-        assert (line.prompt_per_call, line.completion_per_call) == (USAGE.input_tokens, USAGE.output_tokens)
+        assert (line.action, line.attempts, line.tokens_prompt, line.tokens_cached) == ("coaching", 2, 2000, 800)
+        assert (line.prompt_per_attempt, line.completion_per_attempt) == (USAGE.input_tokens, USAGE.output_tokens)
 
     async def test_what_the_simulator_counted_is_marked(self, books: Books):
         await settled(books, "simulated")
         real = await settled(books, "real")
         await books.run("UPDATE ai_usage_logs SET simulated = false WHERE attempt_id = :id", id=real)
         (line,) = (await read(books, reports.actions)).lines
-        assert (line.calls, line.simulated_calls, line.confirmed_usd, line.simulated_usd) == (2, 1, 2 * COST, COST)
+        assert (line.attempts, line.simulated_attempts, line.confirmed_usd, line.simulated_usd) == (
+            2,
+            1,
+            2 * COST,
+            COST,
+        )
 
 
 class TestModels:
@@ -181,12 +186,12 @@ class TestModels:
         await books.fail(attempt, Billed.NO)
         await at(books, attempt, NOW - timedelta(hours=1))
         found = await read(books, reports.models)
-        assert [(line.provider, line.cost_share, line.spend.calls) for line in found.lines] == [
+        assert [(line.provider, line.cost_share, line.spend.attempts) for line in found.lines] == [
             ("anthropic", 0.75, 3),
             ("openai", 0.25, 1),
             ("local", 0.0, 0),
         ]
-        assert (found.attempts.ended, found.attempts.failed, found.total.calls) == (5, 1, 4)
+        assert (found.attempts.ended, found.attempts.failed, found.total.attempts) == (5, 1, 4)
 
 
 class TestRequests:
@@ -244,14 +249,14 @@ class TestFeedback:
         await generated(books, "request")
         for rating in (Feedback.BAD, Feedback.GOOD):
             async with books.database.transaction() as tx:
-                await feedback.rate(tx, books.workspace, "request", rating)
+                await generations.rate(tx, books.workspace, "request", rating)
         requests = (await read(books, reports.summary)).requests
         assert (requests.good, requests.bad) == (1, 0)
 
     async def test_an_unknown_request_is_named(self, books: Books):
         with pytest.raises(NotFound, match="'nobody asked'"):
             async with books.database.transaction() as tx:
-                await feedback.rate(tx, books.workspace, "nobody asked", Feedback.GOOD)
+                await generations.rate(tx, books.workspace, "nobody asked", Feedback.GOOD)
 
 
 REPORTS = [
@@ -287,7 +292,7 @@ async def test_evidence_tells_how_each_model_served_each_kind_of_work(books: Boo
     await failed(books, "three", Billed.UNKNOWN)
     await settled(books, "four", action="other")
     coaching, other = (await read(books, reports.evidence)).servings
-    assert (coaching.action, coaching.ended, coaching.errors, coaching.calls) == ("coaching", 3, 1, 2)
+    assert (coaching.action, coaching.ended, coaching.errors, coaching.attempts) == ("coaching", 3, 1, 2)
     assert (coaching.paid_usd, coaching.spent_usd, coaching.uncertain_usd) == (2 * COST, 2 * COST + BOUND, BOUND)
     assert (coaching.tokens_prompt, coaching.tokens_completion) == (2000, 400)
     assert (other.action, other.rates and other.rates.output) == ("other", 5)

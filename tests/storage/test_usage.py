@@ -23,7 +23,7 @@ async def test_spending_is_told_by_provider_as_confirmed_and_uncertain(books: Bo
     await books.fail(await books.granted("two", provider=Provider.OPENAI), Billed.UNKNOWN)
     await books.fail(await books.granted("three"), Billed.NO)
     anthropic, openai = (await report(books)).lines
-    assert (anthropic.provider, anthropic.calls, anthropic.tokens_total) == ("anthropic", 2, 2400)
+    assert (anthropic.provider, anthropic.attempts, anthropic.tokens_total) == ("anthropic", 2, 2400)
     assert (anthropic.confirmed_usd, anthropic.uncertain_usd) == (2 * COST, NOTHING)
     assert anthropic.energy_charged == PRICE, "the duplicate costs us, not the user"
     assert (openai.confirmed_usd, openai.uncertain_usd, openai.energy_charged) == (NOTHING, BOUND, 0)

@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
 from parley import Backend, Client, visibility
+from parley.domain.budgets import Period
 from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
 from parley.domain.generate.contract import (
     WORKFLOW,
@@ -24,7 +25,6 @@ from parley.domain.generate.contract import (
 )
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Finish, Message, Provider
-from parley.storage.budgets import Period
 from parley.storage.tables import Generation
 from tests.parts import SimulatorAdmin
 

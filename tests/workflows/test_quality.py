@@ -14,6 +14,7 @@ from temporalio.client import WorkflowExecution as Execution
 from temporalio.client import WorkflowExecutionStatus
 
 from parley import Client
+from parley.domain.budgets import Period
 from parley.domain.generate.contract import Cached, GenerateResult
 from parley.domain.generate.contract import workflow_id as generation_id
 from parley.domain.generate.quality import ACTION, WORKFLOW, ScoreInput, ScoreResult, workflow_id
@@ -119,7 +120,7 @@ class TestGrades:
     async def test_a_cached_or_refused_generation_is_not_graded(self, client: Client) -> None:
         first = await answered(client)
         assert (await answered(client)).meta.cached is Cached.EXACT
-        await client.set_cap(budgets.Period.DAY, Decimal("0.000001"))
+        await client.set_cap(Period.DAY, Decimal("0.000001"))
         assert (await answered(client, "Another question")).refusal
         await grading(client, first.meta.request_id)
         assert [one.id for one in await gradings(client)] == [workflow_id(client.workspace_id, first.meta.request_id)]
