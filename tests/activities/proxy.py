@@ -72,12 +72,12 @@ class DatabaseProxy:
 
     async def _inward(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await _read(far_reader):
-            if self._loses_a_commit and data.startswith(COMMITTED):
+            if self._loses_a_commit and COMMITTED in data:
                 self._loses_a_commit, self.has_lost_a_commit = False, True
                 self._end_all()
                 return
             writer.write(data)
-            if self._cuts_after_a_commit and data.startswith(COMMITTED):
+            if self._cuts_after_a_commit and COMMITTED in data:
                 self._cuts_after_a_commit = False
                 await writer.drain()
                 asyncio.get_running_loop().call_soon(self.cut)

@@ -81,7 +81,7 @@ async def test_only_chat_providers_are_offered(parley: Run, monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "200")
     assert "elevenlabs" not in (await parley("generate", "--help")).out
     ran = await parley(*ASK, "--provider", "elevenlabs")
-    assert (ran.code, "'openai', 'anthropic', 'local'" in ran.err) == (2, True)
+    assert (ran.code, "'anthropic', 'openai', 'local'" in ran.err) == (2, True)
     assert (await parley(*ASK, "--provider", "anthropic", "--json")).code == 0
 
 

@@ -142,7 +142,7 @@ class TestBadInput:
             (("--provider", "openai", "--model", "gpt-17-imaginary"), "gpt-17-imaginary"),
             (("--provider", "openai", "--model", "whisper-1"), "no token price"),
             (("--model", "gpt-17-imaginary"), "--provider"),
-            (("--provider", "elevenlabs"), "'openai', 'anthropic', 'local'"),
+            (("--provider", "elevenlabs"), "'anthropic', 'openai', 'local'"),
             (("--provider", "nobody"), "nobody"),
         ],
     )
@@ -162,7 +162,7 @@ class TestBadInput:
             (("--sessions-per-stream", "many"), "--sessions-per-stream: must be a number or auto, not 'many'"),
             (("--model", "gpt-17-imaginary"), "--provider"),
             (("--provider", "openai", "--model", "gpt-17-imaginary"), "gpt-17-imaginary"),
-            (("--provider", "elevenlabs"), "'openai', 'anthropic', 'local'"),
+            (("--provider", "elevenlabs"), "'anthropic', 'openai', 'local'"),
         ],
     )
     async def test_bad_options_are_refused_before_the_file_is_imported(

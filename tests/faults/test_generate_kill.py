@@ -215,5 +215,5 @@ class TestKilled:
         assert outcome.disagreements == []
 
     def test_only_a_whole_answer_is_kept(self, case: tuple[str, str], outcome: Outcome) -> None:
-        kept = [parsed(json.loads(row["reply"])["text"], SCHEMA) for row in outcome.kept]
+        kept = [parsed(row["reply"]["text"], SCHEMA) for row in outcome.kept]
         assert kept == ([] if case[1] == HOPELESS else [(outcome.result.parsed, "")])

@@ -54,10 +54,10 @@ def test_a_variable_without_a_key_is_named(monkeypatch: pytest.MonkeyPatch, valu
 
 def test_an_invalid_key_is_refused_without_being_quoted(monkeypatch: pytest.MonkeyPatch, secrets: Path):
     monkeypatch.setenv("ACME_OPENAI_API_KEY", f"{KEY}\nX-Injected: 1")
-    assert "ACME_OPENAI_API_KEY is not a key" in refusal(ENV)
+    assert "ACME_OPENAI_API_KEY must be one word" in refusal(ENV)
     for content in (f"{KEY}\nX-Injected: 1".encode(), KEY.encode() + b"\xff", f"{KEY} {KEY}".encode()):
         (secrets / "acme" / "openai").write_bytes(content)
-        assert "acme/openai in PARLEY_SECRETS_DIR is not a key" in refusal(FILE, secrets)
+        assert "acme/openai in PARLEY_SECRETS_DIR must be one word" in refusal(FILE, secrets)
 
 
 def test_a_new_key_in_the_file_is_read(secrets: Path):

@@ -13,7 +13,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.worker import Worker
 
 from activities.session_analysis import SessionAnalysisActivities
-from parley import Client
+from parley import Backend, Client
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import DiscoveryTerms
 from parley.domain.generate.contract import workflow_id as generation_id
@@ -88,8 +88,8 @@ async def start_batch(temporal: TemporalClient, client: Client) -> WorkflowHandl
 async def test_a_batch_does_not_delay_another_workspace(
     temporal: TemporalClient, database: Database, limited: Settings, simulator: SimulatorAdmin
 ) -> None:
-    large = Client(temporal, database, limited, workspace_id=f"large-{uuid4().hex[:8]}")
-    small = Client(temporal, database, limited, workspace_id=f"small-{uuid4().hex[:8]}")
+    backend = Backend(temporal, database, limited)
+    large, small = backend.client(f"large-{uuid4().hex[:8]}"), backend.client(f"small-{uuid4().hex[:8]}")
     batch = await start_batch(temporal, large)
     described = await batch.describe()
     async with Worker(

@@ -109,6 +109,6 @@ async def test_a_refused_connection_is_down_and_does_not_reveal_the_key(
 
 
 async def test_without_workers_the_client_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parley.client.health.LIMIT", timedelta(seconds=1))
+    monkeypatch.setattr("parley.client.housekeeping.HEALTH_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(Unreachable, match="is a worker up"):
         await client.health()

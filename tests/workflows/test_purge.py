@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from parley import Client
+from parley import Backend, Client
 from parley.domain.generate.contract import Cached, Prompt
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
@@ -55,7 +55,7 @@ async def prompts(client: Client) -> set[str]:
 
 
 async def test_answers_expired_a_month_ago_are_deleted_in_batches(client: Client) -> None:
-    other = Client(client.temporal, client.database, client.settings, workspace_id=f"{client.workspace_id}-other")
+    other = Backend(client.temporal, client.database, client.settings).client(f"{client.workspace_id}-other")
     for number in range(5):
         await (client if number % 2 else other).generate(f"old {number}", user_id=USER)
     for said in ("expired", "fresh"):
