@@ -30,7 +30,9 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         # A local activity has no heartbeat: it runs within the task of its workflow.
         pulse = None if activity.info().is_local else asyncio.create_task(_heartbeat())
         try:
-            return await patiently(functools.partial(work, *args, **kwargs), seconds=_patience(activity.info()))
+            return await retry_while_unreachable(
+                functools.partial(work, *args, **kwargs), seconds=_reconnect_seconds(activity.info())
+            )
         except ParleyError as error:
             raise as_application_error(error) from None
         except ValidationError as error:
@@ -47,7 +49,7 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     return wrapped
 
 
-def _patience(running: activity.Info) -> float:
+def _reconnect_seconds(running: activity.Info) -> float:
     """How long to wait for an unreachable database within one attempt, because a paid step has only a few attempts.
 
     A local activity does not wait: it has unlimited attempts, and would block the task of its workflow.
@@ -56,7 +58,7 @@ def _patience(running: activity.Info) -> float:
     return 0 if limit is None or running.is_local else limit.total_seconds() / 2
 
 
-async def patiently(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
+async def retry_while_unreachable(work: Callable[[], Awaitable[R]], *, seconds: float) -> R:
     """Retry while the database is unreachable, for so many seconds, unless a retry could pay twice.
 
     Raises:

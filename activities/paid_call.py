@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities.boundary import RECONNECT_SECONDS, patiently
+from activities.boundary import RECONNECT_SECONDS, retry_while_unreachable
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
@@ -315,7 +315,7 @@ class PaidCalls:
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
         """Retry while the database is unreachable; a reply stays in memory meanwhile."""
-        return await patiently(work, seconds=self._settle_seconds)
+        return await retry_while_unreachable(work, seconds=self._settle_seconds)
 
     @asynccontextmanager
     async def _lease_renewed(self, workspace_id: str, attempt_id: UUID) -> AsyncGenerator[None]:

@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 * 1024**3
-# How long a test waits for what is bound to come, however busy the machine is.
-PATIENCE_SECONDS = 60
+# How long a test waits for a condition before it fails; generous, because the machine may be busy.
+TEST_TIMEOUT_SECONDS = 60
 
 
 class LeftLoopback(AssertionError):
@@ -97,7 +97,7 @@ class SimulatorAdmin:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx2.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS + 10)
+        self._http = httpx2.AsyncClient(base_url=url, timeout=TEST_TIMEOUT_SECONDS + 10)
 
     async def post(self, path: str, **body: Any) -> Any:
         response = await self._http.post(f"/admin/{path}", json=body)

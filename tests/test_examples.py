@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from starter.embedded import Addresses
-from tests.parts import PATIENCE_SECONDS, ROOT, SAMPLES, SimulatorAdmin
+from tests.parts import ROOT, SAMPLES, TEST_TIMEOUT_SECONDS, SimulatorAdmin
 
 EXAMPLES = ROOT / "examples"
 QUICK = {"DISCOVERY_MIN_SESSIONS": "5", "DISCOVERY_MAX_SESSIONS": "5", "SESSIONS_PER_STREAM": "auto"}
@@ -39,7 +39,7 @@ async def run_example(name: str, *arguments: str | Path, environment: dict[str, 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(2 * PATIENCE_SECONDS):
+    async with asyncio.timeout(2 * TEST_TIMEOUT_SECONDS):
         output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     return output.decode()

@@ -107,7 +107,7 @@ class Answering:
         return tuple(one for one in self._candidates if (one.upper_bound_usd or Decimal(0)) < bound)
 
     async def _ask_candidates(self) -> AskOutcome:
-        wait_limit = timedelta(seconds=self._job.input.patience_seconds)
+        wait_limit = timedelta(seconds=self._job.input.wait_limit_seconds)
         return await first_success(
             self._engine, self._candidates, self._ask_one, wait_limit=wait_limit, raise_at_once=RAISE_AT_ONCE
         )

@@ -167,7 +167,7 @@ class SessionAnalysis:
             summary = f"{candidate.provider.value} {candidate.model}: {candidate.reason}"
             return await engine.run_step(activity, step, candidate, summary=summary)
 
-        wait_limit = timedelta(seconds=self._job.patience_seconds if self._job.wait else 0)
+        wait_limit = timedelta(seconds=self._job.wait_limit_seconds if self._job.wait else 0)
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:

@@ -35,7 +35,7 @@ def generate(
     experiment: Annotated[str | None, typer.Option(help="Use the template of the user's arm of it.")] = None,
     cache: Annotated[CachePolicy | None, typer.Option(help="Whether an earlier answer may be returned.")] = None,
     on_rate_limit: Annotated[OnRateLimit | None, typer.Option(help="Wait, or use a cheaper model.")] = None,
-    patience: Annotated[int, typer.Option(min=0, help="Seconds to wait while every provider is down.")] = 0,
+    wait_limit: Annotated[int, typer.Option(min=0, help="Seconds to wait while every provider is down.")] = 0,
     prospect: Annotated[str | None, typer.Option(help="The person that the answer is about.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is paid once.")] = None,
     workspace: Workspace = "default",
@@ -53,7 +53,7 @@ def generate(
         "experiment": experiment,
         "cache": cache,
         "on_rate_limit": on_rate_limit,
-        "patience_seconds": patience,
+        "wait_limit_seconds": wait_limit,
         "prospect_id": prospect,
     }
     if max_tokens is not None:

@@ -49,7 +49,7 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """Selects the sample: the same seed and the same replies give the same labels. Default: 7."""
     budget_usd: Decimal
     """The most that the run may cost, in USD. Default: 100."""
-    patience_seconds: int
+    wait_limit_seconds: int
     """How long to wait while every provider is down, in seconds. Default: one day."""
     debug: bool
     """Log each round. Default: PARALLEL_PROCESSING_DEBUG."""

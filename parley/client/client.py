@@ -36,7 +36,7 @@ from parley.domain.model import Model
 from parley.domain.reports import Feedback
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import DEFAULT_PATIENCE_SECONDS
+from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
 from parley.storage import budgets, energy, generations, usage
@@ -142,7 +142,7 @@ class Client:
         provider: Provider | None = None,
         model: str | None = None,
         wait: bool = True,
-        patience_seconds: int = DEFAULT_PATIENCE_SECONDS,
+        wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,
         run_name: str = "",
     ) -> AnalysisHandle:
         """Store a session and start its analysis. Starting the same content again returns the running job.
@@ -153,7 +153,7 @@ class Client:
             provider: call this provider only; default: the provider that ranks first, then the next.
             model: call this model only; without `provider`, of the first provider that has a price for it.
             wait: wait while every provider is down; False: return a rule-based result, marked as such, at once.
-            patience_seconds: the longest wait, in seconds; default: one day.
+            wait_limit_seconds: the longest wait, in seconds; default: one day.
             run_name: separates two analyses of the same content.
 
         Returns:
@@ -172,7 +172,7 @@ class Client:
             provider=provider,
             model=model,
             wait=wait,
-            patience_seconds=patience_seconds,
+            wait_limit_seconds=wait_limit_seconds,
             run_name=run_name,
         )
 

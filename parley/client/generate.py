@@ -58,7 +58,7 @@ class GenerateOptions(TypedDict, total=False):
     """Whether an earlier answer may be returned."""
     on_rate_limit: OnRateLimit | None
     """Wait when a provider limits the rate, or use a cheaper model."""
-    patience_seconds: int
+    wait_limit_seconds: int
     """How long to wait while every provider is down, in seconds. Default: 0."""
     prospect_id: str | None
     """The person that the answer is about."""

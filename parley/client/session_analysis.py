@@ -67,7 +67,7 @@ async def start_analysis(
     provider: Provider | None,
     model: str | None,
     wait: bool,
-    patience_seconds: int,
+    wait_limit_seconds: int,
     run_name: str,
 ) -> AnalysisHandle:
     """Store a session and its recording, and start the job on them. `Client.analyze` documents the arguments."""
@@ -88,7 +88,7 @@ async def start_analysis(
         provider=provider,
         model=model,
         wait=wait,
-        patience_seconds=patience_seconds,
+        wait_limit_seconds=wait_limit_seconds,
     )
     start = WorkflowStart(
         workflow=WORKFLOW,
@@ -106,5 +106,5 @@ def _details(job: SessionAnalysisInput) -> str:
     """What an operator needs to know of the job at a glance, as Markdown."""
     recording = "with its recording" if job.recording_sha256 else "without a recording"
     provider = f"{job.provider.value} only" if job.provider else "the provider that ranks first"
-    outage = f"waits up to {job.patience_seconds} s in an outage" if job.wait else "does not wait in an outage"
+    outage = f"waits up to {job.wait_limit_seconds} s in an outage" if job.wait else "does not wait in an outage"
     return f"One voice session, {recording}; {provider}; {outage}; at most ${job.budget_usd}."

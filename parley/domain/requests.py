@@ -31,7 +31,7 @@ def _check_chat_provider(provider: Provider) -> Provider:
 ChatProvider = Annotated[Provider, AfterValidator(_check_chat_provider)]
 
 # 30 days: a job that waits longer has probably been forgotten.
-LONGEST_PATIENCE_SECONDS = 30 * 86400
+MAX_WAIT_LIMIT_SECONDS = 30 * 86400
 
 
 class ByName(Model):

@@ -10,7 +10,7 @@ from pydantic import Field
 from parley.domain.coaching import MAX_TOKENS, Coaching
 from parley.domain.habits import Habits
 from parley.domain.model import Model
-from parley.domain.requests import LONGEST_PATIENCE_SECONDS, ByName
+from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
 from parley.domain.session import Session
 from parley.domain.voice_metrics import VoiceMetrics
@@ -21,7 +21,7 @@ VOICE_ACTION = "session_voice_metrics"
 # The energy that a user is charged for a result.
 ENERGY = {COACHING_ACTION: 5, VOICE_ACTION: 3}
 DEFAULT_BUDGET_USD = Decimal("1.00")
-DEFAULT_PATIENCE_SECONDS = 24 * 3600
+DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
 
 SHORT_SECONDS = 60
 LONG_SECONDS = 300
@@ -39,7 +39,7 @@ class Strategy(StrEnum):
 class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
-    `wait`: wait for up to `patience_seconds` (default: a day) while every provider is down. If False, the result is
+    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the result is
     rule-based and marked as such. `provider` and `model` select one provider and exclude the others.
     """
 
@@ -50,7 +50,7 @@ class SessionAnalysisInput(ByName):
     session_sha256: str
     recording_sha256: str | None = None
     wait: bool = True
-    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0, le=LONGEST_PATIENCE_SECONDS)
+    wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
 
 

@@ -33,7 +33,7 @@ async def _topic(client: Client, batch: str, ticket: dict[str, str]) -> str:
         action="ticket_topic",
         key=f"{batch}/{ticket['id']}",
         max_tokens=10,
-        patience_seconds=3600,
+        wait_limit_seconds=3600,
     )
     if result.refusal is not None:
         raise RuntimeError(result.refusal.message)

@@ -39,7 +39,7 @@ class Postgres:
 
     name = "PostgreSQL"
     port_names: tuple[str, ...] = ("postgres",)
-    patience = 300.0  # recovery after a crash replays the log
+    start_timeout = 300.0  # recovery after a crash replays the log
 
     def __init__(self, state: StateDir, on_progress: Callable[[str], None]) -> None:
         self._state, self._on_progress = state, on_progress

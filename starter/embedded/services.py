@@ -40,7 +40,7 @@ class Service(Protocol):
 
     name: str
     port_names: tuple[str, ...]
-    patience: float
+    start_timeout: float
 
     def command(self, ports: Mapping[str, int]) -> Command:
         """How to run it on these ports."""
@@ -56,7 +56,7 @@ class Temporal:
 
     name = "Temporal"
     port_names: tuple[str, ...] = ("temporal", "ui", "temporal_http", "temporal_metrics")
-    patience = 60.0
+    start_timeout = 60.0
 
     def __init__(self, state: StateDir, search_attributes: Sequence[str]) -> None:
         self._state, self._search_attributes = state, search_attributes
@@ -117,7 +117,7 @@ class Simulator:
 
     name = "simulator"
     port_names: tuple[str, ...] = ("simulator",)
-    patience = 60.0
+    start_timeout = 60.0
 
     def __init__(self, state: StateDir, module: str, latency: float | None) -> None:
         self._state, self._module, self._latency = state, module, latency
@@ -146,7 +146,7 @@ class Worker:
 
     name = "worker"
     port_names: tuple[str, ...] = ()
-    patience = 120.0
+    start_timeout = 120.0
 
     def __init__(self, state: StateDir, module: str, addresses: Addresses, drain: float) -> None:
         self._state, self._module, self._addresses, self._drain = state, module, addresses, drain

@@ -152,7 +152,7 @@ class EmbeddedStack:
         ports = self._ports.choose(service.port_names)
         process = await self._spawn(service.name, service.command(ports))
         try:
-            await process.answer(lambda: service.answers(ports), service.patience)
+            await process.answer(lambda: service.answers(ports), service.start_timeout)
         except PortTaken:
             if attempts == 1:
                 raise

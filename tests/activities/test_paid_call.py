@@ -123,9 +123,9 @@ async def test_a_timeout_may_have_been_billed(
     open_calls: Opener, database: Database, settings: Settings, books: Books, simulator: SimulatorAdmin, ask: Ask
 ):
     await simulator.fault("hang")
-    impatient = open_calls(database, settings.model_copy(update={"provider_timeout_seconds": 0.5}))
+    short_timeout = open_calls(database, settings.model_copy(update={"provider_timeout_seconds": 0.5}))
     with pytest.raises(ProviderUnavailable, match="no answer within"):
-        await make(impatient, ask)
+        await make(short_timeout, ask)
     (row,) = await books.rows()
     assert (row.outcome, row.confirmed, row.cost_usd) == ("failed", False, ask.bound)
 

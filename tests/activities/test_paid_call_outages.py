@@ -17,15 +17,15 @@ from tests.storage.books import NOTHING, PRICE, Books, until
 
 
 @pytest.fixture
-def patient(settings: Settings) -> Settings:
+def long_lease(settings: Settings) -> Settings:
     """A lease that does not expire within a test."""
     return settings.model_copy(update={"lease_seconds": 60})
 
 
 @pytest.fixture
-def far_calls(open_calls: Opener, proxy: DatabaseProxy, patient: Settings) -> PaidCalls:
+def far_calls(open_calls: Opener, proxy: DatabaseProxy, long_lease: Settings) -> PaidCalls:
     """A worker whose connections to the database can be cut."""
-    return open_calls(proxy.database, patient)
+    return open_calls(proxy.database, long_lease)
 
 
 async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task[Settled]:
@@ -119,8 +119,8 @@ async def test_a_settlement_with_an_unknown_commit_is_not_settled_twice(
 async def test_after_the_settle_timeout_the_reply_is_lost_and_the_attempt_can_be_ended(
     open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: Books, simulator: SimulatorAdmin
 ):
-    impatient = settings.model_copy(update={"settle_timeout_seconds": 0.1, "lease_seconds": 0.2})
-    call = await cut_off(open_calls(proxy.database, impatient), simulator, proxy)
+    short_timeout = settings.model_copy(update={"settle_timeout_seconds": 0.1, "lease_seconds": 0.2})
+    call = await cut_off(open_calls(proxy.database, short_timeout), simulator, proxy)
     with pytest.raises(Unreachable):
         await call
     await until(books.sweep)

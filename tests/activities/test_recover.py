@@ -114,14 +114,14 @@ async def test_without_openai_store_a_lost_reply_is_paid_again(
 async def test_a_reply_that_is_listed_late_is_recovered(
     open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
 ):
-    patient = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
+    waiting = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
 
     async def from_the_third_look_on() -> bytes | None:
         return None if simulator.door.listings >= 3 else door.NOTHING
 
     simulator.door.listing = from_the_third_look_on
-    await lost(patient, simulator)
-    await make(patient, OPENAI)
+    await lost(waiting, simulator)
+    await make(waiting, OPENAI)
     assert len(await simulator.billed()) == 1
     await costs_of(books, simulator)
 
@@ -204,8 +204,8 @@ async def test_the_recovery_withdraws_the_new_attempt(
     open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
 ):
     """A worker that dies, or loses the database, right after the recovery leaves no open attempt."""
-    impatient = keeping.model_copy(update={"settle_timeout_seconds": 0})
-    far = open_calls(proxy.database, impatient)
+    short_timeout = keeping.model_copy(update={"settle_timeout_seconds": 0})
+    far = open_calls(proxy.database, short_timeout)
     await lost(far, simulator)
 
     async def cut_after_the_next_commit() -> None:

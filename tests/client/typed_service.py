@@ -136,7 +136,7 @@ async def answer(client: Client, question: str) -> str | None:
         "experiment": None,
         "cache": CachePolicy.EXACT,
         "on_rate_limit": OnRateLimit.WAIT,
-        "patience_seconds": 60,
+        "wait_limit_seconds": 60,
         "prospect_id": None,
     }
     try:
@@ -173,7 +173,7 @@ async def coach(client: Client, recording: bytes | None) -> None:
         provider=Provider.ANTHROPIC,
         model=None,
         wait=True,
-        patience_seconds=3600,
+        wait_limit_seconds=3600,
         run_name="morning",
     )
     progress: Progress = await handle.progress()
@@ -197,7 +197,7 @@ async def label(client: Client, path: Path) -> None:
         "discovery": DiscoveryTerms(min_sessions=10, max_sessions=20),
         "seed": 7,
         "budget_usd": Decimal("2.50"),
-        "patience_seconds": 3600,
+        "wait_limit_seconds": 3600,
         "debug": False,
     }
     handle: AutoAnalyzeHandle = await client.auto_analyze(

@@ -73,7 +73,7 @@ def test_the_workflow_id_identifies_the_analysis():
 
 
 @pytest.mark.parametrize(
-    "asked", [{"model": "gpt-4o"}, {"provider": "elevenlabs"}, {"patience_seconds": 10**12}], ids=str
+    "asked", [{"model": "gpt-4o"}, {"provider": "elevenlabs"}, {"wait_limit_seconds": 10**12}], ids=str
 )
 def test_an_invalid_input_is_refused(asked: dict[str, object]):
     with pytest.raises(ValidationError):

@@ -41,7 +41,7 @@ class OwnPostgres:
         await self._postgres.prepare()
         command = replace(self._postgres.command(self._ports), stops=((SIGQUIT, 10.0),))
         self._process = await Process.start(command)
-        await self._process.answer(lambda: self._postgres.answers(self._ports), self._postgres.patience)
+        await self._process.answer(lambda: self._postgres.answers(self._ports), self._postgres.start_timeout)
 
     async def crash(self) -> None:
         """Stop it at once: transactions are torn, nothing is flushed, and its next start has to recover."""

@@ -25,7 +25,7 @@ from parley import Backend, Client
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
-from tests.parts import PATIENCE_SECONDS, ROOT, SimulatorAdmin, quick_settings, run_sql, running_simulator
+from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Scene:
             stderr=log,
         )
         self.processes.append(process)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             while not ready.exists():
                 assert process.returncode is None, Path(log.name).read_text()
                 await asyncio.sleep(0.1)
@@ -77,7 +77,7 @@ class Scene:
     async def holding(self, point: str, count: int, *, worker: int = 0) -> None:
         """Wait until a worker says that it holds so many calls at a failpoint."""
         log = self.directory / f"worker-{worker}.log"
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             while log.read_text().count(f"{HELD} {point}") < count:
                 await asyncio.sleep(0.05)
 
@@ -136,7 +136,7 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
         RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86400))
     )
     keywords = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while True:
             try:
                 await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name))
@@ -151,12 +151,12 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
 
 async def exited(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     """Wait until the process has ended by that signal."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         assert await process.wait() == -number
 
 
 async def frozen(process: asyncio.subprocess.Process) -> None:
     """Wait until the process has stopped itself."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
             await asyncio.sleep(0.05)

@@ -16,7 +16,7 @@ from parley.client.reading import read_session
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY
 from starter.embedded import Addresses
 from tests.faults.scene import Scene, exited, frozen, scene
-from tests.parts import PATIENCE_SECONDS, SAMPLES
+from tests.parts import SAMPLES, TEST_TIMEOUT_SECONDS
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
 
@@ -112,7 +112,7 @@ async def test_two_workers_on_one_request_charge_once_and_record_the_duplicate(
         await place.start_worker(roles=("anthropic",))
         report = await job.result()
         first.send_signal(signal.SIGCONT)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             while await place.attempts() != ["duplicate", "settled"]:
                 await asyncio.sleep(0.1)
         rows = await place.query(
@@ -137,7 +137,7 @@ async def test_sigterm_lets_a_paid_call_finish(stack: Addresses, template: str, 
         await place.simulator.calls(at_least=1, billed="true")
         worker.terminate()
         await place.simulator.gate(closed=False)
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             assert await worker.wait() == 0
         assert await place.attempts() == ["settled"]
         await place.start_worker()

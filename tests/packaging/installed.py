@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.parts import PATIENCE_SECONDS, ROOT
+from tests.parts import ROOT, TEST_TIMEOUT_SECONDS
 
 DEPENDENCIES = sysconfig.get_path("purelib")
 
@@ -81,7 +81,7 @@ class Program:
 
     async def says(self, text: str) -> None:
         """Wait until the text is in the output."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             while text not in self.output():
                 assert self._process.returncode is None, self.output()
                 await asyncio.sleep(0.05)
@@ -97,7 +97,7 @@ class Program:
         return await self.wait()
 
     async def wait(self) -> int:
-        async with asyncio.timeout(2 * PATIENCE_SECONDS):
+        async with asyncio.timeout(2 * TEST_TIMEOUT_SECONDS):
             return await self._process.wait()
 
     def children(self) -> list[psutil.Process]:
@@ -131,5 +131,5 @@ def install(wheel: Path, home: Path) -> Installed:
 
 
 def run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TEST_TIMEOUT_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr

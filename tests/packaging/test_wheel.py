@@ -13,7 +13,7 @@ import pytest
 
 from starter.embedded import Addresses
 from tests.packaging.installed import Installed
-from tests.parts import PATIENCE_SECONDS, ROOT, SAMPLES, SimulatorAdmin
+from tests.parts import ROOT, SAMPLES, TEST_TIMEOUT_SECONDS, SimulatorAdmin
 
 SESSION = SAMPLES / "gatekeeper-dental-clinic.json"
 # A small discovery sample: how the demo starts, reports and ends does not depend on it.
@@ -102,7 +102,7 @@ class TestService:
         command = (installed.parley, "worker")
         async with installed.running(*command, cwd=service, **environment, PARLEY_READY_FILE=str(ready)) as program:
             await program.says("polling as workflows")
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
                 while not ready.exists():
                     await asyncio.sleep(0.05)
             yield

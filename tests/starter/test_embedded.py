@@ -23,7 +23,7 @@ from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgre
 from starter.embedded.process import Command, Process, is_alive, until
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import ProcessRecord, StackRecord, StateDir
-from tests.parts import PATIENCE_SECONDS, ROOT, run_sql
+from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, run_sql
 
 PACKAGES = Path(psutil.__file__).parents[1]
 ATTRIBUTES = ["ParleyWorkspace", "ParleyJob", "ParleyStrategy", "ParleyPhase", "ParleyStatus"]
@@ -88,7 +88,7 @@ async def nothing_left(processes: dict[str, ProcessRecord]) -> bool:
     def gone() -> bool:
         return not any(map(is_alive, processes.values())) and not _in_sessions(leaders)
 
-    return await until(gone, within=PATIENCE_SECONDS)
+    return await until(gone, within=TEST_TIMEOUT_SECONDS)
 
 
 def _in_sessions(leaders: set[int]) -> list[int]:
@@ -399,7 +399,7 @@ async def test_a_stop_signal_while_starting_ends_everything(
     (tmp_path / "stub_worker.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     async with parent(state_dir, system_base, "stub_worker") as process:
-        assert await until(lambda: "worker" in recorded(state_dir), within=PATIENCE_SECONDS)
+        assert await until(lambda: "worker" in recorded(state_dir), within=TEST_TIMEOUT_SECONDS)
         processes = recorded(state_dir)
         assert running_stack(state_dir) is None  # not yet
         process.send_signal(signal.SIGINT)

@@ -103,8 +103,8 @@ class MemoryEngine:
         return [f"{kinds[type(step)]} {step.candidate.model}" for step in self.steps]
 
 
-def job(*, patience_seconds: int = 0) -> Job:
-    given = GenerateInput(workspace_id="acme", user_id="ann", prompt=PROMPT, patience_seconds=patience_seconds)
+def job(*, wait_limit_seconds: int = 0) -> Job:
+    given = GenerateInput(workspace_id="acme", user_id="ann", prompt=PROMPT, wait_limit_seconds=wait_limit_seconds)
     return Job(input=given, job_key="job", workflow_id="workflow", started_at=START)
 
 
@@ -112,8 +112,8 @@ def prepared(**changes: Any) -> PrepareOutcome:
     return PrepareOutcome(**{"candidates": (BIG, SMALL), "prompt": PROMPT, "serving": Serving(energy=2), **changes})
 
 
-async def answered(engine: MemoryEngine, *, patience_seconds: int = 0, **changes: Any) -> GenerateResult:
-    return await Answering(engine, job(patience_seconds=patience_seconds), prepared(**changes)).run()
+async def answered(engine: MemoryEngine, *, wait_limit_seconds: int = 0, **changes: Any) -> GenerateResult:
+    return await Answering(engine, job(wait_limit_seconds=wait_limit_seconds), prepared(**changes)).run()
 
 
 async def failed(engine: MemoryEngine, **terms: Any) -> ApplicationError:
@@ -147,18 +147,18 @@ class TestFallback:
     async def test_an_outage_is_waited_out_within_the_limit(self):
         down = failure(ProviderUnavailable, "down")
         engine = MemoryEngine(ask=[down, down, down, down, answer()])
-        await answered(engine, patience_seconds=100)
+        await answered(engine, wait_limit_seconds=100)
         assert engine.pauses == [30, 60]
         assert engine.reasons == ["down (big); down (small)"] * 2
 
     async def test_beyond_the_limit_the_outage_is_the_result(self):
         engine = MemoryEngine(ask=[failure(ProviderUnavailable, "down")])
-        await failed(engine, patience_seconds=89)
+        await failed(engine, wait_limit_seconds=89)
         assert engine.pauses == [30]
 
     async def test_a_refused_request_is_not_waited_for(self):
         engine = MemoryEngine(ask=[failure(BadRequest, "no")])
-        assert isinstance(error := await failed(engine, patience_seconds=1000), NoProviderServed)
+        assert isinstance(error := await failed(engine, wait_limit_seconds=1000), NoProviderServed)
         assert error.refused
         assert engine.pauses == []
 

@@ -419,14 +419,14 @@ class TestKeys:
             await generate(Connections(client.temporal, client.database, client.settings), asked, None)
 
 
-class TestPatience:
+class TestWaitLimit:
     """On the server that skips the time in which a workflow only waits."""
 
     async def test_a_request_that_waits_is_answered_after_the_outage(
         self, skipping_client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("overloaded", provider="openai", times=7)
-        result = await skipping_client.generate(QUESTION, user_id=USER, patience_seconds=3600)
+        result = await skipping_client.generate(QUESTION, user_id=USER, wait_limit_seconds=3600)
         assert result.content
         assert result.meta.attempts == len(await simulator.calls())
         assert await agrees(skipping_client)
@@ -434,7 +434,7 @@ class TestPatience:
     async def test_the_wait_for_an_outage_is_limited(self, skipping_client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("server_error", times=None)
         with pytest.raises(JobFailed, match="no provider could serve"):
-            await skipping_client.generate(QUESTION, user_id=USER, patience_seconds=3600)
+            await skipping_client.generate(QUESTION, user_id=USER, wait_limit_seconds=3600)
         assert (await skipping_client.energy(USER)).reserved == 0
         assert await agrees(skipping_client)
 

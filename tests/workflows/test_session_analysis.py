@@ -352,7 +352,7 @@ class TestWaiting:
         self, skipping: WorkflowEnvironment, skipping_client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         await simulator.fault("server_error", times=None)
-        job = await skipping_client.analyze(session, patience_seconds=3600)
+        job = await skipping_client.analyze(session, wait_limit_seconds=3600)
         with pytest.raises(JobFailed, match=r"anthropic.*openai") as failed:
             await job.result()
         assert failed.value.reason == "ProviderUnavailable"

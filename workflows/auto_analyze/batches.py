@@ -52,7 +52,7 @@ async def on_a_provider(
         summary = f"{candidate.provider.value} {candidate.model}"
         return await engine.run_step(activity, argument, candidate, summary=summary)
 
-    wait_limit = timedelta(seconds=job.input.patience_seconds)
+    wait_limit = timedelta(seconds=job.input.wait_limit_seconds)
     return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
 

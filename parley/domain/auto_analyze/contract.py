@@ -22,13 +22,13 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.chat import Containment
 from parley.domain.model import Model
-from parley.domain.requests import LONGEST_PATIENCE_SECONDS, ByName
+from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
 
 WORKFLOW = "AutoAnalyze"
 STREAM_WORKFLOW = "AutoAnalyzeStream"
 ACTION = "auto_analyze"
-DEFAULT_PATIENCE_SECONDS = 24 * 3600
+DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
 DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
 
@@ -67,7 +67,7 @@ class AutoAnalyzeInput(ByName):
 
     `sessions_per_stream`: the most sessions that a stream labels in a round; None takes all that fit the model's
     context window. `seed` selects the sample: the same seed and the same replies give the same labels.
-    `patience_seconds`: how long a step waits for a provider while all are down.
+    `wait_limit_seconds`: how long a step waits for a provider while all are down.
     """
 
     workspace_id: str = Field(min_length=1, max_length=200)
@@ -78,7 +78,7 @@ class AutoAnalyzeInput(ByName):
     discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)
     seed: int = 7
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
-    patience_seconds: int = Field(default=DEFAULT_PATIENCE_SECONDS, gt=0, le=LONGEST_PATIENCE_SECONDS)
+    wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.model import Model, Name, Text
 from parley.domain.requests import (
-    LONGEST_PATIENCE_SECONDS,
+    MAX_WAIT_LIMIT_SECONDS,
     ChatProvider,
     ChatRequest,
     Finish,
@@ -102,7 +102,7 @@ class GenerateInput(Model):
     template: a prompt by name, or `name@version`, put before the messages.
     experiment: the name of an experiment; the user's arm decides the template.
     max_tokens: the longest answer, in tokens.
-    patience_seconds: how long to wait while every provider is down, before a stale answer or an error.
+    wait_limit_seconds: how long to wait while every provider is down, before a stale answer or an error.
     """
 
     workspace_id: Identifier
@@ -118,7 +118,7 @@ class GenerateInput(Model):
     experiment: str | None = None
     cache: CachePolicy | None = None
     on_rate_limit: OnRateLimit | None = None
-    patience_seconds: int = Field(default=0, ge=0, le=LONGEST_PATIENCE_SECONDS)
+    wait_limit_seconds: int = Field(default=0, ge=0, le=MAX_WAIT_LIMIT_SECONDS)
 
 
 class Refusal(Model):
