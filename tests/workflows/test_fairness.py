@@ -66,7 +66,7 @@ class Batch:
 @pytest.fixture
 async def limited(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[Settings]:
     """Workers on a provider queue with a rate limit so low that a batch becomes a backlog."""
-    slow = settings.model_copy(update={"openai_calls_per_second": PER_SECOND})
+    slow = settings.model_copy(update={"openai_requests_per_second": PER_SECOND})
     async with running_workers(temporal, database, slow):
         yield slow
 
