@@ -56,31 +56,32 @@ class GenerateDecisions:
 
         It gathers twice, since the cache is searched by the rendered prompt, which depends on the configuration.
         """
-        workspace_id = job.input.workspace_id
-        async with self._database.transaction() as tx:
+        async with self._database.reads() as tx:
             gathered = await self._gather(tx, job)
             request = render_request(job, gathered, self._policy, self._routes)
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
-            if hit is not None:
-                result = await self._from_cache(
-                    tx, job, request.serving, request.prompt, hit, how, gathered.balance.energy
-                )
-                return PrepareOutcome(result=result)
-            summary = await self._stored_summary(tx, request, credentials)
-            decided = plan(
-                request,
-                gathered.balance,
-                summary,
-                await self._candidates.statuses(tx, credentials),
-                rates=self._candidates.rates,
-                policy=self._policy,
-                today=utc_now().date(),
-            )
+            summary = None if hit else await self._stored_summary(tx, request, credentials)
+            statuses = {} if hit else await self._candidates.statuses(tx, credentials)
+        energy_left = gathered.balance.energy
+        if hit is not None:
+            async with self._database.transaction() as tx:
+                result = await self._from_cache(tx, job, request.serving, request.prompt, hit, how, energy_left)
+            return PrepareOutcome(result=result)
+        decided = plan(
+            request,
+            gathered.balance,
+            summary,
+            statuses,
+            rates=self._candidates.rates,
+            policy=self._policy,
+            today=utc_now().date(),
+        )
+        async with self._database.transaction() as tx:
             if decided.refusal is not None:
-                result = await self._refused(tx, job, decided.serving, decided.refusal, gathered.balance.energy)
+                result = await self._refused(tx, job, decided.serving, decided.refusal, energy_left)
                 return PrepareOutcome(result=result)
-            return await _for_history(tx, workspace_id, request.prompt, decided, summary)
+            return await _for_history(tx, job.input.workspace_id, request.prompt, decided, summary)
 
     @activity.defn(name="generate.end")
     @boundary

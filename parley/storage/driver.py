@@ -42,6 +42,8 @@ class Connection(psycopg.AsyncConnection[Any]):
         self.cursor_factory, self.server_cursor_factory = Cursor, ServerCursor
         self.reply_seconds: float | None = None
         self.deferred: list[Deferred] = []
+        # While this is set, each statement is a transaction: there is no BEGIN, and no round trip for COMMIT.
+        self.autocommits = False
 
     @classmethod
     async def open(cls, conninfo: str = "", *, reply_seconds: float, **options: Any) -> "Connection":
@@ -69,7 +71,11 @@ class Connection(psycopg.AsyncConnection[Any]):
     @property
     def is_behind(self) -> bool:
         """Whether something has to be sent before the next statement: BEGIN, or deferred statements."""
-        return bool(self.deferred) or self.pgconn.transaction_status == TransactionStatus.IDLE
+        return bool(self.deferred) or self._begins
+
+    @property
+    def _begins(self) -> bool:
+        return self.pgconn.transaction_status == TransactionStatus.IDLE and not self.autocommits
 
     @asynccontextmanager
     async def deferred_first(self) -> AsyncGenerator[None]:
@@ -77,7 +83,7 @@ class Connection(psycopg.AsyncConnection[Any]):
         deferred, self.deferred = self.deferred, []
         sent: list[tuple[Deferred, psycopg.AsyncCursor[Any]]] = []
         try:
-            begins = self.pgconn.transaction_status == TransactionStatus.IDLE
+            begins = self._begins
             async with self.pipeline():
                 if begins:
                     await psycopg.AsyncCursor[Any](self).execute(BEGIN)
@@ -136,6 +142,17 @@ async def defer(
         for name, process in processors.items()
     }
     (await _connection(tx)).deferred.append(Deferred(sql, parameters, otherwise))
+
+
+@asynccontextmanager
+async def autocommitted(tx: AsyncSession) -> AsyncGenerator[None]:
+    """Run each statement of the block as a transaction, which needs no round trip for COMMIT."""
+    connection = await _connection(tx)
+    connection.autocommits = True
+    try:
+        yield
+    finally:
+        connection.autocommits = False
 
 
 async def _connection(tx: AsyncSession) -> Connection:
