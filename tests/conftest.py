@@ -40,6 +40,8 @@ KEYS = (
     "TEMPORAL_ADDRESS",
 )
 
+pytest_plugins = ["tests.coverage_summary"]
+
 sys.addaudithook(refuse_the_network)
 keep_temporary_files_in_memory()
 trust_nobody()
