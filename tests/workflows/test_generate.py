@@ -413,10 +413,9 @@ class TestKeys:
             stored = await generations.save_prompt(tx, "globex", prompt)
         asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
         with pytest.raises(JobFailed, match="no prompt"):
-            from parley.client.connections import Connections  # noqa: PLC0415
             from parley.client.generate import generate  # noqa: PLC0415
 
-            await generate(Connections(client.temporal, client.database, client.settings), asked, None)
+            await generate(Backend(client.temporal, client.database, client.settings), asked, None)
 
 
 class TestWaitLimit:

@@ -10,7 +10,6 @@ from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
 from parley import AnalysisHandle, Backend, Client, visibility
-from parley.client.connections import Connections
 from parley.client.reading import read_session
 from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
@@ -320,7 +319,7 @@ class TestJobs:
         for look in (stranger.job, stranger.status, stranger.workflow):
             with pytest.raises(NotFound):
                 await look(job.id)
-        theirs = Connections(client.temporal, client.database, client.settings)
+        theirs = Backend(client.temporal, client.database, client.settings)
         with pytest.raises(NotFound):
             await AnalysisHandle(theirs, stranger.workspace_id, job.id, job.job_key).report()
         assert (await stranger.costs()).lines == ()
