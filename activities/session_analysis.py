@@ -109,7 +109,7 @@ class SessionAnalysisActivities:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
         measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
         variant = step.variant
-        request = coaching_request(session, measured, max_tokens=variant.max_tokens, condensed=variant.condensed)
+        request = coaching_request(session, measured, max_tokens=variant.max_tokens, truncated=variant.truncated)
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:

@@ -183,7 +183,7 @@ class TestContent:
         assert report.analysis.coaching.processed
         assert len(await simulator.billed()) == 2
 
-    async def test_a_prompt_that_is_too_long_is_condensed(
+    async def test_a_prompt_that_is_too_long_is_truncated(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         turns = tuple(
