@@ -72,7 +72,11 @@ class Backend:
             settings = settings.model_copy(update={"database_url": SecretStr(stack.database_url)})
             temporal_address = temporal_address or stack.temporal_address
         if settings.database_url is None:
-            raise InvalidInput("is not set, and no `parley up` runs here", where="DATABASE_URL")
+            raise InvalidInput(
+                "is not set, and no `parley up` runs here: start it, or set an address such as "
+                "postgresql://user:password@localhost:5432/parley",
+                where="DATABASE_URL",
+            )
         database = Database(settings.database_url, pool_size=POOL_SIZE)
         try:
             await database.ping()

@@ -350,7 +350,7 @@ class Client:
             NotFound: this workspace has no such request.
         """
         if feedback not in list(Feedback):
-            raise InvalidInput("must be good or bad", where="feedback")
+            raise InvalidInput(f"must be good or bad; got {feedback!r}", where="feedback")
         async with self.database.transaction() as tx:
             await generations.rate(tx, self.workspace_id, request_id, Feedback(feedback))
 
@@ -399,7 +399,7 @@ class Client:
             InvalidInput: `amount` is not positive.
         """
         if amount <= 0:
-            raise InvalidInput("must be positive", where="amount")
+            raise InvalidInput(f"must be positive, for example 50; got {amount}", where="amount")
         async with self.database.transaction() as tx:
             await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
             return await energy.grant(tx, self.workspace_id, user_id, amount, key=key)

@@ -79,7 +79,7 @@ def generate_input(
     """
     chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     if not chat:
-        raise InvalidInput("must hold at least one message", where="messages")
+        raise InvalidInput("must be a text, or at least one message with a role and a content", where="messages")
     given: dict[str, Any] = dict(options)
     shape = {name: given.pop(name, None) for name in ("response_schema", "schema_name")}
     try:
@@ -143,7 +143,7 @@ async def _existing(backend: Backend, request: GenerateInput, job_id: str) -> Wo
     with temporal_errors():
         fingerprint = await (await handle.describe()).memo_value(FINGERPRINT, None)
     if fingerprint != _fingerprint(request):
-        raise IdempotencyConflict(f"{job_id} was already used for a different request")
+        raise IdempotencyConflict(f"{job_id} was already used for a different request: use another key")
     return handle
 
 

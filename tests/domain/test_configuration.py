@@ -188,7 +188,7 @@ def test_credentials_that_are_no_object_open_nothing_at_all():
         ("products", [{"name": "A"}], ("products: should be an object",)),
         ("ai_settings", {"provider": "elevenlabs"}, ("ai_settings.provider: elevenlabs does not answer chats",)),
         ("ai_settings", {"tone": "a\0b"}, ("ai_settings.tone: contains",)),
-        ("workspace", {"funnels": [{"name": " "}]}, ("workspace.funnels.0.name: is blank",)),
+        ("workspace", {"funnels": [{"name": " "}]}, ("workspace.funnels.0.name: must not be blank",)),
         ("profile", {"tier": "pro"}, ("profile", "parley energy")),
         ("colours", {}, ("colours", "workspace, company, products, ai_settings, credentials")),
     ],

@@ -232,7 +232,7 @@ class TestRefusals:
     async def test_a_cached_answer_has_the_warning_about_the_tier_too(self, client: Client) -> None:
         for _ in range(2):
             result = await client.generate(QUESTION, user_id=USER, model="gpt-4o")
-            assert result.meta.warnings == ("gpt-4o was asked for, and is not for the free tier",)
+            assert result.meta.warnings == ("gpt-4o was requested, but is not for the free tier",)
         assert result.meta.cached is Cached.EXACT
 
     async def test_an_unknown_template_fails_by_name(self, client: Client) -> None:

@@ -58,7 +58,7 @@ class DiscoveryTerms(Model):
     def _bounds_are_in_order(self) -> Self:
         least, most = self.min_sessions, self.max_sessions
         if least > most:
-            raise ValueError(f"min_sessions ({least}) is above max_sessions ({most})")
+            raise ValueError(f"min_sessions ({least}) is above max_sessions ({most}): lower it")
         return self
 
 

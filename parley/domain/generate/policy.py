@@ -74,7 +74,8 @@ class Policy(Model):
     def _tiers_are_known(self) -> Self:
         unknown = {tier for route in self.route for tier in route.tiers} - set(self.tier)
         if unknown:
-            raise ValueError(f"a route names the tier {sorted(unknown)[0]!r}, which [tier.…] does not define")
+            name = sorted(unknown)[0]
+            raise ValueError(f"a route names the tier {name!r}, which is not defined: add [tier.{name}]")
         return self
 
     def routes(self, models: Mapping[Provider, str]) -> list[Route]:

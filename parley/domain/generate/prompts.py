@@ -154,10 +154,12 @@ def render(prompt: Template, variables: Mapping[str, str | None]) -> str:
         InvalidInput: the template belongs to a job, or a variable has no placeholder.
     """
     if prompt.job:
-        raise InvalidInput(f"{prompt.id} is filled in by {prompt.job} alone", field="template")
+        raise InvalidInput(
+            f"{prompt.id} is filled in by {prompt.job} alone: use another of `parley prompts`", field="template"
+        )
     unknown = sorted(set(variables) - set(PLACEHOLDERS))
     if unknown:
-        raise InvalidInput(f"nothing is filled in for {unknown[0]!r}; known: {', '.join(PLACEHOLDERS)}")
+        raise InvalidInput(f"there is no variable {unknown[0]!r}; there are {', '.join(PLACEHOLDERS)}")
     return PLACEHOLDER.sub(lambda found: _filled(found[1], variables.get(found[1]) or ""), prompt.text)
 
 
