@@ -53,7 +53,7 @@ class SessionAnalysisActivities:
     async def prepare(self, step: PrepareStep) -> Plan:
         """Choose the strategy, rank the candidates of each step, open the job's budget and the energy account."""
         job = step.input
-        # Before the transaction, because this reads on a connection of its own.
+        # Before the transaction, because this reads on a separate connection.
         chat = await self._paid_calls.candidates.chat_options(job.workspace_id, job.provider, job.model)
         voice = await self._paid_calls.candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
         async with self._database.transaction() as tx:

@@ -56,7 +56,7 @@ class EnergyBalance(Model):
 
 
 class Client:
-    """Parley for one workspace. It reads and starts nothing of another workspace.
+    """Parley for one workspace. It neither reads nor starts anything of another workspace.
 
     Open one with `Client.connect(workspace_id=...)`, or take many from one `Backend`.
     """
@@ -79,7 +79,7 @@ class Client:
         Without DATABASE_URL the addresses of the stack that `parley up` runs on this machine are used.
 
         Args:
-            workspace_id: whose data the client reads and writes.
+            workspace_id: the workspace that the client reads and writes.
             settings: default: read from the environment.
             temporal_address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
 
@@ -117,7 +117,7 @@ class Client:
 
         Args:
             messages: a text, or messages with a role and a content.
-            user_id: whose energy pays.
+            user_id: the user who pays with energy.
             action: the kind of request, which decides its price and policy; default `ai_message`.
             key: an idempotency key: the same key is the same request, answered and paid once. Default: a new one.
             options: see `GenerateOptions`, for example `model`, `max_tokens`, `response_schema`, `cache`.
@@ -203,7 +203,7 @@ class Client:
 
         Args:
             dataset_id: from `import_chats`.
-            user_id: whose energy pays.
+            user_id: the user who pays with energy.
             run_name: separates two runs on the same dataset.
             options: see `AutoAnalyzeOptions`, for example `streams`, `model`, `budget_usd`.
 
@@ -224,7 +224,7 @@ class Client:
         """Check the options of `auto_analyze` before there is a dataset.
 
         Args:
-            user_id: whose energy pays.
+            user_id: the user who pays with energy.
             options: see `AutoAnalyzeOptions`.
 
         Raises:

@@ -307,7 +307,7 @@ class BatchReport(StepUsage):
 
 
 class StreamWaiting(Model):
-    """Stream to parent: all providers are down, and the stream waits for one."""
+    """Stream to parent: all providers are down, and the stream waits until one answers."""
 
     stream: int
     waiting: str = Field(max_length=200)

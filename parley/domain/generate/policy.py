@@ -22,9 +22,9 @@ class ActionPolicy(Model):
 
     energy: what the user is charged for an answer.
     cache_seconds: how long an answer may be returned from the cache.
-    max_cost_usd: the most that all paid requests of one generation may cost; None is no limit.
+    max_cost_usd: the most that all paid requests of one generation may cost; None for no limit.
     template: put before the messages of requests that name none.
-    condense_above_tokens: longer prompts are condensed before they are sent; None is no limit.
+    condense_above_tokens: longer prompts are condensed before they are sent; None for no limit.
     quality_sample: the share of answers, from 0 to 1, that `ScoreQuality` grades.
     """
 

@@ -51,7 +51,7 @@ PLACEHOLDERS = {
 
 
 class Template(Model):
-    """A prompt. `job`: the workflow that fills it in; empty for one that `Generate` may use."""
+    """A prompt. `job`: the workflow that fills it in; empty if `Generate` may use it."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -69,7 +69,7 @@ class Template(Model):
         return tuple(dict.fromkeys(PLACEHOLDER.findall(self.text)))
 
 
-# The texts are beside the code that fills them in. Increase the version here when a text changes.
+# The texts are in the modules that fill them in. Increase the version here when a text changes.
 OF_JOBS = (
     Template(
         name="session_analysis",
