@@ -137,10 +137,10 @@ AB = (session("a"), session("b"))
 class TestFiles:
     async def test_a_large_file_is_streamed_in_order(self, desk: Desk) -> None:
         many = [session(at, containment=KINDS[at % 3]) for at in range(3000)]
-        told: list[int] = []
-        imported = await desk.load(lines(*many), on_progress=told.append)
+        progress: list[int] = []
+        imported = await desk.load(lines(*many), on_progress=progress.append)
         assert (imported.sessions, imported.known, imported.skipped) == (3000, False, ())
-        assert told == [500, 1000, 1500, 2000, 2500, 3000]
+        assert progress == [500, 1000, 1500, 2000, 2500, 3000]
         found = await desk.stored(imported)
         assert [(facts.position, facts.session_id) for facts in found] == [(at, str(at)) for at in range(3000)]
         assert [facts.containment.value for facts in found] == [KINDS[at % 3] for at in range(3000)]

@@ -88,8 +88,8 @@ def test_the_prompt_has_the_known_metrics_only():
 def test_a_truncated_prompt_has_head_and_tail_and_marks_the_gap():
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(100)))
     lines = transcript(talk, truncated=True)
-    kept = [line.rpartition("number ")[2] for line in lines if "number" in line]
-    assert kept == [str(n) for n in (*range(30), *range(70, 100))]
+    shown = [line.rpartition("number ")[2] for line in lines if "number" in line]
+    assert shown == [str(n) for n in (*range(30), *range(70, 100))]
     assert lines[30] == "[… 40 turns left out …]"
 
 

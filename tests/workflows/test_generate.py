@@ -44,7 +44,7 @@ TALK = [{"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: abou
 
 @pytest.fixture
 async def pro(client: Client) -> Client:
-    """A user who may take every model."""
+    """A user of a tier that may use every model."""
     await client.set_tier(USER, "pro")
     return client
 
