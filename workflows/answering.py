@@ -145,7 +145,7 @@ class Answering:
         )
 
     def _with_last_failure(self, candidate: Candidate) -> Candidate:
-        """The candidate, whose reason names the failure of another one before it."""
+        """The candidate, with a reason that names the earlier failure of another."""
         self._last_candidate = candidate
         if not self._last_failure:
             return candidate

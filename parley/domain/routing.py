@@ -79,7 +79,7 @@ class Order(StrEnum):
 
 
 class RoutingRequest(Model):
-    """What a request asks of routing.
+    """What routing needs to know of a request.
 
     provider, model: named by the caller, and then first. None: no preference.
     tier: the user's tier; empty where tiers do not matter.
