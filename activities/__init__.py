@@ -1,1 +1,1 @@
-"""Side effects, thin: one file per capability. paid_call.py is the one door to money."""
+"""Thin side effects, one file per capability. Only paid_call.py calls providers."""

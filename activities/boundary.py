@@ -31,7 +31,7 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         pulse = None if activity.info().is_local else asyncio.create_task(_heartbeat())
         try:
             return await retry_while_unreachable(
-                functools.partial(work, *args, **kwargs), seconds=_reconnect_seconds(activity.info())
+                functools.partial(work, *args, **kwargs), seconds=_retry_seconds(activity.info())
             )
         except ParleyError as error:
             raise as_application_error(error) from None
@@ -49,7 +49,7 @@ def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     return wrapped
 
 
-def _reconnect_seconds(running: activity.Info) -> float:
+def _retry_seconds(running: activity.Info) -> float:
     """How long to wait for an unreachable database within one attempt, because a paid step has only a few attempts.
 
     A local activity does not wait: it has unlimited attempts, and would block the task of its workflow.

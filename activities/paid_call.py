@@ -1,4 +1,4 @@
-"""The paid call: claim, call, settle. The only door to the providers. docs/paid-call.md specifies the protocol.
+"""The paid call: claim, call, settle. Only this module calls providers. docs/paid-call.md specifies the protocol.
 
 1. claim   one transaction: a settled request returns its journaled reply; while another attempt holds the lease,
            the claim waits; else it takes the lease, ends an expired owner's attempt as lost, checks the breaker, and
@@ -78,7 +78,7 @@ class _Work:
 
 
 class PaidCalls:
-    """Everything that costs money goes through `make`."""
+    """All paid requests go through `make`."""
 
     def __init__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> None:
         self._database, self._metrics = database, metrics or Metrics()

@@ -53,7 +53,7 @@ class SessionAnalysisActivities:
     async def prepare(self, step: PrepareStep) -> Plan:
         """Choose the strategy, rank the candidates of each step, open the job's budget and the energy account."""
         job = step.input
-        # Before the transaction, because this reads on a connection of its own.
+        # Before the transaction, because this reads on a separate connection.
         chat = await self._paid_calls.candidates.chat_options(job.workspace_id, job.provider, job.model)
         voice = await self._paid_calls.candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
         async with self._database.transaction() as tx:
@@ -109,7 +109,7 @@ class SessionAnalysisActivities:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
         measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
         variant = step.variant
-        request = coaching_request(session, measured, max_tokens=variant.max_tokens, condensed=variant.condensed)
+        request = coaching_request(session, measured, max_tokens=variant.max_tokens, truncated=variant.truncated)
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:

@@ -51,7 +51,7 @@ def one_word(key: str, *, name: str) -> SecretStr | None:
     """
     word = key.strip()
     if any(not "!" <= character <= "~" for character in word):
-        raise ValueError(f"{name} must be one word of ASCII characters")
+        raise ValueError(f"{name} must be one word of ASCII characters, without spaces")
     return SecretStr(word) if word else None
 
 
@@ -205,7 +205,9 @@ class Settings(BaseSettings):
         except ValueError:
             known = False
         if not known:
-            raise ValueError("PARLEY_WEBHOOK_URL must be a URL that starts with http:// or https://")
+            raise ValueError(
+                "PARLEY_WEBHOOK_URL must be a URL that starts with http:// or https://, for example https://example.com/parley"
+            )
         return url
 
     @model_validator(mode="after")

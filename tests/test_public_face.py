@@ -15,6 +15,8 @@ from parley.domain import errors
 BY_FIELD = (parley.AutoAnalyzeInput, parley.GenerateInput, parley.GenerateResult)
 INTERNAL = {"snapshot"}
 PACKAGE = "parley"
+# Imported for the type checker only, because the import would be circular.
+LATE = {"Client": parley.Client}
 RAISES = re.compile(r"^\s+([A-Z]\w+): ", re.MULTILINE)
 
 
@@ -40,7 +42,7 @@ def named_in(hint: Any) -> Iterator[type]:
 def types_in_signatures(kind: type, known: set[type]) -> set[type]:
     """The types in the signatures of a class, and of the handles and clients that it returns."""
     for function in public_functions(kind):
-        for hint in get_type_hints(function).values():
+        for hint in get_type_hints(function, localns=LATE).values():
             for found in set(named_in(hint)) - known:
                 known.add(found)
                 if not issubclass(found, BaseModel):
@@ -82,7 +84,7 @@ def test_no_public_function_takes_untyped_options():
             for name, given in inspect.signature(function).parameters.items():
                 if given.kind is not given.VAR_KEYWORD:
                     continue
-                options = get_args(get_type_hints(function)[name])[0]
+                options = get_args(get_type_hints(function, localns=LATE)[name])[0]
                 assert is_typeddict(options)
                 assert options.__name__ in parley.__all__
 

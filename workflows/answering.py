@@ -64,7 +64,7 @@ class Answering:
         self._last_failure = ""
 
     async def run(self) -> GenerateResult:
-        """Ask until a reply follows the response schema.
+        """Request replies until one follows the response schema.
 
         Raises:
             ApplicationError: typed after the `ParleyError` that stopped it; `ProviderUnavailable` lists what was tried.
@@ -86,7 +86,7 @@ class Answering:
             self._ask += 1
 
     async def _change_course(self, error: ApplicationError) -> None:
-        """Condense the prompt, or keep the candidates that may still serve; raise the error where neither helps."""
+        """Condense the prompt, or continue with the candidates that may still serve; else raise the error."""
         if error.type == BudgetExhausted.__name__ and (cheaper := self._cheaper_candidates()):
             self._candidates = cheaper
             return
@@ -113,7 +113,7 @@ class Answering:
         )
 
     async def _ask_one(self, candidate: Candidate) -> AskOutcome:
-        """Ask one candidate. Where the policy says so, wait out its rate limit."""
+        """Call one candidate. Where the policy says so, wait out its rate limit."""
         candidate, deadline = self._with_last_failure(candidate), self._engine.now() + LONGEST_RATE_LIMIT
         while True:
             try:
@@ -145,14 +145,14 @@ class Answering:
         )
 
     def _with_last_failure(self, candidate: Candidate) -> Candidate:
-        """The candidate, whose reason names the failure of another one before it."""
+        """The candidate, with a reason that names the earlier failure of another."""
         self._last_candidate = candidate
         if not self._last_failure:
             return candidate
         return candidate.model_copy(update={"reason": f"{candidate.reason}, after {self._last_failure}"})
 
     def _rate_limit_pause(self, error: ApplicationError) -> timedelta | None:
-        """How long a rate limit asks to wait; None for another error, or where the policy prefers another model."""
+        """The wait that a rate limit requires; None for another error, or if the policy prefers another model."""
         if error.type != RateLimited.__name__ or self._serving.on_rate_limit is not OnRateLimit.WAIT:
             return None
         return timedelta(seconds=float(error.details[0]) if error.details else 1.0)

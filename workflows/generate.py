@@ -28,7 +28,7 @@ class Generate:
 
     @workflow.run
     async def run(self, generate_input: GenerateInput | None = None) -> GenerateResult:
-        """Answer. A refusal is a result. What was paid for before a cancellation is kept.
+        """Answer. A refusal is a result. Results that were paid for before a cancellation stay stored.
 
         Raises:
             InvalidInput: the workflow was started without input.

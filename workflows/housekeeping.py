@@ -42,7 +42,7 @@ def due_at() -> datetime:
 
 @workflow.defn(name=SWEEP, failure_exception_types=[ParleyError])
 class Sweep:
-    """End the paid requests of dead owners, because a terminated workflow runs no code of its own."""
+    """End the paid requests of dead owners, because a terminated workflow runs no code."""
 
     @workflow.run
     async def run(self, job: SweepInput | None = None) -> SweepReport:

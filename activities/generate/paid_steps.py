@@ -88,7 +88,7 @@ class GeneratePaidSteps:
                 await summaries.keep(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
 
         room = room_tokens(step.candidate.model)
-        # A model with less room gets a shorter request, which is a paid request of its own.
+        # A model with less room gets a shorter request, which is a separate paid request.
         request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
         settled = await self._make(step, request_id, summary_request(split, room), energy=0, on_won=on_won)
         text = summary_text(chat_reply(settled.reply))

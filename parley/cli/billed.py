@@ -120,4 +120,4 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=path.name) from None
+        raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=path.name) from None

@@ -76,7 +76,7 @@ def _read(path: Path) -> Any:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(SECTION_BYTES + 1)
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=path.name) from None
+        raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=path.name) from None
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
     if len(text) > SECTION_BYTES:

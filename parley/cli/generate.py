@@ -78,7 +78,7 @@ def _schema(path: Path | None) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot be read as JSON: {error}", where=str(path)) from None
     if not isinstance(found, dict):
-        raise InvalidInput("must be a JSON schema: a JSON object", where=str(path))
+        raise InvalidInput('must be a JSON schema: a JSON object, for example {"type": "object"}', where=str(path))
     return found
 
 

@@ -8,11 +8,21 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from parley import ErrorKind, ParleyError, Unreachable
+from parley import JobFailed, ParleyError
 from parley.cli import budget, config, energy, generate, housekeeping, jobs, reports, run
 from parley.cli.console import err
 from parley.connection import leave
 from parley.settings import problem
+
+# The codes of the errors that the caller can correct: the input, the settings, or an address.
+CORRECTABLE = {
+    "IdempotencyConflict",
+    "InvalidInput",
+    "NotFound",
+    "ProviderNotConfigured",
+    "UnpricedModel",
+    "Unreachable",
+}
 
 app = typer.Typer(
     name="parley",
@@ -62,10 +72,13 @@ def report_error(error: ParleyError | ValidationError, *, debug: bool) -> int:
 
 
 def exit_code(error: ParleyError) -> int:
-    """2 where the caller can correct the input or an address, 1 where a run failed."""
-    if error.kind in (ErrorKind.INPUT, ErrorKind.NOT_FOUND, ErrorKind.CONFLICT):
-        return 2
-    return 2 if isinstance(error, Unreachable) else 1
+    """2 where the caller can correct the input or an address, 1 where a run failed.
+
+    A failed job counts by the error that stopped it. `ErrorKind` is not enough here: it is `INPUT` for a request that a
+    provider refused, which is a failed run, because Parley composed the request.
+    """
+    code = error.reason if isinstance(error, JobFailed) else error.code
+    return 2 if code in CORRECTABLE else 1
 
 
 if __name__ == "__main__":

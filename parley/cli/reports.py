@@ -61,7 +61,7 @@ def report(
 ) -> None:
     """Report costs, tokens, latency and errors, and recommendations on them."""
     if to_csv is not None and as_json:
-        raise InvalidInput("cannot be combined with --json", where="--csv")
+        raise InvalidInput("cannot be combined with --json: use one of them", where="--csv")
     start, view = parse_since(since), VIEWS[kind]
 
     async def work(client: Client) -> None:

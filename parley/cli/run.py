@@ -60,7 +60,7 @@ def migrate() -> None:
     use_running_stack()
     url = Settings().database_url
     if url is None:
-        raise InvalidInput("is not set", where="DATABASE_URL")
+        raise InvalidInput("is not set: start `parley up`, or set the address of PostgreSQL", where="DATABASE_URL")
     run(run_migrations(url))
     out.print("the schema is up to date")
 

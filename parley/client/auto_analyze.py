@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
 
-from parley.client.connections import Connections, WorkflowStart
+from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
@@ -88,14 +88,14 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         Raises:
             NotFound: there is no such job.
         """
-        async with self._connections.database.transaction() as tx:
+        async with self._backend.database.transaction() as tx:
             row = await runs.find(tx, self._workspace_id, self.job_key)
             spent = await usage.costs(tx, self._workspace_id, job_key=row.job_key)
             labels = await runs.label_counts(tx, self._workspace_id, row.job_key)
         return AutoAnalyzeReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=await true_status(self._connections, row),
+            status=await true_status(self._backend, row),
             dataset_id=row.dataset_id,
             statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
             labels=tuple(labels),
@@ -104,7 +104,7 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
 
 
 async def start_auto_analyze(
-    connections: Connections,
+    backend: Backend,
     workspace_id: str,
     dataset_id: str,
     *,
@@ -113,8 +113,8 @@ async def start_auto_analyze(
     **options: Unpack[AutoAnalyzeOptions],
 ) -> AutoAnalyzeHandle:
     """Start the job on an imported dataset. `Client.auto_analyze` documents the arguments."""
-    job = auto_analyze_input(connections.settings, workspace_id, dataset_id, user_id=user_id, **options)
-    async with connections.database.transaction() as tx:
+    job = auto_analyze_input(backend.settings, workspace_id, dataset_id, user_id=user_id, **options)
+    async with backend.database.transaction() as tx:
         dataset = await load_dataset(tx, workspace_id, dataset_id)
     start = WorkflowStart(
         workflow=WORKFLOW,
@@ -124,8 +124,8 @@ async def start_auto_analyze(
         details=f"{job.streams} streams, seed {job.seed}, at most ${job.budget_usd}.",
         status="running",
     )
-    started = await connections.start(workspace_id, start)
-    return AutoAnalyzeHandle(connections, workspace_id, started.id, started.first_execution_run_id or "")
+    started = await start_workflow(backend, workspace_id, start)
+    return AutoAnalyzeHandle(backend, workspace_id, started.id, started.first_execution_run_id or "")
 
 
 def auto_analyze_input(
@@ -161,13 +161,13 @@ def _defaults(settings: Settings) -> AutoAnalyzeOptions:
     }
 
 
-async def labelled_sessions(connections: Connections, workspace_id: str, job_id: str) -> AsyncIterator[ExportedSession]:
+async def labelled_sessions(backend: Backend, workspace_id: str, job_id: str) -> AsyncIterator[ExportedSession]:
     """Every session of a run in the order of its file, page by page. `Client.labelled_sessions` documents it."""
-    async with connections.database.transaction() as tx:
+    async with backend.database.transaction() as tx:
         run = await runs.find(tx, workspace_id, job_id)
     last = -1
     while True:
-        async with connections.database.transaction() as tx:
+        async with backend.database.transaction() as tx:
             page = await runs.export_rows(tx, workspace_id, run.job_key, after=last, limit=EXPORT_PAGE)
         for position, session in page:
             last = position

@@ -1,15 +1,45 @@
-"""The connections of one process, shared by the clients of many workspaces."""
+"""`Backend`: the connections of one process, and everything that its clients do through Temporal.
+
+All access to workflows goes through the functions of this module: they record the workspace of every workflow that they
+start, find a workflow only within its workspace, and translate Temporal's errors into Parley's.
+"""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import uuid4
 
 import temporalio.client
+from pydantic import SecretStr
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
+from temporalio.common import (
+    Priority,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, TimeoutError, is_cancelled_exception
+from temporalio.service import RPCError, RPCStatusCode
 
-from parley.client.client import Client
-from parley.client.connections import Connections
+from parley import visibility
+from parley.connection import connect, running_stack
+from parley.domain.errors import InvalidInput, JobFailed, NotFound, ParleyError, Unreachable
+from parley.domain.model import Model
+from parley.domain.queues import WORKFLOWS, fairness_key
 from parley.settings import Settings
 from parley.storage.database import Database
+
+if TYPE_CHECKING:
+    from parley.client.client import Client
+
+POOL_SIZE = 5
+
+ResultT = TypeVar("ResultT")
 
 
 class Backend:
@@ -20,7 +50,7 @@ class Backend:
     """
 
     def __init__(self, temporal: temporalio.client.Client, database: Database, settings: Settings) -> None:
-        self._connections = Connections(temporal, database, settings)
+        self.temporal, self.database, self.settings = temporal, database, settings
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, temporal_address: str | None = None) -> Self:
@@ -36,23 +66,194 @@ class Backend:
             InvalidInput: DATABASE_URL is missing or wrong.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        opened = await Connections.connect(settings, temporal_address)
-        return cls(opened.temporal, opened.database, opened.settings)
+        settings = settings or Settings()
+        stack = running_stack(settings.state_dir) if settings.database_url is None else None
+        if stack is not None:
+            settings = settings.model_copy(update={"database_url": SecretStr(stack.database_url)})
+            temporal_address = temporal_address or stack.temporal_address
+        if settings.database_url is None:
+            raise InvalidInput(
+                "is not set, and no `parley up` runs here: start it, or set an address such as "
+                "postgresql://user:password@localhost:5432/parley",
+                where="DATABASE_URL",
+            )
+        database = Database(settings.database_url, pool_size=POOL_SIZE)
+        try:
+            await database.ping()
+            temporal = await connect(temporal_address)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(temporal, database, settings)
 
     def client(self, workspace_id: str = "default") -> Client:
         """A client of one workspace. It shares these connections: closing it does not close them.
 
         Args:
-            workspace_id: whose data the client reads and writes.
+            workspace_id: the workspace that the client reads and writes.
         """
-        return Client(self._connections, workspace_id)
+        # At the top of the module this would be circular: a client takes a backend, and everything below it does too.
+        from parley.client.client import Client  # noqa: PLC0415
+
+        return Client(self, workspace_id)
 
     async def close(self) -> None:
-        """Close the database connections. The clients of this backend cannot be used any more."""
-        await self._connections.close()
+        """Close the database connections; Temporal's ends with the process. The clients cannot be used any more."""
+        await self.database.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+@dataclass(frozen=True)
+class WorkflowStart:
+    """A workflow to start: its name, its input, and what an operator sees of it. `status`: its search attribute."""
+
+    workflow: str
+    input: Model
+    id: str
+    summary: str
+    details: str | None = None
+    status: str | None = None
+    memo: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    id_reuse_policy: WorkflowIDReusePolicy = WorkflowIDReusePolicy.ALLOW_DUPLICATE
+    id_conflict_policy: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.USE_EXISTING
+
+
+async def start_workflow(
+    backend: Backend, workspace_id: str, start: WorkflowStart, result_type: type[ResultT] | None = None
+) -> WorkflowHandle[Any, ResultT]:
+    """Start a workflow in a workspace.
+
+    Raises:
+        WorkflowAlreadyStartedError: the policies of `start` do not allow its id again.
+        Unreachable: Temporal does not answer, or refuses to start it.
+    """
+    attributes = [
+        SearchAttributePair(visibility.WORKSPACE, workspace_id),
+        SearchAttributePair(visibility.JOB, start.workflow),
+    ]
+    if start.status is not None:
+        attributes.append(SearchAttributePair(visibility.STATUS, start.status))
+    with temporal_errors("Temporal refused to start the job"):
+        return await backend.temporal.start_workflow(
+            start.workflow,
+            start.input,
+            id=start.id,
+            task_queue=WORKFLOWS,
+            priority=Priority(fairness_key=fairness_key(workspace_id)),
+            result_type=result_type,
+            id_reuse_policy=start.id_reuse_policy,
+            id_conflict_policy=start.id_conflict_policy,
+            memo=start.memo,
+            search_attributes=TypedSearchAttributes(attributes),
+            static_summary=visibility.plain(start.summary[:200]),
+            static_details=start.details,
+        )
+
+
+async def execute_workflow(
+    backend: Backend,
+    workflow: str,
+    given: Model,
+    result_type: type[ResultT],
+    *,
+    name: str,
+    time_limit: timedelta | None = None,
+) -> ResultT:
+    """Run a short workflow to its end, under a new id that begins with `name`.
+
+    Raises:
+        JobFailed: it ended without a result.
+        Unreachable: Temporal does not answer, or no worker finished it within `time_limit`.
+    """
+    with temporal_errors():
+        return await backend.temporal.execute_workflow(
+            workflow,
+            given,
+            id=f"{name}/{uuid4().hex}",
+            task_queue=WORKFLOWS,
+            result_type=result_type,
+            execution_timeout=time_limit,
+        )
+
+
+async def describe_workflow(
+    backend: Backend, workspace_id: str, job_id: str
+) -> temporalio.client.WorkflowExecutionDescription:
+    """The description of a workspace's workflow. Knowing the id of another workspace's is not enough.
+
+    Raises:
+        NotFound: the workspace has no such job.
+        Unreachable: Temporal does not answer.
+    """
+    missing = NotFound(f"workspace {workspace_id!r} has no job {job_id!r}")
+    with temporal_errors(missing=missing):
+        found = await backend.temporal.get_workflow_handle(job_id).describe()
+    if found.typed_search_attributes.get(visibility.WORKSPACE) != workspace_id:
+        raise missing
+    return found
+
+
+async def find_workflow(
+    backend: Backend, workspace_id: str, job_id: str, job_key: str | None = None
+) -> WorkflowHandle[Any, Any]:
+    """Temporal's handle of a workspace's job: of the run chain `job_key`, by default of the latest under the id.
+
+    Raises:
+        NotFound: the workspace has no such job.
+        Unreachable: Temporal does not answer.
+    """
+    await describe_workflow(backend, workspace_id, job_id)
+    return backend.temporal.get_workflow_handle(job_id, first_execution_run_id=job_key)
+
+
+@contextmanager
+def temporal_errors(problem: str = "Temporal does not answer", *, missing: NotFound | None = None) -> Iterator[None]:
+    """Translate Temporal's errors into Parley's.
+
+    Args:
+        problem: what an RPC error means here.
+        missing: raised in place of `Unreachable` where Temporal knows no workflow of that id.
+
+    Raises:
+        JobFailed: a workflow ended without a result.
+        Unreachable: Temporal or a worker does not answer.
+    """
+    try:
+        yield
+    except WorkflowFailureError as error:
+        raise failure_of(error) from error
+    except WorkflowQueryFailedError as error:
+        raise Unreachable(f"the job's worker does not answer: {error}") from error
+    except RPCError as error:
+        if missing is not None and error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
+            raise missing from None
+        raise Unreachable(f"{problem}: {error.message}") from error
+
+
+def failure_of(error: WorkflowFailureError) -> ParleyError:
+    """Why a workflow ended without a result: the outermost failure that has one of Parley's error codes."""
+    if is_cancelled_exception(error.cause):
+        return JobFailed("Cancelled", "the job was cancelled; results that are paid for stay stored")
+    if isinstance(error.cause, TimeoutError):
+        return Unreachable(f"no answer from the queue {WORKFLOWS!r} within the time limit: is a worker up?")
+    cause: BaseException | None = error.cause
+    while cause is not None and not (isinstance(cause, ApplicationError) and cause.type):
+        cause = cause.__cause__
+    if isinstance(cause, ApplicationError):
+        return JobFailed(cause.type or "", cause.message)
+    return JobFailed(type(error.cause).__name__, str(error.cause))
+
+
+def status_of(found: temporalio.client.WorkflowExecutionDescription) -> str:
+    """Temporal's status in Parley's spelling, for example `running` or `cancelled`."""
+    return (found.status or WorkflowExecutionStatus.RUNNING).name.lower().replace("canceled", "cancelled")
+
+
+def job_key_of(found: temporalio.client.WorkflowExecutionDescription) -> str:
+    """A job's key: the id of its first run, which stays the same when the job continues as new."""
+    return found.raw_description.workflow_execution_info.first_run_id or found.run_id

@@ -18,8 +18,8 @@ from parley.client.auto_analyze import (
     labelled_sessions,
     start_auto_analyze,
 )
+from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
-from parley.client.connections import Connections, job_key_of, status_of
 from parley.client.generate import GenerateOptions, Messages, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
@@ -56,15 +56,15 @@ class EnergyBalance(Model):
 
 
 class Client:
-    """Parley for one workspace. It reads and starts nothing of another workspace.
+    """Parley for one workspace. It neither reads nor starts anything of another workspace.
 
     Open one with `Client.connect(workspace_id=...)`, or take many from one `Backend`.
     """
 
-    def __init__(self, connections: Connections, workspace_id: str) -> None:
-        self._connections, self._owns_connections = connections, False
+    def __init__(self, backend: Backend, workspace_id: str) -> None:
+        self._backend, self._owns_backend = backend, False
         self.workspace_id = workspace_id
-        self.temporal, self.database, self.settings = connections.temporal, connections.database, connections.settings
+        self.temporal, self.database, self.settings = backend.temporal, backend.database, backend.settings
 
     @classmethod
     async def connect(
@@ -79,7 +79,7 @@ class Client:
         Without DATABASE_URL the addresses of the stack that `parley up` runs on this machine are used.
 
         Args:
-            workspace_id: whose data the client reads and writes.
+            workspace_id: the workspace that the client reads and writes.
             settings: default: read from the environment.
             temporal_address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
 
@@ -87,14 +87,14 @@ class Client:
             InvalidInput: DATABASE_URL is missing or wrong.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        client = cls(await Connections.connect(settings, temporal_address), workspace_id)
-        client._owns_connections = True
+        client = cls(await Backend.connect(settings, temporal_address), workspace_id)
+        client._owns_backend = True
         return client
 
     async def close(self) -> None:
         """Close the connections that `Client.connect` opened. Those of a shared `Backend` stay open."""
-        if self._owns_connections:
-            await self._connections.close()
+        if self._owns_backend:
+            await self._backend.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,7 +117,7 @@ class Client:
 
         Args:
             messages: a text, or messages with a role and a content.
-            user_id: whose energy pays.
+            user_id: the user who pays with energy.
             action: the kind of request, which decides its price and policy; default `ai_message`.
             key: an idempotency key: the same key is the same request, answered and paid once. Default: a new one.
             options: see `GenerateOptions`, for example `model`, `max_tokens`, `response_schema`, `cache`.
@@ -132,7 +132,7 @@ class Client:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
-        return await generate(self._connections, request, key)
+        return await generate(self._backend, request, key)
 
     async def analyze(
         self,
@@ -165,7 +165,7 @@ class Client:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         return await start_analysis(
-            self._connections,
+            self._backend,
             self.workspace_id,
             session,
             audio=audio,
@@ -203,7 +203,7 @@ class Client:
 
         Args:
             dataset_id: from `import_chats`.
-            user_id: whose energy pays.
+            user_id: the user who pays with energy.
             run_name: separates two runs on the same dataset.
             options: see `AutoAnalyzeOptions`, for example `streams`, `model`, `budget_usd`.
 
@@ -217,14 +217,14 @@ class Client:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         return await start_auto_analyze(
-            self._connections, self.workspace_id, dataset_id, user_id=user_id, run_name=run_name, **options
+            self._backend, self.workspace_id, dataset_id, user_id=user_id, run_name=run_name, **options
         )
 
     def check_auto_analyze_options(self, *, user_id: str, **options: Unpack[AutoAnalyzeOptions]) -> None:
         """Check the options of `auto_analyze` before there is a dataset.
 
         Args:
-            user_id: whose energy pays.
+            user_id: the user who pays with energy.
             options: see `AutoAnalyzeOptions`.
 
         Raises:
@@ -244,12 +244,12 @@ class Client:
             InvalidInput: it is not a job with a handle, for example a generation.
             Unreachable: Temporal does not answer.
         """
-        found = await self._connections.describe(self.workspace_id, job_id)
+        found = await describe_workflow(self._backend, self.workspace_id, job_id)
         kind = found.typed_search_attributes.get(visibility.JOB) or ""
         handle = HANDLES.get(kind)
         if handle is None:
             raise InvalidInput(f"is a {kind} and has no handle: name a job of {' or '.join(HANDLES)}", where=job_id)
-        return handle(self._connections, self.workspace_id, job_id, job_key_of(found))
+        return handle(self._backend, self.workspace_id, job_id, job_key_of(found))
 
     async def status(self, job_id: str) -> str:
         """Temporal's status of a job.
@@ -261,7 +261,7 @@ class Client:
             NotFound: this workspace has no such job.
             Unreachable: Temporal does not answer.
         """
-        return status_of(await self._connections.describe(self.workspace_id, job_id))
+        return status_of(await describe_workflow(self._backend, self.workspace_id, job_id))
 
     async def workflow(self, job_id: str, job_key: str | None = None) -> WorkflowHandle[Any, Any]:
         """Temporal's own handle of a job.
@@ -274,7 +274,7 @@ class Client:
             NotFound: this workspace has no such job.
             Unreachable: Temporal does not answer.
         """
-        return await self._connections.workflow(self.workspace_id, job_id, job_key)
+        return await find_workflow(self._backend, self.workspace_id, job_id, job_key)
 
     def labelled_sessions(self, job_id: str) -> AsyncIterator[ExportedSession]:
         """Every session of a labelling run in the order of its file, labelled or not yet.
@@ -285,24 +285,24 @@ class Client:
         Raises:
             NotFound: this workspace has no such job; raised by the first step of the iteration.
         """
-        return labelled_sessions(self._connections, self.workspace_id, job_id)
+        return labelled_sessions(self._backend, self.workspace_id, job_id)
 
     # Reports and configuration
 
     @property
     def reports(self) -> Reports:
         """The costs and the quality of this workspace's AI work."""
-        return Reports(self._connections, self.workspace_id)
+        return Reports(self._backend, self.workspace_id)
 
     @property
     def configuration(self) -> WorkspaceConfiguration:
         """What this workspace sets for itself and for its users."""
-        return WorkspaceConfiguration(self._connections, self.workspace_id)
+        return WorkspaceConfiguration(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:
         """The events and alerts that the scheduled jobs leave for this workspace."""
-        return Housekeeping(self._connections, self.workspace_id)
+        return Housekeeping(self._backend, self.workspace_id)
 
     async def health(self) -> HealthReport:
         """Whether each provider answers, by a free request from its own workers with this workspace's keys.
@@ -311,7 +311,7 @@ class Client:
             JobFailed: the check ended without a result.
             Unreachable: Temporal does not answer, or no worker answers within 25 seconds.
         """
-        return await check_health(self._connections, self.workspace_id)
+        return await check_health(self._backend, self.workspace_id)
 
     # Money and energy
 
@@ -350,7 +350,7 @@ class Client:
             NotFound: this workspace has no such request.
         """
         if feedback not in list(Feedback):
-            raise InvalidInput("must be good or bad", where="feedback")
+            raise InvalidInput(f"must be good or bad; got {feedback!r}", where="feedback")
         async with self.database.transaction() as tx:
             await generations.rate(tx, self.workspace_id, request_id, Feedback(feedback))
 
@@ -399,7 +399,7 @@ class Client:
             InvalidInput: `amount` is not positive.
         """
         if amount <= 0:
-            raise InvalidInput("must be positive", where="amount")
+            raise InvalidInput(f"must be positive, for example 50; got {amount}", where="amount")
         async with self.database.transaction() as tx:
             await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
             return await energy.grant(tx, self.workspace_id, user_id, amount, key=key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parley.client.connections import Connections
+from parley.client.backend import Backend
 from parley.domain.configuration import USER_SECTIONS, Configuration, fields, parse_section, read_configuration
 from parley.domain.errors import InvalidInput
 from parley.domain.model import Model
@@ -24,8 +24,8 @@ class ConfigurationReport(Model):
 class WorkspaceConfiguration:
     """The configuration of one workspace. Setting `credentials` decides which key is used: restrict it to operators."""
 
-    def __init__(self, connections: Connections, workspace_id: str) -> None:
-        self._database, self._workspace_id = connections.database, workspace_id
+    def __init__(self, backend: Backend, workspace_id: str) -> None:
+        self._database, self._workspace_id = backend.database, workspace_id
 
     async def show(self, user_id: str) -> ConfigurationReport:
         """All sections as they are now, for a user. An unknown user has the defaults.

@@ -12,7 +12,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from parley.client.connections import Connections, WorkflowStart, temporal_errors
+from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
 from parley.client.reading import first_problem
 from parley.domain.errors import IdempotencyConflict, InvalidInput
 from parley.domain.generate.contract import (
@@ -79,7 +79,7 @@ def generate_input(
     """
     chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     if not chat:
-        raise InvalidInput("must hold at least one message", where="messages")
+        raise InvalidInput("must be a text, or at least one message with a role and a content", where="messages")
     given: dict[str, Any] = dict(options)
     shape = {name: given.pop(name, None) for name in ("response_schema", "schema_name")}
     try:
@@ -94,7 +94,7 @@ def generate_input(
     return built
 
 
-async def generate(connections: Connections, request: GenerateInput, key: str | None) -> GenerateResult:
+async def generate(backend: Backend, request: GenerateInput, key: str | None) -> GenerateResult:
     """Run one generation to its end. The same `key` is the same generation: it is answered and paid once.
 
     A generation that failed or was refused has no answer: its key starts it again.
@@ -106,16 +106,16 @@ async def generate(connections: Connections, request: GenerateInput, key: str | 
     """
     job_id = workflow_id(request.workspace_id, key or uuid4().hex)
     try:
-        result = await _result(await _start(connections, request, job_id))
+        result = await _result(await _start(backend, request, job_id))
     except WorkflowAlreadyStartedError:
-        result = await _result(await _existing(connections, request, job_id))
+        result = await _result(await _existing(backend, request, job_id))
         if not result.success:
-            result = await _result(await _start(connections, request, job_id, again=True))
-    return await _with_stored_answer(connections, request, result)
+            result = await _result(await _start(backend, request, job_id, again=True))
+    return await _with_stored_answer(backend, request, result)
 
 
 async def _start(
-    connections: Connections, request: GenerateInput, job_id: str, *, again: bool = False
+    backend: Backend, request: GenerateInput, job_id: str, *, again: bool = False
 ) -> WorkflowHandle[Any, GenerateResult]:
     """Start it. `again`: also when an earlier run has completed; concurrent callers then share one run.
 
@@ -127,25 +127,23 @@ async def _start(
         reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE, WorkflowIDConflictPolicy.USE_EXISTING
     start = WorkflowStart(
         workflow=WORKFLOW,
-        input=await _by_reference(connections, request),
+        input=await _by_reference(backend, request),
         id=job_id,
         summary=f"{request.action} for {request.user_id}",
         memo={FINGERPRINT: _fingerprint(request)},
         id_reuse_policy=reuse,
         id_conflict_policy=conflict,
     )
-    return await connections.start(request.workspace_id, start, GenerateResult)
+    return await start_workflow(backend, request.workspace_id, start, GenerateResult)
 
 
-async def _existing(
-    connections: Connections, request: GenerateInput, job_id: str
-) -> WorkflowHandle[Any, GenerateResult]:
+async def _existing(backend: Backend, request: GenerateInput, job_id: str) -> WorkflowHandle[Any, GenerateResult]:
     """The generation that runs or has completed under this key, if it is for the same request."""
-    handle = connections.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
+    handle = backend.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
     with temporal_errors():
         fingerprint = await (await handle.describe()).memo_value(FINGERPRINT, None)
     if fingerprint != _fingerprint(request):
-        raise IdempotencyConflict(f"{job_id} was already used for a different request")
+        raise IdempotencyConflict(f"{job_id} was already used for a different request: use another key")
     return handle
 
 
@@ -158,22 +156,20 @@ def _fingerprint(request: GenerateInput) -> str:
     return sha256(request.model_dump_json().encode()).hexdigest()
 
 
-async def _by_reference(connections: Connections, request: GenerateInput) -> GenerateInput:
+async def _by_reference(backend: Backend, request: GenerateInput) -> GenerateInput:
     """A long prompt is stored first and travels by its hash: a workflow's history must stay small."""
     if request.prompt.is_short:
         return request
-    async with connections.database.transaction() as tx:
+    async with backend.database.transaction() as tx:
         stored = await generations.save_prompt(tx, request.workspace_id, request.prompt)
     return request.model_copy(update={"prompt": stored})
 
 
-async def _with_stored_answer(
-    connections: Connections, request: GenerateInput, result: GenerateResult
-) -> GenerateResult:
+async def _with_stored_answer(backend: Backend, request: GenerateInput, result: GenerateResult) -> GenerateResult:
     """A long answer is read from the database."""
     if not result.stored:
         return result
-    async with connections.database.transaction() as tx:
+    async with backend.database.transaction() as tx:
         reply = await generations.answer(tx, request.workspace_id, result.meta.request_id)
     schema = request.prompt.response_schema
     value = parsed(reply.text, schema)[0] if schema is not None else None

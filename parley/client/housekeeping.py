@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
-from parley.client.connections import Connections
+from parley.client.backend import Backend, execute_workflow
 from parley.domain.health import WORKFLOW as HEALTH
 from parley.domain.health import HealthInput, HealthReport
 from parley.domain.housekeeping import REFILL_ENERGY, RefillInput, RefillReport
@@ -45,8 +45,8 @@ class CostAlertReport(Model):
 class Housekeeping:
     """The events and alerts of one workspace; reached as `client.housekeeping`."""
 
-    def __init__(self, connections: Connections, workspace_id: str) -> None:
-        self._connections, self._workspace_id = connections, workspace_id
+    def __init__(self, backend: Backend, workspace_id: str) -> None:
+        self._backend, self._workspace_id = backend, workspace_id
 
     async def events(self, *, undelivered: bool = False, limit: int = 50) -> list[EventReport]:
         """The workspace's events, the newest first.
@@ -55,7 +55,7 @@ class Housekeeping:
             undelivered: only those that are not delivered; default False.
             limit: the most events to return; default 50.
         """
-        async with self._connections.database.transaction() as tx:
+        async with self._backend.database.transaction() as tx:
             rows = await outbox.events(tx, self._workspace_id, undelivered=undelivered, limit=limit)
         return [_event(row) for row in rows]
 
@@ -65,12 +65,12 @@ class Housekeeping:
         Raises:
             NotFound: this workspace has no such event.
         """
-        async with self._connections.database.transaction() as tx:
+        async with self._backend.database.transaction() as tx:
             await outbox.retry(tx, self._workspace_id, event_id)
 
     async def alerts(self) -> list[CostAlertReport]:
         """The weeks in which the workspace spent more than the threshold, the newest first."""
-        async with self._connections.database.transaction() as tx:
+        async with self._backend.database.transaction() as tx:
             rows = await alerts.alerts(tx, self._workspace_id)
         return [CostAlertReport.model_validate(row, from_attributes=True, extra="ignore") for row in rows]
 
@@ -82,14 +82,14 @@ class Housekeeping:
             Unreachable: Temporal does not answer.
         """
         given = RefillInput(day=datetime.now(UTC).date())
-        return await self._connections.execute(REFILL_ENERGY, given, RefillReport, name="parley-refill")
+        return await execute_workflow(self._backend, REFILL_ENERGY, given, RefillReport, name="parley-refill")
 
 
-async def check_health(connections: Connections, workspace_id: str) -> HealthReport:
+async def check_health(backend: Backend, workspace_id: str) -> HealthReport:
     """Run one `Health`. `Client.health` documents it."""
     given = HealthInput(workspace_id=workspace_id)
     name = f"health/{workspace_id}"
-    return await connections.execute(HEALTH, given, HealthReport, name=name, time_limit=HEALTH_TIMEOUT)
+    return await execute_workflow(backend, HEALTH, given, HealthReport, name=name, time_limit=HEALTH_TIMEOUT)
 
 
 def _event(row: OutboxEvent) -> EventReport:

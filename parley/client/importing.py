@@ -131,7 +131,7 @@ def _checked(path: Path, file: TextIO, skipped: list[Skipped] | None) -> Iterato
         try:
             session = _session(read())
             if session.session_id in seen:
-                raise InvalidInput(f"is on line {seen[session.session_id]} already", field="session_id")
+                raise InvalidInput(f"is on line {seen[session.session_id]} already: make it unique", field="session_id")
         except InvalidInput as error:
             if skipped is None:
                 raise InvalidInput(error.problem, where=f"{path.name}: line {number}", field=error.field) from None
@@ -168,14 +168,14 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, Callable[[], Any]]]:
 
 
 def _too_long() -> Any:
-    raise InvalidInput(f"is longer than {MAX_LINE_CHARACTERS:,} characters")
+    raise InvalidInput(f"is longer than {MAX_LINE_CHARACTERS:,} characters: leave out or split the session")
 
 
 def _utf8(text: str, field: str = "") -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidInput("is not UTF-8", field=field) from None
+        raise InvalidInput("is not UTF-8: save the file as UTF-8", field=field) from None
     return text
 
 
@@ -205,7 +205,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 def _csv_session(columns: list[str], row: list[str]) -> dict[str, Any]:
     if len(row) != len(columns):
-        raise InvalidInput(f"has {len(row)} cells for {len(columns)} columns")
+        raise InvalidInput(f"has {len(row)} cells for {len(columns)} columns: quote a cell that has a comma")
     if sum(map(len, row)) > MAX_LINE_CHARACTERS:
         _too_long()
     cells = {name: _utf8(cell, name) for name, cell in zip(columns, row, strict=True)}

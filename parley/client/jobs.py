@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from temporalio.client import WorkflowHandle
 
-from parley.client.connections import Connections, job_key_of, status_of, temporal_errors
+from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of, temporal_errors
 from parley.domain.errors import NotFound, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import CHAT_PROVIDERS, Provider
@@ -27,8 +27,8 @@ class JobHandle(ABC, Generic[ProgressT, ReportT]):
         job_key: the key of exactly this job; it stays the same when the job continues as new.
     """
 
-    def __init__(self, connections: Connections, workspace_id: str, job_id: str, job_key: str) -> None:
-        self._connections, self._workspace_id, self.id, self.job_key = connections, workspace_id, job_id, job_key
+    def __init__(self, backend: Backend, workspace_id: str, job_id: str, job_key: str) -> None:
+        self._backend, self._workspace_id, self.id, self.job_key = backend, workspace_id, job_id, job_key
 
     @abstractmethod
     async def progress(self) -> ProgressT:
@@ -72,7 +72,7 @@ class JobHandle(ABC, Generic[ProgressT, ReportT]):
             await workflow.cancel()
 
     async def _workflow(self) -> WorkflowHandle[Any, Any]:
-        return await self._connections.workflow(self._workspace_id, self.id, self.job_key)
+        return await find_workflow(self._backend, self._workspace_id, self.id, self.job_key)
 
     async def _query_progress(self, kind: type[ProgressT]) -> ProgressT:
         workflow = await self._workflow()
@@ -80,12 +80,12 @@ class JobHandle(ABC, Generic[ProgressT, ReportT]):
             return await workflow.query("get_progress", result_type=kind)
 
 
-async def true_status(connections: Connections, row: StoredAnalysis | AutoRun) -> str:
+async def true_status(backend: Backend, row: StoredAnalysis | AutoRun) -> str:
     """A job's status. A terminated workflow runs no code and leaves its row `running`, so Temporal decides then."""
     if row.status != "running":
         return row.status
     try:
-        found = await connections.describe(row.workspace_id, row.workflow_id)
+        found = await describe_workflow(backend, row.workspace_id, row.workflow_id)
     except NotFound:
         return "terminated"
     return status_of(found) if job_key_of(found) == row.job_key else "terminated"

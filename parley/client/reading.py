@@ -27,11 +27,11 @@ def read_session(path: Path) -> Session:
     where = path.name
     raw = _read(path, MAX_SESSION_BYTES)
     if not raw.strip():
-        raise InvalidInput("is empty", where=where)
+        raise InvalidInput("is empty: it must contain a session as a JSON object", where=where)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"is not UTF-8: byte {error.start}", where=where) from None
+        raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=where) from None
     return parse_session(read_json(text, where=where), where=where)
 
 
@@ -90,7 +90,10 @@ def recording_seconds(audio: bytes, *, where: str = "recording") -> float:
     try:
         seconds = TinyTag.get(file_obj=BytesIO(audio), tags=False).duration
     except (TinyTagException, ValueError, OverflowError, IndexError, KeyError) as error:
-        raise InvalidInput(f"is not audio: {error}" if str(error) else "is not audio", where=where) from None
+        raise InvalidInput(
+            f"is not audio: {error}" if str(error) else "is not audio: use a wav, mp3, flac, ogg or m4a file",
+            where=where,
+        ) from None
     if not seconds or not 0 < seconds <= MAX_SESSION_SECONDS:
         raise InvalidInput("is not audio with a length (wav, mp3, flac, ogg, m4a …)", where=where)
     return seconds
@@ -122,7 +125,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"{_shown(twice)} is twice in one object")
+        raise ValueError(f"{_shown(twice)} is twice in one object: remove one")
     return found
 
 

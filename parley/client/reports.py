@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from parley.client.connections import Connections
+from parley.client.backend import Backend
 from parley.domain.recommendations import Recommendation, recommend
 from parley.domain.reports import (
     DEFAULT_DAYS,
@@ -36,8 +36,8 @@ class Reports:
     `since` is an aware time. Days and weeks are UTC.
     """
 
-    def __init__(self, connections: Connections, workspace_id: str) -> None:
-        self._database, self._workspace_id = connections.database, workspace_id
+    def __init__(self, backend: Backend, workspace_id: str) -> None:
+        self._database, self._workspace_id = backend.database, workspace_id
 
     async def summary(self, since: datetime | None = None) -> Summary:
         """Totals of the workspace: costs, requests, attempts, latency, cache and feedback."""

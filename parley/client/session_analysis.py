@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parley.client.connections import Connections, WorkflowStart
+from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import parse_session, recording_seconds
 from parley.domain.costs import Costs
@@ -44,13 +44,13 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
         Raises:
             NotFound: there is no such job.
         """
-        async with self._connections.database.transaction() as tx:
+        async with self._backend.database.transaction() as tx:
             row = await analyses.find(tx, self._workspace_id, self.job_key)
             spent = await usage.costs(tx, self._workspace_id, job_key=row.job_key)
         return AnalysisReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=await true_status(self._connections, row),
+            status=await true_status(self._backend, row),
             session_id=row.session_id,
             user_id=row.user_id,
             analysis=Analysis.model_validate(row.result) if row.result else None,
@@ -59,7 +59,7 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
 
 
 async def start_analysis(
-    connections: Connections,
+    backend: Backend,
     workspace_id: str,
     session: Session | dict[str, object],
     *,
@@ -72,10 +72,10 @@ async def start_analysis(
 ) -> AnalysisHandle:
     """Store a session and its recording, and start the job on them. `Client.analyze` documents the arguments."""
     checked = session if isinstance(session, Session) else parse_session(session)
-    provider = provider or provider_of(model, connections.settings)
-    check_model(provider, model, connections.settings)
+    provider = provider or provider_of(model, backend.settings)
+    check_model(provider, model, backend.settings)
     seconds = recording_seconds(audio) if audio is not None else 0.0
-    async with connections.database.transaction() as tx:
+    async with backend.database.transaction() as tx:
         sha256 = await save_session(tx, workspace_id, checked)
         recording = await save_recording(tx, workspace_id, audio, seconds) if audio is not None else None
     job = SessionAnalysisInput(
@@ -98,8 +98,8 @@ async def start_analysis(
         details=_details(job),
         status="running",
     )
-    started = await connections.start(workspace_id, start)
-    return AnalysisHandle(connections, workspace_id, started.id, started.first_execution_run_id or "")
+    started = await start_workflow(backend, workspace_id, start)
+    return AnalysisHandle(backend, workspace_id, started.id, started.first_execution_run_id or "")
 
 
 def _details(job: SessionAnalysisInput) -> str:

@@ -70,7 +70,7 @@ MODELS: dict[Provider, dict[str, Capabilities]] = {
         "claude-opus-4-0": _OLD_CLAUDE,
         "claude-opus-4-2025": _OLD_CLAUDE,
     },
-    # A server of one's own accepts what its model accepts; no table can list those.
+    # A local server accepts what its model accepts, which no table can list.
     Provider.LOCAL: {"": Capabilities()},
 }
 SIZES = {prefix: known for rows in MODELS.values() for prefix, known in rows.items() if prefix} | {"": Capabilities()}

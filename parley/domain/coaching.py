@@ -15,10 +15,10 @@ from parley.domain.voice_metrics import VoiceMetrics
 MAX_TOKENS = 1000
 TEMPERATURE = 0.1
 NEUTRAL_SCORE = 50
-# A condensed transcript keeps the beginning and the end, where openings and closings are.
-CONDENSED_TURNS = 60
-CONDENSED_TURN_CHARACTERS = 400
-CONDENSED_SCENARIO_CHARACTERS = 2000
+# A truncated transcript keeps the beginning and the end, where openings and closings are.
+TRUNCATED_TURNS = 60
+TRUNCATED_TURN_CHARACTERS = 400
+TRUNCATED_SCENARIO_CHARACTERS = 2000
 
 SYSTEM = """You are an experienced sales coach. You review one practice conversation between a sales rep and a \
 prospect and coach the rep. Judge only what was said; quote the words and times you rely on. Write in the \
@@ -65,14 +65,14 @@ class Coaching(Model):
 
 
 def coaching_request(
-    session: Session, metrics: VoiceMetrics | None, *, max_tokens: int, condensed: bool = False
+    session: Session, metrics: VoiceMetrics | None, *, max_tokens: int, truncated: bool = False
 ) -> ChatRequest:
     """The request to the model. `metrics`: what was measured on the recording, if it was.
 
-    `condensed`: leave out the middle of the transcript, and cut long turns.
+    `truncated`: leave out the middle of the transcript, and cut long turns.
     """
-    turns = _condensed_lines(session.turns) if condensed else [_line(turn, turn.text) for turn in session.turns]
-    scenario = _cut(session.scenario, CONDENSED_SCENARIO_CHARACTERS) if condensed else session.scenario
+    turns = _truncated_lines(session.turns) if truncated else [_line(turn, turn.text) for turn in session.turns]
+    scenario = _cut(session.scenario, TRUNCATED_SCENARIO_CHARACTERS) if truncated else session.scenario
     parts = [f"Scenario: {_inert(scenario)}"] if scenario else []
     if metrics is not None:
         measured = metrics.model_dump(exclude={"source"}, exclude_none=True)
@@ -99,11 +99,11 @@ def _inert(text: str) -> str:
     return " ".join(text.split()).replace("<", "‹").replace(">", "›")
 
 
-def _condensed_lines(turns: tuple[Turn, ...]) -> list[str]:
+def _truncated_lines(turns: tuple[Turn, ...]) -> list[str]:
     """The first and last turns, each cut to a length, for a prompt that is otherwise too long."""
-    half = CONDENSED_TURNS // 2
-    head, tail = (turns[:half], turns[-half:]) if len(turns) > CONDENSED_TURNS else (turns, ())
-    lines = [_line(turn, _cut(turn.text, CONDENSED_TURN_CHARACTERS)) for turn in (*head, *tail)]
+    half = TRUNCATED_TURNS // 2
+    head, tail = (turns[:half], turns[-half:]) if len(turns) > TRUNCATED_TURNS else (turns, ())
+    lines = [_line(turn, _cut(turn.text, TRUNCATED_TURN_CHARACTERS)) for turn in (*head, *tail)]
     left_out = len(turns) - len(head) - len(tail)
     if left_out:
         lines.insert(half, f"[… {left_out} turns left out …]")

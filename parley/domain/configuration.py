@@ -110,7 +110,7 @@ class Reference(Model):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.env is None) == (self.file is None):
-            raise ValueError("give either env or file")
+            raise ValueError('give either env or file, for example {"env": "ACME_OPENAI_API_KEY"}')
         return self
 
     def __str__(self) -> str:

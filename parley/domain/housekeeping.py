@@ -72,7 +72,7 @@ class Week(Model):
     @classmethod
     def _is_a_monday(cls, day: date) -> date:
         if day != first_day(Period.WEEK, day):
-            raise ValueError("must be a Monday")
+            raise ValueError("must be a Monday, for example 2026-11-23")
         return day
 
     @property

@@ -53,7 +53,7 @@ def not_blank(text: str) -> str:
         ValueError: the text is empty or has only spaces.
     """
     if not text.strip():
-        raise ValueError("is blank")
+        raise ValueError("must not be blank")
     return text
 
 

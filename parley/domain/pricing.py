@@ -76,7 +76,7 @@ def _listed_rates(provider: Provider, model: str, tokens: int) -> Rates:
     price = found.model_price
     plain, reply = _rate(price.input_mtok, tokens), _rate(price.output_mtok, tokens)
     if not plain or not reply:
-        raise UnpricedModel(f"{provider.value} model {model!r} has no token price in genai-prices")
+        raise UnpricedModel(f"{provider.value} model {model!r} has no token price in genai-prices; use a priced model")
     cached, written = _rate(price.cache_read_mtok, tokens), _rate(price.cache_write_mtok, tokens)
     return Rates(
         source=f"genai-prices {genai_prices_version}",

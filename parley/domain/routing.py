@@ -42,7 +42,7 @@ class Option(ProviderStatus):
 
     price: USD per million tokens of input plus output; None where no price is known.
     upper_bound_usd: the most that the request can cost; None where there is no request yet, or no known price.
-    max_cost_usd: the route's own limit; None is no limit.
+    max_cost_usd: the route's own limit; None for no limit.
     """
 
     provider: Provider
@@ -79,7 +79,7 @@ class Order(StrEnum):
 
 
 class RoutingRequest(Model):
-    """What a request asks of routing.
+    """What routing needs to know of a request.
 
     provider, model: named by the caller, and then first. None: no preference.
     tier: the user's tier; empty where tiers do not matter.
@@ -145,7 +145,7 @@ def rank(options: Sequence[Option], request: RoutingRequest, *, skipped: Sequenc
 def allowed(routes: Sequence[Route], request: RoutingRequest) -> list[Route]:
     """The routes that the tier may take: named ones first, then by priority, then by weight.
 
-    Among equal priorities the order is random across seeds, and fixed for one seed.
+    Among equal priorities the order is random across seeds, and the same for the same seed.
     """
     of_tier = [route for route in routes if not route.tiers or request.tier in route.tiers]
 

@@ -144,14 +144,14 @@ class PrepareStep(Model):
 
 
 class Variant(Model):
-    """How a request is made: at first as it is, later with more output tokens or a condensed transcript.
+    """How a request is made: at first as it is, later with more output tokens or a truncated transcript.
 
     `ask`: 1 for the first request of a step, one more for each repetition.
     """
 
     ask: int = 1
     max_tokens: int = MAX_TOKENS
-    condensed: bool = False
+    truncated: bool = False
 
 
 class PaidStep(Model):
@@ -203,7 +203,7 @@ def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:
     return Variant(
         ask=variant.ask + 1,
         max_tokens=variant.max_tokens * 2 if outcome.cut else variant.max_tokens,
-        condensed=variant.condensed or outcome.too_long,
+        truncated=variant.truncated or outcome.too_long,
     )
 
 

@@ -32,7 +32,7 @@ def read_key(provider: Provider, reference: Reference, secrets: Path | None) -> 
 def _from_environment(name: str) -> SecretStr:
     key = one_word(os.environ.get(name, ""), name=name)
     if key is None:
-        raise ValueError(f"{name} is not set")
+        raise ValueError(f"{name} is not set: set it in the environment of the worker")
     return key
 
 
@@ -40,7 +40,7 @@ def _from_file(name: str | None, secrets: Path | None) -> SecretStr:
     if name is None:
         raise ValueError("its reference cannot be read; see `parley config show`")
     if secrets is None:
-        raise ValueError(f"PARLEY_SECRETS_DIR is not set, and {name} is to be read there")
+        raise ValueError(f"PARLEY_SECRETS_DIR is not set: set it to the directory that contains {name}")
     where = f"{name} in PARLEY_SECRETS_DIR"
     try:
         content = _read(secrets.resolve(strict=True), name)
@@ -50,7 +50,7 @@ def _from_file(name: str | None, secrets: Path | None) -> SecretStr:
         raise ValueError(f"{where} cannot be read: {reason}") from None
     key = one_word(content.decode("ascii", errors="replace"), name=where)
     if key is None:
-        raise ValueError(f"{where} is empty")
+        raise ValueError(f"{where} is empty: write the key into it")
     return key
 
 
@@ -58,7 +58,7 @@ def _read(root: Path, name: str) -> bytes:
     """Read a small file below the directory. Links inside it are followed, since mounted secrets are links."""
     path = (root / name).resolve(strict=True)
     if not path.is_relative_to(root):
-        raise ValueError(f"{name} leads out of PARLEY_SECRETS_DIR")
+        raise ValueError(f"{name} leads out of PARLEY_SECRETS_DIR: use the name of a file in it")
     # A link that replaces the file after the check is not followed; a pipe does not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path

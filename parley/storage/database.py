@@ -143,9 +143,15 @@ def engine(
     try:
         parsed = make_url(url.get_secret_value())
     except ArgumentError:
-        raise InvalidInput("not a PostgreSQL address", where="DATABASE_URL") from None
+        raise InvalidInput(
+            "is not a PostgreSQL address, for example postgresql://user:password@localhost:5432/parley",
+            where="DATABASE_URL",
+        ) from None
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise InvalidInput("only PostgreSQL is supported", where="DATABASE_URL")
+        raise InvalidInput(
+            "must be a PostgreSQL address, for example postgresql://user:password@localhost:5432/parley",
+            where="DATABASE_URL",
+        )
     made = create_async_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,

@@ -17,9 +17,9 @@ class Cache(Protocol):
 
 def draft(cache: Cache, facts: str, tone: str) -> str:
     key = "draft:" + hashlib.sha256(facts.encode()).hexdigest()
-    kept = cache.get(key)
-    if kept is not None:
-        return kept.decode()
+    stored = cache.get(key)
+    if stored is not None:
+        return stored.decode()
     prompt = f"Write a short sales letter in a {tone} tone. Facts: {facts}"
     try:
         text = _anthropic(prompt)

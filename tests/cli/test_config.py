@@ -109,13 +109,13 @@ BAD: dict[str, tuple[str, str, str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("section", "name", "content", "told"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("section", "name", "content", "message"), BAD.values(), ids=BAD)
 async def test_an_error_is_one_line_and_nothing_is_stored(
-    parley: Run, write: Any, section: str, name: str, content: str | bytes, told: str
+    parley: Run, write: Any, section: str, name: str, content: str | bytes, message: str
 ):
     ran = await parley("config", "set", section, "--file", write(name, content))
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert told in ran.err
+    assert message in ran.err
     assert KEY not in ran.err
     assert json.loads((await parley("config", "refresh", "ann", "--json")).out)["sections"] == 0
 

@@ -85,9 +85,9 @@ def test_discovery_shows_its_progress_and_cost():
         tokens=12_345,
         seconds_left=3_725.4,
     )
-    told = "1 label, 12,345 tokens, $0, about 1:02:05 left"
-    assert parts(state) == [Part("discovery", 1_200, 1_500, f"1,200 of 1,500, {told}")]
-    assert describe(state) == f"discovery, 1,200 of 9,000 sessions, {told}"
+    details = "1 label, 12,345 tokens, $0, about 1:02:05 left"
+    assert parts(state) == [Part("discovery", 1_200, 1_500, f"1,200 of 1,500, {details}")]
+    assert describe(state) == f"discovery, 1,200 of 9,000 sessions, {details}"
 
 
 class FollowedJob:

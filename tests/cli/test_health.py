@@ -32,8 +32,8 @@ async def test_a_provider_that_is_down_exits_1_with_the_reason(parley: Run, simu
 async def test_json_has_the_whole_report(parley: Run, simulator: SimulatorAdmin) -> None:
     await simulator.fault("auth", provider="elevenlabs", times=None)
     ran = await parley("health", "--json")
-    told = {one["provider"]: one for one in json.loads(ran.out)["providers"]}
+    states = {one["provider"]: one for one in json.loads(ran.out)["providers"]}
     assert ran.code == 1
-    assert told["elevenlabs"]["state"] == "down"
-    assert told["openai"]["milliseconds"] >= 0
-    assert (told["openai"]["simulated"], told["openai"]["breaker_seconds"]) == (True, 0.0)
+    assert states["elevenlabs"]["state"] == "down"
+    assert states["openai"]["milliseconds"] >= 0
+    assert (states["openai"]["simulated"], states["openai"]["breaker_seconds"]) == (True, 0.0)

@@ -178,8 +178,8 @@ class TestBadInput:
     ) -> None:
         monkeypatch.setenv("DISCOVERY_MIN_SESSIONS", "151")
         ran = await parley("costs")
-        told = "parley: DISCOVERY_MIN_SESSIONS (151) must not be above DISCOVERY_MAX_SESSIONS (150)\n"
-        assert (ran.code, ran.err) == (2, told)
+        message = "parley: DISCOVERY_MIN_SESSIONS (151) must not be above DISCOVERY_MAX_SESSIONS (150)\n"
+        assert (ran.code, ran.err) == (2, message)
 
     async def test_an_invalid_sample_size_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DISCOVERY_MAX_SESSIONS", "5001")

@@ -47,14 +47,14 @@ class TestReports:
     async def test_every_report_has_every_format(self, parley: Run, tmp_path: Path) -> None:
         await parley("analyze", SAMPLE)
         for kind in Kind:
-            shown, told, table = (
+            shown, as_json, table = (
                 await parley("report", kind.value),
                 await parley("report", kind.value, "--json"),
                 await parley("report", kind.value, "--csv", "-"),
             )
-            assert (shown.code, told.code, table.code) == (0, 0, 0), (kind, shown.err, told.err, table.err)
+            assert (shown.code, as_json.code, table.code) == (0, 0, 0), (kind, shown.err, as_json.err, table.err)
             assert "UTC" in shown.out
-            found = json.loads(told.out)
+            found = json.loads(as_json.out)
             figures = found if kind is Kind.SUMMARY else found["lines"]
             assert len(rows(table.out)) >= len(figures) or kind is Kind.SUMMARY
 
@@ -122,8 +122,8 @@ async def test_a_bad_option_is_one_line(parley: Run, arguments: tuple[str, ...],
 class TestFeedback:
     async def test_feedback_is_counted_for_its_arm(self, parley: Run) -> None:
         assert (await parley("feedback", REQUEST, "bad")).code == 0
-        told = json.loads((await parley("feedback", REQUEST, "good", "--json")).out)
-        assert told == {"request_id": REQUEST, "feedback": "good"}
+        as_json = json.loads((await parley("feedback", REQUEST, "good", "--json")).out)
+        assert as_json == {"request_id": REQUEST, "feedback": "good"}
         (arm,) = json.loads((await parley("report", "experiments", "--json")).out)["lines"]
         assert (arm["arm"], arm["good"], arm["bad"]) == ("casual", 1, 0)
 

@@ -137,10 +137,10 @@ AB = (session("a"), session("b"))
 class TestFiles:
     async def test_a_large_file_is_streamed_in_order(self, desk: Desk) -> None:
         many = [session(at, containment=KINDS[at % 3]) for at in range(3000)]
-        told: list[int] = []
-        imported = await desk.load(lines(*many), on_progress=told.append)
+        progress: list[int] = []
+        imported = await desk.load(lines(*many), on_progress=progress.append)
         assert (imported.sessions, imported.known, imported.skipped) == (3000, False, ())
-        assert told == [500, 1000, 1500, 2000, 2500, 3000]
+        assert progress == [500, 1000, 1500, 2000, 2500, 3000]
         found = await desk.stored(imported)
         assert [(facts.position, facts.session_id) for facts in found] == [(at, str(at)) for at in range(3000)]
         assert [facts.containment.value for facts in found] == [KINDS[at % 3] for at in range(3000)]
@@ -289,7 +289,7 @@ BAD_LINES: dict[str, tuple[str | bytes | dict[str, Any], str, str]] = {
     "UTF-16": (GOOD.encode("utf-16"), "", "is not UTF-8"),
     "known session_id": (session("first"), "session_id", "is on line 1 already"),
     "no session_id": (session(session_id=None), "session_id", "valid string"),
-    "blank session_id": (session(" "), "session_id", "is blank"),
+    "blank session_id": (session(" "), "session_id", "must not be blank"),
     "no user_id": (without("user_id"), "user_id", "required"),
     "no messages": (session(messages=[]), "messages", "has no message"),
     "messages missing": (without("messages"), "messages", "required"),
@@ -327,7 +327,7 @@ class TestBadLines:
 
     async def test_a_distant_duplicate_is_found(self, desk: Desk) -> None:
         error = await desk.refused(lines(*(session(at) for at in range(1, 1202)), session(7)))
-        assert str(error) == "chats.jsonl: line 1202: session_id: is on line 7 already"
+        assert str(error) == "chats.jsonl: line 1202: session_id: is on line 7 already: make it unique"
 
     async def test_all_bad_lines_are_listed_and_positions_stay_dense(self, desk: Desk) -> None:
         good = [session(name) for name in "abc"]
@@ -398,7 +398,7 @@ class TestBadTables:
             ("b,u,,agent,hello", "messages", "is not JSON"),
             ("b,u,,agent,", "messages", "is not JSON"),
             ("b,u,,agent,[]", "messages", "has no message"),
-            (f"b,,,agent,{CELL}", "user_id", "is blank"),
+            (f"b,,,agent,{CELL}", "user_id", "must not be blank"),
             (f"b,u,,escalated,{CELL}", "containment", "'selfService'"),
             (f"a,u,,agent,{CELL}", "session_id", "is on line 2 already"),
             (f"b,u\udcff,,agent,{CELL}", "user_id", "is not UTF-8"),

@@ -85,23 +85,23 @@ def test_the_prompt_has_the_known_metrics_only():
     assert "Measured" not in prompt(talk)
 
 
-def test_a_condensed_prompt_has_head_and_tail_and_marks_the_gap():
+def test_a_truncated_prompt_has_head_and_tail_and_marks_the_gap():
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(100)))
-    lines = transcript(talk, condensed=True)
-    kept = [line.rpartition("number ")[2] for line in lines if "number" in line]
-    assert kept == [str(n) for n in (*range(30), *range(70, 100))]
+    lines = transcript(talk, truncated=True)
+    shown = [line.rpartition("number ")[2] for line in lines if "number" in line]
+    assert shown == [str(n) for n in (*range(30), *range(70, 100))]
     assert lines[30] == "[… 40 turns left out …]"
 
 
 @pytest.mark.parametrize("turns", [1, 59, 60])
-def test_a_condensed_session_of_few_turns_has_all_of_them(turns: int):
+def test_a_truncated_session_of_few_turns_has_all_of_them(turns: int):
     talk = session(*(turn(f"number {n}", n, n + 1) for n in range(turns)))
-    assert transcript(talk, condensed=True) == transcript(talk)
+    assert transcript(talk, truncated=True) == transcript(talk)
 
 
-def test_a_condensed_prompt_has_a_maximum_size_and_marks_cuts():
+def test_a_truncated_prompt_has_a_maximum_size_and_marks_cuts():
     talk = session(*(turn("long " * 5000, n, n + 1) for n in range(200)), scenario="story " * 100_000)
-    written = prompt(talk, condensed=True)
+    written = prompt(talk, truncated=True)
     assert len(written) < 30_000
     assert written.count("[… cut]") == 61
 

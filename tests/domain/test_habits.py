@@ -57,7 +57,7 @@ def test_the_commonest_filler_comes_first_and_the_rate_is_per_minute_of_talk():
     assert (list(found.by_word), found.count, found.per_minute) == (["um", "uh"], 4, 4.0)
 
 
-def test_each_example_is_a_sentence_of_its_own():
+def test_each_example_is_a_separate_sentence():
     text = "So, um, I, uh, think, you know, yes.  Um, second\none! No filler here. So, um, I, uh, think, you know, yes."
     assert filler_words([turn(text)], "en").examples == ("So, um, I, uh, think, you know, yes.", "Um, second one!")
 

@@ -159,7 +159,7 @@ def test_a_repeat_saves_what_it_cost():
 
 
 @pytest.mark.parametrize("rule", ["high_error_provider", "uncertain_spend", "long_prompts", "user_concentration"])
-def test_where_a_saving_cannot_be_told_none_is(rule: str):
+def test_an_unknown_saving_is_not_reported(rule: str):
     assert recommend(FIRES[rule])[0].saves_usd is None
 
 
@@ -168,7 +168,7 @@ def test_errors_are_those_of_a_provider_not_of_one_of_its_models():
     assert rules(found) == ["high-error-provider"]
 
 
-def test_what_the_simulator_answered_is_told_as_such():
+def test_simulated_answers_are_marked():
     assert [
         made.simulated for made in recommend(evidence(serving(simulated=True), serving("cheap", simulated=True)))
     ] == [True]

@@ -91,7 +91,7 @@ def test_a_validation_error_does_not_quote_the_input():
     [
         (StepOutcome(problem="bad"), Variant(ask=2, max_tokens=1000)),
         (StepOutcome(problem="cut", cut=True), Variant(ask=2, max_tokens=2000)),
-        (StepOutcome(problem="long", too_long=True), Variant(ask=2, max_tokens=1000, condensed=True)),
+        (StepOutcome(problem="long", too_long=True), Variant(ask=2, max_tokens=1000, truncated=True)),
     ],
     ids=["malformed", "cut", "too-long"],
 )
@@ -99,8 +99,8 @@ def test_the_next_variant_depends_on_the_problem(outcome: StepOutcome, expected:
     assert next_variant(Variant(max_tokens=1000), outcome) == expected
 
 
-def test_a_prompt_that_was_too_long_stays_condensed():
-    assert next_variant(Variant(condensed=True), StepOutcome(cut=True)).condensed
+def test_a_prompt_that_was_too_long_stays_truncated():
+    assert next_variant(Variant(truncated=True), StepOutcome(cut=True)).truncated
 
 
 def test_every_repetition_has_its_own_request_id():

@@ -129,7 +129,7 @@ TALK = session(
 
 
 @pytest.mark.parametrize(("rep", "prospect"), [("A", "B"), ("B", "A"), ("speaker_1", "speaker_0")])
-def test_the_rep_is_who_talks_during_the_reps_turns_whatever_the_label(rep: str, prospect: str):
+def test_the_rep_is_the_speaker_of_the_reps_turns_under_any_label(rep: str, prospect: str):
     words = [
         *steady(8, 0.5, start=0, speaker=rep),
         *steady(2, 0.5, start=4, speaker=prospect),

@@ -13,7 +13,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowFailureError
 
 from parley import AutoAnalyzeHandle, Backend, Client
-from parley.client.connections import failure_of
+from parley.client.backend import failure_of
 from parley.domain.auto_analyze.contract import WORKFLOW, AutoAnalyzeInput, DiscoveryTerms, LabelKind, Statistics
 from parley.domain.errors import JobFailed
 from parley.domain.queues import WORKFLOWS

@@ -44,7 +44,7 @@ TALK = [{"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: abou
 
 @pytest.fixture
 async def pro(client: Client) -> Client:
-    """A user who may take every model."""
+    """A user of a tier that may use every model."""
     await client.set_tier(USER, "pro")
     return client
 
@@ -232,7 +232,7 @@ class TestRefusals:
     async def test_a_cached_answer_has_the_warning_about_the_tier_too(self, client: Client) -> None:
         for _ in range(2):
             result = await client.generate(QUESTION, user_id=USER, model="gpt-4o")
-            assert result.meta.warnings == ("gpt-4o was asked for, and is not for the free tier",)
+            assert result.meta.warnings == ("gpt-4o was requested, but is not for the free tier",)
         assert result.meta.cached is Cached.EXACT
 
     async def test_an_unknown_template_fails_by_name(self, client: Client) -> None:
@@ -413,10 +413,9 @@ class TestKeys:
             stored = await generations.save_prompt(tx, "globex", prompt)
         asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
         with pytest.raises(JobFailed, match="no prompt"):
-            from parley.client.connections import Connections  # noqa: PLC0415
             from parley.client.generate import generate  # noqa: PLC0415
 
-            await generate(Connections(client.temporal, client.database, client.settings), asked, None)
+            await generate(Backend(client.temporal, client.database, client.settings), asked, None)
 
 
 class TestWaitLimit:

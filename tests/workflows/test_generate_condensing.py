@@ -62,7 +62,7 @@ async def condensings(client: Client) -> list[UsageLog]:
     return [row for row in rows if "/condense" in row.request_id]
 
 
-async def kept(client: Client) -> list[int]:
+async def covered(client: Client) -> list[int]:
     """The number of messages of each stored summary."""
     rows = await Books(client.database).all(ConversationSummary, order="messages", workspace_id=client.workspace_id)
     return [row.messages for row in rows]
@@ -77,7 +77,7 @@ class TestLimit:
         assert first.condensed and again.condensed
         assert (first.attempts, again.attempts) == (2, 1)
         assert first.usage.input_tokens < again.usage.input_tokens < LIMIT + 300 < LONG * 100
-        assert await kept(client) == [LONG - KEEP]
+        assert await covered(client) == [LONG - KEEP]
         assert len(await simulator.billed()) == 3
         assert await client.audit() == []
 
@@ -129,7 +129,7 @@ class TestLimit:
                 id=f"purge-{uuid4().hex}",
                 task_queue=WORKFLOWS,
             )
-            assert await kept(client) == left
+            assert await covered(client) == left
         await ask(client, LONG)
         assert len(await condensings(client)) == 2
 
@@ -140,7 +140,7 @@ class TestLimit:
         await simulator.fault("quota", provider="openai")
         meta = await ask(client, LONG + 10)
         assert meta.condensed and meta.usage.input_tokens < (LONG + 10) * 100 - 500
-        assert await kept(client) == [LONG - KEEP]
+        assert await covered(client) == [LONG - KEEP]
         tried = await Books(client.database).all(Attempt, workspace_id=client.workspace_id)
         assert meta.attempts == sum(one.request_id.startswith(meta.request_id) for one in tried) > 1
 
@@ -165,7 +165,7 @@ class TestTooLong:
         await simulator.fault("context_too_long", provider="openai")
         meta = await ask(client, LONG + 2)
         assert (meta.condensed, meta.attempts) == (True, 3)
-        assert await kept(client) == [LONG - KEEP, LONG - KEEP + 2]
+        assert await covered(client) == [LONG - KEEP, LONG - KEEP + 2]
         first, second = await condensings(client)
         assert second.tokens_prompt < first.tokens_prompt - 500
         assert await client.audit() == []

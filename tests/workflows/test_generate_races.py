@@ -54,10 +54,10 @@ def learns(caplog: pytest.LogCaptureFixture) -> Learns:
     """Waits until the worker knows of the cancellation, with its next heartbeat."""
     caplog.set_level("INFO", logger="temporalio.activity")
 
-    async def told() -> bool:
+    async def signalled() -> bool:
         return "cancelled during a paid call" in caplog.text
 
-    return lambda: until(told)
+    return lambda: until(signalled)
 
 
 def asking(client: Client, **terms: Any) -> asyncio.Task[GenerateResult]:
@@ -85,7 +85,7 @@ async def outcomes(query: Query) -> list[str]:
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
     """Block claims and settlements in the workspace meanwhile."""
     async with database.transaction() as tx:
-        # A transaction inserts the day where it is not there yet, and waits for this one all the same.
+        # A transaction inserts the day where it is not there yet, and still waits for this one.
         await tx.execute(
             text(
                 "INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)"
@@ -155,7 +155,7 @@ class TestCancelled:
         assert await outcomes(query) == ["cancelled"]
         assert await charges(client) == (1, 0)
         assert await client.audit() == []
-        # What was paid for answers the next one who asks.
+        # The reply that was paid for answers the next request.
         assert (await client.generate(QUESTION, user_id=USER)).meta.cached == "exact"
 
     async def test_during_the_settlement_the_reply_is_settled_and_charged_once(

@@ -33,12 +33,12 @@ class TestProviders:
     async def test_all_providers_are_up_and_nothing_is_paid(self, client: Client, simulator: SimulatorAdmin) -> None:
         report = await client.health()
         assert [one.provider for one in report.providers] == list(Provider)
-        told = {one.provider: one for one in report.providers}
+        states = {one.provider: one for one in report.providers}
         for provider in (Provider.OPENAI, Provider.ANTHROPIC, Provider.ELEVENLABS):
-            one = told[provider]
+            one = states[provider]
             assert (one.state, one.reason, one.simulated, one.breaker_seconds) == (State.UP, "", True, 0)
             assert one.milliseconds is not None
-        assert told[Provider.LOCAL].state is State.NOT_CONFIGURED
+        assert states[Provider.LOCAL].state is State.NOT_CONFIGURED
         assert report.is_well
         assert await simulator.calls() == []
         assert (await client.costs()).lines == ()
@@ -51,10 +51,10 @@ class TestProviders:
     ) -> None:
         await simulator.fault(fault, provider="anthropic", times=None)
         report = await client.health()
-        told = {one.provider: one for one in report.providers}
-        assert told[Provider.ANTHROPIC].state is State.DOWN
-        assert reason in told[Provider.ANTHROPIC].reason
-        assert told[Provider.OPENAI].state is told[Provider.ELEVENLABS].state is State.UP
+        states = {one.provider: one for one in report.providers}
+        assert states[Provider.ANTHROPIC].state is State.DOWN
+        assert reason in states[Provider.ANTHROPIC].reason
+        assert states[Provider.OPENAI].state is states[Provider.ELEVENLABS].state is State.UP
         assert not report.is_well
 
     async def test_an_open_breaker_is_reported_and_not_changed(self, client: Client) -> None:
@@ -62,18 +62,18 @@ class TestProviders:
         async with client.database.transaction() as tx:
             await breaker.failed(tx, Provider.OPENAI, 0, terms)
         for _ in range(2):
-            told = (await found(client))[Provider.OPENAI]
-            assert told.state is State.UP
-            assert 30 < told.breaker_seconds <= 60
+            openai = (await found(client))[Provider.OPENAI]
+            assert openai.state is State.UP
+            assert 30 < openai.breaker_seconds <= 60
 
     async def test_the_keys_of_the_workspace_are_used(self, client: Client) -> None:
         """The fleet's way to a provider is not one for a workspace whose own key is missing."""
         async with client.database.transaction() as tx:
             own = {"openai": {"env": "ACME_OPENAI_API_KEY"}}
             await configuration.save(tx, client.workspace_id, "credentials", own, owner=configuration.WORKSPACE)
-        told = await found(client)
-        assert told[Provider.OPENAI].state is State.NOT_CONFIGURED
-        assert told[Provider.ANTHROPIC].state is State.UP
+        states = await found(client)
+        assert states[Provider.OPENAI].state is State.NOT_CONFIGURED
+        assert states[Provider.ANTHROPIC].state is State.UP
 
     async def test_a_missing_input_fails_the_workflow(self, client: Client) -> None:
         with pytest.raises(WorkflowFailureError) as failed:
@@ -86,9 +86,9 @@ async def test_a_provider_without_a_worker_does_not_delay_the_others(
 ) -> None:
     async with running_workers(temporal, database, settings, ("workflows", "anthropic", "elevenlabs")):
         report = await client.health()
-    told = {one.provider: one.state for one in report.providers}
-    assert told[Provider.OPENAI] is State.NO_WORKER
-    assert told[Provider.ANTHROPIC] is State.UP
+    states = {one.provider: one.state for one in report.providers}
+    assert states[Provider.OPENAI] is State.NO_WORKER
+    assert states[Provider.ANTHROPIC] is State.UP
     assert not report.is_well
 
 
@@ -99,10 +99,10 @@ async def test_a_refused_connection_is_down_and_does_not_reveal_the_key(
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     changes: dict[str, Any] = {"openai_api_key": SecretStr(KEY), "openai_base_url": address}
     async with running_workers(temporal, database, settings.model_copy(update=changes)):
-        told = await found(client)
-        assert told[Provider.OPENAI].state is State.DOWN
-        assert "connection" in told[Provider.OPENAI].reason
-        assert not told[Provider.OPENAI].simulated
+        states = await found(client)
+        assert states[Provider.OPENAI].state is State.DOWN
+        assert "connection" in states[Provider.OPENAI].reason
+        assert not states[Provider.OPENAI].simulated
         async for one in temporal.list_workflows(f"ParleyWorkspace = '{client.workspace_id}'"):
             history = await temporal.get_workflow_handle(one.id).fetch_history()
             assert KEY not in history.to_json()

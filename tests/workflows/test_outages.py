@@ -29,7 +29,7 @@ async def proxy(temporal: TemporalClient, database_url: str, settings: Settings)
 
 @pytest.fixture
 async def held(simulator: SimulatorAdmin) -> None:
-    """Nobody is answered yet."""
+    """No job is answered yet."""
     for provider in ("anthropic", "openai"):
         await simulator.gate(closed=True, provider=provider)
 

@@ -94,7 +94,7 @@ async def test_a_prompt_that_is_stored_again_is_not_deleted(client: Client) -> N
 
 
 async def test_the_prompt_of_a_running_workflow_is_not_deleted(client: Client, simulator: SimulatorAdmin) -> None:
-    """Seen from forty days ahead: whatever was stored before it started goes, what it was given stays."""
+    """Seen from forty days ahead: data stored before the job started is deleted, the job's own input stays."""
     await store(client, "of somebody else")
     await age(client, "prompts", "stored_at", 400)
     await simulator.gate(closed=True, provider="openai")

@@ -81,10 +81,10 @@ class TestGrades:
     async def test_grading_is_free_for_the_user_and_paid_from_the_budget_of_the_day(self, client: Client) -> None:
         await client.set_tier(USER, "pro")
         result = await answered(client)
-        told = await grading(client, result.meta.request_id)
-        assert told.score is not None
-        assert 0 <= told.score <= 1
-        assert await quality(client, result.meta.request_id) == told.score
+        scored = await grading(client, result.meta.request_id)
+        assert scored.score is not None
+        assert 0 <= scored.score <= 1
+        assert await quality(client, result.meta.request_id) == scored.score
         (row,) = await spent(client)
         assert (row.model, row.energy_charged, row.user_id) == ("gpt-4o-mini", 0, USER)
         assert result.meta.provider is Provider.ANTHROPIC
@@ -130,15 +130,15 @@ class TestGrades:
     ) -> None:
         result = await answered(client, key="mine")
         await grading(client, result.meta.request_id)
-        told = await client.temporal.get_workflow_handle(generation_id(client.workspace_id, "mine")).describe()
+        generation = await client.temporal.get_workflow_handle(generation_id(client.workspace_id, "mine")).describe()
         reset = ResetWorkflowExecutionRequest(
             namespace=client.temporal.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=told.id, run_id=told.run_id),
+            workflow_execution=WorkflowExecution(workflow_id=generation.id, run_id=generation.run_id),
             workflow_task_finish_event_id=4,
             request_id="again",
         )
         again = await client.temporal.workflow_service.reset_workflow_execution(reset)
-        handle = client.temporal.get_workflow_handle(told.id, run_id=again.run_id, result_type=GenerateResult)
+        handle = client.temporal.get_workflow_handle(generation.id, run_id=again.run_id, result_type=GenerateResult)
         assert (await handle.result()).content == result.content
         assert len(await simulator.billed()) == 2
         assert len(await gradings(client)) == 1
@@ -159,10 +159,10 @@ class TestGrades:
 
     async def test_a_second_grade_does_not_replace_the_first(self, client: Client) -> None:
         result = await answered(client)
-        told = await grading(client, result.meta.request_id)
+        scored = await grading(client, result.meta.request_id)
         async with client.database.transaction() as tx:
             assert not await generations.grade(tx, client.workspace_id, result.meta.request_id, Decimal(0))
-        assert await quality(client, result.meta.request_id) == told.score
+        assert await quality(client, result.meta.request_id) == scored.score
 
     async def test_without_input_it_fails(self, client: Client) -> None:
         handle = await client.temporal.start_workflow(
@@ -182,9 +182,9 @@ class TestNoGrade:
         await client.set_tier(USER, "pro")
         await simulator.fault(fault, provider="openai", times=None)
         result = await answered(client)
-        told = await grading(client, result.meta.request_id)
-        assert told.score is None
-        assert told.reason
+        scored = await grading(client, result.meta.request_id)
+        assert scored.score is None
+        assert scored.reason
         assert await quality(client, result.meta.request_id) is None
         assert len([call for call in await simulator.calls() if call["provider"] == "openai"]) == 1
         assert await client.audit() == []
@@ -203,24 +203,24 @@ class TestNoGrade:
         history = await others.fetch_history()
         payload = history.events[0].workflow_execution_started_event_attributes.input.payloads
         (asked,) = await client.temporal.data_converter.decode(payload, [ScoreInput])
-        told: ScoreResult = await client.temporal.execute_workflow(
+        scored: ScoreResult = await client.temporal.execute_workflow(
             WORKFLOW,
             asked.model_copy(update={"workspace_id": "globex"}),
             id=f"trespass-{client.workspace_id}",
             task_queue=WORKFLOWS,
             result_type=ScoreResult,
         )
-        assert told.score is None
-        assert "no answer" in told.reason
+        assert scored.score is None
+        assert "no answer" in scored.reason
 
 
 @pytest.mark.usefixtures("poor")
 async def test_without_a_budget_there_is_an_answer_and_no_grade(client: Client, simulator: SimulatorAdmin) -> None:
     result = await answered(client)
     assert result.success
-    told = await grading(client, result.meta.request_id)
-    assert told.score is None
-    assert "less than" in told.reason
+    scored = await grading(client, result.meta.request_id)
+    assert scored.score is None
+    assert "less than" in scored.reason
     assert len(await simulator.calls()) == 1
     assert await client.audit() == []
 
@@ -232,9 +232,9 @@ async def test_concurrent_gradings_stay_within_the_budget_of_the_day(
     changed = settings.model_copy(update={"policy_file": policy(tmp_path, budget=str(cap))})
     async with running_workers(temporal, database, changed):
         results = await asyncio.gather(*(answered(client, f"Question {number}?") for number in range(12)))
-        told = await asyncio.gather(*(grading(client, result.meta.request_id) for result in results))
-    graded = [one for one in told if one.score is not None]
-    assert 0 < len(graded) < len(told)
+        scored = await asyncio.gather(*(grading(client, result.meta.request_id) for result in results))
+    graded = [one for one in scored if one.score is not None]
+    assert 0 < len(graded) < len(scored)
     (envelope,) = [one for one in await Books(database).all(Budget) if one.scope.startswith("job:quality:")]
     assert envelope.confirmed_usd <= cap
     assert await client.audit() == []

@@ -10,7 +10,6 @@ from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
 from parley import AnalysisHandle, Backend, Client, visibility
-from parley.client.connections import Connections
 from parley.client.reading import read_session
 from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
@@ -184,7 +183,7 @@ class TestContent:
         assert report.analysis.coaching.processed
         assert len(await simulator.billed()) == 2
 
-    async def test_a_prompt_that_is_too_long_is_condensed(
+    async def test_a_prompt_that_is_too_long_is_truncated(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         turns = tuple(
@@ -320,7 +319,7 @@ class TestJobs:
         for look in (stranger.job, stranger.status, stranger.workflow):
             with pytest.raises(NotFound):
                 await look(job.id)
-        theirs = Connections(client.temporal, client.database, client.settings)
+        theirs = Backend(client.temporal, client.database, client.settings)
         with pytest.raises(NotFound):
             await AnalysisHandle(theirs, stranger.workspace_id, job.id, job.job_key).report()
         assert (await stranger.costs()).lines == ()

@@ -40,7 +40,7 @@ COUNTED_STEP: dict[str, Any] = {
 async def on_a_provider(
     job: Job, candidates: Sequence[Candidate], step: Callable[[Candidate], tuple[Any, Any]], on_wait: OnWait
 ) -> Any:
-    """Run a paid activity on the first candidate that answers. While all providers are down, wait for one.
+    """Run a paid activity on the first candidate that answers. While all providers are down, wait until one is up.
 
     Raises:
         NoProviderServed: every candidate refused the request, or all were down for longer than the job's wait limit.

@@ -34,7 +34,7 @@ class ConflictResolver:
         self._candidates = state.plan.candidates
 
     async def resolve(self, kind: LabelKind) -> None:
-        """Compare all labels in one request if they fit, else in chunks that are composed anew on each level.
+        """Compare all labels in one request if they fit, else in chunks that are composed again on each level.
 
         If a chunk is too long for a candidate, the next level is cut for that candidate's context window.
         """

@@ -278,7 +278,7 @@ class RunState:
         self._show()
 
     def _update(self) -> None:
-        """Compute the pace anew, and show the progress."""
+        """Compute the pace again, and show the progress."""
         elapsed = (workflow.now() - self.started_at).total_seconds()
         self.rate = round(self.next_ordinal / elapsed, 3) if elapsed else 0.0
         self.seconds_left = self._estimated_seconds_left()

@@ -50,7 +50,7 @@ class AutoAnalyzeStream:
             raise InvalidInput("AutoAnalyzeStream needs a StreamInput", where="input")
         parent = workflow.info().parent
         if parent is None:
-            raise InvalidInput("AutoAnalyzeStream is a child of AutoAnalyze", where="parent")
+            raise InvalidInput("AutoAnalyzeStream is a child workflow: start AutoAnalyze", where="parent")
         self._stream = stream.stream
         self._parent = workflow.get_external_workflow_handle(parent.workflow_id, run_id=parent.run_id)
         self._labeller = BatchLabeller(stream.job, stream.candidates, Phase.PARALLEL, stream.stream, self._on_wait)

@@ -43,7 +43,7 @@ def reply_tokens(sessions: int) -> int:
 
 
 def prompt_budget(model: str, label_tokens: int, sessions: int | None = None) -> int:
-    """The tokens that a prompt has for sessions, beside the instructions, the known labels and the reply.
+    """The tokens that a prompt has for sessions, in addition to the instructions, the known labels and the reply.
 
     `sessions`: how many the reply covers; by default the model's cap.
     """

@@ -58,7 +58,7 @@ class DiscoveryTerms(Model):
     def _bounds_are_in_order(self) -> Self:
         least, most = self.min_sessions, self.max_sessions
         if least > most:
-            raise ValueError(f"min_sessions ({least}) is above max_sessions ({most})")
+            raise ValueError(f"min_sessions ({least}) is above max_sessions ({most}): lower it")
         return self
 
 
@@ -307,7 +307,7 @@ class BatchReport(StepUsage):
 
 
 class StreamWaiting(Model):
-    """Stream to parent: all providers are down, and the stream waits for one."""
+    """Stream to parent: all providers are down, and the stream waits until one answers."""
 
     stream: int
     waiting: str = Field(max_length=200)

@@ -16,8 +16,8 @@ INNER = "/&'-"
 def normalized(label: str) -> str:
     """The spelling in which a label is stored: lower case, single spaces, no punctuation around it."""
     text = unicodedata.normalize("NFKC", label).replace("’", "'").lower()
-    kept = "".join(char if char in INNER or _in_a_word(char) else " " for char in text)
-    return " ".join(kept.split()).strip(f"{INNER} ")
+    cleaned = "".join(char if char in INNER or _in_a_word(char) else " " for char in text)
+    return " ".join(cleaned.split()).strip(f"{INNER} ")
 
 
 def _in_a_word(char: str) -> bool:

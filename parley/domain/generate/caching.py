@@ -21,7 +21,7 @@ from parley.domain.generate import words
 from parley.domain.generate.replies import parsed
 from parley.domain.requests import ChatReply, ChatRequest, Finish
 
-# Longer questions usually ask more than one thing.
+# Longer questions usually have several parts.
 LONGEST_QUESTION = 300
 # Less similar texts are not compared word by word.
 ALIKE_PERCENT = 60
@@ -123,7 +123,7 @@ def _is_moved(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _understood(text: str) -> _Understood | None:
-    """None for what cannot be judged: too long, empty, or not in Latin letters."""
+    """None for a question that cannot be compared: too long, empty, or not in Latin letters."""
     straight = unicodedata.normalize("NFC", text).translate(STRAIGHT)
     if len(straight) > LONGEST_QUESTION or not all(map(_is_latin, straight)):
         return None

@@ -203,7 +203,7 @@ class Serving(Model):
     """The terms of a generation, decided once: neither a new worker nor a new policy changes them.
 
     energy: what the user is charged for the answer.
-    max_cost_usd: the most that all paid requests of the generation may cost together; None is no limit.
+    max_cost_usd: the most that all paid requests of the generation may cost together; None for no limit.
     """
 
     energy: int = 0

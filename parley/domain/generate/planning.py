@@ -232,12 +232,12 @@ def named_model_warnings(routes: Sequence[Route], request: RoutingRequest) -> tu
     named = [route for route in routes if request.names(route)]
     if request.model is not None and not named:
         known = ", ".join(dict.fromkeys(route.model for route in routes))
-        message = f"no route has {request.model!r}: name its provider as well, or ask for {known}"
+        message = f"no route has {request.model!r}: name its provider as well, or use {known}"
         raise InvalidInput(message, field="model")
     if not named or any(request.names(route) for route in allowed(routes, request)):
         return ()
     name = request.model or named[0].provider.value
-    return (f"{name} was asked for, and is not for the {request.tier} tier",)
+    return (f"{name} was requested, but is not for the {request.tier} tier",)
 
 
 def retirement_warnings(policy: Policy, candidates: Sequence[Candidate], today: date) -> tuple[str, ...]:

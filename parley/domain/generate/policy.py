@@ -22,9 +22,9 @@ class ActionPolicy(Model):
 
     energy: what the user is charged for an answer.
     cache_seconds: how long an answer may be returned from the cache.
-    max_cost_usd: the most that all paid requests of one generation may cost; None is no limit.
+    max_cost_usd: the most that all paid requests of one generation may cost; None for no limit.
     template: put before the messages of requests that name none.
-    condense_above_tokens: longer prompts are condensed before they are sent; None is no limit.
+    condense_above_tokens: longer prompts are condensed before they are sent; None for no limit.
     quality_sample: the share of answers, from 0 to 1, that `ScoreQuality` grades.
     """
 
@@ -74,7 +74,8 @@ class Policy(Model):
     def _tiers_are_known(self) -> Self:
         unknown = {tier for route in self.route for tier in route.tiers} - set(self.tier)
         if unknown:
-            raise ValueError(f"a route names the tier {sorted(unknown)[0]!r}, which [tier.…] does not define")
+            name = sorted(unknown)[0]
+            raise ValueError(f"a route names the tier {name!r}, which is not defined: add [tier.{name}]")
         return self
 
     def routes(self, models: Mapping[Provider, str]) -> list[Route]:

@@ -51,7 +51,7 @@ PLACEHOLDERS = {
 
 
 class Template(Model):
-    """A prompt. `job`: the workflow that fills it in; empty for one that `Generate` may use."""
+    """A prompt. `job`: the workflow that fills it in; empty if `Generate` may use it."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(ge=1)
@@ -69,7 +69,7 @@ class Template(Model):
         return tuple(dict.fromkeys(PLACEHOLDER.findall(self.text)))
 
 
-# The texts are beside the code that fills them in. Increase the version here when a text changes.
+# The texts are in the modules that fill them in. Increase the version here when a text changes.
 OF_JOBS = (
     Template(
         name="session_analysis",
@@ -154,10 +154,12 @@ def render(prompt: Template, variables: Mapping[str, str | None]) -> str:
         InvalidInput: the template belongs to a job, or a variable has no placeholder.
     """
     if prompt.job:
-        raise InvalidInput(f"{prompt.id} is filled in by {prompt.job} alone", field="template")
+        raise InvalidInput(
+            f"{prompt.id} is filled in by {prompt.job} alone: use another of `parley prompts`", field="template"
+        )
     unknown = sorted(set(variables) - set(PLACEHOLDERS))
     if unknown:
-        raise InvalidInput(f"nothing is filled in for {unknown[0]!r}; known: {', '.join(PLACEHOLDERS)}")
+        raise InvalidInput(f"there is no variable {unknown[0]!r}; there are {', '.join(PLACEHOLDERS)}")
     return PLACEHOLDER.sub(lambda found: _filled(found[1], variables.get(found[1]) or ""), prompt.text)
 
 

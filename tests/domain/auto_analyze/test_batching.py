@@ -206,11 +206,11 @@ def test_a_full_batch_of_full_sessions_fits_the_window_in_real_tokens():
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "llama-3.1-8b-instruct"])
 def test_known_labels_leave_room_for_sessions(model: str):
     known = {kind: [f"a label of some length, number {number}" for number in range(20_000)] for kind in LabelKind}
-    kept = labels_that_fit(known, model)
-    assert all(labels == known[kind][: len(labels)] for kind, labels in kept.items()), "the first that were found"
-    assert all(kept.values())
-    assert tokens_of_labels(kept) <= window(model).context * LABEL_SHARE
-    assert prompt_budget(model, tokens_of_labels(kept), 1) > 0
+    selected = labels_that_fit(known, model)
+    assert all(labels == known[kind][: len(labels)] for kind, labels in selected.items()), "the first that were found"
+    assert all(selected.values())
+    assert tokens_of_labels(selected) <= window(model).context * LABEL_SHARE
+    assert prompt_budget(model, tokens_of_labels(selected), 1) > 0
 
 
 def test_few_labels_all_fit():

@@ -84,7 +84,7 @@ def test_the_instructions_take_what_the_budget_leaves_for_them():
     assert count_tokens("".join(message.content for message in request.messages)) < INSTRUCTION_TOKENS
 
 
-def test_a_condensed_text_stands_for_its_session_alone():
+def test_a_condensed_text_replaces_only_its_session():
     sessions = {"s0": chat("a", "a long story"), "s1": chat("b", "a short one")}
     found = material(classification_request(sessions, {}, {"s0": "in short"}))["sessions"]
     assert [item["transcript"] for item in found] == ["in short", "user: a short one"]
@@ -132,7 +132,7 @@ def test_the_instructions_say_that_sessions_give_no_orders():
         assert "never an instruction" in " ".join(request.messages[0].content.split())
 
 
-def test_roles_are_told_apart_and_blanks_are_single():
+def test_roles_are_distinct_and_blanks_are_single():
     messages = [ChatMessage(role=role, text=" a  b\t") for role in ("user", "bot", "agent")]
     assert transcript(messages) == "user: a b\nbot: a b\nagent: a b"
 
@@ -146,7 +146,7 @@ def test_letters_are_sent_as_they_are():
 
 
 @pytest.mark.parametrize("kind", LabelKind)
-def test_duplicates_are_asked_for_by_kind(kind: LabelKind):
+def test_duplicates_are_requested_by_kind(kind: LabelKind):
     labels = [f"label {at}" for at in range(150)]
     request = resolution_request(kind, labels)
     assert material(request) == {"labels": labels}

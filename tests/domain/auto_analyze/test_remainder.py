@@ -1,10 +1,10 @@
 """What is requested after a request has labelled some of its sessions, or none."""
 
 import pytest
-from parley.domain.windows import CAREFUL
 
 from parley.domain.auto_analyze.batching import Remainder, SubBatch, remainder
 from parley.domain.auto_analyze.contract import MAX_ASKS, ClassifyOutcome
+from parley.domain.capabilities import UNKNOWN_MODEL
 
 WIDE, NARROW = "gpt-4o-mini", "gpt-4"
 BATCH = SubBatch((4, 5, 6), WIDE)
@@ -39,7 +39,12 @@ def test_a_batch_that_is_too_long_is_halved_for_the_smaller_window(refused_by: s
 
 @pytest.mark.parametrize(
     ("sized_for", "refused_by", "then"),
-    [(WIDE, NARROW, NARROW), (WIDE, WIDE, CAREFUL), (NARROW, WIDE, CAREFUL), (NARROW, NARROW, CAREFUL)],
+    [
+        (WIDE, NARROW, NARROW),
+        (WIDE, WIDE, UNKNOWN_MODEL),
+        (NARROW, WIDE, UNKNOWN_MODEL),
+        (NARROW, NARROW, UNKNOWN_MODEL),
+    ],
 )
 def test_a_single_session_that_is_too_long_is_sized_for_a_smaller_window(sized_for: str, refused_by: str, then: str):
     outcome = ClassifyOutcome(too_long_for=refused_by, oversized=(4,))
@@ -61,7 +66,7 @@ def test_halving_ends_for_any_replies():
         outcome = answers[len(seen) % 2]
         if sub_batch.ask < MAX_ASKS and len(seen) % 3 == 0:
             outcome = ClassifyOutcome(missing=sub_batch.ordinals)
-        if sub_batch.sized_for == CAREFUL:
+        if sub_batch.sized_for == UNKNOWN_MODEL:
             outcome = ClassifyOutcome(refused="no")
         left = remainder(sub_batch, outcome)
         pending += left.sub_batches

@@ -109,12 +109,12 @@ def of_quarters(sample: Sequence[int], count: int) -> set[int]:
     return {position * 4 // count for position in sample}
 
 
-def test_without_times_the_place_in_the_file_stands_for_them():
+def test_without_times_the_position_in_the_file_replaces_them():
     terms = DiscoveryTerms(min_sessions=4, max_sessions=4)
     assert of_quarters(discovery_sample(alike(400, started_at=None), terms, seed=7), 400) == {0, 1, 2, 3}
 
 
-def test_sessions_with_and_without_times_can_stand_in_one_file():
+def test_sessions_with_and_without_times_can_be_in_one_file():
     facts = [fact._replace(started_at=None) if fact.position % 2 else fact for fact in mixed_facts(400)]
     sample = discovery_sample(facts, TERMS, seed=7)
     assert {position % 2 for position in sample} == {0, 1}

@@ -79,7 +79,7 @@ def test_the_question_is_the_last_user_message():
     assert context_sha256(request(ASKED, answer)) != context_sha256(request(ASKED))
 
 
-# What is kept.
+# What does not change.
 
 
 @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.REFUSED])

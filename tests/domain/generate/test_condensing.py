@@ -102,9 +102,9 @@ def test_an_earlier_part_that_does_not_fit_keeps_its_beginning_and_its_end():
     assert lines[0].startswith("user: 00000")
     assert lines[-1].startswith("user: 01989")
     [mark] = [line for line in lines if line.startswith("[…")]
-    kept = len(lines) - 1
-    assert mark == f"[… {1990 - kept} messages left out …]"
-    assert 10 < lines.index(mark) < kept / 2
+    covered = len(lines) - 1
+    assert mark == f"[… {1990 - covered} messages left out …]"
+    assert 10 < lines.index(mark) < covered / 2
 
 
 def test_one_very_long_message_does_not_displace_the_others():
@@ -223,10 +223,10 @@ class TestStoredSummary:
         assert split_to_condense(talk(24), summary(13)) is not None
 
     @pytest.mark.parametrize(
-        ("turns", "limit", "kept", "condense"),
+        ("turns", "limit", "covered", "condense"),
         [
             (20, None, None, False),  # there is no limit
-            (20, 2100, None, False),  # it is kept
+            (20, 2100, None, False),  # the stored summary stays
             (12, 1000, None, False),  # too little to condense: no summary is much shorter
             (20, 1000, None, True),
             (20, 1700, 5, False),  # with the summary it is short enough
@@ -236,9 +236,9 @@ class TestStoredSummary:
             (20, 1000, 10, False),  # nothing has come since
         ],
     )
-    def test_plan_condensing_above_a_limit(self, turns: int, limit: int | None, kept: int | None, *, condense: bool):
+    def test_plan_condensing_above_a_limit(self, turns: int, limit: int | None, covered: int | None, *, condense: bool):
         prompt = Prompt(messages=(SYSTEM, *long_talk(turns)))
-        known = summary(kept) if kept else None
+        known = summary(covered) if covered else None
         found = plan_condensing(prompt, limit, known)
         assert found.condense is condense
         assert (found.prompt and found.prompt.messages) == (known and with_stored_summary(prompt.messages, known))

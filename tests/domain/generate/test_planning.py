@@ -259,7 +259,7 @@ class TestPlan:
         with pytest.raises(InvalidInput, match="no route has 'nonsense'"):
             planned(asked(model="nonsense"))
         found = planned(asked(model=SONNET), balance=FREE)
-        assert found.serving.warnings[-1] == f"{SONNET} was asked for, and is not for the free tier"
+        assert found.serving.warnings[-1] == f"{SONNET} was requested, but is not for the free tier"
 
     def test_a_long_prompt_is_condensed_or_sent_with_its_stored_summary(self):
         talk = tuple(

@@ -38,11 +38,11 @@ def material(request: ChatRequest) -> dict[str, Any]:
     return json.loads(request.messages[-1].content)
 
 
-@pytest.mark.parametrize(("score", "kept"), [(0, "0"), (1, "1"), (0.5, "0.5"), (0.12345, "0.123")])
-def test_a_score_from_0_to_1_is_a_grade(score: float, kept: str):
-    told = read_grade(reply(grade(score)))
-    assert told.score == Decimal(kept)
-    assert told.reason == "It says what was asked."
+@pytest.mark.parametrize(("score", "stored"), [(0, "0"), (1, "1"), (0.5, "0.5"), (0.12345, "0.123")])
+def test_a_score_from_0_to_1_is_a_grade(score: float, stored: str):
+    found = read_grade(reply(grade(score)))
+    assert found.score == Decimal(stored)
+    assert found.reason == "It says what was asked."
 
 
 @pytest.mark.parametrize("score", [1.01, -0.1, 7, 80, "0.5", True, None, [0.5], float("nan"), 10**400])
@@ -52,9 +52,9 @@ def test_an_invalid_score_is_not_a_grade(score: Any):
 
 @pytest.mark.parametrize("text", ["", "0.8", '{"score": 0.8}', '{"reason": "good", "score": 0.8, "more": 1}', "[]"])
 def test_a_reply_off_the_schema_is_not_a_grade(text: str):
-    told = read_grade(reply(text))
-    assert told.score is None
-    assert told.reason
+    found = read_grade(reply(text))
+    assert found.score is None
+    assert found.reason
 
 
 @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.REFUSED])
