@@ -11,7 +11,7 @@ from parley.domain.requests import Provider
 from parley.storage import breaker
 from parley.storage.breaker import BreakerTerms, BreakerView
 from parley.storage.database import Database
-from tests.storage.books import BOUND, NOTHING, TERMS, Books, until
+from tests.storage.ledger_fixture import BOUND, NOTHING, TERMS, LedgerFixture, until
 
 PROVIDER = Provider.ANTHROPIC
 LONG = BreakerTerms(failures=3, open_seconds=60, probe_seconds=60)
@@ -195,7 +195,7 @@ async def test_a_refused_call_writes_nothing(fleet: Fleet):
     assert await fleet.version() == before
 
 
-async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books: Books, fleet: Fleet):
+async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books: LedgerFixture, fleet: Fleet):
     await fleet.opens()
     with pytest.raises(BreakerOpen):
         await books.claim()
@@ -203,7 +203,7 @@ async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books
     assert await books.energy() == (0, 0)
 
 
-async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: Books, fleet: Fleet):
+async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: LedgerFixture, fleet: Fleet):
     for step in range(4):
         await books.fail(await books.granted(f"refused {step}"), Billed.NO, trips_breaker=False)
     assert await fleet.version() is None
@@ -213,7 +213,7 @@ async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: 
     assert (await books.dollars())[2] == 3 * BOUND
 
 
-async def test_a_claim_that_finds_no_money_does_not_use_the_probe_up(books: Books, fleet: Fleet):
+async def test_a_claim_that_finds_no_money_does_not_use_the_probe_up(books: LedgerFixture, fleet: Fleet):
     await fleet.opens(DUE)
     with pytest.raises(Exception, match="energy"):
         await books.claim(energy=1000)

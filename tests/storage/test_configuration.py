@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from parley.storage import configuration, energy
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.database import Database
-from tests.storage.books import USER, Books
-from tests.storage.books import WORKSPACE as ACME
+from tests.storage.ledger_fixture import USER, LedgerFixture
+from tests.storage.ledger_fixture import WORKSPACE as ACME
 
 OTHER_USER, OTHER_WORKSPACE = "bob", "globex"
 Work = Callable[[AsyncSession], Awaitable[Any]]
@@ -46,7 +46,7 @@ async def test_a_user_has_the_workspaces_sections_and_its_own(database: Database
     assert (await load(database, "nobody")).sections == {"company": {"name": "Acme"}, "profile": {}}
 
 
-async def test_the_profile_is_the_energy_account(books: Books):
+async def test_the_profile_is_the_energy_account(books: LedgerFixture):
     async with books.database.transaction() as tx:
         await energy.set_tier(tx, ACME, USER, "pro")
     await books.granted()

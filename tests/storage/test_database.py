@@ -17,7 +17,7 @@ from parley.domain.model import storable
 from parley.storage.database import Database, is_away
 from parley.storage.driver import defer
 from tests.parts import run_sql
-from tests.storage.books import until
+from tests.storage.ledger_fixture import until
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
-class Books:
+class LedgerFixture:
     """Every operation in a transaction of its own, as the paid call makes them."""
 
     def __init__(self, database: Database, workspace: str = WORKSPACE) -> None:
@@ -68,7 +68,7 @@ class Books:
 
     async def open(
         self, *, energy_granted: int = 100, cap: Decimal | None = None, user: str = USER, job: str = JOB
-    ) -> "Books":
+    ) -> "LedgerFixture":
         """An account and an envelope to claim on."""
         async with self.database.transaction() as tx:
             await energy.open_account(tx, self.workspace, user, starting_energy=energy_granted)
@@ -199,8 +199,8 @@ class Books:
 
 
 @pytest.fixture
-async def books(database: Database) -> Books:
-    return await Books(database).open()
+async def books(database: Database) -> LedgerFixture:
+    return await LedgerFixture(database).open()
 
 
 @pytest.fixture
