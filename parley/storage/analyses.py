@@ -67,7 +67,7 @@ async def previous(
     return count, (await tx.execute(latest)).scalar()
 
 
-async def keep(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) -> None:
+async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) -> None:
     """Write parts of a job's row."""
     await tx.execute(
         update(StoredAnalysis)

@@ -77,10 +77,10 @@ class Run:
         stream: int = 0,
         phase: Phase = Phase.PARALLEL,
     ) -> int:
-        return await self.call(runs.keep_labels, found, phase=phase, round_number=round_number, stream=stream)
+        return await self.call(runs.store_labels, found, phase=phase, round_number=round_number, stream=stream)
 
     async def merge(self, level: int, merged: Mapping[str, str], kind: LabelKind = INTENT) -> None:
-        await self.call(runs.keep_merges, kind, level, merged)
+        await self.call(runs.store_merges, kind, level, merged)
 
     async def apply(self, kind: LabelKind = INTENT) -> None:
         async with self.database.transaction() as tx:
@@ -141,7 +141,7 @@ class TestOrder:
         assert await run.call(runs.load_work, [99]) == []
 
     async def test_a_condensed_text_stays_with_its_session(self, run: Run):
-        await run.call(runs.keep_condensed, 3, "in \0 short \ud800")
+        await run.call(runs.store_condensed, 3, "in \0 short \ud800")
         work = await run.call(runs.load_work, [2, 3])
         assert [item.condensed for item in work] == [None, "in \ufffd short \ufffd"]
 
@@ -455,7 +455,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.tokens_from": (lambda tx, who: runs.tokens_from(tx, who, JOB, 0, 10), []),
     "auto_analyze.load_work": (lambda tx, who: runs.load_work(tx, who, JOB, [0, 1]), []),
     "auto_analyze.known_labels": (lambda tx, who: runs.known_labels(tx, who, JOB, 10), NOTHING),
-    "auto_analyze.keep_condensed": (lambda tx, who: runs.keep_condensed(tx, who, JOB, 0, "stolen"), None),
+    "auto_analyze.store_condensed": (lambda tx, who: runs.store_condensed(tx, who, JOB, 0, "stolen"), None),
     "auto_analyze.canonical_labels": (lambda tx, who: runs.canonical_labels(tx, who, JOB, INTENT, 10), {}),
     "auto_analyze.apply_canonical": (
         lambda tx, who: runs.apply_canonical(tx, who, JOB, INTENT, {"billing": "stolen"}),
@@ -473,7 +473,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "datasets.session_facts": (lambda tx, who: datasets.session_facts(tx, who, DATASET), []),
 }
 # These make something of the caller's own, under whatever id it names.
-MAKES_ITS_OWN = {"auto_analyze.keep_labels", "auto_analyze.keep_merges", "datasets.save_chats"}
+MAKES_ITS_OWN = {"auto_analyze.store_labels", "auto_analyze.store_merges", "datasets.save_chats"}
 
 
 class TestIsolation:

@@ -66,7 +66,7 @@ class Cache:
             cache=CachePolicy.SIMILAR, cache_seconds=seconds, cache_key=cache_key(self.workspace, request)
         )
         async with self.database.transaction() as tx:
-            await cache.keep(tx, asked, serving, request, settled)
+            await cache.store(tx, asked, serving, request, settled)
         return settled.attempt_id
 
     async def find(self, said: str, models: cache.Models = MODELS, *, stale: bool = False) -> Hit | None:

@@ -91,7 +91,7 @@ async def ids(books: LedgerFixture) -> Ids:
         await configuration.save(tx, books.workspace, "company", {"name": "Acme"}, owner=WORKSPACE)
         await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
         prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
-        await summaries.keep(tx, books.workspace, "beginning", 1, settled)
+        await summaries.store(tx, books.workspace, "beginning", 1, settled)
     return Ids(
         attempt, session, session_sha256, recording_sha256, prompt, SummaryReference(attempt_id=settled, messages=1)
     )
@@ -198,7 +198,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256, None),
         (0, None),
     ),
-    "analyses.keep": (lambda tx, _: analyses.keep(tx, THEIRS, "job", status="failed"), None),
+    "analyses.store_parts": (lambda tx, _: analyses.store_parts(tx, THEIRS, "job", status="failed"), None),
     "outbox.events": (lambda tx, _: outbox.events(tx, THEIRS), []),
     "outbox.retry": (lambda tx, _: outbox.retry(tx, THEIRS, 1), NotFound),
     "cache.find": (lambda tx, _: cache.find(tx, THEIRS, "key", [MODEL]), None),
@@ -223,7 +223,7 @@ MAKES_ITS_OWN = {
     "energy.open_account",
     "generations.for_history",
     "generations.save_prompt",
-    "summaries.keep",
+    "summaries.store",
     "sessions.save_session",
     "sessions.save_recording",
 }

@@ -30,7 +30,7 @@ async def keep(books: LedgerFixture, talk: tuple[Message, ...], text: str = "in 
     await books.settle(attempt, reply(text))
     hashes = prefix_hashes(talk)
     async with books.database.transaction() as tx:
-        await summaries.keep(tx, books.workspace, hashes[-1], len(hashes), attempt)
+        await summaries.store(tx, books.workspace, hashes[-1], len(hashes), attempt)
     return attempt
 
 

@@ -231,7 +231,7 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
     hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
-        await summaries.keep(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
+        await summaries.store(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first
     assert len(await condensings(client)) == 2
     await paid_calls.close()
