@@ -35,7 +35,7 @@ class DeliverInput(Model):
 
 
 class DeliverReport(Model):
-    """The outcomes of the deliveries. `failed` ones are retried, `abandoned` ones are not."""
+    """The outcomes of the deliveries. `failed` deliveries are retried, `abandoned` ones are not."""
 
     delivered: int = 0
     failed: int = 0
