@@ -20,7 +20,7 @@ from tests.activities.scraping import scraped, values
 from tests.faults import door
 from tests.faults.door import SimulatorBehindADoor, behind_a_door
 from tests.parts import quick_settings
-from tests.storage.ledger_fixture import NOTHING, PRICE, SILENT, LedgerFixture
+from tests.storage.ledger_fixture import EXPIRED, NOTHING, PRICE, LedgerFixture
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ async def test_the_reply_to_another_request_is_never_used(
     await simulator.fault("cut")
     with pytest.raises(ProviderUnavailable):
         await make(paid_calls, OPENAI, step="lost too")
-    silent = await books.granted(terms=SILENT, provider=OPENAI.provider, fingerprint=fingerprint(OPENAI.request))
+    silent = await books.granted(terms=EXPIRED, provider=OPENAI.provider, fingerprint=fingerprint(OPENAI.request))
     settled = await make(paid_calls, OPENAI)
     assert settled.attempt_id != silent
     assert await books.states() == ["lost", "settled"]

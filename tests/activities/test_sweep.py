@@ -13,7 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.sweep import SweepActivities
 from parley.domain.generate.quality import job_key
 from parley.domain.housekeeping import SweepInput, SweepReport
-from tests.storage.ledger_fixture import BOUND, NOTHING, PRICE, SILENT, LedgerFixture
+from tests.storage.ledger_fixture import BOUND, EXPIRED, NOTHING, PRICE, LedgerFixture
 
 Handle = WorkflowHandle[object, object]
 Start = Callable[[], Awaitable[Handle]]
@@ -36,7 +36,7 @@ async def silent(
     job = workflow.first_execution_run_id
     assert job
     await books.open(job=job)
-    terms = replace(SILENT, reservation_seconds=reservation_seconds)
+    terms = replace(EXPIRED, reservation_seconds=reservation_seconds)
     return await books.granted(step, job=job, workflow_id=workflow.id, terms=terms)
 
 
@@ -78,7 +78,7 @@ async def test_an_expired_reservation_is_ended_while_its_workflow_runs(
 
 
 async def test_an_unknown_workflow_counts_as_closed(books: LedgerFixture, temporal: TemporalClient):
-    await books.granted(terms=SILENT, workflow_id=f"never-{uuid4().hex}")
+    await books.granted(terms=EXPIRED, workflow_id=f"never-{uuid4().hex}")
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
 
 
@@ -142,7 +142,7 @@ async def test_workflows_with_a_shared_job_key_are_distinguished(
     await books.open(job=day)
     running, dead = await start(), await start()
     for workflow in (running, dead):
-        await books.granted(workflow.id, job=day, workflow_id=workflow.id, terms=SILENT)
+        await books.granted(workflow.id, job=day, workflow_id=workflow.id, terms=EXPIRED)
     await dead.terminate()
     assert await sweep(books, temporal) == SweepReport(looked_at=2, ended=1)
     assert (await books.call(running.id, job=day)).owner_attempt_id

@@ -44,5 +44,5 @@ def test_counted_usage_means_billed():
         ({"where": "a.json", "field": "turns.0.text"}, "a.json: turns.0.text: is blank"),
     ],
 )
-def test_bad_input_is_told_in_one_line_from_file_to_field(places: dict[str, str], line: str):
+def test_bad_input_is_reported_in_one_line_from_file_to_field(places: dict[str, str], line: str):
     assert str(InvalidInput("is blank", **places)) == line

@@ -9,7 +9,7 @@ import pytest
 from parley.domain.housekeeping import Week
 from parley.storage import alerts
 from parley.storage.tables import CostAlert, OutboxEvent
-from tests.storage.ledger_fixture import BOUND, COST, SILENT, LedgerFixture
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, LedgerFixture
 
 WEEK = Week(monday=date(2026, 11, 16))
 LITTLE = COST / 2
@@ -19,7 +19,7 @@ LITTLE = COST / 2
 async def books(books: LedgerFixture) -> LedgerFixture:
     """A workspace that spent a confirmed reply and a lost one in the week, and another that spent nothing."""
     await LedgerFixture(books.database, "globex").open()
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     await books.sweep()
     await books.settle(await books.granted("settled"))
     await spent_at(books, WEEK.begins)

@@ -1,4 +1,4 @@
-"""The audit finds every disagreement that somebody plants, and names the check."""
+"""The audit finds every disagreement planted in the ledger and names the check."""
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -12,7 +12,7 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
 from parley.storage.tables import Attempt, Generation
-from tests.storage.ledger_fixture import BOUND, COST, SILENT, USAGE, USER, LedgerFixture
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, USAGE, USER, LedgerFixture
 
 # Each statement plants one lie into the ledger that `a_full_ledger` wrote.
 LIES = {
@@ -53,7 +53,7 @@ async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
     late, owner = await books.taken_over("won")
     await books.settle(owner)
     await books.settle(late)
-    await books.granted("lost", terms=SILENT)
+    await books.granted("lost", terms=EXPIRED)
     await books.sweep("lost")
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
     await books.granted("open")
@@ -137,7 +137,7 @@ async def test_an_answer_comes_from_a_settled_attempt_of_its_workspace(a_full_le
     assert "an answered generation names the attempt that answered" in await a_full_ledger.disagreements()
 
 
-async def test_a_day_that_disagrees_is_told_with_all_three_accounts(a_full_ledger: LedgerFixture):
+async def test_a_day_that_disagrees_is_reported_with_all_three_accounts(a_full_ledger: LedgerFixture):
     await a_full_ledger.run("UPDATE budgets SET uncertain_usd = 1 WHERE scope LIKE 'day:%'")
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit(tx)
@@ -171,7 +171,7 @@ async def compared(books: LedgerFixture, billed: Sequence[BilledAttempt], worksp
         return [found.check for found in await audit_billed(tx, workspace or books.workspace, billed)]
 
 
-def told(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledAttempt]:
+def altered(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledAttempt]:
     """The list with other words about the attempt at `line`."""
     return [*listed[:line], listed[line].model_copy(update=changes), *listed[line + 1 :]]
 
@@ -180,12 +180,12 @@ def told(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledA
 DUPLICATE, SETTLED, LOST, FAILED, OPEN = range(5)
 TALL = {"cost_usd": BOUND + Decimal("0.000001")}
 BILLED_LIES: dict[str, Callable[[list[BilledAttempt]], list[BilledAttempt]]] = {
-    "what was billed is in the ledger": lambda billed: told(billed, SETTLED, attempt_id=uuid4()),
+    "what was billed is in the ledger": lambda billed: altered(billed, SETTLED, attempt_id=uuid4()),
     "what was billed is not recorded as free": lambda billed: billed,  # the ledger lies, in the test
     "what is confirmed was billed": lambda billed: billed[:SETTLED] + billed[SETTLED + 1 :],
-    "what was billed costs what the ledger says": lambda billed: told(billed, DUPLICATE, cost_usd=2 * COST),
-    "what was billed counts what the ledger says": lambda billed: told(billed, SETTLED, output_tokens=201),
-    "what was billed and never answered is within its bound": lambda billed: told(billed, LOST, **TALL),
+    "what was billed costs what the ledger says": lambda billed: altered(billed, DUPLICATE, cost_usd=2 * COST),
+    "what was billed counts what the ledger says": lambda billed: altered(billed, SETTLED, output_tokens=201),
+    "what was billed and never answered is within its bound": lambda billed: altered(billed, LOST, **TALL),
 }
 AS_FREE = "UPDATE attempts SET billed = 'no' WHERE state = 'failed'"
 
@@ -213,7 +213,7 @@ async def test_a_list_that_disagrees_is_found(a_full_ledger: LedgerFixture, bill
     [{"input_tokens": 999}, {"output_tokens": 0}, {"audio_seconds": Decimal("0.5")}],
 )
 async def test_every_count_is_compared(a_full_ledger: LedgerFixture, billed: list[BilledAttempt], lie: dict[str, Any]):
-    assert await compared(a_full_ledger, told(billed, SETTLED, **lie)) == [
+    assert await compared(a_full_ledger, altered(billed, SETTLED, **lie)) == [
         "what was billed counts what the ledger says"
     ]
 
@@ -222,7 +222,7 @@ async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: LedgerF
     tokens = {"input_tokens": None, "output_tokens": None, "audio_seconds": None}
     assert await compared(a_full_ledger, [row.model_copy(update=tokens) for row in billed]) == []
     assert await compared(a_full_ledger, [row.model_copy(update={"cost_usd": None}) for row in billed]) == []
-    rounded = told(billed, SETTLED, cost_usd=COST + Decimal("0.0000004"))
+    rounded = altered(billed, SETTLED, cost_usd=COST + Decimal("0.0000004"))
     assert await compared(a_full_ledger, rounded) == []
 
 
@@ -230,9 +230,9 @@ async def test_what_a_list_mentions_as_not_billed_is_not_billed(
     a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
 ):
     check = "what is confirmed was billed"
-    assert await compared(a_full_ledger, told(billed, SETTLED, billed=False)) == [check]
-    silent = told(billed, LOST, billed=False)
-    assert await compared(a_full_ledger, told(silent, FAILED, billed=False)) == []
+    assert await compared(a_full_ledger, altered(billed, SETTLED, billed=False)) == [check]
+    unlisted = altered(billed, LOST, billed=False)
+    assert await compared(a_full_ledger, altered(unlisted, FAILED, billed=False)) == []
 
 
 async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
@@ -247,7 +247,7 @@ async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
     assert await compared(a_full_ledger, billed) == []
 
 
-async def test_a_row_without_an_attempt_of_ours_is_told_by_its_place(a_full_ledger: LedgerFixture):
+async def test_a_row_without_an_attempt_of_ours_is_reported_by_its_place(a_full_ledger: LedgerFixture):
     stray = BilledAttempt(source="line 7", input_tokens=1)
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit_billed(tx, "acme", [stray])
@@ -255,6 +255,6 @@ async def test_a_row_without_an_attempt_of_ours_is_told_by_its_place(a_full_ledg
 
 
 async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: LedgerFixture, billed: list[BilledAttempt]):
-    wrong = told(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
+    wrong = altered(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
     assert await compared(a_full_ledger, wrong, "globex") == []
     assert len(await compared(a_full_ledger, wrong)) == 2

@@ -21,7 +21,7 @@ DEAD = replace(LONG, probe_seconds=0)
 
 
 class Fleet:
-    """Callers of one provider, each report in a transaction of its own."""
+    """Callers of one provider, each report in a separate transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class Fleet:
         return (await self.view()).wait_seconds == 0
 
     async def wait(self) -> float:
-        """How long a caller is told to stay away."""
+        """The seconds that a caller must wait."""
         with pytest.raises(BreakerOpen) as refused:
             await self.passes()
         assert refused.value.retry_after
@@ -77,7 +77,7 @@ async def test_three_failures_in_a_row_open_it_with_a_delay(fleet: Fleet):
     assert 0 < (await fleet.view()).wait_seconds <= 60
 
 
-async def test_a_success_in_between_starts_the_count_anew(fleet: Fleet):
+async def test_a_success_in_between_resets_the_count(fleet: Fleet):
     for failures in (2, 2):
         for _ in range(failures):
             await fleet.fails(await fleet.passes())

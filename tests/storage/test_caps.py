@@ -13,7 +13,7 @@ from parley.domain.errors import Billed, BudgetExhausted
 from parley.storage import budgets
 from parley.storage.ledger import Granted
 from parley.storage.tables import utc_now
-from tests.storage.ledger_fixture import BOUND, COST, NOTHING, PRICE, SILENT, LedgerFixture, until
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, until
 
 MANY = 200
 THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -54,10 +54,10 @@ async def test_an_attempt_counts_on_its_day_until_its_cost_is_known(books: Ledge
 
 
 async def test_a_lost_attempt_counts_as_uncertain_and_a_refused_one_not_at_all(books: LedgerFixture):
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     await books.fail(await books.granted())
     assert await books.day() == (NOTHING, NOTHING, BOUND)
-    await books.granted("another", terms=SILENT)
+    await books.granted("another", terms=EXPIRED)
     await books.sweep("another")
     await books.fail(await books.granted("third"), Billed.UNKNOWN)
     assert await books.day() == (NOTHING, NOTHING, 3 * BOUND)
@@ -144,10 +144,10 @@ async def test_another_workspace_spends_from_its_own_cap(books: LedgerFixture):
     await spend(books, THURSDAY, "1")
 
 
-async def test_a_claim_that_ends_a_silent_attempt_waits_in_no_circle_with_another(books: LedgerFixture):
+async def test_a_claim_that_ends_an_expired_attempt_does_not_deadlock(books: LedgerFixture):
     """Both lock the caps before the day: the claim that is halfway through is not waited for with the day in hand."""
     await books.cap(Period.DAY, Decimal(100))
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     async with books.database.transaction() as tx:
         await tx.execute(text("SELECT 1 FROM spending_caps FOR UPDATE"))
         takeover = asyncio.create_task(books.granted())
@@ -158,7 +158,7 @@ async def test_a_claim_that_ends_a_silent_attempt_waits_in_no_circle_with_anothe
 
 
 async def waiting(books: LedgerFixture) -> bool:
-    """Whether somebody waits for a lock in this test's database."""
+    """Whether a transaction waits for a lock in this test's database."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with books.database.transaction() as tx:
         return (await tx.execute(text(query))).scalar_one() > 0

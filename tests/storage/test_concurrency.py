@@ -15,7 +15,7 @@ from parley.domain.errors import Billed, BreakerOpen, BudgetExhausted, Insuffici
 from parley.domain.requests import Provider
 from parley.storage.ledger import Granted, Held, Settled
 from parley.storage.tables import PaidRequest
-from tests.storage.ledger_fixture import BOUND, NOTHING, PRICE, SILENT, TERMS, USAGE, LedgerFixture, reply
+from tests.storage.ledger_fixture import BOUND, EXPIRED, NOTHING, PRICE, TERMS, USAGE, LedgerFixture, reply
 
 MANY = 200
 
@@ -47,14 +47,14 @@ async def test_one_request_is_granted_to_exactly_one(books: LedgerFixture):
 
 
 async def test_one_expired_lease_is_taken_over_by_exactly_one(books: LedgerFixture):
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     counted = await outcomes([books.claim() for _ in range(MANY)])
     assert counted == {Granted: 1, Held: MANY - 1}
     assert await books.states() == ["lost", "open"]
 
 
 async def test_many_replies_to_one_request_have_one_winner(books: LedgerFixture):
-    attempts = [await books.granted(terms=SILENT) for _ in range(10)]
+    attempts = [await books.granted(terms=EXPIRED) for _ in range(10)]
     settled = await asyncio.gather(*(books.settle(attempt, reply(str(attempt))) for attempt in attempts))
     assert len({answer.attempt_id for answer in settled}) == 1
     assert Counter(await books.states()) == {"settled": 1, "duplicate": 9}
@@ -83,7 +83,7 @@ class Crowd:
             step,
             job=job,
             user_id=self.random.choice(("ann", "bob", "cid")),
-            terms=self.random.choice((SILENT, TERMS)),
+            terms=self.random.choice((EXPIRED, TERMS)),
             provider=self.random.choice((Provider.ANTHROPIC, Provider.OPENAI)),
         )
         if isinstance(claimed, Granted):

@@ -43,7 +43,7 @@ async def test_a_user_has_the_workspaces_sections_and_its_own(database: Database
         "ai_settings": {"tone": "dry"},
         "profile": {},
     }
-    assert (await load(database, "nobody")).sections == {"company": {"name": "Acme"}, "profile": {}}
+    assert (await load(database, "unknown")).sections == {"company": {"name": "Acme"}, "profile": {}}
 
 
 async def test_the_profile_is_the_energy_account(books: LedgerFixture):
@@ -56,7 +56,7 @@ async def test_the_profile_is_the_energy_account(books: LedgerFixture):
     assert (await look(books.database, OTHER_USER)).profile == {}
 
 
-async def test_a_profile_cannot_be_stored_beside_the_account(database: Database):
+async def test_a_profile_cannot_be_stored_as_a_section(database: Database):
     await save(database, "profile", tier="business", energy=9999)
     assert (await load(database)).sections["profile"] == {}
 

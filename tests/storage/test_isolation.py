@@ -44,7 +44,7 @@ from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.ledger import Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
-from tests.storage.ledger_fixture import COST, JOB, RATES, SILENT, TERMS, USER, LedgerFixture, reply
+from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
 
 THEIRS = "globex"
 SECRET = Message(role="user", content="our secret")
@@ -67,7 +67,7 @@ class Ids:
 @pytest.fixture
 async def ids(books: LedgerFixture) -> Ids:
     """A workspace with something of everything in it."""
-    attempt = await books.granted(terms=SILENT)
+    attempt = await books.granted(terms=EXPIRED)
     settled = await books.granted("settled")
     await books.settle(settled)
     await books.cap(Period.DAY, Decimal(1))

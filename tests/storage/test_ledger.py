@@ -10,7 +10,7 @@ from parley.domain.pricing import Rates, cost
 from parley.domain.requests import Provider, Usage
 from parley.storage.ledger import Granted, Held, Settled
 from parley.storage.tables import Attempt, EnergyEntry, JournaledReply, PaidRequest
-from tests.storage.ledger_fixture import BOUND, COST, NOTHING, PRICE, RATES, SILENT, USAGE, LedgerFixture, reply
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, RATES, USAGE, LedgerFixture, reply
 
 
 async def test_a_claim_reserves_the_bound_and_the_price(books: LedgerFixture):
@@ -33,7 +33,7 @@ async def test_settling_turns_the_reservation_into_the_charge(books: LedgerFixtu
     assert await books.events() == ["ai_generation_completed"]
 
 
-async def test_a_usage_row_tells_who_what_and_at_which_rates(books: LedgerFixture):
+async def test_a_usage_row_has_user_action_and_rates(books: LedgerFixture):
     attempt_id = await books.granted(prospect_id="prospect")
     await books.settle(attempt_id)
     row = await books.row(attempt_id)
@@ -101,7 +101,7 @@ async def test_a_live_lease_is_held_and_nothing_is_reserved_twice(books: LedgerF
 
 
 async def test_renewal_keeps_the_lease(books: LedgerFixture):
-    attempt_id = await books.granted(terms=SILENT)
+    attempt_id = await books.granted(terms=EXPIRED)
     assert await books.renew(attempt_id)
     assert isinstance(await books.claim(), Held)
 
@@ -113,7 +113,7 @@ async def test_a_lease_that_went_to_another_cannot_be_renewed(books: LedgerFixtu
 
 
 async def test_claiming_again_under_the_same_attempt_is_granted_once_and_holds_the_lease(books: LedgerFixture):
-    attempt_id = await books.granted(terms=SILENT)
+    attempt_id = await books.granted(terms=EXPIRED)
     assert await books.claim(attempt_id=attempt_id) == Granted(attempt_id)
     assert await books.states() == ["open"]
     assert await books.dollars() == (BOUND, NOTHING, NOTHING)
@@ -122,11 +122,11 @@ async def test_claiming_again_under_the_same_attempt_is_granted_once_and_holds_t
 
 @pytest.mark.parametrize("ended_by", ["sweeper", "successor"])
 async def test_an_attempt_that_was_ended_meanwhile_cannot_be_claimed_again(books: LedgerFixture, ended_by: str):
-    attempt_id = await books.granted(terms=SILENT)
+    attempt_id = await books.granted(terms=EXPIRED)
     if ended_by == "sweeper":
         await books.sweep()
     else:
-        await books.granted(terms=SILENT)
+        await books.granted(terms=EXPIRED)
     assert await books.claim(attempt_id=attempt_id) == Held(0.0)
     assert (await books.attempts())[0].state == "lost"
     assert isinstance(await books.claim(), Granted)
@@ -169,7 +169,7 @@ async def test_an_unbilled_failure_costs_nothing_and_leaves_no_row(books: Ledger
     assert (attempt.error_type, attempt.error) == ("SomeError", "it went wrong")
 
 
-async def test_a_billed_failure_is_confirmed_with_its_usage_and_charged_to_nobody(books: LedgerFixture):
+async def test_a_billed_failure_is_confirmed_with_its_usage_and_not_charged(books: LedgerFixture):
     attempt_id = await books.granted()
     await books.fail(attempt_id, Billed.YES, cost_usd=COST, usage=USAGE)
     row = await books.row(attempt_id)
@@ -180,7 +180,7 @@ async def test_a_billed_failure_is_confirmed_with_its_usage_and_charged_to_nobod
 
 
 @pytest.mark.parametrize("billed", [Billed.UNKNOWN, Billed.YES])
-async def test_a_failure_of_unknown_cost_stands_as_uncertain_with_its_bound(books: LedgerFixture, billed: Billed):
+async def test_a_failure_of_unknown_cost_is_uncertain_with_its_bound(books: LedgerFixture, billed: Billed):
     attempt_id = await books.granted()
     await books.fail(attempt_id, billed)
     row = await books.row(attempt_id)
@@ -228,7 +228,7 @@ async def test_attempts_are_numbered_and_keep_their_provider(books: LedgerFixtur
 
 async def test_a_retry_pays_from_the_account_and_the_envelope_of_the_first_claim(books: LedgerFixture):
     await books.open(user="bob", job="other")
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     retry = await books.granted(user_id="bob", job_key="other", energy=99)
     await books.fail(retry)
     await books.settle(await books.granted(user_id="bob", job_key="other", energy=99))

@@ -1,4 +1,4 @@
-"""Two attempts at one request: a silent owner is replaced, and its reply may still come."""
+"""Two attempts at one request: an expired owner is replaced, and its reply may still arrive."""
 
 from decimal import Decimal
 
@@ -8,10 +8,10 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.ledger import Granted, Settled
 from parley.storage.tables import JournaledReply
-from tests.storage.ledger_fixture import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, LedgerFixture, reply
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, USAGE, LedgerFixture, reply
 
 
-async def test_a_silent_owner_is_replaced_and_its_bound_becomes_uncertain(books: LedgerFixture):
+async def test_an_expired_owner_is_replaced_and_its_bound_becomes_uncertain(books: LedgerFixture):
     lost, _ = await books.taken_over()
     assert await books.states() == ["lost", "open"]
     row = await books.row(lost)
@@ -66,12 +66,12 @@ async def test_the_audit_is_clean_while_the_second_attempt_is_still_under_way(bo
 
 
 async def test_an_attempt_that_dies_after_another_won_is_swept(books: LedgerFixture):
-    late, silent = await books.granted(terms=SILENT), await books.granted(terms=SILENT)
+    late, expired = await books.granted(terms=EXPIRED), await books.granted(terms=EXPIRED)
     await books.settle(late)
     assert await books.sweep()
     assert await books.states() == ["settled", "lost"]
     assert await books.dollars() == (NOTHING, COST, BOUND)
-    assert (await books.row(silent)).confirmed is False
+    assert (await books.row(expired)).confirmed is False
     assert await books.energy() == (PRICE, 0)
     assert not await books.sweep()
 
@@ -92,7 +92,7 @@ async def test_a_late_failure_of_a_lost_attempt_tells_what_it_cost(
     row = await books.row(lost)
     assert (row.outcome, row.confirmed, row.cost_usd) == ("failed", confirmed, cost)
     assert await books.dollars() == (BOUND, *((cost, NOTHING) if confirmed else (NOTHING, cost)))
-    assert await books.energy() == (0, PRICE), "the second attempt's reservation stands"
+    assert await books.energy() == (0, PRICE), "the second attempt's reservation is unchanged"
     await books.settle(owner)
     assert await books.energy() == (PRICE, 0)
 
@@ -104,7 +104,7 @@ async def test_a_sweep_leaves_a_live_lease_alone(books: LedgerFixture):
 
 
 async def test_a_sweep_frees_the_energy_and_keeps_the_uncertain_dollars(books: LedgerFixture):
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     assert await books.sweep()
     assert await books.states() == ["lost"]
     assert await books.energy() == (0, 0)
@@ -113,7 +113,7 @@ async def test_a_sweep_frees_the_energy_and_keeps_the_uncertain_dollars(books: L
 
 
 async def test_a_reply_after_the_sweep_is_settled_and_charged(books: LedgerFixture):
-    swept = await books.granted(terms=SILENT)
+    swept = await books.granted(terms=EXPIRED)
     await books.sweep()
     assert (await books.settle(swept)).attempt_id == swept
     assert await books.energy() == (PRICE, 0)
@@ -123,7 +123,7 @@ async def test_a_reply_after_the_sweep_is_settled_and_charged(books: LedgerFixtu
 
 async def test_a_reply_after_the_sweep_never_overdraws(database):
     books = await LedgerFixture(database).open(energy_granted=PRICE)
-    swept = await books.granted(terms=SILENT)
+    swept = await books.granted(terms=EXPIRED)
     await books.sweep()
     await books.granted("another step takes what was freed")
     await books.settle(swept)
@@ -132,7 +132,7 @@ async def test_a_reply_after_the_sweep_never_overdraws(database):
 
 
 async def test_a_request_that_was_swept_can_be_claimed_again(books: LedgerFixture):
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     await books.sweep()
     second = await books.claim()
     assert isinstance(second, Granted)
@@ -142,7 +142,7 @@ async def test_a_request_that_was_swept_can_be_claimed_again(books: LedgerFixtur
 
 
 async def test_a_fallback_leg_and_a_late_reply_of_the_first_provider_charge_once(books: LedgerFixture):
-    first = await books.granted(terms=SILENT)
+    first = await books.granted(terms=EXPIRED)
     leg = await books.granted(provider=Provider.OPENAI)
     await books.settle(first)
     answered = await books.settle(leg)
@@ -151,7 +151,7 @@ async def test_a_fallback_leg_and_a_late_reply_of_the_first_provider_charge_once
 
 
 async def test_three_owners_in_a_row_cost_what_each_cost(books: LedgerFixture):
-    first, second, third = [await books.granted(terms=SILENT) for _ in range(3)]
+    first, second, third = [await books.granted(terms=EXPIRED) for _ in range(3)]
     assert await books.dollars() == (BOUND, NOTHING, 2 * BOUND)
     await books.settle(second)
     await books.fail(first, Billed.NO)

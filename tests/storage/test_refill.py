@@ -54,7 +54,7 @@ async def test_a_user_is_topped_up_to_the_tiers_energy_once_a_day(books: LedgerF
     assert await grants(books) == [100, 15, PRICE]
 
 
-async def test_who_has_more_keeps_it_and_nothing_is_entered(database):
+async def test_an_account_with_more_energy_is_unchanged(database):
     books = await LedgerFixture(database).open(energy_granted=21)
     assert await run(books) == 0
     assert (await left(books), await grants(books)) == (21, [21])

@@ -15,7 +15,7 @@ from parley.domain.requests import Provider
 from parley.storage import generations, reports
 from parley.storage.database import Database
 from parley.storage.tables import Generation
-from tests.storage.ledger_fixture import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, USER, LedgerFixture
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, USAGE, USER, LedgerFixture
 
 NOW = datetime(2026, 11, 26, 15, 30, tzinfo=UTC)  # a Thursday
 MONTH = Span(since=NOW - timedelta(days=30), until=NOW)
@@ -109,7 +109,7 @@ class TestSpending:
             ("2026-W48", 23, 1),
         ]
 
-    async def test_users_come_with_the_dearest_first_and_the_total_of_all(self, books: LedgerFixture):
+    async def test_users_are_sorted_by_cost_with_the_total_of_all(self, books: LedgerFixture):
         for user, calls in (("zoe", 3), ("cal", 2), ("bob", 1)):
             await books.open(user=user, job=user)
             for call in range(calls):
@@ -121,14 +121,14 @@ class TestSpending:
         ]
         assert (found.users, found.total.confirmed_usd, found.total.energy_charged) == (3, 6 * COST, 6 * PRICE)
 
-    async def test_actions_tell_what_a_call_costs_of_those_whose_cost_is_known(self, books: LedgerFixture):
-        await settled(books, "one", action="dear")
-        await settled(books, "two", action="dear")
+    async def test_actions_have_the_average_of_confirmed_costs(self, books: LedgerFixture):
+        await settled(books, "one", action="expensive")
+        await settled(books, "two", action="expensive")
         await failed(books, "three", Billed.UNKNOWN)
         found = await read(books, reports.actions)
         assert [(line.action, line.confirmed_usd, line.uncertain_usd, line.average_usd) for line in found.lines] == [
             ("coaching", NOTHING, BOUND, None),
-            ("dear", 2 * COST, NOTHING, COST),
+            ("expensive", 2 * COST, NOTHING, COST),
         ]
 
     async def test_tokens_are_counted_over_calls_that_were_counted(self, books: LedgerFixture):
@@ -157,7 +157,7 @@ class TestModels:
         for number in range(1, 11):
             await settled(books, f"settled {number}", seconds=number)
         await failed(books, "refused", Billed.NO)
-        await books.granted("lost", terms=SILENT)
+        await books.granted("lost", terms=EXPIRED)
         await books.sweep("lost")
         await books.run("UPDATE attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1))
         await books.granted("open")
@@ -171,10 +171,10 @@ class TestModels:
         assert line.attempts.error_rate == pytest.approx(2 / 12, abs=1e-4)
         assert (line.attempts.average_seconds, line.attempts.p95_seconds) == (5.5, pytest.approx(9.55))
 
-    async def test_errors_are_told_by_kind(self, books: LedgerFixture):
+    async def test_errors_are_counted_by_kind(self, books: LedgerFixture):
         await failed(books, "one", Billed.NO)
         await failed(books, "two", Billed.NO)
-        await books.granted("lost", terms=SILENT)
+        await books.granted("lost", terms=EXPIRED)
         await books.sweep("lost")
         await books.run("UPDATE attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1))
         found = await read(books, reports.models)
@@ -247,7 +247,7 @@ class TestRequests:
 
 
 class TestFeedback:
-    async def test_the_last_word_stands(self, books: LedgerFixture):
+    async def test_a_later_rating_replaces_an_earlier_one(self, books: LedgerFixture):
         await generated(books, "request")
         for rating in (Feedback.BAD, Feedback.GOOD):
             async with books.database.transaction() as tx:
@@ -256,9 +256,9 @@ class TestFeedback:
         assert (requests.good, requests.bad) == (1, 0)
 
     async def test_an_unknown_request_is_named(self, books: LedgerFixture):
-        with pytest.raises(NotFound, match="'nobody asked'"):
+        with pytest.raises(NotFound, match="'no such request'"):
             async with books.database.transaction() as tx:
-                await generations.rate(tx, books.workspace, "nobody asked", Feedback.GOOD)
+                await generations.rate(tx, books.workspace, "no such request", Feedback.GOOD)
 
 
 REPORTS = [
@@ -315,7 +315,7 @@ async def test_evidence_counts_prompts_that_repeat_within_an_hour(books: LedgerF
     assert (seen.requests, seen.repeats, seen.hits) == (6, 2, 1)
 
 
-async def test_recommendations_come_out_of_the_ledgers_rows(books: LedgerFixture):
+async def test_recommendations_use_the_ledgers_rows(books: LedgerFixture):
     await books.open(energy_granted=1000, job="many", user="bob")
     for number in range(20):
         attempt = await settled(books, f"{number}", job="many", user_id="bob")

@@ -1,4 +1,4 @@
-"""Kept summaries: which of them is found, whose word counts, and when they go."""
+"""Stored summaries: which one is found, from which providers, and when they are purged."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,7 +24,7 @@ async def books(database: Database) -> LedgerFixture:
     return await LedgerFixture(database).open()
 
 
-async def keep(books: LedgerFixture, talk: tuple[Message, ...], text: str = "in short", **terms: Any) -> UUID:
+async def store(books: LedgerFixture, talk: tuple[Message, ...], text: str = "in short", **terms: Any) -> UUID:
     """Have a conversation's earlier part condensed."""
     attempt = await books.granted(f"{text} of {len(talk)}", **terms)
     await books.settle(attempt, reply(text))
@@ -40,15 +40,15 @@ async def find(books: LedgerFixture, talk: tuple[Message, ...], given_by: Any = 
 
 
 async def test_the_summary_of_the_longest_beginning_is_found(books: LedgerFixture):
-    await keep(books, TALK[:20])
-    attempt = await keep(books, TALK[:24], "in short, and on")
-    await keep(books, (*TALK[:26], *TALK))
-    kept = SummaryReference(attempt_id=attempt, messages=24 - KEEP)
-    assert await find(books, TALK) == StoredSummary(reference=kept, text="in short, and on")
+    await store(books, TALK[:20])
+    attempt = await store(books, TALK[:24], "in short, and on")
+    await store(books, (*TALK[:26], *TALK))
+    stored = SummaryReference(attempt_id=attempt, messages=24 - KEEP)
+    assert await find(books, TALK) == StoredSummary(reference=stored, text="in short, and on")
 
 
-async def test_it_is_found_again_by_whose_reply_it_is(books: LedgerFixture):
-    await keep(books, TALK)
+async def test_a_summary_is_loaded_by_its_attempt(books: LedgerFixture):
+    await store(books, TALK)
     found = await find(books, TALK)
     assert found
     async with books.database.transaction() as tx:
@@ -56,29 +56,29 @@ async def test_it_is_found_again_by_whose_reply_it_is(books: LedgerFixture):
 
 
 async def test_what_was_said_otherwise_has_no_summary(books: LedgerFixture):
-    await keep(books, TALK[:20])
+    await store(books, TALK[:20])
     assert await find(books, (Message(role="user", content="Turn 0"), *TALK[1:])) is None
     assert await find(books, TALK[:19]) is None
 
 
-async def test_a_simulators_is_none_for_whom_there_is_a_key(books: LedgerFixture):
-    await keep(books, TALK[:24])
-    await keep(books, TALK[:20], provider=Provider.OPENAI)
+async def test_a_simulated_summary_is_not_used_with_a_key(books: LedgerFixture):
+    await store(books, TALK[:24])
+    await store(books, TALK[:20], provider=Provider.OPENAI)
     found = await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, True)])
     assert found and found.reference.messages == 20 - KEEP
     assert await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, False)]) is None
 
 
 async def test_another_one_takes_its_place(books: LedgerFixture):
-    await keep(books, TALK, "first")
-    await keep(books, TALK, "second")
+    await store(books, TALK, "first")
+    await store(books, TALK, "second")
     found = await find(books, TALK)
     assert found and found.text == "second"
     assert len(await books.all(ConversationSummary)) == 1
 
 
 async def test_the_same_words_in_another_workspace_are_another_conversation(books: LedgerFixture):
-    await keep(books, TALK)
+    await store(books, TALK)
     other = await LedgerFixture(books.database, "globex").open()
     assert await find(other, TALK) is None
     found = await find(books, TALK)
@@ -89,13 +89,13 @@ async def test_the_same_words_in_another_workspace_are_another_conversation(book
 
 
 async def test_a_conversation_may_have_more_messages_than_a_statement_has_parameters(books: LedgerFixture):
-    await keep(books, TALK)
+    await store(books, TALK)
     assert await find(books, (*TALK, *[Message(role="user", content="on and on")] * 40_000))
 
 
 async def test_old_ones_are_forgotten_in_batches(books: LedgerFixture):
     for turns in range(20, 25):
-        await keep(books, TALK[:turns])
+        await store(books, TALK[:turns])
     async with books.database.transaction() as tx:
         assert await summaries.purge(tx, utc_now() - timedelta(hours=1), limit=10) == 0
         assert await summaries.purge(tx, utc_now() + timedelta(hours=1), limit=3) == 3

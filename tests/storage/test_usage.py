@@ -16,7 +16,7 @@ async def report(books: LedgerFixture, **narrowed: Any) -> Costs:
         return await costs(tx, books.workspace, **narrowed)
 
 
-async def test_spending_is_told_by_provider_as_confirmed_and_uncertain(books: LedgerFixture):
+async def test_spending_is_reported_by_provider_as_confirmed_and_uncertain(books: LedgerFixture):
     late, owner = await books.taken_over("one")
     await books.settle(owner)
     await books.settle(late)
@@ -44,6 +44,6 @@ async def test_a_report_is_the_envelopes_sum(books: LedgerFixture):
     for step in range(3):
         await books.settle(await books.granted(f"settled {step}"))
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
-    told = await report(books, job_key="job")
-    assert await books.dollars() == (NOTHING, told.confirmed_usd, told.uncertain_usd)
-    assert told.simulated
+    costs_of_job = await report(books, job_key="job")
+    assert await books.dollars() == (NOTHING, costs_of_job.confirmed_usd, costs_of_job.uncertain_usd)
+    assert costs_of_job.simulated

@@ -26,7 +26,7 @@ from starter.embedded import Addresses
 from tests.activities.receiver import Receiver
 from tests.faults.scene import scene
 from tests.parts import running_workers
-from tests.storage.ledger_fixture import SILENT, LedgerFixture, until
+from tests.storage.ledger_fixture import EXPIRED, LedgerFixture, until
 from workflows.schedules import TIMETABLES, ensure_scheduled
 
 TIMES = {
@@ -110,7 +110,7 @@ class TestSchedules:
         last = week_before(datetime.now(UTC))
         earlier = Week(monday=last.monday - timedelta(weeks=1))
         for step, week in (("one", earlier), ("two", last)):
-            attempt = await books.granted(step, bound=Decimal(60), terms=SILENT)
+            attempt = await books.granted(step, bound=Decimal(60), terms=EXPIRED)
             await books.sweep(step)
             await books.run(
                 "UPDATE ai_usage_logs SET created_at = :at WHERE attempt_id = :id", at=week.begins, id=attempt
