@@ -71,7 +71,7 @@ async def _record(tx: AsyncSession, event: Event, problem: str) -> str:
         event.tries,
         problem,
     )
-    return "given_up"
+    return "abandoned"
 
 
 async def _draining(seconds: float) -> bool:

@@ -177,7 +177,7 @@ class PaidCalls:
         """Claim the request. While another attempt holds the lease, wait, since its reply may arrive."""
         while True:
             claim = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4())
-            claimed = await self._persist(partial(ledger.claim, asked=claim))
+            claimed = await self._persist(partial(ledger.claim, request_claim=claim))
             if not isinstance(claimed, Held):
                 return claimed
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))

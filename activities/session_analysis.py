@@ -171,7 +171,7 @@ class SessionAnalysisActivities:
 
     async def _store(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
-            await analyses.keep(tx, step.input.workspace_id, step.job_key, **parts)
+            await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
 
 
 def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:

@@ -113,7 +113,7 @@ class LabellingActivities:
             summaries.append(_summary(reply))
             total = RequestOutcome(tokens=total.tokens + usage.tokens, cost_usd=total.cost_usd + usage.cost_usd)
         async with self._database.transaction() as tx:
-            await runs.keep_condensed(tx, workspace_id, job_key, step.ordinal, "\n".join(summaries))
+            await runs.store_condensed(tx, workspace_id, job_key, step.ordinal, "\n".join(summaries))
         return total
 
     @activity.defn(name="auto_analyze.resolve")
@@ -140,7 +140,7 @@ class LabellingActivities:
         if not problem:
             async with self._database.transaction() as tx:
                 workspace_id = step.job.input.workspace_id
-                await runs.keep_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
+                await runs.store_merges(tx, workspace_id, step.job.job_key, step.kind, step.level, mapping)
         return ResolveOutcome(**usage.model_dump(), problem=problem, found=found)
 
     async def _request_labels(

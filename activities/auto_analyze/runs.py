@@ -137,7 +137,7 @@ class RunActivities:
 async def store_labels(database: Database, step: BatchStep, labels: Mapping[int, SessionLabels]) -> ClassifyOutcome:
     """Store the labels of sessions by ordinal. Returns how many sessions were labelled, and how many labels are new."""
     async with database.transaction() as tx:
-        new = await runs.keep_labels(
+        new = await runs.store_labels(
             tx,
             step.job.input.workspace_id,
             step.job.job_key,

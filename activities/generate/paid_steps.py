@@ -85,7 +85,7 @@ class GeneratePaidSteps:
             await generations.record_cost(tx, step.job)
             if summary_text(chat_reply(settled.reply)):
                 hashes = prefix_hashes(prompt.messages)
-                await summaries.keep(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
+                await summaries.store(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
 
         room = room_tokens(step.candidate.model)
         # A model with less room gets a shorter request, which is a separate paid request.
@@ -196,7 +196,7 @@ async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, 
     if not await generations.record(tx, row):
         await generations.record_cost(tx, step.job, row.tokens_total)
     if step.serving.cache is not CachePolicy.OFF:
-        await cache.keep(tx, step.job.input, step.serving, request, settled)
+        await cache.store(tx, step.job.input, step.serving, request, settled)
 
 
 async def _totals(tx: AsyncSession, step: AskStep, settled: Settled) -> tuple[Decimal, int]:

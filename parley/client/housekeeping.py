@@ -19,11 +19,11 @@ HEALTH_TIMEOUT = timedelta(seconds=25)
 
 
 class EventReport(Model):
-    """An event and the state of its delivery. A `given_up` event is not tried again; `problem`: the last error."""
+    """An event and the state of its delivery. A `abandoned` event is not tried again; `problem`: the last error."""
 
     id: int
     kind: str
-    state: Literal["delivered", "waiting", "given_up"]
+    state: Literal["delivered", "waiting", "abandoned"]
     tries: int
     problem: str
     created_at: datetime
@@ -93,5 +93,5 @@ async def check_health(backend: Backend, workspace_id: str) -> HealthReport:
 
 
 def _event(row: OutboxEvent) -> EventReport:
-    state = "delivered" if row.delivered_at else "waiting" if row.next_at else "given_up"
+    state = "delivered" if row.delivered_at else "waiting" if row.next_at else "abandoned"
     return EventReport(state=state, **row.model_dump(exclude={"workspace_id", "key"}))

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Period(StrEnum):
-    """How long a cap holds before it starts anew."""
+    """The period that a cap applies to."""
 
     DAY = "day"
     WEEK = "week"

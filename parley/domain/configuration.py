@@ -1,7 +1,7 @@
-"""What a workspace tells Parley about itself and its users: material for prompts, preferences, and where its keys are.
+"""The configuration of a workspace and its users: material for prompts, preferences, and where its keys are.
 
-What is newly given is checked strictly (`parse_section`). What is stored may be older than this code, so reading it
-never fails (`read_configuration`): a field that is not valid falls back to its default, with a warning.
+New sections are checked strictly (`parse_section`). Stored sections may be older than this code, so reading
+them never fails (`read_configuration`): a field that is not valid falls back to its default, with a warning.
 """
 
 import json
@@ -16,7 +16,7 @@ from parley.domain.model import STORABLE, Model, Name
 from parley.domain.requests import ChatProvider, Provider
 
 SECTION_BYTES = 64_000
-# Warnings travel with every result: they are few, and short.
+# Every result contains the warnings, so their number and length are limited.
 MOST_WARNINGS, WARNING_CHARACTERS, NAME_CHARACTERS = 5, 200, 40
 # The most that one value adds to a prompt, one line of a list, and a list.
 VALUE_CHARACTERS, ENTRY_CHARACTERS, LIST_CHARACTERS = 2000, 500, 4000
@@ -24,7 +24,7 @@ VALUE_CHARACTERS, ENTRY_CHARACTERS, LIST_CHARACTERS = 2000, 500, 4000
 Line = Annotated[str, Field(max_length=200), STORABLE]
 Prose = Annotated[str, Field(max_length=2000), STORABLE]
 
-# How vendors' keys begin, or a long run of letters and digits, as no name of a file is.
+# A vendor's key prefix, or a run of letters and digits that is too long for a file name.
 KEY_LIKE = re.compile(r"(^|/)(sk|pk|rk|gsk|xi|key)[-_]|(?=[A-Za-z]*[0-9])[A-Za-z0-9]{24}", re.IGNORECASE)
 ENVIRONMENT_NAME = r"^[A-Z][A-Z0-9_]*_API_KEY$"
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
@@ -37,14 +37,14 @@ def _no_key(name: str) -> str:
 
 
 class Profile(Model):
-    """Who the user is to the ledger. `energy`: the energy that is left. Its one place is the energy account."""
+    """The user's energy account. `energy`: the energy that is left. It is read from the account, not configured."""
 
     tier: str = "free"
     energy: int = 0
 
 
 class Branding(Model):
-    """How the workspace appears. `signature`: how its messages sign off."""
+    """The workspace's branding. `signature`: how its messages sign off."""
 
     name: Line = ""
     tagline: Line = ""
@@ -52,14 +52,14 @@ class Branding(Model):
 
 
 class Funnel(Model):
-    """A way that prospects take, stage by stage."""
+    """A sales funnel with its stages."""
 
     name: Name
     stages: tuple[Line, ...] = Field(default=(), max_length=30)
 
 
 class Behaviour(Model):
-    """What the AI is told in every prompt of the workspace. `avoid`: words and claims that it must not use."""
+    """Instructions for every prompt of the workspace. `avoid`: words and claims that it must not use."""
 
     instructions: Prose = ""
     avoid: tuple[Line, ...] = Field(default=(), max_length=50)
@@ -79,7 +79,7 @@ class Company(Model):
 
 
 class Product(Model):
-    """`price` as it is told to prospects: "$49 a month"."""
+    """`price`: text for prospects, for example "$49 a month"."""
 
     name: Name
     description: Prose = ""
@@ -91,7 +91,7 @@ class Products(Model):
 
 
 class AISettings(Model):
-    """How one user likes to be served, where a request does not say."""
+    """A user's preferences, for what a request does not set."""
 
     tone: Line = "friendly"
     style: Line = "concise"
@@ -117,13 +117,13 @@ class Reference(Model):
         return f"env {self.env}" if self.env else f"file {self.file}" if self.file else "unreadable"
 
 
-# Stands for a stored reference that cannot be read. It names nothing, so no key is found under it: a workspace that
-# has its own key must never be served on the fleet's unawares.
+# Replaces a stored reference that cannot be read. No key is found under it, so that a workspace with its own key is
+# never served with the fleet's key by accident.
 UNREADABLE = Reference.model_construct()
 
 
 class Credentials(Model):
-    """The workspace's own keys, by reference. A provider that is not named is asked with the fleet's."""
+    """The workspace's keys, by reference. A provider without a reference is called with the fleet's key."""
 
     openai: Reference | None = None
     anthropic: Reference | None = None
@@ -135,7 +135,7 @@ class Credentials(Model):
 
 
 class Configuration(Model):
-    """All sections, with defaults in place of what is not set."""
+    """All sections, with defaults for unset ones."""
 
     profile: Profile = Profile()
     workspace: Workspace = Workspace()
@@ -161,15 +161,15 @@ WORDS = {"extra_forbidden": UNKNOWN, "model_type": "should be an object", "tuple
 
 
 def parse_section(section: str, data: object, *, where: str = "") -> dict[str, Any]:
-    """A section as it is to be stored: what was given, without defaults.
+    """A section to store: the given fields, without defaults.
 
     Raises:
-        InvalidInput: naming every field that is wrong, never what it holds.
+        InvalidInput: names every invalid field, never its value.
     """
     kind = SECTIONS.get(section)
     if kind is None:
         ours = "comes from the energy account (`parley energy`)" if section == PROFILE else "is not a section"
-        raise InvalidInput(f"{ours}; what can be set: {', '.join(SECTIONS)}", where=_told(section))
+        raise InvalidInput(f"{ours}; what can be set: {', '.join(SECTIONS)}", where=_printable(section))
     try:
         given = kind.model_validate(data).model_dump(mode="json", exclude_unset=True, exclude_none=True)
     except ValidationError as error:
@@ -181,19 +181,19 @@ def parse_section(section: str, data: object, *, where: str = "") -> dict[str, A
 
 
 def read_configuration(sections: Mapping[str, object]) -> tuple[Configuration, tuple[str, ...]]:
-    """The configuration that stored sections make, and what in them could not be used. Never raises."""
+    """The configuration of the stored sections, with warnings for invalid parts. Never raises."""
     kinds = {PROFILE: Profile, **SECTIONS}
     read: dict[str, Model] = {}
     warnings: list[str] = []
     for name, data in sections.items():
         if name not in kinds:
-            warnings.append(f"{_told(name)}: is not a section; ignored")
+            warnings.append(f"{_printable(name)}: is not a section; ignored")
             continue
         read[name], wrong = _read_section(kinds[name], name, data)
         warnings += wrong
     if "credentials" in read:
         credentials = cast("Credentials", read["credentials"])
-        read["credentials"] = _nothing_lost(credentials, sections["credentials"])
+        read["credentials"] = _with_unreadable(credentials, sections["credentials"])
     return Configuration.model_validate(read), _first(warnings)
 
 
@@ -203,10 +203,10 @@ def fields(configuration: Configuration) -> Iterator[tuple[str, Any, bool]]:
 
 
 def variables(configuration: Configuration) -> dict[str, str]:
-    """What templates may name, as short plain text: every variable is there, be it empty.
+    """The variables of templates, as short plain text. Every variable exists, but may be empty.
 
-    The values are a customer's words, and so data: none has a line break that could pass for a line of the template.
-    Whoever fills a template puts them in once, and never reads them as a template.
+    The values are untrusted text: none has a line break that could pass for a line of the template. They are inserted
+    once and never parsed as a template.
     """
     workspace, company, settings = configuration.workspace, configuration.company, configuration.ai_settings
     single = {
@@ -225,13 +225,13 @@ def variables(configuration: Configuration) -> dict[str, str]:
     }
     return {
         **{name: _line(text, VALUE_CHARACTERS) for name, text in single.items()},
-        "funnels": _listed(_spoken(funnel.name, " > ".join(funnel.stages)) for funnel in workspace.funnels),
-        "products": _listed(_spoken(item.name, item.description, item.price) for item in configuration.products.items),
+        "funnels": _listed(_joined(funnel.name, " > ".join(funnel.stages)) for funnel in workspace.funnels),
+        "products": _listed(_joined(item.name, item.description, item.price) for item in configuration.products.items),
     }
 
 
 def _read_section(kind: type[Model], section: str, data: object) -> tuple[Model, list[str]]:
-    """What of the section is valid, and a warning for each thing that is not.
+    """The valid part of a section, and a warning for each invalid part.
 
     Fields go first; then entries of lists, from the last to the first, so that a warning's number is the stored one.
     """
@@ -251,7 +251,7 @@ def _read_section(kind: type[Model], section: str, data: object) -> tuple[Model,
 
 
 def _problems(error: ValidationError) -> dict[Place, str]:
-    """What is wrong at each place. What lacks a field is wrong as a whole."""
+    """The problem at each place. An object that lacks a field is invalid as a whole."""
     problems: dict[Place, str] = {}
     for found in error.errors(include_url=False, include_input=False, include_context=False):
         place, words = found["loc"], WORDS.get(found["type"]) or found["msg"].removeprefix("Value error, ")
@@ -262,7 +262,7 @@ def _problems(error: ValidationError) -> dict[Place, str]:
 
 
 def _without(data: Any, place: Place) -> Any:
-    """The data without what stands at a place; nothing at all, where that cannot be found."""
+    """The data without the value at a place; empty if the place does not exist."""
     if isinstance(data, list) and place:
         listed = cast("list[Any]", data)
         return list(_without(dict(enumerate(listed)), place).values())
@@ -276,8 +276,8 @@ def _without(data: Any, place: Place) -> Any:
     return entries
 
 
-def _nothing_lost(credentials: Credentials, stored: object) -> Credentials:
-    """The credentials with a reference that opens nothing in place of each one that cannot be read."""
+def _with_unreadable(credentials: Credentials, stored: object) -> Credentials:
+    """The credentials, with `UNREADABLE` in place of each reference that cannot be read."""
     named = cast("Mapping[str, object]", stored) if isinstance(stored, Mapping) else dict.fromkeys(Provider, stored)
     lost = [name for name in Provider if named.get(name) is not None and credentials.of(name) is None]
     return credentials.model_copy(update={name.value: UNREADABLE for name in lost})
@@ -293,11 +293,11 @@ def _fields(part: Model, prefix: str) -> Iterator[tuple[str, Any, bool]]:
 
 
 def _named(section: str, place: Place) -> str:
-    return ".".join((section, *(_told(part) for part in place)))
+    return ".".join((section, *(_printable(part) for part in place)))
 
 
-def _told(part: int | str) -> str:
-    """A name that somebody chose, fit for a line: cut, printable, and not a key that was put in the wrong place."""
+def _printable(part: int | str) -> str:
+    """A user's name made safe for a message: short, printable, and hidden if it looks like a key."""
     text = str(part)
     if KEY_LIKE.search(text):
         return "[hidden]"
@@ -306,8 +306,8 @@ def _told(part: int | str) -> str:
 
 
 def _first(lines: Sequence[str]) -> tuple[str, ...]:
-    told = tuple(_line(line, WARNING_CHARACTERS) for line in lines[:MOST_WARNINGS])
-    return told if len(lines) <= MOST_WARNINGS else (*told, f"and {len(lines) - MOST_WARNINGS} more")
+    shown = tuple(_line(line, WARNING_CHARACTERS) for line in lines[:MOST_WARNINGS])
+    return shown if len(lines) <= MOST_WARNINGS else (*shown, f"and {len(lines) - MOST_WARNINGS} more")
 
 
 def _line(text: str, most: int) -> str:
@@ -315,7 +315,7 @@ def _line(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def _spoken(name: str, *more: str) -> str:
+def _joined(name: str, *more: str) -> str:
     return ": ".join((name, ", ".join(filter(None, more)))) if any(more) else name
 
 

@@ -1,4 +1,4 @@
-"""What was spent, charged and saved, in the words of the reports."""
+"""Cost reports and the results of the ledger audit."""
 
 from decimal import Decimal
 from uuid import UUID
@@ -43,7 +43,7 @@ class Costs(Model):
 
     @property
     def simulated(self) -> bool:
-        """Whether any of it was answered by the simulator, which is not paid."""
+        """Whether the simulator, which is not paid, answered any of it."""
         return any(line.simulated for line in self.lines)
 
 
@@ -58,10 +58,10 @@ class Disagreement(Model):
 
 
 class BilledAttempt(Model):
-    """What a provider's own list says of one attempt. `source`: its place in the list.
+    """One attempt in a provider's list. `source`: its place in the list.
 
-    Without `attempt_id` it carries none of ours. What the list does not contain is None. `billed` is False for an
-    attempt that the list only mentions.
+    `attempt_id` is None if the entry has no id of ours. Values that the list does not contain are None. `billed` is
+    False for an attempt that is listed but not billed.
     """
 
     source: str

@@ -20,7 +20,7 @@ class Billed(StrEnum):
 
 
 class ErrorKind(StrEnum):
-    """What an error is about, and so who can correct it."""
+    """The category of an error, and so where it can be corrected."""
 
     INPUT = "input"
     """The caller's input or configuration is wrong: correct it."""

@@ -35,11 +35,11 @@ class DeliverInput(Model):
 
 
 class DeliverReport(Model):
-    """The outcomes of the deliveries. `failed` ones are retried, `given_up` ones are not."""
+    """The outcomes of the deliveries. `failed` deliveries are retried, `abandoned` ones are not."""
 
     delivered: int = 0
     failed: int = 0
-    given_up: int = 0
+    abandoned: int = 0
 
 
 class RefillInput(Model):

@@ -1,7 +1,7 @@
-"""What could be done about a workspace's costs and errors: named rules over what was seen. Pure.
+"""Recommendations on a workspace's costs and errors: named rules over its figures. Pure.
 
-A rule names its figures and says what to do. It tells a saving only where it follows from what was paid: the same
-tokens at another model's own rates, or attempts that repeated an answer already paid for.
+A rule names its figures and says what to do. It states a saving only if that follows from what was paid: the same
+tokens at another model's rates, or attempts that repeated an answer already paid for.
 """
 
 from collections import defaultdict
@@ -13,11 +13,11 @@ from parley.domain.pricing import Rates, cost
 from parley.domain.reports import Span, Spend, UserSpend, share
 from parley.domain.requests import Usage
 
-# Fewer attempts than this say nothing about a model or a provider.
+# With fewer attempts than this, the rules ignore a model or a provider.
 ENOUGH = 20
-# A cheaper model must save at least this much of what the dear one cost.
+# A cheaper model must save at least this share of the present model's cost.
 WORTH_MOVING = Decimal("0.2")
-DEAREST_SHARE = Decimal("0.5")
+DOMINANT_SHARE = Decimal("0.5")
 DOWNGRADE_SAVES = Decimal("0.5")
 ENOUGH_REPEATS = 5
 # Answers that repeat within this time could have come from the cache under its default time to live.
@@ -58,9 +58,9 @@ class Serving(Model):
 
 
 class Repetition(Model):
-    """How often one kind of `Generate` asked what had been answered shortly before. `hits`: answers out of the cache.
+    """How often one action of `Generate` repeated a recent request. `hits`: answers from the cache.
 
-    `repeats` and `repeats_usd` count what a cache would at least have answered.
+    `repeats` and `repeats_usd` count what a cache would have answered at least.
     """
 
     action: str
@@ -83,8 +83,8 @@ class Evidence(Model):
 
 
 class Recommendation(Model):
-    """What a rule found. `saves_usd`: over the same span of time, where it can be told; `simulated`: on figures of the
-    simulator, which measure Parley and no model."""
+    """What a rule found. `saves_usd`: over the same span of time, if it is known; `simulated`: on figures of the
+    simulator, which measure Parley, not a model."""
 
     rule: str
     subject: str
@@ -95,42 +95,42 @@ class Recommendation(Model):
 
 
 def recommend(evidence: Evidence) -> list[Recommendation]:
-    """What every rule has to say, the largest savings first."""
+    """The recommendations of all rules, the largest savings first."""
     found = [made for rule in RULES for made in rule(evidence)]
     return sorted(found, key=lambda made: made.saves_usd or Decimal(0), reverse=True)
 
 
 def cheaper_model(evidence: Evidence) -> Iterable[Recommendation]:
-    """A kind of work which a cheaper model serves as well, with no more errors than the dear one."""
-    for dear, move in _moves(evidence.servings):
-        cheap = move.to
+    """A kind of work which a cheaper model serves as well, with no more errors than the present one."""
+    for current, move in _moves(evidence.servings):
+        cheaper = move.to
         yield Recommendation(
             rule="cheaper-model",
-            subject=dear.action,
-            seen=f"{dear.attempts} attempts of {dear.name} cost ${dear.paid_usd} with {_errors(dear)}; "
-            f"{cheap.name} served {cheap.ended} with {_errors(cheap)}",
-            advice=f"put {cheap.name} before {dear.name}; compare the answers' quality in an experiment first",
+            subject=current.action,
+            seen=f"{current.attempts} attempts of {current.name} cost ${current.paid_usd} with {_errors(current)}; "
+            f"{cheaper.name} served {cheaper.ended} with {_errors(cheaper)}",
+            advice=f"put {cheaper.name} before {current.name}; compare the answers' quality in an experiment first",
             saves_usd=move.saves_usd,
-            simulated=dear.simulated,
+            simulated=current.simulated,
         )
 
 
 def downgrade_saves(evidence: Evidence) -> Iterable[Recommendation]:
-    """Most of the money goes to one model, and a much cheaper one serves other work of the workspace."""
-    moved = [dear for dear, _ in _moves(evidence.servings)]
+    """One model causes most of the spending, and a much cheaper one serves other work of the workspace."""
+    moved = [current for current, _ in _moves(evidence.servings)]
     total = sum((serving.spent_usd for serving in evidence.servings), Decimal(0))
     models = _merged(evidence.servings, _model)
-    for dear in _merged([serving for serving in evidence.servings if serving not in moved], _model):
-        move = _best_move(dear, models, DOWNGRADE_SAVES)
-        if move and dear.spent_usd >= DEAREST_SHARE * total:
+    for current in _merged([serving for serving in evidence.servings if serving not in moved], _model):
+        move = _best_move(current, models, DOWNGRADE_SAVES)
+        if move and current.spent_usd >= DOMINANT_SHARE * total:
             yield Recommendation(
                 rule="downgrade-saves",
-                subject=dear.name,
-                seen=f"{dear.name} takes {share(dear.spent_usd, total):.0%} of all that is spent, "
+                subject=current.name,
+                seen=f"{current.name} takes {share(current.spent_usd, total):.0%} of all that is spent, "
                 f"while {move.to.name} serves other work with {_errors(move.to)}",
                 advice=f"try {move.to.name} for a tier or an arm of an experiment; the saving is for all of it",
                 saves_usd=move.saves_usd,
-                simulated=dear.simulated,
+                simulated=current.simulated,
             )
 
 
@@ -142,8 +142,8 @@ def enable_cache(evidence: Evidence) -> Iterable[Recommendation]:
                 rule="enable-cache",
                 subject=seen.action,
                 seen=f"{seen.repeats} of {seen.requests} requests repeated one of the hour before; "
-                "none was answered from the cache",
-                advice=f'set cache = "exact" for [action.{seen.action}], where the same answer twice will do',
+                "no request was answered from the cache",
+                advice=f'set cache = "exact" for [action.{seen.action}], if the same answer may be given twice',
                 saves_usd=seen.repeats_usd,
                 simulated=seen.simulated,
             )
@@ -163,7 +163,7 @@ def high_error_provider(evidence: Evidence) -> Iterable[Recommendation]:
 
 
 def uncertain_spend(evidence: Evidence) -> Iterable[Recommendation]:
-    """A good part of what was spent is not known to have been spent."""
+    """A large part of the spending is uncertain."""
     for seen in _merged(evidence.servings, lambda serving: serving.simulated):
         part = share(seen.uncertain_usd, seen.spent_usd)
         if seen.ended >= ENOUGH and part is not None and part >= TOO_UNCERTAIN:
@@ -204,7 +204,7 @@ def user_concentration(evidence: Evidence) -> Iterable[Recommendation]:
                 rule="user-concentration",
                 subject=user.user_id,
                 seen=f"one of {evidence.user_count} users causes {part:.0%} of the costs",
-                advice="see whether the use is meant, and whether the tier's energy fits it",
+                advice="check whether the use is intended and whether the tier's energy fits it",
                 simulated=user.simulated_attempts == user.attempts,
             )
 
@@ -221,42 +221,44 @@ RULES: tuple[Callable[[Evidence], Iterable[Recommendation]], ...] = (
 
 
 class Move(Model):
-    """Who could have served, and what that would have saved."""
+    """The model that could have served, and the saving in USD."""
 
     to: Serving
     saves_usd: Decimal
 
 
 def _moves(servings: Sequence[Serving]) -> list[tuple[Serving, Move]]:
-    """Each serving for which another of the same action would do, with the cheapest such."""
+    """Each serving that another model of the same action could replace, with the cheapest replacement."""
     moves = [
-        (dear, _best_move(dear, [rival for rival in servings if rival.action == dear.action], WORTH_MOVING))
-        for dear in servings
+        (current, _best_move(current, [rival for rival in servings if rival.action == current.action], WORTH_MOVING))
+        for current in servings
     ]
-    return [(dear, move) for dear, move in moves if move]
+    return [(current, move) for current, move in moves if move]
 
 
-def _best_move(dear: Serving, rivals: Sequence[Serving], worth: Decimal) -> Move | None:
-    """The rival that saves the most, if that is at least the share `worth` of what the dear one was paid."""
-    able = [rival for rival in rivals if dear.attempts >= ENOUGH and _serves_as_well(rival, dear)]
-    moves = [Move(to=rival, saves_usd=_saving(dear, rival.rates)) for rival in able if rival.rates]
+def _best_move(current: Serving, rivals: Sequence[Serving], worth: Decimal) -> Move | None:
+    """The rival that saves the most, if that is at least the share `worth` of the present model's cost."""
+    able = [rival for rival in rivals if current.attempts >= ENOUGH and _serves_as_well(rival, current)]
+    moves = [Move(to=rival, saves_usd=_saving(current, rival.rates)) for rival in able if rival.rates]
     best = max(moves, key=lambda move: move.saves_usd, default=None)
-    return best if best and best.saves_usd > 0 and best.saves_usd >= worth * dear.paid_usd else None
+    return best if best and best.saves_usd > 0 and best.saves_usd >= worth * current.paid_usd else None
 
 
-def _serves_as_well(rival: Serving, dear: Serving) -> bool:
+def _serves_as_well(rival: Serving, current: Serving) -> bool:
     """Another model, seen often enough, with no higher error rate; the simulator says nothing about a real one."""
-    other = rival.name != dear.name and rival.simulated == dear.simulated
-    return other and rival.ended >= ENOUGH and rival.error_rate <= dear.error_rate
+    other = rival.name != current.name and rival.simulated == current.simulated
+    return other and rival.ended >= ENOUGH and rival.error_rate <= current.error_rate
 
 
-def _saving(dear: Serving, rates: Rates) -> Decimal:
-    """What its tokens would have cost less at other rates, without a prompt cache and with alike tokenisers."""
-    return dear.paid_usd - cost(Usage(input_tokens=dear.tokens_prompt, output_tokens=dear.tokens_completion), rates)
+def _saving(current: Serving, rates: Rates) -> Decimal:
+    """The saving in USD for the same tokens at other rates, without a prompt cache and with alike tokenisers."""
+    return current.paid_usd - cost(
+        Usage(input_tokens=current.tokens_prompt, output_tokens=current.tokens_completion), rates
+    )
 
 
 def _merged(servings: Sequence[Serving], key: Callable[[Serving], object]) -> list[Serving]:
-    """Servings added up by a key; names and rates are those of the first."""
+    """Servings summed by a key; names and rates are those of the first."""
     groups: defaultdict[object, list[Serving]] = defaultdict(list)
     for serving in servings:
         groups[key(serving)].append(serving)

@@ -1,4 +1,4 @@
-"""What a workspace's AI work cost, and how well it went, in the words of the reports.
+"""The contracts of the reports: what a workspace's AI work cost, and its error rates and latency.
 
 Spending has three amounts that are never added up: `confirmed_usd` is what providers counted, `uncertain_usd` is the
 upper bound of what lost and unanswered attempts can add, `energy_charged` is what users paid. An attempt is one try at
@@ -19,12 +19,12 @@ from parley.domain.model import Model
 
 DEFAULT_DAYS = 30
 TOP_USERS = 20
-# Of a normal distribution 95% lies within so many standard deviations.
+# 95% of a normal distribution lies within this many standard deviations.
 Z_95 = 1.959964
 
 
 class Feedback(StrEnum):
-    """What a person thought of an answer."""
+    """A user's rating of an answer."""
 
     GOOD = "good"
     BAD = "bad"
@@ -38,7 +38,7 @@ class Span(Model):
 
 
 class Spend(Model):
-    """What some attempts cost. `simulated_usd`: the part of both amounts that is the simulator's."""
+    """What some attempts cost. `simulated_usd`: the part of both amounts that the simulator counted."""
 
     attempts: int = 0
     simulated_attempts: int = 0
@@ -78,7 +78,7 @@ class ActionSpend(Spend):
 class ActionTokens(Model):
     """The tokens of one kind of work, over the attempts whose tokens the provider counted.
 
-    `tokens_cached`: the part of the prompts that came from the vendor's own cache.
+    `tokens_cached`: the part of the prompts that came from the vendor's cache.
     """
 
     action: str
@@ -99,7 +99,7 @@ class ActionTokens(Model):
 
 
 class Attempts(Model):
-    """How tries at providers ended. Seconds are of those that brought the reply; None where there is none."""
+    """How tries at providers ended. Seconds are of settled attempts; None without one."""
 
     settled: int = 0
     duplicate: int = 0
@@ -116,12 +116,12 @@ class Attempts(Model):
     @computed_field
     @property
     def error_rate(self) -> float | None:
-        """Lost and failed ones among all that ended; None where none did."""
+        """The share of lost and failed attempts among those that ended; None without one."""
         return share(self.lost + self.failed, self.ended)
 
 
 class ModelUse(Model):
-    """One model of one provider: what it cost and how it did. `cost_share` is of the upper bound of all spending."""
+    """One model of one provider: its cost and outcomes. `cost_share`: its share of the upper bound of spending."""
 
     provider: str
     model: str
@@ -131,7 +131,7 @@ class ModelUse(Model):
 
 
 class ErrorCount(Model):
-    """How often a provider's tries ended with one kind of error; `lost` is that of a worker that fell silent."""
+    """How often a provider's tries ended with one kind of error; `lost` means that the worker's lease expired."""
 
     provider: str
     model: str
@@ -140,7 +140,7 @@ class ErrorCount(Model):
 
 
 class Requests(Model):
-    """How `Generate` ended, and what its cache gave. Milliseconds are of completed requests, cached ones among them."""
+    """How `Generate` ended, and cache hits. Milliseconds are of completed requests, cached ones among them."""
 
     completed: int = 0
     refused: int = 0
@@ -163,18 +163,18 @@ class Requests(Model):
     @computed_field
     @property
     def error_rate(self) -> float | None:
-        """Failed ones among those that were neither refused nor cancelled; None where there is none."""
+        """The share of failed requests among those not refused or cancelled; None without one."""
         return share(self.failed, self.completed + self.failed)
 
     @computed_field
     @property
     def cache_hit_rate(self) -> float | None:
-        """Completed ones that the cache answered; None without one. A stale answer is a stand-in, not a hit."""
+        """The share of completed requests that the cache answered; None without one. A stale answer is not a hit."""
         return share(self.cached_exact + self.cached_similar, self.completed)
 
 
 class Summary(Model):
-    """A workspace at a glance. `reasons`: why requests were refused or failed, and how many."""
+    """The summary of a workspace. `reasons`: why requests were refused or failed, and how many."""
 
     span: Span
     total: Spend
@@ -194,7 +194,7 @@ class Summary(Model):
 
 
 class Interval(Model):
-    """What a share lies within, 95 times of 100."""
+    """A 95% confidence interval."""
 
     low: float
     high: float
@@ -225,12 +225,12 @@ class Arm(Model):
     @computed_field
     @property
     def good_interval(self) -> Interval | None:
-        """What the share of good answers among the rated ones lies within; None where none was rated."""
+        """The confidence interval of the share of good answers among rated ones; None without ratings."""
         return wilson(self.good, self.good + self.bad)
 
 
 class Comparison(Model):
-    """By how much the share of good answers of `first` exceeds that of `second`. Without 0 in it, the arms differ."""
+    """By how much the share of good answers of `first` exceeds that of `second`. The arms differ if it excludes 0."""
 
     experiment: str
     first: str
@@ -253,13 +253,13 @@ class Report(Model, Generic[LineT]):
 
 
 class SpendReport(Report[LineT], Generic[LineT]):
-    """Lines with what everything cost together: more than their sum where only the top ones are listed."""
+    """Lines with the total of all spending: more than their sum if only the top ones are listed."""
 
     total: Spend
 
 
 class UserReport(SpendReport[UserSpend]):
-    """`users`: how many there are, of whom the lines are the top."""
+    """`users`: the number of all users; the lines are the top ones."""
 
     users: int
 
@@ -272,7 +272,7 @@ class ModelReport(SpendReport[ModelUse]):
 
 
 class Experiments(Report[Arm]):
-    """Arms, with a comparison for each experiment that has two: more would need a correction for being many."""
+    """Arms, with a comparison for each experiment of two: more would need a correction for multiple comparisons."""
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -284,7 +284,7 @@ class Experiments(Report[Arm]):
 
 
 def share(part: int | Decimal, whole: int | Decimal) -> float | None:
-    """A part of a whole, None where there is nothing to take a part of."""
+    """The share of a part in a whole; None if the whole is 0."""
     return round(float(part / whole), 4) if whole else None
 
 
@@ -335,7 +335,7 @@ def compare(first: Arm, second: Arm) -> Comparison | None:
     """How far two arms' shares of good answers are apart; None before both have ratings.
 
     Newcombe, "Interval estimation for the difference between independent proportions", 1998, method 10, which builds on
-    Wilson's intervals. It is for one look at the end: who looks every day finds a difference some day.
+    Wilson's intervals. It is valid for one look at the end: with a look every day, some day shows a difference.
     """
     one, other = first.good_interval, second.good_interval
     if one is None or other is None:

@@ -16,9 +16,9 @@ EVENT = "cost_alert"
 
 
 async def raise_alerts(tx: AsyncSession, week: Week, threshold_usd: Decimal) -> Sequence[CostAlert]:
-    """Note each workspace that spent more than the threshold in a week, once, with an event. Returns the new ones.
+    """Store an alert and an event, once, for each workspace that spent more than the threshold in a week.
 
-    Over all workspaces: housekeeping belongs to none.
+    Covers all workspaces, as housekeeping does. Returns the new alerts.
     """
     spent = func.sum(UsageLog.cost_usd)
     uncertain = func.sum(case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd))
@@ -30,8 +30,8 @@ async def raise_alerts(tx: AsyncSession, week: Week, threshold_usd: Decimal) -> 
         .order_by(col(UsageLog.workspace_id))
     )
     columns = ["workspace_id", "period", "threshold_usd", "spent_usd", "uncertain_usd", "created_at"]
-    note = insert(CostAlert).from_select(columns, spenders).on_conflict_do_nothing().returning(CostAlert)
-    alerts = (await tx.execute(note)).scalars().all()
+    statement = insert(CostAlert).from_select(columns, spenders).on_conflict_do_nothing().returning(CostAlert)
+    alerts = (await tx.execute(statement)).scalars().all()
     tx.add_all([_event(alert, week) for alert in alerts])
     return alerts
 

@@ -1,4 +1,4 @@
-"""Session analyses: one row per job, filled part by part, so that two jobs on one session never mix."""
+"""Session analyses: one row per job, written part by part. Two jobs on one session have separate rows."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ async def previous(
     return count, (await tx.execute(latest)).scalar()
 
 
-async def keep(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) -> None:
+async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) -> None:
     """Write parts of a job's row."""
     await tx.execute(
         update(StoredAnalysis)
@@ -77,7 +77,7 @@ async def keep(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) 
 
 
 async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
-    """Close a job's row; the first end stands."""
+    """Close a job's row. Only the first call has an effect."""
     await tx.execute(
         update(StoredAnalysis)
         .where(

@@ -1,6 +1,6 @@
-"""`parley ledger audit`: does the ledger agree with itself, and with what a provider billed?
+"""`parley ledger audit`: check that the ledger is consistent and agrees with a provider's bill.
 
-Each check is one query that returns what does not agree.
+Each check is one query that returns the rows that disagree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,14 +75,14 @@ CHECKS: dict[str, str] = {
         FROM ai_usage_logs u WHERE u.energy_charged > 0 GROUP BY u.workspace_id, u.request_id
         HAVING count(*) > 1 OR bool_or(u.outcome <> 'settled')""",
     "an open attempt owns its call": """
-        SELECT t.workspace_id, t.id::text, 'owner', coalesce(c.owner_attempt_id::text, 'nobody')
+        SELECT t.workspace_id, t.id::text, 'owner', coalesce(c.owner_attempt_id::text, 'no owner')
         FROM attempts t JOIN paid_requests c USING (workspace_id, request_id)
         WHERE t.state = 'open' AND t.id IS DISTINCT FROM c.owner_attempt_id""",
     "an attempt that was or may have been billed has a row": """
         SELECT t.workspace_id, t.id::text, '1', '0' FROM attempts t
         WHERE t.state <> 'open' AND t.billed <> 'no'
           AND NOT EXISTS (SELECT 1 FROM ai_usage_logs u WHERE u.attempt_id = t.id)""",
-    "a usage row tells what its attempt cost": """
+    "a usage row has its attempt's cost": """
         SELECT u.workspace_id, u.attempt_id::text,
                CASE WHEN u.confirmed THEN t.cost_usd ELSE t.upper_bound_usd END::text, u.cost_usd::text
         FROM ai_usage_logs u JOIN attempts t ON t.id = u.attempt_id
@@ -113,9 +113,9 @@ CHECKS: dict[str, str] = {
         FROM generations g WHERE g.cached <> ''""",
 }
 
-# The same against `billed`, a provider's own list with one row per attempt id. Open attempts may be billed already.
+# Checks against `billed`, a provider's list with one row per attempt id. Open attempts may be billed already.
 BILLED_CHECKS: dict[str, str] = {
-    # An attempt that another workspace knows is that one's to audit; one that nobody knows is everybody's.
+    # An attempt of another workspace is audited there; an attempt of no workspace is reported in every one.
     "what was billed is in the ledger": """
         SELECT CAST(:workspace AS text), coalesce(b.attempt_id::text, b.source), 'an attempt', 'unknown'
         FROM billed b WHERE b.billed AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = b.attempt_id)""",
@@ -132,7 +132,7 @@ BILLED_CHECKS: dict[str, str] = {
                             AND t.started_at BETWEEN s.since AND s.until
         LEFT JOIN billed b ON b.attempt_id = t.id
         WHERE t.state <> 'open' AND t.billed = 'yes' AND (b.attempt_id IS NULL OR NOT b.billed)""",
-    # A millionth may be lost where a list is rounded as a whole and the ledger by the call.
+    # A difference of a millionth is allowed: the ledger rounds each attempt, a list may round its total.
     "what was billed costs what the ledger says": """
         SELECT t.workspace_id, t.id::text, '$' || b.cost_usd, '$' || t.cost_usd
         FROM billed b JOIN attempts t ON t.id = b.attempt_id
@@ -149,24 +149,24 @@ BILLED_CHECKS: dict[str, str] = {
         FROM billed b JOIN attempts t ON t.id = b.attempt_id
         WHERE b.billed AND t.billed = 'unknown' AND t.state <> 'open' AND b.cost_usd > t.upper_bound_usd""",
 }
-LIST = text("""
+CREATE_BILLED = text("""
     CREATE TEMPORARY TABLE billed (source text, attempt_id uuid, billed boolean, cost_usd numeric,
                                    input_tokens bigint, output_tokens bigint, audio_seconds numeric) ON COMMIT DROP""")
-KEEP = text("""
+INSERT_BILLED = text("""
     INSERT INTO billed VALUES
         (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :output_tokens, :audio_seconds)""")
 
 
 async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disagreement]:
-    """Run every check. an empty list is a clean ledger; open requests of running jobs are not a disagreement."""
+    """Run every check. An empty list means a consistent ledger; open requests of running jobs do not count."""
     return await _run(tx, CHECKS, workspace_id)
 
 
 async def audit_billed(tx: AsyncSession, workspace_id: str, billed: Sequence[BilledAttempt]) -> list[Disagreement]:
-    """Compare a provider's own list, one row per attempt, with the attempts of a workspace."""
-    await tx.execute(LIST)
+    """Compare a provider's list, one row per attempt, with the attempts of a workspace."""
+    await tx.execute(CREATE_BILLED)
     if billed:
-        await tx.execute(KEEP, [row.model_dump() for row in billed])
+        await tx.execute(INSERT_BILLED, [row.model_dump() for row in billed])
     await tx.execute(text("ANALYZE billed"))
     return await _run(tx, BILLED_CHECKS, workspace_id)
 

@@ -47,7 +47,7 @@ CHAT_OF_SESSION = and_(
 
 @dataclass(frozen=True)
 class Work:
-    """A session to label: its turn, its content, and its condensed text where it is larger than a prompt."""
+    """A session to label: its ordinal, content, and condensed text if it is larger than a prompt."""
 
     ordinal: int
     session: ChatSession
@@ -68,7 +68,7 @@ async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> Non
     )
     columns = ("workspace_id", "job_key", "ordinal", "position", "fallback", "by_rule")
     await tx.execute(insert(AutoSession).from_select(columns, turns))
-    # Until it has seen new rows, PostgreSQL plans each step of the run to walk the whole dataset.
+    # Without fresh statistics, PostgreSQL plans a scan of the whole dataset for each step of the run.
     await tx.execute(text("ANALYZE chat_sessions, auto_runs, auto_sessions"))
 
 
@@ -94,7 +94,7 @@ async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
 
 
 async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any]) -> None:
-    """Close a run; the first end stands."""
+    """Close a run. Only the first call has an effect."""
     await tx.execute(
         update(AutoRun)
         .where(
@@ -143,7 +143,7 @@ async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals:
 async def known_labels(
     tx: AsyncSession, workspace_id: str, job_key: str, before_round: int
 ) -> dict[LabelKind, list[str]]:
-    """The labels that earlier rounds found, by round and then by name: the same for whoever asks in this round."""
+    """The labels that earlier rounds found, by round and then by name: the same for every caller in this round."""
     query = (
         select(col(AutoLabel.kind), col(AutoLabel.label))
         .where(
@@ -158,7 +158,7 @@ async def known_labels(
     return known
 
 
-async def keep_labels(
+async def store_labels(
     tx: AsyncSession,
     workspace_id: str,
     job_key: str,
@@ -168,7 +168,7 @@ async def keep_labels(
     round_number: int,
     stream: int,
 ) -> int:
-    """Store sessions' labels by ordinal. Returns how many labels nobody had seen before."""
+    """Store sessions' labels by ordinal. Returns the number of new labels."""
     if not found:
         return 0
     sessions = (
@@ -183,7 +183,7 @@ async def keep_labels(
     ]
     await (await tx.connection()).execute(sessions, rows)
     scope = {"workspace_id": workspace_id, "job_key": job_key, "first_round": round_number}
-    # A stand-in is no label: others must not be given it.
+    # Fallback labels are not offered to other sessions.
     learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
     seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
     if not seen:
@@ -197,7 +197,7 @@ async def keep_labels(
     return len(made.all())
 
 
-async def keep_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordinal: int, text: str) -> None:
+async def store_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordinal: int, text: str) -> None:
     await tx.execute(
         update(AutoSession)
         .where(
@@ -211,7 +211,7 @@ async def keep_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordi
 async def canonical_labels(
     tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, before_level: int
 ) -> dict[str, str]:
-    """Every label of a kind with what the levels of conflict resolution before this one made of it."""
+    """Every label of a kind with its canonical label after the earlier levels of conflict resolution."""
     scope = (workspace_id, job_key, kind.value)
     labels = select(col(AutoLabel.label)).where(*_of_kind(AutoLabel, *scope)).order_by(col(AutoLabel.label))
     mapping = {label: label for label in (await tx.execute(labels)).scalars()}
@@ -228,10 +228,10 @@ async def canonical_labels(
     return mapping
 
 
-async def keep_merges(
+async def store_merges(
     tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, level: int, merged: Mapping[str, str]
 ) -> None:
-    """Store what a reply made of a chunk of labels; repeating it changes nothing."""
+    """Store the merges of one chunk of labels. Idempotent."""
     rows = [
         AutoMerge(
             workspace_id=workspace_id, job_key=job_key, kind=kind.value, level=level, label=label, canonical=canonical
@@ -246,13 +246,13 @@ async def keep_merges(
 async def apply_canonical(
     tx: AsyncSession, workspace_id: str, job_key: str, kind: LabelKind, canonical: Mapping[str, str]
 ) -> None:
-    """Give labels and all sessions that carry them their canonical label, beside the one first given."""
+    """Store the canonical label of labels and of all sessions with them. The original label is unchanged."""
     if not canonical:
         return
     scope = (workspace_id, job_key, kind.value)
     given = _unnested(String, old=canonical.keys(), new=canonical.values())
     labels = update(AutoLabel).where(*_of_kind(AutoLabel, *scope), col(AutoLabel.label) == given.c.old)
-    # Past the ORM, which would have every changed row sent back.
+    # Core statements: the ORM would fetch every changed row.
     connection = await tx.connection()
     await connection.execute(labels.values(canonical=given.c.new))
     applied = col(getattr(AutoSession, f"canonical_{kind.value}"))
@@ -266,7 +266,7 @@ async def apply_canonical(
 
 
 async def counts(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
-    """How many sessions a run has, how many are labelled, and how many of those by a marked stand-in."""
+    """How many sessions a run has, how many are labelled, and how many of those have fallback labels."""
     query = select(
         func.count(),
         func.count(col(AutoSession.intent)),
@@ -329,7 +329,7 @@ def _discovered(workspace_id: str, job_key: str) -> ScalarSelect[int]:
 
 
 def _label(kind: LabelKind) -> ColumnElement[str]:
-    """A session's canonical label, or until there is one the label first given."""
+    """A session's canonical label, or its original label before there is one."""
     return func.coalesce(col(getattr(AutoSession, f"canonical_{kind.value}")), col(getattr(AutoSession, kind.value)))
 
 

@@ -1,8 +1,8 @@
 """One breaker per provider for the whole fleet, as a row that is written only on change.
 
-Closed: no `open_until`. Open: calls are held back until then; after that one conditional UPDATE grants one probe
-with an expiry, since its holder may die. Every change of state is a new generation, and what an attempt of an
-older generation has to say no longer counts: a late success cannot close a breaker that opened since.
+Closed: no `open_until`. Open: requests are refused until then; after that one conditional UPDATE grants one probe,
+which expires because its holder may crash. Every change of state starts a new generation, and the
+outcome of an attempt of an older generation is ignored: a late success cannot close a breaker that opened since.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,9 @@ from parley.storage.tables import Breaker
 
 ROW = select(Breaker).where(col(Breaker.provider) == bindparam("provider")).execution_options(populate_existing=True)
 OPEN = select(Breaker, NOW).where(col(Breaker.open_until).is_not(None))
-# There is something that a whole reply would have it forget.
+# A success has failures or an open state to reset.
 TROUBLED = or_(col(Breaker.failures) > 0, col(Breaker.open_until).is_not(None))
-# Parts of statements that every call needs anyway. The generation that a call of the provider belongs to while its
-# breaker is closed, -1 while it is not:
+# Part of statements that every paid call runs anyway: the breaker's generation while it is closed, else -1.
 CLOSED_GENERATION = func.coalesce(
     select(case((col(Breaker.open_until).is_(None), col(Breaker.generation)), else_=-1))
     .where(col(Breaker.provider) == bindparam("provider"))
@@ -33,7 +32,7 @@ CLOSED_GENERATION = func.coalesce(
 
 
 def is_troubled(provider: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether a provider's breaker is: only then `succeeded` has anything to write.
+    """Whether the provider's breaker has failures or is open: only then does `succeeded` write anything.
 
     A failure that is counted while the statement waits for a lock is not seen: it came after this success.
     """
@@ -51,7 +50,7 @@ class BreakerTerms:
 
 @dataclass(frozen=True)
 class BreakerView:
-    """What a breaker says now. `wait_seconds` is 0 where a call may pass."""
+    """The state of a breaker now. `wait_seconds` is 0 if a request may pass."""
 
     generation: int
     failures: int
@@ -69,13 +68,13 @@ async def look(tx: AsyncSession, provider: Provider) -> BreakerView:
 
 
 async def waits(tx: AsyncSession) -> dict[Provider, float]:
-    """Seconds for which each provider's breaker holds calls back; one that lets them pass is left out."""
+    """Seconds for which each open breaker refuses requests. Providers with closed breakers are not included."""
     rows = (await tx.execute(OPEN)).all()
     return {Provider(breaker.provider): wait for breaker, now in rows if (wait := _wait(breaker, now)) > 0}
 
 
 async def _row(tx: AsyncSession, provider: Provider) -> Breaker | None:
-    """The row as it is now, whatever this transaction read before."""
+    """The current row, not the one that the session has cached."""
     return (await tx.execute(ROW, {"provider": provider.value})).scalar()
 
 
@@ -85,7 +84,7 @@ def _wait(breaker: Breaker, now: datetime) -> float:
 
 
 async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms) -> int:
-    """Let one call pass, taking the probe if the breaker is due for one. Returns the generation it belongs to.
+    """Let one request pass, as the probe if the breaker is due for one. Returns the request's generation.
 
     Raises:
         BreakerOpen: with the seconds to wait.
@@ -107,13 +106,13 @@ async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms
     if generation is not None:
         return generation
     view = await look(tx, provider)
-    if view.wait_seconds == 0:  # it closed, or a probe came free, while the UPDATE waited for another caller's
+    if view.wait_seconds == 0:  # it closed, or a probe became free, while the UPDATE waited for another transaction
         return await pass_through(tx, provider, terms)
     raise BreakerOpen(provider.value, "held back by the breaker", retry_after=view.wait_seconds)
 
 
 async def succeeded(tx: AsyncSession, provider: Provider, generation: int) -> None:
-    """A whole reply came: forget the failures, and close the breaker if this was its probe. See `is_troubled`."""
+    """Reset the failures after a complete reply, and close the breaker if this was its probe. See `is_troubled`."""
     await tx.execute(
         update(Breaker)
         .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation, TROUBLED)
@@ -121,14 +120,14 @@ async def succeeded(tx: AsyncSession, provider: Provider, generation: int) -> No
             failures=0,
             open_until=None,
             probe_until=None,
-            # Of a closed one only the count changes: whatever is in flight has still something to say.
+            # The generation of a closed breaker is unchanged, so that the outcomes of requests in flight still count.
             generation=Breaker.generation + case((col(Breaker.open_until).is_(None), 0), else_=1),
         )
     )
 
 
 async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: BreakerTerms) -> None:
-    """The provider was down: count it, and open the breaker at the threshold or when this was its probe."""
+    """Count a failure, and open the breaker at the threshold or if this was its probe."""
     await tx.execute(insert(Breaker).values(**Breaker(provider=provider.value).model_dump()).on_conflict_do_nothing())
     counted = await tx.execute(
         update(Breaker)
@@ -137,7 +136,7 @@ async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: B
         .returning(col(Breaker.failures), col(Breaker.open_until))
     )
     row = counted.first()
-    # Of an open breaker's generation there is nobody but its prober.
+    # The only request of an open breaker's generation is its probe.
     if row is None or (row.failures < terms.failures and row.open_until is None):
         return
     await tx.execute(
@@ -152,7 +151,7 @@ async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: B
 
 
 async def not_counted(tx: AsyncSession, provider: Provider, generation: int) -> None:
-    """The answer says nothing about the provider's health (429, a refused key): hand the probe back."""
+    """Return the probe: the outcome says nothing about the provider's health (429, a refused key)."""
     await tx.execute(
         update(Breaker)
         .where(

@@ -1,7 +1,7 @@
 """Dollar envelopes. A cap bounds what is reserved, confirmed and uncertain together, under any concurrency.
 
-A job spends from an envelope of its own. Every attempt counts on its workspace's day as well (UTC, the day on which it
-was made), and the caps of a workspace bound its day, its ISO week and its month: sums over days.
+Each job has one envelope. Every attempt also counts on its workspace's day (UTC, the day on which it started). The caps
+of a workspace bound its day, its ISO week and its month, which are sums over days.
 """
 
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ MOVE = text("""
         WHERE workspace_id = :workspace AND scope = :scope
         RETURNING 1)
     SELECT 1 / count(*) FROM changed""")
-# The caps are counted, and so locked, before there is a row to insert: whoever will reserve locks no day before them.
+# count(*) forces the caps to be locked before the day's row: every transaction that reserves uses this lock order.
 RESERVE_DAY = text("""
     WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE)
     INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)
@@ -64,13 +64,13 @@ CAPS = text("""
 
 
 class Envelope(Model):
-    """What a job may spend; None is no limit."""
+    """The budget of a job in USD; None means no limit."""
 
     cap_usd: Decimal | None
 
 
 def job_scope(job_key: str) -> str:
-    """A job spends from an envelope of its own, so that jobs do not queue on one row."""
+    """Each job has a separate envelope, so that jobs do not wait for one row's lock."""
     return f"job:{job_key}"
 
 
@@ -79,14 +79,14 @@ def day_scope(moment: datetime) -> str:
 
 
 async def open_envelope(tx: AsyncSession, workspace_id: str, scope: str, cap_usd: Decimal | None) -> None:
-    """Create the envelope once; a later call leaves it as it is."""
+    """Create the envelope if it does not exist."""
     await add(tx, Budget(workspace_id=workspace_id, scope=scope, cap_usd=cap_usd))
 
 
 async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal, opens: Envelope | None = None) -> None:
     """Reserve dollars with the transaction's next statement. The statement itself checks, so no race can overdraw.
 
-    `opens`: the envelope to open where there is none yet. An existing one keeps its cap, which bounds `usd` too.
+    `opens`: the envelope to create if there is none. An existing one's cap is unchanged and bounds `usd`.
 
     Raises:
         BudgetExhausted: from the next statement or the commit: the envelope is missing, or does not cover `usd`.
@@ -97,14 +97,14 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal,
 
 
 async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
-    """Lock a workspace's caps, and tell whether it has any. Whoever will reserve locks no day before them."""
+    """Lock a workspace's caps; returns whether it has any. To avoid deadlocks, call this before locking a day."""
     locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id)
     in_order = locked.order_by(col(SpendingCap.period)).with_for_update()
     return (await tx.execute(in_order)).first() is not None
 
 
 async def lock(tx: AsyncSession, workspace_id: str, scope: str) -> bool:
-    """Lock an envelope, and tell whether there is one: nobody books in it before this transaction ends."""
+    """Lock an envelope until the transaction ends, so that no other one changes it. Returns whether it exists."""
     ours = (col(Budget.workspace_id) == workspace_id, col(Budget.scope) == scope)
     return (await tx.execute(select(col(Budget.scope)).where(*ours).with_for_update())).first() is not None
 
@@ -140,7 +140,7 @@ async def move(
     """Add the (signed) amounts to the envelope's three accounts, with the transaction's next statement.
 
     Raises:
-        NotFound: from the next statement or the commit: there is no such envelope, and dollars must not vanish.
+        NotFound: from the next statement or the commit: there is no such envelope, and the move would be lost.
     """
     amounts = {"reserved": reserved, "confirmed": confirmed, "uncertain": uncertain}
     missing = NotFound(f"workspace {workspace_id!r} has no envelope {scope!r}")
@@ -148,7 +148,7 @@ async def move(
 
 
 async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:
-    """Bound what a workspace may spend in each period from now on; None lifts the bound."""
+    """Limit what a workspace may spend in each period, in USD; None removes the limit."""
     if cap_usd is None:
         ours = col(SpendingCap.workspace_id) == workspace_id
         await tx.execute(delete(SpendingCap).where(ours, col(SpendingCap.period) == period.value))
@@ -160,7 +160,7 @@ async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: 
 
 
 async def caps(tx: AsyncSession, workspace_id: str, moment: datetime) -> list[CapView]:
-    """The workspace's caps with what its day, week and month have taken by now, the shortest period first."""
+    """The workspace's caps with the amounts of the current day, week and month, the shortest period first."""
     today = moment.astimezone(UTC).date()
     begins = {period.value: f"day:{first_day(period, today)}" for period in Period}
     ends = {f"{period.value}_end": f"day:{last_day(period, today)}" for period in Period}
@@ -170,5 +170,5 @@ async def caps(tx: AsyncSession, workspace_id: str, moment: datetime) -> list[Ca
 
 
 async def left(tx: AsyncSession, workspace_id: str, moment: datetime) -> Decimal | None:
-    """The least that any cap leaves; None where there is no cap."""
+    """The smallest amount in USD that any cap leaves; None without a cap."""
     return min((cap.left_usd for cap in await caps(tx, workspace_id, moment)), default=None)

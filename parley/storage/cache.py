@@ -1,6 +1,6 @@
-"""The cache of answers: found by the key of the whole prompt, or by a question that is the same (`llm_cache`).
+"""The cache of answers: found by the key of the whole prompt or by a similar question (table `llm_cache`).
 
-Whatever is given again was paid for once; `cost_usd` is what that was, and so what a hit saves.
+`cost_usd` is what the original answer cost, and so what a hit saves.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from parley.storage.tables import CachedAnswer
 
 Models = Sequence[tuple[Provider, str]]
 
-# The newest of a context that are compared: older ones are hardly asked for again.
+# How many of a context's newest answers are compared: older ones are rarely requested again.
 MOST_COMPARED = 100
 PURGED_AT_ONCE = 1000
 
@@ -38,8 +38,8 @@ IDENTIFYING = tuple_(*(getattr(CachedAnswer, name) for name in IDENTITY))
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer given before. `cost_usd`: what it cost then. `expired`: its time is over, and somebody decided to
-    take it all the same."""
+    """A stored answer. `cost_usd`: its original cost. `expired`: it is past its time to live, and `find_stale`
+    returned it."""
 
     key: str
     reply: ChatReply
@@ -71,7 +71,7 @@ async def find_similar(
 
     What counts as the same: `domain.generate.caching.same_question`.
     """
-    # A question that is too long is stored with the others, and would be carried here for nothing.
+    # Longer questions are stored but never compared, so they are not loaded.
     query = (
         _of(workspace_id, models)
         .where(
@@ -90,28 +90,28 @@ async def find_similar(
 
 
 async def find_stale(tx: AsyncSession, workspace_id: str, key: str, models: Models) -> Hit | None:
-    """The newest answer to exactly this prompt, expired or not: for when nobody can give another."""
+    """The newest answer to exactly this prompt, expired or not, for use while no provider is available."""
     query = _of(workspace_id, models).where(col(CachedAnswer.key) == key)
     newest = query.order_by(col(CachedAnswer.created_at).desc()).limit(1)
     row = (await tx.execute(newest.add_columns((col(CachedAnswer.expires_at) <= NOW).label("expired")))).first()
     return _hit(row[0], expired=row.expired) if row else None
 
 
-async def keep(
-    tx: AsyncSession, asked: GenerateInput, serving: Serving, request: ChatRequest, settled: Settled
+async def store(
+    tx: AsyncSession, given: GenerateInput, serving: Serving, request: ChatRequest, settled: Settled
 ) -> None:
-    """Keep an answer in place of an older one, unless it is none worth giving again. Repeating it changes nothing."""
+    """Store a cacheable answer in place of an older one. Idempotent."""
     reply = settled.reply
     if not isinstance(reply, ChatReply) or not caching.is_cacheable(request, reply):
         return
     entry: dict[str, Any] = {
-        "workspace_id": asked.workspace_id,
+        "workspace_id": given.workspace_id,
         "key": serving.cache_key,
         "provider": settled.provider.value,
         "model": settled.model,
         "simulated": settled.simulated,
-        "action": asked.action,
-        "user_id": asked.user_id,
+        "action": given.action,
+        "user_id": given.user_id,
         "context_sha256": caching.context_sha256(request),
         "question": storable(caching.question(request)),
         "attempt_id": settled.attempt_id,
@@ -129,23 +129,23 @@ async def keep(
 
 
 async def used(tx: AsyncSession, workspace_id: str, hit: Hit) -> None:
-    """Count that an answer was given again; of one that another has replaced meanwhile, nothing."""
-    given = update(CachedAnswer).where(
+    """Count a hit, unless another answer has replaced this one meanwhile."""
+    hit_row = update(CachedAnswer).where(
         IDENTIFYING.in_([(workspace_id, hit.key, hit.provider.value, hit.model)]),
         col(CachedAnswer.attempt_id) == hit.attempt_id,
     )
-    await tx.execute(given.values(uses=col(CachedAnswer.uses) + 1, last_used_at=NOW))
+    await tx.execute(hit_row.values(uses=col(CachedAnswer.uses) + 1, last_used_at=NOW))
 
 
 async def purge(tx: AsyncSession, older_than: datetime, *, limit: int = PURGED_AT_ONCE) -> int:
-    """Delete answers of any workspace that expired before a time; returns how many. Fewer than `limit`: it was all."""
+    """Delete answers of any workspace that expired before `older_than`. Returns how many; fewer than `limit`: all."""
     return await database.purge(tx, CachedAnswer, col(CachedAnswer.expires_at), older_than, limit=limit)
 
 
 def _of(workspace_id: str, models: Models) -> Select[CachedAnswer]:
     """A workspace's answers of these models."""
-    asked = [(provider.value, model) for provider, model in models]
-    by_them = tuple_(col(CachedAnswer.provider), col(CachedAnswer.model)).in_(asked)
+    wanted = [(provider.value, model) for provider, model in models]
+    by_them = tuple_(col(CachedAnswer.provider), col(CachedAnswer.model)).in_(wanted)
     return select(CachedAnswer).where(col(CachedAnswer.workspace_id) == workspace_id, by_them)
 
 

@@ -14,7 +14,7 @@ from parley.domain.configuration import PROFILE, USER_SECTIONS
 from parley.storage.database import changed, changed_one
 from parley.storage.tables import StoredConfiguration
 
-# Owns what is not one user's.
+# The owner of sections that belong to the workspace, not to one user.
 WORKSPACE = ""
 
 ACCOUNT = """SELECT jsonb_build_object('tier', tier, 'energy', granted - charged - reserved) FROM energy_accounts
@@ -28,13 +28,13 @@ LOAD = text(
     f"UNION ALL SELECT NULL, '', ({ACCOUNT}), NULL ORDER BY owner, section"
 ).columns(payload=JSONB)
 
-# When each row was changed: unlike the latest moment alone, this tells of a change that was committed late.
+# When each row was changed. The latest time alone would miss a change that was committed late.
 Version = tuple[datetime, ...]
 
 
 @dataclass(frozen=True)
 class Glance:
-    """Which configuration is stored for a user, and the profile: that changes with every call."""
+    """Which configuration is stored for a user, and the profile: which changes with every paid call."""
 
     version: Version
     profile: Mapping[str, Any]
@@ -57,13 +57,13 @@ async def look(tx: AsyncSession, workspace_id: str, user_id: str) -> Glance:
 async def load(tx: AsyncSession, workspace_id: str, user_id: str) -> Stored:
     """All sections of a user and its workspace, and the user's energy account, in one SELECT."""
     *rows, account = (await tx.execute(LOAD, {"workspace": workspace_id, "user": user_id})).all()
-    # Another's section in the wrong place is not a way around who may set it.
+    # A user section stored for the workspace, or the reverse, is ignored: it would bypass the permission to set it.
     mine = {row.section: row.payload for row in rows if (row.owner != WORKSPACE) == (row.section in USER_SECTIONS)}
     return Stored(tuple(row.updated_at for row in rows), {**mine, PROFILE: account.payload or {}})
 
 
 async def save(tx: AsyncSession, workspace_id: str, section: str, payload: dict[str, Any], *, owner: str) -> None:
-    """Put a section in place of what was there. `owner`: the user, or `WORKSPACE`."""
+    """Replace a section. `owner`: the user, or `WORKSPACE`."""
     row = {"workspace_id": workspace_id, "owner": owner, "section": section}
     content = {"payload": payload, "updated_at": func.clock_timestamp()}
     statement = insert(StoredConfiguration).values(**row, **content)
@@ -71,7 +71,7 @@ async def save(tx: AsyncSession, workspace_id: str, section: str, payload: dict[
 
 
 async def remove(tx: AsyncSession, workspace_id: str, section: str, *, owner: str) -> bool:
-    """Go back to the defaults. Returns whether there was anything else."""
+    """Delete a section, so that its defaults apply. Returns whether it existed."""
     statement = delete(StoredConfiguration).where(
         col(StoredConfiguration.workspace_id) == workspace_id,
         col(StoredConfiguration.owner) == owner,
@@ -81,7 +81,7 @@ async def remove(tx: AsyncSession, workspace_id: str, section: str, *, owner: st
 
 
 async def refresh(tx: AsyncSession, workspace_id: str, user_id: str) -> int:
-    """Give what is stored for a user a new version. Returns the number of its sections."""
+    """Give the sections stored for a user a new version. Returns the number of its sections."""
     statement = (
         update(StoredConfiguration)
         .where(

@@ -1,4 +1,4 @@
-"""The connection pool, and what may go wrong with it."""
+"""The connection pool, transactions, and the errors that mean that PostgreSQL is unreachable."""
 
 import select as select_module
 from collections.abc import AsyncIterator, Mapping
@@ -19,9 +19,9 @@ from sqlmodel import SQLModel
 from parley.domain.errors import InvalidInput, Unreachable
 from parley.storage.driver import Connection, autocommitted
 
-# The database's clock: leases and breakers are compared with one clock, whatever the clocks of the workers say.
+# The database's clock: leases and breakers use one clock, because the clocks of workers differ.
 NOW = func.clock_timestamp()
-# PostgreSQL cannot be reached, is starting or stopping, has no free connection, or does not finish a statement in time.
+# PostgreSQL is unreachable, starting or stopping, has no free connection, or exceeded the statement timeout.
 UNREACHABLE = (
     OSError,
     TimeoutError,
@@ -34,20 +34,20 @@ UNREACHABLE = (
     psycopg.errors.QueryCanceled,
     psycopg.errors.TooManyConnections,
 )
-# The SQLSTATE class of connection exceptions. An error of libpq itself has no SQLSTATE: it has no connection.
+# The SQLSTATE class of connection exceptions. An error of libpq itself has no SQLSTATE and means no connection.
 CONNECTION_ERRORS = "08"
-# No statement on a few rows takes as long as the first; one on every session of a large dataset may.
+# The first limit suffices for statements on a few rows; one on every session of a large dataset needs the second.
 STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
-# Bulk work queues for few connections, rather than slow down all the other work.
+# Few connections for bulk work, so that it does not slow down other work.
 BULK_POOL_SIZE = 2
-# A firewall forgets an idle connection without a word to either end: none is trusted for longer.
+# A firewall may drop an idle connection without notifying either end, so connections are replaced after this time.
 CONNECTION_SECONDS = 300
 CONNECT_SECONDS = 5
 DEAD_CONNECTION_SECONDS = 30
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether `error` means that PostgreSQL cannot be reached now, as opposed to a wrong statement."""
+    """Whether `error` means that PostgreSQL is unreachable now, as opposed to an invalid statement."""
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_away(error.orig))
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate or CONNECTION_ERRORS)[:2] == CONNECTION_ERRORS:
@@ -59,10 +59,10 @@ class Database:
     """A pool of connections to Parley's own PostgreSQL."""
 
     def __init__(self, url: SecretStr, *, pool_size: int = 20) -> None:
-        """Open nothing yet: the first transaction connects.
+        """Create the pool. The first transaction opens the first connection.
 
         Raises:
-            InvalidInput: `url` is not a PostgreSQL address.
+            InvalidInput: `url` is not a PostgreSQL URL.
         """
         self.engine: AsyncEngine = engine(url, pool_size=pool_size, statement_seconds=STATEMENT_SECONDS)
         self._bulk_engine = engine(url)
@@ -71,10 +71,10 @@ class Database:
     async def transaction(self, *, bulk: bool = False) -> AsyncIterator[AsyncSession]:
         """One transaction: committed at the end of the block, rolled back by an exception.
 
-        `bulk`: its statements go over every session of a dataset, and have half an hour each instead of half a minute.
+        `bulk`: for statements on every session of a dataset; each may take 30 minutes instead of 30 seconds.
 
         Raises:
-            Unreachable: PostgreSQL does not answer. Whether a commit under way arrived is then unknown.
+            Unreachable: PostgreSQL does not answer. It is then unknown whether a commit in progress took effect.
         """
         pool = self._bulk_engine if bulk else self.engine
         try:
@@ -99,7 +99,7 @@ class Database:
             yield tx
 
     async def ping(self) -> None:
-        """See that PostgreSQL answers.
+        """Check that PostgreSQL answers.
 
         Raises:
             Unreachable: it does not.
@@ -113,19 +113,19 @@ class Database:
 
 
 async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
-    """Run a statement that changes rows; returns how many."""
+    """Run a statement that changes rows. Returns the number of rows changed."""
     return cast("CursorResult[Any]", await tx.execute(statement, values)).rowcount
 
 
 async def changed_one(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> bool:
-    """Run a conditional statement; whether its condition held for one row."""
+    """Run a conditional statement. Returns whether it changed exactly one row."""
     return await changed(tx, statement, values) == 1
 
 
 async def purge(tx: AsyncSession, row: type[SQLModel], moment: Any, older_than: datetime, *, limit: int) -> int:
-    """Delete at most `limit` rows of any workspace whose `moment` is before a time, the oldest first; returns how many.
+    """Delete at most `limit` rows of any workspace whose `moment` is before `older_than`, the oldest first.
 
-    Rows that somebody has locked are left for the next time.
+    Returns the number of rows deleted. Rows that another transaction has locked are skipped.
     """
     identity = inspect(row).primary_key
     old = select(*identity).where(moment < older_than).order_by(moment).limit(limit).with_for_update(skip_locked=True)
@@ -135,10 +135,10 @@ async def purge(tx: AsyncSession, row: type[SQLModel], moment: Any, older_than: 
 def engine(
     url: SecretStr, *, pool_size: int = BULK_POOL_SIZE, statement_seconds: float = BULK_STATEMENT_SECONDS
 ) -> AsyncEngine:
-    """An engine on psycopg for any spelling of a PostgreSQL address; by default for bulk work, as a migration is.
+    """A psycopg engine for a PostgreSQL URL with any driver name. The defaults suit bulk work such as migrations.
 
     Raises:
-        InvalidInput: `url` is not a PostgreSQL address.
+        InvalidInput: `url` is not a PostgreSQL URL.
     """
     try:
         parsed = make_url(url.get_secret_value())
@@ -160,7 +160,7 @@ def engine(
         pool_recycle=CONNECTION_SECONDS,
         connect_args=_connection_options(parsed, statement_seconds),
         use_native_hstore=False,
-        # An error's text reaches logs and histories; what users said does not belong there.
+        # Error messages reach logs and histories, which must not contain what users wrote.
         hide_parameters=True,
     )
     event.listen(made.sync_engine, "checkout", _refuse_closed)
@@ -168,14 +168,14 @@ def engine(
 
 
 def _connection_options(url: URL, statement_seconds: float) -> dict[str, Any]:
-    """The server ends a slow statement; the client gives up when the server, its host or the network is lost."""
+    """Timeouts: the server cancels a slow statement; the client closes a connection to a host that is lost."""
     given = url.query.get("options", "")
     options = [given] if isinstance(given, str) else list(given)
     return {
         "async_creator_fn": partial(Connection.open, reply_seconds=statement_seconds + CONNECT_SECONDS),
         "connect_timeout": CONNECT_SECONDS,
         "options": " ".join([*options, f"-c statement_timeout={round(statement_seconds * 1000)}"]).strip(),
-        # Sent data that is not acknowledged, and a silent connection that does not answer probes, end it.
+        # Close the connection when sent data is not acknowledged or keepalive probes are not answered.
         "tcp_user_timeout": DEAD_CONNECTION_SECONDS * 1000,
         "keepalives_idle": DEAD_CONNECTION_SECONDS // 2,
         "keepalives_interval": DEAD_CONNECTION_SECONDS // 6,
@@ -184,7 +184,7 @@ def _connection_options(url: URL, statement_seconds: float) -> dict[str, Any]:
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:
-    """Have the pool replace a connection that the server has closed, for example in a restart.
+    """Make the pool replace a connection that the server has closed, for example by a restart.
 
     A closed socket is readable: this needs no round trip, unlike `pool_pre_ping`, which needs one per transaction.
     """
@@ -194,7 +194,7 @@ def _refuse_closed(connection: Any, *_: object) -> None:
 
 
 def _is_readable(file_number: int) -> bool:
-    """Whether there is something to read. Between transactions that is the server's notice that it ends."""
+    """Whether there is data to read. Between transactions that is the server's notice of closing the connection."""
     poll = select_module.poll()
     poll.register(file_number, select_module.POLLIN)
     return bool(poll.poll(0))

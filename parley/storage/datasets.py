@@ -72,7 +72,7 @@ async def session_facts(tx: AsyncSession, workspace_id: str, dataset_id: str) ->
         .where(col(StoredChat.workspace_id) == workspace_id, col(StoredChat.dataset_id) == dataset_id)
         .order_by(col(StoredChat.position))
     )
-    # In portions, between which a worker's heartbeats have their turn: a dataset may have a million sessions.
+    # In portions, so that heartbeats can be sent in between: a dataset may have a million sessions.
     rows = await tx.stream(query.execution_options(yield_per=FETCHED_ROWS))
     return [
         SessionFacts(position, session_id, tokens, Containment(containment), started_at)

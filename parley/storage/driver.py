@@ -1,7 +1,19 @@
-"""The driver's connection: statements that wait for the next round trip, and a limit for every wait.
+"""The psycopg connection: deferred statements, which share a round trip with a later one, and a timeout for every wait.
 
-A round trip costs more than most statements. BEGIN travels with a transaction's first statement, a deferred statement
-with the next one that is executed or with COMMIT. The server runs them in the order in which they were given.
+A round trip costs more than most statements. BEGIN is sent with the first statement of a transaction. A deferred
+statement, whose result is not needed, is sent with the next executed statement or with COMMIT.
+
+Deferral is safe for four reasons:
+
+- Order: all statements of a round trip go to the server in one pipeline, and the server runs them in the order in
+  which they were issued. A later statement sees the changes of an earlier one, and locks are taken in the same order.
+- Atomicity: after a failed statement the server skips the rest of the pipeline, COMMIT included, and the transaction
+  is aborted. A transaction therefore never commits without one of its deferred statements.
+- Conditions: a deferred statement that must change a row ends in `SELECT 1 / count(*)` over the rows that it changed.
+  If no row was changed, it fails with a division by zero, so no caller has to read a row count.
+- Errors: `deferred_first` maps that DivisionByZero to the exception that was passed to `defer` as `otherwise`. The
+  failed statement is the first deferred one without a result. The exception is raised by the next executed statement
+  or by the commit. Any other error of a deferred statement is raised there unchanged.
 """
 
 import asyncio
@@ -23,7 +35,7 @@ BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 
 @dataclass(frozen=True)
 class Deferred:
-    """A statement that is sent later. `otherwise`: what to raise when it divides by zero, having changed no row."""
+    """A statement to send later. `otherwise`: the exception to raise if it changes no row and so divides by zero."""
 
     sql: str
     parameters: dict[str, Any]
@@ -31,10 +43,10 @@ class Deferred:
 
 
 class Connection(psycopg.AsyncConnection[Any]):
-    """A connection that sends several statements in one round trip, and waits for a bounded time.
+    """A connection that sends several statements in one round trip and limits how long it waits for a reply.
 
-    It begins transactions itself: to psycopg, which would wait for BEGIN, it is in autocommit mode. The limit of a wait
-    also holds for a server that is frozen, and so cannot end a statement itself.
+    It sends BEGIN itself: psycopg is in autocommit mode, because otherwise it would wait for the reply to BEGIN. The
+    client-side timeout is needed for a frozen server, which cannot apply its own `statement_timeout`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -47,7 +59,7 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     @classmethod
     async def open(cls, conninfo: str = "", *, reply_seconds: float, **options: Any) -> "Connection":
-        """Connect. `reply_seconds`: the longest wait for one reply."""
+        """Connect. `reply_seconds`: the timeout for each reply, in seconds."""
         connection = await cls.connect(conninfo, autocommit=True, **options)
         connection.reply_seconds = reply_seconds
         return connection
@@ -57,7 +69,7 @@ class Connection(psycopg.AsyncConnection[Any]):
             return await super().wait(gen, *args, **options)
 
     async def commit(self) -> None:
-        """Commit, with the deferred statements ahead of it. If one of them fails, nothing is committed."""
+        """Send the deferred statements, then COMMIT. If one of them fails, nothing is committed."""
         if not self.deferred:
             return await super().commit()
         async with self.deferred_first():
@@ -70,7 +82,7 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     @property
     def is_behind(self) -> bool:
-        """Whether something has to be sent before the next statement: BEGIN, or deferred statements."""
+        """Whether BEGIN or deferred statements must be sent before the next statement."""
         return bool(self.deferred) or self._begins
 
     @property
@@ -79,7 +91,11 @@ class Connection(psycopg.AsyncConnection[Any]):
 
     @asynccontextmanager
     async def deferred_first(self) -> AsyncGenerator[None]:
-        """Send BEGIN where it is missing, the deferred statements and what the block sends, in one round trip."""
+        """Send BEGIN if it is missing, the deferred statements, and the statements of the block, in one round trip.
+
+        Raises:
+            Exception: the `otherwise` of a deferred statement that changed no row.
+        """
         deferred, self.deferred = self.deferred, []
         sent: list[tuple[Deferred, psycopg.AsyncCursor[Any]]] = []
         try:
@@ -87,20 +103,21 @@ class Connection(psycopg.AsyncConnection[Any]):
             async with self.pipeline():
                 if begins:
                     await psycopg.AsyncCursor[Any](self).execute(BEGIN)
-                for one in deferred:
+                for statement in deferred:
                     cursor = psycopg.AsyncCursor[Any](self)
-                    sent.append((one, cursor))
-                    await cursor.execute(one.sql.encode(), one.parameters)
+                    sent.append((statement, cursor))
+                    await cursor.execute(statement.sql.encode(), statement.parameters)
                 yield
         except psycopg.errors.DivisionByZero:
-            failed = next((one for one, cursor in sent if cursor.pgresult is None), None)
+            # Results arrive in order: the first deferred statement without a result is the one that failed.
+            failed = next((statement for statement, cursor in sent if cursor.pgresult is None), None)
             if failed and failed.otherwise:
                 raise failed.otherwise from None
             raise
 
 
 class Cursor(psycopg.AsyncCursor[Any]):
-    """A cursor whose statement takes BEGIN and the deferred statements with it."""
+    """A cursor that sends BEGIN and the deferred statements in the round trip of its statement."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> "Cursor":
         connection = cast("Connection", self.connection)
@@ -110,19 +127,19 @@ class Cursor(psycopg.AsyncCursor[Any]):
             return await super().execute(query, params, **options)
 
     async def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-        await _catch_up(cast("Connection", self.connection))
+        await _send_deferred(cast("Connection", self.connection))
         await super().executemany(query, params_seq, **options)
 
 
 class ServerCursor(psycopg.AsyncServerCursor[Any]):
-    """A cursor of the server, for results that are read in pieces."""
+    """A server-side cursor, for results that are read in portions."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> "ServerCursor":
-        await _catch_up(cast("Connection", self.connection))
+        await _send_deferred(cast("Connection", self.connection))
         return await super().execute(query, params, **options)
 
 
-async def _catch_up(connection: Connection) -> None:
+async def _send_deferred(connection: Connection) -> None:
     if connection.is_behind:
         async with connection.deferred_first():
             pass
@@ -131,10 +148,10 @@ async def _catch_up(connection: Connection) -> None:
 async def defer(
     tx: AsyncSession, statement: ClauseElement, values: Mapping[str, Any], *, otherwise: Exception | None = None
 ) -> None:
-    """Run a statement, whose result is not needed, with the transaction's next one or with its COMMIT.
+    """Defer a statement whose result is not needed to the transaction's next statement or its COMMIT.
 
-    `statement` is built once and used often: it is compiled once. `otherwise`: for a statement that divides by the
-    number of rows that it has changed, what the next statement or the commit raises if there are none.
+    `statement` is a module-level constant: its compiled form is cached. `otherwise`: for a statement that ends in
+    `SELECT 1 / count(*)`, the exception that the next statement or the commit raises if no row was changed.
     """
     sql, processors = _compiled(statement)
     parameters = {
@@ -156,7 +173,7 @@ async def autocommitted(tx: AsyncSession) -> AsyncGenerator[None]:
 
 
 async def _connection(tx: AsyncSession) -> Connection:
-    """The transaction's connection: a session is used for one transaction."""
+    """The transaction's connection. It can be cached, because a session is used for one transaction only."""
     if Connection not in tx.info:
         raw = await (await tx.connection()).get_raw_connection()
         tx.info[Connection] = raw.driver_connection
@@ -165,7 +182,7 @@ async def _connection(tx: AsyncSession) -> Connection:
 
 @lru_cache(maxsize=256)
 def _compiled(statement: ClauseElement) -> tuple[str, dict[str, Callable[[Any], Any] | None]]:
-    """The statement as the driver takes it, and for each parameter the conversion of its type."""
+    """The SQL for the driver, and for each parameter the conversion of its type."""
     compiled = cast("Any", statement.compile(dialect=DIALECT))
     processors = {
         name: parameter.type.dialect_impl(DIALECT).bind_processor(DIALECT) for name, parameter in compiled.binds.items()

@@ -11,9 +11,9 @@ from parley.domain.errors import InsufficientEnergy, NotFound
 from parley.storage.driver import defer
 from parley.storage.tables import EnergyAccount, EnergyEntry, utc_now
 
-# What each movement does to what is reserved and charged.
+# The sign of each movement's change to `reserved` and `charged`.
 MOVEMENTS = {"reserve": (1, 0), "release": (-1, 0), "charge": (-1, 1)}
-# What is available covers what it takes, or nothing is changed: a charge and a release take nothing from it.
+# Changes nothing if the available energy does not cover the movement. A charge and a release take none of it.
 MOVE = """
     WITH moved AS (
         UPDATE energy_accounts
@@ -25,7 +25,7 @@ MOVE = """
         INSERT INTO energy_entries (workspace_id, user_id, kind, amount, request_id, created_at)
         SELECT workspace_id, user_id, :kind, CAST(:amount AS integer), :request, CAST(:now AS timestamptz) FROM moved
         RETURNING 1)"""
-# Divides by zero where nothing is moved: see `driver.defer`.
+# Divides by zero if nothing is moved: see `driver.defer`.
 MOVE_OR_FAIL = text(f"{MOVE} SELECT 1 / count(*) FROM entered")  # noqa: S608 - constants
 MOVE_IF_POSSIBLE = text(f"{MOVE} SELECT count(*) FROM entered")  # noqa: S608 - constants
 
@@ -39,7 +39,7 @@ async def account(tx: AsyncSession, workspace_id: str, user_id: str) -> EnergyAc
 
 
 async def open_account(tx: AsyncSession, workspace_id: str, user_id: str, *, starting_energy: int) -> EnergyAccount:
-    """The user's account, created with the starting grant on first sight."""
+    """The user's account, created with the starting grant if it does not exist."""
     await grant(tx, workspace_id, user_id, starting_energy, key="starting grant")
     found = await tx.get(EnergyAccount, (workspace_id, user_id), populate_existing=True)
     assert found is not None  # noqa: S101 - grant has just created it
@@ -96,7 +96,7 @@ async def release(tx: AsyncSession, workspace_id: str, user_id: str, amount: int
 
 
 async def charge(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, request_id: str) -> None:
-    """Turn a reservation of `amount` into a charge with the transaction's next statement. What is available stays.
+    """Turn a reservation of `amount` into a charge with the transaction's next statement.
 
     Raises:
         NotFound: from the next statement or the commit: there is no such account.
@@ -113,7 +113,7 @@ async def reserve_if_possible(tx: AsyncSession, workspace_id: str, user_id: str,
 async def _move_reserved(
     tx: AsyncSession, workspace_id: str, user_id: str, kind: str, amount: int, request_id: str
 ) -> None:
-    """Move what was reserved: wherever there is an account, it covers that."""
+    """Move reserved energy. An existing account always covers it."""
     missing = NotFound(f"user {user_id!r} has no energy account in workspace {workspace_id!r}")
     values = _movement(workspace_id, user_id, kind, amount, request_id)
     await defer(tx, MOVE_OR_FAIL, values, otherwise=missing)

@@ -1,4 +1,4 @@
-"""What the ledger's rows say of an attempt that has ended: its row in the usage log, and its event."""
+"""The rows that the ledger writes for an ended attempt: usage log, journaled reply and event."""
 
 from decimal import Decimal
 
@@ -16,7 +16,7 @@ def usage_row(
     answered_by: str = "",
     charged: int = 0,
 ) -> UsageLog:
-    """The attempt's row; of a lost attempt its estimate, until it is known what it really cost."""
+    """The attempt's usage row. An unconfirmed row has the upper bound as cost until the real cost is known."""
     cost = attempt.cost_usd if confirmed else attempt.upper_bound_usd
     return UsageLog(
         user_id=request.user_id,

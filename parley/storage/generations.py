@@ -1,4 +1,4 @@
-"""What became of each `Generate`, and the prompts that are too long for a workflow's history."""
+"""The outcome of each `Generate`, and the prompts that are too long for a workflow's history."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -22,7 +22,7 @@ COST = func.coalesce(func.sum(Attempt.cost_usd), 0)
 
 
 async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
-    """Store a prompt under its hash; returns the reference to it. One that is given again is as fresh as a new one."""
+    """Store a prompt under its hash and return a reference to it. Storing it again renews its retention."""
     row = StoredPrompt(workspace_id=workspace_id, sha256=prompt.hash(), payload=prompt.model_dump(mode="json"))
     upsert = insert(StoredPrompt).values(**row.model_dump())
     fresh = {"stored_at": row.stored_at}
@@ -31,7 +31,7 @@ async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
 
 
 async def for_history(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
-    """The prompt as a history may hold it: as it is where it is short, else stored and by reference."""
+    """The prompt for a workflow's history: inline if it is short, else stored and replaced by a reference."""
     return prompt if prompt.is_short else await save_prompt(tx, workspace_id, prompt)
 
 
@@ -39,7 +39,7 @@ async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
     """The prompt in full.
 
     Raises:
-        NotFound: the workspace holds no prompt of that hash.
+        NotFound: the workspace has no prompt with that hash.
     """
     if prompt.sha256 is None:
         return prompt
@@ -50,12 +50,12 @@ async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
 
 
 async def purge_prompts(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
-    """Delete prompts of any workspace that were last given before a time; returns how many."""
+    """Delete prompts of any workspace that were last used before `older_than`. Returns how many."""
     return await purge(tx, StoredPrompt, col(StoredPrompt.stored_at), older_than, limit=limit)
 
 
 def row(job: Job, serving: Serving, **known: Any) -> Generation:
-    """The row of a generation that ends now. `known`: its outcome, and whatever else there is to say of it."""
+    """The row of a generation that ends now. `known`: its outcome and further columns."""
     now = utc_now()
     return Generation(
         workspace_id=job.input.workspace_id,
@@ -74,14 +74,14 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
 
 
 async def record(tx: AsyncSession, generation: Generation) -> bool:
-    """Write down how a generation ended. Whoever comes first says so; returns whether this was it."""
+    """Store a generation's outcome. Only the first call stores it; returns whether this call did."""
     return await add(tx, generation)
 
 
 async def record_cost(tx: AsyncSession, job: Job, tokens: int = 0) -> None:
-    """Have the row tell what was spent since its generation ended: by a late reply, or by one that was cancelled.
+    """Update the stored cost after the generation ended, for a late reply or a cancelled attempt.
 
-    `tokens`: those of an answer that came when the row had been written without one.
+    `tokens`: tokens of an answer that arrived after the row was written without one.
     """
     ended = update(Generation).where(
         col(Generation.workspace_id) == job.input.workspace_id,
@@ -92,7 +92,7 @@ async def record_cost(tx: AsyncSession, job: Job, tokens: int = 0) -> None:
 
 
 async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
-    """The same for one whose end no paid call tells of, with the event that others write when they settle."""
+    """Store the outcome of a generation without a paid call, with the event that a settlement would write."""
     if not await record(tx, generation):
         return False
     answered = generation.outcome == "completed"
@@ -100,14 +100,14 @@ async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
         workspace_id=generation.workspace_id,
         kind="ai_generation_completed" if answered else "ai_generation_failed",
         key=generation.request_id,
-        payload=_told(generation),
+        payload=_event_payload(generation),
     )
     await tx.execute(insert(OutboxEvent).values(**event.model_dump(exclude={"id"})).on_conflict_do_nothing())
     return True
 
 
 async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Decimal, int]:
-    """What a job's attempts have cost for certain, and how many there were."""
+    """The confirmed cost of a job's attempts in USD, and their number."""
     cost, attempts = (await tx.execute(_spent(workspace_id, job_key))).one()
     return cost or Decimal(0), attempts
 
@@ -139,9 +139,9 @@ async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: F
 
 
 async def answered_by(tx: AsyncSession, workspace_id: str, request_id: str) -> UUID | None:
-    """The attempt whose reply a generation was answered with, if a call was made for it."""
-    told = (await tx.execute(_of(workspace_id, request_id))).scalar()
-    return told.attempt_id if told and told.outcome == "completed" and not told.cached else None
+    """The attempt whose reply answered a generation; None if it has no answer or the answer came from the cache."""
+    generation = (await tx.execute(_of(workspace_id, request_id))).scalar()
+    return generation.attempt_id if generation and generation.outcome == "completed" and not generation.cached else None
 
 
 async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:
@@ -150,15 +150,15 @@ async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatRe
     Raises:
         NotFound: there is no such generation, or it was not answered.
     """
-    told = (await tx.execute(_of(workspace_id, request_id))).scalar()
-    reply = await _reply(tx, told) if told and told.attempt_id else None
+    generation = (await tx.execute(_of(workspace_id, request_id))).scalar()
+    reply = await _reply(tx, generation) if generation and generation.attempt_id else None
     if reply is None:
         raise NotFound(f"no answer to {request_id!r} in workspace {workspace_id!r}")
     return ChatReply.model_validate(reply)
 
 
 async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Decimal) -> bool:
-    """Keep how good an answer is, between 0 and 1. The first grade stands; returns whether this was it."""
+    """Store the quality of an answer, between 0 and 1. Only the first grade is stored; returns whether this was it."""
     ungraded = update(Generation).where(
         col(Generation.workspace_id) == workspace_id,
         col(Generation.request_id) == request_id,
@@ -173,14 +173,15 @@ def _of(workspace_id: str, request_id: str) -> Any:
     )
 
 
-async def _reply(tx: AsyncSession, told: Generation) -> dict[str, Any] | None:
+async def _reply(tx: AsyncSession, generation: Generation) -> dict[str, Any] | None:
     journal = select(col(JournaledReply.payload)).where(
-        col(JournaledReply.workspace_id) == told.workspace_id, col(JournaledReply.attempt_id) == told.attempt_id
+        col(JournaledReply.workspace_id) == generation.workspace_id,
+        col(JournaledReply.attempt_id) == generation.attempt_id,
     )
     return (await tx.execute(journal)).scalar()
 
 
-def _told(generation: Generation) -> dict[str, Any]:
+def _event_payload(generation: Generation) -> dict[str, Any]:
     return {
         "request_id": generation.request_id,
         "user_id": generation.user_id,

@@ -1,11 +1,11 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
-Locks are always taken in this order, so that transactions never wait in a circle: the request's row, the provider's
+Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's
 breaker, the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's caps, and last
 the day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
-us). So a lost or duplicate attempt is dollars that we spent and energy that nobody is charged.
+us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -79,9 +79,9 @@ class Terms:
 
 @dataclass(frozen=True)
 class Granted:
-    """The lease is ours: make the request under this id.
+    """The attempt holds the lease: send the provider request under this id.
 
-    `unanswered`: earlier attempts at the same provider, the latest first, that it may have answered unheard.
+    `unanswered`: earlier attempts at the same provider, the latest first, whose replies may have been lost.
     """
 
     attempt_id: UUID
@@ -99,7 +99,7 @@ class Held:
 class Settled:
     """The request has its one reply, from the attempt that won it.
 
-    `is_only_attempt`: there was no other before, and none took it for lost.
+    `is_only_attempt`: no other attempt came before it, and it was not taken over as lost.
     """
 
     reply: Reply
@@ -113,17 +113,17 @@ class Settled:
     is_only_attempt: bool = field(default=False, compare=False)
 
 
-# What is written in the transaction that settles a request, if this reply is the one that wins it.
+# Writes in the transaction that settles a request, if this reply wins it.
 OnWon = Callable[[AsyncSession, Settled], Awaitable[None]]
-# What is written where an attempt ends that does not win it: what the request has cost in all has changed.
+# Writes in the transaction that ends an attempt which does not win: the request's total cost has changed.
 OnOtherEnd = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A request for a lease. `fingerprint`: of the logical request, so that one id never names two requests.
+    """A claim of a request's lease. `fingerprint`: hash of the logical request; one id never names two requests.
 
-    `attempt_id` is minted by the caller, so that a claim can be repeated when it is unknown whether its commit arrived.
+    The caller creates `attempt_id`, so that it can repeat a claim if it is unknown whether the commit took effect.
     """
 
     charge: Charge
@@ -135,7 +135,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Settlement:
-    """A whole reply to an attempt, what it cost, and what is written in the same transaction.
+    """A complete reply to an attempt, its cost, and what is written in the same transaction.
 
     `withdraws`: the request's open attempt, when the reply was recovered before that attempt called the provider.
     """
@@ -152,27 +152,32 @@ class Settlement:
 
 @dataclass(frozen=True)
 class DayMove:
-    """What an attempt's end changes on the day on which it was made."""
+    """The changes that an attempt's end makes to the budget row of the day on which it started."""
 
     day: datetime
     changes: dict[str, Decimal]
 
 
-async def claim(tx: AsyncSession, asked: Claim) -> Settled | Held | Granted:
-    """Take the request's lease and reserve its upper bound, or find that this is not needed or not possible.
+async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Granted:
+    """Take the request's lease and reserve its upper bound, unless the request is settled or another attempt holds it.
 
-    An attempt that was ended meanwhile is `Held` for 0 seconds: claim again under a new attempt id.
+    If the attempt has ended meanwhile, the result is `Held` for 0 seconds: claim again under a new attempt id.
 
     Raises:
         IdempotencyConflict: the id was used for another request.
         BreakerOpen, BudgetExhausted, InsufficientEnergy: nothing was reserved; the transaction must roll back.
     """
-    charge, offer, terms, attempt_id = asked.charge, asked.offer, asked.terms, asked.attempt_id
-    opened = await _open_request(tx, asked)
+    charge, offer, terms, attempt_id = (
+        request_claim.charge,
+        request_claim.offer,
+        request_claim.terms,
+        request_claim.attempt_id,
+    )
+    opened = await _open_request(tx, request_claim)
     if opened is not None:
-        return await _begin(tx, asked, *opened)
+        return await _begin(tx, request_claim, *opened)
     request = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
-    if request.fingerprint != asked.fingerprint:
+    if request.fingerprint != request_claim.fingerprint:
         raise IdempotencyConflict(f"{charge.request_id} was already used for a different request")
     if request.settled_attempt_id:
         return await _settled(tx, request.workspace_id, request.request_id)
@@ -184,25 +189,25 @@ async def claim(tx: AsyncSession, asked: Claim) -> Settled | Held | Granted:
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    return await _begin(tx, asked, request, generation, earlier)
+    return await _begin(tx, request_claim, request, generation, earlier)
 
 
 async def _begin(
-    tx: AsyncSession, asked: Claim, request: PaidRequest, generation: int, earlier: Sequence[Attempt] = ()
+    tx: AsyncSession, request_claim: Claim, request: PaidRequest, generation: int, earlier: Sequence[Attempt] = ()
 ) -> Granted:
-    """Reserve what an attempt may cost, and make it the owner of its request. `generation`: the breaker's."""
-    offer, attempt_id = asked.offer, asked.attempt_id
-    silent = next((one for one in earlier if one.id == request.owner_attempt_id), None)
-    lost = await _end_as_lost(tx, request, silent) if silent else None
-    # Retries are billed to the account and envelope of the first claim.
+    """Reserve the attempt's upper bound and make it the owner of its request. `generation`: the breaker's."""
+    offer, attempt_id = request_claim.offer, request_claim.attempt_id
+    expired = next((one for one in earlier if one.id == request.owner_attempt_id), None)
+    lost = await _end_as_lost(tx, request, expired) if expired else None
+    # Retries use the account and envelope of the first claim.
     scope = budgets.job_scope(request.job_key)
-    await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=asked.charge.envelope)
+    await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=request_claim.charge.envelope)
     if request.energy_reserved == 0:
         await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
     attempt = _attempt(request, attempt_id, offer, generation, number=len(earlier) + 1)
     await save(tx, attempt)
     if request.owner_attempt_id != attempt_id:
-        await paid_requests.take_lease(tx, request, attempt_id, **asked.terms.periods)
+        await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
     if lost:
         await budgets.lock_caps(tx, request.workspace_id)
         await _on_its_day(tx, request, lost)
@@ -211,21 +216,21 @@ async def _begin(
 
 
 async def journaled(tx: AsyncSession, workspace_id: str, request_id: str, fingerprint: str) -> Settled | None:
-    """The reply of a request that was settled before, if it was."""
+    """The reply of a request that is already settled, else None."""
     request = await tx.get(PaidRequest, (workspace_id, request_id))
     known = request is not None and request.settled_attempt_id is not None and request.fingerprint == fingerprint
     return await _settled(tx, request.workspace_id, request.request_id) if request and known else None
 
 
 async def settled_by(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Settled | None:
-    """The reply of the request that an attempt has won, if it has won one."""
+    """The reply of the request that an attempt has settled, else None."""
     attempt = await paid_requests.attempt(tx, workspace_id, attempt_id)
     won = attempt is not None and attempt.state == "settled"
     return await _settled(tx, workspace_id, attempt.request_id) if attempt and won else None
 
 
 async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_seconds: float) -> bool:
-    """Extend the lease. False when the request has gone to another attempt; the request may finish all the same."""
+    """Extend the lease. False if another attempt owns the request; the provider request may still finish."""
     as_owner = (
         update(PaidRequest)
         .where(col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.owner_attempt_id) == attempt_id)
@@ -235,10 +240,10 @@ async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_sec
 
 
 async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
-    """Journal a whole reply. The first reply wins the request; a later one is recorded at its cost and charged 0.
+    """Journal a complete reply. The first reply wins the request; a later one is recorded at its cost and charged 0.
 
-    `on_won` is written with the reply that wins, `on_other_end` with any other. Safe to repeat when it is unknown
-    whether the commit arrived.
+    `on_won` is called for the winning reply, `on_other_end` for any other. Idempotent, so safe to repeat if it is
+    unknown whether the commit took effect.
 
     Raises:
         NotFound: the workspace has no such attempt.
@@ -258,7 +263,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
         return await _settled(tx, request.workspace_id, request.request_id)
     moves.append(await _rebook(tx, request, attempt, confirmed=settlement.cost_usd))
     attempt.rates = settlement.rates.model_dump(mode="json")
-    # A lost attempt may win while a later one is still open: that one stays the owner until it ends.
+    # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt_id:
         request.owner_attempt_id, request.lease_until = None, None
     book = _book_duplicate if request.settled_attempt_id else _book_winner
@@ -279,23 +284,23 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     _end(attempt, "settled", Billed.YES, cost_usd)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
-    told = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
-    await save(tx, request, attempt, entry, completed_event(request, attempt, reply, charged), told)
+    log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
+    await save(tx, request, attempt, entry, completed_event(request, attempt, reply, charged), log_row)
     return replace(_as_settled(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
 
 async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
-    """Record the cost of a second reply, which no user is charged for. Returns the first one."""
+    """Record the cost of a later reply without charging the user. Returns the first reply."""
     request, attempt = locked.request, locked.attempt
     _end(attempt, "duplicate", Billed.YES, cost_usd)
-    told = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
-    await save(tx, request, attempt, told)
+    log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
+    await save(tx, request, attempt, log_row)
     return await _settled(tx, request.workspace_id, request.request_id)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt gave no reply, and what it may have cost. `usage` and `rates` where the provider still counted."""
+    """Why an attempt has no reply, and what it may have cost. `usage`, `rates`: set if the provider reported usage."""
 
     error_type: str
     detail: str
@@ -315,34 +320,34 @@ async def fail(
     *,
     on_other_end: OnOtherEnd | None = None,
 ) -> None:
-    """End an attempt that brought no reply, and write `on_other_end` with it; free what it held. Safe to repeat."""
+    """End an attempt without a reply, release its reservations and call `on_other_end`. Idempotent."""
     locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
     request, attempt = locked.request, locked.attempt
     if attempt.state not in ("open", "lost"):
         return
-    await _tell_breaker(tx, attempt, failure, terms)
+    await _report_to_breaker(tx, attempt, failure, terms)
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
     now = {"uncertain": attempt.upper_bound_usd} if cost is None else {"confirmed": cost}
-    on_its_day = await _rebook(tx, request, attempt, **now)
+    day_move = await _rebook(tx, request, attempt, **now)
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
     if request.owner_attempt_id == attempt_id:
-        await _let_go(tx, request)
-    told = usage_row(request, attempt, confirmed=cost is not None, usage=failure.usage)
-    is_told = was_lost or failure.billed is not Billed.NO
-    await save(tx, request, attempt, failed_event(request, attempt), *([told] if is_told else []))
+        await _release(tx, request)
+    log_row = usage_row(request, attempt, confirmed=cost is not None, usage=failure.usage)
+    is_logged = was_lost or failure.billed is not Billed.NO
+    await save(tx, request, attempt, failed_event(request, attempt), *([log_row] if is_logged else []))
     if on_other_end:
         await on_other_end(tx)
-    await _on_its_day(tx, request, on_its_day)
+    await _on_its_day(tx, request, day_move)
 
 
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
-    """Sweep one request whose owner is gone: its attempt is lost, its energy is the user's again.
+    """End a request whose lease has expired: its attempt becomes lost and the user's energy is released.
 
-    Returns whether there was anything to end. A reply that still comes is settled as usual.
+    Returns whether an attempt was ended. A reply that arrives later is settled as usual.
 
     Raises:
         NotFound: the workspace has no such request.
@@ -350,30 +355,30 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     request = await paid_requests.lock(tx, workspace_id, request_id)
     if request.owner_attempt_id is None or await paid_requests.lease_left(tx, request) > 0:
         return False
-    silent = await paid_requests.attempt(tx, workspace_id, request.owner_attempt_id)
-    assert silent is not None  # noqa: S101 - attempts are never deleted
-    lost = await _end_as_lost(tx, request, silent)
-    await _let_go(tx, request)
+    expired = await paid_requests.attempt(tx, workspace_id, request.owner_attempt_id)
+    assert expired is not None  # noqa: S101 - attempts are never deleted
+    lost = await _end_as_lost(tx, request, expired)
+    await _release(tx, request)
     await save(tx, request)
     await _on_its_day(tx, request, lost)
     return True
 
 
-async def _open_request(tx: AsyncSession, asked: Claim) -> tuple[PaidRequest, int] | None:
-    """The request's new row, held by the attempt from the start, and the breaker's generation; None where there is one.
+async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, int] | None:
+    """Insert the request's row with the attempt as owner. Returns it and the breaker's generation.
 
-    None of it stays if what follows fails.
+    None if the request has a row already. A failure of a later statement rolls the insert back.
     """
-    charge, terms = asked.charge, asked.terms
+    charge, terms = request_claim.charge, request_claim.terms
     opened = PaidRequest(
         **charge.model_dump(exclude={"energy", "envelope"}),
-        fingerprint=asked.fingerprint,
+        fingerprint=request_claim.fingerprint,
         energy_price=charge.energy,
         energy_reserved=charge.energy,
-        owner_attempt_id=asked.attempt_id,
+        owner_attempt_id=request_claim.attempt_id,
         expires_at=utc_now(),
     )
-    provider = asked.offer.provider
+    provider = request_claim.offer.provider
     generation = await paid_requests.open_leased(tx, opened, provider, **terms.periods)
     if generation is None:
         return None
@@ -384,7 +389,7 @@ async def _open_request(tx: AsyncSession, asked: Claim) -> tuple[PaidRequest, in
 
 
 def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
-    """Those that ended at the offer's provider, and that it may have answered unheard."""
+    """Ended attempts at the offer's provider whose replies may have been lost."""
     return tuple(
         one.id
         for one in attempts
@@ -408,36 +413,36 @@ def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, generation: i
 
 
 async def _end_as_lost(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
-    """The owner fell silent. What it spent is unknown until its reply turns up, so the bound stands for it."""
-    on_its_day = await _rebook(tx, request, attempt, uncertain=attempt.upper_bound_usd)
+    """End an owner whose lease expired. Its cost is unknown until its reply arrives, so its upper bound is booked."""
+    day_move = await _rebook(tx, request, attempt, uncertain=attempt.upper_bound_usd)
     _end(attempt, "lost", Billed.UNKNOWN, None)
     await save(tx, attempt, usage_row(request, attempt, confirmed=False, usage=Usage()))
-    return on_its_day
+    return day_move
 
 
 async def _open_attempt_of(tx: AsyncSession, request: PaidRequest, attempt_id: UUID | None) -> Attempt | None:
-    """The attempt, if it is this request's and has not ended."""
+    """The attempt if it belongs to this request and is open, else None."""
     attempt = await paid_requests.attempt(tx, request.workspace_id, attempt_id) if attempt_id else None
     is_open = attempt is not None and (attempt.request_id, attempt.state) == (request.request_id, "open")
     return attempt if is_open else None
 
 
 async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
-    """End an attempt whose request is not made, as an earlier one's reply was recovered. It has cost nothing."""
+    """End an attempt that never called the provider, because an earlier one's reply was recovered. Its cost is 0."""
     await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
-    on_its_day = await _rebook(tx, request, attempt, confirmed=Decimal(0))
+    day_move = await _rebook(tx, request, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
     _end(attempt, "failed", Billed.NO, Decimal(0))
     await save(tx, attempt)
     if request.owner_attempt_id == attempt.id:
         request.owner_attempt_id, request.lease_until = None, None
-    return on_its_day
+    return day_move
 
 
 async def _rebook(tx: AsyncSession, request: PaidRequest, attempt: Attempt, **now: Decimal) -> DayMove:
-    """Move the attempt's dollars in the envelope from where they stand to `confirmed` or `uncertain`.
+    """Move the attempt's dollars in the job's envelope from their present account to `confirmed` or `uncertain`.
 
-    Returns the same for the attempt's day, which is for the end of the transaction.
+    Returns the same move for the attempt's day, to be applied at the end of the transaction.
     """
     changes = {name: -usd for name, usd in _amounts(attempt).items()}
     for name, usd in now.items():
@@ -452,13 +457,13 @@ async def _on_its_day(tx: AsyncSession, request: PaidRequest, move: DayMove | No
 
 
 async def _on_their_days(tx: AsyncSession, request: PaidRequest, moves: Sequence[DayMove]) -> None:
-    """The same for several attempts: whoever locks two days begins with the earlier."""
+    """Apply the moves of several attempts. The earlier day is locked first, to avoid deadlocks."""
     for move in sorted(moves, key=lambda one: one.day):
         await _on_its_day(tx, request, move)
 
 
 def _amounts(attempt: Attempt) -> dict[str, Decimal]:
-    """Where the attempt's dollars stand: reserved while it is open, then its cost, or its bound if that is unknown."""
+    """The account that holds the attempt's dollars: reserved while open, then confirmed, or uncertain at its bound."""
     if attempt.state == "open":
         return {"reserved": attempt.upper_bound_usd}
     if attempt.cost_usd is None:
@@ -469,11 +474,11 @@ def _amounts(attempt: Attempt) -> dict[str, Decimal]:
 async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:
     """Charge the user for the reply that won.
 
-    Returns the energy charged, and what is left; `left`: what was, None without an account.
+    Returns the energy charged and the energy left. `left`: the energy available before, None without an account.
     """
     user = (request.workspace_id, request.user_id)
     if request.energy_reserved == 0 and request.energy_price and left is not None:
-        # The reservation was released. What the account does not cover costs us, not the user.
+        # The reservation was released. If the account does not cover the price, the user pays nothing.
         late = await energy.reserve_if_possible(tx, *user, request.energy_price, request.request_id)
         request.energy_reserved, left = late, left - late
     charged, request.energy_reserved = request.energy_reserved, 0
@@ -482,8 +487,8 @@ async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None)
     return charged, left
 
 
-async def _let_go(tx: AsyncSession, request: PaidRequest) -> None:
-    """Give the lease up and the energy back: the next attempt reserves anew."""
+async def _release(tx: AsyncSession, request: PaidRequest) -> None:
+    """Release the lease and the reserved energy. The next attempt reserves again."""
     request.owner_attempt_id, request.lease_until = None, None
     if request.energy_reserved:
         await energy.release(tx, request.workspace_id, request.user_id, request.energy_reserved, request.request_id)
@@ -499,7 +504,7 @@ def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None)
     )
 
 
-async def _tell_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:
+async def _report_to_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:
     provider = Provider(attempt.provider)
     if failure.trips_breaker:
         await breaker.failed(tx, provider, attempt.breaker_generation, terms.breaker)
@@ -508,7 +513,7 @@ async def _tell_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, te
 
 
 async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Settled:
-    """The journaled reply of a settled request, with who gave it and what the user paid for it."""
+    """The journaled reply of a settled request, with its provider and the energy charged."""
     attempt, payload, charged, account = await paid_requests.journaled(tx, workspace_id, request_id)
     return _as_settled(attempt, payload, charged, energy.available(account) if account else None)
 

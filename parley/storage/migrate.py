@@ -1,4 +1,4 @@
-"""Bring the schema up to date. Safe to run at once from several places, and again."""
+"""Migrate the schema to the newest version. Idempotent and safe to run concurrently."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from sqlalchemy import Connection, text
 from parley.domain.errors import Unreachable
 from parley.storage.database import engine, is_away
 
-# Any number will do, as long as every migration takes the same one.
+# An arbitrary key: every migration must take the same advisory lock.
 LOCK = 7_240_001
 
 
 async def migrate(url: SecretStr) -> None:
-    """Run the migrations that are missing, under an advisory lock.
+    """Apply the pending migrations, under an advisory lock.
 
     Raises:
         Unreachable: PostgreSQL does not answer.

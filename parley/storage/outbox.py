@@ -1,7 +1,7 @@
-"""The outbox: events that wait for their receiver. The ledger writes them in the transactions that they report.
+"""The outbox: events to deliver at least once. The ledger writes them in the transactions that they report.
 
-`next_at` says when an event is due, and holds it for whoever delivers it now; it is empty once the event has arrived or
-was given up.
+`next_at` is the time of the next attempt; while a worker delivers the event, the end of that worker's lease; NULL once
+the event is delivered or abandoned.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from parley.storage.tables import OutboxEvent
 
 
 async def claim_due(tx: AsyncSession, *, limit: int, hold_seconds: float) -> list[Event]:
-    """Events that are due, the longest due first; nobody else gets them for `hold_seconds`.
+    """Lease due events, the earliest first. No other worker receives them for `hold_seconds`.
 
-    Over all workspaces: housekeeping belongs to none. The try is counted before it is made, so that an event which
-    brings its worker down is given up as well.
+    Covers all workspaces. The attempt is counted before it is made, so that an event that crashes its worker is
+    abandoned as well.
     """
     due = (
         select(col(OutboxEvent.id))
@@ -42,14 +42,14 @@ async def claim_due(tx: AsyncSession, *, limit: int, hold_seconds: float) -> lis
 
 
 async def delivered(tx: AsyncSession, event: Event) -> None:
-    """The receiver has it."""
+    """Mark the event as delivered."""
     await tx.execute(
         update(OutboxEvent).where(col(OutboxEvent.id) == event.id).values(delivered_at=NOW, next_at=None, problem="")
     )
 
 
 async def put_off(tx: AsyncSession, event: Event, wait: timedelta | None, problem: str) -> None:
-    """The receiver does not have it: due again after `wait`, or given up. A later try's word counts more."""
+    """Schedule the next attempt after `wait`, or abandon the event if `wait` is None. A later attempt's result wins."""
     await tx.execute(
         update(OutboxEvent)
         .where(
@@ -72,10 +72,10 @@ async def events(
 
 
 async def retry(tx: AsyncSession, workspace_id: str, event_id: int) -> None:
-    """Have an event delivered anew, with all its tries before it.
+    """Schedule an event for delivery now and reset its attempts.
 
     Raises:
-        NotFound: the workspace has no such event that has not arrived.
+        NotFound: the workspace has no such undelivered event.
     """
     waiting = (
         update(OutboxEvent)

@@ -1,6 +1,6 @@
 """The rows of paid requests and of their attempts: opened, locked and read. The ledger decides how they change.
 
-Rows are handed out as plain values that no session watches; `rows.save` writes them. Statements that every paid request
+Returned rows are detached from the session; `rows.save` writes them. Statements that every paid request
 needs are built once: building one takes as long as running it.
 """
 
@@ -44,8 +44,8 @@ ENERGY_LEFT = (
     .correlate(PaidRequest)
     .scalar_subquery()
 )
-# Both rows are locked, though one would do: whoever waited for the one must not read the other as it was before. Each
-# is found by itself: joined, a database that has not counted its rows yet compares all of a workspace with each other.
+# Both rows are locked, so that a transaction that waited for one lock does not read an old version of the other row.
+# Each is found by its key: with a join and without statistics, PostgreSQL compares all rows of a workspace.
 LOCK_WITH_ATTEMPT = (
     select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider), ENERGY_LEFT)
     .where(
@@ -80,9 +80,9 @@ JOURNALED = (
 async def open_leased(
     tx: AsyncSession, request: PaidRequest, provider: Provider, *, lease_seconds: float, reservation_seconds: float
 ) -> int | None:
-    """Write a new request that its owner holds from now on; None where there is one under its id.
+    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATION`; None if the id exists.
 
-    Returns `breaker.CLOSED_GENERATION` of the provider. Nobody else sees the row before the transaction ends.
+    No other transaction sees the row before this one commits.
     """
     row = request.model_dump(exclude={"lease_until", "expires_at"})
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
@@ -164,7 +164,7 @@ async def journaled(
 
 
 async def lease_left(tx: AsyncSession, request: PaidRequest) -> float:
-    """Seconds left of the lease by the database's clock; 0 when nobody holds it."""
+    """Seconds left of the lease by the database's clock; 0 if no attempt holds it."""
     if request.owner_attempt_id is None or request.lease_until is None:
         return 0.0
     now: datetime = (await tx.execute(select(NOW))).scalar_one()
@@ -174,7 +174,7 @@ async def lease_left(tx: AsyncSession, request: PaidRequest) -> float:
 async def take_lease(
     tx: AsyncSession, request: PaidRequest, attempt_id: UUID, *, lease_seconds: float, reservation_seconds: float
 ) -> None:
-    """Make the attempt the owner. Whoever is has the request's energy reserved."""
+    """Make the attempt the owner of the request and of its energy reservation."""
     as_owner = (
         update(PaidRequest)
         .where(col(PaidRequest.workspace_id) == request.workspace_id, col(PaidRequest.request_id) == request.request_id)

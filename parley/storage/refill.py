@@ -1,4 +1,4 @@
-"""Topping users' energy up, a page at a time. Over all workspaces: housekeeping belongs to none."""
+"""Refill users' energy, a page at a time, over all workspaces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DUE = text("""
     WHERE (a.workspace_id, a.user_id) > (:workspace_id, :user_id) AND a.granted - a.charged - a.reserved < t.energy
     ORDER BY a.workspace_id, a.user_id LIMIT :page FOR UPDATE OF a""")
 
-# What is entered is what is granted, so that an account's grants stay the sum of its entries.
+# The grant equals the entered amount, so that an account's grants remain the sum of its entries.
 TOP_UP = text("""
     WITH entered AS (
         INSERT INTO energy_entries (workspace_id, user_id, kind, amount, grant_key, created_at)
@@ -35,7 +35,7 @@ TOP_UP = text("""
 
 @dataclass(frozen=True)
 class Page:
-    """`last`: the account to go on after; None when there are no more. `grants`: what the page's users were given."""
+    """`last`: the cursor for the next page; None if there is none. `grants`: the energy granted to each user."""
 
     last: tuple[str, str] | None
     grants: tuple[int, ...] = ()
@@ -44,7 +44,7 @@ class Page:
 async def top_up(
     tx: AsyncSession, daily: Mapping[str, int], *, key: str, after: tuple[str, str] = ("", ""), page: int
 ) -> Page:
-    """Give the next users what they lack of their tier's daily energy, once per `key`."""
+    """Refill the next users to their tier's daily energy, once per `key`."""
     tiers = {"tiers": list(daily), "energies": list(daily.values())}
     place = {"workspace_id": after[0], "user_id": after[1], "page": page}
     due = [(row.workspace_id, row.user_id) for row in await tx.execute(DUE, {**tiers, **place})]

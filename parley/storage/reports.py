@@ -1,4 +1,4 @@
-"""Reports, added up by PostgreSQL: one workspace, one span of time, each query along an index on both."""
+"""Reports, aggregated by PostgreSQL for one workspace and time span, which every query finds by an index."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -80,7 +80,7 @@ SPEND: Sequence[ColumnElement[Any]] = (
 
 
 async def summary(tx: AsyncSession, workspace_id: str, span: Span) -> Summary:
-    """A workspace at a glance."""
+    """The summary of a workspace."""
     of_models = await models(tx, workspace_id, span)
     requests, reasons = await _requests(tx, workspace_id, span)
     return Summary(
@@ -110,7 +110,7 @@ async def weekly(tx: AsyncSession, workspace_id: str, span: Span) -> SpendReport
 
 
 async def users(tx: AsyncSession, workspace_id: str, span: Span, limit: int = TOP_USERS) -> UserReport:
-    """Whose use cost the most."""
+    """The users with the highest costs."""
     everyone = func.count(col(UsageLog.user_id).distinct()).label("users")
     total, rows = await _spent_by(tx, workspace_id, span, [col(UsageLog.user_id)], everyone, limit=limit)
     lines = tuple(UserSpend(user_id=row["user_id"], **_spend(row)) for row in rows)
@@ -118,7 +118,7 @@ async def users(tx: AsyncSession, workspace_id: str, span: Span, limit: int = TO
 
 
 async def actions(tx: AsyncSession, workspace_id: str, span: Span) -> SpendReport[ActionSpend]:
-    """Which kinds of work cost the most."""
+    """Spending by action, the highest first."""
     average = func.round(func.avg(COST).filter(CONFIRMED), 6).label("average_usd")
     total, rows = await _spent_by(tx, workspace_id, span, [col(UsageLog.action)], average)
     lines = [ActionSpend(action=row["action"], average_usd=row["average_usd"], **_spend(row)) for row in rows]
@@ -126,7 +126,7 @@ async def actions(tx: AsyncSession, workspace_id: str, span: Span) -> SpendRepor
 
 
 async def tokens(tx: AsyncSession, workspace_id: str, span: Span) -> Report[ActionTokens]:
-    """The tokens of each kind of work, the most first."""
+    """Tokens by action, the most first."""
     names = ("tokens_prompt", "tokens_cached", "tokens_completion")
     query = (
         select(
@@ -144,8 +144,8 @@ async def tokens(tx: AsyncSession, workspace_id: str, span: Span) -> Report[Acti
 
 async def models(tx: AsyncSession, workspace_id: str, span: Span) -> ModelReport:
     """How spending spreads over providers and models, how fast they were, and how often they failed."""
-    who = [col(UsageLog.provider), col(UsageLog.model)]
-    total, rows = await _spent_by(tx, workspace_id, span, who)
+    model_columns = [col(UsageLog.provider), col(UsageLog.model)]
+    total, rows = await _spent_by(tx, workspace_id, span, model_columns)
     spent = {(row["provider"], row["model"]): Spend(**_spend(row)) for row in rows}
     tried, attempts = await _attempts(tx, workspace_id, span)
     whole = total["confirmed_usd"] + total["uncertain_usd"]
@@ -194,7 +194,7 @@ async def experiments(tx: AsyncSession, workspace_id: str, span: Span) -> Experi
 
 
 async def evidence(tx: AsyncSession, workspace_id: str, span: Span) -> Evidence:
-    """What recommendations are drawn from."""
+    """The figures that recommendations are based on."""
     top = await users(tx, workspace_id, span, 1)
     return Evidence(
         span=span,
@@ -244,7 +244,7 @@ async def _spent_by(
     *more: ColumnElement[Any],
     limit: int | None = None,
 ) -> tuple[RowMapping, Sequence[RowMapping]]:
-    """Spending in total, and by some columns with the dearest first, as one query."""
+    """Spending in total, and by some columns with the most expensive first, as one query."""
     is_total = func.grouping(keys[0])
     query = (
         select(*keys, *SPEND, *more)
@@ -268,18 +268,18 @@ async def _attempts(
     tx: AsyncSession, workspace_id: str, span: Span
 ) -> tuple[dict[tuple[str, str], Attempts], Attempts]:
     """How attempts ended: by provider and model, and of all together."""
-    state, who = col(Attempt.state), [col(Attempt.provider), col(Attempt.model)]
+    state, model_columns = col(Attempt.state), [col(Attempt.provider), col(Attempt.model)]
     seconds = extract("epoch", col(Attempt.ended_at) - col(Attempt.started_at))
     ends = ("settled", "duplicate", "lost", "failed")
     query = (
         select(
-            *who,
+            *model_columns,
             *(_count(state == end).label(end) for end in ends),
             *_mean_and_p95(seconds, state == "settled", "seconds"),
         )
         .where(*_ended(workspace_id, span))
-        .group_by(func.grouping_sets(tuple_(*who), tuple_()))
-        .order_by(func.grouping(who[0]).desc(), *who)
+        .group_by(func.grouping_sets(tuple_(*model_columns), tuple_()))
+        .order_by(func.grouping(model_columns[0]).desc(), *model_columns)
     )
     total, *rows = [dict(row) for row in (await tx.execute(query)).mappings()]
     found = {(row.pop("provider"), row.pop("model")): Attempts(**row) for row in rows}
@@ -323,7 +323,7 @@ async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Re
 
 
 async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Serving, ...]:
-    """How each model served each kind of work. The rates are those of its latest call that was answered."""
+    """How each model served each action. The rates are those of its latest settled attempt."""
     kinds = [col(PaidRequest.action), col(Attempt.provider), col(Attempt.model), col(Attempt.simulated)]
     counted = and_(CONFIRMED, col(UsageLog.tokens_total) > 0)
     latest = aggregate_order_by(
@@ -352,11 +352,11 @@ async def _servings(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Se
 
 
 async def _repetitions(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Repetition, ...]:
-    """Requests that asked the same of the same model as an earlier one.
+    """Requests that repeated an earlier one to the same model.
 
     Counted within fixed windows of a cache's time to live: of `n` in a window, at least `n - 1` would have been hits.
     """
-    asked = col(Generation.cached) == ""
+    uncached = col(Generation.cached) == ""
     cost = col(Generation.cost_usd)
     window = func.floor(extract("epoch", col(Generation.created_at)) / REPEAT_SECONDS)
     alike = (
@@ -364,8 +364,8 @@ async def _repetitions(tx: AsyncSession, workspace_id: str, span: Span) -> tuple
             col(Generation.action),
             func.count().label("requests"),
             _count(col(Generation.cached).in_(("exact", "similar"))).label("hits"),
-            func.greatest(_count(asked) - 1, 0).label("repeats"),
-            (_total(cost, asked) - func.coalesce(func.max(cost).filter(asked), 0)).label("repeats_usd"),
+            func.greatest(_count(uncached) - 1, 0).label("repeats"),
+            (_total(cost, uncached) - func.coalesce(func.max(cost).filter(uncached), 0)).label("repeats_usd"),
             func.bool_and(Attempt.simulated).label("simulated"),
         )
         .join(Attempt, and_(col(Attempt.id) == Generation.attempt_id, SAME_WORKSPACE))

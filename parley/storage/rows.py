@@ -1,6 +1,6 @@
-"""Whole rows, written together: what a transaction has to say goes to the database in one statement.
+"""Write rows of several tables in one statement.
 
-Each statement is built once and costs its caller one round trip; rows are plain values that no session watches.
+Each statement is built once. Rows are plain values that are not attached to a session.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sqlmodel import SQLModel
 from parley.storage.driver import defer
 from parley.storage.tables import Attempt, PaidRequest, UsageLog
 
-# By what a row is found again, and what of it stays as it was. A row of another table is always a new one.
+# The key of a row, and the columns that an update does not change. Rows of other tables are only inserted.
 CHANGEABLE: Mapping[type[SQLModel], tuple[tuple[str, ...], tuple[str, ...]]] = {
     PaidRequest: (("workspace_id", "request_id"), ("created_at",)),
     Attempt: (("id",), ("workspace_id", "started_at")),
@@ -24,7 +24,7 @@ CHANGEABLE: Mapping[type[SQLModel], tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 async def save(tx: AsyncSession, *rows: SQLModel) -> None:
-    """Write rows of different tables as one statement, with the transaction's next one.
+    """Write rows of different tables in one deferred statement: see `driver.defer`.
 
     The caller has locked a row that it changes, or is its only writer.
     """
@@ -34,7 +34,7 @@ async def save(tx: AsyncSession, *rows: SQLModel) -> None:
 
 
 async def add(tx: AsyncSession, row: SQLModel) -> bool:
-    """Write a new row unless it is there already; returns whether it was written."""
+    """Insert a row unless it exists. Returns whether it was inserted."""
     written = await tx.execute(_adding(_class(row)), row.model_dump())
     return written.first() is not None
 
@@ -53,7 +53,7 @@ def _adding(row: type[Any]) -> Insert:
 
 def _upsert(row: type[SQLModel]) -> Insert:
     into = table(row)
-    # A number that the database gives is not for us to say.
+    # The database assigns identity columns.
     columns = [column for column in into.columns if column.identity is None]
     new = insert(into).values({one.name: bindparam(_place(row, one.name), type_=one.type) for one in columns})
     if row not in CHANGEABLE:

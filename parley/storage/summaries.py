@@ -1,4 +1,4 @@
-"""Summaries of conversations' beginnings: each was paid for once, and stands for the same messages in later turns."""
+"""Summaries of the first messages of conversations: paid for once and reused in later turns."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -22,9 +22,9 @@ from parley.storage.tables import Attempt, ConversationSummary, JournaledReply
 async def find(
     tx: AsyncSession, workspace_id: str, prefixes: Sequence[str], given_by: Collection[tuple[Provider, bool]]
 ) -> StoredSummary | None:
-    """The summary that stands for the longest of these beginnings of one conversation.
+    """The summary of the longest of these prefixes of one conversation.
 
-    `given_by`: the providers whose word counts, and whether it is then a simulator's.
+    `given_by`: the providers whose summaries may be used, each with whether it is simulated.
     """
     attempt = and_(
         col(Attempt.workspace_id) == col(ConversationSummary.workspace_id),
@@ -66,15 +66,15 @@ async def load(tx: AsyncSession, workspace_id: str, reference: SummaryReference)
     return _summary(reference, reply)
 
 
-async def keep(tx: AsyncSession, workspace_id: str, sha256: str, messages: int, attempt_id: UUID) -> None:
-    """Keep whose reply condenses the conversation's beginning of that hash, in place of another one."""
+async def store(tx: AsyncSession, workspace_id: str, sha256: str, messages: int, attempt_id: UUID) -> None:
+    """Store which attempt's reply condenses the prefix with that hash, replacing an earlier one."""
     entry = {"messages": messages, "attempt_id": attempt_id, "created_at": NOW}
     statement = insert(ConversationSummary).values(workspace_id=workspace_id, sha256=sha256, **entry)
     await tx.execute(statement.on_conflict_do_update(index_elements=["workspace_id", "sha256"], set_=entry))
 
 
 async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
-    """Forget summaries of any workspace that were made before a time; returns how many."""
+    """Delete summaries of any workspace that were created before `older_than`. Returns how many."""
     return await database.purge(tx, ConversationSummary, col(ConversationSummary.created_at), older_than, limit=limit)
 
 

@@ -1,4 +1,4 @@
-"""Requests whose owner fell silent. The one query over all workspaces: housekeeping belongs to none."""
+"""Requests with expired leases, of all workspaces."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from parley.storage.tables import PaidRequest
 
 @dataclass(frozen=True)
 class StaleRequest:
-    """A request with an expired lease. `expired`: its reservation has outlived its time as well."""
+    """A request with an expired lease. `expired`: its reservation has expired as well."""
 
     workspace_id: str
     request_id: str
@@ -24,7 +24,7 @@ class StaleRequest:
 
 
 async def stale_requests(tx: AsyncSession, *, limit: int, after: StaleRequest | None = None) -> list[StaleRequest]:
-    """Requests whose lease ran out, the oldest first; `after` the last one of an earlier page."""
+    """Requests whose lease has expired, the oldest first. `after`: the last one of the previous page."""
     columns = (col(PaidRequest.lease_until), col(PaidRequest.workspace_id), col(PaidRequest.request_id))
     query = (
         select(

@@ -1,6 +1,6 @@
-"""Every table. Money is NUMERIC, time is timestamptz, and a row that belongs to someone has a workspace_id."""
+"""Every table. Money is NUMERIC, time is timestamptz, and every row of a workspace has a workspace_id."""
 
-# SQLModel declares `__tablename__` as a function that computes it; a plain string is what everyone writes.
+# SQLModel declares `__tablename__` as a function that computes it; a plain string is the common form.
 # pyright: reportAssignmentType=false
 
 from datetime import UTC, datetime
@@ -108,7 +108,7 @@ class PaidRequest(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One try at a request. Its id travels to the provider, so that both sides can be joined."""
+    """One try at a request. Its id is sent to the provider, so that the provider's records can be joined."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -137,7 +137,7 @@ class Attempt(SQLModel, table=True):
 
 
 class JournaledReply(SQLModel, table=True):
-    """What the provider answered, kept so that a settled request is never asked again."""
+    """A provider's reply, stored so that a settled request is never sent again."""
 
     __tablename__ = "replies"
 
@@ -149,7 +149,7 @@ class JournaledReply(SQLModel, table=True):
 class UsageLog(SQLModel, table=True):
     """One row per attempt that a provider billed or may have billed.
 
-    `cost_usd` is what we spent: the provider's own count where `confirmed`, else the most that it can be.
+    `cost_usd` is what we spent: the provider's own count where `confirmed`, else its upper bound.
     `energy_charged` is what the user paid: nothing for lost, duplicate and failed attempts.
     """
 
@@ -188,7 +188,7 @@ class UsageLog(SQLModel, table=True):
 class OutboxEvent(SQLModel, table=True):
     """An analytics event, written in the transaction that it reports, delivered later at least once.
 
-    `key` keeps an event that a repeated step writes again from being two. `next_at`: see storage/outbox.py. `problem`:
+    `key` makes the event of a repeated step idempotent. `next_at`: see storage/outbox.py. `problem`:
     why the last try failed.
     """
 
@@ -223,7 +223,7 @@ class Breaker(SQLModel, table=True):
 
 
 class StoredSession(SQLModel, table=True):
-    """A session's content under its own hash: analyses of two versions never mix."""
+    """A session's content under its hash: analyses of two versions never mix."""
 
     __tablename__ = "sessions"
 
@@ -236,7 +236,7 @@ class StoredSession(SQLModel, table=True):
 
 
 class Recording(SQLModel, table=True):
-    """A session's audio under its own hash."""
+    """A session's audio under its hash."""
 
     __tablename__ = "recordings"
 
@@ -320,7 +320,7 @@ class AutoRun(SQLModel, table=True):
 
 
 class AutoSession(SQLModel, table=True):
-    """One session of a run. `ordinal`: its turn in the processing order. The first labels stay beside the canonical."""
+    """One session of a run. `ordinal`: its place in the processing order."""
 
     __tablename__ = "auto_sessions"
     __table_args__ = (Index("auto_sessions_by_position", "workspace_id", "job_key", "position", unique=True),)
@@ -358,7 +358,7 @@ class AutoLabel(SQLModel, table=True):
 
 
 class AutoMerge(SQLModel, table=True):
-    """What one level of conflict resolution made of a label. Levels build on each other; none is ever changed."""
+    """The canonical label of one level of conflict resolution. Levels never change."""
 
     __tablename__ = "auto_merges"
 
@@ -371,7 +371,7 @@ class AutoMerge(SQLModel, table=True):
 
 
 class SpendingCap(SQLModel, table=True):
-    """The most that a workspace may spend in a period. What counts against it: see storage/budgets.py."""
+    """The limit in USD of a workspace's spending in a period. What counts against it: see storage/budgets.py."""
 
     __tablename__ = "spending_caps"
     __table_args__ = (CheckConstraint("period IN ('day', 'week', 'month')", name="cap_period"),)
@@ -383,7 +383,7 @@ class SpendingCap(SQLModel, table=True):
 
 
 class StoredConfiguration(SQLModel, table=True):
-    """One section of a workspace's configuration, or of one user's in it (`owner`; empty for the workspace's own)."""
+    """One section of a workspace's configuration, or of one user's in it (`owner`; empty for the workspace)."""
 
     __tablename__ = "configuration"
 
@@ -395,7 +395,7 @@ class StoredConfiguration(SQLModel, table=True):
 
 
 class StoredPrompt(SQLModel, table=True):
-    """A prompt too long for a workflow's history, under its own hash. `stored_at`: the last time that it was given."""
+    """A prompt too long for a workflow's history, under its hash. `stored_at`: when it was last used."""
 
     __tablename__ = "prompts"
     __table_args__ = (Index("prompts_by_time", "stored_at"),)
@@ -420,7 +420,7 @@ class ConversationSummary(SQLModel, table=True):
 
 
 class Generation(SQLModel, table=True):
-    """What became of one `Generate`: one row each, written when the outcome is known."""
+    """The outcome of one `Generate`: one row each, written when the outcome is known."""
 
     __tablename__ = "generations"
     __table_args__ = (

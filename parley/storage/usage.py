@@ -18,7 +18,7 @@ async def costs(
     user_id: str | None = None,
     since: datetime | None = None,
 ) -> Costs:
-    """What a workspace spent, by provider, model and action; narrowed to a job, a user, a time."""
+    """A workspace's spending by provider, model and action, optionally of one job, one user, or since a time."""
     confirmed = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
     uncertain = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
     kinds = [col(field) for field in (UsageLog.provider, UsageLog.model, UsageLog.action, UsageLog.simulated)]

@@ -13,7 +13,7 @@ from parley.domain.requests import ChatRequest, Message, Provider, Request, Tran
 from parley.settings import Settings
 from parley.storage.ledger import Charge, Settled
 from tests.parts import SAMPLES
-from tests.storage.books import JOB, PRICE, STEP, USER, WORKSPACE
+from tests.storage.ledger_fixture import JOB, PRICE, STEP, USER, WORKSPACE
 
 CHAT = ChatRequest(messages=(Message(role="user", content="Summarise: the demo went well."),), max_tokens=200)
 SPEECH = TranscriptionRequest(

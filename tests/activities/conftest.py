@@ -12,7 +12,7 @@ from parley.settings import Settings
 from parley.storage.database import Database
 from tests.activities.proxy import DatabaseProxy
 from tests.activities.scraping import free_address
-from tests.storage.books import books, database, must_agree
+from tests.storage.ledger_fixture import books, database, must_agree
 
 __all__ = ["books", "database", "must_agree"]
 

@@ -13,8 +13,8 @@ from parley.domain.configuration import Configuration
 from parley.storage import configuration
 from parley.storage.configuration import WORKSPACE
 from parley.storage.database import Database
-from tests.storage.books import USER, Books
-from tests.storage.books import WORKSPACE as ACME
+from tests.storage.ledger_fixture import USER, LedgerFixture
+from tests.storage.ledger_fixture import WORKSPACE as ACME
 
 GLOBEX = "globex"
 
@@ -104,7 +104,9 @@ async def test_an_entry_expires(database: Database, statements: list[str]):
     assert loads(statements) == 2
 
 
-async def test_the_profile_is_always_current(configurations: Configurations, books: Books, statements: list[str]):
+async def test_the_profile_is_always_current(
+    configurations: Configurations, books: LedgerFixture, statements: list[str]
+):
     assert (await get(configurations, books.database)).configuration.profile.energy == 100
     await books.granted()
     assert (await get(configurations, books.database)).configuration.profile.energy == 90

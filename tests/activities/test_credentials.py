@@ -15,7 +15,7 @@ from parley.storage.database import Database
 from tests.activities.asking import OPENAI, make
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin
-from tests.storage.books import WORKSPACE, Books
+from tests.storage.ledger_fixture import WORKSPACE, LedgerFixture
 
 VARIABLE = "ACME_OPENAI_API_KEY"
 
@@ -26,7 +26,11 @@ async def refer(database: Database, section: dict[str, Any], workspace: str = WO
 
 
 async def test_a_workspaces_own_key_is_sent(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+    open_calls: Opener,
+    settings: Settings,
+    books: LedgerFixture,
+    simulator: SimulatorAdmin,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The simulator accepts every key except `invalid`, which shows whose key was sent."""
     await refer(books.database, {"openai": {"env": VARIABLE}})
@@ -42,7 +46,7 @@ async def test_a_workspaces_own_key_is_sent(
 
 
 async def test_a_missing_key_is_not_replaced_by_the_fleets(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ) -> None:
     await refer(books.database, {"openai": {"env": VARIABLE}})
     paid_calls = open_calls(books.database, settings)

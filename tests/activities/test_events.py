@@ -21,7 +21,7 @@ from parley.settings import Settings
 from parley.storage.tables import OutboxEvent
 from tests.activities.receiver import Receiver
 from tests.activities.test_secrets import everything_stored
-from tests.storage.books import Books, until
+from tests.storage.ledger_fixture import LedgerFixture, until
 
 KEY = b"a very distinctive key 4711"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -39,16 +39,16 @@ def hooked(settings: Settings, receiver: Receiver) -> Settings:
     return settings.model_copy(update={"webhook_url": SecretStr(receiver.url), "webhook_secret": SecretStr(SECRET)})
 
 
-async def deliver(books: Books, settings: Settings, job: DeliverInput = ONE_LOOK) -> DeliverReport:
+async def deliver(books: LedgerFixture, settings: Settings, job: DeliverInput = ONE_LOOK) -> DeliverReport:
     return await ActivityEnvironment().run(EventActivities(books.database, settings).deliver, job)
 
 
-async def written(books: Books, count: int) -> None:
+async def written(books: LedgerFixture, count: int) -> None:
     async with books.database.transaction() as tx:
         tx.add_all([OutboxEvent(workspace_id="acme", kind="test", payload={"n": n}) for n in range(count)])
 
 
-async def due_again(books: Books) -> None:
+async def due_again(books: LedgerFixture) -> None:
     await books.run("UPDATE outbox SET next_at = now() WHERE next_at IS NOT NULL")
 
 
@@ -56,7 +56,9 @@ def numbers(receiver: Receiver) -> list[int]:
     return sorted(message.data["n"] for message in receiver.messages)
 
 
-async def test_an_event_arrives_with_a_signature_that_verifies(books: Books, hooked: Settings, receiver: Receiver):
+async def test_an_event_arrives_with_a_signature_that_verifies(
+    books: LedgerFixture, hooked: Settings, receiver: Receiver
+):
     attempt = await books.granted()
     await books.settle(attempt)
     assert await deliver(books, hooked) == DeliverReport(delivered=1)
@@ -70,7 +72,7 @@ async def test_an_event_arrives_with_a_signature_that_verifies(books: Books, hoo
     assert body["data"]["attempt_id"] == str(attempt)
 
 
-async def test_a_delivered_event_is_not_sent_again(books: Books, hooked: Settings, receiver: Receiver):
+async def test_a_delivered_event_is_not_sent_again(books: LedgerFixture, hooked: Settings, receiver: Receiver):
     await written(books, 3)
     await deliver(books, hooked)
     assert await deliver(books, hooked) == DeliverReport()
@@ -79,7 +81,7 @@ async def test_a_delivered_event_is_not_sent_again(books: Books, hooked: Setting
 
 @pytest.mark.parametrize(("status", "problem"), [(500, "HTTP 500"), (410, "HTTP 410"), (0, "RemoteProtocolError")])
 async def test_a_failed_delivery_is_retried_with_the_same_id(
-    books: Books, hooked: Settings, receiver: Receiver, status: int, problem: str
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, status: int, problem: str
 ):
     await written(books, 1)
     receiver.answer = lambda _: status
@@ -97,7 +99,7 @@ async def test_a_failed_delivery_is_retried_with_the_same_id(
     assert (event.problem, event.tries) == ("", 2)
 
 
-async def test_an_unreachable_receiver_is_a_failed_attempt(books: Books, hooked: Settings, receiver: Receiver):
+async def test_an_unreachable_receiver_is_a_failed_attempt(books: LedgerFixture, hooked: Settings, receiver: Receiver):
     await written(books, 1)
     await receiver.__aexit__(None, None, None)
     assert await deliver(books, hooked) == DeliverReport(failed=1)
@@ -106,7 +108,7 @@ async def test_an_unreachable_receiver_is_a_failed_attempt(books: Books, hooked:
 
 
 async def test_a_receiver_without_a_reply_times_out(
-    books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(delivery, "ATTEMPT_SECONDS", 0.3)
     await written(books, 2)
@@ -116,7 +118,7 @@ async def test_a_receiver_without_a_reply_times_out(
     assert {event.problem for event in await books.all(OutboxEvent)} == {"no answer within 0 s"}
 
 
-async def test_a_redirect_is_not_followed(books: Books, hooked: Settings, receiver: Receiver):
+async def test_a_redirect_is_not_followed(books: LedgerFixture, hooked: Settings, receiver: Receiver):
     await written(books, 1)
     receiver.location, receiver.answer = "/elsewhere", lambda _: 307
     assert await deliver(books, hooked) == DeliverReport(failed=1)
@@ -124,7 +126,7 @@ async def test_a_redirect_is_not_followed(books: Books, hooked: Settings, receiv
 
 
 async def test_a_refused_event_delays_no_other_and_ends_after_the_last_attempt(
-    books: Books, hooked: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ):
     await written(books, 5)
     receiver.answer = lambda message: 400 if message.data["n"] == 0 else 200
@@ -135,13 +137,13 @@ async def test_a_refused_event_delays_no_other_and_ends_after_the_last_attempt(
         await due_again(books)
     assert sum(report.delivered for report in reports) == 4
     assert sum(report.failed for report in reports) == len(WAITS)
-    assert sum(report.given_up for report in reports) == 1
+    assert sum(report.abandoned for report in reports) == 1
     (event,) = await books.all(OutboxEvent, delivered_at=None)
     assert (event.next_at, event.tries) == (None, len(WAITS) + 1)
     assert "could not be delivered in 11 attempts: HTTP 400" in caplog.text
 
 
-async def test_two_workers_deliver_each_event_once(books: Books, hooked: Settings, receiver: Receiver):
+async def test_two_workers_deliver_each_event_once(books: LedgerFixture, hooked: Settings, receiver: Receiver):
     await written(books, 30)
     job = DeliverInput(seconds=0, batch=10)
     reports = await asyncio.gather(*(deliver(books, hooked, job) for _ in range(6)))
@@ -151,7 +153,7 @@ async def test_two_workers_deliver_each_event_once(books: Books, hooked: Setting
 
 
 async def test_a_delivery_that_was_not_recorded_is_repeated(
-    books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(delivery, "HOLD_SECONDS", 0.0)
     await written(books, 1)
@@ -170,7 +172,7 @@ async def test_a_delivery_that_was_not_recorded_is_repeated(
 
 
 async def test_polling_ends_when_the_worker_drains(
-    books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(delivery, "POLL_SECONDS", 0.05)
     environment = ActivityEnvironment()
@@ -190,7 +192,7 @@ async def test_polling_ends_when_the_worker_drains(
 
 
 async def test_a_backlog_is_delivered_without_pauses(
-    books: Books, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
     """Without a wait in between: with one it would not be done before the environment's shutdown."""
     monkeypatch.setattr(delivery, "POLL_SECONDS", 30.0)
@@ -207,7 +209,7 @@ async def test_a_backlog_is_delivered_without_pauses(
     assert await looking == DeliverReport(delivered=45)
 
 
-async def test_nothing_is_sent_without_a_url(books: Books, settings: Settings):
+async def test_nothing_is_sent_without_a_url(books: LedgerFixture, settings: Settings):
     await written(books, 1)
     assert await deliver(books, settings, DeliverInput(seconds=60)) == DeliverReport()
     (event,) = await books.all(OutboxEvent)
@@ -216,7 +218,7 @@ async def test_nothing_is_sent_without_a_url(books: Books, settings: Settings):
 
 @pytest.mark.parametrize("status", [200, 500, 0])
 async def test_secret_and_url_are_not_logged_or_stored(
-    books: Books, hooked: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
+    books: LedgerFixture, hooked: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
 ):
     caplog.set_level(logging.DEBUG)
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # as a worker does

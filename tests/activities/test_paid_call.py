@@ -35,7 +35,7 @@ from parley.storage.tables import Attempt, PaidRequest
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin, quick_settings
-from tests.storage.books import NOTHING, PRICE, Books, until
+from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
 
 CHATS = (ANTHROPIC, OPENAI)
 ALL = (*CHATS, ELEVENLABS)
@@ -67,7 +67,7 @@ def named(ask: Ask) -> str:
 
 @pytest.mark.parametrize("ask", ALL, ids=named)
 async def test_a_call_is_settled_charged_and_logged_at_the_providers_count(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, ask: Ask
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin, ask: Ask
 ):
     settled = await make(paid_calls, ask)
     (counted,) = await simulator.calls()
@@ -90,7 +90,7 @@ async def test_a_call_is_settled_charged_and_logged_at_the_providers_count(
 @pytest.mark.parametrize(("ask", "fault", "error", "billed"), CASES)
 async def test_a_fault_is_recorded_with_what_it_may_have_cost(
     paid_calls: PaidCalls,
-    books: Books,
+    books: LedgerFixture,
     simulator: SimulatorAdmin,
     ask: Ask,
     fault: str,
@@ -120,7 +120,12 @@ async def test_a_fault_is_recorded_with_what_it_may_have_cost(
 
 @pytest.mark.parametrize("ask", ALL, ids=named)
 async def test_a_timeout_may_have_been_billed(
-    open_calls: Opener, database: Database, settings: Settings, books: Books, simulator: SimulatorAdmin, ask: Ask
+    open_calls: Opener,
+    database: Database,
+    settings: Settings,
+    books: LedgerFixture,
+    simulator: SimulatorAdmin,
+    ask: Ask,
 ):
     await simulator.fault("hang")
     short_timeout = open_calls(database, settings.model_copy(update={"provider_timeout_seconds": 0.5}))
@@ -130,7 +135,7 @@ async def test_a_timeout_may_have_been_billed(
     assert (row.outcome, row.confirmed, row.cost_usd) == ("failed", False, ask.bound)
 
 
-async def test_a_refused_connection_is_not_billed(open_calls: Opener, database_url: str, books: Books):
+async def test_a_refused_connection_is_not_billed(open_calls: Opener, database_url: str, books: LedgerFixture):
     nobody = quick_settings(database_url, "http://127.0.0.1:1")
     for ask in ALL:
         with pytest.raises(ProviderUnavailable) as raised:
@@ -142,7 +147,7 @@ async def test_a_refused_connection_is_not_billed(open_calls: Opener, database_u
 @pytest.mark.parametrize("ask", CHATS, ids=named)
 @pytest.mark.parametrize(("fault", "finish"), [("malformed", Finish.STOP), ("truncated", Finish.LENGTH)])
 async def test_a_complete_reply_with_invalid_content_is_settled(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, ask: Ask, fault: str, finish: Finish
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin, ask: Ask, fault: str, finish: Finish
 ):
     await simulator.fault(fault)
     settled = await make(paid_calls, ask)
@@ -151,7 +156,7 @@ async def test_a_complete_reply_with_invalid_content_is_settled(
     assert (await books.row(settled.attempt_id)).confirmed
 
 
-async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books):
+async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator: SimulatorAdmin, books: LedgerFixture):
     for ask in CHATS:
         await simulator.fault("rate_limit", retry_after=7)
         with pytest.raises(RateLimited) as raised:
@@ -160,7 +165,7 @@ async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator
 
 
 async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
-    paid_calls: PaidCalls, simulator: SimulatorAdmin, books: Books
+    paid_calls: PaidCalls, simulator: SimulatorAdmin, books: LedgerFixture
 ):
     """By its bytes the prompt may have the higher rate of long prompts; by its tokens it does not."""
     long = ChatRequest(messages=(Message(role="user", content="the demo " * 40_000),), max_tokens=200)
@@ -174,7 +179,7 @@ async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
 
 
 async def test_a_settled_request_returns_its_journaled_reply(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     first = await make(paid_calls)
     assert await make(paid_calls) == first
@@ -183,7 +188,7 @@ async def test_a_settled_request_returns_its_journaled_reply(
 
 
 async def test_a_settled_request_needs_no_key_and_no_price(
-    paid_calls: PaidCalls, open_calls: Opener, settings: Settings, books: Books
+    paid_calls: PaidCalls, open_calls: Opener, settings: Settings, books: LedgerFixture
 ):
     first = await make(paid_calls)
     keyless = open_calls(books.database, settings.model_copy(update={"simulator_url": None}))
@@ -192,7 +197,7 @@ async def test_a_settled_request_needs_no_key_and_no_price(
 
 
 async def test_a_fallback_settles_the_request_of_the_first_provider(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.fault("overloaded", provider="anthropic")
     with pytest.raises(ProviderUnavailable):
@@ -203,16 +208,16 @@ async def test_a_fallback_settles_the_request_of_the_first_provider(
     assert await books.energy() == (PRICE, 0)
 
 
-async def renewed_until(books: Books, moment: datetime) -> bool:
+async def renewed_until(books: LedgerFixture, moment: datetime) -> bool:
     return (await books.call()).lease_until > moment
 
 
-async def nothing_happened(books: Books, simulator: SimulatorAdmin) -> bool:
+async def nothing_happened(books: LedgerFixture, simulator: SimulatorAdmin) -> bool:
     return not (await books.all(PaidRequest) or await books.all(Attempt) or await simulator.calls())
 
 
 async def test_an_unpriced_model_is_refused_before_anything_is_written(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     with pytest.raises(UnpricedModel, match="a-model-of-ours"):
         await make(paid_calls, replace(ANTHROPIC, model="a-model-of-ours"))
@@ -220,7 +225,7 @@ async def test_an_unpriced_model_is_refused_before_anything_is_written(
 
 
 async def test_a_missing_key_is_refused_before_anything_is_written(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     keyless = open_calls(books.database, settings.model_copy(update={"simulator_url": None}))
     for ask in ALL:
@@ -230,7 +235,7 @@ async def test_a_missing_key_is_refused_before_anything_is_written(
 
 
 async def test_without_energy_or_budget_no_provider_is_called(
-    paid_calls: PaidCalls, database: Database, simulator: SimulatorAdmin, books: Books
+    paid_calls: PaidCalls, database: Database, simulator: SimulatorAdmin, books: LedgerFixture
 ):
     with pytest.raises(InsufficientEnergy):
         await make(paid_calls, energy=101)
@@ -240,7 +245,7 @@ async def test_without_energy_or_budget_no_provider_is_called(
 
 
 async def test_another_request_under_a_settled_id_is_a_conflict(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await make(paid_calls)
     another = ChatRequest(messages=(Message(role="user", content="Something else."),), max_tokens=200)
@@ -249,7 +254,7 @@ async def test_another_request_under_a_settled_id_is_a_conflict(
     assert len(await simulator.calls()) == 1
 
 
-async def test_an_open_breaker_stops_calls(paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin):
+async def test_an_open_breaker_stops_calls(paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin):
     await simulator.fault("server_error", times=None)
     for _ in range(3):
         with pytest.raises(ProviderUnavailable):
@@ -262,7 +267,7 @@ async def test_an_open_breaker_stops_calls(paid_calls: PaidCalls, books: Books, 
 
 @pytest.mark.parametrize("fault", ["rate_limit", "auth", "bad_request"])
 async def test_errors_unrelated_to_health_never_open_the_breaker(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, fault: str
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin, fault: str
 ):
     await simulator.fault(fault, times=4)
     for _ in range(4):
@@ -273,7 +278,7 @@ async def test_errors_unrelated_to_health_never_open_the_breaker(
 
 
 async def test_options_say_what_is_configured_priced_and_behind_a_breaker(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.fault("server_error", provider="anthropic", times=None)
     changes = {"openai_api_key": SecretStr("a key"), "local_base_url": None}
@@ -293,7 +298,7 @@ async def test_options_say_what_is_configured_priced_and_behind_a_breaker(
 
 
 async def test_two_workers_on_one_request_make_one_call(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     one, other = (open_calls(books.database, settings) for _ in range(2))
     first, second = await asyncio.gather(make(one), make(other))
@@ -303,7 +308,7 @@ async def test_two_workers_on_one_request_make_one_call(
 
 
 async def test_the_lease_is_renewed_during_a_slow_call(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     short = settings.model_copy(update={"lease_seconds": 0.5})
     await simulator.gate(closed=True)
@@ -319,7 +324,7 @@ async def test_the_lease_is_renewed_during_a_slow_call(
 
 @pytest.mark.parametrize("cancellations", [1, 3])
 async def test_a_cancelled_call_is_settled_and_returned(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin, cancellations: int
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin, cancellations: int
 ):
     await simulator.gate(closed=True)
     call = started(paid_calls)
@@ -334,7 +339,7 @@ async def test_a_cancelled_call_is_settled_and_returned(
 
 
 async def test_a_call_that_fails_after_its_cancellation_is_recorded(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.fault("cut")
     await simulator.gate(closed=True)
@@ -348,7 +353,7 @@ async def test_a_call_that_fails_after_its_cancellation_is_recorded(
 
 
 async def test_waiting_for_a_lease_can_be_cancelled(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.gate(closed=True)
     owner = started(open_calls(books.database, settings))
@@ -364,7 +369,7 @@ async def test_waiting_for_a_lease_can_be_cancelled(
 
 
 async def test_an_unexpected_error_of_an_adapter_may_have_been_billed(
-    paid_calls: PaidCalls, books: Books, monkeypatch: pytest.MonkeyPatch
+    paid_calls: PaidCalls, books: LedgerFixture, monkeypatch: pytest.MonkeyPatch
 ):
     async def surprising(*_: object) -> None:
         raise ZeroDivisionError("a bug of the SDK")
@@ -377,7 +382,7 @@ async def test_an_unexpected_error_of_an_adapter_may_have_been_billed(
 
 
 async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorAdmin
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     """Every billed call has its row: confirmed ones at the exact cost, others between 0 and their upper bound."""
     for fault in ("overloaded", "no_finish", "cut", "rate_limit", "not_json", "malformed"):

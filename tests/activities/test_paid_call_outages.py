@@ -13,7 +13,7 @@ from tests.activities.asking import ANTHROPIC, OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
 from tests.parts import SimulatorAdmin
-from tests.storage.books import NOTHING, PRICE, Books, until
+from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def cut_off(paid_calls: PaidCalls, simulator: SimulatorAdmin, proxy: Datab
 
 
 async def test_a_reply_during_a_database_outage_is_settled_once(
-    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     call = await cut_off(far_calls, simulator, proxy)
     await proxy.refused.wait()
@@ -59,7 +59,7 @@ async def test_a_reply_during_a_database_outage_is_settled_once(
 
 
 async def test_cancellation_does_not_drop_a_reply_that_waits_to_be_settled(
-    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     call = await cut_off(far_calls, simulator, proxy)
     await proxy.refused.wait()
@@ -69,7 +69,7 @@ async def test_cancellation_does_not_drop_a_reply_that_waits_to_be_settled(
 
 
 async def test_a_failure_during_a_database_outage_is_recorded_later(
-    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.fault("cut")
     call = await cut_off(far_calls, simulator, proxy)
@@ -82,7 +82,7 @@ async def test_a_failure_during_a_database_outage_is_recorded_later(
 
 
 async def test_a_claim_waits_for_the_database(
-    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     proxy.cut()
     call = started(far_calls)
@@ -94,7 +94,7 @@ async def test_a_claim_waits_for_the_database(
 
 
 async def test_a_claim_with_an_unknown_commit_is_not_claimed_twice(
-    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     proxy.lose_the_next_commit()
     await make(far_calls)
@@ -104,7 +104,7 @@ async def test_a_claim_with_an_unknown_commit_is_not_claimed_twice(
 
 
 async def test_a_settlement_with_an_unknown_commit_is_not_settled_twice(
-    far_calls: PaidCalls, proxy: DatabaseProxy, books: Books, simulator: SimulatorAdmin
+    far_calls: PaidCalls, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     call = await held(far_calls, simulator)
     proxy.lose_the_next_commit()
@@ -117,7 +117,7 @@ async def test_a_settlement_with_an_unknown_commit_is_not_settled_twice(
 
 
 async def test_after_the_settle_timeout_the_reply_is_lost_and_the_attempt_can_be_ended(
-    open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, proxy: DatabaseProxy, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     short_timeout = settings.model_copy(update={"settle_timeout_seconds": 0.1, "lease_seconds": 0.2})
     call = await cut_off(open_calls(proxy.database, short_timeout), simulator, proxy)
@@ -135,7 +135,7 @@ def short(settings: Settings) -> Settings:
 
 
 async def test_the_late_reply_of_an_owner_that_lost_its_lease_is_a_duplicate(
-    open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     late = await held(open_calls(proxy.database, short), simulator)
     proxy.cut()
@@ -155,7 +155,7 @@ async def test_the_late_reply_of_an_owner_that_lost_its_lease_is_a_duplicate(
 
 
 async def test_the_reply_of_an_owner_that_lost_its_lease_wins_if_it_is_first(
-    open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, proxy: DatabaseProxy, short: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.gate(closed=True, provider="openai")
     late = await held(open_calls(proxy.database, short), simulator)

@@ -20,7 +20,7 @@ from tests.activities.scraping import scraped, values
 from tests.faults import door
 from tests.faults.door import SimulatorBehindADoor, behind_a_door
 from tests.parts import quick_settings
-from tests.storage.books import NOTHING, PRICE, SILENT, Books
+from tests.storage.ledger_fixture import EXPIRED, NOTHING, PRICE, LedgerFixture
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def keeping(database_url: str, simulator: SimulatorBehindADoor) -> Settings:
 
 
 @pytest.fixture
-def paid_calls(open_calls: Opener, books: Books, keeping: Settings) -> PaidCalls:
+def paid_calls(open_calls: Opener, books: LedgerFixture, keeping: Settings) -> PaidCalls:
     return open_calls(books.database, keeping)
 
 
@@ -49,7 +49,7 @@ async def lost(paid_calls: PaidCalls, simulator: SimulatorBehindADoor, fault: st
         await make(paid_calls, OPENAI)
 
 
-async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
+async def costs_of(books: LedgerFixture, simulator: SimulatorBehindADoor) -> None:
     """Everything that was billed is confirmed at the provider's count, and charged once."""
     counted = await simulator.billed()
     assert await books.dollars() == (NOTHING, sum(OPENAI.cost(call) for call in counted), NOTHING)
@@ -59,7 +59,7 @@ async def costs_of(books: Books, simulator: SimulatorBehindADoor) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "hang"])
 async def test_a_retry_recovers_a_truncated_or_late_reply(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, fault: str
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor, fault: str
 ):
     await lost(paid_calls, simulator, fault)
     settled = await make(paid_calls, OPENAI)
@@ -76,7 +76,7 @@ async def test_metrics_count_both_the_loss_and_the_recovery(
     metrics: Metrics,
     open_calls: Opener,
     keeping: Settings,
-    books: Books,
+    books: LedgerFixture,
     simulator: SimulatorBehindADoor,
 ):
     """A counter cannot go down: the uncertain cost of the lost reply stays counted."""
@@ -101,7 +101,7 @@ async def test_metrics_count_both_the_loss_and_the_recovery(
 
 
 async def test_without_openai_store_a_lost_reply_is_paid_again(
-    open_calls: Opener, settings: Settings, books: Books, simulator: SimulatorBehindADoor
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     paid_calls = open_calls(books.database, settings)
     await lost(paid_calls, simulator)
@@ -112,7 +112,7 @@ async def test_without_openai_store_a_lost_reply_is_paid_again(
 
 
 async def test_a_reply_that_is_listed_late_is_recovered(
-    open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
+    open_calls: Opener, keeping: Settings, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     waiting = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
 
@@ -127,7 +127,7 @@ async def test_a_reply_that_is_listed_late_is_recovered(
 
 
 async def test_a_reply_that_is_not_listed_is_paid_again(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     async def nothing() -> bytes:
         return door.NOTHING
@@ -141,7 +141,7 @@ async def test_a_reply_that_is_not_listed_is_paid_again(
 
 
 async def test_a_listing_that_hangs_is_skipped(
-    open_calls: Opener, keeping: Settings, books: Books, simulator: SimulatorBehindADoor
+    open_calls: Opener, keeping: Settings, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     async def never() -> None:
         await asyncio.Event().wait()
@@ -156,7 +156,7 @@ async def test_a_listing_that_hangs_is_skipped(
 
 
 async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
 ):
     async def surprising(*_: object) -> None:
         raise ZeroDivisionError("a bug of the SDK")
@@ -168,7 +168,7 @@ async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
 
 
 async def test_the_reply_to_another_request_is_never_used(
-    paid_calls: PaidCalls, books: Books, simulator: SimulatorBehindADoor
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     """A settled reply and another lost one are both stored, and both listed."""
 
@@ -180,7 +180,7 @@ async def test_the_reply_to_another_request_is_never_used(
     await simulator.fault("cut")
     with pytest.raises(ProviderUnavailable):
         await make(paid_calls, OPENAI, step="lost too")
-    silent = await books.granted(terms=SILENT, provider=OPENAI.provider, fingerprint=fingerprint(OPENAI.request))
+    silent = await books.granted(terms=EXPIRED, provider=OPENAI.provider, fingerprint=fingerprint(OPENAI.request))
     settled = await make(paid_calls, OPENAI)
     assert settled.attempt_id != silent
     assert await books.states() == ["lost", "settled"]
@@ -188,7 +188,7 @@ async def test_the_reply_to_another_request_is_never_used(
 
 
 async def test_a_repeated_claim_still_recovers_a_lost_reply(
-    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
+    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     """The claim's commit arrived and its response did not: the claim is repeated under the same id."""
     far = open_calls(proxy.database, keeping)
@@ -201,7 +201,7 @@ async def test_a_repeated_claim_still_recovers_a_lost_reply(
 
 
 async def test_the_recovery_withdraws_the_new_attempt(
-    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: Books, simulator: SimulatorBehindADoor
+    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorBehindADoor
 ):
     """A worker that dies, or loses the database, right after the recovery leaves no open attempt."""
     short_timeout = keeping.model_copy(update={"settle_timeout_seconds": 0})

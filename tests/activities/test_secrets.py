@@ -15,7 +15,7 @@ from parley.storage.tables import Attempt, UsageLog
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, Ask, make
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin
-from tests.storage.books import Books
+from tests.storage.ledger_fixture import LedgerFixture
 
 KEY = "sk-a-very-distinctive-key-4711"
 PATHS = {"anthropic": "anthropic", "openai": "openai/v1", "elevenlabs": "elevenlabs"}
@@ -30,7 +30,7 @@ def keyed(settings: Settings, simulator: SimulatorAdmin) -> Settings:
     return settings.model_copy(update={**access, **keys, "simulator_url": None})
 
 
-async def everything_stored(books: Books) -> str:
+async def everything_stored(books: LedgerFixture) -> str:
     async with books.database.transaction() as tx:
         tables = (await tx.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).scalars().all()
         dumps = [(await tx.execute(text(f"SELECT x::text FROM {table} x"))).scalars().all() for table in tables]
@@ -52,7 +52,7 @@ def chain(error: BaseException) -> str:
 async def test_a_key_is_in_no_row_error_or_log(
     open_calls: Opener,
     keyed: Settings,
-    books: Books,
+    books: LedgerFixture,
     simulator: SimulatorAdmin,
     caplog: pytest.LogCaptureFixture,
     ask: Ask,
@@ -78,7 +78,7 @@ async def test_a_key_is_in_no_row_error_or_log(
 
 
 async def test_a_refused_key_is_one_short_error_in_temporal(
-    open_calls: Opener, keyed: Settings, books: Books, simulator: SimulatorAdmin
+    open_calls: Opener, keyed: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     await simulator.fault("auth")
     paid_calls = open_calls(books.database, keyed)

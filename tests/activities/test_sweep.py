@@ -13,7 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.sweep import SweepActivities
 from parley.domain.generate.quality import job_key
 from parley.domain.housekeeping import SweepInput, SweepReport
-from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, Books
+from tests.storage.ledger_fixture import BOUND, EXPIRED, NOTHING, PRICE, LedgerFixture
 
 Handle = WorkflowHandle[object, object]
 Start = Callable[[], Awaitable[Handle]]
@@ -29,21 +29,25 @@ def start(temporal: TemporalClient) -> Start:
     return started
 
 
-async def silent(books: Books, workflow: Handle, *, reservation_seconds: float = 3600, step: str = "step") -> UUID:
+async def silent(
+    books: LedgerFixture, workflow: Handle, *, reservation_seconds: float = 3600, step: str = "step"
+) -> UUID:
     """A request of that workflow whose owner died."""
     job = workflow.first_execution_run_id
     assert job
     await books.open(job=job)
-    terms = replace(SILENT, reservation_seconds=reservation_seconds)
+    terms = replace(EXPIRED, reservation_seconds=reservation_seconds)
     return await books.granted(step, job=job, workflow_id=workflow.id, terms=terms)
 
 
-async def sweep(books: Books, temporal: TemporalClient, batch: int = 200) -> SweepReport:
+async def sweep(books: LedgerFixture, temporal: TemporalClient, batch: int = 200) -> SweepReport:
     activities = SweepActivities(books.database, temporal)
     return await ActivityEnvironment().run(activities.sweep, SweepInput(batch=batch))
 
 
-async def test_a_request_of_a_terminated_workflow_is_ended(books: Books, temporal: TemporalClient, start: Start):
+async def test_a_request_of_a_terminated_workflow_is_ended(
+    books: LedgerFixture, temporal: TemporalClient, start: Start
+):
     workflow = await start()
     await silent(books, workflow)
     await workflow.terminate()
@@ -53,7 +57,9 @@ async def test_a_request_of_a_terminated_workflow_is_ended(books: Books, tempora
     assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
 
 
-async def test_a_request_of_a_running_workflow_is_not_ended(books: Books, temporal: TemporalClient, start: Start):
+async def test_a_request_of_a_running_workflow_is_not_ended(
+    books: LedgerFixture, temporal: TemporalClient, start: Start
+):
     workflow = await start()
     await silent(books, workflow)
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=0)
@@ -62,7 +68,7 @@ async def test_a_request_of_a_running_workflow_is_not_ended(books: Books, tempor
 
 
 async def test_an_expired_reservation_is_ended_while_its_workflow_runs(
-    books: Books, temporal: TemporalClient, start: Start
+    books: LedgerFixture, temporal: TemporalClient, start: Start
 ):
     workflow = await start()
     await silent(books, workflow, reservation_seconds=0)
@@ -71,13 +77,13 @@ async def test_an_expired_reservation_is_ended_while_its_workflow_runs(
     await workflow.terminate()
 
 
-async def test_an_unknown_workflow_counts_as_closed(books: Books, temporal: TemporalClient):
-    await books.granted(terms=SILENT, workflow_id=f"never-{uuid4().hex}")
+async def test_an_unknown_workflow_counts_as_closed(books: LedgerFixture, temporal: TemporalClient):
+    await books.granted(terms=EXPIRED, workflow_id=f"never-{uuid4().hex}")
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
 
 
 async def test_a_later_job_with_the_same_workflow_id_does_not_count(
-    books: Books, temporal: TemporalClient, start: Start
+    books: LedgerFixture, temporal: TemporalClient, start: Start
 ):
     earlier = await start()
     await silent(books, earlier)
@@ -87,12 +93,14 @@ async def test_a_later_job_with_the_same_workflow_id_does_not_count(
     await later.terminate()
 
 
-async def test_a_request_with_a_live_lease_is_not_checked(books: Books, temporal: TemporalClient):
+async def test_a_request_with_a_live_lease_is_not_checked(books: LedgerFixture, temporal: TemporalClient):
     await books.granted(workflow_id=f"never-{uuid4().hex}")
     assert await sweep(books, temporal) == SweepReport(looked_at=0, ended=0)
 
 
-async def test_a_reply_after_the_sweep_is_settled_and_charged(books: Books, temporal: TemporalClient, start: Start):
+async def test_a_reply_after_the_sweep_is_settled_and_charged(
+    books: LedgerFixture, temporal: TemporalClient, start: Start
+):
     workflow = await start()
     swept = await silent(books, workflow)
     await workflow.terminate()
@@ -103,7 +111,7 @@ async def test_a_reply_after_the_sweep_is_settled_and_charged(books: Books, temp
 
 
 async def test_a_reply_after_the_sweep_does_not_overdraw(database, temporal: TemporalClient, start: Start):
-    books = await Books(database).open(energy_granted=PRICE)
+    books = await LedgerFixture(database).open(energy_granted=PRICE)
     workflow = await start()
     swept = await silent(books, workflow)
     await workflow.terminate()
@@ -114,7 +122,9 @@ async def test_a_reply_after_the_sweep_does_not_overdraw(database, temporal: Tem
     assert (await books.row(swept)).energy_charged == 0
 
 
-async def test_requests_that_are_left_do_not_block_later_pages(books: Books, temporal: TemporalClient, start: Start):
+async def test_requests_that_are_left_do_not_block_later_pages(
+    books: LedgerFixture, temporal: TemporalClient, start: Start
+):
     running, dead = await start(), await start()
     for step in ("one", "two", "three"):
         await silent(books, running, step=step)
@@ -124,13 +134,15 @@ async def test_requests_that_are_left_do_not_block_later_pages(books: Books, tem
     await running.terminate()
 
 
-async def test_workflows_with_a_shared_job_key_are_distinguished(books: Books, temporal: TemporalClient, start: Start):
+async def test_workflows_with_a_shared_job_key_are_distinguished(
+    books: LedgerFixture, temporal: TemporalClient, start: Start
+):
     """All grading of a day has one budget, and its job key is not a run id."""
     day = job_key(date(2026, 11, 20))
     await books.open(job=day)
     running, dead = await start(), await start()
     for workflow in (running, dead):
-        await books.granted(workflow.id, job=day, workflow_id=workflow.id, terms=SILENT)
+        await books.granted(workflow.id, job=day, workflow_id=workflow.id, terms=EXPIRED)
     await dead.terminate()
     assert await sweep(books, temporal) == SweepReport(looked_at=2, ended=1)
     assert (await books.call(running.id, job=day)).owner_attempt_id

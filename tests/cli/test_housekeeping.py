@@ -11,45 +11,45 @@ from parley.storage import alerts, outbox
 from parley.storage.database import Database
 from parley.storage.tables import EnergyEntry, OutboxEvent
 from tests.cli.command import Run
-from tests.storage.books import COST, Books
+from tests.storage.ledger_fixture import COST, LedgerFixture
 
 
 @pytest.fixture
-async def books(database: Database) -> Books:
+async def books(database: Database) -> LedgerFixture:
     """Two events: one delivered, one given up."""
-    books = await Books(database, "default").open(energy_granted=11)
+    books = await LedgerFixture(database, "default").open(energy_granted=11)
     await books.settle(await books.granted("one"))
     await books.fail(await books.granted("two", energy=1))
     async with database.transaction() as tx:
-        arrived, given_up = await outbox.claim_due(tx, limit=2, hold_seconds=60)
+        arrived, abandoned = await outbox.claim_due(tx, limit=2, hold_seconds=60)
         await outbox.delivered(tx, arrived)
-        await outbox.put_off(tx, given_up, None, "HTTP 500")
+        await outbox.put_off(tx, abandoned, None, "HTTP 500")
     return books
 
 
-async def test_events_are_listed_with_the_state_of_their_delivery(parley: Run, books: Books) -> None:
+async def test_events_are_listed_with_the_state_of_their_delivery(parley: Run, books: LedgerFixture) -> None:
     ran = await parley("events")
     assert ran.code == 0
     newest, oldest = [line for line in ran.out.splitlines() if "ai_generation" in line]
-    assert all(word in newest for word in ("ai_generation_failed", "given_up", "HTTP 500"))
+    assert all(word in newest for word in ("ai_generation_failed", "abandoned", "HTTP 500"))
     assert all(word in oldest for word in ("ai_generation_completed", "delivered"))
 
 
-async def test_undelivered_events_are_listed_as_json(parley: Run, books: Books) -> None:
+async def test_undelivered_events_are_listed_as_json(parley: Run, books: LedgerFixture) -> None:
     ran = await parley("events", "--undelivered", "--json")
     (event,) = json.loads(ran.out)
-    assert (event["kind"], event["state"], event["tries"]) == ("ai_generation_failed", "given_up", 1)
+    assert (event["kind"], event["state"], event["tries"]) == ("ai_generation_failed", "abandoned", 1)
     assert event["payload"]["user_id"] == "ann"
 
 
-async def test_an_event_that_was_given_up_is_retried(parley: Run, books: Books) -> None:
+async def test_an_event_that_was_abandoned_is_retried(parley: Run, books: LedgerFixture) -> None:
     (row,) = await books.all(OutboxEvent, kind="ai_generation_failed")
     assert (await parley("events", "--retry", str(row.id))).code == 0
     (event,) = json.loads((await parley("events", "--undelivered", "--json")).out)
     assert (event["state"], event["tries"]) == ("waiting", 0)
 
 
-async def test_a_missing_event_is_refused_in_one_line(parley: Run, books: Books) -> None:
+async def test_a_missing_event_is_refused_in_one_line(parley: Run, books: LedgerFixture) -> None:
     (arrived,) = await books.all(OutboxEvent, kind="ai_generation_completed")
     for number, workspace in ((arrived.id, "default"), (10_000, "default"), (arrived.id + 1, "globex")):
         ran = await parley("events", "--retry", str(number), "--workspace", workspace)
@@ -63,7 +63,7 @@ async def test_an_empty_workspace_has_no_events_and_no_alerts(parley: Run) -> No
     assert json.loads((await parley("alerts", "-w", "empty", "--json")).out) == []
 
 
-async def test_alerts_are_listed(parley: Run, books: Books) -> None:
+async def test_alerts_are_listed(parley: Run, books: LedgerFixture) -> None:
     week = Week(monday=date(2026, 11, 16))
     await books.run("UPDATE ai_usage_logs SET created_at = :at", at=datetime(2026, 11, 18, tzinfo=UTC))
     async with books.database.transaction() as tx:
@@ -74,7 +74,7 @@ async def test_alerts_are_listed(parley: Run, books: Books) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-async def test_the_refill_runs_now_and_prints_its_totals(parley: Run, books: Books, client: Client) -> None:
+async def test_the_refill_runs_now_and_prints_its_totals(parley: Run, books: LedgerFixture, client: Client) -> None:
     ran = await parley("energy", "refill", "--json")
     done = json.loads(ran.out)
     assert (ran.code, done["users"], done["energy"], done["skipped"]) == (0, 1, 19, 0)

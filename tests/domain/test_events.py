@@ -1,4 +1,4 @@
-"""Events are signed by Standard Webhooks, keep their id, and have a last attempt."""
+"""Events are signed by Standard Webhooks, have a stable id, and have a last attempt."""
 
 import base64
 import hashlib

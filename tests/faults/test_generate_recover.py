@@ -16,7 +16,7 @@ from parley.storage.ledger import WITHDRAWN
 from starter.embedded import Addresses
 from tests.faults.door import behind_a_door
 from tests.faults.scene import exited, scene
-from tests.storage.books import until
+from tests.storage.ledger_fixture import until
 
 USER = "ann"
 CALLED, IN_FLIGHT = 3, 3

@@ -8,7 +8,7 @@ from pathlib import Path
 from parley.domain.requests import Provider
 from starter.embedded import Addresses
 from tests.faults.scene import exited, scene
-from tests.storage.books import until
+from tests.storage.ledger_fixture import until
 
 
 async def test_an_answer_that_the_last_try_settled_is_given(stack: Addresses, template: str, tmp_path: Path) -> None:

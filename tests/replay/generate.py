@@ -10,7 +10,7 @@ from parley.domain.errors import JobFailed
 from parley.domain.generate.contract import CachePolicy, OnRateLimit, workflow_id
 from parley.domain.generate.quality import workflow_id as scoring_id
 from tests.parts import SimulatorAdmin
-from tests.storage.books import Books
+from tests.storage.ledger_fixture import LedgerFixture
 
 # The policy of these runs: an action of which every answer is graded, and one of which long prompts are condensed.
 GRADED, CONDENSED = "graded", "condensed"
@@ -82,7 +82,7 @@ async def generate_asked_again(client: Client, simulator: SimulatorAdmin) -> str
 async def generate_stale(client: Client, simulator: SimulatorAdmin) -> str:
     """Nobody can answer, and one that has expired stands in."""
     await asked(client, key="first")
-    await Books(client.database).run("UPDATE llm_cache SET expires_at = now() - interval '1 day'")
+    await LedgerFixture(client.database).run("UPDATE llm_cache SET expires_at = now() - interval '1 day'")
     await simulator.fault("auth", times=None)
     return await asked(client)
 

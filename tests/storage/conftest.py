@@ -1,5 +1,5 @@
 """Every test of the storage ends with a clean audit."""
 
-from tests.storage.books import books, database, must_agree
+from tests.storage.ledger_fixture import books, database, must_agree
 
 __all__ = ["books", "database", "must_agree"]

@@ -9,39 +9,39 @@ import pytest
 from parley.domain.housekeeping import Week
 from parley.storage import alerts
 from parley.storage.tables import CostAlert, OutboxEvent
-from tests.storage.books import BOUND, COST, SILENT, Books
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, LedgerFixture
 
 WEEK = Week(monday=date(2026, 11, 16))
 LITTLE = COST / 2
 
 
 @pytest.fixture
-async def books(books: Books) -> Books:
+async def books(books: LedgerFixture) -> LedgerFixture:
     """A workspace that spent a confirmed reply and a lost one in the week, and another that spent nothing."""
-    await Books(books.database, "globex").open()
-    await books.granted(terms=SILENT)
+    await LedgerFixture(books.database, "globex").open()
+    await books.granted(terms=EXPIRED)
     await books.sweep()
     await books.settle(await books.granted("settled"))
     await spent_at(books, WEEK.begins)
     return books
 
 
-async def spent_at(books: Books, moment: datetime) -> None:
+async def spent_at(books: LedgerFixture, moment: datetime) -> None:
     await books.run("UPDATE ai_usage_logs SET created_at = :moment", moment=moment)
 
 
-async def raised(books: Books, threshold: Decimal = LITTLE, week: Week = WEEK) -> list[CostAlert]:
+async def raised(books: LedgerFixture, threshold: Decimal = LITTLE, week: Week = WEEK) -> list[CostAlert]:
     async with books.database.transaction() as tx:
         return list(await alerts.raise_alerts(tx, week, threshold))
 
 
-async def test_confirmed_and_uncertain_dollars_count_together(books: Books):
+async def test_confirmed_and_uncertain_dollars_count_together(books: LedgerFixture):
     (alert,) = await raised(books, threshold=BOUND)
     assert (alert.workspace_id, alert.period) == ("acme", "2026-W47")
     assert (alert.spent_usd, alert.uncertain_usd, alert.threshold_usd) == (BOUND + COST, BOUND, BOUND)
 
 
-async def test_the_alert_is_an_event_as_well(books: Books):
+async def test_the_alert_is_an_event_as_well(books: LedgerFixture):
     await raised(books)
     (event,) = await books.all(OutboxEvent, kind="cost_alert")
     assert event.workspace_id == "acme"
@@ -55,14 +55,14 @@ async def test_the_alert_is_an_event_as_well(books: Books):
     }
 
 
-async def test_a_week_is_noted_once_however_often_it_is_looked_at(books: Books):
+async def test_a_week_is_noted_once_however_often_it_is_looked_at(books: LedgerFixture):
     found = await asyncio.gather(*(raised(books) for _ in range(5)))
     assert sorted(map(len, found)) == [0, 0, 0, 0, 1]
     assert len(await books.all(OutboxEvent, kind="cost_alert")) == 1
     assert await raised(books, threshold=BOUND) == []
 
 
-async def test_spending_exactly_the_threshold_is_fine(books: Books):
+async def test_spending_exactly_the_threshold_is_fine(books: LedgerFixture):
     assert await raised(books, threshold=BOUND + COST) == []
 
 
@@ -74,13 +74,13 @@ async def test_spending_exactly_the_threshold_is_fine(books: Books):
         (WEEK.ends, False),
     ],
 )
-async def test_a_week_has_sharp_ends(books: Books, moment: datetime, counts: bool):
+async def test_a_week_has_sharp_ends(books: LedgerFixture, moment: datetime, counts: bool):
     await spent_at(books, moment)
     assert bool(await raised(books)) is counts
 
 
-async def test_each_week_and_workspace_has_its_own_alert(books: Books):
-    other = await Books(books.database, "globex").open()
+async def test_each_week_and_workspace_has_its_own_alert(books: LedgerFixture):
+    other = await LedgerFixture(books.database, "globex").open()
     await other.settle(await other.granted("theirs"))
     await spent_at(books, datetime(2026, 11, 17, tzinfo=UTC))
     assert [alert.workspace_id for alert in await raised(books)] == ["acme", "globex"]

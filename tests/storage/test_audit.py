@@ -1,4 +1,4 @@
-"""The audit finds every disagreement that somebody plants, and names the check."""
+"""The audit finds every disagreement planted in the ledger and names the check."""
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -12,7 +12,7 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
 from parley.storage.tables import Attempt, Generation
-from tests.storage.books import BOUND, COST, SILENT, USAGE, USER, Books
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, USAGE, USER, LedgerFixture
 
 # Each statement plants one lie into the ledger that `a_full_ledger` wrote.
 LIES = {
@@ -32,7 +32,7 @@ LIES = {
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",
     "an open attempt owns its call": "UPDATE paid_requests SET owner_attempt_id = NULL",
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
-    "a usage row tells what its attempt cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
+    "a usage row has its attempt's cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
     "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
     "an answered generation names the attempt that answered": """
         UPDATE generations SET attempt_id = gen_random_uuid() WHERE cached = 'exact'""",
@@ -48,12 +48,12 @@ def must_agree() -> bool:
 
 
 @pytest.fixture
-async def a_full_ledger(books: Books) -> Books:
+async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
     """Something of every kind: settled, duplicate, lost, failed and open."""
     late, owner = await books.taken_over("won")
     await books.settle(owner)
     await books.settle(late)
-    await books.granted("lost", terms=SILENT)
+    await books.granted("lost", terms=EXPIRED)
     await books.sweep("lost")
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
     await books.granted("open")
@@ -64,7 +64,7 @@ async def a_full_ledger(books: Books) -> Books:
     return books
 
 
-async def generated(books: Books, request_id: str, **fields: Any) -> None:
+async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
     row: dict[str, Any] = {"workflow_id": "w", "user_id": USER, "action": "ai_message", "outcome": "completed"}
     async with books.database.transaction() as tx:
         tx.add(Generation(workspace_id=books.workspace, request_id=request_id, **row | fields))
@@ -75,7 +75,7 @@ def test_every_check_has_its_lie():
 
 
 @pytest.mark.parametrize("check", CHECKS)
-async def test_a_planted_disagreement_is_found(a_full_ledger: Books, check: str):
+async def test_a_planted_disagreement_is_found(a_full_ledger: LedgerFixture, check: str):
     assert await a_full_ledger.run(LIES[check]) > 0
     assert check in await a_full_ledger.disagreements()
 
@@ -88,20 +88,20 @@ async def test_a_planted_disagreement_is_found(a_full_ledger: Books, check: str)
         "UPDATE attempts SET state = 'duplicate' WHERE state = 'settled'",
     ],
 )
-async def test_each_part_of_a_settled_call_is_missed(a_full_ledger: Books, lie: str):
+async def test_each_part_of_a_settled_call_is_missed(a_full_ledger: LedgerFixture, lie: str):
     assert await a_full_ledger.run(lie) > 0
     check = "a settled call has one settled attempt, a reply, a row and an event"
     assert check in await a_full_ledger.disagreements()
 
 
-async def test_a_disagreement_says_where_and_by_how_much(a_full_ledger: Books):
+async def test_a_disagreement_says_where_and_by_how_much(a_full_ledger: LedgerFixture):
     await a_full_ledger.run("UPDATE energy_accounts SET granted = granted + 1")
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit(tx)
     assert (found.workspace_id, found.subject, found.expected, found.found) == ("acme", "ann", "100", "101")
 
 
-async def test_an_audit_of_one_workspace_tells_nothing_of_another(a_full_ledger: Books):
+async def test_an_audit_of_one_workspace_tells_nothing_of_another(a_full_ledger: LedgerFixture):
     await a_full_ledger.run("UPDATE energy_accounts SET granted = granted + 1")
     async with a_full_ledger.database.transaction() as tx:
         assert await audit(tx, "globex") == []
@@ -118,7 +118,7 @@ async def test_an_audit_of_one_workspace_tells_nothing_of_another(a_full_ledger:
         "DELETE FROM budgets WHERE scope LIKE 'day:%'",
     ],
 )
-async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: Books, lie: str):
+async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: LedgerFixture, lie: str):
     assert await a_full_ledger.run(lie) > 0
     assert DAYS in await a_full_ledger.disagreements()
 
@@ -132,12 +132,12 @@ async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: Boo
         "UPDATE generations SET workspace_id = 'globex' WHERE request_id = 'asked'",
     ],
 )
-async def test_an_answer_comes_from_a_settled_attempt_of_its_workspace(a_full_ledger: Books, lie: str):
+async def test_an_answer_comes_from_a_settled_attempt_of_its_workspace(a_full_ledger: LedgerFixture, lie: str):
     assert await a_full_ledger.run(lie) > 0
     assert "an answered generation names the attempt that answered" in await a_full_ledger.disagreements()
 
 
-async def test_a_day_that_disagrees_is_told_with_all_three_accounts(a_full_ledger: Books):
+async def test_a_day_that_disagrees_is_reported_with_all_three_accounts(a_full_ledger: LedgerFixture):
     await a_full_ledger.run("UPDATE budgets SET uncertain_usd = 1 WHERE scope LIKE 'day:%'")
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit(tx)
@@ -150,7 +150,7 @@ async def test_a_day_that_disagrees_is_told_with_all_three_accounts(a_full_ledge
 
 
 @pytest.fixture
-async def billed(a_full_ledger: Books) -> list[BilledAttempt]:
+async def billed(a_full_ledger: LedgerFixture) -> list[BilledAttempt]:
     """A list that agrees. It bills lost and failed attempts as well, and one that is still open."""
     attempts: Sequence[Attempt] = await a_full_ledger.all(Attempt, "started_at")
     return [
@@ -166,12 +166,12 @@ async def billed(a_full_ledger: Books) -> list[BilledAttempt]:
     ]
 
 
-async def compared(books: Books, billed: Sequence[BilledAttempt], workspace: str | None = None) -> list[str]:
+async def compared(books: LedgerFixture, billed: Sequence[BilledAttempt], workspace: str | None = None) -> list[str]:
     async with books.database.transaction() as tx:
         return [found.check for found in await audit_billed(tx, workspace or books.workspace, billed)]
 
 
-def told(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledAttempt]:
+def altered(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledAttempt]:
     """The list with other words about the attempt at `line`."""
     return [*listed[:line], listed[line].model_copy(update=changes), *listed[line + 1 :]]
 
@@ -180,12 +180,12 @@ def told(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledA
 DUPLICATE, SETTLED, LOST, FAILED, OPEN = range(5)
 TALL = {"cost_usd": BOUND + Decimal("0.000001")}
 BILLED_LIES: dict[str, Callable[[list[BilledAttempt]], list[BilledAttempt]]] = {
-    "what was billed is in the ledger": lambda billed: told(billed, SETTLED, attempt_id=uuid4()),
+    "what was billed is in the ledger": lambda billed: altered(billed, SETTLED, attempt_id=uuid4()),
     "what was billed is not recorded as free": lambda billed: billed,  # the ledger lies, in the test
     "what is confirmed was billed": lambda billed: billed[:SETTLED] + billed[SETTLED + 1 :],
-    "what was billed costs what the ledger says": lambda billed: told(billed, DUPLICATE, cost_usd=2 * COST),
-    "what was billed counts what the ledger says": lambda billed: told(billed, SETTLED, output_tokens=201),
-    "what was billed and never answered is within its bound": lambda billed: told(billed, LOST, **TALL),
+    "what was billed costs what the ledger says": lambda billed: altered(billed, DUPLICATE, cost_usd=2 * COST),
+    "what was billed counts what the ledger says": lambda billed: altered(billed, SETTLED, output_tokens=201),
+    "what was billed and never answered is within its bound": lambda billed: altered(billed, LOST, **TALL),
 }
 AS_FREE = "UPDATE attempts SET billed = 'no' WHERE state = 'failed'"
 
@@ -194,13 +194,15 @@ def test_every_check_against_a_list_has_its_lie():
     assert list(BILLED_LIES) == list(BILLED_CHECKS)
 
 
-async def test_a_true_list_agrees_and_an_empty_one_says_nothing(a_full_ledger: Books, billed: list[BilledAttempt]):
+async def test_a_true_list_agrees_and_an_empty_one_says_nothing(
+    a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
+):
     assert await compared(a_full_ledger, billed) == []
     assert await compared(a_full_ledger, []) == []
 
 
 @pytest.mark.parametrize("check", BILLED_CHECKS)
-async def test_a_list_that_disagrees_is_found(a_full_ledger: Books, billed: list[BilledAttempt], check: str):
+async def test_a_list_that_disagrees_is_found(a_full_ledger: LedgerFixture, billed: list[BilledAttempt], check: str):
     if check == "what was billed is not recorded as free":
         assert await a_full_ledger.run(AS_FREE) == 1
     assert check in await compared(a_full_ledger, BILLED_LIES[check](billed))
@@ -210,29 +212,31 @@ async def test_a_list_that_disagrees_is_found(a_full_ledger: Books, billed: list
     "lie",
     [{"input_tokens": 999}, {"output_tokens": 0}, {"audio_seconds": Decimal("0.5")}],
 )
-async def test_every_count_is_compared(a_full_ledger: Books, billed: list[BilledAttempt], lie: dict[str, Any]):
-    assert await compared(a_full_ledger, told(billed, SETTLED, **lie)) == [
+async def test_every_count_is_compared(a_full_ledger: LedgerFixture, billed: list[BilledAttempt], lie: dict[str, Any]):
+    assert await compared(a_full_ledger, altered(billed, SETTLED, **lie)) == [
         "what was billed counts what the ledger says"
     ]
 
 
-async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: Books, billed: list[BilledAttempt]):
+async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: LedgerFixture, billed: list[BilledAttempt]):
     tokens = {"input_tokens": None, "output_tokens": None, "audio_seconds": None}
     assert await compared(a_full_ledger, [row.model_copy(update=tokens) for row in billed]) == []
     assert await compared(a_full_ledger, [row.model_copy(update={"cost_usd": None}) for row in billed]) == []
-    rounded = told(billed, SETTLED, cost_usd=COST + Decimal("0.0000004"))
+    rounded = altered(billed, SETTLED, cost_usd=COST + Decimal("0.0000004"))
     assert await compared(a_full_ledger, rounded) == []
 
 
-async def test_what_a_list_mentions_as_not_billed_is_not_billed(a_full_ledger: Books, billed: list[BilledAttempt]):
+async def test_what_a_list_mentions_as_not_billed_is_not_billed(
+    a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
+):
     check = "what is confirmed was billed"
-    assert await compared(a_full_ledger, told(billed, SETTLED, billed=False)) == [check]
-    silent = told(billed, LOST, billed=False)
-    assert await compared(a_full_ledger, told(silent, FAILED, billed=False)) == []
+    assert await compared(a_full_ledger, altered(billed, SETTLED, billed=False)) == [check]
+    unlisted = altered(billed, LOST, billed=False)
+    assert await compared(a_full_ledger, altered(unlisted, FAILED, billed=False)) == []
 
 
 async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
-    a_full_ledger: Books, billed: list[BilledAttempt]
+    a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
 ):
     """What another provider confirmed, or what came before and after, is another list's."""
     assert await compared(a_full_ledger, billed[SETTLED:]) == [], "the duplicate was made before the list begins"
@@ -243,14 +247,14 @@ async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
     assert await compared(a_full_ledger, billed) == []
 
 
-async def test_a_row_without_an_attempt_of_ours_is_told_by_its_place(a_full_ledger: Books):
+async def test_a_row_without_an_attempt_of_ours_is_reported_by_its_place(a_full_ledger: LedgerFixture):
     stray = BilledAttempt(source="line 7", input_tokens=1)
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit_billed(tx, "acme", [stray])
     assert (found.workspace_id, found.subject, found.found) == ("acme", "line 7", "unknown")
 
 
-async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: Books, billed: list[BilledAttempt]):
-    wrong = told(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
+async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: LedgerFixture, billed: list[BilledAttempt]):
+    wrong = altered(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
     assert await compared(a_full_ledger, wrong, "globex") == []
     assert len(await compared(a_full_ledger, wrong)) == 2

@@ -49,7 +49,7 @@ def labels(intent: str, reason: str | None = None, location: str | None = None) 
 
 
 class Run:
-    """One run of a workspace; every operation in a transaction of its own."""
+    """One run of a workspace; every operation in a separate transaction."""
 
     def __init__(self, database: Database, workspace: str = ACME, job: str = JOB) -> None:
         self.database, self.scope = database, (workspace, job)
@@ -70,17 +70,17 @@ class Run:
             await runs.begin(tx, run_row(*self.scope), positions)
         return self
 
-    async def keep(
+    async def store(
         self,
         found: Mapping[int, SessionLabels],
         round_number: int = 0,
         stream: int = 0,
         phase: Phase = Phase.PARALLEL,
     ) -> int:
-        return await self.call(runs.keep_labels, found, phase=phase, round_number=round_number, stream=stream)
+        return await self.call(runs.store_labels, found, phase=phase, round_number=round_number, stream=stream)
 
     async def merge(self, level: int, merged: Mapping[str, str], kind: LabelKind = INTENT) -> None:
-        await self.call(runs.keep_merges, kind, level, merged)
+        await self.call(runs.store_merges, kind, level, merged)
 
     async def apply(self, kind: LabelKind = INTENT) -> None:
         async with self.database.transaction() as tx:
@@ -122,7 +122,7 @@ class TestOrder:
         assert [(row.ordinal, row.position) for row in await run.sessions()] == [(at, 11 - at) for at in range(12)]
 
     async def test_beginning_again_changes_nothing(self, run: Run):
-        await run.keep({0: labels("billing")})
+        await run.store({0: labels("billing")})
         await run.begin([3, 1, 2])
         rows = await run.sessions()
         assert [row.position for row in rows] == list(reversed(range(12)))
@@ -141,7 +141,7 @@ class TestOrder:
         assert await run.call(runs.load_work, [99]) == []
 
     async def test_a_condensed_text_stays_with_its_session(self, run: Run):
-        await run.call(runs.keep_condensed, 3, "in \0 short \ud800")
+        await run.call(runs.store_condensed, 3, "in \0 short \ud800")
         work = await run.call(runs.load_work, [2, 3])
         assert [item.condensed for item in work] == [None, "in \ufffd short \ufffd"]
 
@@ -172,44 +172,44 @@ class TestOrder:
 
 class TestRounds:
     async def test_labels_are_known_from_the_next_round_on(self, run: Run):
-        await run.keep({0: labels("refund", "approval"), 1: labels("billing")}, round_number=0)
-        await run.keep({2: labels("address", "approval"), 3: labels("billing", None, "form")}, round_number=1)
+        await run.store({0: labels("refund", "approval"), 1: labels("billing")}, round_number=0)
+        await run.store({2: labels("address", "approval"), 3: labels("billing", None, "form")}, round_number=1)
         nothing: dict[LabelKind, list[str]] = {INTENT: [], REASON: [], LOCATION: []}
         assert await run.call(runs.known_labels, 0) == nothing
         assert await run.call(runs.known_labels, 1) == nothing | {INTENT: ["billing", "refund"], REASON: ["approval"]}
         later = {INTENT: ["billing", "refund", "address"], REASON: ["approval"], LOCATION: ["form"]}
         assert await run.call(runs.known_labels, 2) == await run.call(runs.known_labels, 9) == later
 
-    async def test_what_is_kept_is_all_that_was_found(self, run: Run):
-        await run.keep({4: labels("billing", "approval"), 5: fallback_labels(Containment.AGENT)}, 3, stream=2)
+    async def test_all_found_labels_are_stored(self, run: Run):
+        await run.store({4: labels("billing", "approval"), 5: fallback_labels(Containment.AGENT)}, 3, stream=2)
         rows = await run.sessions()
         assert [row.ordinal for row in rows if row.intent] == [4, 5]
-        kept = rows[4]
-        assert (kept.intent, kept.transfer_reason, kept.drop_off_location) == ("billing", "approval", None)
-        assert (kept.summary, kept.phase, kept.round, kept.stream) == ("As it was.", "parallel streams", 3, 2)
+        stored = rows[4]
+        assert (stored.intent, stored.transfer_reason, stored.drop_off_location) == ("billing", "approval", None)
+        assert (stored.summary, stored.phase, stored.round, stored.stream) == ("As it was.", "parallel streams", 3, 2)
         assert [(row.fallback, row.by_rule) for row in rows[4:6]] == [(False, False), (True, False)]
 
-    async def test_only_labels_that_nobody_saw_are_new(self, run: Run):
-        assert await run.keep({0: labels("billing", "billing"), 1: labels("billing")}) == 2
-        assert await run.keep({2: labels("billing"), 3: labels("refund")}, round_number=1) == 1
-        assert await run.keep({}) == 0
+    async def test_only_labels_that_were_not_seen_are_new(self, run: Run):
+        assert await run.store({0: labels("billing", "billing"), 1: labels("billing")}) == 2
+        assert await run.store({2: labels("billing"), 3: labels("refund")}, round_number=1) == 1
+        assert await run.store({}) == 0
 
-    async def test_a_stand_in_is_kept_and_is_no_label_for_others(self, run: Run):
-        silent, given_up = no_text_labels(Containment.AGENT), fallback_labels(Containment.DROP_OFF)
-        assert await run.keep({0: silent, 1: given_up}) == 0
-        assert await run.keep({2: labels("billing"), 3: given_up}) == 1
+    async def test_a_fallback_is_stored_and_not_offered_to_others(self, run: Run):
+        no_text, fallback = no_text_labels(Containment.AGENT), fallback_labels(Containment.DROP_OFF)
+        assert await run.store({0: no_text, 1: fallback}) == 0
+        assert await run.store({2: labels("billing"), 3: fallback}) == 1
         assert (await run.call(runs.known_labels, 1)) == {INTENT: ["billing"], REASON: [], LOCATION: []}
-        kept = [row.intent for row in (await run.sessions())[:4]]
-        assert kept == [silent.intent, given_up.intent, "billing", given_up.intent]
+        stored = [row.intent for row in (await run.sessions())[:4]]
+        assert stored == [no_text.intent, fallback.intent, "billing", fallback.intent]
 
     async def test_keeping_twice_changes_nothing(self, run: Run):
         found = {0: labels("billing", "approval"), 1: labels("refund")}
-        await run.keep(found)
+        await run.store(found)
         before = [row.model_dump() for row in await run.sessions()]
-        assert await run.keep(found) == 0
-        assert await run.keep(found, round_number=7) == 0
+        assert await run.store(found) == 0
+        assert await run.store(found, round_number=7) == 0
         assert (await run.call(runs.known_labels, 1))[INTENT] == ["billing", "refund"]
-        assert await run.keep(found) == 0
+        assert await run.store(found) == 0
         assert [row.model_dump() for row in await run.sessions()] == before
 
     async def test_streams_that_find_the_same_labels_at_once_do_not_block_each_other(self, run: Run):
@@ -218,7 +218,7 @@ class TestRounds:
         async def stream(number: int) -> int:
             ordinals, order = range(number * 3, number * 3 + 3), names[number % 3 :] + names[: number % 3]
             found = {at: labels(name, name, name) for at, name in zip(ordinals, order, strict=True)}
-            return await run.keep(found, stream=number)
+            return await run.store(found, stream=number)
 
         async with asyncio.timeout(20):
             counted = [await asyncio.gather(*(stream(number) for number in range(4))) for _ in range(3)]
@@ -226,7 +226,7 @@ class TestRounds:
 
     async def test_a_batch_takes_a_few_statements_whatever_its_size(self, run: Run):
         with statements(run.database) as seen:
-            await run.keep({at: labels(f"intent {at}", f"reason {at}", f"place {at}") for at in range(12)})
+            await run.store({at: labels(f"intent {at}", f"reason {at}", f"place {at}") for at in range(12)})
         assert len(seen) == 2, seen
 
 
@@ -234,7 +234,7 @@ class TestMerging:
     @pytest.fixture
     async def run(self, run: Run) -> Run:
         names = ["billing", "invoice problem", "wrong invoice", "parcel", "lost parcel", "refund"]
-        await run.keep({at: labels(name, "billing") for at, name in enumerate(names)})
+        await run.store({at: labels(name, "billing") for at, name in enumerate(names)})
         return run
 
     async def merged(self, run: Run, before_level: int) -> dict[str, str]:
@@ -267,7 +267,7 @@ class TestMerging:
         async with run.database.transaction() as tx:
             assert len((await tx.execute(select(AutoMerge))).all()) == 1
 
-    async def test_sessions_get_the_canonical_label_beside_the_first(self, run: Run):
+    async def test_sessions_get_the_canonical_label_and_the_original(self, run: Run):
         await run.merge(0, {"wrong invoice": "billing", "invoice problem": "billing"})
         await run.apply()
         rows = (await run.sessions())[:6]
@@ -299,7 +299,7 @@ class TestMerging:
         await run.apply()
         assert [row.canonical_intent for row in (await run.sessions())[:3]] == ["refund", "invoice problem", "refund"]
 
-    async def test_applying_again_writes_no_session_anew(self, run: Run):
+    async def test_applying_again_writes_no_session(self, run: Run):
         """A repeated step on a million sessions would leave as many dead rows."""
 
         async def versions() -> list[Any]:
@@ -338,7 +338,7 @@ class TestMerging:
 class TestResults:
     async def test_sessions_are_counted_by_their_canonical_label(self, run: Run):
         names = ["wrong invoice", "billing", "parcel", "refund", "refund", "billing"]
-        await run.keep({at: labels(name, "approval" if at < 2 else None) for at, name in enumerate(names)})
+        await run.store({at: labels(name, "approval" if at < 2 else None) for at, name in enumerate(names)})
         first = [("billing", 2), ("refund", 2), ("parcel", 1), ("wrong invoice", 1)]
         reasons = [LabelCount(kind=REASON, label="approval", sessions=2)]
         assert await run.call(runs.label_counts) == [
@@ -355,7 +355,7 @@ class TestResults:
 
     async def test_stand_ins_are_counted_apart(self, run: Run):
         assert await run.call(runs.counts) == {"sessions": 12, "labelled": 0, "fallbacks": 0}
-        await run.keep({0: labels("billing"), 1: fallback_labels(Containment.AGENT)})
+        await run.store({0: labels("billing"), 1: fallback_labels(Containment.AGENT)})
         assert await run.call(runs.counts) == {"sessions": 12, "labelled": 2, "fallbacks": 1}
 
     async def test_an_export_is_in_the_files_order_page_by_page(self, run: Run):
@@ -369,7 +369,7 @@ class TestResults:
         assert [session.session_id for session in await run.exported()] == [f"s-{at}" for at in range(12)]
 
     async def test_an_export_walks_its_index_and_leaves_the_conversations_where_they_are(self, database: Database):
-        """Else each page would walk and sort the whole run."""
+        """Otherwise each page would scan and sort the whole run."""
         run = await (await Run(database).import_(4500)).begin(list(reversed(range(4500))))
         async with database.transaction() as tx:
             with statements(database) as seen:
@@ -381,9 +381,9 @@ class TestResults:
             assert (await tx.execute(text(used))).scalar() == 1
 
     async def test_an_exported_session_has_both_labels(self, run: Run):
-        await run.keep({11: labels("wrong invoice", "approval")}, round_number=4, stream=1)
+        await run.store({11: labels("wrong invoice", "approval")}, round_number=4, stream=1)
         await run.merge(0, {"wrong invoice": "billing"})
-        await run.keep({10: labels("billing")})
+        await run.store({10: labels("billing")})
         await run.apply()
         first, second, third, *_ = await run.exported()
         assert first == ExportedSession(
@@ -407,11 +407,11 @@ class TestResults:
         assert (third.intent, third.phase, third.round) == (None, None, None)
 
     async def test_exported_rounds_are_those_of_the_streams_from_1(self, run: Run):
-        """Within a run each session of the discovery has a number of its own as well."""
+        """Within a run each session of the discovery has a separate round number."""
         for ordinal in range(3):
-            await run.keep({ordinal: labels("billing")}, round_number=ordinal, phase=Phase.DISCOVERY)
+            await run.store({ordinal: labels("billing")}, round_number=ordinal, phase=Phase.DISCOVERY)
         for ordinal in range(3, 7):
-            await run.keep({ordinal: labels("billing")}, round_number=3 + (ordinal > 4), stream=ordinal % 2)
+            await run.store({ordinal: labels("billing")}, round_number=3 + (ordinal > 4), stream=ordinal % 2)
         found = [(session.round, session.stream) for session in reversed(await run.exported())]
         assert found == [(None, None)] * 3 + [(1, 1), (1, 0), (2, 1), (2, 0)] + [(None, None)] * 5
 
@@ -426,7 +426,7 @@ class TestRuns:
                 with pytest.raises(NotFound):
                     await runs.find(tx, workspace, name)
 
-    async def test_the_first_end_stands(self, run: Run):
+    async def test_only_the_first_end_is_stored(self, run: Run):
         await run.call(runs.end, "completed", {"sessions": 12})
         await run.call(runs.end, "cancelled", {})
         async with run.database.transaction() as tx:
@@ -435,8 +435,8 @@ class TestRuns:
 
     async def test_two_runs_on_one_dataset_have_nothing_to_do_with_each_other(self, run: Run):
         other = await Run(run.database, ACME, "other").begin(list(range(12)))
-        await run.keep({0: labels("billing"), 1: labels("invoice")})
-        await other.keep({0: labels("invoice")})
+        await run.store({0: labels("billing"), 1: labels("invoice")})
+        await other.store({0: labels("invoice")})
         await run.merge(0, {"invoice": "billing"})
         await run.apply()
         await other.apply()
@@ -450,30 +450,30 @@ Trespass = Callable[[AsyncSession, str], Awaitable[Any]]
 
 # Each function that takes a workspace, called by another that knows all ids; what it must answer.
 TRESPASSES: dict[str, tuple[Trespass, Any]] = {
-    "auto_analyze.find": (lambda tx, who: runs.find(tx, who, JOB), NotFound),
-    "auto_analyze.end": (lambda tx, who: runs.end(tx, who, JOB, "failed", {}), None),
-    "auto_analyze.tokens_from": (lambda tx, who: runs.tokens_from(tx, who, JOB, 0, 10), []),
-    "auto_analyze.load_work": (lambda tx, who: runs.load_work(tx, who, JOB, [0, 1]), []),
-    "auto_analyze.known_labels": (lambda tx, who: runs.known_labels(tx, who, JOB, 10), NOTHING),
-    "auto_analyze.keep_condensed": (lambda tx, who: runs.keep_condensed(tx, who, JOB, 0, "stolen"), None),
-    "auto_analyze.canonical_labels": (lambda tx, who: runs.canonical_labels(tx, who, JOB, INTENT, 10), {}),
+    "auto_analyze.find": (lambda tx, workspace: runs.find(tx, workspace, JOB), NotFound),
+    "auto_analyze.end": (lambda tx, workspace: runs.end(tx, workspace, JOB, "failed", {}), None),
+    "auto_analyze.tokens_from": (lambda tx, workspace: runs.tokens_from(tx, workspace, JOB, 0, 10), []),
+    "auto_analyze.load_work": (lambda tx, workspace: runs.load_work(tx, workspace, JOB, [0, 1]), []),
+    "auto_analyze.known_labels": (lambda tx, workspace: runs.known_labels(tx, workspace, JOB, 10), NOTHING),
+    "auto_analyze.store_condensed": (lambda tx, workspace: runs.store_condensed(tx, workspace, JOB, 0, "stolen"), None),
+    "auto_analyze.canonical_labels": (lambda tx, workspace: runs.canonical_labels(tx, workspace, JOB, INTENT, 10), {}),
     "auto_analyze.apply_canonical": (
-        lambda tx, who: runs.apply_canonical(tx, who, JOB, INTENT, {"billing": "stolen"}),
+        lambda tx, workspace: runs.apply_canonical(tx, workspace, JOB, INTENT, {"billing": "stolen"}),
         None,
     ),
     "auto_analyze.counts": (
-        lambda tx, who: runs.counts(tx, who, JOB),
+        lambda tx, workspace: runs.counts(tx, workspace, JOB),
         {"sessions": 0, "labelled": 0, "fallbacks": 0},
     ),
-    "auto_analyze.label_counts": (lambda tx, who: runs.label_counts(tx, who, JOB), []),
-    "auto_analyze.export_rows": (lambda tx, who: runs.export_rows(tx, who, JOB, after=-1, limit=10), []),
-    "datasets.lock": (lambda tx, who: datasets.lock(tx, who, DATASET), True),
-    "datasets.find_dataset": (lambda tx, who: datasets.find_dataset(tx, who, DATASET), None),
-    "datasets.load_dataset": (lambda tx, who: datasets.load_dataset(tx, who, DATASET), NotFound),
-    "datasets.session_facts": (lambda tx, who: datasets.session_facts(tx, who, DATASET), []),
+    "auto_analyze.label_counts": (lambda tx, workspace: runs.label_counts(tx, workspace, JOB), []),
+    "auto_analyze.export_rows": (lambda tx, workspace: runs.export_rows(tx, workspace, JOB, after=-1, limit=10), []),
+    "datasets.lock": (lambda tx, workspace: datasets.lock(tx, workspace, DATASET), True),
+    "datasets.find_dataset": (lambda tx, workspace: datasets.find_dataset(tx, workspace, DATASET), None),
+    "datasets.load_dataset": (lambda tx, workspace: datasets.load_dataset(tx, workspace, DATASET), NotFound),
+    "datasets.session_facts": (lambda tx, workspace: datasets.session_facts(tx, workspace, DATASET), []),
 }
 # These make something of the caller's own, under whatever id it names.
-MAKES_ITS_OWN = {"auto_analyze.keep_labels", "auto_analyze.keep_merges", "datasets.save_chats"}
+CREATES_ROWS = {"auto_analyze.store_labels", "auto_analyze.store_merges", "datasets.save_chats"}
 
 
 class TestIsolation:
@@ -484,12 +484,12 @@ class TestIsolation:
             for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
             if function.__module__ == module.__name__ and "workspace_id" in inspect.signature(function).parameters
         }
-        assert found == set(TRESPASSES) | MAKES_ITS_OWN
+        assert found == set(TRESPASSES) | CREATES_ROWS
 
     @pytest.fixture
     async def theirs(self, run: Run) -> AsyncIterator[Run]:
         """A run with something of everything, which must look the same afterwards."""
-        await run.keep({0: labels("billing", "approval"), 1: labels("refund")})
+        await run.store({0: labels("billing", "approval"), 1: labels("refund")})
         await run.merge(0, {"refund": "billing"})
         await run.apply()
         before = await self.contents(run)
@@ -514,7 +514,7 @@ class TestIsolation:
 
     async def test_the_same_ids_in_another_workspace_are_another_run(self, theirs: Run):
         mine = await (await Run(theirs.database, "globex").import_(12)).begin(list(range(12)))
-        assert await mine.keep({0: labels("billing"), 1: labels("theft")}) == 2
+        assert await mine.store({0: labels("billing"), 1: labels("theft")}) == 2
         await mine.merge(0, {"billing": "theft"})
         await mine.apply()
         assert await mine.call(runs.canonical_labels, INTENT, 10) == {"billing": "theft", "theft": "theft"}

@@ -11,7 +11,7 @@ from parley.domain.requests import Provider
 from parley.storage import breaker
 from parley.storage.breaker import BreakerTerms, BreakerView
 from parley.storage.database import Database
-from tests.storage.books import BOUND, NOTHING, TERMS, Books, until
+from tests.storage.ledger_fixture import BOUND, NOTHING, TERMS, LedgerFixture, until
 
 PROVIDER = Provider.ANTHROPIC
 LONG = BreakerTerms(failures=3, open_seconds=60, probe_seconds=60)
@@ -21,7 +21,7 @@ DEAD = replace(LONG, probe_seconds=0)
 
 
 class Fleet:
-    """Callers of one provider, each report in a transaction of its own."""
+    """Callers of one provider, each report in a separate transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class Fleet:
         return (await self.view()).wait_seconds == 0
 
     async def wait(self) -> float:
-        """How long a caller is told to stay away."""
+        """The seconds that a caller must wait."""
         with pytest.raises(BreakerOpen) as refused:
             await self.passes()
         assert refused.value.retry_after
@@ -77,7 +77,7 @@ async def test_three_failures_in_a_row_open_it_with_a_delay(fleet: Fleet):
     assert 0 < (await fleet.view()).wait_seconds <= 60
 
 
-async def test_a_success_in_between_starts_the_count_anew(fleet: Fleet):
+async def test_a_success_in_between_resets_the_count(fleet: Fleet):
     for failures in (2, 2):
         for _ in range(failures):
             await fleet.fails(await fleet.passes())
@@ -195,7 +195,7 @@ async def test_a_refused_call_writes_nothing(fleet: Fleet):
     assert await fleet.version() == before
 
 
-async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books: Books, fleet: Fleet):
+async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books: LedgerFixture, fleet: Fleet):
     await fleet.opens()
     with pytest.raises(BreakerOpen):
         await books.claim()
@@ -203,7 +203,7 @@ async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books
     assert await books.energy() == (0, 0)
 
 
-async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: Books, fleet: Fleet):
+async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: LedgerFixture, fleet: Fleet):
     for step in range(4):
         await books.fail(await books.granted(f"refused {step}"), Billed.NO, trips_breaker=False)
     assert await fleet.version() is None
@@ -213,7 +213,7 @@ async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: 
     assert (await books.dollars())[2] == 3 * BOUND
 
 
-async def test_a_claim_that_finds_no_money_does_not_use_the_probe_up(books: Books, fleet: Fleet):
+async def test_a_claim_that_finds_no_money_does_not_use_the_probe_up(books: LedgerFixture, fleet: Fleet):
     await fleet.opens(DUE)
     with pytest.raises(Exception, match="energy"):
         await books.claim(energy=1000)

@@ -1,4 +1,4 @@
-"""The cache of answers: whose they are, how long they last, and what they saved."""
+"""The cache of answers: ownership, expiry and savings."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ HOW, HOW_ELSE = "How do I reset my password?", "hi, how can I reset my pasword"
 
 
 class Cache:
-    """Asks and keeps for one user of one workspace, each in a transaction of its own."""
+    """Finds and stores answers for one user of one workspace, each in a separate transaction."""
 
     def __init__(self, database: Database, workspace: str = "acme", user: str = "ann", action: str = "ai_message"):
         self.database, self.workspace, self.user, self.action = database, workspace, user, action
@@ -34,11 +34,11 @@ class Cache:
     def asked(self, said: str, system: str = "You help.", **changes: Any) -> tuple[GenerateInput, ChatRequest]:
         messages = (Message(role="system", content=system), Message(role="user", content=said))
         prompt = Prompt(messages=messages)
-        who = {"workspace_id": self.workspace, "user_id": self.user, "action": self.action}
-        asked = GenerateInput(**who, prompt=prompt, **changes)
+        user = {"workspace_id": self.workspace, "user_id": self.user, "action": self.action}
+        asked = GenerateInput(**user, prompt=prompt, **changes)
         return asked, chat_request(asked, prompt)
 
-    async def keep(
+    async def store(
         self,
         said: str,
         answer: str = "Like this.",
@@ -66,7 +66,7 @@ class Cache:
             cache=CachePolicy.SIMILAR, cache_seconds=seconds, cache_key=cache_key(self.workspace, request)
         )
         async with self.database.transaction() as tx:
-            await cache.keep(tx, asked, serving, request, settled)
+            await cache.store(tx, asked, serving, request, settled)
         return settled.attempt_id
 
     async def find(self, said: str, models: cache.Models = MODELS, *, stale: bool = False) -> Hit | None:
@@ -109,7 +109,7 @@ def ann(database: Database) -> Cache:
 
 
 async def test_an_answer_is_found_by_its_whole_prompt(ann: Cache):
-    attempt_id = await ann.keep(HOW)
+    attempt_id = await ann.store(HOW)
     hit = await ann.find(HOW)
     assert hit is not None
     assert (hit.reply.text, hit.reply.usage.input_tokens) == ("Like this.", 9)
@@ -119,8 +119,8 @@ async def test_an_answer_is_found_by_its_whole_prompt(ann: Cache):
 
 
 async def test_the_best_model_that_has_answered_is_taken(ann: Cache):
-    await ann.keep(HOW, "best", by=CLAUDE)
-    await ann.keep(HOW, "cheap", by=MINI)
+    await ann.store(HOW, "best", by=CLAUDE)
+    await ann.store(HOW, "cheap", by=MINI)
     assert (await ann.find(HOW, [CLAUDE, MINI])).reply.text == "best"
     assert (await ann.find(HOW, [MINI, CLAUDE])).reply.text == "cheap"
     assert (await ann.find(HOW, [MINI])).reply.text == "cheap"
@@ -130,20 +130,20 @@ async def test_the_best_model_that_has_answered_is_taken(ann: Cache):
 
 async def test_a_model_of_one_name_at_two_providers_is_two_models(ann: Cache):
     local = (Provider.LOCAL, "mini")
-    await ann.keep(HOW, "at the vendor's", by=MINI)
-    await ann.keep(HOW, "at home", by=local)
+    await ann.store(HOW, "at the vendor's", by=MINI)
+    await ann.store(HOW, "at home", by=local)
     assert (await ann.find(HOW, [MINI])).reply.text == "at the vendor's"
     assert (await ann.find(HOW, [local])).reply.text == "at home"
 
 
 @pytest.mark.parametrize("finish", [Finish.LENGTH, Finish.REFUSED])
-async def test_a_reply_that_is_no_whole_answer_is_never_kept(ann: Cache, finish: Finish):
-    await ann.keep(HOW, finish=finish)
+async def test_a_reply_that_is_incomplete_is_never_stored(ann: Cache, finish: Finish):
+    await ann.store(HOW, finish=finish)
     assert await ann.rows() == []
 
 
 async def test_what_postgresql_cannot_hold_is_no_obstacle(ann: Cache):
-    await ann.keep("Was\0 it me?", "No\0.")
+    await ann.store("Was\0 it me?", "No\0.")
     assert (await ann.find("Was\0 it me?")).reply.text == "No\ufffd."
 
 
@@ -151,7 +151,7 @@ async def test_what_postgresql_cannot_hold_is_no_obstacle(ann: Cache):
 
 
 async def test_an_expired_answer_is_only_found_as_a_stale_one(ann: Cache):
-    await ann.keep(HOW)
+    await ann.store(HOW)
     await ann.expire()
     assert await ann.find(HOW) is None
     assert await ann.find_similar(HOW_ELSE) is None
@@ -162,22 +162,22 @@ async def test_an_expired_answer_is_only_found_as_a_stale_one(ann: Cache):
 
 
 async def test_of_stale_answers_the_newest_is_taken_whichever_model_gave_it(ann: Cache):
-    await ann.keep(HOW, "older", by=CLAUDE)
-    await ann.keep(HOW, "newer", by=MINI)
+    await ann.store(HOW, "older", by=CLAUDE)
+    await ann.store(HOW, "newer", by=MINI)
     await ann.expire()
     assert (await ann.find(HOW, stale=True)).reply.text == "newer"
     assert (await ann.find(HOW, [CLAUDE], stale=True)).reply.text == "older"
-    await ann.keep(HOW, "fresh", by=CLAUDE)
+    await ann.store(HOW, "fresh", by=CLAUDE)
     fresh = await ann.find(HOW, stale=True)
     assert (fresh.reply.text, fresh.expired) == ("fresh", False)
 
 
 async def test_a_newer_answer_replaces_the_older_with_its_count(ann: Cache):
-    await ann.keep(HOW, "older")
+    await ann.store(HOW, "older")
     older = await ann.find(HOW)
     await ann.use(older)
     await ann.expire()
-    await ann.keep(HOW, "newer")
+    await ann.store(HOW, "newer")
     (row,) = await ann.rows()
     assert (row.reply["text"], row.uses, row.last_used_at) == ("newer", 0, None)
     await ann.use(older)
@@ -185,17 +185,17 @@ async def test_a_newer_answer_replaces_the_older_with_its_count(ann: Cache):
 
 
 async def test_keeping_the_same_answer_again_changes_nothing(ann: Cache):
-    """A transaction is repeated when nobody knows whether its commit arrived."""
-    attempt_id = await ann.keep(HOW)
+    """A transaction is repeated when it is unknown whether its commit took effect."""
+    attempt_id = await ann.store(HOW)
     await ann.use(await ann.find(HOW))
     (before,) = await ann.rows()
-    await ann.keep(HOW, attempt_id=attempt_id, seconds=3600)
+    await ann.store(HOW, attempt_id=attempt_id, seconds=3600)
     (after,) = await ann.rows()
     assert after.model_dump() == before.model_dump()
 
 
 async def test_uses_are_counted_each(ann: Cache):
-    await ann.keep(HOW)
+    await ann.store(HOW)
     hit = await ann.find(HOW)
     await asyncio.gather(*(ann.use(hit) for _ in range(10)))
     (row,) = await ann.rows()
@@ -203,8 +203,8 @@ async def test_uses_are_counted_each(ann: Cache):
     assert row.last_used_at > row.created_at
 
 
-async def test_many_who_keep_the_same_key_at_once_keep_one_answer(ann: Cache):
-    await asyncio.gather(*(ann.keep(HOW, f"answer {number}") for number in range(20)))
+async def test_concurrent_stores_of_one_key_store_one_answer(ann: Cache):
+    await asyncio.gather(*(ann.store(HOW, f"answer {number}") for number in range(20)))
     (row,) = await ann.rows()
     hit = await ann.find(HOW)
     assert (hit.reply.text, hit.attempt_id) == (row.reply["text"], row.attempt_id)
@@ -212,16 +212,16 @@ async def test_many_who_keep_the_same_key_at_once_keep_one_answer(ann: Cache):
 
 async def test_housekeeping_deletes_what_expired_in_bounded_batches(ann: Cache):
     for number in range(5):
-        await ann.keep(f"old {number}")
+        await ann.store(f"old {number}")
     await ann.expire()
-    await ann.keep("new")
+    await ann.store("new")
     assert [await ann.purge(limit=3) for _ in range(3)] == [3, 2, 0]
     assert [row.question for row in await ann.rows()] == ["new"]
 
 
 async def test_two_housekeepers_do_not_wait_for_each_other(ann: Cache):
     for number in range(4):
-        await ann.keep(f"old {number}")
+        await ann.store(f"old {number}")
     await ann.expire()
     async with ann.database.transaction() as one, ann.database.transaction() as other:
         assert await cache.purge(one, utc_now(), limit=2) == 2
@@ -229,7 +229,7 @@ async def test_two_housekeepers_do_not_wait_for_each_other(ann: Cache):
 
 
 async def test_stale_answers_outlive_their_time_until_housekeeping_says_otherwise(ann: Cache):
-    await ann.keep(HOW)
+    await ann.store(HOW)
     await ann.expire()
     async with ann.database.transaction() as tx:
         assert await cache.purge(tx, utc_now() - timedelta(days=1)) == 0
@@ -240,7 +240,7 @@ async def test_stale_answers_outlive_their_time_until_housekeeping_says_otherwis
 
 
 async def test_the_same_question_in_other_words_is_answered(ann: Cache):
-    attempt_id = await ann.keep(HOW)
+    attempt_id = await ann.store(HOW)
     hit = await ann.find_similar(HOW_ELSE)
     assert hit is not None and hit.attempt_id == attempt_id
     await ann.use(hit)
@@ -248,15 +248,15 @@ async def test_the_same_question_in_other_words_is_answered(ann: Cache):
 
 
 async def test_another_question_is_not(ann: Cache):
-    await ann.keep("Delete my account.")
+    await ann.store("Delete my account.")
     assert await ann.find_similar("Please delete my account.") is not None
     assert await ann.find_similar("Do not delete my account.") is None
 
 
 async def test_of_similar_ones_the_best_model_is_taken(ann: Cache):
-    await ann.keep(HOW, "cheap", by=MINI)
-    await ann.keep(HOW_ELSE, "best", by=CLAUDE)
-    await ann.keep("What do I owe?", "20", by=CLAUDE)
+    await ann.store(HOW, "cheap", by=MINI)
+    await ann.store(HOW_ELSE, "best", by=CLAUDE)
+    await ann.store("What do I owe?", "20", by=CLAUDE)
     said = "How can I reset my password"
     assert (await ann.find_similar(said, [CLAUDE, MINI])).reply.text == "best"
     assert (await ann.find_similar(said, [MINI, CLAUDE])).reply.text == "cheap"
@@ -264,14 +264,14 @@ async def test_of_similar_ones_the_best_model_is_taken(ann: Cache):
 
 
 async def test_another_context_is_another_question(ann: Cache):
-    await ann.keep(HOW, system="You help customers of Acme.")
+    await ann.store(HOW, system="You help customers of Acme.")
     assert await ann.find_similar(HOW_ELSE) is None
     assert await ann.find_similar(HOW_ELSE, system="You help customers of Acme.") is not None
 
 
 @pytest.mark.parametrize("other", [{"workspace": "globex"}, {"user": "bob"}, {"action": "ai_analysis"}])
 async def test_similar_questions_of_others_are_never_answered(ann: Cache, other: dict[str, str]):
-    await ann.keep(HOW)
+    await ann.store(HOW)
     stranger = Cache(ann.database, **other)
     assert await stranger.find_similar(HOW) is None
     assert await stranger.find_similar(HOW_ELSE) is None
@@ -279,7 +279,7 @@ async def test_similar_questions_of_others_are_never_answered(ann: Cache, other:
 
 async def test_a_workspace_never_sees_anothers_answers(ann: Cache):
     """Even with the other's key in its hands."""
-    await ann.keep(HOW)
+    await ann.store(HOW)
     _, request = ann.asked(HOW)
     key = cache_key("acme", request)
     hit = await ann.find(HOW)
@@ -292,8 +292,8 @@ async def test_a_workspace_never_sees_anothers_answers(ann: Cache):
 
 
 async def test_a_hit_of_another_model_does_not_count_as_this_ones(ann: Cache):
-    await ann.keep(HOW, by=CLAUDE)
-    await ann.keep(HOW, by=MINI)
+    await ann.store(HOW, by=CLAUDE)
+    await ann.store(HOW, by=MINI)
     await ann.use(await ann.find(HOW, [MINI]))
     assert {row.model: row.uses for row in await ann.rows()} == {"claude": 0, "mini": 1}
 

@@ -13,7 +13,7 @@ from parley.domain.errors import Billed, BudgetExhausted
 from parley.storage import budgets
 from parley.storage.ledger import Granted
 from parley.storage.tables import utc_now
-from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, Books, until
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, until
 
 MANY = 200
 THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -41,29 +41,29 @@ def test_weeks_begin_on_mondays_and_months_on_firsts(period: Period, today: date
     assert (first_day(period, today), last_day(period, today)) == (begins, ends)
 
 
-async def spend(books: Books, moment: datetime, usd: str) -> None:
+async def spend(books: LedgerFixture, moment: datetime, usd: str) -> None:
     async with books.database.transaction() as tx:
         await budgets.reserve_day(tx, books.workspace, moment, Decimal(usd))
 
 
-async def test_an_attempt_counts_on_its_day_until_its_cost_is_known(books: Books):
+async def test_an_attempt_counts_on_its_day_until_its_cost_is_known(books: LedgerFixture):
     attempt = await books.granted()
     assert await books.day() == (BOUND, NOTHING, NOTHING)
     await books.settle(attempt)
     assert await books.day() == (NOTHING, COST, NOTHING)
 
 
-async def test_a_lost_attempt_counts_as_uncertain_and_a_refused_one_not_at_all(books: Books):
-    await books.granted(terms=SILENT)
+async def test_a_lost_attempt_counts_as_uncertain_and_a_refused_one_not_at_all(books: LedgerFixture):
+    await books.granted(terms=EXPIRED)
     await books.fail(await books.granted())
     assert await books.day() == (NOTHING, NOTHING, BOUND)
-    await books.granted("another", terms=SILENT)
+    await books.granted("another", terms=EXPIRED)
     await books.sweep("another")
     await books.fail(await books.granted("third"), Billed.UNKNOWN)
     assert await books.day() == (NOTHING, NOTHING, 3 * BOUND)
 
 
-async def test_a_late_reply_counts_on_the_day_of_its_attempt(books: Books):
+async def test_a_late_reply_counts_on_the_day_of_its_attempt(books: LedgerFixture):
     attempt = await books.granted()
     yesterday = datetime.now(UTC) - timedelta(days=1)
     await books.run("UPDATE attempts SET started_at = :then", then=yesterday)
@@ -74,7 +74,7 @@ async def test_a_late_reply_counts_on_the_day_of_its_attempt(books: Books):
 
 @pytest.mark.parametrize("period", Period)
 async def test_two_hundred_claims_of_many_jobs_on_a_cap_for_fifty(database, period: Period):
-    books = Books(database)
+    books = LedgerFixture(database)
     for job in range(10):
         await books.open(energy_granted=MANY * PRICE, job=f"job {job}")
     await books.cap(period, 50 * BOUND + BOUND / 2)
@@ -84,7 +84,7 @@ async def test_two_hundred_claims_of_many_jobs_on_a_cap_for_fifty(database, peri
     assert await books.day() == (50 * BOUND, NOTHING, NOTHING)
 
 
-async def test_a_refused_claim_leaves_no_trace(books: Books):
+async def test_a_refused_claim_leaves_no_trace(books: LedgerFixture):
     await books.cap(Period.DAY, BOUND / 2)
     with pytest.raises(BudgetExhausted, match="day"):
         await books.granted()
@@ -93,7 +93,7 @@ async def test_a_refused_claim_leaves_no_trace(books: Books):
     assert await books.attempts() == []
 
 
-async def test_a_week_adds_up_its_days_and_a_month_its_weeks(books: Books):
+async def test_a_week_adds_up_its_days_and_a_month_its_weeks(books: LedgerFixture):
     await books.cap(Period.WEEK, Decimal(10))
     await books.cap(Period.MONTH, Decimal(12))
     await spend(books, THURSDAY - timedelta(days=7), "3")
@@ -106,7 +106,7 @@ async def test_a_week_adds_up_its_days_and_a_month_its_weeks(books: Books):
     await spend(books, THURSDAY + timedelta(days=5), "10")  # December
 
 
-async def test_what_was_spent_before_a_cap_was_set_counts(books: Books):
+async def test_what_was_spent_before_a_cap_was_set_counts(books: LedgerFixture):
     await spend(books, THURSDAY, "3")
     await books.cap(Period.DAY, Decimal(4))
     with pytest.raises(BudgetExhausted):
@@ -117,14 +117,14 @@ async def test_what_was_spent_before_a_cap_was_set_counts(books: Books):
     await spend(books, THURSDAY, "100")
 
 
-async def test_claims_on_two_days_cannot_overdraw_their_week_between_them(books: Books):
+async def test_claims_on_two_days_cannot_overdraw_their_week_between_them(books: LedgerFixture):
     await books.cap(Period.WEEK, Decimal(50))
     days = [THURSDAY, THURSDAY + timedelta(days=1)]
     done = await asyncio.gather(*(spend(books, days[n % 2], "1") for n in range(MANY)), return_exceptions=True)
     assert Counter(map(type, done)) == {type(None): 50, BudgetExhausted: 150}
 
 
-async def test_what_is_left_is_the_least_of_the_caps(books: Books):
+async def test_what_is_left_is_the_least_of_the_caps(books: LedgerFixture):
     async def left() -> Decimal | None:
         async with books.database.transaction() as tx:
             return await budgets.left(tx, books.workspace, THURSDAY)
@@ -137,17 +137,17 @@ async def test_what_is_left_is_the_least_of_the_caps(books: Books):
     assert await left() == Decimal(5)
 
 
-async def test_another_workspace_spends_from_its_own_cap(books: Books):
+async def test_another_workspace_spends_from_its_own_cap(books: LedgerFixture):
     await books.cap(Period.DAY, Decimal(1))
-    other = Books(books.database, "globex")
+    other = LedgerFixture(books.database, "globex")
     await spend(other, THURSDAY, "100")
     await spend(books, THURSDAY, "1")
 
 
-async def test_a_claim_that_ends_a_silent_attempt_waits_in_no_circle_with_another(books: Books):
+async def test_a_claim_that_ends_an_expired_attempt_does_not_deadlock(books: LedgerFixture):
     """Both lock the caps before the day: the claim that is halfway through is not waited for with the day in hand."""
     await books.cap(Period.DAY, Decimal(100))
-    await books.granted(terms=SILENT)
+    await books.granted(terms=EXPIRED)
     async with books.database.transaction() as tx:
         await tx.execute(text("SELECT 1 FROM spending_caps FOR UPDATE"))
         takeover = asyncio.create_task(books.granted())
@@ -157,8 +157,8 @@ async def test_a_claim_that_ends_a_silent_attempt_waits_in_no_circle_with_anothe
     assert await books.states() == ["lost", "open"]
 
 
-async def waiting(books: Books) -> bool:
-    """Whether somebody waits for a lock in this test's database."""
+async def waiting(books: LedgerFixture) -> bool:
+    """Whether a transaction waits for a lock in this test's database."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with books.database.transaction() as tx:
         return (await tx.execute(text(query))).scalar_one() > 0

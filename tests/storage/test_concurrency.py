@@ -15,7 +15,7 @@ from parley.domain.errors import Billed, BreakerOpen, BudgetExhausted, Insuffici
 from parley.domain.requests import Provider
 from parley.storage.ledger import Granted, Held, Settled
 from parley.storage.tables import PaidRequest
-from tests.storage.books import BOUND, NOTHING, PRICE, SILENT, TERMS, USAGE, Books, reply
+from tests.storage.ledger_fixture import BOUND, EXPIRED, NOTHING, PRICE, TERMS, USAGE, LedgerFixture, reply
 
 MANY = 200
 
@@ -26,35 +26,35 @@ async def outcomes(work: list[Coroutine[Any, Any, Any]]) -> Counter[type]:
 
 
 async def test_energy_for_fifty_grants_exactly_fifty(database):
-    books = await Books(database).open(energy_granted=50 * PRICE)
+    books = await LedgerFixture(database).open(energy_granted=50 * PRICE)
     counted = await outcomes([books.claim(f"step {number}") for number in range(MANY)])
     assert counted == {Granted: 50, InsufficientEnergy: 150}
     assert await books.energy() == (0, 50 * PRICE)
 
 
 async def test_dollars_for_fifty_grant_exactly_fifty(database):
-    books = await Books(database).open(energy_granted=MANY * PRICE, cap=50 * BOUND + BOUND / 2)
+    books = await LedgerFixture(database).open(energy_granted=MANY * PRICE, cap=50 * BOUND + BOUND / 2)
     counted = await outcomes([books.claim(f"step {number}") for number in range(MANY)])
     assert counted == {Granted: 50, BudgetExhausted: 150}
     assert await books.dollars() == (50 * BOUND, NOTHING, NOTHING)
 
 
-async def test_one_request_is_granted_to_exactly_one(books: Books):
+async def test_one_request_is_granted_to_exactly_one(books: LedgerFixture):
     counted = await outcomes([books.claim() for _ in range(MANY)])
     assert counted == {Granted: 1, Held: MANY - 1}
     assert await books.dollars() == (BOUND, NOTHING, NOTHING)
     assert await books.energy() == (0, PRICE)
 
 
-async def test_one_expired_lease_is_taken_over_by_exactly_one(books: Books):
-    await books.granted(terms=SILENT)
+async def test_one_expired_lease_is_taken_over_by_exactly_one(books: LedgerFixture):
+    await books.granted(terms=EXPIRED)
     counted = await outcomes([books.claim() for _ in range(MANY)])
     assert counted == {Granted: 1, Held: MANY - 1}
     assert await books.states() == ["lost", "open"]
 
 
-async def test_many_replies_to_one_request_have_one_winner(books: Books):
-    attempts = [await books.granted(terms=SILENT) for _ in range(10)]
+async def test_many_replies_to_one_request_have_one_winner(books: LedgerFixture):
+    attempts = [await books.granted(terms=EXPIRED) for _ in range(10)]
     settled = await asyncio.gather(*(books.settle(attempt, reply(str(attempt))) for attempt in attempts))
     assert len({answer.attempt_id for answer in settled}) == 1
     assert Counter(await books.states()) == {"settled": 1, "duplicate": 9}
@@ -64,7 +64,7 @@ async def test_many_replies_to_one_request_have_one_winner(books: Books):
 class Crowd:
     """Callers that do, in an order drawn from a seed, whatever a caller may do."""
 
-    def __init__(self, books: Books, seed: int) -> None:
+    def __init__(self, books: LedgerFixture, seed: int) -> None:
         self.books, self.random = books, Random(seed)
         self.attempts: list[UUID] = []
 
@@ -83,7 +83,7 @@ class Crowd:
             step,
             job=job,
             user_id=self.random.choice(("ann", "bob", "cid")),
-            terms=self.random.choice((SILENT, TERMS)),
+            terms=self.random.choice((EXPIRED, TERMS)),
             provider=self.random.choice((Provider.ANTHROPIC, Provider.OPENAI)),
         )
         if isinstance(claimed, Granted):
@@ -115,7 +115,7 @@ class Crowd:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_crowd_never_waits_in_a_circle_and_leaves_a_clean_ledger(database, seed: int):
-    books = Books(database)
+    books = LedgerFixture(database)
     for user, job in (("ann", "job"), ("bob", "other"), ("cid", "job")):
         await books.open(energy_granted=8 * PRICE, cap=30 * BOUND, user=user, job=job)
     crowd = Crowd(books, seed)

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from parley.storage import configuration, energy
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.database import Database
-from tests.storage.books import USER, Books
-from tests.storage.books import WORKSPACE as ACME
+from tests.storage.ledger_fixture import USER, LedgerFixture
+from tests.storage.ledger_fixture import WORKSPACE as ACME
 
 OTHER_USER, OTHER_WORKSPACE = "bob", "globex"
 Work = Callable[[AsyncSession], Awaitable[Any]]
@@ -43,10 +43,10 @@ async def test_a_user_has_the_workspaces_sections_and_its_own(database: Database
         "ai_settings": {"tone": "dry"},
         "profile": {},
     }
-    assert (await load(database, "nobody")).sections == {"company": {"name": "Acme"}, "profile": {}}
+    assert (await load(database, "unknown")).sections == {"company": {"name": "Acme"}, "profile": {}}
 
 
-async def test_the_profile_is_the_energy_account(books: Books):
+async def test_the_profile_is_the_energy_account(books: LedgerFixture):
     async with books.database.transaction() as tx:
         await energy.set_tier(tx, ACME, USER, "pro")
     await books.granted()
@@ -56,7 +56,7 @@ async def test_the_profile_is_the_energy_account(books: Books):
     assert (await look(books.database, OTHER_USER)).profile == {}
 
 
-async def test_a_profile_cannot_be_stored_beside_the_account(database: Database):
+async def test_a_profile_cannot_be_stored_as_a_section(database: Database):
     await save(database, "profile", tier="business", energy=9999)
     assert (await load(database)).sections["profile"] == {}
 

@@ -1,4 +1,4 @@
-"""What counts as a database that is away, and what an error may tell."""
+"""Which errors mean an unreachable database, and what a message may contain."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from parley.domain.model import storable
 from parley.storage.database import Database, is_away
 from parley.storage.driver import defer
 from tests.parts import run_sql
-from tests.storage.books import until
+from tests.storage.ledger_fixture import until
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_a_connection_that_ends_before_the_first_statement_is_unreachable(
     await database.ping()
 
 
-async def test_a_connection_is_kept_for_a_while_and_not_for_ever(
+async def test_a_connection_is_reused_for_a_limited_time(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     assert await backend(database) == await backend(database)
@@ -270,6 +270,6 @@ async def test_an_exception_rolls_back(database: Database):
 
 
 def test_storable_text_keeps_everything_but_nul_and_half_pairs():
-    kept = {"a": ["é", "\U0001f600", 1, None, True, 2.5]}
-    assert storable(kept) == kept
+    stored = {"a": ["é", "\U0001f600", 1, None, True, 2.5]}
+    assert storable(stored) == stored
     assert storable({"k\0": ["\ud800x", {"y": "\0"}]}) == {"k\ufffd": ["\ufffdx", {"y": "\ufffd"}]}

@@ -8,7 +8,7 @@ from parley.domain.errors import InsufficientEnergy
 from parley.storage import energy
 from parley.storage.database import Database
 from parley.storage.tables import EnergyAccount, EnergyEntry
-from tests.storage.books import USER, WORKSPACE, Books
+from tests.storage.ledger_fixture import USER, WORKSPACE, LedgerFixture
 
 
 async def grant(database: Database, amount: int, key: str) -> bool:
@@ -37,17 +37,17 @@ async def test_a_grant_is_given_once_under_concurrency(database: Database):
 async def test_an_account_is_opened_once_under_concurrency(database: Database):
     seen = await asyncio.gather(*(open_account(database) for _ in range(40)))
     assert set(seen) == {100}
-    books = Books(database)
+    books = LedgerFixture(database)
     assert len(await books.all(EnergyAccount)) == len(await books.all(EnergyEntry)) == 1
 
 
-async def test_opening_an_account_again_grants_nothing(books: Books):
+async def test_opening_an_account_again_grants_nothing(books: LedgerFixture):
     await books.granted()
     assert await open_account(books.database, starting_energy=500) == 90
 
 
-async def test_the_same_user_in_two_workspaces_has_two_accounts(books: Books):
-    await Books(books.database, "globex").open(energy_granted=7)
+async def test_the_same_user_in_two_workspaces_has_two_accounts(books: LedgerFixture):
+    await LedgerFixture(books.database, "globex").open(energy_granted=7)
     await books.granted()
     async with books.database.transaction() as tx:
         mine = await energy.account(tx, WORKSPACE, USER)
@@ -56,7 +56,7 @@ async def test_the_same_user_in_two_workspaces_has_two_accounts(books: Books):
     assert (energy.available(mine), energy.available(theirs)) == (90, 7)
 
 
-async def test_a_tier_is_set_for_one_account(books: Books):
+async def test_a_tier_is_set_for_one_account(books: LedgerFixture):
     async with books.database.transaction() as tx:
         await energy.set_tier(tx, WORKSPACE, USER, "pro")
     (account,) = await books.all(EnergyAccount)
@@ -64,7 +64,7 @@ async def test_a_tier_is_set_for_one_account(books: Books):
 
 
 async def test_the_last_energy_can_be_reserved_and_no_more(database: Database):
-    books = await Books(database).open(energy_granted=20)
+    books = await LedgerFixture(database).open(energy_granted=20)
     await books.granted("one")
     await books.granted("two")
     with pytest.raises(InsufficientEnergy, match="ann"):

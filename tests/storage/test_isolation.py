@@ -44,7 +44,7 @@ from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.ledger import Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
-from tests.storage.books import COST, JOB, RATES, SILENT, TERMS, USER, Books, reply
+from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
 
 THEIRS = "globex"
 SECRET = Message(role="user", content="our secret")
@@ -65,9 +65,9 @@ class Ids:
 
 
 @pytest.fixture
-async def ids(books: Books) -> Ids:
+async def ids(books: LedgerFixture) -> Ids:
     """A workspace with something of everything in it."""
-    attempt = await books.granted(terms=SILENT)
+    attempt = await books.granted(terms=EXPIRED)
     settled = await books.granted("settled")
     await books.settle(settled)
     await books.cap(Period.DAY, Decimal(1))
@@ -91,7 +91,7 @@ async def ids(books: Books) -> Ids:
         await configuration.save(tx, books.workspace, "company", {"name": "Acme"}, owner=WORKSPACE)
         await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
         prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
-        await summaries.keep(tx, books.workspace, "beginning", 1, settled)
+        await summaries.store(tx, books.workspace, "beginning", 1, settled)
     return Ids(
         attempt, session, session_sha256, recording_sha256, prompt, SummaryReference(attempt_id=settled, messages=1)
     )
@@ -198,7 +198,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256, None),
         (0, None),
     ),
-    "analyses.keep": (lambda tx, _: analyses.keep(tx, THEIRS, "job", status="failed"), None),
+    "analyses.store_parts": (lambda tx, _: analyses.store_parts(tx, THEIRS, "job", status="failed"), None),
     "outbox.events": (lambda tx, _: outbox.events(tx, THEIRS), []),
     "outbox.retry": (lambda tx, _: outbox.retry(tx, THEIRS, 1), NotFound),
     "cache.find": (lambda tx, _: cache.find(tx, THEIRS, "key", [MODEL]), None),
@@ -223,7 +223,7 @@ MAKES_ITS_OWN = {
     "energy.open_account",
     "generations.for_history",
     "generations.save_prompt",
-    "summaries.keep",
+    "summaries.store",
     "sessions.save_session",
     "sessions.save_recording",
 }
@@ -249,7 +249,7 @@ def test_every_function_that_takes_a_workspace_is_walked():
     assert functions_with_a_workspace() == set(TRESPASSES) | MAKES_ITS_OWN
 
 
-async def contents(books: Books) -> str:
+async def contents(books: LedgerFixture) -> str:
     """All rows of all tables, as text."""
     async with books.database.transaction() as tx:
         tables = (await tx.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).scalars()
@@ -257,7 +257,7 @@ async def contents(books: Books) -> str:
         return "\n".join([line for query in queries for line in (await tx.execute(text(query))).scalars()])
 
 
-async def answer_to(books: Books, trespass: Trespass, ids: Ids) -> Any:
+async def answer_to(books: LedgerFixture, trespass: Trespass, ids: Ids) -> Any:
     """What the function returns, or the kind of error that it raises."""
     try:
         async with books.database.transaction() as tx:
@@ -266,15 +266,15 @@ async def answer_to(books: Books, trespass: Trespass, ids: Ids) -> Any:
         return type(error)
 
 
-async def test_another_workspace_finds_and_changes_nothing(books: Books, ids: Ids):
+async def test_another_workspace_finds_and_changes_nothing(books: LedgerFixture, ids: Ids):
     before = await contents(books)
     for name, (trespass, expected) in TRESPASSES.items():
         assert await answer_to(books, trespass, ids) == expected, name
         assert await contents(books) == before, name
 
 
-async def test_the_same_request_id_in_another_workspace_is_another_request(books: Books):
-    other = await Books(books.database, THEIRS).open()
+async def test_the_same_request_id_in_another_workspace_is_another_request(books: LedgerFixture):
+    other = await LedgerFixture(books.database, THEIRS).open()
     mine, theirs = await books.granted(), await other.granted()
     await books.settle(mine, reply("mine"))
     assert (await other.settle(theirs, reply("theirs"))).reply.text == "theirs"

@@ -1,4 +1,4 @@
-"""Two attempts at one request: a silent owner is replaced, and its reply may still come."""
+"""Two attempts at one request: an expired owner is replaced, and its reply may still arrive."""
 
 from decimal import Decimal
 
@@ -8,10 +8,10 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.ledger import Granted, Settled
 from parley.storage.tables import JournaledReply
-from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, Books, reply
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, USAGE, LedgerFixture, reply
 
 
-async def test_a_silent_owner_is_replaced_and_its_bound_becomes_uncertain(books: Books):
+async def test_an_expired_owner_is_replaced_and_its_bound_becomes_uncertain(books: LedgerFixture):
     lost, _ = await books.taken_over()
     assert await books.states() == ["lost", "open"]
     row = await books.row(lost)
@@ -20,7 +20,7 @@ async def test_a_silent_owner_is_replaced_and_its_bound_becomes_uncertain(books:
     assert await books.energy() == (0, PRICE)
 
 
-async def test_a_late_reply_that_comes_first_wins(books: Books):
+async def test_a_late_reply_that_comes_first_wins(books: LedgerFixture):
     late, owner = await books.taken_over()
     assert (await books.settle(late, reply("late"))).attempt_id == late
     answered = await books.settle(owner, reply("second"))
@@ -33,7 +33,7 @@ async def test_a_late_reply_that_comes_first_wins(books: Books):
     assert await books.events() == ["ai_generation_completed"]
 
 
-async def test_a_late_reply_that_comes_second_is_the_duplicate(books: Books):
+async def test_a_late_reply_that_comes_second_is_the_duplicate(books: LedgerFixture):
     late, owner = await books.taken_over()
     await books.settle(owner, reply("first"))
     answered = await books.settle(late, reply("late"))
@@ -45,7 +45,7 @@ async def test_a_late_reply_that_comes_second_is_the_duplicate(books: Books):
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_a_duplicate_settled_again_is_still_counted_once(books: Books):
+async def test_a_duplicate_settled_again_is_still_counted_once(books: LedgerFixture):
     late, owner = await books.taken_over()
     await books.settle(owner)
     assert await books.settle(late) == await books.settle(late)
@@ -53,7 +53,7 @@ async def test_a_duplicate_settled_again_is_still_counted_once(books: Books):
     assert len(await books.rows()) == 2
 
 
-async def test_the_audit_is_clean_while_the_second_attempt_is_still_under_way(books: Books):
+async def test_the_audit_is_clean_while_the_second_attempt_is_still_under_way(books: LedgerFixture):
     late, owner = await books.taken_over()
     await books.settle(late)
     assert await books.states() == ["settled", "open"]
@@ -65,13 +65,13 @@ async def test_the_audit_is_clean_while_the_second_attempt_is_still_under_way(bo
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_an_attempt_that_dies_after_another_won_is_swept(books: Books):
-    late, silent = await books.granted(terms=SILENT), await books.granted(terms=SILENT)
+async def test_an_attempt_that_dies_after_another_won_is_swept(books: LedgerFixture):
+    late, expired = await books.granted(terms=EXPIRED), await books.granted(terms=EXPIRED)
     await books.settle(late)
     assert await books.sweep()
     assert await books.states() == ["settled", "lost"]
     assert await books.dollars() == (NOTHING, COST, BOUND)
-    assert (await books.row(silent)).confirmed is False
+    assert (await books.row(expired)).confirmed is False
     assert await books.energy() == (PRICE, 0)
     assert not await books.sweep()
 
@@ -85,26 +85,26 @@ async def test_an_attempt_that_dies_after_another_won_is_swept(books: Books):
     ],
 )
 async def test_a_late_failure_of_a_lost_attempt_tells_what_it_cost(
-    books: Books, billed: Billed, counted: dict, confirmed: bool, cost: Decimal
+    books: LedgerFixture, billed: Billed, counted: dict, confirmed: bool, cost: Decimal
 ):
     lost, owner = await books.taken_over()
     await books.fail(lost, billed, **counted)
     row = await books.row(lost)
     assert (row.outcome, row.confirmed, row.cost_usd) == ("failed", confirmed, cost)
     assert await books.dollars() == (BOUND, *((cost, NOTHING) if confirmed else (NOTHING, cost)))
-    assert await books.energy() == (0, PRICE), "the second attempt's reservation stands"
+    assert await books.energy() == (0, PRICE), "the second attempt's reservation is unchanged"
     await books.settle(owner)
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_a_sweep_leaves_a_live_lease_alone(books: Books):
+async def test_a_sweep_leaves_a_live_lease_alone(books: LedgerFixture):
     await books.granted()
     assert not await books.sweep()
     assert await books.states() == ["open"]
 
 
-async def test_a_sweep_frees_the_energy_and_keeps_the_uncertain_dollars(books: Books):
-    await books.granted(terms=SILENT)
+async def test_a_sweep_frees_the_energy_and_keeps_the_uncertain_dollars(books: LedgerFixture):
+    await books.granted(terms=EXPIRED)
     assert await books.sweep()
     assert await books.states() == ["lost"]
     assert await books.energy() == (0, 0)
@@ -112,8 +112,8 @@ async def test_a_sweep_frees_the_energy_and_keeps_the_uncertain_dollars(books: B
     assert not await books.sweep(), "a second sweep finds nothing"
 
 
-async def test_a_reply_after_the_sweep_is_settled_and_charged(books: Books):
-    swept = await books.granted(terms=SILENT)
+async def test_a_reply_after_the_sweep_is_settled_and_charged(books: LedgerFixture):
+    swept = await books.granted(terms=EXPIRED)
     await books.sweep()
     assert (await books.settle(swept)).attempt_id == swept
     assert await books.energy() == (PRICE, 0)
@@ -122,8 +122,8 @@ async def test_a_reply_after_the_sweep_is_settled_and_charged(books: Books):
 
 
 async def test_a_reply_after_the_sweep_never_overdraws(database):
-    books = await Books(database).open(energy_granted=PRICE)
-    swept = await books.granted(terms=SILENT)
+    books = await LedgerFixture(database).open(energy_granted=PRICE)
+    swept = await books.granted(terms=EXPIRED)
     await books.sweep()
     await books.granted("another step takes what was freed")
     await books.settle(swept)
@@ -131,8 +131,8 @@ async def test_a_reply_after_the_sweep_never_overdraws(database):
     assert (await books.row(swept)).energy_charged == 0
 
 
-async def test_a_request_that_was_swept_can_be_claimed_again(books: Books):
-    await books.granted(terms=SILENT)
+async def test_a_request_that_was_swept_can_be_claimed_again(books: LedgerFixture):
+    await books.granted(terms=EXPIRED)
     await books.sweep()
     second = await books.claim()
     assert isinstance(second, Granted)
@@ -141,8 +141,8 @@ async def test_a_request_that_was_swept_can_be_claimed_again(books: Books):
     assert await books.states() == ["lost", "settled"]
 
 
-async def test_a_fallback_leg_and_a_late_reply_of_the_first_provider_charge_once(books: Books):
-    first = await books.granted(terms=SILENT)
+async def test_a_fallback_leg_and_a_late_reply_of_the_first_provider_charge_once(books: LedgerFixture):
+    first = await books.granted(terms=EXPIRED)
     leg = await books.granted(provider=Provider.OPENAI)
     await books.settle(first)
     answered = await books.settle(leg)
@@ -150,8 +150,8 @@ async def test_a_fallback_leg_and_a_late_reply_of_the_first_provider_charge_once
     assert await books.energy() == (PRICE, 0)
 
 
-async def test_three_owners_in_a_row_cost_what_each_cost(books: Books):
-    first, second, third = [await books.granted(terms=SILENT) for _ in range(3)]
+async def test_three_owners_in_a_row_cost_what_each_cost(books: LedgerFixture):
+    first, second, third = [await books.granted(terms=EXPIRED) for _ in range(3)]
     assert await books.dollars() == (BOUND, NOTHING, 2 * BOUND)
     await books.settle(second)
     await books.fail(first, Billed.NO)

@@ -9,32 +9,32 @@ from parley.domain.errors import NotFound
 from parley.domain.events import Event
 from parley.storage import outbox
 from parley.storage.tables import OutboxEvent
-from tests.storage.books import Books
+from tests.storage.ledger_fixture import LedgerFixture
 
 HOUR = timedelta(hours=1)
 
 
-async def written(books: Books, count: int, workspace: str = "acme") -> None:
+async def written(books: LedgerFixture, count: int, workspace: str = "acme") -> None:
     async with books.database.transaction() as tx:
         tx.add_all([OutboxEvent(workspace_id=workspace, kind="test", payload={"n": n}) for n in range(count)])
 
 
-async def claim(books: Books, limit: int = 100, hold_seconds: float = 60) -> list[Event]:
+async def claim(books: LedgerFixture, limit: int = 100, hold_seconds: float = 60) -> list[Event]:
     async with books.database.transaction() as tx:
         return await outbox.claim_due(tx, limit=limit, hold_seconds=hold_seconds)
 
 
-async def put_off(books: Books, event: Event, wait: timedelta | None) -> None:
+async def put_off(books: LedgerFixture, event: Event, wait: timedelta | None) -> None:
     async with books.database.transaction() as tx:
         await outbox.put_off(tx, event, wait, "HTTP 500")
 
 
-async def delivered(books: Books, event: Event) -> None:
+async def delivered(books: LedgerFixture, event: Event) -> None:
     async with books.database.transaction() as tx:
         await outbox.delivered(tx, event)
 
 
-async def listed(books: Books, workspace: str = "acme", *, undelivered: bool = False) -> list[OutboxEvent]:
+async def listed(books: LedgerFixture, workspace: str = "acme", *, undelivered: bool = False) -> list[OutboxEvent]:
     async with books.database.transaction() as tx:
         return list(await outbox.events(tx, workspace, undelivered=undelivered))
 
@@ -43,14 +43,14 @@ def numbers(events: list[Event]) -> list[int]:
     return [event.payload["n"] for event in events]
 
 
-async def test_events_are_due_at_once_in_the_order_they_were_written(books: Books):
+async def test_events_are_due_at_once_in_the_order_they_were_written(books: LedgerFixture):
     await written(books, 5)
     assert numbers(await claim(books, limit=3)) == [0, 1, 2]
     assert numbers(await claim(books, limit=3)) == [3, 4]
     assert await claim(books) == []
 
 
-async def test_no_event_is_held_twice_however_many_ask_at_once(books: Books):
+async def test_no_event_is_held_twice_however_many_ask_at_once(books: LedgerFixture):
     await written(books, 60)
     claimed = await asyncio.gather(*(claim(books, limit=7) for _ in range(15)))
     held = [n for events in claimed for n in numbers(events)]
@@ -60,7 +60,7 @@ async def test_no_event_is_held_twice_however_many_ask_at_once(books: Books):
     assert sorted(held) == list(range(60))
 
 
-async def test_an_event_whose_holder_died_is_due_again_and_the_try_counts(books: Books):
+async def test_an_event_whose_holder_died_is_due_again_and_the_try_counts(books: LedgerFixture):
     await written(books, 1)
     (first,) = await claim(books, hold_seconds=0)
     (again,) = await claim(books)
@@ -68,7 +68,7 @@ async def test_an_event_whose_holder_died_is_due_again_and_the_try_counts(books:
     assert first.message_id == again.message_id
 
 
-async def test_an_event_that_arrived_is_done(books: Books):
+async def test_an_event_that_arrived_is_done(books: LedgerFixture):
     await written(books, 1)
     (event,) = await claim(books, hold_seconds=0)
     await delivered(books, event)
@@ -78,14 +78,14 @@ async def test_an_event_that_arrived_is_done(books: Books):
     assert await listed(books, undelivered=True) == []
 
 
-async def test_an_event_that_was_put_off_lets_the_others_pass(books: Books):
+async def test_an_event_that_was_put_off_lets_the_others_pass(books: LedgerFixture):
     await written(books, 2)
     first, _ = await claim(books, hold_seconds=0)
     await put_off(books, first, HOUR)
     assert numbers(await claim(books)) == [1]
 
 
-async def test_an_event_that_was_given_up_stays_visible_and_can_be_retried(books: Books):
+async def test_an_event_that_was_abandoned_stays_visible_and_can_be_retried(books: LedgerFixture):
     await written(books, 1)
     (event,) = await claim(books, hold_seconds=0)
     await put_off(books, event, None)
@@ -98,7 +98,7 @@ async def test_an_event_that_was_given_up_stays_visible_and_can_be_retried(books
     assert again.tries == 1
 
 
-async def test_a_late_word_of_an_earlier_try_puts_nothing_off(books: Books):
+async def test_a_late_word_of_an_earlier_try_puts_nothing_off(books: LedgerFixture):
     await written(books, 1)
     (late,) = await claim(books, hold_seconds=0)
     (again,) = await claim(books, hold_seconds=0)
@@ -111,7 +111,7 @@ async def test_a_late_word_of_an_earlier_try_puts_nothing_off(books: Books):
     assert row.next_at is None
 
 
-async def test_an_event_that_arrived_is_not_retried(books: Books):
+async def test_an_event_that_arrived_is_not_retried(books: LedgerFixture):
     await written(books, 1)
     (event,) = await claim(books)
     await delivered(books, event)
@@ -120,7 +120,7 @@ async def test_an_event_that_arrived_is_not_retried(books: Books):
             await outbox.retry(tx, "acme", event.id)
 
 
-async def test_a_workspace_sees_its_own_events_and_retries_no_other(books: Books):
+async def test_a_workspace_sees_its_own_events_and_retries_no_other(books: LedgerFixture):
     await written(books, 1)
     await written(books, 1, workspace="globex")
     (theirs,) = await listed(books, "globex")
@@ -131,7 +131,7 @@ async def test_a_workspace_sees_its_own_events_and_retries_no_other(books: Books
             await outbox.retry(tx, "acme", theirs.id)
 
 
-async def test_what_the_ledger_writes_is_due(books: Books):
+async def test_what_the_ledger_writes_is_due(books: LedgerFixture):
     await books.settle(await books.granted())
     (event,) = await claim(books)
     assert (event.kind, event.workspace_id) == ("ai_generation_completed", "acme")

@@ -9,13 +9,15 @@ from sqlalchemy import text
 
 from parley.storage import energy, refill
 from parley.storage.tables import EnergyAccount, EnergyEntry
-from tests.storage.books import PRICE, USER, Books, until
+from tests.storage.ledger_fixture import PRICE, USER, LedgerFixture, until
 
 DAILY = {"free": 20, "pro": 500}
 NEVER = "refill:1999-01-01"
 
 
-async def run(books: Books, key: str = "refill:2026-11-20", page: int = 100, daily: Mapping[str, int] = DAILY) -> int:
+async def run(
+    books: LedgerFixture, key: str = "refill:2026-11-20", page: int = 100, daily: Mapping[str, int] = DAILY
+) -> int:
     """Everyone; returns the energy that was given."""
     last, given = ("", ""), 0
     while last:
@@ -26,23 +28,23 @@ async def run(books: Books, key: str = "refill:2026-11-20", page: int = 100, dai
 
 
 @pytest.fixture
-async def books(books: Books) -> Books:
+async def books(books: LedgerFixture) -> LedgerFixture:
     """A user of the tier `free` with 5 of 20 left."""
     for step, price in (("one", 60), ("two", 35)):
         await books.settle(await books.granted(step, energy=price))
     return books
 
 
-async def left(books: Books, user: str = USER, workspace: str | None = None) -> int:
+async def left(books: LedgerFixture, user: str = USER, workspace: str | None = None) -> int:
     (account,) = await books.all(EnergyAccount, workspace_id=workspace or books.workspace, user_id=user)
     return energy.available(account)
 
 
-async def grants(books: Books) -> list[int]:
+async def grants(books: LedgerFixture) -> list[int]:
     return [entry.amount for entry in await books.all(EnergyEntry, "id", kind="grant")]
 
 
-async def test_a_user_is_topped_up_to_the_tiers_energy_once_a_day(books: Books):
+async def test_a_user_is_topped_up_to_the_tiers_energy_once_a_day(books: LedgerFixture):
     assert await run(books) == 15
     assert await left(books) == 20
     await books.settle(await books.granted("three"))
@@ -52,19 +54,19 @@ async def test_a_user_is_topped_up_to_the_tiers_energy_once_a_day(books: Books):
     assert await grants(books) == [100, 15, PRICE]
 
 
-async def test_who_has_more_keeps_it_and_nothing_is_entered(database):
-    books = await Books(database).open(energy_granted=21)
+async def test_an_account_with_more_energy_is_unchanged(database):
+    books = await LedgerFixture(database).open(energy_granted=21)
     assert await run(books) == 0
     assert (await left(books), await grants(books)) == (21, [21])
 
 
-async def test_what_is_reserved_is_not_available(books: Books):
+async def test_what_is_reserved_is_not_available(books: LedgerFixture):
     await books.granted("open", energy=5)
     assert await run(books) == 20
     assert await left(books) == 20
 
 
-async def test_each_tier_has_its_own_energy_and_an_unknown_one_none(books: Books):
+async def test_each_tier_has_its_own_energy_and_an_unknown_one_none(books: LedgerFixture):
     for user, tier in (("bob", "pro"), ("cy", "gold"), ("di", "gold")):
         await books.open(user=user, energy_granted=0)
         async with books.database.transaction() as tx:
@@ -75,9 +77,9 @@ async def test_each_tier_has_its_own_energy_and_an_unknown_one_none(books: Books
         assert await refill.of_other_tiers(tx, DAILY) == {"gold": 2}
 
 
-async def test_pages_reach_every_user_of_every_workspace(books: Books):
+async def test_pages_reach_every_user_of_every_workspace(books: LedgerFixture):
     users = [f"user {number:02}" for number in range(25)]
-    other = Books(books.database, "globex")
+    other = LedgerFixture(books.database, "globex")
     for user in users:
         await books.open(user=user, energy_granted=0)
         await other.open(user=user, energy_granted=3)
@@ -86,7 +88,7 @@ async def test_pages_reach_every_user_of_every_workspace(books: Books):
     assert {await left(books, user, "globex") for user in users} == {20}
 
 
-async def test_a_run_that_was_cut_short_is_finished_by_the_next(books: Books):
+async def test_a_run_that_was_cut_short_is_finished_by_the_next(books: LedgerFixture):
     for user in ("bob", "cy", "di"):
         await books.open(user=user, energy_granted=0)
     async with books.database.transaction() as tx:
@@ -95,14 +97,14 @@ async def test_a_run_that_was_cut_short_is_finished_by_the_next(books: Books):
     assert await run(books) == 40
 
 
-async def test_two_runs_at_once_give_no_more_than_one(books: Books):
+async def test_two_runs_at_once_give_no_more_than_one(books: LedgerFixture):
     for number in range(30):
         await books.open(user=f"user {number}", energy_granted=0)
     given = await asyncio.gather(*(run(books, page=4) for _ in range(4)))
     assert sum(given) == 15 + 30 * 20
 
 
-async def test_a_grant_under_way_is_waited_for_and_counts(books: Books):
+async def test_a_grant_under_way_is_waited_for_and_counts(books: LedgerFixture):
     async with books.database.transaction() as tx:
         await energy.grant(tx, books.workspace, USER, 5, key="an invoice")
         refilling = asyncio.create_task(run(books))
@@ -111,13 +113,13 @@ async def test_a_grant_under_way_is_waited_for_and_counts(books: Books):
     assert await left(books) == 20
 
 
-async def waits_for_a_lock(books: Books) -> bool:
+async def waits_for_a_lock(books: LedgerFixture) -> bool:
     query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with books.database.transaction() as tx:
         return (await tx.execute(text(query))).first() is not None
 
 
-async def test_spending_at_the_same_time_is_neither_lost_nor_given_twice(books: Books):
+async def test_spending_at_the_same_time_is_neither_lost_nor_given_twice(books: LedgerFixture):
     """The audit after each test sums every movement."""
     await run(books, NEVER)
 

@@ -15,7 +15,7 @@ from parley.domain.requests import Provider
 from parley.storage import generations, reports
 from parley.storage.database import Database
 from parley.storage.tables import Generation
-from tests.storage.books import BOUND, COST, NOTHING, PRICE, SILENT, USAGE, USER, Books
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, USAGE, USER, LedgerFixture
 
 NOW = datetime(2026, 11, 26, 15, 30, tzinfo=UTC)  # a Thursday
 MONTH = Span(since=NOW - timedelta(days=30), until=NOW)
@@ -28,16 +28,18 @@ def must_agree() -> bool:
 
 
 @pytest.fixture
-async def books(database: Database) -> Books:
-    return await Books(database).open(energy_granted=1000)
+async def books(database: Database) -> LedgerFixture:
+    return await LedgerFixture(database).open(energy_granted=1000)
 
 
-async def read(books: Books, report: Any, span: Span = MONTH, workspace: str | None = None, **terms: Any) -> Any:
+async def read(
+    books: LedgerFixture, report: Any, span: Span = MONTH, workspace: str | None = None, **terms: Any
+) -> Any:
     async with books.database.transaction() as tx:
         return await report(tx, workspace or books.workspace, span, **terms)
 
 
-async def at(books: Books, attempt_id: UUID, moment: datetime, seconds: float = 1.0) -> None:
+async def at(books: LedgerFixture, attempt_id: UUID, moment: datetime, seconds: float = 1.0) -> None:
     """Put an attempt, and what it cost, at a moment."""
     ended = moment + timedelta(seconds=seconds)
     times = {"id": attempt_id, "started": moment, "ended": ended}
@@ -46,7 +48,7 @@ async def at(books: Books, attempt_id: UUID, moment: datetime, seconds: float = 
     await books.run("UPDATE ai_usage_logs SET created_at = :started WHERE attempt_id = :id", **times)
 
 
-async def settled(books: Books, step: str, moment: datetime = NOW - timedelta(hours=1), **terms: Any) -> UUID:
+async def settled(books: LedgerFixture, step: str, moment: datetime = NOW - timedelta(hours=1), **terms: Any) -> UUID:
     seconds = terms.pop("seconds", 1.0)
     attempt = await books.granted(step, **terms)
     await books.settle(attempt)
@@ -54,13 +56,13 @@ async def settled(books: Books, step: str, moment: datetime = NOW - timedelta(ho
     return attempt
 
 
-async def failed(books: Books, step: str, billed: Billed, moment: datetime = NOW - timedelta(hours=1)) -> None:
+async def failed(books: LedgerFixture, step: str, billed: Billed, moment: datetime = NOW - timedelta(hours=1)) -> None:
     attempt = await books.granted(step)
     await books.fail(attempt, billed)
     await at(books, attempt, moment)
 
 
-async def generated(books: Books, request_id: str, **fields: Any) -> None:
+async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
     row: dict[str, Any] = {
         "workspace_id": books.workspace,
         "workflow_id": "w",
@@ -74,7 +76,7 @@ async def generated(books: Books, request_id: str, **fields: Any) -> None:
 
 
 class TestSpending:
-    async def test_a_day_begins_at_midnight_utc_and_an_empty_one_is_a_line(self, books: Books):
+    async def test_a_day_begins_at_midnight_utc_and_an_empty_one_is_a_line(self, books: LedgerFixture):
         await settled(books, "late", datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC))
         await settled(books, "early", datetime(2026, 11, 24, 0, 0, 0, tzinfo=UTC))
         await failed(books, "unknown", Billed.UNKNOWN, datetime(2026, 11, 26, 15, tzinfo=UTC))
@@ -84,20 +86,20 @@ class TestSpending:
         assert days == {23: (1, COST, NOTHING), 24: (1, COST, NOTHING), 25: nothing, 26: (1, NOTHING, BOUND)}
         assert (found.total.confirmed_usd, found.total.uncertain_usd) == (2 * COST, BOUND)
 
-    async def test_the_first_day_is_a_whole_one(self, books: Books):
+    async def test_the_first_day_is_a_whole_one(self, books: LedgerFixture):
         await settled(books, "one", datetime(2026, 11, 25, 1, tzinfo=UTC))
         found = await read(books, reports.daily, Span(since=datetime(2026, 11, 25, 12, tzinfo=UTC), until=NOW))
         assert found.span.since == datetime(2026, 11, 25, tzinfo=UTC)
         assert [line.attempts for line in found.lines] == [1, 0]
 
-    async def test_days_are_those_of_utc_whatever_the_database_thinks(self, books: Books):
+    async def test_days_are_those_of_utc_whatever_the_database_thinks(self, books: LedgerFixture):
         await settled(books, "one", datetime(2026, 11, 25, 23, 30, tzinfo=UTC))
         async with books.database.transaction() as tx:
             await tx.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
             found = await reports.daily(tx, books.workspace, MONTH)
         assert {line.day: line.attempts for line in found.lines}[date(2026, 11, 25)] == 1
 
-    async def test_a_week_is_an_iso_week(self, books: Books):
+    async def test_a_week_is_an_iso_week(self, books: LedgerFixture):
         await settled(books, "sunday", datetime(2026, 11, 22, 23, 59, tzinfo=UTC))
         await settled(books, "monday", datetime(2026, 11, 23, 0, 0, tzinfo=UTC))
         found = await read(books, reports.weekly, Span(since=NOW - timedelta(days=14), until=NOW))
@@ -107,7 +109,7 @@ class TestSpending:
             ("2026-W48", 23, 1),
         ]
 
-    async def test_users_come_with_the_dearest_first_and_the_total_of_all(self, books: Books):
+    async def test_users_are_sorted_by_cost_with_the_total_of_all(self, books: LedgerFixture):
         for user, calls in (("zoe", 3), ("cal", 2), ("bob", 1)):
             await books.open(user=user, job=user)
             for call in range(calls):
@@ -119,17 +121,17 @@ class TestSpending:
         ]
         assert (found.users, found.total.confirmed_usd, found.total.energy_charged) == (3, 6 * COST, 6 * PRICE)
 
-    async def test_actions_tell_what_a_call_costs_of_those_whose_cost_is_known(self, books: Books):
-        await settled(books, "one", action="dear")
-        await settled(books, "two", action="dear")
+    async def test_actions_have_the_average_of_confirmed_costs(self, books: LedgerFixture):
+        await settled(books, "one", action="expensive")
+        await settled(books, "two", action="expensive")
         await failed(books, "three", Billed.UNKNOWN)
         found = await read(books, reports.actions)
         assert [(line.action, line.confirmed_usd, line.uncertain_usd, line.average_usd) for line in found.lines] == [
             ("coaching", NOTHING, BOUND, None),
-            ("dear", 2 * COST, NOTHING, COST),
+            ("expensive", 2 * COST, NOTHING, COST),
         ]
 
-    async def test_tokens_are_counted_over_calls_that_were_counted(self, books: Books):
+    async def test_tokens_are_counted_over_calls_that_were_counted(self, books: LedgerFixture):
         await settled(books, "one")
         await settled(books, "two")
         await failed(books, "three", Billed.UNKNOWN)
@@ -137,7 +139,7 @@ class TestSpending:
         assert (line.action, line.attempts, line.tokens_prompt, line.tokens_cached) == ("coaching", 2, 2000, 800)
         assert (line.prompt_per_attempt, line.completion_per_attempt) == (USAGE.input_tokens, USAGE.output_tokens)
 
-    async def test_what_the_simulator_counted_is_marked(self, books: Books):
+    async def test_what_the_simulator_counted_is_marked(self, books: LedgerFixture):
         await settled(books, "simulated")
         real = await settled(books, "real")
         await books.run("UPDATE ai_usage_logs SET simulated = false WHERE attempt_id = :id", id=real)
@@ -151,11 +153,11 @@ class TestSpending:
 
 
 class TestModels:
-    async def test_latency_is_of_the_replies_and_errors_are_of_all_that_ended(self, books: Books):
+    async def test_latency_is_of_the_replies_and_errors_are_of_all_that_ended(self, books: LedgerFixture):
         for number in range(1, 11):
             await settled(books, f"settled {number}", seconds=number)
         await failed(books, "refused", Billed.NO)
-        await books.granted("lost", terms=SILENT)
+        await books.granted("lost", terms=EXPIRED)
         await books.sweep("lost")
         await books.run("UPDATE attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1))
         await books.granted("open")
@@ -169,16 +171,16 @@ class TestModels:
         assert line.attempts.error_rate == pytest.approx(2 / 12, abs=1e-4)
         assert (line.attempts.average_seconds, line.attempts.p95_seconds) == (5.5, pytest.approx(9.55))
 
-    async def test_errors_are_told_by_kind(self, books: Books):
+    async def test_errors_are_counted_by_kind(self, books: LedgerFixture):
         await failed(books, "one", Billed.NO)
         await failed(books, "two", Billed.NO)
-        await books.granted("lost", terms=SILENT)
+        await books.granted("lost", terms=EXPIRED)
         await books.sweep("lost")
         await books.run("UPDATE attempts SET started_at = :then WHERE state = 'lost'", then=NOW - timedelta(days=1))
         found = await read(books, reports.models)
         assert [(error.error, error.count) for error in found.errors] == [("SomeError", 2), ("lost", 1)]
 
-    async def test_spending_spreads_over_models_even_where_some_never_answered(self, books: Books):
+    async def test_spending_spreads_over_models_even_where_some_never_answered(self, books: LedgerFixture):
         for step in ("one", "two", "three"):
             await settled(books, step)
         await settled(books, "four", provider=Provider.OPENAI)
@@ -195,7 +197,7 @@ class TestModels:
 
 
 class TestRequests:
-    async def test_a_summary_counts_requests_refusals_and_hits(self, books: Books):
+    async def test_a_summary_counts_requests_refusals_and_hits(self, books: LedgerFixture):
         attempt = await settled(books, "asked")
         for number, how in enumerate(("", "", "exact", "similar", "stale")):
             terms = {"cached": how, "saved_usd": COST if how else NOTHING, "latency_ms": 100 * number}
@@ -212,13 +214,13 @@ class TestRequests:
         assert found.reasons == {"ProviderUnavailable": 1, "budget_exhausted": 1}
         assert (found.total.confirmed_usd, found.providers) == (COST, {"anthropic": 1.0})
 
-    async def test_where_there_was_nothing_rates_are_unknown_not_zero(self, books: Books):
+    async def test_where_there_was_nothing_rates_are_unknown_not_zero(self, books: LedgerFixture):
         found = await read(books, reports.summary)
         assert (found.requests.total, found.requests.cache_hit_rate, found.requests.error_rate) == (0, None, None)
         assert (found.attempts.ended, found.attempts.error_rate, found.attempts.average_seconds) == (0, None, None)
         assert (found.models, found.errors, found.total.confirmed_usd) == ((), (), 0)
 
-    async def test_arms_are_compared_by_all_that_is_known_of_them(self, books: Books):
+    async def test_arms_are_compared_by_all_that_is_known_of_them(self, books: LedgerFixture):
         for number in range(4):
             rating = (Feedback.GOOD, Feedback.GOOD, Feedback.BAD, None)[number]
             await generated(
@@ -245,7 +247,7 @@ class TestRequests:
 
 
 class TestFeedback:
-    async def test_the_last_word_stands(self, books: Books):
+    async def test_a_later_rating_replaces_an_earlier_one(self, books: LedgerFixture):
         await generated(books, "request")
         for rating in (Feedback.BAD, Feedback.GOOD):
             async with books.database.transaction() as tx:
@@ -253,10 +255,10 @@ class TestFeedback:
         requests = (await read(books, reports.summary)).requests
         assert (requests.good, requests.bad) == (1, 0)
 
-    async def test_an_unknown_request_is_named(self, books: Books):
-        with pytest.raises(NotFound, match="'nobody asked'"):
+    async def test_an_unknown_request_is_named(self, books: LedgerFixture):
+        with pytest.raises(NotFound, match="'no such request'"):
             async with books.database.transaction() as tx:
-                await generations.rate(tx, books.workspace, "nobody asked", Feedback.GOOD)
+                await generations.rate(tx, books.workspace, "no such request", Feedback.GOOD)
 
 
 REPORTS = [
@@ -273,7 +275,7 @@ REPORTS = [
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.__name__)
-async def test_a_report_knows_its_workspace_and_its_span_alone(books: Books, report: Any):
+async def test_a_report_knows_its_workspace_and_its_span_alone(books: LedgerFixture, report: Any):
     empty = await read(books, report)
     moments = (MONTH.since - timedelta(days=8), MONTH.until)
     for place, moment in enumerate(moments):
@@ -286,7 +288,7 @@ async def test_a_report_knows_its_workspace_and_its_span_alone(books: Books, rep
     assert await read(books, report, workspace="globex") == empty, "another workspace's"
 
 
-async def test_evidence_tells_how_each_model_served_each_kind_of_work(books: Books):
+async def test_evidence_tells_how_each_model_served_each_kind_of_work(books: LedgerFixture):
     await settled(books, "one")
     await settled(books, "two")
     await failed(books, "three", Billed.UNKNOWN)
@@ -298,7 +300,7 @@ async def test_evidence_tells_how_each_model_served_each_kind_of_work(books: Boo
     assert (other.action, other.rates and other.rates.output) == ("other", 5)
 
 
-async def test_evidence_counts_prompts_that_repeat_within_an_hour(books: Books):
+async def test_evidence_counts_prompts_that_repeat_within_an_hour(books: LedgerFixture):
     noon = datetime(2026, 11, 26, 12, 10, tzinfo=UTC)
     moments = [noon, noon + timedelta(minutes=20), noon + timedelta(minutes=40), noon + timedelta(hours=2)]
     for number, moment in enumerate(moments):
@@ -313,7 +315,7 @@ async def test_evidence_counts_prompts_that_repeat_within_an_hour(books: Books):
     assert (seen.requests, seen.repeats, seen.hits) == (6, 2, 1)
 
 
-async def test_recommendations_come_out_of_the_ledgers_rows(books: Books):
+async def test_recommendations_use_the_ledgers_rows(books: LedgerFixture):
     await books.open(energy_granted=1000, job="many", user="bob")
     for number in range(20):
         attempt = await settled(books, f"{number}", job="many", user_id="bob")

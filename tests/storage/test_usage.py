@@ -8,15 +8,15 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.tables import utc_now
 from parley.storage.usage import costs
-from tests.storage.books import BOUND, COST, NOTHING, PRICE, Books
+from tests.storage.ledger_fixture import BOUND, COST, NOTHING, PRICE, LedgerFixture
 
 
-async def report(books: Books, **narrowed: Any) -> Costs:
+async def report(books: LedgerFixture, **narrowed: Any) -> Costs:
     async with books.database.transaction() as tx:
         return await costs(tx, books.workspace, **narrowed)
 
 
-async def test_spending_is_told_by_provider_as_confirmed_and_uncertain(books: Books):
+async def test_spending_is_reported_by_provider_as_confirmed_and_uncertain(books: LedgerFixture):
     late, owner = await books.taken_over("one")
     await books.settle(owner)
     await books.settle(late)
@@ -29,7 +29,7 @@ async def test_spending_is_told_by_provider_as_confirmed_and_uncertain(books: Bo
     assert (openai.confirmed_usd, openai.uncertain_usd, openai.energy_charged) == (NOTHING, BOUND, 0)
 
 
-async def test_a_report_is_narrowed_to_a_job_a_user_and_a_time(books: Books):
+async def test_a_report_is_narrowed_to_a_job_a_user_and_a_time(books: LedgerFixture):
     await books.open(user="bob", job="other")
     await books.settle(await books.granted())
     await books.settle(await books.granted(job="other", user_id="bob"))
@@ -40,10 +40,10 @@ async def test_a_report_is_narrowed_to_a_job_a_user_and_a_time(books: Books):
     assert (await report(books, since=utc_now() - timedelta(hours=1))).confirmed_usd == 2 * COST
 
 
-async def test_a_report_is_the_envelopes_sum(books: Books):
+async def test_a_report_is_the_envelopes_sum(books: LedgerFixture):
     for step in range(3):
         await books.settle(await books.granted(f"settled {step}"))
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
-    told = await report(books, job_key="job")
-    assert await books.dollars() == (NOTHING, told.confirmed_usd, told.uncertain_usd)
-    assert told.simulated
+    costs_of_job = await report(books, job_key="job")
+    assert await books.dollars() == (NOTHING, costs_of_job.confirmed_usd, costs_of_job.uncertain_usd)
+    assert costs_of_job.simulated

@@ -24,7 +24,7 @@ from parley.storage import generations, summaries
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, ConversationSummary, UsageLog
 from tests.parts import SimulatorAdmin
-from tests.storage.books import Books
+from tests.storage.ledger_fixture import LedgerFixture
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -58,13 +58,15 @@ async def ask(client: Client, turns: int, talk: list[dict[str, str]] = TALK, **t
 
 async def condensings(client: Client) -> list[UsageLog]:
     """The usage rows of summaries, in order of time."""
-    rows = await Books(client.database).all(UsageLog, order="created_at", workspace_id=client.workspace_id)
+    rows = await LedgerFixture(client.database).all(UsageLog, order="created_at", workspace_id=client.workspace_id)
     return [row for row in rows if "/condense" in row.request_id]
 
 
 async def covered(client: Client) -> list[int]:
     """The number of messages of each stored summary."""
-    rows = await Books(client.database).all(ConversationSummary, order="messages", workspace_id=client.workspace_id)
+    rows = await LedgerFixture(client.database).all(
+        ConversationSummary, order="messages", workspace_id=client.workspace_id
+    )
     return [row.messages for row in rows]
 
 
@@ -141,7 +143,7 @@ class TestLimit:
         meta = await ask(client, LONG + 10)
         assert meta.condensed and meta.usage.input_tokens < (LONG + 10) * 100 - 500
         assert await covered(client) == [LONG - KEEP]
-        tried = await Books(client.database).all(Attempt, workspace_id=client.workspace_id)
+        tried = await LedgerFixture(client.database).all(Attempt, workspace_id=client.workspace_id)
         assert meta.attempts == sum(one.request_id.startswith(meta.request_id) for one in tried) > 1
 
     async def test_histories_stay_small(self, client: Client) -> None:
@@ -216,7 +218,7 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
 ) -> None:
     """Another turn of the conversation may be condensed between two attempts: the step names its summary."""
     await ask(client, LONG)
-    (row,) = await Books(database).all(ConversationSummary)
+    (row,) = await LedgerFixture(database).all(ConversationSummary)
     asked = generate_input(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
@@ -229,7 +231,7 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
     hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
-        await summaries.keep(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
+        await summaries.store(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first
     assert len(await condensings(client)) == 2
     await paid_calls.close()

@@ -24,7 +24,7 @@ from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.database import Database
 from starter.embedded import Addresses
 from tests.parts import SimulatorAdmin, running_workers
-from tests.storage.books import until
+from tests.storage.ledger_fixture import until
 
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"

@@ -26,7 +26,7 @@ from starter.embedded import Addresses
 from tests.activities.receiver import Receiver
 from tests.faults.scene import scene
 from tests.parts import running_workers
-from tests.storage.books import SILENT, Books, until
+from tests.storage.ledger_fixture import EXPIRED, LedgerFixture, until
 from workflows.schedules import TIMETABLES, ensure_scheduled
 
 TIMES = {
@@ -106,11 +106,11 @@ class TestSchedules:
         self, temporal: TemporalClient, database: Database, settings: Settings
     ) -> None:
         """The schedule's runs of two past Mondays, made up for together, are each about their own week."""
-        books = await Books(database).open(cap=Decimal(1000))
+        books = await LedgerFixture(database).open(cap=Decimal(1000))
         last = week_before(datetime.now(UTC))
         earlier = Week(monday=last.monday - timedelta(weeks=1))
         for step, week in (("one", earlier), ("two", last)):
-            attempt = await books.granted(step, bound=Decimal(60), terms=SILENT)
+            attempt = await books.granted(step, bound=Decimal(60), terms=EXPIRED)
             await books.sweep(step)
             await books.run(
                 "UPDATE ai_usage_logs SET created_at = :at WHERE attempt_id = :id", at=week.begins, id=attempt
@@ -128,14 +128,14 @@ class TestSchedules:
         assert len(await books.all(OutboxEvent, kind="cost_alert")) == 2
 
 
-async def has_rows(books: Books, count: int) -> bool:
+async def has_rows(books: LedgerFixture, count: int) -> bool:
     return len(await books.all(CostAlert)) == count
 
 
 async def test_an_event_of_a_settled_call_reaches_the_webhook(
     temporal: TemporalClient, database: Database, settings: Settings
 ) -> None:
-    books = await Books(database).open()
+    books = await LedgerFixture(database).open()
     await books.settle(await books.granted())
     async with Receiver() as receiver:
         secrets = {"webhook_url": SecretStr(receiver.url), "webhook_secret": SecretStr("plain")}
@@ -156,7 +156,7 @@ async def test_a_worker_schedules_deliveries_and_logs_neither_url_nor_secret(
     stack: Addresses, template: str, tmp_path: Path
 ) -> None:
     async with Receiver() as receiver, scene(stack, template, tmp_path) as made:
-        books = await Books(made.database).open()
+        books = await LedgerFixture(made.database).open()
         await books.settle(await books.granted())
         process = await made.start_worker(
             roles=("workflows", "storage"), PARLEY_WEBHOOK_URL=receiver.url, PARLEY_WEBHOOK_SECRET="a-plain-secret"
@@ -171,14 +171,14 @@ async def test_a_worker_schedules_deliveries_and_logs_neither_url_nor_secret(
     assert "a-plain-secret" not in log
 
 
-async def has_arrived(books: Books) -> bool:
+async def has_arrived(books: LedgerFixture) -> bool:
     (event,) = await books.all(OutboxEvent)
     return event.delivered_at is not None
 
 
 async def test_a_requested_refill_covers_every_workspace(client: Client, worker: None) -> None:
     for workspace, user in (("acme", "ann"), ("globex", "bob")):
-        await Books(client.database, workspace).open(user=user, energy_granted=1)
+        await LedgerFixture(client.database, workspace).open(user=user, energy_granted=1)
     async with client.database.transaction() as tx:
         await energy.set_tier(tx, "globex", "bob", "gold")
         await energy.open_account(tx, client.workspace_id, "cy", starting_energy=2)

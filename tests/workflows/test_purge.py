@@ -15,7 +15,7 @@ from parley.domain.requests import Message
 from parley.storage import generations
 from parley.storage.tables import CachedAnswer, StoredPrompt
 from tests.parts import SimulatorAdmin
-from tests.storage.books import Books
+from tests.storage.ledger_fixture import LedgerFixture
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -39,7 +39,7 @@ async def store(client: Client, said: str, workspace: str = "acme") -> None:
 
 
 async def age(client: Client, table: str, column: str, days: float, where: str = "true", **values: Any) -> None:
-    await Books(client.database).run(
+    await LedgerFixture(client.database).run(
         f"UPDATE {table} SET {column} = clock_timestamp() - make_interval(secs => :secs) WHERE {where}",
         secs=days * 86400,
         **values,
@@ -47,11 +47,11 @@ async def age(client: Client, table: str, column: str, days: float, where: str =
 
 
 async def questions(client: Client) -> set[str]:
-    return {row.question for row in await Books(client.database).all(CachedAnswer)}
+    return {row.question for row in await LedgerFixture(client.database).all(CachedAnswer)}
 
 
 async def prompts(client: Client) -> set[str]:
-    return {row.payload["messages"][-1]["content"] for row in await Books(client.database).all(StoredPrompt)}
+    return {row.payload["messages"][-1]["content"] for row in await LedgerFixture(client.database).all(StoredPrompt)}
 
 
 async def test_answers_expired_a_month_ago_are_deleted_in_batches(client: Client) -> None:

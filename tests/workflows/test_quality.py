@@ -25,7 +25,7 @@ from parley.storage import budgets, generations
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, Budget, Generation, PaidRequest, UsageLog
 from tests.parts import SimulatorAdmin, running_workers
-from tests.storage.books import Books, until
+from tests.storage.ledger_fixture import LedgerFixture, until
 
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"
@@ -68,12 +68,12 @@ async def gradings(client: Client) -> list[Execution]:
 
 
 async def quality(client: Client, request_id: str) -> Decimal | None:
-    (row,) = await Books(client.database, client.workspace_id).all(Generation, request_id=request_id)
+    (row,) = await LedgerFixture(client.database, client.workspace_id).all(Generation, request_id=request_id)
     return row.quality
 
 
 async def spent(client: Client) -> list[UsageLog]:
-    return list(await Books(client.database, client.workspace_id).all(UsageLog, action=ACTION))
+    return list(await LedgerFixture(client.database, client.workspace_id).all(UsageLog, action=ACTION))
 
 
 @pytest.mark.usefixtures("worker")
@@ -90,7 +90,7 @@ class TestGrades:
         assert result.meta.provider is Provider.ANTHROPIC
         assert result.meta.cost_usd == (await client.costs()).confirmed_usd - row.cost_usd
         assert (await client.energy(USER)).available == result.meta.energy_left == 99
-        (envelope,) = await Books(client.database).all(Budget, scope=budgets.job_scope(row.job_key))
+        (envelope,) = await LedgerFixture(client.database).all(Budget, scope=budgets.job_scope(row.job_key))
         assert row.job_key.startswith("quality:")
         assert (envelope.confirmed_usd, envelope.cap_usd) == (row.cost_usd, Decimal(1))
         assert await client.audit() == []
@@ -235,7 +235,7 @@ async def test_concurrent_gradings_stay_within_the_budget_of_the_day(
         scored = await asyncio.gather(*(grading(client, result.meta.request_id) for result in results))
     graded = [one for one in scored if one.score is not None]
     assert 0 < len(graded) < len(scored)
-    (envelope,) = [one for one in await Books(database).all(Budget) if one.scope.startswith("job:quality:")]
+    (envelope,) = [one for one in await LedgerFixture(database).all(Budget) if one.scope.startswith("job:quality:")]
     assert envelope.confirmed_usd <= cap
     assert await client.audit() == []
 
@@ -251,7 +251,7 @@ async def test_a_terminated_grading_leaves_no_reservation(
     handle = temporal.get_workflow_handle(workflow_id(client.workspace_id, result.meta.request_id))
     await handle.terminate()
     await simulator.gate(closed=False, provider="openai")
-    books = Books(client.database, client.workspace_id)
+    books = LedgerFixture(client.database, client.workspace_id)
 
     async def is_settled() -> bool:
         return all(call.state == "settled" for call in await books.all(PaidRequest, action=ACTION))

@@ -1,4 +1,4 @@
-"""The ledger in few words: one workspace, one user and one job unless a test says otherwise."""
+"""The ledger's operations for tests: one workspace, one user and one job unless a test says otherwise."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -45,8 +45,8 @@ TERMS = Terms(
     reservation_seconds=3600,
     breaker=BreakerTerms(failures=3, open_seconds=60, probe_seconds=60),
 )
-# The owner falls silent at once: its lease is over as soon as it is granted.
-SILENT = replace(TERMS, lease_seconds=0)
+# The lease expires as soon as it is granted.
+EXPIRED = replace(TERMS, lease_seconds=0)
 
 
 def reply(text: str = "well said", *, usage: Usage = USAGE, model: str = "vendor/model-1") -> ChatReply:
@@ -54,21 +54,21 @@ def reply(text: str = "well said", *, usage: Usage = USAGE, model: str = "vendor
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what another party does."""
+    """Wait until the condition holds, for at most 20 seconds."""
     async with asyncio.timeout(20):
         while not await condition():
             await asyncio.sleep(0.02)
 
 
-class Books:
-    """Every operation in a transaction of its own, as the paid call makes them."""
+class LedgerFixture:
+    """Every operation in a separate transaction, as a paid call makes them."""
 
     def __init__(self, database: Database, workspace: str = WORKSPACE) -> None:
         self.database, self.workspace = database, workspace
 
     async def open(
         self, *, energy_granted: int = 100, cap: Decimal | None = None, user: str = USER, job: str = JOB
-    ) -> "Books":
+    ) -> "LedgerFixture":
         """An account and an envelope to claim on."""
         async with self.database.transaction() as tx:
             await energy.open_account(tx, self.workspace, user, starting_energy=energy_granted)
@@ -87,7 +87,7 @@ class Books:
         fingerprint: str = "what was asked",
         **changes: Any,
     ) -> Settled | Held | Granted:
-        who: dict[str, Any] = {
+        account: dict[str, Any] = {
             "workspace_id": self.workspace,
             "request_id": f"{job}/{step}",
             "job_key": job,
@@ -97,7 +97,7 @@ class Books:
             "workflow_id": "workflow",
         }
         offer = Offer(provider=provider, model="model-1", simulated=True, upper_bound_usd=bound, rates=RATES)
-        charge = Charge(**{**who, **changes})
+        charge = Charge(**{**account, **changes})
         async with self.database.transaction() as tx:
             return await ledger.claim(tx, Claim(charge, fingerprint, offer, terms, attempt_id or uuid4()))
 
@@ -107,8 +107,8 @@ class Books:
         return claimed.attempt_id
 
     async def taken_over(self, step: str = STEP) -> tuple[UUID, UUID]:
-        """A request whose first owner fell silent: the lost attempt, and the one that followed."""
-        return await self.granted(step, terms=SILENT), await self.granted(step)
+        """A request whose first lease expired: the lost attempt and the next one."""
+        return await self.granted(step, terms=EXPIRED), await self.granted(step)
 
     async def settle(self, attempt_id: UUID, answer: ChatReply | None = None, rates: Rates = RATES) -> Settled:
         answer = answer or reply()
@@ -189,7 +189,7 @@ class Books:
         return found.reserved_usd, found.confirmed_usd, found.uncertain_usd
 
     async def run(self, statement: str, **values: Any) -> int:
-        """Change rows behind the ledger's back."""
+        """Change rows without the ledger."""
         async with self.database.transaction() as tx:
             return (await tx.execute(text(statement), values)).rowcount
 
@@ -199,8 +199,8 @@ class Books:
 
 
 @pytest.fixture
-async def books(database: Database) -> Books:
-    return await Books(database).open()
+async def books(database: Database) -> LedgerFixture:
+    return await LedgerFixture(database).open()
 
 
 @pytest.fixture
