@@ -20,7 +20,7 @@ from starter.embedded.stack import EmbeddedStack
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
-    keep_temporary_files_in_memory,
+    use_memory_for_temporary_files,
     make_template,
     quick_settings,
     reachable_directory,
@@ -28,7 +28,7 @@ from tests.parts import (
     run_sql,
     running_simulator,
     running_workers,
-    trust_nobody,
+    skip_ca_certificates,
 )
 
 KEYS = (
@@ -41,8 +41,8 @@ KEYS = (
 )
 
 sys.addaudithook(refuse_the_network)
-keep_temporary_files_in_memory()
-trust_nobody()
+use_memory_for_temporary_files()
+skip_ca_certificates()
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ async def test_a_missing_key_is_not_replaced_by_the_fleets(
     assert not option.configured
     [theirs] = await paid_calls.candidates.options("globex", (Provider.OPENAI,))
     assert theirs.configured
-    assert await simulator.calls() == []
+    assert await simulator.requests() == []
     assert await books.attempts() == []
 
 

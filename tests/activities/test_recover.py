@@ -87,7 +87,7 @@ async def test_metrics_count_both_the_loss_and_the_recovery(
     text = await scraped(address)
     outcomes = {
         outcome: count
-        for labels, count in values(text, "parley_calls_total").items()
+        for labels, count in values(text, "parley_attempts_total").items()
         for outcome in re.findall('outcome="([a-z]+)"', labels)
     }
     assert outcomes == {"failed": 1, "recovered": 1}
@@ -97,7 +97,7 @@ async def test_metrics_count_both_the_loss_and_the_recovery(
         'direction="input"': counted["input_tokens"],
         'direction="output"': counted["output_tokens"],
     }
-    assert sum(values(text, "parley_call_seconds_count").values()) == 1
+    assert sum(values(text, "parley_attempt_seconds_count").values()) == 1
 
 
 async def test_without_openai_store_a_lost_reply_is_paid_again(

@@ -46,7 +46,7 @@ async def all_asked(client: Client, simulator: SimulatorAdmin, callers: int, *ga
         await simulator.gate(closed=True, provider=gate)
     asked = [asyncio.create_task(client.generate(question(number), user_id=USER)) for number in range(callers)]
     async with asyncio.timeout(90):
-        while len(await simulator.calls()) + sum(one.done() for one in asked) < callers:
+        while len(await simulator.requests()) + sum(one.done() for one in asked) < callers:
             await asyncio.sleep(0.1)
     for gate in gates:
         await simulator.gate(closed=False, provider=gate)
@@ -58,7 +58,7 @@ async def test_exactly_as_many_as_the_cap_covers_are_asked(client: Client, simul
     results = await all_asked(client, simulator, CALLERS, "openai")
     outcomes = Counter(result.refusal.code if result.refusal else None for result in results)
     assert outcomes == {None: FITTING, Refused.BUDGET_EXHAUSTED: CALLERS - FITTING}
-    assert len(await simulator.calls()) == len(await simulator.billed()) == FITTING
+    assert len(await simulator.requests()) == len(await simulator.billed()) == FITTING
     assert all("left" in result.refusal.message for result in results if result.refusal)
     energy = await client.energy(USER)
     assert (energy.charged, energy.reserved) == (FITTING, 0)

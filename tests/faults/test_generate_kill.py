@@ -106,7 +106,7 @@ async def played(place: Scene, simulator: SimulatorBehindADoor, points: Sequence
             asked[point, behaviour] = asyncio.create_task(asking)
         if point == "in flight":
             billed = len(BILLED) * (1 + points.index(point) - points.index("called"))
-            await simulator.calls(at_least=billed, billed="true", timeout=30)
+            await simulator.requests(at_least=billed, billed="true", timeout=30)
             async with asyncio.timeout(30):
                 while simulator.door.held < len(BEHAVIOURS) - 1:  # who hangs does not even begin to answer
                     await asyncio.sleep(0.02)

@@ -30,9 +30,9 @@ async def test_forty_generations_outlast_ten_seconds_without_the_database(stack:
         # A quarter is in flight throughout, the others are anywhere between their start and their end.
         await simulator.gate(closed=True, provider="anthropic")
         asked = [ask(number, "anthropic") for number in range(GENERATIONS // 4)]
-        await simulator.calls(at_least=len(asked), provider="anthropic")
+        await simulator.requests(at_least=len(asked), provider="anthropic")
         asked += [ask(number, "openai") for number in range(len(asked), GENERATIONS)]
-        await simulator.calls(at_least=GENERATIONS // 4, provider="openai", billed="true")
+        await simulator.requests(at_least=GENERATIONS // 4, provider="openai", billed="true")
         await server.crash()
         await asyncio.sleep(AWAY_SECONDS / 2)
         await simulator.gate(closed=False, provider="anthropic")

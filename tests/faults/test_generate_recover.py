@@ -35,7 +35,7 @@ async def test_a_reply_that_the_dead_worker_never_wrote_down_is_fetched(
         asked = [ask(f"called-{number}") for number in range(CALLED)]
         await place.holding("called", CALLED)
         asked += [ask(f"in-flight-{number}, held") for number in range(IN_FLIGHT)]
-        await simulator.calls(at_least=CALLED + IN_FLIGHT, billed="true")
+        await simulator.requests(at_least=CALLED + IN_FLIGHT, billed="true")
         worker.kill()
         await exited(worker, signal.SIGKILL)
         simulator.door.let_through()
@@ -69,7 +69,7 @@ async def test_of_a_terminated_generation_the_sweeper_frees_what_was_reserved(
             for name in ("called", "in-flight, held")
         ]
         await place.holding("called", 1)
-        await simulator.calls(at_least=2, billed="true")
+        await simulator.requests(at_least=2, billed="true")
         worker.kill()
         await exited(worker, signal.SIGKILL)
         simulator.door.let_through()

@@ -37,10 +37,10 @@ async def test_the_row_tells_what_a_reply_cost_that_came_too_late(
         asked = asyncio.create_task(
             place.client.generate("How do I sound?", user_id="ann", provider=Provider.OPENAI, cache="off")
         )
-        await place.simulator.calls(at_least=1, state="in_flight")
+        await place.simulator.requests(at_least=1, state="in_flight")
         frozen.send_signal(signal.SIGSTOP)
         await place.start_worker()
-        await place.simulator.calls(at_least=2, state="in_flight")
+        await place.simulator.requests(at_least=2, state="in_flight")
         await place.simulator.gate(closed=False, provider="openai")
         assert (await asked).success
         frozen.send_signal(signal.SIGCONT)

@@ -49,7 +49,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
     session = read_session(SAMPLE)
     job = await place.client.analyze(session)
     if point == "in flight":
-        await place.simulator.calls(at_least=1, billed="true")
+        await place.simulator.requests(at_least=1, billed="true")
         worker.kill()
     await exited(worker, signal.SIGKILL)
     if point == "in flight":
@@ -134,7 +134,7 @@ async def test_sigterm_lets_a_paid_call_finish(stack: Addresses, template: str, 
         await place.simulator.gate(closed=True)
         worker = await place.start_worker()
         job = await place.client.analyze(read_session(SAMPLE))
-        await place.simulator.calls(at_least=1, billed="true")
+        await place.simulator.requests(at_least=1, billed="true")
         worker.terminate()
         await place.simulator.gate(closed=False)
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):

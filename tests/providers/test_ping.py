@@ -26,7 +26,7 @@ async def ping(url: str, provider: Provider, seconds: float = 20) -> None:
 @each_vendor
 async def test_a_ping_is_free(simulator: SimulatorAdmin, provider: Provider):
     await ping(simulator.url, provider)
-    assert await simulator.calls() == []
+    assert await simulator.requests() == []
 
 
 @each_vendor

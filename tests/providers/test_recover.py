@@ -69,7 +69,7 @@ async def test_a_lost_reply_is_recovered_with_its_usage_and_paid_once(
 async def test_a_reply_after_the_timeout_is_recovered(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await simulator.gate(closed=True, provider="openai")
     asking = asyncio.create_task(adapter.call(chat(), MODEL, "left"))
-    await simulator.calls(billed="true", at_least=1)
+    await simulator.requests(billed="true", at_least=1)
     asking.cancel()
     assert isinstance(await adapter.recover("left"), ChatReply)
 
@@ -156,5 +156,5 @@ async def test_a_listing_that_hangs_ends_with_the_timeout():
 
 async def test_each_call_has_one_attempt_id(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await adapter.call(question(Provider.OPENAI), MODEL, "a")
-    [call] = await simulator.calls(attempt_id="a")
+    [call] = await simulator.requests(attempt_id="a")
     assert call["state"] == "answered"

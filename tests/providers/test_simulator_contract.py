@@ -92,7 +92,7 @@ def quoted(error: BaseException | None) -> str:
 
 
 async def only_call(simulator: SimulatorAdmin) -> dict[str, Any]:
-    [call] = await simulator.calls(at_least=1)
+    [call] = await simulator.requests(at_least=1)
     return call
 
 
@@ -150,7 +150,7 @@ async def test_a_transcription_has_words_speakers_and_the_vendors_length(simulat
 @each_vendor
 async def test_the_attempt_id_is_sent(simulator: SimulatorAdmin, provider: Provider):
     await ask(simulator.url, provider, attempt="attempt-of-its-own")
-    [call] = await simulator.calls(attempt_id="attempt-of-its-own", at_least=1)
+    [call] = await simulator.requests(attempt_id="attempt-of-its-own", at_least=1)
     assert (call["provider"], call["state"], call["billed"]) == (provider, "answered", True)
 
 

@@ -90,7 +90,7 @@ async def generate_stale(client: Client, simulator: SimulatorAdmin) -> str:
 async def generate_cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.gate(closed=True, provider="openai")
     waiting = asyncio.create_task(asked(client))
-    await simulator.calls(at_least=1, state="in_flight")
+    await simulator.requests(at_least=1, state="in_flight")
     job_id = workflow_id(client.workspace_id, "key")
     await client.temporal.get_workflow_handle(job_id).cancel()
     try:

@@ -86,7 +86,7 @@ async def rule_based(client: Client, simulator: SimulatorAdmin) -> str:
 async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.gate(closed=True)
     job = await client.analyze(read_session(HYBRID))
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     await job.cancel()
     try:
         await job.result()
