@@ -20,7 +20,6 @@ from starter.embedded.stack import EmbeddedStack
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
-    use_memory_for_temporary_files,
     make_template,
     quick_settings,
     reachable_directory,
@@ -29,6 +28,7 @@ from tests.parts import (
     running_simulator,
     running_workers,
     skip_ca_certificates,
+    use_memory_for_temporary_files,
 )
 
 KEYS = (
