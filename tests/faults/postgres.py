@@ -47,7 +47,7 @@ class OwnPostgres:
         """Stop it at once: transactions are torn, nothing is flushed, and its next start has to recover."""
         if self._process:
             await self._process.stop(asyncio.Event())
-        await self._postgres.vacated()
+        await self._postgres.wait_until_unused()
 
     def erase(self) -> None:
         self._postgres.erase()
