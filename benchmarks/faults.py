@@ -24,7 +24,7 @@ from parley.domain.budgets import Period
 from parley.domain.errors import JobFailed, Unreachable
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import ChatProvider, Provider
-from tests.faults.door import behind_a_door
+from tests.faults.gated_simulator import gated_simulator
 from tests.faults.postgres import own_postgres
 from tests.faults.scene import Scene, scene
 
@@ -67,7 +67,7 @@ async def measure(options: Options) -> Figures:
     async with AsyncExitStack() as parts:
         bench = await parts.enter_async_context(running(worker=None))
         server = await parts.enter_async_context(own_postgres())
-        simulator = await parts.enter_async_context(behind_a_door())
+        simulator = await parts.enter_async_context(gated_simulator())
         directory = bench.directory / "scene"
         place = await parts.enter_async_context(scene(bench.addresses, server.url, directory, simulator))
         place.environment |= {
