@@ -1,4 +1,4 @@
-"""What Prometheus reads from a worker: the SDK's metrics and Parley's own, with bounded labels."""
+"""What Prometheus reads from a worker: the metrics of the SDK and of Parley, with bounded labels."""
 
 import re
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The paid call against the simulator, over the vendors' own SDKs."""
+"""The paid call against the simulator, through the vendor SDKs."""
 
 import asyncio
 from dataclasses import replace
@@ -40,7 +40,7 @@ from tests.storage.books import NOTHING, PRICE, Books, until
 CHATS = (ANTHROPIC, OPENAI)
 ALL = (*CHATS, ELEVENLABS)
 
-# The fault, the error that it must become, whether the provider may have billed, and who can show it.
+# The fault, the expected error, whether the provider may have billed, and the providers that can return it.
 FAULTS = [
     ("rate_limit", RateLimited, Billed.NO, ALL),
     ("quota", QuotaExceeded, Billed.NO, ALL),
@@ -131,10 +131,10 @@ async def test_a_timeout_may_have_been_billed(
 
 
 async def test_a_refused_connection_is_not_billed(open_calls: Opener, database_url: str, books: Books):
-    nobody = quick_settings(database_url, "http://127.0.0.1:1")
+    unreachable = quick_settings(database_url, "http://127.0.0.1:1")
     for ask in ALL:
         with pytest.raises(ProviderUnavailable) as raised:
-            await make(open_calls(books.database, nobody), ask, step=ask.provider)
+            await make(open_calls(books.database, unreachable), ask, step=ask.provider)
         assert raised.value.billed is Billed.NO
     assert await books.rows() == []
 
@@ -178,7 +178,7 @@ async def test_a_settled_request_returns_its_journaled_reply(
 ):
     first = await make(paid_calls)
     assert await make(paid_calls) == first
-    assert await make(paid_calls, OPENAI) == first, "a fallback leg asks the same thing"
+    assert await make(paid_calls, OPENAI) == first, "a fallback leg sends the same request"
     assert len(await simulator.requests()) == 1
 
 

@@ -29,7 +29,7 @@ def far_calls(open_calls: Opener, proxy: DatabaseProxy, long_lease: Settings) ->
 
 
 async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task[Settled]:
-    """A call that the provider has received and not yet answered."""
+    """A request that the provider has received and not yet answered."""
     await simulator.gate(closed=True)
     call = started(paid_calls)
     await simulator.requests(at_least=1)
@@ -37,7 +37,7 @@ async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task
 
 
 async def cut_off(paid_calls: PaidCalls, simulator: SimulatorAdmin, proxy: DatabaseProxy) -> asyncio.Task[Settled]:
-    """A call whose reply arrives while the database is unreachable."""
+    """A request whose reply arrives while the database is unreachable."""
     call = await held(paid_calls, simulator)
     proxy.cut()
     await simulator.gate(closed=False)
