@@ -49,7 +49,7 @@ from workflows.session_analysis import SessionAnalysis
 
 ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 # The sandbox only checks modules that it loads itself, which takes 100 ms of CPU per workflow for Parley's modules.
-# tests/test_house.py checks them instead.
+# tests/test_architecture.py checks them instead.
 RUNNER = UnsandboxedWorkflowRunner()
 INTERCEPTORS = [FairnessInterceptor()]
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)

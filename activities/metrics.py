@@ -1,7 +1,7 @@
-"""Parley's own metrics, beside those of Temporal's SDK.
+"""The metrics that Parley adds to those of the Temporal SDK.
 
-They are this process's, since its start; the ledger is what counts money. The number of values of a label is bounded:
-names that callers choose freely are counted as `other` beyond a number.
+They count since this process started; the ledger is the record of the money spent. The number of values of a label is
+bounded: names that callers choose freely are counted as `other` beyond `DISTINCT_NAMES` values.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from parley.domain.requests import Provider, Usage
 from parley.storage import breaker
 from parley.storage.database import Database
 
-CALL_SECONDS = "parley_call_seconds"
-BUCKETS = {CALL_SECONDS: (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0)}
+ATTEMPT_SECONDS = "parley_attempt_seconds"
+BUCKETS = {ATTEMPT_SECONDS: (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0)}
 DISTINCT_NAMES = 100
 WATCH_SECONDS = 10.0
 
@@ -28,13 +28,13 @@ log = logging.getLogger("parley.metrics")
 
 
 class Metrics:
-    """The counters of one worker, on one meter. Without a meter nothing is counted."""
+    """The counters of one worker on one meter. Without a meter they count nothing."""
 
     def __init__(self, meter: MetricMeter = MetricMeter.noop) -> None:
-        self._calls = meter.create_counter("parley_calls_total", "Attempts at paid calls, by outcome")
+        self._attempts = meter.create_counter("parley_attempts_total", "Attempts at paid calls, by outcome")
         self._cost = meter.create_counter("parley_cost_micro_usd_total", "Millionths of a US dollar spent at providers")
         self._tokens = meter.create_counter("parley_tokens_total", "Tokens that providers counted")
-        self._seconds = meter.create_histogram_float(CALL_SECONDS, "Seconds from a call to its reply or failure")
+        self._seconds = meter.create_histogram_float(ATTEMPT_SECONDS, "Seconds from a request to its reply or failure")
         self._generations = meter.create_counter("parley_generations_total", "Runs of Generate, by outcome")
         self._breaker = meter.create_gauge("parley_breaker_open", "1 while the provider's breaker is open")
         self._exported = meter is not MetricMeter.noop
@@ -58,20 +58,20 @@ class Metrics:
             outcome: settled, duplicate or failed, as in the ledger; recovered for a failed attempt whose reply was
                 found at the provider: it is counted twice, since a counter cannot go down.
             cost: in USD.
-            seconds: the duration of the call; None where no call was made.
+            seconds: the duration of the provider request; None if no request was sent.
             confirmed: `cost` is what the provider counted, and not the upper bound.
         """
-        call = {
+        labels = {
             "provider": provider.value,
             "model": self._bounded("model", model),
             "action": self._bounded("action", action),
         }
-        self._calls.add(1, {**call, "outcome": outcome})
-        self._cost.add(int(cost * 1_000_000), {**call, "confirmed": str(confirmed).lower()})
+        self._attempts.add(1, {**labels, "outcome": outcome})
+        self._cost.add(int(cost * 1_000_000), {**labels, "confirmed": str(confirmed).lower()})
         self._tokens.add(usage.input_tokens, {"direction": "input"})
         self._tokens.add(usage.output_tokens, {"direction": "output"})
         if seconds is not None:
-            self._seconds.record(seconds, call)
+            self._seconds.record(seconds, labels)
 
     def generation_ended(self, outcome: str, cached: str) -> None:
         """Count a `Generate`. `cached`: a value of `domain.generate.contract.Cached`, empty for a paid answer."""

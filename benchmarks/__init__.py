@@ -1,1 +1,1 @@
-"""Reproducible measurements of Parley: `python -m benchmarks`. What they showed stands in the README beside them."""
+"""Reproducible measurements of Parley: `python -m benchmarks`. README.md has the results."""

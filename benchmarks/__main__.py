@@ -22,15 +22,15 @@ LOAD_EVERY_SECONDS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
-    options = Options(asked.sessions, asked.calls, tuple(asked.quota), asked.data, asked.truth, asked.seed)
+    given = _parser().parse_args(arguments)
+    options = Options(given.sessions, given.requests, tuple(given.quota), given.data, given.truth, given.seed)
     try:
-        results = asyncio.run(_run(asked.names, options))
+        results = asyncio.run(_run(given.names, options))
     except (ParleyError, TimeoutError) as problem:
         print(f"benchmarks: {problem or 'took too long'}", file=sys.stderr)
         return 1
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 1 if any(_is_broken(result["figures"]) for result in results.values()) else 0
 
 
@@ -58,7 +58,7 @@ async def _run(names: list[str], options: Options) -> dict[str, Any]:
 
 
 async def _watch_load(loads: list[float]) -> None:
-    """The machine's load, ours and everybody else's."""
+    """Record the load average of the machine, which includes other processes."""
     while True:
         loads.append(os.getloadavg()[0])
         await asyncio.sleep(LOAD_EVERY_SECONDS)
@@ -74,19 +74,26 @@ def _print(figures: dict[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="benchmarks", description="Measure Parley on this machine. The simulator answers; figures are no model's."
+        prog="benchmarks",
+        description="Measure Parley on this machine, against the simulator.",
     )
-    usual = Options()
+    defaults = Options()
     parser.add_argument(
         "names", nargs="*", type=_name, metavar="NAME", default=[*BENCHMARKS], help=", ".join(BENCHMARKS)
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--sessions", type=int, metavar="N", help="generate so many in place of the usual number")
-    parser.add_argument("--calls", type=int, metavar="N", help="make so many in place of the usual number")
-    parser.add_argument("--quota", action="append", default=[], choices=list(history.QUOTAS), help="of history only")
-    parser.add_argument("--seed", type=int, metavar="N", help="of faults: draw what goes wrong, and when, from this")
-    parser.add_argument("--data", type=Path, default=usual.data, metavar="FILE", help="of labels: sessions, JSONL")
-    parser.add_argument("--truth", type=Path, default=usual.truth, metavar="FILE", help="of labels: intents, JSONL")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument(
+        "--sessions", type=int, metavar="N", help="number of sessions to generate, in place of the default"
+    )
+    parser.add_argument(
+        "--requests", type=int, metavar="N", help="generations or requests to make, in place of the default"
+    )
+    parser.add_argument("--quota", action="append", default=[], choices=list(history.QUOTAS), help="for history")
+    parser.add_argument("--seed", type=int, metavar="N", help="faults: the seed of the plan of faults")
+    parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
+    parser.add_argument(
+        "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels: true intents, JSONL"
+    )
     return parser
 
 

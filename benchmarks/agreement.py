@@ -1,4 +1,4 @@
-"""How far two labellings of the same things agree. Names of labels do not matter, only what they put together.
+"""How far two labellings of the same things agree. The names of labels do not matter, only which things share one.
 
 n_ij: things with label i in the truth and j in the other, a_i and b_j: their sums, n: all things.
 """
@@ -34,7 +34,7 @@ def adjusted_rand(truth: Labels, found: Labels) -> float:
 
 
 def normalized_mutual_information(truth: Labels, found: Labels) -> float:
-    """What one labelling tells of the other, over the arithmetic mean of their entropies: 0 nothing, 1 everything.
+    """The mutual information of two labellings, over the arithmetic mean of their entropies: 0 nothing, 1 everything.
 
         I / ((H(truth) + H(found)) / 2)   with I = Σ n_ij/n log(n n_ij / (a_i b_j)), H = -Σ a_i/n log(a_i/n)
 

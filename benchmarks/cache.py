@@ -1,7 +1,7 @@
-"""How often the cache gives an answer to a question in other words, and how often it should not have.
+"""How often the cache answers a rephrased question, and how often it answers a different one by mistake.
 
-Labelled pairs of questions, each kept and asked the other way round; no service is started. Beside the default, what
-similarity alone would do: RapidFuzz's `token_set_ratio` of at least 90, with no gate behind it.
+For each labelled pair, one question is stored and the other looked up; no service is started. For comparison: the
+result of similarity alone, RapidFuzz's `token_set_ratio` of at least 90, without further rules.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ def _rates(pairs: list[Pair]) -> str:
 
 
 def _milliseconds(pairs: list[Pair]) -> dict[str, float]:
-    """With questions that this process sees for the first time, and then once more."""
+    """Milliseconds of a lookup of questions that are new to this process, and of the same lookup again."""
     known = [pair.one + " " for pair in pairs[:COMPARED]]
     times: list[float] = []
     for _ in range(2):

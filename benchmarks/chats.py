@@ -1,4 +1,4 @@
-"""Generated chat sessions: the same for the same number, short, on two dozen topics."""
+"""Short generated chat sessions on 24 topics, the same for each run."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ CONTAINMENTS = ("selfService", "agent", "dropOff")
 
 
 def write_chats(path: Path, count: int) -> Path:
-    """Write that many sessions as JSONL."""
+    """Write `count` sessions as JSONL."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(_chat(number)) + "\n" for number in range(count))
     return path

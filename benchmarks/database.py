@@ -47,9 +47,9 @@ Times = dict[str, dict[str, list[float]]]
 
 
 async def measure(options: Options) -> Figures:
-    calls = options.calls or CALLS
+    calls = options.requests or CALLS
     async with (
-        running(worker=None, STARTING_ENERGY="1000000") as bench,
+        running(worker=None, PARLEY_STARTING_ENERGY="1000000") as bench,
         delay_line(bench.addresses.database_url) as line,
     ):
         times: Times = {place: defaultdict(list) for place in (DIRECT, DELAYED)}

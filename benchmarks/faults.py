@@ -1,8 +1,8 @@
-"""A load of generations while everything goes wrong: what do the books say in the end, and what the provider?
+"""A load of generations under faults, then a comparison of the ledger with what the provider has billed.
 
-Providers refuse, hang, cut and garble; meanwhile the worker is killed with `kill -9`, is frozen until another has taken
-over its work, and PostgreSQL crashes, all at random moments. What happens, and after how many calls, is drawn from a
-seed; how far each call has got by then is not.
+Providers refuse, time out, truncate and corrupt replies. Meanwhile the worker is killed with `kill -9` or frozen until
+another has taken over its work, and PostgreSQL crashes, at random moments. The seed determines the faults and after how
+many generations each happens, but not the step that each generation has reached by then.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
-from random import Random  # noqa: TID251 - moments are drawn
+from random import Random  # noqa: TID251 - the plan is random
 from secrets import randbelow
 from typing import Any
 
@@ -24,17 +24,17 @@ from parley.domain.budgets import Period
 from parley.domain.errors import JobFailed, Unreachable
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import ChatProvider, Provider
-from tests.faults.door import behind_a_door
+from tests.faults.gated_simulator import gated_simulator
 from tests.faults.postgres import own_postgres
 from tests.faults.scene import Scene, scene
 
-CALLS, TOGETHER, USERS = 300, 20, 5
+LOAD, CONCURRENCY, USERS = 300, 20, 5
 BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "no_finish", "malformed")
 PROVIDERS: tuple[ChatProvider | None, ...] = (None, Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
-# So long that the prompt travels by reference.
+# Long enough that the prompt is passed by reference.
 ASIDE = " I mean my voice, my words, the pauses, and what a listener makes of them." * 30
-# All that a caller may be told: that no provider could serve is true when a worker died at each of a call's tries.
-ANSWERED, NOBODY_SERVED = "answered", "failed: ProviderUnavailable"
+# The permitted results: no provider served a generation if a worker died at each of its attempts.
+ANSWERED, NO_PROVIDER = "answered", "failed: ProviderUnavailable"
 SCHEMA = {
     "type": "object",
     "properties": {"mood": {"type": "string"}, "sure": {"type": "boolean"}},
@@ -45,8 +45,8 @@ SWEEPER = "parley-sweep"
 OPEN = """
     SELECT (SELECT count(*) FROM attempts WHERE state = 'open') AS attempts,
            (SELECT sum(reserved) FROM energy_accounts) AS energy"""
-# Of each generation: whether it was answered, its charges, their sum, the replies it was given, and whether they cost
-# more than its row says.
+# For each generation: whether it was answered, its charges, their sum, its replies, and whether they cost more than its
+# row says.
 GENERATIONS = """
     SELECT g.workflow_id, g.outcome = 'completed' AS answered, count(*) FILTER (WHERE u.energy_charged > 0) AS charges,
            coalesce(sum(u.energy_charged), 0) AS energy, count(*) FILTER (WHERE u.outcome = 'settled') AS replies,
@@ -54,7 +54,7 @@ GENERATIONS = """
     FROM generations g LEFT JOIN paid_requests c USING (workspace_id, workflow_id)
          LEFT JOIN ai_usage_logs u ON (u.workspace_id, u.request_id) = (c.workspace_id, c.request_id)
     GROUP BY g.workspace_id, g.request_id"""
-ATTEMPTS = "SELECT concat_ws(': ', state, error_type) AS became, count(*) AS n FROM attempts GROUP BY 1"
+ATTEMPTS = "SELECT concat_ws(': ', state, error_type) AS outcome, count(*) AS n FROM attempts GROUP BY 1"
 SPENT = """
     SELECT count(*) AS rows, count(*) FILTER (WHERE NOT confirmed) AS "of them uncertain",
            sum(cost_usd) FILTER (WHERE confirmed) AS "confirmed, $",
@@ -62,16 +62,17 @@ SPENT = """
 
 
 async def measure(options: Options) -> Figures:
-    calls, seed = options.calls or CALLS, randbelow(10_000) if options.seed is None else options.seed
+    generations = options.requests or LOAD
+    seed = randbelow(10_000) if options.seed is None else options.seed
     say(f"--seed {seed}")
     async with AsyncExitStack() as parts:
         bench = await parts.enter_async_context(running(worker=None))
         server = await parts.enter_async_context(own_postgres())
-        simulator = await parts.enter_async_context(behind_a_door())
+        simulator = await parts.enter_async_context(gated_simulator())
         directory = bench.directory / "scene"
         place = await parts.enter_async_context(scene(bench.addresses, server.url, directory, simulator))
         place.environment |= {
-            # A reply that comes while a worker is frozen is still one when it wakes.
+            # Longer than a worker is frozen, so that a reply that arrived meanwhile is still used.
             "PARLEY_PROVIDER_TIMEOUT_SECONDS": f"{FROZEN_SECONDS + 4}",
             "PARLEY_LEASE_SECONDS": "6",
             "PARLEY_BREAKER_OPEN_SECONDS": "2",
@@ -80,41 +81,44 @@ async def measure(options: Options) -> Figures:
             "LOCAL_USD_PER_MILLION_OUTPUT": "1",
         }
         await simulator.post("latency", median=0.3, sigma=0.8)
-        load = Load(place, calls)
+        load = Load(place, generations)
         await load.prepare()
-        chaos = Chaos(place, server, Random(seed), calls, ended=lambda: len(load.told))
+        chaos = Chaos(place, server, Random(seed), generations, ended=lambda: len(load.results))
         await chaos.start()
-        async with asyncio.timeout(300 + 3 * calls):
+        async with asyncio.timeout(300 + 3 * generations):
             await asyncio.gather(load.run(), chaos.run())
-            await _swept(place)
-        return {"what happened": {"calls": calls, "seed": seed, **chaos.planned}, **await _books(place, load)}
+            await _sweep(place)
+        return {
+            "load and faults": {"generations": generations, "seed": seed, **chaos.planned},
+            **await _books(place, load),
+        }
 
 
 class Load:
-    """Callers who ask one question after the other, and what they were told."""
+    """Concurrent callers that each run one generation after the other, and the results."""
 
-    def __init__(self, place: Scene, calls: int) -> None:
-        self._client, self.calls = place.client, calls
-        self.told: list[str] = []
+    def __init__(self, place: Scene, generations: int) -> None:
+        self._client, self.generations = place.client, generations
+        self.results: list[str] = []
 
     async def prepare(self) -> None:
-        """Users with energy enough, and a cap whose row every call locks."""
+        """Give the users enough energy, and set a cap whose row every generation locks."""
         for user in range(USERS):
             await self._client.set_tier(f"user-{user}", "pro")
-            await self._client.grant_energy(f"user-{user}", 10 * self.calls, key="bench")
+            await self._client.grant_energy(f"user-{user}", 10 * self.generations, key="bench")
         await self._client.set_cap(Period.DAY, Decimal(1000))
 
     async def run(self) -> None:
-        waiting = iter(range(self.calls))
+        waiting = iter(range(self.generations))
 
         async def caller() -> None:
             for number in waiting:
-                self.told.append(await self._ask(number))
+                self.results.append(await self._ask(number))
 
-        await asyncio.gather(*(caller() for _ in range(TOGETHER)))
+        await asyncio.gather(*(caller() for _ in range(CONCURRENCY)))
 
     async def _ask(self, number: int) -> str:
-        """`answered`, why it was refused, or as what it failed."""
+        """`answered`, or why it was refused or failed."""
         behaviour = BEHAVIOURS[number % len(BEHAVIOURS)]
         provider = PROVIDERS[number // len(BEHAVIOURS) % len(PROVIDERS)]
         text = f"How do I sound? [{behaviour} for call-{number}]{ASIDE if number % 3 == 0 else ''}"
@@ -128,7 +132,7 @@ class Load:
         return ANSWERED if done.parsed else "without a value"
 
     async def _generate(self, text: str, **terms: Any) -> GenerateResult:
-        """A caller who cannot reach the database either asks again: by its key it is the same call."""
+        """Retry while the database is unreachable; the key makes the generation idempotent."""
         while True:
             try:
                 return await self._client.generate(text, **terms)
@@ -136,8 +140,8 @@ class Load:
                 await asyncio.sleep(0.5)
 
 
-async def _swept(place: Scene) -> None:
-    """Wait until the sweeper has ended what failed generations left open."""
+async def _sweep(place: Scene) -> None:
+    """Wait until the sweeper has ended the attempts and reservations that failed generations left open."""
     sweeper = place.client.temporal.get_schedule_handle(SWEEPER)
     while any((await place.query(OPEN))[0].values()):
         await sweeper.trigger()
@@ -145,23 +149,23 @@ async def _swept(place: Scene) -> None:
 
 
 async def _books(place: Scene, load: Load) -> Figures:
-    """What the callers were told, against the books, against what the provider has billed."""
+    """Compare the results of the generations, the ledger and what the provider has billed."""
     billed = await place.simulator.billed()
     generations: list[dict[str, Any]] = await place.query(GENERATIONS)
     rows = {str(row["attempt_id"]) for row in await place.query("SELECT attempt_id FROM ai_usage_logs")}
     found = await place.client.audit(read_billed(_listing(place.directory, billed)))
-    for one in found:
-        say(str(one))
-    told, written = Counter(load.told), Counter(str(one["workflow_id"]) for one in generations)
+    for finding in found:
+        say(str(finding))
+    results, written = Counter(load.results), Counter(str(one["workflow_id"]) for one in generations)
     spent = (await place.query(SPENT))[0]
 
     def count(condition: Callable[[dict[str, Any]], bool]) -> int:
         return sum(map(condition, generations))
 
     return {
-        "what the callers were told": told,
-        "what became of the attempts": {str(row["became"]): int(str(row["n"])) for row in await place.query(ATTEMPTS)},
-        "the books": {
+        "results of the generations": results,
+        "outcomes of the attempts": {str(row["outcome"]): int(str(row["n"])) for row in await place.query(ATTEMPTS)},
+        "the ledger": {
             "billed by the provider": len(billed),
             **{name: float(str(value)) if "$" in name else int(str(value)) for name, value in spent.items()},
             "charged, though no reply follows the schema": count(
@@ -169,15 +173,15 @@ async def _books(place: Scene, load: Load) -> Figures:
             ),
         },
         MUST_BE_ZERO: {
-            "ended, and no provider was the reason": told.total() - told[ANSWERED] - told[NOBODY_SERVED],
+            "ended with another result": results.total() - results[ANSWERED] - results[NO_PROVIDER],
             "billed without a row": sum(call["attempt_id"] not in rows for call in billed),
-            "generations without a row": load.calls - len(written),
+            "generations without a row": load.generations - len(written),
             "generations with two rows": written.total() - len(written),
-            "answered, the books say otherwise": abs(count(lambda one: one["answered"]) - told[ANSWERED]),
+            "answered, but not in the ledger": abs(count(lambda one: one["answered"]) - results[ANSWERED]),
             "answered, not charged": count(lambda one: one["answered"] and not one["energy"]),
             "charged twice": count(lambda one: one["charges"] > 1 or one["energy"] > 1),
-            "dearer than their row says": count(lambda one: one["cost_more"]),
-            "charged for nothing": count(lambda one: one["energy"] > 0 and not one["replies"]),
+            "cost more than their row says": count(lambda one: one["cost_more"]),
+            "charged without a reply": count(lambda one: one["energy"] > 0 and not one["replies"]),
             "audit findings": len(found),
         },
     }

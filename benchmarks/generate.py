@@ -1,7 +1,7 @@
-"""What `Generate` adds to the same call made with the SDK alone, how many one worker sustains, and where the time goes.
+"""The time that `Generate` adds to a request with the SDK alone, the throughput of one worker, and where time goes.
 
-The simulator takes 200 ms for each call, so whatever is more is ours. Rounds of each kind take turns; the first of each
-is thrown away. Beside them, as the floor, a workflow with one activity that does nothing, local and regular.
+The simulator takes 200 ms for each request; the rest is overhead. The kinds alternate in rounds; the first round is a
+warm-up and not counted. The lower bound is a workflow with one empty activity, local or regular.
 """
 
 import time
@@ -14,14 +14,14 @@ from benchmarks.gateway.question import MAX_TOKENS, MESSAGES, MODEL, QUESTION
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Bench, running, say
 from benchmarks.steps import steps_of
-from benchmarks.timing import Kind, Taken, calls_of, in_turn, percentiles
+from benchmarks.timing import Kind, Taken, alternate, percentiles, run_all
 from benchmarks.traced_worker import QUEUE, OneActivity, OneLocalActivity
 from parley import Client
 from parley.domain.generate.contract import workflow_id
 
 LATENCY_SECONDS = 0.2
-CALLS = 20
-TOGETHER = (1, 20)
+REQUESTS = 20
+CONCURRENCY = (1, 20)
 SUSTAINED = 64
 SUSTAINED_ROUNDS = 50
 
@@ -32,21 +32,21 @@ async def measure(options: Options) -> Figures:
         await bench.latency(seconds=LATENCY_SECONDS)
         client = await bench.client(f"bench-{uuid4().hex[:8]}")
         kinds = _kinds(client, bench)
-        for together in TOGETHER:
-            taken = await in_turn(kinds, (options.calls or CALLS) * together, together)
+        for together in CONCURRENCY:
+            taken = await alternate(kinds, (options.requests or REQUESTS) * together, together)
             say(f"{together} at a time: done")
             figures[f"{together} at a time"] = _added(taken)
             if together == 1:
                 ids = {workflow_id(client.workspace_id, one.key): one for one in taken["Generate"]}
                 spans = {job: (one.began, one.ended) for job, one in ids.items()}
                 figures["one Generate, medians"] = await steps_of(client.temporal, spans, bench.spans)
-        sustained = await _sustained(bench, kinds, (options.calls or CALLS) * SUSTAINED_ROUNDS)
-        figures[f"{SUSTAINED} at a time, without a pause"] = sustained
+        sustained = await _sustained(bench, kinds, (options.requests or REQUESTS) * SUSTAINED_ROUNDS)
+        figures[f"{SUSTAINED} at a time, continuously"] = sustained
     return figures
 
 
 def _kinds(client: Client, bench: Bench) -> dict[str, Kind]:
-    """The same call in two ways, and the two floors."""
+    """The request with the SDK, with `Generate`, and the two lower bounds."""
     sdk = openai.AsyncOpenAI(api_key="none", base_url=f"{bench.addresses.simulator_url}/openai/v1", max_retries=0)
 
     async def alone(_: str) -> object:
@@ -74,18 +74,22 @@ def _added(taken: Mapping[str, list[Taken]]) -> dict[str, float]:
         figures |= {f"{name}, {share}, ms": value for share, value in percentiles(ones).items()}
     alone, generate = percentiles(taken["SDK alone"]), percentiles(taken["Generate"])
     return (
-        {"calls": float(len(taken["Generate"]))}
+        {"generations": float(len(taken["Generate"]))}
         | figures
         | {f"added by Generate, {share}, ms": generate[share] - alone[share] for share in alone}
     )
 
 
 async def _sustained(bench: Bench, kinds: Mapping[str, Kind], calls: int) -> dict[str, float]:
-    """As many callers as a worker is kept busy by: calls a second, and each part's CPU for one call."""
+    """Enough callers to saturate one worker: generations per second, and each part's CPU per generation."""
     before, ours, began = bench.cpu(), time.process_time(), time.monotonic()
-    taken = await calls_of(kinds["Generate"], calls, SUSTAINED)
+    taken = await run_all(kinds["Generate"], calls, SUSTAINED)
     seconds, ours, after = time.monotonic() - began, time.process_time() - ours, bench.cpu()
-    figures = {"calls": float(calls), "calls a second": calls / seconds, "p50, ms": percentiles(taken)["p50"]}
+    figures = {
+        "generations": float(calls),
+        "generations per second": calls / seconds,
+        "p50, ms": percentiles(taken)["p50"],
+    }
     spent = {name: (after[name] - before[name]) * 1000 / calls for name in after}
-    figures |= {f"CPU of {name}, ms a call": value for name, value in spent.items()}
-    return figures | {"CPU of the callers, ms a call": ours * 1000 / calls}
+    figures |= {f"CPU of {name}, ms per generation": value for name, value in spent.items()}
+    return figures | {"CPU of the callers, ms per generation": ours * 1000 / calls}

@@ -1,7 +1,7 @@
-"""Whether every history stays small on a large run, and how fast it goes when replies take no time.
+"""Whether every history stays short in a large run, and the throughput when replies take no time.
 
-20,000 short sessions, 8 streams: once with all that fit one request, once with a quota of 4. No history, neither of the
-parent's runs nor of a stream's, may reach 10,000 events.
+20,000 short sessions, 8 streams: once with as many sessions as fit one request, once with a quota of 4. No history of
+a parent run or a stream run may reach 10,000 events.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ async def _figures(run: Run) -> dict[str, float]:
 
 
 async def _executions(run: Run) -> list[WorkflowExecution]:
-    """All runs of the job and of its streams, as soon as the server lists them all as closed."""
+    """All runs of the job and of its streams, when the server lists all as closed."""
     query = f"WorkflowId STARTS_WITH '{run.job.id}'"
     async with asyncio.timeout(60):
         while True:

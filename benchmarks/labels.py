@@ -1,7 +1,7 @@
 """How well labels agree with the truth, before and after conflict resolution, on labelled sessions.
 
-The simulator answers: a test instrument that labels by rule, with noise as a model's would have. So the figures say
-what Parley does to labels (synchronised streams, merging), and nothing about the quality of a model's labels.
+The simulator answers: a test instrument that labels by rule, with noise like a model's. So the figures
+measure what Parley does to labels (synchronised streams, merging), not the quality of a model's labels.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""A mixed load of calls, the same for the same seed: the samples' questions and chats, asked by users of every tier.
+"""A mixed load of generations, determined by its seed: questions and chats of the samples, for users of every tier.
 
-Each user asks one call after the other. Shares are assumptions, and what is saved depends on them.
+The generations of one user are sequential. The shares are assumptions, and the savings depend on them.
 """
 
 import json
-import random  # noqa: TID251 - a load is drawn
+import random  # noqa: TID251 - the load is random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -20,19 +20,19 @@ SYSTEM = (
     "You are the assistant of Tidewold, a regional provider of internet, mobile and TV. Answer in plain words, in the "
     "language of the customer, in at most three sentences, and say what you cannot do."
 )
-# Of a hundred conversations, how many are of which kind.
+# The percentage of each kind of conversation.
 SHARES = {"question": 30, "repeat": 25, "near repeat": 20, "chat": 15, "long chat": 10}
 CHATS_IN_A_LONG_ONE = 12
-# How many of a chat's last questions are asked, each with everything before it.
+# How many of a chat's last questions are sent, each with all earlier messages.
 TURNS_OF_A_CHAT = 4
 EVERY_TURN = 10**6
-# A chat that is asked at every turn takes many calls of one user.
+# A chat that is sent at every turn takes many generations of one user.
 FEW_USERS = 4
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One call, and which conversation of the load it belongs to."""
+    """One generation, and the conversation that it belongs to."""
 
     conversation: int
     kind: str
@@ -48,22 +48,22 @@ class User:
 
 @dataclass(frozen=True)
 class Material:
-    """What calls are drawn from. `turns`: how many of a chat's last questions are asked."""
+    """The source of the generations. `turns`: how many of a chat's last questions are sent."""
 
     pairs: list[tuple[str, str]]
     chats: list[list[dict[str, str]]]
     turns: int
 
 
-def draw(calls: int, seed: int = 1, *, most_users: int = USERS, turns: int = TURNS_OF_A_CHAT) -> list[User]:
-    """That many calls, spread evenly over the users."""
+def draw(generations: int, seed: int = 1, *, most_users: int = USERS, turns: int = TURNS_OF_A_CHAT) -> list[User]:
+    """A load of `generations`, spread evenly over the users."""
     chance = random.Random(seed)
     pairs = [(pair["one"], pair["other"]) for pair in _lines(QUESTIONS / "pairs.jsonl") if pair["same"]]
     chats = [_messages(chat) for chat in _lines(CHATS / "support.jsonl")]
     chats = [messages for messages in chats if sum(message["role"] == "user" for message in messages) > 1]
     material, numbers = Material(pairs, chats, turns), count()
-    users = min(most_users, calls)
-    shares = [calls // users + (number < calls % users) for number in range(users)]
+    users = min(most_users, generations)
+    shares = [generations // users + (number < generations % users) for number in range(users)]
     return [
         User(
             id=f"user-{number}",
@@ -74,11 +74,11 @@ def draw(calls: int, seed: int = 1, *, most_users: int = USERS, turns: int = TUR
     ]
 
 
-def _asks(calls: int, chance: random.Random, material: Material, numbers: Iterator[int]) -> tuple[Ask, ...]:
-    """One user's calls: what is repeated was asked by the same user before."""
+def _asks(number_of_asks: int, chance: random.Random, material: Material, numbers: Iterator[int]) -> tuple[Ask, ...]:
+    """The generations of one user; a repeated question is one that the same user sent before."""
     asked: list[tuple[str, str]] = []
     asks: list[Ask] = []
-    while len(asks) < calls:
+    while len(asks) < number_of_asks:
         kind = chance.choices([*SHARES], [*SHARES.values()])[0]
         if kind == "question" or (not asked and "repeat" in kind):
             asked.append(chance.choice(material.pairs))
@@ -91,7 +91,7 @@ def _asks(calls: int, chance: random.Random, material: Material, numbers: Iterat
             turns = _turns([message for part in parts for message in part], material.turns)
         number = next(numbers)
         asks += [Ask(number, kind, tuple(turn)) for turn in turns]
-    return tuple(asks[:calls])
+    return tuple(asks[:number_of_asks])
 
 
 def _question(text: str) -> list[dict[str, str]]:
@@ -99,7 +99,7 @@ def _question(text: str) -> list[dict[str, str]]:
 
 
 def _turns(messages: list[dict[str, str]], turns: int) -> list[list[dict[str, str]]]:
-    """The chat as it stood at each of its last questions."""
+    """The chat up to each of its last questions."""
     ends = [place + 1 for place, message in enumerate(messages) if message["role"] == "user"]
     return [[{"role": "system", "content": SYSTEM}, *messages[:end]] for end in ends[-turns:]]
 

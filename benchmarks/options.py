@@ -1,4 +1,4 @@
-"""What benchmarks are started with, and what they return."""
+"""The options of the benchmarks, and the figures that they return."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,18 +6,21 @@ from pathlib import Path
 
 CHATS = Path(__file__).resolve().parent.parent / "samples" / "chats"
 
-# The case whose figures are all 0, or the run has failed.
+# The run fails if a figure of this case is not 0.
 MUST_BE_ZERO = "must be 0"
-# Of each case, its figures by name.
+# For each case, its figures by name.
 Figures = dict[str, Mapping[str, float | str]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """`sessions`, `calls`: how many in place of a benchmark's own number. `quotas`: of history. `seed`: of faults."""
+    """`sessions`, `requests`: numbers of sessions and of requests or generations; None: the default of the benchmark.
+
+    `quotas`: of history. `data`, `truth`: of labels. `seed`: of faults.
+    """
 
     sessions: int | None = None
-    calls: int | None = None
+    requests: int | None = None
     quotas: tuple[str, ...] = ()
     data: Path = CHATS / "support.jsonl"
     truth: Path = CHATS / "support.truth.jsonl"

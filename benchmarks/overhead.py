@@ -1,9 +1,9 @@
-"""What Parley adds to the replies: wall time of a run over its critical path, at fixed and at lognormal latency.
+"""The overhead of Parley: wall time of a run over its critical path, with fixed and with lognormal latency.
 
-The critical path is made of the very calls of the run, by the simulator's log: discovery one after the other, then per
-round its slowest stream, then the calls of conflict resolution. It is what the same replies would take at the same
-concurrency if nothing else took time. `barrier` is what waiting for the slowest costs: those rounds, over a schedule of
-the same calls without rounds, where each goes to the stream that is free first.
+The critical path is computed from the requests of the run in the simulator's log: sequential discovery, then for each
+round its slowest stream, then conflict resolution. It is the duration of the same replies at the same concurrency
+without overhead. `barrier` is the cost of waiting for the slowest stream: the duration of the rounds over that of the
+same requests without rounds, where each goes to the first free stream.
 """
 
 from itertools import pairwise
@@ -37,16 +37,14 @@ def _figures(run: Run) -> dict[str, float]:
         "phase 2 seconds": phases.parallel_wall,
         "phase 2 over ideal": phases.parallel_wall / phases.with_barrier,
         "rounds": len(phases.rounds),
-        "milliseconds a round beside its slowest call": 1000
-        * (phases.parallel_wall - phases.with_barrier)
-        / len(phases.rounds),
-        "milliseconds a discovery call beside its reply": 1000 * _between(run),
+        "milliseconds of overhead per round": 1000 * (phases.parallel_wall - phases.with_barrier) / len(phases.rounds),
+        "milliseconds of overhead per discovery request": 1000 * _between(run),
         "barrier": phases.with_barrier / phases.without_barrier(STREAMS),
     }
 
 
 def _between(run: Run) -> float:
-    """The mean time from one discovery reply to the next call."""
-    calls = run.phases.discovery
-    gaps = [after.received - before.ended for before, after in pairwise(calls)]
+    """The mean time from one discovery reply to the next request."""
+    requests = run.phases.discovery
+    gaps = [after.received - before.ended for before, after in pairwise(requests)]
     return sum(gaps) / len(gaps)

@@ -1,7 +1,7 @@
-"""What parallel streams gain: 100 sessions at one second a reply, with 8 streams, with 1, and one session at a time.
+"""The speedup of parallel streams: 100 sessions, 1 s per reply, with 8 streams, 1 stream, and one session at a time.
 
-The specification expects five minutes to become three, against one session after the other. Discovery takes its 50
-sessions that way in every case, so the whole run gains less than phase 2 alone.
+The specification expects a reduction from five minutes to three, compared with sequential sessions. Discovery labels 50
+sessions sequentially in every case, so the speedup of the whole run is less than that of phase 2.
 """
 
 from benchmarks.chats import write_chats
@@ -38,5 +38,5 @@ def _figures(run: Run) -> dict[str, float]:
         "seconds": run.seconds,
         "phase 2 seconds": run.phases.parallel_wall,
         "rounds": len(run.phases.rounds),
-        "discovery calls": len(run.phases.discovery),
+        "discovery requests": len(run.phases.discovery),
     }

@@ -1,10 +1,10 @@
-"""What caching, condensing and cheaper models save on a mixed load of calls, each alone and all together.
+"""The savings of caching, condensing and cheaper models on a mixed load of generations, each alone and all together.
 
-The same load is asked five times, each time under another action of one policy. The simulator answers, and its answers
-are as long as its rules make them: what is saved on the prompts is real, what replies cost is not a model's.
+The same load runs five times, each time under another action of one policy. The simulator answers with replies of a
+length that its rules determine: savings on prompts are realistic, the cost of replies is not that of a model.
 
-How often a chat is asked decides what condensing it saves, so there are two loads: one asks the last turns of each
-chat, the other every turn, from the first on.
+The saving of condensing depends on how often a chat is sent, so there are two loads: one sends the last turns of each
+chat, the other every turn.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ from parley.settings import DEFAULT_POLICY
 from simulator.wire import BYTES_PER_TOKEN
 
 CALLS = 1000
-TOGETHER = 20
+CONCURRENCY = 20
 MAX_TOKENS = 200
 TOKENS_WANTED = "30-40%"
 USD_WANTED = Decimal("0.02")
-COMPRESS_ABOVE_TOKENS = 1000
+CONDENSE_ABOVE_TOKENS = 1000
 MAX_COST_USD = "0.004"
 OFF, ALL = "everything off", "all together"
 ACTIONS = {
     OFF: {"cache": "off"},
     "cache": {"cache": "similar"},
-    "condensing": {"cache": "off", "condense_above_tokens": COMPRESS_ABOVE_TOKENS},
+    "condensing": {"cache": "off", "condense_above_tokens": CONDENSE_ABOVE_TOKENS},
     "downgrade": {"cache": "off", "max_cost_usd": MAX_COST_USD},
-    ALL: {"cache": "similar", "condense_above_tokens": COMPRESS_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
+    ALL: {"cache": "similar", "condense_above_tokens": CONDENSE_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
 }
-# Those that bear on a load of chats.
+# The actions that affect a load of chats.
 AT_EVERY_TURN = (OFF, "condensing", ALL)
 SPENT = text("""
     SELECT coalesce(sum(cost_usd), 0), coalesce(sum(tokens_total), 0), count(*),
@@ -55,7 +55,7 @@ SPENT = text("""
 
 @dataclass(frozen=True)
 class Spent:
-    """What one pass over the load has cost."""
+    """The cost and the outcomes of one pass over the load."""
 
     usd: Decimal
     tokens: int
@@ -69,7 +69,7 @@ class Spent:
 
 
 async def measure(options: Options) -> Figures:
-    calls = options.calls or CALLS
+    calls = options.requests or CALLS
     loads = {
         "": (load.draw(calls), tuple(ACTIONS)),
         " at every turn": (load.draw(calls, most_users=load.FEW_USERS, turns=load.EVERY_TURN), AT_EVERY_TURN),
@@ -84,16 +84,16 @@ async def measure(options: Options) -> Figures:
 
 
 async def _passes(bench: Bench, turns: str, users: list[User], names: Sequence[str]) -> Figures:
-    """One load, asked under each of these actions."""
+    """Run one load under each of these actions."""
     asks = [ask for user in users for ask in user.asks]
     conversations = len({ask.conversation for ask in asks})
     spent = {name: await _pass(bench, name, users) for name in names}
-    figures: Figures = {f"the load{turns}, calls": {**_kinds(asks), "conversations": conversations}}
+    figures: Figures = {f"the load{turns}, generations": {**_kinds(asks), "conversations": conversations}}
     return figures | {f"{name}{turns}": _figures(one, spent[OFF], conversations) for name, one in spent.items()}
 
 
 def _kinds(asks: Sequence[Ask]) -> dict[str, int]:
-    """Of each kind of call, how many there are, and of how many tokens by the simulator's count."""
+    """For each kind of generation, the number and the tokens by the simulator's count."""
     calls = Counter(ask.kind for ask in asks)
     sizes = Counter[str]()
     for ask in asks:
@@ -114,19 +114,19 @@ def _action(name: str) -> str:
 
 
 async def _pass(bench: Bench, name: str, users: list[User]) -> Spent:
-    """Ask the whole load in a workspace of its own."""
+    """Run the whole load in a new workspace."""
     client = await bench.client(f"bench-{uuid4().hex[:8]}")
     for user in users:
         await client.set_tier(user.id, user.tier)
     loads = _config_loads(bench)
-    free = asyncio.Semaphore(TOGETHER)
-    told = await asyncio.gather(*(_ask(client, user, _action(name), free) for user in users))
-    results = [result for results in told for result in results]
+    free = asyncio.Semaphore(CONCURRENCY)
+    results_of_users = await asyncio.gather(*(_ask(client, user, _action(name), free) for user in users))
+    results = [result for results in results_of_users for result in results]
     async with client.database.transaction() as tx:
         usd, tokens, calls, answering, summaries, summary_tokens = (
             await tx.execute(SPENT, {"workspace": client.workspace_id})
         ).one()
-    say(f"{name}: {len(results)} calls, ${usd}, {tokens} tokens")
+    say(f"{name}: {len(results)} generations, ${usd}, {tokens} tokens")
     return Spent(
         usd=usd,
         tokens=tokens,
@@ -159,20 +159,18 @@ def _config_loads(bench: Bench) -> int:
 
 
 def _figures(spent: Spent, off: Spent, conversations: int) -> dict[str, float | str]:
-    asked = spent.outcomes.total()
+    generations = spent.outcomes.total()
     figures: dict[str, float | str] = {
         "spent, $": float(spent.usd),
         "saved, $": float(off.usd - spent.usd),
         "saved, % of dollars": float((off.usd - spent.usd) / off.usd * 100),
         "tokens": float(spent.tokens),
         f"saved, % of tokens (wanted: {TOKENS_WANTED})": (off.tokens - spent.tokens) / off.tokens * 100,
-        "saved, % of tokens of the answering calls": (off.answering_tokens - spent.answering_tokens)
-        / off.answering_tokens
-        * 100,
+        "saved, % of tokens of answers": (off.answering_tokens - spent.answering_tokens) / off.answering_tokens * 100,
         f"a conversation, $ (wanted: under {USD_WANTED})": f"{spent.usd / conversations:.5f}",
         "paid calls": float(spent.calls),
         "of these, for summaries": float(spent.summaries),
         "a summary, tokens": float(spent.summary_tokens),
-        "configuration loads per 1,000 calls": spent.config_loads * 1000 / asked,
+        "configuration loads per 1,000 generations": spent.config_loads * 1000 / generations,
     }
     return figures | {**spent.outcomes} | {f"by {model}": number for model, number in spent.models.items()}

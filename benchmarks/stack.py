@@ -1,6 +1,7 @@
-"""What a benchmark runs on: PostgreSQL, Temporal, the simulator and a worker, each a process, in a temporary directory.
+"""The services of a benchmark: PostgreSQL, Temporal, the simulator and a worker, as processes.
 
-Everything is on loopback and ends with the benchmark. Keys of the environment are left out: only the simulator answers.
+They listen on loopback, use a temporary directory and end with the benchmark. Provider keys in the environment are
+removed, so that only the simulator answers.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ import psutil
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from benchmarks.calls import Call, Phases
+from benchmarks.phases import Phases, Request
 from parley import Client
 from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import Statistics
@@ -34,7 +35,7 @@ from starter.embedded.services import Simulator, Temporal, Worker
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import StateDir
 
-# The worker's own limits must not be what is measured.
+# High enough that the worker's rate limits do not affect the figures.
 WORKER_ENVIRONMENT = {
     "OPENAI_REQUESTS_PER_SECOND": "1000",
     "ANTHROPIC_REQUESTS_PER_SECOND": "1000",
@@ -49,7 +50,7 @@ ATTEMPTS = text("SELECT id, request_id FROM attempts WHERE workspace_id = :works
 
 @dataclass(frozen=True)
 class Run:
-    """A finished labelling run. `seconds` by Temporal's clock, from start to close; import is not in it."""
+    """A finished labelling run. `seconds`: by Temporal's clock, from start to close, without the import."""
 
     client: Client
     job: AutoAnalyzeHandle
@@ -68,26 +69,26 @@ class Bench:
         self.directory, self.addresses, self._http, self._cleanup = directory, addresses, http, cleanup
 
     async def latency(self, **terms: float) -> None:
-        """Set how long the simulator takes: `seconds`, or `median` and `sigma` of a lognormal."""
+        """Set the latency of the simulator: `seconds`, or `median` and `sigma` of a lognormal."""
         (await self._http.post("/admin/latency", json=terms)).raise_for_status()
 
     @property
     def spans(self) -> Path:
-        """Where a traced worker writes when its steps began and ended."""
+        """The file in which a traced worker records the times of its steps."""
         return self.directory / SPANS
 
     def cpu(self) -> dict[str, float]:
-        """Seconds of CPU that each part of the stack has used so far, with the processes below it."""
+        """Seconds of CPU that each part of the stack has used so far, with its child processes."""
         started = StateDir(self.directory / "state").read_stack().processes
         return {name: _cpu_seconds(started[name].pid) for name in PARTS}
 
     async def billed(self) -> list[dict[str, Any]]:
-        """The calls for which the simulator would have sent a bill."""
+        """The requests that a provider would have billed."""
         response = await self._http.get("/admin/requests", params={"billed": "true"})
         return response.raise_for_status().json()
 
     async def label(self, path: Path, *, within: float, **terms: Any) -> Run:
-        """Import a file into a workspace of its own, label it, and read what it took.
+        """Import a file into a new workspace, label it, and return the times and statistics.
 
         Raises:
             TimeoutError: it took longer than `within` seconds.
@@ -101,7 +102,7 @@ class Bench:
         async with asyncio.timeout(within):
             report = await job.result()
         assert report.statistics
-        calls = await self._calls(client, report.job_key)
+        calls = await self._requests(client, report.job_key)
         seconds = await self._seconds(client, job.id, report.job_key)
         say(f"labelled in {seconds:.1f} s with {len(calls)} calls")
         phases = Phases.of(calls, report.statistics.discovery_sessions)
@@ -122,17 +123,17 @@ class Bench:
         assert last.close_time
         return (last.close_time - first.start_time).total_seconds()
 
-    async def _calls(self, client: Client, job_key: str) -> list[Call]:
-        """The run's answered calls: the simulator knows when, the ledger knows what for."""
+    async def _requests(self, client: Client, job_key: str) -> list[Request]:
+        """The run's answered requests: times from the simulator, steps from the ledger."""
         async with client.database.transaction() as tx:
             rows = (await tx.execute(ATTEMPTS, {"workspace": client.workspace_id})).all()
             streams = dict((await tx.execute(STREAMS, {"workspace": client.workspace_id, "job": job_key})).all())
         steps = {str(row[0]): str(row[1]).removeprefix(f"{job_key}/") for row in rows}
         response = await self._http.get("/admin/requests", params={"state": "answered"})
         return [
-            Call(step, call["received_at"], call["ended_at"], streams.get(Phases.first_session(step)))
-            for call in response.raise_for_status().json()
-            if (step := steps.get(call["attempt_id"]))
+            Request(step, sent["received_at"], sent["ended_at"], streams.get(Phases.first_session(step)))
+            for sent in response.raise_for_status().json()
+            if (step := steps.get(sent["attempt_id"]))
         ]
 
 
@@ -144,11 +145,11 @@ def _cpu_seconds(pid: int) -> float:
 
 @asynccontextmanager
 async def running(worker: str | None = "worker", **environment: str) -> AsyncIterator[Bench]:
-    """Start everything, and end it.
+    """Start the services, and end them after the block.
 
     Args:
         worker: the module to run as the worker, None for no worker.
-        environment: more of the worker's settings, by their names in the environment.
+        environment: further environment variables of the worker.
     """
     with mock.patch.dict(os.environ), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
         for name in [name for name in os.environ if name.startswith(OTHERS_PREFIXES)]:
@@ -173,5 +174,5 @@ async def _migrate(url: str) -> None:
 
 
 def say(line: str) -> None:
-    """A word on where it stands, beside the figures."""
+    """Print a progress message to stderr."""
     print(f"  {line}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Where the milliseconds of a `Generate` go: its history's times and the worker's, put in one row."""
+"""The duration of each step of a `Generate`, from the times of its history and of the traced worker."""
 
 import json
 from collections import defaultdict
@@ -10,7 +10,7 @@ from typing import Any
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-# What happens between one mark and the next, in order.
+# The steps between consecutive marks, in order.
 STEPS = (
     "client starts the workflow",
     "first workflow task reaches the worker",
@@ -20,9 +20,9 @@ STEPS = (
     "paid activity reaches the worker",
     "ask begins",
     "claim",
-    "lease in hand",
-    "call, with the provider's 200 ms",
-    "reply in hand",
+    "lease acquired",
+    "provider request, including 200 ms of the provider",
+    "reply received",
     "settle",
     "result built",
     "activity done",
@@ -36,7 +36,7 @@ Times = list[float]
 
 
 async def steps_of(temporal: Client, called: Mapping[str, tuple[float, float]], spans: Path) -> dict[str, float]:
-    """Medians over these workflows. `called`: when the client asked, and when it had the result."""
+    """Medians over these workflows. `called`: when the client started each, and when it had the result."""
     traced = _traced(spans)
     rows = [await _marks(temporal, job, *times, traced[job]) for job, times in called.items()]
     steps = {
@@ -49,7 +49,7 @@ async def steps_of(temporal: Client, called: Mapping[str, tuple[float, float]], 
 
 
 def _traced(spans: Path) -> dict[str, dict[str, Any]]:
-    """By workflow, its steps."""
+    """The steps of each workflow."""
     found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for line in spans.read_text(encoding="utf-8").splitlines():
         span = json.loads(line)

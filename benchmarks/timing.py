@@ -1,4 +1,4 @@
-"""Timed calls: so many at a time, in rounds of each kind in turn."""
+"""Measure the duration of operations with a fixed concurrency, alternating between kinds."""
 
 import asyncio
 import time
@@ -10,13 +10,13 @@ from uuid import uuid4
 
 ROUNDS = 5
 
-# Makes the call that a fresh key names.
+# Runs one operation; its argument is a new key.
 Kind = Callable[[str], Awaitable[object]]
 
 
 @dataclass(frozen=True)
 class Taken:
-    """One call: its key, and when it began and ended by the wall clock, which Temporal's server reads as well."""
+    """One operation: its key, and its start and end by the wall clock, which is also that of the Temporal server."""
 
     key: str
     began: float
@@ -27,19 +27,19 @@ class Taken:
         return (self.ended - self.began) * 1000
 
 
-async def in_turn(kinds: Mapping[str, Kind], calls: int, together: int) -> dict[str, list[Taken]]:
-    """Rounds of each kind in turn; the first is for warming up."""
+async def alternate(kinds: Mapping[str, Kind], count: int, concurrency: int) -> dict[str, list[Taken]]:
+    """Alternate between the kinds in rounds; the first round is a warm-up and not counted."""
     taken: defaultdict[str, list[Taken]] = defaultdict(list)
     for number in range(ROUNDS + 1):
         for name, kind in kinds.items():
-            found = await calls_of(kind, calls, together)
+            found = await run_all(kind, count, concurrency)
             taken[name] += found if number else []
     return dict(taken)
 
 
-async def calls_of(kind: Kind, calls: int, together: int) -> list[Taken]:
-    """That many calls, so many of them at a time."""
-    waiting = iter([uuid4().hex for _ in range(calls)])
+async def run_all(kind: Kind, count: int, concurrency: int) -> list[Taken]:
+    """Run `count` operations, `concurrency` at a time."""
+    waiting = iter([uuid4().hex for _ in range(count)])
     taken: list[Taken] = []
 
     async def caller() -> None:
@@ -48,7 +48,7 @@ async def calls_of(kind: Kind, calls: int, together: int) -> list[Taken]:
             await kind(key)
             taken.append(Taken(key, began, time.time()))
 
-    await asyncio.gather(*(caller() for _ in range(together)))
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
     return taken
 
 

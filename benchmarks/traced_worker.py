@@ -1,7 +1,7 @@
-"""Parley's worker with a clock at each step of a `Generate`, and two workflows that do as little as can be.
+"""Parley's worker that also records the time of each step of a `Generate`, and two minimal workflows.
 
-Started in place of the worker by `benchmarks.generate`; nothing here is part of it. The steps go to the file that
-BENCH_SPANS names, one JSON object a line.
+`benchmarks.generate` starts it in place of the worker. It writes the steps to the file named by BENCH_SPANS, one JSON
+object per line.
 """
 
 import functools
@@ -49,14 +49,14 @@ class OneActivity:
 
 
 class Spans:
-    """When each step of which workflow began and ended, by the clock that Temporal's server reads as well."""
+    """Records the start and end of each step by workflow, by the clock that the Temporal server uses too."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1, encoding="utf-8")
         self._statements = Counter[str]()
 
     def around(self, owner: Any, name: str, step: str) -> None:
-        """Have a method of `owner` tell when it ran."""
+        """Replace a method of `owner` by one that records when it ran."""
         inner: Callable[..., Awaitable[Any]] = getattr(owner, name)
 
         @functools.wraps(inner)
@@ -75,8 +75,8 @@ class Spans:
             self._statements[activity.info().workflow_id] += 1
 
     def _write(self, **what: Any) -> None:
-        told = {"workflow": activity.info().workflow_id, **what}
-        self._file.write(json.dumps(told) + "\n")
+        span = {"workflow": activity.info().workflow_id, **what}
+        self._file.write(json.dumps(span) + "\n")
 
 
 def main() -> int:

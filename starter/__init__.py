@@ -1,1 +1,1 @@
-"""Everything that starts or watches workflows: the typed client, the CLI, the embedded stack."""
+"""The local processes of `parley up` and `parley demo`: PostgreSQL, Temporal, the simulator and a worker."""

@@ -1,4 +1,4 @@
-"""`python -m starter up|demo`: the process that `parley up` and `parley demo` become."""
+"""`python -m starter up|demo`: the process that `parley up` and `parley demo` execute."""
 
 import argparse
 import asyncio
@@ -18,11 +18,11 @@ from starter.local import demo, up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stack; returns the exit code."""
+    """Run the stack; return the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)
     try:
-        asyncio.run(_work(options))
+        asyncio.run(_run(options))
     except KeyboardInterrupt:
         return 130
     except SystemExit as stopped:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _work(options: argparse.Namespace) -> Coroutine[Any, Any, None]:
+def _run(options: argparse.Namespace) -> Coroutine[Any, Any, None]:
     if options.command == "up":
         return up(Settings(), fresh=options.fresh, latency=options.latency, console=err)
     keep = sys.stdin.isatty() if options.keep is None else options.keep
@@ -40,7 +40,9 @@ def _work(options: argparse.Namespace) -> Coroutine[Any, Any, None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="parley", description="Run Parley's parts on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="parley", description="Run PostgreSQL, Temporal, the simulator and a worker on this machine."
+    )
     parser.add_argument("--debug", action="store_true")
     commands = parser.add_subparsers(dest="command", required=True)
     started = commands.add_parser("up")

@@ -29,7 +29,7 @@ DEMO_LATENCY = 0.2
 
 
 def hints() -> list[str]:
-    """Commands to try. The samples are in the clone, or in the installed package."""
+    """Commands to try. The samples are in the repository, or in the installed package."""
     samples = SAMPLES.relative_to(Path.cwd()) if SAMPLES.is_relative_to(Path.cwd()) else SAMPLES
     return [
         f"parley analyze {shlex.quote(str(samples / SHORT))}",
@@ -63,14 +63,14 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     state = settings.state_dir / f"demo-{uuid4().hex[:8]}"
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:
-        await _show(settings, addresses, console)
+        await _run_jobs(settings, addresses, console)
         _print_addresses(addresses, console)
         if keep:
             console.print("Look at the workflow in the Temporal UI; Ctrl-C stops everything.")
             await stack.wait()
 
 
-async def _show(settings: Settings, addresses: Addresses, console: Console) -> None:
+async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
     changes = {"database_url": SecretStr(addresses.database_url)}
     async with await Client.connect(
         settings=settings.model_copy(update=changes), temporal_address=addresses.temporal_address
@@ -83,11 +83,11 @@ async def _show(settings: Settings, addresses: Addresses, console: Console) -> N
         for job in (short, long, labels):
             console.print(f"\n[bold]{escape(job.id)}[/bold]")
             console.print(display.report(await display.watched(console, job)))
-        console.print(_answered(await client.generate(QUESTION, user_id="operator")))
+        console.print(_answer_panel(await client.generate(QUESTION, user_id="operator")))
         console.print(display.disagreements(await client.audit()))
 
 
-def _answered(result: GenerateResult) -> RenderableType:
+def _answer_panel(result: GenerateResult) -> RenderableType:
     if result.refusal is not None:
         text = f"refused: {escape(result.refusal.message)}"
     else:
@@ -96,13 +96,13 @@ def _answered(result: GenerateResult) -> RenderableType:
 
 
 def _stack(settings: Settings, state: Path, console: Console, *, latency: float, **options: Any) -> EmbeddedStack:
-    async def migrated(url: str) -> None:
+    async def run_migrations(url: str) -> None:
         await migrate(SecretStr(url))
 
     return EmbeddedStack(
         state,
         search_attributes=[key.name for key in ALL],
-        migrate=migrated,
+        migrate=run_migrations,
         simulator_latency=latency,
         drain=settings.drain_seconds,
         on_progress=lambda line: console.print(f"[dim]{escape(line)}[/dim]"),
@@ -113,4 +113,4 @@ def _stack(settings: Settings, state: Path, console: Console, *, latency: float,
 def _print_addresses(addresses: Addresses, console: Console) -> None:
     console.print(f"Temporal UI  [bold]{addresses.ui_url}[/bold]")
     console.print(f"Temporal     {addresses.temporal_address}")
-    console.print(f"Simulator    {addresses.simulator_url} (for tests: it answers in place of providers without a key)")
+    console.print(f"Simulator    {addresses.simulator_url} (for tests: it replaces providers that have no key)")

@@ -1,4 +1,4 @@
-"""Real parts for every test: PostgreSQL, the Temporal dev server, the vendors' SDKs against the simulator."""
+"""Fixtures with real services: PostgreSQL, the Temporal dev server, the vendors' SDKs against the simulator."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,6 @@ from starter.embedded.stack import EmbeddedStack
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
-    keep_temporary_files_in_memory,
     make_template,
     quick_settings,
     reachable_directory,
@@ -28,7 +27,8 @@ from tests.parts import (
     run_sql,
     running_simulator,
     running_workers,
-    trust_nobody,
+    skip_ca_certificates,
+    use_memory_for_temporary_files,
 )
 
 KEYS = (
@@ -43,13 +43,13 @@ KEYS = (
 pytest_plugins = ["tests.coverage_summary"]
 
 sys.addaudithook(refuse_the_network)
-keep_temporary_files_in_memory()
-trust_nobody()
+use_memory_for_temporary_files()
+skip_ca_certificates()
 
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key of the developer's own can reach a test."""
+    """Remove the developer's keys from the environment."""
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
 
@@ -79,14 +79,14 @@ async def stack() -> AsyncIterator[Addresses]:
 
 @pytest.fixture(scope="session")
 async def template(stack: Addresses) -> str:
-    """A migrated database that every test's own is copied from. Returns the server's address."""
+    """The migrated template database, copied for each test. Returns the server's address."""
     await make_template(stack.database_url)
     return stack.database_url
 
 
 @pytest.fixture
 async def database_url(template: str) -> AsyncIterator[str]:
-    """An empty, migrated database of the test's own."""
+    """An empty, migrated database for one test."""
     name = f"test_{uuid4().hex}"
     await run_sql(template, f"CREATE DATABASE {name} TEMPLATE parley_template")
     yield make_url(template).set(database=name).render_as_string(hide_password=False)
@@ -102,14 +102,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[SimulatorAdmin]:
-    """A simulator of the test's own."""
+    """A simulator for one test."""
     async with running_simulator() as admin:
         yield admin
 
 
 @pytest.fixture
 def settings(database_url: str, simulator: SimulatorAdmin) -> Settings:
-    """Settings on the test's own database and simulator, with short times."""
+    """Settings with the test's database and simulator, and short timeouts."""
     return quick_settings(database_url, simulator.url)
 
 
@@ -120,13 +120,13 @@ async def temporal(stack: Addresses) -> TemporalClient:
 
 @pytest.fixture
 async def backend(temporal: TemporalClient, database: Database, settings: Settings) -> Backend:
-    """Parley's connections, on the test's database. The test runs its own worker."""
+    """Parley's connections with the test's database. It starts no worker."""
     return Backend(temporal, database, settings)
 
 
 @pytest.fixture
 async def client(backend: Backend) -> Client:
-    """Parley's client of a new workspace. The test runs its own worker."""
+    """A client of a new workspace. It starts no worker."""
     return backend.client(f"workspace-{uuid4().hex[:8]}")
 
 

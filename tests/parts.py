@@ -1,4 +1,4 @@
-"""The real parts that tests run on, and the guard that keeps every test on this machine."""
+"""The real services that tests run on, and the guard that blocks connections to other machines."""
 
 import asyncio
 import os
@@ -35,11 +35,11 @@ TEST_TIMEOUT_SECONDS = 60
 
 
 class LeftLoopback(AssertionError):
-    """A test reached for the network."""
+    """A test tried to connect to another machine."""
 
 
 def refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: every connection of this process that would leave the machine fails its test."""
+    """Audit hook: raise `LeftLoopback` for every connection of this process to another machine."""
     if event == "socket.connect":
         address = arguments[1]
         host = address[0] if isinstance(address, tuple) else address
@@ -52,10 +52,10 @@ def refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
         raise LeftLoopback(f"a test tried to reach {host!r}")
 
 
-def keep_temporary_files_in_memory() -> None:
-    """Servers make thousands of small files, and some disks take a millisecond for each.
+def use_memory_for_temporary_files() -> None:
+    """Write temporary files to memory: servers make thousands of small files, and some disks take 1 ms for each.
 
-    Where the user has named a directory, or memory is short or runs no programs, temporary files stay on the disk.
+    Temporary files stay on the disk if TMPDIR is set, or if /dev/shm is small, read-only or mounted noexec.
     """
     if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK):
         return
@@ -64,36 +64,36 @@ def keep_temporary_files_in_memory() -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
-def trust_nobody() -> None:
-    """No test speaks TLS, and each HTTP client would spend 20 ms on reading whom it may trust."""
+def skip_ca_certificates() -> None:
+    """No test uses TLS, and each HTTP client would take 20 ms to read the CA certificates."""
     os.environ.pop("SSL_CERT_FILE", None)
     os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
 
 
 @contextmanager
 def reachable_directory() -> Iterator[Path]:
-    """A temporary directory that every account can reach, as PostgreSQL's must when the tests run as root."""
+    """A temporary directory that every account can reach, as PostgreSQL needs it when the tests run as root."""
     with tempfile.TemporaryDirectory(prefix="parley-test-") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
 
 
 async def run_sql(url: str, statement: LiteralString, *parameters: Any) -> list[dict[str, Any]]:
-    """Run one statement on a connection of its own, in no transaction; returns the rows."""
+    """Run one statement on a new connection, outside a transaction; return its rows."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True, row_factory=dict_row) as server:
-        done = await server.execute(statement, parameters or None)
-        return await done.fetchall() if done.description else []
+        cursor = await server.execute(statement, parameters or None)
+        return await cursor.fetchall() if cursor.description else []
 
 
 async def make_template(server_url: str) -> None:
-    """Make the migrated database that every test's own is copied from, on the server at that address."""
+    """Make the migrated template on the server at `server_url`: each test gets a copy of it."""
     await run_sql(server_url, "CREATE DATABASE parley_template")
     url = make_url(server_url).set(database="parley_template")
     await migrate(SecretStr(url.render_as_string(hide_password=False)))
 
 
 class SimulatorAdmin:
-    """The running simulator: its address, its faults, and what it would have billed."""
+    """Client of the running simulator: its address, its faults, and the requests that it received and billed."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -104,20 +104,20 @@ class SimulatorAdmin:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def calls(self, **query: Any) -> list[dict[str, Any]]:
-        """The calls received; `at_least=N` waits until there are as many."""
+    async def requests(self, **query: Any) -> list[dict[str, Any]]:
+        """The requests that the simulator received; `at_least=N` waits until there are N."""
         response = await self._http.get("/admin/requests", params={"timeout": MAX_WAIT, **query})
         assert response.status_code == 200, response.text
         return response.json()
 
     async def billed(self) -> list[dict[str, Any]]:
-        return [call for call in await self.calls() if call["billed"]]
+        return [request for request in await self.requests() if request["billed"]]
 
     async def fault(self, fault: str, **terms: Any) -> None:
         await self.post("faults", fault=fault, **terms)
 
     async def gate(self, *, closed: bool, provider: str = "anthropic") -> None:
-        """While closed, calls are received and billed, and answered when it opens."""
+        """While the gate is closed, the simulator receives and bills requests; it answers them when the gate opens."""
         await self.post("gate", provider=provider, closed=closed)
 
     async def close(self) -> None:
@@ -155,7 +155,7 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
 async def running_workers(
     client: TemporalClient, database: Database, settings: Settings, roles: tuple[str, ...] = ROLES
 ) -> AsyncIterator[None]:
-    """The project's own workers, in this process."""
+    """Run Parley's workers in this process."""
     paid_calls = PaidCalls(database, settings)
     async with AsyncExitStack() as running:
         running.push_async_callback(paid_calls.close)

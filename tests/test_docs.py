@@ -377,7 +377,7 @@ class TestMoving:
 
     async def test_the_shadow_spends_in_its_workspace_and_never_raises(self, moved: Client, simulator: SimulatorAdmin):
         await shadow(moved, "ann", 17, "Where is my parcel?", share=0)
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
         await shadow(moved, "ann", 17, "Where is my parcel?", share=1)
         assert await confirmed(moved) > 0
         await simulator.fault("quota", times=None)
@@ -386,7 +386,7 @@ class TestMoving:
 
 async def billed_file(simulator: SimulatorAdmin, directory: Path) -> Path:
     path = directory / "billed.json"
-    path.write_text(json.dumps(await simulator.calls()))
+    path.write_text(json.dumps(await simulator.requests()))
     return path
 
 

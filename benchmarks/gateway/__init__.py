@@ -1,8 +1,8 @@
-"""The same call through other ways that one could take: the SDK alone, a script with one row a call, LiteLLM, Parley.
+"""The same request through the SDK alone, a script that inserts one row per reply, LiteLLM and Parley.
 
-How much each adds, how many a second it makes, and what its books say after `kill -9` in the middle of a hundred calls,
-against what the simulator has billed. LiteLLM is not a dependency: it is left out unless BENCH_GATEWAY_PYTHON names the
-Python of an environment that has it.
+Measures the added time, the throughput, and the difference between the stored rows and the requests that the simulator
+has billed after `kill -9` in the middle of 100 requests. LiteLLM is not a dependency: it is left out unless
+BENCH_GATEWAY_PYTHON names the Python of an environment that has it.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from benchmarks.gateway.question import MAX_TOKENS, MESSAGES, MODEL, QUESTION
 from benchmarks.gateway.served import MASTER_KEY, PYTHON, Served
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Bench, running, say
-from benchmarks.timing import Kind, Taken, calls_of, in_turn, percentiles
+from benchmarks.timing import Kind, Taken, alternate, percentiles, run_all
 from parley import Client
 
 LATENCY_SECONDS = 0.2
-CALLS = 10
+REQUESTS = 10
 TOGETHER = (1, 20)
-KILLED_CALLS = 100
-KILLED_TOGETHER = 20
+KILLED_REQUESTS = 100
+KILLED_CONCURRENCY = 20
 GATEWAY_TABLE = "CREATE TABLE gateway_books (id text, cost_usd numeric(18, 9))"
 SKIPPED = f"left out: {PYTHON} names no Python that has litellm; benchmarks/README.md says how to install it"
 ALONE = "SDK alone"
@@ -48,17 +48,17 @@ async def measure(options: Options) -> Figures:
         kinds = await ways.start()
         figures: Figures = {} if ways.gateway else {"LiteLLM": {SKIPPED: ""}}
         for together in TOGETHER:
-            taken = await in_turn(kinds, (options.calls or CALLS) * together, together)
+            taken = await alternate(kinds, (options.requests or REQUESTS) * together, together)
             figures[f"{together} at a time"] = _compared(taken, together)
             say(f"{together} at a time: done")
         for name, crash in ways.crashes().items():
-            figures[f"{name}: kill -9 in the middle of {KILLED_CALLS} calls"] = await crash()
+            figures[f"{name}: kill -9 in the middle of {KILLED_REQUESTS} requests"] = await crash()
             say(f"{name}: killed and started again")
     return figures
 
 
 class Ways:
-    """Each way to make the call, and to break it."""
+    """Each way to send the request, and to kill its process."""
 
     def __init__(self, bench: Bench, database: psycopg.AsyncConnection, client: Client) -> None:
         self._bench, self._database, self._client = bench, database, client
@@ -93,9 +93,9 @@ class Ways:
         return done
 
     async def _script_killed(self) -> dict[str, float | str]:
-        """Started again, the script makes the calls that have no row."""
+        """After the restart the script sends the requests that have no row."""
         await self._database.execute("TRUNCATE plain_books")
-        script = served.plain(self._bench, KILLED_CALLS, KILLED_TOGETHER)
+        script = served.plain(self._bench, KILLED_REQUESTS, KILLED_CONCURRENCY)
         before = await self._billed()
         await script.start()
         await self._kill_at_half(script, before)
@@ -109,7 +109,7 @@ class Ways:
         return await self._killed(self._worker, self._generate, rows, self._client.workspace_id)
 
     async def _gateway_killed(self) -> dict[str, float | str]:
-        """Whoever calls tries again until there is an answer, as Parley does."""
+        """The caller retries until there is an answer, as Parley does."""
         assert self.gateway and self._gateway_sdk
         sdk = self._gateway_sdk
 
@@ -125,19 +125,19 @@ class Ways:
 
     async def _killed(self, one: Served, kind: Kind, rows: str, *arguments: str) -> dict[str, float | str]:
         before = await self._billed()
-        calling = asyncio.create_task(calls_of(kind, KILLED_CALLS, KILLED_TOGETHER))
+        calling = asyncio.create_task(run_all(kind, KILLED_REQUESTS, KILLED_CONCURRENCY))
         await self._kill_at_half(one, before)
         await one.start()
         await calling
         return await self._books(rows, before, *arguments)
 
     async def _kill_at_half(self, one: Served, before: int) -> None:
-        while await self._billed() < before + KILLED_CALLS // 2:  # noqa: ASYNC110 - another process counts
+        while await self._billed() < before + KILLED_REQUESTS // 2:  # noqa: ASYNC110 - another process counts
             await asyncio.sleep(0.02)
         one.kill()
 
     async def _books(self, rows: str, before: int, *arguments: str) -> dict[str, float | str]:
-        """What the books say. Whoever writes them after the answer is given a while to."""
+        """Compare the stored rows with the billed requests; rows that are written after the answer have 15 s."""
         billed = await self._billed() - before
         deadline = time.monotonic() + 15
         while True:
@@ -148,9 +148,9 @@ class Ways:
                 break
             await asyncio.sleep(0.5)
         return {
-            "answered": KILLED_CALLS,
+            "answered": KILLED_REQUESTS,
             "billed by the simulator": billed,
-            "rows in the books": found,
+            "rows stored": found,
             "of them uncertain": uncertain,
             "billed without a row": max(billed - found, 0),
         }
@@ -174,5 +174,5 @@ def _compared(taken: dict[str, list[Taken]], together: int) -> dict[str, float |
         own = percentiles(ones)
         added = {f"{name}, added at {share}, ms": own[share] - alone[share] for share in own if name != ALONE}
         mean = sum(one.ms for one in ones) / len(ones) / 1000
-        figures |= {f"{name}, p50, ms": own["p50"], **added, f"{name}, calls a second": together / mean}
+        figures |= {f"{name}, p50, ms": own["p50"], **added, f"{name}, requests per second": together / mean}
     return figures

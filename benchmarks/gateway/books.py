@@ -1,6 +1,6 @@
-"""LiteLLM's callback: one row for each call that it made, with the cost that it worked out.
+"""LiteLLM's callback: one row for each reply, with the cost that LiteLLM computed.
 
-Runs in the gateway's own environment and knows nothing of Parley.
+It runs in the gateway's environment and does not import Parley.
 """
 
 import os

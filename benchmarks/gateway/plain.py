@@ -1,6 +1,6 @@
-"""What many start with: a script that calls the SDK and inserts one row for each call.
+"""A simple script for comparison: it sends requests with the SDK and inserts one row for each reply.
 
-`python -m benchmarks.gateway.plain SIMULATOR DATABASE CALLS TOGETHER` makes the calls that have no row yet.
+`python -m benchmarks.gateway.plain SIMULATOR DATABASE REQUESTS CONCURRENCY` sends the requests that have no row yet.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import psycopg
 from benchmarks.gateway.question import MAX_TOKENS, MESSAGES, MODEL
 
 TABLE = "CREATE TABLE IF NOT EXISTS plain_books (key text PRIMARY KEY, tokens int, cost_usd numeric(18, 6))"
-# Between the prices of a token read and one written: nobody looks closer in such a script.
+# Between the prices of an input and an output token: a simple script does not distinguish them.
 USD_PER_TOKEN = Decimal("0.000000375")
 
 
@@ -29,19 +29,19 @@ class Script:
         await self._connection.execute("INSERT INTO plain_books VALUES (%s, %s, %s)", row)
 
 
-async def main(simulator: str, database: str, calls: int, together: int) -> None:
+async def main(simulator: str, database: str, requests: int, concurrency: int) -> None:
     sdk = openai.AsyncOpenAI(api_key="none", base_url=f"{simulator}/openai/v1", max_retries=0)
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
         await connection.execute(TABLE)
         known = {key for (key,) in await (await connection.execute("SELECT key FROM plain_books")).fetchall()}
         script = Script(sdk, connection)
-        waiting = iter([key for key in map(str, range(calls)) if key not in known])
+        waiting = iter([key for key in map(str, range(requests)) if key not in known])
 
         async def caller() -> None:
             for key in waiting:
                 await script.answer(key)
 
-        await asyncio.gather(*(caller() for _ in range(together)))
+        await asyncio.gather(*(caller() for _ in range(concurrency)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The call that all of them make."""
+"""The request that every gateway sends."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Processes that answer calls: started, waited for, killed and started again."""
+"""Server processes: start, wait until ready, kill, restart."""
 
 import asyncio
 import os
@@ -14,13 +14,13 @@ from benchmarks.gateway.question import MODEL
 from benchmarks.stack import Bench
 
 PYTHON = "BENCH_GATEWAY_PYTHON"
-# The proxy refuses to start without a key of some length.
+# The proxy does not start with a short key.
 MASTER_KEY = "sk-benchmark-0123456789abcdef0123456789abcdef"
 START_SECONDS = 120
 
 
 class Served:
-    """A process, and how to tell that it answers."""
+    """A process and its readiness check."""
 
     def __init__(self, argv: list[str], env: dict[str, str], log: Path, answers: Callable[[], Awaitable[bool]]) -> None:
         self._argv, self._env, self._log, self._answers = argv, os.environ | env, log, answers
@@ -30,7 +30,7 @@ class Served:
         """Start it, and wait until it answers.
 
         Raises:
-            TimeoutError: it does not.
+            TimeoutError: it is not ready in time.
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._argv, env=self._env, cwd=self._log.parent, stdout=log, stderr=log)  # noqa: ASYNC220
@@ -39,7 +39,7 @@ class Served:
                 await asyncio.sleep(0.1)
 
     def kill(self) -> None:
-        """End it as `kill -9` does: it is told nothing."""
+        """End it with SIGKILL."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -71,15 +71,15 @@ def worker(bench: Bench) -> Served:
     )
 
 
-def plain(bench: Bench, calls: int, together: int) -> Served:
-    """The script with one row for each call."""
+def plain(bench: Bench, requests: int, concurrency: int) -> Served:
+    """The script that inserts one row for each reply."""
 
     async def at_once() -> bool:
         return True
 
     where = [bench.addresses.simulator_url or "", bench.addresses.database_url]
     return Served(
-        [sys.executable, "-m", "benchmarks.gateway.plain", *where, str(calls), str(together)],
+        [sys.executable, "-m", "benchmarks.gateway.plain", *where, str(requests), str(concurrency)],
         {"PYTHONPATH": str(Path(__file__).parents[2])},
         bench.directory / "plain.log",
         at_once,

@@ -1,6 +1,6 @@
-"""Become a part of the stack: drop privileges, arrange to die with the parent, then turn into the part.
+"""Start a part of the stack: drop privileges, request a signal for the death of the parent, then exec the part.
 
-A program of its own (`python -I -S child.py PARENT DEATH_SIGNAL UID GID COMMAND…`), because code between fork
+A separate program (`python -I -S child.py PARENT DEATH_SIGNAL UID GID COMMAND…`), because code between fork
 and exec may hang in a parent that has threads. The process id stays the same through exec.
 """
 
@@ -13,19 +13,19 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, death_signal: int, uid: int, gid: int, argv: list[str]) -> None:
-    """Run `argv` as the given account (-1: unchanged), ended by `death_signal` when the parent dies."""
+    """Exec `argv` as the given account (-1: unchanged); `death_signal` ends it when the parent dies."""
     os.umask(0o077)
     if uid != -1:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
-    if sys.platform == "linux":  # after setuid, which forgets it
+    if sys.platform == "linux":  # after setuid, which resets it
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         sys.exit("the parent died while this part was starting")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would keep that
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would inherit that
     try:
-        os.execv(argv[0], argv)  # noqa: S606  no shell is the point
+        os.execv(argv[0], argv)  # noqa: S606  no shell is wanted
     except OSError as error:
         sys.exit(f"cannot run {argv[0]}: {error.strerror}")
 

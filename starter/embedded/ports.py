@@ -1,4 +1,4 @@
-"""Ports for the parts: the same ones at every start where possible, and never one that is taken."""
+"""Free ports for the parts, the same at every start if possible."""
 
 import hashlib
 import socket
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from starter.embedded.state import HOST
 
-# Below the range from which systems take the ports of outgoing connections: still free at the next start.
+# Below the ephemeral ports of outgoing connections, so that they are still free at the next start.
 FIRST, LAST = 20_000, 32_000
 
 
 class Ports:
-    """The ports of one stack by name, beginning with those that it had before."""
+    """The ports of one stack by name; the ports of its last run are tried first."""
 
     def __init__(self, remembered: Mapping[str, int], state_dir: Path) -> None:
         self.by_name = dict(remembered)
@@ -27,7 +27,7 @@ class Ports:
         return {name: self.by_name[name] for name in names}
 
     def refuse(self, names: tuple[str, ...]) -> None:
-        """Never choose the ports of these names again: someone was faster."""
+        """Do not choose the current ports of these names again: another process took them."""
         self._refused.update(self.by_name.pop(name) for name in names)
 
     def _candidates(self, name: str) -> Iterator[int]:
@@ -40,7 +40,7 @@ class Ports:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the servers do it themselves: connections of the run before may linger on the port.
+        # The servers set it too: connections of the last run may still be in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

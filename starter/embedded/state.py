@@ -47,13 +47,13 @@ class PartFailed(ParleyError):
         """The same error with the last lines of the log in its message, for a log that is removed with the stack."""
         if self.log is None:
             return self
-        said = "".join(f"\n  {line}" for line in self.last_lines)
-        ending = f"its last log lines were:{said}" if said else "its log is empty"
+        lines = "".join(f"\n  {line}" for line in self.last_lines)
+        ending = f"its last log lines were:{lines}" if lines else "its log is empty"
         return PartFailed(self.part, f"{self.problem}; {ending}", last_lines=self.last_lines)
 
 
 class ProcessRecord(BaseModel):
-    """A process of the stack, with what distinguishes it from a later process with the same id."""
+    """A process of the stack; `created` and `argv` distinguish it from a later process with the same id."""
 
     pid: int
     created: float
@@ -62,7 +62,7 @@ class ProcessRecord(BaseModel):
 
 
 class StackRecord(BaseModel):
-    """The stack of the state directory: what runs now, or ran last."""
+    """The stack of the state directory that runs now, or ran last."""
 
     state_dir: Path
     pid: int | None = None
@@ -105,7 +105,7 @@ class StateDir:
         return self._logs / f"{part.lower()}.log"
 
     def rotate_logs(self) -> None:
-        """Start with empty logs, and keep those of the last run as `.previous`."""
+        """Start with empty logs; rename those of the last run to `.previous`."""
         for log in self._logs.glob("*.log"):
             log.replace(log.with_suffix(".previous"))
 
@@ -137,11 +137,11 @@ class StateDir:
         _write(self.path / "stack.json", record.model_dump_json(indent=2).encode())
 
     def publish(self, addresses: Addresses) -> None:
-        """Let clients on this machine find the stack."""
+        """Write the addresses, so that clients on this machine find the stack."""
         _write(addresses_file(self.path), TypeAdapter(Addresses).dump_json(addresses, indent=2))
 
     def withdraw(self) -> None:
-        """Let no client find the stack any more."""
+        """Remove the addresses: clients can no longer find the stack."""
         addresses_file(self.path).unlink(missing_ok=True)
 
     def read_postgres(self) -> PostgresRecord | None:
@@ -168,7 +168,7 @@ def addresses_of(record: StackRecord, password: str) -> Addresses:
 
 
 def is_private_to_root(path: Path) -> bool:
-    """Whether only root can put or replace anything in the directory."""
+    """Whether only root can create or replace files in the directory."""
     info = path.lstat()
     return stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and not info.st_mode & 0o022
 
@@ -181,7 +181,7 @@ def _read(path: Path, model: type[Record]) -> Record | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write in one step, so that a crash leaves the old file or the new one. Only the owner can ever read it."""
+    """Write in one step, so that a crash leaves the old file or the new one. Only the owner can read it."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

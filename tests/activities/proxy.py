@@ -49,7 +49,7 @@ class DatabaseProxy:
         self._is_cut = False
 
     def lose_the_next_commit(self) -> None:
-        """PostgreSQL receives the next COMMIT, and its response never arrives."""
+        """Forward the next COMMIT to PostgreSQL and drop its response."""
         self._loses_a_commit = True
 
     def cut_after_the_next_commit(self) -> None:

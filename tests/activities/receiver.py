@@ -1,4 +1,4 @@
-"""A webhook's receiver on this machine: it keeps what it is sent, and answers as a test says."""
+"""A local webhook receiver that stores the requests and answers as a test sets it."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ class Message:
 
 
 class Receiver:
-    """`answer`: the status of a message, 0 to hang up. While `open` is not set, nothing is answered."""
+    """`answer`: the status of the reply; 0 closes the connection. It sends no reply until `open` is set."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []

@@ -1,4 +1,4 @@
-"""A workspace with its own key is served with that key only."""
+"""Requests of a workspace with a key use that key only."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ async def test_a_workspaces_own_key_is_sent(
     simulator: SimulatorAdmin,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The simulator accepts every key except `invalid`, which shows whose key was sent."""
+    """The simulator accepts every key except `invalid`, which shows which key was sent."""
     await refer(books.database, {"openai": {"env": VARIABLE}})
     fleet = settings.model_copy(update={"openai_base_url": f"{simulator.url}/openai/v1"})
     paid_calls = open_calls(books.database, fleet)
@@ -56,7 +56,7 @@ async def test_a_missing_key_is_not_replaced_by_the_fleets(
     assert not option.configured
     [theirs] = await paid_calls.candidates.options("globex", (Provider.OPENAI,))
     assert theirs.configured
-    assert await simulator.calls() == []
+    assert await simulator.requests() == []
     assert await books.attempts() == []
 
 

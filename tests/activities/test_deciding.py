@@ -1,4 +1,4 @@
-"""What the free steps of `Generate` cost."""
+"""The number of SQL statements in the free steps of `Generate`."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What Prometheus reads from a worker: the SDK's metrics and Parley's own, with bounded labels."""
+"""What Prometheus reads from a worker: the metrics of the SDK and of Parley, with bounded labels."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: s
     )
     text = await scraped(address)
     call = 'action="coaching",{}model="model-1",{}provider="anthropic"'
-    assert values(text, "parley_calls_total") == {
+    assert values(text, "parley_attempts_total") == {
         call.format("", 'outcome="settled",'): 1,
         call.format("", 'outcome="failed",'): 1,
     }
@@ -36,7 +36,7 @@ async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: s
         call.format('confirmed="false",', ""): 10000,
     }
     assert values(text, "parley_tokens_total") == {'direction="input"': 1000, 'direction="output"': 200}
-    buckets = values(text, "parley_call_seconds_bucket")
+    buckets = values(text, "parley_attempt_seconds_bucket")
     below = {float(re.sub(r'.*le="([^"]*)".*', r"\1", labels)): count for labels, count in buckets.items()}
     assert (below[0.25], below[0.5], below[40], below[60]) == (0, 1, 1, 2)
 
@@ -44,11 +44,11 @@ async def test_an_attempt_is_counted_with_its_cost_tokens_and_seconds(address: s
 async def test_a_recovered_reply_has_no_duration(address: str, metrics: Metrics):
     metrics.attempt_ended(Provider.OPENAI, "gpt", "coaching", "recovered", Decimal("0.002"), USAGE, None)
     text = await scraped(address)
-    assert values(text, "parley_calls_total") == {
+    assert values(text, "parley_attempts_total") == {
         'action="coaching",model="gpt",outcome="recovered",provider="openai"': 1
     }
     assert values(text, "parley_tokens_total")['direction="output"'] == 200
-    assert values(text, "parley_call_seconds_count") == {}
+    assert values(text, "parley_attempt_seconds_count") == {}
 
 
 async def test_generations_are_counted_by_outcome_and_cache(address: str, metrics: Metrics):
@@ -64,7 +64,7 @@ async def test_generations_are_counted_by_outcome_and_cache(address: str, metric
 async def test_label_values_that_callers_choose_are_bounded(address: str, metrics: Metrics):
     for number in range(DISTINCT_NAMES + 50):
         metrics.attempt_ended(Provider.OPENAI, "gpt", f"action {number}", "settled", Decimal(0), Usage(), 0.1)
-    found = values(await scraped(address), "parley_calls_total")
+    found = values(await scraped(address), "parley_attempts_total")
     assert len(found) == DISTINCT_NAMES + 1
     assert sum(count for labels, count in found.items() if 'action="other"' in labels) == 50
 

@@ -1,4 +1,4 @@
-"""The paid call against the simulator, over the vendors' own SDKs."""
+"""The paid call against the simulator, through the vendor SDKs."""
 
 import asyncio
 from dataclasses import replace
@@ -40,7 +40,7 @@ from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
 CHATS = (ANTHROPIC, OPENAI)
 ALL = (*CHATS, ELEVENLABS)
 
-# The fault, the error that it must become, whether the provider may have billed, and who can show it.
+# The fault, the expected error, whether the provider may have billed, and the providers that can return it.
 FAULTS = [
     ("rate_limit", RateLimited, Billed.NO, ALL),
     ("quota", QuotaExceeded, Billed.NO, ALL),
@@ -70,7 +70,7 @@ async def test_a_call_is_settled_charged_and_logged_at_the_providers_count(
     paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin, ask: Ask
 ):
     settled = await make(paid_calls, ask)
-    (counted,) = await simulator.calls()
+    (counted,) = await simulator.requests()
     assert (counted["billed"], counted["attempt_id"]) == (True, str(settled.attempt_id))
     assert (settled.provider, settled.model, settled.simulated) == (ask.provider, ask.model, True)
     row = await books.row(settled.attempt_id)
@@ -104,7 +104,7 @@ async def test_a_fault_is_recorded_with_what_it_may_have_cost(
     (attempt,) = await books.attempts()
     assert (attempt.state, attempt.billed, attempt.error_type) == ("failed", billed.value, error.__name__)
     assert attempt.error
-    rows, (counted,) = await books.rows(), await simulator.calls()
+    rows, (counted,) = await books.rows(), await simulator.requests()
     match billed:
         case Billed.NO:
             assert (rows, counted["billed"]) == ([], False)
@@ -136,10 +136,10 @@ async def test_a_timeout_may_have_been_billed(
 
 
 async def test_a_refused_connection_is_not_billed(open_calls: Opener, database_url: str, books: LedgerFixture):
-    nobody = quick_settings(database_url, "http://127.0.0.1:1")
+    unreachable = quick_settings(database_url, "http://127.0.0.1:1")
     for ask in ALL:
         with pytest.raises(ProviderUnavailable) as raised:
-            await make(open_calls(books.database, nobody), ask, step=ask.provider)
+            await make(open_calls(books.database, unreachable), ask, step=ask.provider)
         assert raised.value.billed is Billed.NO
     assert await books.rows() == []
 
@@ -173,7 +173,7 @@ async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
     await simulator.fault("no_finish")
     with pytest.raises(TruncatedReply):
         await make(paid_calls, ask)
-    (counted,), (row,) = await simulator.calls(), await books.rows()
+    (counted,), (row,) = await simulator.requests(), await books.rows()
     assert row.cost_usd == ask.cost(counted)
     assert Rates.model_validate(row.rates) == rates_for(ask.provider, ask.model, RATES, counted["input_tokens"])
 
@@ -183,8 +183,8 @@ async def test_a_settled_request_returns_its_journaled_reply(
 ):
     first = await make(paid_calls)
     assert await make(paid_calls) == first
-    assert await make(paid_calls, OPENAI) == first, "a fallback leg asks the same thing"
-    assert len(await simulator.calls()) == 1
+    assert await make(paid_calls, OPENAI) == first, "a fallback leg sends the same request"
+    assert len(await simulator.requests()) == 1
 
 
 async def test_a_settled_request_needs_no_key_and_no_price(
@@ -213,7 +213,7 @@ async def renewed_until(books: LedgerFixture, moment: datetime) -> bool:
 
 
 async def nothing_happened(books: LedgerFixture, simulator: SimulatorAdmin) -> bool:
-    return not (await books.all(PaidRequest) or await books.all(Attempt) or await simulator.calls())
+    return not (await books.all(PaidRequest) or await books.all(Attempt) or await simulator.requests())
 
 
 async def test_an_unpriced_model_is_refused_before_anything_is_written(
@@ -251,7 +251,7 @@ async def test_another_request_under_a_settled_id_is_a_conflict(
     another = ChatRequest(messages=(Message(role="user", content="Something else."),), max_tokens=200)
     with pytest.raises(IdempotencyConflict):
         await make(paid_calls, replace(ANTHROPIC, request=another))
-    assert len(await simulator.calls()) == 1
+    assert len(await simulator.requests()) == 1
 
 
 async def test_an_open_breaker_stops_calls(paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin):
@@ -262,7 +262,7 @@ async def test_an_open_breaker_stops_calls(paid_calls: PaidCalls, books: LedgerF
     with pytest.raises(BreakerOpen) as refused:
         await make(paid_calls)
     assert refused.value.retry_after and refused.value.retry_after > 1
-    assert len(await simulator.calls()) == 3
+    assert len(await simulator.requests()) == 3
 
 
 @pytest.mark.parametrize("fault", ["rate_limit", "auth", "bad_request"])
@@ -303,7 +303,7 @@ async def test_two_workers_on_one_request_make_one_call(
     one, other = (open_calls(books.database, settings) for _ in range(2))
     first, second = await asyncio.gather(make(one), make(other))
     assert first == second
-    assert len(await simulator.calls()) == 1
+    assert len(await simulator.requests()) == 1
     assert await books.energy() == (PRICE, 0)
 
 
@@ -313,13 +313,13 @@ async def test_the_lease_is_renewed_during_a_slow_call(
     short = settings.model_copy(update={"lease_seconds": 0.5})
     await simulator.gate(closed=True)
     owner = started(open_calls(books.database, short))
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     other = started(open_calls(books.database, short))
     renewed_twice = (await books.call()).created_at + timedelta(seconds=0.8)
     await until(lambda: renewed_until(books, renewed_twice))
     await simulator.gate(closed=False)
     assert await owner == await other
-    assert len(await simulator.calls()) == 1
+    assert len(await simulator.requests()) == 1
 
 
 @pytest.mark.parametrize("cancellations", [1, 3])
@@ -328,7 +328,7 @@ async def test_a_cancelled_call_is_settled_and_returned(
 ):
     await simulator.gate(closed=True)
     call = started(paid_calls)
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     for _ in range(cancellations):
         call.cancel()
         await asyncio.sleep(0)
@@ -344,7 +344,7 @@ async def test_a_call_that_fails_after_its_cancellation_is_recorded(
     await simulator.fault("cut")
     await simulator.gate(closed=True)
     call = started(paid_calls)
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     call.cancel()
     await simulator.gate(closed=False)
     with pytest.raises(ProviderUnavailable):
@@ -357,7 +357,7 @@ async def test_waiting_for_a_lease_can_be_cancelled(
 ):
     await simulator.gate(closed=True)
     owner = started(open_calls(books.database, settings))
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     waiting = started(open_calls(books.database, settings))
     assert not (await asyncio.wait({waiting}, timeout=0.3))[0], "it waits"
     waiting.cancel()

@@ -29,15 +29,15 @@ def far_calls(open_calls: Opener, proxy: DatabaseProxy, long_lease: Settings) ->
 
 
 async def held(paid_calls: PaidCalls, simulator: SimulatorAdmin) -> asyncio.Task[Settled]:
-    """A call that the provider has received and not yet answered."""
+    """A request that the provider has received and not yet answered."""
     await simulator.gate(closed=True)
     call = started(paid_calls)
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     return call
 
 
 async def cut_off(paid_calls: PaidCalls, simulator: SimulatorAdmin, proxy: DatabaseProxy) -> asyncio.Task[Settled]:
-    """A call whose reply arrives while the database is unreachable."""
+    """A request whose reply arrives while the database is unreachable."""
     call = await held(paid_calls, simulator)
     proxy.cut()
     await simulator.gate(closed=False)
@@ -52,7 +52,7 @@ async def test_a_reply_during_a_database_outage_is_settled_once(
     assert await books.states() == ["open"]
     proxy.restore()
     settled = await call
-    (counted,) = await simulator.calls()
+    (counted,) = await simulator.requests()
     assert (await books.row(settled.attempt_id)).cost_usd == ANTHROPIC.cost(counted)
     assert await books.events() == ["ai_generation_completed"]
     assert await books.energy() == (PRICE, 0)
@@ -87,7 +87,7 @@ async def test_a_claim_waits_for_the_database(
     proxy.cut()
     call = started(far_calls)
     await proxy.refused.wait()
-    assert await simulator.calls() == []
+    assert await simulator.requests() == []
     proxy.restore()
     await call
     assert await books.states() == ["settled"]
@@ -140,7 +140,7 @@ async def test_the_late_reply_of_an_owner_that_lost_its_lease_is_a_duplicate(
     late = await held(open_calls(proxy.database, short), simulator)
     proxy.cut()
     second = started(open_calls(books.database, short))
-    await simulator.calls(at_least=2)
+    await simulator.requests(at_least=2)
     await simulator.gate(closed=False)
     won = await second
     await proxy.refused.wait()
@@ -161,7 +161,7 @@ async def test_the_reply_of_an_owner_that_lost_its_lease_wins_if_it_is_first(
     late = await held(open_calls(proxy.database, short), simulator)
     proxy.cut()
     leg = started(open_calls(books.database, short), OPENAI)
-    await simulator.calls(at_least=2)
+    await simulator.requests(at_least=2)
     proxy.restore()
     await simulator.gate(closed=False)
     won = await late

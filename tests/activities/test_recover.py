@@ -17,20 +17,20 @@ from tests.activities.asking import OPENAI, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
 from tests.activities.scraping import scraped, values
-from tests.faults import door
-from tests.faults.door import SimulatorBehindADoor, behind_a_door
+from tests.faults import gated_simulator as gated
+from tests.faults.gated_simulator import GatedSimulator, gated_simulator
 from tests.parts import quick_settings
 from tests.storage.ledger_fixture import EXPIRED, NOTHING, PRICE, LedgerFixture
 
 
 @pytest.fixture
-async def simulator() -> AsyncIterator[SimulatorBehindADoor]:
-    async with behind_a_door() as running:
+async def simulator() -> AsyncIterator[GatedSimulator]:
+    async with gated_simulator() as running:
         yield running
 
 
 @pytest.fixture
-def keeping(database_url: str, simulator: SimulatorBehindADoor) -> Settings:
+def storing(database_url: str, simulator: GatedSimulator) -> Settings:
     """Settings with which OpenAI stores its replies."""
     return quick_settings(
         database_url, simulator.url, openai_store=True, openai_recovery_seconds=0.2, provider_timeout_seconds=2
@@ -38,19 +38,19 @@ def keeping(database_url: str, simulator: SimulatorBehindADoor) -> Settings:
 
 
 @pytest.fixture
-def paid_calls(open_calls: Opener, books: LedgerFixture, keeping: Settings) -> PaidCalls:
-    return open_calls(books.database, keeping)
+def paid_calls(open_calls: Opener, books: LedgerFixture, storing: Settings) -> PaidCalls:
+    return open_calls(books.database, storing)
 
 
-async def lost(paid_calls: PaidCalls, simulator: SimulatorBehindADoor, fault: str = "cut") -> None:
-    """A call that is answered, billed and stored, and whose reply does not arrive."""
+async def lost(paid_calls: PaidCalls, simulator: GatedSimulator, fault: str = "cut") -> None:
+    """A request that is answered, billed and stored, but its reply does not arrive."""
     await simulator.fault(fault)
     with pytest.raises(ProviderUnavailable):
         await make(paid_calls, OPENAI)
 
 
-async def costs_of(books: LedgerFixture, simulator: SimulatorBehindADoor) -> None:
-    """Everything that was billed is confirmed at the provider's count, and charged once."""
+async def costs_of(books: LedgerFixture, simulator: GatedSimulator) -> None:
+    """Everything that was billed is confirmed with the provider's token count, and charged once."""
     counted = await simulator.billed()
     assert await books.dollars() == (NOTHING, sum(OPENAI.cost(call) for call in counted), NOTHING)
     assert await books.day() == await books.dollars()
@@ -59,7 +59,7 @@ async def costs_of(books: LedgerFixture, simulator: SimulatorBehindADoor) -> Non
 
 @pytest.mark.parametrize("fault", ["cut", "hang"])
 async def test_a_retry_recovers_a_truncated_or_late_reply(
-    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor, fault: str
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator, fault: str
 ):
     await lost(paid_calls, simulator, fault)
     settled = await make(paid_calls, OPENAI)
@@ -75,19 +75,19 @@ async def test_metrics_count_both_the_loss_and_the_recovery(
     address: str,
     metrics: Metrics,
     open_calls: Opener,
-    keeping: Settings,
+    storing: Settings,
     books: LedgerFixture,
-    simulator: SimulatorBehindADoor,
+    simulator: GatedSimulator,
 ):
     """A counter cannot go down: the uncertain cost of the lost reply stays counted."""
-    paid_calls = open_calls(books.database, keeping, metrics)
+    paid_calls = open_calls(books.database, storing, metrics)
     await lost(paid_calls, simulator)
     await make(paid_calls, OPENAI)
     [counted] = await simulator.billed()
     text = await scraped(address)
     outcomes = {
         outcome: count
-        for labels, count in values(text, "parley_calls_total").items()
+        for labels, count in values(text, "parley_attempts_total").items()
         for outcome in re.findall('outcome="([a-z]+)"', labels)
     }
     assert outcomes == {"failed": 1, "recovered": 1}
@@ -97,29 +97,29 @@ async def test_metrics_count_both_the_loss_and_the_recovery(
         'direction="input"': counted["input_tokens"],
         'direction="output"': counted["output_tokens"],
     }
-    assert sum(values(text, "parley_call_seconds_count").values()) == 1
+    assert sum(values(text, "parley_attempt_seconds_count").values()) == 1
 
 
 async def test_without_openai_store_a_lost_reply_is_paid_again(
-    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: SimulatorBehindADoor
+    open_calls: Opener, settings: Settings, books: LedgerFixture, simulator: GatedSimulator
 ):
     paid_calls = open_calls(books.database, settings)
     await lost(paid_calls, simulator)
     await make(paid_calls, OPENAI)
-    assert (len(await simulator.billed()), simulator.door.listings) == (2, 0)
+    assert (len(await simulator.billed()), simulator.middleware.listings) == (2, 0)
     assert await books.states() == ["failed", "settled"]
     assert await books.energy() == (PRICE, 0)
 
 
 async def test_a_reply_that_is_listed_late_is_recovered(
-    open_calls: Opener, keeping: Settings, books: LedgerFixture, simulator: SimulatorBehindADoor
+    open_calls: Opener, storing: Settings, books: LedgerFixture, simulator: GatedSimulator
 ):
-    waiting = open_calls(books.database, keeping.model_copy(update={"openai_recovery_seconds": 20}))
+    waiting = open_calls(books.database, storing.model_copy(update={"openai_recovery_seconds": 20}))
 
-    async def from_the_third_look_on() -> bytes | None:
-        return None if simulator.door.listings >= 3 else door.NOTHING
+    async def from_the_third_listing() -> bytes | None:
+        return None if simulator.middleware.listings >= 3 else gated.NOTHING
 
-    simulator.door.listing = from_the_third_look_on
+    simulator.middleware.listing = from_the_third_listing
     await lost(waiting, simulator)
     await make(waiting, OPENAI)
     assert len(await simulator.billed()) == 1
@@ -127,36 +127,36 @@ async def test_a_reply_that_is_listed_late_is_recovered(
 
 
 async def test_a_reply_that_is_not_listed_is_paid_again(
-    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
 ):
     async def nothing() -> bytes:
-        return door.NOTHING
+        return gated.NOTHING
 
-    simulator.door.listing = nothing
+    simulator.middleware.listing = nothing
     await lost(paid_calls, simulator)
     await make(paid_calls, OPENAI)
     assert len(await simulator.billed()) == 2
-    assert simulator.door.listings >= 1
+    assert simulator.middleware.listings >= 1
     assert await books.states() == ["failed", "settled"]
 
 
 async def test_a_listing_that_hangs_is_skipped(
-    open_calls: Opener, keeping: Settings, books: LedgerFixture, simulator: SimulatorBehindADoor
+    open_calls: Opener, storing: Settings, books: LedgerFixture, simulator: GatedSimulator
 ):
     async def never() -> None:
         await asyncio.Event().wait()
 
-    simulator.door.listing = never
-    quick = open_calls(books.database, keeping)
+    simulator.middleware.listing = never
+    quick = open_calls(books.database, storing)
     await lost(quick, simulator)
-    slow = open_calls(books.database, keeping.model_copy(update={"provider_timeout_seconds": 60}))
+    slow = open_calls(books.database, storing.model_copy(update={"provider_timeout_seconds": 60}))
     call = started(slow, OPENAI)
     assert (await asyncio.wait({call}, timeout=20))[0], "it still waits"
     assert len(await simulator.billed()) == 2
 
 
 async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
-    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor, monkeypatch: pytest.MonkeyPatch
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator, monkeypatch: pytest.MonkeyPatch
 ):
     async def surprising(*_: object) -> None:
         raise ZeroDivisionError("a bug of the SDK")
@@ -168,14 +168,14 @@ async def test_an_unexpected_error_of_the_listing_does_not_prevent_the_call(
 
 
 async def test_the_reply_to_another_request_is_never_used(
-    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorBehindADoor
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
 ):
     """A settled reply and another lost one are both stored, and both listed."""
 
     async def everything() -> bytes:
-        return door.EVERYTHING
+        return gated.EVERYTHING
 
-    simulator.door.listing = everything
+    simulator.middleware.listing = everything
     await make(paid_calls, OPENAI, step="theirs")
     await simulator.fault("cut")
     with pytest.raises(ProviderUnavailable):
@@ -188,10 +188,10 @@ async def test_the_reply_to_another_request_is_never_used(
 
 
 async def test_a_repeated_claim_still_recovers_a_lost_reply(
-    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorBehindADoor
+    open_calls: Opener, storing: Settings, proxy: DatabaseProxy, books: LedgerFixture, simulator: GatedSimulator
 ):
     """The claim's commit arrived and its response did not: the claim is repeated under the same id."""
-    far = open_calls(proxy.database, keeping)
+    far = open_calls(proxy.database, storing)
     await lost(far, simulator)
     proxy.lose_the_next_commit()
     await make(far, OPENAI)
@@ -201,17 +201,17 @@ async def test_a_repeated_claim_still_recovers_a_lost_reply(
 
 
 async def test_the_recovery_withdraws_the_new_attempt(
-    open_calls: Opener, keeping: Settings, proxy: DatabaseProxy, books: LedgerFixture, simulator: SimulatorBehindADoor
+    open_calls: Opener, storing: Settings, proxy: DatabaseProxy, books: LedgerFixture, simulator: GatedSimulator
 ):
     """A worker that dies, or loses the database, right after the recovery leaves no open attempt."""
-    short_timeout = keeping.model_copy(update={"settle_timeout_seconds": 0})
+    short_timeout = storing.model_copy(update={"settle_timeout_seconds": 0})
     far = open_calls(proxy.database, short_timeout)
     await lost(far, simulator)
 
     async def cut_after_the_next_commit() -> None:
         proxy.cut_after_the_next_commit()
 
-    simulator.door.listing = cut_after_the_next_commit
+    simulator.middleware.listing = cut_after_the_next_commit
     await make(far, OPENAI)
     assert await books.states() == ["settled", "failed"]
     await costs_of(books, simulator)

@@ -24,7 +24,7 @@ def start(temporal: TemporalClient) -> Start:
     """Starts a workflow without a worker, which runs until it is terminated."""
 
     async def started() -> Handle:
-        return await temporal.start_workflow("Nobody's", id=f"nobody-{uuid4().hex}", task_queue="nobody")
+        return await temporal.start_workflow("Unserved", id=f"unserved-{uuid4().hex}", task_queue="unserved")
 
     return started
 
@@ -32,7 +32,7 @@ def start(temporal: TemporalClient) -> Start:
 async def silent(
     books: LedgerFixture, workflow: Handle, *, reservation_seconds: float = 3600, step: str = "step"
 ) -> UUID:
-    """A request of that workflow whose owner died."""
+    """A request of that workflow; the worker that held its lease died."""
     job = workflow.first_execution_run_id
     assert job
     await books.open(job=job)
@@ -88,7 +88,7 @@ async def test_a_later_job_with_the_same_workflow_id_does_not_count(
     earlier = await start()
     await silent(books, earlier)
     await earlier.terminate()
-    later = await temporal.start_workflow("Nobody's", id=earlier.id, task_queue="nobody")
+    later = await temporal.start_workflow("Unserved", id=earlier.id, task_queue="unserved")
     assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)
     await later.terminate()
 

@@ -65,7 +65,7 @@ class TestJobs:
     ) -> None:
         ran = await parley("analyze", SAMPLE, "--model", model)
         assert ran.code == 0, ran.err
-        assert {(call["provider"], call["model"]) for call in await simulator.calls()} == {(provider, model)}
+        assert {(call["provider"], call["model"]) for call in await simulator.requests()} == {(provider, model)}
 
     async def test_a_labelling_run_prints_its_id_at_once_and_calls_only_its_model(
         self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
@@ -77,12 +77,12 @@ class TestJobs:
         counted, job_id = ran.err.splitlines()
         assert counted.startswith("2 sessions imported, ")
         assert (await parley("results", job_id)).code == 0
-        assert {call["model"] for call in await simulator.calls()} == {"gpt-4o-mini"}
+        assert {call["model"] for call in await simulator.requests()} == {"gpt-4o-mini"}
 
     async def test_a_cancelled_job_exits_1_with_that_reason(self, parley: Run, simulator: SimulatorAdmin) -> None:
         await simulator.gate(closed=True)
         job_id = (await parley("analyze", SAMPLE, "--detach")).out.strip()
-        await simulator.calls(at_least=1)
+        await simulator.requests(at_least=1)
         assert (await parley("cancel", job_id)).code == 0
         ran = await parley("progress", job_id, "--follow")
         assert (ran.code, ran.err) == (1, "parley: the job was cancelled; results that are paid for stay stored\n")
@@ -191,7 +191,7 @@ class TestBadInput:
         ran = await parley("analyze", SAMPLE, "--provider", "local")
         assert ran.code == 2
         assert "LOCAL_BASE_URL" in ran.err
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
 
     async def test_an_unreachable_database_is_named(self, parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DATABASE_URL", "postgresql://parley:hush@127.0.0.1:1/parley")
@@ -243,7 +243,7 @@ async def nothing_happened(database_url: str, simulator: SimulatorAdmin) -> None
         "energy_entries",
     ):
         assert await run_sql(database_url, f"SELECT count(*) FROM {table}") == [{"count": 0}]
-    assert await simulator.calls() == []
+    assert await simulator.requests() == []
 
 
 async def test_the_process_exits_with_the_commands_code(tmp_path: Path) -> None:

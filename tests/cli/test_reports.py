@@ -145,7 +145,7 @@ class TestFeedback:
 @pytest.mark.usefixtures("worker")
 class TestBilled:
     async def listed(self, simulator: SimulatorAdmin, path: Path) -> list[dict[str, Any]]:
-        calls = await simulator.calls()
+        calls = await simulator.requests()
         path.write_text(json.dumps(calls))
         return calls
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, which can crash amid everything and be started again as if nothing had been."""
+"""A separate PostgreSQL server that a test can crash and restart with the same data and address."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ RECOVERED = "was not properly shut down; automatic recovery in progress"
 
 
 class OwnPostgres:
-    """One server: the same data at the same port, however often it is started."""
+    """One server, with the same data and port after each start."""
 
     def __init__(self, directory: Path) -> None:
         state = StateDir(directory)
@@ -33,7 +33,7 @@ class OwnPostgres:
 
     @property
     def recoveries(self) -> int:
-        """How often it has found at its start that it had crashed."""
+        """How many of its starts recovered from a crash."""
         return self._log.read_text().count(RECOVERED)
 
     async def start(self) -> None:
@@ -44,10 +44,10 @@ class OwnPostgres:
         await self._process.answer(lambda: self._postgres.answers(self._ports), self._postgres.start_timeout)
 
     async def crash(self) -> None:
-        """Stop it at once: transactions are torn, nothing is flushed, and its next start has to recover."""
+        """Stop it immediately: open transactions are aborted, nothing is flushed, and the next start runs recovery."""
         if self._process:
             await self._process.stop(asyncio.Event())
-        await self._postgres.vacated()
+        await self._postgres.wait_until_unused()
 
     def erase(self) -> None:
         self._postgres.erase()
@@ -55,7 +55,7 @@ class OwnPostgres:
 
 @asynccontextmanager
 async def own_postgres() -> AsyncIterator[OwnPostgres]:
-    """A running server with the template that databases are copied from."""
+    """A running server with the migrated template database."""
     with reachable_directory() as directory:
         server = OwnPostgres(directory / "state")
         try:

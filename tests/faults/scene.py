@@ -1,4 +1,4 @@
-"""A scene for fault tests: a namespace, database and simulator of its own, and workers as real processes."""
+"""An isolated environment for fault tests: namespace, database, simulator, and workers as processes."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settin
 
 @dataclass
 class Scene:
-    """Everything that one fault runs in."""
+    """The environment of one fault test."""
 
     client: Client
     simulator: SimulatorAdmin
@@ -42,7 +42,7 @@ class Scene:
     async def start_worker(
         self, failpoints: str = "", roles: tuple[str, ...] = (), **environment: str
     ) -> asyncio.subprocess.Process:
-        """A worker process that polls. It reads its failpoints from the environment, as in production it would."""
+        """A worker process that polls. It reads its failpoints from the environment, as in production."""
         ready = self.directory / f"ready-{len(self.processes)}"
         log = (self.directory / f"worker-{len(self.processes)}.log").open("wb")
         process = await asyncio.create_subprocess_exec(
@@ -75,7 +75,7 @@ class Scene:
         return Backend(own.temporal, own.database, own.settings).client(workspace_id)
 
     async def holding(self, point: str, count: int, *, worker: int = 0) -> None:
-        """Wait until a worker says that it holds so many calls at a failpoint."""
+        """Wait until a worker logs that it holds `count` paid calls at a failpoint."""
         log = self.directory / f"worker-{worker}.log"
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             while log.read_text().count(f"{HELD} {point}") < count:
@@ -97,7 +97,7 @@ class Scene:
 async def scene(
     stack: Addresses, template: str, directory: Path, simulator: SimulatorAdmin | None = None
 ) -> AsyncIterator[Scene]:
-    """`simulator`: one that runs already, in place of the scene's own."""
+    """A scene. `simulator`: a running simulator to use; None starts one."""
     directory.mkdir(parents=True, exist_ok=True)
     name = f"scene-{uuid4().hex[:8]}"
     url = await _create_database(template, name.replace("-", "_"))
@@ -130,7 +130,7 @@ async def _create_database(template: str, name: str) -> str:
 
 
 async def _create_namespace(address: str, name: str) -> TemporalClient:
-    """A namespace of the scene's own, so that scenes can run at once on the same task queues."""
+    """A new namespace, so that scenes can run concurrently with the same task queues."""
     client = await TemporalClient.connect(address, namespace=name, data_converter=pydantic_data_converter)
     await client.workflow_service.register_namespace(
         RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86400))
@@ -150,7 +150,7 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
 
 
 async def exited(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Wait until the process has ended by that signal."""
+    """Wait until that signal has ended the process."""
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         assert await process.wait() == -number
 

@@ -34,7 +34,7 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         await undisturbed.result()
         calls = len(await place.simulator.billed())
         job = await start("killed")
-        await place.simulator.calls(at_least=calls + calls // 2)
+        await place.simulator.requests(at_least=calls + calls // 2)
         worker.kill()
         await worker.wait()
         await place.start_worker()

@@ -1,4 +1,4 @@
-"""Two hundred callers at once on a dollar cap for fifty: exactly fifty are asked, and the others are told why not."""
+"""200 concurrent generations with a cap that covers 50: exactly 50 are paid, the others are refused with the reason."""
 
 import asyncio
 from collections import Counter
@@ -36,43 +36,43 @@ def bound(provider: Provider, model: str) -> Decimal:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """All that fit are in flight at once, for as long as it takes."""
+    """All requests that the cap covers can be in flight at once."""
     return settings.model_copy(update={"paid_calls_in_flight": CALLERS, "provider_timeout_seconds": 120})
 
 
-async def all_asked(client: Client, simulator: SimulatorAdmin, callers: int, *gates: str) -> list[GenerateResult]:
-    """Everybody asks; nobody is answered before each has been asked for or refused."""
+async def generate_all(client: Client, simulator: SimulatorAdmin, callers: int, *gates: str) -> list[GenerateResult]:
+    """Start all generations; hold the replies until each generation has sent its request or been refused."""
     for gate in gates:
         await simulator.gate(closed=True, provider=gate)
-    asked = [asyncio.create_task(client.generate(question(number), user_id=USER)) for number in range(callers)]
+    generations = [asyncio.create_task(client.generate(question(number), user_id=USER)) for number in range(callers)]
     async with asyncio.timeout(90):
-        while len(await simulator.calls()) + sum(one.done() for one in asked) < callers:
+        while len(await simulator.requests()) + sum(task.done() for task in generations) < callers:
             await asyncio.sleep(0.1)
     for gate in gates:
         await simulator.gate(closed=False, provider=gate)
-    return await asyncio.gather(*asked)
+    return await asyncio.gather(*generations)
 
 
-async def test_exactly_as_many_as_the_cap_covers_are_asked(client: Client, simulator: SimulatorAdmin) -> None:
+async def test_exactly_as_many_requests_as_the_cap_covers_are_paid(client: Client, simulator: SimulatorAdmin) -> None:
     await client.set_cap(Period.DAY, FITTING * bound(*MODELS[-1]))
-    results = await all_asked(client, simulator, CALLERS, "openai")
+    results = await generate_all(client, simulator, CALLERS, "openai")
     outcomes = Counter(result.refusal.code if result.refusal else None for result in results)
     assert outcomes == {None: FITTING, Refused.BUDGET_EXHAUSTED: CALLERS - FITTING}
-    assert len(await simulator.calls()) == len(await simulator.billed()) == FITTING
+    assert len(await simulator.requests()) == len(await simulator.billed()) == FITTING
     assert all("left" in result.refusal.message for result in results if result.refusal)
     energy = await client.energy(USER)
     assert (energy.charged, energy.reserved) == (FITTING, 0)
     assert await client.audit() == []
 
 
-async def test_who_is_too_late_for_the_better_model_takes_the_best_that_still_fits(
+async def test_generations_that_cannot_reserve_the_better_model_use_the_best_that_fits(
     client: Client, simulator: SimulatorAdmin
 ) -> None:
     await client.set_tier(USER, "pro")
     best, next_best, cheapest = (bound(*model) for model in MODELS)
     rest = 20 * cheapest
     await client.set_cap(Period.DAY, 10 * best + rest)
-    results = await all_asked(client, simulator, 40, "anthropic", "openai")
+    results = await generate_all(client, simulator, 40, "anthropic", "openai")
     answered = Counter(result.meta.model for result in results if result.success)
     assert answered == {
         MODELS[0][1]: 10,

@@ -1,7 +1,7 @@
-"""kill -9 at each step of the paid call, whatever the provider does: one generation for each, all killed together.
+"""kill -9 at each step of the paid call, for each behaviour of the provider: one generation for each pair.
 
-A worker is brought to where it holds a generation of every kind at every step, and is killed once. Those that are held
-within their last transaction have a scene of their own: they keep rows locked that others would wait for.
+A worker holds a generation for every pair of step and behaviour, and is killed once. Generations that are held within
+their last transaction run in a separate scene: they hold row locks that others would wait for.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from parley.domain.generate.contract import GenerateResult
 from parley.domain.generate.replies import parsed
 from parley.domain.requests import Provider
 from starter.embedded import Addresses
-from tests.faults.door import SimulatorBehindADoor, behind_a_door
+from tests.faults.gated_simulator import GatedSimulator, gated_simulator
 from tests.faults.scene import Scene, exited, scene
 
 USER = "ann"
@@ -30,7 +30,7 @@ SCHEMA = {
     "required": ["mood", "sure"],
     "additionalProperties": False,
 }
-# What the provider does, and which one: three of these touch its breaker's row, and must not meet on one.
+# Behaviours and their providers. Three behaviours lock the breaker's row of the provider, so their providers differ.
 BEHAVIOURS = {
     "ok": Provider.OPENAI,
     "rate_limit": Provider.OPENAI,
@@ -47,10 +47,10 @@ MODELS = {
     Provider.LOCAL: "llama-3.1-8b-instruct",
 }
 BILLED = ("ok", "hang", "cut", "no_finish", "malformed")
-# What needs a second call, whether a worker dies or not.
-ASKED_AGAIN = ("hang", "cut", "no_finish", "malformed")
-# Nobody ever answers.
-HOPELESS = "quota always"
+# Behaviours that need a second request, whether the worker dies or not.
+REQUESTED_AGAIN = ("hang", "cut", "no_finish", "malformed")
+# No attempt is ever answered.
+NEVER_ANSWERED = "quota always"
 POINTS = ("claiming", "claimed", "called", "settled", "in flight", "settling")
 CASES = [(point, behaviour) for point in POINTS for behaviour in BEHAVIOURS]
 
@@ -62,16 +62,16 @@ class Outcome:
     billed: list[str]
     rows: list[dict[str, Any]]
     generations: list[dict[str, Any]]
-    kept: list[dict[str, Any]]
+    cached: list[dict[str, Any]]
     charged: int
     reserved: int
     disagreements: list[object]
 
 
-def environment(simulator: SimulatorBehindADoor) -> dict[str, str]:
+def environment(simulator: GatedSimulator) -> dict[str, str]:
     return {
         "PARLEY_PROVIDER_TIMEOUT_SECONDS": "4",
-        # A busy machine renews late. A dead worker is not missed before this anyway.
+        # Long, because a busy machine renews leases late.
         "PARLEY_LEASE_SECONDS": "8",
         "PARLEY_BREAKER_FAILURES": "1000",
         "LOCAL_BASE_URL": f"{simulator.url}/local/v1",
@@ -93,35 +93,35 @@ async def ask(client: Client, behaviour: str, *, held: bool) -> GenerateResult:
     )
 
 
-async def played(place: Scene, simulator: SimulatorBehindADoor, points: Sequence[str]) -> dict[tuple[str, str], Any]:
-    """Bring a worker to where it holds every kind at each of the points, kill it, and let another go on."""
+async def played(place: Scene, simulator: GatedSimulator, points: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """Start a worker, hold every behaviour at each point, kill the worker, and start another."""
     armed = ",".join(f"{point}=hold:{len(BEHAVIOURS)}" for point in points if point != "in flight")
     worker = await place.start_worker(armed, **environment(simulator))
-    asked: dict[tuple[str, str], asyncio.Task[GenerateResult]] = {}
+    generations: dict[tuple[str, str], asyncio.Task[GenerateResult]] = {}
     for point in points:
         for behaviour in BEHAVIOURS:
             client = place.in_workspace(workspace_of(point, behaviour))
             await client.set_tier(USER, "pro")
             asking = ask(client, behaviour, held=point == "in flight")
-            asked[point, behaviour] = asyncio.create_task(asking)
+            generations[point, behaviour] = asyncio.create_task(asking)
         if point == "in flight":
             billed = len(BILLED) * (1 + points.index(point) - points.index("called"))
-            await simulator.calls(at_least=billed, billed="true", timeout=30)
+            await simulator.requests(at_least=billed, billed="true", timeout=30)
             async with asyncio.timeout(30):
-                while simulator.door.held < len(BEHAVIOURS) - 1:  # who hangs does not even begin to answer
+                while simulator.middleware.held < len(BEHAVIOURS) - 1:  # `hang` never starts a reply
                     await asyncio.sleep(0.02)
         else:
             await place.holding(point, len(BEHAVIOURS))
     worker.kill()
     await exited(worker, signal.SIGKILL)
-    simulator.door.let_through()
+    simulator.middleware.release()
     await place.start_worker(**environment(simulator))
-    results = await asyncio.gather(*asked.values(), return_exceptions=True)
-    return {case: await seen(place, simulator, case, result) for case, result in zip(asked, results, strict=True)}
+    results = await asyncio.gather(*generations.values(), return_exceptions=True)
+    return {case: await seen(place, simulator, case, result) for case, result in zip(generations, results, strict=True)}
 
 
 async def seen(
-    place: Scene, simulator: SimulatorBehindADoor, case: tuple[str, str], result: GenerateResult | BaseException
+    place: Scene, simulator: GatedSimulator, case: tuple[str, str], result: GenerateResult | BaseException
 ) -> Outcome:
     client = place.in_workspace(workspace_of(*case))
 
@@ -142,7 +142,7 @@ async def seen(
         billed=[call["attempt_id"] for call in billed],
         rows=await select("SELECT attempt_id::text, energy_charged FROM ai_usage_logs WHERE {ours}"),
         generations=await select("SELECT outcome, reason, cached FROM generations WHERE {ours}"),
-        kept=await select("SELECT reply FROM llm_cache WHERE {ours}"),
+        cached=await select("SELECT reply FROM llm_cache WHERE {ours}"),
         charged=energy.charged,
         reserved=energy.reserved,
         disagreements=list(await client.audit(read_billed(listing))),
@@ -155,7 +155,7 @@ async def everything(
 ) -> dict[tuple[str, str], Outcome]:
     async def play(*points: str) -> dict[tuple[str, str], Outcome]:
         directory = tmp_path_factory.mktemp("scene")
-        async with behind_a_door() as simulator, scene(stack, template, directory, simulator) as place:
+        async with gated_simulator() as simulator, scene(stack, template, directory, simulator) as place:
             outcomes = await played(place, simulator, points)
             known = {row["id"] for row in await place.query("SELECT id::text FROM attempts")}
             assert {call["attempt_id"] for call in await simulator.billed()} <= known
@@ -172,23 +172,23 @@ def outcome(case: tuple[str, str], everything: dict[tuple[str, str], Outcome]) -
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[1]}, killed {case[0]}")
 class TestKilled:
-    def test_the_generation_ends_and_is_told_of_in_one_row(self, case: tuple[str, str], outcome: Outcome) -> None:
-        if case[1] == HOPELESS:
+    def test_the_generation_ends_with_one_row(self, case: tuple[str, str], outcome: Outcome) -> None:
+        if case[1] == NEVER_ANSWERED:
             assert isinstance(outcome.result, JobFailed) and outcome.result.reason == "ProviderUnavailable"
-            told = [(row["outcome"], row["reason"]) for row in outcome.generations]
-            assert told == [("failed", "ProviderUnavailable")]
+            recorded = [(row["outcome"], row["reason"]) for row in outcome.generations]
+            assert recorded == [("failed", "ProviderUnavailable")]
             return
         assert isinstance(outcome.result, GenerateResult), outcome
         assert set(outcome.result.parsed) == set(SCHEMA["properties"])
         assert [row["outcome"] for row in outcome.generations] == ["completed"]
         assert outcome.result.meta.attempts == len(outcome.attempts)
 
-    def test_an_answer_is_charged_once_and_nothing_else_is(self, case: tuple[str, str], outcome: Outcome) -> None:
-        charges = [] if case[1] == HOPELESS else [1]
+    def test_only_the_answer_is_charged_and_once(self, case: tuple[str, str], outcome: Outcome) -> None:
+        charges = [] if case[1] == NEVER_ANSWERED else [1]
         assert (outcome.charged, outcome.reserved) == (sum(charges), 0)
         assert [row["energy_charged"] for row in outcome.rows if row["energy_charged"]] == charges
 
-    def test_what_the_dead_worker_did_not_write_down_is_lost(self, case: tuple[str, str], outcome: Outcome) -> None:
+    def test_an_attempt_that_the_worker_did_not_record_is_lost(self, case: tuple[str, str], outcome: Outcome) -> None:
         point, behaviour = case
         first = outcome.attempts[0]["state"]
         if point in ("claimed", "in flight", "called", "settling"):
@@ -197,23 +197,23 @@ class TestKilled:
             assert first == ("settled" if behaviour in ("ok", "malformed") else "failed")
             assert "lost" not in [attempt["state"] for attempt in outcome.attempts]
 
-    def test_what_was_billed_and_what_was_lost_is_a_row(self, case: tuple[str, str], outcome: Outcome) -> None:
+    def test_every_billed_or_lost_attempt_has_a_row(self, case: tuple[str, str], outcome: Outcome) -> None:
         rows = {row["attempt_id"] for row in outcome.rows}
         lost = {attempt["id"] for attempt in outcome.attempts if attempt["state"] == "lost"}
         assert set(outcome.billed) | lost <= rows
         assert len(outcome.rows) == len(rows)
 
-    def test_a_whole_reply_is_paid_again_only_if_it_was_not_written_down(
+    def test_a_complete_reply_is_paid_again_only_if_it_was_not_recorded(
         self, case: tuple[str, str], outcome: Outcome
     ) -> None:
         point, behaviour = case
         lost = point in ("in flight", "called", "settling") and behaviour in BILLED
-        answers = 0 if behaviour == HOPELESS else 1
-        assert len(outcome.billed) == answers + (lost or behaviour in ASKED_AGAIN)
+        answers = 0 if behaviour == NEVER_ANSWERED else 1
+        assert len(outcome.billed) == answers + (lost or behaviour in REQUESTED_AGAIN)
 
-    def test_the_ledger_agrees_with_itself_and_with_the_provider(self, case: tuple[str, str], outcome: Outcome) -> None:
+    def test_the_ledger_agrees_with_the_provider(self, case: tuple[str, str], outcome: Outcome) -> None:
         assert outcome.disagreements == []
 
-    def test_only_a_whole_answer_is_kept(self, case: tuple[str, str], outcome: Outcome) -> None:
-        kept = [parsed(row["reply"]["text"], SCHEMA) for row in outcome.kept]
-        assert kept == ([] if case[1] == HOPELESS else [(outcome.result.parsed, "")])
+    def test_only_a_complete_answer_is_cached(self, case: tuple[str, str], outcome: Outcome) -> None:
+        cached = [parsed(row["reply"]["text"], SCHEMA) for row in outcome.cached]
+        assert cached == ([] if case[1] == NEVER_ANSWERED else [(outcome.result.parsed, "")])

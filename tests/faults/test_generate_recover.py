@@ -1,4 +1,4 @@
-"""kill -9 with the reply on its way or in hand, for good or where OpenAI keeps it: what is owed, and to whom."""
+"""kill -9 while a reply is in flight or received: stored replies are fetched, others are recorded as lost."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from parley.domain.generate.contract import GenerateResult
 from parley.domain.housekeeping import SweepInput
 from parley.storage.ledger import WITHDRAWN
 from starter.embedded import Addresses
-from tests.faults.door import behind_a_door
+from tests.faults.gated_simulator import gated_simulator
 from tests.faults.scene import exited, scene
 from tests.storage.ledger_fixture import until
 
@@ -22,30 +22,30 @@ USER = "ann"
 CALLED, IN_FLIGHT = 3, 3
 
 
-async def test_a_reply_that_the_dead_worker_never_wrote_down_is_fetched(
+async def test_a_reply_that_the_dead_worker_did_not_record_is_fetched(
     stack: Addresses, template: str, tmp_path: Path
 ) -> None:
-    async with behind_a_door() as simulator, scene(stack, template, tmp_path, simulator) as place:
+    async with gated_simulator() as simulator, scene(stack, template, tmp_path, simulator) as place:
         client = place.client
 
         def ask(name: str) -> asyncio.Task[GenerateResult]:
             return asyncio.create_task(client.generate(f"How do I sound? [ok for {name}]", user_id=USER))
 
         worker = await place.start_worker(f"called=hold:{CALLED}", OPENAI_STORE="true")
-        asked = [ask(f"called-{number}") for number in range(CALLED)]
+        generations = [ask(f"called-{number}") for number in range(CALLED)]
         await place.holding("called", CALLED)
-        asked += [ask(f"in-flight-{number}, held") for number in range(IN_FLIGHT)]
-        await simulator.calls(at_least=CALLED + IN_FLIGHT, billed="true")
+        generations += [ask(f"in-flight-{number}, held") for number in range(IN_FLIGHT)]
+        await simulator.requests(at_least=CALLED + IN_FLIGHT, billed="true")
         worker.kill()
         await exited(worker, signal.SIGKILL)
-        simulator.door.let_through()
+        simulator.middleware.release()
         await place.start_worker(OPENAI_STORE="true")
-        results = await asyncio.gather(*asked)
+        results = await asyncio.gather(*generations)
 
         billed = await simulator.billed()
-        assert len(billed) == len(asked)
-        assert len({result.content for result in results}) == len(asked)
-        assert await place.attempts() == ["settled", "failed"] * len(asked)
+        assert len(billed) == len(generations)
+        assert len({result.content for result in results}) == len(generations)
+        assert await place.attempts() == ["settled", "failed"] * len(generations)
         attempts = await place.query("SELECT error_type, billed, cost_usd FROM attempts WHERE state = 'failed'")
         assert {tuple(attempt.values()) for attempt in attempts} == {(WITHDRAWN, "no", 0)}
         listing = tmp_path / "billed.json"
@@ -55,27 +55,27 @@ async def test_a_reply_that_the_dead_worker_never_wrote_down_is_fetched(
         assert costs.confirmed_usd == sum(result.meta.cost_usd for result in results) > 0
         assert costs.uncertain_usd == 0
         energy = await client.energy(USER)
-        assert (energy.charged, energy.reserved) == (len(asked), 0)
+        assert (energy.charged, energy.reserved) == (len(generations), 0)
 
 
-async def test_of_a_terminated_generation_the_sweeper_frees_what_was_reserved(
+async def test_the_sweeper_releases_the_reservations_of_a_terminated_generation(
     stack: Addresses, template: str, tmp_path: Path
 ) -> None:
-    async with behind_a_door() as simulator, scene(stack, template, tmp_path, simulator) as place:
+    async with gated_simulator() as simulator, scene(stack, template, tmp_path, simulator) as place:
         client = place.client
         worker = await place.start_worker("called=hold:1")
-        asked = [
+        generations = [
             asyncio.create_task(client.generate(f"How do I sound? [ok for {name}]", user_id=USER, key=name))
             for name in ("called", "in-flight, held")
         ]
         await place.holding("called", 1)
-        await simulator.calls(at_least=2, billed="true")
+        await simulator.requests(at_least=2, billed="true")
         worker.kill()
         await exited(worker, signal.SIGKILL)
-        simulator.door.let_through()
+        simulator.middleware.release()
         for name in ("called", "in-flight, held"):
             await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/{name}").terminate()
-        ended = await asyncio.gather(*asked, return_exceptions=True)
+        ended = await asyncio.gather(*generations, return_exceptions=True)
         assert [type(error) for error in ended] == [JobFailed] * 2
         assert (await client.energy(USER)).reserved == 2
         sweeper = SweepActivities(place.database, client.temporal)

@@ -1,4 +1,4 @@
-"""Workers that are lost with an answer in hand: killed at every try, or frozen until another has answered."""
+"""Workers that are lost with a reply: killed at every attempt, or frozen until another worker has answered."""
 
 import asyncio
 import signal
@@ -11,10 +11,10 @@ from tests.faults.scene import exited, scene
 from tests.storage.ledger_fixture import until
 
 
-async def test_an_answer_that_the_last_try_settled_is_given(stack: Addresses, template: str, tmp_path: Path) -> None:
+async def test_an_answer_of_the_last_attempt_is_returned(stack: Addresses, template: str, tmp_path: Path) -> None:
     async with scene(stack, template, tmp_path) as place:
         worker = await place.start_worker("claimed=kill")
-        asked = asyncio.create_task(
+        answer = asyncio.create_task(
             place.client.generate("How do I sound?", user_id="ann", provider=Provider.OPENAI, cache="off")
         )
         for point in ("claimed", "settled"):
@@ -22,36 +22,34 @@ async def test_an_answer_that_the_last_try_settled_is_given(stack: Addresses, te
             worker = await place.start_worker(f"{point}=kill")
         await exited(worker, signal.SIGKILL)
         await place.start_worker()
-        assert (await asked).success
+        assert (await answer).success
         assert (await place.client.energy("ann")).charged == 1
 
 
-async def test_the_row_tells_what_a_reply_cost_that_came_too_late(
-    stack: Addresses, template: str, tmp_path: Path
-) -> None:
+async def test_the_row_includes_the_cost_of_a_late_reply(stack: Addresses, template: str, tmp_path: Path) -> None:
     async with scene(stack, template, tmp_path) as place:
-        # With one call in hand it asks for no other: the next try goes to whoever is awake.
+        # With one paid call in flight it polls for no other: the next attempt goes to another worker.
         frozen = await place.start_worker(roles=("openai",), PARLEY_PAID_CALLS_IN_FLIGHT="1")
         await place.start_worker(roles=("workflows", "storage"))
         await place.simulator.gate(closed=True, provider="openai")
-        asked = asyncio.create_task(
+        answer = asyncio.create_task(
             place.client.generate("How do I sound?", user_id="ann", provider=Provider.OPENAI, cache="off")
         )
-        await place.simulator.calls(at_least=1, state="in_flight")
+        await place.simulator.requests(at_least=1, state="in_flight")
         frozen.send_signal(signal.SIGSTOP)
         await place.start_worker()
-        await place.simulator.calls(at_least=2, state="in_flight")
+        await place.simulator.requests(at_least=2, state="in_flight")
         await place.simulator.gate(closed=False, provider="openai")
-        assert (await asked).success
+        assert (await answer).success
         frozen.send_signal(signal.SIGCONT)
 
         async def late() -> bool:
             return sorted(await place.attempts()) == ["duplicate", "settled"]
 
         await until(late)
-        (told,) = await place.query("SELECT cost_usd FROM generations")
+        (generation,) = await place.query("SELECT cost_usd FROM generations")
         (spent,) = await place.query("SELECT sum(cost_usd) AS usd, count(*) FROM ai_usage_logs")
-        assert (told["cost_usd"], spent["count"]) == (spent["usd"], 2)
+        assert (generation["cost_usd"], spent["count"]) == (spent["usd"], 2)
         assert Decimal(str(spent["usd"])) > 0
         assert (await place.client.energy("ann")).charged == 1
         assert await place.client.audit() == []

@@ -1,7 +1,7 @@
 """kill -9 of the worker at each step of the paid call, then recovery by another worker.
 
-Failpoints make the worker end itself at the exact step. All kills run at once, each in a scene of its own, since each
-waits ten seconds for Temporal to take the dead worker for dead.
+Failpoints make the worker kill itself at the exact step. All kills run at once, each in a separate scene, since each
+waits ten seconds for Temporal to detect that the worker is dead.
 """
 
 import asyncio
@@ -42,14 +42,14 @@ class Outcome:
 
 
 async def killed_at(point: str, place: Scene) -> Outcome:
-    """Kill the worker at `point`, start another, and tell what the ledger and the provider say in the end."""
+    """Kill the worker at `point`, start another, and return the final state of the ledger and the provider."""
     if point == "in flight":
         await place.simulator.gate(closed=True)
     worker = await place.start_worker("" if point == "in flight" else f"{point}=kill")
     session = read_session(SAMPLE)
     job = await place.client.analyze(session)
     if point == "in flight":
-        await place.simulator.calls(at_least=1, billed="true")
+        await place.simulator.requests(at_least=1, billed="true")
         worker.kill()
     await exited(worker, signal.SIGKILL)
     if point == "in flight":
@@ -134,7 +134,7 @@ async def test_sigterm_lets_a_paid_call_finish(stack: Addresses, template: str, 
         await place.simulator.gate(closed=True)
         worker = await place.start_worker()
         job = await place.client.analyze(read_session(SAMPLE))
-        await place.simulator.calls(at_least=1, billed="true")
+        await place.simulator.requests(at_least=1, billed="true")
         worker.terminate()
         await place.simulator.gate(closed=False)
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):

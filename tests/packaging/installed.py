@@ -1,4 +1,4 @@
-"""Build Parley's wheel, install it in a virtual environment that does not know the clone, and run programs there."""
+"""Build the wheel, install it in a virtual environment without access to the repository, and run programs there."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ class Installed:
 
     @asynccontextmanager
     async def running(self, *command: str | Path, cwd: Path, **environment: str) -> AsyncIterator["Program"]:
-        """Run a program meanwhile. Whatever is left of it at the end is killed."""
+        """Run a program during the block; kill its remaining processes at the end."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         with tempfile.NamedTemporaryFile(prefix="parley-test-", suffix=".log") as log:
             process = await asyncio.create_subprocess_exec(
@@ -87,7 +87,7 @@ class Program:
                 await asyncio.sleep(0.05)
 
     async def interrupt(self) -> int:
-        """Do what Ctrl-C does; returns the exit code."""
+        """Send SIGINT, as Ctrl-C does; return the exit code."""
         self.children()
         self._process.send_signal(signal.SIGINT)
         return await self.wait()
@@ -101,7 +101,7 @@ class Program:
             return await self._process.wait()
 
     def children(self) -> list[psutil.Process]:
-        """All that it started and that still runs."""
+        """The processes that it started and that still run."""
         if self._process.returncode is None:
             found = psutil.Process(self._process.pid).children(recursive=True)
             self._children.update({child.pid: child for child in found})
@@ -120,7 +120,7 @@ def build_wheel(directory: Path) -> Path:
 
 
 def install(wheel: Path, home: Path) -> Installed:
-    """Install the wheel. Its dependencies are those of `.venv`, whose link to the clone is not followed."""
+    """Install the wheel. Its dependencies are those of `.venv`, without its link to the repository."""
     venv.create(home, symlinks=True)
     python = str(home / "bin" / "python")
     run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps", str(wheel)])

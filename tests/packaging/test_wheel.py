@@ -1,4 +1,4 @@
-"""What `pip install parley` gives: one package, its data, and commands that need no clone."""
+"""The wheel contains one package, its data, and commands that do not need the repository."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ class TestContents:
 
 
 class TestEnvironment:
-    async def test_the_clone_is_not_importable(self, installed: Installed, tmp_path: Path):
+    async def test_the_repository_is_not_importable(self, installed: Installed, tmp_path: Path):
         ran = await installed.run(installed.python, "-c", "import parley; print(parley.__file__)", cwd=tmp_path)
         assert (ran.code, Path(ran.output.strip()).is_relative_to(installed.home)) == (0, True), ran.output
 

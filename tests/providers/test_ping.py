@@ -26,7 +26,7 @@ async def ping(url: str, provider: Provider, seconds: float = 20) -> None:
 @each_vendor
 async def test_a_ping_is_free(simulator: SimulatorAdmin, provider: Provider):
     await ping(simulator.url, provider)
-    assert await simulator.calls() == []
+    assert await simulator.requests() == []
 
 
 @each_vendor
@@ -74,9 +74,9 @@ async def test_a_refused_key_is_reported_once_without_the_key(provider: Provider
         with pytest.raises(AuthenticationFailed) as caught:
             await opened.adapter(provider).ping()
     assert KEY not in f"{caught.value} {caught.value!r}"
-    [asked] = stub.asked
-    assert asked.path.partition("?")[0].endswith("/models")
-    assert asked.body == b""
+    [received] = stub.requests
+    assert received.path.partition("?")[0].endswith("/models")
+    assert received.body == b""
 
 
 @each_vendor
@@ -84,7 +84,7 @@ async def test_a_ping_is_not_retried(provider: Provider):
     async with answering(b"{}", 503) as stub, providers(real(stub.url)) as opened:
         with pytest.raises(ProviderUnavailable):
             await opened.adapter(provider).ping()
-    assert len(stub.asked) == 1
+    assert len(stub.requests) == 1
 
 
 @each_vendor

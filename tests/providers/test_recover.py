@@ -69,7 +69,7 @@ async def test_a_lost_reply_is_recovered_with_its_usage_and_paid_once(
 async def test_a_reply_after_the_timeout_is_recovered(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await simulator.gate(closed=True, provider="openai")
     asking = asyncio.create_task(adapter.call(chat(), MODEL, "left"))
-    await simulator.calls(billed="true", at_least=1)
+    await simulator.requests(billed="true", at_least=1)
     asking.cancel()
     assert isinstance(await adapter.recover("left"), ChatReply)
 
@@ -101,9 +101,9 @@ async def test_a_completion_is_stored_only_with_the_option():
     for store in (True, False):
         async with answering(openai_body()) as stub, storing(stub.url, store=store) as adapter:
             await adapter.call(chat(), MODEL, "a")
-        [asked] = stub.asked
+        [received] = stub.requests
         expected = {"store": True, "metadata": {"parley_attempt_id": "a"}} if store else {}
-        assert {name: value for name, value in asked.json.items() if name in ("store", "metadata")} == expected
+        assert {name: value for name, value in received.json.items() if name in ("store", "metadata")} == expected
 
 
 async def test_the_listing_is_filtered_by_attempt_only():
@@ -112,8 +112,8 @@ async def test_the_listing_is_filtered_by_attempt_only():
         reply = await adapter.recover("a")
     assert reply is not None
     assert reply.text == "A lift."
-    [asked] = stub.asked
-    assert asked.path.replace("%5B", "[").replace("%5D", "]") == "/chat/completions?metadata[parley_attempt_id]=a"
+    [received] = stub.requests
+    assert received.path.replace("%5B", "[").replace("%5D", "]") == "/chat/completions?metadata[parley_attempt_id]=a"
 
 
 async def test_the_reply_to_another_attempt_is_never_used():
@@ -139,7 +139,7 @@ async def test_a_failed_listing_is_a_provider_error(body: object, status: int, e
         with pytest.raises(expected) as caught:
             await adapter.recover("a")
     assert KEY not in str(caught.value)
-    assert len(stub.asked) == 1
+    assert len(stub.requests) == 1
 
 
 async def test_a_listing_that_hangs_ends_with_the_timeout():
@@ -156,5 +156,5 @@ async def test_a_listing_that_hangs_ends_with_the_timeout():
 
 async def test_each_call_has_one_attempt_id(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await adapter.call(question(Provider.OPENAI), MODEL, "a")
-    [call] = await simulator.calls(attempt_id="a")
+    [call] = await simulator.requests(attempt_id="a")
     assert call["state"] == "answered"

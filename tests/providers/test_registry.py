@@ -89,7 +89,7 @@ async def test_close_closes_the_connections(provider: Provider):
             await adapter.call(question(provider), MODEL, "attempt-1")
         with pytest.raises((RuntimeError, ProviderUnavailable)):
             await adapter.call(question(provider), MODEL, "attempt-2")
-    assert len(stub.asked) == 1
+    assert len(stub.requests) == 1
 
 
 def test_a_process_imports_only_the_sdk_that_it_uses():
@@ -122,7 +122,7 @@ def own_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 def keys_sent(stub: Stub, provider: Provider) -> list[str]:
     header = "xi-api-key" if provider is Provider.ELEVENLABS else "authorization"
-    return [asked.headers[header].removeprefix("Bearer ") for asked in stub.asked]
+    return [received.headers[header].removeprefix("Bearer ") for received in stub.requests]
 
 
 @pytest.mark.parametrize("provider", ALL)
@@ -147,23 +147,23 @@ def operators_account(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_operators_account_is_not_sent_with_a_workspaces_key(provider: Provider, own_keys: dict[str, Any]):
     async with answering(good_body(provider)) as stub, providers(real(stub.url, **own_keys)) as opened:
         await opened.adapter(provider, ACME).call(question(provider), MODEL, "attempt")
-    [asked] = stub.asked
-    assert "operators-" not in str(asked.headers)
-    assert ACME_KEY in str(asked.headers)
+    [received] = stub.requests
+    assert "operators-" not in str(received.headers)
+    assert ACME_KEY in str(received.headers)
 
 
 @pytest.mark.usefixtures("operators_account")
 async def test_the_openai_account_is_not_sent_to_a_local_server():
     async with answering(good_body(Provider.LOCAL)) as stub, providers(real(stub.url)) as opened:
         await opened.adapter(Provider.LOCAL).call(question(Provider.LOCAL), MODEL, "attempt")
-    assert "operators-" not in str(stub.asked[0].headers)
+    assert "operators-" not in str(stub.requests[0].headers)
 
 
 @pytest.mark.usefixtures("operators_account")
 async def test_the_operators_account_is_not_sent_to_the_simulator():
     async with answering(good_body(Provider.OPENAI)) as stub, providers(simulated(stub.url)) as opened:
         await opened.adapter(Provider.OPENAI).call(question(Provider.OPENAI), MODEL, "attempt")
-    assert "operators-" not in str(stub.asked[0].headers)
+    assert "operators-" not in str(stub.requests[0].headers)
 
 
 async def test_the_operators_account_is_sent_with_the_operators_key(
@@ -178,13 +178,13 @@ async def test_the_operators_account_is_sent_with_the_operators_key(
         for reference in (ACME, None):
             await opened.adapter(Provider.OPENAI, reference).call(question(Provider.OPENAI), MODEL, "attempt")
     names = ("openai-organization", "openai-project", "x-gateway")
-    assert [[asked.headers.get(name) for name in names] for asked in stub.asked] == [
+    assert [[received.headers.get(name) for name in names] for received in stub.requests] == [
         [None, None, None],
         ["org-7", "proj-7", "gate-7"],
     ]
     async with answering(good_body(Provider.ANTHROPIC)) as stub, providers(real(stub.url)) as opened:
         await opened.adapter(Provider.ANTHROPIC).call(question(Provider.ANTHROPIC), MODEL, "attempt")
-    assert stub.asked[0].headers["x-gateway"] == "gate-7"
+    assert stub.requests[0].headers["x-gateway"] == "gate-7"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ async def test_an_empty_address_is_the_vendors_default(provider: Provider, host:
         async with providers(settings(**{f"{provider}_api_key": KEY})) as opened:
             with pytest.raises(ProviderUnavailable):
                 await opened.adapter(provider).call(question(provider), MODEL, "attempt")
-    assert [asked.path for asked in proxy.asked] == [f"{host}:443"]
+    assert [received.path for received in proxy.requests] == [f"{host}:443"]
 
 
 async def test_a_workspaces_key_calls_the_real_vendor_while_the_fleet_uses_the_simulator(own_keys: dict[str, Any]):
@@ -254,17 +254,17 @@ async def test_a_replaced_key_is_not_used_again(own_keys: dict[str, Any], tmp_pa
 async def answering_late(release: asyncio.Event) -> AsyncIterator[tuple[Stub, asyncio.Event]]:
     """A vendor that answers when a test says so."""
     async with answering(good_body(Provider.OPENAI)) as stub:
-        asked = asyncio.Event()
+        received = asyncio.Event()
 
         async def later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.set()
+            received.set()
             await release.wait()
             await stub.answer(reader, writer)
 
         server = await asyncio.start_server(later, "127.0.0.1", 0)
         stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server:
-            yield stub, asked
+            yield stub, received
 
 
 @pytest.fixture
@@ -281,10 +281,10 @@ async def test_the_least_recently_used_client_finishes_its_call_and_can_reopen(
 ):
     monkeypatch.setattr(registry, "MOST_ADAPTERS", 1)
     release = asyncio.Event()
-    async with answering_late(release) as (stub, asked), providers(real(stub.url, **own_keys)) as opened:
+    async with answering_late(release) as (stub, received), providers(real(stub.url, **own_keys)) as opened:
         first = opened.adapter(Provider.OPENAI, ACME)
         under_way = asyncio.create_task(first.call(question(Provider.OPENAI), MODEL, "attempt-1"))
-        await asked.wait()
+        await received.wait()
         assert opened.adapter(Provider.OPENAI, GLOBEX) is not first
         await asyncio.gather(*opened._leaving)
         assert is_closed() == [False, False], "a call is under way"
@@ -321,6 +321,6 @@ async def test_a_workspaces_key_is_in_no_error_or_log(
         adapter = opened.adapter(provider, ACME)
         with pytest.raises(AuthenticationFailed) as refused:
             await adapter.call(question(provider), MODEL, "attempt")
-        told = f"{refused.value} {refused.value!r} {adapter!r} {opened.access(provider, ACME)!r} {vars(opened)!r}"
+        text = f"{refused.value} {refused.value!r} {adapter!r} {opened.access(provider, ACME)!r} {vars(opened)!r}"
     assert keys_sent(stub, provider) == [ACME_KEY]
-    assert ACME_KEY not in told + caplog.text
+    assert ACME_KEY not in text + caplog.text

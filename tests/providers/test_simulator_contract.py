@@ -27,7 +27,7 @@ from simulator.faults import FAULTS
 from tests.parts import SimulatorAdmin
 from tests.providers.vendors import ALL, CHAT, KEY, MODEL, SECONDS, chat, providers, question, simulated
 
-# Where the simulator has the vendors whose SDK expects the version in the address.
+# The simulator's paths for vendors whose SDK expects the API version in the base URL.
 PATHS = {Provider.OPENAI: "openai/v1", Provider.LOCAL: "local/v1"}
 each_vendor = pytest.mark.parametrize("provider", ALL)
 each_llm = pytest.mark.parametrize("provider", CHAT)
@@ -56,7 +56,7 @@ FAILURES: dict[str, Expected] = {
     "cut": Expected(ProviderUnavailable, Billed.UNKNOWN),
     "not_json": Expected(MalformedReply, Billed.UNKNOWN),
 }
-# Those with which a whole reply arrives, or that only a stream or a list of items can show.
+# Faults with a complete reply, and faults that only a stream or a listing can show.
 OTHERS = {
     "malformed",
     "truncated",
@@ -92,7 +92,7 @@ def quoted(error: BaseException | None) -> str:
 
 
 async def only_call(simulator: SimulatorAdmin) -> dict[str, Any]:
-    [call] = await simulator.calls(at_least=1)
+    [call] = await simulator.requests(at_least=1)
     return call
 
 
@@ -149,8 +149,8 @@ async def test_a_transcription_has_words_speakers_and_the_vendors_length(simulat
 
 @each_vendor
 async def test_the_attempt_id_is_sent(simulator: SimulatorAdmin, provider: Provider):
-    await ask(simulator.url, provider, attempt="attempt-of-its-own")
-    [call] = await simulator.calls(attempt_id="attempt-of-its-own", at_least=1)
+    await ask(simulator.url, provider, attempt="another-attempt")
+    [call] = await simulator.requests(attempt_id="another-attempt", at_least=1)
     assert (call["provider"], call["state"], call["billed"]) == (provider, "answered", True)
 
 
@@ -170,7 +170,7 @@ async def test_a_fault_becomes_its_error_after_one_request(simulator: SimulatorA
 
     call = await only_call(simulator)
     assert call["attempt_id"] == "attempt-1"
-    # What the ledger is told never contradicts what the vendor billed.
+    # The billing status of the error must agree with what the vendor billed.
     assert error.billed is Billed.UNKNOWN or (error.billed is Billed.YES) == call["billed"]
 
 

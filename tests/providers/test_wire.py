@@ -1,4 +1,4 @@
-"""What the adapters send, and how they read documented and undocumented answers of the vendors."""
+"""The requests of the adapters, and their handling of documented and undocumented replies."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from tests.providers.vendors import (
     CHAT,
     KEY,
     MODEL,
-    Asked,
+    ReceivedRequest,
     answering,
     anthropic_body,
     chat,
@@ -58,14 +58,14 @@ async def failure(provider: Provider, body: object, **answer: Any) -> ProviderEr
     return caught.value
 
 
-async def sent(provider: Provider, request: Any = None, model: str = MODEL) -> Asked:
+async def sent(provider: Provider, request: Any = None, model: str = MODEL) -> ReceivedRequest:
     async with answering(good_body(provider)) as stub, providers(real(stub.url)) as opened:
         await opened.adapter(provider).call(request or question(provider), model, "attempt-1")
-    [asked] = stub.asked
-    return asked
+    [received] = stub.requests
+    return received
 
 
-# What is sent
+# Requests
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ async def test_a_temperature_is_sent_only_where_it_is_accepted(
 ):
     body = (await sent(provider, model=model)).json
     assert (body["model"], body.get("temperature")) == (model, temperature)
-    told = dropped_parameters(provider, model, chat())
-    assert told == (() if temperature else ("temperature",))
+    text = dropped_parameters(provider, model, chat())
+    assert text == (() if temperature else ("temperature",))
     assert dropped_parameters(provider, model, chat(temperature=None)) == ()
 
 
@@ -127,7 +127,7 @@ async def test_a_recording_has_nothing_to_drop():
     assert dropped_parameters(ELEVENLABS, MODEL, question(ELEVENLABS)) == ()
 
 
-async def test_anthropic_gets_the_system_prompt_apart_from_the_messages():
+async def test_anthropic_gets_the_system_prompt_separately_from_the_messages():
     body = (await sent(ANTHROPIC)).json
     assert body["system"] == "Be brief."
     assert body["messages"] == [{"role": "user", "content": "What is a lift?"}]
@@ -149,11 +149,11 @@ async def test_a_schema_is_sent_in_each_vendors_parameter():
 
 
 async def test_a_recording_is_sent_whole_under_a_fixed_name():
-    asked = await sent(ELEVENLABS)
-    assert AUDIO in asked.body
-    assert b'filename="recording"' in asked.body
+    received = await sent(ELEVENLABS)
+    assert AUDIO in received.body
+    assert b'filename="recording"' in received.body
     for name, value in (("model_id", MODEL), ("diarize", "true"), ("timestamps_granularity", "word")):
-        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in asked.body
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in received.body
 
 
 @each_vendor
@@ -168,10 +168,10 @@ async def test_a_request_that_the_vendor_cannot_serve_is_not_sent(provider: Prov
     async with answering(good_body(provider)) as stub, providers(real(stub.url)) as opened:
         with pytest.raises(BadRequest, match="cannot serve"):
             await opened.adapter(provider).call(question(other), MODEL, "attempt-1")
-    assert stub.asked == []
+    assert stub.requests == []
 
 
-# What a good reply may look like
+# Valid replies
 
 
 async def test_openai_counts_cached_tokens_as_prompt_tokens():
@@ -180,7 +180,7 @@ async def test_openai_counts_cached_tokens_as_prompt_tokens():
     assert reply.usage == Usage(input_tokens=2006, cached_input_tokens=1920, output_tokens=300)
 
 
-async def test_anthropic_counts_cached_tokens_apart_from_input_tokens():
+async def test_anthropic_counts_cached_tokens_separately_from_input_tokens():
     body = anthropic_body(input_tokens=50, cache_read_input_tokens=1920, cache_creation_input_tokens=248)
     reply: ChatReply = await ask(ANTHROPIC, body)
     assert reply.usage == Usage(input_tokens=2218, cached_input_tokens=1920, cache_write_tokens=248, output_tokens=5)
@@ -277,7 +277,7 @@ async def test_unstorable_characters_in_a_paid_reply_are_replaced(provider: Prov
     assert (await ask(provider, body)).text == "a\ufffdb\ufffd"
 
 
-# What is not a reply
+# Malformed replies
 
 NO_REPLIES: list[object] = [
     b"",
@@ -355,7 +355,7 @@ async def test_a_body_that_cannot_be_decompressed_may_have_been_billed(provider:
     assert (type(error), error.billed) == (ProviderUnavailable, Billed.UNKNOWN)
 
 
-# Errors by status and by words
+# Errors by status and by message
 
 STATUSES = [
     (400, BadRequest, Billed.NO),

@@ -1,4 +1,4 @@
-"""How each vendor is reached, requests to it, and a small server that answers with given bytes."""
+"""Settings and requests for each vendor, and a stub server that replies with given bytes."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ AUDIO = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
 
 
 def chat(**changes: Any) -> ChatRequest:
-    asked: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "messages": (
             Message(role="system", content="Be brief."),
             Message(role="user", content="What is a lift?"),
@@ -31,7 +31,7 @@ def chat(**changes: Any) -> ChatRequest:
         "max_tokens": 200,
         "temperature": 0.1,
     }
-    return ChatRequest(**(asked | changes))
+    return ChatRequest(**(fields | changes))
 
 
 def question(provider: Provider) -> Request:
@@ -73,7 +73,7 @@ async def providers(given: Settings) -> AsyncIterator[Providers]:
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """One HTTP request as it was received."""
 
     path: str
@@ -93,13 +93,13 @@ class Stub:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         given = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
         body = await _read_body(reader, given)
-        self.asked.append(Asked(head[0].split()[1], given, body))
+        self.requests.append(ReceivedRequest(head[0].split()[1], given, body))
         headers = {"content-type": "application/json", "content-length": str(len(self.body)), **self.headers}
         lines = [f"HTTP/1.1 {self.status} Some Words", "connection: close", *(f"{k}: {v}" for k, v in headers.items())]
         writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + self.body)
@@ -128,7 +128,7 @@ async def answering(body: object = b"", status: int = 200, **headers: str) -> As
         yield stub
 
 
-# Replies as the vendors send them, in what the adapters read of them.
+# Replies in the format of the vendors, with the fields that the adapters read.
 
 
 def openai_body(finish: object = "stop", *, usage: object = None, **message: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Representative runs of `Generate`, and of what goes with it."""
+"""Representative runs of `Generate` and of its related workflows."""
 
 import asyncio
 from decimal import Decimal
@@ -12,7 +12,7 @@ from parley.domain.generate.quality import workflow_id as scoring_id
 from tests.parts import SimulatorAdmin
 from tests.storage.ledger_fixture import LedgerFixture
 
-# The policy of these runs: an action of which every answer is graded, and one of which long prompts are condensed.
+# The policy of these runs: one action whose answers are all graded, and one that condenses long prompts.
 GRADED, CONDENSED = "graded", "condensed"
 POLICY = f"""
 [action.{GRADED}]
@@ -32,65 +32,65 @@ VERDICT = {
 TALK = [{"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice"} for turn in range(31)]
 
 
-async def asked(client: Client, messages: Any = QUESTION, *, key: str = "key", **terms: Any) -> str:
+async def generated(client: Client, messages: Any = QUESTION, *, key: str = "key", **terms: Any) -> str:
     await client.generate(messages, user_id=USER, key=key, **terms)
     return workflow_id(client.workspace_id, key)
 
 
 async def generate_answered(client: Client, _: SimulatorAdmin) -> str:
-    return await asked(client)
+    return await generated(client)
 
 
 async def generate_refused(client: Client, _: SimulatorAdmin) -> str:
     await client.set_cap(Period.DAY, Decimal("0.000001"))
-    return await asked(client)
+    return await generated(client)
 
 
 async def generate_cached(client: Client, _: SimulatorAdmin) -> str:
-    await asked(client, key="first", cache=CachePolicy.EXACT)
-    return await asked(client, cache=CachePolicy.EXACT)
+    await generated(client, key="first", cache=CachePolicy.EXACT)
+    return await generated(client, cache=CachePolicy.EXACT)
 
 
 async def generate_fallback(client: Client, simulator: SimulatorAdmin) -> str:
     await client.set_tier(USER, "pro")
     await simulator.fault("auth", provider="anthropic", times=None)
-    return await asked(client)
+    return await generated(client)
 
 
 async def generate_rate_limited(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("rate_limit", provider="openai")
-    return await asked(client, on_rate_limit=OnRateLimit.WAIT)
+    return await generated(client, on_rate_limit=OnRateLimit.WAIT)
 
 
 async def generate_condensed_on_arrival(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("context_too_long", provider="openai")
-    return await asked(client, TALK)
+    return await generated(client, TALK)
 
 
 async def generate_condensed(client: Client, _: SimulatorAdmin) -> str:
-    """A long conversation that goes on from the summary of an earlier turn, and has it continued."""
+    """A long conversation that uses the summary of an earlier turn and extends it."""
     talk = [{**message, "content": message["content"].ljust(400, ".")} for message in TALK]
-    await asked(client, talk[:21], key="first", action=CONDENSED)
-    return await asked(client, talk, action=CONDENSED)
+    await generated(client, talk[:21], key="first", action=CONDENSED)
+    return await generated(client, talk, action=CONDENSED)
 
 
 async def generate_asked_again(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.fault("malformed", provider="openai")
-    return await asked(client, response_schema=VERDICT)
+    return await generated(client, response_schema=VERDICT)
 
 
 async def generate_stale(client: Client, simulator: SimulatorAdmin) -> str:
-    """Nobody can answer, and one that has expired stands in."""
-    await asked(client, key="first")
+    """No provider can answer, and an expired cached answer is used."""
+    await generated(client, key="first")
     await LedgerFixture(client.database).run("UPDATE llm_cache SET expires_at = now() - interval '1 day'")
     await simulator.fault("auth", times=None)
-    return await asked(client)
+    return await generated(client)
 
 
 async def generate_cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.gate(closed=True, provider="openai")
-    waiting = asyncio.create_task(asked(client))
-    await simulator.calls(at_least=1, state="in_flight")
+    waiting = asyncio.create_task(generated(client))
+    await simulator.requests(at_least=1, state="in_flight")
     job_id = workflow_id(client.workspace_id, "key")
     await client.temporal.get_workflow_handle(job_id).cancel()
     try:
@@ -101,7 +101,7 @@ async def generate_cancelled(client: Client, simulator: SimulatorAdmin) -> str:
 
 
 async def generate_graded(client: Client, _: SimulatorAdmin) -> str:
-    return await asked(client, action=GRADED)
+    return await generated(client, action=GRADED)
 
 
 async def score_quality(client: Client, _: SimulatorAdmin) -> str:
@@ -118,7 +118,7 @@ async def score_quality_in_vain(client: Client, simulator: SimulatorAdmin) -> st
 
 
 async def health(client: Client, simulator: SimulatorAdmin) -> str:
-    """One provider is down. Each answers in its own time, which changes no command."""
+    """One provider is down. The order of the replies does not change the commands."""
     await simulator.fault("server_error", provider="anthropic", times=None)
     await client.health()
     (found,) = [one async for one in client.temporal.list_workflows(f"ParleyWorkspace = '{client.workspace_id}'")]

@@ -86,7 +86,7 @@ async def rule_based(client: Client, simulator: SimulatorAdmin) -> str:
 async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     await simulator.gate(closed=True)
     job = await client.analyze(read_session(HYBRID))
-    await simulator.calls(at_least=1)
+    await simulator.requests(at_least=1)
     await job.cancel()
     try:
         await job.result()
@@ -192,7 +192,7 @@ PLAIN = {
 
 
 def fingerprint(history: WorkflowHistory) -> str:
-    """The commands that the workflow gave, one a line, in order. Results and times do not matter."""
+    """The commands of the workflow in order, one per line, without results and times."""
     return "\n".join(filter(None, map(_command, history.events))) + "\n"
 
 
@@ -201,16 +201,16 @@ def _command(event: Any) -> str:
     about = getattr(event, f"{name}_event_attributes", None)
     match name:
         case "activity_task_scheduled":
-            told = f"activity {about.activity_type.name} on {about.task_queue.name}"
+            described = f"activity {about.activity_type.name} on {about.task_queue.name}"
         case "upsert_workflow_search_attributes":
-            told = f"search attributes {', '.join(sorted(about.search_attributes.indexed_fields))}"
+            described = f"search attributes {', '.join(sorted(about.search_attributes.indexed_fields))}"
         case "start_child_workflow_execution_initiated":
-            told = f"child {about.workflow_type.name}"
+            described = f"child {about.workflow_type.name}"
         case "signal_external_workflow_execution_initiated":
-            told = f"signal {about.signal_name}"
+            described = f"signal {about.signal_name}"
         case _:
-            told = name.replace("_", " ") if name in PLAIN else ""
-    return told
+            described = name.replace("_", " ") if name in PLAIN else ""
+    return described
 
 
 def committed(history: WorkflowHistory) -> str:

@@ -1,7 +1,7 @@
-"""Code that changed must still replay what is running.
+"""Changed code must still replay the histories of running workflows.
 
 The histories and fingerprints are committed. After a deliberate change of a workflow (with `workflow.patched` where
-runs may be open), record them anew: PARLEY_RECORD=1 python -m pytest tests/replay
+runs may be open), record them again: PARLEY_RECORD=1 python -m pytest tests/replay
 """
 
 import json
@@ -66,7 +66,7 @@ async def test_a_committed_history_replays(scenario: Scenario) -> None:
 
 
 async def test_a_changed_order_would_be_noticed() -> None:
-    """The replay is no formality: a history with another first activity is refused."""
+    """The replay must fail for a history with another first activity."""
     path = HISTORIES / "cost_optimized.json"
     changed = path.read_text().replace("session_analysis.prepare", "session_analysis.finish")
     with pytest.raises(NondeterminismError):

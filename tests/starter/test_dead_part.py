@@ -23,7 +23,7 @@ signal.pause()
 async def test_the_log_is_named_or_quoted_when_it_is_removed(
     temporary: bool, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last log line need not be the reason of the failure."""
+    """The last log line may not be the cause of the failure."""
     (tmp_path / "stub_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     names, said = [key.name for key in ALL], list[str]()

@@ -28,7 +28,7 @@ from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, run_sql
 PACKAGES = Path(psutil.__file__).parents[1]
 ATTRIBUTES = ["ParleyWorkspace", "ParleyJob", "ParleyStrategy", "ParleyPhase", "ParleyStatus"]
 
-# A program that runs a stack until it is told to stop, as `parley up` does.
+# A program that runs a stack until a stop signal, as `parley up` does.
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
@@ -54,7 +54,7 @@ pathlib.Path(os.environ["PARLEY_READY_FILE"]).touch()
 
 
 def stack(state_dir: Path, **options) -> EmbeddedStack:
-    """A stack of PostgreSQL and Temporal alone, unless the options say more."""
+    """A stack of only PostgreSQL and Temporal, unless the options add parts."""
     defaults = {"search_attributes": ATTRIBUTES, "simulator": None, "worker": None, "signals": False}
     return EmbeddedStack(state_dir, **defaults | options)
 
@@ -105,11 +105,11 @@ async def write(addresses: Addresses, name: str) -> None:
     await run_sql(addresses.database_url, "CREATE TABLE IF NOT EXISTS note (text text)")
     await run_sql(addresses.database_url, "INSERT INTO note VALUES (%s)", name)
     client = await Client.connect(addresses.temporal_address)
-    await client.start_workflow("Anything", id=name, task_queue="nobody-polls")
+    await client.start_workflow("Anything", id=name, task_queue="unserved")
 
 
 async def read(addresses: Addresses) -> tuple[list[str], list[str]]:
-    """What both hold. Rows and workflow ids."""
+    """The rows and workflow ids stored in both."""
     [found] = await run_sql(addresses.database_url, "SELECT to_regclass('note') IS NOT NULL AS exists")
     notes = await run_sql(addresses.database_url, "SELECT text FROM note") if found["exists"] else []
     rows = [row["text"] for row in notes]
@@ -160,7 +160,7 @@ async def test_a_restart_keeps_data_and_addresses_and_fresh_empties(state_dir: P
 
 @pytest.mark.parametrize(("part", "name"), [("PostgreSQL", "postgres"), ("Temporal", "temporal")])
 async def test_a_killed_part_is_named_and_its_data_kept(state_dir: Path, part: str, name: str) -> None:
-    """Durable means durable: kill -9 loses nothing that was acknowledged."""
+    """kill -9 loses no acknowledged write."""
     running, processes = stack(state_dir), {}
     with pytest.raises(PartFailed, match=f"{part} died: it was ended by SIGKILL.*{name}.*log"):
         async with running as addresses:
@@ -175,7 +175,7 @@ async def test_a_killed_part_is_named_and_its_data_kept(state_dir: Path, part: s
 
 
 def _reuse_server_id(state_dir: Path) -> None:
-    """Let the id of a killed server be a living process's, as it may be after a reboot."""
+    """Write the id of a live process to the lock file of a killed server, as after a reboot."""
     record = StateDir(state_dir).read_postgres()
     lock = record.home / "data" / "postmaster.pid" if record else state_dir
     if lock.exists():
@@ -206,8 +206,8 @@ async def test_a_killed_parent_leaves_no_process_and_loses_nothing(state_dir: Pa
         assert await read(addresses) == (["one"], ["one"])
 
 
-async def test_the_next_start_ends_leftovers_but_nobody_elses_process(state_dir: Path) -> None:
-    """Where the parent's death does not reach the children, the record does; but ids are used again."""
+async def test_the_next_start_ends_leftovers_but_no_other_process(state_dir: Path) -> None:
+    """The record finds children that survived their parent; process ids may be reused."""
     state = StateDir(state_dir)
     state.create()
     nap = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -251,7 +251,7 @@ async def test_a_second_stack_is_refused_with_the_addresses_of_the_first(state_d
 async def test_two_stacks_side_by_side_even_when_they_want_the_same_ports(
     state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both find the ports free, as two that start in the same moment do: the slower one moves on."""
+    """Both find the ports free, as stacks that start together do: the second uses other ports."""
     monkeypatch.setattr(ports, "_is_free", lambda _: True)
     other_dir = tmp_path / "other"
     async with contextlib.AsyncExitStack() as both:
@@ -447,7 +447,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as 
 async def test_root_copies_binaries_that_the_account_cannot_reach(
     state_dir: Path, system_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a virtualenv below a 0700 home: data and binaries live in root's own directory."""
+    """As in a virtualenv below a 0700 home: data and binaries are in a directory of root."""
     monkeypatch.setattr(postgres, "_is_passable", lambda _: False)
     async with stack(state_dir) as addresses:
         await write(addresses, "one")
@@ -459,7 +459,7 @@ async def test_root_copies_binaries_that_the_account_cannot_reach(
         assert record.home.parent == system_base
         assert record.home.stat().st_mode & 0o777 == 0o700
     shutil.rmtree(state_dir)
-    async with stack(state_dir) as addresses:  # a deleted state directory is a new beginning
+    async with stack(state_dir) as addresses:  # a deleted state directory starts with empty data
         assert await read(addresses) == ([], [])
 
 

@@ -69,7 +69,7 @@ class TestTooLong:
             report = await job.result()
             statistics = statistics_of(report)
             assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (17, 0, 0)
-            served = [call for call in await simulator.calls() if call["provider"] == "openai"]
+            served = [call for call in await simulator.requests() if call["provider"] == "openai"]
             assert max(call["input_tokens"] for call in served) < 8_000
             assert await client.audit() == []
 
@@ -86,7 +86,7 @@ class TestTooLong:
         async with labelling_with(temporal, database, settings, openai_model="gpt-4") as client:
             job = await start(client, path, sessions, sessions_per_stream=None, streams=1, discovery=FOUR)
             assert statistics_of(await job.result()).rounds == 1
-            assert {call["provider"] for call in await simulator.calls()} == {"anthropic"}
+            assert {call["provider"] for call in await simulator.requests()} == {"anthropic"}
 
     async def test_a_session_over_the_real_context_window_is_condensed(
         self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
@@ -120,10 +120,10 @@ class TestTooLong:
     ) -> None:
         plain = await (await start(client, path, chats(40), run_name="plain")).result()
         kinds = len(LabelKind)
-        await simulator.fault("context_too_long", provider="openai", after=len(await simulator.calls()) - kinds)
+        await simulator.fault("context_too_long", provider="openai", after=len(await simulator.requests()) - kinds)
         await simulator.fault("context_too_long", provider="anthropic")
         again = await (await start(client, path, chats(40), run_name="again")).result()
-        assert len([call for call in await simulator.calls() if not call["billed"]]) == 1
+        assert len([call for call in await simulator.requests() if not call["billed"]]) == 1
         assert again.labels == plain.labels
         assert statistics_of(again).unmerged_chunks == 0
 
@@ -165,7 +165,7 @@ class TestRefused:
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         await (await start(client, path, chats(40), run_name="plain")).result()
-        labelled = len(await simulator.calls()) - len(LabelKind)
+        labelled = len(await simulator.requests()) - len(LabelKind)
         await simulator.fault("bad_request", provider="openai", after=labelled)
         await simulator.fault("bad_request", provider="anthropic")
         statistics = statistics_of(await (await start(client, path, chats(40), run_name="again")).result())
@@ -209,7 +209,7 @@ class TestEndings:
         """In discovery, in the first round, and when some streams have reported and others have not."""
         await simulator.fault("slow", provider="openai", times=None, after=calls - 2, hold=0.5)
         job = await start(client, path, chats(200), streams=4)
-        await simulator.calls(at_least=calls)
+        await simulator.requests(at_least=calls)
         await job.cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await job.result()

@@ -99,7 +99,7 @@ async def test_a_batch_does_not_delay_another_workspace(
         workflow_runner=RUNNER,
         interceptors=INTERCEPTORS,
     ):
-        await simulator.calls(at_least=FIRST, provider="openai")
+        await simulator.requests(at_least=FIRST, provider="openai")
         await small.generate("What does the export contain?", user_id="ann", key="single")
         await batch.terminate()
     billed = await simulator.billed()

@@ -188,7 +188,7 @@ class TestRefusals:
         result = await client.generate(QUESTION, user_id=USER)
         assert not result.success and result.content is None
         assert result.refusal and result.refusal.code is Refused.INSUFFICIENT_ENERGY
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
         [row] = await rows(client)
         assert (row.outcome, row.reason) == ("refused", "insufficient_energy")
 
@@ -196,7 +196,7 @@ class TestRefusals:
         await client.set_cap(Period.DAY, Decimal("0.000001"))
         result = await client.generate(QUESTION, user_id=USER)
         assert result.refusal and result.refusal.code is Refused.BUDGET_EXHAUSTED
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
         assert await agrees(client)
 
     async def test_a_cap_that_covers_only_a_cheaper_model_uses_it_with_a_reason(self, pro: Client) -> None:
@@ -302,7 +302,7 @@ class TestFailures:
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
         waiting = asyncio.create_task(client.generate(QUESTION, user_id=USER, key="mine"))
-        await simulator.calls(at_least=1, state="in_flight")
+        await simulator.requests(at_least=1, state="in_flight")
         await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/mine").cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await waiting
@@ -320,7 +320,7 @@ class TestCache:
         assert again.content == first.content
         assert (again.meta.cached, again.meta.cost_usd, again.meta.energy_charged) == (Cached.EXACT, 0, 0)
         assert again.meta.saved_usd == first.meta.cost_usd
-        assert len(await simulator.calls()) == 1
+        assert len(await simulator.requests()) == 1
         kept = (await rows(client))[-1]
         assert (kept.cached, kept.saved_usd, kept.cost_usd, kept.user_id) == ("exact", first.meta.cost_usd, 0, "bob")
         assert await agrees(client)
@@ -337,12 +337,12 @@ class TestCache:
         ]
         for terms in variants:
             assert (await client.generate(QUESTION, user_id=USER, **terms)).meta.cached is Cached.NO
-        assert len(await simulator.calls()) == len(variants)
+        assert len(await simulator.requests()) == len(variants)
 
     async def test_the_cache_can_be_turned_off(self, client: Client, simulator: SimulatorAdmin) -> None:
         for _ in range(2):
             await client.generate(QUESTION, user_id=USER, cache="off")
-        assert len(await simulator.calls()) == 2
+        assert len(await simulator.requests()) == 2
 
     async def test_a_similar_question_is_answered_if_the_policy_is_similar(self, client: Client) -> None:
         await client.generate("Could you please tell me what the export contains?", user_id=USER, cache="similar")
@@ -372,7 +372,7 @@ class TestCache:
             workspace_id=f"{client.workspace_id}-other"
         )
         assert (await other.generate(QUESTION, user_id=USER)).meta.cached is Cached.NO
-        assert len(await simulator.calls()) == 2
+        assert len(await simulator.requests()) == 2
 
 
 class TestKeys:
@@ -427,7 +427,7 @@ class TestWaitLimit:
         await simulator.fault("overloaded", provider="openai", times=7)
         result = await skipping_client.generate(QUESTION, user_id=USER, wait_limit_seconds=3600)
         assert result.content
-        assert result.meta.attempts == len(await simulator.calls())
+        assert result.meta.attempts == len(await simulator.requests())
         assert await agrees(skipping_client)
 
     async def test_the_wait_for_an_outage_is_limited(self, skipping_client: Client, simulator: SimulatorAdmin) -> None:

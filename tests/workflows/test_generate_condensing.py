@@ -180,7 +180,7 @@ class TestTooLong:
         result = await client.generate([SYSTEM, *TALK[:LONG]], user_id=USER, action=LIMITED)
         assert result.refusal and result.refusal.code is Refused.CONTEXT_TOO_LONG
         assert len(await condensings(client)) == 1
-        assert len(await simulator.calls()) == 3
+        assert len(await simulator.requests()) == 3
 
     async def test_a_prompt_is_condensed_once(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("context_too_long", provider="openai", after=1, times=None)

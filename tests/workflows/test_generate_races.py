@@ -114,7 +114,7 @@ class TestTheSameKey:
         other = Backend(temporal, database, settings).client(client.workspace_id)
         results = await asyncio.gather(*(asking(one, cache="off") for one in [client, other] * 10))
         assert len({result.model_dump_json() for result in results}) == 1
-        assert len(await simulator.calls()) == 1
+        assert len(await simulator.requests()) == 1
         assert await outcomes(query) == ["completed"]
         assert await charges(client) == (1, 0)
         assert await client.audit() == []
@@ -134,7 +134,7 @@ class TestCancelled:
                 await asked
             # The worker learns of it with its next heartbeat.
             await until(lambda: nobody_is(waiting, query))
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
         assert await states(query) == []
         assert await outcomes(query) == ["cancelled"]
         assert await charges(client) == (0, 0)
@@ -145,7 +145,7 @@ class TestCancelled:
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
         asked = asking(client)
-        await simulator.calls(at_least=1, billed="true")
+        await simulator.requests(at_least=1, billed="true")
         await workflow(client).cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
@@ -163,7 +163,7 @@ class TestCancelled:
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
         asked = asking(client)
-        await simulator.calls(at_least=1, billed="true")
+        await simulator.requests(at_least=1, billed="true")
         async with day_locked(database, client.workspace_id):
             await simulator.gate(closed=False, provider="openai")
             await until(lambda: waiting(query))
@@ -172,7 +172,7 @@ class TestCancelled:
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
         await until(lambda: settled(query))
-        assert len(await simulator.calls()) == 1
+        assert len(await simulator.requests()) == 1
         assert await charges(client) == (1, 0)
         assert await client.audit() == []
 
@@ -214,7 +214,7 @@ class TestCancelledBeforeItIsSettled:
         """Cancel while a reply is computed and billed; it arrives when the workflow has ended."""
         await simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
-        await simulator.calls(at_least=1, billed="true")
+        await simulator.requests(at_least=1, billed="true")
         await workflow(client).cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
@@ -252,7 +252,7 @@ async def test_a_reset_to_the_beginning_pays_nothing_again(
         handle.id, run_id=reset.run_id, result_type=GenerateResult
     ).result()
     assert (again.content, again.meta.request_id) == (first.content, first.meta.request_id)
-    assert len(await simulator.calls()) == 1
+    assert len(await simulator.requests()) == 1
     assert await outcomes(query) == ["completed"]
     assert await charges(client) == (1, 0)
     assert await client.audit() == []
@@ -293,13 +293,13 @@ async def test_a_configuration_that_changes_meanwhile_does_not_change_the_reques
     await simulator.gate(closed=True, provider="openai")
     await simulator.fault("cut", provider="openai")
     asked = asking(client)
-    await simulator.calls(at_least=1, billed="true")
+    await simulator.requests(at_least=1, billed="true")
     before = await query("SELECT fingerprint FROM paid_requests")
     await client.configuration.set("company", {"industry": "farming"})
     await simulator.gate(closed=False, provider="openai")
     result = await asked
     assert result.meta.attempts == 2
     assert await query("SELECT fingerprint FROM paid_requests") == before
-    first, second = await simulator.calls()
+    first, second = await simulator.requests()
     assert first["input_tokens"] == second["input_tokens"]
     assert await client.audit() == []

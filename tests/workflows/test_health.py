@@ -40,7 +40,7 @@ class TestProviders:
             assert one.milliseconds is not None
         assert states[Provider.LOCAL].state is State.NOT_CONFIGURED
         assert report.is_well
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
         assert (await client.costs()).lines == ()
 
     @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ async def away(proxy: DatabaseProxy) -> None:
 
 
 async def away_after_the_settle(proxy: DatabaseProxy, simulator: SimulatorAdmin) -> None:
-    await simulator.calls(at_least=1, billed="true")
+    await simulator.requests(at_least=1, billed="true")
     proxy.cut_after_the_next_commit()
     for provider in ("anthropic", "openai"):
         await simulator.gate(closed=False, provider=provider)

@@ -99,7 +99,7 @@ async def test_the_prompt_of_a_running_workflow_is_not_deleted(client: Client, s
     await age(client, "prompts", "stored_at", 400)
     await simulator.gate(closed=True, provider="openai")
     waiting = asyncio.create_task(client.generate(LONG, user_id=USER))
-    await simulator.calls(at_least=1, state="in_flight")
+    await simulator.requests(at_least=1, state="in_flight")
     ahead = datetime.now(UTC) + timedelta(days=40)
     assert (await purge(client, at=ahead)).prompts == 1
     assert await prompts(client) == {LONG}

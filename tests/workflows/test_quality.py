@@ -99,7 +99,7 @@ class TestGrades:
         await client.set_tier(USER, "pro")
         await simulator.gate(closed=True, provider="openai")
         result = await answered(client)
-        await simulator.calls(at_least=1, provider="openai", state="in_flight")
+        await simulator.requests(at_least=1, provider="openai", state="in_flight")
         assert result.success
         assert await quality(client, result.meta.request_id) is None
         await simulator.gate(closed=False, provider="openai")
@@ -114,7 +114,7 @@ class TestGrades:
 
     async def test_by_default_nothing_is_graded(self, client: Client, simulator: SimulatorAdmin) -> None:
         await client.generate(QUESTION, user_id=USER)
-        assert len(await simulator.calls()) == 1
+        assert len(await simulator.requests()) == 1
         assert await gradings(client) == []
 
     async def test_a_cached_or_refused_generation_is_not_graded(self, client: Client) -> None:
@@ -148,7 +148,7 @@ class TestGrades:
     ) -> None:
         await simulator.gate(closed=True, provider="openai")
         waiting = asyncio.create_task(answered(client, key="mine"))
-        await simulator.calls(at_least=1, state="in_flight")
+        await simulator.requests(at_least=1, state="in_flight")
         run = await client.temporal.get_workflow_handle(generation_id(client.workspace_id, "mine")).describe()
         taken = workflow_id(client.workspace_id, f"{run.run_id}/generate")
         other = await client.temporal.start_workflow("Nobody's", id=taken, task_queue="nobody")
@@ -186,7 +186,7 @@ class TestNoGrade:
         assert scored.score is None
         assert scored.reason
         assert await quality(client, result.meta.request_id) is None
-        assert len([call for call in await simulator.calls() if call["provider"] == "openai"]) == 1
+        assert len([call for call in await simulator.requests() if call["provider"] == "openai"]) == 1
         assert await client.audit() == []
 
     async def test_the_answer_cannot_grade_itself(self, client: Client) -> None:
@@ -221,7 +221,7 @@ async def test_without_a_budget_there_is_an_answer_and_no_grade(client: Client, 
     scored = await grading(client, result.meta.request_id)
     assert scored.score is None
     assert "less than" in scored.reason
-    assert len(await simulator.calls()) == 1
+    assert len(await simulator.requests()) == 1
     assert await client.audit() == []
 
 
@@ -247,7 +247,7 @@ async def test_a_terminated_grading_leaves_no_reservation(
     await client.set_tier(USER, "pro")
     await simulator.gate(closed=True, provider="openai")
     result = await answered(client)
-    await simulator.calls(at_least=1, provider="openai", state="in_flight")
+    await simulator.requests(at_least=1, provider="openai", state="in_flight")
     handle = temporal.get_workflow_handle(workflow_id(client.workspace_id, result.meta.request_id))
     await handle.terminate()
     await simulator.gate(closed=False, provider="openai")

@@ -47,7 +47,7 @@ class TestStrategies:
         await simulator.gate(closed=True, provider="anthropic")
         await simulator.gate(closed=True, provider="elevenlabs")
         job = await client.analyze(read_session(SHORT), audio=RECORDING.read_bytes())
-        in_flight = await simulator.calls(at_least=2, state="in_flight")
+        in_flight = await simulator.requests(at_least=2, state="in_flight")
         assert {call["provider"] for call in in_flight} == {"anthropic", "elevenlabs"}
         await simulator.gate(closed=False, provider="anthropic")
         await simulator.gate(closed=False, provider="elevenlabs")
@@ -63,13 +63,13 @@ class TestStrategies:
     ) -> None:
         await simulator.gate(closed=True, provider="elevenlabs")
         job = await client.analyze(session, audio=RECORDING.read_bytes())
-        [call] = await simulator.calls(at_least=1)
+        [call] = await simulator.requests(at_least=1)
         assert call["provider"] == "elevenlabs"
         await simulator.gate(closed=False, provider="elevenlabs")
         report = await job.result()
         assert report.analysis is not None
         assert report.analysis.strategy is Strategy.HYBRID
-        assert [call["provider"] for call in await simulator.calls()] == ["elevenlabs", "anthropic"]
+        assert [call["provider"] for call in await simulator.requests()] == ["elevenlabs", "anthropic"]
         assert report.costs.energy_charged == COACHING + VOICE
 
     async def test_a_long_session_goes_to_the_cheapest_model_without_speech_to_text(
@@ -121,14 +121,14 @@ class TestProviders:
         report = await (await client.analyze(session, provider=Provider.OPENAI, model="gpt-4o")).result()
         assert report.analysis is not None
         assert report.analysis.provenance[0].answered_by == "simulator/gpt-4o"
-        assert [call["model"] for call in await simulator.calls()] == ["gpt-4o"]
+        assert [call["model"] for call in await simulator.requests()] == ["gpt-4o"]
 
     async def test_retry_after_sets_the_retry_delay(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
         await simulator.fault("rate_limit", provider="anthropic", times=1, retry_after=2)
         report = await (await client.analyze(session)).result()
-        first, second = await simulator.calls()
+        first, second = await simulator.requests()
         assert second["received_at"] - first["received_at"] >= 2
         assert report.costs.energy_charged == COACHING
 
@@ -138,7 +138,7 @@ class TestProviders:
         with pytest.raises(JobFailed, match="LOCAL_BASE_URL") as failed:
             await (await client.analyze(session, provider=Provider.LOCAL)).result()
         assert failed.value.reason == "ProviderNotConfigured"
-        assert await simulator.calls() == []
+        assert await simulator.requests() == []
 
     async def test_an_outage_gives_a_marked_rule_based_result_without_waiting(
         self, client: Client, simulator: SimulatorAdmin, session: Session
@@ -224,7 +224,7 @@ class TestJobs:
         await simulator.gate(closed=True)
         first, second = await client.analyze(session), await client.analyze(session)
         assert first.id == second.id
-        await simulator.calls(at_least=1)
+        await simulator.requests(at_least=1)
         await simulator.gate(closed=False)
         assert (await first.result()).job_key == (await second.result()).job_key
         assert len(await simulator.billed()) == 1
@@ -248,7 +248,7 @@ class TestJobs:
     ) -> None:
         await simulator.gate(closed=True)
         job = await client.analyze(session)
-        await simulator.calls(at_least=1)
+        await simulator.requests(at_least=1)
         await job.cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await job.result()
@@ -266,7 +266,7 @@ class TestJobs:
     ) -> None:
         await simulator.gate(closed=True)
         job = await client.analyze(session)
-        await simulator.calls(at_least=1)
+        await simulator.requests(at_least=1)
         assert (await job.report()).status == "running"
         await (await client.workflow(job.id)).terminate()
         assert (await job.report()).status == "terminated"
@@ -280,7 +280,7 @@ class TestJobs:
     ) -> None:
         await simulator.gate(closed=True)
         job = await client.analyze(session)
-        await simulator.calls(at_least=1)
+        await simulator.requests(at_least=1)
         running = await job.progress()
         assert running.phase is Step.COACHING
         assert running.strategy is Strategy.HYBRID

@@ -1,4 +1,4 @@
-"""The service's own settings."""
+"""the service's settings."""
 
 WORKSPACE = "acme"
 TASK_QUEUE = "acme-answers"

@@ -1,4 +1,4 @@
-"""The service's own worker, which also starts its workflow and prints the result."""
+"""the service's worker, which also starts its workflow and prints the result."""
 
 import asyncio
 import os

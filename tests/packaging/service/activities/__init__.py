@@ -1,4 +1,4 @@
-"""The service's own activities."""
+"""the service's activities."""
 
 from temporalio import activity
 

@@ -1,3 +1,3 @@
-"""The service's own domain."""
+"""the service's domain."""
 
 QUESTION = "Which plan has SSO?"

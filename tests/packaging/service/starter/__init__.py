@@ -1,3 +1,3 @@
-"""The service's own starter."""
+"""the service's starter."""
 
 OWNER = "the service"

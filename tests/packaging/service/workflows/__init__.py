@@ -1,4 +1,4 @@
-"""The service's own workflow: it has Parley answer, and signs the answer. It runs in Temporal's default sandbox."""
+"""the service's workflow: it has Parley answer, and signs the answer. It runs in Temporal's default sandbox."""
 
 from datetime import timedelta
 

@@ -1,7 +1,7 @@
-"""The simulator behind a door of the test's own: faults by prompt instead of by turn, and replies that are held back.
+"""The simulator behind ASGI middleware that selects faults by prompt and holds replies until a test releases them.
 
-A prompt that says `[cut for alice]` meets that fault with the first call that carries it, `[cut always for alice]` with
-each. The first call with `[cut for alice, held]` is answered when the door lets it through.
+`[cut for alice]` in a prompt sets that fault for the first request that contains it, `[cut always for alice]` for every
+request. With `[cut for alice, held]` the reply to the first request is held until `release`.
 """
 
 import asyncio
@@ -18,28 +18,28 @@ from tests.parts import SimulatorAdmin
 MARK = re.compile(rb"\[(\w+)( always)? for ([\w-]+)(, held)?\]")
 COMPLETIONS = "/openai/v1/chat/completions"
 Send = Callable[[Any], Awaitable[None]]
-# What is listed in answer to any question; None: what was asked for.
+# The query to use in place of that of a listing request; None: the query of the request.
 Listing = Callable[[], Awaitable[bytes | None]]
-NOTHING = b"metadata[parley_attempt_id]=nobody"
+NOTHING = b"metadata[parley_attempt_id]=none"
 EVERYTHING = b"limit=100"
 
 
-async def truthful() -> None:
+async def unchanged() -> None:
     return None
 
 
-class Door:
-    """`listing`: awaited before stored completions are listed, and tells which. `listings` counts them."""
+class FaultMiddleware:
+    """`listing` is awaited before completions are listed and returns the query; `listings` counts the requests."""
 
     def __init__(self, simulator: Any) -> None:
         self._simulator = simulator
-        self._met: set[bytes] = set()
+        self._seen: set[bytes] = set()
         self._open = asyncio.Event()
         self.held = 0
-        self.listing: Listing = truthful
+        self.listing: Listing = unchanged
         self.listings = 0
 
-    def let_through(self) -> None:
+    def release(self) -> None:
         self._open.set()
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
@@ -68,18 +68,18 @@ class Door:
         async def again() -> Any:
             return whole.pop() if whole else await receive()
 
-        fault, is_held = self._meets(body)
+        fault, is_held = self._fault_of(body)
         if fault:
             scope = {**scope, "headers": [*scope["headers"], (FAULT_HEADER.encode(), fault)]}
         await self._simulator(scope, again, self._held(send) if is_held else send)
 
-    def _meets(self, body: bytes) -> tuple[bytes, bool]:
+    def _fault_of(self, body: bytes) -> tuple[bytes, bool]:
         found = MARK.search(body)
         if found is None:
             return b"", False
         fault, always, name, held = found.groups()
-        is_first = name not in self._met
-        self._met.add(name)
+        is_first = name not in self._seen
+        self._seen.add(name)
         return (fault if (is_first or always) and fault != b"ok" else b""), is_first and held is not None
 
     def _held(self, send: Send) -> Send:
@@ -92,24 +92,24 @@ class Door:
         return held
 
 
-class SimulatorBehindADoor(SimulatorAdmin):
-    def __init__(self, url: str, door: Door) -> None:
+class GatedSimulator(SimulatorAdmin):
+    def __init__(self, url: str, middleware: FaultMiddleware) -> None:
         super().__init__(url)
-        self.door = door
+        self.middleware = middleware
 
 
 @asynccontextmanager
-async def behind_a_door() -> AsyncIterator[SimulatorBehindADoor]:
+async def gated_simulator() -> AsyncIterator[GatedSimulator]:
     server = Server(Config())
-    door = Door(server.config.app)
-    server.config.app = door
+    middleware = FaultMiddleware(server.config.app)
+    server.config.app = middleware
     running = asyncio.create_task(server.run_until_stopped())
     await server.ready.wait()
-    admin = SimulatorBehindADoor(server.url, door)
+    admin = GatedSimulator(server.url, middleware)
     try:
         yield admin
     finally:
-        door.let_through()
+        middleware.release()
         await admin.close()
         server.should_exit = True
         await running

@@ -23,10 +23,10 @@ DOMAIN = [
 KEY = "sk-0123456789-very-secret"
 # What workflows run: Temporal's sandbox does not check modules that are passed through.
 REPLAYED = [path for package in ("parley/domain", "workflows") for path in sorted((ROOT / package).rglob("*.py"))]
-# An engine of workflows/fallback.py has the time of its workflow.
+# The engine of workflows/fallback.py returns the time of its workflow.
 DETERMINISTIC_CLOCKS = {"workflow.now", "engine.now", "self._engine.now"}
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "time_ns", "perf_counter"}
-OUTWARD = {"open", "input", "print", "hash", "id", "exec", "eval", "__import__"}
+IMPURE_BUILTINS = {"open", "input", "print", "hash", "id", "exec", "eval", "__import__"}
 
 
 def loaded_by(*modules: str) -> set[str]:
@@ -56,7 +56,7 @@ def nondeterministic_calls(source: str) -> list[str]:
     named = [call.id for call in calls if isinstance(call, ast.Name)]
     clocks = [ast.unparse(call) for call in calls if isinstance(call, ast.Attribute) and call.attr in CLOCKS]
     return [
-        *(name for name in named if name in OUTWARD),
+        *(name for name in named if name in IMPURE_BUILTINS),
         *(name for name in clocks if name not in DETERMINISTIC_CLOCKS),
     ]
 
@@ -109,8 +109,8 @@ SECRETS = {
 
 def test_settings_never_print_a_secret():
     given = Settings(**SECRETS)
-    told = (repr(given), str(given), given.model_dump_json(), str(given.model_dump()), repr(given.openai_api_key))
-    assert not any(KEY in words for words in told)
+    texts = (repr(given), str(given), given.model_dump_json(), str(given.model_dump()), repr(given.openai_api_key))
+    assert not any(KEY in text for text in texts)
     assert given.openai_api_key is not None
     assert given.openai_api_key.get_secret_value() == KEY
 

@@ -1,0 +1,98 @@
+"""The requests of a labelling run, from the simulator's log and the ledger: phase and duration of each."""
+
+import heapq
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+# The step of a request of a round; it names the ordinals of its sessions.
+ROUND = re.compile(r"round-(\d+)/sessions-(\d+)-")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answered request. `step` is its logical step; `received` and `ended` are times of the simulator's clock.
+
+    `stream`: the stream of its sessions.
+    """
+
+    step: str
+    received: float
+    ended: float
+    stream: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.received
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The requests of a run, by phase, in order of arrival."""
+
+    discovery: tuple[Request, ...]
+    parallel: tuple[Request, ...]
+    conflicts: tuple[Request, ...]
+
+    @classmethod
+    def of(cls, requests: Iterable[Request], discovery_sessions: int) -> "Phases":
+        """Discovery is the first rounds, one session each."""
+        split: tuple[list[Request], list[Request], list[Request]] = ([], [], [])
+        for request in sorted(requests, key=lambda request: request.received):
+            found = ROUND.match(request.step)
+            split[2 if found is None else int(found[1]) >= discovery_sessions].append(request)
+        assert split[0] and split[1], "no request of discovery or of a round: does ROUND match?"
+        return cls(*map(tuple, split))
+
+    @staticmethod
+    def first_session(step: str) -> int | None:
+        """The ordinal of the first session in a request of a round; None for other steps."""
+        found = ROUND.match(step)
+        return int(found[2]) if found else None
+
+    @property
+    def rounds(self) -> list[list[float]]:
+        """By round, the seconds of the requests of each stream, which are sequential."""
+        spent: defaultdict[int, defaultdict[int, float]] = defaultdict(lambda: defaultdict(float))
+        for request in self.parallel:
+            found = ROUND.match(request.step)
+            assert found
+            spent[int(found[1])][request.stream or 0] += request.seconds
+        return [[*spent[number].values()] for number in sorted(spent)]
+
+    @property
+    def with_barrier(self) -> float:
+        """Seconds of phase 2 if nothing but the replies took time: a round is as long as its slowest stream."""
+        return sum(map(max, self.rounds))
+
+    def without_barrier(self, streams: int) -> float:
+        """Seconds of the same requests in the same order, each sent by the first free stream."""
+        return greedy(list(chain(*self.rounds)), streams)
+
+    @property
+    def critical_path(self) -> float:
+        """Seconds of the whole run if nothing but the replies took time."""
+        return sum(request.seconds for request in (*self.discovery, *self.conflicts)) + self.with_barrier
+
+    @property
+    def parallel_wall(self) -> float:
+        """Seconds from the last reply of discovery to the first request of conflict resolution, or the last reply."""
+        began = max(request.ended for request in self.discovery)
+        over = min(
+            (request.received for request in self.conflicts), default=max(request.ended for request in self.parallel)
+        )
+        return over - began
+
+
+def greedy(seconds: Sequence[float], streams: int) -> float:
+    """The duration when each task goes to the first free stream.
+
+    >>> greedy([3, 1, 1, 1], streams=2)
+    3.0
+    """
+    free = [0.0] * streams
+    for task in seconds:
+        heapq.heapreplace(free, free[0] + task)
+    return max(free)
