@@ -14,6 +14,7 @@ from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
     from parley import Client, GenerateInput, GenerateResult, Message, Prompt
+    from parley.connection import leave
 
 WORKSPACE, TASK_QUEUE = "examples", "ticket-triage"
 TEAMS = ("delivery", "billing", "other")
@@ -63,3 +64,4 @@ async def main(ticket: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(sys.argv[1]))
+    leave(0)  # threads of Temporal's SDK can crash an interpreter that shuts down
