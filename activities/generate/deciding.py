@@ -34,6 +34,7 @@ from parley.domain.requests import CHAT_PROVIDERS
 from parley.storage import budgets, cache, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
+from parley.storage.driver import atomic
 from parley.storage.ledger import Settled
 from parley.storage.tables import utc_now
 
@@ -129,7 +130,11 @@ class GenerateDecisions:
         left = await budgets.left(tx, workspace_id, utc_now())
         if "tier" in profile.model_fields_set:
             return Balance(tier=profile.tier, energy=profile.energy, left_usd=left)
-        account = await energy.open_account(tx, workspace_id, job.input.user_id, starting_energy=self._starting_energy)
+        # The account and its grant are one transaction: a concurrent request must not see an account without energy.
+        async with atomic(tx):
+            account = await energy.open_account(
+                tx, workspace_id, job.input.user_id, starting_energy=self._starting_energy
+            )
         return Balance(tier=account.tier, energy=energy.available(account), left_usd=left)
 
     async def _cached_answer(

@@ -172,6 +172,21 @@ async def autocommitted(tx: AsyncSession) -> AsyncGenerator[None]:
         connection.autocommits = False
 
 
+@asynccontextmanager
+async def atomic(tx: AsyncSession) -> AsyncGenerator[None]:
+    """Run the statements of the block as one transaction, inside a session of `Database.reads`, on its connection."""
+    connection = await _connection(tx)
+    connection.autocommits = False
+    try:
+        yield
+        await connection.commit()
+    except BaseException:
+        await connection.rollback()
+        raise
+    finally:
+        connection.autocommits = True
+
+
 async def _connection(tx: AsyncSession) -> Connection:
     """The transaction's connection. It can be cached, because a session is used for one transaction only."""
     if Connection not in tx.info:

@@ -15,7 +15,7 @@ import parley.storage.database
 from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.model import storable
 from parley.storage.database import Database, is_away
-from parley.storage.driver import defer
+from parley.storage.driver import atomic, defer
 from tests.parts import run_sql
 from tests.storage.ledger_fixture import until
 
@@ -273,3 +273,20 @@ def test_storable_text_keeps_everything_but_nul_and_half_pairs():
     stored = {"a": ["é", "\U0001f600", 1, None, True, 2.5]}
     assert storable(stored) == stored
     assert storable({"k\0": ["\ud800x", {"y": "\0"}]}) == {"k\ufffd": ["\ufffdx", {"y": "\ufffd"}]}
+
+
+async def test_a_block_within_reads_is_one_transaction(database: Database):
+    async with database.transaction() as tx:
+        await tx.execute(text("CREATE TABLE t (n integer)"))
+    count = text("SELECT count(*) FROM t")
+    async with database.reads() as tx, database.reads() as other:
+        async with atomic(tx):
+            await tx.execute(text("INSERT INTO t VALUES (1)"))
+            await tx.execute(text("INSERT INTO t VALUES (2)"))
+            assert (await other.execute(count)).scalar_one() == 0
+        assert (await other.execute(count)).scalar_one() == 2
+        with pytest.raises(ZeroDivisionError):
+            async with atomic(tx):
+                await tx.execute(text("DELETE FROM t"))
+                raise ZeroDivisionError
+        assert (await tx.execute(count)).scalar_one() == 2
