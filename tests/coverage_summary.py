@@ -1,4 +1,4 @@
-"""Prints the line coverage of a test run before pytest's last line, if SlipCover measures it (`make test`).
+"""Prints the line coverage of a test run before pytest's last line, if SlipCover measures it (`make coverage`).
 
 SlipCover merges the figures of the test processes. Code that tests run in other processes, such as a worker that they
 kill, is not counted.
