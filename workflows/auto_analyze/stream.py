@@ -76,7 +76,14 @@ class AutoAnalyzeStream:
             await self._notice
             self._notice = None
         is_long = workflow.info().is_continue_as_new_suggested()
-        await self._parent.signal("round_done", report.model_copy(update={"history_is_long": is_long}))
+        report = report.model_copy(update={"history_is_long": is_long})
+        sending = asyncio.create_task(self._parent.signal("round_done", report))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # The batch is paid for. A cancellation that comes now must not drop its report.
+            await sending
+            raise
 
     async def _next_assignment(self) -> BatchAssignment:
         raise_if_cancelled()
