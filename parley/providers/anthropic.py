@@ -1,11 +1,8 @@
 """Anthropic messages on Anthropic's own SDK."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import anthropic
-import httpx2
 from anthropic.types import Message as AnthropicMessage
 from anthropic.types import Usage as AnthropicUsage
 
@@ -26,9 +23,9 @@ from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
     check_listing,
+    errors_mapped,
     from_connection,
     from_status,
-    redacted,
     retry_after,
     vendor_text,
 )
@@ -65,7 +62,7 @@ class AnthropicAdapter:
             raise BadRequest(NAME, f"cannot serve a {request.kind}")
         request = without_dropped(Provider.ANTHROPIC, model, request)
         messages: Any = [message.model_dump() for message in request.messages if message.role != "system"]
-        with self._errors_mapped():
+        with errors_mapped(anthropic.APIError, _mapped, self._key):
             message = await self._client.messages.create(
                 model=model,
                 max_tokens=request.max_tokens,
@@ -79,18 +76,11 @@ class AnthropicAdapter:
         return None
 
     async def ping(self) -> None:
-        with self._errors_mapped():
+        with errors_mapped(anthropic.APIError, _mapped, self._key):
             check_listing((await self._client.models.list(limit=1)).data)
 
     async def close(self) -> None:
         await self._client.close()
-
-    @contextmanager
-    def _errors_mapped(self) -> Generator[None]:
-        try:
-            yield
-        except (anthropic.APIError, httpx2.HTTPError, *UNREADABLE) as error:
-            raise redacted(_mapped(error), self._key) from error
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """ElevenLabs speech-to-text on ElevenLabs' own SDK."""
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import httpx
@@ -21,9 +19,9 @@ from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
     check_listing,
+    errors_mapped,
     from_connection,
     from_status,
-    redacted,
     vendor_text,
 )
 
@@ -43,7 +41,7 @@ class ElevenLabsAdapter:
     async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply:
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a {request.kind}")
-        with self._errors_mapped():
+        with errors_mapped(ApiError, _mapped, self._key):
             response = await self._client.speech_to_text.convert(
                 model_id=model,
                 file=(FILE_NAME, request.audio),
@@ -59,18 +57,11 @@ class ElevenLabsAdapter:
         return None
 
     async def ping(self) -> None:
-        with self._errors_mapped():
+        with errors_mapped(ApiError, _mapped, self._key):
             check_listing(await self._client.models.list(request_options={"max_retries": 0}))
 
     async def close(self) -> None:
         await self._http.aclose()
-
-    @contextmanager
-    def _errors_mapped(self) -> Generator[None]:
-        try:
-            yield
-        except (ApiError, httpx.HTTPError, *UNREADABLE) as error:
-            raise redacted(_mapped(error), self._key) from error
 
 
 def _reply(response: object, request: TranscriptionRequest, model: str) -> TranscriptionReply:

@@ -1,10 +1,7 @@
 """OpenAI chat completions on OpenAI's own SDK; also any local server that speaks the same format."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
-import httpx2
 import openai
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
@@ -24,9 +21,9 @@ from parley.providers.protocol import (
     ATTEMPT_METADATA,
     UNREADABLE,
     check_listing,
+    errors_mapped,
     from_connection,
     from_status,
-    redacted,
     vendor_text,
 )
 
@@ -67,7 +64,7 @@ class OpenAIAdapter:
         request = without_dropped(self._provider, model, request)
         messages: Any = [message.model_dump() for message in request.messages]
         stored: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
-        with self._errors_mapped():
+        with errors_mapped(openai.APIError, self._mapped, self._key):
             completion = await self._client.chat.completions.create(
                 model=model,
                 messages=messages,
@@ -82,25 +79,18 @@ class OpenAIAdapter:
         if not self._store:
             return None
         wanted = {ATTEMPT_METADATA: attempt_id}
-        with self._errors_mapped():
+        with errors_mapped(openai.APIError, self._mapped, self._key):
             page = await self._client.chat.completions.list(metadata=wanted)
             # A server that ignores the filter lists every reply: only one with this attempt's id may be used.
             found = [one for one in page.data if (one.metadata or {}).get(ATTEMPT_METADATA) == attempt_id]
             return self._reply(found[0]) if found else None
 
     async def ping(self) -> None:
-        with self._errors_mapped():
+        with errors_mapped(openai.APIError, self._mapped, self._key):
             check_listing((await self._client.models.list()).data)
 
     async def close(self) -> None:
         await self._client.close()
-
-    @contextmanager
-    def _errors_mapped(self) -> Generator[None]:
-        try:
-            yield
-        except (openai.APIError, httpx2.HTTPError, *UNREADABLE) as error:
-            raise redacted(self._mapped(error), self._key) from error
 
     def _options(self, request: ChatRequest) -> dict[str, Any]:
         # Compatible servers accept only the older name of the limit.

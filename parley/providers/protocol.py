@@ -1,7 +1,8 @@
 """The interface of every vendor's adapter, and the helpers that they share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import httpx
@@ -84,7 +85,27 @@ def vendor_text(text: object) -> str:
     return one_line(text, DETAIL_CHARACTERS)
 
 
-def redacted(error: ProviderError, key: str) -> ProviderError:
+@contextmanager
+def errors_mapped(
+    api_error: type[Exception], mapped: Callable[[Exception], ProviderError], key: str
+) -> Generator[None]:
+    """Translate the errors of a vendor's SDK.
+
+    Args:
+        api_error: the root of the SDK's errors. HTTP errors and errors while reading a body are translated as well.
+        mapped: the translation.
+        key: the API key, which must not be in a message.
+
+    Raises:
+        ProviderError: the translated error, without the key.
+    """
+    try:
+        yield
+    except (api_error, *HTTP_ERRORS, *UNREADABLE) as error:
+        raise _redacted(mapped(error), key) from error
+
+
+def _redacted(error: ProviderError, key: str) -> ProviderError:
     """The error without the key, which some servers quote in their message."""
     if len(key) >= SHORTEST_KEY:
         error.detail = error.detail.replace(key, "[key]")
