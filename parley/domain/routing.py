@@ -28,6 +28,10 @@ class Route(Model):
     tiers: tuple[str, ...] = ()
     max_cost_usd: Decimal | None = Field(default=None, ge=0)
 
+    def is_open_to(self, tier: str) -> bool:
+        """Whether users of the tier may take this route."""
+        return not self.tiers or tier in self.tiers
+
 
 class ProviderStatus(Model):
     """What is known about a provider now. `breaker_wait`: seconds until its breaker lets a request through."""
@@ -147,7 +151,7 @@ def allowed(routes: Sequence[Route], request: RoutingRequest) -> list[Route]:
 
     Among equal priorities the order is random across seeds, and the same for the same seed.
     """
-    of_tier = [route for route in routes if not route.tiers or request.tier in route.tiers]
+    of_tier = [route for route in routes if route.is_open_to(request.tier)]
 
     def rank_key(route: Route) -> tuple[bool, int, float]:
         drawn = weighted_draw(f"{request.seed}/{route.provider.value}/{route.model}", route.weight)
@@ -161,7 +165,7 @@ def not_allowed(routes: Sequence[Route], request: RoutingRequest) -> list[str]:
     return [
         f"{route.model} is not for the {request.tier} tier"
         for route in routes
-        if request.names(route) and route.tiers and request.tier not in route.tiers
+        if request.names(route) and not route.is_open_to(request.tier)
     ]
 
 

@@ -105,6 +105,7 @@ def render_request(job: Job, gathered: Gathered, policy: Policy, routes: Sequenc
     prompt = gathered.prompt.model_copy(update={"messages": messages})
     routing = routing_request(generate_input, action, gathered.balance, seed=job.request_id)
     routes = routes_for(generate_input, routes)
+    own_routes = allowed(routes, routing)
     serving = Serving(
         energy=action.energy,
         max_cost_usd=action.max_cost_usd,
@@ -124,8 +125,8 @@ def render_request(job: Job, gathered: Gathered, policy: Policy, routes: Sequenc
         serving=serving,
         action=action,
         routing=routing,
-        routes=tuple(allowed(routes, routing)),
-        cached_models=tuple(models_for(routes, routing)),
+        routes=tuple(own_routes),
+        cached_models=tuple(models_for(own_routes, routing)),
         excluded=tuple(not_allowed(routes, routing)),
     )
 
@@ -190,10 +191,9 @@ def routing_request(
 
 
 def models_for(routes: Sequence[Route], request: RoutingRequest) -> list[tuple[Provider, str]]:
-    """Models whose cached answers may be returned: those named by the caller, else all that the tier may take."""
-    of_tier = allowed(routes, request)
-    named = [route for route in of_tier if request.names(route)]
-    return [(route.provider, route.model) for route in named or of_tier]
+    """Models whose cached answers may be returned: those named by the caller, else all. `routes`: those of the tier."""
+    named = [route for route in routes if request.names(route)]
+    return [(route.provider, route.model) for route in named or routes]
 
 
 def routes_for(generate_input: GenerateInput, routes: Sequence[Route]) -> list[Route]:
@@ -234,7 +234,7 @@ def named_model_warnings(routes: Sequence[Route], request: RoutingRequest) -> tu
         known = ", ".join(dict.fromkeys(route.model for route in routes))
         message = f"no route has {request.model!r}: name its provider as well, or use {known}"
         raise InvalidInput(message, field="model")
-    if not named or any(request.names(route) for route in allowed(routes, request)):
+    if not named or any(route.is_open_to(request.tier) for route in named):
         return ()
     name = request.model or named[0].provider.value
     return (f"{name} was requested, but is not for the {request.tier} tier",)

@@ -167,9 +167,9 @@ def test_equal_priorities_are_drawn_by_weight_and_fixed_per_seed():
 
 def test_answers_of_a_named_model_are_not_those_of_others():
     named = routing_request(asked(model="own"), DEFAULT, RICH, seed="seed")
-    assert models_for(ROUTES, named) == [(LOCAL, "own")]
+    assert models_for(allowed(ROUTES, named), named) == [(LOCAL, "own")]
     free = routing_request(asked(), DEFAULT, FREE, seed="seed")
-    assert models_for(ROUTES, free) == [(OPENAI, "small"), (LOCAL, "own")]
+    assert models_for(allowed(ROUTES, free), free) == [(OPENAI, "small"), (LOCAL, "own")]
 
 
 def test_a_retired_model_has_a_warning_with_its_successor():
