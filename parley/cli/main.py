@@ -8,20 +8,17 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from parley import JobFailed, ParleyError
+from parley import IdempotencyConflict, InvalidInput, JobFailed, NotFound, ParleyError, UnpricedModel, Unreachable
 from parley.cli import budget, config, energy, generate, housekeeping, jobs, reports, run
 from parley.cli.console import err
 from parley.connection import leave
+from parley.domain.errors import ProviderNotConfigured
 from parley.settings import problem
 
 # The codes of the errors that the caller can correct: the input, the settings, or an address.
 CORRECTABLE = {
-    "IdempotencyConflict",
-    "InvalidInput",
-    "NotFound",
-    "ProviderNotConfigured",
-    "UnpricedModel",
-    "Unreachable",
+    error.__name__
+    for error in (IdempotencyConflict, InvalidInput, NotFound, ProviderNotConfigured, UnpricedModel, Unreachable)
 }
 
 app = typer.Typer(
