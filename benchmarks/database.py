@@ -35,7 +35,7 @@ from parley.storage.database import Database
 from parley.storage.ledger import Charge, Claim, Granted, Offer, Settled, Settlement, Terms
 
 DELAY_SECONDS = 0.001
-ROUNDS, CALLS, WARM_UP = 5, 40, 10
+ROUNDS, REQUESTS, WARM_UP = 5, 40, 10
 DIRECT, DELAYED = "direct", "1 ms of delay each way"
 RATES = Rates(source="a price list", input=Decimal(1), cached_input=Decimal("0.1"), output=Decimal(5))
 TERMS = Terms(60, 3600, BreakerTerms(failures=3, open_seconds=60, probe_seconds=60))
@@ -47,19 +47,19 @@ Times = dict[str, dict[str, list[float]]]
 
 
 async def measure(options: Options) -> Figures:
-    calls = options.requests or CALLS
+    requests = options.requests or REQUESTS
     async with (
         running(worker=None, PARLEY_STARTING_ENERGY="1000000") as bench,
         delay_line(bench.addresses.database_url) as line,
     ):
         times: Times = {place: defaultdict(list) for place in (DIRECT, DELAYED)}
-        trips = await _ledger(bench, line, times, calls)
+        trips = await _ledger(bench, line, times, requests)
         say("claim and settle: done")
         for number in range(2):
             for place, url in ((DIRECT, bench.addresses.database_url), (DELAYED, line.url)):
                 async with _worker(bench, url, f"{number}-{place.split()[0]}"):
-                    times[place]["Generate"] += await _generate(bench, line, calls)
-            trips["Generate"] = line.since_mark() / calls
+                    times[place]["Generate"] += await _generate(bench, line, requests)
+            trips["Generate"] = line.since_mark() / requests
     return _figures(times, trips)
 
 
@@ -92,12 +92,12 @@ class DelayLine:
         return self.round_trips - self._mark
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: Callable[[], None]) -> None:
-    """Write what is read, each piece a moment later, however many are on the way."""
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_data: Callable[[], None]) -> None:
+    """Write what is read, each piece after the delay, without waiting for earlier pieces."""
     loop = asyncio.get_running_loop()
     try:
         while data := await reader.read(1 << 16):
-            heard()
+            on_data()
             loop.call_later(DELAY_SECONDS, writer.write, data)
     except ConnectionError:
         pass
@@ -116,7 +116,7 @@ async def delay_line(url: str) -> AsyncIterator[DelayLine]:
         server.close()
 
 
-async def _ledger(bench: Bench, line: DelayLine, times: Times, calls: int) -> dict[str, float]:
+async def _ledger(bench: Bench, line: DelayLine, times: Times, requests: int) -> dict[str, float]:
     """Claims and settlements, each in its transaction, as a paid call makes them; returns the round trips of each."""
     databases = {DIRECT: Database(SecretStr(bench.addresses.database_url)), DELAYED: Database(SecretStr(line.url))}
     trips: dict[str, list[int]] = {"claim": [], "settle": []}
@@ -124,7 +124,7 @@ async def _ledger(bench: Bench, line: DelayLine, times: Times, calls: int) -> di
         await energy.open_account(tx, "bench", "user", starting_energy=1_000_000)
     for number in range(ROUNDS + 1):
         for place, database in databases.items():
-            for _ in range(calls):
+            for _ in range(requests):
                 line.mark()
                 began, job = time.perf_counter(), _job()
                 attempt_id = await _claim(database, job)
@@ -177,11 +177,11 @@ async def _settle(database: Database, job: Job, attempt_id: UUID) -> None:
         await ledger.settle(tx, settlement)
 
 
-async def _generate(bench: Bench, line: DelayLine, calls: int) -> list[float]:
+async def _generate(bench: Bench, line: DelayLine, requests: int) -> list[float]:
     """Milliseconds of each; the first ones warm the worker up, and are not in the line's count either."""
     client = await bench.client("bench")
     taken: list[float] = []
-    for number in range(WARM_UP + calls):
+    for number in range(WARM_UP + requests):
         if number == WARM_UP:
             line.mark()
         began = time.perf_counter()

@@ -174,7 +174,7 @@ async def _books(place: Scene, load: Load) -> Figures:
         },
         MUST_BE_ZERO: {
             "ended with another result": results.total() - results[ANSWERED] - results[NO_PROVIDER],
-            "billed without a row": sum(call["attempt_id"] not in rows for call in billed),
+            "billed without a row": sum(request["attempt_id"] not in rows for request in billed),
             "generations without a row": load.generations - len(written),
             "generations with two rows": written.total() - len(written),
             "answered, but not in the ledger": abs(count(lambda one: one["answered"]) - results[ANSWERED]),

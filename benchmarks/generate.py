@@ -80,16 +80,16 @@ def _added(taken: Mapping[str, list[Taken]]) -> dict[str, float]:
     )
 
 
-async def _sustained(bench: Bench, kinds: Mapping[str, Kind], calls: int) -> dict[str, float]:
+async def _sustained(bench: Bench, kinds: Mapping[str, Kind], requests: int) -> dict[str, float]:
     """Enough callers to saturate one worker: generations per second, and each part's CPU per generation."""
     before, ours, began = bench.cpu(), time.process_time(), time.monotonic()
-    taken = await run_all(kinds["Generate"], calls, SUSTAINED)
+    taken = await run_all(kinds["Generate"], requests, SUSTAINED)
     seconds, ours, after = time.monotonic() - began, time.process_time() - ours, bench.cpu()
     figures = {
-        "generations": float(calls),
-        "generations per second": calls / seconds,
+        "generations": float(requests),
+        "generations per second": requests / seconds,
         "p50, ms": percentiles(taken)["p50"],
     }
-    spent = {name: (after[name] - before[name]) * 1000 / calls for name in after}
+    spent = {name: (after[name] - before[name]) * 1000 / requests for name in after}
     figures |= {f"CPU of {name}, ms per generation": value for name, value in spent.items()}
-    return figures | {"CPU of the callers, ms per generation": ours * 1000 / calls}
+    return figures | {"CPU of the callers, ms per generation": ours * 1000 / requests}

@@ -59,7 +59,7 @@ class Spent:
 
     usd: Decimal
     tokens: int
-    calls: int
+    requests: int
     answering_tokens: int
     summaries: int
     summary_tokens: Decimal
@@ -69,10 +69,10 @@ class Spent:
 
 
 async def measure(options: Options) -> Figures:
-    calls = options.requests or CALLS
+    requests = options.requests or CALLS
     loads = {
-        "": (load.draw(calls), tuple(ACTIONS)),
-        " at every turn": (load.draw(calls, most_users=load.FEW_USERS, turns=load.EVERY_TURN), AT_EVERY_TURN),
+        "": (load.draw(requests), tuple(ACTIONS)),
+        " at every turn": (load.draw(requests, most_users=load.FEW_USERS, turns=load.EVERY_TURN), AT_EVERY_TURN),
     }
     with TemporaryDirectory(prefix="parley-bench-") as directory:
         policy = Path(directory) / "policy.toml"
@@ -94,11 +94,11 @@ async def _passes(bench: Bench, turns: str, users: list[User], names: Sequence[s
 
 def _kinds(asks: Sequence[Ask]) -> dict[str, int]:
     """For each kind of generation, the number and the tokens by the simulator's count."""
-    calls = Counter(ask.kind for ask in asks)
+    requests = Counter(ask.kind for ask in asks)
     sizes = Counter[str]()
     for ask in asks:
         sizes[ask.kind] += sum(len(message["content"].encode()) for message in ask.messages) // BYTES_PER_TOKEN
-    return {**calls, **{f"{kind}, tokens": size for kind, size in sizes.items()}}
+    return {**requests, **{f"{kind}, tokens": size for kind, size in sizes.items()}}
 
 
 def _policy() -> str:
@@ -123,14 +123,14 @@ async def _pass(bench: Bench, name: str, users: list[User]) -> Spent:
     results_of_users = await asyncio.gather(*(_ask(client, user, _action(name), free) for user in users))
     results = [result for results in results_of_users for result in results]
     async with client.database.transaction() as tx:
-        usd, tokens, calls, answering, summaries, summary_tokens = (
+        usd, tokens, requests, answering, summaries, summary_tokens = (
             await tx.execute(SPENT, {"workspace": client.workspace_id})
         ).one()
     say(f"{name}: {len(results)} generations, ${usd}, {tokens} tokens")
     return Spent(
         usd=usd,
         tokens=tokens,
-        calls=calls,
+        requests=requests,
         answering_tokens=answering,
         summaries=summaries,
         summary_tokens=summary_tokens,

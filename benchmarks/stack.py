@@ -102,10 +102,10 @@ class Bench:
         async with asyncio.timeout(within):
             report = await job.result()
         assert report.statistics
-        calls = await self._requests(client, report.job_key)
+        requests = await self._requests(client, report.job_key)
         seconds = await self._seconds(client, job.id, report.job_key)
-        say(f"labelled in {seconds:.1f} s with {len(calls)} calls")
-        phases = Phases.of(calls, report.statistics.discovery_sessions)
+        say(f"labelled in {seconds:.1f} s with {len(requests)} requests")
+        phases = Phases.of(requests, report.statistics.discovery_sessions)
         return Run(client, job, seconds, import_seconds, report.statistics, phases)
 
     async def client(self, workspace: str) -> Client:

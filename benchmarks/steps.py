@@ -65,7 +65,7 @@ async def _marks(
     for event in history.events:
         at.setdefault(event.event_type, event.event_time.ToNanoseconds() / 1e9)
     tasks = sum(event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED for event in history.events)
-    prepare, ask, claim, call, settle = (traced[step] for step in ("prepare", "ask", "claim", "call", "settle"))
+    prepare, ask, claim, request, settle = (traced[step] for step in ("prepare", "ask", "claim", "call", "settle"))
     marks = [
         began,
         at[EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED],
@@ -76,8 +76,8 @@ async def _marks(
         ask["began"],
         claim["began"],
         claim["ended"],
-        call["began"],
-        call["ended"],
+        request["began"],
+        request["ended"],
         settle["began"],
         settle["ended"],
         ask["ended"],

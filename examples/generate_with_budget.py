@@ -8,6 +8,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 from parley import Client, GenerateResult, Period
+from parley.connection import leave
 
 
 async def main() -> None:
@@ -37,3 +38,4 @@ def show(result: GenerateResult) -> str:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    leave(0)  # threads of Temporal's SDK can crash an interpreter that shuts down

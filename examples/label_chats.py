@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from parley import Client, ExportedSession
+from parley.connection import leave
 
 
 async def main(source: Path, target: Path) -> None:
@@ -36,3 +37,4 @@ async def main(source: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    leave(0)  # threads of Temporal's SDK can crash an interpreter that shuts down

@@ -251,7 +251,7 @@ def problem(error: ValidationError) -> str:
 
 
 def _nearest(name: str, known: set[str]) -> str | None:
-    """The variable that a misspelled one stands for; None where it is not like any, as `PARLEY_PORT` in a cluster."""
+    """The variable that a misspelled one probably means; None if it is like none, as `PARLEY_PORT` in a cluster."""
     bare = name.removeprefix(PREFIX)
     if bare in known:
         return bare

@@ -52,7 +52,7 @@ OUTAGES = frozenset({"server_error", "overloaded", "html", "auth", "rate_limit"}
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. An empty name is no fault.
+    """One fault. An empty name means that there is no fault.
 
     `retry_after`: seconds in the header of a refusal. `hold`: seconds for which the reply is held back first; `hang`
     closes the connection after that time, or never without one.

@@ -14,7 +14,7 @@ BYTES_PER_TOKEN = 4
 
 
 def count_tokens(text: str) -> int:
-    """Count tokens the simulator's way: one for every four bytes of UTF-8, rounded up. It is no vendor's tokenizer."""
+    """Count tokens the simulator's way: one for every four bytes of UTF-8, rounded up. No vendor counts like this."""
     return ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
 

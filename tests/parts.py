@@ -28,10 +28,18 @@ from worker import ROLES, build_workers
 LOOPBACK = ("127.", "::1", "localhost", "/")
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
+NOT_OURS = {".venv", "build", "node_modules", "__pycache__"}
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 * 1024**3
 # How long a test waits for a condition before it fails; generous, because the machine may be busy.
 TEST_TIMEOUT_SECONDS = 60
+
+
+def source_files(*suffixes: str) -> list[Path]:
+    """The project's own files with these suffixes, sorted; nothing that was installed, built or generated."""
+    found = (path for path in ROOT.rglob("*") if path.suffix in suffixes and path.is_file())
+    parts = ((path, path.relative_to(ROOT).parts) for path in found)
+    return sorted(path for path, names in parts if not any(name in NOT_OURS or name[0] == "." for name in names))
 
 
 class LeftLoopback(AssertionError):

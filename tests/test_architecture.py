@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from parley.settings import Settings, variable
-from tests.parts import ROOT, LeftLoopback
+from tests.parts import ROOT, LeftLoopback, source_files
 
 SDKS = ("openai", "anthropic", "elevenlabs")
 ENGINES = ("temporalio", "sqlalchemy", "sqlmodel", "psycopg", "httpx", "httpx2", "settings")
@@ -71,6 +72,22 @@ def test_code_that_a_replay_runs_is_deterministic(path: Path):
 )
 def test_a_nondeterministic_call_is_found(call: str):
     assert nondeterministic_calls(f"def run():\n    return workflow.now(), {call}") == [call.partition("(")[0]]
+
+
+def programs() -> list[Path]:
+    """The programs of this repository that use Temporal's SDK."""
+    guard, uses_temporal = (
+        '\nif __name__ == "__main__":',
+        re.compile(r"(?m)^\s*(from|import) (parley|temporalio|worker)\b"),
+    )
+    texts = {path: path.read_text(encoding="utf-8") for path in source_files(".py")}
+    return [path for path, text in texts.items() if guard in text and uses_temporal.search(text)]
+
+
+def test_programs_that_use_temporal_end_without_the_interpreters_shutdown():
+    """Its threads can abort the interpreter during the shutdown (sdk-python#300)."""
+    assert len(programs()) >= 8
+    assert [path for path in programs() if "leave(" not in path.read_text(encoding="utf-8")] == []
 
 
 def test_domain_loads_no_engine():

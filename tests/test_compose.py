@@ -258,7 +258,7 @@ def test_a_setup_script_is_valid_shell(name: str):
 
 
 def test_postgres_has_a_connection_for_every_worker():
-    pool = Database(SecretStr("postgresql://nobody@localhost/nothing")).engine.pool
+    pool = Database(SecretStr("postgresql://user@localhost/database")).engine.pool
     assert isinstance(pool, QueuePool)
     most = pool.size() + pool._max_overflow  # pyright: ignore[reportPrivateUsage]
     (limit,) = (int(word.partition("=")[2]) for word in SERVICES["postgres"]["command"] if "max_connections=" in word)

@@ -350,7 +350,7 @@ class TestMoving:
         await simulator.fault("overloaded", provider="anthropic", times=None)
         assert await asyncio.to_thread(drafts_before.draft, RedisStub(), "oak table", "warm")
         assert await drafts_after.draft(moved, "ann", "oak table", "warm")
-        assert {call["provider"] for call in await simulator.billed()} == {"openai"}
+        assert {request["provider"] for request in await simulator.billed()} == {"openai"}
 
     @pytest.mark.parametrize(("engine", "billed"), [("before", 16), ("after", 10)])
     async def test_only_the_new_bulk_run_resumes_without_paying_twice(

@@ -38,7 +38,7 @@ def test_arguments_are_named_like_the_fields_and_win(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("PARLEY_LEASE_SECONDS", "soon", "PARLEY_LEASE_SECONDS: Input should be a valid number"),
         ("OPENAI_API_KEY", "two words", "OPENAI_API_KEY must be one word"),
@@ -48,11 +48,11 @@ def test_arguments_are_named_like_the_fields_and_win(monkeypatch: pytest.MonkeyP
         ("PARLEY_WORKSPACES", "acme", "PARLEY_WORKSPACES is not a setting: did you mean PARLEY_WORKSPACE?"),
     ],
 )
-def test_problem_names_the_variable(name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch):
+def test_problem_names_the_variable(name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError) as caught:
         Settings()
-    assert problem(caught.value).startswith(told)
+    assert problem(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("name", ["PARLEY_SERVICE_HOST", "PARLEY_PORT_8080_TCP", "PARLEY_ACME_OPENAI_API_KEY"])

@@ -31,7 +31,7 @@ HEAVY_USER, ENOUGH_USERS = 0.5, 5
 class Serving(Model):
     """How one model served one kind of work. Tokens and `paid_usd` are of the attempts whose tokens are known.
 
-    `rates`: those of the latest such call. `spent_usd`: confirmed and uncertain, of all its attempts.
+    `rates`: those of the latest such attempt. `spent_usd`: confirmed and uncertain, of all its attempts.
     """
 
     action: str

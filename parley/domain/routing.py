@@ -219,7 +219,7 @@ def _reason(option: Option, request: RoutingRequest, *, place: int, skipped: Seq
     if option.breaker_wait > 0:
         return f"breaker open for {option.breaker_wait:.0f} s more, tried last"
     if request.names(option):
-        return "asked for by name"
+        return "named by the caller"
     return f"fallback {place}" if place else _first_reason(request, skipped)
 
 

@@ -77,7 +77,7 @@ async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts
 
 
 async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
-    """Close a job's row. Only the first call has an effect."""
+    """Close a job's row. Idempotent: later calls have no effect."""
     await tx.execute(
         update(StoredAnalysis)
         .where(

@@ -55,7 +55,7 @@ CHECKS: dict[str, str] = {
         FROM budgets b LEFT JOIN ai_usage_logs u ON u.workspace_id = b.workspace_id AND 'job:' || u.job_key = b.scope
         WHERE b.scope LIKE 'job:%' GROUP BY b.workspace_id, b.scope, b.uncertain_usd
         HAVING coalesce(sum(u.cost_usd) FILTER (WHERE NOT u.confirmed), 0) <> b.uncertain_usd""",
-    "a settled call has one settled attempt, a reply, a row and an event": """
+    "a settled request has one settled attempt, a reply, a row and an event": """
         SELECT c.workspace_id, c.request_id, '1/1/1/1',
                concat_ws('/', (SELECT count(*) FROM attempts t WHERE (t.workspace_id, t.request_id)
                                  = (c.workspace_id, c.request_id) AND t.state = 'settled'),
@@ -66,7 +66,7 @@ CHECKS: dict[str, str] = {
                                  AND o.kind = 'ai_generation_completed'
                                  AND o.payload->>'attempt_id' = c.settled_attempt_id::text)) AS found
         FROM paid_requests c WHERE c.state = 'settled'""",
-    "an open call has no settled attempt": """
+    "an open request has no settled attempt": """
         SELECT c.workspace_id, c.request_id, '0', count(*)
         FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
         WHERE c.state = 'open' AND t.state IN ('settled', 'duplicate') GROUP BY c.workspace_id, c.request_id""",
@@ -74,7 +74,7 @@ CHECKS: dict[str, str] = {
         SELECT u.workspace_id, u.request_id, 'one charge', concat(count(*), ' charges')
         FROM ai_usage_logs u WHERE u.energy_charged > 0 GROUP BY u.workspace_id, u.request_id
         HAVING count(*) > 1 OR bool_or(u.outcome <> 'settled')""",
-    "an open attempt owns its call": """
+    "an open attempt owns its request": """
         SELECT t.workspace_id, t.id::text, 'owner', coalesce(c.owner_attempt_id::text, 'no owner')
         FROM attempts t JOIN paid_requests c USING (workspace_id, request_id)
         WHERE t.state = 'open' AND t.id IS DISTINCT FROM c.owner_attempt_id""",

@@ -94,7 +94,7 @@ async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
 
 
 async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any]) -> None:
-    """Close a run. Only the first call has an effect."""
+    """Close a run. Idempotent: later calls have no effect."""
     await tx.execute(
         update(AutoRun)
         .where(

@@ -94,15 +94,15 @@ class FollowedJob:
     """A job that reports one state after another, and ends after the last."""
 
     def __init__(self, *states: AutoAnalyzeProgress) -> None:
-        self._states, self._told = list(states), asyncio.Event()
+        self._states, self._reported = list(states), asyncio.Event()
 
     async def progress(self) -> AutoAnalyzeProgress:
         if len(self._states) == 1:
-            self._told.set()
+            self._reported.set()
         return self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
     async def result(self) -> str:
-        await self._told.wait()
+        await self._reported.wait()
         return "the report"
 
 

@@ -65,7 +65,9 @@ class TestJobs:
     ) -> None:
         ran = await parley("analyze", SAMPLE, "--model", model)
         assert ran.code == 0, ran.err
-        assert {(call["provider"], call["model"]) for call in await simulator.requests()} == {(provider, model)}
+        assert {(request["provider"], request["model"]) for request in await simulator.requests()} == {
+            (provider, model)
+        }
 
     async def test_a_labelling_run_prints_its_id_at_once_and_calls_only_its_model(
         self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
@@ -77,7 +79,7 @@ class TestJobs:
         counted, job_id = ran.err.splitlines()
         assert counted.startswith("2 sessions imported, ")
         assert (await parley("results", job_id)).code == 0
-        assert {call["model"] for call in await simulator.requests()} == {"gpt-4o-mini"}
+        assert {request["model"] for request in await simulator.requests()} == {"gpt-4o-mini"}
 
     async def test_a_cancelled_job_exits_1_with_that_reason(self, parley: Run, simulator: SimulatorAdmin) -> None:
         await simulator.gate(closed=True)
@@ -143,7 +145,7 @@ class TestBadInput:
             (("--provider", "openai", "--model", "whisper-1"), "no token price"),
             (("--model", "gpt-17-imaginary"), "--provider"),
             (("--provider", "elevenlabs"), "'anthropic', 'openai', 'local'"),
-            (("--provider", "nobody"), "nobody"),
+            (("--provider", "unknown"), "unknown"),
         ],
     )
     async def test_a_bad_option_is_refused_before_anything_is_stored(

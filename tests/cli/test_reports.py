@@ -128,8 +128,8 @@ class TestFeedback:
         assert (arm["arm"], arm["good"], arm["bad"]) == ("casual", 1, 0)
 
     async def test_an_unknown_request_and_an_unknown_verdict_are_named(self, parley: Run) -> None:
-        ran = await parley("feedback", "nobody/asked", "good")
-        assert (ran.code, "nobody/asked" in ran.err) == (2, True)
+        ran = await parley("feedback", "unknown/request", "good")
+        assert (ran.code, "unknown/request" in ran.err) == (2, True)
         ran = await parley("feedback", REQUEST, "splendid")
         assert (ran.code, "splendid" in ran.err) == (2, True)
         assert (await parley("feedback", REQUEST, "good", "--workspace", "globex")).code == 2
@@ -145,9 +145,9 @@ class TestFeedback:
 @pytest.mark.usefixtures("worker")
 class TestBilled:
     async def listed(self, simulator: SimulatorAdmin, path: Path) -> list[dict[str, Any]]:
-        calls = await simulator.requests()
-        path.write_text(json.dumps(calls))
-        return calls
+        requests = await simulator.requests()
+        path.write_text(json.dumps(requests))
+        return requests
 
     async def test_the_simulators_listing_agrees(self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path) -> None:
         """Two vendors that bill by token, one that bills by the hour, and a refused request."""
@@ -155,8 +155,8 @@ class TestBilled:
         short, audio = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
         assert (await parley("analyze", short, "--audio", audio)).code == 0
         assert (await parley("analyze", SAMPLE, "--provider", "openai")).code == 0
-        calls = await self.listed(simulator, tmp_path / "calls.json")
-        assert {call["provider"] for call in calls if call["billed"]} >= {"openai", "elevenlabs"}
+        requests = await self.listed(simulator, tmp_path / "calls.json")
+        assert {request["provider"] for request in requests if request["billed"]} >= {"openai", "elevenlabs"}
         ran = await parley("ledger", "audit", "--billed", tmp_path / "calls.json")
         assert (ran.code, "agrees" in ran.out) == (0, True), ran.out
 
@@ -164,17 +164,21 @@ class TestBilled:
         self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
     ) -> None:
         await parley("analyze", SAMPLE)
-        (call,) = await self.listed(simulator, tmp_path / "calls.json")
-        twice = [f"{call['attempt_id']},{call['input_tokens']}", f"{call['attempt_id']},{call['input_tokens']}", "me,7"]
+        (request,) = await self.listed(simulator, tmp_path / "calls.json")
+        twice = [
+            f"{request['attempt_id']},{request['input_tokens']}",
+            f"{request['attempt_id']},{request['input_tokens']}",
+            "me,7",
+        ]
         (tmp_path / "calls.csv").write_text("\n".join(["attempt_id,input_tokens", *twice]))
         ran = await parley("ledger", "audit", "--billed", tmp_path / "calls.csv", "--json")
         found = {row["check"]: row for row in json.loads(ran.out)}
         assert ran.code == 1
         assert found["what was billed is in the ledger"]["subject"] == "line 4"
         counts = found["what was billed counts what the ledger says"]
-        assert (counts["subject"], int(counts["expected"])) == (call["attempt_id"], 2 * call["input_tokens"])
+        assert (counts["subject"], int(counts["expected"])) == (request["attempt_id"], 2 * request["input_tokens"])
 
     async def test_a_list_that_cannot_be_read_is_named(self, parley: Run, tmp_path: Path) -> None:
-        (tmp_path / "calls.csv").write_text("attempt_id,cost_usd\nx,dear\n")
+        (tmp_path / "calls.csv").write_text("attempt_id,cost_usd\nx,expensive\n")
         ran = await parley("ledger", "audit", "--billed", tmp_path / "calls.csv")
         assert (ran.code, ran.err.startswith("parley: calls.csv: line 2: cost_usd: ")) == (2, True)

@@ -239,8 +239,8 @@ class TestIdempotence:
         assert (mine.dataset_id, theirs.known) == (theirs.dataset_id, False)
         async with desk.database.transaction() as tx:
             with pytest.raises(NotFound):
-                await load_dataset(tx, "nobody", mine.dataset_id)
-            assert await session_facts(tx, "nobody", mine.dataset_id) == []
+                await load_dataset(tx, "another-workspace", mine.dataset_id)
+            assert await session_facts(tx, "another-workspace", mine.dataset_id) == []
 
     async def test_concurrent_imports_of_one_file_store_it_once(self, desk: Desk) -> None:
         content = lines(*(session(at) for at in range(1200)))

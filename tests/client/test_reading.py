@@ -200,7 +200,7 @@ def test_the_size_limit_counts_read_bytes_not_the_reported_size(monkeypatch: pyt
 
 
 @contextmanager
-def as_nobody() -> Iterator[None]:
+def as_an_unprivileged_user() -> Iterator[None]:
     """As another account: root can read every file."""
     user = os.geteuid()
     if user == 0:
@@ -224,7 +224,10 @@ class TestUnreadableFile:
     def test_is_not_readable_by_this_account(self, read: Any, tmp_path: Path):
         file = tmp_path / "secret.json"
         file.touch(mode=0o000)
-        with as_nobody(), pytest.raises(InvalidInput, match=r"secret\.json: cannot be read: Permission denied"):
+        with (
+            as_an_unprivileged_user(),
+            pytest.raises(InvalidInput, match=r"secret\.json: cannot be read: Permission denied"),
+        ):
             read(file)
 
     def test_is_a_loop_of_links(self, read: Any, tmp_path: Path):

@@ -12,13 +12,13 @@ from parley.domain.recommendations import RULES, Evidence, Repetition, Serving, 
 from parley.domain.reports import Span, Spend, UserSpend
 
 SPAN = Span(since=datetime(2026, 11, 1, tzinfo=UTC), until=datetime(2026, 12, 1, tzinfo=UTC))
-DEAR = Rates(source="list", input=Decimal(3), output=Decimal(15))
+EXPENSIVE = Rates(source="list", input=Decimal(3), output=Decimal(15))
 CHEAP = Rates(source="list", input=Decimal("0.5"), output=Decimal(2))
 
 
 def serving(model: str = "expensive", **fields: Any) -> Serving:
     """A hundred calls of 1,000 prompt and 100 completion tokens, at what the rates make of them."""
-    rates = CHEAP if model.startswith("cheap") else DEAR
+    rates = CHEAP if model.startswith("cheap") else EXPENSIVE
     paid = (rates.input * 100_000 + rates.output * 10_000) / 1_000_000
     given: dict[str, Any] = {
         "action": "ai_message",
@@ -81,7 +81,7 @@ DOES_NOT_APPLY: dict[str, list[Evidence]] = {
         evidence(serving(), serving("cheap", rates=None)),
         evidence(serving(rates=CHEAP)),
         evidence(*(serving(name, paid_usd=Decimal(0), rates=Rates(source="free")) for name in ("one", "other"))),
-        evidence(serving(), serving("a little less", rates=DEAR.model_copy(update={"output": Decimal(14)}))),
+        evidence(serving(), serving("a little less", rates=EXPENSIVE.model_copy(update={"output": Decimal(14)}))),
     ],
     "downgrade_saves": [
         evidence(),

@@ -63,7 +63,7 @@ def test_every_candidate_has_the_reason_for_its_rank():
         "fallback 1",
         "breaker open for 12 s more, tried last",
     ]
-    assert first_reason(option(LOCAL), preferred=LOCAL) == "asked for by name"
+    assert first_reason(option(LOCAL), preferred=LOCAL) == "named by the caller"
     assert first_reason(option(LOCAL), order=CHEAPEST) == "cheapest configured choice"
 
 

@@ -32,9 +32,9 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         worker = await place.start_worker()
         undisturbed = await start("undisturbed")
         await undisturbed.result()
-        calls = len(await place.simulator.billed())
+        requests = len(await place.simulator.billed())
         job = await start("killed")
-        await place.simulator.requests(at_least=calls + calls // 2)
+        await place.simulator.requests(at_least=requests + requests // 2)
         worker.kill()
         await worker.wait()
         await place.start_worker()
@@ -47,6 +47,6 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
         billed_twice = len(await place.simulator.billed()) - states.count("settled")
         assert 0 <= billed_twice <= states.count("lost") <= STREAMS
         known = {str(row["id"]) for row in await place.query("SELECT id::text FROM attempts")}
-        assert {call["attempt_id"] for call in await place.simulator.billed()} <= known
+        assert {request["attempt_id"] for request in await place.simulator.billed()} <= known
         assert await place.client.audit() == []
         assert json.loads(report.model_dump_json())["status"] == "completed"

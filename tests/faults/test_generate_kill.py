@@ -132,14 +132,14 @@ async def seen(
         "SELECT id::text, state, billed, error_type FROM attempts WHERE {ours} ORDER BY request_id, number"
     )
     ours = {attempt["id"] for attempt in attempts}
-    billed = [call for call in await simulator.billed() if call["attempt_id"] in ours]
+    billed = [request for request in await simulator.billed() if request["attempt_id"] in ours]
     listing = place.directory / f"{client.workspace_id}.json"
     listing.write_text(json.dumps(billed))
     energy = await client.energy(USER)
     return Outcome(
         result=result,
         attempts=attempts,
-        billed=[call["attempt_id"] for call in billed],
+        billed=[request["attempt_id"] for request in billed],
         rows=await select("SELECT attempt_id::text, energy_charged FROM ai_usage_logs WHERE {ours}"),
         generations=await select("SELECT outcome, reason, cached FROM generations WHERE {ours}"),
         cached=await select("SELECT reply FROM llm_cache WHERE {ours}"),
@@ -158,7 +158,7 @@ async def everything(
         async with gated_simulator() as simulator, scene(stack, template, directory, simulator) as place:
             outcomes = await played(place, simulator, points)
             known = {row["id"] for row in await place.query("SELECT id::text FROM attempts")}
-            assert {call["attempt_id"] for call in await simulator.billed()} <= known
+            assert {request["attempt_id"] for request in await simulator.billed()} <= known
             return outcomes
 
     first, last = await asyncio.gather(play(*POINTS[:-1]), play(POINTS[-1]))

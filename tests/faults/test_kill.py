@@ -60,7 +60,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
     return Outcome(
         report=report,
         attempts=await place.attempts(),
-        billed=[call["attempt_id"] for call in await place.simulator.billed()],
+        billed=[request["attempt_id"] for request in await place.simulator.billed()],
         known={str(row["id"]) for row in known},
         charged=(await place.client.energy(session.user_id)).charged,
         disagreements=list(await place.client.audit()),

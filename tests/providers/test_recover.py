@@ -60,8 +60,8 @@ async def test_a_lost_reply_is_recovered_with_its_usage_and_paid_once(
         await adapter.call(chat(), MODEL, "lost")
     reply = await adapter.recover("lost")
     assert reply is not None
-    [call] = await simulator.billed()
-    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (call["input_tokens"], call["output_tokens"])
+    [request] = await simulator.billed()
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (request["input_tokens"], request["output_tokens"])
     assert (reply.finish, reply.model) == (Finish.STOP, f"simulator/{MODEL}")
     assert "simulator" in reply.text
 
@@ -156,5 +156,5 @@ async def test_a_listing_that_hangs_ends_with_the_timeout():
 
 async def test_each_call_has_one_attempt_id(adapter: OpenAIAdapter, simulator: SimulatorAdmin):
     await adapter.call(question(Provider.OPENAI), MODEL, "a")
-    [call] = await simulator.requests(attempt_id="a")
-    assert call["state"] == "answered"
+    [request] = await simulator.requests(attempt_id="a")
+    assert request["state"] == "answered"

@@ -249,14 +249,14 @@ async def test_words_include_audio_events_and_no_spacing():
         word("lost", start=None, end=None),
     )
     reply: TranscriptionReply = await ask(ELEVENLABS, body)
-    assert [(heard.text, heard.start, heard.end, heard.kind) for heard in reply.words] == [
+    assert [(word.text, word.start, word.end, word.kind) for word in reply.words] == [
         ("Hi", 1.0, 1.5, "word"),
         ("(laughs)", 1.0, 1.5, "audio_event"),
         ("odd", 2.0, 2.0, "word"),
         ("late", 3.0, 3.0, "word"),
     ]
-    assert [heard.speaker for heard in reply.words] == ["speaker_0", "", "speaker_0", "speaker_0"]
-    assert [round(heard.confidence, 3) for heard in reply.words] == [0.779, 1.0, 1.0, 1.0]
+    assert [word.speaker for word in reply.words] == ["speaker_0", "", "speaker_0", "speaker_0"]
+    assert [round(word.confidence, 3) for word in reply.words] == [0.779, 1.0, 1.0, 1.0]
     assert (reply.usage.audio_seconds, reply.language, reply.provider_request_id) == (54.4, "eng", "t-1")
     assert reply.model == MODEL
 
@@ -472,7 +472,7 @@ async def test_a_key_that_the_server_quotes_is_redacted(provider: Provider):
 
 
 @each_vendor
-async def test_an_error_message_is_shortened_and_made_storable(provider: Provider):
+async def test_an_error_message_is_cut_and_made_storable(provider: Provider):
     words = "odd\0\ud800 " + "very " * 5000 + "long"
     error = await failure(provider, {"error": {"message": words}, "detail": words}, status=400)
     assert len(error.detail) <= 300

@@ -174,8 +174,8 @@ def elevenlabs_body(*words: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def word(text: str = "lift", **fields: Any) -> dict[str, Any]:
-    heard = {"text": text, "start": 1.0, "end": 1.5, "type": "word", "speaker_id": "speaker_0", "logprob": 0.0}
-    return heard | fields
+    word = {"text": text, "start": 1.0, "end": 1.5, "type": "word", "speaker_id": "speaker_0", "logprob": 0.0}
+    return word | fields
 
 
 def good_body(provider: Provider) -> dict[str, Any]:

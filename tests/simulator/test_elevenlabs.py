@@ -69,7 +69,7 @@ async def test_a_recording_beside_json_that_is_not_a_session_is_unknown(elevenla
     assert all(word.type == "audio_event" for word in reply.words)
 
 
-@pytest.mark.parametrize("audio", [b"this is no audio at all", b"RIFF\x00\x00\x00\x00WAVE"])
+@pytest.mark.parametrize("audio", [b"this is not audio", b"RIFF\x00\x00\x00\x00WAVE"])
 async def test_undecodable_audio_gets_the_vendors_error(elevenlabs_client, admin, audio):
     with pytest.raises(ApiError) as refused:
         await transcribe(elevenlabs_client, audio)

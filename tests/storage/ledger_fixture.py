@@ -144,7 +144,7 @@ class LedgerFixture:
         async with self.database.transaction() as tx:
             return (await tx.execute(query)).scalars().all()
 
-    async def call(self, step: str = STEP, job: str = JOB) -> PaidRequest:
+    async def request(self, step: str = STEP, job: str = JOB) -> PaidRequest:
         (found,) = await self.all(PaidRequest, request_id=f"{job}/{step}")
         return found
 

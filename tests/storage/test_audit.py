@@ -26,11 +26,11 @@ LIES = {
     "an envelope's reserved dollars are its open attempts'": "UPDATE budgets SET reserved_usd = 0.01 + 0.000001",
     "an envelope's confirmed dollars are its usage rows'": "UPDATE budgets SET confirmed_usd = 0",
     "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = 0",
-    "a settled call has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
-    "an open call has no settled attempt": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
+    "a settled request has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
+    "an open request has no settled attempt": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
     "a request is charged at most once, and only for its settled attempt": """
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",
-    "an open attempt owns its call": "UPDATE paid_requests SET owner_attempt_id = NULL",
+    "an open attempt owns its request": "UPDATE paid_requests SET owner_attempt_id = NULL",
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
     "a usage row has its attempt's cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
     "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
@@ -90,7 +90,7 @@ async def test_a_planted_disagreement_is_found(a_full_ledger: LedgerFixture, che
 )
 async def test_each_part_of_a_settled_call_is_missed(a_full_ledger: LedgerFixture, lie: str):
     assert await a_full_ledger.run(lie) > 0
-    check = "a settled call has one settled attempt, a reply, a row and an event"
+    check = "a settled request has one settled attempt, a reply, a row and an event"
     assert check in await a_full_ledger.disagreements()
 
 
@@ -101,7 +101,7 @@ async def test_a_disagreement_says_where_and_by_how_much(a_full_ledger: LedgerFi
     assert (found.workspace_id, found.subject, found.expected, found.found) == ("acme", "ann", "100", "101")
 
 
-async def test_an_audit_of_one_workspace_tells_nothing_of_another(a_full_ledger: LedgerFixture):
+async def test_an_audit_of_one_workspace_shows_nothing_of_another(a_full_ledger: LedgerFixture):
     await a_full_ledger.run("UPDATE energy_accounts SET granted = granted + 1")
     async with a_full_ledger.database.transaction() as tx:
         assert await audit(tx, "globex") == []

@@ -240,10 +240,10 @@ async def one_waits_for_a_lock(database: Database) -> bool:
 
 
 async def test_calls_in_flight_together_count_in_the_order_of_their_reports(fleet: Fleet):
-    calls = [await fleet.passes() for _ in range(6)]
+    requests = [await fleet.passes() for _ in range(6)]
     for report in (fleet.fails, fleet.fails, fleet.succeeds, fleet.fails, fleet.fails):
-        await report(calls.pop())
+        await report(requests.pop())
     assert (await fleet.view()).failures == 2
     await fleet.passes()
-    await fleet.fails(calls.pop())
+    await fleet.fails(requests.pop())
     assert await fleet.wait() > 1

@@ -104,9 +104,9 @@ class Crowd:
 
     async def sweep(self) -> None:
         """Some of the calls that may be stale, in no fixed order."""
-        calls = await self.books.all(PaidRequest)
-        for call in self.random.sample(calls, len(calls) // 2):
-            await self.books.sweep(call.request_id.removeprefix(f"{call.job_key}/"), call.job_key)
+        requests = await self.books.all(PaidRequest)
+        for request in self.random.sample(requests, len(requests) // 2):
+            await self.books.sweep(request.request_id.removeprefix(f"{request.job_key}/"), request.job_key)
 
     async def renew(self) -> None:
         if self.attempts:

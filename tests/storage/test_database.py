@@ -238,7 +238,7 @@ async def test_a_pool_without_a_free_connection_is_unreachable(database_url: str
     await small.close()
 
 
-async def test_a_refused_connection_is_unreachable_and_tells_no_password():
+async def test_a_refused_connection_is_unreachable_and_shows_no_password():
     away = Database(SecretStr("postgresql://user:hunter2@127.0.0.1:1/db"))
     with pytest.raises(Unreachable) as refused:
         await away.ping()

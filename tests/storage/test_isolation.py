@@ -1,4 +1,4 @@
-"""Whoever knows another workspace's ids still reads and changes nothing of it."""
+"""A caller who knows another workspace's ids can neither read nor change its rows."""
 
 import importlib
 import inspect

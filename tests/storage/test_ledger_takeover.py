@@ -84,7 +84,7 @@ async def test_an_attempt_that_dies_after_another_won_is_swept(books: LedgerFixt
         (Billed.UNKNOWN, {}, False, BOUND),
     ],
 )
-async def test_a_late_failure_of_a_lost_attempt_tells_what_it_cost(
+async def test_a_late_failure_of_a_lost_attempt_records_its_cost(
     books: LedgerFixture, billed: Billed, counted: dict, confirmed: bool, cost: Decimal
 ):
     lost, owner = await books.taken_over()

@@ -110,10 +110,10 @@ class TestSpending:
         ]
 
     async def test_users_are_sorted_by_cost_with_the_total_of_all(self, books: LedgerFixture):
-        for user, calls in (("zoe", 3), ("cal", 2), ("bob", 1)):
+        for user, requests in (("zoe", 3), ("cal", 2), ("bob", 1)):
             await books.open(user=user, job=user)
-            for call in range(calls):
-                await settled(books, f"{call}", job=user, user_id=user)
+            for number in range(requests):
+                await settled(books, f"{number}", job=user, user_id=user)
         found = await read(books, reports.users, limit=2)
         assert [(line.user_id, line.attempts, line.confirmed_usd) for line in found.lines] == [
             ("zoe", 3, 3 * COST),
@@ -288,7 +288,7 @@ async def test_a_report_knows_its_workspace_and_its_span_alone(books: LedgerFixt
     assert await read(books, report, workspace="globex") == empty, "another workspace's"
 
 
-async def test_evidence_tells_how_each_model_served_each_kind_of_work(books: LedgerFixture):
+async def test_evidence_reports_how_each_model_served_each_kind_of_work(books: LedgerFixture):
     await settled(books, "one")
     await settled(books, "two")
     await failed(books, "three", Billed.UNKNOWN)

@@ -12,7 +12,7 @@ async def stale(books: LedgerFixture, limit: int = 100, after: StaleRequest | No
 
 
 def steps(found: list[StaleRequest]) -> list[str]:
-    return [call.request_id.removeprefix("job/") for call in found]
+    return [request.request_id.removeprefix("job/") for request in found]
 
 
 async def test_only_requests_with_expired_leases_are_stale(books: LedgerFixture):
@@ -44,7 +44,7 @@ async def test_stale_requests_of_all_workspaces_are_found(books: LedgerFixture):
     other = await LedgerFixture(books.database, "globex").open()
     await books.granted(terms=EXPIRED)
     await other.granted(terms=EXPIRED)
-    assert {call.workspace_id for call in await stale(books)} == {"acme", "globex"}
+    assert {request.workspace_id for request in await stale(books)} == {"acme", "globex"}
 
 
 async def test_pages_go_from_the_oldest_on_and_miss_none(books: LedgerFixture):

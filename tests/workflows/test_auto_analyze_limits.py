@@ -69,8 +69,8 @@ class TestTooLong:
             report = await job.result()
             statistics = statistics_of(report)
             assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (17, 0, 0)
-            served = [call for call in await simulator.requests() if call["provider"] == "openai"]
-            assert max(call["input_tokens"] for call in served) < 8_000
+            served = [request for request in await simulator.requests() if request["provider"] == "openai"]
+            assert max(request["input_tokens"] for request in served) < 8_000
             assert await client.audit() == []
 
     async def test_batches_are_sized_for_the_first_candidate(
@@ -86,7 +86,7 @@ class TestTooLong:
         async with labelling_with(temporal, database, settings, openai_model="gpt-4") as client:
             job = await start(client, path, sessions, sessions_per_stream=None, streams=1, discovery=FOUR)
             assert statistics_of(await job.result()).rounds == 1
-            assert {call["provider"] for call in await simulator.requests()} == {"anthropic"}
+            assert {request["provider"] for request in await simulator.requests()} == {"anthropic"}
 
     async def test_a_session_over_the_real_context_window_is_condensed(
         self, path: Path, temporal: TemporalClient, database: Database, settings: Settings
@@ -123,7 +123,7 @@ class TestTooLong:
         await simulator.fault("context_too_long", provider="openai", after=len(await simulator.requests()) - kinds)
         await simulator.fault("context_too_long", provider="anthropic")
         again = await (await start(client, path, chats(40), run_name="again")).result()
-        assert len([call for call in await simulator.requests() if not call["billed"]]) == 1
+        assert len([request for request in await simulator.requests() if not request["billed"]]) == 1
         assert again.labels == plain.labels
         assert statistics_of(again).unmerged_chunks == 0
 
@@ -202,14 +202,14 @@ class TestEndings:
         assert await client.audit() == []
         return statistics
 
-    @pytest.mark.parametrize("calls", [3, 12, 18])
+    @pytest.mark.parametrize("requests", [3, 12, 18])
     async def test_a_cancelled_run_counts_paid_requests(
-        self, calls: int, client: Client, path: Path, simulator: SimulatorAdmin, database: Database
+        self, requests: int, client: Client, path: Path, simulator: SimulatorAdmin, database: Database
     ) -> None:
         """In discovery, in the first round, and when some streams have reported and others have not."""
-        await simulator.fault("slow", provider="openai", times=None, after=calls - 2, hold=0.5)
+        await simulator.fault("slow", provider="openai", times=None, after=requests - 2, hold=0.5)
         job = await start(client, path, chats(200), streams=4)
-        await simulator.requests(at_least=calls)
+        await simulator.requests(at_least=requests)
         await job.cancel()
         with pytest.raises(JobFailed, match="cancelled"):
             await job.result()

@@ -103,9 +103,9 @@ async def test_a_batch_does_not_delay_another_workspace(
         await small.generate("What does the export contain?", user_id="ann", key="single")
         await batch.terminate()
     billed = await simulator.billed()
-    [single] = [call for call in billed if call["model"] == SINGLE_MODEL]
+    [single] = [request for request in billed if request["model"] == SINGLE_MODEL]
     scheduled_at = await first_paid_step_at(temporal.get_workflow_handle(generation_id(small.workspace_id, "single")))
-    overtaken_by = [call for call in billed if scheduled_at < call["received_at"] < single["received_at"]]
+    overtaken_by = [request for request in billed if scheduled_at < request["received_at"] < single["received_at"]]
     assert len(overtaken_by) <= A_FEW
     assert len(billed) < BATCH / 2, "the queue had no backlog"
 

@@ -84,8 +84,8 @@ class TestAnswers:
         costs = await client.costs()
         assert meta.cost_usd == costs.confirmed_usd > 0
         assert costs.uncertain_usd == 0
-        [call] = await simulator.billed()
-        assert meta.usage.total_tokens == call["input_tokens"] + call["output_tokens"]
+        [request] = await simulator.billed()
+        assert meta.usage.total_tokens == request["input_tokens"] + request["output_tokens"]
         assert await agrees(client)
 
     async def test_the_pro_tier_gets_the_better_model(self, pro: Client) -> None:
@@ -143,10 +143,10 @@ class TestAnswers:
             "user_id": USER,
             "prompt": {"messages": [{"role": "user", "content": QUESTION}]},
         }
-        told: GenerateResult = await client.temporal.execute_workflow(
+        result: GenerateResult = await client.temporal.execute_workflow(
             WORKFLOW, asked, id=f"by-name-{client.workspace_id}", task_queue=WORKFLOWS, result_type=GenerateResult
         )
-        assert told.content
+        assert result.content
         marks = await marks_of(client, f"by-name-{client.workspace_id}")
         assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
 

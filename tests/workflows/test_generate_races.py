@@ -133,7 +133,7 @@ class TestCancelled:
             with pytest.raises(JobFailed, match="cancelled"):
                 await asked
             # The worker learns of it with its next heartbeat.
-            await until(lambda: nobody_is(waiting, query))
+            await until(lambda: no_session_is(waiting, query))
         assert await simulator.requests() == []
         assert await states(query) == []
         assert await outcomes(query) == ["cancelled"]
@@ -222,7 +222,7 @@ class TestCancelledBeforeItIsSettled:
         await simulator.gate(closed=False, provider="openai")
 
 
-async def nobody_is(condition: Callable[[Query], Awaitable[bool]], query: Query) -> bool:
+async def no_session_is(condition: Callable[[Query], Awaitable[bool]], query: Query) -> bool:
     return not await condition(query)
 
 
@@ -271,8 +271,10 @@ async def test_a_worker_with_another_policy_serves_on_the_terms_that_were_decide
     client: Client, temporal: TemporalClient, database: Database, settings: Settings, query: Query, tmp_path: Path
 ) -> None:
     policy = tmp_path / "policy.toml"
-    dearer = DEFAULT_POLICY.read_text().replace("energy = 1\n", 'energy = 9\ncache = "off"\ntemplate = "casual"\n', 1)
-    policy.write_text(dearer.replace('provider = "openai"\npriority = 3', 'provider = "openai"\npriority = 9'))
+    expensive = DEFAULT_POLICY.read_text().replace(
+        "energy = 1\n", 'energy = 9\ncache = "off"\ntemplate = "casual"\n', 1
+    )
+    policy.write_text(expensive.replace('provider = "openai"\npriority = 3', 'provider = "openai"\npriority = 9'))
     async with running_workers(temporal, database, settings, roles=("workflows",)):
         asked = asking(client)
         await until(lambda: prepared(client))

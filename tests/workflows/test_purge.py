@@ -95,7 +95,7 @@ async def test_a_prompt_that_is_stored_again_is_not_deleted(client: Client) -> N
 
 async def test_the_prompt_of_a_running_workflow_is_not_deleted(client: Client, simulator: SimulatorAdmin) -> None:
     """Seen from forty days ahead: data stored before the job started is deleted, the job's own input stays."""
-    await store(client, "of somebody else")
+    await store(client, "of another workspace")
     await age(client, "prompts", "stored_at", 400)
     await simulator.gate(closed=True, provider="openai")
     waiting = asyncio.create_task(client.generate(LONG, user_id=USER))

@@ -151,7 +151,7 @@ class TestGrades:
         await simulator.requests(at_least=1, state="in_flight")
         run = await client.temporal.get_workflow_handle(generation_id(client.workspace_id, "mine")).describe()
         taken = workflow_id(client.workspace_id, f"{run.run_id}/generate")
-        other = await client.temporal.start_workflow("Nobody's", id=taken, task_queue="nobody")
+        other = await client.temporal.start_workflow("Unrelated", id=taken, task_queue="without-workers")
         await simulator.gate(closed=False, provider="openai")
         assert (await waiting).success
         assert await gradings(client) == []
@@ -186,7 +186,7 @@ class TestNoGrade:
         assert scored.score is None
         assert scored.reason
         assert await quality(client, result.meta.request_id) is None
-        assert len([call for call in await simulator.requests() if call["provider"] == "openai"]) == 1
+        assert len([request for request in await simulator.requests() if request["provider"] == "openai"]) == 1
         assert await client.audit() == []
 
     async def test_the_answer_cannot_grade_itself(self, client: Client) -> None:
@@ -254,7 +254,7 @@ async def test_a_terminated_grading_leaves_no_reservation(
     books = LedgerFixture(client.database, client.workspace_id)
 
     async def is_settled() -> bool:
-        return all(call.state == "settled" for call in await books.all(PaidRequest, action=ACTION))
+        return all(request.state == "settled" for request in await books.all(PaidRequest, action=ACTION))
 
     await until(is_settled)
     assert (await handle.describe()).status is WorkflowExecutionStatus.TERMINATED

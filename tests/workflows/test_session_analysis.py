@@ -1,4 +1,4 @@
-"""The job through its public face: the typed client, real parts underneath."""
+"""The job through the typed client, on real parts."""
 
 import asyncio
 import io
@@ -48,7 +48,7 @@ class TestStrategies:
         await simulator.gate(closed=True, provider="elevenlabs")
         job = await client.analyze(read_session(SHORT), audio=RECORDING.read_bytes())
         in_flight = await simulator.requests(at_least=2, state="in_flight")
-        assert {call["provider"] for call in in_flight} == {"anthropic", "elevenlabs"}
+        assert {request["provider"] for request in in_flight} == {"anthropic", "elevenlabs"}
         await simulator.gate(closed=False, provider="anthropic")
         await simulator.gate(closed=False, provider="elevenlabs")
         analysis = (await job.result()).analysis
@@ -63,13 +63,13 @@ class TestStrategies:
     ) -> None:
         await simulator.gate(closed=True, provider="elevenlabs")
         job = await client.analyze(session, audio=RECORDING.read_bytes())
-        [call] = await simulator.requests(at_least=1)
-        assert call["provider"] == "elevenlabs"
+        [request] = await simulator.requests(at_least=1)
+        assert request["provider"] == "elevenlabs"
         await simulator.gate(closed=False, provider="elevenlabs")
         report = await job.result()
         assert report.analysis is not None
         assert report.analysis.strategy is Strategy.HYBRID
-        assert [call["provider"] for call in await simulator.requests()] == ["elevenlabs", "anthropic"]
+        assert [request["provider"] for request in await simulator.requests()] == ["elevenlabs", "anthropic"]
         assert report.costs.energy_charged == COACHING + VOICE
 
     async def test_a_long_session_goes_to_the_cheapest_model_without_speech_to_text(
@@ -80,7 +80,7 @@ class TestStrategies:
         assert report.analysis.strategy is Strategy.COST_OPTIMIZED
         assert report.analysis.voice_metrics.source == "transcript"
         assert any("save cost" in warning for warning in report.analysis.warnings)
-        assert [call["provider"] for call in await simulator.billed()] == ["openai"]
+        assert [request["provider"] for request in await simulator.billed()] == ["openai"]
 
     async def test_a_free_user_gets_the_latest_result_after_more_than_two_analyses(
         self, client: Client, simulator: SimulatorAdmin, session: Session
@@ -121,7 +121,7 @@ class TestProviders:
         report = await (await client.analyze(session, provider=Provider.OPENAI, model="gpt-4o")).result()
         assert report.analysis is not None
         assert report.analysis.provenance[0].answered_by == "simulator/gpt-4o"
-        assert [call["model"] for call in await simulator.requests()] == ["gpt-4o"]
+        assert [request["model"] for request in await simulator.requests()] == ["gpt-4o"]
 
     async def test_retry_after_sets_the_retry_delay(
         self, client: Client, simulator: SimulatorAdmin, session: Session
@@ -315,7 +315,7 @@ class TestJobs:
     async def test_another_workspace_cannot_see_or_touch_a_job(self, client: Client, session: Session) -> None:
         job = await client.analyze(session)
         await job.result()
-        stranger = Backend(client.temporal, client.database, client.settings).client("somebody-else")
+        stranger = Backend(client.temporal, client.database, client.settings).client("another-workspace")
         for look in (stranger.job, stranger.status, stranger.workflow):
             with pytest.raises(NotFound):
                 await look(job.id)

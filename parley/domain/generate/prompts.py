@@ -147,8 +147,8 @@ def template(name: str) -> Template:
 def render(prompt: Template, variables: Mapping[str, str | None]) -> str:
     """The text with its placeholders filled in, in one pass: placeholders in a value are not expanded.
 
-    A value is quoted, or fenced between tags that it cannot close, and shortened. A missing or blank value is replaced
-    by a neutral text.
+    A value is quoted, or fenced between tags that it cannot close, and cut to a length. A missing or blank value is
+    replaced by a neutral text.
 
     Raises:
         InvalidInput: the template belongs to a job, or a variable has no placeholder.

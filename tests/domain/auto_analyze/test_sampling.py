@@ -77,12 +77,12 @@ VIEWS: dict[str, tuple[Callable[[SessionFacts], object], int]] = {
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("size", [12, 20, 50, 150])
-def test_every_stratum_is_heard_about_equally(size: int, view: str):
+def test_every_stratum_is_sampled_about_equally(size: int, view: str):
     facts, (of, strata) = mixed_facts(1000), VIEWS[view]
     terms = DiscoveryTerms(min_sessions=size, max_sessions=size)
-    heard = Counter(of(facts[position]) for position in discovery_sample(facts, terms, seed=7))
-    assert len(heard) == strata
-    assert min(heard.values()) >= size / strata / 2
+    sampled = Counter(of(facts[position]) for position in discovery_sample(facts, terms, seed=7))
+    assert len(sampled) == strata
+    assert min(sampled.values()) >= size / strata / 2
 
 
 def test_the_very_first_sessions_differ_in_everything():

@@ -125,7 +125,7 @@ def test_an_action_and_a_route_limit_the_cost_too():
 def test_a_named_model_comes_first():
     models, reasons = decided(asked(model="own"))
     assert models == ["own", "big", "small"]
-    assert reasons[0] == "asked for by name"
+    assert reasons[0] == "named by the caller"
     assert decided(asked(provider=OPENAI))[0][0] == "small"
 
 

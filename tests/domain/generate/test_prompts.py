@@ -123,7 +123,7 @@ def test_a_long_value_is_fenced_between_tags_that_it_cannot_close():
 
 
 @pytest.mark.parametrize(("name", "longest"), [("company", 202), ("products", 4023)])
-def test_a_value_is_shortened(name: str, longest: int):
+def test_a_value_is_cut_to_a_length(name: str, longest: int):
     text = render(prompt(f"{{{{{name}}}}}"), {name: "word " * 5000})
     assert len(text) <= longest
     assert "…" in text

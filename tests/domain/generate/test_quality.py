@@ -62,7 +62,7 @@ def test_an_incomplete_reply_is_not_a_grade(finish: Finish):
     assert read_grade(reply(grade(0.9), finish)).score is None
 
 
-def test_a_long_reason_is_shortened():
+def test_a_long_reason_is_cut():
     assert len(read_grade(reply(grade(1, "so good\n" * 1000))).reason) <= 300
 
 
@@ -84,7 +84,7 @@ def test_of_a_long_conversation_the_system_prompt_and_the_end_are_sent():
     assert [message["content"] for message in sent] == ["be kind", *(text for _, text in turns[-LAST_MESSAGES:])]
 
 
-def test_long_texts_are_shortened_with_a_mark():
+def test_long_texts_are_cut_with_a_mark():
     long = "a" * 50_000 + "the end"
     request = grading_request(prompt(*[("user", long)] * 10), long)
     assert len(request.messages[-1].content) < 30_000
@@ -105,7 +105,7 @@ def test_the_same_answer_is_the_same_request():
 
 
 def test_the_cheapest_candidate_grades():
-    prices = {"dear": "0.5", "cheap": "0.01", "middle": "0.1"}
+    prices = {"expensive": "0.5", "cheap": "0.01", "middle": "0.1"}
     candidates = [
         Candidate(provider=Provider.OPENAI, model=name, simulated=True, reason="", upper_bound_usd=Decimal(usd))
         for name, usd in prices.items()

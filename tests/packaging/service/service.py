@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from parley import Client
+from parley.connection import leave
 
 import activities
 import domain
@@ -29,3 +30,4 @@ async def main(session: Path) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(Path(sys.argv[1])))
+    leave(0)  # threads of Temporal's SDK can crash an interpreter that shuts down

@@ -11,6 +11,7 @@ from temporalio.worker import Worker
 import activities
 import settings
 import workflows
+from parley.connection import leave
 
 
 async def main(workflow_id: str) -> None:
@@ -26,3 +27,4 @@ async def main(workflow_id: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(sys.argv[1]))
+    leave(0)  # threads of Temporal's SDK can crash an interpreter that shuts down

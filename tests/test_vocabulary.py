@@ -1,0 +1,84 @@
+"""The glossary's terms and plain English: words that the project does not use, in code, comments, tests and docs."""
+
+import re
+
+import pytest
+
+from tests.parts import ROOT, source_files
+
+SUFFIXES = (".py", ".md", ".toml", ".yml", ".yaml", ".tcss", ".sh")
+FORBIDDEN = (
+    # other names for one concept of the glossary
+    r"coins?|tenants?|compress(?:ed|es|ing|ion)?|shortened|patience|purse|payer|call_?identity|(?<!upper_)bound_usd",
+    # words that a reader must read twice
+    r"told|tells|whoever|whom|nobody|somebody|house|stands|dear|dearer|anew|thereof|asked for by name",
+    r"all the same|in vain|made do|makes? do|comes of|becomes? of|became of|at its most|faster to the",
+    r"(?<!there )(?:is|are|was) no (?!longer)[a-z]+",
+)
+WORDS = re.compile(rf"(?<![a-z])(?:{'|'.join(FORBIDDEN)})(?![a-z])", re.IGNORECASE)
+# Files that are not the project's own prose: dictionaries, texts of customers, prompts whose wording is part of a
+# request's fingerprint, and the list of these words.
+EXCEPTIONS = (
+    "docs/glossary.md",
+    "parley/domain/generate/words.py",
+    "samples/",
+    "simulator/coaching",
+    "simulator/endings.py",
+    "simulator/filling.py",
+    "simulator/lexicon.py",
+    "simulator/text.py",
+    "tests/test_vocabulary.py",
+)
+ALLOWED = {
+    # The system's account that PostgreSQL runs as.
+    ("docs/operations.md", "nobody"),
+    ("starter/embedded/postgres.py", "nobody"),
+    ("tests/starter/test_embedded.py", "nobody"),
+    # Prompts.
+    ("parley/domain/auto_analyze/prompts.py", "stands"),
+    ("parley/domain/coaching.py", "stands"),
+    ("parley/domain/generate/prompts.toml", "stands"),
+    ("parley/domain/generate/prompts.toml", "whom"),
+    ("parley/domain/generate/quality.py", "is no merit"),
+    # Texts of customers in tests.
+    ("tests/domain/auto_analyze/test_batching.py", "nobody"),
+    ("tests/workflows/test_purge.py", "nobody"),
+    # Old names that the list of changes mentions.
+    ("CHANGELOG.md", "patience"),
+}
+
+
+def project_files() -> list[str]:
+    names = (str(path.relative_to(ROOT)) for path in source_files(*SUFFIXES))
+    return [name for name in names if not name.startswith(EXCEPTIONS)]
+
+
+def offences(text: str) -> list[str]:
+    """The forbidden words of a text, in lower case. An identifier's parts are words."""
+    return [found.group().lower() for found in WORDS.finditer(text)]
+
+
+@pytest.mark.parametrize("name", project_files())
+def test_the_words_of_the_project(name: str):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = [(number, word) for number, line in enumerate(lines, 1) for word in offences(line)]
+    assert [(number, word) for number, word in found if (name, word) not in ALLOWED] == []
+
+
+def test_every_exception_is_needed():
+    unused = [(name, word) for name, word in ALLOWED if word not in offences((ROOT / name).read_text(encoding="utf-8"))]
+    assert unused == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def told_of_it():", ["told"]),
+        ("the tenant's coins", ["tenant", "coins"]),
+        ("is no Monday", ["is no monday"]),
+        ("there is no key, and it is no longer valid", []),
+        ("household goods, tenanted", []),
+    ],
+)
+def test_a_forbidden_word_is_found(text: str, words: list[str]):
+    assert offences(text) == words
