@@ -168,7 +168,7 @@ def _figures(spent: Spent, off: Spent, conversations: int) -> dict[str, float | 
         f"saved, % of tokens (wanted: {TOKENS_WANTED})": (off.tokens - spent.tokens) / off.tokens * 100,
         "saved, % of tokens of answers": (off.answering_tokens - spent.answering_tokens) / off.answering_tokens * 100,
         f"a conversation, $ (wanted: under {USD_WANTED})": f"{spent.usd / conversations:.5f}",
-        "paid calls": float(spent.calls),
+        "paid requests": float(spent.requests),
         "of these, for summaries": float(spent.summaries),
         "a summary, tokens": float(spent.summary_tokens),
         "configuration loads per 1,000 generations": spent.config_loads * 1000 / generations,

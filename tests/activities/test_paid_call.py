@@ -209,7 +209,7 @@ async def test_a_fallback_settles_the_request_of_the_first_provider(
 
 
 async def renewed_until(books: LedgerFixture, moment: datetime) -> bool:
-    return (await books.call()).lease_until > moment
+    return (await books.request()).lease_until > moment
 
 
 async def nothing_happened(books: LedgerFixture, simulator: SimulatorAdmin) -> bool:
@@ -315,7 +315,7 @@ async def test_the_lease_is_renewed_during_a_slow_call(
     owner = started(open_calls(books.database, short))
     await simulator.requests(at_least=1)
     other = started(open_calls(books.database, short))
-    renewed_twice = (await books.call()).created_at + timedelta(seconds=0.8)
+    renewed_twice = (await books.request()).created_at + timedelta(seconds=0.8)
     await until(lambda: renewed_until(books, renewed_twice))
     await simulator.gate(closed=False)
     assert await owner == await other

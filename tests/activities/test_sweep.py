@@ -145,6 +145,6 @@ async def test_workflows_with_a_shared_job_key_are_distinguished(
         await books.granted(workflow.id, job=day, workflow_id=workflow.id, terms=EXPIRED)
     await dead.terminate()
     assert await sweep(books, temporal) == SweepReport(looked_at=2, ended=1)
-    assert (await books.call(running.id, job=day)).owner_attempt_id
-    assert (await books.call(dead.id, job=day)).owner_attempt_id is None
+    assert (await books.request(running.id, job=day)).owner_attempt_id
+    assert (await books.request(dead.id, job=day)).owner_attempt_id is None
     await running.terminate()
