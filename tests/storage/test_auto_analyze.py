@@ -54,7 +54,7 @@ class Run:
     def __init__(self, database: Database, workspace: str = ACME, job: str = JOB) -> None:
         self.database, self.scope = database, (workspace, job)
 
-    async def request(self, operation: Callable[..., Awaitable[Any]], *args: Any, **how: Any) -> Any:
+    async def call(self, operation: Callable[..., Awaitable[Any]], *args: Any, **how: Any) -> Any:
         async with self.database.transaction() as tx:
             return await operation(tx, *self.scope, *args, **how)
 
