@@ -198,7 +198,10 @@ class GenerateDecisions:
         how: Cached,
         energy_left: int | None,
     ) -> GenerateResult:
-        """Record a generation with a cached answer and return it. It costs nothing; `saved_usd` is the original cost."""
+        """Record a generation with a cached answer, and return it.
+
+        It costs nothing; `saved_usd` is the original cost.
+        """
         row = generations.row(job, serving, outcome="completed", cached=how.value, attempt_id=hit.attempt_id)
         row.provider, row.model, row.saved_usd = hit.provider.value, hit.model, hit.cost_usd
         if await generations.record_without_call(tx, row):
