@@ -60,6 +60,6 @@ def test_problem_names_the_variable(name: str, value: str, message: str, monkeyp
 
 @pytest.mark.parametrize("name", ["PARLEY_SERVICE_HOST", "PARLEY_PORT_8080_TCP", "PARLEY_ACME_OPENAI_API_KEY"])
 def test_variables_that_others_set_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Kubernetes sets `PARLEY_SERVICE_HOST` for a service named parley. A workspace may choose the variable of its key."""
+    """Kubernetes sets `PARLEY_SERVICE_HOST` for a service named parley; a workspace may choose its key's variable."""
     monkeypatch.setenv(name, "x")
     Settings()

@@ -57,7 +57,7 @@ async def cost_optimized(client: Client, _: SimulatorAdmin) -> str:
 
 
 async def cached(client: Client, _: SimulatorAdmin) -> str:
-    for number in range(4):  # from the fourth analysis on, a session's earlier result is returned
+    for number in range(4):  # the fourth one returns an earlier result
         job = await client.analyze(read_session(HYBRID), run_name=str(number))
         await job.result()
     return job.id
