@@ -40,7 +40,7 @@ from parley.storage.tables import utc_now
 
 
 class GenerateDecisions:
-    """`policy` and `starting_energy` (what a new user is granted) are those of the worker."""
+    """`policy` and `starting_energy` come from the worker's settings. A new user is granted `starting_energy`."""
 
     def __init__(
         self, database: Database, candidates: Candidates, policy: Policy, starting_energy: int, metrics: Metrics
@@ -53,9 +53,10 @@ class GenerateDecisions:
     @activity.defn(name="generate.prepare")
     @boundary
     async def prepare(self, job: Job) -> PrepareOutcome:
-        """Render the prompt, look for a cached answer, and choose the candidates: gather, plan, write.
+        """Render the prompt, look for a cached answer, and choose the candidates: read, plan, write.
 
-        It gathers twice, since the cache is searched by the rendered prompt, which depends on the configuration.
+        The configuration is read first: the rendered prompt depends on it, and the cache key depends on the rendered
+        prompt.
         """
         async with self._database.reads() as tx:
             gathered = await self._gather(tx, job)
@@ -89,12 +90,13 @@ class GenerateDecisions:
     async def end(self, step: EndStep) -> EndOutcome:
         """Record how a generation without an answer ended. An expired answer may be returned instead, marked as stale.
 
-        A generation whose reply was settled, but never reported to the workflow, gets its answer.
+        If a reply was settled but not reported to the workflow, the result is its answer.
         """
         job, serving = step.job, step.serving
         workspace_id = job.input.workspace_id
         async with self._database.transaction() as tx:
-            # Attempts that end at the same time either are in the totals below, or update the row that is written here.
+            # Settlements need this lock too. An attempt that settled before it is in the totals; one that settles later
+            # updates the cost of the row.
             await budgets.lock(tx, workspace_id, budgets.job_scope(job.job_key))
             answer = await _settled_answer(tx, job, serving)
             if answer is not None:
@@ -140,7 +142,10 @@ class GenerateDecisions:
     async def _cached_answer(
         self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials
     ) -> tuple[Hit | None, Cached]:
-        """A cached answer, if the policy allows one. The simulator's answers are not returned once there is a key."""
+        """A cached answer, if the policy allows one.
+
+        It is used only if it comes from the source that would answer now: the provider, or the simulator in its place.
+        """
         serving, models = request.serving, request.cached_models
         if serving.cache is CachePolicy.OFF:
             return None, Cached.NO
@@ -159,10 +164,15 @@ class GenerateDecisions:
     async def _stored_summary(
         self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials
     ) -> StoredSummary | None:
-        """The stored summary of a long prompt's beginning. The simulator's are not used once there is a key."""
+        """The stored summary of a long prompt's beginning.
+
+        It is used only if it comes from a source that would answer now, as a cached answer.
+        """
         if not may_use_summary(request.prompt, request.action.condense_above_tokens):
             return None
-        sources = [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
+        sources = [
+            (provider, self._candidates.is_simulated(provider, credentials.of(provider))) for provider in CHAT_PROVIDERS
+        ]
         return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), sources)
 
     # Results without a paid request in this step.
@@ -171,7 +181,7 @@ class GenerateDecisions:
         if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:
             return None
         workspace_id = step.job.input.workspace_id
-        models = [(one.provider, one.model) for one in step.candidates]
+        models = [(candidate.provider, candidate.model) for candidate in step.candidates]
         stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models)
         if stale is None:
             return None
@@ -188,7 +198,10 @@ class GenerateDecisions:
         how: Cached,
         energy_left: int | None,
     ) -> GenerateResult:
-        """Return a cached answer: it costs nothing, and reports what it saved."""
+        """Record a generation with a cached answer, and return it.
+
+        It costs nothing; `saved_usd` is the original cost.
+        """
         row = generations.row(job, serving, outcome="completed", cached=how.value, attempt_id=hit.attempt_id)
         row.provider, row.model, row.saved_usd = hit.provider.value, hit.model, hit.cost_usd
         if await generations.record_without_call(tx, row):
@@ -211,7 +224,7 @@ class GenerateDecisions:
     async def _refused(
         self, tx: AsyncSession, job: Job, serving: Serving, refusal: Refusal, energy_left: int | None
     ) -> GenerateResult:
-        """A refusal is a result. Attempts before it are in its cost."""
+        """Record a refusal and return it. Its cost includes the job's earlier attempts."""
         row = generations.row(job, serving, outcome="refused", reason=refusal.code.value)
         row.cost_usd, attempts = await generations.totals(tx, job.input.workspace_id, job.job_key)
         if await generations.record_without_call(tx, row):
@@ -225,7 +238,7 @@ class GenerateDecisions:
 async def _for_history(
     tx: AsyncSession, workspace_id: str, prompt: Prompt, decided: Plan, summary: StoredSummary | None
 ) -> PrepareOutcome:
-    """The plan as the history holds it: long prompts are stored, and travel by reference."""
+    """The plan for the workflow's history. Long prompts are stored in the database, and the plan refers to them."""
     stored = await generations.for_history(tx, workspace_id, prompt)
     condensed = decided.condensed and await generations.for_history(tx, workspace_id, decided.condensed)
     return PrepareOutcome(
@@ -239,7 +252,7 @@ async def _for_history(
 
 
 async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
-    """The answer of a generation that only seems to have failed: its worker died between settling and reporting."""
+    """The answer of a generation whose worker stopped after it settled the reply and before it reported it."""
     workspace_id = job.input.workspace_id
     attempt_id = await generations.answered_by(tx, workspace_id, job.request_id)
     settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
@@ -247,7 +260,7 @@ async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> Gener
         return None
     value, _ = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
     cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
-    reason = "its reply was settled before its worker could report it"
+    reason = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
     return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=reason)
 
 

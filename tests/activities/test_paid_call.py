@@ -164,7 +164,7 @@ async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator
         assert raised.value.retry_after == 7
 
 
-async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
+async def test_a_billed_failure_costs_the_rates_for_its_counted_tokens(
     paid_calls: PaidCalls, simulator: SimulatorAdmin, books: LedgerFixture
 ):
     """By its bytes the prompt may have the higher rate of long prompts; by its tokens it does not."""

@@ -15,7 +15,7 @@ from tests.storage.ledger_fixture import BOUND, NOTHING, TERMS, LedgerFixture, u
 
 PROVIDER = Provider.ANTHROPIC
 LONG = BreakerTerms(failures=3, open_seconds=60, probe_seconds=60)
-# Open, and due for a probe at once; a prober is taken for dead at once.
+# DUE: after it opened, the next caller is the probe. DEAD: a probe without a result is replaced immediately.
 DUE = replace(LONG, open_seconds=0)
 DEAD = replace(LONG, probe_seconds=0)
 
@@ -86,7 +86,7 @@ async def test_a_success_in_between_resets_the_count(fleet: Fleet):
     await fleet.passes()
 
 
-async def test_another_provider_is_not_held_back(fleet: Fleet, database: Database):
+async def test_the_breaker_of_one_provider_does_not_affect_another(fleet: Fleet, database: Database):
     await fleet.opens()
     async with database.transaction() as tx:
         assert await breaker.pass_through(tx, Provider.OPENAI, LONG) == 0
@@ -121,7 +121,7 @@ async def test_a_probe_that_fails_opens_it_again(fleet: Fleet):
     assert 1 < await fleet.wait() <= 60
 
 
-async def test_a_probe_that_fails_opens_it_again_whatever_the_threshold_is_now(fleet: Fleet):
+async def test_a_failed_probe_opens_it_again_although_the_threshold_was_raised(fleet: Fleet):
     await fleet.opens(DUE)
     await fleet.fails(await fleet.passes(DEAD), replace(LONG, failures=100))
     assert 1 < await fleet.wait() <= 60
@@ -154,7 +154,7 @@ async def test_failures_from_before_it_closed_do_not_count(fleet: Fleet):
     assert (await fleet.view()).failures == 0
 
 
-async def test_an_answer_that_is_not_counted_hands_the_probe_back(fleet: Fleet):
+async def test_a_result_that_does_not_count_releases_the_probe(fleet: Fleet):
     await fleet.opens(DUE)
     probe = await fleet.passes()
     assert await fleet.wait() > 1
@@ -162,7 +162,7 @@ async def test_an_answer_that_is_not_counted_hands_the_probe_back(fleet: Fleet):
     assert await fleet.passes() > probe
 
 
-async def test_only_the_prober_can_hand_the_probe_back(fleet: Fleet):
+async def test_only_the_prober_can_release_the_probe(fleet: Fleet):
     await fleet.opens(DUE)
     dead = await fleet.passes(DEAD)
     await fleet.passes()
@@ -203,7 +203,7 @@ async def test_an_open_breaker_refuses_a_claim_before_anything_is_reserved(books
     assert await books.energy() == (0, 0)
 
 
-async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: LedgerFixture, fleet: Fleet):
+async def test_only_failures_that_count_open_it(books: LedgerFixture, fleet: Fleet):
     for step in range(4):
         await books.fail(await books.granted(f"refused {step}"), Billed.NO, trips_breaker=False)
     assert await fleet.version() is None
@@ -213,7 +213,7 @@ async def test_failed_attempts_open_it_and_those_that_say_nothing_do_not(books: 
     assert (await books.dollars())[2] == 3 * BOUND
 
 
-async def test_a_claim_that_finds_no_money_does_not_use_the_probe_up(books: LedgerFixture, fleet: Fleet):
+async def test_a_claim_without_enough_energy_does_not_use_the_probe(books: LedgerFixture, fleet: Fleet):
     await fleet.opens(DUE)
     with pytest.raises(Exception, match="energy"):
         await books.claim(energy=1000)

@@ -21,7 +21,7 @@ THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 @pytest.fixture
 def must_agree() -> bool:
-    """Some tests count dollars on days without making an attempt."""
+    """False: some tests write costs of a day without an attempt."""
     return False
 
 
@@ -145,7 +145,7 @@ async def test_another_workspace_spends_from_its_own_cap(books: LedgerFixture):
 
 
 async def test_a_claim_that_ends_an_expired_attempt_does_not_deadlock(books: LedgerFixture):
-    """Both lock the caps before the day: the claim that is halfway through is not waited for with the day in hand."""
+    """Every claim locks the caps before the day, so none holds the day while it waits for the caps."""
     await books.cap(Period.DAY, Decimal(100))
     await books.granted(terms=EXPIRED)
     async with books.database.transaction() as tx:

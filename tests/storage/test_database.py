@@ -80,7 +80,7 @@ async def backend(database: Database, *, bulk: bool = False) -> int:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_connections_that_the_server_ended_are_replaced_unnoticed(
+async def test_connections_that_the_server_ended_are_replaced_without_an_error(
     database: Database, database_url: str, bulk: bool
 ):
     async with database.transaction(bulk=bulk) as one, database.transaction(bulk=bulk) as two:
@@ -110,7 +110,7 @@ async def test_a_connection_is_reused_for_a_limited_time(
     await short_lived.close()
 
 
-async def test_only_bulk_work_may_take_its_time(database_url: str, monkeypatch: pytest.MonkeyPatch):
+async def test_only_bulk_transactions_have_a_long_timeout(database_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(parley.storage.database, "STATEMENT_SECONDS", 0.1)
     hasty = Database(SecretStr(database_url))
     slow = text("SELECT pg_sleep(0.5)")
@@ -269,7 +269,7 @@ async def test_an_exception_rolls_back(database: Database):
         assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0
 
 
-def test_storable_text_keeps_everything_but_nul_and_half_pairs():
+def test_storable_text_replaces_only_nul_and_lone_surrogates():
     stored = {"a": ["é", "\U0001f600", 1, None, True, 2.5]}
     assert storable(stored) == stored
     assert storable({"k\0": ["\ud800x", {"y": "\0"}]}) == {"k\ufffd": ["\ufffdx", {"y": "\ufffd"}]}

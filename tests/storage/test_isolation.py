@@ -54,7 +54,7 @@ FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
 
 @dataclass(frozen=True)
 class Ids:
-    """What another workspace might have got hold of."""
+    """Ids that a caller of another workspace may know."""
 
     attempt: UUID
     session: Session
@@ -66,7 +66,7 @@ class Ids:
 
 @pytest.fixture
 async def ids(books: LedgerFixture) -> Ids:
-    """A workspace with something of everything in it."""
+    """The ids of a workspace that has rows in every table."""
     attempt = await books.granted(terms=EXPIRED)
     settled = await books.granted("settled")
     await books.settle(settled)
@@ -122,7 +122,7 @@ Trespass = Callable[[AsyncSession, Ids], Awaitable[Any]]
 
 
 def reading(report: Callable[[AsyncSession, str, Span], Awaitable[Any]], field: str) -> Trespass:
-    """A report of yesterday to tomorrow, of which one field must say that there was nothing."""
+    """Read one field of the other workspace's report from yesterday to tomorrow. It must be empty."""
 
     async def read(tx: AsyncSession, _: Ids) -> Any:
         span = Span(since=utc_now() - timedelta(days=1), until=utc_now() + timedelta(days=1))
@@ -135,7 +135,7 @@ def billed(attempt_id: UUID) -> BilledAttempt:
     return BilledAttempt(source="line 1", attempt_id=attempt_id, cost_usd=Decimal(9))
 
 
-# Each function of the storage that takes a workspace, called by the wrong one; what it must answer.
+# Each function of the storage that takes a workspace, called with another workspace's ids, and its expected result.
 TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.renew": (lambda tx, ids: ledger.renew(tx, THEIRS, ids.attempt, 60), False),
     "ledger.settle": (
@@ -213,8 +213,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
 }
-# These make something of the caller's own, under whatever id it names.
-MAKES_ITS_OWN = {
+# These create rows of the caller's workspace, with any id.
+CREATES_ROWS = {
     "budgets.open_envelope",
     "configuration.save",
     "budgets.reserve_day",
@@ -229,14 +229,14 @@ MAKES_ITS_OWN = {
 }
 
 
-# The tests of these jobs show their isolation.
-WALKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets"}
+# The tests of these modules check their isolation.
+CHECKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets"}
 
 
 def functions_with_a_workspace() -> set[str]:
     found: set[str] = set()
     for module in pkgutil.iter_modules(parley.storage.__path__, "parley.storage."):
-        if module.ispkg or module.name in WALKED_ELSEWHERE:
+        if module.ispkg or module.name in CHECKED_ELSEWHERE:
             continue
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.iscoroutinefunction):
             own = function.__module__ == module.name and not name.startswith("_")
@@ -245,8 +245,8 @@ def functions_with_a_workspace() -> set[str]:
     return found
 
 
-def test_every_function_that_takes_a_workspace_is_walked():
-    assert functions_with_a_workspace() == set(TRESPASSES) | MAKES_ITS_OWN
+def test_every_function_that_takes_a_workspace_is_checked():
+    assert functions_with_a_workspace() == set(TRESPASSES) | CREATES_ROWS
 
 
 async def contents(books: LedgerFixture) -> str:

@@ -144,7 +144,7 @@ class TestFallback:
         assert error.type == ProviderUnavailable.__name__
         assert error.message == "no provider could serve: down (big); down (small)"
 
-    async def test_an_outage_is_waited_out_within_the_limit(self):
+    async def test_the_loop_waits_for_the_end_of_an_outage_within_the_limit(self):
         down = failure(ProviderUnavailable, "down")
         engine = MemoryEngine(ask=[down, down, down, down, answer()])
         await answered(engine, wait_limit_seconds=100)
@@ -169,7 +169,7 @@ class TestFallback:
 
 
 class TestRateLimit:
-    async def test_a_rate_limit_is_waited_out_on_the_same_candidate(self):
+    async def test_after_a_short_rate_limit_the_same_candidate_is_asked_again(self):
         engine = MemoryEngine(ask=[failure(RateLimited, "slow down", 7.0), failure(RateLimited, "slow down"), answer()])
         await answered(engine)
         assert engine.models == ["ask big"] * 3
@@ -201,13 +201,13 @@ class TestBudget:
 
 
 class TestSchema:
-    async def test_a_reply_off_the_schema_is_a_new_paid_request_that_is_not_charged_again(self):
+    async def test_a_reply_that_breaks_the_schema_is_requested_again_without_a_charge(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing"), answer()])
         await answered(engine)
         assert [step.request_id for step in engine.asks] == ["job/generate/ask-1", "job/generate/ask-2"]
         assert [step.energy for step in engine.asks] == [2, 0]
 
-    async def test_after_the_last_reply_off_the_schema_it_fails(self):
+    async def test_after_the_last_reply_that_breaks_the_schema_it_fails(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing")])
         error = await failed(engine)
         assert (error.type, len(engine.asks)) == (MalformedReply.__name__, MAX_ASKS)

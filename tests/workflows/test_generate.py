@@ -100,7 +100,7 @@ class TestAnswers:
         result = await client.generate(QUESTION, user_id=USER, response_schema=None)
         assert result.content and result.parsed is None
 
-    async def test_a_reply_off_the_schema_is_retried_and_charged_once(
+    async def test_a_reply_that_breaks_the_schema_is_retried_and_charged_once(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("malformed", provider="openai")
@@ -205,7 +205,7 @@ class TestRefusals:
         assert result.meta.model == CHEAP
         assert "claude-sonnet-4-6 may cost" in result.meta.reason
 
-    async def test_the_free_tier_gets_the_cheap_model_also_if_another_is_named(self, client: Client) -> None:
+    async def test_the_free_tier_gets_the_cheap_model_even_if_another_is_named(self, client: Client) -> None:
         result = await client.generate(QUESTION, user_id=USER, model="claude-sonnet-4-6")
         assert result.meta.model == CHEAP
         assert "not for the free tier" in result.meta.reason
@@ -261,14 +261,14 @@ class TestFailures:
         assert (await pro.energy(USER)).available == 100
         assert await agrees(pro)
 
-    async def test_a_rate_limit_is_waited_out_by_a_timer(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_a_timer_waits_for_the_end_of_a_rate_limit(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="openai")
         result = await client.generate(QUESTION, user_id=USER)
         assert (result.meta.model, result.meta.attempts) == (CHEAP, 2)
         [history] = await histories(client)
         assert any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
 
-    async def test_or_the_cheaper_model_is_used(self, pro: Client, simulator: SimulatorAdmin) -> None:
+    async def test_after_a_rate_limit_a_cheaper_model_may_be_used(self, pro: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER, on_rate_limit=OnRateLimit.CHEAPER)
         assert result.meta.provider is Provider.OPENAI
@@ -437,7 +437,7 @@ class TestWaitLimit:
         assert (await skipping_client.energy(USER)).reserved == 0
         assert await agrees(skipping_client)
 
-    async def test_a_rate_limit_of_a_minute_is_waited_out_and_of_an_hour_is_not(
+    async def test_a_rate_limit_of_a_minute_delays_the_answer_and_one_of_an_hour_does_not(
         self, skipping_client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("rate_limit", provider="openai", retry_after=60)
@@ -447,7 +447,9 @@ class TestWaitLimit:
             await skipping_client.generate("Another question", user_id=USER)
 
 
-async def test_two_hundred_at_once_on_energy_for_fifty(client: Client, simulator: SimulatorAdmin) -> None:
+async def test_energy_for_fifty_answers_fifty_of_two_hundred_concurrent_requests(
+    client: Client, simulator: SimulatorAdmin
+) -> None:
     await client.grant_energy(USER, 1, key="open the account")
     async with client.database.transaction() as tx:
         from sqlalchemy import text  # noqa: PLC0415

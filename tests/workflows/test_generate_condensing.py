@@ -35,9 +35,9 @@ TALK = [
     {"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice ".ljust(400, ".")}
     for turn in range(201)
 ]
-# So many messages are above the limit, and enough of them come before the last ten.
+# A number of messages above the limit, with enough to condense before the last ten.
 LONG = 21
-# Above what is looked up where the action has no limit.
+# A number of messages for which a summary is looked up although the action has no limit.
 VERY_LONG = 101
 
 

@@ -83,9 +83,9 @@ async def outcomes(query: Query) -> list[str]:
 
 @asynccontextmanager
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
-    """Block claims and settlements in the workspace meanwhile."""
+    """Block claims and settlements in the workspace during the block."""
     async with database.transaction() as tx:
-        # A transaction inserts the day where it is not there yet, and still waits for this one.
+        # If the day has no row yet, a transaction inserts it, and waits for this one too.
         await tx.execute(
             text(
                 "INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)"
@@ -179,7 +179,7 @@ class TestCancelled:
 
 @pytest.mark.usefixtures("worker")
 class TestCancelledBeforeItIsSettled:
-    """The row is written when the workflow ends; the cost of the running call is known later."""
+    """The row is written when the workflow ends. The cost of the running attempt is known later."""
 
     @pytest.mark.parametrize("schema", [None, VERDICT], ids=["an answer", "no answer"])
     async def test_the_row_has_the_final_cost(
@@ -211,7 +211,7 @@ class TestCancelledBeforeItIsSettled:
     async def cancelled(
         self, client: Client, simulator: SimulatorAdmin, learns: Learns, messages: Messages, **terms: Any
     ) -> None:
-        """Cancel while a reply is computed and billed; it arrives when the workflow has ended."""
+        """Cancel the workflow after the provider billed the reply, which arrives after the workflow has ended."""
         await simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
         await simulator.requests(at_least=1, billed="true")

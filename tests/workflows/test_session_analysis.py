@@ -79,7 +79,7 @@ class TestStrategies:
         assert report.analysis is not None
         assert report.analysis.strategy is Strategy.COST_OPTIMIZED
         assert report.analysis.voice_metrics.source == "transcript"
-        assert any("save cost" in warning for warning in report.analysis.warnings)
+        assert any("saves cost" in warning for warning in report.analysis.warnings)
         assert [request["provider"] for request in await simulator.billed()] == ["openai"]
 
     async def test_a_free_user_gets_the_latest_result_after_more_than_two_analyses(
