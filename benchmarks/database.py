@@ -146,7 +146,7 @@ async def _ledger(bench: Bench, line: DelayLine, times: Times, requests: int) ->
 def _job() -> Job:
     prompt = Prompt(messages=(Message(role="user", content=QUESTION),))
     asked = GenerateInput(workspace_id="bench", user_id="user", action="ai_message", prompt=prompt)
-    return Job(input=asked, job_key=uuid4().hex, workflow_id="bench", started_at=datetime.now(UTC))
+    return Job.of(asked, f"bench/{uuid4().hex}", datetime.now(UTC))
 
 
 async def _claim(database: Database, job: Job) -> UUID:

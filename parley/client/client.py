@@ -23,6 +23,7 @@ from parley.client.configuration import WorkspaceConfiguration
 from parley.client.generate import GenerateOptions, Messages, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
+from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
@@ -62,6 +63,7 @@ class Client:
     """
 
     def __init__(self, backend: Backend, workspace_id: str) -> None:
+        check_workspace_id(workspace_id)
         self._backend, self._owns_backend = backend, False
         self.workspace_id = workspace_id
         self.temporal, self.database, self.settings = backend.temporal, backend.database, backend.settings
@@ -79,14 +81,15 @@ class Client:
         Without DATABASE_URL the addresses of the stack that `parley up` runs on this machine are used.
 
         Args:
-            workspace_id: the workspace that the client reads and writes.
+            workspace_id: the workspace that the client reads and writes: 1 to 200 characters without a slash.
             settings: default: read from the environment.
             temporal_address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
 
         Raises:
-            InvalidInput: DATABASE_URL is missing or wrong.
+            InvalidInput: DATABASE_URL is missing or wrong, or the workspace id is not valid.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
+        check_workspace_id(workspace_id)
         client = cls(await Backend.connect(settings, temporal_address), workspace_id)
         client._owns_backend = True
         return client

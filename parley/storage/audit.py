@@ -70,9 +70,10 @@ CHECKS: dict[str, str] = {
         SELECT c.workspace_id, c.request_id, '0', count(*)
         FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
         WHERE c.state = 'open' AND t.state IN ('settled', 'duplicate') GROUP BY c.workspace_id, c.request_id""",
-    "a request is charged at most once, and only for its settled attempt": """
-        SELECT u.workspace_id, u.request_id, 'one charge', concat(count(*), ' charges')
-        FROM ai_usage_logs u WHERE u.energy_charged > 0 GROUP BY u.workspace_id, u.request_id
+    "a result is charged at most once, and only for a settled attempt": """
+        SELECT u.workspace_id, coalesce(c.result_id, c.request_id), 'one charge', concat(count(*), ' charges')
+        FROM ai_usage_logs u JOIN paid_requests c USING (workspace_id, request_id) WHERE u.energy_charged > 0
+        GROUP BY u.workspace_id, coalesce(c.result_id, c.request_id)
         HAVING count(*) > 1 OR bool_or(u.outcome <> 'settled')""",
     "an open attempt owns its request": """
         SELECT t.workspace_id, t.id::text, 'owner', coalesce(c.owner_attempt_id::text, 'no owner')
@@ -108,9 +109,12 @@ CHECKS: dict[str, str] = {
         WHERE (g.outcome = 'completed' OR g.attempt_id IS NOT NULL)
           AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
-    "an answer from the cache cost nothing": """
-        SELECT g.workspace_id, g.request_id, '0.000000', g.cost_usd
-        FROM generations g WHERE g.cached <> ''""",
+    "a generation costs what its attempts cost": """
+        SELECT g.workspace_id, g.request_id, coalesce(t.cost_usd, 0)::numeric(18, 6), g.cost_usd
+        FROM generations g LEFT JOIN
+             (SELECT c.workspace_id, c.job_key, sum(t.cost_usd) AS cost_usd
+              FROM paid_requests c JOIN attempts t USING (workspace_id, request_id) GROUP BY 1, 2) t
+          USING (workspace_id, job_key)""",
 }
 
 # Checks against `billed`, a provider's list with one row per attempt id. Open attempts may be billed already.

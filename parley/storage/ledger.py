@@ -41,7 +41,8 @@ WITHDRAWN = "Withdrawn"
 class Charge(Model):
     """The account that a paid request is booked on.
 
-    `energy`: what the user is charged for a result. `envelope`: the job's budget, which the first claim opens;
+    `energy`: what the user is charged for a result. `result_id`: the first of several requests for one result, of
+    which one is charged; None: the request is the only one. `envelope`: the job's budget, which the first claim opens;
     None: the envelope exists already.
     """
 
@@ -51,6 +52,7 @@ class Charge(Model):
     job_key: str
     workflow_id: str
     request_id: str
+    result_id: str | None = None
     action: str
     energy: int
     envelope: Envelope | None = None
@@ -280,7 +282,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     """Journal the request's one reply, with its event and its charge."""
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
-    charged, left = await _charge_once(tx, request, locked.energy_left)
+    charged, left = await _charge_once(tx, request, locked.energy_left, is_only=is_only)
     _end(attempt, "settled", Billed.YES, cost_usd)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
@@ -370,11 +372,15 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
     charge, terms = request_claim.charge, request_claim.terms
+    repeats = charge.result_id if charge.result_id != charge.request_id else None
+    is_charged = repeats and charge.energy and await paid_requests.is_charged(tx, charge.workspace_id, repeats)
+    price = 0 if is_charged else charge.energy
     opened = PaidRequest(
-        **charge.model_dump(exclude={"energy", "envelope"}),
+        **charge.model_dump(exclude={"energy", "envelope", "result_id"}),
+        result_id=repeats,
         fingerprint=request_claim.fingerprint,
-        energy_price=charge.energy,
-        energy_reserved=charge.energy,
+        energy_price=price,
+        energy_reserved=price,
         owner_attempt_id=request_claim.attempt_id,
         expires_at=utc_now(),
     )
@@ -471,12 +477,20 @@ def _amounts(attempt: Attempt) -> dict[str, Decimal]:
     return {"confirmed": attempt.cost_usd}
 
 
-async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:
-    """Charge the user for the reply that won.
+async def _charge_once(
+    tx: AsyncSession, request: PaidRequest, left: int | None, *, is_only: bool
+) -> tuple[int, int | None]:
+    """Charge the user for the reply that won, unless another request for the same result is charged.
 
     Returns the energy charged and the energy left. `left`: the energy available before, None without an account.
+    `is_only`: no attempt of the request came before.
     """
     user = (request.workspace_id, request.user_id)
+    # A repetition is requested only after an attempt of the first request has ended. The job's envelope, which this
+    # transaction has changed, makes the settlements of a result wait for each other.
+    may_repeat = request.result_id is not None or not is_only
+    if may_repeat and request.energy_price and await paid_requests.is_charged(tx, *_result(request)):
+        return 0, await _release_energy(tx, request, left)
     if request.energy_reserved == 0 and request.energy_price and left is not None:
         # The reservation was released. If the account does not cover the price, the user pays nothing.
         late = await energy.reserve_if_possible(tx, *user, request.energy_price, request.request_id)
@@ -490,9 +504,19 @@ async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None)
 async def _release(tx: AsyncSession, request: PaidRequest) -> None:
     """Release the lease and the reserved energy. The next attempt reserves again."""
     request.owner_attempt_id, request.lease_until = None, None
-    if request.energy_reserved:
-        await energy.release(tx, request.workspace_id, request.user_id, request.energy_reserved, request.request_id)
-        request.energy_reserved = 0
+    await _release_energy(tx, request, None)
+
+
+async def _release_energy(tx: AsyncSession, request: PaidRequest, left: int | None) -> int | None:
+    """Release the reserved energy. `left`, returned with it: the energy available before, None without an account."""
+    released, request.energy_reserved = request.energy_reserved, 0
+    if released:
+        await energy.release(tx, request.workspace_id, request.user_id, released, request.request_id)
+    return None if left is None else left + released
+
+
+def _result(request: PaidRequest) -> tuple[str, str]:
+    return request.workspace_id, request.result_id or request.request_id
 
 
 def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:

@@ -26,6 +26,8 @@ async def generated(database: Database) -> None:
     row = Generation(
         workspace_id="default",
         request_id=REQUEST,
+        job_key="job",
+        fingerprint="asked",
         workflow_id="generate/default/job",
         user_id="rep-1",
         action="ai_message",

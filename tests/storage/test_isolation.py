@@ -98,7 +98,8 @@ async def ids(books: LedgerFixture) -> Ids:
 
 
 def generation(workspace_id: str, attempt_id: UUID) -> Generation:
-    fields = {"request_id": "job/step", "workflow_id": "workflow", "user_id": USER, "action": "ai_message"}
+    fields = {"request_id": "asked/generate", "job_key": "asked", "fingerprint": "asked", "workflow_id": "workflow"}
+    fields |= {"user_id": USER, "action": "ai_message"}
     return Generation(
         workspace_id=workspace_id, outcome="failed", attempt_id=attempt_id, experiment="e", arm="a", **fields
     )
@@ -160,8 +161,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS, utc_now()), []),
     "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS, utc_now()), None),
     "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
-    "generations.answered_by": (lambda tx, _: generations.answered_by(tx, THEIRS, "job/step"), None),
-    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "job/step"), NotFound),
+    "generations.find": (lambda tx, _: generations.find(tx, THEIRS, "asked/generate"), None),
+    "generations.record_cost": (lambda tx, _: generations.record_cost(tx, THEIRS, "asked"), None),
+    "paid_requests.is_charged": (lambda tx, _: paid_requests.is_charged(tx, THEIRS, "job/step"), False),
+    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "asked/generate"), NotFound),
     "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
     "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
@@ -172,12 +175,12 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),
     "audit.audit_billed": (lambda tx, ids: audit.audit_billed(tx, THEIRS, [billed(ids.attempt)]), []),
-    "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "job/step", Decimal(1)), False),
+    "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "asked/generate", Decimal(1)), False),
     "configuration.look": (lambda tx, _: configuration.look(tx, THEIRS, USER), Glance((), {})),
     "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
-    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "job/step", Feedback.BAD), NotFound),
+    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),
     "reports.weekly": (reading(reports.weekly, "total"), Spend()),

@@ -242,6 +242,8 @@ def upgrade() -> None:
         "generations",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("job_key", sa.String(), nullable=False),
+        sa.Column("fingerprint", sa.String(), nullable=False),
         sa.Column("workflow_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("prospect_id", sa.String(), nullable=True),
@@ -314,6 +316,7 @@ def upgrade() -> None:
         "paid_requests",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("result_id", sa.String(), nullable=True),
         sa.Column("job_key", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("prospect_id", sa.String(), nullable=True),
@@ -332,6 +335,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
     op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key"], unique=False)
+    op.create_index(
+        "paid_requests_by_result",
+        "paid_requests",
+        ["workspace_id", "result_id"],
+        unique=False,
+        postgresql_where="result_id IS NOT NULL",
+    )
     op.create_index(
         "paid_requests_by_lease",
         "paid_requests",
