@@ -342,6 +342,15 @@ class PaidCalls:
         """Report an attempt to the metrics. An unknown cost may be as much as was reserved."""
         offer, confirmed = work.offer, cost_usd is not None
         spent = offer.upper_bound_usd if cost_usd is None else cost_usd
+        if spent > offer.upper_bound_usd:
+            self._metrics.cost_above_bound(offer.provider, offer.model, spent - offer.upper_bound_usd)
+            activity.logger.warning(
+                "a reply of %s %s cost $%s, above its upper bound of $%s",
+                offer.provider.value,
+                offer.model,
+                spent,
+                offer.upper_bound_usd,
+            )
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )

@@ -103,6 +103,25 @@ CHECKS: dict[str, str] = {
                      sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
               FROM attempts GROUP BY 1, 2) t
           ON (t.workspace_id, t.scope) = (b.workspace_id, b.scope)""",
+    "an attempt costs at most its upper bound": """
+        SELECT t.workspace_id, t.id::text, 'at most $' || t.upper_bound_usd, '$' || t.cost_usd
+        FROM attempts t WHERE t.cost_usd > t.upper_bound_usd""",
+    "an envelope is within its cap": """
+        SELECT b.workspace_id, b.scope, 'at most $' || b.cap_usd,
+               '$' || (b.reserved_usd + b.confirmed_usd + b.uncertain_usd)
+        FROM budgets b WHERE b.reserved_usd + b.confirmed_usd + b.uncertain_usd > b.cap_usd""",
+    # A cap that was set below what is spent already is not overdrawn: no attempt has started since.
+    "a workspace's spending is within its caps": """
+        SELECT c.workspace_id, c.period || ' from ' || p.begins, 'at most $' || c.cap_usd, '$' || s.spent
+        FROM spending_caps c
+        CROSS JOIN LATERAL (SELECT date_trunc(c.period, now() AT TIME ZONE 'UTC')::date AS begins) p
+        CROSS JOIN LATERAL (
+            SELECT sum(b.reserved_usd + b.confirmed_usd + b.uncertain_usd) AS spent FROM budgets b
+            WHERE b.workspace_id = c.workspace_id AND b.scope >= 'day:' || p.begins
+              AND b.scope < 'day:' || (p.begins + ('1 ' || c.period)::interval)::date) s
+        WHERE s.spent > c.cap_usd
+          AND EXISTS (SELECT 1 FROM attempts t WHERE t.workspace_id = c.workspace_id
+                        AND t.started_at >= greatest(c.updated_at, p.begins AT TIME ZONE 'UTC'))""",
     "an answered generation names the attempt that answered": """
         SELECT g.workspace_id, g.request_id, 'an attempt', coalesce(g.attempt_id::text, 'none')
         FROM generations g

@@ -28,7 +28,7 @@ from parley.storage import breaker, budgets, energy, paid_requests
 from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Envelope
 from parley.storage.database import NOW, changed_one
-from parley.storage.entries import completed_event, failed_event, journal_entry, usage_row
+from parley.storage.entries import above_bound_event, completed_event, failed_event, journal_entry, usage_row
 from parley.storage.paid_requests import Locked
 from parley.storage.rows import save
 from parley.storage.tables import Attempt, PaidRequest, utc_now
@@ -448,8 +448,12 @@ async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) ->
 async def _rebook(tx: AsyncSession, request: PaidRequest, attempt: Attempt, **now: Decimal) -> DayMove:
     """Move the attempt's dollars in the job's envelope from their present account to `confirmed` or `uncertain`.
 
+    A cost above the upper bound is booked as it is, with an event: it may overdraw caps, and then no claim passes them.
     Returns the same move for the attempt's day, to be applied at the end of the transaction.
     """
+    confirmed = now.get("confirmed", Decimal(0))
+    if confirmed > attempt.upper_bound_usd:
+        await save(tx, above_bound_event(request, attempt, confirmed))
     changes = {name: -usd for name, usd in _amounts(attempt).items()}
     for name, usd in now.items():
         changes[name] = changes.get(name, Decimal(0)) + usd

@@ -34,6 +34,11 @@ LIES = {
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
     "a usage row has its attempt's cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
     "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
+    "an attempt costs at most its upper bound": "UPDATE attempts SET upper_bound_usd = 0 WHERE state = 'settled'",
+    "an envelope is within its cap": "UPDATE budgets SET cap_usd = 0.000001 WHERE scope = 'job:job'",
+    "a workspace's spending is within its caps": """
+        INSERT INTO spending_caps (workspace_id, period, cap_usd, updated_at)
+        VALUES ('acme', 'week', 0.000001, now() - interval '1 day')""",
     "an answered generation names the attempt that answered": """
         UPDATE generations SET attempt_id = gen_random_uuid() WHERE cached = 'exact'""",
     "a generation costs what its attempts cost": "UPDATE generations SET cost_usd = 0.000001 WHERE cached = 'exact'",
