@@ -29,7 +29,7 @@ from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.budgets import CapView, Period
-from parley.domain.costs import BilledAttempt, Costs, Disagreement
+from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from parley.domain.health import HealthReport
@@ -40,7 +40,7 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, energy, generations, usage
+from parley.storage import budgets, corrections, energy, generations, usage
 from parley.storage.audit import audit, audit_billed
 
 HANDLES = {SESSION_ANALYSIS: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
@@ -340,6 +340,29 @@ class Client:
         async with self.database.transaction(bulk=True) as tx:
             found = await audit(tx, self.workspace_id)
             return found if billed is None else found + await audit_billed(tx, self.workspace_id, billed)
+
+    async def reconcile(
+        self, billed: Sequence[BilledAttempt], *, complete_until: datetime | None = None, dry_run: bool = False
+    ) -> list[Correction]:
+        """Confirm uncertain costs by a provider's own list. A repetition finds nothing more to correct.
+
+        Args:
+            billed: the list, with one entry per attempt.
+            complete_until: an aware time. From the first attempt in the list until then, an attempt of the same
+                provider that is not in the list was not billed. Default: such an attempt stays uncertain.
+            dry_run: only return what would be corrected; default False.
+
+        Returns:
+            The corrections, in the order in which the attempts were made.
+        """
+        async with self.database.transaction(bulk=True) as tx:
+            found = await corrections.find(tx, self.workspace_id, billed, complete_until)
+        return found if dry_run else [one for one in found if await self._corrected(one)]
+
+    async def _corrected(self, correction: Correction) -> bool:
+        # A transaction each: a paid call takes the lock of its request before that of the day, which all share.
+        async with self.database.transaction() as tx:
+            return await corrections.apply(tx, self.workspace_id, correction)
 
     async def feedback(self, request_id: str, feedback: Feedback | str) -> None:
         """Rate an answer; a later rating replaces an earlier one.

@@ -187,11 +187,16 @@ async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disag
 
 async def audit_billed(tx: AsyncSession, workspace_id: str, billed: Sequence[BilledAttempt]) -> list[Disagreement]:
     """Compare a provider's list, one row per attempt, with the attempts of a workspace."""
+    await load_billed(tx, billed)
+    return await _run(tx, BILLED_CHECKS, workspace_id)
+
+
+async def load_billed(tx: AsyncSession, billed: Sequence[BilledAttempt]) -> None:
+    """Put a provider's list into the table `billed`, which exists until the transaction ends."""
     await tx.execute(CREATE_BILLED)
     if billed:
         await tx.execute(INSERT_BILLED, [row.model_dump() for row in billed])
     await tx.execute(text("ANALYZE billed"))
-    return await _run(tx, BILLED_CHECKS, workspace_id)
 
 
 async def _run(tx: AsyncSession, checks: Mapping[str, str], workspace_id: str | None) -> list[Disagreement]:

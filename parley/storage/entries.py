@@ -67,7 +67,7 @@ def failed_event(request: PaidRequest, attempt: Attempt) -> OutboxEvent:
 
 
 def above_bound_event(request: PaidRequest, attempt: Attempt, cost_usd: Decimal) -> OutboxEvent:
-    details = {"cost_usd": str(cost_usd), "upper_bound_usd": str(attempt.upper_bound_usd)}
+    details: dict[str, object] = {"cost_usd": str(cost_usd), "upper_bound_usd": str(attempt.upper_bound_usd)}
     return _event(request, attempt, "ai_cost_above_bound", details)
 
 

@@ -346,6 +346,42 @@ async def fail(
     await _on_its_day(tx, request, day_move)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a provider's list says of an attempt: its cost and usage, or that it was not billed."""
+
+    cost_usd: Decimal
+    usage: Usage
+    is_billed: bool
+
+
+async def confirm(
+    tx: AsyncSession,
+    workspace_id: str,
+    attempt_id: UUID,
+    counted: Counted,
+    on_confirmed: Callable[[AsyncSession, str], Awaitable[None]],
+) -> bool:
+    """Replace the uncertain cost of a lost or failed attempt, and call `on_confirmed` with its job key.
+
+    Returns whether it did; False if the cost is not uncertain, and nothing was changed.
+
+    Raises:
+        NotFound: the workspace has no such attempt.
+    """
+    locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
+    request, attempt = locked.request, locked.attempt
+    if attempt.state not in ("lost", "failed") or attempt.cost_usd is not None:
+        return False
+    day_move = await _rebook(tx, request, attempt, confirmed=counted.cost_usd)
+    attempt.cost_usd = counted.cost_usd
+    attempt.billed = (Billed.YES if counted.is_billed else Billed.NO).value
+    await save(tx, attempt, usage_row(request, attempt, confirmed=True, usage=counted.usage))
+    await on_confirmed(tx, request.job_key)
+    await _on_its_day(tx, request, day_move)
+    return True
+
+
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
     """End a request whose lease has expired: its attempt becomes lost and the user's energy is released.
 

@@ -384,6 +384,19 @@ class SpendingCap(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
+class CostCorrection(SQLModel, table=True):
+    """The entry of an uncertain cost that a provider's list decided: from its upper bound to `cost_usd`."""
+
+    __tablename__ = "cost_corrections"
+
+    attempt_id: UUID = Field(primary_key=True)
+    workspace_id: str
+    source: str
+    upper_bound_usd: Decimal = Field(sa_type=USD)
+    cost_usd: Decimal = Field(sa_type=USD)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
 class StoredConfiguration(SQLModel, table=True):
     """One section of a workspace's configuration, or of one user's in it (`owner`; empty for the workspace)."""
 

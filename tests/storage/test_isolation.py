@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import parley.storage
 from parley.client.reading import read_session
 from parley.domain.budgets import Period
-from parley.domain.costs import BilledAttempt, Costs
+from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.reports import Feedback, Span, Spend
-from parley.domain.requests import Message, Provider
+from parley.domain.requests import Message, Provider, Usage
 from parley.domain.session import Session
 from parley.storage import (
     alerts,
@@ -30,6 +30,7 @@ from parley.storage import (
     budgets,
     cache,
     configuration,
+    corrections,
     energy,
     generations,
     ledger,
@@ -41,7 +42,7 @@ from parley.storage import (
     usage,
 )
 from parley.storage.configuration import WORKSPACE, Glance, Stored
-from parley.storage.ledger import Failure
+from parley.storage.ledger import Counted, Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
@@ -119,6 +120,15 @@ def hit(attempt_id: UUID) -> cache.Hit:
     return cache.Hit("key", reply(), *MODEL, simulated=True, attempt_id=attempt_id, cost_usd=COST, expired=False)
 
 
+def correction(attempt_id: UUID) -> Correction:
+    return Correction(attempt_id=attempt_id, source="line 2", upper_bound_usd=COST, cost_usd=COST, billed=True)
+
+
+async def nothing(tx: AsyncSession, job_key: str) -> None:
+    """Write nothing more."""
+
+
+NOT_BILLED = Counted(Decimal(0), Usage(), is_billed=False)
 Trespass = Callable[[AsyncSession, Ids], Awaitable[Any]]
 
 
@@ -174,6 +184,9 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),
+    "corrections.find": (lambda tx, ids: corrections.find(tx, THEIRS, [billed(ids.attempt)], utc_now()), []),
+    "corrections.apply": (lambda tx, ids: corrections.apply(tx, THEIRS, correction(ids.attempt)), NotFound),
+    "ledger.confirm": (lambda tx, ids: ledger.confirm(tx, THEIRS, ids.attempt, NOT_BILLED, nothing), NotFound),
     "audit.audit_billed": (lambda tx, ids: audit.audit_billed(tx, THEIRS, [billed(ids.attempt)]), []),
     "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "asked/generate", Decimal(1)), False),
     "configuration.look": (lambda tx, _: configuration.look(tx, THEIRS, USER), Glance((), {})),

@@ -21,6 +21,7 @@ TABLES = (
     "chat_sessions",
     "configuration",
     "cost_alerts",
+    "cost_corrections",
     "datasets",
     "energy_accounts",
     "energy_entries",
@@ -202,6 +203,16 @@ def upgrade() -> None:
         sa.Column("uncertain_usd", sa.Numeric(precision=18, scale=6), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "period"),
+    )
+    op.create_table(
+        "cost_corrections",
+        sa.Column("attempt_id", sa.Uuid(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("upper_bound_usd", sa.Numeric(precision=18, scale=6), nullable=False),
+        sa.Column("cost_usd", sa.Numeric(precision=18, scale=6), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("attempt_id"),
     )
     op.create_table(
         "datasets",
