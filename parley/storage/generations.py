@@ -118,7 +118,7 @@ async def earlier(tx: AsyncSession, job: Job) -> Earlier:
 
 
 async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
-    """The paid requests for an answer so far. After a reply that was no answer, the next request is another one."""
+    """The paid requests for an answer so far. A settled request gave no answer, so the next one follows it."""
     of_job = (col(PaidRequest.workspace_id) == job.input.workspace_id, col(PaidRequest.job_key) == job.job_key)
     query = (
         select(PaidRequest, func.coalesce(col(UsageLog.energy_charged), 0))

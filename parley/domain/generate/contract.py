@@ -205,10 +205,9 @@ class Job(Model):
 
     @classmethod
     def of(cls, generate_input: GenerateInput, workflow_id: str, started_at: datetime) -> Self:
-        digest = hashlib.sha256(workflow_id.encode()).hexdigest()
         return cls(
             input=generate_input,
-            job_key=f"{JOB_PREFIX}{digest[:32]}",
+            job_key=job_key(workflow_id),
             workflow_id=workflow_id,
             fingerprint=generate_input.fingerprint(),
             started_at=started_at,
@@ -340,6 +339,11 @@ class EndOutcome(Model):
     """The result in place of an answer; None where the generation fails."""
 
     result: GenerateResult | None = None
+
+
+def job_key(workflow_id: str) -> str:
+    """The job key of all runs under a workflow id."""
+    return f"{JOB_PREFIX}{hashlib.sha256(workflow_id.encode()).hexdigest()[:32]}"
 
 
 def generation_id(job_key: str) -> str:
