@@ -34,6 +34,9 @@ class Metrics:
         self._attempts = meter.create_counter("parley_attempts_total", "Attempts, by outcome")
         self._cost = meter.create_counter("parley_cost_micro_usd_total", "Millionths of a US dollar spent at providers")
         self._tokens = meter.create_counter("parley_tokens_total", "Tokens that providers reported")
+        self._above_bound = meter.create_counter(
+            "parley_cost_above_bound_micro_usd_total", "Millionths of a US dollar by which costs exceeded upper bounds"
+        )
         self._seconds = meter.create_histogram_float(ATTEMPT_SECONDS, "Seconds from a request to its reply or failure")
         self._generations = meter.create_counter("parley_generations_total", "Generations, by outcome")
         self._breaker = meter.create_gauge("parley_breaker_open", "1 while the provider's breaker is open")
@@ -73,6 +76,11 @@ class Metrics:
         self._tokens.add(usage.output_tokens, {"direction": "output"})
         if seconds is not None:
             self._seconds.record(seconds, labels)
+
+    def cost_above_bound(self, provider: Provider, model: str, excess: Decimal) -> None:
+        """Count the dollars by which an attempt cost more than its upper bound."""
+        labels = {"provider": provider.value, "model": self._bounded("model", model)}
+        self._above_bound.add(int(excess * 1_000_000), labels)
 
     def generation_ended(self, outcome: str, cached: str) -> None:
         """Count a generation. `cached`: a value of `domain.generate.contract.Cached`, empty for a paid answer."""

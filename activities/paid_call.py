@@ -36,7 +36,8 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
-from parley.domain.requests import Provider, Reply, Request, Usage, fingerprint
+from parley.domain.requests import Provider, Reply, Request, Usage
+from parley.domain.requests import fingerprint as fingerprint_of
 from parley.providers.protocol import Adapter
 from parley.providers.registry import Providers
 from parley.settings import Settings
@@ -108,12 +109,14 @@ class PaidCalls:
         provider: Provider,
         model: str,
         *,
+        fingerprint: str | None = None,
         on_won: OnWon | None = None,
         on_other_end: OnOtherEnd | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
         Args:
+            fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
             on_won: writes in the transaction that settles the request: both are committed, or neither.
             on_other_end: writes in the transaction of any other end of an attempt.
 
@@ -124,7 +127,7 @@ class PaidCalls:
             ReplyLost: the attempt's end could not be recorded; when its lease expires, its upper bound becomes
                 uncertain cost.
         """
-        workspace_id, sha256 = charge.workspace_id, fingerprint(request)
+        workspace_id, sha256 = charge.workspace_id, fingerprint or fingerprint_of(request)
         try:
             offer, adapter = await self._offered(workspace_id, request, provider, model)
         except (UnpricedModel, ProviderNotConfigured):
@@ -339,6 +342,15 @@ class PaidCalls:
         """Report an attempt to the metrics. An unknown cost may be as much as was reserved."""
         offer, confirmed = work.offer, cost_usd is not None
         spent = offer.upper_bound_usd if cost_usd is None else cost_usd
+        if spent > offer.upper_bound_usd:
+            self._metrics.cost_above_bound(offer.provider, offer.model, spent - offer.upper_bound_usd)
+            activity.logger.warning(
+                "a reply of %s %s cost $%s, above its upper bound of $%s",
+                offer.provider.value,
+                offer.model,
+                spent,
+                offer.upper_bound_usd,
+            )
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )

@@ -163,9 +163,9 @@ class SessionAnalysisActivities:
             job_key=step.job_key,
             workflow_id=step.workflow_id,
             request_id=request_id(step.job_key, step.request_step(name)),
+            result_id=request_id(step.job_key, step.result_step(name)),
             action=action,
-            # Energy is charged for the first request of a step only.
-            energy=ENERGY[action] if step.variant.ask == 1 else 0,
+            energy=ENERGY[action],
         )
         return await self._paid_calls.make(charge, request, step.candidate.provider, step.candidate.model)
 

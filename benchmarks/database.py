@@ -151,7 +151,7 @@ async def _ledger(bench: Bench, line: DelayLine, times: Times, requests: int) ->
 def _job() -> Job:
     prompt = Prompt(messages=(Message(role="user", content=PROMPT),))
     request = GenerateInput(workspace_id="bench", user_id="user", action="ai_message", prompt=prompt)
-    return Job(input=request, job_key=uuid4().hex, workflow_id="bench", started_at=datetime.now(UTC))
+    return Job.of(request, f"bench/{uuid4().hex}", datetime.now(UTC))
 
 
 async def _claim(database: Database, job: Job) -> UUID:

@@ -58,8 +58,9 @@ class Answering:
         self._candidates: Sequence[Candidate] = prepared.candidates
         self._condensed: Prompt | None = prepared.condensed
         self._may_condense = True
-        self._ask, self._attempts = 1, 0
-        self._charged = False
+        self._ask, self._attempts = prepared.first_ask, 0
+        self._last_ask = prepared.first_ask + MAX_ASKS - 1
+        self._is_first = prepared.is_first
         self._last_candidate: Candidate | None = None
         self._last_failure = ""
 
@@ -79,8 +80,7 @@ class Answering:
                 continue
             if outcome.result is not None:
                 return outcome.result
-            self._charged = True
-            if self._ask >= MAX_ASKS:
+            if self._ask >= self._last_ask:
                 message = f"no answer follows the schema: {outcome.problem}"
                 raise ApplicationError(message, type=MalformedReply.__name__)
             self._ask += 1
@@ -139,8 +139,7 @@ class Answering:
             serving=self._serving,
             candidate=candidate,
             ask=self._ask,
-            energy=0 if self._charged else self._serving.energy,
-            is_first=self._attempts == 1,
+            is_first=self._is_first and self._attempts == 1,
             condensed=self._condensed is not None,
         )
 

@@ -13,6 +13,7 @@ from activities.candidates import Candidates
 from activities.configuration import Configurations
 from activities.metrics import Metrics
 from parley.domain.configuration import Configuration, Credentials
+from parley.domain.errors import IdempotencyConflict
 from parley.domain.generate.caching import context_sha256, question
 from parley.domain.generate.condensing import StoredSummary, may_use_summary, prefix_hashes
 from parley.domain.generate.contract import (
@@ -30,13 +31,13 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
-from parley.domain.requests import CHAT_PROVIDERS
+from parley.domain.requests import CHAT_PROVIDERS, Usage
 from parley.storage import budgets, cache, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
 from parley.storage.driver import atomic
 from parley.storage.ledger import Settled
-from parley.storage.tables import utc_now
+from parley.storage.tables import Generation, utc_now
 
 
 class GenerateDecisions:
@@ -56,10 +57,14 @@ class GenerateDecisions:
         """Render the prompt, look for a cached answer, and choose the candidates: read, plan, write.
 
         The configuration is read first: the rendered prompt depends on it, and the cache key depends on the rendered
-        prompt.
+        prompt. What was answered before under the same key is returned again.
         """
         async with self._database.reads() as tx:
-            gathered = await self._gather(tx, job)
+            earlier = await generations.earlier(tx, job)
+            answer = await _recorded_answer(tx, job, earlier.row, reason="its key was answered before")
+            if answer is not None:
+                return PrepareOutcome(result=answer)
+            gathered = await self._gather(tx, job, paid_energy=earlier.energy)
             request = render_request(job, gathered, self._policy, self._routes)
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
@@ -83,7 +88,8 @@ class GenerateDecisions:
             if decided.refusal is not None:
                 result = await self._refused(tx, job, decided.serving, decided.refusal, energy_left)
                 return PrepareOutcome(result=result)
-            return await _for_history(tx, job.input.workspace_id, request.prompt, decided, summary)
+            outcome = await _for_history(tx, job.input.workspace_id, request.prompt, decided, summary)
+            return outcome.model_copy(update={"first_ask": earlier.first_ask, "is_first": earlier.is_first})
 
     @activity.defn(name="generate.end")
     @boundary
@@ -94,11 +100,16 @@ class GenerateDecisions:
         """
         job, serving = step.job, step.serving
         workspace_id = job.input.workspace_id
+        if step.reason == IdempotencyConflict.__name__:
+            # The key, and so the row, belongs to the other request.
+            return EndOutcome()
         async with self._database.transaction() as tx:
             # Settlements need this lock too. An attempt that settled before it is in the totals; one that settles later
             # updates the cost of the row.
             await budgets.lock(tx, workspace_id, budgets.job_scope(job.job_key))
-            answer = await _settled_answer(tx, job, serving)
+            row = await generations.find(tx, workspace_id, job.request_id)
+            reason = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
+            answer = await _recorded_answer(tx, job, row, reason=reason)
             if answer is not None:
                 return EndOutcome(result=answer)
             account = await energy.account(tx, workspace_id, job.input.user_id)
@@ -116,14 +127,15 @@ class GenerateDecisions:
 
     # What `prepare` reads.
 
-    async def _gather(self, tx: AsyncSession, job: Job) -> Gathered:
+    async def _gather(self, tx: AsyncSession, job: Job, *, paid_energy: int) -> Gathered:
         """What is known before the prompt is rendered."""
         loaded = await self._configurations.get(tx, job.input.workspace_id, job.input.user_id)
+        balance = await self._balance(tx, job, loaded.configuration)
         return Gathered(
             configuration=loaded.configuration,
             warnings=loaded.warnings,
             prompt=await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt),
-            balance=await self._balance(tx, job, loaded.configuration),
+            balance=balance.model_copy(update={"paid_energy": paid_energy}),
         )
 
     async def _balance(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Balance:
@@ -200,15 +212,18 @@ class GenerateDecisions:
     ) -> GenerateResult:
         """Record a generation with a cached answer, and return it.
 
-        It costs nothing; `saved_usd` is the original cost.
+        The answer costs nothing; the cost is that of attempts before it. `saved_usd` is the answer's original cost.
         """
         row = generations.row(job, serving, outcome="completed", cached=how.value, attempt_id=hit.attempt_id)
         row.provider, row.model, row.saved_usd = hit.provider.value, hit.model, hit.cost_usd
+        row.cost_usd, attempts = await generations.totals(tx, job.input.workspace_id, job.job_key)
         if await generations.record_without_call(tx, row):
             self._metrics.generation_ended(row.outcome, row.cached)
             await cache.used(tx, job.input.workspace_id, hit)
         value, _ = read_answer(hit.reply, prompt)
         details = {
+            "cost_usd": row.cost_usd,
+            "attempts": attempts,
             "saved_usd": hit.cost_usd,
             "provider": hit.provider,
             "model": hit.model,
@@ -251,17 +266,20 @@ async def _for_history(
     )
 
 
-async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
-    """The answer of a generation whose worker stopped after it settled the reply and before it reported it."""
-    workspace_id = job.input.workspace_id
-    attempt_id = await generations.answered_by(tx, workspace_id, job.request_id)
-    settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
+async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *, reason: str) -> GenerateResult | None:
+    """The answer that is recorded for a generation, and why it is returned; None without one."""
+    if row is None or row.outcome != "completed" or row.attempt_id is None:
+        return None
+    settled = await ledger.settled_by(tx, row.workspace_id, row.attempt_id)
     if settled is None:
         return None
-    value, _ = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
-    cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
-    reason = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
-    return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=reason)
+    value, _ = read_answer(settled.reply, await generations.load_prompt(tx, row.workspace_id, job.input.prompt))
+    _, attempts = await generations.totals(tx, row.workspace_id, job.job_key)
+    details: dict[str, Any] = {"cost_usd": row.cost_usd, "attempts": attempts, "reason": reason}
+    if row.cached:
+        details |= {"cached": Cached(row.cached), "saved_usd": row.saved_usd, "usage": Usage(), "energy_charged": 0}
+    serving = Serving(template=row.template, experiment=row.experiment, arm=row.arm)
+    return result_of(job, serving, settled, value, **details)
 
 
 def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **details: Any) -> GenerateResult:

@@ -57,11 +57,11 @@ class GeneratePaidSteps:
 
         async def on_won(tx: AsyncSession, settled: Settled) -> None:
             if read_answer(settled.reply, prompt)[1]:
-                await generations.record_cost(tx, step.job)
+                await generations.record_cost(tx, step.job.input.workspace_id, step.job.job_key)
             else:
                 await _record_answer(tx, step, request, settled)
 
-        settled = await self._make(step, step.request_id, request, step.energy, on_won=on_won)
+        settled = await self._make(step, step.request_id, request, on_won=on_won, result_id=step.result_id)
         value, problem = read_answer(settled.reply, prompt)
         if problem:
             return AskOutcome(problem=problem)
@@ -82,7 +82,7 @@ class GeneratePaidSteps:
             return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, known) if known else None)
 
         async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            await generations.record_cost(tx, step.job)
+            await generations.record_cost(tx, workspace_id, step.job.job_key)
             if summary_text(chat_reply(settled.reply)):
                 hashes = prefix_hashes(prompt.messages)
                 await summaries.store(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
@@ -90,7 +90,7 @@ class GeneratePaidSteps:
         room = room_tokens(step.candidate.model)
         # A model with less room gets a shorter request, which is a separate paid request.
         request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
-        settled = await self._make(step, request_id, summary_request(split, room), energy=0, on_won=on_won)
+        settled = await self._make(step, request_id, summary_request(split, room), on_won=on_won)
         text = summary_text(chat_reply(settled.reply))
         # If the model refuses to continue a stored summary, that one stays valid.
         known = summary if not text else None
@@ -109,8 +109,15 @@ class GeneratePaidSteps:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
     async def _make(
-        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, energy: int, *, on_won: OnWon
+        self,
+        step: AskStep | CondenseStep,
+        request_id: str,
+        request: ChatRequest,
+        *,
+        on_won: OnWon,
+        result_id: str | None = None,
     ) -> Settled:
+        """Make the paid request. `result_id`: what the user is charged for; without it the request is free."""
         job, candidate = step.job, step.candidate
         charge = Charge(
             workspace_id=job.input.workspace_id,
@@ -119,16 +126,24 @@ class GeneratePaidSteps:
             job_key=job.job_key,
             workflow_id=job.workflow_id,
             request_id=request_id,
+            result_id=result_id,
             action=job.input.action,
-            energy=energy,
+            energy=step.serving.energy if result_id else 0,
             envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
 
         async def on_other_end(tx: AsyncSession) -> None:
-            await generations.record_cost(tx, job)
+            await generations.record_cost(tx, job.input.workspace_id, job.job_key)
 
+        # A template or a summary that changed since an earlier run under the key does not make it another request.
         return await self._paid_calls.make(
-            charge, request, candidate.provider, candidate.model, on_won=on_won, on_other_end=on_other_end
+            charge,
+            request,
+            candidate.provider,
+            candidate.model,
+            fingerprint=job.fingerprint,
+            on_won=on_won,
+            on_other_end=on_other_end,
         )
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
@@ -194,7 +209,7 @@ async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, 
     row.cost_usd, _ = await _totals(tx, step, settled)
     row.tokens_total = settled.reply.usage.total_tokens
     if not await generations.record(tx, row):
-        await generations.record_cost(tx, step.job, row.tokens_total)
+        await generations.record_cost(tx, row.workspace_id, row.job_key)
     if step.serving.cache is not CachePolicy.OFF:
         await cache.store(tx, step.job.input, step.serving, request, settled)
 

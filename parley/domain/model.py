@@ -57,8 +57,15 @@ def not_blank(text: str) -> str:
     return text
 
 
+def _refuse_slash(workspace_id: str) -> str:
+    if "/" in workspace_id:
+        raise ValueError("must not contain '/', which separates the parts of a job's id")
+    return workspace_id
+
+
 # Text from a caller is refused if it cannot be stored. Text from a provider is repaired: it is already paid for.
 STORABLE = AfterValidator(_refuse_unstorable)
 Text = Annotated[str, STORABLE]
 Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(not_blank)]
+WorkspaceId = Annotated[str, Field(min_length=1, max_length=200), STORABLE, AfterValidator(_refuse_slash)]
 Received = Annotated[str, BeforeValidator(storable)]

@@ -14,6 +14,7 @@ from genai_prices.types import TieredPrices
 
 from parley.domain.errors import UnpricedModel
 from parley.domain.model import Model
+from parley.domain.recording import seconds_by_size
 from parley.domain.requests import ChatRequest, Provider, TranscriptionRequest, Usage
 
 MILLION = Decimal(1_000_000)
@@ -114,7 +115,8 @@ def upper_bound(
     """The most that the request can cost, in USD, and the rates used.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
-    loose (about four times an English prompt) but certain, as a reservation requires.
+    loose (about four times an English prompt) but certain, as a reservation requires. A recording counts with the
+    length in its header, or with that of its bytes if it is uncompressed and they are more.
 
     Raises:
         UnpricedModel: no price is known.
@@ -127,7 +129,7 @@ def upper_bound(
 
 def _upper_bound_usage(request: ChatRequest | TranscriptionRequest) -> Usage:
     if isinstance(request, TranscriptionRequest):
-        return Usage(audio_seconds=request.audio_seconds)
+        return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
     text = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
     schema = len(json.dumps(request.response_schema).encode()) if request.response_schema else 0
     return Usage(input_tokens=text + schema, output_tokens=request.max_tokens)

@@ -28,7 +28,7 @@ from parley.storage import breaker, budgets, energy, paid_requests
 from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Envelope
 from parley.storage.database import NOW, changed_one
-from parley.storage.entries import completed_event, failed_event, journal_entry, usage_row
+from parley.storage.entries import above_bound_event, completed_event, failed_event, journal_entry, usage_row
 from parley.storage.paid_requests import Locked
 from parley.storage.rows import save
 from parley.storage.tables import Attempt, PaidRequest, utc_now
@@ -41,7 +41,8 @@ WITHDRAWN = "Withdrawn"
 class Charge(Model):
     """The account that a paid request is booked on.
 
-    `energy`: what the user is charged for a result. `envelope`: the job's budget, which the first claim opens;
+    `energy`: what the user is charged for a result. `result_id`: the first of several requests for one result, of
+    which one is charged; None: the request is the only one. `envelope`: the job's budget, which the first claim opens;
     None: the envelope exists already.
     """
 
@@ -51,6 +52,7 @@ class Charge(Model):
     job_key: str
     workflow_id: str
     request_id: str
+    result_id: str | None = None
     action: str
     energy: int
     envelope: Envelope | None = None
@@ -280,7 +282,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     """Journal the request's one reply, with its event and its charge."""
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
-    charged, left = await _charge_once(tx, request, locked.energy_left)
+    charged, left = await _charge_once(tx, request, locked.energy_left, is_only=is_only)
     _end(attempt, "settled", Billed.YES, cost_usd)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
@@ -344,6 +346,42 @@ async def fail(
     await _on_its_day(tx, request, day_move)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a provider's list says of an attempt: its cost and usage, or that it was not billed."""
+
+    cost_usd: Decimal
+    usage: Usage
+    is_billed: bool
+
+
+async def confirm(
+    tx: AsyncSession,
+    workspace_id: str,
+    attempt_id: UUID,
+    counted: Counted,
+    on_confirmed: Callable[[AsyncSession, str], Awaitable[None]],
+) -> bool:
+    """Replace the uncertain cost of a lost or failed attempt, and call `on_confirmed` with its job key.
+
+    Returns whether it did; False if the cost is not uncertain, and nothing was changed.
+
+    Raises:
+        NotFound: the workspace has no such attempt.
+    """
+    locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
+    request, attempt = locked.request, locked.attempt
+    if attempt.state not in ("lost", "failed") or attempt.cost_usd is not None:
+        return False
+    day_move = await _rebook(tx, request, attempt, confirmed=counted.cost_usd)
+    attempt.cost_usd = counted.cost_usd
+    attempt.billed = (Billed.YES if counted.is_billed else Billed.NO).value
+    await save(tx, attempt, usage_row(request, attempt, confirmed=True, usage=counted.usage))
+    await on_confirmed(tx, request.job_key)
+    await _on_its_day(tx, request, day_move)
+    return True
+
+
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
     """End a request whose lease has expired: its attempt becomes lost and the user's energy is released.
 
@@ -370,11 +408,15 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
     charge, terms = request_claim.charge, request_claim.terms
+    repeats = charge.result_id if charge.result_id != charge.request_id else None
+    is_charged = repeats and charge.energy and await paid_requests.is_charged(tx, charge.workspace_id, repeats)
+    price = 0 if is_charged else charge.energy
     opened = PaidRequest(
-        **charge.model_dump(exclude={"energy", "envelope"}),
+        **charge.model_dump(exclude={"energy", "envelope", "result_id"}),
+        result_id=repeats,
         fingerprint=request_claim.fingerprint,
-        energy_price=charge.energy,
-        energy_reserved=charge.energy,
+        energy_price=price,
+        energy_reserved=price,
         owner_attempt_id=request_claim.attempt_id,
         expires_at=utc_now(),
     )
@@ -442,8 +484,12 @@ async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) ->
 async def _rebook(tx: AsyncSession, request: PaidRequest, attempt: Attempt, **now: Decimal) -> DayMove:
     """Move the attempt's dollars in the job's envelope from their present account to `confirmed` or `uncertain`.
 
+    A cost above the upper bound is booked as it is, with an event: it may overdraw caps, and then no claim passes them.
     Returns the same move for the attempt's day, to be applied at the end of the transaction.
     """
+    confirmed = now.get("confirmed", Decimal(0))
+    if confirmed > attempt.upper_bound_usd:
+        await save(tx, above_bound_event(request, attempt, confirmed))
     changes = {name: -usd for name, usd in _amounts(attempt).items()}
     for name, usd in now.items():
         changes[name] = changes.get(name, Decimal(0)) + usd
@@ -471,12 +517,20 @@ def _amounts(attempt: Attempt) -> dict[str, Decimal]:
     return {"confirmed": attempt.cost_usd}
 
 
-async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:
-    """Charge the user for the reply that won.
+async def _charge_once(
+    tx: AsyncSession, request: PaidRequest, left: int | None, *, is_only: bool
+) -> tuple[int, int | None]:
+    """Charge the user for the reply that won, unless another request for the same result is charged.
 
     Returns the energy charged and the energy left. `left`: the energy available before, None without an account.
+    `is_only`: no attempt of the request came before.
     """
     user = (request.workspace_id, request.user_id)
+    # A repetition is requested only after an attempt of the first request has ended. The job's envelope, which this
+    # transaction has changed, makes the settlements of a result wait for each other.
+    may_repeat = request.result_id is not None or not is_only
+    if may_repeat and request.energy_price and await paid_requests.is_charged(tx, *_result(request)):
+        return 0, await _release_energy(tx, request, left)
     if request.energy_reserved == 0 and request.energy_price and left is not None:
         # The reservation was released. If the account does not cover the price, the user pays nothing.
         late = await energy.reserve_if_possible(tx, *user, request.energy_price, request.request_id)
@@ -490,9 +544,19 @@ async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None)
 async def _release(tx: AsyncSession, request: PaidRequest) -> None:
     """Release the lease and the reserved energy. The next attempt reserves again."""
     request.owner_attempt_id, request.lease_until = None, None
-    if request.energy_reserved:
-        await energy.release(tx, request.workspace_id, request.user_id, request.energy_reserved, request.request_id)
-        request.energy_reserved = 0
+    await _release_energy(tx, request, None)
+
+
+async def _release_energy(tx: AsyncSession, request: PaidRequest, left: int | None) -> int | None:
+    """Release the reserved energy. `left`, returned with it: the energy available before, None without an account."""
+    released, request.energy_reserved = request.energy_reserved, 0
+    if released:
+        await energy.release(tx, request.workspace_id, request.user_id, released, request.request_id)
+    return None if left is None else left + released
+
+
+def _result(request: PaidRequest) -> tuple[str, str]:
+    return request.workspace_id, request.result_id or request.request_id
 
 
 def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Interval, and_, bindparam, select, update
+from sqlalchemy import Interval, and_, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -75,6 +75,22 @@ JOURNALED = (
     .outerjoin(EnergyAccount, OF_SAME_USER)
     .where(*OF_REQUEST)
 )
+
+IS_CHARGED = (
+    select(col(UsageLog.attempt_id))
+    .join(PaidRequest, col(PaidRequest.settled_attempt_id) == UsageLog.attempt_id)
+    .where(
+        col(PaidRequest.workspace_id) == bindparam("workspace"),
+        or_(col(PaidRequest.request_id) == bindparam("result"), col(PaidRequest.result_id) == bindparam("result")),
+        col(UsageLog.energy_charged) > 0,
+    )
+    .limit(1)
+)
+
+
+async def is_charged(tx: AsyncSession, workspace_id: str, result_id: str) -> bool:
+    """Whether the user is charged for one of the requests for a result."""
+    return (await tx.execute(IS_CHARGED, {"workspace": workspace_id, "result": result_id})).first() is not None
 
 
 async def open_leased(

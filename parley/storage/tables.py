@@ -87,10 +87,12 @@ class PaidRequest(SQLModel, table=True):
         CheckConstraint("state IN ('open', 'settled')", name="paid_request_state"),
         Index("paid_requests_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
         Index("paid_requests_by_job", "workspace_id", "job_key"),
+        Index("paid_requests_by_result", "workspace_id", "result_id", postgresql_where="result_id IS NOT NULL"),
     )
 
     workspace_id: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
+    result_id: str | None = None  # the first request for the same result, which the user pays for once; None for itself
     job_key: str
     user_id: str
     prospect_id: str | None = None
@@ -382,6 +384,19 @@ class SpendingCap(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
+class CostCorrection(SQLModel, table=True):
+    """The entry of an uncertain cost that a provider's list decided: from its upper bound to `cost_usd`."""
+
+    __tablename__ = "cost_corrections"
+
+    attempt_id: UUID = Field(primary_key=True)
+    workspace_id: str
+    source: str
+    upper_bound_usd: Decimal = Field(sa_type=USD)
+    cost_usd: Decimal = Field(sa_type=USD)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
 class StoredConfiguration(SQLModel, table=True):
     """One section of a workspace's configuration, or of one user's in it (`owner`; empty for the workspace)."""
 
@@ -420,7 +435,10 @@ class ConversationSummary(SQLModel, table=True):
 
 
 class Generation(SQLModel, table=True):
-    """The outcome of one `Generate`: one row each, written when the outcome is known."""
+    """The outcome of one `Generate`, of all runs under its key: written when the outcome is known.
+
+    `fingerprint`: of the input; see `GenerateInput.fingerprint`.
+    """
 
     __tablename__ = "generations"
     __table_args__ = (
@@ -431,6 +449,8 @@ class Generation(SQLModel, table=True):
 
     workspace_id: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
+    job_key: str
+    fingerprint: str
     workflow_id: str
     user_id: str
     prospect_id: str | None = None

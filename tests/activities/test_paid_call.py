@@ -32,7 +32,7 @@ from parley.providers.anthropic import AnthropicAdapter
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, PaidRequest
-from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
+from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, SPEECH, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin, quick_settings
 from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
@@ -403,3 +403,22 @@ async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
         assert row.cost_usd == ask.cost(counted)
     for attempt in set(rows) - set(confirmed):
         assert 0 < ANTHROPIC.cost(billed[attempt]) <= ANTHROPIC.bound
+
+
+class TestCostAboveItsBound:
+    @pytest.fixture
+    def must_agree(self) -> bool:
+        """The audit names the attempt."""
+        return False
+
+    async def test_it_is_booked_and_reported(
+        self, books: LedgerFixture, paid_calls: PaidCalls, caplog: pytest.LogCaptureFixture
+    ):
+        """The recording's header claims one second; the provider bills what there is."""
+        short = replace(ELEVENLABS, request=SPEECH.model_copy(update={"audio_seconds": 1.0}))
+        settled = await make(paid_calls, short)
+        assert settled.cost_usd > short.bound
+        assert await books.dollars() == (NOTHING, settled.cost_usd, NOTHING)
+        assert await books.events() == ["ai_cost_above_bound", "ai_generation_completed"]
+        assert f"above its upper bound of ${short.bound}" in caplog.text
+        assert await books.disagreements() == ["an attempt costs at most its upper bound"]

@@ -1,3 +1,4 @@
+import struct
 from decimal import Decimal
 
 import pytest
@@ -154,6 +155,20 @@ def test_the_upper_bound_holds_for_every_model_cached_share_and_price_tier():
 def test_the_upper_bound_of_a_recording_is_its_length():
     request = TranscriptionRequest(audio_sha256="a", audio_seconds=7200, audio=b"")
     assert upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)[0] == Decimal("0.80")
+
+
+def wav(seconds: int, *, claims: int) -> bytes:
+    """Silence whose header claims another length."""
+    sound, claimed = bytes(8000 * seconds), 8000 * claims
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8)
+    return b"RIFF" + struct.pack("<I", 36 + claimed) + b"WAVE" + form + b"data" + struct.pack("<I", claimed) + sound
+
+
+@pytest.mark.parametrize("claims", [0, 1, 600])
+def test_the_upper_bound_of_a_recording_covers_the_sound_that_its_header_hides(claims: int):
+    request = TranscriptionRequest(audio_sha256="a", audio_seconds=max(claims, 1), audio=wav(600, claims=claims))
+    bound, rates = upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)
+    assert cost(Usage(audio_seconds=600), rates) <= bound <= cost(Usage(audio_seconds=601), rates)
 
 
 def test_an_unpriced_model_has_no_upper_bound():

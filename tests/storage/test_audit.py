@@ -12,7 +12,7 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
 from parley.storage.tables import Attempt, Generation
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, USAGE, USER, LedgerFixture
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, JOB, USAGE, USER, LedgerFixture
 
 # For each check, a statement that makes the ledger of `a_full_ledger` disagree with it.
 PLANTED = {
@@ -28,15 +28,20 @@ PLANTED = {
     "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = 0",
     "a settled request has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
     "an open request has no settled attempt": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
-    "a request is charged at most once, and only for its settled attempt": """
+    "a result is charged at most once, and only for a settled attempt": """
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",
     "an open attempt owns its request": "UPDATE paid_requests SET owner_attempt_id = NULL",
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
     "a usage row has its attempt's cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
     "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
+    "an attempt costs at most its upper bound": "UPDATE attempts SET upper_bound_usd = 0 WHERE state = 'settled'",
+    "an envelope is within its cap": "UPDATE budgets SET cap_usd = 0.000001 WHERE scope = 'job:job'",
+    "a workspace's spending is within its caps": """
+        INSERT INTO spending_caps (workspace_id, period, cap_usd, updated_at)
+        VALUES ('acme', 'week', 0.000001, now() - interval '1 day')""",
     "an answered generation names the attempt that answered": """
         UPDATE generations SET attempt_id = gen_random_uuid() WHERE cached = 'exact'""",
-    "an answer from the cache cost nothing": "UPDATE generations SET cost_usd = 0.000001 WHERE cached = 'exact'",
+    "a generation costs what its attempts cost": "UPDATE generations SET cost_usd = 0.000001 WHERE cached = 'exact'",
 }
 DAYS = "a day's envelope is what its attempts cost"
 
@@ -57,7 +62,7 @@ async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
     await books.sweep("lost")
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
     await books.granted("open")
-    await generated(books, "asked", attempt_id=owner, cost_usd=COST)
+    await generated(books, "asked", attempt_id=owner, cost_usd=2 * COST, job_key=JOB)
     await generated(books, "cached", attempt_id=owner, cached="exact", saved_usd=COST)
     await generated(books, "refused", outcome="refused", reason="insufficient_energy")
     assert await books.disagreements() == []
@@ -66,6 +71,7 @@ async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
 
 async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
     row: dict[str, Any] = {"workflow_id": "w", "user_id": USER, "action": "ai_message", "outcome": "completed"}
+    row |= {"job_key": request_id, "fingerprint": "asked"}
     async with books.database.transaction() as tx:
         tx.add(Generation(workspace_id=books.workspace, request_id=request_id, **row | fields))
 

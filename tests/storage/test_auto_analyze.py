@@ -426,7 +426,19 @@ class TestRuns:
                 with pytest.raises(NotFound):
                     await runs.find(tx, workspace, name)
 
-    async def test_only_the_first_end_is_stored(self, run: Run):
+    async def test_a_run_that_is_reset_may_end_again(self, run: Run):
+        await run.call(runs.end, "cancelled", {"sessions": 3})
+        await run.begin(list(range(12)))
+        async with run.database.transaction() as tx:
+            found = await runs.find(tx, ACME, JOB)
+        assert (found.status, found.ended_at) == ("running", None)
+        await run.call(runs.end, "failed", {"sessions": 5})
+        await run.call(runs.end, "completed", {"sessions": 12})
+        async with run.database.transaction() as tx:
+            found = await runs.find(tx, ACME, JOB)
+        assert (found.status, found.statistics) == ("completed", {"sessions": 12})
+
+    async def test_a_result_is_final(self, run: Run):
         await run.call(runs.end, "completed", {"sessions": 12})
         await run.call(runs.end, "cancelled", {})
         async with run.database.transaction() as tx:

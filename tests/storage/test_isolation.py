@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import parley.storage
 from parley.client.reading import read_session
 from parley.domain.budgets import Period
-from parley.domain.costs import BilledAttempt, Costs
+from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.reports import Feedback, Span, Spend
-from parley.domain.requests import Message, Provider
+from parley.domain.requests import Message, Provider, Usage
 from parley.domain.session import Session
 from parley.storage import (
     alerts,
@@ -30,6 +30,7 @@ from parley.storage import (
     budgets,
     cache,
     configuration,
+    corrections,
     energy,
     generations,
     ledger,
@@ -41,7 +42,7 @@ from parley.storage import (
     usage,
 )
 from parley.storage.configuration import WORKSPACE, Glance, Stored
-from parley.storage.ledger import Failure
+from parley.storage.ledger import Counted, Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
@@ -98,7 +99,8 @@ async def ids(books: LedgerFixture) -> Ids:
 
 
 def generation(workspace_id: str, attempt_id: UUID) -> Generation:
-    fields = {"request_id": "job/step", "workflow_id": "workflow", "user_id": USER, "action": "ai_message"}
+    fields = {"request_id": "asked/generate", "job_key": "asked", "fingerprint": "asked", "workflow_id": "workflow"}
+    fields |= {"user_id": USER, "action": "ai_message"}
     return Generation(
         workspace_id=workspace_id, outcome="failed", attempt_id=attempt_id, experiment="e", arm="a", **fields
     )
@@ -118,6 +120,15 @@ def hit(attempt_id: UUID) -> cache.Hit:
     return cache.Hit("key", reply(), *MODEL, simulated=True, attempt_id=attempt_id, cost_usd=COST, expired=False)
 
 
+def correction(attempt_id: UUID) -> Correction:
+    return Correction(attempt_id=attempt_id, source="line 2", upper_bound_usd=COST, cost_usd=COST, billed=True)
+
+
+async def nothing(tx: AsyncSession, job_key: str) -> None:
+    """Write nothing more."""
+
+
+NOT_BILLED = Counted(Decimal(0), Usage(), is_billed=False)
 Trespass = Callable[[AsyncSession, Ids], Awaitable[Any]]
 
 
@@ -160,8 +171,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS, utc_now()), []),
     "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS, utc_now()), None),
     "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
-    "generations.answered_by": (lambda tx, _: generations.answered_by(tx, THEIRS, "job/step"), None),
-    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "job/step"), NotFound),
+    "generations.find": (lambda tx, _: generations.find(tx, THEIRS, "asked/generate"), None),
+    "generations.record_cost": (lambda tx, _: generations.record_cost(tx, THEIRS, "asked"), None),
+    "paid_requests.is_charged": (lambda tx, _: paid_requests.is_charged(tx, THEIRS, "job/step"), False),
+    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "asked/generate"), NotFound),
     "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
     "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
@@ -171,13 +184,16 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),
+    "corrections.find": (lambda tx, ids: corrections.find(tx, THEIRS, [billed(ids.attempt)], utc_now()), []),
+    "corrections.apply": (lambda tx, ids: corrections.apply(tx, THEIRS, correction(ids.attempt)), NotFound),
+    "ledger.confirm": (lambda tx, ids: ledger.confirm(tx, THEIRS, ids.attempt, NOT_BILLED, nothing), NotFound),
     "audit.audit_billed": (lambda tx, ids: audit.audit_billed(tx, THEIRS, [billed(ids.attempt)]), []),
-    "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "job/step", Decimal(1)), False),
+    "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "asked/generate", Decimal(1)), False),
     "configuration.look": (lambda tx, _: configuration.look(tx, THEIRS, USER), Glance((), {})),
     "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
-    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "job/step", Feedback.BAD), NotFound),
+    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),
     "reports.weekly": (reading(reports.weekly, "total"), Spend()),

@@ -65,6 +65,8 @@ async def failed(books: LedgerFixture, step: str, billed: Billed, moment: dateti
 async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
     row: dict[str, Any] = {
         "workspace_id": books.workspace,
+        "job_key": request_id,
+        "fingerprint": "asked",
         "workflow_id": "w",
         "user_id": USER,
         "action": "ai_message",

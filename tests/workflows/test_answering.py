@@ -105,7 +105,7 @@ class MemoryEngine:
 
 def job(*, wait_limit_seconds: int = 0) -> Job:
     given = GenerateInput(workspace_id="acme", user_id="ann", prompt=PROMPT, wait_limit_seconds=wait_limit_seconds)
-    return Job(input=given, job_key="job", workflow_id="workflow", started_at=START)
+    return Job(input=given, job_key="job", workflow_id="workflow", fingerprint="asked", started_at=START)
 
 
 def prepared(**changes: Any) -> PrepareOutcome:
@@ -127,7 +127,7 @@ class TestFallback:
         engine = MemoryEngine(ask=[answer()])
         assert (await answered(engine)).content == "hi"
         [step] = engine.asks
-        assert (step.candidate, step.request_id, step.energy, step.is_first) == (BIG, "job/generate/ask-1", 2, True)
+        assert (step.candidate, step.request_id, step.is_first) == (BIG, "job/generate/ask-1", True)
 
     @pytest.mark.parametrize("error", [ProviderUnavailable, AuthenticationFailed, BadRequest, MalformedReply])
     async def test_the_next_candidate_follows_a_failure_and_names_it(self, error: type[ParleyError]):
@@ -200,12 +200,20 @@ class TestBudget:
         assert engine.models == ["ask big", "ask small"]
 
 
+class TestALaterRun:
+    async def test_it_continues_with_the_request_that_an_earlier_run_under_the_key_left_open(self):
+        engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing")])
+        assert (await failed(engine, first_ask=3, is_first=False)).type == MalformedReply.__name__
+        assert [step.request_id for step in engine.asks] == [f"job/generate/ask-{ask}" for ask in (3, 4, 5)]
+        assert not any(step.is_first for step in engine.asks)
+
+
 class TestSchema:
     async def test_a_reply_that_breaks_the_schema_is_requested_again_without_a_charge(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing"), answer()])
         await answered(engine)
         assert [step.request_id for step in engine.asks] == ["job/generate/ask-1", "job/generate/ask-2"]
-        assert [step.energy for step in engine.asks] == [2, 0]
+        assert [step.result_id for step in engine.asks] == ["job/generate/ask-1"] * 2
 
     async def test_after_the_last_reply_that_breaks_the_schema_it_fails(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing")])

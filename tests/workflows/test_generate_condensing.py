@@ -222,7 +222,9 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     asked = generate_input(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
-    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).with_prompt(prompt)
+    job = Job(
+        input=asked, job_key="job", workflow_id="workflow", fingerprint="asked", started_at=datetime.now(UTC)
+    ).with_prompt(prompt)
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
     summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
     step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)

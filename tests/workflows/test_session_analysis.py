@@ -15,8 +15,16 @@ from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, WORKFLOW, Step, Strategy
-from tests.parts import SAMPLES, SimulatorAdmin
+from parley.domain.session_analysis import (
+    COACHING_ACTION,
+    ENERGY,
+    VOICE_ACTION,
+    WORKFLOW,
+    SessionAnalysisResult,
+    Step,
+    Strategy,
+)
+from tests.parts import SAMPLES, SimulatorAdmin, reset_to_start
 
 HYBRID = SAMPLES / "cold-call-logistics.json"
 LONG = SAMPLES / "demo-hospital-rostering.json"
@@ -195,6 +203,7 @@ class TestContent:
         report = await (await client.analyze(many)).result()
         assert report.analysis is not None
         assert report.analysis.coaching.processed
+        assert report.costs.energy_charged == COACHING
         [billed] = await simulator.billed()
         assert billed["input_tokens"] < sum(len(turn.text) for turn in turns) / 4
 
@@ -259,6 +268,24 @@ class TestJobs:
         assert report.status == "cancelled"
         assert report.costs.confirmed_usd > 0
         assert await client.status(job.id) == "cancelled"
+        assert await client.audit() == []
+
+    async def test_a_cancelled_analysis_that_completes_after_a_reset_is_completed(
+        self, client: Client, simulator: SimulatorAdmin, session: Session
+    ) -> None:
+        await simulator.gate(closed=True)
+        job = await client.analyze(session)
+        await simulator.requests(at_least=1)
+        await job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await job.result()
+        await simulator.gate(closed=False)
+        await (await reset_to_start(client.temporal, job.id, SessionAnalysisResult)).result()
+        report = await job.report()
+        assert report.status == "completed"
+        assert report.analysis is not None
+        assert len(await simulator.billed()) == 1
+        assert report.costs.energy_charged == COACHING
         assert await client.audit() == []
 
     async def test_a_terminated_job_is_reported_as_terminated(

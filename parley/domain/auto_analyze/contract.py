@@ -21,7 +21,7 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.chat import Containment
-from parley.domain.model import Model
+from parley.domain.model import Model, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
 
@@ -70,7 +70,7 @@ class AutoAnalyzeInput(ByName):
     `wait_limit_seconds`: how long a step waits for a provider while all are down.
     """
 
-    workspace_id: str = Field(min_length=1, max_length=200)
+    workspace_id: WorkspaceId
     user_id: str = Field(min_length=1, max_length=200)
     dataset_id: str
     streams: int = Field(default=8, ge=1, le=64)

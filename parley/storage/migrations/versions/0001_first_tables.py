@@ -21,6 +21,7 @@ TABLES = (
     "chat_sessions",
     "configuration",
     "cost_alerts",
+    "cost_corrections",
     "datasets",
     "energy_accounts",
     "energy_entries",
@@ -204,6 +205,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "period"),
     )
     op.create_table(
+        "cost_corrections",
+        sa.Column("attempt_id", sa.Uuid(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("upper_bound_usd", sa.Numeric(precision=18, scale=6), nullable=False),
+        sa.Column("cost_usd", sa.Numeric(precision=18, scale=6), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("attempt_id"),
+    )
+    op.create_table(
         "datasets",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("dataset_id", sa.String(), nullable=False),
@@ -242,6 +253,8 @@ def upgrade() -> None:
         "generations",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("job_key", sa.String(), nullable=False),
+        sa.Column("fingerprint", sa.String(), nullable=False),
         sa.Column("workflow_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("prospect_id", sa.String(), nullable=True),
@@ -314,6 +327,7 @@ def upgrade() -> None:
         "paid_requests",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("result_id", sa.String(), nullable=True),
         sa.Column("job_key", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("prospect_id", sa.String(), nullable=True),
@@ -332,6 +346,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
     op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key"], unique=False)
+    op.create_index(
+        "paid_requests_by_result",
+        "paid_requests",
+        ["workspace_id", "result_id"],
+        unique=False,
+        postgresql_where="result_id IS NOT NULL",
+    )
     op.create_index(
         "paid_requests_by_lease",
         "paid_requests",
