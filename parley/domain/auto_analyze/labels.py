@@ -1,11 +1,11 @@
 """Consistent labels: a normalized spelling, and the mapping of duplicates to canonical labels."""
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
 
 # From so many labels on, a reply that puts all of them into one group counts as unusable.
@@ -43,9 +43,9 @@ def read_groups(reply: ChatReply, labels: Sequence[str]) -> tuple[dict[str, str]
     if reply.finish is not Finish.STOP:
         return {}, "the reply was cut"
     try:
-        groups = json.loads(reply.text)["groups"]
+        groups = read_reply_json(reply.text)["groups"]
         mapping, repeated = _mapping(groups)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}, "the reply does not follow the schema"
     return mapping, _problem(mapping, repeated, labels)
 
