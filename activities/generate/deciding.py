@@ -30,7 +30,7 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
-from parley.domain.requests import CHAT_PROVIDERS
+from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.storage import budgets, cache, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
@@ -162,17 +162,24 @@ class GenerateDecisions:
         """The stored summary of a long prompt's beginning. The simulator's are not used once there is a key."""
         if not may_use_summary(request.prompt, request.action.condense_above_tokens):
             return None
-        sources = [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
-        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), sources)
+        given_by = self._answering(credentials)
+        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), given_by)
+
+    def _answering(self, credentials: Credentials) -> list[tuple[Provider, bool]]:
+        """Each chat provider, with whether the simulator answers in its place now."""
+        return [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
 
     # Results without a paid request in this step.
 
     async def _stale_answer(self, tx: AsyncSession, step: EndStep, energy_left: int | None) -> GenerateResult | None:
+        """An expired answer. The simulator's are not used once there is a key."""
         if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:
             return None
-        workspace_id = step.job.input.workspace_id
+        workspace_id, user_id = step.job.input.workspace_id, step.job.input.user_id
+        credentials = (await self._configurations.get(tx, workspace_id, user_id)).configuration.credentials
         models = [(one.provider, one.model) for one in step.candidates]
-        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models)
+        given_by = self._answering(credentials)
+        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models, given_by)
         if stale is None:
             return None
         prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
