@@ -63,7 +63,7 @@ class GenerateDecisions:
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
             summary = None if hit else await self._stored_summary(tx, request, credentials)
-            statuses = {} if hit else await self._candidates.statuses(tx, credentials)
+            statuses = {} if hit else await self._candidates.statuses(tx, job.input.workspace_id, credentials)
         energy_left = gathered.balance.energy
         if hit is not None:
             async with self._database.transaction() as tx:
