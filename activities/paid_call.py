@@ -174,7 +174,15 @@ class PaidCalls:
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         simulated = self.candidates.is_simulated(provider, reference)
-        return Offer(provider=provider, model=model, simulated=simulated, upper_bound_usd=bound, rates=rates), adapter
+        offer = Offer(
+            provider=provider,
+            model=model,
+            simulated=simulated,
+            shares_key=reference is None,
+            upper_bound_usd=bound,
+            rates=rates,
+        )
+        return offer, adapter
 
     async def _claim(self, charge: Charge, fingerprint: str, offer: Offer) -> Settled | Granted:
         """Claim the request. While another attempt holds the lease, wait, since its reply may arrive."""

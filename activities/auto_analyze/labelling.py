@@ -1,6 +1,5 @@
 """The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from temporalio import activity
@@ -34,6 +33,7 @@ from parley.domain.auto_analyze.prompts import classification_request, condense_
 from parley.domain.auto_analyze.validation import Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong
+from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, ChatRequest, request_id
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
@@ -201,6 +201,6 @@ def _too_long(step: ClassifyStep, work: Sequence[Work]) -> ClassifyOutcome:
 def _summary(reply: ChatReply) -> str:
     """The summary in a reply. A reply that does not follow the schema is used as it is, cut to a length."""
     try:
-        return str(json.loads(reply.text)["summary"])
+        return str(read_reply_json(reply.text)["summary"])
     except (ValueError, KeyError, TypeError):
         return reply.text[:MALFORMED_SUMMARY_CHARACTERS]

@@ -31,7 +31,7 @@ from parley.domain.generate.contract import (
 from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
-from parley.domain.requests import CHAT_PROVIDERS, Usage
+from parley.domain.requests import CHAT_PROVIDERS, Provider, Usage
 from parley.storage import budgets, cache, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
@@ -69,7 +69,7 @@ class GenerateDecisions:
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
             summary = None if hit else await self._stored_summary(tx, request, credentials)
-            statuses = {} if hit else await self._candidates.statuses(tx, credentials)
+            statuses = {} if hit else await self._candidates.statuses(tx, job.input.workspace_id, credentials)
         energy_left = gathered.balance.energy
         if hit is not None:
             async with self._database.transaction() as tx:
@@ -182,19 +182,26 @@ class GenerateDecisions:
         """
         if not may_use_summary(request.prompt, request.action.condense_above_tokens):
             return None
-        sources = [
+        answering = self._answering(credentials)
+        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), answering)
+
+    def _answering(self, credentials: Credentials) -> list[tuple[Provider, bool]]:
+        """Each chat provider, with whether the simulator answers in its place now."""
+        return [
             (provider, self._candidates.is_simulated(provider, credentials.of(provider))) for provider in CHAT_PROVIDERS
         ]
-        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), sources)
 
     # Results without a paid request in this step.
 
     async def _stale_answer(self, tx: AsyncSession, step: EndStep, energy_left: int | None) -> GenerateResult | None:
+        """An expired answer. The simulator's are not used once there is a key."""
         if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:
             return None
-        workspace_id = step.job.input.workspace_id
+        workspace_id, user_id = step.job.input.workspace_id, step.job.input.user_id
+        credentials = (await self._configurations.get(tx, workspace_id, user_id)).configuration.credentials
         models = [(candidate.provider, candidate.model) for candidate in step.candidates]
-        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models)
+        answering = self._answering(credentials)
+        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models, answering)
         if stale is None:
             return None
         prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)

@@ -24,7 +24,8 @@ from parley.domain.generate.contract import (
     Prompt,
     workflow_id,
 )
-from parley.domain.generate.replies import check_schema, parsed
+from parley.domain.generate.replies import parsed
+from parley.domain.json_check import check_schema
 from parley.domain.requests import Message, Provider
 from parley.storage import generations
 

@@ -13,6 +13,7 @@ from genai_prices import calc_price
 from genai_prices.types import TieredPrices
 
 from parley.domain.errors import UnpricedModel
+from parley.domain.json_schema import strict_form
 from parley.domain.model import Model
 from parley.domain.recording import seconds_by_size
 from parley.domain.requests import ChatRequest, Provider, TranscriptionRequest, Usage
@@ -131,5 +132,5 @@ def _upper_bound_usage(request: ChatRequest | TranscriptionRequest) -> Usage:
     if isinstance(request, TranscriptionRequest):
         return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
     text = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
-    schema = len(json.dumps(request.response_schema).encode()) if request.response_schema else 0
+    schema = len(json.dumps(strict_form(request.response_schema)).encode()) if request.response_schema else 0
     return Usage(input_tokens=text + schema, output_tokens=request.max_tokens)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from parley.domain.model import Model, Received
+from parley.domain.model import Model, Received, Text
 
 
 class Provider(StrEnum):
@@ -49,7 +49,7 @@ class ByName(Model):
 
 class Message(Model):
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class ChatRequest(Model):

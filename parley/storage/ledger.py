@@ -1,8 +1,8 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
-Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's
-breaker, the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's caps, and last
-the day, which all of a workspace's requests share.
+Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's breakers
+(the fleet's first), the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's
+caps, and last the day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
@@ -25,7 +25,7 @@ from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
 from parley.domain.requests import Provider, Reply, Usage
 from parley.storage import breaker, budgets, energy, paid_requests
-from parley.storage.breaker import BreakerTerms
+from parley.storage.breaker import BreakerTerms, Passes
 from parley.storage.budgets import Envelope
 from parley.storage.database import NOW, changed_one
 from parley.storage.entries import above_bound_event, completed_event, failed_event, journal_entry, usage_row
@@ -59,11 +59,12 @@ class Charge(Model):
 
 
 class Offer(Model):
-    """One way to serve a request, with the most that it can cost."""
+    """One way to serve a request, with the most that it can cost. `shares_key`: not with the workspace's own key."""
 
     provider: Provider
     model: str
     simulated: bool
+    shares_key: bool = True
     upper_bound_usd: Decimal
     rates: Rates
 
@@ -190,14 +191,14 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     remaining = await paid_requests.lease_left(tx, request)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
-    generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    return await _begin(tx, request_claim, request, generation, earlier)
+    passes = await _pass_breakers(tx, request_claim)
+    return await _begin(tx, request_claim, request, passes, earlier)
 
 
 async def _begin(
-    tx: AsyncSession, request_claim: Claim, request: PaidRequest, generation: int, earlier: Sequence[Attempt] = ()
+    tx: AsyncSession, request_claim: Claim, request: PaidRequest, passes: Passes, earlier: Sequence[Attempt] = ()
 ) -> Granted:
-    """Reserve the attempt's upper bound and make it the owner of its request. `generation`: the breaker's."""
+    """Reserve the attempt's upper bound and make it the owner of its request."""
     offer, attempt_id = request_claim.offer, request_claim.attempt_id
     expired = next((one for one in earlier if one.id == request.owner_attempt_id), None)
     lost = await _end_as_lost(tx, request, expired) if expired else None
@@ -206,7 +207,7 @@ async def _begin(
     await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=request_claim.charge.envelope)
     if request.energy_reserved == 0:
         await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
-    attempt = _attempt(request, attempt_id, offer, generation, number=len(earlier) + 1)
+    attempt = _attempt(request, attempt_id, offer, passes, number=len(earlier) + 1)
     await save(tx, attempt)
     if request.owner_attempt_id != attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
@@ -255,7 +256,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     request, attempt = locked.request, locked.attempt
     is_over = attempt.state in ("settled", "duplicate")
     if locked.is_troubled and not is_over:
-        await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
+        await breaker.succeeded(tx, *_breakers_of(attempt))
     withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
     moves = [await _withdraw(tx, request, withdrawn)] if withdrawn else []
     if is_over:
@@ -402,12 +403,12 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     return True
 
 
-async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, int] | None:
-    """Insert the request's row with the attempt as owner. Returns it and the breaker's generation.
+async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, Passes] | None:
+    """Insert the request's row with the attempt as owner. Returns it and what passed the breakers.
 
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
-    charge, terms = request_claim.charge, request_claim.terms
+    charge, offer = request_claim.charge, request_claim.offer
     repeats = charge.result_id if charge.result_id != charge.request_id else None
     is_charged = repeats and charge.energy and await paid_requests.is_charged(tx, charge.workspace_id, repeats)
     price = 0 if is_charged else charge.energy
@@ -420,14 +421,23 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
         owner_attempt_id=request_claim.attempt_id,
         expires_at=utc_now(),
     )
-    provider = request_claim.offer.provider
-    generation = await paid_requests.open_leased(tx, opened, provider, **terms.periods)
-    if generation is None:
+    closed = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
+    if closed is None:
         return None
-    if generation < 0:
-        generation = await breaker.pass_through(tx, provider, terms.breaker)
+    passes = breaker.passed(closed, shares_key=offer.shares_key) or await _pass_breakers(tx, request_claim)
     opened.energy_reserved = 0
-    return opened, generation
+    return opened, passes
+
+
+async def _pass_breakers(tx: AsyncSession, request_claim: Claim) -> Passes:
+    offer, workspace_id = request_claim.offer, request_claim.charge.workspace_id
+    terms = request_claim.terms.breaker
+    return await breaker.pass_through(tx, offer.provider, workspace_id, terms, shares_key=offer.shares_key)
+
+
+def _breakers_of(attempt: Attempt) -> tuple[Provider, str, Passes]:
+    passes = Passes(attempt.breaker_generation, attempt.fleet_generation)
+    return Provider(attempt.provider), attempt.workspace_id, passes
 
 
 def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
@@ -439,7 +449,7 @@ def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
     )
 
 
-def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, generation: int, *, number: int) -> Attempt:
+def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, passes: Passes, *, number: int) -> Attempt:
     return Attempt(
         id=attempt_id,
         workspace_id=request.workspace_id,
@@ -450,7 +460,8 @@ def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, generation: i
         simulated=offer.simulated,
         upper_bound_usd=offer.upper_bound_usd,
         rates=offer.rates.model_dump(mode="json"),
-        breaker_generation=generation,
+        breaker_generation=passes.own,
+        fleet_generation=passes.fleet,
     )
 
 
@@ -471,7 +482,7 @@ async def _open_attempt_of(tx: AsyncSession, request: PaidRequest, attempt_id: U
 
 async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
     """End an attempt that never called the provider, because an earlier one's reply was recovered. Its cost is 0."""
-    await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
+    await breaker.not_counted(tx, *_breakers_of(attempt))
     day_move = await _rebook(tx, request, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
     _end(attempt, "failed", Billed.NO, Decimal(0))
@@ -569,11 +580,10 @@ def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None)
 
 
 async def _report_to_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:
-    provider = Provider(attempt.provider)
     if failure.trips_breaker:
-        await breaker.failed(tx, provider, attempt.breaker_generation, terms.breaker)
+        await breaker.failed(tx, *_breakers_of(attempt), terms.breaker)
     else:
-        await breaker.not_counted(tx, provider, attempt.breaker_generation)
+        await breaker.not_counted(tx, *_breakers_of(attempt))
 
 
 async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Settled:

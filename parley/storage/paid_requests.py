@@ -47,7 +47,9 @@ ENERGY_LEFT = (
 # Both rows are locked, so that a transaction that waited for one lock does not read an old version of the other row.
 # Each is found by its key: with a join and without statistics, PostgreSQL compares all rows of a workspace.
 LOCK_WITH_ATTEMPT = (
-    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider), ENERGY_LEFT)
+    select(
+        PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider, table(Attempt).c.workspace_id), ENERGY_LEFT
+    )
     .where(
         *OF_ATTEMPT,
         col(PaidRequest.workspace_id) == bindparam("workspace"),
@@ -64,7 +66,7 @@ OPEN = (
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(breaker.CLOSED_GENERATION)
+    .returning(*breaker.CLOSED_GENERATIONS)
 )
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
@@ -95,14 +97,16 @@ async def is_charged(tx: AsyncSession, workspace_id: str, result_id: str) -> boo
 
 async def open_leased(
     tx: AsyncSession, request: PaidRequest, provider: Provider, *, lease_seconds: float, reservation_seconds: float
-) -> int | None:
-    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATION`; None if the id exists.
+) -> breaker.Passes | None:
+    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATIONS`; None if the id exists.
 
     No other transaction sees the row before this one commits.
     """
     row = request.model_dump(exclude={"lease_until", "expires_at"})
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
-    return (await tx.execute(OPEN, {**row, **periods, "provider": provider.value})).scalar()
+    of_breakers = {"provider": provider.value, "breaker_workspace": request.workspace_id}
+    found = (await tx.execute(OPEN, {**row, **periods, **of_breakers})).first()
+    return breaker.Passes(*found) if found else None
 
 
 async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> PaidRequest:

@@ -17,9 +17,10 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     Numeric,
+    String,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 USD = Numeric(18, 6)
@@ -132,6 +133,7 @@ class Attempt(SQLModel, table=True):
     cost_usd: Decimal | None = Field(default=None, sa_type=USD)
     rates: dict[str, Any] = Field(sa_type=JSONB)
     breaker_generation: int = 0
+    fleet_generation: int | None = None
     error_type: str | None = None
     error: str | None = None
     started_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
@@ -213,12 +215,17 @@ class OutboxEvent(SQLModel, table=True):
 
 
 class Breaker(SQLModel, table=True):
-    """One provider's breaker for the whole fleet. A missing row is a closed breaker."""
+    """A workspace's breaker for a provider; with an empty workspace, the fleet's. A missing row is a closed breaker.
+
+    `failing`: the workspaces of the failures in a row; two are enough.
+    """
 
     __tablename__ = "breakers"
 
     provider: str = Field(primary_key=True)
+    workspace_id: str = Field(primary_key=True)
     failures: int = 0
+    failing: list[str] = Field(default_factory=list, sa_type=ARRAY(String))
     generation: int = 0
     open_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
     probe_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)

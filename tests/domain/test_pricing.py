@@ -7,6 +7,7 @@ from genai_prices import calc_price
 from genai_prices.data_snapshot import get_snapshot
 
 from parley.domain.errors import UnpricedModel
+from parley.domain.json_schema import strict_object
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider, TranscriptionRequest, Usage
 from simulator.wire import Message as SimulatorMessage
@@ -134,7 +135,7 @@ ALPHABETS = ["abc de.,", "äßéñ ", "你好世界。", "🙂👩\u200d👧🏽
 def test_no_prompt_has_more_tokens_than_its_upper_bound(alphabet: str, length: int):
     """A token of a byte-level vocabulary is at least one byte; formats add a few for each message."""
     texts = [(alphabet * length)[at : at + length] for at in range(3)]
-    request = chat(*texts, max_tokens=length + 1, schema={"title": texts[0]})
+    request = chat(*texts, max_tokens=length + 1, schema=strict_object({"a": {"type": "string", "title": texts[0]}}))
     bound, rates = upper_bound(Provider.ANTHROPIC, "claude-haiku-4-5", request, CONFIGURED)
     prompt = Prompt("m", tuple(SimulatorMessage("user", text) for text in texts), schema=request.response_schema)
     in_bytes = sum(len(text.encode()) for text in texts) + len(texts) * 10

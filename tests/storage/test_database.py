@@ -151,7 +151,7 @@ async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(databas
     async def wait_for_lock() -> None:
         async with single.transaction() as tx:
             for _ in range(statements):
-                await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
+                await tx.execute(ADD_BREAKER, {"name": "x"})
             await tx.execute(text(locked))
 
     async def is_waiting() -> bool:
@@ -170,7 +170,9 @@ async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(databas
     await single.close()
 
 
-ADD_BREAKER = text("INSERT INTO breakers (provider, failures, generation) VALUES (:name, 0, 0)")
+ADD_BREAKER = text(
+    "INSERT INTO breakers (provider, workspace_id, failures, failing, generation) VALUES (:name, '', 0, '{}', 0)"
+)
 TRIP_ONE = text("""
     WITH changed AS (UPDATE breakers SET failures = 1 WHERE provider = :name RETURNING 1)
     SELECT 1 / count(*) FROM changed""")
@@ -263,7 +265,7 @@ async def test_a_failing_statement_does_not_quote_its_parameters(database: Datab
 async def test_an_exception_rolls_back(database: Database):
     with pytest.raises(ValueError, match="stop"):
         async with database.transaction() as tx:
-            await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
+            await tx.execute(ADD_BREAKER, {"name": "x"})
             raise ValueError("stop")
     async with database.transaction() as tx:
         assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0

@@ -27,6 +27,7 @@ from parley.storage import (
     alerts,
     analyses,
     audit,
+    breaker,
     budgets,
     cache,
     configuration,
@@ -41,6 +42,7 @@ from parley.storage import (
     summaries,
     usage,
 )
+from parley.storage.breaker import BreakerView, Passes
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.ledger import Counted, Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
@@ -218,7 +220,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "outbox.events": (lambda tx, _: outbox.events(tx, THEIRS), []),
     "outbox.retry": (lambda tx, _: outbox.retry(tx, THEIRS, 1), NotFound),
     "cache.find": (lambda tx, _: cache.find(tx, THEIRS, "key", [MODEL]), None),
-    "cache.find_stale": (lambda tx, _: cache.find_stale(tx, THEIRS, "key", [MODEL]), None),
+    "cache.find_stale": (
+        lambda tx, _: cache.find_stale(tx, THEIRS, "key", [MODEL], [(Provider.ANTHROPIC, True)]),
+        None,
+    ),
     "cache.find_similar": (
         lambda tx, _: cache.find_similar(tx, THEIRS, USER, "ai_message", "context", "How?", [MODEL]),
         None,
@@ -228,9 +233,18 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "summaries.load": (lambda tx, ids: summaries.load(tx, THEIRS, ids.summary), NotFound),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
+    "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),
+    "breaker.waits": (lambda tx, _: breaker.waits(tx, THEIRS), {}),
+    "breaker.pass_through": (
+        lambda tx, _: breaker.pass_through(tx, Provider.ANTHROPIC, THEIRS, TERMS.breaker, shares_key=True),
+        Passes(0, 0),
+    ),
+    "breaker.succeeded": (lambda tx, _: breaker.succeeded(tx, Provider.ANTHROPIC, THEIRS, Passes(0, None)), None),
+    "breaker.not_counted": (lambda tx, _: breaker.not_counted(tx, Provider.ANTHROPIC, THEIRS, Passes(0, None)), None),
 }
 # These create rows of the caller's workspace, with any id.
 CREATES_ROWS = {
+    "breaker.failed",
     "budgets.open_envelope",
     "configuration.save",
     "budgets.reserve_day",

@@ -214,6 +214,7 @@ class TestRefusals:
         for wrong in (
             {"messages": []},
             {"messages": "  "},
+            {"messages": "\u200e\u2060 \ufeff\u3164"},
             {"messages": QUESTION, "max_tokens": 0},
             {"messages": QUESTION, "flavour": "mint"},
             {"messages": QUESTION, "response_schema": {"type": "nothing"}},
@@ -222,6 +223,16 @@ class TestRefusals:
         ):
             with pytest.raises(InvalidInput):
                 await client.generate(user_id=USER, **wrong)
+        assert await histories(client) == []
+
+    @pytest.mark.parametrize("said", ["a\0b", "caf\udce9", "a long prompt " * 500 + "\0"], ids=["nul", "byte", "long"])
+    async def test_text_that_cannot_be_stored_is_refused_with_its_place(self, client: Client, said: str) -> None:
+        for messages, place in ((said, 0), ([{"role": "user", "content": "Hi"}, {"role": "user", "content": said}], 1)):
+            with pytest.raises(InvalidInput, match=rf"messages\.{place}\.content: contains '.*', which is not text"):
+                await client.generate(messages, user_id=USER)
+        for field in ("user_id", "prospect_id", "template", "experiment"):
+            with pytest.raises(InvalidInput, match=rf"{field}: contains"):
+                await client.generate(QUESTION, **{"user_id": USER, field: "a\0"})
         assert await histories(client) == []
 
     async def test_an_unknown_model_fails_by_name(self, client: Client) -> None:
@@ -363,6 +374,24 @@ class TestCache:
         stale = await client.generate(QUESTION, user_id=USER)
         assert stale.content == first.content
         assert stale.meta.cached is Cached.STALE
+
+    @pytest.mark.parametrize("answered", ["simulated", "by the vendor"])
+    async def test_an_expired_answer_of_another_kind_is_not_used(
+        self, client: Client, simulator: SimulatorAdmin, answered: str
+    ) -> None:
+        """A simulator's answer is worth nothing once there is a key: the row says who answered."""
+        await client.generate(QUESTION, user_id=USER)
+        async with client.database.transaction() as tx:
+            from sqlalchemy import text  # noqa: PLC0415
+
+            expired = "UPDATE llm_cache SET expires_at = now() - interval '1 day', simulated = :simulated"
+            await tx.execute(text(expired), {"simulated": answered == "simulated"})
+        await simulator.fault("server_error", times=None)
+        if answered == "simulated":
+            assert (await client.generate(QUESTION, user_id=USER)).meta.cached is Cached.STALE
+        else:
+            with pytest.raises(JobFailed):
+                await client.generate(QUESTION, user_id=USER)
 
     async def test_another_workspace_never_gets_a_cached_answer(
         self, client: Client, simulator: SimulatorAdmin

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from parley.domain.model import Model, Name, Text, WorkspaceId
+from parley.domain.model import STORABLE, Model, Name, Text, WorkspaceId, is_blank
 from parley.domain.requests import (
     MAX_WAIT_LIMIT_SECONDS,
     ChatProvider,
@@ -31,7 +31,7 @@ DEFAULT_MAX_TOKENS = 1000
 INLINE_BYTES = 1500
 JOB_PREFIX = "generate:"
 
-Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+Identifier = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 
 
 class CachePolicy(StrEnum):
@@ -82,7 +82,7 @@ class Prompt(Model):
     def _messages_or_reference(self) -> Self:
         if bool(self.messages) == bool(self.sha256):
             raise ValueError("give either messages or the sha256 of a stored prompt")
-        if self.messages and not any(one.content.strip() for one in self.messages if one.role != "system"):
+        if self.messages and all(is_blank(one.content) for one in self.messages if one.role != "system"):
             raise ValueError("the messages are blank: give at least one user or assistant message with text")
         return self
 
@@ -111,13 +111,13 @@ class GenerateInput(Model):
     user_id: Identifier
     action: Name = DEFAULT_ACTION
     prompt: Prompt
-    prospect_id: str | None = None
+    prospect_id: Text | None = None
     provider: ChatProvider | None = None
     model: Text | None = None
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=100_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
-    template: str | None = None
-    experiment: str | None = None
+    template: Text | None = None
+    experiment: Text | None = None
     cache: CachePolicy | None = None
     on_rate_limit: OnRateLimit | None = None
     wait_limit_seconds: int = Field(default=0, ge=0, le=MAX_WAIT_LIMIT_SECONDS)

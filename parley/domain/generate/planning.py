@@ -17,7 +17,7 @@ from parley.domain.generate.contract import GenerateInput, Job, OnRateLimit, Pro
 from parley.domain.generate.contract import chat_request as request_for
 from parley.domain.generate.policy import ActionPolicy, Experiment, Policy
 from parley.domain.generate.prompts import render, template
-from parley.domain.generate.replies import check_schema
+from parley.domain.json_check import check_schema
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider

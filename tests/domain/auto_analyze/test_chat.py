@@ -60,8 +60,17 @@ def test_a_session_starts_with_its_first_message_that_has_a_time():
     assert ChatSession.model_validate(GOOD).started_at is None
 
 
-@pytest.mark.parametrize(("text", "spoken"), [("hello", True), ("  \n\t\u3000", False), ("", False)])
-def test_a_user_who_wrote_only_blanks_has_no_text(text: str, spoken: bool):
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        *[(said, True) for said in ("hello", "\u200e<Media omitted>", "🙂", "?", "\u0301", "あ")],
+        *[
+            (said, False)
+            for said in ("", "  \n\t\u3000", "\u200e", "\u202d \ufeff\u200b", "\ufe0f\u2060", "\u3164\u2800")
+        ],
+    ],
+)
+def test_whether_the_user_wrote_anything(text: str, spoken: bool):
     assert chat("s", text).has_user_text is spoken
 
 

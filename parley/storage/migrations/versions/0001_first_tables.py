@@ -85,6 +85,7 @@ def upgrade() -> None:
         sa.Column("cost_usd", sa.Numeric(precision=18, scale=6), nullable=True),
         sa.Column("rates", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("breaker_generation", sa.Integer(), nullable=False),
+        sa.Column("fleet_generation", sa.Integer(), nullable=True),
         sa.Column("error_type", sa.String(), nullable=True),
         sa.Column("error", sa.String(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
@@ -154,11 +155,13 @@ def upgrade() -> None:
     op.create_table(
         "breakers",
         sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failing", postgresql.ARRAY(sa.String()), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("probe_until", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("provider"),
+        sa.PrimaryKeyConstraint("provider", "workspace_id"),
     )
     op.create_table(
         "budgets",
