@@ -55,7 +55,7 @@ FINISHES = {
 STANDARD_TIERS = ("standard",)
 STANDARD_PLACES = ("global", "not_available")
 # https://platform.claude.com/docs/en/api/errors and .../docs/en/api/rate-limits. A spend limit and a prompt that is too
-# long have the type of any invalid request, so that only their message tells them apart.
+# long have the type of any invalid request, so that only their message separates them.
 ERRORS = ErrorTable(
     codes={
         "billing_error": QuotaExceeded,

@@ -144,7 +144,7 @@ class ErrorTable:
     """What the errors of one vendor mean. Names are the codes and types of an error, in lower case.
 
     codes: names that mean one error each. They precede all else.
-    words: parts of messages, in lower case, for errors that no name tells apart.
+    words: parts of messages, in lower case, for errors that share a name.
     general: names that several errors share. They decide where no HTTP status does: in the body of a 200.
     """
 

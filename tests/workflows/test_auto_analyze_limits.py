@@ -161,6 +161,32 @@ class TestRefused:
         assert failed.value.reason == "BadRequest"
         assert statistics_of(await job.report()).labelled < 60
 
+    @pytest.mark.parametrize("fault", ["spend_limit", "billing_inactive"])
+    async def test_a_run_stops_at_an_accounts_limit_without_fallback_labels(
+        self, fault: str, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault(fault, provider="openai", times=None, after=6)
+        await simulator.fault(fault, provider="anthropic", times=None)
+        job = await start(client, path, chats(40), streams=2, discovery=FOUR)
+        with pytest.raises(JobFailed, match="billing") as failed:
+            await job.result()
+        assert failed.value.reason == "ProviderUnavailable"
+        statistics = statistics_of(await job.report())
+        assert (statistics.fallbacks, statistics.refused) == (0, 0)
+        assert statistics.labelled > 0
+        assert await client.audit() == []
+
+    @pytest.mark.parametrize("fault", ["too_large_for_minute", "empty"])
+    async def test_less_is_requested_where_a_request_is_too_large_or_its_reply_empty(
+        self, fault: str, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        for provider in ("openai", "anthropic"):
+            await simulator.fault(fault, provider=provider, after=4 if provider == "openai" else 0)
+        statistics = statistics_of(await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result())
+        assert (statistics.labelled, statistics.fallbacks) == (12, 0)
+        assert statistics.retries > 0
+        assert await client.audit() == []
+
     async def test_labels_stay_unmerged_if_the_comparison_is_refused(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
