@@ -9,7 +9,7 @@ import pytest
 
 from simulator.server import Server
 from simulator.wire import count_tokens
-from tests.simulator.material import closed, LABELS_PROMPT, LABELS_SCHEMA
+from tests.simulator.material import LABELS_PROMPT, LABELS_SCHEMA, closed
 
 MESSAGES: Any = [{"role": "user", "content": LABELS_PROMPT}]
 
