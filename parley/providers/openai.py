@@ -38,6 +38,10 @@ ADDRESS = "https://api.openai.com/v1"
 # have for them.
 FINISHES = {
     "stop": Finish.STOP,
+    "stop_sequence": Finish.STOP,
+    "end_turn": Finish.STOP,
+    "eos": Finish.STOP,
+    "eos_token": Finish.STOP,
     "length": Finish.LENGTH,
     "max_tokens": Finish.LENGTH,
     "max_length": Finish.LENGTH,

@@ -262,7 +262,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
             await save(tx, request)
         await _on_their_days(tx, request, moves)
         return await _settled(tx, request.workspace_id, request.request_id)
-    moves.append(await _rebook(tx, request, attempt, **_spent(attempt, settlement.cost_usd)))
+    moves.append(await _rebook(tx, request, attempt, **_booked(attempt, settlement.cost_usd)))
     attempt.rates = settlement.rates.model_dump(mode="json")
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt_id:
@@ -285,8 +285,10 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     _end(attempt, "settled", Billed.YES, cost_usd)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
-    known = cost_usd is not None
-    log_row = usage_row(request, attempt, confirmed=known, usage=reply.usage, answered_by=reply.model, charged=charged)
+    is_confirmed = cost_usd is not None
+    log_row = usage_row(
+        request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model, charged=charged
+    )
     await save(tx, request, attempt, entry, completed_event(request, attempt, reply, charged), log_row)
     return replace(_as_settled(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
@@ -295,8 +297,8 @@ async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_u
     """Record the cost of a later reply without charging the user. Returns the first reply."""
     request, attempt = locked.request, locked.attempt
     _end(attempt, "duplicate", Billed.YES, cost_usd)
-    known = cost_usd is not None
-    log_row = usage_row(request, attempt, confirmed=known, usage=reply.usage, answered_by=reply.model)
+    is_confirmed = cost_usd is not None
+    log_row = usage_row(request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model)
     await save(tx, request, attempt, log_row)
     return await _settled(tx, request.workspace_id, request.request_id)
 
@@ -332,7 +334,7 @@ async def fail(
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
-    day_move = await _rebook(tx, request, attempt, **_spent(attempt, cost))
+    day_move = await _rebook(tx, request, attempt, **_booked(attempt, cost))
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
@@ -464,16 +466,14 @@ async def _on_their_days(tx: AsyncSession, request: PaidRequest, moves: Sequence
         await _on_its_day(tx, request, move)
 
 
-def _spent(attempt: Attempt, cost_usd: Decimal | None) -> dict[str, Decimal]:
-    """The account that an ended attempt is booked on: confirmed, or uncertain at its upper bound."""
-    return {"uncertain": attempt.upper_bound_usd} if cost_usd is None else {"confirmed": cost_usd}
-
-
 def _amounts(attempt: Attempt) -> dict[str, Decimal]:
-    """The account that holds the attempt's dollars: reserved while open, then confirmed, or uncertain at its bound."""
-    if attempt.state == "open":
-        return {"reserved": attempt.upper_bound_usd}
-    return _spent(attempt, attempt.cost_usd)
+    """The account that holds the attempt's dollars."""
+    return {"reserved": attempt.upper_bound_usd} if attempt.state == "open" else _booked(attempt, attempt.cost_usd)
+
+
+def _booked(attempt: Attempt, cost_usd: Decimal | None) -> dict[str, Decimal]:
+    """The account that an ended attempt's dollars move to."""
+    return {"uncertain": attempt.upper_bound_usd} if cost_usd is None else {"confirmed": cost_usd}
 
 
 async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:

@@ -285,7 +285,7 @@ async def test_a_whole_reply_is_complete_whatever_its_finish_reason_is_called(pr
 
 @pytest.mark.parametrize("provider", CHAT)
 async def test_a_reply_as_long_as_it_may_be_with_an_unknown_finish_is_cut(provider: Provider):
-    reply: ChatReply = await ask(provider, finished(provider, "eos_token"), request=chat(max_tokens=5))
+    reply: ChatReply = await ask(provider, finished(provider, "from_the_future"), request=chat(max_tokens=5))
     assert reply.finish is Finish.LENGTH
 
 

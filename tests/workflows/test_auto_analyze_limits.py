@@ -130,13 +130,15 @@ class TestTooLong:
 
 @pytest.mark.usefixtures("worker")
 class TestRefused:
-    @pytest.mark.parametrize(("refusals", "lost"), [(1, 0), (7, 4)])
+    @pytest.mark.parametrize(
+        ("fault", "refusals", "lost"), [("bad_request", 1, 0), ("bad_request", 7, 4), ("content_filter", 7, 4)]
+    )
     async def test_a_refused_batch_is_halved_down_to_single_sessions(
-        self, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
+        self, fault: str, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
             after = 4 if provider == "openai" else 0
-            await simulator.fault("bad_request", provider=provider, after=after, times=refusals)
+            await simulator.fault(fault, provider=provider, after=after, times=refusals)
         report = await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result()
         statistics = statistics_of(report)
         assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (12, lost, lost)

@@ -26,7 +26,7 @@ WORKFLOW = "Generate"
 STEP = "generate"
 DEFAULT_ACTION = "ai_message"
 DEFAULT_MAX_TOKENS = 1000
-MOST_TOKENS = 100_000
+MOST_ANSWER_TOKENS = 100_000
 # How much more room a request has after a reply without text.
 MORE_ROOM = 4
 # Larger prompts and answers are stored and travel by reference: a workflow's history is copied and replayed.
@@ -116,7 +116,7 @@ class GenerateInput(Model):
     prospect_id: str | None = None
     provider: ChatProvider | None = None
     model: Text | None = None
-    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=MOST_TOKENS)
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=MOST_ANSWER_TOKENS)
     temperature: float | None = Field(default=None, ge=0, le=2)
     template: str | None = None
     experiment: str | None = None
@@ -329,7 +329,7 @@ def chat_request(generate_input: GenerateInput, prompt: Prompt, empty: int = 0) 
     """
     return ChatRequest(
         messages=prompt.messages,
-        max_tokens=min(generate_input.max_tokens * MORE_ROOM**empty, MOST_TOKENS),
+        max_tokens=min(generate_input.max_tokens * MORE_ROOM**empty, MOST_ANSWER_TOKENS),
         temperature=generate_input.temperature,
         schema_name=prompt.schema_name,
         response_schema=prompt.response_schema,
