@@ -267,7 +267,7 @@ class PaidCalls:
         work: _Work,
         attempt_id: UUID,
         reply: Reply,
-        counted: tuple[Decimal, Rates],
+        counted: tuple[Decimal | None, Rates],
         *,
         withdraws: UUID | None = None,
     ) -> Settled:
@@ -310,10 +310,13 @@ class PaidCalls:
         cost_usd, rates = self._counted(offer, error.usage)
         return replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
 
-    def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal, Rates]:
-        """The cost of what the provider counted. The upper bound may use the rates of a longer prompt."""
-        rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens)
-        return cost(usage, rates), rates
+    def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
+        """The cost of what the provider counted; None where it used a price class that is not known.
+
+        The upper bound may use the rates of a longer prompt.
+        """
+        rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens, usage.price_class)
+        return cost(usage, rates) if rates.exact else None, rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""

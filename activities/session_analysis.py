@@ -7,7 +7,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_based
-from parley.domain.errors import ContextTooLong, InsufficientEnergy
+from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy
 from parley.domain.habits import habits
 from parley.domain.requests import Finish, Provider, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
@@ -114,6 +114,8 @@ class SessionAnalysisActivities:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:
             return StepOutcome(problem=error.detail, too_long=True)
+        except EmptyReply as error:
+            return StepOutcome(problem=error.detail, cut=True)
         assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
         coaching, problem = read_reply(settled.reply)
         if coaching is not None:

@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.session_analysis import SessionAnalysisActivities as Activities
     from parley import visibility
-    from parley.domain.errors import InvalidInput, ParleyError, ProviderUnavailable
+    from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
@@ -207,8 +207,8 @@ class SessionAnalysis:
 
 
 def _outage_message(error: ApplicationError) -> str:
-    """The message of an outage of all providers. Raises any other error, which ends the job."""
-    if error.type != ProviderUnavailable.__name__:
+    """The message where no provider answers, or none may. Raises any other error, which ends the job."""
+    if error.type not in (ProviderUnavailable.__name__, ContentFiltered.__name__):
         raise error
     return str(error.message)
 

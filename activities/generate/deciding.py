@@ -26,12 +26,13 @@ from parley.domain.generate.contract import (
     PrepareOutcome,
     Prompt,
     Refusal,
+    Refused,
     Serving,
 )
 from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
-from parley.domain.requests import CHAT_PROVIDERS, Provider, Usage
+from parley.domain.requests import CHAT_PROVIDERS, Finish, Provider, Usage
 from parley.storage import budgets, cache, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
@@ -251,7 +252,8 @@ class GenerateDecisions:
         row.cost_usd, attempts = await generations.totals(tx, job.input.workspace_id, job.job_key)
         if await generations.record_without_call(tx, row):
             self._metrics.generation_ended(row.outcome, row.cached)
-        details = {"energy_left": energy_left, "cost_usd": row.cost_usd, "attempts": attempts}
+        finish = Finish.REFUSED if refusal.code is Refused.CONTENT_FILTERED else None
+        details = {"energy_left": energy_left, "cost_usd": row.cost_usd, "attempts": attempts, "finish": finish}
         return GenerateResult(
             success=False, refusal=refusal, meta=initial_meta(job, serving).model_copy(update=details)
         )

@@ -53,7 +53,7 @@ class GeneratePaidSteps:
     async def ask(self, step: AskStep) -> AskOutcome:
         """Request an answer. Answer, cost and cache entry are written in the settling transaction."""
         prompt = await self._prompt(step.job)
-        request = chat_request(step.job.input, prompt)
+        request = chat_request(step.job.input, prompt, step.empty)
 
         async def on_won(tx: AsyncSession, settled: Settled) -> None:
             if read_answer(settled.reply, prompt)[1]:

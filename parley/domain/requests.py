@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -52,6 +53,17 @@ class Message(Model):
     content: Text
 
 
+def joined_turns(messages: Iterable[Message]) -> list[Message]:
+    """The messages with neighbours of one role joined: vendors require alternating roles."""
+    turns: list[Message] = []
+    for message in messages:
+        if turns and turns[-1].role == message.role:
+            joined = f"{turns.pop().content}\n\n{message.content}"
+            message = message.model_copy(update={"content": joined})  # noqa: PLW2901
+        turns.append(message)
+    return turns
+
+
 class ChatRequest(Model):
     """A vendor-independent request for one LLM completion. `response_schema`: JSON schema that the reply follows."""
 
@@ -76,13 +88,17 @@ Request = ChatRequest | TranscriptionRequest
 
 
 class Usage(Model):
-    """Units that a provider counted. Input tokens include cached ones, also where the vendor counts them apart."""
+    """Units that a provider counted. Input tokens include cached ones, also where the vendor counts them apart.
+
+    `price_class`: what the vendor names as a reason for another price, such as `priority`; empty for the usual price.
+    """
 
     input_tokens: int = Field(default=0, ge=0)
     cached_input_tokens: int = Field(default=0, ge=0)
     cache_write_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
     audio_seconds: float = Field(default=0, ge=0)
+    price_class: Received = ""
 
     @property
     def total_tokens(self) -> int:

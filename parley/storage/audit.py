@@ -61,7 +61,9 @@ CHECKS: dict[str, str] = {
                                  = (c.workspace_id, c.request_id) AND t.state = 'settled'),
                               (SELECT count(*) FROM replies r WHERE r.attempt_id = c.settled_attempt_id),
                               (SELECT count(*) FROM ai_usage_logs u WHERE u.attempt_id = c.settled_attempt_id
-                                 AND u.outcome = 'settled' AND u.confirmed),
+                                 AND u.outcome = 'settled'
+                                 AND u.confirmed = EXISTS (SELECT 1 FROM attempts k WHERE k.id = u.attempt_id
+                                                           AND k.cost_usd IS NOT NULL)),
                               (SELECT count(*) FROM outbox o WHERE o.workspace_id = c.workspace_id
                                  AND o.kind = 'ai_generation_completed'
                                  AND o.payload->>'attempt_id' = c.settled_attempt_id::text)) AS found

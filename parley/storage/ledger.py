@@ -140,13 +140,14 @@ class Claim:
 class Settlement:
     """A complete reply to an attempt, its cost, and what is written in the same transaction.
 
+    `cost_usd`: None where the provider's price is not exactly known: the upper bound is booked as uncertain cost.
     `withdraws`: the request's open attempt, when the reply was recovered before that attempt called the provider.
     """
 
     workspace_id: str
     attempt_id: UUID
     reply: Reply
-    cost_usd: Decimal
+    cost_usd: Decimal | None
     rates: Rates
     withdraws: UUID | None = None
     on_won: OnWon | None = None
@@ -264,7 +265,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
             await save(tx, request)
         await _on_their_days(tx, request, moves)
         return await _settled(tx, request.workspace_id, request.request_id)
-    moves.append(await _rebook(tx, request, attempt, confirmed=settlement.cost_usd))
+    moves.append(await _rebook(tx, request, attempt, **_booked(attempt, settlement.cost_usd)))
     attempt.rates = settlement.rates.model_dump(mode="json")
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt_id:
@@ -279,7 +280,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     return settled
 
 
-async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
+async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:
     """Journal the request's one reply, with its event and its charge."""
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
@@ -287,16 +288,20 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     _end(attempt, "settled", Billed.YES, cost_usd)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
-    log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
+    is_confirmed = cost_usd is not None
+    log_row = usage_row(
+        request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model, charged=charged
+    )
     await save(tx, request, attempt, entry, completed_event(request, attempt, reply, charged), log_row)
     return replace(_as_settled(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
 
-async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
+async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:
     """Record the cost of a later reply without charging the user. Returns the first reply."""
     request, attempt = locked.request, locked.attempt
     _end(attempt, "duplicate", Billed.YES, cost_usd)
-    log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
+    is_confirmed = cost_usd is not None
+    log_row = usage_row(request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model)
     await save(tx, request, attempt, log_row)
     return await _settled(tx, request.workspace_id, request.request_id)
 
@@ -332,8 +337,7 @@ async def fail(
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
-    now = {"uncertain": attempt.upper_bound_usd} if cost is None else {"confirmed": cost}
-    day_move = await _rebook(tx, request, attempt, **now)
+    day_move = await _rebook(tx, request, attempt, **_booked(attempt, cost))
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost)
@@ -520,12 +524,13 @@ async def _on_their_days(tx: AsyncSession, request: PaidRequest, moves: Sequence
 
 
 def _amounts(attempt: Attempt) -> dict[str, Decimal]:
-    """The account that holds the attempt's dollars: reserved while open, then confirmed, or uncertain at its bound."""
-    if attempt.state == "open":
-        return {"reserved": attempt.upper_bound_usd}
-    if attempt.cost_usd is None:
-        return {"uncertain": attempt.upper_bound_usd}
-    return {"confirmed": attempt.cost_usd}
+    """The account that holds the attempt's dollars."""
+    return {"reserved": attempt.upper_bound_usd} if attempt.state == "open" else _booked(attempt, attempt.cost_usd)
+
+
+def _booked(attempt: Attempt, cost_usd: Decimal | None) -> dict[str, Decimal]:
+    """The account that an ended attempt's dollars move to."""
+    return {"uncertain": attempt.upper_bound_usd} if cost_usd is None else {"confirmed": cost_usd}
 
 
 async def _charge_once(

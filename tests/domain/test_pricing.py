@@ -175,3 +175,46 @@ def test_the_upper_bound_of_a_recording_covers_the_sound_that_its_header_hides(c
 def test_an_unpriced_model_has_no_upper_bound():
     with pytest.raises(UnpricedModel):
         upper_bound(Provider.OPENAI, "whisper-1", chat("hi"), CONFIGURED)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "price_class", "dollars"),
+    [
+        (Provider.OPENAI, "gpt-4o-mini", "priority", "0.00075"),
+        (Provider.OPENAI, "gpt-4o-mini", "fast", "0.00075"),
+        (Provider.OPENAI, "gpt-5", "flex", "0.003125"),
+        (Provider.OPENAI, "gpt-4o-mini", "batch", "0.000225"),
+        (Provider.ANTHROPIC, "claude-opus-5", "fast", "0.035"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "us", "0.00385"),
+        (Provider.ANTHROPIC, "claude-opus-5", "fast+us", "0.0385"),
+    ],
+)
+def test_a_price_class_has_its_own_rates(provider: Provider, model: str, price_class: str, dollars: str):
+    rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
+    assert (rates.price_class, rates.exact) == (price_class, True)
+    assert cost(Usage(input_tokens=1000, output_tokens=500), rates) == Decimal(dollars)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "price_class"),
+    [
+        (Provider.OPENAI, "gpt-4o-mini", "flex"),
+        (Provider.OPENAI, "gpt-4o-mini", "scale"),
+        (Provider.OPENAI, "gpt-4o-mini", "priority+moon"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "priority"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "mars"),
+    ],
+)
+def test_the_rates_of_a_class_that_the_list_lacks_are_not_exact(provider: Provider, model: str, price_class: str):
+    rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
+    assert (rates.price_class, rates.exact) == (price_class, False)
+
+
+def test_the_upper_bound_covers_every_class_that_is_not_asked_for():
+    request = chat("x" * 1000, max_tokens=500)
+    usage = Usage(input_tokens=1000, output_tokens=500)
+    for provider, model in LISTED:
+        bound, _ = upper_bound(provider, model, request, CONFIGURED)
+        for price_class in ("priority", "fast", "flex") if provider is Provider.OPENAI else ("us",):
+            rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
+            assert not rates.exact or cost(usage, rates) <= bound, (model, price_class)

@@ -12,7 +12,9 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExhausted,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     InsufficientEnergy,
     MalformedReply,
     ParleyError,
@@ -34,6 +36,7 @@ from parley.domain.generate.contract import (
     Prompt,
     Refused,
     Serving,
+    chat_request,
 )
 from parley.domain.requests import Message, Provider
 from parley.domain.routing import Candidate
@@ -208,6 +211,40 @@ class TestALaterRun:
         assert not any(step.is_first for step in engine.asks)
 
 
+class TestEmpty:
+    async def test_a_reply_without_text_is_asked_for_again_with_more_room(self):
+        engine = MemoryEngine(ask=[failure(EmptyReply, "no text"), answer()])
+        await answered(engine)
+        assert engine.models == ["ask big", "ask big"]
+        assert [step.request_id for step in engine.asks] == ["job/generate/ask-1", "job/generate/ask-2"]
+        asked = [chat_request(step.job.input, PROMPT, step.empty).max_tokens for step in engine.asks]
+        assert asked == [1000, 4000]
+
+    async def test_after_the_last_reply_without_text_it_fails(self):
+        engine = MemoryEngine(ask=[failure(EmptyReply, "no text")])
+        error = await failed(engine, wait_limit_seconds=1000)
+        assert (error.type, len(engine.asks), engine.pauses) == (EmptyReply.__name__, MAX_ASKS, [])
+
+    def test_the_room_has_a_limit(self):
+        assert chat_request(job().input, PROMPT, 20).max_tokens == 100_000
+
+
+class TestFilter:
+    async def test_the_next_candidate_follows_a_content_filter(self):
+        engine = MemoryEngine(ask=[failure(ContentFiltered, "filtered"), answer()])
+        await answered(engine)
+        assert engine.models == ["ask big", "ask small"]
+
+    async def test_if_every_filter_refuses_the_request_is_refused(self):
+        error = await failed(MemoryEngine(ask=[failure(ContentFiltered, "filtered")]), wait_limit_seconds=1000)
+        step = ended(error)
+        assert step.refusal and (step.outcome, step.refusal.code) == ("refused", Refused.CONTENT_FILTERED)
+
+    async def test_a_filter_and_an_outage_are_an_outage(self):
+        engine = MemoryEngine(ask=[failure(ContentFiltered, "filtered"), failure(ProviderUnavailable, "down")])
+        assert (await failed(engine)).type == ProviderUnavailable.__name__
+
+
 class TestSchema:
     async def test_a_reply_that_breaks_the_schema_is_requested_again_without_a_charge(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing"), answer()])
@@ -245,6 +282,18 @@ class TestCondensing:
         engine = MemoryEngine(ask=[failure(ContextTooLong)], condense=[CondenseOutcome()])
         assert (await failed(engine)).type == ContextTooLong.__name__
         assert engine.models == ["ask big", "condense small", "ask small", "condense small"]
+
+    @pytest.mark.parametrize("error", [ContextTooLong, EmptyReply, ProviderUnavailable])
+    async def test_if_a_prompt_that_is_too_long_cannot_be_condensed_now_another_candidate_gets_it(
+        self, error: type[ParleyError]
+    ):
+        engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(error)])
+        await answered(engine)
+        assert engine.models == ["ask big", "condense small", "condense big", "ask small"]
+
+    async def test_without_the_budget_to_condense_it_is_refused(self):
+        engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(BudgetExhausted)])
+        assert (await failed(engine)).type == BudgetExhausted.__name__
 
     async def test_a_prompt_that_is_long_for_the_policy_is_condensed_first(self):
         engine = MemoryEngine(ask=[answer()], condense=[failure(ProviderUnavailable), CondenseOutcome(prompt=SHORT)])

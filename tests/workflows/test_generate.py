@@ -272,6 +272,50 @@ class TestFailures:
         assert (await pro.energy(USER)).available == 100
         assert await agrees(pro)
 
+    @pytest.mark.parametrize("fault", ["too_large_for_minute", "spend_limit", "billing_inactive", "content_filter"])
+    async def test_what_no_wait_cures_leads_to_the_next_provider_at_once(
+        self, fault: str, pro: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault(fault, provider="anthropic", times=None)
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert (result.success, result.meta.provider) == (True, Provider.OPENAI)
+        [history] = await histories(pro)
+        assert not any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+        assert await agrees(pro)
+
+    async def test_a_prompt_that_every_filter_refuses_is_refused_and_free(
+        self, pro: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("content_filter", times=None)
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert result.refusal and result.refusal.code is Refused.CONTENT_FILTERED
+        assert (result.meta.finish, result.meta.cost_usd) == (Finish.REFUSED, 0)
+        assert (await pro.energy(USER)).available == 100
+        assert await simulator.billed() == []
+        assert await agrees(pro)
+
+    async def test_an_empty_answer_is_asked_for_again_with_more_room_and_charged_once(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("empty", provider="openai")
+        result = await client.generate(QUESTION, user_id=USER, max_tokens=50)
+        assert result.success and result.content
+        first, second = await simulator.billed()
+        assert first["output_tokens"] == 50 < second["output_tokens"] + 50
+        assert (result.meta.attempts, (await client.energy(USER)).charged) == (2, 1)
+        assert await agrees(client)
+
+    async def test_answers_that_stay_empty_are_an_error_without_a_charge(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("empty", times=None)
+        with pytest.raises(JobFailed) as failed:
+            await client.generate(QUESTION, user_id=USER, max_tokens=50)
+        assert failed.value.reason == "EmptyReply"
+        assert [one["output_tokens"] for one in await simulator.billed()] == [50, 200, 800]
+        assert (await client.energy(USER)).available == 100
+        assert await agrees(client)
+
     async def test_a_timer_waits_for_the_end_of_a_rate_limit(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="openai")
         result = await client.generate(QUESTION, user_id=USER)

@@ -45,7 +45,7 @@ VERY_LONG = 101
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     path = tmp_path / "policy.toml"
     terms = f'cache = "off"\ncondense_above_tokens = {LIMIT}\n'
-    actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0017\n{terms}"
+    actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0031\n{terms}"
     path.write_text(f"{DEFAULT_POLICY.read_text()}\n{actions}")
     return settings.model_copy(update={"policy_file": path})
 

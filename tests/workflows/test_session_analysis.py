@@ -182,10 +182,11 @@ class TestContent:
         assert report.analysis.coaching.fallback
         assert len(await simulator.billed()) == 3
 
+    @pytest.mark.parametrize("fault", ["truncated", "empty"])
     async def test_a_cut_reply_is_requested_again_with_more_tokens(
-        self, client: Client, simulator: SimulatorAdmin, session: Session
+        self, fault: str, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
-        await simulator.fault("truncated", times=1)
+        await simulator.fault(fault, times=1)
         report = await (await client.analyze(session)).result()
         assert report.analysis is not None
         assert report.analysis.coaching.processed

@@ -27,6 +27,9 @@ WORKFLOW = "Generate"
 STEP = "generate"
 DEFAULT_ACTION = "ai_message"
 DEFAULT_MAX_TOKENS = 1000
+MOST_ANSWER_TOKENS = 100_000
+# How much more room a request has after a reply without text.
+MORE_ROOM = 4
 # Larger prompts and answers are stored and travel by reference: a workflow's history is copied and replayed.
 INLINE_BYTES = 1500
 JOB_PREFIX = "generate:"
@@ -65,6 +68,7 @@ class Refused(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     NO_MODEL_ALLOWED = "no_model_allowed"
     CONTEXT_TOO_LONG = "context_too_long"
+    CONTENT_FILTERED = "content_filtered"
 
 
 class Prompt(Model):
@@ -114,7 +118,7 @@ class GenerateInput(Model):
     prospect_id: Text | None = None
     provider: ChatProvider | None = None
     model: Text | None = None
-    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=100_000)
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=MOST_ANSWER_TOKENS)
     temperature: float | None = Field(default=None, ge=0, le=2)
     template: Text | None = None
     experiment: Text | None = None
@@ -275,6 +279,7 @@ class AskStep(Model):
     """One attempt at an answer to `job.input.prompt`.
 
     ask: the number of the paid request: the first, then one for a condensed prompt or a new try at the schema.
+    empty: how many replies had no text. The request has more room after each.
     is_first: nothing was tried before in this generation.
     """
 
@@ -282,6 +287,7 @@ class AskStep(Model):
     serving: Serving
     candidate: Candidate
     ask: int = 1
+    empty: int = 0
     is_first: bool = False
     condensed: bool = False
 
@@ -366,11 +372,14 @@ def workflow_id(workspace_id: str, key: str) -> str:
     return f"generate/{workspace_id}/{key}"
 
 
-def chat_request(generate_input: GenerateInput, prompt: Prompt) -> ChatRequest:
-    """The vendor-independent request for a prompt, which must have its messages."""
+def chat_request(generate_input: GenerateInput, prompt: Prompt, empty: int = 0) -> ChatRequest:
+    """The vendor-independent request for a prompt, which must have its messages.
+
+    empty: how many replies had no text, for example because reasoning took all their tokens.
+    """
     return ChatRequest(
         messages=prompt.messages,
-        max_tokens=generate_input.max_tokens,
+        max_tokens=min(generate_input.max_tokens * MORE_ROOM**empty, MOST_ANSWER_TOKENS),
         temperature=generate_input.temperature,
         schema_name=prompt.schema_name,
         response_schema=prompt.response_schema,
