@@ -1,4 +1,4 @@
-"""When a breaker opens, and for whom."""
+"""When a breaker opens: a workspace's own, and the fleet's."""
 
 # One workspace's key, base URL or prompts may be the cause of its failures; those of two have the provider in common.
 FLEET_WORKSPACES = 2

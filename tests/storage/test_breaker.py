@@ -316,7 +316,7 @@ class TestFleet:
             assert await breaker.waits(tx, "c", [PROVIDER]) == {}
             assert set(await breaker.waits(tx, "a", [PROVIDER])) == {PROVIDER}
 
-    async def test_one_tenants_failed_attempts_do_not_refuse_anothers_claim(self, books: LedgerFixture):
+    async def test_one_workspaces_failed_attempts_do_not_refuse_anothers_claim(self, books: LedgerFixture):
         for step in range(3):
             await books.fail(await books.granted(f"down {step}"), Billed.UNKNOWN, trips_breaker=True)
         with pytest.raises(BreakerOpen, match="the workspace's breaker"):
