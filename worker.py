@@ -30,11 +30,12 @@ from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
-from parley.connection import connect, leave
+from parley.connection import connect
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.generate.policy import Policy
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
+from parley.process import leave
 from parley.settings import Settings, problem
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze

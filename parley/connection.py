@@ -1,13 +1,10 @@
-"""How to reach Temporal, which stack runs on this machine, and how a process of Parley ends."""
+"""How to reach Temporal, and which stack runs on this machine."""
 
 import asyncio
 import fcntl
-import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 from temporalio.client import Client
@@ -109,15 +106,3 @@ def _is_locked(state_dir: Path) -> bool:
         return True
     os.close(descriptor)
     return False
-
-
-def leave(code: int) -> NoReturn:
-    """End the process with this exit code, without the interpreter's shutdown.
-
-    Threads of the SDK's core can abort the interpreter during its shutdown (sdk-python#300), and SIGABRT would replace
-    the command's exit code.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

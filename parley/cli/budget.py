@@ -34,11 +34,9 @@ def show(workspace: Workspace = "default", as_json: Json = False) -> None:
             return
         for cap in caps:
             used = f"${cap.confirmed_usd} confirmed, ${cap.uncertain_usd} uncertain, ${cap.reserved_usd} reserved"
-            out.print(
-                f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({used})", highlight=False, soft_wrap=True
-            )
+            out.say(f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({used})")
         if not caps:
-            out.print("no cap is set: spending is not limited")
+            out.say("no cap is set: spending is not limited")
 
     with_client(workspace, work)
 
@@ -54,7 +52,7 @@ def set_cap(
 
     async def work(client: Client) -> None:
         await client.set_cap(period, cap)
-        out.print(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}", highlight=False)
+        out.say(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}")
 
     with_client(workspace, work)
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
+from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from parley.domain.costs import Costs, Disagreement
@@ -31,8 +32,34 @@ def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
     if isinstance(found, AutoAnalyzeReport):
         return bulk_report(found)
     if found.analysis is None:
-        return Panel(f"{escape(found.id)} is {found.status}; nothing to show yet.")
+        return Group(Panel(f"{escape(found.id)} is {_ended(found)}; nothing to show yet."), costs(found.costs))
     return Group(_header(found, found.analysis), _coaching(found.analysis), _voice(found.analysis), costs(found.costs))
+
+
+def _ended(found: AnalysisReport | AutoAnalyzeReport) -> str:
+    """The status, and why the job ended without a result."""
+    return f"{found.status}: {escape(found.reason)}" if found.reason else found.status
+
+
+def jobs(found: list[JobSummary]) -> RenderableType:
+    """Jobs with what each has cost, and why one failed."""
+    if not found:
+        return "no jobs"
+    table = Table(box=box.SIMPLE)
+    table.add_column("started (UTC)", no_wrap=True)
+    table.add_column("job, and its key", overflow="fold")
+    table.add_column("status, and why", overflow="fold")
+    table.add_column("$", justify="right", no_wrap=True)
+    for job in found:
+        uncertain = f"\n≤ {job.uncertain_usd} of it uncertain" if job.uncertain_usd else ""
+        what = f"{job.kind} of {escape(job.subject)} for {escape(job.user_id)}"
+        table.add_row(
+            f"{job.created_at:%Y-%m-%d %H:%M}",
+            f"{escape(job.id)}\n[dim]{job.job_key}\n{what}[/dim]",
+            f"{job.status}\n{escape(job.reason)}".rstrip(),
+            f"{job.cost_usd}{uncertain}",
+        )
+    return table
 
 
 def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
@@ -119,7 +146,7 @@ def costs(spent: Costs) -> RenderableType:
         table.add_column(name, footer, justify=justify, overflow="fold")
     for line in spent.lines:
         simulated = ", simulated" if line.simulated else ""
-        what = f"{line.action}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
+        what = f"{escape(line.action)}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
         uncertain = f"≤ {line.uncertain_usd}"
         table.add_row(
             what,
@@ -253,7 +280,7 @@ def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
     """A labelling run: its labels, its statistics, its costs."""
     simulated = [f"[yellow]{SIMULATED}[/yellow]"] if found.costs.simulated else []
     header = Panel(
-        "\n".join([f"[bold]{escape(found.id)}[/bold], {found.status}", *simulated]),
+        "\n".join([f"[bold]{escape(found.id)}[/bold], {_ended(found)}", *simulated]),
         title="AutoAnalyze",
         title_align="left",
     )

@@ -86,13 +86,13 @@ def _show(result: GenerateResult) -> None:
     """Print the answer alone on stdout, and its origin and cost on stderr."""
     meta = result.meta
     if result.refusal is not None:
-        err.print(f"refused ({result.refusal.code.value}): {result.refusal.message}", markup=False, soft_wrap=True)
+        err.say(f"refused ({result.refusal.code.value}): {result.refusal.message}")
     else:
-        out.print(result.content, markup=False, highlight=False, soft_wrap=True)
+        out.say(result.content or "")
         story = f"{display.story(meta)}\nrequest {meta.request_id}"
-        err.print(story, markup=False, highlight=False, soft_wrap=True, style="dim")
+        err.say(story, style="dim")
     for warning in meta.warnings:
-        err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
+        err.say(f"warning: {warning}", style="yellow")
 
 
 @app.command()
@@ -106,7 +106,7 @@ def policy(as_json: Json = False) -> None:
         tiers = ", ".join(route.tiers) or "every tier"
         limit = f", at most ${route.max_cost_usd}" if route.max_cost_usd is not None else ""
         name = route.model or "the environment's model"
-        out.print(f"{route.priority}. {route.provider.value} {name}: {tiers}{limit}", highlight=False, markup=False)
+        out.say(f"{route.priority}. {route.provider.value} {name}: {tiers}{limit}")
 
 
 @app.command()
@@ -122,8 +122,8 @@ def prompts(
     if as_json:
         show_json(_described(found) | {"text": found.text})
         return
-    out.print(f"{found.id}: {found.purpose}", markup=False, highlight=False)
-    out.print(f"\n{found.text}", markup=False, highlight=False, soft_wrap=True)
+    out.say(f"{found.id}: {found.purpose}")
+    out.say(f"\n{found.text}")
     if found.placeholders:
         out.print(_placeholders(found))
 

@@ -30,7 +30,7 @@ def events(
     async def work(client: Client) -> None:
         if retry is not None:
             await client.housekeeping.retry_event(retry)
-            show_json({"retried": retry}) if as_json else out.print(f"event {retry} is due again")
+            show_json({"retried": retry}) if as_json else out.say(f"event {retry} is due again")
             return
         found = await client.housekeeping.events(undelivered=undelivered, limit=limit)
         show_json(found) if as_json else out.print(_events(found))

@@ -62,7 +62,7 @@ def migrate() -> None:
     if url is None:
         raise InvalidInput("is not set: start `parley up`, or set the address of PostgreSQL", where="DATABASE_URL")
     run(run_migrations(url))
-    out.print("the schema is up to date")
+    out.say("the schema is up to date")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

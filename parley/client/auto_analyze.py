@@ -59,11 +59,13 @@ class AutoAnalyzeReport(Model):
     """A labelling run as it is now.
 
     `labels`: canonical labels with the number of their sessions. `statistics` is None until the run has ended.
+    `reason`: why it failed or was cancelled.
     """
 
     id: str
     job_key: str
     status: str
+    reason: str = ""
     dataset_id: str
     statistics: Statistics | None
     labels: tuple[LabelCount, ...]
@@ -95,7 +97,8 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         return AutoAnalyzeReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=await true_status(self._backend, row),
+            status=await true_status(self._backend, row.workspace_id, row.workflow_id, row.job_key, row.status),
+            reason=row.reason,
             dataset_id=row.dataset_id,
             statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
             labels=tuple(labels),

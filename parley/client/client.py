@@ -23,6 +23,7 @@ from parley.client.configuration import WorkspaceConfiguration
 from parley.client.generate import GenerateOptions, Messages, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
+from parley.client.listing import JobSummary, find_job, list_jobs
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
@@ -177,7 +178,7 @@ class Client:
         )
 
     async def import_chats(
-        self, path: Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
+        self, path: str | Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
     ) -> Imported:
         """Import a JSONL or CSV file of chat sessions: the whole file, or nothing.
 
@@ -193,7 +194,7 @@ class Client:
             InvalidInput: a line is not valid; the error names file, line and field, and nothing is stored.
         """
         return await import_chats(
-            self.database, self.workspace_id, path, skip_invalid=skip_invalid, on_progress=on_progress
+            self.database, self.workspace_id, Path(path), skip_invalid=skip_invalid, on_progress=on_progress
         )
 
     async def auto_analyze(
@@ -233,23 +234,48 @@ class Client:
         """
         auto_analyze_input(self.settings, self.workspace_id, "", user_id=user_id, **options)
 
+    async def jobs(
+        self, *, kind: str | None = None, status: str | None = None, job_id: str | None = None, limit: int = 50
+    ) -> list[JobSummary]:
+        """The jobs of this workspace with status, cost and reason, the newest first.
+
+        A generation is listed when it has ended.
+
+        Args:
+            kind: `SessionAnalysis`, `AutoAnalyze` or `Generate`; default: all.
+            status: `running`, `completed`, `refused`, `failed`, `cancelled`, `terminated` or `timed_out`; default: all.
+            job_id: only the jobs under this id; the same content without a `run_name` has one id. Default: all.
+            limit: the most jobs to return; default 50.
+
+        Raises:
+            InvalidInput: `kind` or `status` is not known.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        return await list_jobs(self._backend, self.workspace_id, kind=kind, status=status, job_id=job_id, limit=limit)
+
     async def job(self, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle:
         """The handle of a job that any process started.
 
         Args:
-            job_id: the `id` of its handle.
+            job_id: the `id` of its handle, for the latest job under it, or the `job_key` of exactly one.
 
         Raises:
             NotFound: this workspace has no such job.
             InvalidInput: it is not a job with a handle, for example a generation.
             Unreachable: Temporal does not answer.
         """
-        found = await describe_workflow(self._backend, self.workspace_id, job_id)
-        kind = found.typed_search_attributes.get(visibility.JOB) or ""
+        try:
+            found = await describe_workflow(self._backend, self.workspace_id, job_id)
+        except NotFound:  # an earlier job under the same id, or one that Temporal does not keep any more
+            stored = await find_job(self._backend, self.workspace_id, job_id)
+            return self._handle(stored.kind, stored.id, stored.job_key)
+        return self._handle(found.typed_search_attributes.get(visibility.JOB) or "", job_id, job_key_of(found))
+
+    def _handle(self, kind: str, job_id: str, job_key: str) -> AnalysisHandle | AutoAnalyzeHandle:
         handle = HANDLES.get(kind)
         if handle is None:
             raise InvalidInput(f"is a {kind} and has no handle: name a job of {' or '.join(HANDLES)}", where=job_id)
-        return handle(self._backend, self.workspace_id, job_id, job_key_of(found))
+        return handle(self._backend, self.workspace_id, job_id, job_key)
 
     async def status(self, job_id: str) -> str:
         """Temporal's status of a job.

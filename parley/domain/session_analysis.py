@@ -195,7 +195,9 @@ class CloseStep(Model):
 
     input: SessionAnalysisInput
     job_key: str
+    workflow_id: str
     status: Literal["failed", "cancelled"]
+    reason: str
 
 
 def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:

@@ -76,7 +76,9 @@ async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts
     )
 
 
-async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
+async def end(
+    tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None, reason: str = ""
+) -> None:
     """Close a job's row. Idempotent: later calls have no effect."""
     await tx.execute(
         update(StoredAnalysis)
@@ -85,5 +87,5 @@ async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, re
             col(StoredAnalysis.job_key) == job_key,
             col(StoredAnalysis.status) == "running",
         )
-        .values(status=status, result=result, ended_at=utc_now())
+        .values(status=status, result=result, reason=reason, ended_at=utc_now())
     )

@@ -93,7 +93,9 @@ async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
     return row
 
 
-async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any]) -> None:
+async def end(
+    tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any], reason: str = ""
+) -> None:
     """Close a run. Idempotent: later calls have no effect."""
     await tx.execute(
         update(AutoRun)
@@ -101,7 +103,7 @@ async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, st
             *_of(AutoRun, workspace_id, job_key),
             col(AutoRun.status) == "running",
         )
-        .values(status=status, statistics=statistics, ended_at=utc_now())
+        .values(status=status, statistics=statistics, reason=reason, ended_at=utc_now())
     )
 
 

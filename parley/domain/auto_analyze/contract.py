@@ -458,6 +458,7 @@ class CloseStep(Model):
 
     job: Job
     status: Literal["failed", "cancelled"]
+    reason: str
     statistics: Statistics
 
 
