@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -92,6 +92,19 @@ def with_client(workspace: str, work: "Callable[[Client], Awaitable[T]]") -> T:
             return await work(client)
 
     return run(connected())
+
+
+def known_in_policy(option: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that the policy of this environment does not have: it is probably misspelled.
+
+    Raises:
+        InvalidInput: it is none of `known`.
+    """
+    from parley.domain.errors import InvalidInput  # noqa: PLC0415
+
+    if name not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise InvalidInput(f"is not in the policy (PARLEY_POLICY_FILE), which has: {names}; got {name!r}", where=option)
 
 
 def parse_since(text: str) -> datetime:

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import typer
 
-from parley import Client
-from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley import Client, Settings
+from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
 
 app = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
 
@@ -35,6 +35,8 @@ def grant(
     workspace: Workspace = "default",
 ) -> None:
     """Grant energy to a user."""
+    if tier is not None:
+        known_in_policy("--tier", tier, Settings().policy().tier)
 
     async def work(client: Client) -> None:
         granted = await client.grant_energy(user, amount, key=key or uuid4().hex)

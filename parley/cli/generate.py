@@ -1,6 +1,7 @@
 """`parley generate`, and what shapes its answers: `parley policy` and `parley prompts`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from rich.table import Column, Table
 
 from parley import CachePolicy, Client, GenerateOptions, GenerateResult, InvalidInput, OnRateLimit, Provider, Settings
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
 from parley.domain.generate.prompts import template as find_template
@@ -42,8 +43,13 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one request within the budget, with the first model that can."""
-    text = sys.stdin.read() if prompt == "-" else prompt
-    messages = [{"role": "system", "content": system}] if system else []
+    policy = Settings().policy()
+    known_in_policy("--action", action, {DEFAULT_ACTION, *policy.action})
+    if experiment is not None:
+        known_in_policy("--experiment", experiment, policy.experiment)
+    text = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
+    messages = [{"role": "system", "content": _utf8(os.fsencode(system), "--system")}] if system else []
+    messages.append({"role": "user", "content": _utf8(text, "the prompt")})
     options: GenerateOptions = {
         "model": model,
         "provider": Provider(provider) if provider else None,
@@ -60,14 +66,19 @@ def generate(
         options["max_tokens"] = max_tokens
 
     async def work(client: Client) -> GenerateResult:
-        return await client.generate(
-            [*messages, {"role": "user", "content": text}], user_id=user, action=action, key=key, **options
-        )
+        return await client.generate(messages, user_id=user, action=action, key=key, **options)
 
     result = with_client(workspace, work)
     show_json(result) if as_json else _show(result)
     if not result.success:
         raise typer.Exit(1)
+
+
+def _utf8(text: bytes, where: str) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}; convert it to UTF-8", where=where) from None
 
 
 def _schema(path: Path | None) -> dict[str, Any] | None:

@@ -20,7 +20,9 @@ app = typer.Typer()
 @app.command()
 def events(
     undelivered: Annotated[bool, typer.Option("--undelivered", help="Only events that are not delivered.")] = False,
-    retry: Annotated[int | None, typer.Option(metavar="ID", help="Deliver this event again.")] = None,
+    retry: Annotated[
+        int | None, typer.Option(metavar="ID", min=1, max=2**63 - 1, help="Deliver this event again.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most events to list, the newest first.")] = 50,
     workspace: Workspace = "default",
     as_json: Json = False,

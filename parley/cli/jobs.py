@@ -1,4 +1,4 @@
-"""Start, follow, read and cancel jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `cancel`."""
+"""Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `cancel`."""
 
 import asyncio
 import shlex

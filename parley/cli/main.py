@@ -16,7 +16,6 @@ from typer.exceptions import TyperException
 from typer.main import get_group
 
 from parley.cli.console import err, log_to_stderr, out
-from parley.process import leave
 
 if TYPE_CHECKING:
     from parley.domain.errors import ParleyError
@@ -145,13 +144,6 @@ def options(
     log_to_stderr(logging.DEBUG if debug else logging.ERROR)
 
 
-def main() -> None:
-    """Run the command line: an error becomes one line and exit code 2 (the caller's input) or 1 (a failed run)."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # pyright: ignore - a terminal may not know every character
-    leave(execute())
-
-
 def execute(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -204,7 +196,3 @@ def exit_code(error: "ParleyError") -> int:
     provider refused, which is a failed run, because Parley composed the request.
     """
     return 2 if getattr(error, "reason", error.code) in CORRECTABLE else 1
-
-
-if __name__ == "__main__":
-    main()

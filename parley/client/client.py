@@ -20,7 +20,7 @@ from parley.client.auto_analyze import (
 )
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
-from parley.client.generate import GenerateOptions, Messages, generate, generate_input
+from parley.client.generate import GenerateOptions, Messages, check_names, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
 from parley.client.listing import JobSummary, find_job, list_jobs
@@ -42,6 +42,10 @@ from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
 from parley.storage import budgets, energy, generations, usage
 from parley.storage.audit import audit, audit_billed
+
+# What the ledger's columns can hold.
+MAX_ENERGY = 2**31 - 1
+MAX_USD = 10**12
 
 HANDLES = {SESSION_ANALYSIS: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
 
@@ -128,11 +132,13 @@ class Client:
 
         Raises:
             InvalidInput: an argument is not valid; the error names the field, and nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
             IdempotencyConflict: `key` was used for a different request.
             JobFailed: no provider answered; the message lists the attempts.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        check_names(self.settings, request)
         return await generate(self._backend, request, key)
 
     async def analyze(
@@ -391,7 +397,12 @@ class Client:
         Args:
             period: the day, the ISO week or the month, in UTC.
             cap_usd: the most that may be spent in it, in USD; None removes the cap.
+
+        Raises:
+            InvalidInput: the cap is negative, not a number, or larger than the ledger can store.
         """
+        if cap_usd is not None and not (cap_usd.is_finite() and 0 <= cap_usd < MAX_USD):
+            raise InvalidInput(f"must be an amount in USD from 0 to below {MAX_USD:,}; got {cap_usd}", where="cap")
         async with self.database.transaction() as tx:
             await budgets.set_cap(tx, self.workspace_id, period, cap_usd)
 
@@ -422,12 +433,17 @@ class Client:
             Whether this call granted it; False when the key was used before.
 
         Raises:
-            InvalidInput: `amount` is not positive.
+            InvalidInput: `amount` is not positive, or the user would have more energy than an account can hold.
         """
         if amount <= 0:
             raise InvalidInput(f"must be positive, for example 50; got {amount}", where="amount")
         async with self.database.transaction() as tx:
-            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
+            account = await energy.open_account(
+                tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy
+            )
+            if account.granted + amount > MAX_ENERGY:
+                most = MAX_ENERGY - account.granted
+                raise InvalidInput(f"must be at most {most:,}, which fills the account; got {amount:,}", where="amount")
             return await energy.grant(tx, self.workspace_id, user_id, amount, key=key)
 
     async def set_tier(self, user_id: str, tier: str) -> None:

@@ -26,7 +26,7 @@ class Demo:
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "parley.cli.main", "demo",
+            sys.executable, "-m", "parley", "demo",
             cwd=ROOT,
             env={**os.environ, **QUICK, "PARLEY_STATE_DIR": str(self._state_dir)},
             stdin=asyncio.subprocess.DEVNULL,
