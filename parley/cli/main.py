@@ -40,10 +40,13 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "up": Command("run", "Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."),
+    "down": Command("stack", "Stop the stack that `parley up` started."),
+    "logs": Command("stack", "Print the last lines of the stack's logs."),
     "demo": Command("run", "Start everything, run every job on sample data, print the reports, stop everything."),
     "worker": Command("run", "Run workers; takes worker.py's options (--role …)."),
     "migrate": Command("run", "Migrate the database to the current schema."),
     "simulator": Command("run", "Run only the provider simulator, for tests; takes its own options (--port …)."),
+    "doctor": Command("doctor", "Check this machine, the settings and the servers, and say what to do."),
     "analyze": Command("jobs", "Analyse one session and show the result."),
     "import": Command("jobs", "Import a file of chat sessions: the whole file, or nothing."),
     "auto-analyze": Command("jobs", "Import chat sessions and label them consistently."),
