@@ -1,4 +1,4 @@
-"""How a process of Parley is started from a shell, and how it ends. It loads nothing of Temporal's, so that `parley --help` stays quick."""
+"""How a process of Parley is started from a shell, and how it ends. It loads nothing of Temporal's: `--help` is quick."""
 
 import logging
 import os

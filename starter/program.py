@@ -13,7 +13,7 @@ from parley.cli.console import err, log_to_stderr, out
 from parley.cli.main import report_error
 from parley.domain.errors import ParleyError
 from parley.settings import Settings
-from starter.local import demo, up
+from starter.local import demo, forget_vendors, up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> Coroutine[Any, Any, None]:
     if options.command == "up":
         return up(Settings(), fresh=options.fresh, latency=options.latency, console=err)
+    if not options.real:
+        forget_vendors()
     keep = sys.stdin.isatty() if options.keep is None else options.keep
     return demo(Settings(), keep=keep, console=out)
 
@@ -48,5 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     started.add_argument("--fresh", action="store_true")
     started.add_argument("--latency", type=float, default=0.5)
     shown = commands.add_parser("demo")
+    shown.add_argument("--real", action="store_true")
     shown.add_argument("--keep", action=argparse.BooleanOptionalAction)
     return parser

@@ -46,9 +46,12 @@ def demo(
     keep: Annotated[
         bool | None, typer.Option(help="Keep the stack running after the report; default: only in a terminal.")
     ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Use the vendors' keys of this shell, which spends money there.")
+    ] = False,
 ) -> None:
     """Start everything, run every job on sample data, print the reports, stop everything."""
-    run_starter("demo", *([] if keep is None else ["--keep" if keep else "--no-keep"]))
+    run_starter("demo", *(["--real"] if real else []), *([] if keep is None else ["--keep" if keep else "--no-keep"]))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
