@@ -1,4 +1,4 @@
-"""How a process of Parley is started from a shell, and how it ends. It loads nothing of Temporal's: `--help` is quick."""
+"""How a process of Parley is started from a shell, and how it ends. It loads little, so that `--help` is quick."""
 
 import logging
 import os

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from parley import Client, ConfigurationReport, InvalidInput
 from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.table import Table
 from parley.client.reading import read_json
 from parley.domain.configuration import SECTION_BYTES, SECTIONS, fields
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.table import Column, Table
 
 from parley import CachePolicy, Client, GenerateOptions, GenerateResult, InvalidInput, OnRateLimit, Provider, Settings
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
+from parley.cli.table import Column, Table
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
 from parley.domain.generate.prompts import template as find_template

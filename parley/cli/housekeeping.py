@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from parley import Client, CostAlertReport, EventReport, HealthReport
 from parley.cli.console import Json, Workspace, out, show_json, with_client
+from parley.cli.table import Table
 from parley.domain.health import ProviderHealth, State
 
 COLOURS = {State.UP: "green", State.DOWN: "red", State.NO_WORKER: "red", State.NOT_CONFIGURED: "dim"}
