@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         LabelCount,
         Statistics,
     )
+    from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
     from parley.domain.costs import BilledAttempt, CostLine, Costs, Disagreement
@@ -94,6 +95,7 @@ _MODULES = {
         "LabelCount",
         "Statistics",
     ),
+    "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
     "parley.domain.costs": ("BilledAttempt", "CostLine", "Costs", "Disagreement"),
@@ -221,6 +223,7 @@ __all__ = [
     "Refused",
     "Report",
     "Reports",
+    "RunEstimate",
     "Session",
     "SessionAnalysisInput",
     "SessionAnalysisResult",

@@ -1,12 +1,11 @@
 """`parley budget`: see and set what a workspace may spend."""
 
-from decimal import Decimal
 from typing import Annotated
 
 import typer
 
-from parley import Client, InvalidInput, Period
-from parley.cli.console import Json, Workspace, out, show_json, with_client
+from parley import Client, Period
+from parley.cli.console import Json, Workspace, out, parse_usd, show_json, with_client
 
 app = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
 
@@ -48,22 +47,10 @@ def set_cap(
     workspace: Workspace = "default",
 ) -> None:
     """Limit what the workspace may spend in a day, an ISO week or a month (UTC), from now on."""
-    cap = None if amount == "none" else _amount(amount)
+    cap = None if amount == "none" else parse_usd(amount, where="budget")
 
     async def work(client: Client) -> None:
         await client.set_cap(period, cap)
         out.say(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}")
 
     with_client(workspace, work)
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        amount = Decimal(text.removeprefix("$"))
-    except ArithmeticError:
-        amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
-        raise InvalidInput(
-            f"must be 0 or a positive amount in USD, for example 12.50, or none; got {text!r}", where="budget"
-        )
-    return amount

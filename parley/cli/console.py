@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -105,6 +106,24 @@ def known_in_policy(option: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         names = ", ".join(sorted(known)) or "none"
         raise InvalidInput(f"is not in the policy (PARLEY_POLICY_FILE), which has: {names}; got {name!r}", where=option)
+
+
+def parse_usd(text: str, *, where: str) -> Decimal:
+    """An amount in USD.
+
+    Raises:
+        InvalidInput: it is negative or no number.
+    """
+    from parley.domain.errors import InvalidInput  # noqa: PLC0415
+
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except ArithmeticError:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        problem = f"must be 0 or a positive amount in USD, for example 12.50; got {text!r}"
+        raise InvalidInput(problem, where=where)
+    return amount
 
 
 def parse_since(text: str) -> datetime:

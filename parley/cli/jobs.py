@@ -9,10 +9,11 @@ from rich.markup import escape
 
 from parley import AnalysisHandle, AutoAnalyzeHandle, AutoAnalyzeOptions, Client, Imported, InvalidInput, Provider
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
 from parley.cli.exporting import write_sessions
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_recording, read_session
+from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
 from parley.domain.requests import ChatProviderName
 from parley.process import command
 
@@ -75,6 +76,7 @@ def auto_analyze(
     model: OnlyModel = None,
     streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
     sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
@@ -93,9 +95,15 @@ def auto_analyze(
     if sessions_per_stream is not None:
         options["sessions_per_stream"] = parse_quota(sessions_per_stream)
 
+    if budget is not None:
+        options["budget_usd"] = parse_usd(budget, where="--budget")
+    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --budget"
+
     async def work(client: Client) -> None:
         client.check_auto_analyze_options(user_id=user, **options)
         dataset = await import_file(client, file, skip_invalid=skip_invalid)
+        if estimate := client.estimate_auto_analyze(dataset, user_id=user, **options):
+            err.say(f"about ${estimate.estimated_usd} with {estimate.model} (estimated; {limit})")
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
         await follow_started(client, job, detach=detach, as_json=as_json)
 

@@ -15,6 +15,7 @@ from parley.client.auto_analyze import (
     AutoAnalyzeHandle,
     AutoAnalyzeOptions,
     auto_analyze_input,
+    estimate_run,
     labelled_sessions,
     start_auto_analyze,
 )
@@ -28,6 +29,7 @@ from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
+from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
@@ -239,6 +241,26 @@ class Client:
             UnpricedModel: no price is known for `model`.
         """
         auto_analyze_input(self.settings, self.workspace_id, "", user_id=user_id, **options)
+
+    def estimate_auto_analyze(
+        self, dataset: Imported, *, user_id: str, **options: Unpack[AutoAnalyzeOptions]
+    ) -> RunEstimate | None:
+        """What `auto_analyze` will probably cost. It reserves nothing; `budget_usd` limits the cost.
+
+        Args:
+            dataset: from `import_chats`.
+            user_id: the user who pays with energy.
+            options: those of `auto_analyze`.
+
+        Returns:
+            The estimate for the named model, or for the cheapest of the settings; None where none has a price.
+
+        Raises:
+            InvalidInput: an option is not valid; the error names the field.
+            UnpricedModel: no price is known for `model`.
+        """
+        job = auto_analyze_input(self.settings, self.workspace_id, dataset.dataset_id, user_id=user_id, **options)
+        return estimate_run(self.settings, job, dataset)
 
     async def jobs(
         self, *, kind: str | None = None, status: str | None = None, job_id: str | None = None, limit: int = 50

@@ -127,3 +127,25 @@ async def test_the_client_lists_and_imports_by_text_path(client: Client, few: Pa
     assert (await client.job(found.job_key)).job_key == job.job_key
     with pytest.raises(InvalidInput, match="cannot be cancelled"):
         await job.cancel()
+
+
+async def test_a_run_is_estimated_before_it_starts_and_has_a_budget(parley: Run, few: Path) -> None:
+    ran = await parley("auto-analyze", few, "--budget", "$2.50", "--model", "gpt-4o-mini")
+    assert ran.code == 0, ran.err
+    assert "with gpt-4o-mini (estimated; at most $2.50, set by --budget)" in ran.err
+    assert ran.err.index("estimated") < ran.err.index("auto-analyze/default")
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "1e400", "NaN", "much"])
+async def test_a_budget_that_is_no_amount_is_refused(amount: str, parley: Run, few: Path) -> None:
+    ran = await parley("auto-analyze", few, f"--budget={amount}")
+    assert (ran.code, "budget" in ran.err) == (2, True)
+    assert await listed(parley) == []
+
+
+async def test_the_estimate_is_near_the_cost_of_the_sample(client: Client) -> None:
+    dataset = await client.import_chats(CHATS)
+    estimate = client.estimate_auto_analyze(dataset, user_id="ann", model="gpt-4o-mini")
+    report = await (await client.auto_analyze(dataset.dataset_id, user_id="ann", model="gpt-4o-mini")).result()
+    assert estimate is not None
+    assert 0.5 < estimate.estimated_usd / report.costs.confirmed_usd < 2
