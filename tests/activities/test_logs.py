@@ -10,7 +10,8 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from activities.logs import WorkerFormatter
-from parley import Client, JobFailed
+from parley import Client, JobFailed, Provider
+from parley.client.reading import read_session
 from starter.embedded import Addresses
 from tests.parts import ROOT, SAMPLES, TEST_TIMEOUT_SECONDS, SimulatorAdmin
 
@@ -55,8 +56,7 @@ async def test_a_worker_logs_the_failures_of_callers_and_providers_without_trace
                 await asyncio.sleep(0.05)
             with pytest.raises(JobFailed):
                 await client.generate("hello", user_id="ann")
-            local = await client.import_chats(SAMPLES / "chats" / "support.jsonl")
-            job = await client.auto_analyze(local.dataset_id, user_id="ann", wait_limit_seconds=1)
+            job = await client.analyze(read_session(SAMPLES / "cold-call-logistics.json"), provider=Provider.LOCAL)
             with pytest.raises(JobFailed):
                 await job.result()
     finally:
