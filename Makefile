@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check up bench lock install
+.PHONY: demo test check up bench lock install help
 .DEFAULT_GOAL := demo
 
-install:
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install:  ## create .venv from requirements.lock
 	@$(PYTHON) tools/install.py
 
 demo: install  ## start everything, run every job on samples, print the reports, stop everything

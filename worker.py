@@ -24,17 +24,19 @@ from activities.events import EventActivities
 from activities.generate.deciding import GenerateDecisions
 from activities.generate.paid_steps import GeneratePaidSteps, QualityPaidSteps
 from activities.health import HealthActivities
+from activities.logs import WorkerFormatter
 from activities.metrics import Metrics, serve_metrics
 from activities.paid_call import PaidCalls
 from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
-from parley.connection import connect, leave
+from parley.connection import connect
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.generate.policy import Policy
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
+from parley.process import leave
 from parley.settings import Settings, problem
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
@@ -196,7 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="worker.py", description="Run Parley's workers.")
     parser.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: all")
     roles = parser.parse_args(arguments).role or list(ROLES)
-    logging.basicConfig(force=True, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(WorkerFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(force=True, level=logging.INFO, handlers=[handler])
     for http in ("httpx", "httpx2"):  # they log each URL, and a webhook's may contain a token
         logging.getLogger(http).setLevel(logging.WARNING)
     try:

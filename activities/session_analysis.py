@@ -152,9 +152,10 @@ class SessionAnalysisActivities:
     @activity.defn(name="session_analysis.close")
     @boundary
     async def close(self, step: CloseStep) -> None:
-        """Mark a job that ends without a result."""
+        """Mark a job that ends without a result. One that failed before it had a row gets one, for its reason."""
         async with self._database.transaction() as tx:
-            await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None)
+            await analyses.begin(tx, _row(step))
+            await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None, step.reason)
 
     async def _pay(self, step: PaidStep, name: Step, action: str, request: Any) -> Settled:
         job = step.input
@@ -208,7 +209,7 @@ def _require_energy(plan: Plan, available: int, user_id: str) -> None:
         raise InsufficientEnergy(f"user {user_id!r} has {available} energy; this analysis needs {needed}")
 
 
-def _row(step: PrepareStep) -> StoredAnalysis:
+def _row(step: PrepareStep | CloseStep) -> StoredAnalysis:
     job = step.input
     return StoredAnalysis(
         workspace_id=job.workspace_id,

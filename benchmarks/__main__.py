@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks import cache, database, faults, gateway, generate, history, labels, overhead, parallel, savings
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
-from parley.connection import leave
 from parley.domain.errors import ParleyError
+from parley.process import leave
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
 MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults)

@@ -24,7 +24,7 @@ from activities.configuration import Configurations
 from activities.generate.deciding import GenerateDecisions
 from activities.generate.paid_steps import GeneratePaidSteps
 from activities.paid_call import PaidCalls
-from parley.connection import leave
+from parley.process import leave
 
 QUEUE = "bench-lower-bound"
 ACTIVITY_TIMEOUT = timedelta(seconds=10)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 from parley import Client, GenerateResult, Period
-from parley.connection import leave
+from parley.process import leave
 
 
 async def main() -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from parley import Client, ExportedSession
-from parley.connection import leave
+from parley.process import leave
 
 
 async def main(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
     from parley import Client, GenerateInput, GenerateResult, Message, Prompt
-    from parley.connection import leave
+    from parley.process import leave
 
 WORKSPACE, TASK_QUEUE = "examples", "ticket-triage"
 TEAMS = ("delivery", "billing", "other")

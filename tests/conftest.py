@@ -20,6 +20,7 @@ from starter.embedded.stack import EmbeddedStack
 from tests.parts import (
     SAMPLES,
     SimulatorAdmin,
+    allow_many_open_files,
     make_template,
     quick_settings,
     reachable_directory,
@@ -44,6 +45,7 @@ KEYS = (
 sys.addaudithook(refuse_the_network)
 use_memory_for_temporary_files()
 skip_ca_certificates()
+allow_many_open_files()
 
 
 @pytest.fixture(autouse=True)

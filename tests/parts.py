@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -82,6 +83,12 @@ def skip_ca_certificates() -> None:
     """No test uses TLS, and each HTTP client would take 20 ms to read the CA certificates."""
     os.environ.pop("SSL_CERT_FILE", None)
     os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
+
+
+def allow_many_open_files() -> None:
+    """Raise this process's limit of open files as far as its account may: hundreds of requests at once need sockets."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

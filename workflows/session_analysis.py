@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         Variant,
         next_variant,
     )
+    from parley.failures import reason_of
     from workflows.fallback import DurableEngine, first_success
     from workflows.policies import PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
 
@@ -62,7 +63,7 @@ class SessionAnalysis:
         try:
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
-            await self._close(cancelled=is_cancelled_exception(error))
+            await self._close(error)
             raise
 
     @workflow.query
@@ -181,12 +182,18 @@ class SessionAnalysis:
             self._provenance.append(outcome.provenance)
         return outcome.problem
 
-    async def _close(self, *, cancelled: bool) -> None:
-        status = "cancelled" if cancelled else "failed"
+    async def _close(self, error: BaseException) -> None:
+        status = "cancelled" if is_cancelled_exception(error) else "failed"
         visibility.record(visibility.STATUS, status)
         await workflow.execute_activity_method(
             Activities.close,
-            CloseStep(input=self._job, job_key=self._job_key, status=status),
+            CloseStep(
+                input=self._job,
+                job_key=self._job_key,
+                workflow_id=workflow.info().workflow_id,
+                status=status,
+                reason=reason_of(error),
+            ),
             summary=f"mark as {status}",
             **STORAGE_STEP,
         )

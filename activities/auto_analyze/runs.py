@@ -120,17 +120,19 @@ class RunActivities:
     @boundary
     async def close(self, step: CloseStep) -> None:
         """Store the statistics of a run that ends early; its labels stay."""
-        await self._end(step.job, step.status, step.statistics)
+        await self._end(step.job, step.status, step.statistics, step.reason)
 
-    async def _end(self, job: Job, status: str, statistics: Statistics) -> Statistics:
+    async def _end(self, job: Job, status: str, statistics: Statistics, reason: str = "") -> Statistics:
         workspace_id = job.input.workspace_id
         async with self._database.transaction(bulk=True) as tx:
+            if reason:  # a run that failed before it had a row gets one, for its reason
+                await runs.begin(tx, _row(job), ())
             counted = await runs.counts(tx, workspace_id, job.job_key)
             unique = {
                 kind: len(await runs.canonical_labels(tx, workspace_id, job.job_key, kind, 0)) for kind in LabelKind
             }
             complete = statistics.model_copy(update={**counted, "unique_labels": unique})
-            await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"))
+            await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"), reason)
         return complete
 
 

@@ -1,12 +1,11 @@
 """`parley budget`: see and set what a workspace may spend."""
 
-from decimal import Decimal
 from typing import Annotated
 
 import typer
 
-from parley import Client, InvalidInput, Period
-from parley.cli.console import Json, Workspace, out, show_json, with_client
+from parley import Client, Period
+from parley.cli.console import Json, Workspace, out, parse_usd, show_json, with_client
 
 app = typer.Typer(no_args_is_help=True, help="See and set what a workspace may spend.")
 
@@ -34,11 +33,9 @@ def show(workspace: Workspace = "default", as_json: Json = False) -> None:
             return
         for cap in caps:
             used = f"${cap.confirmed_usd} confirmed, ${cap.uncertain_usd} uncertain, ${cap.reserved_usd} reserved"
-            out.print(
-                f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({used})", highlight=False, soft_wrap=True
-            )
+            out.say(f"{cap.period.value}: ${cap.left_usd} of ${cap.cap_usd} left ({used})")
         if not caps:
-            out.print("no cap is set: spending is not limited")
+            out.say("no cap is set: spending is not limited")
 
     with_client(workspace, work)
 
@@ -50,22 +47,10 @@ def set_cap(
     workspace: Workspace = "default",
 ) -> None:
     """Limit what the workspace may spend in a day, an ISO week or a month (UTC), from now on."""
-    cap = None if amount == "none" else _amount(amount)
+    cap = None if amount == "none" else parse_usd(amount, where="budget")
 
     async def work(client: Client) -> None:
         await client.set_cap(period, cap)
-        out.print(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}", highlight=False)
+        out.say(f"{period.value}: {'no cap' if cap is None else f'at most ${cap}'}")
 
     with_client(workspace, work)
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        amount = Decimal(text.removeprefix("$"))
-    except ArithmeticError:
-        amount = Decimal(-1)
-    if not amount.is_finite() or amount < 0:
-        raise InvalidInput(
-            f"must be 0 or a positive amount in USD, for example 12.50, or none; got {text!r}", where="budget"
-        )
-    return amount

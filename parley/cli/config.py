@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from parley import Client, ConfigurationReport, InvalidInput
 from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.table import Table
 from parley.client.reading import read_json
 from parley.domain.configuration import SECTION_BYTES, SECTIONS, fields
 
@@ -31,7 +31,7 @@ def show(user: User, workspace: Workspace = "default", as_json: Json = False) ->
         return
     out.print(_table(found))
     for warning in found.warnings:
-        err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        err.say(f"warning: {warning}")
 
 
 @app.command("set")
@@ -52,7 +52,7 @@ def set_(
     if as_json:
         show_json({"section": section, "user_id": user, "set": True})
     else:
-        out.print(f"{section} is set; every worker uses it for its next request", highlight=False)
+        out.say(f"{section} is set; every worker uses it for its next request")
 
 
 @app.command("refresh")
@@ -66,7 +66,7 @@ def refresh(user: User, workspace: Workspace = "default", as_json: Json = False)
     if as_json:
         show_json({"user_id": user, "sections": sections})
     else:
-        out.print(f"every worker loads it again for its next request (sections stored: {sections})", highlight=False)
+        out.say(f"every worker loads it again for its next request (sections stored: {sections})")
 
 
 def _read(path: Path) -> Any:

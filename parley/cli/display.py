@@ -7,12 +7,22 @@ from rich import box
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
+from parley.cli.table import Column, Table
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
+from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from parley.domain.costs import Correction, Costs, Disagreement
@@ -23,6 +33,7 @@ from parley.domain.session_analysis import Progress as JobProgress
 
 POLL_SECONDS = 0.3
 NAME_WIDTH = 10
+BAR_WIDTH = 24
 SIMULATED = "the simulator answered in place of the vendor: it is for tests, not a model"
 
 
@@ -31,8 +42,34 @@ def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
     if isinstance(found, AutoAnalyzeReport):
         return bulk_report(found)
     if found.analysis is None:
-        return Panel(f"{escape(found.id)} is {found.status}; nothing to show yet.")
+        return Group(Panel(f"{escape(found.id)} is {_ended(found)}; nothing to show yet."), costs(found.costs))
     return Group(_header(found, found.analysis), _coaching(found.analysis), _voice(found.analysis), costs(found.costs))
+
+
+def _ended(found: AnalysisReport | AutoAnalyzeReport) -> str:
+    """The status, and why the job ended without a result."""
+    return f"{found.status}: {escape(found.reason)}" if found.reason else found.status
+
+
+def jobs(found: list[JobSummary]) -> RenderableType:
+    """Jobs with what each has cost, and why one failed."""
+    if not found:
+        return "no jobs"
+    table = Table(box=box.SIMPLE)
+    table.add_column("started (UTC)", no_wrap=True)
+    table.add_column("job, and its key", overflow="fold")
+    table.add_column("status, and why", overflow="fold")
+    table.add_column("$", justify="right", no_wrap=True)
+    for job in found:
+        uncertain = f"\n≤ {job.uncertain_usd} of it uncertain" if job.uncertain_usd else ""
+        what = f"{job.kind} of {escape(job.subject)} for {escape(job.user_id)}"
+        table.add_row(
+            f"{job.created_at:%Y-%m-%d %H:%M}",
+            f"{escape(job.id)}\n[dim]{job.job_key}\n{what}[/dim]",
+            f"{job.status}\n{escape(job.reason)}".rstrip(),
+            f"{job.cost_usd}{uncertain}",
+        )
+    return table
 
 
 def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
@@ -71,10 +108,11 @@ def _voice(analysis: Analysis) -> RenderableType:
     table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
     table.add_column("score", justify="right")
     table.add_column("measure")
-    clarity = "not measurable" if voice.mean_confidence is None else f"recognised with {voice.mean_confidence:.0%}"
+    measured = voice.mean_confidence is not None
+    clarity = f"recognised with {voice.mean_confidence:.0%}" if measured else "not measurable without a recording"
     table.add_row("pace", str(voice.pace), f"{voice.pace_wpm:.0f} words a minute while speaking")
     table.add_row("tonality", str(voice.tonality), f"rate varies by {voice.rate_variation:.0%}")
-    table.add_row("clarity", str(voice.clarity), clarity)
+    table.add_row("clarity", str(voice.clarity) if measured else "-", clarity)
     table.add_row("energy", str(voice.energy), f"{voice.speaking_share:.0%} speech between pauses")
     table.add_row(
         "emotional inflection",
@@ -119,7 +157,7 @@ def costs(spent: Costs) -> RenderableType:
         table.add_column(name, footer, justify=justify, overflow="fold")
     for line in spent.lines:
         simulated = ", simulated" if line.simulated else ""
-        what = f"{line.action}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
+        what = f"{escape(line.action)}\n[dim]{line.provider} {escape(line.model)}{simulated}[/dim]"
         uncertain = f"≤ {line.uncertain_usd}"
         table.add_row(
             what,
@@ -160,16 +198,21 @@ async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
     """
     ended = asyncio.create_task(job.result())
     if console.is_terminal:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", table_column=Column(width=NAME_WIDTH, no_wrap=True)),
-            BarColumn(bar_width=24),
-            _Elapsed(),
-            TextColumn("{task.fields[text]}", markup=False),
-        )
-        with Progress(*columns, console=console, transient=True) as bar:
+        with progress_bars(console) as bar:
             await _draw(bar, job, ended)
     return await ended
+
+
+def progress_bars(console: Console) -> Progress:
+    """An empty list of bars; in a narrow terminal the text gives way, not the bar."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(width=NAME_WIDTH, no_wrap=True)),
+        BarColumn(bar_width=BAR_WIDTH, table_column=Column(width=BAR_WIDTH, no_wrap=True)),
+        _Elapsed(table_column=Column(no_wrap=True, min_width=7)),
+        _Note(),
+    )
+    return Progress(*columns, console=console, transient=True)
 
 
 async def _draw(bar: Progress, job: JobHandle[Any, Any], ended: asyncio.Task[Any]) -> None:
@@ -195,6 +238,13 @@ class _Elapsed(TimeElapsedColumn):
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["timed"] else Text()
+
+
+class _Note(ProgressColumn):
+    """The text of a part, on one line."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
 
 
 class Part(NamedTuple):
@@ -262,7 +312,7 @@ def bulk_report(found: AutoAnalyzeReport, *, most: int = 15) -> RenderableType:
     """A labelling run: its labels, its statistics, its costs."""
     simulated = [f"[yellow]{SIMULATED}[/yellow]"] if found.costs.simulated else []
     header = Panel(
-        "\n".join([f"[bold]{escape(found.id)}[/bold], {found.status}", *simulated]),
+        "\n".join([f"[bold]{escape(found.id)}[/bold], {_ended(found)}", *simulated]),
         title="AutoAnalyze",
         title_align="left",
     )

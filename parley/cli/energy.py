@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import typer
 
-from parley import Client
-from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley import Client, Settings
+from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
 
 app = typer.Typer(no_args_is_help=True, help="See and grant users' energy.")
 
@@ -21,7 +21,7 @@ def show(user: str, workspace: Workspace = "default", as_json: Json = False) -> 
             show_json(balance)
             return
         parts = f"{balance.granted} granted, {balance.charged} charged, {balance.reserved} reserved"
-        out.print(f"{balance.available} available: {parts} ({balance.tier} tier)")
+        out.say(f"{balance.available} available: {parts} ({balance.tier} tier)")
 
     with_client(workspace, work)
 
@@ -35,12 +35,14 @@ def grant(
     workspace: Workspace = "default",
 ) -> None:
     """Grant energy to a user."""
+    if tier is not None:
+        known_in_policy("--tier", tier, Settings().policy().tier)
 
     async def work(client: Client) -> None:
         granted = await client.grant_energy(user, amount, key=key or uuid4().hex)
         if tier:
             await client.set_tier(user, tier)
-        out.print(f"granted {amount}" if granted else "this key was used before: nothing changed")
+        out.say(f"granted {amount}" if granted else "this key was used before: nothing changed")
 
     with_client(workspace, work)
 
@@ -54,9 +56,9 @@ def refill(workspace: Workspace = "default", as_json: Json = False) -> None:
         if as_json:
             show_json(done)
             return
-        out.print(f"{done.day}: {done.energy:,} energy to {done.users:,} users", highlight=False)
+        out.say(f"{done.day}: {done.energy:,} energy to {done.users:,} users")
         if done.skipped:
             tiers = ", ".join(done.unknown_tiers)
-            err.print(f"skipped {done.skipped:,} users of tiers that the policy does not define: {tiers}", markup=False)
+            err.say(f"skipped {done.skipped:,} users of tiers that the policy does not define: {tiers}")
 
     with_client(workspace, work)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from parley import ExportedSession, InvalidInput, Summary
-from parley.cli.console import err
+from parley.cli.console import err, printable
 from parley.domain.reports import Spend
 
 # A spreadsheet reads a cell that begins like this as a formula; a leading quote makes it text.
@@ -74,13 +74,13 @@ def write_csv(found: Any, to: str) -> None:
     writer.writeheader()
     writer.writerows(rows)
     if to == "-":
-        sys.stdout.write(text.getvalue())
+        sys.stdout.write(printable(text.getvalue()))
         return
     try:
         Path(to).write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"cannot be written: {error.strerror}", where=to) from None
-    err.print(f"{len(rows)} rows written to {to}", markup=False, highlight=False, soft_wrap=True)
+    err.say(f"{len(rows)} rows written to {to}")
 
 
 def csv_rows(found: Any) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.table import Column, Table
 
 from parley import CachePolicy, Client, GenerateOptions, GenerateResult, InvalidInput, OnRateLimit, Provider, Settings
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
+from parley.cli.table import Column, Table
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
 from parley.domain.generate.prompts import template as find_template
@@ -42,9 +42,14 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one request within the budget, with the first model that can."""
+    policy = Settings().policy()
+    known_in_policy("--action", action, {DEFAULT_ACTION, *policy.action})
+    if experiment is not None:
+        known_in_policy("--experiment", experiment, policy.experiment)
     # A byte that is not UTF-8 becomes half of a surrogate pair, as in an argument: it is refused with its place.
     text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if prompt == "-" else prompt
     messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
     options: GenerateOptions = {
         "model": model,
         "provider": Provider(provider) if provider else None,
@@ -61,9 +66,7 @@ def generate(
         options["max_tokens"] = max_tokens
 
     async def work(client: Client) -> GenerateResult:
-        return await client.generate(
-            [*messages, {"role": "user", "content": text}], user_id=user, action=action, key=key, **options
-        )
+        return await client.generate(messages, user_id=user, action=action, key=key, **options)
 
     result = with_client(workspace, work)
     show_json(result) if as_json else _show(result)
@@ -87,13 +90,13 @@ def _show(result: GenerateResult) -> None:
     """Print the answer alone on stdout, and its origin and cost on stderr."""
     meta = result.meta
     if result.refusal is not None:
-        err.print(f"refused ({result.refusal.code.value}): {result.refusal.message}", markup=False, soft_wrap=True)
+        err.say(f"refused ({result.refusal.code.value}): {result.refusal.message}")
     else:
-        out.print(result.content, markup=False, highlight=False, soft_wrap=True)
+        out.say(result.content or "")
         story = f"{display.story(meta)}\nrequest {meta.request_id}"
-        err.print(story, markup=False, highlight=False, soft_wrap=True, style="dim")
+        err.say(story, style="dim")
     for warning in meta.warnings:
-        err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True, style="yellow")
+        err.say(f"warning: {warning}", style="yellow")
 
 
 @app.command()
@@ -107,7 +110,7 @@ def policy(as_json: Json = False) -> None:
         tiers = ", ".join(route.tiers) or "every tier"
         limit = f", at most ${route.max_cost_usd}" if route.max_cost_usd is not None else ""
         name = route.model or "the environment's model"
-        out.print(f"{route.priority}. {route.provider.value} {name}: {tiers}{limit}", highlight=False, markup=False)
+        out.say(f"{route.priority}. {route.provider.value} {name}: {tiers}{limit}")
 
 
 @app.command()
@@ -123,8 +126,8 @@ def prompts(
     if as_json:
         show_json(_described(found) | {"text": found.text})
         return
-    out.print(f"{found.id}: {found.purpose}", markup=False, highlight=False)
-    out.print(f"\n{found.text}", markup=False, highlight=False, soft_wrap=True)
+    out.say(f"{found.id}: {found.purpose}")
+    out.say(f"\n{found.text}")
     if found.placeholders:
         out.print(_placeholders(found))
 

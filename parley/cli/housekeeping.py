@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from parley import Client, CostAlertReport, EventReport, HealthReport
 from parley.cli.console import Json, Workspace, out, show_json, with_client
+from parley.cli.table import Table
 from parley.domain.health import ProviderHealth, State
 
 COLOURS = {State.UP: "green", State.DOWN: "red", State.NO_WORKER: "red", State.NOT_CONFIGURED: "dim"}
@@ -20,7 +20,9 @@ app = typer.Typer()
 @app.command()
 def events(
     undelivered: Annotated[bool, typer.Option("--undelivered", help="Only events that are not delivered.")] = False,
-    retry: Annotated[int | None, typer.Option(metavar="ID", help="Deliver this event again.")] = None,
+    retry: Annotated[
+        int | None, typer.Option(metavar="ID", min=1, max=2**63 - 1, help="Deliver this event again.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most events to list, the newest first.")] = 50,
     workspace: Workspace = "default",
     as_json: Json = False,
@@ -30,7 +32,7 @@ def events(
     async def work(client: Client) -> None:
         if retry is not None:
             await client.housekeeping.retry_event(retry)
-            show_json({"retried": retry}) if as_json else out.print(f"event {retry} is due again")
+            show_json({"retried": retry}) if as_json else out.say(f"event {retry} is due again")
             return
         found = await client.housekeeping.events(undelivered=undelivered, limit=limit)
         show_json(found) if as_json else out.print(_events(found))

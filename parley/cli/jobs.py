@@ -1,17 +1,21 @@
-"""Start, follow, read and cancel jobs: `parley analyze`, `import`, `auto-analyze`, `progress`, `results`, `cancel`."""
+"""Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `cancel`."""
 
 import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from parley import AutoAnalyzeOptions, Client, Imported, InvalidInput, Provider
+from parley import AnalysisHandle, AutoAnalyzeHandle, AutoAnalyzeOptions, Client, Imported, InvalidInput, Provider
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
 from parley.cli.exporting import write_sessions
+from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_recording, read_session
+from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
 from parley.domain.requests import ChatProviderName
+from parley.process import command
 
 app = typer.Typer()
 
@@ -19,7 +23,9 @@ OnlyProvider = Annotated[ChatProviderName | None, typer.Option(help="Call this p
 OnlyModel = Annotated[
     str | None, typer.Option(help="Call this model only; --provider is optional where a provider has a price for it.")
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as the command that started it printed it.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="ID", help="The job's id, as the command that started it printed it, or a job's key.")
+]
 
 
 @app.command()
@@ -41,7 +47,7 @@ def analyze(
 
     async def work(client: Client) -> None:
         job = await client.analyze(content, audio=recording, provider=only, model=model, wait=wait, run_name=run_name)
-        await follow_started(client, job.id, detach=detach, as_json=as_json)
+        await follow_started(client, job, detach=detach, as_json=as_json)
 
     with_client(workspace, work)
 
@@ -57,7 +63,7 @@ def import_(
 
     async def work(client: Client) -> None:
         done = await import_file(client, file, skip_invalid=skip_invalid)
-        show_json(done) if as_json else out.print(done.dataset_id, markup=False, highlight=False, soft_wrap=True)
+        show_json(done) if as_json else out.say(done.dataset_id)
 
     with_client(workspace, work)
 
@@ -70,6 +76,7 @@ def auto_analyze(
     model: OnlyModel = None,
     streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
     sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
@@ -88,11 +95,38 @@ def auto_analyze(
     if sessions_per_stream is not None:
         options["sessions_per_stream"] = parse_quota(sessions_per_stream)
 
+    if budget is not None:
+        options["budget_usd"] = parse_usd(budget, where="--budget")
+    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --budget"
+
     async def work(client: Client) -> None:
         client.check_auto_analyze_options(user_id=user, **options)
         dataset = await import_file(client, file, skip_invalid=skip_invalid)
+        if estimate := client.estimate_auto_analyze(dataset, user_id=user, **options):
+            err.say(f"about ${estimate.estimated_usd} with {estimate.model} (estimated; {limit})")
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
-        await follow_started(client, job.id, detach=detach, as_json=as_json)
+        await follow_started(client, job, detach=detach, as_json=as_json)
+
+    with_client(workspace, work)
+
+
+@app.command()
+def jobs(
+    kind: Annotated[str | None, typer.Option(help=f"Only jobs of this kind: {', '.join(KINDS)}.")] = None,
+    status: Annotated[str | None, typer.Option(help=f"Only jobs that are {', '.join(STATUSES)}.")] = None,
+    job_id: Annotated[str | None, typer.Option("--id", help="Only the jobs under this id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most jobs to list.")] = 50,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """List jobs, the newest first, with status, cost and the reason of a failure.
+
+    `results` takes an id, for the latest job under it, or a key, for exactly that job.
+    """
+
+    async def work(client: Client) -> None:
+        found = await client.jobs(kind=kind, status=status, job_id=job_id, limit=limit)
+        show_json(found) if as_json else out.print(display.jobs(found))
 
     with_client(workspace, work)
 
@@ -111,11 +145,11 @@ def progress(
             await show_job(client, job_id, as_json=as_json)
             return
         job = await client.job(job_id)
-        status, state = await client.status(job_id), await job.progress()
+        status, state = await client.status(job.id), await job.progress()
         if as_json:
             show_json({"status": status, **state.model_dump(mode="json")})
         else:
-            out.print(f"{status}: {display.describe(state)}", markup=False)
+            out.say(f"{status}: {display.describe(state)}")
 
     with_client(workspace, work)
 
@@ -136,7 +170,9 @@ def results(
         if export is not None:
             written = await write_sessions(client.labelled_sessions(job_id), export)
             sessions = display.counted(written, "session")
-            err.print(f"{sessions} written to {export}", markup=False, highlight=False, soft_wrap=True)
+            err.say(f"{sessions} written to {export}")
+            if found.status == "running":
+                err.say("the job is still running: sessions without a label are not labelled yet; export again later")
         show_json(found) if as_json else out.print(display.report(found))
 
     with_client(workspace, work)
@@ -148,7 +184,7 @@ def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
 
     async def work(client: Client) -> None:
         await (await client.job(job_id)).cancel()
-        show_json({"id": job_id, "cancelled": True}) if as_json else out.print("cancellation requested")
+        show_json({"id": job_id, "cancelled": True}) if as_json else out.say("cancellation requested")
 
     with_client(workspace, work)
 
@@ -167,27 +203,33 @@ def parse_quota(text: str) -> int | None:
 
 async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Imported:
     """Import a file with a progress line, and list the lines that were left out."""
-    with err.status(f"importing {file.name}") as status:
+    with err.status(f"importing {escape(file.name)}") as status:
         done = await client.import_chats(
             file,
             skip_invalid=skip_invalid,
-            on_progress=lambda read: status.update(f"importing {file.name}: {read:,} sessions"),
+            on_progress=lambda read: status.update(f"importing {escape(file.name)}: {read:,} sessions"),
         )
     for line in done.skipped:
         text = ": ".join(filter(None, (f"{file.name}: line {line.line}", line.field, line.problem)))
-        err.print(f"skipped {text}", markup=False, highlight=False, soft_wrap=True)
+        err.say(f"skipped {text}")
     how = "imported before" if done.known else "imported"
     sessions, tokens = display.counted(done.sessions, "session"), display.counted(done.tokens, "token")
-    err.print(f"{sessions} {how}, {tokens}", highlight=False)
+    err.say(f"{sessions} {how}, {tokens}")
     return done
 
 
-async def follow_started(client: Client, job_id: str, *, detach: bool, as_json: bool) -> None:
+async def follow_started(
+    client: Client, job: AnalysisHandle | AutoAnalyzeHandle, *, detach: bool, as_json: bool
+) -> None:
     """Print the id of a started job; unless `detach`, follow it to its end."""
+    job_id = job.id
+    if [earlier for earlier in await client.jobs(job_id=job_id, limit=2) if earlier.job_key != job.job_key]:
+        listed = command("jobs", "--id", job_id)
+        err.say(f"jobs on the same content have this id too: `{listed}` lists them; --run-name separates them")
     if detach:
-        show_json({"id": job_id}) if as_json else out.print(job_id, markup=False, soft_wrap=True)
+        show_json({"id": job_id}) if as_json else out.say(job_id)
         return
-    err.print(job_id, markup=False, highlight=False, soft_wrap=True)
+    err.say(job_id)
     await show_job(client, job_id, as_json=as_json)
 
 
@@ -196,7 +238,7 @@ async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
     try:
         found = await display.watched(err, await client.job(job_id))
     except asyncio.CancelledError:
-        line = f"The job continues. Follow it again with: parley progress {job_id} --follow"
-        err.print(line, markup=False, highlight=False, soft_wrap=True)
+        line = f"The job continues. Follow it again with: {command('progress', job_id, '--follow')}"
+        err.say(line)
         raise
     show_json(found) if as_json else out.print(display.report(found))

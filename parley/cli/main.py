@@ -1,82 +1,201 @@
-"""`parley`, the command line: builds the app from its command groups, runs it, and turns errors into exit codes."""
+"""`parley`, the command line: finds the command, runs it, and turns errors into exit codes.
+
+A command's module is loaded when the command runs, so that `parley --help` loads none of them.
+"""
 
 import logging
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from pydantic import ValidationError
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+from typer.main import get_group
 
-from parley import IdempotencyConflict, InvalidInput, JobFailed, NotFound, ParleyError, UnpricedModel, Unreachable
-from parley.cli import budget, config, energy, generate, housekeeping, jobs, reports, run
-from parley.cli.console import err
-from parley.connection import leave
-from parley.domain.errors import ProviderNotConfigured
-from parley.settings import problem
+from parley.cli.console import err, log_to_stderr, out
+
+if TYPE_CHECKING:
+    from parley.domain.errors import ParleyError
 
 # The codes of the errors that the caller can correct: the input, the settings, or an address.
 CORRECTABLE = {
-    error.__name__
-    for error in (IdempotencyConflict, InvalidInput, NotFound, ProviderNotConfigured, UnpricedModel, Unreachable)
+    "IdempotencyConflict",
+    "InvalidInput",
+    "NotFound",
+    "ProviderNotConfigured",
+    "UnpricedModel",
+    "Unreachable",
 }
+
+
+class Command(NamedTuple):
+    """A command of the list: the module of `parley.cli` that has its function, and its line in the list."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "up": Command("run", "Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."),
+    "down": Command("stack", "Stop the stack that `parley up` started."),
+    "logs": Command("stack", "Print the last lines of the stack's logs."),
+    "demo": Command("run", "Start everything, run every job on sample data, print the reports, stop everything."),
+    "worker": Command("run", "Run workers; takes worker.py's options (--role …)."),
+    "migrate": Command("run", "Migrate the database to the current schema."),
+    "simulator": Command("run", "Run only the provider simulator, for tests; takes its own options (--port …)."),
+    "doctor": Command("doctor", "Check this machine, the settings and the servers, and say what to do."),
+    "analyze": Command("jobs", "Analyse one session and show the result."),
+    "import": Command("jobs", "Import a file of chat sessions: the whole file, or nothing."),
+    "auto-analyze": Command("jobs", "Import chat sessions and label them consistently."),
+    "jobs": Command("jobs", "List jobs, the newest first, with status, cost and the reason of a failure."),
+    "progress": Command("jobs", "Show how far a job is."),
+    "results": Command("jobs", "Show a job's result and what it cost."),
+    "cancel": Command("jobs", "Request that a job stops. Results that are paid for stay stored."),
+    "generate": Command("generate", "Answer one request within the budget, with the first model that can."),
+    "policy": Command("generate", "Check the policy file and show its routes."),
+    "prompts": Command("generate", "List the prompts, or show one with its placeholders."),
+    "report": Command("reports", "Report costs, tokens, latency and errors, and recommendations on them."),
+    "feedback": Command(
+        "reports", "Rate an answer as good or bad; reports count the rating for its arm of an experiment."
+    ),
+    "costs": Command("reports", "Show what was spent, and what users were charged."),
+    "ledger": Command("reports", "Check the ledger of paid calls."),
+    "events": Command("housekeeping", "List events with the state of their delivery, or deliver one again."),
+    "alerts": Command("housekeeping", "List the weeks with costs above the policy's `weekly_alert_usd`."),
+    "health": Command(
+        "housekeeping",
+        "Check each provider by a free request from its own workers; exit 1 if a configured provider does not answer.",
+    ),
+    "budget": Command("budget", "See and set what a workspace may spend."),
+    "energy": Command("energy", "See and grant users' energy."),
+    "config": Command("config", "See and set the configuration of a workspace and its users."),
+}
+
+
+class LoadedCommands(MutableMapping[str, Any]):
+    """The commands by name; looking one up loads its module."""
+
+    def __getitem__(self, name: str) -> Any:
+        command = COMMANDS[name]
+        loaded = get_group(import_module(f"parley.cli.{command.module}").app)
+        # The app of a group with commands of its own is in a module of its name, without other commands.
+        return loaded.commands.get(name, loaded)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        raise TypeError("commands are listed in COMMANDS")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("commands are listed in COMMANDS")
+
+
+class Parley(TyperGroup):
+    """The group of all commands. The list of them, which `--help` and completion show, loads no module."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "commands": None})
+        self.commands = LoadedCommands()
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the interface of Typer
+        """The names in their order."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """A command as the list shows it."""
+        listed = COMMANDS.get(cmd_name)
+        return TyperCommand(cmd_name, help=listed.help) if listed else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names, loaded."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, listed and self.commands[listed.name or ""], rest
+
 
 app = typer.Typer(
     name="parley",
+    cls=Parley,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Durable conversation intelligence: analyse sessions, follow jobs, read costs.",
 )
-for group in (run, jobs, generate, reports, housekeeping):
-    app.add_typer(group.app)
-app.add_typer(budget.app, name="budget")
-app.add_typer(energy.app, name="energy")
-app.add_typer(config.app, name="config")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        out.say(f"parley {version('parley')}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback has printed it
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR)
-
-
-def main() -> None:
-    """The console script: an error becomes one line and exit code 2 (the caller's input) or 1 (a failed run)."""
-    leave(execute())
+    log_to_stderr(logging.DEBUG if debug else logging.ERROR)
 
 
 def execute(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(arguments)
+        return app(given, standalone_mode=False) or 0
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
-    except (ParleyError, ValidationError) as error:
-        return report_error(error, debug="--debug" in (arguments or sys.argv))
-    return 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of `parley … | head` has enough
+        sys.stdout = None
+        return 1
+    except Exception as error:  # noqa: BLE001 - every error is one line
+        return report_error(error, debug="--debug" in given)
 
 
-def report_error(error: ParleyError | ValidationError, *, debug: bool) -> int:
+def report_error(error: Exception, *, debug: bool) -> int:
     """Print the error as one line; returns the exit code."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from parley.domain.errors import ParleyError  # noqa: PLC0415
+    from parley.settings import problem  # noqa: PLC0415
+
     if debug:
-        traceback.print_exc()
+        err.say(traceback.format_exc().rstrip())
+    if isinstance(error, TyperException):
+        return _report_usage(error)
+    if isinstance(error, ParleyError):
+        err.say(f"parley: {error}")
+        return exit_code(error)
     if isinstance(error, ValidationError):
-        err.print(f"parley: {problem(error)}", markup=False, highlight=False, soft_wrap=True)
+        err.say(f"parley: {problem(error)}")
         return 2
-    err.print(f"parley: {error}", markup=False, highlight=False, soft_wrap=True)
-    return exit_code(error)
+    err.say(f"parley: unexpected {type(error).__name__}: {error} (--debug shows the traceback)")
+    return 1
 
 
-def exit_code(error: ParleyError) -> int:
+def _report_usage(error: TyperException) -> int:
+    """A wrong option or argument. The error of a command without arguments has no message: its help is printed."""
+    context = getattr(error, "ctx", None)
+    if message := error.format_message():
+        err.say(f"parley: {message} (see {context.command_path if context else 'parley'} --help)")
+    return error.exit_code
+
+
+def exit_code(error: "ParleyError") -> int:
     """2 where the caller can correct the input or an address, 1 where a run failed.
 
     A failed job counts by the error that stopped it. `ErrorKind` is not enough here: it is `INPUT` for a request that a
     provider refused, which is a failed run, because Parley composed the request.
     """
-    code = error.reason if isinstance(error, JobFailed) else error.code
-    return 2 if code in CORRECTABLE else 1
-
-
-if __name__ == "__main__":
-    main()
+    return 2 if getattr(error, "reason", error.code) in CORRECTABLE else 1

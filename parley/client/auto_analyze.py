@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
 
 from parley.client.backend import Backend, WorkflowStart, start_workflow
+from parley.client.importing import Imported
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
@@ -21,8 +23,11 @@ from parley.domain.auto_analyze.contract import (
     Statistics,
     workflow_id,
 )
+from parley.domain.auto_analyze.estimate import RunEstimate, estimated_usd
 from parley.domain.costs import Costs
+from parley.domain.errors import UnpricedModel
 from parley.domain.model import Model
+from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
@@ -59,11 +64,13 @@ class AutoAnalyzeReport(Model):
     """A labelling run as it is now.
 
     `labels`: canonical labels with the number of their sessions. `statistics` is None until the run has ended.
+    `reason`: why it failed or was cancelled.
     """
 
     id: str
     job_key: str
     status: str
+    reason: str = ""
     dataset_id: str
     statistics: Statistics | None
     labels: tuple[LabelCount, ...]
@@ -95,7 +102,8 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
         return AutoAnalyzeReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=await true_status(self._backend, row),
+            status=await true_status(self._backend, row.workspace_id, row.workflow_id, row.job_key, row.status),
+            reason=row.reason,
             dataset_id=row.dataset_id,
             statistics=Statistics.model_validate(row.statistics) if row.statistics else None,
             labels=tuple(labels),
@@ -145,6 +153,23 @@ def auto_analyze_input(
         raise first_problem(error, where="auto-analyze") from None
     check_model(job.provider, job.model, settings)
     return job
+
+
+def estimate_run(settings: Settings, job: AutoAnalyzeInput, dataset: Imported) -> RunEstimate | None:
+    """The estimated cost of a run, of its own model or else of the cheapest that the settings name."""
+    models = {
+        Provider.ANTHROPIC: settings.anthropic_model,
+        Provider.OPENAI: settings.openai_model,
+        Provider.LOCAL: settings.local_model,
+    }
+    named = {job.provider: job.model or models[job.provider]} if job.provider else models
+    estimates: list[RunEstimate] = []
+    for provider, model in named.items():
+        with suppress(UnpricedModel):
+            rates = rates_for(provider, model, ConfiguredRates.of(settings))
+            usd = estimated_usd(dataset.sessions, dataset.tokens, rates)
+            estimates.append(RunEstimate(provider=provider, model=model, estimated_usd=usd))
+    return min(estimates, key=lambda estimate: estimate.estimated_usd, default=None)
 
 
 def _defaults(settings: Settings) -> AutoAnalyzeOptions:

@@ -23,7 +23,7 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import ApplicationError, TimeoutError, is_cancelled_exception
+from temporalio.exceptions import TimeoutError, is_cancelled_exception
 from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
@@ -31,6 +31,7 @@ from parley.connection import connect, running_stack
 from parley.domain.errors import InvalidInput, JobFailed, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
+from parley.failures import coded_failure
 from parley.settings import Settings
 from parley.storage.database import Database
 
@@ -244,11 +245,9 @@ def failure_of(error: WorkflowFailureError) -> ParleyError:
         return JobFailed("Cancelled", "the job was cancelled; results that are paid for stay stored")
     if isinstance(error.cause, TimeoutError):
         return Unreachable(f"no answer from the queue {WORKFLOWS!r} within the time limit: is a worker up?")
-    cause: BaseException | None = error.cause
-    while cause is not None and not (isinstance(cause, ApplicationError) and cause.type):
-        cause = cause.__cause__
-    if isinstance(cause, ApplicationError):
-        return JobFailed(cause.type or "", cause.message)
+    failure = coded_failure(error.cause)
+    if failure is not None:
+        return JobFailed(failure.type or "", failure.message)
     return JobFailed(type(error.cause).__name__, str(error.cause))
 
 

@@ -15,19 +15,22 @@ from parley.client.auto_analyze import (
     AutoAnalyzeHandle,
     AutoAnalyzeOptions,
     auto_analyze_input,
+    estimate_run,
     labelled_sessions,
     start_auto_analyze,
 )
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
-from parley.client.generate import GenerateOptions, Messages, generate, generate_input
+from parley.client.generate import GenerateOptions, Messages, check_names, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
+from parley.client.listing import JobSummary, find_job, list_jobs
 from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
+from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
@@ -42,6 +45,10 @@ from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
 from parley.storage import budgets, corrections, energy, generations, usage
 from parley.storage.audit import audit, audit_billed
+
+# What the ledger's columns can hold.
+MAX_ENERGY = 2**31 - 1
+MAX_USD = 10**12
 
 HANDLES = {SESSION_ANALYSIS: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
 
@@ -130,11 +137,13 @@ class Client:
 
         Raises:
             InvalidInput: an argument is not valid; the error names the field, and nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
             IdempotencyConflict: `key` was used for a different request.
             JobFailed: no provider answered; the message lists the attempts.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        check_names(self.settings, request)
         return await generate(self._backend, request, key)
 
     async def analyze(
@@ -180,7 +189,7 @@ class Client:
         )
 
     async def import_chats(
-        self, path: Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
+        self, path: str | Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None
     ) -> Imported:
         """Import a JSONL or CSV file of chat sessions: the whole file, or nothing.
 
@@ -196,7 +205,7 @@ class Client:
             InvalidInput: a line is not valid; the error names file, line and field, and nothing is stored.
         """
         return await import_chats(
-            self.database, self.workspace_id, path, skip_invalid=skip_invalid, on_progress=on_progress
+            self.database, self.workspace_id, Path(path), skip_invalid=skip_invalid, on_progress=on_progress
         )
 
     async def auto_analyze(
@@ -236,23 +245,68 @@ class Client:
         """
         auto_analyze_input(self.settings, self.workspace_id, "", user_id=user_id, **options)
 
+    def estimate_auto_analyze(
+        self, dataset: Imported, *, user_id: str, **options: Unpack[AutoAnalyzeOptions]
+    ) -> RunEstimate | None:
+        """What `auto_analyze` will probably cost. It reserves nothing; `budget_usd` limits the cost.
+
+        Args:
+            dataset: from `import_chats`.
+            user_id: the user who pays with energy.
+            options: those of `auto_analyze`.
+
+        Returns:
+            The estimate for the named model, or for the cheapest of the settings; None where none has a price.
+
+        Raises:
+            InvalidInput: an option is not valid; the error names the field.
+            UnpricedModel: no price is known for `model`.
+        """
+        job = auto_analyze_input(self.settings, self.workspace_id, dataset.dataset_id, user_id=user_id, **options)
+        return estimate_run(self.settings, job, dataset)
+
+    async def jobs(
+        self, *, kind: str | None = None, status: str | None = None, job_id: str | None = None, limit: int = 50
+    ) -> list[JobSummary]:
+        """The jobs of this workspace with status, cost and reason, the newest first.
+
+        A generation is listed when it has ended.
+
+        Args:
+            kind: `SessionAnalysis`, `AutoAnalyze` or `Generate`; default: all.
+            status: `running`, `completed`, `refused`, `failed`, `cancelled`, `terminated` or `timed_out`; default: all.
+            job_id: only the jobs under this id; the same content without a `run_name` has one id. Default: all.
+            limit: the most jobs to return; default 50.
+
+        Raises:
+            InvalidInput: `kind` or `status` is not known.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        return await list_jobs(self._backend, self.workspace_id, kind=kind, status=status, job_id=job_id, limit=limit)
+
     async def job(self, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle:
         """The handle of a job that any process started.
 
         Args:
-            job_id: the `id` of its handle.
+            job_id: the `id` of its handle, for the latest job under it, or the `job_key` of exactly one.
 
         Raises:
             NotFound: this workspace has no such job.
             InvalidInput: it is not a job with a handle, for example a generation.
             Unreachable: Temporal does not answer.
         """
-        found = await describe_workflow(self._backend, self.workspace_id, job_id)
-        kind = found.typed_search_attributes.get(visibility.JOB) or ""
+        try:
+            found = await describe_workflow(self._backend, self.workspace_id, job_id)
+        except NotFound:  # an earlier job under the same id, or one that Temporal does not keep any more
+            stored = await find_job(self._backend, self.workspace_id, job_id)
+            return self._handle(stored.kind, stored.id, stored.job_key)
+        return self._handle(found.typed_search_attributes.get(visibility.JOB) or "", job_id, job_key_of(found))
+
+    def _handle(self, kind: str, job_id: str, job_key: str) -> AnalysisHandle | AutoAnalyzeHandle:
         handle = HANDLES.get(kind)
         if handle is None:
             raise InvalidInput(f"is a {kind} and has no handle: name a job of {' or '.join(HANDLES)}", where=job_id)
-        return handle(self._backend, self.workspace_id, job_id, job_key_of(found))
+        return handle(self._backend, self.workspace_id, job_id, job_key)
 
     async def status(self, job_id: str) -> str:
         """Temporal's status of a job.
@@ -391,7 +445,12 @@ class Client:
         Args:
             period: the day, the ISO week or the month, in UTC.
             cap_usd: the most that may be spent in it, in USD; None removes the cap.
+
+        Raises:
+            InvalidInput: the cap is negative, not a number, or larger than the ledger can store.
         """
+        if cap_usd is not None and not (cap_usd.is_finite() and 0 <= cap_usd < MAX_USD):
+            raise InvalidInput(f"must be an amount in USD from 0 to below {MAX_USD:,}; got {cap_usd}", where="cap")
         async with self.database.transaction() as tx:
             await budgets.set_cap(tx, self.workspace_id, period, cap_usd)
 
@@ -422,12 +481,17 @@ class Client:
             Whether this call granted it; False when the key was used before.
 
         Raises:
-            InvalidInput: `amount` is not positive.
+            InvalidInput: `amount` is not positive, or the user would have more energy than an account can hold.
         """
         if amount <= 0:
             raise InvalidInput(f"must be positive, for example 50; got {amount}", where="amount")
         async with self.database.transaction() as tx:
-            await energy.open_account(tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy)
+            account = await energy.open_account(
+                tx, self.workspace_id, user_id, starting_energy=self.settings.starting_energy
+            )
+            if account.granted + amount > MAX_ENERGY:
+                most = MAX_ENERGY - account.granted
+                raise InvalidInput(f"must be at most {most:,}, which fills the account; got {amount:,}", where="amount")
             return await energy.grant(tx, self.workspace_id, user_id, amount, key=key)
 
     async def set_tier(self, user_id: str, tier: str) -> None:

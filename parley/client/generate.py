@@ -12,6 +12,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
+from parley.client.jobs import check_model, provider_of
 from parley.client.reading import first_problem
 from parley.domain.errors import IdempotencyConflict, InvalidInput
 from parley.domain.generate.contract import (
@@ -24,9 +25,11 @@ from parley.domain.generate.contract import (
     Prompt,
     workflow_id,
 )
+from parley.domain.generate.prompts import template
 from parley.domain.generate.replies import parsed
 from parley.domain.json_check import check_schema
 from parley.domain.requests import Message, Provider
+from parley.settings import Settings
 from parley.storage import generations
 
 Messages = str | Sequence[Message | Mapping[str, str]]
@@ -92,6 +95,18 @@ def generate_input(
     if prompt.response_schema is not None:
         check_schema(prompt.response_schema)
     return built
+
+
+def check_names(settings: Settings, request: GenerateInput) -> None:
+    """Check the model and the template that a request names, before a workflow starts.
+
+    Raises:
+        InvalidInput: there is no such template.
+        UnpricedModel: no price is known for the model.
+    """
+    check_model(request.provider or provider_of(request.model, settings), request.model, settings)
+    if request.template is not None:
+        template(request.template)
 
 
 async def generate(backend: Backend, request: GenerateInput, key: str | None) -> GenerateResult:

@@ -9,11 +9,10 @@ from typing import Any, Generic, TypeVar
 from temporalio.client import WorkflowHandle
 
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of, temporal_errors
-from parley.domain.errors import NotFound, UnpricedModel
+from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.settings import Settings
-from parley.storage.tables import AutoRun, StoredAnalysis
 
 ProgressT = TypeVar("ProgressT")
 ReportT = TypeVar("ReportT")
@@ -64,11 +63,17 @@ class JobHandle(ABC, Generic[ProgressT, ReportT]):
         """Request that the job stops. Results that are paid for stay stored.
 
         Raises:
+            InvalidInput: it has ended already.
             NotFound: there is no such job.
             Unreachable: Temporal does not answer.
         """
+        found = await describe_workflow(self._backend, self._workspace_id, self.id)
+        status = status_of(found) if job_key_of(found) == self.job_key else "ended"
+        if status != "running":
+            raise InvalidInput(f"is {status} and cannot be cancelled; its results stay stored", where=self.id)
         workflow = await self._workflow()
-        with temporal_errors():
+        ended = NotFound(f"{self.id} has just ended and cannot be cancelled; its results stay stored")
+        with temporal_errors(missing=ended):
             await workflow.cancel()
 
     async def _workflow(self) -> WorkflowHandle[Any, Any]:
@@ -80,15 +85,15 @@ class JobHandle(ABC, Generic[ProgressT, ReportT]):
             return await workflow.query("get_progress", result_type=kind)
 
 
-async def true_status(backend: Backend, row: StoredAnalysis | AutoRun) -> str:
+async def true_status(backend: Backend, workspace_id: str, job_id: str, job_key: str, stored: str) -> str:
     """A job's status. A terminated workflow runs no code and leaves its row `running`, so Temporal decides then."""
-    if row.status != "running":
-        return row.status
+    if stored != "running":
+        return stored
     try:
-        found = await describe_workflow(backend, row.workspace_id, row.workflow_id)
+        found = await describe_workflow(backend, workspace_id, job_id)
     except NotFound:
         return "terminated"
-    return status_of(found) if job_key_of(found) == row.job_key else "terminated"
+    return status_of(found) if job_key_of(found) == job_key else "terminated"
 
 
 def provider_of(model: str | None, settings: Settings) -> Provider | None:

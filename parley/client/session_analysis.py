@@ -15,11 +15,15 @@ from parley.storage.sessions import save_recording, save_session
 
 
 class AnalysisReport(Model):
-    """A session analysis as it is now. `analysis` is None until it has completed; `costs` come from the ledger."""
+    """A session analysis as it is now. `analysis` is None until it has completed; `costs` come from the ledger.
+
+    `reason`: why it failed or was cancelled.
+    """
 
     id: str
     job_key: str
     status: str
+    reason: str = ""
     session_id: str
     user_id: str
     analysis: Analysis | None
@@ -50,7 +54,8 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
         return AnalysisReport(
             id=row.workflow_id,
             job_key=row.job_key,
-            status=await true_status(self._backend, row),
+            status=await true_status(self._backend, row.workspace_id, row.workflow_id, row.job_key, row.status),
+            reason=row.reason,
             session_id=row.session_id,
             user_id=row.user_id,
             analysis=Analysis.model_validate(row.result) if row.result else None,

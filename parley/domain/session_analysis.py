@@ -51,7 +51,7 @@ class SessionAnalysisInput(ByName):
     recording_sha256: str | None = None
     wait: bool = True
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
-    budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
+    budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
 
 
 class SessionAnalysisResult(Model):
@@ -199,7 +199,9 @@ class CloseStep(Model):
 
     input: SessionAnalysisInput
     job_key: str
+    workflow_id: str
     status: Literal["failed", "cancelled"]
+    reason: str
 
 
 def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:

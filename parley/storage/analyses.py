@@ -82,7 +82,9 @@ async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts
     )
 
 
-async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
+async def end(
+    tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None, reason: str = ""
+) -> None:
     """Close a job's row. After a reset it may end again: a result replaces any other end, and nothing replaces it."""
     await tx.execute(
         update(StoredAnalysis)
@@ -91,5 +93,5 @@ async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, re
             col(StoredAnalysis.job_key) == job_key,
             true() if status == "completed" else col(StoredAnalysis.status) != "completed",
         )
-        .values(status=status, result=result, ended_at=utc_now())
+        .values(status=status, result=result, reason=reason, ended_at=utc_now())
     )

@@ -96,7 +96,9 @@ async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
     return row
 
 
-async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any]) -> None:
+async def end(
+    tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any], reason: str = ""
+) -> None:
     """Close a run. After a reset it may end again: a result replaces any other end, and nothing replaces it."""
     await tx.execute(
         update(AutoRun)
@@ -104,7 +106,7 @@ async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, st
             *_of(AutoRun, workspace_id, job_key),
             true() if status == "completed" else col(AutoRun.status) != "completed",
         )
-        .values(status=status, statistics=statistics, ended_at=utc_now())
+        .values(status=status, statistics=statistics, reason=reason, ended_at=utc_now())
     )
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from parley.domain.errors import Unreachable
-from parley.storage.database import engine, is_away
+from parley.storage.database import Database, engine, is_away
 
 # An arbitrary key: every migration must take the same advisory lock.
 LOCK = 7_240_001
@@ -31,6 +33,21 @@ async def migrate(url: SecretStr) -> None:
         raise
     finally:
         await database.dispose()
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the schema is the one of this version.
+
+    Raises:
+        Unreachable: PostgreSQL does not answer.
+    """
+    async with database.transaction() as tx:
+        return await (await tx.connection()).run_sync(_is_current)
+
+
+def _is_current(connection: Connection) -> bool:
+    known = ScriptDirectory.from_config(configuration(connection)).get_heads()
+    return set(MigrationContext.configure(connection).get_current_heads()) == set(known)
 
 
 def configuration(connection: Connection) -> Config:

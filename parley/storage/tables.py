@@ -161,6 +161,7 @@ class UsageLog(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("attempt_id", name="one_row_per_attempt"),
         Index("ai_usage_logs_by_time", "workspace_id", "created_at"),
+        Index("ai_usage_logs_by_job", "workspace_id", "job_key"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -276,6 +277,7 @@ class StoredAnalysis(SQLModel, table=True):
     voice_metrics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     coaching: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    reason: str = ""  # why it failed or was cancelled
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
@@ -324,6 +326,7 @@ class AutoRun(SQLModel, table=True):
     settings: dict[str, Any] = Field(sa_type=JSONB)
     status: str = "running"  # running, completed, failed, cancelled
     statistics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    reason: str = ""  # why it failed or was cancelled
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from parley.connection import Addresses, addresses_file, lock_file, try_lock
+from parley.connection import Addresses, addresses_file, lock_file, logs_dir, try_lock
 from parley.domain.errors import ErrorKind, InvalidInput, ParleyError
 
 HOST = "127.0.0.1"
@@ -85,7 +85,7 @@ class StateDir:
         self.temporal_db = self.path / "temporal.db"
         self.simulator_log = self.path / "simulator-billed.jsonl"
         self.worker_ready = self.path / "worker-ready"
-        self._logs = self.path / "logs"
+        self._logs = logs_dir(self.path)
 
     def create(self) -> None:
         """Create the directory.
@@ -124,7 +124,11 @@ class StateDir:
             descriptor = os.open(lock_file(self.path), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
-        return descriptor if try_lock(descriptor, fcntl.LOCK_EX) else None
+        if not try_lock(descriptor, fcntl.LOCK_EX):
+            return None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())  # for `parley down`
+        return descriptor
 
     def read_stack(self) -> StackRecord:
         """The stack's record; empty when there is none, or when it was copied from another directory."""

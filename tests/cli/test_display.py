@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
@@ -20,7 +21,7 @@ from parley.domain.auto_analyze.contract import (
     Statistics,
     StreamProgress,
 )
-from parley.domain.costs import Costs
+from parley.domain.costs import CostLine, Costs
 
 
 def shown(statistics: Statistics, *labels: LabelCount) -> str:
@@ -176,3 +177,38 @@ def test_streams_that_ran_have_a_utilisation():
 def test_warnings_are_below_the_figures():
     text = shown(Statistics(warnings=("openai has no [key]", "a second")))
     assert text.index("tokens by phase") < text.index("openai has no [key]") < text.index("a second")
+
+
+WIDE = CostLine(
+    provider="anthropic",
+    model="claude-3-5-sonnet-20241022",
+    action="auto_analyze_classification",
+    simulated=True,
+    attempts=12_345,
+    tokens_total=12_345_678,
+    audio_seconds=Decimal(0),
+    confirmed_usd=Decimal("1234.567890"),
+    uncertain_usd=Decimal("0.001234"),
+    energy_charged=123,
+)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_word_of_a_table_is_broken(width: int):
+    console = Console(file=StringIO(), width=width)
+    console.print(display.costs(Costs(lines=(WIDE,))))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    for word in ("auto_analyze_classification", "claude-3-5-sonnet-20241022", "12,345,678", "1234.567890", "confirmed"):
+        assert word in text
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+
+
+def test_a_bar_keeps_its_width_in_a_narrow_terminal():
+    screen = Console(file=StringIO(), force_terminal=True, width=80)
+    with display.progress_bars(screen) as bars:
+        bars.add_task("stream 0", total=4, completed=2, text="waiting for a provider: " + "x" * 200, timed=False)
+        console = Console(file=StringIO(), width=80)
+        console.print(bars.make_tasks_table(bars.tasks))
+    [line] = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert line.count("━") == display.BAR_WIDTH / 2
+    assert "waiting for a provider" in line

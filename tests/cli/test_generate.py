@@ -70,7 +70,7 @@ async def test_no_answering_provider_exits_1_with_the_attempts(parley: Run, simu
         (("--schema", "missing.json"), "missing.json"),
         (("--max-tokens", "200000"), "max_tokens"),
         (("--template", "poetic"), "there is no prompt 'poetic'"),
-        (("--experiment", "none"), "there is no experiment 'none'"),
+        (("--experiment", "none"), "--experiment: is not in the policy"),
     ],
 )
 async def test_bad_input_is_one_line_and_exit_code_2(parley: Run, arguments: tuple[str, str], said: str) -> None:

@@ -199,7 +199,7 @@ class TestBilled:
         )
         assert planned == done
         assert [one["billed"] for one in done] == [True]
-        assert json.loads((await parley(*reconcile, "--complete-until", "2100-01-01")).out) == []
+        assert json.loads((await parley(*reconcile, "--complete-until", "0h")).out) == []
         costs = json.loads((await parley("costs", "--json")).out)
         assert Decimal(costs["uncertain_usd"]) == 0
         assert (await parley("ledger", "audit", "--billed", tmp_path / "calls.json")).code == 0

@@ -73,7 +73,7 @@ class TestEnvironment:
     ):
         hidden = (
             "import sys; sys.modules['psutil'] = sys.modules['uvicorn'] = None;"  # as if not installed
-            "from parley.cli.main import main; sys.argv[1:] = {}; main()"
+            "from parley.__main__ import main; sys.argv[1:] = {}; main()"
         )
         for arguments in (["up"], ["demo"], ["simulator"]):
             ran = await installed.run(installed.python, "-c", hidden.format(arguments), cwd=tmp_path)

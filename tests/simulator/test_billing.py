@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from simulator.config import Config, Latency
+from simulator.delivery import Connection
 from simulator.recordings import Transcript
 from simulator.records import RequestLog
 from simulator.server import NotLoopback, Server
@@ -103,14 +104,21 @@ async def test_a_reply_without_latency_is_not_delayed(openai_client):
     assert median(times) < 0.03
 
 
-async def test_tokens_arrive_at_the_configured_pace(openai_client, admin):
+async def test_tokens_arrive_at_the_configured_pace(openai_client, admin, monkeypatch):
+    pauses: list[float] = []
+
+    async def pause(connection: Connection, seconds: float | None) -> bool:
+        pauses.append(seconds or 0)
+        return True
+
     await admin.post("latency", tokens_per_second=200)
-    started, times = monotonic(), []
-    async for _ in await openai_client.chat.completions.create(**ASK, stream=True):
-        times.append(monotonic() - started)
+    monkeypatch.setattr(Connection, "pause", pause)
+    chunks = [chunk async for chunk in await openai_client.chat.completions.create(**ASK, stream=True)]
     tokens = (await admin.only_request())["output_tokens"]
-    assert times[0] < times[-1] / 2  # spread over the stream, not before it
-    assert times[-1] >= 0.8 * tokens / 200
+    between = [seconds for seconds in pauses if seconds]
+    assert len(between) >= len(chunks) - 1  # a pause before each part, not one before all
+    assert max(between) == min(between)
+    assert sum(between) == pytest.approx(tokens / 200, rel=0.3)
 
 
 def test_lognormal_latency_has_the_configured_median_and_depends_on_the_seed():

@@ -15,6 +15,9 @@ from tests.parts import ROOT
 # A small discovery sample: how the demo starts, reports and ends does not depend on it.
 QUICK = {"DISCOVERY_MIN_SESSIONS": "5", "DISCOVERY_MAX_SESSIONS": "5", "SESSIONS_PER_STREAM": "auto"}
 
+# The demo must not use them: their addresses refuse every connection.
+KEYS = {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": "http://127.0.0.1:1", "LOCAL_BASE_URL": "http://127.0.0.1:1"}
+
 
 class Demo:
     """One run of the demo, with every process that it ever started."""
@@ -26,9 +29,9 @@ class Demo:
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "parley.cli.main", "demo",
+            sys.executable, "-m", "parley", "demo",
             cwd=ROOT,
-            env={**os.environ, **QUICK, "PARLEY_STATE_DIR": str(self._state_dir)},
+            env={**os.environ, **QUICK, **KEYS, "PARLEY_STATE_DIR": str(self._state_dir)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -83,6 +86,7 @@ async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo
             "hybrid",
             "simulator/claude",
             "the simulator answered",
+            "Only the simulator answers",
             "confirmed $",
             "379 of 379",
             "Which formats can I export?",

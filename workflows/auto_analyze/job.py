@@ -1,7 +1,7 @@
 """`AutoAnalyze`: label chat sessions consistently, in segments that continue as new with no child workflow open."""
 
 import asyncio
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError, is_cancelled_exception
@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         StreamWaiting,
     )
     from parley.domain.errors import InvalidInput, ParleyError
+    from parley.failures import reason_of
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.conflicts import ConflictResolver
     from workflows.auto_analyze.rounds import Rounds
@@ -68,7 +69,7 @@ class AutoAnalyze:
             await self._begin(start.snapshot)
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
-            await self._close("cancelled" if is_cancelled_exception(error) else "failed")
+            await self._close(error)
             raise
 
     @workflow.query
@@ -148,15 +149,16 @@ class AutoAnalyze:
         visibility.record(visibility.STATUS, "completed")
         return AutoAnalyzeResult(job_key=self._job.job_key, status="completed", statistics=statistics)
 
-    async def _close(self, status: Literal["failed", "cancelled"]) -> None:
+    async def _close(self, error: BaseException) -> None:
         """End early: stop the streams, count what they used, and keep the labels that are stored."""
+        status = "cancelled" if is_cancelled_exception(error) else "failed"
         visibility.record(visibility.STATUS, status)
         if self._rounds is not None:
             await self._rounds.stop()
         self._state.interrupt_round(self._labeller.report if self._labeller else None)
         await workflow.execute_activity_method(
             RunActivities.close,
-            CloseStep(job=self._job, status=status, statistics=self._state.statistics()),
+            CloseStep(job=self._job, status=status, reason=reason_of(error), statistics=self._state.statistics()),
             summary=f"mark as {status}",
             **BULK_STEP,
         )

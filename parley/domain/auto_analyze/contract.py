@@ -77,7 +77,7 @@ class AutoAnalyzeInput(ByName):
     sessions_per_stream: int | None = Field(default=4, ge=1, le=100)
     discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)
     seed: int = 7
-    budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0)
+    budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
@@ -458,6 +458,7 @@ class CloseStep(Model):
 
     job: Job
     status: Literal["failed", "cancelled"]
+    reason: str
     statistics: Statistics
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from parley import Client
-from parley.connection import leave
+from parley.process import leave
 
 import activities
 import domain

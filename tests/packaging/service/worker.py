@@ -11,7 +11,7 @@ from temporalio.worker import Worker
 import activities
 import settings
 import workflows
-from parley.connection import leave
+from parley.process import leave
 
 
 async def main(workflow_id: str) -> None:

@@ -69,6 +69,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("attempt_id", name="one_row_per_attempt"),
     )
+    op.create_index("ai_usage_logs_by_job", "ai_usage_logs", ["workspace_id", "job_key"], unique=False)
     op.create_index("ai_usage_logs_by_time", "ai_usage_logs", ["workspace_id", "created_at"], unique=False)
     op.create_table(
         "attempts",
@@ -125,6 +126,7 @@ def upgrade() -> None:
         sa.Column("settings", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("statistics", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("workspace_id", "job_key"),
@@ -401,6 +403,7 @@ def upgrade() -> None:
         sa.Column("voice_metrics", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("coaching", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("workspace_id", "job_key"),

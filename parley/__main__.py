@@ -1,0 +1,21 @@
+"""The program `parley`. Ctrl-C ends it without a traceback, also while its modules load."""
+
+import signal
+import sys
+
+from parley.process import leave
+
+
+def main() -> None:
+    """Run the command line: an error becomes one line and exit code 2 (the caller's input) or 1 (a failed run)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from parley.cli.main import execute  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore - a terminal may not know every character
+    leave(execute())
+
+
+if __name__ == "__main__":
+    main()

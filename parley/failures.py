@@ -1,0 +1,26 @@
+"""Why a workflow ended without a result, from Temporal's chain of failures."""
+
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
+
+from parley.domain.errors import ParleyError
+from parley.domain.text import one_line
+
+REASON_CHARACTERS = 500
+
+
+def coded_failure(error: BaseException | None) -> ApplicationError | None:
+    """The outermost failure that has one of Parley's error codes; None where there is none."""
+    while error is not None and not (isinstance(error, ApplicationError) and error.type):
+        error = error.__cause__
+    return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a workflow failed, in one line: the code of the error and its message. `Cancelled` for a cancelled one."""
+    if is_cancelled_exception(error):
+        return "Cancelled"
+    failure = coded_failure(error)
+    if failure is not None:
+        return one_line(f"{failure.type}: {failure.message}", REASON_CHARACTERS)
+    code = error.code if isinstance(error, ParleyError) else type(error).__name__
+    return one_line(f"{code}: {error}", REASON_CHARACTERS)

@@ -1,0 +1,104 @@
+"""`parley up --detach`, `logs` and `down`, from any directory."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from parley.connection import stack_process
+from parley.settings import Settings, default_state_dir
+from tests.cli.command import Ran
+
+Parley = Callable[..., Awaitable[Ran]]
+
+
+@pytest.fixture
+def home(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's state, in a directory that PostgreSQL's account can reach."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(reachable))
+    monkeypatch.delenv("PARLEY_STATE_DIR", raising=False)
+    return reachable
+
+
+async def start(where: Path, *arguments: str) -> Process:
+    command = (sys.executable, "-m", "parley", *arguments)
+    return await asyncio.create_subprocess_exec(*command, cwd=where, env={**os.environ}, stdout=PIPE, stderr=PIPE)
+
+
+async def run(where: Path, *arguments: str) -> Ran:
+    process = await start(where, *arguments)
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is_down(
+    home: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    try:
+        up = await run(here, "up", "--detach")
+        assert up.code == 0, up.err
+        assert "Temporal UI" in up.err
+        assert "`parley down` stops everything" in up.err
+        again = await run(there, "up", "--detach")
+        assert again.code == 1
+        assert "already running" in again.err
+        assert (await run(there, "jobs")).out == "no jobs\n"
+        assert (await run(there, "doctor")).code == 0
+        shown = await run(there, "logs", "worker", "--lines", "1000")
+        assert all(line.startswith("worker | ") for line in shown.out.splitlines())
+        assert "polling as" in shown.out
+    finally:
+        down = await run(there, "down")
+    assert (down.code, "has stopped" in down.out) == (0, True)
+    assert stack_process(home / "parley") is None
+    assert (await run(here, "down")).out == f"no stack runs in {home / 'parley'}\n"
+    assert list(here.iterdir()) == []
+
+
+async def test_logs_follow_what_is_written(home: Path, tmp_path: Path) -> None:
+    none = await run(tmp_path, "logs")
+    assert (none.code, "parley up" in none.err) == (2, True)
+    logs = home / "parley" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "worker.log").write_text("one\ntwo\x1b[31m\n")
+    assert (await run(tmp_path, "logs", "-n", "1")).out == "worker | two\ufffd[31m\n"
+    unknown = await run(tmp_path, "logs", "simulator")
+    assert (unknown.code, "there are worker" in unknown.err) == (2, True)
+    following = await start(tmp_path, "logs", "--follow")
+    assert following.stdout is not None
+    async with asyncio.timeout(30):
+        assert await following.stdout.readline() == b"worker | one\n"
+        await following.stdout.readline()
+        with (logs / "worker.log").open("a") as file:
+            file.write("three\n")
+        assert await following.stdout.readline() == b"worker | three\n"
+    following.terminate()
+    await following.wait()
+
+
+async def test_a_stack_that_does_not_start_prints_why(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARLEY_LEASE_SECONDS", "soon")
+    failed = await run(tmp_path, "up", "--detach")
+    assert failed.code == 2
+    assert "PARLEY_LEASE_SECONDS" in failed.err
+
+
+def test_a_state_directory_here_or_above_comes_first(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert default_state_dir() == home / "parley"
+    (tmp_path / ".parley").mkdir()
+    assert Settings().state_dir == tmp_path / ".parley"
