@@ -86,9 +86,6 @@ def application_root() -> Path:
 def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process with a module of the application, whose exit code becomes this command's.
 
-    The working directory is not on the module search path: a service may have its own `workflows` or `worker`.
-    PYTHONSAFEPATH passes this on to every process that the module starts.
-
     Args:
         module: `worker`, `starter` or `simulator`.
         arguments: its command line.
@@ -96,13 +93,26 @@ def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
     Raises:
         InvalidInput: the module needs the extra `embedded`, which is not installed.
     """
-    if module != "worker" and not all(map(find_spec, EMBEDDED)):
-        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
+    command, environment = application_command(module, arguments)
     sys.stdout.flush()
     sys.stderr.flush()
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell
+
+
+def application_command(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment that run a module of the application.
+
+    The working directory is not on the module search path: a service may have its own `workflows` or `worker`.
+    PYTHONSAFEPATH passes this on to every process that the module starts.
+
+    Raises:
+        InvalidInput: the module needs the extra `embedded`, which is not installed.
+    """
+    if module != "worker" and not all(map(find_spec, EMBEDDED)):
+        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
     path = os.pathsep.join(filter(None, (str(application_root()), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606 - no shell
+    return [sys.executable, "-m", module, *arguments], environment
 
 
 def use_running_stack() -> None:
