@@ -34,7 +34,8 @@ UNPREFIXED = (
     *("discovery_", "parallel_", "sessions_per_stream", "database_url"),
 )
 # Read by the command line, by docker-compose.yml and by the tests.
-OTHER_VARIABLES = {f"{PREFIX}{name}" for name in ("WORKSPACE", "DB_PASSWORD", "DB_PORT", "IMAGE", "RECORD")}
+OTHER_NAMES = ("WORKSPACE", "DB_PASSWORD", "DB_PORT", "IMAGE", "STOP_GRACE_PERIOD", "RECORD")
+OTHER_VARIABLES = {f"{PREFIX}{name}" for name in OTHER_NAMES}
 SIMILAR = 0.85
 
 
