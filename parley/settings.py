@@ -80,6 +80,9 @@ class Settings(BaseSettings):
 
     # Where things are
     database_url: SecretStr | None = Field(default=None, description="postgresql://…, the database of Parley's data")
+    codec_keys: SecretStr | None = Field(
+        default=None, description="id:key, the keys that encrypt Temporal's payloads, the first for new ones"
+    )
     state_dir: Path = Field(default=Path(".parley"), description="directory of the embedded stack's files")
     simulator_url: str | None = Field(
         default=None, description="URL of the simulator, which answers for every provider without a key"

@@ -71,7 +71,7 @@ def readers(field: str) -> set[str]:
     provider = next((one.value for one in Provider if field.startswith(f"{one.value}_")), None)
     if provider is not None:
         return {"storage", provider}
-    if field == "database_url":
+    if field in ("database_url", "codec_keys"):
         return OURS.keys() - {"simulator"}
     if field.startswith("webhook_"):
         return {"workflows", "storage", "simulated"}
@@ -123,7 +123,7 @@ def test_our_commands_exist():
 
 
 def test_our_services_are_given_variables_that_they_read():
-    known = {variable(name) for name in Settings.model_fields} | TEMPORAL_CLIENT | OTHER_VARIABLES
+    known = {variable(name) for name in Settings.model_fields} | TEMPORAL_CLIENT | OTHER_VARIABLES.keys()
     given = {name: service["environment"].keys() for name, service in OURS.items() if "environment" in service}
     assert given.keys() >= WORKERS.keys()
     assert {name: variables - known for name, variables in given.items() if variables - known} == {}
