@@ -19,8 +19,9 @@ async def test_an_answer(parley_client: Client, parley_simulator: SimulatorAdmin
 
 async def test_another_provider_answers_after_a_fault(parley_client: Client, parley_simulator: SimulatorAdmin):
     first = (await parley_client.generate("Which plan has SSO?", user_id="ann")).meta.provider
-    await parley_simulator.fault("bad_request", provider=first, times=None)
+    await parley_simulator.fault("auth", provider=first, times=None)
     assert (await parley_client.generate("Which plan has SAML?", user_id="ann")).meta.provider != first
+    assert len(await parley_simulator.billed()) == 2
 
 
 async def test_a_gate_holds_the_answer_back(parley_client: Client, parley_simulator: SimulatorAdmin):
