@@ -18,6 +18,7 @@ async def test_an_answer(parley_client: Client, parley_simulator: SimulatorAdmin
 
 
 async def test_another_provider_answers_after_a_fault(parley_client: Client, parley_simulator: SimulatorAdmin):
+    await parley_client.set_tier("ann", "pro")  # the free tier has one route
     first = (await parley_client.generate("Which plan has SSO?", user_id="ann")).meta.provider
     await parley_simulator.fault("auth", provider=first, times=None)
     assert (await parley_client.generate("Which plan has SAML?", user_id="ann")).meta.provider != first
