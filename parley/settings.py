@@ -34,7 +34,14 @@ UNPREFIXED = (
     *("discovery_", "parallel_", "sessions_per_stream", "database_url"),
 )
 # Read by the command line, by docker-compose.yml and by the tests.
-OTHER_VARIABLES = {f"{PREFIX}{name}" for name in ("WORKSPACE", "DB_PASSWORD", "DB_PORT", "IMAGE", "RECORD")}
+OTHER_VARIABLES = {
+    f"{PREFIX}WORKSPACE": "the workspace of the command line; default: default",
+    f"{PREFIX}DB_PASSWORD": "docker-compose.yml: the password of Parley's PostgreSQL",
+    f"{PREFIX}DB_PORT": "docker-compose.yml: the port of Parley's PostgreSQL on this machine; default: 5432",
+    f"{PREFIX}IMAGE": "docker-compose.yml: the image of Parley's services",
+    f"{PREFIX}STOP_GRACE_PERIOD": "docker-compose.yml: how long a worker may take to stop; default: 90s",
+    f"{PREFIX}RECORD": "tests: record the histories of tests/replay again",
+}
 SIMILAR = 0.85
 
 
@@ -86,6 +93,9 @@ class Settings(BaseSettings):
 
     # Where things are
     database_url: SecretStr | None = Field(default=None, description="postgresql://…, the database of Parley's data")
+    codec_keys: SecretStr | None = Field(
+        default=None, description="id:key, the keys that encrypt Temporal's payloads, the first for new ones"
+    )
     state_dir: Path = Field(
         default_factory=default_state_dir,
         description="directory of the embedded stack's files; default: .parley here or above, or else the user's",
@@ -96,9 +106,9 @@ class Settings(BaseSettings):
     ready_file: Path | None = Field(default=None, description="file that the worker creates once it polls")
 
     # Providers
-    openai_api_key: SecretStr | None = None
-    openai_base_url: str | None = None
-    openai_model: str = "gpt-4o-mini"
+    openai_api_key: SecretStr | None = Field(default=None, description="without it only the simulator answers for it")
+    openai_base_url: str | None = Field(default=None, description="address; default: the vendor's")
+    openai_model: str = Field(default="gpt-4o-mini", description="model of a request that names none")
     openai_store: bool = Field(
         default=False,
         description="have OpenAI store replies for 30 days, so that a lost one is fetched and not paid again",
@@ -106,36 +116,44 @@ class Settings(BaseSettings):
     openai_recovery_seconds: float = Field(
         default=5, ge=0, description="with OPENAI_STORE: how long a lost reply is looked for before a new attempt"
     )
-    anthropic_api_key: SecretStr | None = None
-    anthropic_base_url: str | None = None
-    anthropic_model: str = "claude-haiku-4-5"
-    elevenlabs_api_key: SecretStr | None = None
-    elevenlabs_base_url: str | None = None
-    elevenlabs_model: str = "scribe_v1"
+    anthropic_api_key: SecretStr | None = Field(
+        default=None, description="without it only the simulator answers for it"
+    )
+    anthropic_base_url: str | None = Field(default=None, description="address; default: the vendor's")
+    anthropic_model: str = Field(default="claude-haiku-4-5", description="model of a request that names none")
+    elevenlabs_api_key: SecretStr | None = Field(
+        default=None, description="without it only the simulator answers for it"
+    )
+    elevenlabs_base_url: str | None = Field(default=None, description="address; default: the vendor's")
+    elevenlabs_model: str = Field(default="scribe_v1", description="model of a request that names none")
     elevenlabs_usd_per_hour: Decimal = Field(
         default=Decimal("0.40"), gt=0, description="list price of speech-to-text; genai-prices has none"
     )
     local_base_url: str | None = Field(default=None, description="an OpenAI-compatible server: llama.cpp, vLLM, Ollama")
-    local_api_key: SecretStr | None = None
-    local_model: str = "llama-3.1-8b-instruct"
-    local_usd_per_million_input: Decimal | None = Field(default=None, ge=0)
-    local_usd_per_million_output: Decimal | None = Field(default=None, ge=0)
-    provider_timeout_seconds: float = Field(default=60, gt=0)
+    local_api_key: SecretStr | None = Field(default=None, description="key of that server, if it needs one")
+    local_model: str = Field(default="llama-3.1-8b-instruct", description="model of a request that names none")
+    local_usd_per_million_input: Decimal | None = Field(
+        default=None, ge=0, description="price of a million input tokens; 0 if it costs nothing"
+    )
+    local_usd_per_million_output: Decimal | None = Field(
+        default=None, ge=0, description="price of a million output tokens; 0 if it costs nothing"
+    )
+    provider_timeout_seconds: float = Field(default=60, gt=0, description="the longest request to a provider")
     secrets_dir: Path | None = Field(default=None, description="directory of the key files that workspaces name")
 
     # Requests per second of the whole fleet; the Temporal server enforces them
-    openai_requests_per_second: float = Field(default=8, gt=0)
-    anthropic_requests_per_second: float = Field(default=8, gt=0)
+    openai_requests_per_second: float = Field(default=8, gt=0, description="limit of the whole fleet")
+    anthropic_requests_per_second: float = Field(default=8, gt=0, description="limit of the whole fleet")
     # ElevenLabs allows 100 requests per minute; Temporal's limit lets a few more through in a window
-    elevenlabs_requests_per_second: float = Field(default=1.5, gt=0)
-    local_requests_per_second: float = Field(default=50, gt=0)
+    elevenlabs_requests_per_second: float = Field(default=1.5, gt=0, description="limit of the whole fleet")
+    local_requests_per_second: float = Field(default=50, gt=0, description="limit of the whole fleet")
 
     # The paid call
     lease_seconds: float = Field(
         default=15, gt=0, description="a claim whose owner does not renew it ends after this time"
     )
-    breaker_failures: int = Field(default=3, ge=1)
-    breaker_open_seconds: float = Field(default=60, gt=0)
+    breaker_failures: int = Field(default=3, ge=1, description="consecutive failures that open the breaker")
+    breaker_open_seconds: float = Field(default=60, gt=0, description="how long it stays open before a probe")
     paid_calls_in_flight: int = Field(
         default=100, ge=1, description="concurrent paid calls of one provider in one worker"
     )
@@ -154,10 +172,10 @@ class Settings(BaseSettings):
     )
 
     # AutoAnalyze: they apply to the jobs that this process starts, not to those that it runs
-    discovery_target_percentage: int = Field(default=15, ge=1, le=100)
-    discovery_min_sessions: int = Field(default=50, ge=1)
-    discovery_max_sessions: int = Field(default=150, ge=1, le=5000)
-    parallel_stream_count: int = Field(default=8, ge=1, le=64)
+    discovery_target_percentage: int = Field(default=15, ge=1, le=100, description="discovery sample, in percent")
+    discovery_min_sessions: int = Field(default=50, ge=1, description="the smallest discovery sample")
+    discovery_max_sessions: int = Field(default=150, ge=1, le=5000, description="the largest discovery sample")
+    parallel_stream_count: int = Field(default=8, ge=1, le=64, description="parallel streams")
     sessions_per_stream: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=4, description="sessions per stream and round, or auto: all that fit"
     )
@@ -172,8 +190,9 @@ class Settings(BaseSettings):
         default=None, pattern=r"^\S+:\d{1,5}$", description="host:port of a worker's Prometheus endpoint"
     )
 
-    # Tests only: `point=kill,other=stop` makes the worker kill or stop itself at a step of the paid call
-    failpoints: str = ""
+    failpoints: str = Field(
+        default="", description="tests: `point=kill,other=stop` makes a worker kill or stop itself at a step"
+    )
 
     @model_validator(mode="before")
     @classmethod

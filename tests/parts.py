@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, LiteralString, TypeVar
 from uuid import uuid4
 
-import httpx2
 import psycopg
 from psycopg.rows import dict_row
 from pydantic import SecretStr
@@ -26,7 +25,7 @@ from activities.paid_call import PaidCalls
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.migrate import migrate
-from simulator.admin import MAX_WAIT
+from parley.testing import SimulatorAdmin
 from simulator.config import Config
 from simulator.server import Server
 from worker import ROLES, build_workers
@@ -111,38 +110,6 @@ async def make_template(server_url: str) -> None:
     await run_sql(server_url, "CREATE DATABASE parley_template")
     url = make_url(server_url).set(database="parley_template")
     await migrate(SecretStr(url.render_as_string(hide_password=False)))
-
-
-class SimulatorAdmin:
-    """Client of the running simulator: its address, its faults, and the requests that it received and billed."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._http = httpx2.AsyncClient(base_url=url, timeout=TEST_TIMEOUT_SECONDS + 10)
-
-    async def post(self, path: str, **body: Any) -> Any:
-        response = await self._http.post(f"/admin/{path}", json=body)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    async def requests(self, **query: Any) -> list[dict[str, Any]]:
-        """The requests that the simulator received; `at_least=N` waits until there are N."""
-        response = await self._http.get("/admin/requests", params={"timeout": MAX_WAIT, **query})
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    async def billed(self) -> list[dict[str, Any]]:
-        return [request for request in await self.requests() if request["billed"]]
-
-    async def fault(self, fault: str, **terms: Any) -> None:
-        await self.post("faults", fault=fault, **terms)
-
-    async def gate(self, *, closed: bool, provider: str = "anthropic") -> None:
-        """While the gate is closed, the simulator receives and bills requests; it answers them when the gate opens."""
-        await self.post("gate", provider=provider, closed=closed)
-
-    async def close(self) -> None:
-        await self._http.aclose()
 
 
 @asynccontextmanager

@@ -95,9 +95,6 @@ def application_root() -> Path:
 def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process with a module of the application, whose exit code becomes this command's.
 
-    The working directory is not on the module search path: a service may have its own `workflows` or `worker`.
-    PYTHONSAFEPATH passes this on to every process that the module starts.
-
     Args:
         module: `worker`, `starter` or `simulator`.
         arguments: its command line.
@@ -112,7 +109,10 @@ def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def application_command(module: str, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a module of the application.
+    """The command line and the environment that run a module of the application.
+
+    The working directory is not on the module search path: a service may have its own `workflows` or `worker`.
+    PYTHONSAFEPATH passes this on to every process that the module starts.
 
     Raises:
         InvalidInput: the module needs the extra `embedded`, which is not installed.

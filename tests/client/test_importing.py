@@ -4,6 +4,9 @@ import asyncio
 import csv
 import io
 import json
+import os
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,8 @@ from parley.domain.chat import Containment
 from parley.domain.errors import InvalidInput, NotFound
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
-from tests.parts import run_sql
+from starter.embedded import Addresses
+from tests.parts import SAMPLES, run_sql
 
 KINDS = [kind.value for kind in Containment]
 COLUMNS = ["session_id", "user_id", "bot_id", "containment", "messages"]
@@ -448,18 +452,32 @@ class TestTokens:
         short, long = (count_tokens(unit * (size // len(unit))) for size in (100_000, 1_500_000))
         assert long == pytest.approx(15 * short, rel=0.02)
 
-    def test_a_damaged_cache_is_repaired_without_the_network(
+    def test_the_vocabulary_is_loaded_without_the_network_and_leaves_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "put back afterwards")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setenv(tokens.CACHE_VARIABLE, "the caller's")
         monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
-        vocabulary = tokens._unpacked()
-        vocabulary.write_bytes(vocabulary.read_bytes()[:1000])
         assert len(tokens._encoding.__wrapped__().encode_ordinary("hello world")) == 2
-        assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()] == [
-            Path("parley", "tiktoken", tokens.CACHED_NAME)
-        ]
+        assert os.environ[tokens.CACHE_VARIABLE] == "the caller's"
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_command_needs_no_home_and_no_writable_directory(database_url: str, stack: Addresses) -> None:
+    """As in the image, whose file system is read-only except for /tmp. Root cannot write below these paths either."""
+    nowhere = {"HOME": "/dev/null", "DATABASE_URL": database_url, "TEMPORAL_ADDRESS": stack.temporal_address}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    program = "import sys; from parley.cli.main import main; sys.argv[1:] = ['import', sys.argv[1]]; main()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, str(SAMPLES / "chats" / "support.jsonl")),
+        cwd="/proc",
+        env=kept | nowhere,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    assert b"379 sessions imported" in output
 
 
 async def test_skipped_lines_are_printed(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,3 +31,23 @@ class SignedAnswer:
             activities.sign, answer.content or "", start_to_close_timeout=timedelta(seconds=10)
         )
         return answer.model_copy(update={"content": signed})
+
+
+@workflow.defn
+class Reminder:
+    """Wait for a month, then have Parley write."""
+
+    @workflow.run
+    async def run(self, workspace_id: str) -> GenerateResult:
+        await workflow.sleep(timedelta(days=30))
+        return await workflow.execute_child_workflow(
+            "Generate",
+            GenerateInput(
+                workspace_id=workspace_id,
+                user_id="ann",
+                prompt=Prompt(messages=(Message(role="user", content=domain.QUESTION),)),
+            ),
+            id=f"{workflow.info().workflow_id}/answer",
+            task_queue="parley",
+            result_type=GenerateResult,
+        )

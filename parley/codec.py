@@ -1,0 +1,78 @@
+"""Encryption of the payloads in Temporal's histories: AES-256-GCM, with a key id in each payload for rotation."""
+
+import base64
+import binascii
+import os
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadCodec
+
+from parley.domain.errors import InvalidInput
+
+ENCODING = b"binary/encrypted"
+KEY_ID = "encryption-key-id"
+KEY_BYTES, NONCE_BYTES = 32, 12
+WHERE = "PARLEY_CODEC_KEYS"
+
+
+class EncryptionCodec(PayloadCodec):
+    """Encrypts with the first key and decrypts with any. A payload in clear text, from before, stays readable."""
+
+    def __init__(self, keys: str) -> None:
+        """Read the keys.
+
+        Args:
+            keys: `id:key` pairs, separated by commas; a key is 32 bytes as base64.
+
+        Raises:
+            InvalidInput: a pair is not valid. The error does not contain the key.
+        """
+        pairs = [_pair(pair.strip()) for pair in keys.split(",")]
+        self._ciphers = {key_id: AESGCM(key) for key_id, key in pairs}
+        self._current = pairs[0][0]
+        if len(self._ciphers) < len(pairs):
+            raise InvalidInput("has the same key id twice", where=WHERE)
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Encrypt whole payloads, with their metadata."""
+        return [self._encrypted(payload) for payload in payloads]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Decrypt what is encrypted.
+
+        Raises:
+            InvalidInput: no key decrypts a payload.
+        """
+        return [self._decrypted(payload) for payload in payloads]
+
+    def _encrypted(self, payload: Payload) -> Payload:
+        nonce, key_id = os.urandom(NONCE_BYTES), self._current.encode()
+        data = nonce + self._ciphers[self._current].encrypt(nonce, payload.SerializeToString(), key_id)
+        return Payload(metadata={"encoding": ENCODING, KEY_ID: key_id}, data=data)
+
+    def _decrypted(self, payload: Payload) -> Payload:
+        if payload.metadata.get("encoding") != ENCODING:
+            return payload
+        key_id = payload.metadata.get(KEY_ID, b"")
+        cipher = self._ciphers.get(key_id.decode(errors="replace"))
+        nonce, data = payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:]
+        try:
+            if cipher is not None:
+                return Payload.FromString(cipher.decrypt(nonce, data, key_id))
+        except (InvalidTag, ValueError):
+            pass
+        raise InvalidInput("no key of PARLEY_CODEC_KEYS decrypts this payload: add the key that encrypted it")
+
+
+def _pair(pair: str) -> tuple[str, bytes]:
+    key_id, _, encoded = pair.partition(":")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key_id or not key_id.isascii() or len(key) != KEY_BYTES:
+        raise InvalidInput("must be id:key pairs, each key 32 bytes as base64 (openssl rand -base64 32)", where=WHERE)
+    return key_id, key

@@ -1,0 +1,252 @@
+"""`FakeClient`: Parley's jobs in memory, with the answers that a unit test scripts."""
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, TypeVar, Unpack
+from uuid import uuid4
+
+from parley.client.auto_analyze import (
+    AutoAnalyzeHandle,
+    AutoAnalyzeOptions,
+    AutoAnalyzeReport,
+    auto_analyze_input,
+)
+from parley.client.generate import GenerateOptions, Messages, generate_input
+from parley.client.reading import parse_session
+from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
+from parley.domain.coaching import rule_based
+from parley.domain.costs import Costs
+from parley.domain.errors import IdempotencyConflict
+from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, Meta
+from parley.domain.generate.replies import parsed
+from parley.domain.habits import habits
+from parley.domain.requests import Provider
+from parley.domain.session import Session
+from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS, Analysis, Progress, Step, Strategy
+from parley.domain.voice_metrics import from_session
+from parley.settings import Settings
+
+ScriptedT = TypeVar("ScriptedT")
+
+
+class FakeClient:
+    """A client that starts nothing and costs nothing. It checks its arguments as `Client` does.
+
+    Attributes:
+        requests: the input of each generation that was requested, in order.
+        sessions: the sessions that were given to `analyze`.
+        runs: the input of each labelling run.
+    """
+
+    def __init__(
+        self,
+        workspace_id: str = "default",
+        *,
+        answers: Iterable[str | dict[str, Any] | GenerateResult | Exception] = (),
+        analyses: Iterable[AnalysisReport | Exception] = (),
+        labellings: Iterable[AutoAnalyzeReport | Exception] = (),
+    ) -> None:
+        """Script what the jobs return, each list in the order of the requests.
+
+        Args:
+            workspace_id: the workspace of the inputs that are recorded.
+            answers: a text, a value that follows the response schema, a whole result such as a refusal, or an error.
+            analyses: a report or an error of `result()`. When none is left: the rule-based analysis of the session.
+            labellings: a report or an error of `result()`. When none is left: a run that found no label.
+        """
+        self.workspace_id = workspace_id
+        self.requests: list[GenerateInput] = []
+        self.sessions: list[Session] = []
+        self.runs: list[AutoAnalyzeInput] = []
+        self._answers, self._analyses, self._labellings = deque(answers), deque(analyses), deque(labellings)
+        self._by_key: dict[str, tuple[GenerateInput, GenerateResult]] = {}
+
+    async def generate(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        action: str = DEFAULT_ACTION,
+        key: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> GenerateResult:
+        """The next scripted answer; for a key that was used before, the answer that it had.
+
+        Raises:
+            AssertionError: no answer is scripted for this request.
+            IdempotencyConflict: `key` was used for a different request.
+            InvalidInput: an argument is not valid; the error names the field.
+        """
+        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        asked, answered = self._by_key.get(key or "", (None, None))
+        if asked is not None and asked != request:
+            raise IdempotencyConflict(f"{key} was already used for a different request: use another key")
+        if answered is not None:
+            return answered
+        self.requests.append(request)
+        if not self._answers:
+            raise AssertionError(f"no answer is scripted for request {len(self.requests)}: {messages!r}")
+        result = _result(_scripted(self._answers), request)
+        if key is not None and result.success:
+            self._by_key[key] = request, result
+        return result
+
+    async def analyze(
+        self,
+        session: Session | dict[str, object],
+        *,
+        audio: bytes | None = None,  # noqa: ARG002 - the signature of `Client`
+        provider: Provider | None = None,  # noqa: ARG002
+        model: str | None = None,  # noqa: ARG002
+        wait: bool = True,  # noqa: ARG002
+        wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,  # noqa: ARG002
+        run_name: str = "",
+    ) -> AnalysisHandle:
+        """The handle of an analysis that has ended.
+
+        Raises:
+            InvalidInput: the session is not valid; the error names the field.
+        """
+        checked = session if isinstance(session, Session) else parse_session(session)
+        self.sessions.append(checked)
+        job_id = "/".join(filter(None, ("session-analysis", self.workspace_id, checked.session_id, run_name)))
+        outcome = self._analyses.popleft() if self._analyses else _rule_based(checked, job_id)
+        return FakeAnalysisHandle(job_id, outcome)
+
+    async def auto_analyze(
+        self, dataset_id: str, *, user_id: str, run_name: str = "", **options: Unpack[AutoAnalyzeOptions]
+    ) -> AutoAnalyzeHandle:
+        """The handle of a labelling run that has ended.
+
+        Raises:
+            InvalidInput: an option is not valid; the error names the field.
+            UnpricedModel: no price is known for `model`.
+        """
+        job = auto_analyze_input(Settings(), self.workspace_id, dataset_id, user_id=user_id, **options)
+        self.runs.append(job)
+        job_id = "/".join(filter(None, ("auto-analyze", self.workspace_id, dataset_id[:12], run_name)))
+        outcome = self._labellings.popleft() if self._labellings else _no_labels(dataset_id, job_id)
+        return FakeAutoAnalyzeHandle(job_id, outcome)
+
+
+class FakeAnalysisHandle(AnalysisHandle):
+    """A scripted analysis that has ended. `cancelled`: whether `cancel` was called."""
+
+    def __init__(self, job_id: str, outcome: AnalysisReport | Exception) -> None:
+        self.id, self.job_key, self._outcome, self.cancelled = job_id, uuid4().hex, outcome, False
+
+    async def progress(self) -> Progress:
+        """Every step is done."""
+        return Progress(phase=Step.FINISH, done=tuple(Step))
+
+    async def report(self) -> AnalysisReport:
+        """The scripted report.
+
+        Raises:
+            Exception: the scripted error.
+        """
+        return _given(self._outcome)
+
+    async def result(self) -> AnalysisReport:
+        """The scripted report.
+
+        Raises:
+            Exception: the scripted error.
+        """
+        return _given(self._outcome)
+
+    async def cancel(self) -> None:
+        """Record the request."""
+        self.cancelled = True
+
+
+class FakeAutoAnalyzeHandle(AutoAnalyzeHandle):
+    """A scripted labelling run that has ended. `cancelled`: whether `cancel` was called."""
+
+    def __init__(self, job_id: str, outcome: AutoAnalyzeReport | Exception) -> None:
+        self.id, self.job_key, self._outcome, self.cancelled = job_id, uuid4().hex, outcome, False
+
+    async def progress(self) -> AutoAnalyzeProgress:
+        """The last phase."""
+        return AutoAnalyzeProgress(phase=Phase.FINISH)
+
+    async def report(self) -> AutoAnalyzeReport:
+        """The scripted report.
+
+        Raises:
+            Exception: the scripted error.
+        """
+        return _given(self._outcome)
+
+    async def result(self) -> AutoAnalyzeReport:
+        """The scripted report.
+
+        Raises:
+            Exception: the scripted error.
+        """
+        return _given(self._outcome)
+
+    async def cancel(self) -> None:
+        """Record the request."""
+        self.cancelled = True
+
+
+def _scripted(script: deque[ScriptedT | Exception]) -> ScriptedT:
+    return _given(script.popleft())
+
+
+def _given(outcome: ScriptedT | Exception) -> ScriptedT:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _result(answer: str | dict[str, Any] | GenerateResult, request: GenerateInput) -> GenerateResult:
+    """The result of an answered request: the text is parsed as a provider's reply is."""
+    if isinstance(answer, GenerateResult):
+        return answer
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    schema = request.prompt.response_schema
+    value, problem = parsed(text, schema) if schema is not None else (None, "")
+    if problem:
+        raise AssertionError(f"the scripted answer does not follow the response schema: {problem}")
+    meta = Meta(request_id=f"fake/{uuid4().hex}", provider=request.provider, model=request.model or "fake")
+    return GenerateResult(success=True, content=text, parsed=value, meta=meta)
+
+
+def _rule_based(session: Session, job_id: str) -> AnalysisReport:
+    """What Parley stores when no provider is available."""
+    counted = habits(session)
+    analysis = Analysis(
+        session_id=session.session_id,
+        user_id=session.user_id,
+        strategy=Strategy.HYBRID,
+        strategy_reason="rule-based, by the fake client",
+        voice_metrics=from_session(session),
+        habits=counted,
+        coaching=rule_based(counted),
+        provenance=(),
+    )
+    return AnalysisReport(
+        id=job_id,
+        job_key=uuid4().hex,
+        status="completed",
+        session_id=session.session_id,
+        user_id=session.user_id,
+        analysis=analysis,
+        costs=Costs(lines=()),
+    )
+
+
+def _no_labels(dataset_id: str, job_id: str) -> AutoAnalyzeReport:
+    return AutoAnalyzeReport(
+        id=job_id,
+        job_key=uuid4().hex,
+        status="completed",
+        dataset_id=dataset_id,
+        statistics=Statistics(),
+        labels=(),
+        costs=Costs(lines=()),
+    )

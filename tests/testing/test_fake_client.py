@@ -1,0 +1,80 @@
+"""`FakeClient`: the signatures, checks and errors of `Client`, without servers."""
+
+import inspect
+import json
+
+import pytest
+
+from parley import Client, GenerateResult, IdempotencyConflict, InvalidInput, JobFailed, Meta, Refusal, Refused
+from parley.testing import FakeClient
+from tests.parts import SAMPLES
+
+SCHEMA = {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]}
+SESSION = json.loads((SAMPLES / "gatekeeper-dental-clinic.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["generate", "analyze", "auto_analyze"])
+def test_signatures_are_those_of_the_client(name: str):
+    fake, real = (inspect.signature(getattr(kind, name), eval_str=True) for kind in (FakeClient, Client))
+    assert fake == real
+
+
+async def test_answers_come_in_order_and_requests_are_recorded():
+    client = FakeClient("acme", answers=["first", {"team": "billing"}])
+    assert (await client.generate("Hello?", user_id="ann")).content == "first"
+    assert (await client.generate("Which team?", user_id="ann", response_schema=SCHEMA)).parsed == {"team": "billing"}
+    assert [request.prompt.messages[0].content for request in client.requests] == ["Hello?", "Which team?"]
+    assert {request.workspace_id for request in client.requests} == {"acme"}
+
+
+async def test_a_key_is_answered_once():
+    client = FakeClient(answers=["first"])
+    answers = [await client.generate("Hello?", user_id="ann", key="k") for _ in range(2)]
+    assert answers[0] == answers[1]
+    with pytest.raises(IdempotencyConflict):
+        await client.generate("Goodbye?", user_id="ann", key="k")
+
+
+async def test_refusals_and_errors_are_scripted():
+    refusal = Refusal(code=Refused.BUDGET_EXHAUSTED, message="the day's cap is spent")
+    refused = GenerateResult(success=False, refusal=refusal, meta=Meta(request_id="r"))
+    client = FakeClient(answers=[refused, JobFailed("ProviderUnavailable", "all are down")])
+    assert (await client.generate("Hello?", user_id="ann")).refusal == refusal
+    with pytest.raises(JobFailed, match="all are down"):
+        await client.generate("Hello?", user_id="ann")
+
+
+async def test_invalid_arguments_are_refused_as_the_client_refuses_them():
+    client = FakeClient(answers=["unused"])
+    with pytest.raises(InvalidInput, match="max_tokens"):
+        await client.generate("Hello?", user_id="ann", max_tokens=0)
+    with pytest.raises(InvalidInput):
+        await client.analyze({"session_id": "s"})
+    with pytest.raises(InvalidInput, match="streams"):
+        await client.auto_analyze("dataset", user_id="ann", streams=0)
+
+
+async def test_a_request_without_a_scripted_answer_fails_the_test():
+    with pytest.raises(AssertionError, match="no answer is scripted for request 1"):
+        await FakeClient().generate("Hello?", user_id="ann")
+
+
+async def test_an_answer_that_does_not_follow_the_schema_fails_the_test():
+    with pytest.raises(AssertionError, match="does not follow the response schema"):
+        await FakeClient(answers=["no JSON"]).generate("Which team?", user_id="ann", response_schema=SCHEMA)
+
+
+async def test_an_analysis_is_rule_based_unless_scripted():
+    client = FakeClient(analyses=[JobFailed("Cancelled", "the job was cancelled")])
+    with pytest.raises(JobFailed):
+        await (await client.analyze(SESSION)).result()
+    job = await client.analyze(SESSION)
+    report = await job.result()
+    assert report.analysis is not None
+    assert report.analysis.coaching.fallback
+    assert [session.session_id for session in client.sessions] == [SESSION["session_id"]] * 2
+
+
+async def test_a_labelling_run_ends_at_once():
+    job = await FakeClient().auto_analyze("dataset", user_id="ann")
+    assert (await job.result()).status == "completed"
