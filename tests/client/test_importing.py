@@ -467,9 +467,8 @@ async def test_the_command_needs_no_home_and_no_writable_directory(database_url:
     """As in the image, whose file system is read-only except for /tmp. Root cannot write below these paths either."""
     nowhere = {"HOME": "/dev/null", "DATABASE_URL": database_url, "TEMPORAL_ADDRESS": stack.temporal_address}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    program = "import sys; from parley.cli.main import main; sys.argv[1:] = ['import', sys.argv[1]]; main()"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, str(SAMPLES / "chats" / "support.jsonl")),
+        *(sys.executable, "-m", "parley", "import", str(SAMPLES / "chats" / "support.jsonl")),
         cwd="/proc",
         env=kept | nowhere,
         stdout=asyncio.subprocess.PIPE,

@@ -44,6 +44,8 @@ class Installed:
     async def running(self, *command: str | Path, cwd: Path, **environment: str) -> AsyncIterator["Program"]:
         """Run a program during the block; kill its remaining processes at the end."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        # A stack of the user who runs the tests is not touched.
+        kept["XDG_STATE_HOME"] = str(self.home.parent / "state")
         with tempfile.NamedTemporaryFile(prefix="parley-test-", suffix=".log") as log:
             process = await asyncio.create_subprocess_exec(
                 *map(str, command),
