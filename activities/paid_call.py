@@ -314,7 +314,7 @@ class PaidCalls:
         return await self._retried(transaction)
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Retry while the database is unreachable; a reply stays in memory meanwhile."""
+        """Retry while the database is unreachable or has a transient error; a reply stays in memory meanwhile."""
         return await retry_while_unreachable(work, seconds=self._settle_seconds)
 
     @asynccontextmanager
@@ -326,13 +326,16 @@ class PaidCalls:
             renewal.cancel()
 
     async def _renew(self, workspace_id: str, attempt_id: UUID) -> None:
-        """Renew the lease. Losing it has no effect here: the reply may still win, or is counted as a duplicate."""
+        """Renew the lease until the call ends, after any error: the next try may succeed.
+
+        Losing the lease has no effect here: the reply may still win, or is counted as a duplicate.
+        """
         while True:
             await asyncio.sleep(self._terms.lease_seconds / 3)
             try:
                 async with self._database.transaction() as tx:
                     await ledger.renew(tx, workspace_id, attempt_id, self._terms.lease_seconds)
-            except Unreachable as error:
+            except Exception as error:  # noqa: BLE001 - the renewal must not end before the call
                 activity.logger.warning("lease not renewed: %s", error)
 
     def _count(self, work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
