@@ -127,7 +127,7 @@ class GenerateDecisions:
     async def _balance(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Balance:
         """What the user and the workspace have left. A new user is granted the starting energy."""
         workspace_id, profile = job.input.workspace_id, configuration.profile
-        left = await budgets.left(tx, workspace_id, utc_now())
+        left = await budgets.left(tx, workspace_id)
         if "tier" in profile.model_fields_set:
             return Balance(tier=profile.tier, energy=profile.energy, left_usd=left)
         # The account and its grant are one transaction: a concurrent request must not see an account without energy.

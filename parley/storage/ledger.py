@@ -176,7 +176,7 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     opened = await _open_request(tx, request_claim)
     if opened is not None:
         return await _begin(tx, request_claim, *opened)
-    request = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    request, now = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
     if request.fingerprint != request_claim.fingerprint:
         raise IdempotencyConflict(f"{charge.request_id} was already used for a different request")
     if request.settled_attempt_id:
@@ -185,33 +185,37 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     if request.owner_attempt_id == attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **terms.periods)
         return Granted(attempt_id, _unanswered(earlier, offer))
-    remaining = await paid_requests.lease_left(tx, request)
+    remaining = paid_requests.lease_left(request, now)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
     generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    return await _begin(tx, request_claim, request, generation, earlier)
+    return await _begin(tx, request_claim, request, generation, now, earlier)
 
 
 async def _begin(
-    tx: AsyncSession, request_claim: Claim, request: PaidRequest, generation: int, earlier: Sequence[Attempt] = ()
+    tx: AsyncSession,
+    request_claim: Claim,
+    request: PaidRequest,
+    generation: int,
+    now: datetime,
+    earlier: Sequence[Attempt] = (),
 ) -> Granted:
     """Reserve the attempt's upper bound and make it the owner of its request. `generation`: the breaker's."""
     offer, attempt_id = request_claim.offer, request_claim.attempt_id
     expired = next((one for one in earlier if one.id == request.owner_attempt_id), None)
-    lost = await _end_as_lost(tx, request, expired) if expired else None
+    lost = await _end_as_lost(tx, request, expired, now) if expired else None
     # Retries use the account and envelope of the first claim.
     scope = budgets.job_scope(request.job_key)
     await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=request_claim.charge.envelope)
     if request.energy_reserved == 0:
         await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
-    attempt = _attempt(request, attempt_id, offer, generation, number=len(earlier) + 1)
+    attempt = _attempt(request, attempt_id, offer, generation, now, number=len(earlier) + 1)
     await save(tx, attempt)
     if request.owner_attempt_id != attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
-    if lost:
-        await budgets.lock_caps(tx, request.workspace_id)
-        await _on_its_day(tx, request, lost)
-    await budgets.reserve_day(tx, request.workspace_id, attempt.started_at, offer.upper_bound_usd)
+    is_capped = await budgets.lock_caps(tx, request.workspace_id)
+    await _on_its_day(tx, request, lost)
+    await budgets.reserve_day(tx, request.workspace_id, now, offer.upper_bound_usd, is_capped=is_capped)
     return Granted(attempt_id, _unanswered(earlier, offer))
 
 
@@ -255,7 +259,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     if locked.is_troubled and not is_over:
         await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
     withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
-    moves = [await _withdraw(tx, request, withdrawn)] if withdrawn else []
+    moves = [await _withdraw(tx, request, withdrawn, locked.now)] if withdrawn else []
     if is_over:
         if withdrawn:
             await save(tx, request)
@@ -281,7 +285,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
     charged, left = await _charge_once(tx, request, locked.energy_left)
-    _end(attempt, "settled", Billed.YES, cost_usd)
+    _end(attempt, "settled", Billed.YES, cost_usd, locked.now)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
     log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
@@ -292,7 +296,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
 async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
     """Record the cost of a later reply without charging the user. Returns the first reply."""
     request, attempt = locked.request, locked.attempt
-    _end(attempt, "duplicate", Billed.YES, cost_usd)
+    _end(attempt, "duplicate", Billed.YES, cost_usd, locked.now)
     log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
     await save(tx, request, attempt, log_row)
     return await _settled(tx, request.workspace_id, request.request_id)
@@ -329,11 +333,11 @@ async def fail(
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
-    now = {"uncertain": attempt.upper_bound_usd} if cost is None else {"confirmed": cost}
-    day_move = await _rebook(tx, request, attempt, **now)
+    booked = {"uncertain": attempt.upper_bound_usd} if cost is None else {"confirmed": cost}
+    day_move = await _rebook(tx, request, attempt, **booked)
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
-    _end(attempt, "failed", failure.billed, cost)
+    _end(attempt, "failed", failure.billed, cost, locked.now)
     if request.owner_attempt_id == attempt_id:
         await _release(tx, request)
     log_row = usage_row(request, attempt, confirmed=cost is not None, usage=failure.usage)
@@ -352,20 +356,20 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     Raises:
         NotFound: the workspace has no such request.
     """
-    request = await paid_requests.lock(tx, workspace_id, request_id)
-    if request.owner_attempt_id is None or await paid_requests.lease_left(tx, request) > 0:
+    request, now = await paid_requests.lock(tx, workspace_id, request_id)
+    if request.owner_attempt_id is None or paid_requests.lease_left(request, now) > 0:
         return False
     expired = await paid_requests.attempt(tx, workspace_id, request.owner_attempt_id)
     assert expired is not None  # noqa: S101 - attempts are never deleted
-    lost = await _end_as_lost(tx, request, expired)
+    lost = await _end_as_lost(tx, request, expired, now)
     await _release(tx, request)
     await save(tx, request)
     await _on_its_day(tx, request, lost)
     return True
 
 
-async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, int] | None:
-    """Insert the request's row with the attempt as owner. Returns it and the breaker's generation.
+async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, int, datetime] | None:
+    """Insert the request's row with the attempt as owner. Returns it, the breaker's generation and the time.
 
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
@@ -379,13 +383,14 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
         expires_at=utc_now(),
     )
     provider = request_claim.offer.provider
-    generation = await paid_requests.open_leased(tx, opened, provider, **terms.periods)
-    if generation is None:
+    inserted = await paid_requests.open_leased(tx, opened, provider, **terms.periods)
+    if inserted is None:
         return None
+    generation, now = inserted
     if generation < 0:
         generation = await breaker.pass_through(tx, provider, terms.breaker)
     opened.energy_reserved = 0
-    return opened, generation
+    return opened, generation, now
 
 
 def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
@@ -397,7 +402,9 @@ def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
     )
 
 
-def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, generation: int, *, number: int) -> Attempt:
+def _attempt(
+    request: PaidRequest, attempt_id: UUID, offer: Offer, generation: int, now: datetime, *, number: int
+) -> Attempt:
     return Attempt(
         id=attempt_id,
         workspace_id=request.workspace_id,
@@ -409,13 +416,14 @@ def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, generation: i
         upper_bound_usd=offer.upper_bound_usd,
         rates=offer.rates.model_dump(mode="json"),
         breaker_generation=generation,
+        started_at=now,
     )
 
 
-async def _end_as_lost(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
+async def _end_as_lost(tx: AsyncSession, request: PaidRequest, attempt: Attempt, now: datetime) -> DayMove:
     """End an owner whose lease expired. Its cost is unknown until its reply arrives, so its upper bound is booked."""
     day_move = await _rebook(tx, request, attempt, uncertain=attempt.upper_bound_usd)
-    _end(attempt, "lost", Billed.UNKNOWN, None)
+    _end(attempt, "lost", Billed.UNKNOWN, None, now)
     await save(tx, attempt, usage_row(request, attempt, confirmed=False, usage=Usage()))
     return day_move
 
@@ -427,12 +435,12 @@ async def _open_attempt_of(tx: AsyncSession, request: PaidRequest, attempt_id: U
     return attempt if is_open else None
 
 
-async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
+async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt, now: datetime) -> DayMove:
     """End an attempt that never called the provider, because an earlier one's reply was recovered. Its cost is 0."""
     await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
     day_move = await _rebook(tx, request, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
-    _end(attempt, "failed", Billed.NO, Decimal(0))
+    _end(attempt, "failed", Billed.NO, Decimal(0), now)
     await save(tx, attempt)
     if request.owner_attempt_id == attempt.id:
         request.owner_attempt_id, request.lease_until = None, None
@@ -495,13 +503,8 @@ async def _release(tx: AsyncSession, request: PaidRequest) -> None:
         request.energy_reserved = 0
 
 
-def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:
-    attempt.state, attempt.billed, attempt.cost_usd, attempt.ended_at = (
-        state,
-        billed.value,
-        cost_usd,
-        utc_now(),
-    )
+def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None, now: datetime) -> None:
+    attempt.state, attempt.billed, attempt.cost_usd, attempt.ended_at = state, billed.value, cost_usd, now
 
 
 async def _report_to_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:

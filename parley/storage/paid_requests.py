@@ -28,7 +28,8 @@ OF_REQUEST = (
 )
 OF_ATTEMPT = (col(Attempt.workspace_id) == bindparam("workspace"), col(Attempt.id) == bindparam("attempt"))
 ATTEMPT = select(Attempt).where(*OF_ATTEMPT).execution_options(populate_existing=True)
-LOCK = select(PaidRequest).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
+# The time may be from before the wait for the lock: a lease then seems to last longer than it does, which is safe.
+LOCK = select(PaidRequest, NOW).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
 SAME = aliased(Attempt)
 REQUEST_OF_ATTEMPT = (
     select(col(SAME.request_id))
@@ -47,7 +48,7 @@ ENERGY_LEFT = (
 # Both rows are locked, so that a transaction that waited for one lock does not read an old version of the other row.
 # Each is found by its key: with a join and without statistics, PostgreSQL compares all rows of a workspace.
 LOCK_WITH_ATTEMPT = (
-    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider), ENERGY_LEFT)
+    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider), ENERGY_LEFT, NOW)
     .where(
         *OF_ATTEMPT,
         col(PaidRequest.workspace_id) == bindparam("workspace"),
@@ -60,11 +61,12 @@ LOCK_WITH_ATTEMPT = (
 OPEN = (
     insert(table(PaidRequest))
     .values(
+        created_at=NOW,
         lease_until=NOW + bindparam("lease", type_=Interval),
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(breaker.CLOSED_GENERATION)
+    .returning(breaker.CLOSED_GENERATION, NOW)
 )
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
@@ -79,27 +81,29 @@ JOURNALED = (
 
 async def open_leased(
     tx: AsyncSession, request: PaidRequest, provider: Provider, *, lease_seconds: float, reservation_seconds: float
-) -> int | None:
-    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATION`; None if the id exists.
+) -> tuple[int, datetime] | None:
+    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATION` and the database's time.
 
-    No other transaction sees the row before this one commits.
+    None if the id exists. No other transaction sees the row before this one commits.
     """
-    row = request.model_dump(exclude={"lease_until", "expires_at"})
+    row = request.model_dump(exclude={"created_at", "lease_until", "expires_at"})
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
-    return (await tx.execute(OPEN, {**row, **periods, "provider": provider.value})).scalar()
+    opened = (await tx.execute(OPEN, {**row, **periods, "provider": provider.value})).first()
+    return (opened[0], opened[1]) if opened else None
 
 
-async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> PaidRequest:
-    """The request's row, locked.
+async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> tuple[PaidRequest, datetime]:
+    """The request's row, locked, and the time by the database's clock.
 
     Raises:
         NotFound: the workspace has no such request.
     """
-    request = (await tx.execute(LOCK, {"workspace": workspace_id, "request": request_id})).scalar()
-    if request is None:
+    found = (await tx.execute(LOCK, {"workspace": workspace_id, "request": request_id})).first()
+    if found is None:
         raise NotFound(f"no request {request_id!r} in workspace {workspace_id!r}")
+    request, now = found
     tx.expunge(request)
-    return request
+    return request, now
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,14 @@ class Locked:
     """An attempt with its request, both locked. An attempt changes only under its request's lock.
 
     `is_troubled`: see `breaker.is_troubled`. `energy_left`: what the user has available; None without an account.
+    `now`: the time by the database's clock.
     """
 
     request: PaidRequest
     attempt: Attempt
     is_troubled: bool
     energy_left: int | None
+    now: datetime
 
 
 async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Locked:
@@ -163,11 +169,10 @@ async def journaled(
     return won, payload, charged, account
 
 
-async def lease_left(tx: AsyncSession, request: PaidRequest) -> float:
-    """Seconds left of the lease by the database's clock; 0 if no attempt holds it."""
+def lease_left(request: PaidRequest, now: datetime) -> float:
+    """Seconds left of the lease; 0 if no attempt holds it."""
     if request.owner_attempt_id is None or request.lease_until is None:
         return 0.0
-    now: datetime = (await tx.execute(select(NOW))).scalar_one()
     return max((request.lease_until - now).total_seconds(), 0.0)
 
 

@@ -25,7 +25,13 @@ FAIL_TWICE = """
         IF nextval('failures') <= 2 THEN RAISE EXCEPTION 'not now' USING ERRCODE = TG_ARGV[0]; END IF;
         RETURN NEW;
     END $$"""
-TRANSIENT = {"disk full": "53100", "deadlock": "40P01", "cancelled": "57014", "serialization": "40001", "other": "XX000"}
+TRANSIENT = {
+    "disk full": "53100",
+    "deadlock": "40P01",
+    "cancelled": "57014",
+    "serialization": "40001",
+    "internal": "XX000",
+}
 
 
 async def fail_twice(books: LedgerFixture, event: str, sqlstate: str) -> None:
