@@ -50,11 +50,11 @@ from parley.storage.ledger import (
     Granted,
     Held,
     Offer,
-    OnOtherEnd,
-    OnWon,
+    OnEnd,
     Settled,
     Settlement,
     Terms,
+    Unanswered,
 )
 
 LEASE_POLL_SECONDS = 0.5
@@ -66,15 +66,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Work:
-    """A granted paid call: the request, its price, and what is written in the transaction of its end."""
+    """A granted paid call: the request, its price, and what is written in the transaction that ends an attempt."""
 
     workspace_id: str
     action: str
     request: Request
     offer: Offer
     adapter: Adapter
-    on_won: OnWon | None
-    on_other_end: OnOtherEnd | None
+    on_end: OnEnd | None
 
 
 class PaidCalls:
@@ -108,14 +107,13 @@ class PaidCalls:
         provider: Provider,
         model: str,
         *,
-        on_won: OnWon | None = None,
-        on_other_end: OnOtherEnd | None = None,
+        on_end: OnEnd | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
         Args:
-            on_won: writes in the transaction that settles the request: both are committed, or neither.
-            on_other_end: writes in the transaction of any other end of an attempt.
+            on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
+                by the caller, after it is stored.
 
         Raises:
             UnpricedModel, ProviderNotConfigured: nothing was reserved.
@@ -137,7 +135,7 @@ class PaidCalls:
         claimed = await self._claim(charge, sha256, offer)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(workspace_id, charge.action, request, offer, adapter, on_won, on_other_end)
+        work = _Work(workspace_id, charge.action, request, offer, adapter, on_end)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -213,13 +211,15 @@ class PaidCalls:
         if not (self._provider_stores_replies and work.offer.provider is Provider.OPENAI):
             return None
         deadline = asyncio.get_running_loop().time() + self._recovery_seconds
-        for attempt_id in claimed.unanswered:
+        for earlier in claimed.unanswered:
+            attempt_id = earlier.attempt_id
             reply = await self._stored_reply(work, attempt_id, deadline)
             if reply is not None:
-                counted = self._counted(work.offer, reply.usage)
+                paid = replace(work, offer=work.offer.model_copy(update={"model": earlier.model}))
+                counted = self._counted_of(earlier, paid.offer, reply.usage)
                 settled = await self._settle(work, attempt_id, reply, counted, withdraws=claimed.attempt_id)
                 outcome = "recovered" if settled.attempt_id == attempt_id else "duplicate"
-                self._count(work, outcome, reply.usage, counted[0], None)
+                self._count(paid, outcome, reply.usage, counted[0], None)
                 return settled
         return None
 
@@ -256,7 +256,7 @@ class PaidCalls:
         work: _Work,
         attempt_id: UUID,
         reply: Reply,
-        counted: tuple[Decimal, Rates],
+        counted: tuple[Decimal | None, Rates],
         *,
         withdraws: UUID | None = None,
     ) -> Settled:
@@ -268,8 +268,7 @@ class PaidCalls:
             cost_usd,
             rates,
             withdraws=withdraws,
-            on_won=work.on_won,
-            on_other_end=work.on_other_end,
+            on_end=work.on_end,
         )
 
         async def settle(tx: AsyncSession) -> Settled:
@@ -281,7 +280,7 @@ class PaidCalls:
 
     async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
-            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, on_other_end=work.on_other_end)
+            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, on_end=work.on_end)
             await self._failpoints.reach("settling")
 
         await self._persist(fail)
@@ -299,10 +298,18 @@ class PaidCalls:
         cost_usd, rates = self._counted(offer, error.usage)
         return replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
 
-    def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal, Rates]:
+    def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
         """The cost of what the provider counted. The upper bound may use the rates of a longer prompt."""
         rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens)
-        return cost(usage, rates), rates
+        return _cost(usage, rates), rates
+
+    def _counted_of(self, earlier: Unanswered, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
+        """The cost of an earlier attempt's reply, by the price list of that attempt. `offer`: with its model."""
+        try:
+            counted = self._counted(offer, usage)
+        except UnpricedModel:
+            return _cost(usage, earlier.rates), earlier.rates
+        return counted if counted[1].source == earlier.rates.source else (_cost(usage, earlier.rates), earlier.rates)
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""
@@ -345,6 +352,11 @@ class PaidCalls:
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )
+
+
+def _cost(usage: Usage, rates: Rates) -> Decimal | None:
+    """The cost; None where the provider's counts cannot be used."""
+    return cost(usage, rates) if usage.is_known else None
 
 
 async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:

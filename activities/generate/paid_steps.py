@@ -36,10 +36,10 @@ from parley.domain.generate.policy import Policy
 from parley.domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
 from parley.domain.generate.replies import chat_reply, read_answer
 from parley.domain.requests import ChatRequest, Message
-from parley.storage import cache, generations, summaries
+from parley.storage import budgets, cache, generations, summaries
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, OnWon, Settled
+from parley.storage.ledger import Charge, Settled
 
 
 class GeneratePaidSteps:
@@ -51,20 +51,15 @@ class GeneratePaidSteps:
     @activity.defn(name="generate.ask")
     @boundary
     async def ask(self, step: AskStep) -> AskOutcome:
-        """Request an answer. Answer, cost and cache entry are written in the settling transaction."""
+        """Request an answer. A valid one is recorded and cached after its reply is settled: judging it may fail."""
         prompt = await self._prompt(step.job)
         request = chat_request(step.job.input, prompt)
-
-        async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            if read_answer(settled.reply, prompt)[1]:
-                await generations.record_cost(tx, step.job)
-            else:
-                await _record_answer(tx, step, request, settled)
-
-        settled = await self._make(step, step.request_id, request, step.energy, on_won=on_won)
+        settled = await self._make(step, step.request_id, request, step.energy)
         value, problem = read_answer(settled.reply, prompt)
         if problem:
             return AskOutcome(problem=problem)
+        async with self._database.transaction() as tx:
+            await _record_answer(tx, step, request, settled)
         self._metrics.generation_ended("completed", "")
         return AskOutcome(result=await self._result(step, request, settled, value))
 
@@ -80,18 +75,15 @@ class GeneratePaidSteps:
         if split is None:
             known = with_stored_summary(prompt.messages, summary) if summary else None
             return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, known) if known else None)
-
-        async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            await generations.record_cost(tx, step.job)
-            if summary_text(chat_reply(settled.reply)):
-                hashes = prefix_hashes(prompt.messages)
-                await summaries.store(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
-
         room = room_tokens(step.candidate.model)
         # A model with less room gets a shorter request, which is a separate paid request.
         request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
-        settled = await self._make(step, request_id, summary_request(split, room), energy=0, on_won=on_won)
+        settled = await self._make(step, request_id, summary_request(split, room), energy=0)
         text = summary_text(chat_reply(settled.reply))
+        if text:
+            hashes = prefix_hashes(prompt.messages)
+            async with self._database.transaction() as tx:
+                await summaries.store(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
         # If the model refuses to continue a stored summary, that one stays valid.
         known = summary if not text else None
         messages = with_stored_summary(prompt.messages, known) if known else with_summary(split, text)
@@ -108,9 +100,7 @@ class GeneratePaidSteps:
         async with self._database.transaction() as tx:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
-    async def _make(
-        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, energy: int, *, on_won: OnWon
-    ) -> Settled:
+    async def _make(self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, energy: int) -> Settled:
         job, candidate = step.job, step.candidate
         charge = Charge(
             workspace_id=job.input.workspace_id,
@@ -124,12 +114,10 @@ class GeneratePaidSteps:
             envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
 
-        async def on_other_end(tx: AsyncSession) -> None:
+        async def on_end(tx: AsyncSession) -> None:
             await generations.record_cost(tx, job)
 
-        return await self._paid_calls.make(
-            charge, request, candidate.provider, candidate.model, on_won=on_won, on_other_end=on_other_end
-        )
+        return await self._paid_calls.make(charge, request, candidate.provider, candidate.model, on_end=on_end)
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
         cost, attempts = settled.cost_usd, 1
@@ -160,16 +148,11 @@ class QualityPaidSteps:
     @activity.defn(name="quality.score")
     @boundary
     async def score(self, step: ScoreStep) -> ScoreResult:
-        """Request a grade. It is written in the settling transaction. The user is not charged."""
+        """Request a grade. It is written after its reply is settled. The user is not charged."""
         scored = step.input
         async with self._database.transaction() as tx:
             prompt = await generations.load_prompt(tx, scored.workspace_id, scored.prompt)
             answer = await generations.answer(tx, scored.workspace_id, scored.request_id)
-
-        async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            score = read_grade(settled.reply).score
-            if score is not None:
-                await generations.grade(tx, scored.workspace_id, scored.request_id, score)
 
         charge = Charge(
             workspace_id=scored.workspace_id,
@@ -183,12 +166,19 @@ class QualityPaidSteps:
             envelope=Envelope(cap_usd=self._daily_usd),
         )
         request, grader = grading_request(prompt, answer.text), scored.candidate
-        settled = await self._paid_calls.make(charge, request, grader.provider, grader.model, on_won=on_won)
-        return read_grade(settled.reply)
+        settled = await self._paid_calls.make(charge, request, grader.provider, grader.model)
+        result = read_grade(settled.reply)
+        if result.score is not None:
+            async with self._database.transaction() as tx:
+                await generations.grade(tx, scored.workspace_id, scored.request_id, result.score)
+        return result
 
 
 async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: Settled) -> None:
-    """In the settling transaction: the generation's row, and the cache entry."""
+    """The generation's row and the cache entry. Idempotent, for a worker that dies before it and asks again."""
+    if not _is_only_attempt(step, settled):
+        # Attempts that end at the same time either are in the totals below, or update the row that is written here.
+        await budgets.lock(tx, step.job.input.workspace_id, budgets.job_scope(step.job.job_key))
     row = generations.row(step.job, step.serving, outcome="completed", attempt_id=settled.attempt_id)
     row.provider, row.model = settled.provider.value, settled.model
     row.cost_usd, _ = await _totals(tx, step, settled)

@@ -61,7 +61,9 @@ CHECKS: dict[str, str] = {
                                  = (c.workspace_id, c.request_id) AND t.state = 'settled'),
                               (SELECT count(*) FROM replies r WHERE r.attempt_id = c.settled_attempt_id),
                               (SELECT count(*) FROM ai_usage_logs u WHERE u.attempt_id = c.settled_attempt_id
-                                 AND u.outcome = 'settled' AND u.confirmed),
+                                 AND u.outcome = 'settled'
+                                 AND u.confirmed = EXISTS (SELECT 1 FROM attempts k WHERE k.id = u.attempt_id
+                                                           AND k.cost_usd IS NOT NULL)),
                               (SELECT count(*) FROM outbox o WHERE o.workspace_id = c.workspace_id
                                  AND o.kind = 'ai_generation_completed'
                                  AND o.payload->>'attempt_id' = c.settled_attempt_id::text)) AS found
@@ -90,11 +92,11 @@ CHECKS: dict[str, str] = {
            OR u.outcome <> t.state""",
     "a day's envelope is what its attempts cost": """
         SELECT coalesce(b.workspace_id, t.workspace_id), coalesce(b.scope, t.scope),
-               concat_ws(' / ', coalesce(t.reserved, 0)::numeric(18, 6), coalesce(t.confirmed, 0)::numeric(18, 6),
-                                coalesce(t.uncertain, 0)::numeric(18, 6)),
-               concat_ws(' / ', coalesce(b.reserved_usd, 0)::numeric(18, 6),
-                                coalesce(b.confirmed_usd, 0)::numeric(18, 6),
-                                coalesce(b.uncertain_usd, 0)::numeric(18, 6))
+               concat_ws(' / ', coalesce(t.reserved, 0)::numeric(24, 12), coalesce(t.confirmed, 0)::numeric(24, 12),
+                                coalesce(t.uncertain, 0)::numeric(24, 12)),
+               concat_ws(' / ', coalesce(b.reserved_usd, 0)::numeric(24, 12),
+                                coalesce(b.confirmed_usd, 0)::numeric(24, 12),
+                                coalesce(b.uncertain_usd, 0)::numeric(24, 12))
         FROM (SELECT * FROM budgets WHERE scope LIKE 'day:%') b FULL JOIN
              (SELECT workspace_id, 'day:' || (started_at AT TIME ZONE 'UTC')::date AS scope,
                      sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
@@ -109,7 +111,7 @@ CHECKS: dict[str, str] = {
           AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
     "an answer from the cache cost nothing": """
-        SELECT g.workspace_id, g.request_id, '0.000000', g.cost_usd
+        SELECT g.workspace_id, g.request_id, 0::numeric(24, 12), g.cost_usd
         FROM generations g WHERE g.cached <> ''""",
 }
 

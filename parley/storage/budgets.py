@@ -7,7 +7,7 @@ of a workspace bound its day, its ISO week and its month, which are sums over da
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import String, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -17,7 +17,7 @@ from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
 from parley.storage.driver import defer
 from parley.storage.rows import add
-from parley.storage.tables import Budget, SpendingCap, utc_now
+from parley.storage.tables import USD, Budget, SpendingCap, utc_now
 
 # Statements that every paid call needs are built once: building one takes as long as running it. Those that are
 # deferred divide by zero where they change no row: see `driver.defer`.
@@ -45,8 +45,8 @@ MOVE = text("""
         WHERE workspace_id = :workspace AND scope = :scope
         RETURNING 1)
     SELECT 1 / count(*) FROM changed""")
-# A shared lock: claims do not wait for each other, and the set of caps does not change before they commit. A statement of
-# its own, because a statement sees only what was committed when it began.
+# A shared lock: claims do not wait for each other, and the set of caps does not change before they commit. It has
+# its own statement, because a statement sees only what was committed when it began.
 HOLD_CAPS = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('caps:' || :workspace, 0))")
 CHANGE_CAPS = text("SELECT pg_advisory_xact_lock(hashtextextended('caps:' || :workspace, 0))")
 RESERVE_DAY = text("""
@@ -65,7 +65,9 @@ CAPS = text("""
     FROM periods p LEFT JOIN budgets b
       ON b.workspace_id = :workspace AND b.scope >= to_char(p.begins, '"day:"YYYY-MM-DD')
                                      AND b.scope < to_char(p.ends, '"day:"YYYY-MM-DD')
-    GROUP BY p.period, p.cap_usd""")
+    GROUP BY p.period, p.cap_usd""").columns(
+    period=String, cap_usd=USD, reserved_usd=USD, confirmed_usd=USD, uncertain_usd=USD
+)
 
 
 class Envelope(Model):

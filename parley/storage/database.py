@@ -40,14 +40,14 @@ BULK_POOL_SIZE = 2
 CONNECTION_SECONDS = 300
 CONNECT_SECONDS = 5
 DEAD_CONNECTION_SECONDS = 30
-# Close a connection when sent data is not acknowledged, or keepalive probes are not answered. Both ends use these limits.
+# Either end closes a connection when sent data is not acknowledged, or keepalive probes are not answered.
 KEEPALIVES = {
     "keepalives_idle": DEAD_CONNECTION_SECONDS // 2,
     "keepalives_interval": DEAD_CONNECTION_SECONDS // 6,
     "keepalives_count": 3,
 }
-# A transaction that sends nothing for this time is rolled back, so that a worker that vanished holds no locks. Bulk work
-# computes longer between two statements.
+# A transaction that sends nothing for this time is rolled back, so that a worker that vanished holds no locks.
+# Bulk work computes longer between two statements.
 IDLE_SECONDS, BULK_IDLE_SECONDS = 10.0, 60.0
 
 

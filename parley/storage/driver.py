@@ -46,8 +46,8 @@ class Deferred:
 class Pipeline(psycopg.AsyncPipeline):
     """A pipeline that ends with Sync alone.
 
-    psycopg sends Flush after Sync. The server then stops the timer of `idle_in_transaction_session_timeout`, and a worker
-    that vanishes would hold its locks until TCP gives up.
+    psycopg sends Flush after Sync. The server then stops the timer of `idle_in_transaction_session_timeout`, and a
+    worker that vanishes would hold its locks until TCP gives up.
     """
 
     def _exit_gen(self) -> PQGen[None]:

@@ -57,7 +57,7 @@ def completed_event(request: PaidRequest, attempt: Attempt, reply: Reply, charge
         "ai_generation_completed",
         {
             "tokens_total": reply.usage.total_tokens,
-            "cost_usd": str(attempt.cost_usd),
+            "cost_usd": str(attempt.upper_bound_usd if attempt.cost_usd is None else attempt.cost_usd),
             "energy_charged": charged,
         },
     )

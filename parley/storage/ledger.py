@@ -1,8 +1,8 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's
-breaker, the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's caps, and last
-the day, which all of a workspace's requests share.
+breaker, the job's envelope, the user's energy, what `on_end` writes, the workspace's caps, and last the day, which
+all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
@@ -78,14 +78,23 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Unanswered:
+    """An ended attempt whose reply may have been lost. Its model and its rates price a reply that is recovered."""
+
+    attempt_id: UUID
+    model: str
+    rates: Rates
+
+
+@dataclass(frozen=True)
 class Granted:
     """The attempt holds the lease: send the provider request under this id.
 
-    `unanswered`: earlier attempts at the same provider, the latest first, whose replies may have been lost.
+    `unanswered`: earlier attempts at the same provider, the latest first.
     """
 
     attempt_id: UUID
-    unanswered: tuple[UUID, ...] = ()
+    unanswered: tuple[Unanswered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,9 @@ class Settled:
     is_only_attempt: bool = field(default=False, compare=False)
 
 
-# Writes in the transaction that settles a request, if this reply wins it.
-OnWon = Callable[[AsyncSession, Settled], Awaitable[None]]
-# Writes in the transaction that ends an attempt which does not win: the request's total cost has changed.
-OnOtherEnd = Callable[[AsyncSession], Awaitable[None]]
+# Writes in the transaction that ends an attempt, because the request's cost has changed. It must not judge the
+# reply: code that a caller or a provider controls could fail, and the reply would be lost.
+OnEnd = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -137,17 +145,17 @@ class Claim:
 class Settlement:
     """A complete reply to an attempt, its cost, and what is written in the same transaction.
 
+    `cost_usd`: None where the provider's counts cannot be used; the upper bound is then uncertain cost.
     `withdraws`: the request's open attempt, when the reply was recovered before that attempt called the provider.
     """
 
     workspace_id: str
     attempt_id: UUID
     reply: Reply
-    cost_usd: Decimal
+    cost_usd: Decimal | None
     rates: Rates
     withdraws: UUID | None = None
-    on_won: OnWon | None = None
-    on_other_end: OnOtherEnd | None = None
+    on_end: OnEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -246,8 +254,7 @@ async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_sec
 async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     """Journal a complete reply. The first reply wins the request; a later one is recorded at its cost and charged 0.
 
-    `on_won` is called for the winning reply, `on_other_end` for any other. Idempotent, so safe to repeat if it is
-    unknown whether the commit took effect.
+    Idempotent, so safe to repeat if it is unknown whether the commit took effect.
 
     Raises:
         NotFound: the workspace has no such attempt.
@@ -265,22 +272,20 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
             await save(tx, request)
         await _on_their_days(tx, request, moves)
         return await _settled(tx, request.workspace_id, request.request_id)
-    moves.append(await _rebook(tx, request, attempt, confirmed=settlement.cost_usd))
+    moves.append(await _rebook(tx, request, attempt, **_booked(attempt, settlement.cost_usd)))
     attempt.rates = settlement.rates.model_dump(mode="json")
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt_id:
         request.owner_attempt_id, request.lease_until = None, None
     book = _book_duplicate if request.settled_attempt_id else _book_winner
     settled = await book(tx, locked, settlement.reply, settlement.cost_usd)
-    if settled.attempt_id != attempt_id and settlement.on_other_end:
-        await settlement.on_other_end(tx)
-    if settled.attempt_id == attempt_id and settlement.on_won:
-        await settlement.on_won(tx, settled)
+    if settlement.on_end:
+        await settlement.on_end(tx)
     await _on_their_days(tx, request, moves)
     return settled
 
 
-async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
+async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:
     """Journal the request's one reply, with its event and its charge."""
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
@@ -288,16 +293,20 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     _end(attempt, "settled", Billed.YES, cost_usd, locked.now)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
-    log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model, charged=charged)
+    is_confirmed = cost_usd is not None
+    log_row = usage_row(
+        request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model, charged=charged
+    )
     await save(tx, request, attempt, entry, completed_event(request, attempt, reply, charged), log_row)
     return replace(_as_settled(attempt, entry.payload, charged, left), is_only_attempt=is_only)
 
 
-async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal) -> Settled:
+async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:
     """Record the cost of a later reply without charging the user. Returns the first reply."""
     request, attempt = locked.request, locked.attempt
     _end(attempt, "duplicate", Billed.YES, cost_usd, locked.now)
-    log_row = usage_row(request, attempt, confirmed=True, usage=reply.usage, answered_by=reply.model)
+    is_confirmed = cost_usd is not None
+    log_row = usage_row(request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model)
     await save(tx, request, attempt, log_row)
     return await _settled(tx, request.workspace_id, request.request_id)
 
@@ -322,9 +331,9 @@ async def fail(
     failure: Failure,
     terms: Terms,
     *,
-    on_other_end: OnOtherEnd | None = None,
+    on_end: OnEnd | None = None,
 ) -> None:
-    """End an attempt without a reply, release its reservations and call `on_other_end`. Idempotent."""
+    """End an attempt without a reply, release its reservations and call `on_end`. Idempotent."""
     locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
     request, attempt = locked.request, locked.attempt
     if attempt.state not in ("open", "lost"):
@@ -333,8 +342,7 @@ async def fail(
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
     cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
-    booked = {"uncertain": attempt.upper_bound_usd} if cost is None else {"confirmed": cost}
-    day_move = await _rebook(tx, request, attempt, **booked)
+    day_move = await _rebook(tx, request, attempt, **_booked(attempt, cost))
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
     _end(attempt, "failed", failure.billed, cost, locked.now)
@@ -343,8 +351,8 @@ async def fail(
     log_row = usage_row(request, attempt, confirmed=cost is not None, usage=failure.usage)
     is_logged = was_lost or failure.billed is not Billed.NO
     await save(tx, request, attempt, failed_event(request, attempt), *([log_row] if is_logged else []))
-    if on_other_end:
-        await on_other_end(tx)
+    if on_end:
+        await on_end(tx)
     await _on_its_day(tx, request, day_move)
 
 
@@ -393,10 +401,10 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
     return opened, generation, now
 
 
-def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
+def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[Unanswered, ...]:
     """Ended attempts at the offer's provider whose replies may have been lost."""
     return tuple(
-        one.id
+        Unanswered(one.id, one.model, Rates.model_validate(one.rates))
         for one in attempts
         if (one.provider, one.billed) == (offer.provider.value, Billed.UNKNOWN.value) and one.state != "open"
     )
@@ -471,12 +479,13 @@ async def _on_their_days(tx: AsyncSession, request: PaidRequest, moves: Sequence
 
 
 def _amounts(attempt: Attempt) -> dict[str, Decimal]:
-    """The account that holds the attempt's dollars: reserved while open, then confirmed, or uncertain at its bound."""
-    if attempt.state == "open":
-        return {"reserved": attempt.upper_bound_usd}
-    if attempt.cost_usd is None:
-        return {"uncertain": attempt.upper_bound_usd}
-    return {"confirmed": attempt.cost_usd}
+    """The account that holds the attempt's dollars."""
+    return {"reserved": attempt.upper_bound_usd} if attempt.state == "open" else _booked(attempt, attempt.cost_usd)
+
+
+def _booked(attempt: Attempt, cost_usd: Decimal | None) -> dict[str, Decimal]:
+    """The account that an ended attempt's dollars move to."""
+    return {"uncertain": attempt.upper_bound_usd} if cost_usd is None else {"confirmed": cost_usd}
 
 
 async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:

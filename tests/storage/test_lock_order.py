@@ -24,7 +24,7 @@ ROWS = {
     "energy": f"SELECT 1 FROM energy_accounts WHERE user_id = '{USER}'",
     "day's cap": "SELECT 1 FROM spending_caps WHERE period = 'day'",
     "week's cap": "SELECT 1 FROM spending_caps WHERE period = 'week'",
-    "yesterday": "SELECT 1 FROM budgets WHERE scope < 'day:' || (now() AT TIME ZONE 'UTC')::date AND scope LIKE 'day:%'",
+    "yesterday": "SELECT 1 FROM budgets WHERE scope = 'day:' || ((now() - interval '1 day') AT TIME ZONE 'UTC')::date",
     "today": "SELECT 1 FROM budgets WHERE scope = 'day:' || (now() AT TIME ZONE 'UTC')::date",
 }
 
