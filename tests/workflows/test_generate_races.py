@@ -16,10 +16,12 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from activities.generate import paid_steps
 from parley import Backend, Client
 from parley.client.generate import Messages
 from parley.domain.errors import JobFailed
-from parley.domain.generate.contract import GenerateResult
+from parley.domain.generate.contract import GenerateResult, Prompt
+from parley.domain.requests import Reply
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.database import Database
 from starter.embedded import Addresses
@@ -102,6 +104,27 @@ async def waiting(query: Query) -> bool:
     return bool(
         await query("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
     )
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_reply_is_paid_once_also_if_its_judgement_fails(
+    client: Client, query: Query, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    """The caller's schema judges a reply after it is stored; the next try judges the stored one."""
+    judge, judged = paid_steps.read_answer, []
+
+    def fails_once(reply: Reply, prompt: Prompt) -> tuple[Any, str]:
+        judged.append(reply)
+        if len(judged) == 1:
+            raise OverflowError("a number with 400 digits")
+        return judge(reply, prompt)
+
+    monkeypatch.setattr(paid_steps, "read_answer", fails_once)
+    result = await asking(client, response_schema=VERDICT)
+    assert (result.success, await states(query), await outcomes(query)) == (True, ["settled"], ["completed"])
+    assert len(await simulator.billed()) == 1
+    assert judged[0] == judged[1]
+    assert (await charges(client))[1] == 0
 
 
 @pytest.mark.usefixtures("worker")
