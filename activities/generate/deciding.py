@@ -3,6 +3,7 @@
 Both are local activities: they run in the workflow's own task, and only read and write the database.
 """
 
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -36,7 +37,7 @@ from parley.storage.cache import Hit
 from parley.storage.database import Database
 from parley.storage.driver import atomic
 from parley.storage.ledger import Settled
-from parley.storage.tables import utc_now
+from parley.storage.tables import Generation, utc_now
 
 
 class GenerateDecisions:
@@ -239,16 +240,30 @@ async def _for_history(
 
 
 async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
-    """The answer of a generation that only seems to have failed: its worker died between settling and reporting."""
+    """The answer of a generation that only seems to have failed: its worker died between settling and reporting.
+
+    It is recorded if that worker did not come to it.
+    """
     workspace_id = job.input.workspace_id
-    attempt_id = await generations.answered_by(tx, workspace_id, job.request_id)
+    attempt_id = await generations.last_reply(tx, workspace_id, job.job_key)
     settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
     if settled is None:
         return None
-    value, _ = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
+    value, problem = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
+    if problem:
+        return None
     cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
+    await generations.record(tx, answered_row(job, serving, settled, cost))
     reason = "its reply was settled before its worker could report it"
     return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=reason)
+
+
+def answered_row(job: Job, serving: Serving, settled: Settled, cost_usd: Decimal) -> Generation:
+    """The row of a generation with an answer that was paid for."""
+    row = generations.row(job, serving, outcome="completed", attempt_id=settled.attempt_id)
+    row.provider, row.model, row.cost_usd = settled.provider.value, settled.model, cost_usd
+    row.tokens_total = settled.reply.usage.total_tokens
+    return row
 
 
 def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **details: Any) -> GenerateResult:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.generate.deciding import result_of
+from activities.generate.deciding import answered_row, result_of
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley.domain.capabilities import dropped_parameters
@@ -179,10 +179,8 @@ async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, 
     if not _is_only_attempt(step, settled):
         # Attempts that end at the same time either are in the totals below, or update the row that is written here.
         await budgets.lock(tx, step.job.input.workspace_id, budgets.job_scope(step.job.job_key))
-    row = generations.row(step.job, step.serving, outcome="completed", attempt_id=settled.attempt_id)
-    row.provider, row.model = settled.provider.value, settled.model
-    row.cost_usd, _ = await _totals(tx, step, settled)
-    row.tokens_total = settled.reply.usage.total_tokens
+    cost_usd, _ = await _totals(tx, step, settled)
+    row = answered_row(step.job, step.serving, settled, cost_usd)
     if not await generations.record(tx, row):
         await generations.record_cost(tx, step.job, row.tokens_total)
     if step.serving.cache is not CachePolicy.OFF:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import NotFound
-from parley.domain.generate.contract import Job, Prompt, Serving
+from parley.domain.generate.contract import Job, Prompt, Serving, ask_id
 from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply
 from parley.storage.database import changed_one, purge
@@ -138,10 +138,12 @@ async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: F
         raise NotFound(f"workspace {workspace_id!r} has no request {request_id!r}")
 
 
-async def answered_by(tx: AsyncSession, workspace_id: str, request_id: str) -> UUID | None:
-    """The attempt whose reply answered a generation; None if it has no answer or the answer came from the cache."""
-    generation = (await tx.execute(_of(workspace_id, request_id))).scalar()
-    return generation.attempt_id if generation and generation.outcome == "completed" and not generation.cached else None
+async def last_reply(tx: AsyncSession, workspace_id: str, job_key: str) -> UUID | None:
+    """The attempt that settled the last request for an answer; None if no request is settled. It may be no answer."""
+    asks = col(PaidRequest.request_id).startswith(ask_id(job_key, ""), autoescape=True)
+    of_job = (col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.job_key) == job_key)
+    settled = select(col(PaidRequest.settled_attempt_id)).where(*of_job, asks, col(PaidRequest.state) == "settled")
+    return (await tx.execute(settled.order_by(col(PaidRequest.created_at).desc()).limit(1))).scalar()
 
 
 async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:

@@ -160,7 +160,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS), []),
     "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS), None),
     "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
-    "generations.answered_by": (lambda tx, _: generations.answered_by(tx, THEIRS, "job/step"), None),
+    "generations.last_reply": (lambda tx, _: generations.last_reply(tx, THEIRS, "job"), None),
     "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "job/step"), NotFound),
     "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),

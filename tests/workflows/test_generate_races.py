@@ -19,7 +19,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities.generate import paid_steps
 from parley import Backend, Client
 from parley.client.generate import Messages
-from parley.domain.errors import JobFailed
+from parley.domain.errors import InvalidInput, JobFailed
 from parley.domain.generate.contract import GenerateResult, Prompt
 from parley.domain.requests import Reply
 from parley.settings import DEFAULT_POLICY, Settings
@@ -85,8 +85,8 @@ async def outcomes(query: Query) -> list[str]:
 
 @asynccontextmanager
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
-    """Block claims and settlements in the workspace meanwhile."""
-    async with database.transaction() as tx:
+    """Block claims and settlements in the workspace meanwhile. Only a bulk transaction may be idle for so long."""
+    async with database.transaction(bulk=True) as tx:
         # A transaction inserts the day where it is not there yet, and still waits for this one.
         await tx.execute(
             text(
@@ -125,6 +125,20 @@ async def test_a_reply_is_paid_once_also_if_its_judgement_fails(
     assert len(await simulator.billed()) == 1
     assert judged[0] == judged[1]
     assert (await charges(client))[1] == 0
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_paid_answer_that_no_worker_recorded_is_given_at_the_end(
+    client: Client, query: Query, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    async def dies(*_: object) -> None:
+        raise InvalidInput("the worker is gone")
+
+    monkeypatch.setattr(paid_steps, "_record_answer", dies)
+    result = await asking(client)
+    assert (result.success, await states(query), await outcomes(query)) == (True, ["settled"], ["completed"])
+    assert len(await simulator.billed()) == 1
+    assert result.meta.cost_usd > 0
 
 
 @pytest.mark.usefixtures("worker")

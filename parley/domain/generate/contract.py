@@ -244,6 +244,11 @@ class PrepareOutcome(Model):
     summary: SummaryReference | None = None
 
 
+def ask_id(job_key: str, ask: int | str) -> str:
+    """The id of the paid request for an answer with that number."""
+    return request_id(job_key, STEP, f"ask-{ask}")
+
+
 class AskStep(Model):
     """One attempt at an answer to `job.input.prompt`.
 
@@ -262,7 +267,7 @@ class AskStep(Model):
 
     @property
     def request_id(self) -> str:
-        return request_id(self.job.job_key, STEP, f"ask-{self.ask}")
+        return ask_id(self.job.job_key, self.ask)
 
 
 class AskOutcome(Model):
