@@ -41,7 +41,7 @@ from tests.storage.ledger_fixture import until
         psycopg.errors.OutOfMemory("out of memory"),
         psycopg.errors.LockNotAvailable("could not obtain lock"),
         psycopg.errors.IoError("could not read block"),
-        psycopg.errors.InternalError_("an error that nobody has listed"),
+        psycopg.errors.InternalError_("an error that is not in the table"),
         OperationalError("SELECT 1", {}, psycopg.errors.DiskFull("No space left on device")),
     ],
     ids=lambda error: type(error).__name__,
