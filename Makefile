@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage check up bench lock install
+.PHONY: demo test check up bench lock install
 .DEFAULT_GOAL := demo
 
 install:
@@ -14,11 +14,8 @@ demo: install  ## start everything, run every job on samples, print the reports,
 up: install  ## start everything and keep it running
 	@$(BIN)/parley up
 
-test: install  ## the whole test suite, in two processes with separate servers
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
-
-coverage: install  ## the suite with its line coverage
-	@$(BIN)/python -m slipcover --json --out .coverage.json -m pytest --numprocesses 2 --dist worksteal
+test: install  ## the whole test suite, in two processes with separate servers, with its line coverage
+	@$(BIN)/python -m slipcover --json --out .coverage.json -m pytest -p tests.line_coverage --numprocesses 2 --dist worksteal
 
 check: install  ## lint, format, types, architecture
 	@$(BIN)/ruff check .

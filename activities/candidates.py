@@ -39,8 +39,9 @@ class Candidates:
     ) -> list[Option]:
         """One option per provider, with the workspace's key. `models`: default to the environment's."""
         references = {provider: await self._keys.of(workspace_id, provider) for provider in providers}
+        own_keys = [provider for provider, reference in references.items() if reference]
         async with self._database.transaction() as tx:
-            waits = await breaker.waits(tx)
+            waits = await breaker.waits(tx, workspace_id, own_keys)
         return [
             self._option(
                 provider,
@@ -61,9 +62,12 @@ class Candidates:
         _refuse_unusable(options, by_name=provider is not None)
         return options
 
-    async def statuses(self, tx: AsyncSession, credentials: Credentials) -> dict[Provider, ProviderStatus]:
+    async def statuses(
+        self, tx: AsyncSession, workspace_id: str, credentials: Credentials
+    ) -> dict[Provider, ProviderStatus]:
         """The status of every chat provider, with the keys that `credentials` refer to. One statement."""
-        waits = await breaker.waits(tx)
+        own_keys = [provider for provider in CHAT_PROVIDERS if credentials.of(provider)]
+        waits = await breaker.waits(tx, workspace_id, own_keys)
         return {
             provider: self._status(provider, credentials.of(provider), waits.get(provider, 0.0))
             for provider in CHAT_PROVIDERS

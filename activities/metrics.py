@@ -1,7 +1,7 @@
 """The metrics that Parley adds to those of the Temporal SDK.
 
-They count since this process started; the ledger is the record of the money spent. The number of values of a label is
-bounded: names that callers choose freely are counted as `other` beyond `DISTINCT_NAMES` values.
+They count since this process started; the ledger is the record of the money spent. After `DISTINCT_NAMES` different
+models or actions, each new name is counted as `other`.
 """
 
 import asyncio
@@ -31,11 +31,14 @@ class Metrics:
     """The counters of one worker on one meter. Without a meter they count nothing."""
 
     def __init__(self, meter: MetricMeter = MetricMeter.noop) -> None:
-        self._attempts = meter.create_counter("parley_attempts_total", "Attempts at paid calls, by outcome")
+        self._attempts = meter.create_counter("parley_attempts_total", "Attempts, by outcome")
         self._cost = meter.create_counter("parley_cost_micro_usd_total", "Millionths of a US dollar spent at providers")
-        self._tokens = meter.create_counter("parley_tokens_total", "Tokens that providers counted")
+        self._tokens = meter.create_counter("parley_tokens_total", "Tokens that providers reported")
+        self._above_bound = meter.create_counter(
+            "parley_cost_above_bound_micro_usd_total", "Millionths of a US dollar by which costs exceeded upper bounds"
+        )
         self._seconds = meter.create_histogram_float(ATTEMPT_SECONDS, "Seconds from a request to its reply or failure")
-        self._generations = meter.create_counter("parley_generations_total", "Runs of Generate, by outcome")
+        self._generations = meter.create_counter("parley_generations_total", "Generations, by outcome")
         self._breaker = meter.create_gauge("parley_breaker_open", "1 while the provider's breaker is open")
         self._exported = meter is not MetricMeter.noop
         self._names: defaultdict[str, set[str]] = defaultdict(set)
@@ -52,14 +55,15 @@ class Metrics:
         *,
         confirmed: bool = True,
     ) -> None:
-        """Count an attempt at a paid call.
+        """Count an attempt for a paid request.
 
         Args:
-            outcome: settled, duplicate or failed, as in the ledger; recovered for a failed attempt whose reply was
-                found at the provider: it is counted twice, since a counter cannot go down.
+            outcome: `settled`, `duplicate` or `failed`, as in the ledger, or `recovered`: the provider had stored the
+                reply of an attempt that was counted before. Such an attempt is counted twice, because a counter cannot
+                decrease.
             cost: in USD.
             seconds: the duration of the provider request; None if no request was sent.
-            confirmed: `cost` is what the provider counted, and not the upper bound.
+            confirmed: `cost` is by the provider's own count, not the upper bound.
         """
         labels = {
             "provider": provider.value,
@@ -73,8 +77,13 @@ class Metrics:
         if seconds is not None:
             self._seconds.record(seconds, labels)
 
+    def cost_above_bound(self, provider: Provider, model: str, excess: Decimal) -> None:
+        """Count the dollars by which an attempt cost more than its upper bound."""
+        labels = {"provider": provider.value, "model": self._bounded("model", model)}
+        self._above_bound.add(int(excess * 1_000_000), labels)
+
     def generation_ended(self, outcome: str, cached: str) -> None:
-        """Count a `Generate`. `cached`: a value of `domain.generate.contract.Cached`, empty for a paid answer."""
+        """Count a generation. `cached`: a value of `domain.generate.contract.Cached`, empty for a paid answer."""
         self._generations.add(1, {"outcome": outcome, "cached": cached or "no"})
 
     @asynccontextmanager
@@ -95,7 +104,7 @@ class Metrics:
                 async with database.transaction() as tx:
                     waits = await breaker.waits(tx)
             except Unreachable as error:
-                log.warning("breakers not read: %s", error)
+                log.warning("cannot read the breakers: %s", error)
             else:
                 for provider in Provider:
                     self._breaker.set(int(waits.get(provider, 0) > 0), {"provider": provider.value})
@@ -111,12 +120,12 @@ class Metrics:
 
 
 def serve_metrics(address: str | None) -> tuple[Metrics, Runtime | None]:
-    """Export metrics at http://ADDRESS/metrics, once per process. None: count nothing.
+    """Export metrics at http://ADDRESS/metrics. Call it once per process. If `address` is None, nothing is counted.
 
     Returns the metrics, and the runtime for Temporal's client, so that the SDK's metrics are exported as well.
 
     Raises:
-        InvalidInput: the address cannot be listened on.
+        InvalidInput: the process cannot listen on the address.
     """
     if address is None:
         return Metrics(), None
@@ -124,5 +133,5 @@ def serve_metrics(address: str | None) -> tuple[Metrics, Runtime | None]:
     try:
         runtime = Runtime(telemetry=TelemetryConfig(metrics=exporter))
     except (RuntimeError, ValueError) as error:
-        raise InvalidInput(f"cannot listen at {address}: {error}", where="PARLEY_METRICS_ADDRESS") from error
+        raise InvalidInput(f"cannot listen on {address}: {error}", where="PARLEY_METRICS_ADDRESS") from error
     return Metrics(runtime.metric_meter), runtime

@@ -36,7 +36,8 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
-from parley.domain.requests import Provider, Reply, Request, Usage, fingerprint
+from parley.domain.requests import Provider, Reply, Request, Usage
+from parley.domain.requests import fingerprint as fingerprint_of
 from parley.providers.protocol import Adapter
 from parley.providers.registry import Providers
 from parley.settings import Settings
@@ -107,11 +108,13 @@ class PaidCalls:
         provider: Provider,
         model: str,
         *,
+        fingerprint: str | None = None,
         on_end: OnEnd | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
         Args:
+            fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
             on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
                 by the caller, after it is stored.
 
@@ -122,7 +125,7 @@ class PaidCalls:
             ReplyLost: the attempt's end could not be recorded; when its lease expires, its upper bound becomes
                 uncertain cost.
         """
-        workspace_id, sha256 = charge.workspace_id, fingerprint(request)
+        workspace_id, sha256 = charge.workspace_id, fingerprint or fingerprint_of(request)
         try:
             offer, adapter = await self._offered(workspace_id, request, provider, model)
         except (UnpricedModel, ProviderNotConfigured):
@@ -169,7 +172,15 @@ class PaidCalls:
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         simulated = self.candidates.is_simulated(provider, reference)
-        return Offer(provider=provider, model=model, simulated=simulated, upper_bound_usd=bound, rates=rates), adapter
+        offer = Offer(
+            provider=provider,
+            model=model,
+            simulated=simulated,
+            shares_key=reference is None,
+            upper_bound_usd=bound,
+            rates=rates,
+        )
+        return offer, adapter
 
     async def _claim(self, charge: Charge, fingerprint: str, offer: Offer) -> Settled | Granted:
         """Claim the request. While another attempt holds the lease, wait, since its reply may arrive."""
@@ -300,7 +311,7 @@ class PaidCalls:
 
     def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
         """The cost of what the provider counted. The upper bound may use the rates of a longer prompt."""
-        rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens)
+        rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens, usage.price_class)
         return _cost(usage, rates), rates
 
     def _counted_of(self, earlier: Unanswered, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
@@ -308,8 +319,13 @@ class PaidCalls:
         try:
             counted = self._counted(offer, usage)
         except UnpricedModel:
-            return _cost(usage, earlier.rates), earlier.rates
-        return counted if counted[1].source == earlier.rates.source else (_cost(usage, earlier.rates), earlier.rates)
+            counted = None
+        if counted and counted[1].source == earlier.rates.source:
+            return counted
+        # The attempt has the rates of one price class. Those of another class are not known any more.
+        is_exact = usage.price_class == earlier.rates.price_class
+        rates = earlier.rates.model_copy(update={"price_class": usage.price_class, "exact": is_exact})
+        return _cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""
@@ -349,14 +365,23 @@ class PaidCalls:
         """Report an attempt to the metrics. An unknown cost may be as much as was reserved."""
         offer, confirmed = work.offer, cost_usd is not None
         spent = offer.upper_bound_usd if cost_usd is None else cost_usd
+        if spent > offer.upper_bound_usd:
+            self._metrics.cost_above_bound(offer.provider, offer.model, spent - offer.upper_bound_usd)
+            activity.logger.warning(
+                "a reply of %s %s cost $%s, above its upper bound of $%s",
+                offer.provider.value,
+                offer.model,
+                spent,
+                offer.upper_bound_usd,
+            )
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )
 
 
 def _cost(usage: Usage, rates: Rates) -> Decimal | None:
-    """The cost; None where the provider's counts cannot be used."""
-    return cost(usage, rates) if usage.is_known else None
+    """The cost; None where the provider's counts cannot be used, or the rates of its price class are not known."""
+    return cost(usage, rates) if usage.is_known and rates.exact else None
 
 
 async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:

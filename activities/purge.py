@@ -30,10 +30,12 @@ class PurgeActivities:
     async def purge(self, job: PurgeInput) -> PurgeReport:
         """Delete what is old enough in every workspace, in batches, so that no lock is held for long."""
         old = job.at - self._stale_after
-        unneeded = await self._stored_before_any_running(old)
+        # A workflow that is about to start, or that the list does not show yet, may need what was stored just now.
+        settled = min(old, job.at - STARTED_AFTER_STORING)
+        unneeded = await self._stored_before_any_running(settled)
         return PurgeReport(
             answers=await self._in_batches(lambda tx: cache.purge(tx, old, limit=job.batch), job.batch),
-            summaries=await self._in_batches(lambda tx: summaries.purge(tx, old, limit=job.batch), job.batch),
+            summaries=await self._in_batches(lambda tx: summaries.purge(tx, settled, limit=job.batch), job.batch),
             prompts=await self._in_batches(
                 lambda tx: generations.purge_prompts(tx, unneeded, limit=job.batch), job.batch
             ),

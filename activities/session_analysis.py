@@ -7,9 +7,9 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_based
-from parley.domain.errors import ContextTooLong, InsufficientEnergy
+from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy
 from parley.domain.habits import habits
-from parley.domain.requests import Finish, Provider, TranscriptionReply, TranscriptionRequest, request_id
+from parley.domain.requests import Finish, Provider, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
@@ -62,7 +62,7 @@ class SessionAnalysisActivities:
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
             )
-            # A caller who names a provider wants a new reply of it, not an earlier result.
+            # A caller who names a provider wants a new reply from it, not an earlier result.
             choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=0 if job.provider else count))
             plan = Plan(choice=choice, coaching=())
             if choice.strategy is Strategy.CACHED_ANALYSIS and latest:
@@ -86,14 +86,14 @@ class SessionAnalysisActivities:
             audio_sha256=recording.sha256, audio_seconds=float(recording.seconds), audio=recording.audio
         )
         settled = await self._pay(step, Step.VOICE, VOICE_ACTION, request)
-        assert isinstance(settled.reply, TranscriptionReply)  # noqa: S101 - it answers a request of this kind
+        assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
             return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised")
         speaker = rep_speaker(words, session)
         if not speaker:
             return StepOutcome(
-                provenance=_provenance(step, Step.VOICE, settled), problem="no speaker was recognised as the rep"
+                provenance=_provenance(step, Step.VOICE, settled), problem="no speaker talks during the rep's turns"
             )
         metrics = from_words(words, speaker)
         await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
@@ -114,6 +114,8 @@ class SessionAnalysisActivities:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:
             return StepOutcome(problem=error.detail, too_long=True)
+        except EmptyReply as error:
+            return StepOutcome(problem=error.detail, cut=True)
         assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
         coaching, problem = read_reply(settled.reply)
         if coaching is not None:
@@ -163,9 +165,9 @@ class SessionAnalysisActivities:
             job_key=step.job_key,
             workflow_id=step.workflow_id,
             request_id=request_id(step.job_key, step.request_step(name)),
+            result_id=request_id(step.job_key, step.result_step(name)),
             action=action,
-            # The user is charged energy once for a result; repeated requests are free.
-            energy=ENERGY[action] if step.variant.ask == 1 else 0,
+            energy=ENERGY[action],
         )
         return await self._paid_calls.make(charge, request, step.candidate.provider, step.candidate.model)
 
@@ -193,7 +195,7 @@ def _voice_candidate(
     if job.recording_sha256 is None:
         return None, ()
     if cheap and all(turn.words for turn in session.turns):
-        return None, ("voice metrics are computed from the transcript's word times to save cost",)
+        return None, ("voice metrics are computed from the transcript's word times because the strategy saves cost",)
     ranked = rank(options, RoutingRequest()).candidates
     if not ranked:
         return None, ("ELEVENLABS_API_KEY is not set: voice metrics are computed from the transcript",)
@@ -203,7 +205,7 @@ def _voice_candidate(
 def _require_energy(plan: Plan, available: int, user_id: str) -> None:
     needed = ENERGY[COACHING_ACTION] + (ENERGY[VOICE_ACTION] if plan.voice else 0)
     if available < needed:
-        raise InsufficientEnergy(f"user {user_id!r} has {available} energy, this analysis needs {needed}")
+        raise InsufficientEnergy(f"user {user_id!r} has {available} energy; this analysis needs {needed}")
 
 
 def _row(step: PrepareStep) -> StoredAnalysis:
@@ -220,7 +222,10 @@ def _row(step: PrepareStep) -> StoredAnalysis:
 
 
 def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
-    """The source of a reply, from the journal: an earlier attempt on another candidate may have settled first."""
+    """The source of a reply, by the journal. `reason` belongs to the step's candidate.
+
+    The reply comes from another candidate if an earlier attempt there was settled first.
+    """
     return Provenance(
         step=name,
         provider=settled.provider.value,
@@ -233,7 +238,7 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
 
 def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analysis:
     counted = habits(session)
-    # A measurement that was settled after the job went on without it is not used.
+    # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
     metrics = VoiceMetrics.model_validate(measured) if measured else from_session(session)
     coaching = Coaching.model_validate(row.coaching) if row.coaching else rule_based(counted)

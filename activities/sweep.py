@@ -7,6 +7,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
+from parley.domain.generate.contract import is_derived
 from parley.domain.generate.quality import is_shared
 from parley.domain.housekeeping import SweepInput, SweepReport
 from parley.storage import ledger
@@ -49,7 +50,8 @@ class SweepActivities:
     async def _is_running(self, request: StaleRequest) -> bool:
         """Whether the workflow run that the request belongs to is open: the same job, not a later one with its id.
 
-        A job key that many workflows share does not name a run; the ids of such workflows are used only once.
+        A job key that many workflows share does not name a run; the ids of such workflows are used only once. A job key
+        that is derived from the workflow's id names all of its runs.
         """
         handle = self._client.get_workflow_handle(request.workflow_id)
         try:
@@ -59,7 +61,7 @@ class SweepActivities:
                 return False
             raise
         started = found.raw_description.workflow_execution_info.first_run_id
-        is_same = is_shared(request.job_key) or started in ("", request.job_key)
+        is_same = is_shared(request.job_key) or is_derived(request.job_key) or started in ("", request.job_key)
         return found.status is WorkflowExecutionStatus.RUNNING and is_same
 
     async def _end(self, request: StaleRequest) -> bool:

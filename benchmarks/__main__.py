@@ -18,19 +18,21 @@ from parley.domain.errors import ParleyError
 Benchmark = Callable[[Options], Awaitable[Figures]]
 MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
-LOAD_EVERY_SECONDS = 5
+LOAD_INTERVAL_SECONDS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
-    options = Options(given.sessions, given.requests, tuple(given.quota), given.data, given.truth, given.seed)
+    parsed = _parser().parse_args(arguments)
+    options = Options(
+        parsed.sessions, parsed.requests, tuple(parsed.sessions_per_stream), parsed.data, parsed.truth, parsed.seed
+    )
     try:
-        results = asyncio.run(_run(given.names, options))
+        results = asyncio.run(_run(parsed.names, options))
     except (ParleyError, TimeoutError) as problem:
         print(f"benchmarks: {problem or 'took too long'}", file=sys.stderr)
         return 1
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    if parsed.json:
+        parsed.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 1 if any(_is_broken(result["figures"]) for result in results.values()) else 0
 
 
@@ -61,7 +63,7 @@ async def _watch_load(loads: list[float]) -> None:
     """Record the load average of the machine, which includes other processes."""
     while True:
         loads.append(os.getloadavg()[0])
-        await asyncio.sleep(LOAD_EVERY_SECONDS)
+        await asyncio.sleep(LOAD_INTERVAL_SECONDS)
 
 
 def _print(figures: dict[str, Any]) -> None:
@@ -88,7 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--requests", type=int, metavar="N", help="generations or requests to make, in place of the default"
     )
-    parser.add_argument("--quota", action="append", default=[], choices=list(history.QUOTAS), help="for history")
+    parser.add_argument(
+        "--sessions-per-stream",
+        action="append",
+        default=[],
+        choices=list(history.SESSIONS_PER_STREAM),
+        help="history: sessions that a stream labels in a round",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="faults: the seed of the plan of faults")
     parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
     parser.add_argument(

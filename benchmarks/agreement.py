@@ -1,6 +1,7 @@
-"""How far two labellings of the same things agree. The names of labels do not matter, only which things share one.
+"""How far two labellings of the same items agree. Only the grouping counts, not the names of the labels.
 
-n_ij: things with label i in the truth and j in the other, a_i and b_j: their sums, n: all things.
+n_ij: number of items with label i in the truth and label j in the other labelling; a_i, b_j: their sums over j and i;
+n: number of all items.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ Labels = Sequence[Hashable]
 
 
 def adjusted_rand(truth: Labels, found: Labels) -> float:
-    """The share of pairs on which both agree, corrected for chance: 1 is equality, 0 is what chance gives.
+    """The share of pairs on which both agree, corrected for chance: 1 means equal, 0 as good as chance.
 
         (S - E) / ((A + B) / 2 - E)   with S = Σ C(n_ij, 2), A = Σ C(a_i, 2), B = Σ C(b_j, 2), E = A B / C(n, 2)
 
@@ -27,14 +28,14 @@ def adjusted_rand(truth: Labels, found: Labels) -> float:
     -0.5
     """
     same, in_truth, in_found = _pairs(truth, found)
-    every = comb(len(truth), 2)
-    expected = in_truth * in_found / every if every else 0.0
-    most = (in_truth + in_found) / 2
-    return 1.0 if most == expected else (same - expected) / (most - expected)
+    all_pairs = comb(len(truth), 2)
+    expected = in_truth * in_found / all_pairs if all_pairs else 0.0
+    maximum = (in_truth + in_found) / 2
+    return 1.0 if maximum == expected else (same - expected) / (maximum - expected)
 
 
 def normalized_mutual_information(truth: Labels, found: Labels) -> float:
-    """The mutual information of two labellings, over the arithmetic mean of their entropies: 0 nothing, 1 everything.
+    """The mutual information of two labellings, over the arithmetic mean of their entropies, from 0 to 1.
 
         I / ((H(truth) + H(found)) / 2)   with I = Σ n_ij/n log(n n_ij / (a_i b_j)), H = -Σ a_i/n log(a_i/n)
 
@@ -56,9 +57,9 @@ def normalized_mutual_information(truth: Labels, found: Labels) -> float:
 
 
 def pairwise_f1(truth: Labels, found: Labels) -> float:
-    """The harmonic mean of precision and recall of the pairs that the other labelling puts together: 2 S / (A + B).
+    """The harmonic mean of precision and recall of the pairs of items with one label: 2 S / (A + B).
 
-    Of the pairs together in `found`, precision is the share together in `truth`; recall is the reverse. Manning,
+    Precision is the share of the pairs of `found` that are pairs of `truth` too; recall is the reverse. Manning,
     Raghavan & Schütze (2008), Introduction to Information Retrieval, chapter 16.3.
 
     By hand: precision 1/1, recall 1/2, so 2/3.
@@ -73,7 +74,7 @@ def pairwise_f1(truth: Labels, found: Labels) -> float:
 
 
 def _pairs(truth: Labels, found: Labels) -> tuple[int, int, int]:
-    """How many pairs are together in both, in the truth, in the other."""
+    """The number of pairs of items with one label: in both labellings, in the truth, and in the other."""
     both = Counter(zip(truth, found, strict=True))
     same, in_truth, in_found = (
         sum(comb(count, 2) for count in counted.values()) for counted in (both, Counter(truth), Counter(found))

@@ -1,7 +1,7 @@
 """How often the cache answers a rephrased question, and how often it answers a different one by mistake.
 
-For each labelled pair, one question is stored and the other looked up; no service is started. For comparison: the
-result of similarity alone, RapidFuzz's `token_set_ratio` of at least 90, without further rules.
+For each labelled pair, one question is stored and the other is looked up. No service is started. The figures are
+compared with those of similarity alone: RapidFuzz's `token_set_ratio` of at least 90, without further rules.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from benchmarks.options import Figures, Options
 from parley.domain.generate.caching import find_same, same_question
 
 QUESTIONS = Path(__file__).resolve().parent.parent / "samples" / "questions"
-ALIKE_PERCENT = 90
-COMPARED = 100
+SIMILAR_PERCENT = 90
+STORED_QUESTIONS = 100
 
 
 @dataclass(frozen=True)
 class Pair:
-    """`same`: whether an answer to one question is an answer to the other."""
+    """Two questions. `same`: whether an answer to one is an answer to the other."""
 
     one: str
     other: str
@@ -34,11 +34,11 @@ class Pair:
 Judge = Callable[[str, str], bool]
 
 
-def alike(one: str, other: str) -> bool:
-    return fuzz.token_set_ratio(one.casefold(), other.casefold()) >= ALIKE_PERCENT
+def similar(one: str, other: str) -> bool:
+    return fuzz.token_set_ratio(one.casefold(), other.casefold()) >= SIMILAR_PERCENT
 
 
-JUDGES: dict[str, Judge] = {"default": same_question, f"token_set_ratio {ALIKE_PERCENT}": alike}
+JUDGES: dict[str, Judge] = {"default": same_question, f"token_set_ratio {SIMILAR_PERCENT}": similar}
 
 
 async def measure(_: Options) -> Figures:
@@ -49,10 +49,10 @@ def _figures() -> Figures:
     figures: Figures = {}
     for name in ("pairs", "held_out"):
         pairs = _read(QUESTIONS / f"{name}.jsonl")
-        for rates, of_these in (("hit rate", True), ("false-hit rate", False)):
-            labelled = [pair for pair in pairs if pair.same is of_these]
-            figures[f"{name}: {rates}, default / token_set_ratio {ALIKE_PERCENT}"] = _by_kind(labelled)
-    figures[f"one lookup among {COMPARED} questions"] = _milliseconds(_read(QUESTIONS / "pairs.jsonl"))
+        for rate, same in (("hit rate", True), ("false-hit rate", False)):
+            labelled = [pair for pair in pairs if pair.same is same]
+            figures[f"{name}: {rate}, default / token_set_ratio {SIMILAR_PERCENT}"] = _by_kind(labelled)
+    figures[f"one lookup among {STORED_QUESTIONS} questions"] = _milliseconds(_read(QUESTIONS / "pairs.jsonl"))
     return figures
 
 
@@ -72,11 +72,11 @@ def _rates(pairs: list[Pair]) -> str:
 
 
 def _milliseconds(pairs: list[Pair]) -> dict[str, float]:
-    """Milliseconds of a lookup of questions that are new to this process, and of the same lookup again."""
-    known = [pair.one + " " for pair in pairs[:COMPARED]]
+    """Milliseconds of a lookup of a question that is new to this process, and of the same lookup again."""
+    stored = [pair.one + " " for pair in pairs[:STORED_QUESTIONS]]
     times: list[float] = []
     for _ in range(2):
         started = perf_counter()
-        find_same(pairs[0].other + " ", known)
+        find_same(pairs[0].other + " ", stored)
         times.append((perf_counter() - started) * 1000)
     return dict(zip(("first, ms", "again, ms"), times, strict=True))

@@ -1,4 +1,4 @@
-"""Faults of the stack during a load: worker killed or frozen, PostgreSQL crashed, or both killed together."""
+"""Faults of the stack during a load: the worker is killed or frozen, PostgreSQL crashes, or both at once."""
 
 import asyncio
 import signal
@@ -10,9 +10,9 @@ from benchmarks.stack import say
 from tests.faults.postgres import OwnPostgres
 from tests.faults.scene import Scene
 
-# One fault of each kind per this number of generations.
-EVERY = {"worker killed": 25, "worker frozen": 100, "PostgreSQL crashed": 60, "both at once": 150}
-AWAY_SECONDS = 10.0
+# The number of generations for which there is one fault of the kind.
+GENERATIONS_PER_FAULT = {"worker killed": 25, "worker frozen": 100, "PostgreSQL crashed": 60, "both at once": 150}
+MAX_DOWN_SECONDS = 10.0
 # Long enough for Temporal to consider the worker dead and for its leases to expire.
 FROZEN_SECONDS = 14.0
 
@@ -21,9 +21,9 @@ class Chaos:
     """A random sequence of faults during a load. `ended` returns how many generations have ended."""
 
     def __init__(
-        self, place: Scene, server: OwnPostgres, draw: Random, generations: int, ended: Callable[[], int]
+        self, scene: Scene, server: OwnPostgres, draw: Random, generations: int, ended: Callable[[], int]
     ) -> None:
-        self._place, self._server, self._draw = place, server, draw
+        self._scene, self._server, self._draw = scene, server, draw
         self._generations, self._ended = generations, ended
         self._kinds: dict[str, Callable[[], Awaitable[None]]] = {
             "worker killed": self._kill,
@@ -31,7 +31,9 @@ class Chaos:
             "PostgreSQL crashed": self._crash,
             "both at once": self._both,
         }
-        self._plan = [name for name, every in EVERY.items() for _ in range(generations // every or 1)]
+        self._plan = [
+            name for name, per_fault in GENERATIONS_PER_FAULT.items() for _ in range(generations // per_fault or 1)
+        ]
         draw.shuffle(self._plan)
 
     @property
@@ -40,7 +42,7 @@ class Chaos:
         return Counter(self._plan)
 
     async def start(self) -> None:
-        self._worker = await self._place.start_worker()
+        self._worker = await self._scene.start_worker()
 
     async def run(self) -> None:
         """Inject every fault before 90% of the load has ended. Afterwards every service runs again."""
@@ -70,7 +72,7 @@ class Chaos:
 
     async def _crash(self) -> None:
         await self._server.crash()
-        await asyncio.sleep(self._draw.uniform(0, AWAY_SECONDS))
+        await asyncio.sleep(self._draw.uniform(0, MAX_DOWN_SECONDS))
         await self._server.start()
 
     async def _both(self) -> None:

@@ -1,30 +1,28 @@
-"""What a slow network between worker and database costs: claim, settle and `Generate`, direct and with a delay.
+"""How much time a slow network between worker and database adds to claim, settle and `Generate`.
 
 The delayed connection goes through a proxy in this process that delays each packet by 1 ms in each direction, so that a
-round trip takes 2 ms more. It is a delay line: packets in flight overlap. Rounds of both take turns. The proxy counts
-round trips: how often the client speaks after the server did.
+round trip takes 2 ms more. Packets do not wait for each other. Rounds with and without the delay alternate. A round
+trip is counted when the client sends after the server has sent.
 """
 
 import asyncio
-import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from statistics import median
 from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from benchmarks.gateway.question import MAX_TOKENS, MODEL, QUESTION
-from benchmarks.gateway.served import Served
+from benchmarks.gateway import processes
+from benchmarks.gateway.prompt import MAX_TOKENS, MODEL, PROMPT
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Bench, running, say
-from parley.domain.generate.contract import GenerateInput, Job, Prompt, Serving
+from parley.domain.generate.contract import CachePolicy, GenerateInput, Job, Prompt, Serving
 from parley.domain.pricing import Rates
 from parley.domain.requests import ChatReply, Finish, Message, Provider, Usage
 from parley.storage import energy, generations, ledger
@@ -37,7 +35,9 @@ DELAY_SECONDS = 0.001
 ROUNDS, REQUESTS, WARM_UP = 5, 40, 10
 DIRECT, DELAYED = "direct", "1 ms of delay each way"
 RATES = Rates(source="a price list", input=Decimal(1), cached_input=Decimal("0.1"), output=Decimal(5))
-TERMS = Terms(60, 3600, BreakerTerms(failures=3, open_seconds=60, probe_seconds=60))
+TERMS = Terms(
+    lease_seconds=60, reservation_seconds=3600, breaker=BreakerTerms(failures=3, open_seconds=60, probe_seconds=60)
+)
 REPLY = ChatReply(
     text="The second one.", finish=Finish.STOP, usage=Usage(input_tokens=20, output_tokens=5), model=MODEL
 )
@@ -58,41 +58,47 @@ async def measure(options: Options) -> Figures:
             for place, url in ((DIRECT, bench.addresses.database_url), (DELAYED, line.url)):
                 async with _worker(bench, url, f"{number}-{place.split()[0]}"):
                     times[place]["Generate"] += await _generate(bench, line, requests)
-            trips["Generate"] = line.since_mark() / requests
+                if place == DELAYED:
+                    trips["Generate"] = line.since_mark() / requests
     return _figures(times, trips)
 
 
 class DelayLine:
-    """A TCP proxy in front of PostgreSQL."""
+    """A TCP proxy in front of PostgreSQL. `port`: where it listens."""
 
-    def __init__(self, url: str) -> None:
-        self.url, self._target = url, make_url(url)
-        self.round_trips = self._mark = 0
+    def __init__(self, target_url: str) -> None:
+        self._target, self.port = make_url(target_url), 0
+        self._round_trips = self._mark = 0
+
+    @property
+    def url(self) -> str:
+        return self._target.set(host="127.0.0.1", port=self.port).render_as_string(hide_password=False)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, to_server = await asyncio.open_connection(self._target.host, self._target.port)
-        server_spoke = True
+        server_has_sent = True
 
-        def client_speaks() -> None:
-            nonlocal server_spoke
-            self.round_trips += server_spoke
-            server_spoke = False
+        def client_sends() -> None:
+            nonlocal server_has_sent
+            if server_has_sent:
+                self._round_trips += 1
+            server_has_sent = False
 
-        def server_speaks() -> None:
-            nonlocal server_spoke
-            server_spoke = True
+        def server_sends() -> None:
+            nonlocal server_has_sent
+            server_has_sent = True
 
-        await asyncio.gather(_pass_on(reader, to_server, client_speaks), _pass_on(upstream, writer, server_speaks))
+        await asyncio.gather(_forward(reader, to_server, client_sends), _forward(upstream, writer, server_sends))
 
     def mark(self) -> None:
-        self._mark = self.round_trips
+        self._mark = self._round_trips
 
     def since_mark(self) -> int:
-        return self.round_trips - self._mark
+        return self._round_trips - self._mark
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_data: Callable[[], None]) -> None:
-    """Write what is read, each piece after the delay, without waiting for earlier pieces."""
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_data: Callable[[], None]) -> None:
+    """Write each packet that is read after the delay, without waiting for earlier packets."""
     loop = asyncio.get_running_loop()
     try:
         while data := await reader.read(1 << 16):
@@ -104,11 +110,10 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, o
 
 
 @asynccontextmanager
-async def delay_line(url: str) -> AsyncIterator[DelayLine]:
-    line = DelayLine(url)
+async def delay_line(target_url: str) -> AsyncIterator[DelayLine]:
+    line = DelayLine(target_url)
     server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    line.url = make_url(url).set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+    line.port = server.sockets[0].getsockname()[1]
     try:
         yield line
     finally:
@@ -116,7 +121,7 @@ async def delay_line(url: str) -> AsyncIterator[DelayLine]:
 
 
 async def _ledger(bench: Bench, line: DelayLine, times: Times, requests: int) -> dict[str, float]:
-    """Claims and settlements, each in its transaction, as a paid call makes them; returns the round trips of each."""
+    """Time claims and settlements, each in a transaction, as in a paid call. Returns the median round trips of each."""
     databases = {DIRECT: Database(SecretStr(bench.addresses.database_url)), DELAYED: Database(SecretStr(line.url))}
     trips: dict[str, list[int]] = {"claim": [], "settle": []}
     async with databases[DIRECT].transaction() as tx:
@@ -139,13 +144,13 @@ async def _ledger(bench: Bench, line: DelayLine, times: Times, requests: int) ->
                     trips["settle"].append(settle_trips)
     for database in databases.values():
         await database.close()
-    return {step: float(median(found)) for step, found in trips.items()}
+    return {step: float(median(counts)) for step, counts in trips.items()}
 
 
 def _job() -> Job:
-    prompt = Prompt(messages=(Message(role="user", content=QUESTION),))
-    asked = GenerateInput(workspace_id="bench", user_id="user", action="ai_message", prompt=prompt)
-    return Job(input=asked, job_key=uuid4().hex, workflow_id="bench", started_at=datetime.now(UTC))
+    prompt = Prompt(messages=(Message(role="user", content=PROMPT),))
+    request = GenerateInput(workspace_id="bench", user_id="user", action="ai_message", prompt=prompt)
+    return Job.of(request, f"bench/{uuid4().hex}", datetime.now(UTC))
 
 
 async def _claim(database: Database, job: Job) -> UUID:
@@ -176,36 +181,26 @@ async def _settle(database: Database, job: Job, attempt_id: UUID) -> None:
 
 
 async def _generate(bench: Bench, line: DelayLine, requests: int) -> list[float]:
-    """Milliseconds of each; the first ones warm the worker up, and are not in the line's count either."""
+    """Milliseconds of each generation. The first ones are a warm-up, and neither timed nor counted by the line."""
     client = await bench.client("bench")
-    taken: list[float] = []
+    milliseconds: list[float] = []
     for number in range(WARM_UP + requests):
         if number == WARM_UP:
             line.mark()
         began = time.perf_counter()
-        done = await client.generate(QUESTION, user_id="user", key=uuid4().hex, cache="off", max_tokens=MAX_TOKENS)
-        assert done.success, done
+        result = await client.generate(
+            PROMPT, user_id="user", key=uuid4().hex, cache=CachePolicy.OFF, max_tokens=MAX_TOKENS
+        )
+        assert result.success, result
         if number >= WARM_UP:
-            taken.append((time.perf_counter() - began) * 1000)
-    return taken
+            milliseconds.append((time.perf_counter() - began) * 1000)
+    return milliseconds
 
 
 @asynccontextmanager
 async def _worker(bench: Bench, database_url: str, name: str) -> AsyncIterator[None]:
-    """Parley's worker, with that way to its database."""
-    ready = bench.directory / f"worker-polls-{name}"
-
-    async def polls() -> bool:
-        return ready.exists()
-
-    environment = {
-        "DATABASE_URL": database_url,
-        "TEMPORAL_ADDRESS": bench.addresses.temporal_address,
-        "PARLEY_SIMULATOR_URL": bench.addresses.simulator_url or "",
-        "PARLEY_READY_FILE": str(ready),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    worker = Served([sys.executable, "-m", "worker"], environment, bench.directory / f"worker-{name}.log", polls)
+    """Parley's worker with this address of the database, during the block."""
+    worker = processes.worker(bench, database_url=database_url, name=f"worker-{name}")
     await worker.start()
     try:
         yield

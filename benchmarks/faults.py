@@ -31,9 +31,9 @@ from tests.faults.scene import Scene, scene
 LOAD, CONCURRENCY, USERS = 300, 20, 5
 BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "no_finish", "malformed")
 PROVIDERS: tuple[ChatProvider | None, ...] = (None, Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
-# Long enough that the prompt is passed by reference.
+# Long enough that the prompt is stored, and passed by reference.
 ASIDE = " I mean my voice, my words, the pauses, and what a listener makes of them." * 30
-# The permitted results: no provider served a generation if a worker died at each of its attempts.
+# The permitted results. A generation finds no provider if a worker is killed during each of its attempts.
 ANSWERED, NO_PROVIDER = "answered", "failed: ProviderUnavailable"
 SCHEMA = {
     "type": "object",
@@ -45,8 +45,8 @@ SWEEPER = "parley-sweep"
 OPEN = """
     SELECT (SELECT count(*) FROM attempts WHERE state = 'open') AS attempts,
            (SELECT sum(reserved) FROM energy_accounts) AS energy"""
-# For each generation: whether it was answered, its charges, their sum, its replies, and whether they cost more than its
-# row says.
+# For each generation: whether it was answered, the number and sum of its charges, the number of its replies, and
+# whether they cost more than its row says.
 GENERATIONS = """
     SELECT g.workflow_id, g.outcome = 'completed' AS answered, count(*) FILTER (WHERE u.energy_charged > 0) AS charges,
            coalesce(sum(u.energy_charged), 0) AS energy, count(*) FILTER (WHERE u.outcome = 'settled') AS replies,
@@ -90,12 +90,12 @@ async def measure(options: Options) -> Figures:
             await _sweep(place)
         return {
             "load and faults": {"generations": generations, "seed": seed, **chaos.planned},
-            **await _books(place, load),
+            **await _compare(place, load),
         }
 
 
 class Load:
-    """Concurrent callers that each run one generation after the other, and the results."""
+    """Concurrent callers, each of which runs one generation after the other, and their results."""
 
     def __init__(self, place: Scene, generations: int) -> None:
         self._client, self.generations = place.client, generations
@@ -118,18 +118,18 @@ class Load:
         await asyncio.gather(*(caller() for _ in range(CONCURRENCY)))
 
     async def _ask(self, number: int) -> str:
-        """`answered`, or why it was refused or failed."""
+        """Run one generation. Returns `answered`, or why it was refused or failed."""
         behaviour = BEHAVIOURS[number % len(BEHAVIOURS)]
         provider = PROVIDERS[number // len(BEHAVIOURS) % len(PROVIDERS)]
         text = f"How do I sound? [{behaviour} for call-{number}]{ASIDE if number % 3 == 0 else ''}"
         terms: dict[str, Any] = {"response_schema": SCHEMA, "key": f"call-{number}", "provider": provider}
         try:
-            done = await self._generate(text, user_id=f"user-{number % USERS}", **terms)
+            result = await self._generate(text, user_id=f"user-{number % USERS}", **terms)
         except JobFailed as failure:
             return f"failed: {failure.reason}"
-        if done.refusal:
-            return f"refused: {done.refusal.code}"
-        return ANSWERED if done.parsed else "without a value"
+        if result.refusal:
+            return f"refused: {result.refusal.code}"
+        return ANSWERED if result.parsed else "without a value"
 
     async def _generate(self, text: str, **terms: Any) -> GenerateResult:
         """Retry while the database is unreachable; the key makes the generation idempotent."""
@@ -148,15 +148,15 @@ async def _sweep(place: Scene) -> None:
         await asyncio.sleep(1)
 
 
-async def _books(place: Scene, load: Load) -> Figures:
-    """Compare the results of the generations, the ledger and what the provider has billed."""
+async def _compare(place: Scene, load: Load) -> Figures:
+    """Compare the results of the generations, the ledger and the requests that the provider has billed."""
     billed = await place.simulator.billed()
     generations: list[dict[str, Any]] = await place.query(GENERATIONS)
-    rows = {str(row["attempt_id"]) for row in await place.query("SELECT attempt_id FROM ai_usage_logs")}
-    found = await place.client.audit(read_billed(_listing(place.directory, billed)))
-    for finding in found:
-        say(str(finding))
-    results, written = Counter(load.results), Counter(str(one["workflow_id"]) for one in generations)
+    logged = {str(row["attempt_id"]) for row in await place.query("SELECT attempt_id FROM ai_usage_logs")}
+    disagreements = await place.client.audit(read_billed(_listing(place.directory, billed)))
+    for disagreement in disagreements:
+        say(str(disagreement))
+    results, rows_of = Counter(load.results), Counter(str(row["workflow_id"]) for row in generations)
     spent = (await place.query(SPENT))[0]
 
     def count(condition: Callable[[dict[str, Any]], bool]) -> int:
@@ -169,20 +169,20 @@ async def _books(place: Scene, load: Load) -> Figures:
             "billed by the provider": len(billed),
             **{name: float(str(value)) if "$" in name else int(str(value)) for name, value in spent.items()},
             "charged, though no reply follows the schema": count(
-                lambda one: one["energy"] > 0 and not one["answered"] and one["replies"] > 0
+                lambda row: row["energy"] > 0 and not row["answered"] and row["replies"] > 0
             ),
         },
         MUST_BE_ZERO: {
             "ended with another result": results.total() - results[ANSWERED] - results[NO_PROVIDER],
-            "billed without a row": sum(request["attempt_id"] not in rows for request in billed),
-            "generations without a row": load.generations - len(written),
-            "generations with two rows": written.total() - len(written),
-            "answered, but not in the ledger": abs(count(lambda one: one["answered"]) - results[ANSWERED]),
-            "answered, not charged": count(lambda one: one["answered"] and not one["energy"]),
-            "charged twice": count(lambda one: one["charges"] > 1 or one["energy"] > 1),
-            "cost more than their row says": count(lambda one: one["cost_more"]),
-            "charged without a reply": count(lambda one: one["energy"] > 0 and not one["replies"]),
-            "audit findings": len(found),
+            "billed without a row": sum(request["attempt_id"] not in logged for request in billed),
+            "generations without a row": load.generations - len(rows_of),
+            "generations with two rows": rows_of.total() - len(rows_of),
+            "answered, but not in the ledger": abs(count(lambda row: row["answered"]) - results[ANSWERED]),
+            "answered, not charged": count(lambda row: row["answered"] and not row["energy"]),
+            "charged twice": count(lambda row: row["charges"] > 1 or row["energy"] > 1),
+            "cost more than their row says": count(lambda row: row["cost_more"]),
+            "charged without a reply": count(lambda row: row["energy"] > 0 and not row["replies"]),
+            "audit findings": len(disagreements),
         },
     }
 

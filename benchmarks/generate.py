@@ -1,7 +1,7 @@
 """The time that `Generate` adds to a request with the SDK alone, the throughput of one worker, and where time goes.
 
-The simulator takes 200 ms for each request; the rest is overhead. The kinds alternate in rounds; the first round is a
-warm-up and not counted. The lower bound is a workflow with one empty activity, local or regular.
+The simulator takes 200 ms for each request; the rest is overhead. The operations run in alternating rounds; the first
+round is a warm-up and not counted. The lower bound is a workflow with one empty activity, local or regular.
 """
 
 import time
@@ -10,19 +10,19 @@ from uuid import uuid4
 
 import openai
 
-from benchmarks.gateway.question import MAX_TOKENS, MESSAGES, MODEL, QUESTION
+from benchmarks.gateway.prompt import MAX_TOKENS, MESSAGES, MODEL, PROMPT
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Bench, running, say
 from benchmarks.steps import steps_of
-from benchmarks.timing import Kind, Taken, alternate, percentiles, run_all
+from benchmarks.timing import Operation, Timing, alternate, percentiles, run_all
 from benchmarks.traced_worker import QUEUE, OneActivity, OneLocalActivity
 from parley import Client
-from parley.domain.generate.contract import workflow_id
+from parley.domain.generate.contract import CachePolicy, workflow_id
 
 LATENCY_SECONDS = 0.2
 REQUESTS = 20
-CONCURRENCY = (1, 20)
-SUSTAINED = 64
+CONCURRENCIES = (1, 20)
+SUSTAINED_CONCURRENCY = 64
 SUSTAINED_ROUNDS = 50
 
 
@@ -31,21 +31,22 @@ async def measure(options: Options) -> Figures:
     async with running("benchmarks.traced_worker", PARLEY_STARTING_ENERGY="1000000") as bench:
         await bench.latency(seconds=LATENCY_SECONDS)
         client = await bench.client(f"bench-{uuid4().hex[:8]}")
-        kinds = _kinds(client, bench)
-        for together in CONCURRENCY:
-            taken = await alternate(kinds, (options.requests or REQUESTS) * together, together)
-            say(f"{together} at a time: done")
-            figures[f"{together} at a time"] = _added(taken)
-            if together == 1:
-                ids = {workflow_id(client.workspace_id, one.key): one for one in taken["Generate"]}
-                spans = {job: (one.began, one.ended) for job, one in ids.items()}
-                figures["one Generate, medians"] = await steps_of(client.temporal, spans, bench.spans)
-        sustained = await _sustained(bench, kinds, (options.requests or REQUESTS) * SUSTAINED_ROUNDS)
-        figures[f"{SUSTAINED} at a time, continuously"] = sustained
+        operations = _operations(client, bench)
+        for concurrency in CONCURRENCIES:
+            timings = await alternate(operations, (options.requests or REQUESTS) * concurrency, concurrency)
+            say(f"{concurrency} at a time: done")
+            figures[f"{concurrency} at a time"] = _added(timings)
+            if concurrency == 1:
+                times = {
+                    workflow_id(client.workspace_id, run.key): (run.began, run.ended) for run in timings["Generate"]
+                }
+                figures["one Generate, medians"] = await steps_of(client.temporal, times, bench.spans)
+        sustained = await _sustained(bench, operations, (options.requests or REQUESTS) * SUSTAINED_ROUNDS)
+        figures[f"{SUSTAINED_CONCURRENCY} at a time, continuously"] = sustained
     return figures
 
 
-def _kinds(client: Client, bench: Bench) -> dict[str, Kind]:
+def _operations(client: Client, bench: Bench) -> dict[str, Operation]:
     """The request with the SDK, with `Generate`, and the two lower bounds."""
     sdk = openai.AsyncOpenAI(api_key="none", base_url=f"{bench.addresses.simulator_url}/openai/v1", max_retries=0)
 
@@ -54,7 +55,7 @@ def _kinds(client: Client, bench: Bench) -> dict[str, Kind]:
 
     async def generate(key: str) -> object:
         user = f"user-{int(key[-2:], 16) % 20}"
-        done = await client.generate(QUESTION, user_id=user, key=key, cache="off", max_tokens=MAX_TOKENS)
+        done = await client.generate(PROMPT, user_id=user, key=key, cache=CachePolicy.OFF, max_tokens=MAX_TOKENS)
         assert done.success and done.meta.model == MODEL, done
         return done
 
@@ -67,29 +68,29 @@ def _kinds(client: Client, bench: Bench) -> dict[str, Kind]:
     return {"SDK alone": alone, "Generate": generate, "one local activity": local, "one activity": regular}
 
 
-def _added(taken: Mapping[str, list[Taken]]) -> dict[str, float]:
-    """Percentiles of each kind, and what `Generate` adds to the SDK's."""
+def _added(timings: Mapping[str, list[Timing]]) -> dict[str, float]:
+    """Percentiles of each operation, and what `Generate` adds to those of the SDK alone."""
     figures: dict[str, float] = {}
-    for name, ones in taken.items():
-        figures |= {f"{name}, {share}, ms": value for share, value in percentiles(ones).items()}
-    alone, generate = percentiles(taken["SDK alone"]), percentiles(taken["Generate"])
+    for name, runs in timings.items():
+        figures |= {f"{name}, {percentile}, ms": value for percentile, value in percentiles(runs).items()}
+    alone, generate = percentiles(timings["SDK alone"]), percentiles(timings["Generate"])
     return (
-        {"generations": float(len(taken["Generate"]))}
+        {"generations": float(len(timings["Generate"]))}
         | figures
-        | {f"added by Generate, {share}, ms": generate[share] - alone[share] for share in alone}
+        | {f"added by Generate, {percentile}, ms": generate[percentile] - alone[percentile] for percentile in alone}
     )
 
 
-async def _sustained(bench: Bench, kinds: Mapping[str, Kind], requests: int) -> dict[str, float]:
-    """Enough callers to saturate one worker: generations per second, and each part's CPU per generation."""
-    before, ours, began = bench.cpu(), time.process_time(), time.monotonic()
-    taken = await run_all(kinds["Generate"], requests, SUSTAINED)
-    seconds, ours, after = time.monotonic() - began, time.process_time() - ours, bench.cpu()
+async def _sustained(bench: Bench, operations: Mapping[str, Operation], requests: int) -> dict[str, float]:
+    """The generations per second of one saturated worker, and the CPU time of each part per generation."""
+    cpu_before, callers_before, began = bench.cpu(), time.process_time(), time.monotonic()
+    timings = await run_all(operations["Generate"], requests, SUSTAINED_CONCURRENCY)
+    seconds, callers_seconds = time.monotonic() - began, time.process_time() - callers_before
     figures = {
         "generations": float(requests),
         "generations per second": requests / seconds,
-        "p50, ms": percentiles(taken)["p50"],
+        "p50, ms": percentiles(timings)["p50"],
     }
-    spent = {name: (after[name] - before[name]) * 1000 / requests for name in after}
+    spent = {name: (after - cpu_before[name]) * 1000 / requests for name, after in bench.cpu().items()}
     figures |= {f"CPU of {name}, ms per generation": value for name, value in spent.items()}
-    return figures | {"CPU of the callers, ms per generation": ours * 1000 / requests}
+    return figures | {"CPU of the callers, ms per generation": callers_seconds * 1000 / requests}

@@ -1,7 +1,7 @@
 """How well labels agree with the truth, before and after conflict resolution, on labelled sessions.
 
-The simulator answers: a test instrument that labels by rule, with noise like a model's. So the figures
-measure what Parley does to labels (synchronised streams, merging), not the quality of a model's labels.
+The simulator answers. It labels by rule, with noise like a model's, so the figures measure what Parley does to labels
+(synchronised streams, merging), and not the quality of a model's labels.
 """
 
 import json
@@ -11,14 +11,14 @@ from benchmarks.agreement import adjusted_rand, normalized_mutual_information, p
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Run, running
 
-LIMIT_SECONDS = 600
+TIMEOUT_SECONDS = 600
 METRICS = {"ARI": adjusted_rand, "NMI": normalized_mutual_information, "pairwise F1": pairwise_f1}
 
 
 async def measure(options: Options) -> Figures:
     truth = _first_intents(options.truth)
     async with running() as bench:
-        run = await bench.label(options.data, within=LIMIT_SECONDS)
+        run = await bench.label(options.data, within=TIMEOUT_SECONDS)
         pairs = await _pairs(run, truth)
     expected, before, after = map(list, zip(*pairs, strict=True))
     return {
@@ -39,7 +39,7 @@ def _first_intents(path: Path) -> dict[str, str]:
 
 
 async def _pairs(run: Run, truth: dict[str, str]) -> list[tuple[str, str, str]]:
-    """The true intent, the first label and the merged one, of every session that has a truth."""
+    """The true intent, the original and the canonical label of each session whose true intent is known."""
     return [
         (truth[session.session_id], session.original_intent or "", session.intent or "")
         async for session in run.client.labelled_sessions(run.job.id)

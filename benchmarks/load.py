@@ -1,4 +1,4 @@
-"""A mixed load of generations, determined by its seed: questions and chats of the samples, for users of every tier.
+"""A mixed load of generations: questions and chats of the samples, for users of every tier. Its seed determines it.
 
 The generations of one user are sequential. The shares are assumptions, and the savings depend on them.
 """
@@ -20,13 +20,13 @@ SYSTEM = (
     "You are the assistant of Tidewold, a regional provider of internet, mobile and TV. Answer in plain words, in the "
     "language of the customer, in at most three sentences, and say what you cannot do."
 )
-# The percentage of each kind of conversation.
+# Of each kind of conversation, in percent.
 SHARES = {"question": 30, "repeat": 25, "near repeat": 20, "chat": 15, "long chat": 10}
-CHATS_IN_A_LONG_ONE = 12
-# How many of a chat's last questions are sent, each with all earlier messages.
+CHATS_IN_A_LONG_CHAT = 12
+# The number of last questions of a chat that are sent, each with all earlier messages.
 TURNS_OF_A_CHAT = 4
 EVERY_TURN = 10**6
-# A chat that is sent at every turn takes many generations of one user.
+# With few users each has enough generations for a chat that is sent at every turn.
 FEW_USERS = 4
 
 
@@ -48,21 +48,21 @@ class User:
 
 @dataclass(frozen=True)
 class Material:
-    """The source of the generations. `turns`: how many of a chat's last questions are sent."""
+    """The texts of the generations. `turns`: the number of last questions of a chat that are sent."""
 
     pairs: list[tuple[str, str]]
     chats: list[list[dict[str, str]]]
     turns: int
 
 
-def draw(generations: int, seed: int = 1, *, most_users: int = USERS, turns: int = TURNS_OF_A_CHAT) -> list[User]:
+def draw(generations: int, seed: int = 1, *, max_users: int = USERS, turns: int = TURNS_OF_A_CHAT) -> list[User]:
     """A load of `generations`, spread evenly over the users."""
     chance = random.Random(seed)
     pairs = [(pair["one"], pair["other"]) for pair in _lines(QUESTIONS / "pairs.jsonl") if pair["same"]]
     chats = [_messages(chat) for chat in _lines(CHATS / "support.jsonl")]
     chats = [messages for messages in chats if sum(message["role"] == "user" for message in messages) > 1]
     material, numbers = Material(pairs, chats, turns), count()
-    users = min(most_users, generations)
+    users = min(max_users, generations)
     shares = [generations // users + (number < generations % users) for number in range(users)]
     return [
         User(
@@ -75,19 +75,19 @@ def draw(generations: int, seed: int = 1, *, most_users: int = USERS, turns: int
 
 
 def _asks(number_of_asks: int, chance: random.Random, material: Material, numbers: Iterator[int]) -> tuple[Ask, ...]:
-    """The generations of one user; a repeated question is one that the same user sent before."""
-    asked: list[tuple[str, str]] = []
+    """The generations of one user. A repeated question is one that the same user sent before."""
+    sent_pairs: list[tuple[str, str]] = []
     asks: list[Ask] = []
     while len(asks) < number_of_asks:
         kind = chance.choices([*SHARES], [*SHARES.values()])[0]
-        if kind == "question" or (not asked and "repeat" in kind):
-            asked.append(chance.choice(material.pairs))
-            turns, kind = [_question(asked[-1][0])], "question"
+        if kind == "question" or (not sent_pairs and "repeat" in kind):
+            sent_pairs.append(chance.choice(material.pairs))
+            turns, kind = [_question(sent_pairs[-1][0])], "question"
         elif "repeat" in kind:
-            one, other = chance.choice(asked)
-            turns = [_question(other if kind == "near repeat" else one)]
+            first, rephrased = chance.choice(sent_pairs)
+            turns = [_question(rephrased if kind == "near repeat" else first)]
         else:
-            parts = chance.sample(material.chats, CHATS_IN_A_LONG_ONE if kind == "long chat" else 1)
+            parts = chance.sample(material.chats, CHATS_IN_A_LONG_CHAT if kind == "long chat" else 1)
             turns = _turns([message for part in parts for message in part], material.turns)
         number = next(numbers)
         asks += [Ask(number, kind, tuple(turn)) for turn in turns]
@@ -106,7 +106,11 @@ def _turns(messages: list[dict[str, str]], turns: int) -> list[list[dict[str, st
 
 def _messages(chat: dict[str, Any]) -> list[dict[str, str]]:
     roles = {"user": "user", "bot": "assistant", "agent": "assistant"}
-    return [{"role": roles[said["role"]], "content": said["text"]} for said in chat["messages"] if said["text"].strip()]
+    return [
+        {"role": roles[message["role"]], "content": message["text"]}
+        for message in chat["messages"]
+        if message["text"].strip()
+    ]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

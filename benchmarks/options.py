@@ -6,22 +6,22 @@ from pathlib import Path
 
 CHATS = Path(__file__).resolve().parent.parent / "samples" / "chats"
 
-# The run fails if a figure of this case is not 0.
+# The benchmark fails if a figure of this case is not 0.
 MUST_BE_ZERO = "must be 0"
-# For each case, its figures by name.
+# The figures of each case, by name.
 Figures = dict[str, Mapping[str, float | str]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """`sessions`, `requests`: numbers of sessions and of requests or generations; None: the default of the benchmark.
+    """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `quotas`: of history. `data`, `truth`: of labels. `seed`: of faults.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, and `seed` is for `faults`.
     """
 
     sessions: int | None = None
     requests: int | None = None
-    quotas: tuple[str, ...] = ()
+    sessions_per_stream: tuple[str, ...] = ()
     data: Path = CHATS / "support.jsonl"
     truth: Path = CHATS / "support.truth.jsonl"
     seed: int | None = None

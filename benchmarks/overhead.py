@@ -1,7 +1,7 @@
 """The overhead of Parley: wall time of a run over its critical path, with fixed and with lognormal latency.
 
 The critical path is computed from the requests of the run in the simulator's log: sequential discovery, then for each
-round its slowest stream, then conflict resolution. It is the duration of the same replies at the same concurrency
+round its slowest stream, then conflict resolution. It is how long the same replies take at the same concurrency
 without overhead. `barrier` is the cost of waiting for the slowest stream: the duration of the rounds over that of the
 same requests without rounds, where each goes to the first free stream.
 """
@@ -12,9 +12,9 @@ from benchmarks.chats import write_chats
 from benchmarks.options import Figures, Options
 from benchmarks.stack import Run, running
 
-SESSIONS, STREAMS, QUOTA = 1000, 8, 4
+SESSIONS, STREAMS, SESSIONS_PER_STREAM = 1000, 8, 4
 LATENCIES = {"fixed 1 s": {"seconds": 1.0}, "lognormal, median 1 s, sigma 0.8": {"median": 1.0, "sigma": 0.8}}
-LIMIT_SECONDS = 1200
+TIMEOUT_SECONDS = 1200
 
 
 async def measure(options: Options) -> Figures:
@@ -23,7 +23,9 @@ async def measure(options: Options) -> Figures:
         path = write_chats(bench.directory / "chats.jsonl", options.sessions or SESSIONS)
         for name, latency in LATENCIES.items():
             await bench.latency(**latency)
-            run = await bench.label(path, within=LIMIT_SECONDS, streams=STREAMS, sessions_per_stream=QUOTA)
+            run = await bench.label(
+                path, within=TIMEOUT_SECONDS, streams=STREAMS, sessions_per_stream=SESSIONS_PER_STREAM
+            )
             figures[name] = _figures(run)
     return figures
 
@@ -33,17 +35,17 @@ def _figures(run: Run) -> dict[str, float]:
     return {
         "seconds": run.seconds,
         "critical path seconds": phases.critical_path,
-        "whole run over ideal": run.seconds / phases.critical_path,
+        "whole run over critical path": run.seconds / phases.critical_path,
         "phase 2 seconds": phases.parallel_wall,
-        "phase 2 over ideal": phases.parallel_wall / phases.with_barrier,
+        "phase 2 over its critical path": phases.parallel_wall / phases.with_barrier,
         "rounds": len(phases.rounds),
         "milliseconds of overhead per round": 1000 * (phases.parallel_wall - phases.with_barrier) / len(phases.rounds),
-        "milliseconds of overhead per discovery request": 1000 * _between(run),
+        "milliseconds of overhead per discovery request": 1000 * _mean_gap(run),
         "barrier": phases.with_barrier / phases.without_barrier(STREAMS),
     }
 
 
-def _between(run: Run) -> float:
+def _mean_gap(run: Run) -> float:
     """The mean time from one discovery reply to the next request."""
     requests = run.phases.discovery
     gaps = [after.received - before.ended for before, after in pairwise(requests)]

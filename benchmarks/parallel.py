@@ -1,6 +1,6 @@
 """The speedup of parallel streams: 100 sessions, 1 s per reply, with 8 streams, 1 stream, and one session at a time.
 
-The specification expects a reduction from five minutes to three, compared with sequential sessions. Discovery labels 50
+The specification expects three minutes with parallel streams, and five with one session at a time. Discovery labels 50
 sessions sequentially in every case, so the speedup of the whole run is less than that of phase 2.
 """
 
@@ -9,9 +9,10 @@ from benchmarks.options import Figures, Options
 from benchmarks.stack import Run, running
 
 SESSIONS = 100
-# Streams, and the quota of each in a round.
-CASES = {"8 streams": (8, 4), "1 stream": (1, 4), "one session at a time": (1, 1)}
-LIMIT_SECONDS = 900
+PARALLEL, ONE_STREAM, SEQUENTIAL = "8 streams", "1 stream", "one session at a time"
+# The number of streams, and of sessions that each labels in a round.
+CASES = {PARALLEL: (8, 4), ONE_STREAM: (1, 4), SEQUENTIAL: (1, 1)}
+TIMEOUT_SECONDS = 900
 
 
 async def measure(options: Options) -> Figures:
@@ -19,14 +20,13 @@ async def measure(options: Options) -> Figures:
     async with running() as bench:
         await bench.latency(seconds=1.0)
         path = write_chats(bench.directory / "chats.jsonl", options.sessions or SESSIONS)
-        for name, (streams, quota) in CASES.items():
-            runs[name] = await bench.label(path, within=LIMIT_SECONDS, streams=streams, sessions_per_stream=quota)
-    several, *others = runs.values()
-    gains = {f"gain over {name}": _gain(other, several) for name, other in zip(list(runs)[1:], others, strict=True)}
-    return {**{name: _figures(run) for name, run in runs.items()}, **gains}
+        for name, (streams, sessions) in CASES.items():
+            runs[name] = await bench.label(path, within=TIMEOUT_SECONDS, streams=streams, sessions_per_stream=sessions)
+    speedups = {f"speedup over {name}": _speedup(runs[name], runs[PARALLEL]) for name in (ONE_STREAM, SEQUENTIAL)}
+    return {**{name: _figures(run) for name, run in runs.items()}, **speedups}
 
 
-def _gain(slow: Run, fast: Run) -> dict[str, float]:
+def _speedup(slow: Run, fast: Run) -> dict[str, float]:
     return {
         "whole run": slow.seconds / fast.seconds,
         "phase 2": slow.phases.parallel_wall / fast.phases.parallel_wall,

@@ -1,4 +1,4 @@
-"""The requests of a labelling run, from the simulator's log and the ledger: phase and duration of each."""
+"""The requests of a labelling run, from the simulator's log and the ledger: the phase and duration of each."""
 
 import heapq
 import re
@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-# The step of a request of a round; it names the ordinals of its sessions.
+# The step of a round's request; it contains the ordinals of the sessions.
 ROUND = re.compile(r"round-(\d+)/sessions-(\d+)-")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One answered request. `step` is its logical step; `received` and `ended` are times of the simulator's clock.
+    """One answered request, with its step and the stream of its sessions.
 
-    `stream`: the stream of its sessions.
+    `received`, `ended`: seconds by the simulator's clock.
     """
 
     step: str
@@ -38,11 +38,12 @@ class Phases:
 
     @classmethod
     def of(cls, requests: Iterable[Request], discovery_sessions: int) -> "Phases":
-        """Discovery is the first rounds, one session each."""
+        """Divide the requests into phases. The first rounds are discovery, with one session each."""
         split: tuple[list[Request], list[Request], list[Request]] = ([], [], [])
         for request in sorted(requests, key=lambda request: request.received):
             found = ROUND.match(request.step)
-            split[2 if found is None else int(found[1]) >= discovery_sessions].append(request)
+            phase = 2 if found is None else int(int(found[1]) >= discovery_sessions)
+            split[phase].append(request)
         assert split[0] and split[1], "no request of discovery or of a round: does ROUND match?"
         return cls(*map(tuple, split))
 
@@ -64,7 +65,7 @@ class Phases:
 
     @property
     def with_barrier(self) -> float:
-        """Seconds of phase 2 if nothing but the replies took time: a round is as long as its slowest stream."""
+        """Seconds of phase 2 if only replies took time: a round is as long as its slowest stream."""
         return sum(map(max, self.rounds))
 
     def without_barrier(self, streams: int) -> float:
@@ -73,26 +74,26 @@ class Phases:
 
     @property
     def critical_path(self) -> float:
-        """Seconds of the whole run if nothing but the replies took time."""
+        """Seconds of the whole run if only replies took time."""
         return sum(request.seconds for request in (*self.discovery, *self.conflicts)) + self.with_barrier
 
     @property
     def parallel_wall(self) -> float:
         """Seconds from the last reply of discovery to the first request of conflict resolution, or the last reply."""
         began = max(request.ended for request in self.discovery)
-        over = min(
+        phase_ended = min(
             (request.received for request in self.conflicts), default=max(request.ended for request in self.parallel)
         )
-        return over - began
+        return phase_ended - began
 
 
 def greedy(seconds: Sequence[float], streams: int) -> float:
-    """The duration when each task goes to the first free stream.
+    """The total duration if each request goes to the first free stream. `seconds`: the duration of each.
 
     >>> greedy([3, 1, 1, 1], streams=2)
     3.0
     """
-    free = [0.0] * streams
-    for task in seconds:
-        heapq.heapreplace(free, free[0] + task)
-    return max(free)
+    free_at = [0.0] * streams
+    for duration in seconds:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    return max(free_at)

@@ -1,7 +1,7 @@
-"""The savings of caching, condensing and cheaper models on a mixed load of generations, each alone and all together.
+"""How much caching, condensing and cheaper models save on a mixed load of generations, each alone and all together.
 
-The same load runs five times, each time under another action of one policy. The simulator answers with replies of a
-length that its rules determine: savings on prompts are realistic, the cost of replies is not that of a model.
+The same load runs five times, each time with another action of one policy. The simulator's rules determine the length
+of replies: savings on prompts are realistic, the cost of replies is not.
 
 The saving of condensing depends on how often a chat is sent, so there are two loads: one sends the last turns of each
 chat, the other every turn.
@@ -28,11 +28,11 @@ from parley.domain.generate.contract import GenerateResult
 from parley.settings import DEFAULT_POLICY
 from simulator.wire import BYTES_PER_TOKEN
 
-CALLS = 1000
+GENERATIONS = 1000
 CONCURRENCY = 20
 MAX_TOKENS = 200
-TOKENS_WANTED = "30-40%"
-USD_WANTED = Decimal("0.02")
+TOKENS_TARGET = "30-40%"
+USD_TARGET = Decimal("0.02")
 CONDENSE_ABOVE_TOKENS = 1000
 MAX_COST_USD = "0.004"
 OFF, ALL = "everything off", "all together"
@@ -40,7 +40,7 @@ ACTIONS = {
     OFF: {"cache": "off"},
     "cache": {"cache": "similar"},
     "condensing": {"cache": "off", "condense_above_tokens": CONDENSE_ABOVE_TOKENS},
-    "downgrade": {"cache": "off", "max_cost_usd": MAX_COST_USD},
+    "cheaper models": {"cache": "off", "max_cost_usd": MAX_COST_USD},
     ALL: {"cache": "similar", "condense_above_tokens": CONDENSE_ABOVE_TOKENS, "max_cost_usd": MAX_COST_USD},
 }
 # The actions that affect a load of chats.
@@ -69,31 +69,33 @@ class Spent:
 
 
 async def measure(options: Options) -> Figures:
-    requests = options.requests or CALLS
+    generations = options.requests or GENERATIONS
     loads = {
-        "": (load.draw(requests), tuple(ACTIONS)),
-        " at every turn": (load.draw(requests, most_users=load.FEW_USERS, turns=load.EVERY_TURN), AT_EVERY_TURN),
+        "": (load.draw(generations), tuple(ACTIONS)),
+        " at every turn": (load.draw(generations, max_users=load.FEW_USERS, turns=load.EVERY_TURN), AT_EVERY_TURN),
     }
     with TemporaryDirectory(prefix="parley-bench-") as directory:
         policy = Path(directory) / "policy.toml"
         policy.write_text(_policy(), encoding="utf-8")
         environment = {"PARLEY_STARTING_ENERGY": "1000000", "PARLEY_POLICY_FILE": str(policy)}
         async with running("benchmarks.traced_worker", **environment) as bench:
-            passes = [await _passes(bench, turns, *drawn) for turns, drawn in loads.items()]
+            passes = [await _passes(bench, suffix, *drawn) for suffix, drawn in loads.items()]
     return passes[0] | passes[1]
 
 
-async def _passes(bench: Bench, turns: str, users: list[User], names: Sequence[str]) -> Figures:
-    """Run one load under each of these actions."""
+async def _passes(bench: Bench, suffix: str, users: list[User], names: Sequence[str]) -> Figures:
+    """Run one load with each of these actions. `suffix` distinguishes the load in the names of the figures."""
     asks = [ask for user in users for ask in user.asks]
     conversations = len({ask.conversation for ask in asks})
     spent = {name: await _pass(bench, name, users) for name in names}
-    figures: Figures = {f"the load{turns}, generations": {**_kinds(asks), "conversations": conversations}}
-    return figures | {f"{name}{turns}": _figures(one, spent[OFF], conversations) for name, one in spent.items()}
+    figures: Figures = {f"the load{suffix}, generations": {**_kinds(asks), "conversations": conversations}}
+    return figures | {
+        f"{name}{suffix}": _figures(of_action, spent[OFF], conversations) for name, of_action in spent.items()
+    }
 
 
 def _kinds(asks: Sequence[Ask]) -> dict[str, int]:
-    """For each kind of generation, the number and the tokens by the simulator's count."""
+    """The number of generations of each kind, and of their tokens as the simulator counts them."""
     requests = Counter(ask.kind for ask in asks)
     sizes = Counter[str]()
     for ask in asks:
@@ -118,12 +120,12 @@ async def _pass(bench: Bench, name: str, users: list[User]) -> Spent:
     client = await bench.client(f"bench-{uuid4().hex[:8]}")
     for user in users:
         await client.set_tier(user.id, user.tier)
-    loads = _config_loads(bench)
-    free = asyncio.Semaphore(CONCURRENCY)
-    results_of_users = await asyncio.gather(*(_ask(client, user, _action(name), free) for user in users))
+    loads_before = _config_loads(bench)
+    slots = asyncio.Semaphore(CONCURRENCY)
+    results_of_users = await asyncio.gather(*(_ask(client, user, _action(name), slots) for user in users))
     results = [result for results in results_of_users for result in results]
     async with client.database.transaction() as tx:
-        usd, tokens, requests, answering, summaries, summary_tokens = (
+        usd, tokens, requests, answering_tokens, summaries, summary_tokens = (
             await tx.execute(SPENT, {"workspace": client.workspace_id})
         ).one()
     say(f"{name}: {len(results)} generations, ${usd}, {tokens} tokens")
@@ -131,18 +133,18 @@ async def _pass(bench: Bench, name: str, users: list[User]) -> Spent:
         usd=usd,
         tokens=tokens,
         requests=requests,
-        answering_tokens=answering,
+        answering_tokens=answering_tokens,
         summaries=summaries,
         summary_tokens=summary_tokens,
         outcomes=Counter(_outcome(result) for result in results),
         models=Counter(result.meta.model for result in results if result.success),
-        config_loads=_config_loads(bench) - loads,
+        config_loads=_config_loads(bench) - loads_before,
     )
 
 
-async def _ask(client: Client, user: User, action: str, free: asyncio.Semaphore) -> list[GenerateResult]:
+async def _ask(client: Client, user: User, action: str, slots: asyncio.Semaphore) -> list[GenerateResult]:
     results: list[GenerateResult] = []
-    async with free:
+    async with slots:
         for ask in user.asks:
             results.append(await client.generate(ask.messages, user_id=user.id, action=action, max_tokens=MAX_TOKENS))
     return results
@@ -158,19 +160,21 @@ def _config_loads(bench: Bench) -> int:
     return sum('"step": "configuration"' in line for line in bench.spans.read_text(encoding="utf-8").splitlines())
 
 
-def _figures(spent: Spent, off: Spent, conversations: int) -> dict[str, float | str]:
+def _figures(spent: Spent, without: Spent, conversations: int) -> dict[str, float | str]:
     generations = spent.outcomes.total()
     figures: dict[str, float | str] = {
         "spent, $": float(spent.usd),
-        "saved, $": float(off.usd - spent.usd),
-        "saved, % of dollars": float((off.usd - spent.usd) / off.usd * 100),
+        "saved, $": float(without.usd - spent.usd),
+        "saved, % of dollars": float((without.usd - spent.usd) / without.usd * 100),
         "tokens": float(spent.tokens),
-        f"saved, % of tokens (wanted: {TOKENS_WANTED})": (off.tokens - spent.tokens) / off.tokens * 100,
-        "saved, % of tokens of answers": (off.answering_tokens - spent.answering_tokens) / off.answering_tokens * 100,
-        f"a conversation, $ (wanted: under {USD_WANTED})": f"{spent.usd / conversations:.5f}",
+        f"saved, % of tokens (target: {TOKENS_TARGET})": (without.tokens - spent.tokens) / without.tokens * 100,
+        "saved, % of tokens of answers": (without.answering_tokens - spent.answering_tokens)
+        / without.answering_tokens
+        * 100,
+        f"a conversation, $ (target: under {USD_TARGET})": f"{spent.usd / conversations:.5f}",
         "paid requests": float(spent.requests),
         "of these, for summaries": float(spent.summaries),
         "a summary, tokens": float(spent.summary_tokens),
         "configuration loads per 1,000 generations": spent.config_loads * 1000 / generations,
     }
-    return figures | {**spent.outcomes} | {f"by {model}": number for model, number in spent.models.items()}
+    return figures | {**spent.outcomes} | {f"answered by {model}": number for model, number in spent.models.items()}

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,7 +36,7 @@ from starter.embedded.services import Simulator, Temporal, Worker
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import StateDir
 
-# High enough that the worker's rate limits do not affect the figures.
+# Rate limits so high that they do not affect the figures.
 WORKER_ENVIRONMENT = {
     "OPENAI_REQUESTS_PER_SECOND": "1000",
     "ANTHROPIC_REQUESTS_PER_SECOND": "1000",
@@ -43,7 +44,7 @@ WORKER_ENVIRONMENT = {
 }
 SPANS = "spans.jsonl"
 PARTS = (Worker.name, Temporal.name, Postgres.name, Simulator.name)
-OTHERS_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
+REMOVED_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
 STREAMS = text("SELECT ordinal, stream FROM auto_sessions WHERE workspace_id = :workspace AND job_key = :job")
 ATTEMPTS = text("SELECT id, request_id FROM attempts WHERE workspace_id = :workspace")
 
@@ -91,14 +92,14 @@ class Bench:
         """Import a file into a new workspace, label it, and return the times and statistics.
 
         Raises:
-            TimeoutError: it took longer than `within` seconds.
+            TimeoutError: labelling took longer than `within` seconds.
         """
         client = await self.client(f"bench-{uuid4().hex[:8]}")
         began = time.monotonic()
         imported = await client.import_chats(path)
         import_seconds = time.monotonic() - began
         say(f"{imported.sessions} sessions imported in {import_seconds:.1f} s")
-        job = await client.auto_analyze(imported.dataset_id, user_id="bench", budget_usd="1000", **terms)
+        job = await client.auto_analyze(imported.dataset_id, user_id="bench", budget_usd=Decimal(1000), **terms)
         async with asyncio.timeout(within):
             report = await job.result()
         assert report.statistics
@@ -117,14 +118,14 @@ class Bench:
         return await self._cleanup.enter_async_context(client)
 
     async def _seconds(self, client: Client, job_id: str, first_run: str) -> float:
-        """From the start of the first run of the chain to the end of the last."""
+        """The time from the start of the job's first run to the end of its last run."""
         first = await client.temporal.get_workflow_handle(job_id, run_id=first_run).describe()
         last = await client.temporal.get_workflow_handle(job_id).describe()
         assert last.close_time
         return (last.close_time - first.start_time).total_seconds()
 
     async def _requests(self, client: Client, job_key: str) -> list[Request]:
-        """The run's answered requests: times from the simulator, steps from the ledger."""
+        """The run's answered requests, with times from the simulator and steps from the ledger."""
         async with client.database.transaction() as tx:
             rows = (await tx.execute(ATTEMPTS, {"workspace": client.workspace_id})).all()
             streams = dict((await tx.execute(STREAMS, {"workspace": client.workspace_id, "job": job_key})).all())
@@ -152,7 +153,7 @@ async def running(worker: str | None = "worker", **environment: str) -> AsyncIte
         environment: further environment variables of the worker.
     """
     with mock.patch.dict(os.environ), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
-        for name in [name for name in os.environ if name.startswith(OTHERS_PREFIXES)]:
+        for name in [name for name in os.environ if name.startswith(REMOVED_PREFIXES)]:
             del os.environ[name]
         os.environ.update(WORKER_ENVIRONMENT | environment | {"BENCH_SPANS": str(Path(directory) / SPANS)})
         stack = EmbeddedStack(

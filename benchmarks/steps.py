@@ -1,4 +1,4 @@
-"""The duration of each step of a `Generate`, from the times of its history and of the traced worker."""
+"""The duration of each step of a generation, by its workflow's history and the traced worker."""
 
 import json
 from collections import defaultdict
@@ -10,7 +10,7 @@ from typing import Any
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
-# The steps between consecutive marks, in order.
+# The steps of a generation in order. Each begins when the one before it ends.
 STEPS = (
     "client starts the workflow",
     "first workflow task reaches the worker",
@@ -32,24 +32,22 @@ STEPS = (
 
 COUNTED = ("prepare", "claim", "settle")
 
-Times = list[float]
 
-
-async def steps_of(temporal: Client, called: Mapping[str, tuple[float, float]], spans: Path) -> dict[str, float]:
-    """Medians over these workflows. `called`: when the client started each, and when it had the result."""
+async def steps_of(temporal: Client, times: Mapping[str, tuple[float, float]], spans: Path) -> dict[str, float]:
+    """The medians of these generations. `times`: by workflow id, when the client started it and had its result."""
     traced = _traced(spans)
-    rows = [await _marks(temporal, job, *times, traced[job]) for job, times in called.items()]
+    rows = [await _marks(temporal, job, began, ended, traced[job]) for job, (began, ended) in times.items()]
     steps = {
         f"{name}, ms": median((marks[place + 1] - marks[place]) * 1000 for marks, _ in rows)
         for place, name in enumerate(STEPS)
     }
     tasks = median(tasks for _, tasks in rows)
-    counted = {f"statements of {step}": median(traced[job][step]["statements"] for job in called) for step in COUNTED}
+    counted = {f"statements of {step}": median(traced[job][step]["statements"] for job in times) for step in COUNTED}
     return steps | {"workflow tasks": tasks} | counted
 
 
 def _traced(spans: Path) -> dict[str, dict[str, Any]]:
-    """The steps of each workflow."""
+    """What the worker recorded: the steps of each workflow by name."""
     found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for line in spans.read_text(encoding="utf-8").splitlines():
         span = json.loads(line)
@@ -59,7 +57,8 @@ def _traced(spans: Path) -> dict[str, dict[str, Any]]:
 
 async def _marks(
     temporal: Client, job: str, began: float, ended: float, traced: Mapping[str, Any]
-) -> tuple[Times, float]:
+) -> tuple[list[float], float]:
+    """The times at which the steps begin, with the end of the last, and the number of workflow tasks."""
     history = await temporal.get_workflow_handle(job).fetch_history()
     at: dict[int, float] = {}
     for event in history.events:

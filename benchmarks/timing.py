@@ -1,4 +1,4 @@
-"""Measure the duration of operations with a fixed concurrency, alternating between kinds."""
+"""Measure the duration of operations with a fixed concurrency, in alternating rounds."""
 
 import asyncio
 import time
@@ -10,13 +10,13 @@ from uuid import uuid4
 
 ROUNDS = 5
 
-# Runs one operation; its argument is a new key.
-Kind = Callable[[str], Awaitable[object]]
+# Runs once; its argument is a new key.
+Operation = Callable[[str], Awaitable[object]]
 
 
 @dataclass(frozen=True)
-class Taken:
-    """One operation: its key, and its start and end by the wall clock, which is also that of the Temporal server."""
+class Timing:
+    """One run of an operation: its key, and its start and end by the wall clock, which the Temporal server uses too."""
 
     key: str
     began: float
@@ -27,31 +27,31 @@ class Taken:
         return (self.ended - self.began) * 1000
 
 
-async def alternate(kinds: Mapping[str, Kind], count: int, concurrency: int) -> dict[str, list[Taken]]:
-    """Alternate between the kinds in rounds; the first round is a warm-up and not counted."""
-    taken: defaultdict[str, list[Taken]] = defaultdict(list)
+async def alternate(operations: Mapping[str, Operation], count: int, concurrency: int) -> dict[str, list[Timing]]:
+    """Run every operation `count` times in each round. The first round is a warm-up and not counted."""
+    timings: defaultdict[str, list[Timing]] = defaultdict(list)
     for number in range(ROUNDS + 1):
-        for name, kind in kinds.items():
-            found = await run_all(kind, count, concurrency)
-            taken[name] += found if number else []
-    return dict(taken)
+        for name, operation in operations.items():
+            round_timings = await run_all(operation, count, concurrency)
+            timings[name] += round_timings if number else []
+    return dict(timings)
 
 
-async def run_all(kind: Kind, count: int, concurrency: int) -> list[Taken]:
-    """Run `count` operations, `concurrency` at a time."""
+async def run_all(operation: Operation, count: int, concurrency: int) -> list[Timing]:
+    """Run the operation `count` times, `concurrency` at a time."""
     waiting = iter([uuid4().hex for _ in range(count)])
-    taken: list[Taken] = []
+    timings: list[Timing] = []
 
     async def caller() -> None:
         for key in waiting:
             began = time.time()
-            await kind(key)
-            taken.append(Taken(key, began, time.time()))
+            await operation(key)
+            timings.append(Timing(key, began, time.time()))
 
     await asyncio.gather(*(caller() for _ in range(concurrency)))
-    return taken
+    return timings
 
 
-def percentiles(taken: list[Taken]) -> dict[str, float]:
-    times = [one.ms for one in taken]
+def percentiles(timings: list[Timing]) -> dict[str, float]:
+    times = [timing.ms for timing in timings]
     return {"p50": median(times), "p95": quantiles(times, n=20, method="inclusive")[-1]}

@@ -1,4 +1,4 @@
-"""Parley's worker that also records the time of each step of a `Generate`, and two minimal workflows.
+"""Parley's worker that records the times of each step of a generation, and runs two minimal workflows.
 
 `benchmarks.generate` starts it in place of the worker. It writes the steps to the file named by BENCH_SPANS, one JSON
 object per line.
@@ -26,8 +26,8 @@ from activities.generate.paid_steps import GeneratePaidSteps
 from activities.paid_call import PaidCalls
 from parley.connection import leave
 
-QUEUE = "bench-floor"
-FEW_SECONDS = timedelta(seconds=10)
+QUEUE = "bench-lower-bound"
+ACTIVITY_TIMEOUT = timedelta(seconds=10)
 
 
 @activity.defn
@@ -38,14 +38,14 @@ async def nothing() -> None: ...
 class OneLocalActivity:
     @workflow.run
     async def run(self) -> None:
-        await workflow.execute_local_activity(nothing, start_to_close_timeout=FEW_SECONDS)
+        await workflow.execute_local_activity(nothing, start_to_close_timeout=ACTIVITY_TIMEOUT)
 
 
 @workflow.defn(sandboxed=False)
 class OneActivity:
     @workflow.run
     async def run(self) -> None:
-        await workflow.execute_activity(nothing, start_to_close_timeout=FEW_SECONDS)
+        await workflow.execute_activity(nothing, start_to_close_timeout=ACTIVITY_TIMEOUT)
 
 
 class Spans:
@@ -55,28 +55,26 @@ class Spans:
         self._file = path.open("a", buffering=1, encoding="utf-8")
         self._statements = Counter[str]()
 
-    def around(self, owner: Any, name: str, step: str) -> None:
-        """Replace a method of `owner` by one that records when it ran."""
+    def record(self, owner: Any, name: str, step: str) -> None:
+        """Replace a method of `owner` by one that also records when it began and ended, as `step`."""
         inner: Callable[..., Awaitable[Any]] = getattr(owner, name)
 
         @functools.wraps(inner)
         async def timed(*args: Any, **kwargs: Any) -> Any:
-            began, before = time.time(), self._statements[activity.info().workflow_id]
+            workflow_id = activity.info().workflow_id or ""
+            began, before = time.time(), self._statements[workflow_id]
             try:
                 return await inner(*args, **kwargs)
             finally:
-                statements = self._statements[activity.info().workflow_id] - before
-                self._write(step=step, began=began, ended=time.time(), statements=statements)
+                statements = self._statements[workflow_id] - before
+                span = {"workflow": workflow_id, "step": step, "began": began, "ended": time.time()}
+                self._file.write(json.dumps({**span, "statements": statements}) + "\n")
 
         setattr(owner, name, timed)
 
-    def statement(self, *_: Any) -> None:
+    def count_statement(self, *_: Any) -> None:
         if activity.in_activity():
-            self._statements[activity.info().workflow_id] += 1
-
-    def _write(self, **what: Any) -> None:
-        span = {"workflow": activity.info().workflow_id, **what}
-        self._file.write(json.dumps(span) + "\n")
+            self._statements[activity.info().workflow_id or ""] += 1
 
 
 def main() -> int:
@@ -90,16 +88,16 @@ def main() -> int:
         (PaidCalls, "_settle", "settle"),
     )
     for owner, name, step in steps:
-        spans.around(owner, name, step)
-    event.listen(Engine, "before_cursor_execute", spans.statement)
-    worker.build_workers = _with_floor(worker.build_workers)
+        spans.record(owner, name, step)
+    event.listen(Engine, "before_cursor_execute", spans.count_statement)
+    worker.build_workers = _with_minimal_workflows(worker.build_workers)
     return worker.main([])
 
 
-def _with_floor(build: Callable[..., list[Worker]]) -> Callable[..., list[Worker]]:
+def _with_minimal_workflows(build: Callable[..., list[Worker]]) -> Callable[..., list[Worker]]:
     def build_workers(client: Any, *args: Any) -> list[Worker]:
-        floor = Worker(client, task_queue=QUEUE, workflows=[OneLocalActivity, OneActivity], activities=[nothing])
-        return [*build(client, *args), floor]
+        minimal = Worker(client, task_queue=QUEUE, workflows=[OneLocalActivity, OneActivity], activities=[nothing])
+        return [*build(client, *args), minimal]
 
     return build_workers
 

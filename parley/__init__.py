@@ -17,7 +17,7 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.budgets import CapView, Period
 from parley.domain.chat import ChatSession
-from parley.domain.costs import BilledAttempt, CostLine, Costs, Disagreement
+from parley.domain.costs import BilledAttempt, Correction, CostLine, Costs, Disagreement
 from parley.domain.errors import (
     ErrorKind,
     IdempotencyConflict,
@@ -124,6 +124,7 @@ __all__ = [
     "ChatSession",
     "Client",
     "ConfigurationReport",
+    "Correction",
     "CostAlertReport",
     "CostLine",
     "Costs",

@@ -13,6 +13,7 @@ from simulator.seeded import SeededChoice
 from simulator.text import keywords, related_sentence
 from simulator.wire import BYTES_PER_TOKEN, Prompt, Refusal, count_tokens
 
+REASONING_TOKENS = 600
 PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 OPENERS = {
     True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
@@ -22,12 +23,16 @@ OPENERS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion. `finish`: stop, length, or None if a fault removes the finish reason."""
+    """A completion. `finish`: stop, length, None if a fault removes the finish reason, or a reason of no vendor's.
+
+    `reasoning_tokens`: the part of the billed output tokens that has no text.
+    """
 
     text: str
     finish: str | None
     input_tokens: int
     output_tokens: int
+    reasoning_tokens: int = 0
 
     def pieces(self) -> list[str]:
         """Split the text into words, as a stream delivers it."""
@@ -52,7 +57,8 @@ class Answers:
         limited = _first_tokens(text, prompt.max_tokens)
         if len(limited) < len(text):
             text, finish = limited, "length" if finish else None
-        return Answer(text, finish, input_tokens, count_tokens(text))
+        reasoning = _reasoning_tokens(damage, prompt.max_tokens)
+        return Answer(text, finish, input_tokens, count_tokens(text) + reasoning, reasoning)
 
     def overflow_facts(self, refusal: Refusal) -> dict[str, int]:
         """Return the numbers in the message of a context-length error."""
@@ -80,6 +86,13 @@ class Answers:
         recalled = related_sentence("\n".join([*prompt.texts("system"), *earlier]), last)
         memory = f' From what was said before: "{recalled}"' if recalled else ""
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
+
+
+def _reasoning_tokens(damage: str, max_tokens: int | None) -> int:
+    """The tokens that a fault spends on reasoning: all of them, or so many beside the text."""
+    if damage == "empty":
+        return max_tokens or REASONING_TOKENS
+    return REASONING_TOKENS if damage == "reasoning_beside" else 0
 
 
 def _first_tokens(text: str, limit: int | None) -> str:

@@ -39,6 +39,19 @@ ERRORS: Mapping[str, tuple[int, str, str]] = {
         "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade "
         "or purchase credits.",
     ),
+    "too_large_for_minute": (
+        429,
+        "rate_limit_error",
+        "Extra usage is required for long context requests.",
+    ),
+    "spend_limit": (
+        400,
+        "invalid_request_error",
+        "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC.",
+    ),
+    "billing_inactive": (402, "billing_error", "There is an issue with your billing or payment information."),
+    "content_filter": (400, "invalid_request_error", "Output blocked by content filtering policy"),
+    "error_in_200": (200, "api_error", "Internal server error"),
     "auth": (401, "authentication_error", "invalid x-api-key"),
     "not_found": (404, "not_found_error", "Not Found"),
     "rate_limit": (429, "rate_limit_error", "This request would exceed your organization's rate limit."),
@@ -46,7 +59,15 @@ ERRORS: Mapping[str, tuple[int, str, str]] = {
     "overloaded": (529, "overloaded_error", "Overloaded"),
 }
 EPOCH = "1970-01-01T00:00:00Z"
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", None: None}
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
+# https://platform.claude.com/docs/en/api/messages/create
+PARAMETERS = frozenset(
+    """
+    cache_control container diagnostics inference_geo max_tokens messages metadata model output_config service_tier
+    speed stop_sequences stream system temperature thinking tool_choice tools top_k top_p user_profile_id
+    workspace_id
+    """.split()  # noqa: SIM905 - a list would take a line for each name
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,9 @@ class Messages:
         if "anthropic-version" not in request.headers:
             raise Refusal("bad_request", "anthropic-version: header is required")
         body = await read_json_object(request)
+        for name in body:
+            if name not in PARAMETERS:
+                raise Refusal("bad_request", f"{name}: Extra inputs are not permitted")
         system = content_text(body.get("system"))
         tool = _forced_tool(body)
         return Prompt(
@@ -106,7 +130,7 @@ class _FormattedAnswer:
     damage: str
 
     def message(self) -> dict[str, Any]:
-        return self._message([self._block()], self.stop_reason, self.answer.output_tokens)
+        return self._message([*self._thinking(), self._block()], self.stop_reason, self.answer.output_tokens)
 
     def events(self) -> Iterator[str]:
         yield _event("message_start", message=self._message([], None, 1))
@@ -128,7 +152,8 @@ class _FormattedAnswer:
 
     @property
     def stop_reason(self) -> str | None:
-        return "tool_use" if self.prompt.tool and self.answer.finish == "stop" else STOP_REASONS[self.answer.finish]
+        finish = self.answer.finish
+        return "tool_use" if self.prompt.tool and finish == "stop" else STOP_REASONS.get(finish or "", finish)
 
     def _message(self, content: list[Any], stop_reason: str | None, output_tokens: int) -> dict[str, Any]:
         return {
@@ -144,7 +169,7 @@ class _FormattedAnswer:
                 "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 0,
                 "output_tokens": output_tokens,
-                "service_tier": "standard",
+                "service_tier": "priority" if self.damage == "price_class" else "standard",
             },
         }
 
@@ -152,6 +177,11 @@ class _FormattedAnswer:
         if self.prompt.tool:
             return self._empty_block() | {"input": _tool_input(self.answer.text)}
         return {"type": "text", "text": self.answer.text}
+
+    def _thinking(self) -> list[Any]:
+        """The block of a fault: a client must pass it over."""
+        thinks = self.damage == "content_parts"
+        return [{"type": "thinking", "thinking": "Let me see.", "signature": "sim"}] if thinks else []
 
     def _empty_block(self) -> dict[str, Any]:
         if self.prompt.tool:
@@ -193,7 +223,19 @@ def _messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
     for number, message in enumerate(messages):
         if message.role not in ("user", "assistant"):
             raise Refusal("bad_request", f'messages.{number}: role must be "user" or "assistant"')
+        _refuse_blank(body["messages"][number].get("content"))
+    if messages[-1].role == "assistant" and messages[-1].text != messages[-1].text.rstrip():
+        raise Refusal("bad_request", "messages: final assistant content cannot end with trailing whitespace")
     return messages
+
+
+def _refuse_blank(content: object) -> None:
+    blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    for text in [block.get("text") or "" for block in blocks if block.get("type") == "text"]:
+        if not text:
+            raise Refusal("bad_request", "messages: text content blocks must be non-empty")
+        if not text.strip():
+            raise Refusal("bad_request", "messages: text content blocks must contain non-whitespace text")
 
 
 def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:

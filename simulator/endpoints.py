@@ -13,7 +13,7 @@ from simulator.records import ReceivedRequest
 from simulator.state import State
 from simulator.wire import ATTEMPT_HEADER, Body, Refusal, Reply, Vendor
 
-GATEWAY_PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+GATEWAYS = {"html": (502, "Bad Gateway"), "gateway_timeout": (524, "A timeout occurred")}
 NOT_JSON = b"upstream said: OK (this is not JSON"
 UNLOGGED_REQUEST_ID = "req_sim00000000"
 
@@ -137,8 +137,10 @@ def error_response(vendor: Vendor, refusal: Refusal, request_id: str) -> Respons
     headers = {vendor.request_id_header: request_id}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(ceil(refusal.retry_after))
-    if refusal.kind == "html":
-        return HTMLResponse(GATEWAY_PAGE, 502, headers)
+    if refusal.kind in GATEWAYS:
+        status, words = GATEWAYS[refusal.kind]
+        page = f"<html><head><title>{status} {words}</title></head><body><h1>{status} {words}</h1></body></html>"
+        return HTMLResponse(page, status, headers)
     status, body = vendor.error(refusal, request_id)
     return JSONResponse(body, status, headers)
 

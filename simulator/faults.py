@@ -29,6 +29,12 @@ REFUSALS: Mapping[str, frozenset[str]] = {
     "auth": ANY,
     "bad_request": ANY,
     "context_too_long": CHAT,
+    "too_large_for_minute": CHAT,
+    "spend_limit": CHAT,
+    "billing_inactive": CHAT,
+    "content_filter": CHAT,
+    "gateway_timeout": ANY,
+    "error_in_200": CHAT,
 }
 # The reply is computed and billed, but the completion is wrong.
 DAMAGES: Mapping[str, frozenset[str]] = {
@@ -39,6 +45,11 @@ DAMAGES: Mapping[str, frozenset[str]] = {
     "invented_items": ITEMS,
     "duplicated_items": ITEMS,
     "one_group": GROUPS,
+    "empty": CHAT,
+    "odd_finish": CHAT,
+    "content_parts": CHAT,
+    "reasoning_beside": CHAT,
+    "price_class": CHAT,
     "in_stream_error": STREAM,
 }
 # The reply is computed and billed, but its delivery fails.
@@ -191,12 +202,8 @@ def chat_traits(prompt: Prompt) -> frozenset[str]:
 
 def damaged(text: str, damage: str, prompt: Prompt) -> tuple[str, str | None]:
     """Return the text with the fault named by `damage`, and its finish reason (None if missing)."""
-    if damage == "malformed":
-        return _invalid_json(text), "stop"
-    if damage == "truncated":
-        return text[: len(text) // 2], "length"
-    if damage == "no_finish":
-        return text[: len(text) * 2 // 3], None
+    if damage in CHANGED_ENDS:
+        return CHANGED_ENDS[damage](text)
     if damage in WRONG_ITEMS and prompt.schema:
         return _with_wrong_items(text, WRONG_ITEMS[damage], items_field(prompt.schema) or ""), "stop"
     return text, "stop"
@@ -239,4 +246,11 @@ WRONG_ITEMS: Mapping[str, Callable[[Items], Items]] = {
     "invented_items": lambda items: [*items, _invented(items)],
     "duplicated_items": lambda items: [*items, *items[:1]],
     "one_group": _one_group,
+}
+CHANGED_ENDS: Mapping[str, Callable[[str], tuple[str, str | None]]] = {
+    "malformed": lambda text: (_invalid_json(text), "stop"),
+    "truncated": lambda text: (text[: len(text) // 2], "length"),
+    "no_finish": lambda text: (text[: len(text) * 2 // 3], None),
+    "empty": lambda _: ("", "length"),
+    "odd_finish": lambda text: (text, "eos_token"),
 }

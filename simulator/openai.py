@@ -45,6 +45,33 @@ ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
         "insufficient_quota",
         "You exceeded your current quota, please check your plan and billing details.",
     ),
+    "too_large_for_minute": (
+        429,
+        "tokens",
+        "rate_limit_exceeded",
+        "Request too large for gpt-4o in organization org-sim on tokens per min (TPM): Limit 30000, Requested 41250. "
+        "The input or output tokens must be reduced in order to run successfully.",
+    ),
+    "spend_limit": (
+        400,
+        "invalid_request_error",
+        "billing_hard_limit_reached",
+        "Billing hard limit has been reached.",
+    ),
+    "billing_inactive": (
+        429,
+        "billing_not_active",
+        "billing_not_active",
+        "Your account is not active, please check your billing details on our website.",
+    ),
+    "content_filter": (
+        400,
+        "invalid_request_error",
+        "content_filter",
+        "The response was filtered due to the prompt triggering the content management policy.",
+    ),
+    "unknown_parameter": (400, "invalid_request_error", "unknown_parameter", "Unknown parameter."),
+    "error_in_200": (200, "server_error", "server_error", "The server had an error while processing your request."),
     "server_error": (
         500,
         "server_error",
@@ -58,6 +85,16 @@ ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
         "The engine is currently overloaded, please try again later.",
     ),
 }
+# https://platform.openai.com/docs/api-reference/chat/create
+PARAMETERS = frozenset(
+    """
+    audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages
+    metadata modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key
+    prompt_cache_options prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier
+    stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity
+    web_search_options
+    """.split()  # noqa: SIM905 - a list would take a line for each name
+)
 ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
 MAX_LIMIT = 100
 METADATA = re.compile(r"metadata\[(.+)\]")
@@ -80,6 +117,8 @@ class ChatCompletions:
 
     async def read(self, request: Request) -> Prompt:
         body = await read_json_object(request)
+        if self.name == "openai":  # local servers ignore what they do not know
+            _refuse_unknown(body)
         messages = read_messages(body.get("messages"))
         system = "\n".join(message.text for message in messages if message.role == "system")
         store = body.get("store") is True and self.name == "openai"  # local servers do not store completions
@@ -148,9 +187,17 @@ class _FormattedAnswer:
     damage: str
 
     def completion(self) -> dict[str, Any]:
-        message = {"role": "assistant", "content": self.answer.text, "refusal": None, "annotations": []}
+        message = {"role": "assistant", "content": self._content(), "refusal": None, "annotations": []}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.answer.finish}
         return self._object("chat.completion") | {"choices": [choice], "usage": self._usage()}
+
+    def _content(self) -> object:
+        """The text; with the fault in parts, as some compatible servers send the thinking of a model."""
+        if self.damage != "content_parts":
+            return self.answer.text
+        half = len(self.answer.text) // 2
+        texts = [{"type": "text", "text": part} for part in (self.answer.text[:half], self.answer.text[half:])]
+        return [{"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]}, *texts]
 
     def events(self) -> Iterator[str]:
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
@@ -179,21 +226,29 @@ class _FormattedAnswer:
             "object": kind,
             "created": int(time.time()),
             "model": model_name(self.prompt.model),
-            "service_tier": "default",
+            "service_tier": "priority" if self.damage == "price_class" else "default",
         }
 
     def _usage(self) -> dict[str, Any]:
+        # OpenAI counts reasoning inside the completion; the fault counts it beside, as some compatible servers do.
+        beside = self.answer.reasoning_tokens if self.damage == "reasoning_beside" else 0
         return {
             "prompt_tokens": self.answer.input_tokens,
-            "completion_tokens": self.answer.output_tokens,
+            "completion_tokens": self.answer.output_tokens - beside,
             "total_tokens": self.answer.input_tokens + self.answer.output_tokens,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": self.answer.reasoning_tokens, "audio_tokens": 0},
         }
 
 
 def _event(value: object) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+def _refuse_unknown(body: Mapping[str, Any]) -> None:
+    for name in body:
+        if name not in PARAMETERS:
+            raise Refusal("unknown_parameter", f"Unknown parameter: '{name}'.", param=name)
 
 
 def _model(body: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 The simulator refuses what they refuse, so that a schema it accepts works at the vendor.
 
-OpenAI (strict): every object must be closed (`additionalProperties: false`) and require all of its properties.
+OpenAI (strict): the root is an object, every schema has a type, every object must be closed
+(`additionalProperties: false`) and require all of its properties, and some keywords are not permitted. See
+https://platform.openai.com/docs/guides/structured-outputs#supported-schemas.
 Anthropic: every object must be closed; bounds on numbers and lengths are not supported; `minItems` must be 0 or 1.
 """
 
@@ -21,6 +23,8 @@ ANTHROPIC_UNSUPPORTED = (
     "maxItems",
     "uniqueItems",
 )
+OPENAI_NOT_PERMITTED = ("oneOf", "allOf", "not", "if", "dependentRequired", "dependentSchemas", "patternProperties")
+OPENAI_TYPED = {"type", "anyOf", "$ref", "enum", "const", "properties"}
 # Prefixes of the models that do not support structured outputs.
 OPENAI_WITHOUT_SCHEMAS = ("gpt-3.5-", "gpt-4-")
 ANTHROPIC_WITHOUT_SCHEMAS = (
@@ -42,8 +46,10 @@ def anthropic_supports_schemas(model: str) -> bool:
 
 def openai_problem(schema: Mapping[str, Any]) -> str | None:
     """Return OpenAI's message for the first rule that the schema breaks."""
+    if schema.get("type") != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema.get('type')}\"'."
     for place, node in _nodes(schema):
-        problem = _openai_object_problem(node) if _is_object(node) else None
+        problem = _openai_object_problem(node) if _is_object(node) else _openai_problem(node)
         if problem:
             return f"In context={place!r}, {problem}"
     return None
@@ -62,7 +68,20 @@ def anthropic_problem(schema: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _openai_problem(node: Mapping[str, Any]) -> str | None:
+    for name in OPENAI_NOT_PERMITTED:
+        if name in node:
+            return f"'{name}' is not permitted."
+    if not OPENAI_TYPED & node.keys():
+        return "schema must have a 'type' key."
+    if node.get("type") == "array" and "items" not in node:
+        return "array schema missing items."
+    return None
+
+
 def _openai_object_problem(node: Mapping[str, Any]) -> str | None:
+    if problem := _openai_problem(node):
+        return problem
     if node.get("additionalProperties") is not False:
         return "'additionalProperties' is required to be supplied and to be false."
     for name in node.get("properties", {}):

@@ -40,7 +40,6 @@ KEYS = (
     "TEMPORAL_ADDRESS",
 )
 
-pytest_plugins = ["tests.coverage_summary"]
 
 sys.addaudithook(refuse_the_network)
 use_memory_for_temporary_files()

@@ -7,14 +7,19 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
+from uuid import uuid4
 
 import httpx2
 import psycopg
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
 
 from activities.paid_call import PaidCalls
 from parley.settings import Settings
@@ -25,6 +30,7 @@ from simulator.config import Config
 from simulator.server import Server
 from worker import ROLES, build_workers
 
+T = TypeVar("T")
 LOOPBACK = ("127.", "::1", "localhost", "/")
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -157,6 +163,23 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
         "elevenlabs_requests_per_second": 1000,
     }
     return Settings(**{**values, **changes})
+
+
+async def reset_to_start(temporal: TemporalClient, job_id: str, result_type: type[T]) -> WorkflowHandle[Any, T]:
+    """Reset a workflow's latest run to its first task; returns the handle of the new run."""
+    workflow = temporal.get_workflow_handle(job_id)
+    history = await workflow.fetch_history()
+    done = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    reset = await temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=temporal.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=workflow.id, run_id=(await workflow.describe()).run_id),
+            reason="test",
+            workflow_task_finish_event_id=next(event.event_id for event in history.events if event.event_type == done),
+            request_id=uuid4().hex,
+        )
+    )
+    return temporal.get_workflow_handle(workflow.id, run_id=reset.run_id, result_type=result_type)
 
 
 @asynccontextmanager

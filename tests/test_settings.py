@@ -19,7 +19,7 @@ from parley.settings import Settings, problem, variable
         ("database_url", "DATABASE_URL"),
     ],
 )
-def test_variable_has_the_prefix_unless_others_use_it_too(field: str, name: str):
+def test_variable_has_the_prefix_unless_the_field_is_listed_as_unprefixed(field: str, name: str):
     assert field in Settings.model_fields
     assert variable(field) == name
 
@@ -27,12 +27,15 @@ def test_variable_has_the_prefix_unless_others_use_it_too(field: str, name: str)
 def test_values_are_read_from_their_variables(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PARLEY_LEASE_SECONDS", "7")
     monkeypatch.setenv("OPENAI_MODEL", "gpt-4.1")
-    monkeypatch.setenv("BREAKER_FAILURES", "9")
     assert (Settings().lease_seconds, Settings().openai_model) == (7, "gpt-4.1")
+
+
+def test_a_variable_without_its_prefix_is_ignored(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BREAKER_FAILURES", "9")
     assert Settings().breaker_failures == Settings.model_fields["breaker_failures"].default
 
 
-def test_arguments_are_named_like_the_fields_and_win(monkeypatch: pytest.MonkeyPatch):
+def test_arguments_override_environment_variables(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PARLEY_LEASE_SECONDS", "7")
     assert Settings(lease_seconds=5).lease_seconds == 5
 
@@ -57,6 +60,6 @@ def test_problem_names_the_variable(name: str, value: str, message: str, monkeyp
 
 @pytest.mark.parametrize("name", ["PARLEY_SERVICE_HOST", "PARLEY_PORT_8080_TCP", "PARLEY_ACME_OPENAI_API_KEY"])
 def test_variables_that_others_set_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch):
-    """A cluster sets some for a service named parley, and a workspace names the variable of its key."""
+    """Kubernetes sets `PARLEY_SERVICE_HOST` for a service named parley; a workspace may choose its key's variable."""
     monkeypatch.setenv(name, "x")
     Settings()

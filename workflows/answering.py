@@ -14,7 +14,9 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 from activities.generate.paid_steps import GeneratePaidSteps as PaidSteps
 from parley.domain.errors import (
     BudgetExhausted,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     InsufficientEnergy,
     MalformedReply,
     ProviderUnavailable,
@@ -35,7 +37,7 @@ from parley.domain.generate.contract import (
     Refused,
 )
 from parley.domain.routing import Candidate
-from workflows.fallback import Engine, first_success
+from workflows.fallback import Engine, NoProviderServed, first_success
 from workflows.policies import LONGEST_RATE_LIMIT
 
 MAX_ASKS = 3
@@ -44,8 +46,9 @@ REFUSALS = {
     InsufficientEnergy.__name__: Refused.INSUFFICIENT_ENERGY,
     BudgetExhausted.__name__: Refused.BUDGET_EXHAUSTED,
     ContextTooLong.__name__: Refused.CONTEXT_TOO_LONG,
+    ContentFiltered.__name__: Refused.CONTENT_FILTERED,
 }
-RAISE_AT_ONCE = frozenset({ContextTooLong.__name__})
+RAISE_AT_ONCE = frozenset({ContextTooLong.__name__, EmptyReply.__name__})
 
 
 class Answering:
@@ -58,8 +61,9 @@ class Answering:
         self._candidates: Sequence[Candidate] = prepared.candidates
         self._condensed: Prompt | None = prepared.condensed
         self._may_condense = True
-        self._ask, self._attempts = 1, 0
-        self._charged = False
+        self._ask, self._empty, self._attempts = prepared.first_ask, 0, 0
+        self._last_ask = prepared.first_ask + MAX_ASKS - 1
+        self._is_first = prepared.is_first
         self._last_candidate: Candidate | None = None
         self._last_failure = ""
 
@@ -79,8 +83,7 @@ class Answering:
                 continue
             if outcome.result is not None:
                 return outcome.result
-            self._charged = True
-            if self._ask >= MAX_ASKS:
+            if self._ask >= self._last_ask:
                 message = f"no answer follows the schema: {outcome.problem}"
                 raise ApplicationError(message, type=MalformedReply.__name__)
             self._ask += 1
@@ -90,9 +93,12 @@ class Answering:
         if error.type == BudgetExhausted.__name__ and (cheaper := self._cheaper_candidates()):
             self._candidates = cheaper
             return
+        if error.type == EmptyReply.__name__ and self._ask < self._last_ask:
+            self._ask, self._empty = self._ask + 1, self._empty + 1
+            return
         if error.type != ContextTooLong.__name__:
             raise error
-        if self._may_condense and await self._condense():
+        if self._may_condense and await self._condense_if_possible(NoProviderServed):
             self._ask += 1
             return
         # Another model may have a larger context window.
@@ -139,8 +145,8 @@ class Answering:
             serving=self._serving,
             candidate=candidate,
             ask=self._ask,
-            energy=0 if self._charged else self._serving.energy,
-            is_first=self._attempts == 1,
+            empty=self._empty,
+            is_first=self._is_first and self._attempts == 1,
             condensed=self._condensed is not None,
         )
 
@@ -157,10 +163,11 @@ class Answering:
             return None
         return timedelta(seconds=float(error.details[0]) if error.details else 1.0)
 
-    async def _condense_if_possible(self) -> None:
-        """Condense a prompt that is long for the policy. If that fails, which the history shows, it is sent whole."""
-        with suppress(ApplicationError):
-            await self._condense()
+    async def _condense_if_possible(self, tolerated: type[ApplicationError] = ApplicationError) -> bool:
+        """Condense a prompt that is too long. If that fails, which the history shows, it is sent whole."""
+        with suppress(tolerated):
+            return await self._condense()
+        return False
 
     async def _condense(self) -> bool:
         """Condense the earlier part of the prompt, on the cheapest candidate; returns whether the prompt changed."""

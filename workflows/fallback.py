@@ -15,7 +15,9 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BreakerOpen,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     MalformedReply,
     ProviderUnavailable,
     QuotaExceeded,
@@ -37,7 +39,9 @@ TRY_NEXT = {
         AuthenticationFailed,
         BadRequest,
         BreakerOpen,
+        ContentFiltered,
         ContextTooLong,
+        EmptyReply,
         MalformedReply,
         ProviderUnavailable,
         QuotaExceeded,
@@ -50,7 +54,9 @@ TRY_LATER = {
     error.__name__ for error in (BreakerOpen, ProviderUnavailable, RateLimited, TruncatedReply, MalformedReply)
 }
 # These depend on the request alone, and not on the state of the provider.
-REQUEST_REFUSED = {error.__name__ for error in (BadRequest, ContextTooLong)}
+REQUEST_REFUSED = {error.__name__ for error in (BadRequest, ContentFiltered, ContextTooLong)}
+# What all candidates may agree on: then it is the error, and no outage.
+UNANIMOUS = {error.__name__ for error in (ContentFiltered, ContextTooLong)}
 
 
 class Engine(Protocol):
@@ -122,15 +128,14 @@ class DurableEngine:
 class NoProviderServed(ApplicationError):
     """Every candidate failed. `tried`: what each one answered. `refused`: every one refused this request.
 
-    Its type is `ProviderUnavailable`, or `ContextTooLong` if all candidates answered so.
+    Its type is `ProviderUnavailable`, or the type of all failures if it is one of `UNANIMOUS`.
     """
 
     def __init__(self, failures: Sequence[tuple[Candidate, ApplicationError]]) -> None:
         self.tried = "; ".join(f"{failure.message} ({candidate.model})" for candidate, failure in failures)
         types = {failure.type for _, failure in failures}
-        too_long = types == {ContextTooLong.__name__}
-        kind = ContextTooLong if too_long else ProviderUnavailable
-        super().__init__(f"no provider could serve: {self.tried}", type=kind.__name__)
+        kind = failures[0][1].type if len(types) == 1 and types <= UNANIMOUS else ProviderUnavailable.__name__
+        super().__init__(f"no provider could serve: {self.tried}", type=kind)
         self.refused = types <= REQUEST_REFUSED
 
 

@@ -38,12 +38,7 @@ class Generate:
             raise InvalidInput("Generate needs a GenerateInput", where="input")
         visibility.record_owner(generate_input.workspace_id, WORKFLOW)
         self._prepared = PrepareOutcome()
-        self._job = Job(
-            input=generate_input,
-            job_key=workflow.info().first_execution_run_id,
-            workflow_id=workflow.info().workflow_id,
-            started_at=workflow.now(),
-        )
+        self._job = Job.of(generate_input, workflow.info().workflow_id, workflow.now())
         try:
             result = await self._generate()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:

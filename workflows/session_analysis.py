@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.session_analysis import SessionAnalysisActivities as Activities
     from parley import visibility
-    from parley.domain.errors import InvalidInput, ParleyError, ProviderUnavailable
+    from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
@@ -121,11 +121,16 @@ class SessionAnalysis:
         try:
             outcome = await self._on_a_provider((candidate,), Activities.measure_voice, after_voice=False)
         except ApplicationError as error:
+            # `finish` computes the metrics from the transcript instead. Coaching has a rule-based substitute only, so
+            # there a job that waits fails after the wait limit.
             return _outage_message(error)
         return self._accept(outcome)
 
     async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
-        """Request coaching until a reply is usable. Without one, `finish` stores the rule-based analysis, marked."""
+        """Request coaching until a reply is usable, at most `MAX_ASKS` times.
+
+        If none is, `finish` stores a rule-based analysis and marks it as a fallback.
+        """
         self._enter(Step.COACHING)
         variant, problem = Variant(), ""
         while variant.ask <= MAX_ASKS:
@@ -194,7 +199,7 @@ class SessionAnalysis:
         self._update(done=(*self._progress.done, phase))
 
     def _on_wait(self, problems: str, pause: timedelta) -> None:
-        self._update(note=f"waiting {pause.total_seconds():.0f} s for a provider to come back: {problems}")
+        self._update(note=f"waiting {pause.total_seconds():.0f} s for a provider to become available: {problems}")
 
     def _update(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)
@@ -202,8 +207,8 @@ class SessionAnalysis:
 
 
 def _outage_message(error: ApplicationError) -> str:
-    """The message of an outage of all providers. Raises any other error, which ends the job."""
-    if error.type != ProviderUnavailable.__name__:
+    """The message where no provider answers, or none may. Raises any other error, which ends the job."""
+    if error.type not in (ProviderUnavailable.__name__, ContentFiltered.__name__):
         raise error
     return str(error.message)
 

@@ -1,6 +1,5 @@
 """The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from temporalio import activity
@@ -33,8 +32,9 @@ from parley.domain.auto_analyze.labels import duplicates, read_groups
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
 from parley.domain.auto_analyze.validation import Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
-from parley.domain.errors import ContextTooLong
-from parley.domain.requests import ChatReply, ChatRequest, request_id
+from parley.domain.errors import ContextTooLong, EmptyReply
+from parley.domain.reply_json import read_reply_json
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Usage, request_id
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
 from parley.storage.auto_analyze import Work
@@ -166,7 +166,13 @@ class LabellingActivities:
             action=ACTION,
             energy=0,
         )
-        settled = await self._paid_calls.make(charge, request, candidate.provider, candidate.model)
+        try:
+            settled = await self._paid_calls.make(charge, request, candidate.provider, candidate.model)
+        except EmptyReply as error:
+            # No label is in it, as in any other reply that cannot be used: less is requested next.
+            usage = error.usage or Usage()
+            reply = ChatReply(text="", finish=Finish.LENGTH, usage=usage, model=candidate.model)
+            return reply, StepUsage(tokens=usage.total_tokens)
         assert isinstance(settled.reply, ChatReply)  # noqa: S101 - it answers a chat request
         return settled.reply, StepUsage(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
 
@@ -201,6 +207,6 @@ def _too_long(step: ClassifyStep, work: Sequence[Work]) -> ClassifyOutcome:
 def _summary(reply: ChatReply) -> str:
     """The summary in a reply. A reply that does not follow the schema is used as it is, cut to a length."""
     try:
-        return str(json.loads(reply.text)["summary"])
+        return str(read_reply_json(reply.text)["summary"])
     except (ValueError, KeyError, TypeError):
         return reply.text[:MALFORMED_SUMMARY_CHARACTERS]

@@ -14,6 +14,7 @@ from activities.candidates import Candidates
 from activities.configuration import Configurations
 from activities.metrics import Metrics
 from parley.domain.configuration import Configuration, Credentials
+from parley.domain.errors import IdempotencyConflict
 from parley.domain.generate.caching import context_sha256, question
 from parley.domain.generate.condensing import StoredSummary, may_use_summary, prefix_hashes
 from parley.domain.generate.contract import (
@@ -26,12 +27,13 @@ from parley.domain.generate.contract import (
     PrepareOutcome,
     Prompt,
     Refusal,
+    Refused,
     Serving,
 )
 from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
-from parley.domain.requests import CHAT_PROVIDERS
+from parley.domain.requests import CHAT_PROVIDERS, Finish, Provider, Usage
 from parley.storage import budgets, cache, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
@@ -39,9 +41,12 @@ from parley.storage.driver import atomic
 from parley.storage.ledger import Settled
 from parley.storage.tables import Generation, utc_now
 
+ANSWERED_BEFORE = "its key was answered before"
+UNREPORTED = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
+
 
 class GenerateDecisions:
-    """`policy` and `starting_energy` (what a new user is granted) are those of the worker."""
+    """`policy` and `starting_energy` come from the worker's settings. A new user is granted `starting_energy`."""
 
     def __init__(
         self, database: Database, candidates: Candidates, policy: Policy, starting_energy: int, metrics: Metrics
@@ -54,17 +59,28 @@ class GenerateDecisions:
     @activity.defn(name="generate.prepare")
     @boundary
     async def prepare(self, job: Job) -> PrepareOutcome:
-        """Render the prompt, look for a cached answer, and choose the candidates: gather, plan, write.
+        """Render the prompt, look for a cached answer, and choose the candidates: read, plan, write.
 
-        It gathers twice, since the cache is searched by the rendered prompt, which depends on the configuration.
+        The configuration is read first: the rendered prompt depends on it, and the cache key depends on the rendered
+        prompt. What was answered before under the same key is returned again; a reply that was paid for and not judged
+        is judged first.
         """
         async with self._database.reads() as tx:
-            gathered = await self._gather(tx, job)
+            earlier = await generations.earlier(tx, job)
+            answer = await _recorded_answer(tx, job, earlier.row, reason=ANSWERED_BEFORE)
+            if answer is not None and (earlier.is_first or answer.meta.cached is not Cached.STALE):
+                return PrepareOutcome(result=answer)
+            gathered = await self._gather(tx, job, paid_energy=earlier.energy)
             request = render_request(job, gathered, self._policy, self._routes)
+            if not earlier.is_first:
+                async with atomic(tx):
+                    answer = await _earlier_answer(tx, job, request.serving, reason=ANSWERED_BEFORE)
+                if answer is not None:
+                    return PrepareOutcome(result=answer)
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
             summary = None if hit else await self._stored_summary(tx, request, credentials)
-            statuses = {} if hit else await self._candidates.statuses(tx, credentials)
+            statuses = {} if hit else await self._candidates.statuses(tx, job.input.workspace_id, credentials)
         energy_left = gathered.balance.energy
         if hit is not None:
             async with self._database.transaction() as tx:
@@ -83,21 +99,23 @@ class GenerateDecisions:
             if decided.refusal is not None:
                 result = await self._refused(tx, job, decided.serving, decided.refusal, energy_left)
                 return PrepareOutcome(result=result)
-            return await _for_history(tx, job.input.workspace_id, request.prompt, decided, summary)
+            outcome = await _for_history(tx, job.input.workspace_id, request.prompt, decided, summary)
+            return outcome.model_copy(update={"first_ask": earlier.first_ask, "is_first": earlier.is_first})
 
     @activity.defn(name="generate.end")
     @boundary
     async def end(self, step: EndStep) -> EndOutcome:
         """Record how a generation without an answer ended. An expired answer may be returned instead, marked as stale.
 
-        A generation whose reply was settled, but never reported to the workflow, gets its answer.
+        If a reply was settled but not reported to the workflow, the result is its answer.
         """
         job, serving = step.job, step.serving
         workspace_id = job.input.workspace_id
+        if step.reason == IdempotencyConflict.__name__:
+            # The key, and so the row, belongs to the other request.
+            return EndOutcome()
         async with self._database.transaction() as tx:
-            # Attempts that end at the same time either are in the totals below, or update the row that is written here.
-            await budgets.lock(tx, workspace_id, budgets.job_scope(job.job_key))
-            answer = await _settled_answer(tx, job, serving)
+            answer = await _earlier_answer(tx, job, serving, reason=UNREPORTED)
             if answer is not None:
                 return EndOutcome(result=answer)
             account = await energy.account(tx, workspace_id, job.input.user_id)
@@ -115,14 +133,15 @@ class GenerateDecisions:
 
     # What `prepare` reads.
 
-    async def _gather(self, tx: AsyncSession, job: Job) -> Gathered:
+    async def _gather(self, tx: AsyncSession, job: Job, *, paid_energy: int) -> Gathered:
         """What is known before the prompt is rendered."""
         loaded = await self._configurations.get(tx, job.input.workspace_id, job.input.user_id)
+        balance = await self._balance(tx, job, loaded.configuration)
         return Gathered(
             configuration=loaded.configuration,
             warnings=loaded.warnings,
             prompt=await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt),
-            balance=await self._balance(tx, job, loaded.configuration),
+            balance=balance.model_copy(update={"paid_energy": paid_energy}),
         )
 
     async def _balance(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Balance:
@@ -141,7 +160,10 @@ class GenerateDecisions:
     async def _cached_answer(
         self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials
     ) -> tuple[Hit | None, Cached]:
-        """A cached answer, if the policy allows one. The simulator's answers are not returned once there is a key."""
+        """A cached answer, if the policy allows one.
+
+        It is used only if it comes from the source that would answer now: the provider, or the simulator in its place.
+        """
         serving, models = request.serving, request.cached_models
         if serving.cache is CachePolicy.OFF:
             return None, Cached.NO
@@ -160,20 +182,32 @@ class GenerateDecisions:
     async def _stored_summary(
         self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials
     ) -> StoredSummary | None:
-        """The stored summary of a long prompt's beginning. The simulator's are not used once there is a key."""
+        """The stored summary of a long prompt's beginning.
+
+        It is used only if it comes from a source that would answer now, as a cached answer.
+        """
         if not may_use_summary(request.prompt, request.action.condense_above_tokens):
             return None
-        sources = [(one, self._candidates.is_simulated(one, credentials.of(one))) for one in CHAT_PROVIDERS]
-        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), sources)
+        answering = self._answering(credentials)
+        return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), answering)
+
+    def _answering(self, credentials: Credentials) -> list[tuple[Provider, bool]]:
+        """Each chat provider, with whether the simulator answers in its place now."""
+        return [
+            (provider, self._candidates.is_simulated(provider, credentials.of(provider))) for provider in CHAT_PROVIDERS
+        ]
 
     # Results without a paid request in this step.
 
     async def _stale_answer(self, tx: AsyncSession, step: EndStep, energy_left: int | None) -> GenerateResult | None:
+        """An expired answer. The simulator's are not used once there is a key."""
         if not step.may_be_stale or step.serving.cache is CachePolicy.OFF:
             return None
-        workspace_id = step.job.input.workspace_id
-        models = [(one.provider, one.model) for one in step.candidates]
-        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models)
+        workspace_id, user_id = step.job.input.workspace_id, step.job.input.user_id
+        credentials = (await self._configurations.get(tx, workspace_id, user_id)).configuration.credentials
+        models = [(candidate.provider, candidate.model) for candidate in step.candidates]
+        answering = self._answering(credentials)
+        stale = await cache.find_stale(tx, workspace_id, step.serving.cache_key, models, answering)
         if stale is None:
             return None
         prompt = await generations.load_prompt(tx, workspace_id, step.job.input.prompt)
@@ -189,14 +223,20 @@ class GenerateDecisions:
         how: Cached,
         energy_left: int | None,
     ) -> GenerateResult:
-        """Return a cached answer: it costs nothing, and reports what it saved."""
+        """Record a generation with a cached answer, and return it.
+
+        The answer costs nothing; the cost is that of attempts before it. `saved_usd` is the answer's original cost.
+        """
         row = generations.row(job, serving, outcome="completed", cached=how.value, attempt_id=hit.attempt_id)
         row.provider, row.model, row.saved_usd = hit.provider.value, hit.model, hit.cost_usd
+        row.cost_usd, attempts = await generations.totals(tx, job.input.workspace_id, job.job_key)
         if await generations.record_without_call(tx, row):
             self._metrics.generation_ended(row.outcome, row.cached)
             await cache.used(tx, job.input.workspace_id, hit)
         value, _ = read_answer(hit.reply, prompt)
         details = {
+            "cost_usd": row.cost_usd,
+            "attempts": attempts,
             "saved_usd": hit.cost_usd,
             "provider": hit.provider,
             "model": hit.model,
@@ -212,12 +252,13 @@ class GenerateDecisions:
     async def _refused(
         self, tx: AsyncSession, job: Job, serving: Serving, refusal: Refusal, energy_left: int | None
     ) -> GenerateResult:
-        """A refusal is a result. Attempts before it are in its cost."""
+        """Record a refusal and return it. Its cost includes the job's earlier attempts."""
         row = generations.row(job, serving, outcome="refused", reason=refusal.code.value)
         row.cost_usd, attempts = await generations.totals(tx, job.input.workspace_id, job.job_key)
         if await generations.record_without_call(tx, row):
             self._metrics.generation_ended(row.outcome, row.cached)
-        details = {"energy_left": energy_left, "cost_usd": row.cost_usd, "attempts": attempts}
+        finish = Finish.REFUSED if refusal.code is Refused.CONTENT_FILTERED else None
+        details = {"energy_left": energy_left, "cost_usd": row.cost_usd, "attempts": attempts, "finish": finish}
         return GenerateResult(
             success=False, refusal=refusal, meta=initial_meta(job, serving).model_copy(update=details)
         )
@@ -226,7 +267,7 @@ class GenerateDecisions:
 async def _for_history(
     tx: AsyncSession, workspace_id: str, prompt: Prompt, decided: Plan, summary: StoredSummary | None
 ) -> PrepareOutcome:
-    """The plan as the history holds it: long prompts are stored, and travel by reference."""
+    """The plan for the workflow's history. Long prompts are stored in the database, and the plan refers to them."""
     stored = await generations.for_history(tx, workspace_id, prompt)
     condensed = decided.condensed and await generations.for_history(tx, workspace_id, decided.condensed)
     return PrepareOutcome(
@@ -239,11 +280,21 @@ async def _for_history(
     )
 
 
-async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
-    """The answer of a generation that only seems to have failed: its worker died between settling and reporting.
+async def _earlier_answer(tx: AsyncSession, job: Job, serving: Serving, *, reason: str) -> GenerateResult | None:
+    """The answer that was given under the generation's key, or was paid for and not given; None without one.
 
-    It is recorded if that worker did not come to it.
+    Settlements need the lock that it takes. An attempt that settled before it is judged here and is in the totals; one
+    that settles later updates the cost of the row. A paid answer is preferred to an expired one.
     """
+    await budgets.lock(tx, job.input.workspace_id, budgets.job_scope(job.job_key))
+    row = await generations.find(tx, job.input.workspace_id, job.request_id)
+    is_final = row is not None and row.outcome == "completed" and row.cached != Cached.STALE
+    settled = None if is_final else await _settled_answer(tx, job, serving)
+    return settled or await _recorded_answer(tx, job, row, reason=reason)
+
+
+async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
+    """The answer in the last settled reply: its worker stopped before it recorded the answer. It is recorded here."""
     workspace_id = job.input.workspace_id
     attempt_id = await generations.last_reply(tx, workspace_id, job.job_key)
     settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
@@ -254,8 +305,23 @@ async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> Gener
         return None
     cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
     await generations.record(tx, answered_row(job, serving, settled, cost))
-    reason = "its reply was settled before its worker could report it"
-    return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=reason)
+    return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=UNREPORTED)
+
+
+async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *, reason: str) -> GenerateResult | None:
+    """The answer that is recorded for a generation, and why it is returned; None without one."""
+    if row is None or row.outcome != "completed" or row.attempt_id is None:
+        return None
+    settled = await ledger.settled_by(tx, row.workspace_id, row.attempt_id)
+    if settled is None:
+        return None
+    value, _ = read_answer(settled.reply, await generations.load_prompt(tx, row.workspace_id, job.input.prompt))
+    _, attempts = await generations.totals(tx, row.workspace_id, job.job_key)
+    details: dict[str, Any] = {"cost_usd": row.cost_usd, "attempts": attempts, "reason": reason}
+    if row.cached:
+        details |= {"cached": Cached(row.cached), "saved_usd": row.saved_usd, "usage": Usage(), "energy_charged": 0}
+    serving = Serving(template=row.template, experiment=row.experiment, arm=row.arm)
+    return result_of(job, serving, settled, value, **details)
 
 
 def answered_row(job: Job, serving: Serving, settled: Settled, cost_usd: Decimal) -> Generation:

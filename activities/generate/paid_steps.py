@@ -53,8 +53,8 @@ class GeneratePaidSteps:
     async def ask(self, step: AskStep) -> AskOutcome:
         """Request an answer. A valid one is recorded and cached after its reply is settled: judging it may fail."""
         prompt = await self._prompt(step.job)
-        request = chat_request(step.job.input, prompt)
-        settled = await self._make(step, step.request_id, request, step.energy)
+        request = chat_request(step.job.input, prompt, step.empty)
+        settled = await self._make(step, step.request_id, request, result_id=step.result_id)
         value, problem = read_answer(settled.reply, prompt)
         if problem:
             return AskOutcome(problem=problem)
@@ -78,7 +78,7 @@ class GeneratePaidSteps:
         room = room_tokens(step.candidate.model)
         # A model with less room gets a shorter request, which is a separate paid request.
         request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
-        settled = await self._make(step, request_id, summary_request(split, room), energy=0)
+        settled = await self._make(step, request_id, summary_request(split, room))
         text = summary_text(chat_reply(settled.reply))
         if text:
             hashes = prefix_hashes(prompt.messages)
@@ -100,7 +100,10 @@ class GeneratePaidSteps:
         async with self._database.transaction() as tx:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
-    async def _make(self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, energy: int) -> Settled:
+    async def _make(
+        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, *, result_id: str | None = None
+    ) -> Settled:
+        """Make the paid request. `result_id`: what the user is charged for; without it the request is free."""
         job, candidate = step.job, step.candidate
         charge = Charge(
             workspace_id=job.input.workspace_id,
@@ -109,15 +112,19 @@ class GeneratePaidSteps:
             job_key=job.job_key,
             workflow_id=job.workflow_id,
             request_id=request_id,
+            result_id=result_id,
             action=job.input.action,
-            energy=energy,
+            energy=step.serving.energy if result_id else 0,
             envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
 
         async def on_end(tx: AsyncSession) -> None:
-            await generations.record_cost(tx, job)
+            await generations.record_cost(tx, job.input.workspace_id, job.job_key)
 
-        return await self._paid_calls.make(charge, request, candidate.provider, candidate.model, on_end=on_end)
+        # A template or a summary that changed since an earlier run under the key does not make it another request.
+        return await self._paid_calls.make(
+            charge, request, candidate.provider, candidate.model, fingerprint=job.fingerprint, on_end=on_end
+        )
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
         cost, attempts = settled.cost_usd, 1
@@ -182,7 +189,7 @@ async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, 
     cost_usd, _ = await _totals(tx, step, settled)
     row = answered_row(step.job, step.serving, settled, cost_usd)
     if not await generations.record(tx, row):
-        await generations.record_cost(tx, step.job, row.tokens_total)
+        await generations.record_cost(tx, row.workspace_id, row.job_key)
     if step.serving.cache is not CachePolicy.OFF:
         await cache.store(tx, step.job.input, step.serving, request, settled)
 

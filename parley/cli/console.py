@@ -39,7 +39,7 @@ def with_client(workspace: str, work: Callable[[Client], Awaitable[T]]) -> T:
     return run(connected())
 
 
-def parse_since(text: str) -> datetime:
+def parse_since(text: str, *, where: str = "--since") -> datetime:
     """The time that `2026-11-01`, an ISO time, or a span back from now such as `24h` or `7d` means.
 
     Raises:
@@ -52,7 +52,7 @@ def parse_since(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise InvalidInput(
-            f"must be a date such as 2026-11-01 or a span such as 24h or 7d; got {text!r}", where="--since"
+            f"must be a date such as 2026-11-01 or a span such as 24h or 7d; got {text!r}", where=where
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.session_analysis import AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
-from parley.domain.costs import Costs, Disagreement
+from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
 from parley.domain.generate.contract import Meta
 from parley.domain.session_analysis import Analysis
@@ -141,6 +141,15 @@ def disagreements(found: list[Disagreement], *, with_list: bool = False) -> Rend
     for row in found:
         table.add_row(row.check, *(escape(text) for text in (row.workspace_id, row.subject, row.expected, row.found)))
     return table
+
+
+def corrections(found: list[Correction], *, dry_run: bool) -> RenderableType:
+    if not found:
+        return "no uncertain cost is decided by this list"
+    table = Table("attempt", "in the list", "uncertain until now", "confirmed", box=box.SIMPLE)
+    for one in found:
+        table.add_row(str(one.attempt_id), escape(one.source), f"${one.upper_bound_usd}", f"${one.cost_usd}")
+    return Group(table, "nothing was changed") if dry_run else table
 
 
 async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:

@@ -42,7 +42,8 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one request within the budget, with the first model that can."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    # A byte that is not UTF-8 becomes half of a surrogate pair, as in an argument: it is refused with its place.
+    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if prompt == "-" else prompt
     messages = [{"role": "system", "content": system}] if system else []
     options: GenerateOptions = {
         "model": model,

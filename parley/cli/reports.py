@@ -132,3 +132,27 @@ def ledger_audit(
 
     if with_client(workspace, work):
         raise typer.Exit(1)
+
+
+@ledger.command("reconcile")
+def ledger_reconcile(
+    billed: Annotated[Path, typer.Option(help="A provider's own list by attempt_id: CSV, JSONL or a JSON array.")],
+    complete_until: Annotated[
+        str | None,
+        typer.Option(
+            help="Until when the list is complete: an attempt that it lacks was not billed. 2026-11-01 or 24h."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the corrections, and change nothing.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Confirm uncertain costs by a provider's list, with an entry for each."""
+    listed = read_billed(billed)
+    until = parse_since(complete_until, where="--complete-until") if complete_until else None
+
+    async def work(client: Client) -> None:
+        found = await client.reconcile(listed, complete_until=until, dry_run=dry_run)
+        show_json(found) if as_json else out.print(display.corrections(found, dry_run=dry_run))
+
+    with_client(workspace, work)

@@ -90,7 +90,10 @@ class Backend:
         """A client of one workspace. It shares these connections: closing it does not close them.
 
         Args:
-            workspace_id: the workspace that the client reads and writes.
+            workspace_id: the workspace that the client reads and writes: 1 to 200 characters without a slash.
+
+        Raises:
+            InvalidInput: the workspace id is not valid.
         """
         # At the top of the module this would be circular: a client takes a backend, and everything below it does too.
         from parley.client.client import Client  # noqa: PLC0415

@@ -23,12 +23,13 @@ from parley.client.configuration import WorkspaceConfiguration
 from parley.client.generate import GenerateOptions, Messages, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
+from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.budgets import CapView, Period
-from parley.domain.costs import BilledAttempt, Costs, Disagreement
+from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from parley.domain.health import HealthReport
@@ -39,7 +40,7 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, energy, generations, usage
+from parley.storage import budgets, corrections, energy, generations, usage
 from parley.storage.audit import audit, audit_billed
 
 HANDLES = {SESSION_ANALYSIS: AnalysisHandle, AUTO_ANALYZE: AutoAnalyzeHandle}
@@ -62,6 +63,7 @@ class Client:
     """
 
     def __init__(self, backend: Backend, workspace_id: str) -> None:
+        check_workspace_id(workspace_id)
         self._backend, self._owns_backend = backend, False
         self.workspace_id = workspace_id
         self.temporal, self.database, self.settings = backend.temporal, backend.database, backend.settings
@@ -79,14 +81,15 @@ class Client:
         Without DATABASE_URL the addresses of the stack that `parley up` runs on this machine are used.
 
         Args:
-            workspace_id: the workspace that the client reads and writes.
+            workspace_id: the workspace that the client reads and writes: 1 to 200 characters without a slash.
             settings: default: read from the environment.
             temporal_address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
 
         Raises:
-            InvalidInput: DATABASE_URL is missing or wrong.
+            InvalidInput: DATABASE_URL is missing or wrong, or the workspace id is not valid.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
+        check_workspace_id(workspace_id)
         client = cls(await Backend.connect(settings, temporal_address), workspace_id)
         client._owns_backend = True
         return client
@@ -337,6 +340,29 @@ class Client:
         async with self.database.transaction(bulk=True) as tx:
             found = await audit(tx, self.workspace_id)
             return found if billed is None else found + await audit_billed(tx, self.workspace_id, billed)
+
+    async def reconcile(
+        self, billed: Sequence[BilledAttempt], *, complete_until: datetime | None = None, dry_run: bool = False
+    ) -> list[Correction]:
+        """Confirm uncertain costs by a provider's own list. A repetition finds nothing more to correct.
+
+        Args:
+            billed: the list, with one entry per attempt.
+            complete_until: an aware time. From the first attempt in the list until then, an attempt of the same
+                provider that is not in the list was not billed. Default: such an attempt stays uncertain.
+            dry_run: only return what would be corrected; default False.
+
+        Returns:
+            The corrections, in the order in which the attempts were made.
+        """
+        async with self.database.transaction(bulk=True) as tx:
+            found = await corrections.find(tx, self.workspace_id, billed, complete_until)
+        return found if dry_run else [one for one in found if await self._corrected(one)]
+
+    async def _corrected(self, correction: Correction) -> bool:
+        # A transaction each: a paid call takes the lock of its request before that of the day, which all share.
+        async with self.database.transaction() as tx:
+            return await corrections.apply(tx, self.workspace_id, correction)
 
     async def feedback(self, request_id: str, feedback: Feedback | str) -> None:
         """Rate an answer; a later rating replaces an earlier one.

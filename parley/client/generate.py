@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
@@ -25,7 +24,8 @@ from parley.domain.generate.contract import (
     Prompt,
     workflow_id,
 )
-from parley.domain.generate.replies import check_schema, parsed
+from parley.domain.generate.replies import parsed
+from parley.domain.json_check import check_schema
 from parley.domain.requests import Message, Provider
 from parley.storage import generations
 
@@ -130,7 +130,7 @@ async def _start(
         input=await _by_reference(backend, request),
         id=job_id,
         summary=f"{request.action} for {request.user_id}",
-        memo={FINGERPRINT: _fingerprint(request)},
+        memo={FINGERPRINT: request.fingerprint()},
         id_reuse_policy=reuse,
         id_conflict_policy=conflict,
     )
@@ -142,7 +142,7 @@ async def _existing(backend: Backend, request: GenerateInput, job_id: str) -> Wo
     handle = backend.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
     with temporal_errors():
         fingerprint = await (await handle.describe()).memo_value(FINGERPRINT, None)
-    if fingerprint != _fingerprint(request):
+    if fingerprint != request.fingerprint():
         raise IdempotencyConflict(f"{job_id} was already used for a different request: use another key")
     return handle
 
@@ -150,10 +150,6 @@ async def _existing(backend: Backend, request: GenerateInput, job_id: str) -> Wo
 async def _result(handle: WorkflowHandle[Any, GenerateResult]) -> GenerateResult:
     with temporal_errors():
         return await handle.result()
-
-
-def _fingerprint(request: GenerateInput) -> str:
-    return sha256(request.model_dump_json().encode()).hexdigest()
 
 
 async def _by_reference(backend: Backend, request: GenerateInput) -> GenerateInput:

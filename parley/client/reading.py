@@ -7,10 +7,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from tinytag import TinyTag, TinyTagException
 
 from parley.domain.errors import InvalidInput
+from parley.domain.model import WorkspaceId
 from parley.domain.session import MAX_SESSION_SECONDS, Session
 
 MAX_SESSION_BYTES = 5_000_000
@@ -57,6 +58,18 @@ def first_problem(error: ValidationError, *, where: str = "") -> InvalidInput:
     """A validation error as one line that names the field."""
     first = error.errors(include_url=False)[0]
     return InvalidInput(_problem(first), where=where, field=_field(first["loc"]))
+
+
+def check_workspace_id(workspace_id: str) -> None:
+    """Refuse a name that cannot be a workspace's.
+
+    Raises:
+        InvalidInput: it is empty, too long, or has a slash.
+    """
+    try:
+        TypeAdapter(WorkspaceId).validate_python(workspace_id)
+    except ValidationError as error:
+        raise first_problem(error, where="workspace_id") from None
 
 
 def parse_session(data: Any, *, where: str = "session") -> Session:

@@ -7,6 +7,7 @@ requests) and the domain imports no provider adapters. Adapters read it too.
 import json
 from typing import Any
 
+from parley.domain.json_schema import strict_form
 from parley.domain.model import Model
 from parley.domain.requests import ChatRequest, Message, Provider, Request
 
@@ -110,15 +111,16 @@ SCHEMA_INSTRUCTION = "Answer with JSON alone, by this schema:"
 
 
 def without_dropped(provider: Provider, model: str, request: ChatRequest) -> ChatRequest:
-    """The request as the vendor accepts it. A schema that is not accepted as a parameter becomes a system message."""
+    """The request as the vendor accepts it: its schema is strict, or a system message where no schema is accepted."""
     dropped = dropped_parameters(provider, model, request)
     messages = request.messages
+    schema = strict_form(request.response_schema) if request.response_schema is not None else None
     if "response_schema" in dropped:
-        content = f"{SCHEMA_INSTRUCTION}\n{json.dumps(request.response_schema)}"
+        content = f"{SCHEMA_INSTRUCTION}\n{json.dumps(schema)}"
         system = [message for message in messages if message.role == "system"]
         others = [message for message in messages if message.role != "system"]
         messages = (*system, Message(role="system", content=content), *others)
-    return request.model_copy(update={**dict.fromkeys(dropped), "messages": messages})
+    return request.model_copy(update={"response_schema": schema, **dict.fromkeys(dropped), "messages": messages})
 
 
 def _longest(rows: dict[str, Capabilities], model: str) -> Capabilities:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from parley.domain.model import Model, Name, Text
+from parley.domain.model import Model, Name, Text, is_blank
 
 
 class Containment(StrEnum):
@@ -46,4 +46,4 @@ class ChatSession(Model):
 
     @property
     def has_user_text(self) -> bool:
-        return any(message.role == "user" and message.text.strip() for message in self.messages)
+        return any(message.role == "user" and not is_blank(message.text) for message in self.messages)

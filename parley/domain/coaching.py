@@ -8,13 +8,16 @@ from pydantic import Field, ValidationError
 from parley.domain.habits import Habits
 from parley.domain.json_schema import strict_object
 from parley.domain.model import STORABLE, Model
+from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
 from parley.domain.session import Session, Turn
+from parley.domain.text import one_line
 from parley.domain.voice_metrics import VoiceMetrics
 
 MAX_TOKENS = 1000
 TEMPERATURE = 0.1
 NEUTRAL_SCORE = 50
+PROBLEM_CHARACTERS = 200
 # A truncated transcript keeps the beginning and the end, where openings and closings are.
 TRUNCATED_TURNS = 60
 TRUNCATED_TURN_CHARACTERS = 400
@@ -122,11 +125,13 @@ def read_reply(reply: ChatReply) -> tuple[Coaching | None, str]:
     if reply.finish is Finish.REFUSED:
         return None, "the model refused"
     try:
-        answer = CoachingReply.model_validate_json(reply.text)
+        answer = CoachingReply.model_validate(read_reply_json(reply.text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "reply"
         return None, f"{place}: {first['msg']}"
+    except ValueError as error:
+        return None, one_line(f"the reply is not JSON: {error}", PROBLEM_CHARACTERS)
     return Coaching(**answer.model_dump()), ""
 
 

@@ -4,6 +4,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from parley.domain.model import Model
+from parley.domain.requests import Usage
 
 
 class CostLine(Model):
@@ -55,6 +56,20 @@ class Disagreement(Model):
     subject: str
     expected: str
     found: str
+
+
+class Correction(Model):
+    """An uncertain cost that a provider's list decides. `source`: its place in the list, or that the list lacks it.
+
+    upper_bound_usd: what was booked as uncertain. cost_usd: what is confirmed instead.
+    """
+
+    attempt_id: UUID
+    source: str
+    upper_bound_usd: Decimal
+    cost_usd: Decimal
+    billed: bool
+    usage: Usage = Usage()
 
 
 class BilledAttempt(Model):

@@ -169,7 +169,13 @@ class ContextTooLong(ProviderError):
 
 
 class QuotaExceeded(ProviderError):
-    """The provider's account has no credit left; a retry does not help."""
+    """The provider's account has no credit left, or has reached its limit; a retry does not help."""
+
+
+class ContentFiltered(ProviderError):
+    """The provider's content filter refused the request before any model answered it."""
+
+    kind = ErrorKind.INPUT
 
 
 class AuthenticationFailed(ProviderError):
@@ -187,6 +193,15 @@ class TruncatedReply(ProviderError):
 
     retryable = True
     may_have_billed = Billed.UNKNOWN
+
+
+class EmptyReply(ProviderError):
+    """The reply is paid for and has no text, for example because all its tokens went into reasoning.
+
+    The same request would probably end the same way: ask with more room.
+    """
+
+    may_have_billed = Billed.YES
 
 
 class MalformedReply(ProviderError):

@@ -2,9 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import Field
-
-from parley.domain.model import Model
+from parley.domain.model import Model, WorkspaceId
 from parley.domain.requests import Provider
 from parley.domain.routing import Option
 
@@ -14,7 +12,7 @@ WORKFLOW = "Health"
 class HealthInput(Model):
     """The workspace whose keys are tried; where it has none, those of the environment."""
 
-    workspace_id: str = Field(min_length=1, max_length=200)
+    workspace_id: WorkspaceId
 
 
 class Survey(Model):

@@ -1,12 +1,18 @@
 """The base of every contract type, and the kinds of text that a contract accepts."""
 
 import re
+import unicodedata
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 # PostgreSQL cannot store a NUL character, and half of a surrogate pair cannot be encoded as UTF-8.
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# Blanks, controls and format characters; and letters, marks and symbols that show nothing.
+INVISIBLE_KINDS = frozenset(("Zs", "Zl", "Zp", "Cc", "Cf"))
+INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
+    chr(code) for code in range(0xFE00, 0xFE10)
+}
 
 
 class Model(BaseModel):
@@ -42,23 +48,35 @@ def storable(value: Any, *, max_depth: int | None = None) -> Any:
 def _refuse_unstorable(text: str) -> str:
     found = UNSTORABLE.search(text)
     if found:
-        raise ValueError(f"contains {found.group()!a}, which cannot be stored: remove it")
+        raise ValueError(f"contains {found.group()!a}, which is not text that can be stored: send UTF-8 without it")
     return text
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: it is empty, or has only blanks and characters such as U+200E."""
+    return all(unicodedata.category(char) in INVISIBLE_KINDS or char in INVISIBLE for char in text)
 
 
 def not_blank(text: str) -> str:
     """The text.
 
     Raises:
-        ValueError: the text is empty or has only spaces.
+        ValueError: nothing of the text can be seen.
     """
-    if not text.strip():
+    if is_blank(text):
         raise ValueError("must not be blank")
     return text
+
+
+def _refuse_slash(workspace_id: str) -> str:
+    if "/" in workspace_id:
+        raise ValueError("must not contain '/', which separates the parts of a job's id")
+    return workspace_id
 
 
 # Text from a caller is refused if it cannot be stored. Text from a provider is repaired: it is already paid for.
 STORABLE = AfterValidator(_refuse_unstorable)
 Text = Annotated[str, STORABLE]
 Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(not_blank)]
+WorkspaceId = Annotated[str, Field(min_length=1, max_length=200), STORABLE, AfterValidator(_refuse_slash)]
 Received = Annotated[str, BeforeValidator(storable)]

@@ -4,6 +4,7 @@ Token prices come from `genai-prices` (offline data, Decimal). The settings give
 """
 
 import json
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
 from typing import Self
 
@@ -13,20 +14,39 @@ from genai_prices import calc_price
 from genai_prices.types import TieredPrices
 
 from parley.domain.errors import UnpricedModel
+from parley.domain.json_schema import strict_form
 from parley.domain.model import Model
 from parley.domain.money import MICRO_DOLLAR, as_usd
+from parley.domain.recording import seconds_by_size
 from parley.domain.requests import ChatRequest, Provider, TranscriptionRequest, Usage
 
 MILLION = Decimal(1_000_000)
 HOUR = Decimal(3600)
+TOKEN_RATES = ("input", "cached_input", "cache_write", "output")
 # Chat formats add a few tokens a message; no vendor documents more than this.
 TOKENS_PER_MESSAGE = 16
+# Price classes that the list has, as it names them; OpenAI's other classes are its service tiers.
+LISTED_CLASSES = {
+    (Provider.OPENAI, "batch"): {"processing": "batch"},
+    (Provider.ANTHROPIC, "batch"): {"processing": "batch"},
+    (Provider.ANTHROPIC, "fast"): {"speed": "fast"},
+}
+# Requests that are served in one region cost a tenth more: https://platform.claude.com/docs/en/about-claude/pricing and
+# https://developers.openai.com/api/docs/pricing. An account's setting is enough for it.
+REGION_FACTOR = Decimal("1.1")
+REGIONS = {(Provider.ANTHROPIC, "us")}
 
 
 class Rates(Model):
-    """USD per million tokens and per hour of audio, with their source. Stored with every usage row."""
+    """USD per million tokens and per hour of audio, with their source. Stored with every usage row.
+
+    price_class: what the vendor names as a reason for another price; empty for the usual one. exact: whether these are
+    the rates of that class. If not, the cost lies between 0 and the upper bound.
+    """
 
     source: str
+    price_class: str = ""
+    exact: bool = True
     input: Decimal = Decimal(0)
     cached_input: Decimal = Decimal(0)
     cache_write: Decimal = Decimal(0)
@@ -47,8 +67,12 @@ class ConfiguredRates(Model):
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
 
 
-def rates_for(provider: Provider, model: str, configured: ConfiguredRates, prompt_tokens: int = 0) -> Rates:
+def rates_for(
+    provider: Provider, model: str, configured: ConfiguredRates, prompt_tokens: int = 0, price_class: str = ""
+) -> Rates:
     """The rates of one model. `prompt_tokens`: some models have higher rates for longer prompts.
+
+    price_class: what a reply names as a reason for another price. The rates are not exact if it is not known.
 
     Raises:
         UnpricedModel: no price is known. A missing price is never a cost of 0.
@@ -57,7 +81,7 @@ def rates_for(provider: Provider, model: str, configured: ConfiguredRates, promp
         return Rates(source="settings", audio_hour=configured.elevenlabs_usd_per_hour)
     if provider is Provider.LOCAL:
         return _local_rates(model, configured)
-    return _listed_rates(provider, model, prompt_tokens)
+    return _class_rates(provider, model, prompt_tokens, price_class)
 
 
 def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
@@ -67,10 +91,38 @@ def _local_rates(model: str, configured: ConfiguredRates) -> Rates:
     return Rates(source="settings", input=inward, cached_input=inward, cache_write=inward, output=outward)
 
 
-def _listed_rates(provider: Provider, model: str, tokens: int) -> Rates:
+def _class_rates(provider: Provider, model: str, tokens: int, price_class: str) -> Rates:
+    """The rates of a class. Its parts are joined with `+`: a service tier, a speed, a region."""
+    context: dict[str, str] = {}
+    factor, exact = Decimal(1), True
+    for part in price_class.split("+") if price_class else ():
+        if (provider, part) in REGIONS:
+            factor *= REGION_FACTOR
+            continue
+        listed = _listed_class(provider, part)
+        exact = exact and listed in _listed_variants(provider, model)
+        context |= listed
+    rates = _listed_rates(provider, model, tokens, context)
+    scaled = {name: getattr(rates, name) * factor for name in TOKEN_RATES}
+    return rates.model_copy(update={**scaled, "price_class": price_class, "exact": exact})
+
+
+def _listed_class(provider: Provider, part: str) -> dict[str, str]:
+    return LISTED_CLASSES.get((provider, part), {"service_tier": part})
+
+
+def _listed_variants(provider: Provider, model: str) -> list[dict[str, str]]:
+    """The classes that the list has for a model."""
+    found = calc_price(CountedUsage(), model, provider_id=provider.value).model
+    return [variant.when for variant in found.price_variants or ()]
+
+
+def _listed_rates(provider: Provider, model: str, tokens: int, context: dict[str, str] | None = None) -> Rates:
     """The rates of the price list for a prompt of that length. Cached tokens without a rate cost as input tokens."""
     try:
-        found = calc_price(CountedUsage(input_tokens=tokens), model, provider_id=provider.value)
+        found = calc_price(
+            CountedUsage(input_tokens=tokens), model, provider_id=provider.value, price_context=context or {}
+        )
     except LookupError as error:
         raise UnpricedModel(f"{provider.value} model {model!r} is not in the price list; use a priced model") from error
     price = found.model_price
@@ -117,20 +169,37 @@ def upper_bound(
     """The most that the request can cost, in USD, rounded up to a micro-dollar, and the rates used.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
-    loose (about four times an English prompt) but certain, as a reservation requires.
+    loose (about four times an English prompt) but certain, as a reservation requires. A recording counts with the
+    length in its header, or with that of its bytes if it is uncompressed and they are more.
 
     Raises:
         UnpricedModel: no price is known.
     """
     usage = _upper_bound_usage(request)
     rates = rates_for(provider, model, configured, usage.input_tokens)
-    highest = rates.model_copy(update={"input": max(rates.input, rates.cache_write)})
-    return _amount(usage, highest).quantize(MICRO_DOLLAR, ROUND_CEILING), rates
+    most = max(_amount(usage, highest) for highest in _possible_rates(provider, model, usage, rates))
+    return most.quantize(MICRO_DOLLAR, ROUND_CEILING), rates
+
+
+def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) -> Iterator[Rates]:
+    """The rates of every class that a vendor may apply without being asked, for a prompt that it writes to its cache.
+
+    OpenAI applies the service tier that the project is set to; Anthropic's other speed must be asked for.
+    """
+    if provider not in (Provider.OPENAI, Provider.ANTHROPIC):
+        yield rates
+        return
+    variants = _listed_variants(provider, model) if provider is Provider.OPENAI else []
+    tiers = [when for when in variants if "service_tier" in when]
+    for context in ({}, *tiers):
+        found = _listed_rates(provider, model, usage.input_tokens, context)
+        highest = {name: getattr(found, name) * REGION_FACTOR for name in TOKEN_RATES}
+        yield found.model_copy(update={**highest, "input": max(highest["input"], highest["cache_write"])})
 
 
 def _upper_bound_usage(request: ChatRequest | TranscriptionRequest) -> Usage:
     if isinstance(request, TranscriptionRequest):
-        return Usage(audio_seconds=request.audio_seconds)
+        return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
     text = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
-    schema = len(json.dumps(request.response_schema).encode()) if request.response_schema else 0
+    schema = len(json.dumps(strict_form(request.response_schema)).encode()) if request.response_schema else 0
     return Usage(input_tokens=text + schema, output_tokens=request.max_tokens)

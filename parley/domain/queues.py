@@ -1,4 +1,4 @@
-"""The task queues, and the key by which workspaces share each of them fairly."""
+"""The task queues, and the fairness key that divides each queue between workspaces."""
 
 import hashlib
 

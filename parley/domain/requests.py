@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from parley.domain.model import Model, Received
+from parley.domain.model import Model, Received, Text
 
 
 class Provider(StrEnum):
@@ -49,7 +50,18 @@ class ByName(Model):
 
 class Message(Model):
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
+
+
+def joined_turns(messages: Iterable[Message]) -> list[Message]:
+    """The messages with neighbours of one role joined: vendors require alternating roles."""
+    turns: list[Message] = []
+    for message in messages:
+        if turns and turns[-1].role == message.role:
+            joined = f"{turns.pop().content}\n\n{message.content}"
+            message = message.model_copy(update={"content": joined})  # noqa: PLW2901
+        turns.append(message)
+    return turns
 
 
 class ChatRequest(Model):
@@ -89,6 +101,7 @@ MOST_COUNTED = {
 class Usage(Model):
     """Units that a provider counted. Input tokens include cached ones, also where the vendor counts them apart.
 
+    `price_class`: what the vendor names as a reason for another price, such as `priority`; empty for the usual price.
     `is_known`: False where a count cannot be true (negative, not a number, absurdly large). All counts are 0 then, and
     the cost is uncertain: the reply is paid for and must not be lost because of them.
     """
@@ -98,6 +111,7 @@ class Usage(Model):
     cache_write_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
     audio_seconds: float = Field(default=0, ge=0)
+    price_class: Received = ""
     is_known: bool = True
 
     @model_validator(mode="before")
@@ -107,8 +121,9 @@ class Usage(Model):
             return given
         counts = cast("dict[str, Any]", given)
         limits = {name: most for name, most in MOST_COUNTED.items() if name in counts}
-        are_possible = all(_is_possible(counts[name], most) for name, most in limits.items())
-        return counts if are_possible else {"is_known": False}
+        if all(_is_possible(counts[name], most) for name, most in limits.items()):
+            return counts
+        return {name: value for name, value in counts.items() if name not in limits} | {"is_known": False}
 
     @property
     def total_tokens(self) -> int:

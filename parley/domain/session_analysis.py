@@ -9,7 +9,7 @@ from pydantic import Field
 
 from parley.domain.coaching import MAX_TOKENS, Coaching
 from parley.domain.habits import Habits
-from parley.domain.model import Model
+from parley.domain.model import Model, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
 from parley.domain.session import Session
@@ -43,7 +43,7 @@ class SessionAnalysisInput(ByName):
     rule-based and marked as such. `provider` and `model` select one provider and exclude the others.
     """
 
-    workspace_id: str = Field(min_length=1, max_length=200)
+    workspace_id: WorkspaceId
     user_id: str = Field(min_length=1, max_length=200)
     prospect_id: str | None = None
     session_id: str = Field(min_length=1, max_length=200)
@@ -155,7 +155,7 @@ class Variant(Model):
 
 
 class PaidStep(Model):
-    """One paid step of a job on one candidate. Each `ask` is a paid request; only the first one charges energy."""
+    """One paid step of a job on one candidate. Each `ask` is a paid request; the user is charged for one of them."""
 
     input: SessionAnalysisInput
     job_key: str
@@ -166,8 +166,12 @@ class PaidStep(Model):
 
     def request_step(self, name: Step) -> str:
         """The request id within the job: `voice-metrics`, `coaching`, and for repetitions `coaching/ask-{ask}`."""
-        place = name.value.replace(" ", "-")
+        place = self.result_step(name)
         return place if self.variant.ask == 1 else f"{place}/ask-{self.variant.ask}"
+
+    def result_step(self, name: Step) -> str:
+        """The id, within the job, of the step's first request: the user is charged for one of its requests."""
+        return name.value.replace(" ", "-")
 
 
 class StepOutcome(Model):

@@ -8,40 +8,80 @@ from anthropic.types import Usage as AnthropicUsage
 
 from parley.domain.capabilities import without_dropped
 from parley.domain.errors import (
+    AuthenticationFailed,
     BadRequest,
-    Billed,
+    ContentFiltered,
     ContextTooLong,
     MalformedReply,
     ProviderError,
     ProviderUnavailable,
     QuotaExceeded,
     RateLimited,
-    TruncatedReply,
 )
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Request, Usage
+from parley.domain.requests import (
+    ChatReply,
+    ChatRequest,
+    Finish,
+    Message,
+    Provider,
+    Request,
+    Usage,
+    joined_turns,
+)
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
+    ErrorTable,
     check_listing,
     errors_mapped,
+    finish_of,
     from_connection,
-    from_status,
-    retry_after,
+    usage_kept,
     vendor_text,
+    with_text,
 )
 
 NAME = Provider.ANTHROPIC.value
 ADDRESS = "https://api.anthropic.com"
+# https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons
 FINISHES = {
     "end_turn": Finish.STOP,
     "stop_sequence": Finish.STOP,
     "max_tokens": Finish.LENGTH,
     "model_context_window_exceeded": Finish.LENGTH,
     "refusal": Finish.REFUSED,
+    "pause_turn": None,
 }
-# Anthropic distinguishes these errors only by their message.
-CONTEXT_WORDS = ("prompt is too long", "exceed context limit", "context window")
-QUOTA_WORDS = ("credit balance is too low",)
+STANDARD_TIERS = ("standard",)
+STANDARD_PLACES = ("global", "not_available")
+# https://platform.claude.com/docs/en/api/errors and .../docs/en/api/rate-limits. A spend limit and a prompt that is too
+# long have the type of any invalid request, so that only their message separates them.
+ERRORS = ErrorTable(
+    codes={
+        "billing_error": QuotaExceeded,
+        "authentication_error": AuthenticationFailed,
+        "permission_error": AuthenticationFailed,
+        "request_too_large": ContextTooLong,
+        "overloaded_error": ProviderUnavailable,
+    },
+    words={
+        "prompt is too long": ContextTooLong,
+        "exceed context limit": ContextTooLong,
+        "context window": ContextTooLong,
+        "long context": ContextTooLong,  # a rate limit that no wait cures
+        "credit balance is too low": QuotaExceeded,
+        "usage limits": QuotaExceeded,
+        "spend limit": QuotaExceeded,
+        "content filtering policy": ContentFiltered,
+    },
+    general={
+        "rate_limit_error": RateLimited,
+        "invalid_request_error": BadRequest,
+        "not_found_error": BadRequest,
+        "api_error": ProviderUnavailable,
+        "timeout_error": ProviderUnavailable,
+    },
+)
 
 
 class AnthropicAdapter:
@@ -61,7 +101,7 @@ class AnthropicAdapter:
         if not isinstance(request, ChatRequest):
             raise BadRequest(NAME, f"cannot serve a {request.kind}")
         request = without_dropped(Provider.ANTHROPIC, model, request)
-        messages: Any = [message.model_dump() for message in request.messages if message.role != "system"]
+        messages: Any = [message.model_dump() for message in _turns(request.messages)]
         with errors_mapped(anthropic.APIError, _mapped, self._key):
             message = await self._client.messages.create(
                 model=model,
@@ -70,7 +110,7 @@ class AnthropicAdapter:
                 extra_headers={ATTEMPT_HEADER: attempt_id},
                 **_options(request),
             )
-            return _reply(message)
+            return _reply(message, request.max_tokens)
 
     async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - Anthropic stores no replies
         return None
@@ -83,9 +123,19 @@ class AnthropicAdapter:
         await self._client.close()
 
 
+def _turns(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns that Anthropic accepts: none is blank, and a last one of the assistant's has no blanks at its end."""
+    turns = joined_turns(message for message in messages if message.role != "system" and message.content.strip())
+    if turns and turns[-1].role == "assistant":
+        turns[-1] = turns[-1].model_copy(update={"content": turns[-1].content.rstrip()})
+    return tuple(turns)
+
+
 def _options(request: ChatRequest) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    system = "\n\n".join(message.content for message in request.messages if message.role == "system")
+    system = "\n\n".join(
+        message.content for message in request.messages if message.role == "system" and message.content.strip()
+    )
     if system:
         options["system"] = system
     if request.response_schema is not None:
@@ -93,21 +143,23 @@ def _options(request: ChatRequest) -> dict[str, Any]:
     return options
 
 
-def _reply(message: AnthropicMessage) -> ChatReply:
+def _reply(message: AnthropicMessage, max_tokens: int) -> ChatReply:
     # The SDK returns a body that is not JSON as a string. A refusal may have no content.
     if not isinstance(message, AnthropicMessage):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MalformedReply(NAME, "the body is not a message")
+    error = (message.model_extra or {}).get("error")
+    if error:
+        raise ERRORS.error(NAME, 200, error, None, usage=_usage(message.usage) if message.usage else None)
     usage = _usage(message.usage)
-    finish = FINISHES.get(message.stop_reason or "")
-    if finish is None:
-        raise TruncatedReply(NAME, f"stop reason {message.stop_reason!r}", usage=usage)
-    return ChatReply(
-        text="".join(block.text for block in message.content if block.type == "text"),
-        finish=finish,
-        usage=usage,
-        model=message.model,
-        provider_request_id=message.id,
-    )
+    with usage_kept(NAME, usage):
+        reply = ChatReply(
+            text="".join(block.text for block in message.content if block.type == "text"),
+            finish=finish_of(NAME, message.stop_reason, FINISHES, usage, max_tokens),
+            usage=usage,
+            model=message.model,
+            provider_request_id=message.id,
+        )
+    return with_text(NAME, reply)
 
 
 def _usage(counted: AnthropicUsage) -> Usage:
@@ -118,28 +170,24 @@ def _usage(counted: AnthropicUsage) -> Usage:
         cached_input_tokens=read,
         cache_write_tokens=written,
         output_tokens=counted.output_tokens,
+        price_class=_price_class(counted),
     )
+
+
+def _price_class(counted: AnthropicUsage) -> str:
+    """What changes the price: https://platform.claude.com/docs/en/about-claude/pricing; empty for the usual price."""
+    tier, place, speed = counted.service_tier, counted.inference_geo, counted.speed
+    named = (
+        "" if tier in STANDARD_TIERS else tier,
+        "" if speed == "standard" else speed,
+        "" if place in STANDARD_PLACES else place,
+    )
+    return vendor_text("+".join(part for part in named if part))
 
 
 def _mapped(error: Exception) -> ProviderError:
     if isinstance(error, anthropic.APIStatusError):
-        return _mapped_status(error)
+        return ERRORS.error(NAME, error.status_code, error.body or error.message, error.response.headers)
     if isinstance(error, (anthropic.APIResponseValidationError, *UNREADABLE)):
         return MalformedReply(NAME, vendor_text(error))
     return from_connection(NAME, error)
-
-
-def _mapped_status(error: anthropic.APIStatusError) -> ProviderError:
-    """By the type in the body first: an error inside a stream has status 200."""
-    detail, words = vendor_text(error.message), error.message.lower()
-    if any(word in words for word in CONTEXT_WORDS):
-        return ContextTooLong(NAME, detail)
-    if any(word in words for word in QUOTA_WORDS) or error.type == "billing_error":
-        return QuotaExceeded(NAME, detail)
-    if error.type == "overloaded_error":
-        return ProviderUnavailable(NAME, detail, billed=Billed.NO)
-    if error.type == "rate_limit_error":
-        return RateLimited(NAME, detail, retry_after=retry_after(error.response.headers))
-    if error.status_code == 200:
-        return ProviderUnavailable(NAME, detail)
-    return from_status(NAME, error.status_code, detail, error.response.headers)

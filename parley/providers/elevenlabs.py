@@ -9,25 +9,44 @@ from elevenlabs.core.api_error import ApiError
 from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel
 
 from parley.domain.errors import (
+    AuthenticationFailed,
     BadRequest,
     MalformedReply,
     ProviderError,
+    ProviderUnavailable,
     QuotaExceeded,
+    RateLimited,
 )
 from parley.domain.requests import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
+    ErrorTable,
     check_listing,
     errors_mapped,
     from_connection,
-    from_status,
+    usage_kept,
     vendor_text,
 )
 
 NAME = Provider.ELEVENLABS.value
 # A fixed name: the user's file name stays private.
 FILE_NAME = "recording"
+# https://elevenlabs.io/docs/eleven-api/resources/errors
+ERRORS = ErrorTable(
+    codes={
+        "quota_exceeded": QuotaExceeded,
+        "insufficient_credits": QuotaExceeded,
+        "payment_required": QuotaExceeded,
+        "detected_unusual_activity": QuotaExceeded,
+        "invalid_api_key": AuthenticationFailed,
+        "too_many_concurrent_requests": RateLimited,
+        "concurrent_limit_exceeded": RateLimited,
+        "rate_limit_exceeded": RateLimited,
+    },
+    words={},
+    general={"internal_server_error": ProviderUnavailable, "system_busy": ProviderUnavailable},
+)
 
 
 class ElevenLabsAdapter:
@@ -69,14 +88,17 @@ def _reply(response: object, request: TranscriptionRequest, model: str) -> Trans
         raise MalformedReply(NAME, "the body is not a transcription")
     # The API bills the length of the audio. It does not return the name of the model.
     extra = cast(dict[str, Any], response.model_extra or {})
-    seconds = response.audio_duration_secs or request.audio_seconds
-    return TranscriptionReply(
-        words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
-        language=response.language_code,
-        usage=Usage(audio_seconds=seconds),
-        model=str(extra.get("model", model)),
-        provider_request_id=response.transcription_id or "",
-    )
+    if extra.get("error") or extra.get("detail"):
+        raise ERRORS.error(NAME, 200, extra, None)
+    usage = Usage(audio_seconds=response.audio_duration_secs or request.audio_seconds)
+    with usage_kept(NAME, usage if response.audio_duration_secs else None):
+        return TranscriptionReply(
+            words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
+            language=response.language_code,
+            usage=usage,
+            model=str(extra.get("model", model)),
+            provider_request_id=response.transcription_id or "",
+        )
 
 
 def _word(word: SpeechToTextWordResponseModel) -> SpokenWord:
@@ -93,19 +115,7 @@ def _word(word: SpeechToTextWordResponseModel) -> SpokenWord:
 
 def _mapped(error: Exception) -> ProviderError:
     if isinstance(error, ApiError):
-        return _mapped_status(error)
+        return ERRORS.error(NAME, error.status_code or 500, error.body, error.headers)
     if isinstance(error, UNREADABLE):
         return MalformedReply(NAME, vendor_text(error))
     return from_connection(NAME, error)
-
-
-def _mapped_status(error: ApiError) -> ProviderError:
-    status, body = error.status_code or 500, error.body
-    detail = body.get("detail", body) if isinstance(body, dict) else body
-    code = detail.get("status", "") if isinstance(detail, dict) else ""
-    message = detail.get("message", "") if isinstance(detail, dict) else detail
-    if code == "quota_exceeded":
-        return QuotaExceeded(NAME, vendor_text(message))
-    if status < 300:
-        return MalformedReply(NAME, vendor_text(message))
-    return from_status(NAME, status, vendor_text(f"{code} {message}"), error.headers)

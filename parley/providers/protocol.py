@@ -1,9 +1,11 @@
 """The interface of every vendor's adapter, and the helpers that they share."""
 
 import math
-from collections.abc import Callable, Generator, Mapping
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import httpx
 import httpx2
@@ -12,11 +14,16 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     Billed,
+    ContextTooLong,
+    EmptyReply,
+    MalformedReply,
     ProviderError,
     ProviderUnavailable,
+    QuotaExceeded,
     RateLimited,
+    TruncatedReply,
 )
-from parley.domain.requests import Reply, Request
+from parley.domain.requests import ChatReply, Finish, Reply, Request, Usage
 from parley.domain.text import one_line
 
 ATTEMPT_HEADER = "X-Parley-Attempt-Id"
@@ -34,6 +41,11 @@ NEVER_SENT = (
 TIMEOUTS = (httpx.TimeoutException, httpx2.TimeoutException)
 # A shorter key is a placeholder that may be part of ordinary words.
 SHORTEST_KEY = 8
+# A gateway between the API and this process gave the answer, so the API may have done the work: bad gateway, gateway
+# timeout, and Cloudflare's codes (https://developers.cloudflare.com/support/troubleshooting/http-status-codes/).
+GATEWAY_STATUSES = frozenset({408, 502, 504, *range(520, 528), 530})
+# A rate limit's message names the allowance and the size of the request.
+ALLOWANCE = re.compile(r"\blimit:? ([\d,]+)\b.*\brequested:? ([\d,]+)", re.DOTALL)
 
 
 class Adapter(Protocol):
@@ -101,6 +113,8 @@ def errors_mapped(
     """
     try:
         yield
+    except ProviderError as error:
+        raise _redacted(error, key) from None
     except (api_error, *HTTP_ERRORS, *UNREADABLE) as error:
         raise _redacted(mapped(error), key) from error
 
@@ -125,18 +139,83 @@ def retry_after(headers: Mapping[str, str] | None) -> float | None:
     return None
 
 
+@dataclass(frozen=True)
+class ErrorTable:
+    """What the errors of one vendor mean. Names are the codes and types of an error, in lower case.
+
+    codes: names that mean one error each. They precede all else.
+    words: parts of messages, in lower case, for errors that share a name.
+    general: names that several errors share. They decide where no HTTP status does: in the body of a 200.
+    """
+
+    codes: Mapping[str, type[ProviderError]]
+    words: Mapping[str, type[ProviderError]]
+    general: Mapping[str, type[ProviderError]]
+
+    def error(
+        self, provider: str, status: int, body: object, headers: Mapping[str, str] | None, *, usage: Usage | None = None
+    ) -> ProviderError:
+        """The error that a vendor's body describes. `usage`: what the vendor counted nevertheless."""
+        names, message = read_error(body)
+        if status < 300:
+            # Some gateways put the status that they received into the body.
+            status = next((int(name) for name in names if re.fullmatch("[45][0-9][0-9]", name)), status)
+        detail, wait = vendor_text(message or body), retry_after(headers)
+        kind = self._named(names, self.codes) or self._worded(message.lower())
+        if kind and status not in GATEWAY_STATUSES:
+            return kind(provider, detail, retry_after=wait, billed=Billed.NO, usage=usage)
+        if status >= 300:
+            return from_status(provider, status, detail, headers)
+        kind = self._named(names, self.general) or MalformedReply
+        return kind(provider, detail, retry_after=wait, usage=usage)
+
+    def _named(self, names: Iterable[str], table: Mapping[str, type[ProviderError]]) -> type[ProviderError] | None:
+        return next((table[name] for name in names if name in table), None)
+
+    def _worded(self, message: str) -> type[ProviderError] | None:
+        if exceeds_allowance(message):
+            return ContextTooLong
+        return next((kind for words, kind in self.words.items() if words in message), None)
+
+
+def exceeds_allowance(message: str) -> bool:
+    """Whether a rate limit's message says that the request alone is larger than the allowance: no wait helps."""
+    found = ALLOWANCE.search(message)
+    if found is None:
+        return False
+    limit, requested = (int(number.replace(",", "")[:18]) for number in found.groups())
+    return requested > limit
+
+
+def read_error(body: object) -> tuple[tuple[str, ...], str]:
+    """The names and the message of an error, from any of the shapes that vendors use."""
+    for name in ("error", "detail"):
+        if isinstance(body, dict) and cast(dict[str, Any], body).get(name):
+            body = cast(dict[str, Any], body)[name]
+    if not isinstance(body, dict):
+        return (), body if isinstance(body, str) else ""
+    fields = cast(dict[str, Any], body)
+    inner = fields.get("innererror")
+    found = [fields.get(name) for name in ("code", "type", "status")]
+    found += [cast(dict[str, Any], inner).get("code")] if isinstance(inner, dict) else []
+    names = tuple(str(name).lower() for name in found if isinstance(name, (str, int)))
+    return names, str(fields.get("message") or "")
+
+
 def from_status(provider: str, status: int, detail: str, headers: Mapping[str, str] | None) -> ProviderError:
     """The error for an HTTP status, where the vendor's body is not more precise.
 
-    An error from the API itself was not billed. After a gateway error (502, 504) it is unknown whether the request was.
+    An error from the API itself was not billed. After an error of a gateway it is unknown whether the request was.
     """
     detail = vendor_text(f"{status} {detail}")
     if status == 429:
         return RateLimited(provider, detail, retry_after=retry_after(headers))
+    if status == 402:
+        return QuotaExceeded(provider, detail)
     if status in (401, 403):
         return AuthenticationFailed(provider, detail)
     if status in (408, 409) or status >= 500:
-        billed = None if status in (408, 502, 504) else ProviderError.may_have_billed
+        billed = None if status in GATEWAY_STATUSES else ProviderError.may_have_billed
         return ProviderUnavailable(provider, detail, retry_after=retry_after(headers), billed=billed)
     return BadRequest(provider, detail)
 
@@ -146,3 +225,45 @@ def from_connection(provider: str, error: Exception) -> ProviderError:
     cause = error if isinstance(error, HTTP_ERRORS) else error.__cause__ or error
     detail = "no answer within the timeout" if isinstance(cause, TIMEOUTS) else vendor_text(f"connection: {cause}")
     return ProviderUnavailable(provider, detail, billed=Billed.NO if isinstance(cause, NEVER_SENT) else None)
+
+
+@contextmanager
+def usage_kept(provider: str, usage: Usage | None) -> Generator[None]:
+    """Add what the vendor counted to the error of a reply that cannot be read.
+
+    Raises:
+        MalformedReply: the reply does not follow the vendor's documentation.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise MalformedReply(provider, vendor_text(error), usage=usage) from error
+
+
+def finish_of(
+    provider: str, reason: object, known: Mapping[str, Finish | None], usage: Usage | None, max_tokens: int | None
+) -> Finish:
+    """How a reply ended, from the vendor's reason. `known`: reasons in lower case; None for a reply that goes on.
+
+    A reason from outside the vendor's list does not make a whole reply worthless: such a reply is complete, unless it
+    is as long as it may be.
+
+    Raises:
+        TruncatedReply: the reply has no reason, or goes on.
+    """
+    if not isinstance(reason, str) or known.get(reason.lower(), Finish.STOP) is None:
+        raise TruncatedReply(provider, f"finish reason {reason!r}", usage=usage)
+    at_limit = usage is not None and max_tokens is not None and usage.output_tokens >= max_tokens
+    return known.get(reason.lower()) or (Finish.LENGTH if at_limit else Finish.STOP)
+
+
+def with_text(provider: str, reply: ChatReply) -> ChatReply:
+    """The reply, which has text.
+
+    Raises:
+        EmptyReply: it has none, and no filter or refusal is the reason.
+    """
+    if reply.text.strip() or reply.finish is Finish.REFUSED:
+        return reply
+    tokens = reply.usage.output_tokens
+    raise EmptyReply(provider, f"no text in {tokens} tokens ({reply.finish.value})", usage=reply.usage)

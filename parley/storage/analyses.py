@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -12,8 +12,14 @@ from parley.storage.tables import StoredAnalysis, utc_now
 
 
 async def begin(tx: AsyncSession, analysis: StoredAnalysis) -> None:
-    """Create the job's row once."""
-    await tx.execute(insert(StoredAnalysis).values(**analysis.model_dump()).on_conflict_do_nothing())
+    """Create the job's row once. A job that is reset after it ended without a result is running again."""
+    once = insert(StoredAnalysis).values(**analysis.model_dump())
+    again = once.on_conflict_do_update(
+        index_elements=["workspace_id", "job_key"],
+        set_={"status": "running", "ended_at": None},
+        where=col(StoredAnalysis.status) != "completed",
+    )
+    await tx.execute(again)
 
 
 async def load(tx: AsyncSession, workspace_id: str, job_key: str) -> StoredAnalysis:
@@ -77,13 +83,13 @@ async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts
 
 
 async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, result: dict[str, Any] | None) -> None:
-    """Close a job's row. Idempotent: later calls have no effect."""
+    """Close a job's row. After a reset it may end again: a result replaces any other end, and nothing replaces it."""
     await tx.execute(
         update(StoredAnalysis)
         .where(
             col(StoredAnalysis.workspace_id) == workspace_id,
             col(StoredAnalysis.job_key) == job_key,
-            col(StoredAnalysis.status) == "running",
+            true() if status == "completed" else col(StoredAnalysis.status) != "completed",
         )
         .values(status=status, result=result, ended_at=utc_now())
     )

@@ -72,9 +72,10 @@ CHECKS: dict[str, str] = {
         SELECT c.workspace_id, c.request_id, '0', count(*)
         FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
         WHERE c.state = 'open' AND t.state IN ('settled', 'duplicate') GROUP BY c.workspace_id, c.request_id""",
-    "a request is charged at most once, and only for its settled attempt": """
-        SELECT u.workspace_id, u.request_id, 'one charge', concat(count(*), ' charges')
-        FROM ai_usage_logs u WHERE u.energy_charged > 0 GROUP BY u.workspace_id, u.request_id
+    "a result is charged at most once, and only for a settled attempt": """
+        SELECT u.workspace_id, coalesce(c.result_id, c.request_id), 'one charge', concat(count(*), ' charges')
+        FROM ai_usage_logs u JOIN paid_requests c USING (workspace_id, request_id) WHERE u.energy_charged > 0
+        GROUP BY u.workspace_id, coalesce(c.result_id, c.request_id)
         HAVING count(*) > 1 OR bool_or(u.outcome <> 'settled')""",
     "an open attempt owns its request": """
         SELECT t.workspace_id, t.id::text, 'owner', coalesce(c.owner_attempt_id::text, 'no owner')
@@ -104,15 +105,37 @@ CHECKS: dict[str, str] = {
                      sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
               FROM attempts GROUP BY 1, 2) t
           ON (t.workspace_id, t.scope) = (b.workspace_id, b.scope)""",
+    "an attempt costs at most its upper bound": """
+        SELECT t.workspace_id, t.id::text, 'at most $' || t.upper_bound_usd, '$' || t.cost_usd
+        FROM attempts t WHERE t.cost_usd > t.upper_bound_usd""",
+    "an envelope is within its cap": """
+        SELECT b.workspace_id, b.scope, 'at most $' || b.cap_usd,
+               '$' || (b.reserved_usd + b.confirmed_usd + b.uncertain_usd)
+        FROM budgets b WHERE b.reserved_usd + b.confirmed_usd + b.uncertain_usd > b.cap_usd""",
+    # A cap that was set below what is spent already is not overdrawn: no attempt has started since.
+    "a workspace's spending is within its caps": """
+        SELECT c.workspace_id, c.period || ' from ' || p.begins, 'at most $' || c.cap_usd, '$' || s.spent
+        FROM spending_caps c
+        CROSS JOIN LATERAL (SELECT date_trunc(c.period, now() AT TIME ZONE 'UTC')::date AS begins) p
+        CROSS JOIN LATERAL (
+            SELECT sum(b.reserved_usd + b.confirmed_usd + b.uncertain_usd) AS spent FROM budgets b
+            WHERE b.workspace_id = c.workspace_id AND b.scope >= 'day:' || p.begins
+              AND b.scope < 'day:' || (p.begins + ('1 ' || c.period)::interval)::date) s
+        WHERE s.spent > c.cap_usd
+          AND EXISTS (SELECT 1 FROM attempts t WHERE t.workspace_id = c.workspace_id
+                        AND t.started_at >= greatest(c.updated_at, p.begins AT TIME ZONE 'UTC'))""",
     "an answered generation names the attempt that answered": """
         SELECT g.workspace_id, g.request_id, 'an attempt', coalesce(g.attempt_id::text, 'none')
         FROM generations g
         WHERE (g.outcome = 'completed' OR g.attempt_id IS NOT NULL)
           AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
-    "an answer from the cache cost nothing": """
-        SELECT g.workspace_id, g.request_id, 0::numeric(24, 12), g.cost_usd
-        FROM generations g WHERE g.cached <> ''""",
+    "a generation costs what its attempts cost": """
+        SELECT g.workspace_id, g.request_id, coalesce(t.cost_usd, 0)::numeric(24, 12), g.cost_usd
+        FROM generations g LEFT JOIN
+             (SELECT c.workspace_id, c.job_key, sum(t.cost_usd) AS cost_usd
+              FROM paid_requests c JOIN attempts t USING (workspace_id, request_id) GROUP BY 1, 2) t
+          USING (workspace_id, job_key)""",
 }
 
 # Checks against `billed`, a provider's list with one row per attempt id. Open attempts may be billed already.
@@ -166,11 +189,16 @@ async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disag
 
 async def audit_billed(tx: AsyncSession, workspace_id: str, billed: Sequence[BilledAttempt]) -> list[Disagreement]:
     """Compare a provider's list, one row per attempt, with the attempts of a workspace."""
+    await load_billed(tx, billed)
+    return await _run(tx, BILLED_CHECKS, workspace_id)
+
+
+async def load_billed(tx: AsyncSession, billed: Sequence[BilledAttempt]) -> None:
+    """Put a provider's list into the table `billed`, which exists until the transaction ends."""
     await tx.execute(CREATE_BILLED)
     if billed:
         await tx.execute(INSERT_BILLED, [row.model_dump() for row in billed])
     await tx.execute(text("ANALYZE billed"))
-    return await _run(tx, BILLED_CHECKS, workspace_id)
 
 
 async def _run(tx: AsyncSession, checks: Mapping[str, str], workspace_id: str | None) -> list[Disagreement]:

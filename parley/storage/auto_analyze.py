@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -56,11 +57,13 @@ class Work:
 
 
 async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> None:
-    """Create the run and its processing order once; a repeated call changes nothing."""
+    """Create the run and its processing order once. A run that is reset after it failed is running again."""
     made = await tx.execute(
         insert(AutoRun).values(**run.model_dump()).on_conflict_do_nothing().returning(col(AutoRun.job_key))
     )
     if made.first() is None:
+        ended = update(AutoRun).where(*_of(AutoRun, run.workspace_id, run.job_key), col(AutoRun.status) != "completed")
+        await tx.execute(ended.values(status="running", ended_at=None))
         return
     given = _unnested(Integer, position=positions, with_ordinality="turn")
     turns = select(
@@ -94,12 +97,12 @@ async def find(tx: AsyncSession, workspace_id: str, run_id: str) -> AutoRun:
 
 
 async def end(tx: AsyncSession, workspace_id: str, job_key: str, status: str, statistics: dict[str, Any]) -> None:
-    """Close a run. Idempotent: later calls have no effect."""
+    """Close a run. After a reset it may end again: a result replaces any other end, and nothing replaces it."""
     await tx.execute(
         update(AutoRun)
         .where(
             *_of(AutoRun, workspace_id, job_key),
-            col(AutoRun.status) == "running",
+            true() if status == "completed" else col(AutoRun.status) != "completed",
         )
         .values(status=status, statistics=statistics, ended_at=utc_now())
     )

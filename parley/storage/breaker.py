@@ -1,42 +1,75 @@
-"""One breaker per provider for the whole fleet, as a row that is written only on change.
+"""Breakers: one per provider and workspace, and one per provider for the fleet, as rows that are written on change.
 
 Closed: no `open_until`. Open: requests are refused until then; after that one conditional UPDATE grants one probe,
 which expires because its holder may crash. Every change of state starts a new generation, and the
 outcome of an attempt of an older generation is ignored: a late success cannot close a breaker that opened since.
+
+A request passes both breakers, and its outcome counts in both. A workspace with a key of its own has only its own
+breaker: the fleet's is about the key that the others share. The fleet's row is always locked first.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, case, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, bindparam, case, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import array, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from parley.domain.breaker import FLEET_WORKSPACES, opens
 from parley.domain.errors import BreakerOpen
 from parley.domain.requests import Provider
 from parley.storage.database import NOW
 from parley.storage.tables import Breaker
 
-ROW = select(Breaker).where(col(Breaker.provider) == bindparam("provider")).execution_options(populate_existing=True)
-OPEN = select(Breaker, NOW).where(col(Breaker.open_until).is_not(None))
+# In place of a workspace: the breaker of all that share the provider's key.
+FLEET = ""
+ROW = (
+    select(Breaker)
+    .where(col(Breaker.provider) == bindparam("provider"), col(Breaker.workspace_id) == bindparam("scope"))
+    .execution_options(populate_existing=True)
+)
+OPEN = select(Breaker, NOW).where(
+    col(Breaker.workspace_id).in_((FLEET, bindparam("workspace"))), col(Breaker.open_until).is_not(None)
+)
 # A success has failures or an open state to reset.
 TROUBLED = or_(col(Breaker.failures) > 0, col(Breaker.open_until).is_not(None))
-# Part of statements that every paid call runs anyway: the breaker's generation while it is closed, else -1.
-CLOSED_GENERATION = func.coalesce(
-    select(case((col(Breaker.open_until).is_(None), col(Breaker.generation)), else_=-1))
-    .where(col(Breaker.provider) == bindparam("provider"))
-    .scalar_subquery(),
-    0,
-)
 
 
-def is_troubled(provider: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether the provider's breaker has failures or is open: only then does `succeeded` write anything.
+def _closed_generation(workspace: ColumnElement[str]) -> ColumnElement[int]:
+    """The breaker's generation while it is closed, else -1."""
+    row = select(case((col(Breaker.open_until).is_(None), col(Breaker.generation)), else_=-1)).where(
+        col(Breaker.provider) == bindparam("provider"), col(Breaker.workspace_id) == workspace
+    )
+    return func.coalesce(row.scalar_subquery(), 0)
+
+
+# Part of a statement that every paid call runs anyway: the fields of `Passes`.
+CLOSED_GENERATIONS = (_closed_generation(bindparam("breaker_workspace")), _closed_generation(literal(FLEET)))
+
+
+class Passes(NamedTuple):
+    """The generations of the breakers that a request passed. `fleet`: None with the workspace's own key."""
+
+    own: int
+    fleet: int | None
+
+
+def passed(closed: Passes, *, shares_key: bool) -> Passes | None:
+    """The passes of a request whose breakers are closed, from `CLOSED_GENERATIONS`; None if one is not."""
+    passes = closed if shares_key else closed._replace(fleet=None)
+    return None if any(generation is not None and generation < 0 for generation in passes) else passes
+
+
+def is_troubled(provider: ColumnElement[str], workspace_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a breaker of the workspace has failures or is open: only then does `succeeded` write anything.
 
     A failure that is counted while the statement waits for a lock is not seen: it came after this success.
     """
-    return select(Breaker).where(col(Breaker.provider) == provider, TROUBLED).exists()
+    of_both = or_(col(Breaker.workspace_id) == FLEET, col(Breaker.workspace_id) == workspace_id)
+    return select(Breaker).where(col(Breaker.provider) == provider, of_both, TROUBLED).exists()
 
 
 @dataclass(frozen=True)
@@ -57,25 +90,34 @@ class BreakerView:
     wait_seconds: float
 
 
-async def look(tx: AsyncSession, provider: Provider) -> BreakerView:
-    """Read the breaker without taking the probe."""
-    query = select(Breaker, NOW).where(col(Breaker.provider) == provider.value)
-    row = (await tx.execute(query.execution_options(populate_existing=True))).first()
+async def look(tx: AsyncSession, provider: Provider, workspace_id: str = FLEET) -> BreakerView:
+    """Read a workspace's own breaker, or the fleet's, without taking the probe."""
+    query = ROW.add_columns(NOW)
+    row = (await tx.execute(query, {"provider": provider.value, "scope": workspace_id})).first()
     if row is None:
         return BreakerView(generation=0, failures=0, wait_seconds=0)
     breaker, now = row
     return BreakerView(breaker.generation, breaker.failures, _wait(breaker, now))
 
 
-async def waits(tx: AsyncSession) -> dict[Provider, float]:
-    """Seconds for which each open breaker refuses requests. Providers with closed breakers are not included."""
-    rows = (await tx.execute(OPEN)).all()
-    return {Provider(breaker.provider): wait for breaker, now in rows if (wait := _wait(breaker, now)) > 0}
+async def waits(
+    tx: AsyncSession, workspace_id: str = FLEET, own_keys: Collection[Provider] = ()
+) -> dict[Provider, float]:
+    """Seconds for which open breakers refuse a workspace's requests; by default those of the fleet alone.
+
+    Providers with closed breakers are not included. `own_keys`: those that the workspace calls with its own key.
+    """
+    found: dict[Provider, float] = {}
+    for breaker, now in (await tx.execute(OPEN, {"workspace": workspace_id})).all():
+        provider, wait = Provider(breaker.provider), _wait(breaker, now)
+        if wait > 0 and not (breaker.workspace_id == FLEET and provider in own_keys):
+            found[provider] = max(wait, found.get(provider, 0.0))
+    return found
 
 
-async def _row(tx: AsyncSession, provider: Provider) -> Breaker | None:
+async def _row(tx: AsyncSession, provider: Provider, scope: str) -> Breaker | None:
     """The current row, not the one that the session has cached."""
-    return (await tx.execute(ROW, {"provider": provider.value})).scalar()
+    return (await tx.execute(ROW, {"provider": provider.value, "scope": scope})).scalar()
 
 
 def _wait(breaker: Breaker, now: datetime) -> float:
@@ -83,19 +125,36 @@ def _wait(breaker: Breaker, now: datetime) -> float:
     return max(((until - now).total_seconds() for until in held), default=0.0)
 
 
-async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms) -> int:
-    """Let one request pass, as the probe if the breaker is due for one. Returns the request's generation.
+def _is(provider: Provider, scope: str) -> ColumnElement[bool]:
+    return (col(Breaker.provider) == provider.value) & (col(Breaker.workspace_id) == scope)
+
+
+def _by_scope(workspace_id: str, passes: Passes) -> list[tuple[str, int]]:
+    """The breakers that a request passed, in the order of their locks."""
+    fleet = [] if passes.fleet is None else [(FLEET, passes.fleet)]
+    return [*fleet, (workspace_id, passes.own)]
+
+
+async def pass_through(
+    tx: AsyncSession, provider: Provider, workspace_id: str, terms: BreakerTerms, *, shares_key: bool
+) -> Passes:
+    """Let one request pass, as the probe of each breaker that is due for one.
 
     Raises:
-        BreakerOpen: with the seconds to wait.
+        BreakerOpen: with the seconds to wait. The transaction must roll back, so that no probe is used up.
     """
-    row = await _row(tx, provider)
+    fleet = await _pass(tx, provider, FLEET, terms) if shares_key else None
+    return Passes(await _pass(tx, provider, workspace_id, terms), fleet)
+
+
+async def _pass(tx: AsyncSession, provider: Provider, scope: str, terms: BreakerTerms) -> int:
+    row = await _row(tx, provider, scope)
     if row is None or row.open_until is None:
         return row.generation if row else 0
     probe = await tx.execute(
         update(Breaker)
         .where(
-            col(Breaker.provider) == provider.value,
+            _is(provider, scope),
             col(Breaker.open_until) <= NOW,
             or_(col(Breaker.probe_until).is_(None), col(Breaker.probe_until) <= NOW),
         )
@@ -105,43 +164,64 @@ async def pass_through(tx: AsyncSession, provider: Provider, terms: BreakerTerms
     generation = probe.scalar()
     if generation is not None:
         return generation
-    view = await look(tx, provider)
+    view = await look(tx, provider, scope)
     if view.wait_seconds == 0:  # it closed, or a probe became free, while the UPDATE waited for another transaction
-        return await pass_through(tx, provider, terms)
-    raise BreakerOpen(provider.value, "held back by the breaker", retry_after=view.wait_seconds)
+        return await _pass(tx, provider, scope, terms)
+    whose = "the fleet's breaker" if scope == FLEET else "the workspace's breaker"
+    raise BreakerOpen(provider.value, f"held back by {whose}", retry_after=view.wait_seconds)
 
 
-async def succeeded(tx: AsyncSession, provider: Provider, generation: int) -> None:
-    """Reset the failures after a complete reply, and close the breaker if this was its probe. See `is_troubled`."""
-    await tx.execute(
-        update(Breaker)
-        .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation, TROUBLED)
-        .values(
-            failures=0,
-            open_until=None,
-            probe_until=None,
-            # The generation of a closed breaker is unchanged, so that the outcomes of requests in flight still count.
-            generation=Breaker.generation + case((col(Breaker.open_until).is_(None), 0), else_=1),
+async def succeeded(tx: AsyncSession, provider: Provider, workspace_id: str, passes: Passes) -> None:
+    """Reset the failures after a complete reply, and close a breaker if this was its probe. See `is_troubled`."""
+    for scope, generation in _by_scope(workspace_id, passes):
+        await tx.execute(
+            update(Breaker)
+            .where(_is(provider, scope), col(Breaker.generation) == generation, TROUBLED)
+            .values(
+                failures=0,
+                failing=[],
+                open_until=None,
+                probe_until=None,
+                # The generation of a closed breaker is unchanged, so that the outcomes of requests in flight count.
+                generation=Breaker.generation + case((col(Breaker.open_until).is_(None), 0), else_=1),
+            )
         )
-    )
 
 
-async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: BreakerTerms) -> None:
-    """Count a failure, and open the breaker at the threshold or if this was its probe."""
-    await tx.execute(insert(Breaker).values(**Breaker(provider=provider.value).model_dump()).on_conflict_do_nothing())
+async def failed(tx: AsyncSession, provider: Provider, workspace_id: str, passes: Passes, terms: BreakerTerms) -> None:
+    """Count a failure, and open a breaker by the rule of `domain.breaker`, or if this was its probe."""
+    for scope, generation in _by_scope(workspace_id, passes):
+        await _failed(tx, provider, scope, workspace_id, generation, terms)
+
+
+async def _failed(
+    tx: AsyncSession, provider: Provider, scope: str, workspace_id: str, generation: int, terms: BreakerTerms
+) -> None:
+    closed = Breaker(provider=provider.value, workspace_id=scope)
+    await tx.execute(insert(Breaker).values(**closed.model_dump()).on_conflict_do_nothing())
+    failing = col(Breaker.failing)
+    is_enough = func.cardinality(failing) >= FLEET_WORKSPACES
     counted = await tx.execute(
         update(Breaker)
-        .where(col(Breaker.provider) == provider.value, col(Breaker.generation) == generation)
-        .values(failures=Breaker.failures + 1)
-        .returning(col(Breaker.failures), col(Breaker.open_until))
+        .where(_is(provider, scope), col(Breaker.generation) == generation)
+        .values(
+            failures=Breaker.failures + 1,
+            failing=case(
+                (or_(is_enough, failing.contains([workspace_id])), failing), else_=failing + array([workspace_id])
+            ),
+        )
+        .returning(col(Breaker.failures), col(Breaker.open_until), func.cardinality(failing).label("workspaces"))
     )
     row = counted.first()
     # The only request of an open breaker's generation is its probe.
-    if row is None or (row.failures < terms.failures and row.open_until is None):
+    if row is None or (
+        row.open_until is None
+        and not opens(row.failures, row.workspaces, threshold=terms.failures, is_fleet=scope == FLEET)
+    ):
         return
     await tx.execute(
         update(Breaker)
-        .where(col(Breaker.provider) == provider.value)
+        .where(_is(provider, scope))
         .values(
             open_until=NOW + timedelta(seconds=terms.open_seconds),
             probe_until=None,
@@ -150,14 +230,11 @@ async def failed(tx: AsyncSession, provider: Provider, generation: int, terms: B
     )
 
 
-async def not_counted(tx: AsyncSession, provider: Provider, generation: int) -> None:
-    """Return the probe: the outcome says nothing about the provider's health (429, a refused key)."""
-    await tx.execute(
-        update(Breaker)
-        .where(
-            col(Breaker.provider) == provider.value,
-            col(Breaker.generation) == generation,
-            col(Breaker.probe_until).is_not(None),
+async def not_counted(tx: AsyncSession, provider: Provider, workspace_id: str, passes: Passes) -> None:
+    """Return the probes: the outcome says nothing about the provider's health (429, a refused key)."""
+    for scope, generation in _by_scope(workspace_id, passes):
+        await tx.execute(
+            update(Breaker)
+            .where(_is(provider, scope), col(Breaker.generation) == generation, col(Breaker.probe_until).is_not(None))
+            .values(probe_until=None)
         )
-        .values(probe_until=None)
-    )

@@ -3,7 +3,7 @@
 `cost_usd` is what the original answer cost, and so what a hit saves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -89,9 +89,19 @@ async def find_similar(
     return _hit(min(found, key=lambda row: _rank(row, models))) if found else None
 
 
-async def find_stale(tx: AsyncSession, workspace_id: str, key: str, models: Models) -> Hit | None:
-    """The newest answer to exactly this prompt, expired or not, for use while no provider is available."""
-    query = _of(workspace_id, models).where(col(CachedAnswer.key) == key)
+async def find_stale(
+    tx: AsyncSession, workspace_id: str, key: str, models: Models, given_by: Collection[tuple[Provider, bool]]
+) -> Hit | None:
+    """The newest answer to exactly this prompt, expired or not, for use while no provider is available.
+
+    `given_by`: the providers whose answers may be used, each with whether it is simulated.
+    """
+    query = _of(workspace_id, models).where(
+        col(CachedAnswer.key) == key,
+        tuple_(col(CachedAnswer.provider), col(CachedAnswer.simulated)).in_(
+            [(provider.value, simulated) for provider, simulated in given_by]
+        ),
+    )
     newest = query.order_by(col(CachedAnswer.created_at).desc()).limit(1)
     row = (await tx.execute(newest.add_columns((col(CachedAnswer.expires_at) <= NOW).label("expired")))).first()
     return _hit(row[0], expired=row.expired) if row else None
@@ -113,7 +123,7 @@ async def store(
         "action": given.action,
         "user_id": given.user_id,
         "context_sha256": caching.context_sha256(request),
-        "question": storable(caching.question(request)),
+        "question": caching.question(request),
         "attempt_id": settled.attempt_id,
         "reply": storable(reply.model_dump(mode="json")),
         "cost_usd": settled.cost_usd,

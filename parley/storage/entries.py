@@ -67,6 +67,11 @@ def failed_event(request: PaidRequest, attempt: Attempt) -> OutboxEvent:
     return _event(request, attempt, "ai_generation_failed", {"error": attempt.error_type, "billed": attempt.billed})
 
 
+def above_bound_event(request: PaidRequest, attempt: Attempt, cost_usd: Decimal) -> OutboxEvent:
+    details: dict[str, object] = {"cost_usd": str(cost_usd), "upper_bound_usd": str(attempt.upper_bound_usd)}
+    return _event(request, attempt, "ai_cost_above_bound", details)
+
+
 def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str, object]) -> OutboxEvent:
     payload = {
         "request_id": request.request_id,

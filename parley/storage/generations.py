@@ -1,22 +1,33 @@
 """The outcome of each `Generate`, and the prompts that are too long for a workflow's history."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, select, update
+from sqlalchemy import Select, and_, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.errors import NotFound
-from parley.domain.generate.contract import Job, Prompt, Serving, ask_id
+from parley.domain.errors import IdempotencyConflict, NotFound
+from parley.domain.generate.contract import Job, Prompt, Serving, ask_id, generation_id
 from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply
+from parley.storage.budgets import job_scope
 from parley.storage.database import changed_one, purge
-from parley.storage.rows import add
-from parley.storage.tables import Attempt, Generation, JournaledReply, OutboxEvent, PaidRequest, StoredPrompt, utc_now
+from parley.storage.tables import (
+    Attempt,
+    Budget,
+    Generation,
+    JournaledReply,
+    OutboxEvent,
+    PaidRequest,
+    StoredPrompt,
+    UsageLog,
+    utc_now,
+)
 
 COST = func.coalesce(func.sum(Attempt.cost_usd), 0)
 
@@ -60,6 +71,8 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
     return Generation(
         workspace_id=job.input.workspace_id,
         request_id=job.request_id,
+        job_key=job.job_key,
+        fingerprint=job.fingerprint,
         workflow_id=job.workflow_id,
         user_id=job.input.user_id,
         prospect_id=job.input.prospect_id,
@@ -73,22 +86,86 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
     )
 
 
-async def record(tx: AsyncSession, generation: Generation) -> bool:
-    """Store a generation's outcome. Only the first call stores it; returns whether this call did."""
-    return await add(tx, generation)
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of a generation's key from before: from an earlier run, or from before a reset.
 
-
-async def record_cost(tx: AsyncSession, job: Job, tokens: int = 0) -> None:
-    """Update the stored cost after the generation ended, for a late reply or a cancelled attempt.
-
-    `tokens`: tokens of an answer that arrived after the row was written without one.
+    row: how it ended, if it did.
+    first_ask: the number of the paid request to continue with, unless the last settled reply is an answer.
+    energy: what the user has already reserved or paid for the answer.
+    is_first: nothing was tried before.
     """
-    ended = update(Generation).where(
-        col(Generation.workspace_id) == job.input.workspace_id,
-        col(Generation.request_id) == job.request_id,
+
+    row: Generation | None = None
+    first_ask: int = 1
+    energy: int = 0
+    is_first: bool = True
+
+
+async def earlier(tx: AsyncSession, job: Job) -> Earlier:
+    """What was done under the generation's key before.
+
+    Raises:
+        IdempotencyConflict: the key was used for a different request.
+    """
+    envelope = select(col(Budget.scope)).where(
+        col(Budget.workspace_id) == job.input.workspace_id, col(Budget.scope) == job_scope(job.job_key)
     )
-    spent = _spent(job.input.workspace_id, job.job_key).with_only_columns(COST).scalar_subquery()
-    await tx.execute(ended.values(cost_usd=spent, tokens_total=col(Generation.tokens_total) + tokens))
+    of_key = and_(col(Generation.workspace_id) == job.input.workspace_id, col(Generation.request_id) == job.request_id)
+    known = select(Generation, envelope.exists()).select_from(select(1).subquery()).outerjoin(Generation, of_key)
+    row, has_paid = (await tx.execute(known)).one()
+    _check_same(job, row.fingerprint if row else job.fingerprint)
+    return await _asks(tx, job, row) if has_paid else Earlier(row)
+
+
+async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
+    """The paid requests for an answer so far. A settled request is followed by the next one."""
+    of_job = (col(PaidRequest.workspace_id) == job.input.workspace_id, col(PaidRequest.job_key) == job.job_key)
+    query = (
+        select(PaidRequest, func.coalesce(col(UsageLog.energy_charged), 0))
+        .outerjoin(UsageLog, col(UsageLog.attempt_id) == PaidRequest.settled_attempt_id)
+        .where(*of_job, col(PaidRequest.request_id).startswith(ask_id(job.job_key, ""), autoescape=True))
+    )
+    first_ask, energy = 1, 0
+    for request, charged in (await tx.execute(query)).all():
+        _check_same(job, request.fingerprint)
+        number = int(request.request_id.removeprefix(ask_id(job.job_key, "")))
+        first_ask = max(first_ask, number + (request.state == "settled"))
+        energy = max(energy, request.energy_reserved, charged)
+    return Earlier(row, first_ask, energy, is_first=False)
+
+
+def _check_same(job: Job, fingerprint: str) -> None:
+    if fingerprint != job.fingerprint:
+        raise IdempotencyConflict(f"{job.workflow_id} was already used for a different request: use another key")
+
+
+async def record(tx: AsyncSession, generation: Generation) -> bool:
+    """Store how a generation ended, in place of an earlier end without an answer; returns whether it was stored.
+
+    A paid answer also replaces the expired one that was given in its place. Any other answer is final.
+    """
+    values = generation.model_dump()
+    stays = ("workspace_id", "request_id", "quality", "feedback")
+    replaced = {name: value for name, value in values.items() if name not in stays}
+    no_answer = col(Generation.outcome) != "completed"
+    is_paid = generation.outcome == "completed" and not generation.cached
+    may_replace = or_(no_answer, col(Generation.cached) == "stale") if is_paid else no_answer
+    upsert = insert(Generation).values(**values)
+    written = upsert.on_conflict_do_update(
+        index_elements=["workspace_id", "request_id"], set_=replaced, where=may_replace
+    ).returning(true())
+    return (await tx.execute(written)).first() is not None
+
+
+async def record_cost(tx: AsyncSession, workspace_id: str, job_key: str) -> None:
+    """Update the stored cost after the generation ended, for a late reply or a cancelled attempt."""
+    ended = update(Generation).where(
+        col(Generation.workspace_id) == workspace_id,
+        col(Generation.request_id) == generation_id(job_key),
+    )
+    spent = _spent(workspace_id, job_key).with_only_columns(COST).scalar_subquery()
+    await tx.execute(ended.values(cost_usd=spent))
 
 
 async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
@@ -99,7 +176,7 @@ async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
     event = OutboxEvent(
         workspace_id=generation.workspace_id,
         kind="ai_generation_completed" if answered else "ai_generation_failed",
-        key=generation.request_id,
+        key=f"{generation.request_id}/{'answered' if answered else 'failed'}",
         payload=_event_payload(generation),
     )
     await tx.execute(insert(OutboxEvent).values(**event.model_dump(exclude={"id"})).on_conflict_do_nothing())
@@ -146,13 +223,18 @@ async def last_reply(tx: AsyncSession, workspace_id: str, job_key: str) -> UUID 
     return (await tx.execute(settled.order_by(col(PaidRequest.created_at).desc()).limit(1))).scalar()
 
 
+async def find(tx: AsyncSession, workspace_id: str, request_id: str) -> Generation | None:
+    """How a generation ended; None if it did not."""
+    return (await tx.execute(_of(workspace_id, request_id))).scalar()
+
+
 async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:
     """The whole answer of a generation that completed.
 
     Raises:
         NotFound: there is no such generation, or it was not answered.
     """
-    generation = (await tx.execute(_of(workspace_id, request_id))).scalar()
+    generation = await find(tx, workspace_id, request_id)
     reply = await _reply(tx, generation) if generation and generation.attempt_id else None
     if reply is None:
         raise NotFound(f"no answer to {request_id!r} in workspace {workspace_id!r}")

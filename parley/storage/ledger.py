@@ -1,8 +1,8 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
-Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's
-breaker, the job's envelope, the user's energy, what `on_end` writes, the workspace's caps, and last the day, which
-all of a workspace's requests share.
+Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's breakers
+(the fleet's first), the job's envelope, the user's energy, what `on_end` writes, the workspace's caps, and last the
+day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
@@ -25,10 +25,10 @@ from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
 from parley.domain.requests import Provider, Reply, Usage
 from parley.storage import breaker, budgets, energy, paid_requests
-from parley.storage.breaker import BreakerTerms
+from parley.storage.breaker import BreakerTerms, Passes
 from parley.storage.budgets import Envelope
 from parley.storage.database import NOW, changed_one
-from parley.storage.entries import completed_event, failed_event, journal_entry, usage_row
+from parley.storage.entries import above_bound_event, completed_event, failed_event, journal_entry, usage_row
 from parley.storage.paid_requests import Locked
 from parley.storage.rows import save
 from parley.storage.tables import Attempt, PaidRequest, utc_now
@@ -41,7 +41,8 @@ WITHDRAWN = "Withdrawn"
 class Charge(Model):
     """The account that a paid request is booked on.
 
-    `energy`: what the user is charged for a result. `envelope`: the job's budget, which the first claim opens;
+    `energy`: what the user is charged for a result. `result_id`: the first of several requests for one result, of
+    which one is charged; None: the request is the only one. `envelope`: the job's budget, which the first claim opens;
     None: the envelope exists already.
     """
 
@@ -51,17 +52,19 @@ class Charge(Model):
     job_key: str
     workflow_id: str
     request_id: str
+    result_id: str | None = None
     action: str
     energy: int
     envelope: Envelope | None = None
 
 
 class Offer(Model):
-    """One way to serve a request, with the most that it can cost."""
+    """One way to serve a request, with the most that it can cost. `shares_key`: not with the workspace's own key."""
 
     provider: Provider
     model: str
     simulated: bool
+    shares_key: bool = True
     upper_bound_usd: Decimal
     rates: Rates
 
@@ -145,7 +148,8 @@ class Claim:
 class Settlement:
     """A complete reply to an attempt, its cost, and what is written in the same transaction.
 
-    `cost_usd`: None where the provider's counts cannot be used; the upper bound is then uncertain cost.
+    `cost_usd`: None where the provider's counts cannot be used or its price is not exactly known: the upper bound is
+    then uncertain cost.
     `withdraws`: the request's open attempt, when the reply was recovered before that attempt called the provider.
     """
 
@@ -196,19 +200,19 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     remaining = paid_requests.lease_left(request, now)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
-    generation = await breaker.pass_through(tx, offer.provider, terms.breaker)
-    return await _begin(tx, request_claim, request, generation, now, earlier)
+    passes = await _pass_breakers(tx, request_claim)
+    return await _begin(tx, request_claim, request, passes, now, earlier)
 
 
 async def _begin(
     tx: AsyncSession,
     request_claim: Claim,
     request: PaidRequest,
-    generation: int,
+    passes: Passes,
     now: datetime,
     earlier: Sequence[Attempt] = (),
 ) -> Granted:
-    """Reserve the attempt's upper bound and make it the owner of its request. `generation`: the breaker's."""
+    """Reserve the attempt's upper bound and make it the owner of its request."""
     offer, attempt_id = request_claim.offer, request_claim.attempt_id
     expired = next((one for one in earlier if one.id == request.owner_attempt_id), None)
     lost = await _end_as_lost(tx, request, expired, now) if expired else None
@@ -217,7 +221,7 @@ async def _begin(
     await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=request_claim.charge.envelope)
     if request.energy_reserved == 0:
         await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
-    attempt = _attempt(request, attempt_id, offer, generation, now, number=len(earlier) + 1)
+    attempt = _attempt(request, attempt_id, offer, passes, now, number=len(earlier) + 1)
     await save(tx, attempt)
     if request.owner_attempt_id != attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
@@ -264,7 +268,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     request, attempt = locked.request, locked.attempt
     is_over = attempt.state in ("settled", "duplicate")
     if locked.is_troubled and not is_over:
-        await breaker.succeeded(tx, Provider(attempt.provider), attempt.breaker_generation)
+        await breaker.succeeded(tx, *_breakers_of(attempt))
     withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
     moves = [await _withdraw(tx, request, withdrawn, locked.now)] if withdrawn else []
     if is_over:
@@ -289,7 +293,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     """Journal the request's one reply, with its event and its charge."""
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
-    charged, left = await _charge_once(tx, request, locked.energy_left)
+    charged, left = await _charge_once(tx, request, locked.energy_left, is_only=is_only)
     _end(attempt, "settled", Billed.YES, cost_usd, locked.now)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
@@ -356,6 +360,42 @@ async def fail(
     await _on_its_day(tx, request, day_move)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a provider's list says of an attempt: its cost and usage, or that it was not billed."""
+
+    cost_usd: Decimal
+    usage: Usage
+    is_billed: bool
+
+
+async def confirm(
+    tx: AsyncSession,
+    workspace_id: str,
+    attempt_id: UUID,
+    counted: Counted,
+    on_confirmed: Callable[[AsyncSession, str], Awaitable[None]],
+) -> bool:
+    """Replace the uncertain cost of a lost or failed attempt, and call `on_confirmed` with its job key.
+
+    Returns whether it did; False if the cost is not uncertain, and nothing was changed.
+
+    Raises:
+        NotFound: the workspace has no such attempt.
+    """
+    locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
+    request, attempt = locked.request, locked.attempt
+    if attempt.state not in ("lost", "failed") or attempt.cost_usd is not None:
+        return False
+    day_move = await _rebook(tx, request, attempt, confirmed=counted.cost_usd)
+    attempt.cost_usd = counted.cost_usd
+    attempt.billed = (Billed.YES if counted.is_billed else Billed.NO).value
+    await save(tx, attempt, usage_row(request, attempt, confirmed=True, usage=counted.usage))
+    await on_confirmed(tx, request.job_key)
+    await _on_its_day(tx, request, day_move)
+    return True
+
+
 async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
     """End a request whose lease has expired: its attempt becomes lost and the user's energy is released.
 
@@ -376,29 +416,42 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     return True
 
 
-async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, int, datetime] | None:
-    """Insert the request's row with the attempt as owner. Returns it, the breaker's generation and the time.
+async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, Passes, datetime] | None:
+    """Insert the request's row with the attempt as owner. Returns it, what passed the breakers, and the time.
 
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
-    charge, terms = request_claim.charge, request_claim.terms
+    charge, offer = request_claim.charge, request_claim.offer
+    repeats = charge.result_id if charge.result_id != charge.request_id else None
+    is_charged = repeats and charge.energy and await paid_requests.is_charged(tx, charge.workspace_id, repeats)
+    price = 0 if is_charged else charge.energy
     opened = PaidRequest(
-        **charge.model_dump(exclude={"energy", "envelope"}),
+        **charge.model_dump(exclude={"energy", "envelope", "result_id"}),
+        result_id=repeats,
         fingerprint=request_claim.fingerprint,
-        energy_price=charge.energy,
-        energy_reserved=charge.energy,
+        energy_price=price,
+        energy_reserved=price,
         owner_attempt_id=request_claim.attempt_id,
         expires_at=utc_now(),
     )
-    provider = request_claim.offer.provider
-    inserted = await paid_requests.open_leased(tx, opened, provider, **terms.periods)
+    inserted = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
     if inserted is None:
         return None
-    generation, now = inserted
-    if generation < 0:
-        generation = await breaker.pass_through(tx, provider, terms.breaker)
+    closed, now = inserted
+    passes = breaker.passed(closed, shares_key=offer.shares_key) or await _pass_breakers(tx, request_claim)
     opened.energy_reserved = 0
-    return opened, generation, now
+    return opened, passes, now
+
+
+async def _pass_breakers(tx: AsyncSession, request_claim: Claim) -> Passes:
+    offer, workspace_id = request_claim.offer, request_claim.charge.workspace_id
+    terms = request_claim.terms.breaker
+    return await breaker.pass_through(tx, offer.provider, workspace_id, terms, shares_key=offer.shares_key)
+
+
+def _breakers_of(attempt: Attempt) -> tuple[Provider, str, Passes]:
+    passes = Passes(attempt.breaker_generation, attempt.fleet_generation)
+    return Provider(attempt.provider), attempt.workspace_id, passes
 
 
 def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[Unanswered, ...]:
@@ -411,7 +464,7 @@ def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[Unanswered, 
 
 
 def _attempt(
-    request: PaidRequest, attempt_id: UUID, offer: Offer, generation: int, now: datetime, *, number: int
+    request: PaidRequest, attempt_id: UUID, offer: Offer, passes: Passes, now: datetime, *, number: int
 ) -> Attempt:
     return Attempt(
         id=attempt_id,
@@ -423,7 +476,8 @@ def _attempt(
         simulated=offer.simulated,
         upper_bound_usd=offer.upper_bound_usd,
         rates=offer.rates.model_dump(mode="json"),
-        breaker_generation=generation,
+        breaker_generation=passes.own,
+        fleet_generation=passes.fleet,
         started_at=now,
     )
 
@@ -445,7 +499,7 @@ async def _open_attempt_of(tx: AsyncSession, request: PaidRequest, attempt_id: U
 
 async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt, now: datetime) -> DayMove:
     """End an attempt that never called the provider, because an earlier one's reply was recovered. Its cost is 0."""
-    await breaker.not_counted(tx, Provider(attempt.provider), attempt.breaker_generation)
+    await breaker.not_counted(tx, *_breakers_of(attempt))
     day_move = await _rebook(tx, request, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
     _end(attempt, "failed", Billed.NO, Decimal(0), now)
@@ -458,8 +512,12 @@ async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt, no
 async def _rebook(tx: AsyncSession, request: PaidRequest, attempt: Attempt, **now: Decimal) -> DayMove:
     """Move the attempt's dollars in the job's envelope from their present account to `confirmed` or `uncertain`.
 
+    A cost above the upper bound is booked as it is, with an event: it may overdraw caps, and then no claim passes them.
     Returns the same move for the attempt's day, to be applied at the end of the transaction.
     """
+    confirmed = now.get("confirmed", Decimal(0))
+    if confirmed > attempt.upper_bound_usd:
+        await save(tx, above_bound_event(request, attempt, confirmed))
     changes = {name: -usd for name, usd in _amounts(attempt).items()}
     for name, usd in now.items():
         changes[name] = changes.get(name, Decimal(0)) + usd
@@ -488,12 +546,20 @@ def _booked(attempt: Attempt, cost_usd: Decimal | None) -> dict[str, Decimal]:
     return {"uncertain": attempt.upper_bound_usd} if cost_usd is None else {"confirmed": cost_usd}
 
 
-async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None) -> tuple[int, int | None]:
-    """Charge the user for the reply that won.
+async def _charge_once(
+    tx: AsyncSession, request: PaidRequest, left: int | None, *, is_only: bool
+) -> tuple[int, int | None]:
+    """Charge the user for the reply that won, unless another request for the same result is charged.
 
     Returns the energy charged and the energy left. `left`: the energy available before, None without an account.
+    `is_only`: no attempt of the request came before.
     """
     user = (request.workspace_id, request.user_id)
+    # A repetition is requested only after an attempt of the first request has ended. The job's envelope, which this
+    # transaction has changed, makes the settlements of a result wait for each other.
+    may_repeat = request.result_id is not None or not is_only
+    if may_repeat and request.energy_price and await paid_requests.is_charged(tx, *_result(request)):
+        return 0, await _release_energy(tx, request, left)
     if request.energy_reserved == 0 and request.energy_price and left is not None:
         # The reservation was released. If the account does not cover the price, the user pays nothing.
         late = await energy.reserve_if_possible(tx, *user, request.energy_price, request.request_id)
@@ -507,9 +573,19 @@ async def _charge_once(tx: AsyncSession, request: PaidRequest, left: int | None)
 async def _release(tx: AsyncSession, request: PaidRequest) -> None:
     """Release the lease and the reserved energy. The next attempt reserves again."""
     request.owner_attempt_id, request.lease_until = None, None
-    if request.energy_reserved:
-        await energy.release(tx, request.workspace_id, request.user_id, request.energy_reserved, request.request_id)
-        request.energy_reserved = 0
+    await _release_energy(tx, request, None)
+
+
+async def _release_energy(tx: AsyncSession, request: PaidRequest, left: int | None) -> int | None:
+    """Release the reserved energy. `left`, returned with it: the energy available before, None without an account."""
+    released, request.energy_reserved = request.energy_reserved, 0
+    if released:
+        await energy.release(tx, request.workspace_id, request.user_id, released, request.request_id)
+    return None if left is None else left + released
+
+
+def _result(request: PaidRequest) -> tuple[str, str]:
+    return request.workspace_id, request.result_id or request.request_id
 
 
 def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None, now: datetime) -> None:
@@ -517,11 +593,10 @@ def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None,
 
 
 async def _report_to_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:
-    provider = Provider(attempt.provider)
     if failure.trips_breaker:
-        await breaker.failed(tx, provider, attempt.breaker_generation, terms.breaker)
+        await breaker.failed(tx, *_breakers_of(attempt), terms.breaker)
     else:
-        await breaker.not_counted(tx, provider, attempt.breaker_generation)
+        await breaker.not_counted(tx, *_breakers_of(attempt))
 
 
 async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Settled:

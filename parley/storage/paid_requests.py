@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Interval, and_, bindparam, select, update
+from sqlalchemy import Interval, and_, bindparam, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -48,7 +48,13 @@ ENERGY_LEFT = (
 # Both rows are locked, so that a transaction that waited for one lock does not read an old version of the other row.
 # Each is found by its key: with a join and without statistics, PostgreSQL compares all rows of a workspace.
 LOCK_WITH_ATTEMPT = (
-    select(PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider), ENERGY_LEFT, NOW)
+    select(
+        PaidRequest,
+        Attempt,
+        breaker.is_troubled(table(Attempt).c.provider, table(Attempt).c.workspace_id),
+        ENERGY_LEFT,
+        NOW,
+    )
     .where(
         *OF_ATTEMPT,
         col(PaidRequest.workspace_id) == bindparam("workspace"),
@@ -66,7 +72,7 @@ OPEN = (
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(breaker.CLOSED_GENERATION, NOW)
+    .returning(*breaker.CLOSED_GENERATIONS, NOW)
 )
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
@@ -78,18 +84,38 @@ JOURNALED = (
     .where(*OF_REQUEST)
 )
 
+IS_CHARGED = (
+    select(col(UsageLog.attempt_id))
+    .join(PaidRequest, col(PaidRequest.settled_attempt_id) == UsageLog.attempt_id)
+    .where(
+        col(PaidRequest.workspace_id) == bindparam("workspace"),
+        or_(col(PaidRequest.request_id) == bindparam("result"), col(PaidRequest.result_id) == bindparam("result")),
+        col(UsageLog.energy_charged) > 0,
+    )
+    .limit(1)
+)
+
+
+async def is_charged(tx: AsyncSession, workspace_id: str, result_id: str) -> bool:
+    """Whether the user is charged for one of the requests for a result."""
+    return (await tx.execute(IS_CHARGED, {"workspace": workspace_id, "result": result_id})).first() is not None
+
 
 async def open_leased(
     tx: AsyncSession, request: PaidRequest, provider: Provider, *, lease_seconds: float, reservation_seconds: float
-) -> tuple[int, datetime] | None:
-    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATION` and the database's time.
+) -> tuple[breaker.Passes, datetime] | None:
+    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATIONS` and the database's time.
 
     None if the id exists. No other transaction sees the row before this one commits.
     """
     row = request.model_dump(exclude={"created_at", "lease_until", "expires_at"})
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
-    opened = (await tx.execute(OPEN, {**row, **periods, "provider": provider.value})).first()
-    return (opened[0], opened[1]) if opened else None
+    of_breakers = {"provider": provider.value, "breaker_workspace": request.workspace_id}
+    found = (await tx.execute(OPEN, {**row, **periods, **of_breakers})).first()
+    if found is None:
+        return None
+    own, fleet, now = found
+    return breaker.Passes(own, fleet), now
 
 
 async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> tuple[PaidRequest, datetime]:

@@ -18,10 +18,11 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     Numeric,
+    String,
     TypeDecorator,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from parley.domain.money import as_usd
@@ -102,10 +103,12 @@ class PaidRequest(SQLModel, table=True):
         CheckConstraint("state IN ('open', 'settled')", name="paid_request_state"),
         Index("paid_requests_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
         Index("paid_requests_by_job", "workspace_id", "job_key"),
+        Index("paid_requests_by_result", "workspace_id", "result_id", postgresql_where="result_id IS NOT NULL"),
     )
 
     workspace_id: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
+    result_id: str | None = None  # the first request for the same result, which the user pays for once; None for itself
     job_key: str
     user_id: str
     prospect_id: str | None = None
@@ -145,6 +148,7 @@ class Attempt(SQLModel, table=True):
     cost_usd: Decimal | None = Field(default=None, sa_type=USD)
     rates: dict[str, Any] = Field(sa_type=JSONB)
     breaker_generation: int = 0
+    fleet_generation: int | None = None
     error_type: str | None = None
     error: str | None = None
     started_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
@@ -226,12 +230,17 @@ class OutboxEvent(SQLModel, table=True):
 
 
 class Breaker(SQLModel, table=True):
-    """One provider's breaker for the whole fleet. A missing row is a closed breaker."""
+    """A workspace's breaker for a provider; with an empty workspace, the fleet's. A missing row is a closed breaker.
+
+    `failing`: the workspaces of the failures in a row; two are enough.
+    """
 
     __tablename__ = "breakers"
 
     provider: str = Field(primary_key=True)
+    workspace_id: str = Field(primary_key=True)
     failures: int = 0
+    failing: list[str] = Field(default_factory=list, sa_type=ARRAY(String))
     generation: int = 0
     open_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
     probe_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
@@ -397,6 +406,19 @@ class SpendingCap(SQLModel, table=True):
     updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
+class CostCorrection(SQLModel, table=True):
+    """The entry of an uncertain cost that a provider's list decided: from its upper bound to `cost_usd`."""
+
+    __tablename__ = "cost_corrections"
+
+    attempt_id: UUID = Field(primary_key=True)
+    workspace_id: str
+    source: str
+    upper_bound_usd: Decimal = Field(sa_type=USD)
+    cost_usd: Decimal = Field(sa_type=USD)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+
+
 class StoredConfiguration(SQLModel, table=True):
     """One section of a workspace's configuration, or of one user's in it (`owner`; empty for the workspace)."""
 
@@ -435,7 +457,10 @@ class ConversationSummary(SQLModel, table=True):
 
 
 class Generation(SQLModel, table=True):
-    """The outcome of one `Generate`: one row each, written when the outcome is known."""
+    """The outcome of one `Generate`, of all runs under its key: written when the outcome is known.
+
+    `fingerprint`: of the input; see `GenerateInput.fingerprint`.
+    """
 
     __tablename__ = "generations"
     __table_args__ = (
@@ -446,6 +471,8 @@ class Generation(SQLModel, table=True):
 
     workspace_id: str = Field(primary_key=True)
     request_id: str = Field(primary_key=True)
+    job_key: str
+    fingerprint: str
     workflow_id: str
     user_id: str
     prospect_id: str | None = None

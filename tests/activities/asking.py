@@ -8,6 +8,7 @@ from typing import Any
 from temporalio.testing import ActivityEnvironment
 
 from activities.paid_call import PaidCalls
+from parley.client.reading import recording_seconds
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider, Request, TranscriptionRequest, Usage
 from parley.settings import Settings
@@ -16,11 +17,8 @@ from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import JOB, PRICE, STEP, USER, WORKSPACE
 
 CHAT = ChatRequest(messages=(Message(role="user", content="Summarise: the demo went well."),), max_tokens=200)
-SPEECH = TranscriptionRequest(
-    audio_sha256="not looked at",
-    audio_seconds=30,
-    audio=(SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes(),
-)
+AUDIO = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
+SPEECH = TranscriptionRequest(audio_sha256="not looked at", audio_seconds=recording_seconds(AUDIO), audio=AUDIO)
 
 
 @dataclass(frozen=True)

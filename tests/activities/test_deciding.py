@@ -15,12 +15,12 @@ from parley.settings import Settings
 from parley.storage.database import Database
 
 
-async def test_prepare_takes_four_statements(paid_calls: PaidCalls, database: Database, settings: Settings):
-    """Configuration with the energy account, caps, cache, breakers: after a user's first request no other is needed."""
+async def test_prepare_takes_five_statements(paid_calls: PaidCalls, database: Database, settings: Settings):
+    """What the key did before, configuration with the energy account, caps, cache, breakers."""
     given = GenerateInput(
         workspace_id="acme", user_id="ann", prompt=Prompt(messages=(Message(role="user", content="hello"),))
     )
-    job = Job(input=given, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC))
+    job = Job(input=given, job_key="job", workflow_id="workflow", fingerprint="asked", started_at=datetime.now(UTC))
     decisions = GenerateDecisions(database, paid_calls.candidates, settings.policy(), 100, Metrics())
     environment = ActivityEnvironment()
     first: PrepareOutcome = await environment.run(decisions.prepare, job)
@@ -33,4 +33,4 @@ async def test_prepare_takes_four_statements(paid_calls: PaidCalls, database: Da
     second: PrepareOutcome = await environment.run(decisions.prepare, job)
     event.remove(database.engine.sync_engine, "before_cursor_execute", note)
     assert first.candidates == second.candidates != ()
-    assert len(statements) == 4, statements
+    assert len(statements) == 5, statements

@@ -85,8 +85,8 @@ async def test_a_worker_exports_the_sdks_metrics_and_the_breakers(stack: Address
     at = free_address()
     async with scene(stack, template, tmp_path) as made:
         await made.query(
-            "INSERT INTO breakers (provider, failures, generation, open_until) "
-            "VALUES ('anthropic', 3, 1, now() + interval '1 hour')"
+            "INSERT INTO breakers (provider, workspace_id, failures, failing, generation, open_until) "
+            "VALUES ('anthropic', '', 3, '{}', 1, now() + interval '1 hour')"
         )
         await made.start_worker(roles=("local",), PARLEY_METRICS_ADDRESS=at)
         await until(shows(at, "parley_breaker_open"))

@@ -14,7 +14,9 @@ from parley.domain.errors import (
     Billed,
     BreakerOpen,
     BudgetExhausted,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     IdempotencyConflict,
     InsufficientEnergy,
     MalformedReply,
@@ -26,13 +28,13 @@ from parley.domain.errors import (
     TruncatedReply,
     UnpricedModel,
 )
-from parley.domain.pricing import Rates, rates_for
+from parley.domain.pricing import Rates, cost, rates_for
 from parley.domain.requests import ChatRequest, Finish, Message, Provider
 from parley.providers.anthropic import AnthropicAdapter
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, PaidRequest
-from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
+from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, SPEECH, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin, quick_settings
 from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
@@ -50,6 +52,12 @@ FAULTS = [
     ("auth", AuthenticationFailed, Billed.NO, ALL),
     ("bad_request", BadRequest, Billed.NO, ALL),
     ("context_too_long", ContextTooLong, Billed.NO, CHATS),
+    ("too_large_for_minute", ContextTooLong, Billed.NO, CHATS),
+    ("spend_limit", QuotaExceeded, Billed.NO, CHATS),
+    ("billing_inactive", QuotaExceeded, Billed.NO, CHATS),
+    ("content_filter", ContentFiltered, Billed.NO, CHATS),
+    ("gateway_timeout", ProviderUnavailable, Billed.UNKNOWN, ALL),
+    ("empty", EmptyReply, Billed.YES, CHATS),
     ("no_finish", TruncatedReply, Billed.YES, CHATS),
     ("cut", ProviderUnavailable, Billed.UNKNOWN, ALL),
     ("not_json", MalformedReply, Billed.UNKNOWN, ALL),
@@ -164,7 +172,7 @@ async def test_a_rate_limit_has_its_retry_delay(paid_calls: PaidCalls, simulator
         assert raised.value.retry_after == 7
 
 
-async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
+async def test_a_billed_failure_costs_the_rates_for_its_counted_tokens(
     paid_calls: PaidCalls, simulator: SimulatorAdmin, books: LedgerFixture
 ):
     """By its bytes the prompt may have the higher rate of long prompts; by its tokens it does not."""
@@ -176,6 +184,33 @@ async def test_a_billed_failure_costs_the_rates_of_its_counted_length(
     (counted,), (row,) = await simulator.requests(), await books.rows()
     assert row.cost_usd == ask.cost(counted)
     assert Rates.model_validate(row.rates) == rates_for(ask.provider, ask.model, RATES, counted["input_tokens"])
+
+
+async def test_a_reply_of_a_listed_price_class_costs_its_rates(
+    paid_calls: PaidCalls, simulator: SimulatorAdmin, books: LedgerFixture
+):
+    await simulator.fault("price_class")
+    settled = await make(paid_calls, OPENAI)
+    usage, row = settled.reply.usage, await books.row(settled.attempt_id)
+    rates = rates_for(OPENAI.provider, OPENAI.model, RATES, usage.input_tokens, "priority")
+    assert Rates.model_validate(row.rates) == rates
+    assert (row.confirmed, row.cost_usd) == (True, cost(usage, rates))
+    assert OPENAI.cost(usage.model_dump()) < row.cost_usd < OPENAI.bound
+
+
+async def test_the_cost_of_a_price_class_that_is_not_listed_is_uncertain(
+    paid_calls: PaidCalls, simulator: SimulatorAdmin, books: LedgerFixture
+):
+    await simulator.fault("price_class")
+    settled = await make(paid_calls, ANTHROPIC)
+    row = await books.row(settled.attempt_id)
+    rates = Rates.model_validate(row.rates)
+    assert (rates.price_class, rates.exact) == ("priority", False)
+    assert (row.outcome, row.confirmed, row.cost_usd) == ("settled", False, ANTHROPIC.bound)
+    assert (row.tokens_completion, row.energy_charged) == (settled.reply.usage.output_tokens, PRICE)
+    assert await books.dollars() == (NOTHING, NOTHING, ANTHROPIC.bound)
+    assert await make(paid_calls, ANTHROPIC) == settled
+    assert await books.disagreements() == []
 
 
 async def test_a_settled_request_returns_its_journaled_reply(
@@ -403,3 +438,22 @@ async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
         assert row.cost_usd == ask.cost(counted)
     for attempt in set(rows) - set(confirmed):
         assert 0 < ANTHROPIC.cost(billed[attempt]) <= ANTHROPIC.bound
+
+
+class TestCostAboveItsBound:
+    @pytest.fixture
+    def must_agree(self) -> bool:
+        """The audit names the attempt."""
+        return False
+
+    async def test_it_is_booked_and_reported(
+        self, books: LedgerFixture, paid_calls: PaidCalls, caplog: pytest.LogCaptureFixture
+    ):
+        """The recording's header claims one second; the provider bills what there is."""
+        short = replace(ELEVENLABS, request=SPEECH.model_copy(update={"audio_seconds": 1.0}))
+        settled = await make(paid_calls, short)
+        assert settled.cost_usd > short.bound
+        assert await books.dollars() == (NOTHING, settled.cost_usd, NOTHING)
+        assert await books.events() == ["ai_cost_above_bound", "ai_generation_completed"]
+        assert f"above its upper bound of ${short.bound}" in caplog.text
+        assert await books.disagreements() == ["an attempt costs at most its upper bound"]

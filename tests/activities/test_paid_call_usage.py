@@ -34,6 +34,7 @@ def completion(**counts: Any) -> dict[str, Any]:
         {"prompt_tokens": 3 * 10**9},
         {"completion_tokens": 10**400},
         {"completion_tokens": -5},
+        {"completion_tokens_details": {"reasoning_tokens": -5}},
         {"prompt_tokens": float("nan")},
     ],
     ids=str,

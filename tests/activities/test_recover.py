@@ -89,12 +89,23 @@ async def test_a_recovered_reply_keeps_the_rates_of_an_older_price_list(
     paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
 ):
     await lost(paid_calls, simulator)
-    older = Rates(source="an older price list", input=Decimal(10), output=Decimal(20))
+    older = Rates(source="an older price list", input=Decimal("0.1"), output=Decimal("0.2"))
     await books.run("UPDATE attempts SET rates = CAST(:rates AS jsonb)", rates=older.model_dump_json())
     settled = await make(paid_calls, OPENAI)
     [counted] = await simulator.billed()
     usage = Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
     assert settled.cost_usd == cost(usage, older)
+
+
+async def test_the_rates_of_an_older_price_list_are_not_those_of_another_price_class(
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
+):
+    await lost(paid_calls, simulator)
+    older = Rates(source="an older price list", price_class="batch", input=Decimal(10), output=Decimal(20))
+    await books.run("UPDATE attempts SET rates = CAST(:rates AS jsonb)", rates=older.model_dump_json())
+    settled = await make(paid_calls, OPENAI)
+    row = await books.row(settled.attempt_id)
+    assert (row.confirmed, row.rates["exact"]) == (False, False)
 
 
 async def test_metrics_count_both_the_loss_and_the_recovery(

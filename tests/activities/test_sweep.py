@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
 from activities.sweep import SweepActivities
+from parley.domain.generate.contract import JOB_PREFIX
 from parley.domain.generate.quality import job_key
 from parley.domain.housekeeping import SweepInput, SweepReport
 from tests.storage.ledger_fixture import BOUND, EXPIRED, NOTHING, PRICE, LedgerFixture
@@ -148,3 +149,17 @@ async def test_workflows_with_a_shared_job_key_are_distinguished(
     assert (await books.request(running.id, job=day)).owner_attempt_id
     assert (await books.request(dead.id, job=day)).owner_attempt_id is None
     await running.terminate()
+
+
+async def test_a_key_that_is_derived_from_a_workflows_id_names_all_of_its_runs(
+    books: LedgerFixture, temporal: TemporalClient, start: Start
+):
+    """A later run under the id takes the request over, or waits for its reply."""
+    running = await start()
+    assert running.first_execution_run_id
+    job = f"{JOB_PREFIX}digest"
+    await books.open(job=job)
+    await books.granted("ask-1", job=job, workflow_id=running.id, terms=EXPIRED)
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=0)
+    await running.terminate()
+    assert await sweep(books, temporal) == SweepReport(looked_at=1, ended=1)

@@ -70,7 +70,7 @@ def test_each_phase_has_its_bars(phase: Phase, names: list[str]):
     assert [part.name for part in parts(state)] == names
 
 
-def test_no_sessions_beyond_the_sample_means_no_streams():
+def test_without_sessions_beyond_the_sample_there_are_no_streams():
     state = AutoAnalyzeProgress(phase=Phase.CONFLICTS, discovery_total=5, sessions_total=5, sessions_done=5)
     assert [part.name for part in parts(state)] == ["discovery", "conflicts"]
 

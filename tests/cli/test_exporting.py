@@ -129,7 +129,7 @@ async def test_an_unwritable_path_is_named(place: str, tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
 
 
-async def test_an_export_that_fails_leaves_the_earlier_file_as_it_was(tmp_path: Path):
+async def test_an_export_that_fails_does_not_change_the_earlier_file(tmp_path: Path):
     path = tmp_path / "out.jsonl"
     await write_sessions(each(labelled("a")), path)
     before = path.read_bytes()

@@ -1,6 +1,8 @@
 """`parley generate`, `budget` and `policy`."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,15 @@ async def test_a_generation_has_no_progress_or_results(parley: Run, client: Clie
     for command in ("progress", "results"):
         ran = await parley(command, "generate/default/order-7")
         assert (ran.code, "has no handle" in ran.err) == (2, True)
+
+
+async def test_bytes_that_are_not_utf8_are_refused_with_their_place(
+    parley: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for said, place in ((b"caf\xe9", 1), (b"a\0b", 1)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said), encoding="utf-8"))
+        ran = await parley("generate", "-", "--user", "ann", "--system", "Be brief.")
+        assert (ran.code, ran.out) == (2, "")
+        assert f"messages.{place}.content: contains" in ran.err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("What is in a café?".encode()), encoding="ascii"))
+    assert (await parley("generate", "-", "--user", "ann")).code == 0

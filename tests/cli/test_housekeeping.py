@@ -16,7 +16,7 @@ from tests.storage.ledger_fixture import COST, LedgerFixture
 
 @pytest.fixture
 async def books(database: Database) -> LedgerFixture:
-    """Two events: one delivered, one given up."""
+    """A workspace with one delivered and one abandoned event."""
     books = await LedgerFixture(database, "default").open(energy_granted=11)
     await books.settle(await books.granted("one"))
     await books.fail(await books.granted("two", energy=1))

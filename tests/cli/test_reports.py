@@ -2,6 +2,7 @@
 
 import csv
 import json
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ async def generated(database: Database) -> None:
     row = Generation(
         workspace_id="default",
         request_id=REQUEST,
+        job_key="job",
+        fingerprint="asked",
         workflow_id="generate/default/job",
         user_id="rep-1",
         action="ai_message",
@@ -182,3 +185,26 @@ class TestBilled:
         (tmp_path / "calls.csv").write_text("attempt_id,cost_usd\nx,expensive\n")
         ran = await parley("ledger", "audit", "--billed", tmp_path / "calls.csv")
         assert (ran.code, ran.err.startswith("parley: calls.csv: line 2: cost_usd: ")) == (2, True)
+
+    async def test_a_list_decides_what_is_uncertain(
+        self, parley: Run, simulator: SimulatorAdmin, tmp_path: Path
+    ) -> None:
+        await simulator.fault("cut", provider="anthropic", times=1)
+        await parley("analyze", SAMPLE)
+        await self.listed(simulator, tmp_path / "calls.json")
+        reconcile = ("ledger", "reconcile", "--billed", tmp_path / "calls.json", "--json")
+        planned, done = (
+            json.loads((await parley(*reconcile, "--dry-run")).out),
+            json.loads((await parley(*reconcile)).out),
+        )
+        assert planned == done
+        assert [one["billed"] for one in done] == [True]
+        assert json.loads((await parley(*reconcile, "--complete-until", "2100-01-01")).out) == []
+        costs = json.loads((await parley("costs", "--json")).out)
+        assert Decimal(costs["uncertain_usd"]) == 0
+        assert (await parley("ledger", "audit", "--billed", tmp_path / "calls.json")).code == 0
+
+    async def test_a_time_that_is_none_is_refused(self, parley: Run, tmp_path: Path) -> None:
+        (tmp_path / "calls.csv").write_text("attempt_id,cost_usd\n")
+        ran = await parley("ledger", "reconcile", "--billed", tmp_path / "calls.csv", "--complete-until", "noon")
+        assert (ran.code, "--complete-until" in ran.err) == (2, True)

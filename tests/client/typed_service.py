@@ -29,6 +29,7 @@ from parley import (
     ChatSession,
     Client,
     ConfigurationReport,
+    Correction,
     CostAlertReport,
     CostLine,
     Costs,
@@ -263,7 +264,9 @@ async def account(client: Client) -> None:
     lines: tuple[CostLine, ...] = costs.lines
     listed: list[BilledAttempt] = [BilledAttempt(source="line 2", attempt_id=UUID(int=1), cost_usd=Decimal("0.01"))]
     disagreements: list[Disagreement] = await client.audit(listed)
+    corrections: list[Correction] = await client.reconcile(listed, complete_until=None, dry_run=True)
     print(client.workspace_id, granted, balance.available, [cap.left_usd for cap in caps], len(lines), disagreements)
+    print([one.cost_usd for one in corrections])
 
 
 def exit_code(error: ParleyError) -> int:

@@ -15,5 +15,5 @@ def session(*turns: Turn, **fields: Any) -> Session:
 
 
 def as_json(**fields: Any) -> dict[str, Any]:
-    """A good session as a product sends it."""
+    """A valid session as the JSON that a caller sends."""
     return session(turn("Hello there.", 0, 2), turn("Who is it?", 2, 3, "prospect")).model_dump(mode="json") | fields

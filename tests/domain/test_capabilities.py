@@ -1,10 +1,11 @@
 """Which parameters and sizes each vendor's models accept."""
 
-from typing import Any
+import json
 
 import pytest
 
 from parley.domain.capabilities import SCHEMA_INSTRUCTION, capabilities, dropped_parameters, window, without_dropped
+from parley.domain.json_schema import strict_object
 from parley.domain.requests import ChatRequest, Message, Provider
 
 ANTHROPIC, OPENAI, LOCAL = Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL
@@ -52,12 +53,12 @@ def test_a_fine_tuned_model_has_the_sizes_of_its_base():
 
 
 def test_a_schema_that_is_not_accepted_becomes_a_system_message():
-    schema: dict[str, Any] = {"type": "object"}
+    schema = strict_object({"mood": {"type": "string"}})
     user, system = Message(role="user", content="hello"), Message(role="system", content="Be brief.")
     request = ChatRequest(messages=(user, system), max_tokens=9, temperature=0.5, response_schema=schema)
     assert dropped_parameters(ANTHROPIC, "claude-3-haiku", request) == ("temperature", "response_schema")
     sent = without_dropped(ANTHROPIC, "claude-3-haiku", request)
-    instruction = Message(role="system", content=f'{SCHEMA_INSTRUCTION}\n{{"type": "object"}}')
+    instruction = Message(role="system", content=f"{SCHEMA_INSTRUCTION}\n{json.dumps(schema)}")
     assert sent.messages == (system, instruction, user)
     assert (sent.temperature, sent.response_schema) == (None, None)
     assert without_dropped(OPENAI, "gpt-4o", request) == request

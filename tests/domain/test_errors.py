@@ -13,6 +13,8 @@ PROVIDER_ERRORS = [
     ("QuotaExceeded", False, Billed.NO, False),
     ("AuthenticationFailed", False, Billed.NO, False),
     ("BadRequest", False, Billed.NO, False),
+    ("ContentFiltered", False, Billed.NO, False),
+    ("EmptyReply", False, Billed.YES, False),
     ("TruncatedReply", True, Billed.UNKNOWN, False),
     ("MalformedReply", True, Billed.UNKNOWN, False),
 ]

@@ -59,7 +59,7 @@ def test_a_message_keeps_its_id_and_shares_it_with_no_other():
     assert len({each.message_id for each in [event(), *others]}) == 4
 
 
-def test_a_secret_is_base64_after_its_prefix_and_else_plain():
+def test_a_secret_is_base64_after_its_prefix_and_plain_text_without_it():
     assert signing_key("whsec_aGVsbG8=") == b"hello"
     assert signing_key("aGVsbG8=") == b"aGVsbG8="
 
@@ -70,14 +70,14 @@ def test_an_invalid_secret_is_refused_without_quoting_it(secret: str):
         signing_key(secret)
 
 
-def test_waits_grow_and_end():
+def test_the_wait_grows_until_the_last_attempt():
     waits = list(takewhile(bool, map(next_wait, count(1))))
     assert waits == sorted(waits) == list(WAITS)
     assert sum(waits, timedelta()) > timedelta(days=3), "a receiver that is away over a weekend misses nothing"
 
 
 def test_the_receivers_code_in_the_documentation_verifies_what_is_sent():
-    """And refuses a body that was changed, another's key, and an old message."""
+    """It also refuses a changed body, a signature with another secret, and an old message."""
     page = Path(__file__).parents[2] / "docs" / "operations.md"
     code = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert code

@@ -1,3 +1,4 @@
+import struct
 from decimal import Decimal
 
 import pytest
@@ -6,6 +7,7 @@ from genai_prices import calc_price
 from genai_prices.data_snapshot import get_snapshot
 
 from parley.domain.errors import UnpricedModel
+from parley.domain.json_schema import strict_object
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider, TranscriptionRequest, Usage
 from simulator.wire import Message as SimulatorMessage
@@ -147,7 +149,7 @@ ALPHABETS = ["abc de.,", "äßéñ ", "你好世界。", "🙂👩\u200d👧🏽
 def test_no_prompt_has_more_tokens_than_its_upper_bound(alphabet: str, length: int):
     """A token of a byte-level vocabulary is at least one byte; formats add a few for each message."""
     texts = [(alphabet * length)[at : at + length] for at in range(3)]
-    request = chat(*texts, max_tokens=length + 1, schema={"title": texts[0]})
+    request = chat(*texts, max_tokens=length + 1, schema=strict_object({"a": {"type": "string", "title": texts[0]}}))
     bound, rates = upper_bound(Provider.ANTHROPIC, "claude-haiku-4-5", request, CONFIGURED)
     prompt = Prompt("m", tuple(SimulatorMessage("user", text) for text in texts), schema=request.response_schema)
     in_bytes = sum(len(text.encode()) for text in texts) + len(texts) * 10
@@ -170,6 +172,63 @@ def test_the_upper_bound_of_a_recording_is_its_length():
     assert upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)[0] == Decimal("0.80")
 
 
+def wav(seconds: int, *, claims: int) -> bytes:
+    """Silence whose header claims another length."""
+    sound, claimed = bytes(8000 * seconds), 8000 * claims
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8)
+    return b"RIFF" + struct.pack("<I", 36 + claimed) + b"WAVE" + form + b"data" + struct.pack("<I", claimed) + sound
+
+
+@pytest.mark.parametrize("claims", [0, 1, 600])
+def test_the_upper_bound_of_a_recording_covers_the_sound_that_its_header_hides(claims: int):
+    request = TranscriptionRequest(audio_sha256="a", audio_seconds=max(claims, 1), audio=wav(600, claims=claims))
+    bound, rates = upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)
+    assert cost(Usage(audio_seconds=600), rates) <= bound <= cost(Usage(audio_seconds=601), rates)
+
+
 def test_an_unpriced_model_has_no_upper_bound():
     with pytest.raises(UnpricedModel):
         upper_bound(Provider.OPENAI, "whisper-1", chat("hi"), CONFIGURED)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "price_class", "dollars"),
+    [
+        (Provider.OPENAI, "gpt-4o-mini", "priority", "0.00075"),
+        (Provider.OPENAI, "gpt-4o-mini", "fast", "0.00075"),
+        (Provider.OPENAI, "gpt-5", "flex", "0.003125"),
+        (Provider.OPENAI, "gpt-4o-mini", "batch", "0.000225"),
+        (Provider.ANTHROPIC, "claude-opus-5", "fast", "0.035"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "us", "0.00385"),
+        (Provider.ANTHROPIC, "claude-opus-5", "fast+us", "0.0385"),
+    ],
+)
+def test_a_price_class_has_its_own_rates(provider: Provider, model: str, price_class: str, dollars: str):
+    rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
+    assert (rates.price_class, rates.exact) == (price_class, True)
+    assert cost(Usage(input_tokens=1000, output_tokens=500), rates) == Decimal(dollars)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "price_class"),
+    [
+        (Provider.OPENAI, "gpt-4o-mini", "flex"),
+        (Provider.OPENAI, "gpt-4o-mini", "scale"),
+        (Provider.OPENAI, "gpt-4o-mini", "priority+moon"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "priority"),
+        (Provider.ANTHROPIC, "claude-haiku-4-5", "mars"),
+    ],
+)
+def test_the_rates_of_a_class_that_the_list_lacks_are_not_exact(provider: Provider, model: str, price_class: str):
+    rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
+    assert (rates.price_class, rates.exact) == (price_class, False)
+
+
+def test_the_upper_bound_covers_every_class_that_is_not_asked_for():
+    request = chat("x" * 1000, max_tokens=500)
+    usage = Usage(input_tokens=1000, output_tokens=500)
+    for provider, model in LISTED:
+        bound, _ = upper_bound(provider, model, request, CONFIGURED)
+        for price_class in ("priority", "fast", "flex") if provider is Provider.OPENAI else ("us",):
+            rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
+            assert not rates.exact or cost(usage, rates) <= bound, (model, price_class)

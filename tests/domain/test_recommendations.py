@@ -17,7 +17,7 @@ CHEAP = Rates(source="list", input=Decimal("0.5"), output=Decimal(2))
 
 
 def serving(model: str = "expensive", **fields: Any) -> Serving:
-    """A hundred calls of 1,000 prompt and 100 completion tokens, at what the rates make of them."""
+    """The figures of 100 attempts with 1,000 prompt and 100 completion tokens each, with the cost by the rates."""
     rates = CHEAP if model.startswith("cheap") else EXPENSIVE
     paid = (rates.input * 100_000 + rates.output * 10_000) / 1_000_000
     given: dict[str, Any] = {
@@ -118,12 +118,12 @@ def name(rule: str) -> str:
     return rule.replace("_", "-")
 
 
-def test_every_rule_is_shown_both_ways():
+def test_every_rule_has_a_case_where_it_applies_and_one_where_it_does_not():
     assert list(APPLIES) == list(DOES_NOT_APPLY) == [rule.__name__ for rule in RULES]
 
 
 @pytest.mark.parametrize("rule", APPLIES)
-def test_a_rule_speaks(rule: str):
+def test_a_rule_applies(rule: str):
     assert rules(APPLIES[rule]) == [name(rule)]
 
 

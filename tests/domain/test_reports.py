@@ -39,7 +39,7 @@ def test_a_span_that_ends_at_midnight_does_not_touch_the_next_day():
     assert [line.day.day for line in every_day(Span(since=midnight - timedelta(days=1), until=midnight), {})] == [25]
 
 
-def test_every_week_of_a_span_is_a_line_across_the_turn_of_the_year():
+def test_every_week_of_a_span_is_a_line_also_at_the_end_of_a_year():
     year = Span(since=datetime(2026, 12, 20, tzinfo=UTC), until=datetime(2027, 1, 5, tzinfo=UTC))
     lines = list(every_week(whole_weeks(year), {date(2026, 12, 28): Spend(attempts=2)}))
     assert [(line.week, line.attempts) for line in lines] == [
@@ -57,7 +57,7 @@ def test_weeks_are_named_as_iso_names_them(day: tuple[int, int, int], week: str)
     assert week_name(date(*day)) == week
 
 
-def test_rates_need_something_to_be_a_part_of():
+def test_a_rate_of_nothing_is_unknown():
     assert (Attempts().error_rate, Requests().error_rate, Requests().cache_hit_rate) == (None, None, None)
     assert Attempts(settled=6, duplicate=1, lost=1, failed=2).error_rate == 0.3
     assert Requests(completed=3, failed=1, refused=5, cancelled=7).error_rate == 0.25

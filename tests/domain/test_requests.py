@@ -27,6 +27,11 @@ def transcription(audio: bytes, sha256: str = "a" * 64, seconds: float = 3.0) ->
     return TranscriptionRequest(audio_sha256=sha256, audio_seconds=seconds, audio=audio)
 
 
+def test_counts_that_cannot_be_true_are_dropped_and_the_price_class_is_kept():
+    usage = Usage(input_tokens=-1, output_tokens=5, price_class="priority")
+    assert usage == Usage(price_class="priority", is_known=False)
+
+
 def test_a_fingerprint_never_changes_between_releases():
     """Requests that were in flight at a deploy are compared with fingerprints stored before it."""
     assert fingerprint(REQUEST) == "a0088b96cee6742a682ce0a63457bf9599d8599ce6ff4e2c5f861431dc98ea7b"

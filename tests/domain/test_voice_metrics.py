@@ -97,7 +97,7 @@ def test_words_without_times_share_their_turn_by_length():
     ]
 
 
-def test_untidy_times_measure_like_tidy_ones():
+def test_overlapping_and_reversed_times_give_the_metrics_of_ordered_ones():
     tidy = steady(60, 0.4)
     overlapping = [word.model_copy(update={"start": max(word.start - 0.1, 0)}) for word in tidy]
     assert measured(*reversed(tidy)) == measured(*overlapping) == measured(*tidy)

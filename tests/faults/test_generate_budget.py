@@ -70,7 +70,7 @@ async def test_generations_that_cannot_reserve_the_better_model_use_the_best_tha
 ) -> None:
     await client.set_tier(USER, "pro")
     best, next_best, cheapest = (bound(*model) for model in MODELS)
-    rest = 20 * cheapest
+    rest = 2 * next_best + 2 * cheapest
     await client.set_cap(Period.DAY, 10 * best + rest)
     results = await generate_all(client, simulator, 40, "anthropic", "openai")
     answered = Counter(result.meta.model for result in results if result.success)

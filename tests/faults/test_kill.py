@@ -101,10 +101,10 @@ class TestKillAt:
 async def test_two_workers_on_one_request_charge_once_and_record_the_duplicate(
     stack: Addresses, template: str, tmp_path: Path
 ) -> None:
-    """The first worker freezes with the reply in hand, is taken for dead, and comes back after the second settled."""
+    """The first worker freezes after it received the reply, and continues after the second has settled."""
     async with scene(stack, template, tmp_path) as place:
         await place.start_worker(roles=("workflows", "storage"))
-        # With its one slot taken, the frozen worker has no poll open that would swallow the retry.
+        # Its only slot is in use, so the frozen worker does not poll, and cannot receive the retry.
         first = await place.start_worker("called=stop", roles=("anthropic",), PARLEY_PAID_CALLS_IN_FLIGHT="1")
         session = read_session(SAMPLE)
         job = await place.client.analyze(session)

@@ -13,7 +13,9 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     Billed,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     MalformedReply,
     ProviderError,
     ProviderUnavailable,
@@ -51,6 +53,13 @@ FAILURES: dict[str, Expected] = {
     "auth": Expected(AuthenticationFailed, Billed.NO),
     "bad_request": Expected(BadRequest, Billed.NO),
     "context_too_long": Expected(ContextTooLong, Billed.NO),
+    "too_large_for_minute": Expected(ContextTooLong, Billed.NO),
+    "spend_limit": Expected(QuotaExceeded, Billed.NO),
+    "billing_inactive": Expected(QuotaExceeded, Billed.NO),
+    "content_filter": Expected(ContentFiltered, Billed.NO),
+    "gateway_timeout": Expected(ProviderUnavailable, Billed.UNKNOWN),
+    "error_in_200": Expected(ProviderUnavailable, Billed.UNKNOWN),
+    "empty": Expected(EmptyReply, Billed.YES),
     "no_finish": Expected(TruncatedReply, Billed.YES),
     "hang": Expected(ProviderUnavailable, Billed.UNKNOWN),
     "cut": Expected(ProviderUnavailable, Billed.UNKNOWN),
@@ -66,6 +75,10 @@ OTHERS = {
     "duplicated_items",
     "one_group",
     "in_stream_error",
+    "odd_finish",
+    "content_parts",
+    "reasoning_beside",
+    "price_class",
 }
 CASES = [
     (provider, fault)
@@ -189,6 +202,28 @@ async def test_a_reply_at_the_token_limit_finishes_with_length(simulator: Simula
     assert (reply.finish, reply.usage.output_tokens) == (Finish.LENGTH, 3)
     await simulator.fault("truncated")
     assert (await ask(simulator.url, provider)).finish is Finish.LENGTH
+
+
+@each_llm
+@pytest.mark.parametrize("fault", ["odd_finish", "content_parts", "reasoning_beside", "price_class"])
+async def test_an_odd_reply_is_whole_and_counted_as_it_is_billed(
+    simulator: SimulatorAdmin, provider: Provider, fault: str
+):
+    plain: ChatReply = await ask(simulator.url, provider)
+    await simulator.fault(fault)
+    reply: ChatReply = await ask(simulator.url, provider)
+    assert (reply.text, reply.finish) == (plain.text, Finish.STOP)
+    call = (await simulator.requests(at_least=2))[-1]
+    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (call["input_tokens"], call["output_tokens"])
+    named = fault == "price_class" and provider is not Provider.LOCAL
+    assert reply.usage.price_class == ("priority" if named else "")
+
+
+@each_llm
+async def test_a_history_with_a_blank_turn_is_answered(simulator: SimulatorAdmin, provider: Provider):
+    turns = [("user", "Is the lift running?"), ("assistant", ""), ("user", "Hello?")]
+    request = chat(messages=[{"role": role, "content": content} for role, content in turns])
+    assert (await ask(simulator.url, provider, request)).text
 
 
 @each_llm

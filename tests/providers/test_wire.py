@@ -14,7 +14,9 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     Billed,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     MalformedReply,
     ProviderError,
     ProviderUnavailable,
@@ -22,7 +24,7 @@ from parley.domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply, Usage
+from parley.domain.requests import ChatReply, Finish, Message, Provider, TranscriptionReply, Usage
 from tests.providers.vendors import (
     ALL,
     AUDIO,
@@ -171,6 +173,30 @@ async def test_a_request_that_the_vendor_cannot_serve_is_not_sent(provider: Prov
     assert stub.requests == []
 
 
+TURNS = (
+    Message(role="system", content=" "),
+    Message(role="user", content="Is the lift running?"),
+    Message(role="assistant", content=""),
+    Message(role="user", content="Hello?"),
+    Message(role="user", content=" \n"),
+    Message(role="assistant", content="It is. "),
+)
+
+
+async def test_blank_turns_are_left_out_and_their_neighbours_joined_where_the_vendor_refuses_them():
+    body = (await sent(ANTHROPIC, chat(messages=TURNS))).json
+    assert [(turn["role"], turn["content"]) for turn in body["messages"]] == [
+        ("user", "Is the lift running?\n\nHello?"),
+        ("assistant", "It is."),
+    ]
+    assert "system" not in body
+
+
+async def test_a_vendor_that_takes_blank_turns_gets_them():
+    body = (await sent(OPENAI, chat(messages=TURNS))).json
+    assert [turn["content"] for turn in body["messages"]] == [turn.content for turn in TURNS]
+
+
 # Valid replies
 
 
@@ -224,19 +250,112 @@ async def test_a_refusal_is_a_reply(provider: Provider, body: object):
         (ANTHROPIC, anthropic_body("max_tokens"), Finish.LENGTH),
         (ANTHROPIC, anthropic_body("model_context_window_exceeded"), Finish.LENGTH),
         (ANTHROPIC, anthropic_body("stop_sequence"), Finish.STOP),
-        (ANTHROPIC, anthropic_body("end_turn", content=[]), Finish.STOP),
+        (OPENAI, openai_body("max_tokens"), Finish.LENGTH),
     ],
 )
 async def test_each_finish_reason_is_mapped(provider: Provider, body: object, finish: Finish):
     assert (await ask(provider, body)).finish is finish
 
 
+def finished(provider: Provider, reason: object) -> dict[str, Any]:
+    return anthropic_body(reason) if provider is ANTHROPIC else openai_body(reason)
+
+
 @pytest.mark.parametrize("provider", CHAT)
-@pytest.mark.parametrize("reason", [None, "", "tool_calls", "pause_turn", "from_the_future", 7])
-async def test_an_unknown_finish_is_a_truncated_reply_with_its_usage(provider: Provider, reason: object):
-    error = await failure(provider, anthropic_body(reason) if provider is ANTHROPIC else openai_body(reason))
+@pytest.mark.parametrize("reason", [None, 7, ["stop"], {"odd": 1}])
+async def test_a_reply_without_a_finish_reason_is_truncated_and_has_its_usage(provider: Provider, reason: object):
+    error = await failure(provider, finished(provider, reason))
     assert (type(error), error.billed) == (TruncatedReply, Billed.YES)
     assert error.usage == Usage(input_tokens=30, output_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("provider", "reason"), [(ANTHROPIC, "pause_turn"), (OPENAI, "error"), (LOCAL, "abort")], ids=str
+)
+async def test_a_reply_that_goes_on_is_truncated(provider: Provider, reason: str):
+    assert type(await failure(provider, finished(provider, reason))) is TruncatedReply
+
+
+@pytest.mark.parametrize("provider", CHAT)
+@pytest.mark.parametrize("reason", ["", "eos", "eos_token", "STOP", "COMPLETE", "tool_calls", "from_the_future"])
+async def test_a_whole_reply_is_complete_whatever_its_finish_reason_is_called(provider: Provider, reason: str):
+    reply: ChatReply = await ask(provider, finished(provider, reason))
+    assert (reply.text, reply.finish) == ("A lift.", Finish.STOP)
+
+
+@pytest.mark.parametrize("provider", CHAT)
+async def test_a_reply_as_long_as_it_may_be_with_an_unknown_finish_is_cut(provider: Provider):
+    reply: ChatReply = await ask(provider, finished(provider, "from_the_future"), request=chat(max_tokens=5))
+    assert reply.finish is Finish.LENGTH
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, openai_body("length", content="")),
+        (OPENAI, openai_body("stop", content=None)),
+        (LOCAL, openai_body("stop", content=" \n")),
+        (LOCAL, openai_body("stop", content=[{"type": "thinking", "thinking": []}])),
+        (ANTHROPIC, anthropic_body("end_turn", content=[])),
+        (ANTHROPIC, anthropic_body("max_tokens", content=[{"type": "thinking", "thinking": "hm", "signature": "s"}])),
+    ],
+)
+async def test_a_reply_without_text_is_an_error_with_its_usage(provider: Provider, body: object):
+    error = await failure(provider, body)
+    assert (type(error), error.billed, error.retryable) == (EmptyReply, Billed.YES, False)
+    assert error.usage == Usage(input_tokens=30, output_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "From 6 "}, {"type": "text", "text": "to 22."}], "From 6 to 22."),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "A"}], "A"),
+        ([{"type": "output_text", "text": "A"}, {"type": "image_url", "image_url": {}}, 1, None], "A"),
+        (["A ", {"type": "text", "text": "lift."}, {"type": "text"}, {"type": "text", "text": 7}], "A lift."),
+    ],
+)
+async def test_the_text_parts_of_a_message_are_joined(content: object, text: str):
+    assert (await ask(LOCAL, openai_body(content=content))).text == text
+
+
+@pytest.mark.parametrize(
+    ("counted", "output"),
+    [
+        ({"completion_tokens": 40, "total_tokens": 660, "reasoning": 600}, 640),
+        ({"completion_tokens": 640, "total_tokens": 660, "reasoning": 600}, 640),
+        ({"completion_tokens": 40, "total_tokens": 60, "reasoning": 600}, 40),
+        ({"completion_tokens": 40, "total_tokens": 660, "reasoning": None}, 640),
+        ({"completion_tokens": 40, "total_tokens": 100, "reasoning": 600}, 640),
+        ({"completion_tokens": 40, "total_tokens": None, "reasoning": 600}, 640),
+        ({"completion_tokens": 640, "total_tokens": None, "reasoning": 600}, 640),
+        ({"completion_tokens": 40, "total_tokens": None, "reasoning": None}, 40),
+    ],
+    ids=["beside", "inside", "agrees-without", "unnamed", "neither", "no-total-beside", "no-total-inside", "plain"],
+)
+async def test_reasoning_is_counted_once_inside_or_beside_the_completion(counted: dict[str, Any], output: int):
+    reasoning = counted.pop("reasoning")
+    details = {"completion_tokens_details": {"reasoning_tokens": reasoning}} if reasoning else {}
+    for provider in (OPENAI, LOCAL):
+        reply: ChatReply = await ask(provider, openai_body(usage={"prompt_tokens": 20, **counted, **details}))
+        assert (reply.usage.input_tokens, reply.usage.output_tokens) == (20, output)
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "price_class"),
+    [
+        (OPENAI, openai_body() | {"service_tier": "priority"}, "priority"),
+        (OPENAI, openai_body() | {"service_tier": "regional"}, "regional"),
+        (OPENAI, openai_body() | {"service_tier": "default"}, ""),
+        (OPENAI, openai_body() | {"service_tier": None}, ""),
+        (LOCAL, openai_body() | {"service_tier": "priority"}, ""),
+        (ANTHROPIC, anthropic_body(service_tier="priority"), "priority"),
+        (ANTHROPIC, anthropic_body(service_tier="standard", speed="standard", inference_geo="global"), ""),
+        (ANTHROPIC, anthropic_body(service_tier="standard", speed="fast", inference_geo="us"), "fast+us"),
+    ],
+)
+async def test_a_price_class_that_the_reply_names_is_kept(provider: Provider, body: object, price_class: str):
+    assert (await ask(provider, body)).usage.price_class == price_class
 
 
 async def test_words_include_audio_events_and_no_spacing():
@@ -315,18 +434,13 @@ def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
         (OPENAI, damaged(openai_body(), choices=[{"finish_reason": "stop"}])),
         (OPENAI, damaged(openai_body(), usage="many")),
         (OPENAI, damaged(openai_body(), usage=None)),
-        (OPENAI, openai_body(usage={"prompt_tokens": -5, "completion_tokens": 1})),
-        (OPENAI, openai_body(usage={"prompt_tokens": "many", "completion_tokens": 1})),
         (OPENAI, openai_body(usage={"total_tokens": 5})),
-        (OPENAI, openai_body(content=["a", 1])),
-        (OPENAI, openai_body(["stop"])),
+        (OPENAI, openai_body(content={"a": 1})),
         (ANTHROPIC, damaged(anthropic_body(), usage=None)),
         (ANTHROPIC, damaged(anthropic_body(), usage={})),
-        (ANTHROPIC, anthropic_body(input_tokens=-1)),
         (ANTHROPIC, damaged(anthropic_body(), content=None)),
         (ANTHROPIC, anthropic_body(content=[None])),
         (ANTHROPIC, anthropic_body(content=[{"type": "text"}])),
-        (ANTHROPIC, anthropic_body({"odd": 1})),
         (ELEVENLABS, damaged(elevenlabs_body(), words=None)),
         (ELEVENLABS, damaged(elevenlabs_body(), words=[None])),
         (ELEVENLABS, elevenlabs_body({"type": "word", "start": 0})),
@@ -334,8 +448,6 @@ def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
         (ELEVENLABS, elevenlabs_body(word(logprob=float("nan")))),
         (ELEVENLABS, elevenlabs_body(word(start="soon"))),
         (ELEVENLABS, elevenlabs_body(word(end=float("inf")))),
-        (ELEVENLABS, elevenlabs_body(audio_duration_secs=-1)),
-        (ELEVENLABS, elevenlabs_body(audio_duration_secs=float("inf"))),
     ],
     ids=lambda value: value.value if isinstance(value, Provider) else "",
 )
@@ -344,9 +456,44 @@ async def test_a_reply_with_wrong_types_is_malformed(provider: Provider, body: o
     assert (type(error), error.retryable) == (MalformedReply, True)
 
 
-async def test_a_malformed_reply_has_its_usage():
-    error = await failure(OPENAI, damaged(openai_body(), choices=[]))
-    assert (error.billed, error.usage) == (Billed.YES, Usage(input_tokens=30, output_tokens=5))
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, openai_body(usage={"prompt_tokens": -5, "completion_tokens": 1})),
+        (OPENAI, openai_body(usage={"prompt_tokens": "many", "completion_tokens": 1})),
+        (ANTHROPIC, anthropic_body(input_tokens=-1)),
+        (ELEVENLABS, elevenlabs_body(audio_duration_secs=-1)),
+        (ELEVENLABS, elevenlabs_body(audio_duration_secs=float("inf"))),
+    ],
+    ids=lambda value: value.value if isinstance(value, Provider) else "",
+)
+async def test_a_reply_is_kept_if_its_counts_cannot_be_true(provider: Provider, body: object):
+    reply = await ask(provider, body)
+    assert reply.usage == Usage(is_known=False)
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, damaged(openai_body(), choices=[])),
+        (OPENAI, damaged(openai_body(), choices=[None])),
+        (OPENAI, damaged(openai_body(), choices="none")),
+        (OPENAI, damaged(openai_body(), choices=[{"finish_reason": "stop"}])),
+        (LOCAL, openai_body(content=7)),
+        (LOCAL, damaged(openai_body(), model={"name": 1})),
+        (ANTHROPIC, damaged(anthropic_body(), content=None)),
+        (ANTHROPIC, anthropic_body(content=[{"type": "text"}])),
+    ],
+)
+async def test_a_malformed_reply_has_its_usage(provider: Provider, body: object):
+    error = await failure(provider, body)
+    assert (type(error), error.billed) == (MalformedReply, Billed.YES)
+    assert error.usage == Usage(input_tokens=30, output_tokens=5)
+
+
+async def test_a_malformed_transcription_has_its_usage():
+    error = await failure(ELEVENLABS, elevenlabs_body({"type": "word", "start": 0}))
+    assert (error.billed, error.usage) == (Billed.YES, Usage(audio_seconds=54.4))
 
 
 @each_vendor
@@ -370,7 +517,9 @@ STATUSES = [
     (500, ProviderUnavailable, Billed.NO),
     (502, ProviderUnavailable, Billed.UNKNOWN),
     (503, ProviderUnavailable, Billed.NO),
+    (402, QuotaExceeded, Billed.NO),
     (504, ProviderUnavailable, Billed.UNKNOWN),
+    *((status, ProviderUnavailable, Billed.UNKNOWN) for status in range(520, 528)),
     (529, ProviderUnavailable, Billed.NO),
 ]
 
@@ -409,6 +558,16 @@ def anthropic_error(message: str, kind: str = "invalid_request_error") -> dict[s
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
+TOO_LARGE = (
+    "Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 41250. "
+    "The input or output tokens must be reduced in order to run successfully."
+)
+
+
+def openai_error(message: str, code: str | None = None, kind: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code, **fields}}
+
+
 @pytest.mark.parametrize(
     ("provider", "status", "body", "kind"),
     [
@@ -421,6 +580,37 @@ def anthropic_error(message: str, kind: str = "invalid_request_error") -> dict[s
         (ANTHROPIC, 400, anthropic_error("Your credit balance is too low to access the API."), QuotaExceeded),
         (ANTHROPIC, 402, anthropic_error("pay", "billing_error"), QuotaExceeded),
         (ANTHROPIC, 529, anthropic_error("Overloaded", "overloaded_error"), ProviderUnavailable),
+        (OPENAI, 429, openai_error(TOO_LARGE, "rate_limit_exceeded", "tokens"), ContextTooLong),
+        (LOCAL, 413, openai_error(TOO_LARGE, "rate_limit_exceeded", "tokens"), ContextTooLong),
+        (OPENAI, 429, openai_error("Rate limit reached: Limit: 10,000 / min. Requested: 12,000."), ContextTooLong),
+        (OPENAI, 429, openai_error("Rate limit reached: Limit 30000, Used 20000, Requested 12000."), RateLimited),
+        (OPENAI, 429, openai_error("Rate limit reached.", "rate_limit_exceeded", "requests"), RateLimited),
+        (OPENAI, 429, openai_error("check", "billing_not_active", "billing_not_active"), QuotaExceeded),
+        (OPENAI, 400, openai_error("reached", "billing_hard_limit_reached"), QuotaExceeded),
+        (OPENAI, 429, openai_error("Your account is not active, please check your billing details."), QuotaExceeded),
+        (LOCAL, 402, openai_error("Insufficient Balance", "invalid_request_error"), QuotaExceeded),
+        (OPENAI, 400, openai_error("The response was filtered.", "content_filter"), ContentFiltered),
+        (OPENAI, 400, openai_error("no", innererror={"code": "ResponsibleAIPolicyViolation"}), ContentFiltered),
+        (LOCAL, 400, openai_error("long", kind="exceed_context_size_error"), ContextTooLong),
+        (LOCAL, 400, {"error": "the request exceeds the available context size"}, ContextTooLong),
+        (
+            OPENAI,
+            400,
+            openai_error("Invalid schema for response_format 'reply'.", kind="invalid_request_error"),
+            BadRequest,
+        ),
+        (ANTHROPIC, 400, anthropic_error("You have reached your specified API usage limits."), QuotaExceeded),
+        (ANTHROPIC, 429, anthropic_error("reached your workspace API usage limits", "rate_limit_error"), QuotaExceeded),
+        (
+            ANTHROPIC,
+            429,
+            anthropic_error("Extra usage is required for long context", "rate_limit_error"),
+            ContextTooLong,
+        ),
+        (ANTHROPIC, 413, anthropic_error("Request exceeds the maximum size", "request_too_large"), ContextTooLong),
+        (ANTHROPIC, 400, anthropic_error("Output blocked by content filtering policy"), ContentFiltered),
+        (ANTHROPIC, 400, anthropic_error("messages: text content blocks must be non-empty"), BadRequest),
+        (ELEVENLABS, 401, {"detail": {"status": "detected_unusual_activity", "message": "free tier"}}, QuotaExceeded),
         (ELEVENLABS, 401, {"detail": {"status": "quota_exceeded", "message": "0 credits left"}}, QuotaExceeded),
         (ELEVENLABS, 401, {"detail": {"status": "invalid_api_key", "message": "no"}}, AuthenticationFailed),
         (ELEVENLABS, 429, {"detail": {"status": "too_many_concurrent_requests", "message": "wait"}}, RateLimited),
@@ -432,6 +622,44 @@ async def test_the_vendors_message_precedes_the_status(
 ):
     error = await failure(provider, body, status=status)
     assert (type(error), error.billed) == (kind, Billed.NO)
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "kind", "billed"),
+    [
+        (OPENAI, openai_error("no credit", "insufficient_quota"), QuotaExceeded, Billed.NO),
+        (OPENAI, openai_error("sorry", kind="server_error"), ProviderUnavailable, Billed.UNKNOWN),
+        (LOCAL, {"error": {"code": 429, "message": "slow down"}}, RateLimited, Billed.NO),
+        (LOCAL, {"error": {"code": 502, "message": "upstream"}}, ProviderUnavailable, Billed.UNKNOWN),
+        (LOCAL, {"error": "the request exceeds the available context size"}, ContextTooLong, Billed.NO),
+        (ANTHROPIC, anthropic_error("Overloaded", "overloaded_error"), ProviderUnavailable, Billed.NO),
+        (ANTHROPIC, anthropic_error("slow down", "rate_limit_error"), RateLimited, Billed.NO),
+        (ANTHROPIC, anthropic_error("oops", "api_error"), ProviderUnavailable, Billed.UNKNOWN),
+        (ELEVENLABS, {"detail": {"status": "quota_exceeded", "message": "0 left"}}, QuotaExceeded, Billed.NO),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value)[:10],
+)
+async def test_an_error_inside_a_successful_response_is_that_error(
+    provider: Provider, body: object, kind: type[ProviderError], billed: Billed
+):
+    error = await failure(provider, body)
+    assert (type(error), error.billed) == (kind, billed)
+
+
+async def test_an_error_beside_the_usage_is_billed():
+    error = await failure(OPENAI, openai_body() | openai_error("sorry", kind="server_error"))
+    assert (type(error), error.usage) == (ProviderUnavailable, Usage(input_tokens=30, output_tokens=5))
+
+
+@pytest.mark.parametrize("provider", CHAT)
+async def test_a_key_in_an_error_inside_a_successful_response_is_redacted(provider: Provider):
+    error = await failure(provider, {"error": {"message": f"bad key {KEY}", "code": "x", "type": "api_error"}})
+    assert KEY not in f"{error!r} {error.args} {error.detail}"
+
+
+async def test_the_page_of_a_gateway_is_not_searched_for_words():
+    error = await failure(ANTHROPIC, b"<html>context window, credit balance is too low</html>", status=524)
+    assert (type(error), error.billed) == (ProviderUnavailable, Billed.UNKNOWN)
 
 
 @each_vendor

@@ -148,7 +148,7 @@ def openai_body(finish: object = "stop", *, usage: object = None, **message: Any
     }
 
 
-def anthropic_body(stop: object = "end_turn", *, content: object = None, **usage: int) -> dict[str, Any]:
+def anthropic_body(stop: object = "end_turn", *, content: object = None, **usage: object) -> dict[str, Any]:
     return {
         "id": "msg_1",
         "type": "message",

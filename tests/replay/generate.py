@@ -111,7 +111,7 @@ async def score_quality(client: Client, _: SimulatorAdmin) -> str:
     return handle.id
 
 
-async def score_quality_in_vain(client: Client, simulator: SimulatorAdmin) -> str:
+async def score_quality_failed(client: Client, simulator: SimulatorAdmin) -> str:
     await client.set_tier(USER, "pro")
     await simulator.fault("server_error", provider="openai", times=None)
     return await score_quality(client, simulator)
@@ -138,6 +138,6 @@ SCENARIOS = (
     generate_cancelled,
     generate_graded,
     score_quality,
-    score_quality_in_vain,
+    score_quality_failed,
     health,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from google.protobuf.json_format import MessageToDict
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
@@ -39,7 +40,7 @@ async def hybrid_with_recording(client: Client, _: SimulatorAdmin) -> str:
 
 
 async def fast_parallel(client: Client, simulator: SimulatorAdmin) -> str:
-    """The coach answers first, so that the order of the commands is the same each time."""
+    """The reply to coaching arrives before the transcription, so that each run has the same order of commands."""
     await simulator.gate(closed=True, provider="elevenlabs")
     job = await client.analyze(read_session(SHORT), audio=RECORDING.read_bytes())
     while Step.COACHING not in (await job.progress()).done:
@@ -56,7 +57,7 @@ async def cost_optimized(client: Client, _: SimulatorAdmin) -> str:
 
 
 async def cached(client: Client, _: SimulatorAdmin) -> str:
-    for number in range(4):
+    for number in range(4):  # the fourth one returns an earlier result
         job = await client.analyze(read_session(HYBRID), run_name=str(number))
         await job.result()
     return job.id
@@ -88,10 +89,9 @@ async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
     job = await client.analyze(read_session(HYBRID))
     await simulator.requests(at_least=1)
     await job.cancel()
-    try:
+    with pytest.raises(JobFailed):
         await job.result()
-    except JobFailed:
-        await simulator.gate(closed=False)
+    await simulator.gate(closed=False)
     return job.id
 
 
@@ -179,7 +179,8 @@ SCENARIOS: tuple[Scenario, ...] = (
 )
 
 
-PLAIN = {
+# Events whose command is described by their name alone.
+DESCRIBED_BY_NAME = {
     "timer_started",
     "timer_canceled",
     "marker_recorded",
@@ -198,23 +199,23 @@ def fingerprint(history: WorkflowHistory) -> str:
 
 def _command(event: Any) -> str:
     name = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_").lower()
-    about = getattr(event, f"{name}_event_attributes", None)
+    attributes = getattr(event, f"{name}_event_attributes", None)
     match name:
         case "activity_task_scheduled":
-            described = f"activity {about.activity_type.name} on {about.task_queue.name}"
+            described = f"activity {attributes.activity_type.name} on {attributes.task_queue.name}"
         case "upsert_workflow_search_attributes":
-            described = f"search attributes {', '.join(sorted(about.search_attributes.indexed_fields))}"
+            described = f"search attributes {', '.join(sorted(attributes.search_attributes.indexed_fields))}"
         case "start_child_workflow_execution_initiated":
-            described = f"child {about.workflow_type.name}"
+            described = f"child {attributes.workflow_type.name}"
         case "signal_external_workflow_execution_initiated":
-            described = f"signal {about.signal_name}"
+            described = f"signal {attributes.signal_name}"
         case _:
-            described = name.replace("_", " ") if name in PLAIN else ""
+            described = name.replace("_", " ") if name in DESCRIBED_BY_NAME else ""
     return described
 
 
 def committed(history: WorkflowHistory) -> str:
-    """A history as it is committed: without the recording machine's name, paths and process ids."""
+    """A history in the form that is committed: without the name, paths and process ids of the machine that ran it."""
     events = [_scrubbed(MessageToDict(event)) for event in history.events]
     return json.dumps({"workflowId": history.workflow_id, "events": events}, indent=1) + "\n"
 

@@ -46,7 +46,7 @@ def parse(text: str) -> WorkflowHistory:
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-async def test_the_order_of_commands_is_the_committed_one(
+async def test_a_workflow_has_the_committed_order_of_commands(
     scenario: Scenario, client: Client, simulator: SimulatorAdmin
 ) -> None:
     job_id = await scenario(client, simulator)
@@ -65,7 +65,7 @@ async def test_a_committed_history_replays(scenario: Scenario) -> None:
     await replayer().replay_workflow(load(HISTORIES / f"{scenario.__name__}.json"))
 
 
-async def test_a_changed_order_would_be_noticed() -> None:
+async def test_a_changed_order_fails_the_replay() -> None:
     """The replay must fail for a history with another first activity."""
     path = HISTORIES / "cost_optimized.json"
     changed = path.read_text().replace("session_analysis.prepare", "session_analysis.finish")

@@ -119,3 +119,28 @@ async def test_unknown_routes_get_the_vendors_404(anthropic_client):
     with pytest.raises(anthropic.NotFoundError) as refused:
         await anthropic_client.messages.count_tokens(model="m", messages=MESSAGES)
     assert refused.value.type == "not_found_error"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "messages: text content blocks must be non-empty"),
+        ([{"type": "text", "text": ""}], "messages: text content blocks must be non-empty"),
+        (" \n", "messages: text content blocks must contain non-whitespace text"),
+    ],
+)
+async def test_blank_turns_are_refused(anthropic_client, content, complaint):
+    turns: Any = [*MESSAGES, {"role": "assistant", "content": content}, {"role": "user", "content": "Hello?"}]
+    with pytest.raises(anthropic.BadRequestError, match=complaint):
+        await anthropic_client.messages.create(**ASK | {"messages": turns})
+
+
+async def test_a_last_turn_of_the_assistant_has_no_blank_at_its_end(anthropic_client):
+    turns: Any = [*MESSAGES, {"role": "assistant", "content": "It is "}]
+    with pytest.raises(anthropic.BadRequestError, match="cannot end with trailing whitespace"):
+        await anthropic_client.messages.create(**ASK | {"messages": turns})
+
+
+async def test_an_unknown_parameter_is_refused(anthropic_client):
+    with pytest.raises(anthropic.BadRequestError, match="mood: Extra inputs are not permitted"):
+        await anthropic_client.messages.create(**ASK, extra_body={"mood": "good"})

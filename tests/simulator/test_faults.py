@@ -107,12 +107,17 @@ REFUSALS = {
     "auth": (openai.AuthenticationError, 401, anthropic.AuthenticationError, 401, 401),
     "bad_request": (openai.BadRequestError, 400, anthropic.BadRequestError, 400, 400),
     "context_too_long": (openai.BadRequestError, 400, anthropic.BadRequestError, 400, None),
+    "too_large_for_minute": (openai.RateLimitError, 429, anthropic.RateLimitError, 429, None),
+    "spend_limit": (openai.BadRequestError, 400, anthropic.BadRequestError, 400, None),
+    "billing_inactive": (openai.RateLimitError, 429, anthropic.PaymentRequiredError, 402, None),
+    "content_filter": (openai.BadRequestError, 400, anthropic.BadRequestError, 400, None),
+    "gateway_timeout": (openai.InternalServerError, 524, anthropic.InternalServerError, 524, 524),
 }
 
 
 @pytest.mark.parametrize(
     ("way", "fault"),
-    [(way, fault) for way in WAYS for fault in REFUSALS if (way, fault) != ("elevenlabs", "context_too_long")],
+    [(way, fault) for way in WAYS for fault in REFUSALS if way != "elevenlabs" or REFUSALS[fault][-1]],
 )
 async def test_refusals_are_the_vendors_errors_and_are_not_billed(ask, admin, fault, way):
     openai_error, openai_status, anthropic_error, anthropic_status, elevenlabs_status = REFUSALS[fault]

@@ -9,7 +9,7 @@ import pytest
 
 from simulator.server import Server
 from simulator.wire import count_tokens
-from tests.simulator.material import LABELS_PROMPT, LABELS_SCHEMA
+from tests.simulator.material import LABELS_PROMPT, LABELS_SCHEMA, closed
 
 MESSAGES: Any = [{"role": "user", "content": LABELS_PROMPT}]
 
@@ -104,6 +104,34 @@ async def test_strict_mode_refuses_what_openai_refuses(openai_client, admin):
             model="m", messages=MESSAGES, response_format=labels_format(optional)
         )
     assert {request["billed"] for request in await admin.get("requests")} == {False}
+
+
+LAX = "In context=(), 'additionalProperties' is required to be supplied and to be false."
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        ({"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}, LAX),
+        ({"type": "array", "items": {"type": "string"}}, "schema must be a JSON Schema of 'type: \"object\"'"),
+        (closed({"a": {"description": "anything"}}), "In context=('properties', 'a'), schema must have a 'type' key."),
+        (closed({"a": {"oneOf": [{"type": "string"}]}}), "In context=('properties', 'a'), 'oneOf' is not permitted."),
+        (closed({"a": {"type": "array"}}), "In context=('properties', 'a'), array schema missing items."),
+    ],
+)
+async def test_a_schema_that_is_not_strict_is_refused_in_openais_words(openai_client, schema, complaint):
+    with pytest.raises(openai.BadRequestError) as refused:
+        await openai_client.chat.completions.create(model="m", messages=MESSAGES, response_format=labels_format(schema))
+    assert refused.value.param == "response_format"
+    assert refused.value.body["message"].startswith(f"Invalid schema for response_format 'labels': {complaint}")
+
+
+async def test_an_unknown_parameter_is_refused_by_openai_and_ignored_by_a_local_server(openai_client, local_client):
+    terms: Any = {"model": "m", "messages": MESSAGES, "extra_body": {"mood": "good"}}
+    with pytest.raises(openai.BadRequestError, match=r"Unknown parameter: 'mood'\.") as refused:
+        await openai_client.chat.completions.create(**terms)
+    assert (refused.value.code, refused.value.param) == ("unknown_parameter", "mood")
+    assert (await local_client.chat.completions.create(**terms)).choices
 
 
 @pytest.mark.parametrize("model", ["gpt-3.5-turbo", "gpt-4", "gpt-4-turbo"])

@@ -118,7 +118,7 @@ async def read(addresses: Addresses) -> tuple[list[str], list[str]]:
     return rows, workflows
 
 
-async def test_everything_answers_and_the_password_stays_private(state_dir: Path) -> None:
+async def test_every_server_answers_and_the_password_is_not_shown(state_dir: Path) -> None:
     """Both servers work: the schema's extension, the search attributes, the web UI."""
     said: list[str] = []
     async with stack(state_dir, on_progress=said.append) as addresses:
@@ -265,7 +265,7 @@ async def test_two_stacks_side_by_side_even_when_they_want_the_same_ports(
         assert await read(other) == ([], [])
 
 
-async def test_a_taken_port_is_left_to_its_owner(state_dir: Path) -> None:
+async def test_a_port_that_is_in_use_is_not_taken(state_dir: Path) -> None:
     async with stack(state_dir) as first:
         pass
     host, port = first.temporal_address.split(":")

@@ -1,4 +1,4 @@
-"""A workspace that spent too much in a week is noted once, with an event."""
+"""A workspace that spent too much in a week gets one alert and one event."""
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
@@ -55,14 +55,14 @@ async def test_the_alert_is_an_event_as_well(books: LedgerFixture):
     }
 
 
-async def test_a_week_is_noted_once_however_often_it_is_looked_at(books: LedgerFixture):
+async def test_a_week_has_one_alert_although_it_is_checked_repeatedly(books: LedgerFixture):
     found = await asyncio.gather(*(raised(books) for _ in range(5)))
     assert sorted(map(len, found)) == [0, 0, 0, 0, 1]
     assert len(await books.all(OutboxEvent, kind="cost_alert")) == 1
     assert await raised(books, threshold=BOUND) == []
 
 
-async def test_spending_exactly_the_threshold_is_fine(books: LedgerFixture):
+async def test_spending_exactly_the_threshold_gives_no_alert(books: LedgerFixture):
     assert await raised(books, threshold=BOUND + COST) == []
 
 
@@ -74,7 +74,7 @@ async def test_spending_exactly_the_threshold_is_fine(books: LedgerFixture):
         (WEEK.ends, False),
     ],
 )
-async def test_a_week_has_sharp_ends(books: LedgerFixture, moment: datetime, counts: bool):
+async def test_a_week_begins_and_ends_at_midnight_in_utc(books: LedgerFixture, moment: datetime, counts: bool):
     await spent_at(books, moment)
     assert bool(await raised(books)) is counts
 

@@ -12,10 +12,10 @@ from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage.audit import BILLED_CHECKS, CHECKS, audit, audit_billed
 from parley.storage.tables import Attempt, Generation
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, USAGE, USER, LedgerFixture
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, JOB, USAGE, USER, LedgerFixture
 
-# Each statement plants one lie into the ledger that `a_full_ledger` wrote.
-LIES = {
+# For each check, a statement that makes the ledger of `a_full_ledger` disagree with it.
+PLANTED = {
     "an account's grants are its entries": "UPDATE energy_accounts SET granted = granted + 1",
     "an account's charges are its usage rows": "UPDATE ai_usage_logs SET energy_charged = 9 WHERE energy_charged > 0",
     "an account's charges are its entries": "UPDATE energy_entries SET amount = 9 WHERE kind = 'charge'",
@@ -28,28 +28,33 @@ LIES = {
     "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = 0",
     "a settled request has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
     "an open request has no settled attempt": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
-    "a request is charged at most once, and only for its settled attempt": """
+    "a result is charged at most once, and only for a settled attempt": """
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",
     "an open attempt owns its request": "UPDATE paid_requests SET owner_attempt_id = NULL",
     "an attempt that was or may have been billed has a row": "DELETE FROM ai_usage_logs WHERE outcome = 'failed'",
     "a usage row has its attempt's cost": "UPDATE attempts SET cost_usd = 1 WHERE state = 'duplicate'",
     "a day's envelope is what its attempts cost": "UPDATE budgets SET reserved_usd = 0 WHERE scope LIKE 'day:%'",
+    "an attempt costs at most its upper bound": "UPDATE attempts SET upper_bound_usd = 0 WHERE state = 'settled'",
+    "an envelope is within its cap": "UPDATE budgets SET cap_usd = 0.000001 WHERE scope = 'job:job'",
+    "a workspace's spending is within its caps": """
+        INSERT INTO spending_caps (workspace_id, period, cap_usd, updated_at)
+        VALUES ('acme', 'week', 0.000001, now() - interval '1 day')""",
     "an answered generation names the attempt that answered": """
         UPDATE generations SET attempt_id = gen_random_uuid() WHERE cached = 'exact'""",
-    "an answer from the cache cost nothing": "UPDATE generations SET cost_usd = 0.000001 WHERE cached = 'exact'",
+    "a generation costs what its attempts cost": "UPDATE generations SET cost_usd = 0.000001 WHERE cached = 'exact'",
 }
 DAYS = "a day's envelope is what its attempts cost"
 
 
 @pytest.fixture
 def must_agree() -> bool:
-    """Not here: these tests plant disagreements."""
+    """False: these tests plant disagreements."""
     return False
 
 
 @pytest.fixture
 async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
-    """Something of every kind: settled, duplicate, lost, failed and open."""
+    """A ledger with an attempt of every state: settled, duplicate, lost, failed and open."""
     late, owner = await books.taken_over("won")
     await books.settle(owner)
     await books.settle(late)
@@ -57,7 +62,7 @@ async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
     await books.sweep("lost")
     await books.fail(await books.granted("failed"), Billed.UNKNOWN)
     await books.granted("open")
-    await generated(books, "asked", attempt_id=owner, cost_usd=COST)
+    await generated(books, "asked", attempt_id=owner, cost_usd=2 * COST, job_key=JOB)
     await generated(books, "cached", attempt_id=owner, cached="exact", saved_usd=COST)
     await generated(books, "refused", outcome="refused", reason="insufficient_energy")
     assert await books.disagreements() == []
@@ -66,35 +71,36 @@ async def a_full_ledger(books: LedgerFixture) -> LedgerFixture:
 
 async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
     row: dict[str, Any] = {"workflow_id": "w", "user_id": USER, "action": "ai_message", "outcome": "completed"}
+    row |= {"job_key": request_id, "fingerprint": "asked"}
     async with books.database.transaction() as tx:
         tx.add(Generation(workspace_id=books.workspace, request_id=request_id, **row | fields))
 
 
-def test_every_check_has_its_lie():
-    assert list(LIES) == list(CHECKS)
+def test_every_check_has_a_planted_disagreement():
+    assert list(PLANTED) == list(CHECKS)
 
 
 @pytest.mark.parametrize("check", CHECKS)
 async def test_a_planted_disagreement_is_found(a_full_ledger: LedgerFixture, check: str):
-    assert await a_full_ledger.run(LIES[check]) > 0
+    assert await a_full_ledger.run(PLANTED[check]) > 0
     assert check in await a_full_ledger.disagreements()
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "planted",
     [
         "DELETE FROM outbox",
         "UPDATE ai_usage_logs SET confirmed = false WHERE outcome = 'settled'",
         "UPDATE attempts SET state = 'duplicate' WHERE state = 'settled'",
     ],
 )
-async def test_each_part_of_a_settled_call_is_missed(a_full_ledger: LedgerFixture, lie: str):
-    assert await a_full_ledger.run(lie) > 0
+async def test_each_missing_part_of_a_settlement_is_found(a_full_ledger: LedgerFixture, planted: str):
+    assert await a_full_ledger.run(planted) > 0
     check = "a settled request has one settled attempt, a reply, a row and an event"
     assert check in await a_full_ledger.disagreements()
 
 
-async def test_a_disagreement_says_where_and_by_how_much(a_full_ledger: LedgerFixture):
+async def test_a_disagreement_names_its_place_and_amount(a_full_ledger: LedgerFixture):
     await a_full_ledger.run("UPDATE energy_accounts SET granted = granted + 1")
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit(tx)
@@ -109,7 +115,7 @@ async def test_an_audit_of_one_workspace_shows_nothing_of_another(a_full_ledger:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "planted",
     [
         "UPDATE budgets SET confirmed_usd = confirmed_usd + 0.000001 WHERE scope LIKE 'day:%'",
         "UPDATE budgets SET uncertain_usd = 0 WHERE scope LIKE 'day:%'",
@@ -118,13 +124,13 @@ async def test_an_audit_of_one_workspace_shows_nothing_of_another(a_full_ledger:
         "DELETE FROM budgets WHERE scope LIKE 'day:%'",
     ],
 )
-async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: LedgerFixture, lie: str):
-    assert await a_full_ledger.run(lie) > 0
+async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: LedgerFixture, planted: str):
+    assert await a_full_ledger.run(planted) > 0
     assert DAYS in await a_full_ledger.disagreements()
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "planted",
     [
         "UPDATE generations SET attempt_id = NULL WHERE request_id = 'asked'",
         "UPDATE generations SET attempt_id = (SELECT id FROM attempts WHERE state = 'failed') WHERE cached = ''",
@@ -132,8 +138,8 @@ async def test_each_account_of_a_day_and_each_day_is_compared(a_full_ledger: Led
         "UPDATE generations SET workspace_id = 'globex' WHERE request_id = 'asked'",
     ],
 )
-async def test_an_answer_comes_from_a_settled_attempt_of_its_workspace(a_full_ledger: LedgerFixture, lie: str):
-    assert await a_full_ledger.run(lie) > 0
+async def test_an_answer_comes_from_a_settled_attempt_of_its_workspace(a_full_ledger: LedgerFixture, planted: str):
+    assert await a_full_ledger.run(planted) > 0
     assert "an answered generation names the attempt that answered" in await a_full_ledger.disagreements()
 
 
@@ -172,29 +178,29 @@ async def compared(books: LedgerFixture, billed: Sequence[BilledAttempt], worksp
 
 
 def altered(listed: list[BilledAttempt], line: int, **changes: Any) -> list[BilledAttempt]:
-    """The list with other words about the attempt at `line`."""
+    """The list with changed fields of the attempt at `line`."""
     return [*listed[:line], listed[line].model_copy(update=changes), *listed[line + 1 :]]
 
 
 # The attempts in the order in which `a_full_ledger` made them.
 DUPLICATE, SETTLED, LOST, FAILED, OPEN = range(5)
-TALL = {"cost_usd": BOUND + Decimal("0.000001")}
-BILLED_LIES: dict[str, Callable[[list[BilledAttempt]], list[BilledAttempt]]] = {
+ABOVE_BOUND = {"cost_usd": BOUND + Decimal("0.000001")}
+PLANTED_IN_LIST: dict[str, Callable[[list[BilledAttempt]], list[BilledAttempt]]] = {
     "what was billed is in the ledger": lambda billed: altered(billed, SETTLED, attempt_id=uuid4()),
-    "what was billed is not recorded as free": lambda billed: billed,  # the ledger lies, in the test
+    "what was billed is not recorded as free": lambda billed: billed,  # the test changes the ledger instead
     "what is confirmed was billed": lambda billed: billed[:SETTLED] + billed[SETTLED + 1 :],
     "what was billed costs what the ledger says": lambda billed: altered(billed, DUPLICATE, cost_usd=2 * COST),
     "what was billed counts what the ledger says": lambda billed: altered(billed, SETTLED, output_tokens=201),
-    "what was billed and never answered is within its bound": lambda billed: altered(billed, LOST, **TALL),
+    "what was billed and never answered is within its bound": lambda billed: altered(billed, LOST, **ABOVE_BOUND),
 }
 AS_FREE = "UPDATE attempts SET billed = 'no' WHERE state = 'failed'"
 
 
-def test_every_check_against_a_list_has_its_lie():
-    assert list(BILLED_LIES) == list(BILLED_CHECKS)
+def test_every_check_against_a_list_has_a_planted_disagreement():
+    assert list(PLANTED_IN_LIST) == list(BILLED_CHECKS)
 
 
-async def test_a_true_list_agrees_and_an_empty_one_says_nothing(
+async def test_a_complete_list_agrees_and_an_empty_one_has_no_disagreement(
     a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
 ):
     assert await compared(a_full_ledger, billed) == []
@@ -205,20 +211,22 @@ async def test_a_true_list_agrees_and_an_empty_one_says_nothing(
 async def test_a_list_that_disagrees_is_found(a_full_ledger: LedgerFixture, billed: list[BilledAttempt], check: str):
     if check == "what was billed is not recorded as free":
         assert await a_full_ledger.run(AS_FREE) == 1
-    assert check in await compared(a_full_ledger, BILLED_LIES[check](billed))
+    assert check in await compared(a_full_ledger, PLANTED_IN_LIST[check](billed))
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "planted",
     [{"input_tokens": 999}, {"output_tokens": 0}, {"audio_seconds": Decimal("0.5")}],
 )
-async def test_every_count_is_compared(a_full_ledger: LedgerFixture, billed: list[BilledAttempt], lie: dict[str, Any]):
-    assert await compared(a_full_ledger, altered(billed, SETTLED, **lie)) == [
+async def test_every_count_is_compared(
+    a_full_ledger: LedgerFixture, billed: list[BilledAttempt], planted: dict[str, Any]
+):
+    assert await compared(a_full_ledger, altered(billed, SETTLED, **planted)) == [
         "what was billed counts what the ledger says"
     ]
 
 
-async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: LedgerFixture, billed: list[BilledAttempt]):
+async def test_a_list_may_have_only_costs_or_only_tokens(a_full_ledger: LedgerFixture, billed: list[BilledAttempt]):
     tokens = {"input_tokens": None, "output_tokens": None, "audio_seconds": None}
     assert await compared(a_full_ledger, [row.model_copy(update=tokens) for row in billed]) == []
     assert await compared(a_full_ledger, [row.model_copy(update={"cost_usd": None}) for row in billed]) == []
@@ -226,7 +234,7 @@ async def test_a_list_of_costs_or_of_tokens_alone_will_do(a_full_ledger: LedgerF
     assert await compared(a_full_ledger, rounded) == []
 
 
-async def test_what_a_list_mentions_as_not_billed_is_not_billed(
+async def test_a_listed_attempt_that_was_not_billed_costs_nothing(
     a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
 ):
     check = "what is confirmed was billed"
@@ -238,7 +246,7 @@ async def test_what_a_list_mentions_as_not_billed_is_not_billed(
 async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
     a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
 ):
-    """What another provider confirmed, or what came before and after, is another list's."""
+    """Attempts of another provider, or from before or after the list, are not compared with it."""
     assert await compared(a_full_ledger, billed[SETTLED:]) == [], "the duplicate was made before the list begins"
     assert await compared(a_full_ledger, billed[LOST:]) == []
     await a_full_ledger.settle(await a_full_ledger.granted("elsewhere", provider=Provider.OPENAI))
@@ -247,14 +255,16 @@ async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
     assert await compared(a_full_ledger, billed) == []
 
 
-async def test_a_row_without_an_attempt_of_ours_is_reported_by_its_place(a_full_ledger: LedgerFixture):
+async def test_a_listed_row_without_an_attempt_is_reported_by_its_place(a_full_ledger: LedgerFixture):
     stray = BilledAttempt(source="line 7", input_tokens=1)
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit_billed(tx, "acme", [stray])
     assert (found.workspace_id, found.subject, found.found) == ("acme", "line 7", "unknown")
 
 
-async def test_a_shared_list_is_each_workspaces_own_business(a_full_ledger: LedgerFixture, billed: list[BilledAttempt]):
+async def test_of_a_shared_list_a_workspace_sees_only_its_own_rows(
+    a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
+):
     wrong = altered(billed, SETTLED, cost_usd=Decimal(9), output_tokens=9)
     assert await compared(a_full_ledger, wrong, "globex") == []
     assert len(await compared(a_full_ledger, wrong)) == 2

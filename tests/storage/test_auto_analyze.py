@@ -54,7 +54,7 @@ class Run:
     def __init__(self, database: Database, workspace: str = ACME, job: str = JOB) -> None:
         self.database, self.scope = database, (workspace, job)
 
-    async def request(self, operation: Callable[..., Awaitable[Any]], *args: Any, **how: Any) -> Any:
+    async def call(self, operation: Callable[..., Awaitable[Any]], *args: Any, **how: Any) -> Any:
         async with self.database.transaction() as tx:
             return await operation(tx, *self.scope, *args, **how)
 
@@ -106,7 +106,7 @@ async def run(database: Database) -> Run:
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """What goes to the database meanwhile; a statement for many rows counts once."""
+    """The statements that are sent during the block. One for many rows counts once."""
     seen: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -128,12 +128,12 @@ class TestOrder:
         assert [row.position for row in rows] == list(reversed(range(12)))
         assert rows[0].intent == "billing"
 
-    async def test_sizes_come_in_processing_order(self, run: Run):
+    async def test_sizes_are_in_processing_order(self, run: Run):
         assert await run.call(runs.tokens_from, 0, 3) == [111, 110, 109]
         assert await run.call(runs.tokens_from, 10, 5) == [101, 100]
         assert await run.call(runs.tokens_from, 12, 5) == []
 
-    async def test_work_comes_in_processing_order_with_its_content(self, run: Run):
+    async def test_sessions_are_loaded_in_processing_order_with_their_content(self, run: Run):
         assert await run.call(runs.load_work, [5, 0]) == [
             Work(ordinal=0, session=chat(11), tokens=111, condensed=None),
             Work(ordinal=5, session=chat(6), tokens=106, condensed=None),
@@ -146,24 +146,24 @@ class TestOrder:
         assert [item.condensed for item in work] == [None, "in \ufffd short \ufffd"]
 
     async def test_a_long_run_is_numbered_without_gaps_and_known_to_the_planner(self, database: Database):
-        """Plans made for empty tables would walk the whole dataset in every step."""
+        """With query plans for empty tables, every step would read the whole dataset."""
         run = await (await Run(database).import_(4500)).begin(list(reversed(range(4500))))
         assert [row.position for row in await run.sessions()] == list(reversed(range(4500)))
         async with database.transaction() as tx:
             query = "SELECT relname, reltuples FROM pg_class WHERE relname IN ('auto_sessions', 'chat_sessions')"
             assert dict((await tx.execute(text(query))).all()) == {"auto_sessions": 4500, "chat_sessions": 4500}
 
-    async def test_beginning_takes_a_few_statements_however_many_sessions_there_are(self, database: Database):
+    async def test_beginning_takes_a_few_statements_for_any_number_of_sessions(self, database: Database):
         run = await Run(database).import_(4500)
         with statements(database) as seen:
             await run.begin(list(range(4500)))
         assert len(seen) == 3, seen
 
-    async def test_a_session_has_one_turn(self, database: Database):
+    async def test_a_session_has_one_position(self, database: Database):
         with pytest.raises(IntegrityError):
             await Run(database).begin([3, 1, 3])
 
-    async def test_a_dataset_larger_than_a_portion_is_looked_at_whole(self, run: Run, monkeypatch: pytest.MonkeyPatch):
+    async def test_a_dataset_larger_than_a_page_is_read_completely(self, run: Run, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(datasets, "FETCHED_ROWS", 5)
         async with run.database.transaction() as tx:
             facts = await datasets.session_facts(tx, ACME, DATASET)
@@ -224,7 +224,7 @@ class TestRounds:
             counted = [await asyncio.gather(*(stream(number) for number in range(4))) for _ in range(3)]
         assert [sum(new) for new in counted] == [9, 0, 0]
 
-    async def test_a_batch_takes_a_few_statements_whatever_its_size(self, run: Run):
+    async def test_a_batch_of_any_size_takes_a_few_statements(self, run: Run):
         with statements(run.database) as seen:
             await run.store({at: labels(f"intent {at}", f"reason {at}", f"place {at}") for at in range(12)})
         assert len(seen) == 2, seen
@@ -313,7 +313,7 @@ class TestMerging:
         await run.apply()
         assert await versions() == applied != before
 
-    async def test_it_is_all_or_nothing(self, run: Run):
+    async def test_applying_a_merge_is_atomic(self, run: Run):
         await run.merge(0, {"wrong invoice": "billing"})
         with pytest.raises(RuntimeError):
             async with run.database.transaction() as tx:
@@ -325,7 +325,7 @@ class TestMerging:
         async with run.database.transaction() as tx:
             assert set((await tx.execute(select(col(AutoLabel.canonical)))).scalars()) == {None}
 
-    async def test_it_takes_two_statements_however_many_labels_there_are_and_no_row_comes_back(self, run: Run):
+    async def test_applying_any_number_of_labels_takes_two_statements_and_returns_no_rows(self, run: Run):
         mapping = await run.call(runs.canonical_labels, INTENT, 1000)
         with statements(run.database) as seen:
             await run.call(runs.apply_canonical, INTENT, mapping)
@@ -353,12 +353,12 @@ class TestResults:
             *reasons,
         ]
 
-    async def test_stand_ins_are_counted_apart(self, run: Run):
+    async def test_fallback_labels_are_counted_separately(self, run: Run):
         assert await run.call(runs.counts) == {"sessions": 12, "labelled": 0, "fallbacks": 0}
         await run.store({0: labels("billing"), 1: fallback_labels(Containment.AGENT)})
         assert await run.call(runs.counts) == {"sessions": 12, "labelled": 2, "fallbacks": 1}
 
-    async def test_an_export_is_in_the_files_order_page_by_page(self, run: Run):
+    async def test_an_export_has_the_order_of_the_file_across_pages(self, run: Run):
         pages = [await run.call(runs.export_rows, after=after, limit=5) for after in (-1, 4, 9, 11)]
         assert [[position for position, _ in page] for page in pages] == [
             [0, 1, 2, 3, 4],
@@ -368,7 +368,7 @@ class TestResults:
         ]
         assert [session.session_id for session in await run.exported()] == [f"s-{at}" for at in range(12)]
 
-    async def test_an_export_walks_its_index_and_leaves_the_conversations_where_they_are(self, database: Database):
+    async def test_an_export_uses_its_index_and_does_not_read_the_messages(self, database: Database):
         """Otherwise each page would scan and sort the whole run."""
         run = await (await Run(database).import_(4500)).begin(list(reversed(range(4500))))
         async with database.transaction() as tx:
@@ -426,14 +426,26 @@ class TestRuns:
                 with pytest.raises(NotFound):
                     await runs.find(tx, workspace, name)
 
-    async def test_only_the_first_end_is_stored(self, run: Run):
+    async def test_a_run_that_is_reset_may_end_again(self, run: Run):
+        await run.call(runs.end, "cancelled", {"sessions": 3})
+        await run.begin(list(range(12)))
+        async with run.database.transaction() as tx:
+            found = await runs.find(tx, ACME, JOB)
+        assert (found.status, found.ended_at) == ("running", None)
+        await run.call(runs.end, "failed", {"sessions": 5})
+        await run.call(runs.end, "completed", {"sessions": 12})
+        async with run.database.transaction() as tx:
+            found = await runs.find(tx, ACME, JOB)
+        assert (found.status, found.statistics) == ("completed", {"sessions": 12})
+
+    async def test_a_result_is_final(self, run: Run):
         await run.call(runs.end, "completed", {"sessions": 12})
         await run.call(runs.end, "cancelled", {})
         async with run.database.transaction() as tx:
             found = await runs.find(tx, ACME, JOB)
         assert (found.status, found.statistics, found.ended_at is not None) == ("completed", {"sessions": 12}, True)
 
-    async def test_two_runs_on_one_dataset_have_nothing_to_do_with_each_other(self, run: Run):
+    async def test_two_runs_on_one_dataset_are_independent(self, run: Run):
         other = await Run(run.database, ACME, "other").begin(list(range(12)))
         await run.store({0: labels("billing"), 1: labels("invoice")})
         await other.store({0: labels("invoice")})
@@ -448,7 +460,7 @@ FOUND = {0: labels("stolen")}
 NOTHING: dict[LabelKind, list[str]] = {kind: [] for kind in LabelKind}
 Trespass = Callable[[AsyncSession, str], Awaitable[Any]]
 
-# Each function that takes a workspace, called by another that knows all ids; what it must answer.
+# Each function that takes a workspace, called with another workspace's ids, and its expected result.
 TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.find": (lambda tx, workspace: runs.find(tx, workspace, JOB), NotFound),
     "auto_analyze.end": (lambda tx, workspace: runs.end(tx, workspace, JOB, "failed", {}), None),
@@ -472,12 +484,12 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "datasets.load_dataset": (lambda tx, workspace: datasets.load_dataset(tx, workspace, DATASET), NotFound),
     "datasets.session_facts": (lambda tx, workspace: datasets.session_facts(tx, workspace, DATASET), []),
 }
-# These make something of the caller's own, under whatever id it names.
+# These create rows of the caller's workspace, with any id.
 CREATES_ROWS = {"auto_analyze.store_labels", "auto_analyze.store_merges", "datasets.save_chats"}
 
 
 class TestIsolation:
-    def test_every_function_that_takes_a_workspace_is_walked(self):
+    def test_every_function_that_takes_a_workspace_is_checked(self):
         found = {
             f"{module.__name__.removeprefix('parley.storage.')}.{name}"
             for module in (runs, datasets)
@@ -488,7 +500,7 @@ class TestIsolation:
 
     @pytest.fixture
     async def theirs(self, run: Run) -> AsyncIterator[Run]:
-        """A run with something of everything, which must look the same afterwards."""
+        """A run with rows in every table. They must not have changed after the test."""
         await run.store({0: labels("billing", "approval"), 1: labels("refund")})
         await run.merge(0, {"refund": "billing"})
         await run.apply()

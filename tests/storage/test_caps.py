@@ -10,10 +10,11 @@ from sqlalchemy import text
 
 from parley.domain.budgets import Period, first_day
 from parley.domain.errors import Billed, BudgetExhausted
+from parley.domain.requests import Usage
 from parley.storage import budgets
 from parley.storage.ledger import Granted
-from parley.storage.tables import utc_now
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, until
+from parley.storage.tables import OutboxEvent, utc_now
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, reply, until
 
 MANY = 200
 THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -21,7 +22,7 @@ THURSDAY = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 @pytest.fixture
 def must_agree() -> bool:
-    """Some tests count dollars on days without making an attempt."""
+    """False: some tests write costs of a day without an attempt."""
     return False
 
 
@@ -187,3 +188,32 @@ async def waiting(books: LedgerFixture, transactions: int = 1, *, unless: asynci
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with books.database.transaction() as tx:
         return (await tx.execute(text(query))).scalar_one() >= transactions
+
+
+class TestCostAboveItsBound:
+    """A provider may bill more than a request can cost by its rates: the cost is booked, and the workspace stops."""
+
+    @pytest.mark.parametrize("ends", ["settles", "fails"])
+    async def test_it_is_booked_and_reported_and_further_claims_are_refused(self, books: LedgerFixture, ends: str):
+        await books.cap(Period.WEEK, 2 * BOUND)
+        attempt = await books.granted()
+        high = Usage(input_tokens=1_000_000)
+        if ends == "settles":
+            await books.settle(attempt, reply(usage=high))
+        else:
+            await books.fail(attempt, Billed.YES, usage=high, cost_usd=Decimal(1))
+        assert await books.day() == (NOTHING, Decimal(1), NOTHING)
+        [event] = [one for one in await books.all(OutboxEvent) if one.kind == "ai_cost_above_bound"]
+        assert event.payload["attempt_id"] == str(attempt)
+        assert (Decimal(event.payload["cost_usd"]), event.payload["upper_bound_usd"]) == (1, str(BOUND))
+        with pytest.raises(BudgetExhausted):
+            await books.claim("another", bound=Decimal("0.000001"))
+        found = await books.disagreements()
+        assert found == ["an attempt costs at most its upper bound", "a workspace's spending is within its caps"]
+
+    async def test_a_cap_below_what_is_spent_already_is_not_overdrawn(self, books: LedgerFixture):
+        await books.settle(await books.granted())
+        await books.cap(Period.DAY, COST / 2)
+        with pytest.raises(BudgetExhausted):
+            await books.claim("another")
+        assert await books.disagreements() == []

@@ -1,4 +1,4 @@
-"""Many at once: no race overdraws, pays twice or waits in a circle."""
+"""Concurrent callers: no race overdraws, pays twice or deadlocks."""
 
 import asyncio
 from collections import Counter
@@ -62,7 +62,7 @@ async def test_many_replies_to_one_request_have_one_winner(books: LedgerFixture)
 
 
 class Crowd:
-    """Callers that do, in an order drawn from a seed, whatever a caller may do."""
+    """Concurrent callers. Each makes a random operation; the seed determines which."""
 
     def __init__(self, books: LedgerFixture, seed: int) -> None:
         self.books, self.random = books, Random(seed)
@@ -74,7 +74,7 @@ class Crowd:
             await self.random.choice(moves)()
 
     def step(self) -> tuple[str, str]:
-        """Few, so that they meet often."""
+        """A step and a job. There are few, so that the callers often have the same."""
         return f"step {self.random.randrange(6)}", self.random.choice(("job", "other"))
 
     async def claim(self) -> None:
@@ -103,7 +103,7 @@ class Crowd:
             await self.books.fail(attempt_id, billed, trips_breaker=trips, **counted)
 
     async def sweep(self) -> None:
-        """Some of the calls that may be stale, in no fixed order."""
+        """Sweep a random half of the requests, in random order."""
         requests = await self.books.all(PaidRequest)
         for request in self.random.sample(requests, len(requests) // 2):
             await self.books.sweep(request.request_id.removeprefix(f"{request.job_key}/"), request.job_key)
@@ -114,7 +114,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_a_crowd_never_waits_in_a_circle_and_leaves_a_clean_ledger(database, seed: int):
+async def test_many_concurrent_callers_never_deadlock_and_the_audit_is_clean(database, seed: int):
     books = LedgerFixture(database)
     for user, job in (("ann", "job"), ("bob", "other"), ("cid", "job")):
         await books.open(energy_granted=8 * PRICE, cap=30 * BOUND, user=user, job=job)

@@ -1,4 +1,4 @@
-"""Sections are stored per workspace and user, come back in one statement, and every change gives a new version."""
+"""Sections are stored for a workspace or a user and read in one statement, and every change gives a new version."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -121,7 +121,7 @@ async def test_a_change_that_is_committed_after_a_later_one_is_noticed(database:
     assert (await look(database)).version != before.version
 
 
-async def test_what_is_removed_is_gone_once(database: Database):
+async def test_a_removed_section_is_reported_as_removed_once(database: Database):
     await save(database, "company", name="A")
     async with database.transaction() as tx:
         assert await configuration.remove(tx, ACME, "company", owner=WORKSPACE) is True

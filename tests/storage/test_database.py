@@ -96,7 +96,7 @@ async def backend(database: Database, *, bulk: bool = False) -> int:
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_connections_that_the_server_ended_are_replaced_unnoticed(
+async def test_connections_that_the_server_ended_are_replaced_without_an_error(
     database: Database, database_url: str, bulk: bool
 ):
     async with database.transaction(bulk=bulk) as one, database.transaction(bulk=bulk) as two:
@@ -126,7 +126,7 @@ async def test_a_connection_is_reused_for_a_limited_time(
     await short_lived.close()
 
 
-async def test_only_bulk_work_may_take_its_time(database_url: str, monkeypatch: pytest.MonkeyPatch):
+async def test_only_bulk_transactions_have_a_long_timeout(database_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(parley.storage.database, "STATEMENT_SECONDS", 0.1)
     hasty = Database(SecretStr(database_url))
     slow = text("SELECT pg_sleep(0.5)")
@@ -167,7 +167,7 @@ async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(databas
     async def wait_for_lock() -> None:
         async with single.transaction() as tx:
             for _ in range(statements):
-                await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
+                await tx.execute(ADD_BREAKER, {"name": "x"})
             await tx.execute(text(locked))
 
     async def is_waiting() -> bool:
@@ -186,7 +186,9 @@ async def test_a_cancelled_transaction_leaves_a_usable_pool_and_no_locks(databas
     await single.close()
 
 
-ADD_BREAKER = text("INSERT INTO breakers (provider, failures, generation) VALUES (:name, 0, 0)")
+ADD_BREAKER = text(
+    "INSERT INTO breakers (provider, workspace_id, failures, failing, generation) VALUES (:name, '', 0, '{}', 0)"
+)
 TRIP_ONE = text("""
     WITH changed AS (UPDATE breakers SET failures = 1 WHERE provider = :name RETURNING 1)
     SELECT 1 / count(*) FROM changed""")
@@ -279,13 +281,13 @@ async def test_a_failing_statement_does_not_quote_its_parameters(database: Datab
 async def test_an_exception_rolls_back(database: Database):
     with pytest.raises(ValueError, match="stop"):
         async with database.transaction() as tx:
-            await tx.execute(text("INSERT INTO breakers (provider, failures, generation) VALUES ('x', 0, 0)"))
+            await tx.execute(ADD_BREAKER, {"name": "x"})
             raise ValueError("stop")
     async with database.transaction() as tx:
         assert (await tx.execute(text("SELECT count(*) FROM breakers"))).scalar() == 0
 
 
-def test_storable_text_keeps_everything_but_nul_and_half_pairs():
+def test_storable_text_replaces_only_nul_and_lone_surrogates():
     stored = {"a": ["é", "\U0001f600", 1, None, True, 2.5]}
     assert storable(stored) == stored
     assert storable({"k\0": ["\ud800x", {"y": "\0"}]}) == {"k\ufffd": ["\ufffdx", {"y": "\ufffd"}]}

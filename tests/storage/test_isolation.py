@@ -17,19 +17,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import parley.storage
 from parley.client.reading import read_session
 from parley.domain.budgets import Period
-from parley.domain.costs import BilledAttempt, Costs
+from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.reports import Feedback, Span, Spend
-from parley.domain.requests import Message, Provider
+from parley.domain.requests import Message, Provider, Usage
 from parley.domain.session import Session
 from parley.storage import (
     alerts,
     analyses,
     audit,
+    breaker,
     budgets,
     cache,
     configuration,
+    corrections,
     energy,
     generations,
     ledger,
@@ -40,8 +42,9 @@ from parley.storage import (
     summaries,
     usage,
 )
+from parley.storage.breaker import BreakerView, Passes
 from parley.storage.configuration import WORKSPACE, Glance, Stored
-from parley.storage.ledger import Failure
+from parley.storage.ledger import Counted, Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
@@ -54,7 +57,7 @@ FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
 
 @dataclass(frozen=True)
 class Ids:
-    """What another workspace might have got hold of."""
+    """Ids that a caller of another workspace may know."""
 
     attempt: UUID
     session: Session
@@ -66,7 +69,7 @@ class Ids:
 
 @pytest.fixture
 async def ids(books: LedgerFixture) -> Ids:
-    """A workspace with something of everything in it."""
+    """The ids of a workspace that has rows in every table."""
     attempt = await books.granted(terms=EXPIRED)
     settled = await books.granted("settled")
     await books.settle(settled)
@@ -98,7 +101,8 @@ async def ids(books: LedgerFixture) -> Ids:
 
 
 def generation(workspace_id: str, attempt_id: UUID) -> Generation:
-    fields = {"request_id": "job/step", "workflow_id": "workflow", "user_id": USER, "action": "ai_message"}
+    fields = {"request_id": "asked/generate", "job_key": "asked", "fingerprint": "asked", "workflow_id": "workflow"}
+    fields |= {"user_id": USER, "action": "ai_message"}
     return Generation(
         workspace_id=workspace_id, outcome="failed", attempt_id=attempt_id, experiment="e", arm="a", **fields
     )
@@ -118,11 +122,20 @@ def hit(attempt_id: UUID) -> cache.Hit:
     return cache.Hit("key", reply(), *MODEL, simulated=True, attempt_id=attempt_id, cost_usd=COST, expired=False)
 
 
+def correction(attempt_id: UUID) -> Correction:
+    return Correction(attempt_id=attempt_id, source="line 2", upper_bound_usd=COST, cost_usd=COST, billed=True)
+
+
+async def nothing(tx: AsyncSession, job_key: str) -> None:
+    """Write nothing more."""
+
+
+NOT_BILLED = Counted(Decimal(0), Usage(), is_billed=False)
 Trespass = Callable[[AsyncSession, Ids], Awaitable[Any]]
 
 
 def reading(report: Callable[[AsyncSession, str, Span], Awaitable[Any]], field: str) -> Trespass:
-    """A report of yesterday to tomorrow, of which one field must say that there was nothing."""
+    """Read one field of the other workspace's report from yesterday to tomorrow. It must be empty."""
 
     async def read(tx: AsyncSession, _: Ids) -> Any:
         span = Span(since=utc_now() - timedelta(days=1), until=utc_now() + timedelta(days=1))
@@ -135,7 +148,7 @@ def billed(attempt_id: UUID) -> BilledAttempt:
     return BilledAttempt(source="line 1", attempt_id=attempt_id, cost_usd=Decimal(9))
 
 
-# Each function of the storage that takes a workspace, called by the wrong one; what it must answer.
+# Each function of the storage that takes a workspace, called with another workspace's ids, and its expected result.
 TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.renew": (lambda tx, ids: ledger.renew(tx, THEIRS, ids.attempt, 60), False),
     "ledger.settle": (
@@ -160,8 +173,11 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS), []),
     "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS), None),
     "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
-    "generations.last_reply": (lambda tx, _: generations.last_reply(tx, THEIRS, "job"), None),
-    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "job/step"), NotFound),
+    "generations.find": (lambda tx, _: generations.find(tx, THEIRS, "asked/generate"), None),
+    "generations.last_reply": (lambda tx, _: generations.last_reply(tx, THEIRS, "asked"), None),
+    "generations.record_cost": (lambda tx, _: generations.record_cost(tx, THEIRS, "asked"), None),
+    "paid_requests.is_charged": (lambda tx, _: paid_requests.is_charged(tx, THEIRS, "job/step"), False),
+    "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "asked/generate"), NotFound),
     "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
     "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
@@ -171,13 +187,16 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),
+    "corrections.find": (lambda tx, ids: corrections.find(tx, THEIRS, [billed(ids.attempt)], utc_now()), []),
+    "corrections.apply": (lambda tx, ids: corrections.apply(tx, THEIRS, correction(ids.attempt)), NotFound),
+    "ledger.confirm": (lambda tx, ids: ledger.confirm(tx, THEIRS, ids.attempt, NOT_BILLED, nothing), NotFound),
     "audit.audit_billed": (lambda tx, ids: audit.audit_billed(tx, THEIRS, [billed(ids.attempt)]), []),
-    "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "job/step", Decimal(1)), False),
+    "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "asked/generate", Decimal(1)), False),
     "configuration.look": (lambda tx, _: configuration.look(tx, THEIRS, USER), Glance((), {})),
     "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
-    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "job/step", Feedback.BAD), NotFound),
+    "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),
     "reports.weekly": (reading(reports.weekly, "total"), Spend()),
@@ -202,7 +221,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "outbox.events": (lambda tx, _: outbox.events(tx, THEIRS), []),
     "outbox.retry": (lambda tx, _: outbox.retry(tx, THEIRS, 1), NotFound),
     "cache.find": (lambda tx, _: cache.find(tx, THEIRS, "key", [MODEL]), None),
-    "cache.find_stale": (lambda tx, _: cache.find_stale(tx, THEIRS, "key", [MODEL]), None),
+    "cache.find_stale": (
+        lambda tx, _: cache.find_stale(tx, THEIRS, "key", [MODEL], [(Provider.ANTHROPIC, True)]),
+        None,
+    ),
     "cache.find_similar": (
         lambda tx, _: cache.find_similar(tx, THEIRS, USER, "ai_message", "context", "How?", [MODEL]),
         None,
@@ -212,9 +234,18 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "summaries.load": (lambda tx, ids: summaries.load(tx, THEIRS, ids.summary), NotFound),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
+    "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),
+    "breaker.waits": (lambda tx, _: breaker.waits(tx, THEIRS), {}),
+    "breaker.pass_through": (
+        lambda tx, _: breaker.pass_through(tx, Provider.ANTHROPIC, THEIRS, TERMS.breaker, shares_key=True),
+        Passes(0, 0),
+    ),
+    "breaker.succeeded": (lambda tx, _: breaker.succeeded(tx, Provider.ANTHROPIC, THEIRS, Passes(0, None)), None),
+    "breaker.not_counted": (lambda tx, _: breaker.not_counted(tx, Provider.ANTHROPIC, THEIRS, Passes(0, None)), None),
 }
-# These make something of the caller's own, under whatever id it names.
-MAKES_ITS_OWN = {
+# These create rows of the caller's workspace, with any id.
+CREATES_ROWS = {
+    "breaker.failed",
     "budgets.open_envelope",
     "configuration.save",
     "budgets.reserve_day",
@@ -229,14 +260,14 @@ MAKES_ITS_OWN = {
 }
 
 
-# The tests of these jobs show their isolation.
-WALKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets"}
+# The tests of these modules check their isolation.
+CHECKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets"}
 
 
 def functions_with_a_workspace() -> set[str]:
     found: set[str] = set()
     for module in pkgutil.iter_modules(parley.storage.__path__, "parley.storage."):
-        if module.ispkg or module.name in WALKED_ELSEWHERE:
+        if module.ispkg or module.name in CHECKED_ELSEWHERE:
             continue
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.iscoroutinefunction):
             own = function.__module__ == module.name and not name.startswith("_")
@@ -245,8 +276,8 @@ def functions_with_a_workspace() -> set[str]:
     return found
 
 
-def test_every_function_that_takes_a_workspace_is_walked():
-    assert functions_with_a_workspace() == set(TRESPASSES) | MAKES_ITS_OWN
+def test_every_function_that_takes_a_workspace_is_checked():
+    assert functions_with_a_workspace() == set(TRESPASSES) | CREATES_ROWS
 
 
 async def contents(books: LedgerFixture) -> str:

@@ -8,9 +8,10 @@ import pytest
 from parley.domain.errors import Billed, BudgetExhausted, IdempotencyConflict, InsufficientEnergy, NotFound
 from parley.domain.pricing import Rates, cost
 from parley.domain.requests import Provider, Usage
+from parley.storage.database import Database
 from parley.storage.ledger import Granted, Held, Settled
 from parley.storage.tables import Attempt, EnergyEntry, JournaledReply, PaidRequest
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, RATES, USAGE, LedgerFixture, reply
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, JOB, NOTHING, PRICE, RATES, USAGE, LedgerFixture, reply
 
 
 async def test_costs_below_a_micro_dollar_add_up_exactly(books: LedgerFixture):
@@ -316,3 +317,39 @@ async def test_energy_entries_name_the_request(books: LedgerFixture):
     await books.settle(await books.granted())
     named = {entry.kind: entry.request_id for entry in await books.all(EnergyEntry)}
     assert named == {"grant": None, "reserve": "job/step", "charge": "job/step"}
+
+
+class TestOneResultOfSeveralRequests:
+    """The user pays for one of the requests for a result, whichever settles first."""
+
+    async def test_a_repetition_after_a_charge_reserves_nothing(self, database: Database):
+        books = await LedgerFixture(database).open(energy_granted=PRICE)
+        await books.settle(await books.granted("ask-1"))
+        again = await books.granted("ask-2", result_id=f"{JOB}/ask-1")
+        assert await books.energy() == (PRICE, 0)
+        assert (await books.settle(again)).energy_charged == 0
+
+    async def test_a_repetition_after_a_failure_is_charged(self, books: LedgerFixture):
+        await books.fail(await books.granted("ask-1"))
+        again = await books.granted("ask-2", result_id=f"{JOB}/ask-1")
+        assert (await books.settle(again)).energy_charged == PRICE
+        assert await books.energy() == (PRICE, 0)
+
+    async def test_a_late_reply_to_the_first_request_is_not_charged_again(self, books: LedgerFixture):
+        late, owner = await books.taken_over("ask-1")
+        await books.fail(owner)
+        again = await books.granted("ask-2", result_id=f"{JOB}/ask-1")
+        await books.settle(again)
+        settled = await books.settle(late)
+        assert (settled.attempt_id, settled.energy_charged) == (late, 0)
+        assert await books.energy() == (PRICE, 0)
+
+    async def test_a_late_reply_before_the_repetition_settles_is_the_charge(self, books: LedgerFixture):
+        late, owner = await books.taken_over("ask-1")
+        await books.fail(owner)
+        again = await books.granted("ask-2", result_id=f"{JOB}/ask-1")
+        assert (await books.settle(late)).energy_charged == PRICE
+        settled = await books.settle(again)
+        assert settled.energy_charged == 0
+        assert await books.energy() == (PRICE, 0)
+        assert settled.energy_left == 100 - PRICE

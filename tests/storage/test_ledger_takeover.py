@@ -141,7 +141,7 @@ async def test_a_request_that_was_swept_can_be_claimed_again(books: LedgerFixtur
     assert await books.states() == ["lost", "settled"]
 
 
-async def test_a_fallback_leg_and_a_late_reply_of_the_first_provider_charge_once(books: LedgerFixture):
+async def test_a_fallback_and_a_late_reply_of_the_first_provider_charge_once(books: LedgerFixture):
     first = await books.granted(terms=EXPIRED)
     leg = await books.granted(provider=Provider.OPENAI)
     await books.settle(first)

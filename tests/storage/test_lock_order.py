@@ -14,12 +14,14 @@ from parley.domain.budgets import Period
 from parley.domain.errors import Billed
 from parley.domain.requests import Provider
 from parley.storage import breaker
+from parley.storage.breaker import Passes
 from tests.storage.ledger_fixture import BOUND, EXPIRED, JOB, STEP, TERMS, USER, LedgerFixture, until
 
 # Every row that two transactions may share, in the order of the page.
 ROWS = {
     "request": f"SELECT 1 FROM paid_requests WHERE request_id = '{JOB}/{STEP}'",
-    "breaker": "SELECT 1 FROM breakers WHERE provider = 'anthropic'",
+    "fleet's breaker": "SELECT 1 FROM breakers WHERE provider = 'anthropic' AND workspace_id = ''",
+    "breaker": "SELECT 1 FROM breakers WHERE provider = 'anthropic' AND workspace_id <> ''",
     "envelope": f"SELECT 1 FROM budgets WHERE scope = 'job:{JOB}'",
     "energy": f"SELECT 1 FROM energy_accounts WHERE user_id = '{USER}'",
     "day's cap": "SELECT 1 FROM spending_caps WHERE period = 'day'",
@@ -52,13 +54,15 @@ async def takeover(books: LedgerFixture) -> Operation:
 async def settle(books: LedgerFixture) -> Operation:
     attempt_id = await books.granted()
     await trouble(books)
-    return Operation(lambda: books.settle(attempt_id), ["request", "breaker", "envelope", "energy", "today"])
+    return Operation(
+        lambda: books.settle(attempt_id), ["request", "fleet's breaker", "breaker", "envelope", "energy", "today"]
+    )
 
 
 async def fail(books: LedgerFixture) -> Operation:
     attempt_id = await books.granted()
     await trouble(books)
-    rows = ["request", "breaker", "envelope", "energy", "today"]
+    rows = ["request", "fleet's breaker", "breaker", "envelope", "energy", "today"]
     return Operation(lambda: books.fail(attempt_id, Billed.UNKNOWN, trips_breaker=True), rows)
 
 
@@ -67,7 +71,9 @@ async def late_reply(books: LedgerFixture) -> Operation:
     attempt_id = await yesterdays(books)
     await books.sweep()
     await trouble(books)
-    return Operation(lambda: books.settle(attempt_id), ["request", "breaker", "envelope", "energy", "yesterday"])
+    return Operation(
+        lambda: books.settle(attempt_id), ["request", "fleet's breaker", "breaker", "envelope", "energy", "yesterday"]
+    )
 
 
 async def sweep(books: LedgerFixture) -> Operation:
@@ -88,9 +94,9 @@ async def yesterdays(books: LedgerFixture) -> object:
 
 
 async def trouble(books: LedgerFixture) -> None:
-    """A failure at the provider, so that its breaker has a row which a success resets."""
+    """A failure at the provider, so that each of its breakers has a row which a success resets."""
     async with books.database.transaction() as tx:
-        await breaker.failed(tx, Provider.ANTHROPIC, 0, TERMS.breaker)
+        await breaker.failed(tx, Provider.ANTHROPIC, books.workspace, Passes(0, 0), TERMS.breaker)
 
 
 OPERATIONS = [claim, takeover, settle, fail, late_reply, sweep]

@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that the code declares, and may run twice at once."""
+"""The migrations create exactly the tables that the code declares, and two can run concurrently."""
 
 import asyncio
 
@@ -24,6 +24,6 @@ async def test_the_migrated_schema_is_the_declared_one(database_url: str) -> Non
     await opened.dispose()
 
 
-async def test_migrating_again_and_at_once_changes_nothing(database: Database, database_url: str) -> None:
+async def test_repeated_and_concurrent_migrations_change_nothing(database: Database, database_url: str) -> None:
     await asyncio.gather(*(migrate(SecretStr(database_url)) for _ in range(3)))
     await database.ping()

@@ -1,4 +1,4 @@
-"""Events wait for their receiver: each is held by one at a time, none is lost, none blocks the others."""
+"""Events in the outbox: one worker at a time holds each, none is lost, and none blocks the others."""
 
 import asyncio
 from datetime import timedelta
@@ -50,7 +50,7 @@ async def test_events_are_due_at_once_in_the_order_they_were_written(books: Ledg
     assert await claim(books) == []
 
 
-async def test_no_event_is_held_twice_however_many_ask_at_once(books: LedgerFixture):
+async def test_concurrent_workers_never_hold_one_event_twice(books: LedgerFixture):
     await written(books, 60)
     claimed = await asyncio.gather(*(claim(books, limit=7) for _ in range(15)))
     held = [n for events in claimed for n in numbers(events)]
@@ -60,7 +60,7 @@ async def test_no_event_is_held_twice_however_many_ask_at_once(books: LedgerFixt
     assert sorted(held) == list(range(60))
 
 
-async def test_an_event_whose_holder_died_is_due_again_and_the_try_counts(books: LedgerFixture):
+async def test_an_event_whose_holder_died_is_due_again_and_the_attempt_counts(books: LedgerFixture):
     await written(books, 1)
     (first,) = await claim(books, hold_seconds=0)
     (again,) = await claim(books)
@@ -78,7 +78,7 @@ async def test_an_event_that_arrived_is_done(books: LedgerFixture):
     assert await listed(books, undelivered=True) == []
 
 
-async def test_an_event_that_was_put_off_lets_the_others_pass(books: LedgerFixture):
+async def test_a_delayed_event_does_not_block_the_others(books: LedgerFixture):
     await written(books, 2)
     first, _ = await claim(books, hold_seconds=0)
     await put_off(books, first, HOUR)
@@ -98,7 +98,7 @@ async def test_an_event_that_was_abandoned_stays_visible_and_can_be_retried(book
     assert again.tries == 1
 
 
-async def test_a_late_word_of_an_earlier_try_puts_nothing_off(books: LedgerFixture):
+async def test_a_late_failure_of_an_earlier_attempt_delays_nothing(books: LedgerFixture):
     await written(books, 1)
     (late,) = await claim(books, hold_seconds=0)
     (again,) = await claim(books, hold_seconds=0)
@@ -131,7 +131,7 @@ async def test_a_workspace_sees_its_own_events_and_retries_no_other(books: Ledge
             await outbox.retry(tx, "acme", theirs.id)
 
 
-async def test_what_the_ledger_writes_is_due(books: LedgerFixture):
+async def test_events_that_the_ledger_writes_are_due(books: LedgerFixture):
     await books.settle(await books.granted())
     (event,) = await claim(books)
     assert (event.kind, event.workspace_id) == ("ai_generation_completed", "acme")

@@ -1,4 +1,4 @@
-"""Users are topped up to their tier's energy, once a day, whatever happens at the same time."""
+"""The refill grants users the energy up to their tier's `daily_energy`, once a day, also under concurrency."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ NEVER = "refill:1999-01-01"
 async def run(
     books: LedgerFixture, key: str = "refill:2026-11-20", page: int = 100, daily: Mapping[str, int] = DAILY
 ) -> int:
-    """Everyone; returns the energy that was given."""
+    """Run the refill for every user. Returns the energy that it granted."""
     last, given = ("", ""), 0
     while last:
         async with books.database.transaction() as tx:
@@ -44,7 +44,7 @@ async def grants(books: LedgerFixture) -> list[int]:
     return [entry.amount for entry in await books.all(EnergyEntry, "id", kind="grant")]
 
 
-async def test_a_user_is_topped_up_to_the_tiers_energy_once_a_day(books: LedgerFixture):
+async def test_a_user_is_refilled_to_the_tiers_energy_once_a_day(books: LedgerFixture):
     assert await run(books) == 15
     assert await left(books) == 20
     await books.settle(await books.granted("three"))
@@ -88,7 +88,7 @@ async def test_pages_reach_every_user_of_every_workspace(books: LedgerFixture):
     assert {await left(books, user, "globex") for user in users} == {20}
 
 
-async def test_a_run_that_was_cut_short_is_finished_by_the_next(books: LedgerFixture):
+async def test_a_refill_that_was_interrupted_is_finished_by_the_next(books: LedgerFixture):
     for user in ("bob", "cy", "di"):
         await books.open(user=user, energy_granted=0)
     async with books.database.transaction() as tx:
@@ -97,14 +97,14 @@ async def test_a_run_that_was_cut_short_is_finished_by_the_next(books: LedgerFix
     assert await run(books) == 40
 
 
-async def test_two_runs_at_once_give_no_more_than_one(books: LedgerFixture):
+async def test_two_concurrent_refills_grant_as_much_as_one(books: LedgerFixture):
     for number in range(30):
         await books.open(user=f"user {number}", energy_granted=0)
     given = await asyncio.gather(*(run(books, page=4) for _ in range(4)))
     assert sum(given) == 15 + 30 * 20
 
 
-async def test_a_grant_under_way_is_waited_for_and_counts(books: LedgerFixture):
+async def test_the_refill_waits_for_a_running_grant_and_counts_it(books: LedgerFixture):
     async with books.database.transaction() as tx:
         await energy.grant(tx, books.workspace, USER, 5, key="an invoice")
         refilling = asyncio.create_task(run(books))
@@ -119,7 +119,7 @@ async def waits_for_a_lock(books: LedgerFixture) -> bool:
         return (await tx.execute(text(query))).first() is not None
 
 
-async def test_spending_at_the_same_time_is_neither_lost_nor_given_twice(books: LedgerFixture):
+async def test_concurrent_spending_is_neither_lost_nor_granted_twice(books: LedgerFixture):
     """The audit after each test sums every movement."""
     await run(books, NEVER)
 

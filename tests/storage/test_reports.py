@@ -1,4 +1,4 @@
-"""Reports: every figure is what the ledger's own rows say, in UTC, within the span, of one workspace."""
+"""Reports: every figure agrees with the ledger's rows of one workspace within the time span, in UTC."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -40,7 +40,7 @@ async def read(
 
 
 async def at(books: LedgerFixture, attempt_id: UUID, moment: datetime, seconds: float = 1.0) -> None:
-    """Put an attempt, and what it cost, at a moment."""
+    """Move an attempt and its cost to another time."""
     ended = moment + timedelta(seconds=seconds)
     times = {"id": attempt_id, "started": moment, "ended": ended}
     await books.run("UPDATE attempts SET started_at = :started, ended_at = :ended WHERE id = :id", **times)
@@ -65,6 +65,8 @@ async def failed(books: LedgerFixture, step: str, billed: Billed, moment: dateti
 async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
     row: dict[str, Any] = {
         "workspace_id": books.workspace,
+        "job_key": request_id,
+        "fingerprint": "asked",
         "workflow_id": "w",
         "user_id": USER,
         "action": "ai_message",
@@ -92,7 +94,7 @@ class TestSpending:
         assert found.span.since == datetime(2026, 11, 25, tzinfo=UTC)
         assert [line.attempts for line in found.lines] == [1, 0]
 
-    async def test_days_are_those_of_utc_whatever_the_database_thinks(self, books: LedgerFixture):
+    async def test_days_are_in_utc_although_the_database_has_another_time_zone(self, books: LedgerFixture):
         await settled(books, "one", datetime(2026, 11, 25, 23, 30, tzinfo=UTC))
         async with books.database.transaction() as tx:
             await tx.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
@@ -180,7 +182,7 @@ class TestModels:
         found = await read(books, reports.models)
         assert [(error.error, error.count) for error in found.errors] == [("SomeError", 2), ("lost", 1)]
 
-    async def test_spending_spreads_over_models_even_where_some_never_answered(self, books: LedgerFixture):
+    async def test_cost_is_divided_among_models_also_if_some_never_answered(self, books: LedgerFixture):
         for step in ("one", "two", "three"):
             await settled(books, step)
         await settled(books, "four", provider=Provider.OPENAI)
@@ -214,13 +216,13 @@ class TestRequests:
         assert found.reasons == {"ProviderUnavailable": 1, "budget_exhausted": 1}
         assert (found.total.confirmed_usd, found.providers) == (COST, {"anthropic": 1.0})
 
-    async def test_where_there_was_nothing_rates_are_unknown_not_zero(self, books: LedgerFixture):
+    async def test_without_requests_rates_are_unknown_and_not_zero(self, books: LedgerFixture):
         found = await read(books, reports.summary)
         assert (found.requests.total, found.requests.cache_hit_rate, found.requests.error_rate) == (0, None, None)
         assert (found.attempts.ended, found.attempts.error_rate, found.attempts.average_seconds) == (0, None, None)
         assert (found.models, found.errors, found.total.confirmed_usd) == ((), (), 0)
 
-    async def test_arms_are_compared_by_all_that_is_known_of_them(self, books: LedgerFixture):
+    async def test_arms_are_compared_by_all_their_figures(self, books: LedgerFixture):
         for number in range(4):
             rating = (Feedback.GOOD, Feedback.GOOD, Feedback.BAD, None)[number]
             await generated(
@@ -275,7 +277,7 @@ REPORTS = [
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.__name__)
-async def test_a_report_knows_its_workspace_and_its_span_alone(books: LedgerFixture, report: Any):
+async def test_a_report_has_only_its_workspace_and_its_time_span(books: LedgerFixture, report: Any):
     empty = await read(books, report)
     moments = (MONTH.since - timedelta(days=8), MONTH.until)
     for place, moment in enumerate(moments):

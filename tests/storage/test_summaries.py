@@ -25,7 +25,7 @@ async def books(database: Database) -> LedgerFixture:
 
 
 async def store(books: LedgerFixture, talk: tuple[Message, ...], text: str = "in short", **terms: Any) -> UUID:
-    """Have a conversation's earlier part condensed."""
+    """Condense the earlier part of a conversation, and store its summary."""
     attempt = await books.granted(f"{text} of {len(talk)}", **terms)
     await books.settle(attempt, reply(text))
     hashes = prefix_hashes(talk)
@@ -55,7 +55,7 @@ async def test_a_summary_is_loaded_by_its_attempt(books: LedgerFixture):
         assert await summaries.load(tx, books.workspace, found.reference) == found
 
 
-async def test_what_was_said_otherwise_has_no_summary(books: LedgerFixture):
+async def test_a_conversation_with_other_words_has_no_summary(books: LedgerFixture):
     await store(books, TALK[:20])
     assert await find(books, (Message(role="user", content="Turn 0"), *TALK[1:])) is None
     assert await find(books, TALK[:19]) is None
@@ -69,7 +69,7 @@ async def test_a_simulated_summary_is_not_used_with_a_key(books: LedgerFixture):
     assert await find(books, TALK, [(Provider.ANTHROPIC, False), (Provider.OPENAI, False)]) is None
 
 
-async def test_another_one_takes_its_place(books: LedgerFixture):
+async def test_a_new_summary_replaces_it(books: LedgerFixture):
     await store(books, TALK, "first")
     await store(books, TALK, "second")
     found = await find(books, TALK)
@@ -93,7 +93,7 @@ async def test_a_conversation_may_have_more_messages_than_a_statement_has_parame
     assert await find(books, (*TALK, *[Message(role="user", content="on and on")] * 40_000))
 
 
-async def test_old_ones_are_forgotten_in_batches(books: LedgerFixture):
+async def test_old_summaries_are_deleted_in_batches(books: LedgerFixture):
     for turns in range(20, 25):
         await store(books, TALK[:turns])
     async with books.database.transaction() as tx:

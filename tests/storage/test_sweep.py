@@ -27,7 +27,7 @@ async def test_only_requests_with_expired_leases_are_stale(books: LedgerFixture)
     assert (found.job_key, found.expired) == ("job", False)
 
 
-async def test_a_reservation_beyond_its_time_is_expired(books: LedgerFixture):
+async def test_a_reservation_expires_after_its_time(books: LedgerFixture):
     await books.granted(terms=replace(EXPIRED, reservation_seconds=0))
     (found,) = await stale(books)
     assert found.expired
@@ -47,7 +47,7 @@ async def test_stale_requests_of_all_workspaces_are_found(books: LedgerFixture):
     assert {request.workspace_id for request in await stale(books)} == {"acme", "globex"}
 
 
-async def test_pages_go_from_the_oldest_on_and_miss_none(books: LedgerFixture):
+async def test_pages_begin_with_the_oldest_request_and_miss_none(books: LedgerFixture):
     names = [f"step {number}" for number in range(7)]
     for name in names:
         await books.granted(name, terms=EXPIRED, energy=0)

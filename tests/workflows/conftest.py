@@ -1,4 +1,4 @@
-"""Workflows on real parts; with time skipping where a job would wait for long."""
+"""Workflows on real parts; with time skipping where a job waits for hours."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4

@@ -12,7 +12,9 @@ from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
     BudgetExhausted,
+    ContentFiltered,
     ContextTooLong,
+    EmptyReply,
     InsufficientEnergy,
     MalformedReply,
     ParleyError,
@@ -34,6 +36,7 @@ from parley.domain.generate.contract import (
     Prompt,
     Refused,
     Serving,
+    chat_request,
 )
 from parley.domain.requests import Message, Provider
 from parley.domain.routing import Candidate
@@ -105,7 +108,7 @@ class MemoryEngine:
 
 def job(*, wait_limit_seconds: int = 0) -> Job:
     given = GenerateInput(workspace_id="acme", user_id="ann", prompt=PROMPT, wait_limit_seconds=wait_limit_seconds)
-    return Job(input=given, job_key="job", workflow_id="workflow", started_at=START)
+    return Job(input=given, job_key="job", workflow_id="workflow", fingerprint="asked", started_at=START)
 
 
 def prepared(**changes: Any) -> PrepareOutcome:
@@ -127,7 +130,7 @@ class TestFallback:
         engine = MemoryEngine(ask=[answer()])
         assert (await answered(engine)).content == "hi"
         [step] = engine.asks
-        assert (step.candidate, step.request_id, step.energy, step.is_first) == (BIG, "job/generate/ask-1", 2, True)
+        assert (step.candidate, step.request_id, step.is_first) == (BIG, "job/generate/ask-1", True)
 
     @pytest.mark.parametrize("error", [ProviderUnavailable, AuthenticationFailed, BadRequest, MalformedReply])
     async def test_the_next_candidate_follows_a_failure_and_names_it(self, error: type[ParleyError]):
@@ -144,7 +147,7 @@ class TestFallback:
         assert error.type == ProviderUnavailable.__name__
         assert error.message == "no provider could serve: down (big); down (small)"
 
-    async def test_an_outage_is_waited_out_within_the_limit(self):
+    async def test_the_loop_waits_for_the_end_of_an_outage_within_the_limit(self):
         down = failure(ProviderUnavailable, "down")
         engine = MemoryEngine(ask=[down, down, down, down, answer()])
         await answered(engine, wait_limit_seconds=100)
@@ -169,7 +172,7 @@ class TestFallback:
 
 
 class TestRateLimit:
-    async def test_a_rate_limit_is_waited_out_on_the_same_candidate(self):
+    async def test_after_a_short_rate_limit_the_same_candidate_is_asked_again(self):
         engine = MemoryEngine(ask=[failure(RateLimited, "slow down", 7.0), failure(RateLimited, "slow down"), answer()])
         await answered(engine)
         assert engine.models == ["ask big"] * 3
@@ -200,14 +203,56 @@ class TestBudget:
         assert engine.models == ["ask big", "ask small"]
 
 
+class TestALaterRun:
+    async def test_it_continues_with_the_request_that_an_earlier_run_under_the_key_left_open(self):
+        engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing")])
+        assert (await failed(engine, first_ask=3, is_first=False)).type == MalformedReply.__name__
+        assert [step.request_id for step in engine.asks] == [f"job/generate/ask-{ask}" for ask in (3, 4, 5)]
+        assert not any(step.is_first for step in engine.asks)
+
+
+class TestEmpty:
+    async def test_a_reply_without_text_is_asked_for_again_with_more_room(self):
+        engine = MemoryEngine(ask=[failure(EmptyReply, "no text"), answer()])
+        await answered(engine)
+        assert engine.models == ["ask big", "ask big"]
+        assert [step.request_id for step in engine.asks] == ["job/generate/ask-1", "job/generate/ask-2"]
+        asked = [chat_request(step.job.input, PROMPT, step.empty).max_tokens for step in engine.asks]
+        assert asked == [1000, 4000]
+
+    async def test_after_the_last_reply_without_text_it_fails(self):
+        engine = MemoryEngine(ask=[failure(EmptyReply, "no text")])
+        error = await failed(engine, wait_limit_seconds=1000)
+        assert (error.type, len(engine.asks), engine.pauses) == (EmptyReply.__name__, MAX_ASKS, [])
+
+    def test_the_room_has_a_limit(self):
+        assert chat_request(job().input, PROMPT, 20).max_tokens == 100_000
+
+
+class TestFilter:
+    async def test_the_next_candidate_follows_a_content_filter(self):
+        engine = MemoryEngine(ask=[failure(ContentFiltered, "filtered"), answer()])
+        await answered(engine)
+        assert engine.models == ["ask big", "ask small"]
+
+    async def test_if_every_filter_refuses_the_request_is_refused(self):
+        error = await failed(MemoryEngine(ask=[failure(ContentFiltered, "filtered")]), wait_limit_seconds=1000)
+        step = ended(error)
+        assert step.refusal and (step.outcome, step.refusal.code) == ("refused", Refused.CONTENT_FILTERED)
+
+    async def test_a_filter_and_an_outage_are_an_outage(self):
+        engine = MemoryEngine(ask=[failure(ContentFiltered, "filtered"), failure(ProviderUnavailable, "down")])
+        assert (await failed(engine)).type == ProviderUnavailable.__name__
+
+
 class TestSchema:
-    async def test_a_reply_off_the_schema_is_a_new_paid_request_that_is_not_charged_again(self):
+    async def test_a_reply_that_breaks_the_schema_is_requested_again_without_a_charge(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing"), answer()])
         await answered(engine)
         assert [step.request_id for step in engine.asks] == ["job/generate/ask-1", "job/generate/ask-2"]
-        assert [step.energy for step in engine.asks] == [2, 0]
+        assert [step.result_id for step in engine.asks] == ["job/generate/ask-1"] * 2
 
-    async def test_after_the_last_reply_off_the_schema_it_fails(self):
+    async def test_after_the_last_reply_that_breaks_the_schema_it_fails(self):
         engine = MemoryEngine(ask=[AskOutcome(problem="mood is missing")])
         error = await failed(engine)
         assert (error.type, len(engine.asks)) == (MalformedReply.__name__, MAX_ASKS)
@@ -237,6 +282,18 @@ class TestCondensing:
         engine = MemoryEngine(ask=[failure(ContextTooLong)], condense=[CondenseOutcome()])
         assert (await failed(engine)).type == ContextTooLong.__name__
         assert engine.models == ["ask big", "condense small", "ask small", "condense small"]
+
+    @pytest.mark.parametrize("error", [ContextTooLong, EmptyReply, ProviderUnavailable])
+    async def test_if_a_prompt_that_is_too_long_cannot_be_condensed_now_another_candidate_gets_it(
+        self, error: type[ParleyError]
+    ):
+        engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(error)])
+        await answered(engine)
+        assert engine.models == ["ask big", "condense small", "condense big", "ask small"]
+
+    async def test_without_the_budget_to_condense_it_is_refused(self):
+        engine = MemoryEngine(ask=[failure(ContextTooLong), answer()], condense=[failure(BudgetExhausted)])
+        assert (await failed(engine)).type == BudgetExhausted.__name__
 
     async def test_a_prompt_that_is_long_for_the_policy_is_condensed_first(self):
         engine = MemoryEngine(ask=[answer()], condense=[failure(ProviderUnavailable), CondenseOutcome(prompt=SHORT)])

@@ -130,13 +130,15 @@ class TestTooLong:
 
 @pytest.mark.usefixtures("worker")
 class TestRefused:
-    @pytest.mark.parametrize(("refusals", "lost"), [(1, 0), (7, 4)])
+    @pytest.mark.parametrize(
+        ("fault", "refusals", "lost"), [("bad_request", 1, 0), ("bad_request", 7, 4), ("content_filter", 7, 4)]
+    )
     async def test_a_refused_batch_is_halved_down_to_single_sessions(
-        self, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
+        self, fault: str, refusals: int, lost: int, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         for provider in ("openai", "anthropic"):
             after = 4 if provider == "openai" else 0
-            await simulator.fault("bad_request", provider=provider, after=after, times=refusals)
+            await simulator.fault(fault, provider=provider, after=after, times=refusals)
         report = await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result()
         statistics = statistics_of(report)
         assert (statistics.labelled, statistics.fallbacks, statistics.refused) == (12, lost, lost)
@@ -161,6 +163,32 @@ class TestRefused:
         assert failed.value.reason == "BadRequest"
         assert statistics_of(await job.report()).labelled < 60
 
+    @pytest.mark.parametrize("fault", ["spend_limit", "billing_inactive"])
+    async def test_a_run_stops_at_an_accounts_limit_without_fallback_labels(
+        self, fault: str, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault(fault, provider="openai", times=None, after=6)
+        await simulator.fault(fault, provider="anthropic", times=None)
+        job = await start(client, path, chats(40), streams=2, discovery=FOUR)
+        with pytest.raises(JobFailed, match=r"(?i)billing") as failed:
+            await job.result()
+        assert failed.value.reason == "ProviderUnavailable"
+        statistics = statistics_of(await job.report())
+        assert (statistics.fallbacks, statistics.refused) == (0, 0)
+        assert statistics.labelled > 0
+        assert await client.audit() == []
+
+    @pytest.mark.parametrize("fault", ["too_large_for_minute", "empty"])
+    async def test_less_is_requested_where_a_request_is_too_large_or_its_reply_empty(
+        self, fault: str, client: Client, path: Path, simulator: SimulatorAdmin
+    ) -> None:
+        for provider in ("openai", "anthropic"):
+            await simulator.fault(fault, provider=provider, after=4 if provider == "openai" else 0)
+        statistics = statistics_of(await (await start(client, path, chats(12), streams=1, discovery=FOUR)).result())
+        assert (statistics.labelled, statistics.fallbacks) == (12, 0)
+        assert statistics.retries > 0
+        assert await client.audit() == []
+
     async def test_labels_stay_unmerged_if_the_comparison_is_refused(
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
@@ -180,7 +208,7 @@ class TestMoney:
     ) -> None:
         """Eight concurrent requests would reserve more than the budget; sequential ones fit into it."""
         await simulator.fault("slow", provider="openai", times=None, after=8, hold=0.3)
-        job = await start(client, path, chats(60), budget_usd="0.005")
+        job = await start(client, path, chats(60), budget_usd="0.009")
         report = await job.result()
         statistics = statistics_of(report)
         assert (statistics.labelled, statistics.fallbacks, statistics.stream_failures) == (60, 0, 0)

@@ -30,9 +30,9 @@ from worker import INTERCEPTORS, RUNNER
 
 BATCH = 500
 PER_SECOND = 10
-# The batch is a backlog by the time that so many of its requests have been made.
+# When the provider has received this number of the batch's requests, the others are a backlog.
 FIRST = 20
-# How many requests of the batch may come first: those that the server had dispatched, or was about to.
+# The number of the batch's requests that may precede the single one, because they are being dispatched.
 A_FEW = 10
 BATCH_MODEL, SINGLE_MODEL = "gpt-4.1-mini", "gpt-4o-mini"
 

@@ -100,7 +100,7 @@ class TestAnswers:
         result = await client.generate(QUESTION, user_id=USER, response_schema=None)
         assert result.content and result.parsed is None
 
-    async def test_a_reply_off_the_schema_is_retried_and_charged_once(
+    async def test_a_reply_that_breaks_the_schema_is_retried_and_charged_once(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("malformed", provider="openai")
@@ -205,7 +205,7 @@ class TestRefusals:
         assert result.meta.model == CHEAP
         assert "claude-sonnet-4-6 may cost" in result.meta.reason
 
-    async def test_the_free_tier_gets_the_cheap_model_also_if_another_is_named(self, client: Client) -> None:
+    async def test_the_free_tier_gets_the_cheap_model_even_if_another_is_named(self, client: Client) -> None:
         result = await client.generate(QUESTION, user_id=USER, model="claude-sonnet-4-6")
         assert result.meta.model == CHEAP
         assert "not for the free tier" in result.meta.reason
@@ -214,6 +214,7 @@ class TestRefusals:
         for wrong in (
             {"messages": []},
             {"messages": "  "},
+            {"messages": "\u200e\u2060 \ufeff\u3164"},
             {"messages": QUESTION, "max_tokens": 0},
             {"messages": QUESTION, "flavour": "mint"},
             {"messages": QUESTION, "response_schema": {"type": "nothing"}},
@@ -222,6 +223,16 @@ class TestRefusals:
         ):
             with pytest.raises(InvalidInput):
                 await client.generate(user_id=USER, **wrong)
+        assert await histories(client) == []
+
+    @pytest.mark.parametrize("said", ["a\0b", "caf\udce9", "a long prompt " * 500 + "\0"], ids=["nul", "byte", "long"])
+    async def test_text_that_cannot_be_stored_is_refused_with_its_place(self, client: Client, said: str) -> None:
+        for messages, place in ((said, 0), ([{"role": "user", "content": "Hi"}, {"role": "user", "content": said}], 1)):
+            with pytest.raises(InvalidInput, match=rf"messages\.{place}\.content: contains '.*', which is not text"):
+                await client.generate(messages, user_id=USER)
+        for field in ("user_id", "prospect_id", "template", "experiment"):
+            with pytest.raises(InvalidInput, match=rf"{field}: contains"):
+                await client.generate(QUESTION, **{"user_id": USER, field: "a\0"})
         assert await histories(client) == []
 
     async def test_an_unknown_model_fails_by_name(self, client: Client) -> None:
@@ -261,14 +272,58 @@ class TestFailures:
         assert (await pro.energy(USER)).available == 100
         assert await agrees(pro)
 
-    async def test_a_rate_limit_is_waited_out_by_a_timer(self, client: Client, simulator: SimulatorAdmin) -> None:
+    @pytest.mark.parametrize("fault", ["too_large_for_minute", "spend_limit", "billing_inactive", "content_filter"])
+    async def test_what_no_wait_cures_leads_to_the_next_provider_at_once(
+        self, fault: str, pro: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault(fault, provider="anthropic", times=None)
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert (result.success, result.meta.provider) == (True, Provider.OPENAI)
+        [history] = await histories(pro)
+        assert not any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+        assert await agrees(pro)
+
+    async def test_a_prompt_that_every_filter_refuses_is_refused_and_free(
+        self, pro: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("content_filter", times=None)
+        result = await pro.generate(QUESTION, user_id=USER)
+        assert result.refusal and result.refusal.code is Refused.CONTENT_FILTERED
+        assert (result.meta.finish, result.meta.cost_usd) == (Finish.REFUSED, 0)
+        assert (await pro.energy(USER)).available == 100
+        assert await simulator.billed() == []
+        assert await agrees(pro)
+
+    async def test_an_empty_answer_is_asked_for_again_with_more_room_and_charged_once(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("empty", provider="openai")
+        result = await client.generate(QUESTION, user_id=USER, max_tokens=50)
+        assert result.success and result.content
+        first, second = await simulator.billed()
+        assert first["output_tokens"] == 50 < second["output_tokens"] + 50
+        assert (result.meta.attempts, (await client.energy(USER)).charged) == (2, 1)
+        assert await agrees(client)
+
+    async def test_answers_that_stay_empty_are_an_error_without_a_charge(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("empty", times=None)
+        with pytest.raises(JobFailed) as failed:
+            await client.generate(QUESTION, user_id=USER, max_tokens=50)
+        assert failed.value.reason == "EmptyReply"
+        assert [one["output_tokens"] for one in await simulator.billed()] == [50, 200, 800]
+        assert (await client.energy(USER)).available == 100
+        assert await agrees(client)
+
+    async def test_a_timer_waits_for_the_end_of_a_rate_limit(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="openai")
         result = await client.generate(QUESTION, user_id=USER)
         assert (result.meta.model, result.meta.attempts) == (CHEAP, 2)
         [history] = await histories(client)
         assert any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
 
-    async def test_or_the_cheaper_model_is_used(self, pro: Client, simulator: SimulatorAdmin) -> None:
+    async def test_after_a_rate_limit_a_cheaper_model_may_be_used(self, pro: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER, on_rate_limit=OnRateLimit.CHEAPER)
         assert result.meta.provider is Provider.OPENAI
@@ -364,6 +419,24 @@ class TestCache:
         assert stale.content == first.content
         assert stale.meta.cached is Cached.STALE
 
+    @pytest.mark.parametrize("answered", ["simulated", "by the vendor"])
+    async def test_an_expired_answer_of_another_kind_is_not_used(
+        self, client: Client, simulator: SimulatorAdmin, answered: str
+    ) -> None:
+        """A simulator's answer is worth nothing once there is a key: the row says who answered."""
+        await client.generate(QUESTION, user_id=USER)
+        async with client.database.transaction() as tx:
+            from sqlalchemy import text  # noqa: PLC0415
+
+            expired = "UPDATE llm_cache SET expires_at = now() - interval '1 day', simulated = :simulated"
+            await tx.execute(text(expired), {"simulated": answered == "simulated"})
+        await simulator.fault("server_error", times=None)
+        if answered == "simulated":
+            assert (await client.generate(QUESTION, user_id=USER)).meta.cached is Cached.STALE
+        else:
+            with pytest.raises(JobFailed):
+                await client.generate(QUESTION, user_id=USER)
+
     async def test_another_workspace_never_gets_a_cached_answer(
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
@@ -437,7 +510,7 @@ class TestWaitLimit:
         assert (await skipping_client.energy(USER)).reserved == 0
         assert await agrees(skipping_client)
 
-    async def test_a_rate_limit_of_a_minute_is_waited_out_and_of_an_hour_is_not(
+    async def test_a_rate_limit_of_a_minute_delays_the_answer_and_one_of_an_hour_does_not(
         self, skipping_client: Client, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("rate_limit", provider="openai", retry_after=60)
@@ -447,7 +520,9 @@ class TestWaitLimit:
             await skipping_client.generate("Another question", user_id=USER)
 
 
-async def test_two_hundred_at_once_on_energy_for_fifty(client: Client, simulator: SimulatorAdmin) -> None:
+async def test_energy_for_fifty_answers_fifty_of_two_hundred_concurrent_requests(
+    client: Client, simulator: SimulatorAdmin
+) -> None:
     await client.grant_energy(USER, 1, key="open the account")
     async with client.database.transaction() as tx:
         from sqlalchemy import text  # noqa: PLC0415

@@ -35,9 +35,9 @@ TALK = [
     {"role": ("user", "assistant")[turn % 2], "content": f"turn {turn}: about the invoice ".ljust(400, ".")}
     for turn in range(201)
 ]
-# So many messages are above the limit, and enough of them come before the last ten.
+# A number of messages above the limit, with enough to condense before the last ten.
 LONG = 21
-# Above what is looked up where the action has no limit.
+# A number of messages for which a summary is looked up although the action has no limit.
 VERY_LONG = 101
 
 
@@ -45,7 +45,7 @@ VERY_LONG = 101
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     path = tmp_path / "policy.toml"
     terms = f'cache = "off"\ncondense_above_tokens = {LIMIT}\n'
-    actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0017\n{terms}"
+    actions = f"[action.{LIMITED}]\n{terms}\n[action.{TIGHT}]\nmax_cost_usd = 0.0031\n{terms}"
     path.write_text(f"{DEFAULT_POLICY.read_text()}\n{actions}")
     return settings.model_copy(update={"policy_file": path})
 
@@ -222,7 +222,9 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     asked = generate_input(client.workspace_id, [SYSTEM, *TALK[: LONG + 12]], user_id=USER)
     async with database.transaction() as tx:
         prompt = await generations.save_prompt(tx, client.workspace_id, asked.prompt)
-    job = Job(input=asked, job_key="job", workflow_id="workflow", started_at=datetime.now(UTC)).with_prompt(prompt)
+    job = Job(
+        input=asked, job_key="job", workflow_id="workflow", fingerprint="asked", started_at=datetime.now(UTC)
+    ).with_prompt(prompt)
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
     summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
     step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)

@@ -5,13 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
-from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -25,7 +22,7 @@ from parley.domain.requests import Reply
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.database import Database
 from starter.embedded import Addresses
-from tests.parts import SimulatorAdmin, running_workers
+from tests.parts import SimulatorAdmin, reset_to_start, running_workers
 from tests.storage.ledger_fixture import until
 
 USER = "ann"
@@ -85,9 +82,9 @@ async def outcomes(query: Query) -> list[str]:
 
 @asynccontextmanager
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
-    """Block claims and settlements in the workspace meanwhile. Only a bulk transaction may be idle for so long."""
+    """Block claims and settlements in the workspace during the block. Only a bulk transaction may be idle so long."""
     async with database.transaction(bulk=True) as tx:
-        # A transaction inserts the day where it is not there yet, and still waits for this one.
+        # If the day has no row yet, a transaction inserts it, and waits for this one too.
         await tx.execute(
             text(
                 "INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)"
@@ -189,7 +186,7 @@ class TestCancelled:
         await learns()
         await simulator.gate(closed=False, provider="openai")
         await until(lambda: settled(query))
-        assert await outcomes(query) == ["cancelled"]
+        assert await outcomes(query) == ["completed"]
         assert await charges(client) == (1, 0)
         assert await client.audit() == []
         # The reply that was paid for answers the next request.
@@ -216,7 +213,7 @@ class TestCancelled:
 
 @pytest.mark.usefixtures("worker")
 class TestCancelledBeforeItIsSettled:
-    """The row is written when the workflow ends; the cost of the running call is known later."""
+    """The row is written when the workflow ends. The cost of the running attempt is known later."""
 
     @pytest.mark.parametrize("schema", [None, VERDICT], ids=["an answer", "no answer"])
     async def test_the_row_has_the_final_cost(
@@ -229,7 +226,8 @@ class TestCancelledBeforeItIsSettled:
         [paid] = await query("SELECT cost_usd, tokens_total FROM ai_usage_logs")
         [row] = await query("SELECT outcome, cost_usd, tokens_total FROM generations")
         assert paid["cost_usd"] > 0
-        assert row == {"outcome": "cancelled", **paid, "tokens_total": 0 if schema else paid["tokens_total"]}
+        outcome, tokens = ("cancelled", 0) if schema else ("completed", paid["tokens_total"])
+        assert row == {"outcome": outcome, **paid, "tokens_total": tokens}
         assert await client.audit() == []
 
     async def test_the_row_has_the_final_cost_of_a_prompt_that_was_being_condensed(
@@ -248,7 +246,7 @@ class TestCancelledBeforeItIsSettled:
     async def cancelled(
         self, client: Client, simulator: SimulatorAdmin, learns: Learns, messages: Messages, **terms: Any
     ) -> None:
-        """Cancel while a reply is computed and billed; it arrives when the workflow has ended."""
+        """Cancel the workflow after the provider billed the reply, which arrives after the workflow has ended."""
         await simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
         await simulator.requests(at_least=1, billed="true")
@@ -273,21 +271,7 @@ async def test_a_reset_to_the_beginning_pays_nothing_again(
     client: Client, query: Query, simulator: SimulatorAdmin, cache: str
 ) -> None:
     first = await asking(client, cache=cache)
-    handle = workflow(client)
-    history = await handle.fetch_history()
-    done = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-    reset = await client.temporal.workflow_service.reset_workflow_execution(
-        ResetWorkflowExecutionRequest(
-            namespace=client.temporal.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=handle.id, run_id=(await handle.describe()).run_id),
-            reason="test",
-            workflow_task_finish_event_id=next(event.event_id for event in history.events if event.event_type == done),
-            request_id=uuid4().hex,
-        )
-    )
-    again = await client.temporal.get_workflow_handle(
-        handle.id, run_id=reset.run_id, result_type=GenerateResult
-    ).result()
+    again = await (await reset_to_start(client.temporal, workflow(client).id, GenerateResult)).result()
     assert (again.content, again.meta.request_id) == (first.content, first.meta.request_id)
     assert len(await simulator.requests()) == 1
     assert await outcomes(query) == ["completed"]

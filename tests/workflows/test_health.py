@@ -17,7 +17,7 @@ from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage import breaker, configuration
-from parley.storage.breaker import BreakerTerms
+from parley.storage.breaker import BreakerTerms, Passes
 from parley.storage.database import Database
 from tests.parts import SimulatorAdmin, running_workers
 
@@ -60,7 +60,7 @@ class TestProviders:
     async def test_an_open_breaker_is_reported_and_not_changed(self, client: Client) -> None:
         terms = BreakerTerms(failures=1, open_seconds=60, probe_seconds=60)
         async with client.database.transaction() as tx:
-            await breaker.failed(tx, Provider.OPENAI, 0, terms)
+            await breaker.failed(tx, Provider.OPENAI, client.workspace_id, Passes(0, 0), terms)
         for _ in range(2):
             openai = (await found(client))[Provider.OPENAI]
             assert openai.state is State.UP

@@ -105,7 +105,7 @@ class TestSchedules:
     async def test_each_missed_week_has_an_alert(
         self, temporal: TemporalClient, database: Database, settings: Settings
     ) -> None:
-        """The schedule's runs of two past Mondays, made up for together, are each about their own week."""
+        """If the runs of two past Mondays are caught up together, each checks its own week."""
         books = await LedgerFixture(database).open(cap=Decimal(1000))
         last = week_before(datetime.now(UTC))
         earlier = Week(monday=last.monday - timedelta(weeks=1))

@@ -15,13 +15,13 @@ from parley.settings import Settings
 from tests.activities.proxy import DatabaseProxy
 from tests.parts import SAMPLES, SimulatorAdmin, running_workers
 
-# Three tries, one and two seconds apart, are over by then.
+# Longer than a step's three attempts, which are one and two seconds apart.
 AWAY_SECONDS = 5
 
 
 @pytest.fixture
 async def proxy(temporal: TemporalClient, database_url: str, settings: Settings) -> AsyncIterator[DatabaseProxy]:
-    """The workers' way to the database."""
+    """The proxy through which the workers reach the database."""
     lasting = settings.model_copy(update={"lease_seconds": 60, "breaker_failures": 100})
     async with DatabaseProxy(database_url) as way, running_workers(temporal, way.database, lasting):
         yield way
@@ -29,7 +29,7 @@ async def proxy(temporal: TemporalClient, database_url: str, settings: Settings)
 
 @pytest.fixture
 async def held(simulator: SimulatorAdmin) -> None:
-    """No job is answered yet."""
+    """Hold the replies of every provider."""
     for provider in ("anthropic", "openai"):
         await simulator.gate(closed=True, provider=provider)
 

@@ -6,7 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from temporalio.testing import ActivityEnvironment
 
+from activities.purge import PurgeActivities
 from parley import Backend, Client
 from parley.domain.generate.contract import Cached, Prompt
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
@@ -111,3 +113,14 @@ async def test_the_prompt_of_an_ended_workflow_is_deleted(client: Client) -> Non
     await client.generate(LONG, user_id=USER)
     await age(client, "prompts", "stored_at", 400)
     assert (await purge(client)).prompts == 1
+
+
+async def test_nothing_that_a_workflow_may_still_read_is_deleted_without_any_retention(client: Client) -> None:
+    """A prompt is stored before its workflow starts: no list of workflows shows who needs it."""
+    await store(client, "just now")
+    await store(client, "yesterday")
+    await age(client, "prompts", "stored_at", 2, "payload::text LIKE '%yesterday%'")
+    job = PurgeInput(at=datetime.now(UTC), batch=1000)
+    purges = PurgeActivities(client.database, client.temporal, stale_days=0)
+    assert (await ActivityEnvironment().run(purges.purge, job)).prompts == 1
+    assert await prompts(client) == {"just now"}

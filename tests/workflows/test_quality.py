@@ -15,7 +15,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from parley import Client
 from parley.domain.budgets import Period
-from parley.domain.generate.contract import Cached, GenerateResult
+from parley.domain.generate.contract import Cached, GenerateResult, job_key
 from parley.domain.generate.contract import workflow_id as generation_id
 from parley.domain.generate.quality import ACTION, WORKFLOW, ScoreInput, ScoreResult, workflow_id
 from parley.domain.queues import WORKFLOWS
@@ -149,8 +149,8 @@ class TestGrades:
         await simulator.gate(closed=True, provider="openai")
         waiting = asyncio.create_task(answered(client, key="mine"))
         await simulator.requests(at_least=1, state="in_flight")
-        run = await client.temporal.get_workflow_handle(generation_id(client.workspace_id, "mine")).describe()
-        taken = workflow_id(client.workspace_id, f"{run.run_id}/generate")
+        key = job_key(generation_id(client.workspace_id, "mine"))
+        taken = workflow_id(client.workspace_id, f"{key}/generate")
         other = await client.temporal.start_workflow("Unrelated", id=taken, task_queue="without-workers")
         await simulator.gate(closed=False, provider="openai")
         assert (await waiting).success

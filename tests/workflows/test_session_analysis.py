@@ -15,8 +15,16 @@ from parley.domain.errors import JobFailed, NotFound
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, WORKFLOW, Step, Strategy
-from tests.parts import SAMPLES, SimulatorAdmin
+from parley.domain.session_analysis import (
+    COACHING_ACTION,
+    ENERGY,
+    VOICE_ACTION,
+    WORKFLOW,
+    SessionAnalysisResult,
+    Step,
+    Strategy,
+)
+from tests.parts import SAMPLES, SimulatorAdmin, reset_to_start
 
 HYBRID = SAMPLES / "cold-call-logistics.json"
 LONG = SAMPLES / "demo-hospital-rostering.json"
@@ -79,7 +87,7 @@ class TestStrategies:
         assert report.analysis is not None
         assert report.analysis.strategy is Strategy.COST_OPTIMIZED
         assert report.analysis.voice_metrics.source == "transcript"
-        assert any("save cost" in warning for warning in report.analysis.warnings)
+        assert any("saves cost" in warning for warning in report.analysis.warnings)
         assert [request["provider"] for request in await simulator.billed()] == ["openai"]
 
     async def test_a_free_user_gets_the_latest_result_after_more_than_two_analyses(
@@ -174,10 +182,11 @@ class TestContent:
         assert report.analysis.coaching.fallback
         assert len(await simulator.billed()) == 3
 
+    @pytest.mark.parametrize("fault", ["truncated", "empty"])
     async def test_a_cut_reply_is_requested_again_with_more_tokens(
-        self, client: Client, simulator: SimulatorAdmin, session: Session
+        self, fault: str, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
-        await simulator.fault("truncated", times=1)
+        await simulator.fault(fault, times=1)
         report = await (await client.analyze(session)).result()
         assert report.analysis is not None
         assert report.analysis.coaching.processed
@@ -195,6 +204,7 @@ class TestContent:
         report = await (await client.analyze(many)).result()
         assert report.analysis is not None
         assert report.analysis.coaching.processed
+        assert report.costs.energy_charged == COACHING
         [billed] = await simulator.billed()
         assert billed["input_tokens"] < sum(len(turn.text) for turn in turns) / 4
 
@@ -259,6 +269,24 @@ class TestJobs:
         assert report.status == "cancelled"
         assert report.costs.confirmed_usd > 0
         assert await client.status(job.id) == "cancelled"
+        assert await client.audit() == []
+
+    async def test_a_cancelled_analysis_that_completes_after_a_reset_is_completed(
+        self, client: Client, simulator: SimulatorAdmin, session: Session
+    ) -> None:
+        await simulator.gate(closed=True)
+        job = await client.analyze(session)
+        await simulator.requests(at_least=1)
+        await job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            await job.result()
+        await simulator.gate(closed=False)
+        await (await reset_to_start(client.temporal, job.id, SessionAnalysisResult)).result()
+        report = await job.report()
+        assert report.status == "completed"
+        assert report.analysis is not None
+        assert len(await simulator.billed()) == 1
+        assert report.costs.energy_charged == COACHING
         assert await client.audit() == []
 
     async def test_a_terminated_job_is_reported_as_terminated(

@@ -208,7 +208,7 @@ class RunState:
 
     def wait_for_provider(self, problems: str, pause: timedelta) -> None:
         """The run itself waits for a provider."""
-        self.note = f"waiting {pause.total_seconds():.0f} s for a provider to come back: {problems}"
+        self.note = f"waiting {pause.total_seconds():.0f} s for a provider to become available: {problems}"
         self._update()
 
     # What is reported and shown.

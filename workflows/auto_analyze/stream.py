@@ -92,7 +92,7 @@ class AutoAnalyzeStream:
 
     def _on_wait(self, problems: str, pause: timedelta) -> None:
         """Notify the parent once per batch, so that a long outage does not fill its history."""
-        waiting = f"waiting for a provider to come back: {problems}"[:WAITING_CHARACTERS]
+        waiting = f"waiting for a provider to become available: {problems}"[:WAITING_CHARACTERS]
         workflow.set_current_details(f"{visibility.plain(waiting)} (next try in {pause.total_seconds():.0f} s)")
         if self._notice is None:
             notice = StreamWaiting(stream=self._stream, waiting=waiting)

@@ -21,7 +21,7 @@ from typing import Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from parley.domain.chat import Containment
-from parley.domain.model import Model
+from parley.domain.model import Model, Text, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
 
@@ -70,9 +70,9 @@ class AutoAnalyzeInput(ByName):
     `wait_limit_seconds`: how long a step waits for a provider while all are down.
     """
 
-    workspace_id: str = Field(min_length=1, max_length=200)
-    user_id: str = Field(min_length=1, max_length=200)
-    dataset_id: str
+    workspace_id: WorkspaceId
+    user_id: Text = Field(min_length=1, max_length=200)
+    dataset_id: Text
     streams: int = Field(default=8, ge=1, le=64)
     sessions_per_stream: int | None = Field(default=4, ge=1, le=100)
     discovery: DiscoveryTerms = Field(default_factory=DiscoveryTerms)

@@ -1,28 +1,41 @@
 """Consistent labels: a normalized spelling, and the mapping of duplicates to canonical labels."""
 
-import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
 
 # From so many labels on, a reply that puts all of them into one group counts as unusable.
 SUSPICIOUS = 4
 INNER = "/&'-"
+# Punctuation and signs that tell labels apart: "50% off", "C# help", "a@b".
+MEANT = frozenset("#%@")
+# Signs of markup or layout.
+DROPPED = frozenset("<>=|~^`\u00b4\u00a8\ufffd")
+# Hyphens, whatever a line break may do at them; a dash is punctuation. Soft hyphens and joiners show nothing.
+SAME = str.maketrans({"’": "'", "\u2010": "-", "\u2011": "-"})
+HIDDEN = re.compile("[\u00ad\u034f\u200c-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+# A point inside a word or before one: "node.js", ".net". One at the end of a word ends a sentence.
+POINT = re.compile(r"(?:(?<=\w)|(?<!\S))\.(?=\w)")
 
 
 def normalized(label: str) -> str:
-    """The spelling in which a label is stored: lower case, single spaces, no punctuation around it."""
-    text = unicodedata.normalize("NFKC", label).replace("’", "'").lower()
-    cleaned = "".join(char if char in INNER or _in_a_word(char) else " " for char in text)
+    """The spelling in which a label is stored: lower case, single spaces, no punctuation that carries no meaning."""
+    text = unicodedata.normalize("NFKC", HIDDEN.sub("", label).translate(SAME)).translate(SAME)
+    # The lower case of the Turkish capital is an i with another dot on it.
+    lower = unicodedata.normalize("NFC", text.lower().replace("i\u0307", "i"))
+    points = {found.start() for found in POINT.finditer(lower)}
+    cleaned = "".join(char if place in points or _is_kept(char) else " " for place, char in enumerate(lower))
     return " ".join(cleaned.split()).strip(f"{INNER} ")
 
 
-def _in_a_word(char: str) -> bool:
-    """Whether it is a letter, a digit or a mark: many scripts write vowels as marks."""
-    return unicodedata.category(char)[0] in "LMN"
+def _is_kept(char: str) -> bool:
+    """Whether it is a letter, a digit, a mark (many scripts write vowels as marks), or a sign with a meaning."""
+    return char in INNER or char in MEANT or (unicodedata.category(char)[0] in "LMNS" and char not in DROPPED)
 
 
 def chunks(labels: Sequence[str], level: int, size: int) -> list[list[str]]:
@@ -43,9 +56,9 @@ def read_groups(reply: ChatReply, labels: Sequence[str]) -> tuple[dict[str, str]
     if reply.finish is not Finish.STOP:
         return {}, "the reply was cut"
     try:
-        groups = json.loads(reply.text)["groups"]
+        groups = read_reply_json(reply.text)["groups"]
         mapping, repeated = _mapping(groups)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}, "the reply does not follow the schema"
     return mapping, _problem(mapping, repeated, labels)
 

@@ -1,6 +1,5 @@
 """The validation of replies: each session exactly once under its id, no invented ids, valid fields."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.labels import normalized
 from parley.domain.chat import Containment
 from parley.domain.model import Model, storable
+from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
 
 MAX_LABEL_CHARACTERS = 80
@@ -74,8 +74,8 @@ def _items(reply: ChatReply) -> list[dict[str, Any]]:
     if reply.finish is not Finish.STOP:
         return []
     try:
-        return ITEMS.validate_python(json.loads(reply.text)["sessions"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return ITEMS.validate_python(read_reply_json(reply.text)["sessions"])
+    except (ValueError, KeyError, TypeError):
         return []
 
 

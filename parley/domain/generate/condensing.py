@@ -6,14 +6,14 @@ is, or continues it. So each message is summarized about once, and not at every 
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 from parley.domain.capabilities import UNKNOWN_MODEL, window
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.generate.prompts import template
 from parley.domain.model import Model
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, joined_turns
 
 # How many messages at the end stay as they are.
 KEEP = 10
@@ -151,24 +151,13 @@ def with_summary(split: Split, summary: str) -> tuple[Message, ...]:
     """
     record = summary.strip().replace("<", "‹").replace(">", "›") or NO_SUMMARY
     first = Message(role="user", content=f"{INTRODUCTION}\n<summary>\n{record}\n</summary>")
-    return (*split.system, *_alternating((first, *split.recent)))
+    return (*split.system, *joined_turns((first, *split.recent)))
 
 
 def _parts(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """The system prompts, and the conversation."""
     system = tuple(message for message in messages if message.role == "system")
     return system, tuple(message for message in messages if message.role != "system")
-
-
-def _alternating(messages: Iterable[Message]) -> list[Message]:
-    """The messages with neighbours of one role joined."""
-    turns: list[Message] = []
-    for message in messages:
-        if turns and turns[-1].role == message.role:
-            joined = f"{turns.pop().content}\n\n{message.content}"
-            message = message.model_copy(update={"content": joined})  # noqa: PLW2901
-        turns.append(message)
-    return turns
 
 
 def _lines(messages: Sequence[Message], room: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from parley.domain.model import Model, Name, Text
+from parley.domain.model import STORABLE, Model, Name, Text, WorkspaceId, is_blank
 from parley.domain.requests import (
     MAX_WAIT_LIMIT_SECONDS,
     ChatProvider,
@@ -26,10 +27,14 @@ WORKFLOW = "Generate"
 STEP = "generate"
 DEFAULT_ACTION = "ai_message"
 DEFAULT_MAX_TOKENS = 1000
+MOST_ANSWER_TOKENS = 100_000
+# How much more room a request has after a reply without text.
+MORE_ROOM = 4
 # Larger prompts and answers are stored and travel by reference: a workflow's history is copied and replayed.
 INLINE_BYTES = 1500
+JOB_PREFIX = "generate:"
 
-Identifier = Annotated[str, Field(min_length=1, max_length=200)]
+Identifier = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 
 
 class CachePolicy(StrEnum):
@@ -63,6 +68,7 @@ class Refused(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     NO_MODEL_ALLOWED = "no_model_allowed"
     CONTEXT_TOO_LONG = "context_too_long"
+    CONTENT_FILTERED = "content_filtered"
 
 
 class Prompt(Model):
@@ -80,7 +86,7 @@ class Prompt(Model):
     def _messages_or_reference(self) -> Self:
         if bool(self.messages) == bool(self.sha256):
             raise ValueError("give either messages or the sha256 of a stored prompt")
-        if self.messages and not any(one.content.strip() for one in self.messages if one.role != "system"):
+        if self.messages and all(is_blank(one.content) for one in self.messages if one.role != "system"):
             raise ValueError("the messages are blank: give at least one user or assistant message with text")
         return self
 
@@ -105,20 +111,25 @@ class GenerateInput(Model):
     wait_limit_seconds: how long to wait while every provider is down, before a stale answer or an error.
     """
 
-    workspace_id: Identifier
+    workspace_id: WorkspaceId
     user_id: Identifier
     action: Name = DEFAULT_ACTION
     prompt: Prompt
-    prospect_id: str | None = None
+    prospect_id: Text | None = None
     provider: ChatProvider | None = None
     model: Text | None = None
-    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=100_000)
+    max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=MOST_ANSWER_TOKENS)
     temperature: float | None = Field(default=None, ge=0, le=2)
-    template: str | None = None
-    experiment: str | None = None
+    template: Text | None = None
+    experiment: Text | None = None
     cache: CachePolicy | None = None
     on_rate_limit: OnRateLimit | None = None
     wait_limit_seconds: int = Field(default=0, ge=0, le=MAX_WAIT_LIMIT_SECONDS)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what is asked: the same for a prompt and for a reference to it in the database."""
+        asked = {**self.model_dump(mode="json", exclude={"prompt"}), "prompt": self.prompt.sha256 or self.prompt.hash()}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 class Refusal(Model):
@@ -183,17 +194,33 @@ class GenerateResult(Model):
 
 
 class Job(Model):
-    """A running `Generate`. `started_at`: when its workflow started."""
+    """A running `Generate`.
+
+    job_key: derived from the workflow's id, so that all runs under one idempotency key share what was paid.
+    fingerprint: of the input as the caller gave it. Templates and summaries change the prompt, but not the fingerprint.
+    started_at: when its workflow started.
+    """
 
     input: GenerateInput
     job_key: str
     workflow_id: str
+    fingerprint: str
     started_at: AwareDatetime
+
+    @classmethod
+    def of(cls, generate_input: GenerateInput, workflow_id: str, started_at: datetime) -> Self:
+        return cls(
+            input=generate_input,
+            job_key=job_key(workflow_id),
+            workflow_id=workflow_id,
+            fingerprint=generate_input.fingerprint(),
+            started_at=started_at,
+        )
 
     @property
     def request_id(self) -> str:
         """The id of the generation. The ids of its paid requests begin with it."""
-        return request_id(self.job_key, STEP)
+        return generation_id(self.job_key)
 
     def with_prompt(self, prompt: Prompt) -> Self:
         return self.model_copy(update={"input": self.input.model_copy(update={"prompt": prompt})})
@@ -230,6 +257,8 @@ class PrepareOutcome(Model):
     """What was decided before anything is paid: a result at once, or the candidates and the prompt to send.
 
     prompt: the prompt with its template.
+    first_ask: the number of the first paid request. An earlier run under the same key may have made others.
+    is_first: nothing was tried before under this key.
     condense: the prompt must be condensed by a paid request first.
     condensed: sent in place of `prompt`, where a stored summary makes it shorter.
     summary: the stored summary of the prompt's beginning, if there is one.
@@ -239,21 +268,18 @@ class PrepareOutcome(Model):
     candidates: tuple[Candidate, ...] = ()
     prompt: Prompt | None = None
     serving: Serving = Serving()
+    first_ask: int = 1
+    is_first: bool = True
     condense: bool = False
     condensed: Prompt | None = None
     summary: SummaryReference | None = None
-
-
-def ask_id(job_key: str, ask: int | str) -> str:
-    """The id of the paid request for an answer with that number."""
-    return request_id(job_key, STEP, f"ask-{ask}")
 
 
 class AskStep(Model):
     """One attempt at an answer to `job.input.prompt`.
 
     ask: the number of the paid request: the first, then one for a condensed prompt or a new try at the schema.
-    energy: what the user is charged for the reply.
+    empty: how many replies had no text. The request has more room after each.
     is_first: nothing was tried before in this generation.
     """
 
@@ -261,13 +287,18 @@ class AskStep(Model):
     serving: Serving
     candidate: Candidate
     ask: int = 1
-    energy: int = 0
+    empty: int = 0
     is_first: bool = False
     condensed: bool = False
 
     @property
     def request_id(self) -> str:
         return ask_id(self.job.job_key, self.ask)
+
+    @property
+    def result_id(self) -> str:
+        """The first of the paid requests that answer the generation: the user is charged for one of them."""
+        return ask_id(self.job.job_key, 1)
 
 
 class AskOutcome(Model):
@@ -286,7 +317,7 @@ class CondenseStep(Model):
     summary: SummaryReference | None = None
 
     def request_id(self, *parts: str) -> str:
-        return request_id(self.job.job_key, STEP, "condense", *parts)
+        return request_id(self.job.request_id, "condense", *parts)
 
 
 class CondenseOutcome(Model):
@@ -316,16 +347,39 @@ class EndOutcome(Model):
     result: GenerateResult | None = None
 
 
+def job_key(workflow_id: str) -> str:
+    """The job key of all runs under a workflow id."""
+    return f"{JOB_PREFIX}{hashlib.sha256(workflow_id.encode()).hexdigest()[:32]}"
+
+
+def generation_id(job_key: str) -> str:
+    """The id of a generation. The ids of its paid requests begin with it."""
+    return request_id(job_key, STEP)
+
+
+def ask_id(job_key: str, ask: int | Literal[""]) -> str:
+    """The id of the paid request `ask` for an answer; with "", what all of them begin with."""
+    return request_id(generation_id(job_key), f"ask-{ask}")
+
+
+def is_derived(job_key: str) -> bool:
+    """Whether a job key is derived from a workflow's id, and so names all runs under that id."""
+    return job_key.startswith(JOB_PREFIX)
+
+
 def workflow_id(workspace_id: str, key: str) -> str:
     """The workflow id of a generation. `key`: the caller's idempotency key; the same key is the same generation."""
     return f"generate/{workspace_id}/{key}"
 
 
-def chat_request(generate_input: GenerateInput, prompt: Prompt) -> ChatRequest:
-    """The vendor-independent request for a prompt, which must have its messages."""
+def chat_request(generate_input: GenerateInput, prompt: Prompt, empty: int = 0) -> ChatRequest:
+    """The vendor-independent request for a prompt, which must have its messages.
+
+    empty: how many replies had no text, for example because reasoning took all their tokens.
+    """
     return ChatRequest(
         messages=prompt.messages,
-        max_tokens=generate_input.max_tokens,
+        max_tokens=min(generate_input.max_tokens * MORE_ROOM**empty, MOST_ANSWER_TOKENS),
         temperature=generate_input.temperature,
         schema_name=prompt.schema_name,
         response_schema=prompt.response_schema,

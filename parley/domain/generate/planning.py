@@ -17,7 +17,7 @@ from parley.domain.generate.contract import GenerateInput, Job, OnRateLimit, Pro
 from parley.domain.generate.contract import chat_request as request_for
 from parley.domain.generate.policy import ActionPolicy, Experiment, Policy
 from parley.domain.generate.prompts import render, template
-from parley.domain.generate.replies import check_schema
+from parley.domain.json_check import check_schema
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider
@@ -37,10 +37,14 @@ from parley.domain.routing import (
 
 
 class Balance(Model):
-    """What the user and the workspace have left. `left_usd`: below the caps; None where there is no cap."""
+    """What the user and the workspace have left. `left_usd`: below the caps; None where there is no cap.
+
+    paid_energy: what the user has reserved or paid already, under an earlier run of the same key.
+    """
 
     tier: str
     energy: int
+    paid_energy: int = 0
     left_usd: Decimal | None
 
 
@@ -148,7 +152,7 @@ def plan(
     Raises:
         ProviderNotConfigured, UnpricedModel: no model can serve until the operator sets a key or a price.
     """
-    if balance.energy < request.action.energy:
+    if balance.energy + balance.paid_energy < request.action.energy:
         message = f"this needs {request.action.energy} energy, and {balance.energy} is left"
         return Plan(serving=request.serving, refusal=Refusal(code=Refused.INSUFFICIENT_ENERGY, message=message))
     condensing = plan_condensing(request.prompt, request.action.condense_above_tokens, summary)

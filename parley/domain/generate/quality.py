@@ -8,7 +8,7 @@ from decimal import Decimal
 from parley.domain.generate.contract import Identifier, Prompt
 from parley.domain.generate.replies import chat_reply, parsed
 from parley.domain.json_schema import strict_object
-from parley.domain.model import Model
+from parley.domain.model import Model, WorkspaceId
 from parley.domain.requests import ChatRequest, Finish, Message, Reply, request_id
 from parley.domain.routing import Candidate
 from parley.domain.text import shorten_middle
@@ -44,7 +44,7 @@ GRADE_SCHEMA = strict_object(
 class ScoreInput(Model):
     """The answer to grade, by its generation's `request_id`. `prompt`: what it answers. `candidate`: the grader."""
 
-    workspace_id: Identifier
+    workspace_id: WorkspaceId
     user_id: Identifier
     prospect_id: str | None = None
     request_id: str

@@ -96,7 +96,7 @@ def test_sessions_fill_the_window_and_not_more():
     assert batch_size([budget, 1], "gpt-4o", None, 0) == 1
 
 
-def test_an_oversized_session_goes_alone():
+def test_an_oversized_session_is_a_batch_of_its_own():
     assert batch_size([9_000_000, 10], "gpt-4o", None, 0) == 1
     assert batch_size([10, 9_000_000, 10], "gpt-4o", None, 0) == 1
 
@@ -232,7 +232,7 @@ def test_a_wide_window_compares_more_labels_at_once():
     assert labels_at_once("gpt-4o") == MAX_LABELS_AT_ONCE > labels_at_once("gpt-3.5-turbo")
 
 
-def test_the_window_to_size_for_narrows_to_the_careful_default():
+def test_if_the_narrower_window_is_not_known_the_default_is_used():
     assert tighter("gpt-4o", "gpt-3.5-turbo") == "gpt-3.5-turbo"
     assert tighter("gpt-4o", "claude-haiku-4-5") == tighter("gpt-4o", "gpt-4o") == UNKNOWN_MODEL
     assert not any(narrower(model, UNKNOWN_MODEL) for model in SIZES)

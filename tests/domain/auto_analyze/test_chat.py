@@ -60,11 +60,20 @@ def test_a_session_starts_with_its_first_message_that_has_a_time():
     assert ChatSession.model_validate(GOOD).started_at is None
 
 
-@pytest.mark.parametrize(("text", "spoken"), [("hello", True), ("  \n\t\u3000", False), ("", False)])
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        *[(said, True) for said in ("hello", "\u200e<Media omitted>", "🙂", "?", "\u0301", "あ")],
+        *[
+            (said, False)
+            for said in ("", "  \n\t\u3000", "\u200e", "\u202d \ufeff\u200b", "\ufe0f\u2060", "\u3164\u2800")
+        ],
+    ],
+)
 def test_whether_the_user_wrote_anything(text: str, spoken: bool):
     assert chat("s", text).has_user_text is spoken
 
 
-def test_what_bot_and_agent_write_is_not_the_users():
+def test_texts_of_bot_and_agent_are_not_texts_of_the_user():
     messages = [{"role": "bot", "text": "Hello?"}, {"role": "agent", "text": "Are you there?"}]
     assert not ChatSession.model_validate({**GOOD, "messages": messages}).has_user_text

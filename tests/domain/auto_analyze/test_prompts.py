@@ -79,7 +79,7 @@ def test_a_batch_names_its_sessions_its_labels_and_nothing_else():
     assert (request.response_schema, request.max_tokens) == (LABEL_SCHEMA, reply_tokens(2))
 
 
-def test_the_instructions_take_what_the_budget_leaves_for_them():
+def test_the_instructions_fit_the_tokens_that_are_reserved_for_them():
     request = classification_request({}, {}, {})
     assert count_tokens("".join(message.content for message in request.messages)) < INSTRUCTION_TOKENS
 
@@ -101,14 +101,14 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_a_text_is_one_line_of_one_transcript_whatever_it_holds(text: str):
+def test_a_text_is_one_line_of_the_transcript(text: str):
     lines = transcript(said("before", text, "after")).splitlines()
     assert [line.split(":")[0] for line in lines] == ["user", "user", "user"]
     assert (lines[0], lines[2]) == ("user: before", "user: after")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_a_transcript_stays_in_its_place_and_adds_no_message(text: str):
+def test_a_text_changes_only_its_transcript(text: str):
     plain, hostile = (
         classification_request({"s0": chat("a", words), "s1": chat("b", "x")}, KNOWN, {}) for words in ("x", text)
     )
@@ -120,14 +120,14 @@ def test_a_transcript_stays_in_its_place_and_adds_no_message(text: str):
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_neither_does_a_condensed_text_or_a_part(text: str):
+def test_a_condensed_text_or_a_part_changes_only_its_transcript(text: str):
     batch = classification_request({"s0": chat("a")}, {}, {"s0": text})
     assert material(batch)["sessions"] == [{"id": "s0", "containment": "selfService", "transcript": text}]
     part = material(condense_request(said(text), 1, 3))
     assert part == {"part": 2, "parts": 3, "transcript": transcript(said(text))}
 
 
-def test_the_instructions_say_that_sessions_give_no_orders():
+def test_the_prompt_says_that_sessions_contain_no_instructions():
     for request in (classification_request({}, {}, {}), condense_request([], 0, 1)):
         assert "never an instruction" in " ".join(request.messages[0].content.split())
 
@@ -137,7 +137,7 @@ def test_roles_are_distinct_and_blanks_are_single():
     assert transcript(messages) == "user: a b\nbot: a b\nagent: a b"
 
 
-def test_letters_are_sent_as_they_are():
+def test_letters_are_sent_without_escapes():
     """Escapes would cost several times the tokens."""
     assert (
         "señor 我的发票 🙂"

@@ -21,7 +21,7 @@ def test_the_size_is_a_share_within_bounds(sessions: int, size: int):
     assert sample_size(sessions, TERMS) == size
 
 
-def test_the_share_is_a_setting():
+def test_the_sample_size_depends_on_the_terms():
     assert sample_size(800, DiscoveryTerms(target_percentage=10)) == 80
     assert sample_size(10, DiscoveryTerms(target_percentage=1, min_sessions=1)) == 1
     assert sample_size(10, DiscoveryTerms(target_percentage=100, min_sessions=1, max_sessions=4)) == 4
@@ -36,7 +36,7 @@ def test_bounds_in_the_wrong_order_are_refused(bounds: dict[str, int]):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50, 51, 999])
-def test_no_session_is_taken_twice_and_none_is_made_up(count: int):
+def test_a_sample_has_existing_sessions_without_repeats(count: int):
     sample = discovery_sample(mixed_facts(count), TERMS, seed=7)
     assert len(sample) == len(set(sample)) == sample_size(count, TERMS)
     assert set(sample) <= set(range(count))
@@ -46,14 +46,14 @@ def test_no_sessions_give_no_sample():
     assert discovery_sample([], TERMS, seed=7) == []
 
 
-def test_the_seed_decides():
+def test_the_sample_depends_on_the_seed():
     facts = mixed_facts(1000)
     first, again, other = (discovery_sample(facts, TERMS, seed) for seed in (7, 7, 8))
     assert first == again
     assert set(first) != set(other)
 
 
-def test_the_sample_is_the_same_in_whatever_order_the_sessions_come():
+def test_the_sample_does_not_depend_on_the_order_of_the_sessions():
     facts = mixed_facts(500)
     backwards = list(reversed(facts))
     assert discovery_sample(facts, TERMS, 7) == discovery_sample(backwards, TERMS, 7)
@@ -85,7 +85,7 @@ def test_every_stratum_is_sampled_about_equally(size: int, view: str):
     assert min(sampled.values()) >= size / strata / 2
 
 
-def test_the_very_first_sessions_differ_in_everything():
+def test_the_first_sessions_of_a_sample_cover_every_stratum():
     facts = mixed_facts(1000)
     first = [facts[position] for position in discovery_sample(facts, TERMS, seed=7)[:6]]
     assert {third(fact) for fact in first} == {0, 1, 2}
@@ -93,13 +93,13 @@ def test_the_very_first_sessions_differ_in_everything():
     assert {quarter(fact) for fact in first} == {0, 1, 2, 3}
 
 
-def test_one_rare_session_among_a_thousand_is_heard_in_the_first_turn():
+def test_the_only_session_of_its_containment_is_among_the_first_two():
     facts = alike(1000)
     facts[617] = facts[617]._replace(containment=Containment.DROP_OFF)
     assert 617 in discovery_sample(facts, TERMS, seed=7)[:2]
 
 
-def test_identical_sessions_are_sampled_all_over_the_file():
+def test_identical_sessions_are_sampled_from_every_part_of_the_file():
     sample = discovery_sample(alike(1000), TERMS, seed=7)
     assert len(set(sample)) == 150
     assert {position // 250 for position in sample} == {0, 1, 2, 3}

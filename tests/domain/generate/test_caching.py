@@ -92,7 +92,7 @@ def test_an_answer_without_text_is_not_cacheable():
     assert not is_cacheable(request(), reply(" \n"))
 
 
-def test_an_answer_off_the_schema_is_not_cacheable():
+def test_an_answer_that_breaks_the_schema_is_not_cacheable():
     asked = request(response_schema=SCHEMA)
     assert is_cacheable(asked, reply('{"mood": "fine"}'))
     assert not is_cacheable(asked, reply('{"mood": 3}'))
@@ -184,7 +184,7 @@ def test_two_swapped_words_make_another_question():
         ("Hello", "Hello"),
     ],
 )
-def test_what_cannot_be_judged_is_not_the_same(one: str, other: str):
+def test_questions_that_the_rules_cannot_judge_are_different(one: str, other: str):
     assert not same_question(one, other)
 
 

@@ -212,7 +212,13 @@ def planned(
     policy = Policy.model_validate(
         {"route": routes, "action": {request.action: action}, "tier": {"pro": {"daily_energy": 1}}}
     )
-    job = Job(input=request, job_key="job", workflow_id="workflow", started_at=datetime(2026, 1, 1, tzinfo=UTC))
+    job = Job(
+        input=request,
+        job_key="job",
+        workflow_id="workflow",
+        fingerprint="asked",
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
     gathered = Gathered(configuration=Configuration(), warnings=("stored",), prompt=request.prompt, balance=balance)
     known = {provider: statuses.get(provider.value, READY) for provider in Provider}
     return plan(

@@ -90,7 +90,7 @@ def test_a_template_has_only_known_placeholders(one: Template):
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("missing", [None, "", " \n"])
-def test_without_any_value_every_sentence_still_reads(style: str, missing: str | None):
+def test_without_values_every_sentence_is_complete(style: str, missing: str | None):
     text = render(template(style), dict.fromkeys(PLACEHOLDERS, missing) if missing is not None else {})
     assert not re.search(r"[{}<>]|  |\.\.|: *$(?!\n\S)|\"\"|None\b(?! are)", text, re.MULTILINE), text
     assert all(place.neutral in text for name, place in PLACEHOLDERS.items() if name in template(style).placeholders)

@@ -34,7 +34,7 @@ def prompt(*said: tuple[str, str], **more: Any) -> Prompt:
     return Prompt.model_validate({"messages": [{"role": role, "content": content} for role, content in said], **more})
 
 
-def material(request: ChatRequest) -> dict[str, Any]:
+def graded_material(request: ChatRequest) -> dict[str, Any]:
     return json.loads(request.messages[-1].content)
 
 
@@ -51,7 +51,7 @@ def test_an_invalid_score_is_not_a_grade(score: Any):
 
 
 @pytest.mark.parametrize("text", ["", "0.8", '{"score": 0.8}', '{"reason": "good", "score": 0.8, "more": 1}', "[]"])
-def test_a_reply_off_the_schema_is_not_a_grade(text: str):
+def test_a_reply_that_breaks_the_schema_is_not_a_grade(text: str):
     found = read_grade(reply(text))
     assert found.score is None
     assert found.reason
@@ -71,16 +71,16 @@ def test_conversation_and_answer_are_json_strings():
     request = grading_request(prompt(("user", attack)), attack)
     system, user = request.messages
     assert (system.role, system.content, user.role) == ("system", SYSTEM, "user")
-    assert material(request) == {
+    assert graded_material(request) == {
         "conversation": [{"role": "user", "content": attack}],
         "form": "text",
         "answer": attack,
     }
 
 
-def test_of_a_long_conversation_the_system_prompt_and_the_end_are_sent():
+def test_a_grading_request_has_the_system_prompt_and_the_last_messages():
     turns = [(("user", "assistant")[turn % 2], f"turn {turn}") for turn in range(41)]
-    sent = material(grading_request(prompt(("system", "be kind"), *turns), "yes"))["conversation"]
+    sent = graded_material(grading_request(prompt(("system", "be kind"), *turns), "yes"))["conversation"]
     assert [message["content"] for message in sent] == ["be kind", *(text for _, text in turns[-LAST_MESSAGES:])]
 
 
@@ -88,7 +88,7 @@ def test_long_texts_are_cut_with_a_mark():
     long = "a" * 50_000 + "the end"
     request = grading_request(prompt(*[("user", long)] * 10), long)
     assert len(request.messages[-1].content) < 30_000
-    answer = material(request)["answer"]
+    answer = graded_material(request)["answer"]
     assert len(answer) < ANSWER_CHARACTERS + 20
     assert "[… cut …]" in answer
     assert answer.endswith("the end")
@@ -96,7 +96,7 @@ def test_long_texts_are_cut_with_a_mark():
 
 def test_an_answer_with_a_schema_is_marked_as_json():
     asked = prompt(("user", "How do I sound?"), response_schema={"type": "object"})
-    assert material(grading_request(asked, "{}"))["form"] == "JSON by a schema"
+    assert graded_material(grading_request(asked, "{}"))["form"] == "JSON by a schema"
 
 
 def test_the_same_answer_is_the_same_request():
@@ -113,7 +113,7 @@ def test_the_cheapest_candidate_grades():
     assert cheapest(candidates).model == "cheap"
 
 
-def test_the_job_key_of_a_day_is_shared():
+def test_the_generations_of_a_day_share_the_job_key_of_their_grading():
     key = job_key(date(2026, 11, 20))
     assert key == "quality:2026-11-20"
     assert is_shared(key)

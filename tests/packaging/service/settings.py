@@ -1,4 +1,4 @@
-"""the service's settings."""
+"""The service's settings."""
 
 WORKSPACE = "acme"
 TASK_QUEUE = "acme-answers"

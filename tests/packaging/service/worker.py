@@ -1,4 +1,4 @@
-"""the service's worker, which also starts its workflow and prints the result."""
+"""The service's worker, which also starts its workflow and prints the result."""
 
 import asyncio
 import os

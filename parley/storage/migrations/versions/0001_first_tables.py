@@ -21,6 +21,7 @@ TABLES = (
     "chat_sessions",
     "configuration",
     "cost_alerts",
+    "cost_corrections",
     "datasets",
     "energy_accounts",
     "energy_entries",
@@ -84,6 +85,7 @@ def upgrade() -> None:
         sa.Column("cost_usd", sa.Numeric(precision=24, scale=12), nullable=True),
         sa.Column("rates", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("breaker_generation", sa.Integer(), nullable=False),
+        sa.Column("fleet_generation", sa.Integer(), nullable=True),
         sa.Column("error_type", sa.String(), nullable=True),
         sa.Column("error", sa.String(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
@@ -153,11 +155,13 @@ def upgrade() -> None:
     op.create_table(
         "breakers",
         sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failing", postgresql.ARRAY(sa.String()), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("probe_until", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("provider"),
+        sa.PrimaryKeyConstraint("provider", "workspace_id"),
     )
     op.create_table(
         "budgets",
@@ -204,6 +208,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "period"),
     )
     op.create_table(
+        "cost_corrections",
+        sa.Column("attempt_id", sa.Uuid(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("upper_bound_usd", sa.Numeric(precision=24, scale=12), nullable=False),
+        sa.Column("cost_usd", sa.Numeric(precision=24, scale=12), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("attempt_id"),
+    )
+    op.create_table(
         "datasets",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("dataset_id", sa.String(), nullable=False),
@@ -242,6 +256,8 @@ def upgrade() -> None:
         "generations",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("job_key", sa.String(), nullable=False),
+        sa.Column("fingerprint", sa.String(), nullable=False),
         sa.Column("workflow_id", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("prospect_id", sa.String(), nullable=True),
@@ -314,6 +330,7 @@ def upgrade() -> None:
         "paid_requests",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
+        sa.Column("result_id", sa.String(), nullable=True),
         sa.Column("job_key", sa.String(), nullable=False),
         sa.Column("user_id", sa.String(), nullable=False),
         sa.Column("prospect_id", sa.String(), nullable=True),
@@ -332,6 +349,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
     op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key"], unique=False)
+    op.create_index(
+        "paid_requests_by_result",
+        "paid_requests",
+        ["workspace_id", "result_id"],
+        unique=False,
+        postgresql_where="result_id IS NOT NULL",
+    )
     op.create_index(
         "paid_requests_by_lease",
         "paid_requests",

@@ -1,4 +1,4 @@
-"""the service's activities."""
+"""The service's activities."""
 
 from temporalio import activity
 

@@ -1,3 +1,3 @@
-"""the service's domain."""
+"""The service's domain."""
 
 QUESTION = "Which plan has SSO?"

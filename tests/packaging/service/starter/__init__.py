@@ -1,3 +1,3 @@
-"""the service's starter."""
+"""The service's starter."""
 
 OWNER = "the service"

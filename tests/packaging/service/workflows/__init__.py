@@ -1,4 +1,4 @@
-"""the service's workflow: it has Parley answer, and signs the answer. It runs in Temporal's default sandbox."""
+"""The service's workflow: it asks Parley for an answer and signs it. It runs in Temporal's default sandbox."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Server processes: start, wait until ready, kill, restart."""
+"""Processes of a comparison: start, wait until ready, kill, restart."""
 
 import asyncio
 import os
@@ -10,24 +10,26 @@ from pathlib import Path
 
 import httpx2
 
-from benchmarks.gateway.question import MODEL
+from benchmarks.gateway.prompt import MODEL
 from benchmarks.stack import Bench
 
 PYTHON = "BENCH_GATEWAY_PYTHON"
-# The proxy does not start with a short key.
+# LiteLLM's proxy rejects a short master key.
 MASTER_KEY = "sk-benchmark-0123456789abcdef0123456789abcdef"
 START_SECONDS = 120
 
 
-class Served:
+class ManagedProcess:
     """A process and its readiness check."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], log: Path, answers: Callable[[], Awaitable[bool]]) -> None:
-        self._argv, self._env, self._log, self._answers = argv, os.environ | env, log, answers
+    def __init__(
+        self, argv: list[str], env: dict[str, str], log: Path, is_ready: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self._argv, self._env, self._log, self._is_ready = argv, os.environ | env, log, is_ready
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start it, and wait until it is ready.
 
         Raises:
             TimeoutError: it is not ready in time.
@@ -35,7 +37,7 @@ class Served:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._argv, env=self._env, cwd=self._log.parent, stdout=log, stderr=log)  # noqa: ASYNC220
         async with asyncio.timeout(START_SECONDS):
-            while not await self._answers():  # noqa: ASYNC110 - another process answers
+            while not await self._is_ready():  # noqa: ASYNC110 - another process becomes ready
                 await asyncio.sleep(0.1)
 
     def kill(self) -> None:
@@ -44,64 +46,64 @@ class Served:
             self._process.kill()
             self._process.wait()
 
-    async def done(self) -> None:
-        """Wait until it ends by itself."""
+    async def wait(self) -> None:
+        """Wait until it ends without a signal, and assert that it succeeded."""
         assert self._process
         assert await asyncio.to_thread(self._process.wait) == 0
 
 
-def worker(bench: Bench) -> Served:
-    """Parley's worker."""
-    ready = bench.directory / "worker-polls"
+def worker(bench: Bench, *, database_url: str = "", name: str = "worker") -> ManagedProcess:
+    """Parley's worker. `database_url`: its address of the database, if it is not that of the stack."""
+    ready_file = bench.directory / f"{name}-is-ready"
 
-    async def polls() -> bool:
-        return ready.exists()
+    async def is_ready() -> bool:
+        return ready_file.exists()
 
-    return Served(
+    return ManagedProcess(
         [sys.executable, "-m", "worker"],
         {
-            "DATABASE_URL": bench.addresses.database_url,
+            "DATABASE_URL": database_url or bench.addresses.database_url,
             "TEMPORAL_ADDRESS": bench.addresses.temporal_address,
             "PARLEY_SIMULATOR_URL": bench.addresses.simulator_url or "",
-            "PARLEY_READY_FILE": str(ready),
+            "PARLEY_READY_FILE": str(ready_file),
             "PYTHONPATH": str(Path(__file__).parents[2]),
         },
-        bench.directory / "worker.log",
-        polls,
+        bench.directory / f"{name}.log",
+        is_ready,
     )
 
 
-def plain(bench: Bench, requests: int, concurrency: int) -> Served:
+def plain(bench: Bench, requests: int, concurrency: int) -> ManagedProcess:
     """The script that inserts one row for each reply."""
 
-    async def at_once() -> bool:
+    async def always_ready() -> bool:
         return True
 
-    where = [bench.addresses.simulator_url or "", bench.addresses.database_url]
-    return Served(
-        [sys.executable, "-m", "benchmarks.gateway.plain", *where, str(requests), str(concurrency)],
+    addresses = [bench.addresses.simulator_url or "", bench.addresses.database_url]
+    return ManagedProcess(
+        [sys.executable, "-m", "benchmarks.gateway.plain", *addresses, str(requests), str(concurrency)],
         {"PYTHONPATH": str(Path(__file__).parents[2])},
         bench.directory / "plain.log",
-        at_once,
+        always_ready,
     )
 
 
-def litellm(bench: Bench, python: str) -> tuple[Served, str]:
-    """LiteLLM's proxy with its callback that writes rows, and its address."""
+def litellm(bench: Bench, python: str) -> tuple[ManagedProcess, str]:
+    """LiteLLM's proxy with the callback that inserts rows, and its address."""
     port = _free_port()
     home = bench.directory / "litellm"
     home.mkdir()
-    (home / "books.py").write_bytes((Path(__file__).parent / "books.py").read_bytes())
+    (home / "usage_rows.py").write_bytes((Path(__file__).parent / "usage_rows.py").read_bytes())
     (home / "config.yaml").write_text(f"""
 model_list:
   - model_name: {MODEL}
     litellm_params:
       {{model: openai/{MODEL}, api_base: "{bench.addresses.simulator_url}/openai/v1", api_key: none, max_retries: 0}}
-litellm_settings: {{callbacks: books.books, num_retries: 0}}
+litellm_settings: {{callbacks: usage_rows.usage_rows, num_retries: 0}}
 """)
     address = f"http://127.0.0.1:{port}"
 
-    async def alive() -> bool:
+    async def is_ready() -> bool:
         async with httpx2.AsyncClient() as http:
             try:
                 return (await http.get(f"{address}/health/liveliness", timeout=2)).is_success
@@ -109,13 +111,13 @@ litellm_settings: {{callbacks: books.books, num_retries: 0}}
                 return False
 
     environment = {
-        "BENCH_BOOKS": bench.addresses.database_url,
+        "BENCH_ROWS_DATABASE": bench.addresses.database_url,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_TELEMETRY": "False",
     }
     command = [str(Path(python).parent / "litellm"), "--config", "config.yaml", "--host", "127.0.0.1"]
-    return Served([*command, "--port", str(port)], environment, home / "litellm.log", alive), address
+    return ManagedProcess([*command, "--port", str(port)], environment, home / "litellm.log", is_ready), address
 
 
 def _free_port() -> int:
