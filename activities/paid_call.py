@@ -51,11 +51,11 @@ from parley.storage.ledger import (
     Granted,
     Held,
     Offer,
-    OnOtherEnd,
-    OnWon,
+    OnEnd,
     Settled,
     Settlement,
     Terms,
+    Unanswered,
 )
 
 LEASE_POLL_SECONDS = 0.5
@@ -67,15 +67,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Work:
-    """A granted paid call: the request, its price, and what is written in the transaction of its end."""
+    """A granted paid call: the request, its price, and what is written in the transaction that ends an attempt."""
 
     workspace_id: str
     action: str
     request: Request
     offer: Offer
     adapter: Adapter
-    on_won: OnWon | None
-    on_other_end: OnOtherEnd | None
+    on_end: OnEnd | None
 
 
 class PaidCalls:
@@ -110,15 +109,14 @@ class PaidCalls:
         model: str,
         *,
         fingerprint: str | None = None,
-        on_won: OnWon | None = None,
-        on_other_end: OnOtherEnd | None = None,
+        on_end: OnEnd | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
         Args:
             fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
-            on_won: writes in the transaction that settles the request: both are committed, or neither.
-            on_other_end: writes in the transaction of any other end of an attempt.
+            on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
+                by the caller, after it is stored.
 
         Raises:
             UnpricedModel, ProviderNotConfigured: nothing was reserved.
@@ -140,7 +138,7 @@ class PaidCalls:
         claimed = await self._claim(charge, sha256, offer)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(workspace_id, charge.action, request, offer, adapter, on_won, on_other_end)
+        work = _Work(workspace_id, charge.action, request, offer, adapter, on_end)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -224,13 +222,15 @@ class PaidCalls:
         if not (self._provider_stores_replies and work.offer.provider is Provider.OPENAI):
             return None
         deadline = asyncio.get_running_loop().time() + self._recovery_seconds
-        for attempt_id in claimed.unanswered:
+        for earlier in claimed.unanswered:
+            attempt_id = earlier.attempt_id
             reply = await self._stored_reply(work, attempt_id, deadline)
             if reply is not None:
-                counted = self._counted(work.offer, reply.usage)
+                paid = replace(work, offer=work.offer.model_copy(update={"model": earlier.model}))
+                counted = self._counted_of(earlier, paid.offer, reply.usage)
                 settled = await self._settle(work, attempt_id, reply, counted, withdraws=claimed.attempt_id)
                 outcome = "recovered" if settled.attempt_id == attempt_id else "duplicate"
-                self._count(work, outcome, reply.usage, counted[0], None)
+                self._count(paid, outcome, reply.usage, counted[0], None)
                 return settled
         return None
 
@@ -279,8 +279,7 @@ class PaidCalls:
             cost_usd,
             rates,
             withdraws=withdraws,
-            on_won=work.on_won,
-            on_other_end=work.on_other_end,
+            on_end=work.on_end,
         )
 
         async def settle(tx: AsyncSession) -> Settled:
@@ -292,7 +291,7 @@ class PaidCalls:
 
     async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
-            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, on_other_end=work.on_other_end)
+            await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, on_end=work.on_end)
             await self._failpoints.reach("settling")
 
         await self._persist(fail)
@@ -311,12 +310,22 @@ class PaidCalls:
         return replace(failure, usage=error.usage, cost_usd=cost_usd, rates=rates)
 
     def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
-        """The cost of what the provider counted; None where it used a price class that is not known.
-
-        The upper bound may use the rates of a longer prompt.
-        """
+        """The cost of what the provider counted. The upper bound may use the rates of a longer prompt."""
         rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens, usage.price_class)
-        return cost(usage, rates) if rates.exact else None, rates
+        return _cost(usage, rates), rates
+
+    def _counted_of(self, earlier: Unanswered, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
+        """The cost of an earlier attempt's reply, by the price list of that attempt. `offer`: with its model."""
+        try:
+            counted = self._counted(offer, usage)
+        except UnpricedModel:
+            counted = None
+        if counted and counted[1].source == earlier.rates.source:
+            return counted
+        # The attempt has the rates of one price class. Those of another class are not known any more.
+        is_exact = usage.price_class == earlier.rates.price_class
+        rates = earlier.rates.model_copy(update={"price_class": usage.price_class, "exact": is_exact})
+        return _cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""
@@ -328,7 +337,7 @@ class PaidCalls:
         return await self._retried(transaction)
 
     async def _retried(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Retry while the database is unreachable; a reply stays in memory meanwhile."""
+        """Retry while the database is unreachable or has a transient error; a reply stays in memory meanwhile."""
         return await retry_while_unreachable(work, seconds=self._settle_seconds)
 
     @asynccontextmanager
@@ -340,13 +349,16 @@ class PaidCalls:
             renewal.cancel()
 
     async def _renew(self, workspace_id: str, attempt_id: UUID) -> None:
-        """Renew the lease. Losing it has no effect here: the reply may still win, or is counted as a duplicate."""
+        """Renew the lease until the call ends, after any error: the next try may succeed.
+
+        Losing the lease has no effect here: the reply may still win, or is counted as a duplicate.
+        """
         while True:
             await asyncio.sleep(self._terms.lease_seconds / 3)
             try:
                 async with self._database.transaction() as tx:
                     await ledger.renew(tx, workspace_id, attempt_id, self._terms.lease_seconds)
-            except Unreachable as error:
+            except Exception as error:  # noqa: BLE001 - the renewal must not end before the call
                 activity.logger.warning("lease not renewed: %s", error)
 
     def _count(self, work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
@@ -365,6 +377,11 @@ class PaidCalls:
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )
+
+
+def _cost(usage: Usage, rates: Rates) -> Decimal | None:
+    """The cost; None where the provider's counts cannot be used, or the rates of its price class are not known."""
+    return cost(usage, rates) if usage.is_known and rates.exact else None
 
 
 async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:

@@ -17,7 +17,6 @@ from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.gateway import processes
 from benchmarks.gateway.prompt import MAX_TOKENS, MODEL, PROMPT
@@ -30,7 +29,7 @@ from parley.storage import energy, generations, ledger
 from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, Claim, Granted, Offer, Settled, Settlement, Terms
+from parley.storage.ledger import Charge, Claim, Granted, Offer, Settlement, Terms
 
 DELAY_SECONDS = 0.001
 ROUNDS, REQUESTS, WARM_UP = 5, 40, 10
@@ -173,13 +172,12 @@ async def _claim(database: Database, job: Job) -> UUID:
 
 
 async def _settle(database: Database, job: Job, attempt_id: UUID) -> None:
-    async def record(tx: AsyncSession, settled: Settled) -> None:
+    settlement = Settlement("bench", attempt_id, REPLY, Decimal("0.0001"), RATES)
+    async with database.transaction() as tx:
+        settled = await ledger.settle(tx, settlement)
+    async with database.transaction() as tx:
         row = generations.row(job, Serving(), outcome="completed", attempt_id=settled.attempt_id)
         await generations.record(tx, row)
-
-    settlement = Settlement("bench", attempt_id, REPLY, Decimal("0.0001"), RATES, on_won=record)
-    async with database.transaction() as tx:
-        await ledger.settle(tx, settlement)
 
 
 async def _generate(bench: Bench, line: DelayLine, requests: int) -> list[float]:

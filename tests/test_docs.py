@@ -315,7 +315,7 @@ class TestMoving:
         new = await chat_after.reply(moved, "ann", 17, text)
         assert old and new
         [(usd,)] = costs.execute("SELECT usd FROM ai_costs")
-        assert round(usd, 6) == await confirmed(moved) > 0
+        assert round(usd, 12) == await confirmed(moved) > 0
 
     async def test_only_the_new_chat_records_the_cost_of_a_lost_reply(
         self, moved: Client, costs: sqlite3.Connection, simulator: SimulatorAdmin

@@ -3,6 +3,7 @@
 Both are local activities: they run in the workflow's own task, and only read and write the database.
 """
 
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -40,6 +41,9 @@ from parley.storage.driver import atomic
 from parley.storage.ledger import Settled
 from parley.storage.tables import Generation, utc_now
 
+ANSWERED_BEFORE = "its key was answered before"
+UNREPORTED = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
+
 
 class GenerateDecisions:
     """`policy` and `starting_energy` come from the worker's settings. A new user is granted `starting_energy`."""
@@ -58,15 +62,21 @@ class GenerateDecisions:
         """Render the prompt, look for a cached answer, and choose the candidates: read, plan, write.
 
         The configuration is read first: the rendered prompt depends on it, and the cache key depends on the rendered
-        prompt. What was answered before under the same key is returned again.
+        prompt. What was answered before under the same key is returned again; a reply that was paid for and not judged
+        is judged first.
         """
         async with self._database.reads() as tx:
             earlier = await generations.earlier(tx, job)
-            answer = await _recorded_answer(tx, job, earlier.row, reason="its key was answered before")
-            if answer is not None:
+            answer = await _recorded_answer(tx, job, earlier.row, reason=ANSWERED_BEFORE)
+            if answer is not None and (earlier.is_first or answer.meta.cached is not Cached.STALE):
                 return PrepareOutcome(result=answer)
             gathered = await self._gather(tx, job, paid_energy=earlier.energy)
             request = render_request(job, gathered, self._policy, self._routes)
+            if not earlier.is_first:
+                async with atomic(tx):
+                    answer = await _earlier_answer(tx, job, request.serving, reason=ANSWERED_BEFORE)
+                if answer is not None:
+                    return PrepareOutcome(result=answer)
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
             summary = None if hit else await self._stored_summary(tx, request, credentials)
@@ -105,12 +115,7 @@ class GenerateDecisions:
             # The key, and so the row, belongs to the other request.
             return EndOutcome()
         async with self._database.transaction() as tx:
-            # Settlements need this lock too. An attempt that settled before it is in the totals; one that settles later
-            # updates the cost of the row.
-            await budgets.lock(tx, workspace_id, budgets.job_scope(job.job_key))
-            row = await generations.find(tx, workspace_id, job.request_id)
-            reason = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
-            answer = await _recorded_answer(tx, job, row, reason=reason)
+            answer = await _earlier_answer(tx, job, serving, reason=UNREPORTED)
             if answer is not None:
                 return EndOutcome(result=answer)
             account = await energy.account(tx, workspace_id, job.input.user_id)
@@ -142,7 +147,7 @@ class GenerateDecisions:
     async def _balance(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Balance:
         """What the user and the workspace have left. A new user is granted the starting energy."""
         workspace_id, profile = job.input.workspace_id, configuration.profile
-        left = await budgets.left(tx, workspace_id, utc_now())
+        left = await budgets.left(tx, workspace_id)
         if "tier" in profile.model_fields_set:
             return Balance(tier=profile.tier, energy=profile.energy, left_usd=left)
         # The account and its grant are one transaction: a concurrent request must not see an account without energy.
@@ -275,6 +280,34 @@ async def _for_history(
     )
 
 
+async def _earlier_answer(tx: AsyncSession, job: Job, serving: Serving, *, reason: str) -> GenerateResult | None:
+    """The answer that was given under the generation's key, or was paid for and not given; None without one.
+
+    Settlements need the lock that it takes. An attempt that settled before it is judged here and is in the totals; one
+    that settles later updates the cost of the row. A paid answer is preferred to an expired one.
+    """
+    await budgets.lock(tx, job.input.workspace_id, budgets.job_scope(job.job_key))
+    row = await generations.find(tx, job.input.workspace_id, job.request_id)
+    is_final = row is not None and row.outcome == "completed" and row.cached != Cached.STALE
+    settled = None if is_final else await _settled_answer(tx, job, serving)
+    return settled or await _recorded_answer(tx, job, row, reason=reason)
+
+
+async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
+    """The answer in the last settled reply: its worker stopped before it recorded the answer. It is recorded here."""
+    workspace_id = job.input.workspace_id
+    attempt_id = await generations.last_reply(tx, workspace_id, job.job_key)
+    settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
+    if settled is None:
+        return None
+    value, problem = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
+    if problem:
+        return None
+    cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
+    await generations.record(tx, answered_row(job, serving, settled, cost))
+    return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=UNREPORTED)
+
+
 async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *, reason: str) -> GenerateResult | None:
     """The answer that is recorded for a generation, and why it is returned; None without one."""
     if row is None or row.outcome != "completed" or row.attempt_id is None:
@@ -289,6 +322,14 @@ async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *
         details |= {"cached": Cached(row.cached), "saved_usd": row.saved_usd, "usage": Usage(), "energy_charged": 0}
     serving = Serving(template=row.template, experiment=row.experiment, arm=row.arm)
     return result_of(job, serving, settled, value, **details)
+
+
+def answered_row(job: Job, serving: Serving, settled: Settled, cost_usd: Decimal) -> Generation:
+    """The row of a generation with an answer that was paid for."""
+    row = generations.row(job, serving, outcome="completed", attempt_id=settled.attempt_id)
+    row.provider, row.model, row.cost_usd = settled.provider.value, settled.model, cost_usd
+    row.tokens_total = settled.reply.usage.total_tokens
+    return row
 
 
 def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **details: Any) -> GenerateResult:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.generate.deciding import result_of
+from activities.generate.deciding import answered_row, result_of
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley.domain.capabilities import dropped_parameters
@@ -36,10 +36,10 @@ from parley.domain.generate.policy import Policy
 from parley.domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
 from parley.domain.generate.replies import chat_reply, read_answer
 from parley.domain.requests import ChatRequest, Message
-from parley.storage import cache, generations, summaries
+from parley.storage import budgets, cache, generations, summaries
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, OnWon, Settled
+from parley.storage.ledger import Charge, Settled
 
 
 class GeneratePaidSteps:
@@ -51,20 +51,15 @@ class GeneratePaidSteps:
     @activity.defn(name="generate.ask")
     @boundary
     async def ask(self, step: AskStep) -> AskOutcome:
-        """Request an answer. Answer, cost and cache entry are written in the settling transaction."""
+        """Request an answer. A valid one is recorded and cached after its reply is settled: judging it may fail."""
         prompt = await self._prompt(step.job)
         request = chat_request(step.job.input, prompt, step.empty)
-
-        async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            if read_answer(settled.reply, prompt)[1]:
-                await generations.record_cost(tx, step.job.input.workspace_id, step.job.job_key)
-            else:
-                await _record_answer(tx, step, request, settled)
-
-        settled = await self._make(step, step.request_id, request, on_won=on_won, result_id=step.result_id)
+        settled = await self._make(step, step.request_id, request, result_id=step.result_id)
         value, problem = read_answer(settled.reply, prompt)
         if problem:
             return AskOutcome(problem=problem)
+        async with self._database.transaction() as tx:
+            await _record_answer(tx, step, request, settled)
         self._metrics.generation_ended("completed", "")
         return AskOutcome(result=await self._result(step, request, settled, value))
 
@@ -80,18 +75,15 @@ class GeneratePaidSteps:
         if split is None:
             known = with_stored_summary(prompt.messages, summary) if summary else None
             return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, known) if known else None)
-
-        async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            await generations.record_cost(tx, workspace_id, step.job.job_key)
-            if summary_text(chat_reply(settled.reply)):
-                hashes = prefix_hashes(prompt.messages)
-                await summaries.store(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
-
         room = room_tokens(step.candidate.model)
         # A model with less room gets a shorter request, which is a separate paid request.
         request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
-        settled = await self._make(step, request_id, summary_request(split, room), on_won=on_won)
+        settled = await self._make(step, request_id, summary_request(split, room))
         text = summary_text(chat_reply(settled.reply))
+        if text:
+            hashes = prefix_hashes(prompt.messages)
+            async with self._database.transaction() as tx:
+                await summaries.store(tx, workspace_id, hashes[-1], len(hashes), settled.attempt_id)
         # If the model refuses to continue a stored summary, that one stays valid.
         known = summary if not text else None
         messages = with_stored_summary(prompt.messages, known) if known else with_summary(split, text)
@@ -109,13 +101,7 @@ class GeneratePaidSteps:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
     async def _make(
-        self,
-        step: AskStep | CondenseStep,
-        request_id: str,
-        request: ChatRequest,
-        *,
-        on_won: OnWon,
-        result_id: str | None = None,
+        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, *, result_id: str | None = None
     ) -> Settled:
         """Make the paid request. `result_id`: what the user is charged for; without it the request is free."""
         job, candidate = step.job, step.candidate
@@ -132,18 +118,12 @@ class GeneratePaidSteps:
             envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
 
-        async def on_other_end(tx: AsyncSession) -> None:
+        async def on_end(tx: AsyncSession) -> None:
             await generations.record_cost(tx, job.input.workspace_id, job.job_key)
 
         # A template or a summary that changed since an earlier run under the key does not make it another request.
         return await self._paid_calls.make(
-            charge,
-            request,
-            candidate.provider,
-            candidate.model,
-            fingerprint=job.fingerprint,
-            on_won=on_won,
-            on_other_end=on_other_end,
+            charge, request, candidate.provider, candidate.model, fingerprint=job.fingerprint, on_end=on_end
         )
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
@@ -175,16 +155,11 @@ class QualityPaidSteps:
     @activity.defn(name="quality.score")
     @boundary
     async def score(self, step: ScoreStep) -> ScoreResult:
-        """Request a grade. It is written in the settling transaction. The user is not charged."""
+        """Request a grade. It is written after its reply is settled. The user is not charged."""
         scored = step.input
         async with self._database.transaction() as tx:
             prompt = await generations.load_prompt(tx, scored.workspace_id, scored.prompt)
             answer = await generations.answer(tx, scored.workspace_id, scored.request_id)
-
-        async def on_won(tx: AsyncSession, settled: Settled) -> None:
-            score = read_grade(settled.reply).score
-            if score is not None:
-                await generations.grade(tx, scored.workspace_id, scored.request_id, score)
 
         charge = Charge(
             workspace_id=scored.workspace_id,
@@ -198,16 +173,21 @@ class QualityPaidSteps:
             envelope=Envelope(cap_usd=self._daily_usd),
         )
         request, grader = grading_request(prompt, answer.text), scored.candidate
-        settled = await self._paid_calls.make(charge, request, grader.provider, grader.model, on_won=on_won)
-        return read_grade(settled.reply)
+        settled = await self._paid_calls.make(charge, request, grader.provider, grader.model)
+        result = read_grade(settled.reply)
+        if result.score is not None:
+            async with self._database.transaction() as tx:
+                await generations.grade(tx, scored.workspace_id, scored.request_id, result.score)
+        return result
 
 
 async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: Settled) -> None:
-    """In the settling transaction: the generation's row, and the cache entry."""
-    row = generations.row(step.job, step.serving, outcome="completed", attempt_id=settled.attempt_id)
-    row.provider, row.model = settled.provider.value, settled.model
-    row.cost_usd, _ = await _totals(tx, step, settled)
-    row.tokens_total = settled.reply.usage.total_tokens
+    """The generation's row and the cache entry. Idempotent, for a worker that dies before it and asks again."""
+    if not _is_only_attempt(step, settled):
+        # Attempts that end at the same time either are in the totals below, or update the row that is written here.
+        await budgets.lock(tx, step.job.input.workspace_id, budgets.job_scope(step.job.job_key))
+    cost_usd, _ = await _totals(tx, step, settled)
+    row = answered_row(step.job, step.serving, settled, cost_usd)
     if not await generations.record(tx, row):
         await generations.record_cost(tx, row.workspace_id, row.job_key)
     if step.serving.cache is not CachePolicy.OFF:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -437,7 +437,7 @@ class Client:
     async def caps(self) -> list[CapView]:
         """The spending caps of this workspace per day, ISO week and month (UTC), and what counts against them now."""
         async with self.database.transaction() as tx:
-            return await budgets.caps(tx, self.workspace_id, datetime.now(UTC))
+            return await budgets.caps(tx, self.workspace_id)
 
     async def set_cap(self, period: Period, cap_usd: Decimal | None) -> None:
         """Limit the spending of each period from now on.

@@ -68,6 +68,7 @@ async def import_chats(
             await asyncio.sleep(LOCK_POLL_SECONDS)
         known = await datasets.find_dataset(tx, workspace_id, dataset_id)
         if known:
+            await tx.commit()  # PostgreSQL would end a transaction that is idle while a large file is read
             left_out = await _left_out(path) if skip_invalid else ()
             return Imported(
                 dataset_id=dataset_id, sessions=known.sessions, tokens=known.tokens, skipped=left_out, known=True

@@ -40,14 +40,6 @@ def first_day(period: Period, day: date) -> date:
             return day.replace(day=1)
 
 
-def last_day(period: Period, day: date) -> date:
-    """The last day of the period that contains `day`."""
-    first = first_day(period, day)
-    longest = {Period.DAY: 1, Period.WEEK: 7, Period.MONTH: 31}[period]
-    next_first = first_day(period, first + timedelta(days=longest))
-    return next_first - timedelta(days=1)
-
-
 def week_name(day: date) -> str:
     """The ISO week that contains `day`, for example 2026-W47."""
     year, week, _ = day.isocalendar()

@@ -5,7 +5,7 @@ Token prices come from `genai-prices` (offline data, Decimal). The settings give
 
 import json
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Self
 
 from genai_prices import Usage as CountedUsage
@@ -16,13 +16,13 @@ from genai_prices.types import TieredPrices
 from parley.domain.errors import UnpricedModel
 from parley.domain.json_schema import strict_form
 from parley.domain.model import Model
+from parley.domain.money import MICRO_DOLLAR, as_usd
 from parley.domain.recording import seconds_by_size
 from parley.domain.requests import ChatRequest, Provider, TranscriptionRequest, Usage
 
 MILLION = Decimal(1_000_000)
 HOUR = Decimal(3600)
 TOKEN_RATES = ("input", "cached_input", "cache_write", "output")
-MICRO_DOLLAR = Decimal("0.000001")
 # Chat formats add a few tokens a message; no vendor documents more than this.
 TOKENS_PER_MESSAGE = 16
 # Price classes that the list has, as it names them; OpenAI's other classes are its service tiers.
@@ -148,7 +148,11 @@ def _rate(listed: Decimal | TieredPrices | None, tokens: int) -> Decimal | None:
 
 
 def cost(usage: Usage, rates: Rates) -> Decimal:
-    """What a provider charges for `usage`, in USD, rounded to six decimals."""
+    """What a provider charges for `usage`, in USD, exact to twelve decimals."""
+    return as_usd(_amount(usage, rates))
+
+
+def _amount(usage: Usage, rates: Rates) -> Decimal:
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     tokens = (
         max(plain, 0) * rates.input
@@ -156,14 +160,13 @@ def cost(usage: Usage, rates: Rates) -> Decimal:
         + usage.cache_write_tokens * rates.cache_write
         + usage.output_tokens * rates.output
     )
-    audio = Decimal(str(usage.audio_seconds)) * rates.audio_hour / HOUR
-    return (tokens / MILLION + audio).quantize(MICRO_DOLLAR)
+    return tokens / MILLION + Decimal(str(usage.audio_seconds)) * rates.audio_hour / HOUR
 
 
 def upper_bound(
     provider: Provider, model: str, request: ChatRequest | TranscriptionRequest, configured: ConfiguredRates
 ) -> tuple[Decimal, Rates]:
-    """The most that the request can cost, in USD, and the rates used.
+    """The most that the request can cost, in USD, rounded up to a micro-dollar, and the rates used.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
     loose (about four times an English prompt) but certain, as a reservation requires. A recording counts with the
@@ -174,7 +177,8 @@ def upper_bound(
     """
     usage = _upper_bound_usage(request)
     rates = rates_for(provider, model, configured, usage.input_tokens)
-    return max(cost(usage, highest) for highest in _possible_rates(provider, model, usage, rates)), rates
+    most = max(_amount(usage, highest) for highest in _possible_rates(provider, model, usage, rates))
+    return most.quantize(MICRO_DOLLAR, ROUND_CEILING), rates
 
 
 def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) -> Iterator[Rates]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -87,10 +87,23 @@ class TranscriptionRequest(Model):
 Request = ChatRequest | TranscriptionRequest
 
 
+# No context window is as large and no recording as long: a greater count is an error of the provider.
+MOST_TOKENS, MOST_AUDIO_SECONDS = 100_000_000, 1_000_000
+MOST_COUNTED = {
+    "input_tokens": MOST_TOKENS,
+    "cached_input_tokens": MOST_TOKENS,
+    "cache_write_tokens": MOST_TOKENS,
+    "output_tokens": MOST_TOKENS,
+    "audio_seconds": MOST_AUDIO_SECONDS,
+}
+
+
 class Usage(Model):
     """Units that a provider counted. Input tokens include cached ones, also where the vendor counts them apart.
 
     `price_class`: what the vendor names as a reason for another price, such as `priority`; empty for the usual price.
+    `is_known`: False where a count cannot be true (negative, not a number, absurdly large). All counts are 0 then, and
+    the cost is uncertain: the reply is paid for and must not be lost because of them.
     """
 
     input_tokens: int = Field(default=0, ge=0)
@@ -99,10 +112,29 @@ class Usage(Model):
     output_tokens: int = Field(default=0, ge=0)
     audio_seconds: float = Field(default=0, ge=0)
     price_class: Received = ""
+    is_known: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_impossible_counts(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        counts = cast("dict[str, Any]", given)
+        limits = {name: most for name, most in MOST_COUNTED.items() if name in counts}
+        if all(_is_possible(counts[name], most) for name, most in limits.items()):
+            return counts
+        return {name: value for name, value in counts.items() if name not in limits} | {"is_known": False}
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+
+def _is_possible(count: object, most: int) -> bool:
+    """Whether a provider can have counted this. NaN is not possible: every comparison with it is false."""
+    if isinstance(count, bool) or not isinstance(count, (int, float)):
+        return False
+    return 0 <= count <= most and (most != MOST_TOKENS or count == int(count))
 
 
 class Finish(StrEnum):

@@ -245,11 +245,14 @@ def _output_tokens(counted: CompletionUsage) -> int:
     """The tokens of the reply with its reasoning, which some servers count beside the completion.
 
     The total shows which: nothing is added where prompt and completion make the total. Where the total agrees with
-    neither reading, the larger number is right: too much is noticed on a bill, too little is not.
+    neither reading, the larger number is right: too much is noticed on a bill, too little is not. A negative count
+    is returned as it is: it makes the usage unknown.
     """
     prompt, completion, total = counted.prompt_tokens, counted.completion_tokens, counted.total_tokens
     details = counted.completion_tokens_details
     reasoning = (details.reasoning_tokens or 0) if details else 0
+    if completion < 0 or reasoning < 0:
+        return min(completion, reasoning)
     inside, beside = completion, completion + reasoning
     if not total:
         return inside if reasoning <= completion else beside

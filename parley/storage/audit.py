@@ -93,11 +93,11 @@ CHECKS: dict[str, str] = {
            OR u.outcome <> t.state""",
     "a day's envelope is what its attempts cost": """
         SELECT coalesce(b.workspace_id, t.workspace_id), coalesce(b.scope, t.scope),
-               concat_ws(' / ', coalesce(t.reserved, 0)::numeric(18, 6), coalesce(t.confirmed, 0)::numeric(18, 6),
-                                coalesce(t.uncertain, 0)::numeric(18, 6)),
-               concat_ws(' / ', coalesce(b.reserved_usd, 0)::numeric(18, 6),
-                                coalesce(b.confirmed_usd, 0)::numeric(18, 6),
-                                coalesce(b.uncertain_usd, 0)::numeric(18, 6))
+               concat_ws(' / ', coalesce(t.reserved, 0)::numeric(24, 12), coalesce(t.confirmed, 0)::numeric(24, 12),
+                                coalesce(t.uncertain, 0)::numeric(24, 12)),
+               concat_ws(' / ', coalesce(b.reserved_usd, 0)::numeric(24, 12),
+                                coalesce(b.confirmed_usd, 0)::numeric(24, 12),
+                                coalesce(b.uncertain_usd, 0)::numeric(24, 12))
         FROM (SELECT * FROM budgets WHERE scope LIKE 'day:%') b FULL JOIN
              (SELECT workspace_id, 'day:' || (started_at AT TIME ZONE 'UTC')::date AS scope,
                      sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
@@ -131,7 +131,7 @@ CHECKS: dict[str, str] = {
           AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
     "a generation costs what its attempts cost": """
-        SELECT g.workspace_id, g.request_id, coalesce(t.cost_usd, 0)::numeric(18, 6), g.cost_usd
+        SELECT g.workspace_id, g.request_id, coalesce(t.cost_usd, 0)::numeric(24, 12), g.cost_usd
         FROM generations g LEFT JOIN
              (SELECT c.workspace_id, c.job_key, sum(t.cost_usd) AS cost_usd
               FROM paid_requests c JOIN attempts t USING (workspace_id, request_id) GROUP BY 1, 2) t

@@ -7,17 +7,17 @@ of a workspace bound its day, its ISO week and its month, which are sums over da
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import String, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.budgets import CapView, Period, first_day, last_day
+from parley.domain.budgets import CapView, Period
 from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
 from parley.storage.driver import defer
 from parley.storage.rows import add
-from parley.storage.tables import Budget, SpendingCap, utc_now
+from parley.storage.tables import USD, Budget, SpendingCap, utc_now
 
 # Statements that every paid call needs are built once: building one takes as long as running it. Those that are
 # deferred divide by zero where they change no row: see `driver.defer`.
@@ -45,22 +45,29 @@ MOVE = text("""
         WHERE workspace_id = :workspace AND scope = :scope
         RETURNING 1)
     SELECT 1 / count(*) FROM changed""")
-# count(*) forces the caps to be locked before the day's row: every transaction that reserves uses this lock order.
+# A shared lock: claims do not wait for each other, and the set of caps does not change before they commit. It has
+# its own statement, because a statement sees only what was committed when it began.
+HOLD_CAPS = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('caps:' || :workspace, 0))")
+CHANGE_CAPS = text("SELECT pg_advisory_xact_lock(hashtextextended('caps:' || :workspace, 0))")
 RESERVE_DAY = text("""
-    WITH capped AS (SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE)
     INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)
-    SELECT :workspace, :scope, CAST(:usd AS numeric), 0, 0 FROM (SELECT count(*) FROM capped) AS locked
-    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + CAST(:usd AS numeric)
-    RETURNING (SELECT count(*) FROM capped) > 0""")
-# Scopes of days sort as the days do.
+    VALUES (:workspace, :scope, :usd, 0, 0)
+    ON CONFLICT (workspace_id, scope) DO UPDATE SET reserved_usd = budgets.reserved_usd + excluded.reserved_usd""")
+# Scopes of days sort as the days do. Periods have the names that date_trunc and interval know.
 CAPS = text("""
-    SELECT c.period, c.cap_usd, coalesce(sum(b.reserved_usd), 0) AS reserved_usd,
+    WITH periods AS MATERIALIZED (
+        SELECT period, cap_usd, date_trunc(period, moment) AS begins,
+               date_trunc(period, moment) + CAST('1 ' || period AS interval) AS ends
+        FROM spending_caps, (SELECT coalesce(CAST(:moment AS timestamptz), now()) AT TIME ZONE 'UTC' AS moment) AS today
+        WHERE workspace_id = :workspace)
+    SELECT p.period, p.cap_usd, coalesce(sum(b.reserved_usd), 0) AS reserved_usd,
            coalesce(sum(b.confirmed_usd), 0) AS confirmed_usd, coalesce(sum(b.uncertain_usd), 0) AS uncertain_usd
-    FROM spending_caps c LEFT JOIN budgets b
-      ON b.workspace_id = c.workspace_id
-         AND b.scope >= CASE c.period WHEN 'day' THEN :day WHEN 'week' THEN :week ELSE :month END
-         AND b.scope <= CASE c.period WHEN 'day' THEN :day_end WHEN 'week' THEN :week_end ELSE :month_end END
-    WHERE c.workspace_id = :workspace GROUP BY c.period, c.cap_usd""")
+    FROM periods p LEFT JOIN budgets b
+      ON b.workspace_id = :workspace AND b.scope >= to_char(p.begins, '"day:"YYYY-MM-DD')
+                                     AND b.scope < to_char(p.ends, '"day:"YYYY-MM-DD')
+    GROUP BY p.period, p.cap_usd""").columns(
+    period=String, cap_usd=USD, reserved_usd=USD, confirmed_usd=USD, uncertain_usd=USD
+)
 
 
 class Envelope(Model):
@@ -97,7 +104,11 @@ async def reserve(tx: AsyncSession, workspace_id: str, scope: str, usd: Decimal,
 
 
 async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
-    """Lock a workspace's caps; returns whether it has any. To avoid deadlocks, call this before locking a day."""
+    """Lock a workspace's caps until the transaction ends; returns whether it has any.
+
+    To avoid deadlocks, call this once, before any day changes: see docs/paid-call.md.
+    """
+    await defer(tx, HOLD_CAPS, {"workspace": workspace_id})
     locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id)
     in_order = locked.order_by(col(SpendingCap.period)).with_for_update()
     return (await tx.execute(in_order)).first() is not None
@@ -109,17 +120,17 @@ async def lock(tx: AsyncSession, workspace_id: str, scope: str) -> bool:
     return (await tx.execute(select(col(Budget.scope)).where(*ours).with_for_update())).first() is not None
 
 
-async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd: Decimal) -> None:
+async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd: Decimal, *, is_capped: bool) -> None:
     """Count dollars on the day of `moment`, within the workspace's caps.
 
-    The caps' rows are locked while they are compared, so that claims of two days cannot overdraw a week between them.
+    The caps are locked while they are compared, so that claims of two days cannot overdraw a week between them.
     A workspace without caps only counts. Call it last: the day's row is shared by all of a workspace's requests.
+    `is_capped`: what `lock_caps` returned.
 
     Raises:
         BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
     """
-    row = {"workspace": workspace_id, "scope": day_scope(moment), "usd": usd}
-    is_capped = (await tx.execute(RESERVE_DAY, row)).scalar_one()
+    await defer(tx, RESERVE_DAY, {"workspace": workspace_id, "scope": day_scope(moment), "usd": usd})
     for cap in await caps(tx, workspace_id, moment) if is_capped else ():
         if cap.left_usd < 0:
             left = max(cap.left_usd + usd, Decimal(0))
@@ -148,7 +159,8 @@ async def move(
 
 
 async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: Decimal | None) -> None:
-    """Limit what a workspace may spend in each period, in USD; None removes the limit."""
+    """Limit what a workspace may spend in each period, in USD; None removes the limit. Waits for claims under way."""
+    await tx.execute(CHANGE_CAPS, {"workspace": workspace_id})
     if cap_usd is None:
         ours = col(SpendingCap.workspace_id) == workspace_id
         await tx.execute(delete(SpendingCap).where(ours, col(SpendingCap.period) == period.value))
@@ -159,16 +171,16 @@ async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: 
     await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "period"], set_=changes))
 
 
-async def caps(tx: AsyncSession, workspace_id: str, moment: datetime) -> list[CapView]:
-    """The workspace's caps with the amounts of the current day, week and month, the shortest period first."""
-    today = moment.astimezone(UTC).date()
-    begins = {period.value: f"day:{first_day(period, today)}" for period in Period}
-    ends = {f"{period.value}_end": f"day:{last_day(period, today)}" for period in Period}
-    rows = (await tx.execute(CAPS, {"workspace": workspace_id, **begins, **ends})).mappings()
+async def caps(tx: AsyncSession, workspace_id: str, moment: datetime | None = None) -> list[CapView]:
+    """The workspace's caps with the amounts of a day, its week and its month, the shortest period first.
+
+    `moment`: in which day; default: now, by the database's clock.
+    """
+    rows = (await tx.execute(CAPS, {"workspace": workspace_id, "moment": moment})).mappings()
     found = {Period(row["period"]): row for row in rows}
     return [CapView(**{**found[period], "period": period}) for period in Period if period in found]
 
 
-async def left(tx: AsyncSession, workspace_id: str, moment: datetime) -> Decimal | None:
-    """The smallest amount in USD that any cap leaves; None without a cap."""
+async def left(tx: AsyncSession, workspace_id: str, moment: datetime | None = None) -> Decimal | None:
+    """The smallest amount in USD that any cap leaves, as in `caps`; None without a cap."""
     return min((cap.left_usd for cap in await caps(tx, workspace_id, moment)), default=None)

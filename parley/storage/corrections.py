@@ -36,6 +36,7 @@ async def find(
     """The uncertain costs of a workspace that a provider's list decides.
 
     `complete_until`: before it, an attempt that the list lacks was not billed; None: such an attempt stays uncertain.
+    So does one for which the list has no cost, and counts that cannot be true.
     """
     await load_billed(tx, billed)
     rows = (await tx.execute(UNCERTAIN, {"workspace": workspace_id, "until": complete_until})).mappings().all()
@@ -46,6 +47,8 @@ async def find(
             output_tokens=row["output_tokens"] or 0,
             audio_seconds=float(row["audio_seconds"] or 0),
         )
+        if row["billed"] and row["cost_usd"] is None and not usage.is_known:
+            continue
         known = row["cost_usd"] if row["cost_usd"] is not None else cost(usage, Rates.model_validate(row["rates"]))
         found.append(
             Correction(

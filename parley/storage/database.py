@@ -1,4 +1,4 @@
-"""The connection pool, transactions, and the errors that mean that PostgreSQL is unreachable."""
+"""The connection pool, transactions, and the errors of PostgreSQL that pass by themselves."""
 
 import select as select_module
 from collections.abc import AsyncIterator, Mapping
@@ -21,21 +21,17 @@ from parley.storage.driver import Connection, autocommitted
 
 # The database's clock: leases and breakers use one clock, because the clocks of workers differ.
 NOW = func.clock_timestamp()
-# PostgreSQL is unreachable, starting or stopping, has no free connection, or exceeded the statement timeout.
-UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    PoolTimeoutError,
-    psycopg.errors.AdminShutdown,
-    psycopg.errors.CannotConnectNow,
-    psycopg.errors.CrashShutdown,
-    psycopg.errors.InvalidAuthorizationSpecification,
-    psycopg.errors.InvalidCatalogName,
-    psycopg.errors.QueryCanceled,
-    psycopg.errors.TooManyConnections,
+# The SQLSTATEs of errors that no repetition cures, by class or in full; PostgreSQL's manual, appendix A. Every other
+# error is transient: a failover to a read-only server, a full disk, a deadlock, a cancelled statement, a restart.
+PERMANENT_SQLSTATES = (
+    "0A",  # feature not supported
+    "21",  # cardinality violation
+    "22",  # data exception
+    "23",  # integrity constraint violation
+    "42",  # syntax error or access rule violation: also undefined columns and tables
+    "44",  # WITH CHECK OPTION violation
+    "54",  # program limit exceeded: also an index entry that is too long
 )
-# The SQLSTATE class of connection exceptions. An error of libpq itself has no SQLSTATE and means no connection.
-CONNECTION_ERRORS = "08"
 # The first limit suffices for statements on a few rows; one on every session of a large dataset needs the second.
 STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
 # Few connections for bulk work, so that it does not slow down other work.
@@ -44,15 +40,25 @@ BULK_POOL_SIZE = 2
 CONNECTION_SECONDS = 300
 CONNECT_SECONDS = 5
 DEAD_CONNECTION_SECONDS = 30
+# Either end closes a connection when sent data is not acknowledged, or keepalive probes are not answered.
+KEEPALIVES = {
+    "keepalives_idle": DEAD_CONNECTION_SECONDS // 2,
+    "keepalives_interval": DEAD_CONNECTION_SECONDS // 6,
+    "keepalives_count": 3,
+}
+# A transaction that sends nothing for this time is rolled back, so that a worker that vanished holds no locks.
+# Bulk work computes longer between two statements.
+IDLE_SECONDS, BULK_IDLE_SECONDS = 10.0, 60.0
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether `error` means that PostgreSQL is unreachable now, as opposed to an invalid statement."""
+def is_transient(error: BaseException) -> bool:
+    """Whether the same transaction may succeed later: PostgreSQL is unreachable, or its error is not permanent."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or (error.orig is not None and is_away(error.orig))
-    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or CONNECTION_ERRORS)[:2] == CONNECTION_ERRORS:
-        return True
-    return isinstance(error, (*UNREACHABLE, Unreachable))
+        return error.connection_invalidated or (error.orig is not None and is_transient(error.orig))
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return not error.sqlstate.startswith(PERMANENT_SQLSTATES)
+    # An operational error without an SQLSTATE is libpq's own, and means no connection.
+    return isinstance(error, (OSError, TimeoutError, PoolTimeoutError, psycopg.OperationalError, Unreachable))
 
 
 class Database:
@@ -64,7 +70,9 @@ class Database:
         Raises:
             InvalidInput: `url` is not a PostgreSQL URL.
         """
-        self.engine: AsyncEngine = engine(url, pool_size=pool_size, statement_seconds=STATEMENT_SECONDS)
+        self.engine: AsyncEngine = engine(
+            url, pool_size=pool_size, statement_seconds=STATEMENT_SECONDS, idle_seconds=IDLE_SECONDS
+        )
         self._bulk_engine = engine(url)
 
     @asynccontextmanager
@@ -74,16 +82,17 @@ class Database:
         `bulk`: for statements on every session of a dataset; each may take 30 minutes instead of 30 seconds.
 
         Raises:
-            Unreachable: PostgreSQL does not answer. It is then unknown whether a commit in progress took effect.
+            Unreachable: PostgreSQL does not answer, or has a transient error. It is then unknown whether a commit in
+                progress took effect.
         """
         pool = self._bulk_engine if bulk else self.engine
         try:
             async with AsyncSession(pool, expire_on_commit=False) as session, session.begin():
                 yield session
         except Exception as error:
-            if is_away(error) and not isinstance(error, Unreachable):
+            if is_transient(error) and not isinstance(error, Unreachable):
                 address = f"{self.engine.url.host}:{self.engine.url.port or 5432}"
-                raise Unreachable(f"DATABASE_URL: PostgreSQL at {address} does not answer") from error
+                raise Unreachable(f"DATABASE_URL: PostgreSQL at {address} {_problem(error)}") from error
             raise
 
     @asynccontextmanager
@@ -112,6 +121,14 @@ class Database:
         await self._bulk_engine.dispose()
 
 
+def _problem(error: BaseException) -> str:
+    """What a transient error says, without the server's text, which may quote data."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.Error) and cause.sqlstate:
+        return f"cannot complete the transaction now: {type(cause).__name__} (SQLSTATE {cause.sqlstate})"
+    return "does not answer"
+
+
 async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
     """Run a statement that changes rows. Returns the number of rows changed."""
     return cast("CursorResult[Any]", await tx.execute(statement, values)).rowcount
@@ -133,7 +150,11 @@ async def purge(tx: AsyncSession, row: type[SQLModel], moment: Any, older_than: 
 
 
 def engine(
-    url: SecretStr, *, pool_size: int = BULK_POOL_SIZE, statement_seconds: float = BULK_STATEMENT_SECONDS
+    url: SecretStr,
+    *,
+    pool_size: int = BULK_POOL_SIZE,
+    statement_seconds: float = BULK_STATEMENT_SECONDS,
+    idle_seconds: float = BULK_IDLE_SECONDS,
 ) -> AsyncEngine:
     """A psycopg engine for a PostgreSQL URL with any driver name. The defaults suit bulk work such as migrations.
 
@@ -158,7 +179,7 @@ def engine(
         max_overflow=pool_size,
         pool_timeout=statement_seconds,
         pool_recycle=CONNECTION_SECONDS,
-        connect_args=_connection_options(parsed, statement_seconds),
+        connect_args=_connection_options(parsed, statement_seconds, idle_seconds),
         use_native_hstore=False,
         # Error messages reach logs and histories, which must not contain what users wrote.
         hide_parameters=True,
@@ -167,19 +188,24 @@ def engine(
     return made
 
 
-def _connection_options(url: URL, statement_seconds: float) -> dict[str, Any]:
-    """Timeouts: the server cancels a slow statement; the client closes a connection to a host that is lost."""
+def _connection_options(url: URL, statement_seconds: float, idle_seconds: float) -> dict[str, Any]:
+    """Options that make either end notice that the other one is lost, and that fix the isolation level."""
     given = url.query.get("options", "")
+    session = {
+        # The ledger locks a row and then reads the newest version, which a server's stricter default would refuse.
+        "default_transaction_isolation": r"read\ committed",
+        "statement_timeout": round(statement_seconds * 1000),
+        "idle_in_transaction_session_timeout": round(idle_seconds * 1000),
+        "tcp_user_timeout": DEAD_CONNECTION_SECONDS * 1000,
+        **{f"tcp_{name}": value for name, value in KEEPALIVES.items()},
+    }
     options = [given] if isinstance(given, str) else list(given)
     return {
         "async_creator_fn": partial(Connection.open, reply_seconds=statement_seconds + CONNECT_SECONDS),
         "connect_timeout": CONNECT_SECONDS,
-        "options": " ".join([*options, f"-c statement_timeout={round(statement_seconds * 1000)}"]).strip(),
-        # Close the connection when sent data is not acknowledged or keepalive probes are not answered.
+        "options": " ".join([*options, *(f"-c {name}={value}" for name, value in session.items())]).strip(),
         "tcp_user_timeout": DEAD_CONNECTION_SECONDS * 1000,
-        "keepalives_idle": DEAD_CONNECTION_SECONDS // 2,
-        "keepalives_interval": DEAD_CONNECTION_SECONDS // 6,
-        "keepalives_count": 3,
+        **KEEPALIVES,
     }
 
 

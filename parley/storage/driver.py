@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
@@ -40,6 +41,21 @@ class Deferred:
     sql: str
     parameters: dict[str, Any]
     otherwise: Exception | None
+
+
+class Pipeline(psycopg.AsyncPipeline):
+    """A pipeline that ends with Sync alone.
+
+    psycopg sends Flush after Sync. The server then stops the timer of `idle_in_transaction_session_timeout`, and a
+    worker that vanishes would hold its locks until TCP gives up.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            yield from self._fetch_gen(flush=False)
 
 
 class Connection(psycopg.AsyncConnection[Any]):
@@ -67,6 +83,13 @@ class Connection(psycopg.AsyncConnection[Any]):
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         async with asyncio.timeout(self.reply_seconds):
             return await super().wait(gen, *args, **options)
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncGenerator[psycopg.AsyncPipeline]:
+        """Send the statements of the block in one round trip."""
+        self._pipeline = self._pipeline or Pipeline(self)
+        async with super().pipeline() as pipeline:
+            yield pipeline
 
     async def commit(self) -> None:
         """Send the deferred statements, then COMMIT. If one of them fails, nothing is committed."""

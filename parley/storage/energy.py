@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import InsufficientEnergy, NotFound
+from parley.storage.database import NOW
 from parley.storage.driver import defer
-from parley.storage.tables import EnergyAccount, EnergyEntry, utc_now
+from parley.storage.tables import EnergyAccount, EnergyEntry
 
 # The sign of each movement's change to `reserved` and `charged`.
 MOVEMENTS = {"reserve": (1, 0), "release": (-1, 0), "charge": (-1, 1)}
@@ -23,7 +24,7 @@ MOVE = """
         RETURNING workspace_id, user_id),
     entered AS (
         INSERT INTO energy_entries (workspace_id, user_id, kind, amount, request_id, created_at)
-        SELECT workspace_id, user_id, :kind, CAST(:amount AS integer), :request, CAST(:now AS timestamptz) FROM moved
+        SELECT workspace_id, user_id, :kind, CAST(:amount AS integer), :request, clock_timestamp() FROM moved
         RETURNING 1)"""
 # Divides by zero if nothing is moved: see `driver.defer`.
 MOVE_OR_FAIL = text(f"{MOVE} SELECT 1 / count(*) FROM entered")  # noqa: S608 - constants
@@ -52,9 +53,9 @@ async def grant(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, 
     await tx.execute(account_row.values(granted=0, charged=0, reserved=0).on_conflict_do_nothing())
     entry = EnergyEntry(
         workspace_id=workspace_id, user_id=user_id, kind="grant", amount=amount, grant_key=key
-    ).model_dump(exclude={"id"})
+    ).model_dump(exclude={"id", "created_at"})
     given = await tx.execute(
-        insert(EnergyEntry).values(**entry).on_conflict_do_nothing().returning(col(EnergyEntry.id))
+        insert(EnergyEntry).values(**entry, created_at=NOW).on_conflict_do_nothing().returning(col(EnergyEntry.id))
     )
     if given.first() is None:
         return False
@@ -129,5 +130,4 @@ def _movement(workspace_id: str, user_id: str, kind: str, amount: int, request_i
         "reserved": reserved * amount,
         "charged": charged * amount,
         "request": request_id,
-        "now": utc_now(),
     }

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from parley.domain.model import storable
 from parley.domain.requests import Reply, Usage
-from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog
+from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog, utc_now
 
 
 def usage_row(
@@ -41,6 +41,7 @@ def usage_row(
         job_key=request.job_key,
         request_id=request.request_id,
         attempt_id=attempt.id,
+        created_at=attempt.ended_at or utc_now(),
     )
 
 
@@ -82,4 +83,5 @@ def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str,
         "simulated": attempt.simulated,
         **details,
     }
-    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload)
+    at = attempt.ended_at or utc_now()
+    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload, created_at=at, next_at=at)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Select, and_, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
@@ -90,7 +91,7 @@ class Earlier:
     """What is known of a generation's key from before: from an earlier run, or from before a reset.
 
     row: how it ended, if it did.
-    first_ask: the number of the paid request to continue with.
+    first_ask: the number of the paid request to continue with, unless the last settled reply is an answer.
     energy: what the user has already reserved or paid for the answer.
     is_first: nothing was tried before.
     """
@@ -118,17 +119,17 @@ async def earlier(tx: AsyncSession, job: Job) -> Earlier:
 
 
 async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
-    """The paid requests for an answer so far. A settled request gave no answer, so the next one follows it."""
+    """The paid requests for an answer so far. A settled request is followed by the next one."""
     of_job = (col(PaidRequest.workspace_id) == job.input.workspace_id, col(PaidRequest.job_key) == job.job_key)
     query = (
         select(PaidRequest, func.coalesce(col(UsageLog.energy_charged), 0))
         .outerjoin(UsageLog, col(UsageLog.attempt_id) == PaidRequest.settled_attempt_id)
-        .where(*of_job, col(PaidRequest.request_id).startswith(ask_id(job, ""), autoescape=True))
+        .where(*of_job, col(PaidRequest.request_id).startswith(ask_id(job.job_key, ""), autoescape=True))
     )
     first_ask, energy = 1, 0
     for request, charged in (await tx.execute(query)).all():
         _check_same(job, request.fingerprint)
-        number = int(request.request_id.removeprefix(ask_id(job, "")))
+        number = int(request.request_id.removeprefix(ask_id(job.job_key, "")))
         first_ask = max(first_ask, number + (request.state == "settled"))
         energy = max(energy, request.energy_reserved, charged)
     return Earlier(row, first_ask, energy, is_first=False)
@@ -212,6 +213,14 @@ async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: F
     )
     if not await changed_one(tx, rated.values(feedback=feedback.value)):
         raise NotFound(f"workspace {workspace_id!r} has no request {request_id!r}")
+
+
+async def last_reply(tx: AsyncSession, workspace_id: str, job_key: str) -> UUID | None:
+    """The attempt that settled the last request for an answer; None if no request is settled. It may be no answer."""
+    asks = col(PaidRequest.request_id).startswith(ask_id(job_key, ""), autoescape=True)
+    of_job = (col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.job_key) == job_key)
+    settled = select(col(PaidRequest.settled_attempt_id)).where(*of_job, asks, col(PaidRequest.state) == "settled")
+    return (await tx.execute(settled.order_by(col(PaidRequest.created_at).desc()).limit(1))).scalar()
 
 
 async def find(tx: AsyncSession, workspace_id: str, request_id: str) -> Generation | None:

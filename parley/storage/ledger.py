@@ -1,8 +1,8 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's breakers
-(the fleet's first), the job's envelope, the user's energy, what `on_won` and `on_other_end` write, the workspace's
-caps, and last the day, which all of a workspace's requests share.
+(the fleet's first), the job's envelope, the user's energy, what `on_end` writes, the workspace's caps, and last the
+day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
@@ -81,14 +81,23 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Unanswered:
+    """An ended attempt whose reply may have been lost. Its model and its rates price a reply that is recovered."""
+
+    attempt_id: UUID
+    model: str
+    rates: Rates
+
+
+@dataclass(frozen=True)
 class Granted:
     """The attempt holds the lease: send the provider request under this id.
 
-    `unanswered`: earlier attempts at the same provider, the latest first, whose replies may have been lost.
+    `unanswered`: earlier attempts at the same provider, the latest first.
     """
 
     attempt_id: UUID
-    unanswered: tuple[UUID, ...] = ()
+    unanswered: tuple[Unanswered, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +125,9 @@ class Settled:
     is_only_attempt: bool = field(default=False, compare=False)
 
 
-# Writes in the transaction that settles a request, if this reply wins it.
-OnWon = Callable[[AsyncSession, Settled], Awaitable[None]]
-# Writes in the transaction that ends an attempt which does not win: the request's total cost has changed.
-OnOtherEnd = Callable[[AsyncSession], Awaitable[None]]
+# Writes in the transaction that ends an attempt, because the request's cost has changed. It must not judge the
+# reply: code that a caller or a provider controls could fail, and the reply would be lost.
+OnEnd = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,8 @@ class Claim:
 class Settlement:
     """A complete reply to an attempt, its cost, and what is written in the same transaction.
 
-    `cost_usd`: None where the provider's price is not exactly known: the upper bound is booked as uncertain cost.
+    `cost_usd`: None where the provider's counts cannot be used or its price is not exactly known: the upper bound is
+    then uncertain cost.
     `withdraws`: the request's open attempt, when the reply was recovered before that attempt called the provider.
     """
 
@@ -150,8 +159,7 @@ class Settlement:
     cost_usd: Decimal | None
     rates: Rates
     withdraws: UUID | None = None
-    on_won: OnWon | None = None
-    on_other_end: OnOtherEnd | None = None
+    on_end: OnEnd | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     opened = await _open_request(tx, request_claim)
     if opened is not None:
         return await _begin(tx, request_claim, *opened)
-    request = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    request, now = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
     if request.fingerprint != request_claim.fingerprint:
         raise IdempotencyConflict(f"{charge.request_id} was already used for a different request")
     if request.settled_attempt_id:
@@ -189,33 +197,37 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     if request.owner_attempt_id == attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **terms.periods)
         return Granted(attempt_id, _unanswered(earlier, offer))
-    remaining = await paid_requests.lease_left(tx, request)
+    remaining = paid_requests.lease_left(request, now)
     if remaining > 0 or attempt_id in [one.id for one in earlier]:
         return Held(remaining)
     passes = await _pass_breakers(tx, request_claim)
-    return await _begin(tx, request_claim, request, passes, earlier)
+    return await _begin(tx, request_claim, request, passes, now, earlier)
 
 
 async def _begin(
-    tx: AsyncSession, request_claim: Claim, request: PaidRequest, passes: Passes, earlier: Sequence[Attempt] = ()
+    tx: AsyncSession,
+    request_claim: Claim,
+    request: PaidRequest,
+    passes: Passes,
+    now: datetime,
+    earlier: Sequence[Attempt] = (),
 ) -> Granted:
     """Reserve the attempt's upper bound and make it the owner of its request."""
     offer, attempt_id = request_claim.offer, request_claim.attempt_id
     expired = next((one for one in earlier if one.id == request.owner_attempt_id), None)
-    lost = await _end_as_lost(tx, request, expired) if expired else None
+    lost = await _end_as_lost(tx, request, expired, now) if expired else None
     # Retries use the account and envelope of the first claim.
     scope = budgets.job_scope(request.job_key)
     await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=request_claim.charge.envelope)
     if request.energy_reserved == 0:
         await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
-    attempt = _attempt(request, attempt_id, offer, passes, number=len(earlier) + 1)
+    attempt = _attempt(request, attempt_id, offer, passes, now, number=len(earlier) + 1)
     await save(tx, attempt)
     if request.owner_attempt_id != attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
-    if lost:
-        await budgets.lock_caps(tx, request.workspace_id)
-        await _on_its_day(tx, request, lost)
-    await budgets.reserve_day(tx, request.workspace_id, attempt.started_at, offer.upper_bound_usd)
+    is_capped = await budgets.lock_caps(tx, request.workspace_id)
+    await _on_its_day(tx, request, lost)
+    await budgets.reserve_day(tx, request.workspace_id, now, offer.upper_bound_usd, is_capped=is_capped)
     return Granted(attempt_id, _unanswered(earlier, offer))
 
 
@@ -246,8 +258,7 @@ async def renew(tx: AsyncSession, workspace_id: str, attempt_id: UUID, lease_sec
 async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     """Journal a complete reply. The first reply wins the request; a later one is recorded at its cost and charged 0.
 
-    `on_won` is called for the winning reply, `on_other_end` for any other. Idempotent, so safe to repeat if it is
-    unknown whether the commit took effect.
+    Idempotent, so safe to repeat if it is unknown whether the commit took effect.
 
     Raises:
         NotFound: the workspace has no such attempt.
@@ -259,7 +270,7 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     if locked.is_troubled and not is_over:
         await breaker.succeeded(tx, *_breakers_of(attempt))
     withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
-    moves = [await _withdraw(tx, request, withdrawn)] if withdrawn else []
+    moves = [await _withdraw(tx, request, withdrawn, locked.now)] if withdrawn else []
     if is_over:
         if withdrawn:
             await save(tx, request)
@@ -272,10 +283,8 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
         request.owner_attempt_id, request.lease_until = None, None
     book = _book_duplicate if request.settled_attempt_id else _book_winner
     settled = await book(tx, locked, settlement.reply, settlement.cost_usd)
-    if settled.attempt_id != attempt_id and settlement.on_other_end:
-        await settlement.on_other_end(tx)
-    if settled.attempt_id == attempt_id and settlement.on_won:
-        await settlement.on_won(tx, settled)
+    if settlement.on_end:
+        await settlement.on_end(tx)
     await _on_their_days(tx, request, moves)
     return settled
 
@@ -285,7 +294,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
     request, attempt = locked.request, locked.attempt
     is_only = (attempt.number, attempt.state) == (1, "open")
     charged, left = await _charge_once(tx, request, locked.energy_left, is_only=is_only)
-    _end(attempt, "settled", Billed.YES, cost_usd)
+    _end(attempt, "settled", Billed.YES, cost_usd, locked.now)
     request.state, request.settled_attempt_id = "settled", attempt.id
     entry = journal_entry(attempt, reply)
     is_confirmed = cost_usd is not None
@@ -299,7 +308,7 @@ async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd:
 async def _book_duplicate(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:
     """Record the cost of a later reply without charging the user. Returns the first reply."""
     request, attempt = locked.request, locked.attempt
-    _end(attempt, "duplicate", Billed.YES, cost_usd)
+    _end(attempt, "duplicate", Billed.YES, cost_usd, locked.now)
     is_confirmed = cost_usd is not None
     log_row = usage_row(request, attempt, confirmed=is_confirmed, usage=reply.usage, answered_by=reply.model)
     await save(tx, request, attempt, log_row)
@@ -326,9 +335,9 @@ async def fail(
     failure: Failure,
     terms: Terms,
     *,
-    on_other_end: OnOtherEnd | None = None,
+    on_end: OnEnd | None = None,
 ) -> None:
-    """End an attempt without a reply, release its reservations and call `on_other_end`. Idempotent."""
+    """End an attempt without a reply, release its reservations and call `on_end`. Idempotent."""
     locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
     request, attempt = locked.request, locked.attempt
     if attempt.state not in ("open", "lost"):
@@ -340,14 +349,14 @@ async def fail(
     day_move = await _rebook(tx, request, attempt, **_booked(attempt, cost))
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
-    _end(attempt, "failed", failure.billed, cost)
+    _end(attempt, "failed", failure.billed, cost, locked.now)
     if request.owner_attempt_id == attempt_id:
         await _release(tx, request)
     log_row = usage_row(request, attempt, confirmed=cost is not None, usage=failure.usage)
     is_logged = was_lost or failure.billed is not Billed.NO
     await save(tx, request, attempt, failed_event(request, attempt), *([log_row] if is_logged else []))
-    if on_other_end:
-        await on_other_end(tx)
+    if on_end:
+        await on_end(tx)
     await _on_its_day(tx, request, day_move)
 
 
@@ -395,20 +404,20 @@ async def end_stale(tx: AsyncSession, workspace_id: str, request_id: str) -> boo
     Raises:
         NotFound: the workspace has no such request.
     """
-    request = await paid_requests.lock(tx, workspace_id, request_id)
-    if request.owner_attempt_id is None or await paid_requests.lease_left(tx, request) > 0:
+    request, now = await paid_requests.lock(tx, workspace_id, request_id)
+    if request.owner_attempt_id is None or paid_requests.lease_left(request, now) > 0:
         return False
     expired = await paid_requests.attempt(tx, workspace_id, request.owner_attempt_id)
     assert expired is not None  # noqa: S101 - attempts are never deleted
-    lost = await _end_as_lost(tx, request, expired)
+    lost = await _end_as_lost(tx, request, expired, now)
     await _release(tx, request)
     await save(tx, request)
     await _on_its_day(tx, request, lost)
     return True
 
 
-async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, Passes] | None:
-    """Insert the request's row with the attempt as owner. Returns it and what passed the breakers.
+async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidRequest, Passes, datetime] | None:
+    """Insert the request's row with the attempt as owner. Returns it, what passed the breakers, and the time.
 
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
@@ -425,12 +434,13 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
         owner_attempt_id=request_claim.attempt_id,
         expires_at=utc_now(),
     )
-    closed = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
-    if closed is None:
+    inserted = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
+    if inserted is None:
         return None
+    closed, now = inserted
     passes = breaker.passed(closed, shares_key=offer.shares_key) or await _pass_breakers(tx, request_claim)
     opened.energy_reserved = 0
-    return opened, passes
+    return opened, passes, now
 
 
 async def _pass_breakers(tx: AsyncSession, request_claim: Claim) -> Passes:
@@ -444,16 +454,18 @@ def _breakers_of(attempt: Attempt) -> tuple[Provider, str, Passes]:
     return Provider(attempt.provider), attempt.workspace_id, passes
 
 
-def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[UUID, ...]:
+def _unanswered(attempts: Sequence[Attempt], offer: Offer) -> tuple[Unanswered, ...]:
     """Ended attempts at the offer's provider whose replies may have been lost."""
     return tuple(
-        one.id
+        Unanswered(one.id, one.model, Rates.model_validate(one.rates))
         for one in attempts
         if (one.provider, one.billed) == (offer.provider.value, Billed.UNKNOWN.value) and one.state != "open"
     )
 
 
-def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, passes: Passes, *, number: int) -> Attempt:
+def _attempt(
+    request: PaidRequest, attempt_id: UUID, offer: Offer, passes: Passes, now: datetime, *, number: int
+) -> Attempt:
     return Attempt(
         id=attempt_id,
         workspace_id=request.workspace_id,
@@ -466,13 +478,14 @@ def _attempt(request: PaidRequest, attempt_id: UUID, offer: Offer, passes: Passe
         rates=offer.rates.model_dump(mode="json"),
         breaker_generation=passes.own,
         fleet_generation=passes.fleet,
+        started_at=now,
     )
 
 
-async def _end_as_lost(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
+async def _end_as_lost(tx: AsyncSession, request: PaidRequest, attempt: Attempt, now: datetime) -> DayMove:
     """End an owner whose lease expired. Its cost is unknown until its reply arrives, so its upper bound is booked."""
     day_move = await _rebook(tx, request, attempt, uncertain=attempt.upper_bound_usd)
-    _end(attempt, "lost", Billed.UNKNOWN, None)
+    _end(attempt, "lost", Billed.UNKNOWN, None, now)
     await save(tx, attempt, usage_row(request, attempt, confirmed=False, usage=Usage()))
     return day_move
 
@@ -484,12 +497,12 @@ async def _open_attempt_of(tx: AsyncSession, request: PaidRequest, attempt_id: U
     return attempt if is_open else None
 
 
-async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt) -> DayMove:
+async def _withdraw(tx: AsyncSession, request: PaidRequest, attempt: Attempt, now: datetime) -> DayMove:
     """End an attempt that never called the provider, because an earlier one's reply was recovered. Its cost is 0."""
     await breaker.not_counted(tx, *_breakers_of(attempt))
     day_move = await _rebook(tx, request, attempt, confirmed=Decimal(0))
     attempt.error_type, attempt.error = WITHDRAWN, "an earlier attempt's reply was recovered"
-    _end(attempt, "failed", Billed.NO, Decimal(0))
+    _end(attempt, "failed", Billed.NO, Decimal(0), now)
     await save(tx, attempt)
     if request.owner_attempt_id == attempt.id:
         request.owner_attempt_id, request.lease_until = None, None
@@ -575,13 +588,8 @@ def _result(request: PaidRequest) -> tuple[str, str]:
     return request.workspace_id, request.result_id or request.request_id
 
 
-def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None) -> None:
-    attempt.state, attempt.billed, attempt.cost_usd, attempt.ended_at = (
-        state,
-        billed.value,
-        cost_usd,
-        utc_now(),
-    )
+def _end(attempt: Attempt, state: str, billed: Billed, cost_usd: Decimal | None, now: datetime) -> None:
+    attempt.state, attempt.billed, attempt.cost_usd, attempt.ended_at = state, billed.value, cost_usd, now
 
 
 async def _report_to_breaker(tx: AsyncSession, attempt: Attempt, failure: Failure, terms: Terms) -> None:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
 from parley.domain.errors import Unreachable
-from parley.storage.database import Database, engine, is_away
+from parley.storage.database import Database, engine, is_transient
 
 # An arbitrary key: every migration must take the same advisory lock.
 LOCK = 7_240_001
@@ -20,7 +20,7 @@ async def migrate(url: SecretStr) -> None:
     """Apply the pending migrations, under an advisory lock.
 
     Raises:
-        Unreachable: PostgreSQL does not answer.
+        Unreachable: PostgreSQL does not answer, or has a transient error.
     """
     database = engine(url)
     try:
@@ -28,7 +28,7 @@ async def migrate(url: SecretStr) -> None:
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
             await connection.run_sync(_upgrade)
     except Exception as error:
-        if is_away(error):
+        if is_transient(error):
             raise Unreachable("DATABASE_URL: PostgreSQL does not answer") from error
         raise
     finally:

@@ -28,7 +28,8 @@ OF_REQUEST = (
 )
 OF_ATTEMPT = (col(Attempt.workspace_id) == bindparam("workspace"), col(Attempt.id) == bindparam("attempt"))
 ATTEMPT = select(Attempt).where(*OF_ATTEMPT).execution_options(populate_existing=True)
-LOCK = select(PaidRequest).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
+# The time may be from before the wait for the lock: a lease then seems to last longer than it does, which is safe.
+LOCK = select(PaidRequest, NOW).where(*OF_REQUEST).with_for_update().execution_options(populate_existing=True)
 SAME = aliased(Attempt)
 REQUEST_OF_ATTEMPT = (
     select(col(SAME.request_id))
@@ -48,7 +49,11 @@ ENERGY_LEFT = (
 # Each is found by its key: with a join and without statistics, PostgreSQL compares all rows of a workspace.
 LOCK_WITH_ATTEMPT = (
     select(
-        PaidRequest, Attempt, breaker.is_troubled(table(Attempt).c.provider, table(Attempt).c.workspace_id), ENERGY_LEFT
+        PaidRequest,
+        Attempt,
+        breaker.is_troubled(table(Attempt).c.provider, table(Attempt).c.workspace_id),
+        ENERGY_LEFT,
+        NOW,
     )
     .where(
         *OF_ATTEMPT,
@@ -62,11 +67,12 @@ LOCK_WITH_ATTEMPT = (
 OPEN = (
     insert(table(PaidRequest))
     .values(
+        created_at=NOW,
         lease_until=NOW + bindparam("lease", type_=Interval),
         expires_at=NOW + bindparam("reservation", type_=Interval),
     )
     .on_conflict_do_nothing()
-    .returning(*breaker.CLOSED_GENERATIONS)
+    .returning(*breaker.CLOSED_GENERATIONS, NOW)
 )
 JOURNALED = (
     select(Attempt, col(JournaledReply.payload), col(UsageLog.energy_charged), EnergyAccount)
@@ -97,29 +103,33 @@ async def is_charged(tx: AsyncSession, workspace_id: str, result_id: str) -> boo
 
 async def open_leased(
     tx: AsyncSession, request: PaidRequest, provider: Provider, *, lease_seconds: float, reservation_seconds: float
-) -> breaker.Passes | None:
-    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATIONS`; None if the id exists.
+) -> tuple[breaker.Passes, datetime] | None:
+    """Insert a new request, leased by its owner. Returns `breaker.CLOSED_GENERATIONS` and the database's time.
 
-    No other transaction sees the row before this one commits.
+    None if the id exists. No other transaction sees the row before this one commits.
     """
-    row = request.model_dump(exclude={"lease_until", "expires_at"})
+    row = request.model_dump(exclude={"created_at", "lease_until", "expires_at"})
     periods = {"lease": timedelta(seconds=lease_seconds), "reservation": timedelta(seconds=reservation_seconds)}
     of_breakers = {"provider": provider.value, "breaker_workspace": request.workspace_id}
     found = (await tx.execute(OPEN, {**row, **periods, **of_breakers})).first()
-    return breaker.Passes(*found) if found else None
+    if found is None:
+        return None
+    own, fleet, now = found
+    return breaker.Passes(own, fleet), now
 
 
-async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> PaidRequest:
-    """The request's row, locked.
+async def lock(tx: AsyncSession, workspace_id: str, request_id: str) -> tuple[PaidRequest, datetime]:
+    """The request's row, locked, and the time by the database's clock.
 
     Raises:
         NotFound: the workspace has no such request.
     """
-    request = (await tx.execute(LOCK, {"workspace": workspace_id, "request": request_id})).scalar()
-    if request is None:
+    found = (await tx.execute(LOCK, {"workspace": workspace_id, "request": request_id})).first()
+    if found is None:
         raise NotFound(f"no request {request_id!r} in workspace {workspace_id!r}")
+    request, now = found
     tx.expunge(request)
-    return request
+    return request, now
 
 
 @dataclass(frozen=True)
@@ -127,12 +137,14 @@ class Locked:
     """An attempt with its request, both locked. An attempt changes only under its request's lock.
 
     `is_troubled`: see `breaker.is_troubled`. `energy_left`: what the user has available; None without an account.
+    `now`: the time by the database's clock.
     """
 
     request: PaidRequest
     attempt: Attempt
     is_troubled: bool
     energy_left: int | None
+    now: datetime
 
 
 async def lock_with_attempt(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> Locked:
@@ -183,11 +195,10 @@ async def journaled(
     return won, payload, charged, account
 
 
-async def lease_left(tx: AsyncSession, request: PaidRequest) -> float:
-    """Seconds left of the lease by the database's clock; 0 if no attempt holds it."""
+def lease_left(request: PaidRequest, now: datetime) -> float:
+    """Seconds left of the lease; 0 if no attempt holds it."""
     if request.owner_attempt_id is None or request.lease_until is None:
         return 0.0
-    now: datetime = (await tx.execute(select(NOW))).scalar_one()
     return max((request.lease_until - now).total_seconds(), 0.0)
 
 

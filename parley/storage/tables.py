@@ -13,17 +13,32 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Dialect,
     Identity,
     Index,
     LargeBinary,
     Numeric,
     String,
+    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
-USD = Numeric(18, 6)
+from parley.domain.money import as_usd
+
+
+class Usd(TypeDecorator[Decimal]):
+    """Dollars, exact to twelve decimals; a value is read with six where they suffice."""
+
+    impl = Numeric(24, 12)
+    cache_ok = True
+
+    def process_result_value(self, value: Decimal | None, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
+        return None if value is None else as_usd(value)
+
+
+USD = Usd()
 TIMESTAMP = DateTime(timezone=True)
 
 

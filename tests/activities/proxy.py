@@ -1,4 +1,4 @@
-"""A proxy between Parley and PostgreSQL: a test can cut it, or drop the response to a commit."""
+"""A proxy between Parley and PostgreSQL: a test can cut it, silence it, or drop the response to a commit."""
 
 import asyncio
 from types import TracebackType
@@ -19,7 +19,7 @@ class DatabaseProxy:
     def __init__(self, url: str) -> None:
         self._target = make_url(url)
         self._writers: set[asyncio.StreamWriter] = set()
-        self._is_cut = False
+        self._is_cut = self._is_silent = False
         self._loses_a_commit = self._cuts_after_a_commit = False
         self.has_lost_a_commit = False
         self.refused = asyncio.Event()
@@ -48,6 +48,10 @@ class DatabaseProxy:
     def restore(self) -> None:
         self._is_cut = False
 
+    def fall_silent(self) -> None:
+        """Keep every connection open and forward nothing more, as when a worker's host vanishes."""
+        self._is_silent = True
+
     def lose_the_next_commit(self) -> None:
         """Forward the next COMMIT to PostgreSQL and drop its response."""
         self._loses_a_commit = True
@@ -68,10 +72,12 @@ class DatabaseProxy:
             return
         far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
         self._writers |= {writer, far_writer}
-        await asyncio.gather(_outward(reader, far_writer), self._inward(far_reader, writer))
+        await asyncio.gather(self._outward(reader, far_writer), self._inward(far_reader, writer))
 
     async def _inward(self, far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await _read(far_reader):
+            if self._is_silent:
+                continue
             if self._loses_a_commit and COMMITTED in data:
                 self._loses_a_commit, self.has_lost_a_commit = False, True
                 self._end_all()
@@ -83,11 +89,11 @@ class DatabaseProxy:
                 asyncio.get_running_loop().call_soon(self.cut)
         writer.close()
 
-
-async def _outward(reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter) -> None:
-    while data := await _read(reader):
-        far_writer.write(data)
-    far_writer.close()
+    async def _outward(self, reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter) -> None:
+        while data := await _read(reader):
+            if not self._is_silent:
+                far_writer.write(data)
+        far_writer.close()
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

@@ -3,17 +3,19 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 
 import pytest
 
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley.domain.errors import ProviderUnavailable
-from parley.domain.requests import fingerprint
+from parley.domain.pricing import Rates, cost
+from parley.domain.requests import Usage, fingerprint
 from parley.providers.openai import OpenAIAdapter
 from parley.settings import Settings
 from parley.storage.ledger import WITHDRAWN
-from tests.activities.asking import OPENAI, make, started
+from tests.activities.asking import OPENAI, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.activities.proxy import DatabaseProxy
 from tests.activities.scraping import scraped, values
@@ -69,6 +71,41 @@ async def test_a_retry_recovers_a_truncated_or_late_reply(
     assert len(await simulator.billed()) == 1
     assert [(row.attempt_id, row.confirmed) for row in await books.rows()] == [(first.id, True)]
     await costs_of(books, simulator)
+
+
+async def test_a_recovered_reply_costs_what_its_own_model_costs(
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
+):
+    """The retry goes to a model with other rates; the reply is that of the first one."""
+    await lost(paid_calls, simulator)
+    settled = await make(paid_calls, Ask(OPENAI.provider, "gpt-4o", OPENAI.request))
+    [counted] = await simulator.billed()
+    assert (settled.model, settled.cost_usd) == (OPENAI.model, OPENAI.cost(counted))
+    assert (await books.row(settled.attempt_id)).rates["output"] == "0.6"
+    await costs_of(books, simulator)
+
+
+async def test_a_recovered_reply_keeps_the_rates_of_an_older_price_list(
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
+):
+    await lost(paid_calls, simulator)
+    older = Rates(source="an older price list", input=Decimal("0.1"), output=Decimal("0.2"))
+    await books.run("UPDATE attempts SET rates = CAST(:rates AS jsonb)", rates=older.model_dump_json())
+    settled = await make(paid_calls, OPENAI)
+    [counted] = await simulator.billed()
+    usage = Usage(input_tokens=counted["input_tokens"], output_tokens=counted["output_tokens"])
+    assert settled.cost_usd == cost(usage, older)
+
+
+async def test_the_rates_of_an_older_price_list_are_not_those_of_another_price_class(
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: GatedSimulator
+):
+    await lost(paid_calls, simulator)
+    older = Rates(source="an older price list", price_class="batch", input=Decimal(10), output=Decimal(20))
+    await books.run("UPDATE attempts SET rates = CAST(:rates AS jsonb)", rates=older.model_dump_json())
+    settled = await make(paid_calls, OPENAI)
+    row = await books.row(settled.attempt_id)
+    assert (row.confirmed, row.rates["exact"]) == (False, False)
 
 
 async def test_metrics_count_both_the_loss_and_the_recovery(

@@ -94,7 +94,7 @@ def test_rates_name_their_source():
     assert rates_for(Provider.ELEVENLABS, "scribe_v1", CONFIGURED).source == "settings"
 
 
-@pytest.mark.parametrize(("seconds", "dollars"), [(3600, "0.40"), (54.21, "0.006023"), (0, "0")])
+@pytest.mark.parametrize(("seconds", "dollars"), [(3600, "0.40"), (54.21, "0.006023333333"), (0, "0")])
 def test_audio_is_paid_by_the_hour(seconds: float, dollars: str):
     assert price(Provider.ELEVENLABS, "scribe_v1", Usage(audio_seconds=seconds)) == Decimal(dollars)
 
@@ -111,6 +111,20 @@ def test_a_local_model_may_be_free_but_its_price_must_be_given():
         )
         rates = rates_for(Provider.LOCAL, "llama", stated)
         assert cost(Usage(input_tokens=1_000_000, output_tokens=1_000_000), rates) == Decimal(dollars)
+
+
+TINY = CONFIGURED.model_copy(
+    update={"local_usd_per_million_input": Decimal("0.01"), "local_usd_per_million_output": Decimal("0.02")}
+)
+
+
+def test_a_cost_below_a_micro_dollar_is_exact_and_its_bound_is_rounded_up():
+    spent = cost(Usage(input_tokens=3, output_tokens=1), rates_for(Provider.LOCAL, "llama", TINY))
+    assert spent == Decimal("0.00000005")
+    assert 1_000_000 * spent == Decimal("0.05")
+    bound, _ = upper_bound(Provider.LOCAL, "llama", chat("hi", max_tokens=1), TINY)
+    assert bound == Decimal("0.000001")
+    assert str(cost(Usage(input_tokens=100), rates_for(Provider.LOCAL, "llama", TINY))) == "0.000001"
 
 
 def test_one_local_price_without_the_other_is_refused():

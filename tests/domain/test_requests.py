@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -23,6 +25,11 @@ REQUEST = ChatRequest(
 
 def transcription(audio: bytes, sha256: str = "a" * 64, seconds: float = 3.0) -> TranscriptionRequest:
     return TranscriptionRequest(audio_sha256=sha256, audio_seconds=seconds, audio=audio)
+
+
+def test_counts_that_cannot_be_true_are_dropped_and_the_price_class_is_kept():
+    usage = Usage(input_tokens=-1, output_tokens=5, price_class="priority")
+    assert usage == Usage(price_class="priority", is_known=False)
 
 
 def test_a_fingerprint_never_changes_between_releases():
@@ -74,10 +81,18 @@ def test_unstorable_characters_in_a_reply_are_replaced():
     assert ChatReply.model_validate_json(reply.model_dump_json()) == reply
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
-def test_usage_is_a_number_that_can_be_priced(seconds: float):
-    with pytest.raises(ValidationError):
-        Usage(audio_seconds=seconds)
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), -1, 10**9, 10**400, 1.5, None, "many", True])
+def test_counts_that_cannot_be_true_are_dropped_together(count: Any):
+    for name in ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens"):
+        assert Usage(**{"input_tokens": 5, name: count}) == Usage(is_known=False)
+    if count != 1.5:
+        assert Usage(audio_seconds=count) == Usage(is_known=False)
+
+
+def test_counts_that_may_be_true_are_kept():
+    kept = Usage(input_tokens=10_000_000, output_tokens=0, audio_seconds=0.5)
+    assert (kept.is_known, kept.total_tokens, kept.audio_seconds) == (True, 10_000_000, 0.5)
+    assert Usage.model_validate_json(kept.model_dump_json()) == kept
 
 
 def test_a_typo_in_a_contract_is_an_error():

@@ -434,13 +434,10 @@ def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
         (OPENAI, damaged(openai_body(), choices=[{"finish_reason": "stop"}])),
         (OPENAI, damaged(openai_body(), usage="many")),
         (OPENAI, damaged(openai_body(), usage=None)),
-        (OPENAI, openai_body(usage={"prompt_tokens": -5, "completion_tokens": 1})),
-        (OPENAI, openai_body(usage={"prompt_tokens": "many", "completion_tokens": 1})),
         (OPENAI, openai_body(usage={"total_tokens": 5})),
         (OPENAI, openai_body(content={"a": 1})),
         (ANTHROPIC, damaged(anthropic_body(), usage=None)),
         (ANTHROPIC, damaged(anthropic_body(), usage={})),
-        (ANTHROPIC, anthropic_body(input_tokens=-1)),
         (ANTHROPIC, damaged(anthropic_body(), content=None)),
         (ANTHROPIC, anthropic_body(content=[None])),
         (ANTHROPIC, anthropic_body(content=[{"type": "text"}])),
@@ -451,14 +448,28 @@ def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
         (ELEVENLABS, elevenlabs_body(word(logprob=float("nan")))),
         (ELEVENLABS, elevenlabs_body(word(start="soon"))),
         (ELEVENLABS, elevenlabs_body(word(end=float("inf")))),
-        (ELEVENLABS, elevenlabs_body(audio_duration_secs=-1)),
-        (ELEVENLABS, elevenlabs_body(audio_duration_secs=float("inf"))),
     ],
     ids=lambda value: value.value if isinstance(value, Provider) else "",
 )
 async def test_a_reply_with_wrong_types_is_malformed(provider: Provider, body: object):
     error = await failure(provider, body)
     assert (type(error), error.retryable) == (MalformedReply, True)
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        (OPENAI, openai_body(usage={"prompt_tokens": -5, "completion_tokens": 1})),
+        (OPENAI, openai_body(usage={"prompt_tokens": "many", "completion_tokens": 1})),
+        (ANTHROPIC, anthropic_body(input_tokens=-1)),
+        (ELEVENLABS, elevenlabs_body(audio_duration_secs=-1)),
+        (ELEVENLABS, elevenlabs_body(audio_duration_secs=float("inf"))),
+    ],
+    ids=lambda value: value.value if isinstance(value, Provider) else "",
+)
+async def test_a_reply_is_kept_if_its_counts_cannot_be_true(provider: Provider, body: object):
+    reply = await ask(provider, body)
+    assert reply.usage == Usage(is_known=False)
 
 
 @pytest.mark.parametrize(

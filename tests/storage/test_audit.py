@@ -148,8 +148,8 @@ async def test_a_day_that_disagrees_is_reported_with_all_three_accounts(a_full_l
     async with a_full_ledger.database.transaction() as tx:
         (found,) = await audit(tx)
     assert found.subject.startswith("day:20")
-    assert found.expected == f"{BOUND} / {2 * COST} / {2 * BOUND}"
-    assert found.found == f"{BOUND} / {2 * COST} / 1.000000"
+    assert [Decimal(usd) for usd in found.expected.split(" / ")] == [BOUND, 2 * COST, 2 * BOUND]
+    assert [Decimal(usd) for usd in found.found.split(" / ")] == [BOUND, 2 * COST, 1]
 
 
 # The provider's side of `a_full_ledger`: what it billed, each with its cost and its tokens.

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
 from sqlalchemy import text
 
-from parley.domain.budgets import Period, first_day, last_day
+from parley.domain.budgets import Period, first_day
 from parley.domain.errors import Billed, BudgetExhausted
 from parley.domain.requests import Usage
 from parley.storage import budgets
@@ -38,13 +38,28 @@ def must_agree() -> bool:
         (Period.MONTH, date(2028, 2, 1), date(2028, 2, 1), date(2028, 2, 29)),
     ],
 )
-def test_weeks_begin_on_mondays_and_months_on_firsts(period: Period, today: date, begins: date, ends: date):
-    assert (first_day(period, today), last_day(period, today)) == (begins, ends)
+async def test_weeks_begin_on_mondays_and_months_on_firsts(
+    books: LedgerFixture, period: Period, today: date, begins: date, ends: date
+):
+    assert first_day(period, today) == begins
+    await books.cap(period, Decimal(1000))
+    for day in {begins, ends}:
+        await spend(books, noon(day), "1")
+    for outside in (begins - timedelta(days=1), ends + timedelta(days=1)):
+        await spend(books, noon(outside), "100")
+    async with books.database.transaction() as tx:
+        (cap,) = await budgets.caps(tx, books.workspace, noon(today))
+    assert cap.reserved_usd == len({begins, ends})
+
+
+def noon(day: date) -> datetime:
+    return datetime.combine(day, time(12), UTC)
 
 
 async def spend(books: LedgerFixture, moment: datetime, usd: str) -> None:
     async with books.database.transaction() as tx:
-        await budgets.reserve_day(tx, books.workspace, moment, Decimal(usd))
+        is_capped = await budgets.lock_caps(tx, books.workspace)
+        await budgets.reserve_day(tx, books.workspace, moment, Decimal(usd), is_capped=is_capped)
 
 
 async def test_an_attempt_counts_on_its_day_until_its_cost_is_known(books: LedgerFixture):
@@ -145,24 +160,34 @@ async def test_another_workspace_spends_from_its_own_cap(books: LedgerFixture):
     await spend(books, THURSDAY, "1")
 
 
-async def test_a_claim_that_ends_an_expired_attempt_does_not_deadlock(books: LedgerFixture):
-    """Every claim locks the caps before the day, so none holds the day while it waits for the caps."""
-    await books.cap(Period.DAY, Decimal(100))
+@pytest.mark.parametrize("earlier", [[], [Period.MONTH]], ids=["no cap", "a cap"])
+async def test_a_cap_that_is_set_during_a_takeover_does_not_deadlock(books: LedgerFixture, earlier: list[Period]):
+    """The new cap waits for the claims that are under way, and bounds the next one."""
+    for period in earlier:
+        await books.cap(period, Decimal(100))
+    await books.open(user="bob", job="other")
     await books.granted(terms=EXPIRED)
     async with books.database.transaction() as tx:
-        await tx.execute(text("SELECT 1 FROM spending_caps FOR UPDATE"))
+        await budgets.lock(tx, books.workspace, budgets.day_scope(utc_now()))
         takeover = asyncio.create_task(books.granted())
         await until(lambda: waiting(books))
-        await budgets.reserve_day(tx, books.workspace, utc_now(), BOUND)
-    await takeover
+        setting = asyncio.create_task(books.cap(Period.DAY, 2 * BOUND))
+        await until(lambda: waiting(books, 2, unless=setting))
+        refused = asyncio.create_task(books.claim(job="other", user_id="bob"))
+        await until(lambda: waiting(books, 3 - setting.done()))
+    await asyncio.gather(takeover, setting)
+    with pytest.raises(BudgetExhausted, match="day"):
+        await refused
     assert await books.states() == ["lost", "open"]
 
 
-async def waiting(books: LedgerFixture) -> bool:
-    """Whether a transaction waits for a lock in this test's database."""
+async def waiting(books: LedgerFixture, transactions: int = 1, *, unless: asyncio.Task[None] | None = None) -> bool:
+    """Whether so many transactions wait for a lock in this test's database, or the task is done without waiting."""
+    if unless and unless.done():
+        return True
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with books.database.transaction() as tx:
-        return (await tx.execute(text(query))).scalar_one() > 0
+        return (await tx.execute(text(query))).scalar_one() >= transactions
 
 
 class TestCostAboveItsBound:

@@ -66,6 +66,13 @@ async def test_a_list_of_tokens_is_priced_at_the_attempts_rates(books: LedgerFix
     assert (await books.row(lost)).tokens_total == 1200
 
 
+async def test_counts_that_cannot_be_true_decide_nothing(books: LedgerFixture, lost: UUID):
+    assert await reconciled(books, [listed(lost, input_tokens=3 * 10**9, cost_usd=None)]) == []
+    assert await books.dollars() == (NOTHING, NOTHING, BOUND)
+    [correction] = await reconciled(books, [listed(lost, input_tokens=3 * 10**9)])
+    assert correction.cost_usd == COST
+
+
 async def test_an_attempt_that_is_listed_as_not_billed_cost_nothing(books: LedgerFixture, lost: UUID):
     await reconciled(books, [listed(lost, billed=False)])
     assert await books.dollars() == (NOTHING, NOTHING, NOTHING)

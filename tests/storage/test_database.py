@@ -1,4 +1,4 @@
-"""Which errors mean an unreachable database, and what a message may contain."""
+"""Which errors of the database are transient, how connections end, and what a message may contain."""
 
 import asyncio
 import os
@@ -8,13 +8,14 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage.database
 from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.model import storable
-from parley.storage.database import Database, is_away
+from parley.storage.database import Database, is_transient
 from parley.storage.driver import atomic, defer
 from tests.parts import run_sql
 from tests.storage.ledger_fixture import until
@@ -32,11 +33,21 @@ from tests.storage.ledger_fixture import until
         psycopg.errors.TooManyConnections("too many clients already"),
         psycopg.errors.ConnectionDoesNotExist("connection does not exist"),
         psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
+        psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE in a read-only transaction"),
+        psycopg.errors.IdleInTransactionSessionTimeout("terminating connection"),
+        psycopg.errors.DeadlockDetected("deadlock detected"),
+        psycopg.errors.SerializationFailure("could not serialize access"),
+        psycopg.errors.DiskFull("No space left on device"),
+        psycopg.errors.OutOfMemory("out of memory"),
+        psycopg.errors.LockNotAvailable("could not obtain lock"),
+        psycopg.errors.IoError("could not read block"),
+        psycopg.errors.InternalError_("an error that is not in the table"),
+        OperationalError("SELECT 1", {}, psycopg.errors.DiskFull("No space left on device")),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_absent_database_is_away(error: Exception):
-    assert is_away(error)
+def test_an_error_that_may_pass_is_transient(error: Exception):
+    assert is_transient(error)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +55,19 @@ def test_an_absent_database_is_away(error: Exception):
     [
         psycopg.errors.UniqueViolation(),
         psycopg.errors.CheckViolation(),
-        psycopg.errors.DeadlockDetected(),
-        psycopg.errors.DiskFull(),
+        psycopg.errors.UndefinedColumn(),
+        psycopg.errors.NumericValueOutOfRange(),
+        psycopg.errors.UntranslatableCharacter(),
+        psycopg.errors.ProgramLimitExceeded(),
+        psycopg.errors.FeatureNotSupported(),
+        psycopg.ProgrammingError("cannot adapt type 'object'"),
+        IntegrityError("INSERT", {}, psycopg.errors.UniqueViolation()),
         ValueError(),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_wrong_statement_is_not_an_absent_database(error: Exception):
-    assert not is_away(error)
+def test_an_error_that_no_repetition_cures_is_permanent(error: Exception):
+    assert not is_transient(error)
 
 
 async def test_a_connection_ended_by_the_server_is_unreachable(database: Database):
@@ -292,3 +308,20 @@ async def test_a_block_within_reads_is_one_transaction(database: Database):
                 await tx.execute(text("DELETE FROM t"))
                 raise ZeroDivisionError
         assert (await tx.execute(count)).scalar_one() == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("transaction_isolation", "read committed"),
+        ("default_transaction_isolation", "read committed"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("tcp_user_timeout", "30000"),
+        ("tcp_keepalives_idle", "15"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ],
+)
+async def test_a_session_has_the_settings_that_the_ledger_needs(database: Database, setting: str, value: str):
+    async with database.transaction() as tx:
+        assert (await tx.execute(text("SELECT current_setting(:name)"), {"name": setting})).scalar_one() == value

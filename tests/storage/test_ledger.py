@@ -14,6 +14,16 @@ from parley.storage.tables import Attempt, EnergyEntry, JournaledReply, PaidRequ
 from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, JOB, NOTHING, PRICE, RATES, USAGE, LedgerFixture, reply
 
 
+async def test_costs_below_a_micro_dollar_add_up_exactly(books: LedgerFixture):
+    tiny = RATES.model_copy(update={"input": Decimal("0.01"), "output": Decimal("0.02")})
+    answer = reply(usage=Usage(input_tokens=3, output_tokens=1))
+    for number in range(9):
+        await books.settle(await books.granted(str(number)), answer, tiny)
+    spent = Decimal("0.00000045")
+    assert await books.dollars() == await books.day() == (NOTHING, spent, NOTHING)
+    assert sum(row.cost_usd for row in await books.rows()) == spent
+
+
 async def test_a_claim_reserves_the_bound_and_the_price(books: LedgerFixture):
     attempt_id = await books.granted()
     assert await books.dollars() == (BOUND, NOTHING, NOTHING)

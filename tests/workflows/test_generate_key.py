@@ -53,9 +53,9 @@ def handle(client: Client) -> WorkflowHandle[Any, GenerateResult]:
     return client.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
 
 
-async def started_by_id(client: Client, message: str = QUESTION) -> GenerateResult:
+async def started_by_id(client: Client, message: str = QUESTION, **terms: Any) -> GenerateResult:
     """Start the workflow as another language would: by its id, under Temporal's default policies."""
-    given: GenerateInput = generate_input(client.workspace_id, message, user_id=USER, cache="off")
+    given: GenerateInput = generate_input(client.workspace_id, message, user_id=USER, cache="off", **terms)
     return await client.temporal.execute_workflow(
         "Generate", given, id=workflow_id(client.workspace_id, KEY), task_queue=WORKFLOWS, result_type=GenerateResult
     )
@@ -123,6 +123,29 @@ class TestAskedAgain:
         assert (again.content, again.meta.request_id) == (first.content, first.meta.request_id)
         assert (again.meta.cost_usd, again.meta.model) == (first.meta.cost_usd, first.meta.model)
         assert len(await simulator.requests()) == 1
+        assert await charged(client) == (1, 0)
+        assert await client.audit() == []
+
+    @pytest.mark.parametrize(
+        "not_recorded",
+        [
+            "DELETE FROM generations",
+            "UPDATE generations SET outcome = 'cancelled', attempt_id = NULL",
+            "UPDATE generations SET cached = 'stale'",
+        ],
+        ids=["no row", "a cancelled run", "an expired answer"],
+    )
+    async def test_a_reply_that_was_paid_for_and_not_judged_is_the_answer(
+        self, client: Client, simulator: SimulatorAdmin, query: Query, not_recorded: str
+    ) -> None:
+        """The worker stopped after it stored the reply."""
+        first = await asking(client, response_schema=VERDICT)
+        await query(not_recorded)
+        again = await started_by_id(client, response_schema=VERDICT)
+        assert (again.parsed, again.meta.cached) == (first.parsed, Cached.NO)
+        assert (again.meta.cost_usd, again.meta.attempts) == (first.meta.cost_usd, 1)
+        assert len(await simulator.requests()) == 1
+        assert await query("SELECT outcome, cached FROM generations") == [{"outcome": "completed", "cached": ""}]
         assert await charged(client) == (1, 0)
         assert await client.audit() == []
 

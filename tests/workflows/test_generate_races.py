@@ -13,10 +13,12 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from activities.generate import paid_steps
 from parley import Backend, Client
 from parley.client.generate import Messages
-from parley.domain.errors import JobFailed
-from parley.domain.generate.contract import GenerateResult
+from parley.domain.errors import InvalidInput, JobFailed
+from parley.domain.generate.contract import GenerateResult, Prompt
+from parley.domain.requests import Reply
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage.database import Database
 from starter.embedded import Addresses
@@ -80,8 +82,8 @@ async def outcomes(query: Query) -> list[str]:
 
 @asynccontextmanager
 async def day_locked(database: Database, workspace_id: str) -> AsyncIterator[None]:
-    """Block claims and settlements in the workspace during the block."""
-    async with database.transaction() as tx:
+    """Block claims and settlements in the workspace during the block. Only a bulk transaction may be idle so long."""
+    async with database.transaction(bulk=True) as tx:
         # If the day has no row yet, a transaction inserts it, and waits for this one too.
         await tx.execute(
             text(
@@ -99,6 +101,41 @@ async def waiting(query: Query) -> bool:
     return bool(
         await query("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
     )
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_reply_is_paid_once_also_if_its_judgement_fails(
+    client: Client, query: Query, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    """The caller's schema judges a reply after it is stored; the next try judges the stored one."""
+    judge, judged = paid_steps.read_answer, []
+
+    def fails_once(reply: Reply, prompt: Prompt) -> tuple[Any, str]:
+        judged.append(reply)
+        if len(judged) == 1:
+            raise OverflowError("a number with 400 digits")
+        return judge(reply, prompt)
+
+    monkeypatch.setattr(paid_steps, "read_answer", fails_once)
+    result = await asking(client, response_schema=VERDICT)
+    assert (result.success, await states(query), await outcomes(query)) == (True, ["settled"], ["completed"])
+    assert len(await simulator.billed()) == 1
+    assert judged[0] == judged[1]
+    assert (await charges(client))[1] == 0
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_paid_answer_that_no_worker_recorded_is_given_at_the_end(
+    client: Client, query: Query, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    async def dies(*_: object) -> None:
+        raise InvalidInput("the worker is gone")
+
+    monkeypatch.setattr(paid_steps, "_record_answer", dies)
+    result = await asking(client)
+    assert (result.success, await states(query), await outcomes(query)) == (True, ["settled"], ["completed"])
+    assert len(await simulator.billed()) == 1
+    assert result.meta.cost_usd > 0
 
 
 @pytest.mark.usefixtures("worker")

@@ -293,12 +293,12 @@ class AskStep(Model):
 
     @property
     def request_id(self) -> str:
-        return ask_id(self.job, self.ask)
+        return ask_id(self.job.job_key, self.ask)
 
     @property
     def result_id(self) -> str:
         """The first of the paid requests that answer the generation: the user is charged for one of them."""
-        return ask_id(self.job, 1)
+        return ask_id(self.job.job_key, 1)
 
 
 class AskOutcome(Model):
@@ -357,9 +357,9 @@ def generation_id(job_key: str) -> str:
     return request_id(job_key, STEP)
 
 
-def ask_id(job: Job, ask: int | Literal[""]) -> str:
+def ask_id(job_key: str, ask: int | Literal[""]) -> str:
     """The id of the paid request `ask` for an answer; with "", what all of them begin with."""
-    return request_id(job.request_id, f"ask-{ask}")
+    return request_id(generation_id(job_key), f"ask-{ask}")
 
 
 def is_derived(job_key: str) -> bool:
