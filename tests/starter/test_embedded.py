@@ -20,6 +20,7 @@ from temporalio.client import Client
 
 from parley.domain.errors import InvalidInput
 from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgres, process, running_stack
+from starter.embedded import stack as stack_module
 from starter.embedded.process import Command, Process, is_alive, until
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import ProcessRecord, StackRecord, StateDir
