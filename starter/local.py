@@ -54,7 +54,7 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
         PartFailed: a part did not start or died; the error names its log.
         StackRunning: another stack uses the state directory.
     """
-    stack = _stack(settings, settings.state_dir, console, latency=latency, fresh=fresh)
+    stack = _stack(settings, settings.state_dir, console, latency=latency, fresh=fresh, restart_worker=True)
     async with stack as addresses:
         _print_addresses(addresses, console)
         console.print("Ctrl-C stops everything. In another terminal, for example:")
@@ -78,10 +78,12 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:
         await _run_jobs(settings, addresses, console)
-        _print_addresses(addresses, console)
         if keep:
+            _print_addresses(addresses, console)
             console.print("Look at the workflow in the Temporal UI; Ctrl-C stops everything.")
             await stack.wait()
+        else:
+            console.print(f"To look at a job in the Temporal UI, run {command('up')} and a command that it names.")
 
 
 async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -88,11 +89,21 @@ def with_client(workspace: str, work: "Callable[[Client], Awaitable[T]]") -> T:
     """Run `work` with a client of the workspace, connected as `Client.connect` does by default."""
     from parley.client.client import Client  # noqa: PLC0415
 
+    _silence_temporal()
+
     async def connected() -> T:
         async with await Client.connect(workspace_id=workspace) as client:
             return await work(client)
 
     return run(connected())
+
+
+def _silence_temporal() -> None:
+    """Temporal's SDK logs each retry of a connection to stderr. A command prints the error once, in its own words."""
+    from temporalio.runtime import Runtime, TelemetryConfig  # noqa: PLC0415
+
+    with suppress(RuntimeError):  # this process has a runtime already
+        Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=None)))
 
 
 def known_in_policy(option: str, name: str, known: Collection[str]) -> None:

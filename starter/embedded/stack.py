@@ -24,6 +24,8 @@ from starter.embedded.state import PartFailed, StackRunning, StateDir, addresses
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_ORDER = (Worker.name, Simulator.name, Temporal.name, Postgres.name)
 PORT_ATTEMPTS = 5
+# A worker that dies sooner would die again: its configuration or its code is broken.
+SHORTEST_LIFE_SECONDS = 5.0
 
 
 def _ignore_progress(_: str) -> None:
@@ -57,6 +59,8 @@ class EmbeddedStack:
     """Remove the data of earlier runs first."""
     temporary: bool = False
     """Remove the state directory and all data at the end."""
+    restart_worker: bool = False
+    """Start the worker again if it dies: its jobs continue. One that dies within 5 s of its start ends the stack."""
     signals: bool = True
     """Handle SIGINT, SIGTERM and SIGHUP while the stack is up."""
     on_progress: Callable[[str], None] = _ignore_progress
@@ -67,6 +71,7 @@ class EmbeddedStack:
         self._cleanup = contextlib.AsyncExitStack()
         self._ending: PartFailed | signal.Signals | None = None
         self._watched = self._closing = False
+        self._restarting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Addresses:
         """Start every part. If one fails, or a stop signal comes, end those already started."""
@@ -118,8 +123,7 @@ class EmbeddedStack:
         await _together(self._start_postgres(), self._bring_up(Temporal(self._state, self.search_attributes)))
         await _together(self._run_migrations(), self._start_simulator())
         addresses = addresses_of(self._record, self._postgres.password)
-        if self.worker:
-            await self._bring_up(Worker(self._state, self.worker, addresses, self.drain))
+        await self._start_worker(addresses)
         self._state.publish(addresses)
         self.on_progress(f"The stack is up ({time.monotonic() - began:.1f} s): Temporal UI {addresses.ui_url}")
         return addresses
@@ -132,6 +136,10 @@ class EmbeddedStack:
     async def _start_simulator(self) -> None:
         if self.simulator:
             await self._bring_up(Simulator(self._state, self.simulator, self.simulator_latency))
+
+    async def _start_worker(self, addresses: Addresses) -> None:
+        if self.worker:
+            await self._bring_up(Worker(self._state, self.worker, addresses, self.drain))
 
     async def _run_migrations(self) -> None:
         if not self.migrate:
@@ -159,7 +167,7 @@ class EmbeddedStack:
             await process.stop(self._hurry)
             self._ports.refuse(service.port_names)
             return await self._bring_up(service, attempts - 1)
-        process.exited.add_done_callback(lambda _: self._on_death(process))
+        process.exited.add_done_callback(lambda _: self._on_death(process, began))
         return self.on_progress(f"{service.name} is up ({time.monotonic() - began:.1f} s)")
 
     async def _spawn(self, name: str, command: Command) -> Process:
@@ -169,9 +177,22 @@ class EmbeddedStack:
         self._save()
         return process
 
-    def _on_death(self, process: Process) -> None:
-        if not self._closing:
-            self._end(process.death())
+    def _on_death(self, process: Process, began: float) -> None:
+        if self._closing:
+            return
+        death = process.death()
+        lived = time.monotonic() - began
+        if death.part == Worker.name and self.restart_worker and lived >= SHORTEST_LIFE_SECONDS:
+            self.on_progress(f"{death.part} {death.problem}; it starts again, and its jobs continue")
+            self._restarting = asyncio.ensure_future(self._start_worker_again())
+        else:
+            self._end(death)
+
+    async def _start_worker_again(self) -> None:
+        try:
+            await self._start_worker(addresses_of(self._record, self._postgres.password))
+        except PartFailed as failure:
+            self._end(failure)
 
     def _end(self, ending: PartFailed | signal.Signals) -> None:
         """Wake `wait`, or cancel the body of the `async with` if it does not wait."""
@@ -180,6 +201,8 @@ class EmbeddedStack:
                 self._hurry.set()
             return
         self._ending = ending
+        if isinstance(ending, PartFailed) and ending.part == Postgres.name:
+            self._hurry.set()  # no activity can finish without the database
         self.on_progress(f"{ending.part} {ending.problem}" if isinstance(ending, PartFailed) else "Stopping")
         self._ended.set()
         if self._owner and not self._watched:
@@ -210,8 +233,11 @@ class EmbeddedStack:
 
     async def _end_parts(self) -> None:
         async with self._cleanup:
+            if self._restarting:
+                self._restarting.cancel()
+                await asyncio.wait({self._restarting})
             for name in filter(self._processes.__contains__, STOP_ORDER):
-                if name == Worker.name:
+                if name == Worker.name and not (self._hurry.is_set() or self._processes[name].exited.done()):
                     self.on_progress("Waiting for the worker to finish its activities (Ctrl-C shortens the wait)")
                 await self._processes[name].stop(self._hurry)
             if self._processes:
@@ -249,7 +275,9 @@ class EmbeddedStack:
             return
         for number in STOP_SIGNALS:
             previous = signal.getsignal(number)
-            if previous is not signal.SIG_IGN:  # as under nohup
+            # nohup ignores SIGHUP on purpose. A shell without job control ignores SIGINT for each command in the
+            # background, which `kill -INT` is meant to end nevertheless.
+            if number != signal.SIGHUP or previous is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, self._end, number)
                 self._cleanup.callback(self._restore_signal, number, previous)
 

@@ -20,6 +20,7 @@ from temporalio.client import Client
 
 from parley.domain.errors import InvalidInput
 from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgres, process, running_stack
+from starter.embedded import stack as stack_module
 from starter.embedded.process import Command, Process, is_alive, until
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import ProcessRecord, StackRecord, StateDir
@@ -30,7 +31,7 @@ ATTRIBUTES = ["ParleyWorkspace", "ParleyJob", "ParleyStrategy", "ParleyPhase", "
 
 # A program that runs a stack until a stop signal, as `parley up` does.
 PARENT = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from pathlib import Path
 from starter.embedded import postgres
 from starter.embedded.stack import EmbeddedStack
@@ -41,6 +42,7 @@ async def main():
         print("up", flush=True)
         await asyncio.sleep(3600)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 postgres.SYSTEM_BASES = (Path(sys.argv[2]),)
 worker = sys.argv[3] if len(sys.argv) > 3 else None
 asyncio.run(main())
@@ -375,6 +377,49 @@ async def test_a_second_signal_kills_a_draining_worker_with_its_children(
         await running.wait()
         asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
     assert await nothing_left(processes)
+
+
+async def test_a_worker_that_dies_starts_again(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stub_worker.py").write_text(READY + "time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(stack_module, "SHORTEST_LIFE_SECONDS", 0)
+    running = stack(state_dir, worker="stub_worker", restart_worker=True)
+    async with running:
+        waiting = asyncio.ensure_future(running.wait())
+        first = recorded(state_dir)["worker"].pid
+        os.kill(first, signal.SIGKILL)
+        assert await until(lambda: recorded(state_dir)["worker"].pid != first, within=TEST_TIMEOUT_SECONDS)
+        processes = recorded(state_dir)
+        assert not waiting.done()
+        waiting.cancel()
+    assert await nothing_left(processes)
+
+
+async def test_a_worker_that_dies_at_once_ends_the_stack(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stub_worker.py").write_text(READY + "time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    running = stack(state_dir, worker="stub_worker", restart_worker=True)
+    with pytest.raises(PartFailed, match="worker died"):
+        async with running:
+            os.kill(recorded(state_dir)["worker"].pid, signal.SIGKILL)
+            await running.wait()
+
+
+async def test_a_dead_database_does_not_wait_for_the_worker(
+    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stub_worker.py").write_text(READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(process, "HURRIED", 0.1)
+    running = stack(state_dir, worker="stub_worker", drain=10 * TEST_TIMEOUT_SECONDS)
+    with pytest.raises(PartFailed, match="PostgreSQL died"):
+        async with running:
+            os.kill(recorded(state_dir)["PostgreSQL"].pid, signal.SIGINT)
+            await running.wait()
 
 
 async def test_a_stop_signal_ends_everything_in_order(tmp_path: Path, system_base: Path) -> None:
