@@ -104,7 +104,8 @@ def check_names(settings: Settings, request: GenerateInput) -> None:
         InvalidInput: there is no such template.
         UnpricedModel: no price is known for the model.
     """
-    check_model(request.provider or provider_of(request.model, settings), request.model, settings)
+    if request.provider is not Provider.LOCAL:  # the worker's settings price the models of its local server
+        check_model(request.provider or provider_of(request.model, settings), request.model, settings)
     if request.template is not None:
         template(request.template)
 

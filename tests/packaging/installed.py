@@ -17,6 +17,8 @@ import psutil
 
 from tests.parts import ROOT, TEST_TIMEOUT_SECONDS
 
+# Variables of the test run itself, and of its virtual environment.
+OUTER = ("PYTHON", "PYTEST", "SLIPCOVER", "VIRTUAL_ENV")
 DEPENDENCIES = sysconfig.get_path("purelib")
 
 
@@ -43,7 +45,7 @@ class Installed:
     @asynccontextmanager
     async def running(self, *command: str | Path, cwd: Path, **environment: str) -> AsyncIterator["Program"]:
         """Run a program during the block; kill its remaining processes at the end."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OUTER)}
         # A stack of the user who runs the tests is not touched.
         kept["XDG_STATE_HOME"] = str(self.home.parent / "state")
         with tempfile.NamedTemporaryFile(prefix="parley-test-", suffix=".log") as log:

@@ -12,7 +12,7 @@ from temporalio.common import TypedSearchAttributes
 
 from parley import Backend, Client, visibility
 from parley.domain.budgets import Period
-from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound
+from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound, UnpricedModel
 from parley.domain.generate.contract import (
     WORKFLOW,
     Cached,
@@ -236,9 +236,8 @@ class TestRefusals:
         assert await histories(client) == []
 
     async def test_an_unknown_model_fails_by_name(self, client: Client) -> None:
-        with pytest.raises(JobFailed, match="no route has 'gpt-nonsense'") as failed:
+        with pytest.raises(UnpricedModel, match="no provider has a price for model 'gpt-nonsense'"):
             await client.generate(QUESTION, user_id=USER, model="gpt-nonsense")
-        assert failed.value.reason == "InvalidInput"
 
     async def test_a_cached_answer_has_the_warning_about_the_tier_too(self, client: Client) -> None:
         for _ in range(2):
@@ -247,7 +246,7 @@ class TestRefusals:
         assert result.meta.cached is Cached.EXACT
 
     async def test_an_unknown_template_fails_by_name(self, client: Client) -> None:
-        with pytest.raises(JobFailed, match="there is no prompt 'poetic'"):
+        with pytest.raises(InvalidInput, match="there is no prompt 'poetic'"):
             await client.generate(QUESTION, user_id=USER, template="poetic")
 
 

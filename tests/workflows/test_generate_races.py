@@ -185,8 +185,7 @@ class TestCancelled:
             await asked
         await learns()
         await simulator.gate(closed=False, provider="openai")
-        await until(lambda: settled(query))
-        assert await outcomes(query) == ["completed"]
+        await until(lambda: paid_and_recorded(query))
         assert await charges(client) == (1, 0)
         assert await client.audit() == []
         # The reply that was paid for answers the next request.
@@ -222,11 +221,12 @@ class TestCancelledBeforeItIsSettled:
         if schema:
             await simulator.fault("malformed", provider="openai")
         await self.cancelled(client, simulator, learns, QUESTION, response_schema=schema)
-        await until(lambda: settled(query))
+        outcome = "cancelled" if schema else "completed"
+        await until(lambda: paid_and_recorded(query, outcome))
         [paid] = await query("SELECT cost_usd, tokens_total FROM ai_usage_logs")
         [row] = await query("SELECT outcome, cost_usd, tokens_total FROM generations")
         assert paid["cost_usd"] > 0
-        outcome, tokens = ("cancelled", 0) if schema else ("completed", paid["tokens_total"])
+        tokens = 0 if schema else paid["tokens_total"]
         assert row == {"outcome": outcome, **paid, "tokens_total": tokens}
         assert await client.audit() == []
 
@@ -259,6 +259,11 @@ class TestCancelledBeforeItIsSettled:
 
 async def no_session_is(condition: Callable[[Query], Awaitable[bool]], query: Query) -> bool:
     return not await condition(query)
+
+
+async def paid_and_recorded(query: Query, outcome: str = "completed") -> bool:
+    """Whether the reply is settled and the generation's end is recorded, which follows."""
+    return await settled(query) and await outcomes(query) == [outcome]
 
 
 async def settled(query: Query) -> bool:

@@ -44,7 +44,8 @@ class TestProviders:
         assert (await client.costs()).lines == ()
 
     @pytest.mark.parametrize(
-        ("fault", "reason"), [("auth", "401"), ("server_error", "500"), ("rate_limit", "429"), ("overloaded", "5")]
+        ("fault", "reason"),
+        [("auth", "invalid x-api-key"), ("server_error", "500"), ("rate_limit", "429"), ("overloaded", "Overloaded")],
     )
     async def test_a_provider_that_is_down_has_a_reason(
         self, client: Client, simulator: SimulatorAdmin, fault: str, reason: str
