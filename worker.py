@@ -20,6 +20,8 @@ from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
+from activities.candidates import Candidates
+from activities.credentials import WorkspaceKeys
 from activities.events import EventActivities
 from activities.generate.deciding import GenerateDecisions
 from activities.generate.paid_steps import GeneratePaidSteps, QualityPaidSteps
@@ -37,6 +39,7 @@ from parley.domain.generate.policy import Policy
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
 from parley.process import leave
+from parley.providers.registry import Providers
 from parley.settings import Settings, problem
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
@@ -64,6 +67,7 @@ def build_workers(
     client: Client,
     database: Database,
     paid_calls: PaidCalls,
+    candidates: Candidates,
     settings: Settings,
     roles: Sequence[str] = ROLES,
     metrics: Metrics | None = None,
@@ -74,12 +78,12 @@ def build_workers(
         InvalidInput: the policy file cannot be read, or is invalid.
     """
     metrics, policy = metrics or Metrics(), settings.policy()
-    analysis = SessionAnalysisActivities(database, paid_calls, settings)
-    auto_runs = RunActivities(database, paid_calls.candidates)
+    analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings)
+    auto_runs = RunActivities(database, candidates)
     auto_labels = LabellingActivities(database, paid_calls)
-    decisions = GenerateDecisions(database, paid_calls.candidates, policy, settings.starting_energy, metrics)
+    decisions = GenerateDecisions(database, candidates, policy, settings.starting_energy, metrics)
     generate = GeneratePaidSteps(database, paid_calls, metrics)
-    health = HealthActivities(paid_calls)
+    health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
     common: dict[str, Any] = {
         "interceptors": INTERCEPTORS,
@@ -150,14 +154,16 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     metrics, runtime = serve_metrics(settings.metrics_address)
     client = await connect(codec_keys=settings.codec_keys, runtime=runtime)
     database = Database(settings.database_url)
-    paid_calls = PaidCalls(database, settings, metrics)
+    keys, providers = WorkspaceKeys(database), Providers(settings)
+    paid_calls = PaidCalls(database, settings, keys, providers, metrics)
+    candidates = Candidates(database, settings, keys, providers.access)
     try:
         await database.ping()
         async with metrics.watching_breakers(database):
-            workers = build_workers(client, database, paid_calls, settings, roles, metrics)
+            workers = build_workers(client, database, paid_calls, candidates, settings, roles, metrics)
             await _poll(client, workers, roles, settings, stop)
     finally:
-        await paid_calls.close()
+        await providers.close()
         await database.close()
 
 

@@ -3,20 +3,21 @@
 from temporalio import activity
 
 from activities.boundary import boundary
+from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
 from parley.domain.health import HealthInput, Ping, Pong, Survey
 from parley.domain.requests import Provider
 
 
 class HealthActivities:
-    def __init__(self, paid_calls: PaidCalls) -> None:
-        self._paid_calls = paid_calls
+    def __init__(self, paid_calls: PaidCalls, candidates: Candidates) -> None:
+        self._paid_calls, self._candidates = paid_calls, candidates
 
     @activity.defn(name="health.survey")
     @boundary
     async def survey(self, given: HealthInput) -> Survey:
         """The options that routing would find now. A local activity."""
-        options = await self._paid_calls.candidates.options(given.workspace_id, list(Provider))
+        options = await self._candidates.options(given.workspace_id, list(Provider))
         return Survey(options=tuple(options))
 
     @activity.defn(name="health.ping")

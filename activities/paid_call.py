@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import RECONNECT_SECONDS, retry_while_unreachable
-from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
 from activities.metrics import Metrics
@@ -80,17 +79,22 @@ class _Work:
 class PaidCalls:
     """All paid requests go through `make`."""
 
-    def __init__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        keys: WorkspaceKeys,
+        providers: Providers,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._database, self._metrics = database, metrics or Metrics()
-        self._providers = Providers(settings)
+        self._keys, self._providers = keys, providers
         self._failpoints = Failpoints(settings.failpoints)
         self._timeout = settings.provider_timeout_seconds
         self._settle_seconds = settings.settle_timeout_seconds
         self._provider_stores_replies = settings.openai_store
         self._recovery_seconds = settings.openai_recovery_seconds
         self._rates = ConfiguredRates.of(settings)
-        self._keys = WorkspaceKeys(database)
-        self.candidates = Candidates(database, settings, self._keys, self._providers.access)
         self._terms = Terms(
             lease_seconds=settings.lease_seconds,
             reservation_seconds=settings.reservation_seconds,
@@ -161,9 +165,6 @@ class PaidCalls:
             raise ProviderUnavailable(provider.value, f"no answer within {PING_SECONDS:.0f} s") from None
         return clock.time() - started
 
-    async def close(self) -> None:
-        await self._providers.close()
-
     async def _offered(
         self, workspace_id: str, request: Request, provider: Provider, model: str
     ) -> tuple[Offer, Adapter]:
@@ -171,11 +172,11 @@ class PaidCalls:
         reference = await self._retried(partial(self._keys.of, workspace_id, provider))
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
-        simulated = self.candidates.is_simulated(provider, reference)
+        access = self._providers.access(provider, reference)
         offer = Offer(
             provider=provider,
             model=model,
-            simulated=simulated,
+            simulated=access is not None and access.simulated,
             shares_key=reference is None,
             upper_bound_usd=bound,
             rates=rates,

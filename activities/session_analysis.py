@@ -5,6 +5,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.boundary import boundary
+from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
 from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_based
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy
@@ -43,9 +44,8 @@ from parley.storage.tables import StoredAnalysis
 class SessionAnalysisActivities:
     """Activities of one worker, on its database and its providers."""
 
-    def __init__(self, database: Database, paid_calls: PaidCalls, settings: Settings) -> None:
-        self._database = database
-        self._paid_calls = paid_calls
+    def __init__(self, database: Database, paid_calls: PaidCalls, candidates: Candidates, settings: Settings) -> None:
+        self._database, self._paid_calls, self._candidates = database, paid_calls, candidates
         self._starting_energy = settings.starting_energy
 
     @activity.defn(name="session_analysis.prepare")
@@ -54,8 +54,8 @@ class SessionAnalysisActivities:
         """Choose the strategy, rank the candidates of each step, open the job's budget and the energy account."""
         job = step.input
         # Before the transaction, because this reads on a separate connection.
-        chat = await self._paid_calls.candidates.chat_options(job.workspace_id, job.provider, job.model)
-        voice = await self._paid_calls.candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
+        chat = await self._candidates.chat_options(job.workspace_id, job.provider, job.model)
+        voice = await self._candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             count, latest = await analyses.previous(tx, job.workspace_id, job.session_id, *_content(job))

@@ -21,7 +21,10 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 
+from activities.candidates import Candidates
+from activities.credentials import WorkspaceKeys
 from activities.paid_call import PaidCalls
+from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.migrate import migrate
@@ -156,14 +159,20 @@ async def reset_to_start(temporal: TemporalClient, job_id: str, result_type: typ
     return temporal.get_workflow_handle(workflow.id, run_id=reset.run_id, result_type=result_type)
 
 
+def candidates_of(database: Database, settings: Settings) -> Candidates:
+    return Candidates(database, settings, WorkspaceKeys(database), Providers(settings).access)
+
+
 @asynccontextmanager
 async def running_workers(
     client: TemporalClient, database: Database, settings: Settings, roles: tuple[str, ...] = ROLES
 ) -> AsyncIterator[None]:
     """Run Parley's workers in this process."""
-    paid_calls = PaidCalls(database, settings)
+    keys, providers = WorkspaceKeys(database), Providers(settings)
+    paid_calls = PaidCalls(database, settings, keys, providers)
+    candidates = Candidates(database, settings, keys, providers.access)
     async with AsyncExitStack() as running:
-        running.push_async_callback(paid_calls.close)
-        for worker in build_workers(client, database, paid_calls, settings, roles):
+        running.push_async_callback(providers.close)
+        for worker in build_workers(client, database, paid_calls, candidates, settings, roles):
             await running.enter_async_context(worker)
         yield

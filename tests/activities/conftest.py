@@ -6,8 +6,10 @@ from typing import Protocol
 
 import pytest
 
+from activities.credentials import WorkspaceKeys
 from activities.metrics import Metrics, serve_metrics
 from activities.paid_call import PaidCalls
+from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
 from tests.activities.proxy import DatabaseProxy
@@ -27,9 +29,9 @@ async def open_calls() -> AsyncIterator[Opener]:
     async with AsyncExitStack() as opened:
 
         def make(database: Database, settings: Settings, metrics: Metrics | None = None) -> PaidCalls:
-            paid_calls = PaidCalls(database, settings, metrics)
-            opened.push_async_callback(paid_calls.close)
-            return paid_calls
+            providers = Providers(settings)
+            opened.push_async_callback(providers.close)
+            return PaidCalls(database, settings, WorkspaceKeys(database), providers, metrics)
 
         yield make
 

@@ -14,7 +14,7 @@ from parley.storage.configuration import WORKSPACE as SHARED
 from parley.storage.database import Database
 from tests.activities.asking import OPENAI, make
 from tests.activities.conftest import Opener
-from tests.parts import SimulatorAdmin
+from tests.parts import SimulatorAdmin, candidates_of
 from tests.storage.ledger_fixture import WORKSPACE, LedgerFixture
 
 VARIABLE = "ACME_OPENAI_API_KEY"
@@ -52,9 +52,10 @@ async def test_a_missing_key_is_not_replaced_by_the_fleets(
     paid_calls = open_calls(books.database, settings)
     with pytest.raises(ProviderNotConfigured, match=VARIABLE):
         await make(paid_calls, OPENAI)
-    [option] = await paid_calls.candidates.options(WORKSPACE, (Provider.OPENAI,))
+    candidates = candidates_of(books.database, settings)
+    [option] = await candidates.options(WORKSPACE, (Provider.OPENAI,))
     assert not option.configured
-    [theirs] = await paid_calls.candidates.options("globex", (Provider.OPENAI,))
+    [theirs] = await candidates.options("globex", (Provider.OPENAI,))
     assert theirs.configured
     assert await simulator.requests() == []
     assert await books.attempts() == []

@@ -8,20 +8,20 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.generate.deciding import GenerateDecisions
 from activities.metrics import Metrics
-from activities.paid_call import PaidCalls
 from parley.domain.generate.contract import GenerateInput, Job, PrepareOutcome, Prompt
 from parley.domain.requests import Message
 from parley.settings import Settings
 from parley.storage.database import Database
+from tests.parts import candidates_of
 
 
-async def test_prepare_takes_five_statements(paid_calls: PaidCalls, database: Database, settings: Settings):
+async def test_prepare_takes_five_statements(database: Database, settings: Settings):
     """What the key did before, configuration with the energy account, caps, cache, breakers."""
     given = GenerateInput(
         workspace_id="acme", user_id="ann", prompt=Prompt(messages=(Message(role="user", content="hello"),))
     )
     job = Job(input=given, job_key="job", workflow_id="workflow", fingerprint="asked", started_at=datetime.now(UTC))
-    decisions = GenerateDecisions(database, paid_calls.candidates, settings.policy(), 100, Metrics())
+    decisions = GenerateDecisions(database, candidates_of(database, settings), settings.policy(), 100, Metrics())
     environment = ActivityEnvironment()
     first: PrepareOutcome = await environment.run(decisions.prepare, job)
     statements: list[str] = []

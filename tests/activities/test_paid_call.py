@@ -36,7 +36,7 @@ from parley.storage.database import Database
 from parley.storage.tables import Attempt, PaidRequest
 from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, SPEECH, Ask, make, started
 from tests.activities.conftest import Opener
-from tests.parts import SimulatorAdmin, quick_settings
+from tests.parts import SimulatorAdmin, candidates_of, quick_settings
 from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
 
 CHATS = (ANTHROPIC, OPENAI)
@@ -317,11 +317,12 @@ async def test_options_say_what_is_configured_priced_and_behind_a_breaker(
 ):
     await simulator.fault("server_error", provider="anthropic", times=None)
     changes = {"openai_api_key": SecretStr("a key"), "local_base_url": None}
-    paid_calls = open_calls(books.database, settings.model_copy(update=changes))
+    changed = settings.model_copy(update=changes)
+    paid_calls = open_calls(books.database, changed)
     for _ in range(3):
         with pytest.raises(ProviderUnavailable):
             await make(paid_calls)
-    anthropic, openai, local = await paid_calls.candidates.options(
+    anthropic, openai, local = await candidates_of(books.database, changed).options(
         books.workspace, (Provider.ANTHROPIC, Provider.OPENAI, Provider.LOCAL), {Provider.OPENAI: "a-model-of-ours"}
     )
     assert (anthropic.model, anthropic.configured, anthropic.simulated) == (settings.anthropic_model, True, True)

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.credentials import WorkspaceKeys
 from activities.generate.paid_steps import GeneratePaidSteps
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
@@ -19,6 +20,7 @@ from parley.domain.housekeeping import PURGE, PurgeInput
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
+from parley.providers.registry import Providers
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import generations, summaries
 from parley.storage.database import Database
@@ -228,7 +230,8 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
     summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
     step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)
-    paid_calls = PaidCalls(database, settings)
+    providers = Providers(settings)
+    paid_calls = PaidCalls(database, settings, WorkspaceKeys(database), providers)
     condense = GeneratePaidSteps(database, paid_calls, Metrics()).condense
     first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
     hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
@@ -236,4 +239,4 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
         await summaries.store(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first
     assert len(await condensings(client)) == 2
-    await paid_calls.close()
+    await providers.close()
