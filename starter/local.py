@@ -83,7 +83,8 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
             console.print("Look at the workflow in the Temporal UI; Ctrl-C stops everything.")
             await stack.wait()
         else:
-            console.print(f"To look at a job in the Temporal UI, run {command('up')} and a command that it names.")
+            hint = f"To look at a job in the Temporal UI, run {command('up')} and a command that it names."
+            console.print(hint, highlight=False, soft_wrap=True)
 
 
 async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
