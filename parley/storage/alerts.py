@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -11,6 +11,7 @@ from sqlmodel import col
 from parley.domain.housekeeping import Week
 from parley.storage.database import NOW
 from parley.storage.tables import CostAlert, OutboxEvent, UsageLog
+from parley.storage.usage import UNCERTAIN_USD
 
 EVENT = "cost_alert"
 
@@ -21,7 +22,7 @@ async def raise_alerts(tx: AsyncSession, week: Week, threshold_usd: Decimal) -> 
     Covers all workspaces, as housekeeping does. Returns the new alerts.
     """
     spent = func.sum(UsageLog.cost_usd)
-    uncertain = func.sum(case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd))
+    uncertain = func.sum(UNCERTAIN_USD)
     spenders = (
         select(col(UsageLog.workspace_id), literal(week.name), literal(threshold_usd), spent, uncertain, NOW)
         .where(col(UsageLog.created_at) >= week.begins, col(UsageLog.created_at) < week.ends)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -120,11 +120,10 @@ async def earlier(tx: AsyncSession, job: Job) -> Earlier:
 
 async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
     """The paid requests for an answer so far. A settled request is followed by the next one."""
-    of_job = (col(PaidRequest.workspace_id) == job.input.workspace_id, col(PaidRequest.job_key) == job.job_key)
     query = (
         select(PaidRequest, func.coalesce(col(UsageLog.energy_charged), 0))
         .outerjoin(UsageLog, col(UsageLog.attempt_id) == PaidRequest.settled_attempt_id)
-        .where(*of_job, col(PaidRequest.request_id).startswith(ask_id(job.job_key, ""), autoescape=True))
+        .where(*_are_asks(job.input.workspace_id, job.job_key))
     )
     first_ask, energy = 1, 0
     for request, charged in (await tx.execute(query)).all():
@@ -133,6 +132,15 @@ async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
         first_ask = max(first_ask, number + (request.state == "settled"))
         energy = max(energy, request.energy_reserved, charged)
     return Earlier(row, first_ask, energy, is_first=False)
+
+
+def _are_asks(workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:
+    """The conditions for a generation's paid requests for an answer."""
+    return (
+        col(PaidRequest.workspace_id) == workspace_id,
+        col(PaidRequest.job_key) == job_key,
+        col(PaidRequest.request_id).startswith(ask_id(job_key, ""), autoescape=True),
+    )
 
 
 def _check_same(job: Job, fingerprint: str) -> None:
@@ -217,9 +225,8 @@ async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: F
 
 async def last_reply(tx: AsyncSession, workspace_id: str, job_key: str) -> UUID | None:
     """The attempt that settled the last request for an answer; None if no request is settled. It may be no answer."""
-    asks = col(PaidRequest.request_id).startswith(ask_id(job_key, ""), autoescape=True)
-    of_job = (col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.job_key) == job_key)
-    settled = select(col(PaidRequest.settled_attempt_id)).where(*of_job, asks, col(PaidRequest.state) == "settled")
+    is_settled = col(PaidRequest.state) == "settled"
+    settled = select(col(PaidRequest.settled_attempt_id)).where(*_are_asks(workspace_id, job_key), is_settled)
     return (await tx.execute(settled.order_by(col(PaidRequest.created_at).desc()).limit(1))).scalar()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, String, case, func, literal, select, union_all
+from sqlalchemy import Select, String, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -11,6 +11,7 @@ from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.generate.contract import WORKFLOW as GENERATE
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.storage.tables import AutoRun, Generation, StoredAnalysis, UsageLog
+from parley.storage.usage import UNCERTAIN_USD
 
 
 def _started(table: type[StoredAnalysis] | type[AutoRun], kind: str, subject: Any) -> Select[*tuple[Any, ...]]:
@@ -63,7 +64,7 @@ async def find_jobs(
 ) -> list[dict[str, Any]]:
     """The jobs of a workspace, the newest first. `job_id`: a workflow id, for all its runs, or the key of one."""
     cost = func.coalesce(func.sum(UsageLog.cost_usd), 0)
-    uncertain = func.coalesce(func.sum(case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)), 0)
+    uncertain = func.coalesce(func.sum(UNCERTAIN_USD), 0)
     found = select(JOBS).where(JOBS.c.workspace_id == workspace_id)
     if kind is not None:
         found = found.where(JOBS.c.kind == kind)

@@ -9,6 +9,10 @@ from sqlmodel import col
 from parley.domain.costs import CostLine, Costs
 from parley.storage.tables import UsageLog
 
+# The cost of a usage row as one of the two, 0 as the other.
+CONFIRMED_USD = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
+UNCERTAIN_USD = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
+
 
 async def costs(
     tx: AsyncSession,
@@ -19,8 +23,6 @@ async def costs(
     since: datetime | None = None,
 ) -> Costs:
     """A workspace's spending by provider, model and action, optionally of one job, one user, or since a time."""
-    confirmed = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
-    uncertain = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
     kinds = [col(field) for field in (UsageLog.provider, UsageLog.model, UsageLog.action, UsageLog.simulated)]
     query = (
         select(
@@ -28,8 +30,8 @@ async def costs(
             func.count().label("attempts"),
             func.sum(UsageLog.tokens_total).label("tokens_total"),
             func.sum(UsageLog.audio_seconds).label("audio_seconds"),
-            func.sum(confirmed).label("confirmed_usd"),
-            func.sum(uncertain).label("uncertain_usd"),
+            func.sum(CONFIRMED_USD).label("confirmed_usd"),
+            func.sum(UNCERTAIN_USD).label("uncertain_usd"),
             func.sum(UsageLog.energy_charged).label("energy_charged"),
         )
         .where(col(UsageLog.workspace_id) == workspace_id)

@@ -13,6 +13,7 @@ from parley.client.auto_analyze import (
     auto_analyze_input,
 )
 from parley.client.generate import GenerateOptions, Messages, generate_input
+from parley.client.jobs import JobHandle, ProgressT, ReportT
 from parley.client.reading import parse_session
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
@@ -131,66 +132,43 @@ class FakeClient:
         return FakeAutoAnalyzeHandle(job_id, outcome)
 
 
-class FakeAnalysisHandle(AnalysisHandle):
-    """A scripted analysis that has ended. `cancelled`: whether `cancel` was called."""
+class _EndedJob(JobHandle[ProgressT, ReportT]):
+    """A scripted job that has ended. `cancelled`: whether `cancel` was called."""
 
-    def __init__(self, job_id: str, outcome: AnalysisReport | Exception) -> None:
+    def __init__(self, job_id: str, outcome: ReportT | Exception) -> None:
         self.id, self.job_key, self._outcome, self.cancelled = job_id, uuid4().hex, outcome, False
+
+    async def report(self) -> ReportT:
+        """The scripted report.
+
+        Raises:
+            Exception: the scripted error.
+        """
+        return _given(self._outcome)
+
+    async def result(self) -> ReportT:
+        """As `report`: the job has ended."""
+        return await self.report()
+
+    async def cancel(self) -> None:
+        """Record the request."""
+        self.cancelled = True
+
+
+class FakeAnalysisHandle(_EndedJob[Progress, AnalysisReport], AnalysisHandle):
+    """A scripted analysis that has ended."""
 
     async def progress(self) -> Progress:
         """Every step is done."""
         return Progress(phase=Step.FINISH, done=tuple(Step))
 
-    async def report(self) -> AnalysisReport:
-        """The scripted report.
 
-        Raises:
-            Exception: the scripted error.
-        """
-        return _given(self._outcome)
-
-    async def result(self) -> AnalysisReport:
-        """The scripted report.
-
-        Raises:
-            Exception: the scripted error.
-        """
-        return _given(self._outcome)
-
-    async def cancel(self) -> None:
-        """Record the request."""
-        self.cancelled = True
-
-
-class FakeAutoAnalyzeHandle(AutoAnalyzeHandle):
-    """A scripted labelling run that has ended. `cancelled`: whether `cancel` was called."""
-
-    def __init__(self, job_id: str, outcome: AutoAnalyzeReport | Exception) -> None:
-        self.id, self.job_key, self._outcome, self.cancelled = job_id, uuid4().hex, outcome, False
+class FakeAutoAnalyzeHandle(_EndedJob[AutoAnalyzeProgress, AutoAnalyzeReport], AutoAnalyzeHandle):
+    """A scripted labelling run that has ended."""
 
     async def progress(self) -> AutoAnalyzeProgress:
         """The last phase."""
         return AutoAnalyzeProgress(phase=Phase.FINISH)
-
-    async def report(self) -> AutoAnalyzeReport:
-        """The scripted report.
-
-        Raises:
-            Exception: the scripted error.
-        """
-        return _given(self._outcome)
-
-    async def result(self) -> AutoAnalyzeReport:
-        """The scripted report.
-
-        Raises:
-            Exception: the scripted error.
-        """
-        return _given(self._outcome)
-
-    async def cancel(self) -> None:
-        """Record the request."""
-        self.cancelled = True
 
 
 def _scripted(script: deque[ScriptedT | Exception]) -> ScriptedT:

@@ -10,7 +10,7 @@ import socket
 import sys
 import textwrap
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -53,6 +53,20 @@ READY = """
 import os, pathlib, signal, subprocess, sys, time
 pathlib.Path(os.environ["PARLEY_READY_FILE"]).touch()
 """
+
+
+WriteWorker = Callable[[str], None]
+
+
+@pytest.fixture
+def write_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteWorker:
+    """Writes the program of `stub_worker`, a module that a stack can run as its worker."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def write(program: str) -> None:
+        (tmp_path / "stub_worker.py").write_text(program)
+
+    return write
 
 
 def stack(state_dir: Path, **options) -> EmbeddedStack:
@@ -360,15 +374,14 @@ async def test_the_worker_drains_before_the_servers_end(
 
 
 async def test_a_second_signal_kills_a_draining_worker_with_its_children(
-    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state_dir: Path, write_worker: WriteWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stubborn = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         time.sleep(600)
     """
-    (tmp_path / "stub_worker.py").write_text(READY + textwrap.dedent(stubborn))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_worker(READY + textwrap.dedent(stubborn))
     monkeypatch.setattr(process, "HURRIED", 0.1)
     running = stack(state_dir, worker="stub_worker", drain=120, signals=True)
     async with running:
@@ -380,10 +393,9 @@ async def test_a_second_signal_kills_a_draining_worker_with_its_children(
 
 
 async def test_a_worker_that_dies_starts_again(
-    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state_dir: Path, write_worker: WriteWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "stub_worker.py").write_text(READY + "time.sleep(600)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_worker(READY + "time.sleep(600)")
     monkeypatch.setattr(stack_module, "SHORTEST_LIFE_SECONDS", 0)
     running = stack(state_dir, worker="stub_worker", restart_worker=True)
     async with running:
@@ -397,11 +409,8 @@ async def test_a_worker_that_dies_starts_again(
     assert await nothing_left(processes)
 
 
-async def test_a_worker_that_dies_at_once_ends_the_stack(
-    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "stub_worker.py").write_text(READY + "time.sleep(600)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+async def test_a_worker_that_dies_at_once_ends_the_stack(state_dir: Path, write_worker: WriteWorker) -> None:
+    write_worker(READY + "time.sleep(600)")
     running = stack(state_dir, worker="stub_worker", restart_worker=True)
     with pytest.raises(PartFailed, match="worker died"):
         async with running:
@@ -410,10 +419,9 @@ async def test_a_worker_that_dies_at_once_ends_the_stack(
 
 
 async def test_a_dead_database_does_not_wait_for_the_worker(
-    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state_dir: Path, write_worker: WriteWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "stub_worker.py").write_text(READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_worker(READY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)")
     monkeypatch.setattr(process, "HURRIED", 0.1)
     running = stack(state_dir, worker="stub_worker", drain=10 * TEST_TIMEOUT_SECONDS)
     with pytest.raises(PartFailed, match="PostgreSQL died"):
@@ -439,10 +447,9 @@ async def test_a_stop_signal_ends_everything_in_order(tmp_path: Path, system_bas
 
 
 async def test_a_stop_signal_while_starting_ends_everything(
-    state_dir: Path, tmp_path: Path, system_base: Path, monkeypatch: pytest.MonkeyPatch
+    state_dir: Path, write_worker: WriteWorker, system_base: Path
 ) -> None:
-    (tmp_path / "stub_worker.py").write_text("import time; time.sleep(600)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_worker("import time; time.sleep(600)")
     async with parent(state_dir, system_base, "stub_worker") as process:
         assert await until(lambda: "worker" in recorded(state_dir), within=TEST_TIMEOUT_SECONDS)
         processes = recorded(state_dir)

@@ -253,9 +253,10 @@ class TestJobs:
         assert [line.provider for line in reports[2].costs.lines] == ["openai"]
         assert await client.audit() == []
 
-    async def test_cancelling_keeps_paid_replies(
+    async def cancelled_during_the_call(
         self, client: Client, simulator: SimulatorAdmin, session: Session
-    ) -> None:
+    ) -> AnalysisHandle:
+        """A job that is cancelled while the provider holds its reply back; the reply follows."""
         await simulator.gate(closed=True)
         job = await client.analyze(session)
         await simulator.requests(at_least=1)
@@ -263,6 +264,12 @@ class TestJobs:
         with pytest.raises(JobFailed, match="cancelled"):
             await job.result()
         await simulator.gate(closed=False)
+        return job
+
+    async def test_cancelling_keeps_paid_replies(
+        self, client: Client, simulator: SimulatorAdmin, session: Session
+    ) -> None:
+        job = await self.cancelled_during_the_call(client, simulator, session)
         async with asyncio.timeout(30):
             while not (report := await job.report()).costs.lines:
                 await asyncio.sleep(0.05)
@@ -274,13 +281,7 @@ class TestJobs:
     async def test_a_cancelled_analysis_that_completes_after_a_reset_is_completed(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
-        await simulator.gate(closed=True)
-        job = await client.analyze(session)
-        await simulator.requests(at_least=1)
-        await job.cancel()
-        with pytest.raises(JobFailed, match="cancelled"):
-            await job.result()
-        await simulator.gate(closed=False)
+        job = await self.cancelled_during_the_call(client, simulator, session)
         await (await reset_to_start(client.temporal, job.id, SessionAnalysisResult)).result()
         report = await job.report()
         assert report.status == "completed"
