@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from activities.credentials import WorkspaceKeys
 from parley.domain.configuration import Credentials, Reference
 from parley.domain.errors import ProviderNotConfigured, UnpricedModel
@@ -13,7 +11,9 @@ from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.routing import Option, ProviderStatus
 from parley.settings import Settings
 from parley.storage import breaker
+from parley.storage.breaker import Waits
 from parley.storage.database import Database
+from parley.storage.driver import fetch
 
 
 class Access(Protocol):
@@ -23,6 +23,7 @@ class Access(Protocol):
     def simulated(self) -> bool: ...
 
 
+NO_WAITS = Waits({}, {})
 FindAccess = Callable[[Provider, Reference | None], Access | None]
 
 
@@ -39,14 +40,13 @@ class Candidates:
     ) -> list[Option]:
         """One option per provider, with the workspace's key. `models`: default to the environment's."""
         references = {provider: await self._keys.of(workspace_id, provider) for provider in providers}
-        own_keys = [provider for provider, reference in references.items() if reference]
         async with self._database.transaction() as tx:
-            waits = await breaker.waits(tx, workspace_id, own_keys)
+            waits = await fetch(tx, breaker.waits(workspace_id))
         return [
             self._option(
                 provider,
                 (models or {}).get(provider) or self.models[provider],
-                self._status(provider, references[provider], waits.get(provider, 0.0)),
+                self._status(provider, references[provider], waits),
             )
             for provider in providers
         ]
@@ -62,16 +62,9 @@ class Candidates:
         _refuse_unusable(options, by_name=provider is not None)
         return options
 
-    async def statuses(
-        self, tx: AsyncSession, workspace_id: str, credentials: Credentials
-    ) -> dict[Provider, ProviderStatus]:
-        """The status of every chat provider, with the keys that `credentials` refer to. One statement."""
-        own_keys = [provider for provider in CHAT_PROVIDERS if credentials.of(provider)]
-        waits = await breaker.waits(tx, workspace_id, own_keys)
-        return {
-            provider: self._status(provider, credentials.of(provider), waits.get(provider, 0.0))
-            for provider in CHAT_PROVIDERS
-        }
+    def statuses(self, credentials: Credentials, waits: Waits) -> dict[Provider, ProviderStatus]:
+        """The status of every chat provider, with the keys that `credentials` refer to."""
+        return {provider: self._status(provider, credentials.of(provider), waits) for provider in CHAT_PROVIDERS}
 
     def is_simulated(self, provider: Provider, reference: Reference | None) -> bool:
         """Whether the simulator answers in the provider's place."""
@@ -85,7 +78,7 @@ class Candidates:
         price = rates.input + rates.output if rates else None
         return Option(provider=provider, model=model, price=price, **status.model_dump())
 
-    def _status(self, provider: Provider, reference: Reference | None, breaker_wait: float = 0.0) -> ProviderStatus:
+    def _status(self, provider: Provider, reference: Reference | None, waits: Waits = NO_WAITS) -> ProviderStatus:
         """A workspace's own key that is missing makes the provider unconfigured: the fleet's key never replaces it."""
         try:
             access = self._find_access(provider, reference)
@@ -93,7 +86,8 @@ class Candidates:
             access = None
         if access is None:
             return ProviderStatus(configured=False)
-        return ProviderStatus(configured=True, simulated=access.simulated, breaker_wait=breaker_wait)
+        wait = waits.of(provider, shares_key=reference is None)
+        return ProviderStatus(configured=True, simulated=access.simulated, breaker_wait=wait)
 
 
 def _refuse_unusable(options: Sequence[Option], *, by_name: bool) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.configuration import PROFILE, Configuration, Profile, read_configuration
 from parley.storage import configuration as storage
-from parley.storage.configuration import Version
+from parley.storage.configuration import Glance, Version
+from parley.storage.driver import fetch
 
 CACHE_SECONDS = 300.0
 CACHE_SIZE = 1000
@@ -42,27 +43,25 @@ class Configurations:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._loading: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
-    async def get(self, tx: AsyncSession, workspace_id: str, user_id: str) -> Loaded:
+    async def get(self, tx: AsyncSession, workspace_id: str, user_id: str, current: Glance | None = None) -> Loaded:
         """A user's current configuration.
 
         It costs one SELECT by primary key in the caller's transaction. The SELECT returns the energy account, so that
         the profile is exact, and the version of the sections, so that a change or `parley config refresh` reaches
         every worker with its next request. The sections are loaded with one more SELECT, when their version changed or
-        the entry expired.
+        the entry expired. `current`: the result of the first SELECT, if the caller has it.
         """
         key = (workspace_id, user_id)
-        if cached := await self._cached(tx, key):
+        current = current or await fetch(tx, storage.look(*key))
+        if cached := self._cached(key, current):
             return cached
         # Among concurrent requests, one loads.
         async with self._loading.setdefault(key, asyncio.Lock()):
-            return await self._cached(tx, key) or await self._load(tx, key)
+            return self._cached(key, current) or await self._load(tx, key)
 
-    async def _cached(self, tx: AsyncSession, key: Key) -> Loaded | None:
+    def _cached(self, key: Key, current: Glance) -> Loaded | None:
         entry = self._entries.get(key)
-        if entry is None or time.monotonic() >= entry.expires_at:
-            return None
-        current = await storage.look(tx, *key)
-        if current.version != entry.version:
+        if entry is None or time.monotonic() >= entry.expires_at or current.version != entry.version:
             return None
         self._entries.move_to_end(key)
         profile = Profile.model_validate(current.profile)

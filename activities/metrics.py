@@ -18,6 +18,7 @@ from parley.domain.errors import InvalidInput, Unreachable
 from parley.domain.requests import Provider, Usage
 from parley.storage import breaker
 from parley.storage.database import Database
+from parley.storage.driver import fetch
 
 ATTEMPT_SECONDS = "parley_attempt_seconds"
 BUCKETS = {ATTEMPT_SECONDS: (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0)}
@@ -102,12 +103,12 @@ class Metrics:
         while True:
             try:
                 async with database.transaction() as tx:
-                    waits = await breaker.waits(tx)
+                    waits = await fetch(tx, breaker.waits())
             except Unreachable as error:
                 log.warning("cannot read the breakers: %s", error)
             else:
                 for provider in Provider:
-                    self._breaker.set(int(waits.get(provider, 0) > 0), {"provider": provider.value})
+                    self._breaker.set(int(waits.of(provider, shares_key=True) > 0), {"provider": provider.value})
             await asyncio.sleep(WATCH_SECONDS)
 
     def _bounded(self, label: str, name: str) -> str:

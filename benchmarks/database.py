@@ -177,7 +177,7 @@ async def _settle(database: Database, job: Job, attempt_id: UUID) -> None:
         settled = await ledger.settle(tx, settlement)
     async with database.transaction() as tx:
         row = generations.row(job, Serving(), outcome="completed", attempt_id=settled.attempt_id)
-        await generations.record(tx, row)
+        await generations.defer_record(tx, row)
 
 
 async def _generate(bench: Bench, line: DelayLine, requests: int) -> list[float]:

@@ -13,6 +13,7 @@ from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.configuration import Configurations
 from activities.metrics import Metrics
+from parley.domain.budgets import least_left_usd
 from parley.domain.configuration import Configuration, Credentials
 from parley.domain.errors import IdempotencyConflict
 from parley.domain.generate.caching import context_sha256, question
@@ -34,10 +35,10 @@ from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedReq
 from parley.domain.generate.policy import Policy
 from parley.domain.generate.replies import answered, chat_reply, initial_meta, read_answer
 from parley.domain.requests import CHAT_PROVIDERS, Finish, Provider, Usage
-from parley.storage import budgets, cache, energy, generations, ledger, summaries
+from parley.storage import breaker, budgets, cache, configuration, energy, generations, ledger, summaries
 from parley.storage.cache import Hit
 from parley.storage.database import Database
-from parley.storage.driver import atomic
+from parley.storage.driver import atomic, fetch_together
 from parley.storage.ledger import Settled
 from parley.storage.tables import Generation, utc_now
 
@@ -65,12 +66,25 @@ class GenerateDecisions:
         prompt. What was answered before under the same key is returned again; a reply that was paid for and not judged
         is judged first.
         """
+        workspace_id, user_id = job.input.workspace_id, job.input.user_id
         async with self._database.reads() as tx:
-            earlier = await generations.earlier(tx, job)
+            before, glance, caps, waits = await fetch_together(
+                tx,
+                generations.known(job),
+                configuration.look(workspace_id, user_id),
+                budgets.caps(workspace_id),
+                breaker.waits(workspace_id),
+            )
+            earlier = await generations.earlier(tx, job, before)
             answer = await _recorded_answer(tx, job, earlier.row, reason=ANSWERED_BEFORE)
             if answer is not None and (earlier.is_first or answer.meta.cached is not Cached.STALE):
                 return PrepareOutcome(result=answer)
-            gathered = await self._gather(tx, job, paid_energy=earlier.energy)
+            loaded = await self._configurations.get(tx, workspace_id, user_id, glance)
+            balance = await self._balance(tx, job, loaded.configuration, least_left_usd(caps), earlier.energy)
+            prompt = await generations.load_prompt(tx, workspace_id, job.input.prompt)
+            gathered = Gathered(
+                configuration=loaded.configuration, warnings=loaded.warnings, prompt=prompt, balance=balance
+            )
             request = render_request(job, gathered, self._policy, self._routes)
             if not earlier.is_first:
                 async with atomic(tx):
@@ -80,7 +94,6 @@ class GenerateDecisions:
             credentials = gathered.configuration.credentials
             hit, how = await self._cached_answer(tx, request, credentials)
             summary = None if hit else await self._stored_summary(tx, request, credentials)
-            statuses = {} if hit else await self._candidates.statuses(tx, job.input.workspace_id, credentials)
         energy_left = gathered.balance.energy
         if hit is not None:
             async with self._database.transaction() as tx:
@@ -90,7 +103,7 @@ class GenerateDecisions:
             request,
             gathered.balance,
             summary,
-            statuses,
+            self._candidates.statuses(credentials, waits),
             rates=self._candidates.rates,
             policy=self._policy,
             today=utc_now().date(),
@@ -133,29 +146,20 @@ class GenerateDecisions:
 
     # What `prepare` reads.
 
-    async def _gather(self, tx: AsyncSession, job: Job, *, paid_energy: int) -> Gathered:
-        """What is known before the prompt is rendered."""
-        loaded = await self._configurations.get(tx, job.input.workspace_id, job.input.user_id)
-        balance = await self._balance(tx, job, loaded.configuration)
-        return Gathered(
-            configuration=loaded.configuration,
-            warnings=loaded.warnings,
-            prompt=await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt),
-            balance=balance.model_copy(update={"paid_energy": paid_energy}),
-        )
-
-    async def _balance(self, tx: AsyncSession, job: Job, configuration: Configuration) -> Balance:
+    async def _balance(
+        self, tx: AsyncSession, job: Job, stored: Configuration, left_usd: Decimal | None, paid_energy: int
+    ) -> Balance:
         """What the user and the workspace have left. A new user is granted the starting energy."""
-        workspace_id, profile = job.input.workspace_id, configuration.profile
-        left = await budgets.left(tx, workspace_id)
+        workspace_id, profile = job.input.workspace_id, stored.profile
         if "tier" in profile.model_fields_set:
-            return Balance(tier=profile.tier, energy=profile.energy, left_usd=left)
+            return Balance(tier=profile.tier, energy=profile.energy, left_usd=left_usd, paid_energy=paid_energy)
         # The account and its grant are one transaction: a concurrent request must not see an account without energy.
         async with atomic(tx):
             account = await energy.open_account(
                 tx, workspace_id, job.input.user_id, starting_energy=self._starting_energy
             )
-        return Balance(tier=account.tier, energy=energy.available(account), left_usd=left)
+        left = energy.available(account)
+        return Balance(tier=account.tier, energy=left, left_usd=left_usd, paid_energy=paid_energy)
 
     async def _cached_answer(
         self, tx: AsyncSession, request: RenderedRequest, credentials: Credentials

@@ -183,15 +183,22 @@ class QualityPaidSteps:
 
 async def _record_answer(tx: AsyncSession, step: AskStep, request: ChatRequest, settled: Settled) -> None:
     """The generation's row and the cache entry. Idempotent, for a worker that dies before it and asks again."""
-    if not _is_only_attempt(step, settled):
-        # Attempts that end at the same time either are in the totals below, or update the row that is written here.
-        await budgets.lock(tx, step.job.input.workspace_id, budgets.job_scope(step.job.job_key))
-    cost_usd, _ = await _totals(tx, step, settled)
-    row = answered_row(step.job, step.serving, settled, cost_usd)
-    if not await generations.record(tx, row):
-        await generations.record_cost(tx, row.workspace_id, row.job_key)
+    if _is_only_attempt(step, settled):
+        await generations.defer_record(tx, answered_row(step.job, step.serving, settled, settled.cost_usd))
+    else:
+        await _record_among_attempts(tx, step, settled)
     if step.serving.cache is not CachePolicy.OFF:
         await cache.store(tx, step.job.input, step.serving, request, settled)
+
+
+async def _record_among_attempts(tx: AsyncSession, step: AskStep, settled: Settled) -> None:
+    """The row of a generation with several attempts."""
+    workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+    # Attempts that end at the same time either are in the totals below, or update the row that is written here.
+    await budgets.lock(tx, workspace_id, budgets.job_scope(job_key))
+    cost_usd, _ = await _totals(tx, step, settled)
+    if not await generations.record(tx, answered_row(step.job, step.serving, settled, cost_usd)):
+        await generations.record_cost(tx, workspace_id, job_key)
 
 
 async def _totals(tx: AsyncSession, step: AskStep, settled: Settled) -> tuple[Decimal, int]:

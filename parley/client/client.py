@@ -45,6 +45,7 @@ from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
 from parley.storage import budgets, corrections, energy, generations, usage
 from parley.storage.audit import audit, audit_billed
+from parley.storage.driver import fetch
 
 # What the ledger's columns can hold.
 MAX_ENERGY = 2**31 - 1
@@ -437,7 +438,7 @@ class Client:
     async def caps(self) -> list[CapView]:
         """The spending caps of this workspace per day, ISO week and month (UTC), and what counts against them now."""
         async with self.database.transaction() as tx:
-            return await budgets.caps(tx, self.workspace_id)
+            return await fetch(tx, budgets.caps(self.workspace_id))
 
     async def set_cap(self, period: Period, cap_usd: Decimal | None) -> None:
         """Limit the spending of each period from now on.

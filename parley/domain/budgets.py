@@ -1,5 +1,6 @@
 """Periods of spending: UTC days, ISO weeks and months; and a cap with what counts against it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -27,6 +28,11 @@ class CapView:
     @property
     def left_usd(self) -> Decimal:
         return self.cap_usd - self.reserved_usd - self.confirmed_usd - self.uncertain_usd
+
+
+def least_left_usd(caps: Iterable[CapView]) -> Decimal | None:
+    """The smallest amount in USD that any cap leaves; None without a cap."""
+    return min((cap.left_usd for cap in caps), default=None)
 
 
 def first_day(period: Period, day: date) -> date:

@@ -4,14 +4,16 @@ Token prices come from `genai-prices` (offline data, Decimal). The settings give
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 from typing import Self
 
 from genai_prices import Usage as CountedUsage
 from genai_prices import __version__ as genai_prices_version
 from genai_prices import calc_price
-from genai_prices.types import TieredPrices
+from genai_prices.types import PriceCalculation, TieredPrices
 
 from parley.domain.errors import UnpricedModel
 from parley.domain.json_schema import strict_form
@@ -113,19 +115,15 @@ def _listed_class(provider: Provider, part: str) -> dict[str, str]:
 
 def _listed_variants(provider: Provider, model: str) -> list[dict[str, str]]:
     """The classes that the list has for a model."""
-    found = calc_price(CountedUsage(), model, provider_id=provider.value).model
-    return [variant.when for variant in found.price_variants or ()]
+    return [variant.when for variant in _listing(provider, model).model.price_variants or ()]
 
 
 def _listed_rates(provider: Provider, model: str, tokens: int, context: dict[str, str] | None = None) -> Rates:
     """The rates of the price list for a prompt of that length. Cached tokens without a rate cost as input tokens."""
     try:
-        found = calc_price(
-            CountedUsage(input_tokens=tokens), model, provider_id=provider.value, price_context=context or {}
-        )
+        price = _listing(provider, model, context).model_price
     except LookupError as error:
         raise UnpricedModel(f"{provider.value} model {model!r} is not in the price list; use a priced model") from error
-    price = found.model_price
     plain, reply = _rate(price.input_mtok, tokens), _rate(price.output_mtok, tokens)
     if not plain or not reply:
         raise UnpricedModel(f"{provider.value} model {model!r} has no token price in genai-prices; use a priced model")
@@ -137,6 +135,24 @@ def _listed_rates(provider: Provider, model: str, tokens: int, context: dict[str
         cache_write=plain if written is None else written,
         output=reply,
     )
+
+
+def _listing(provider: Provider, model: str, context: Mapping[str, str] | None = None) -> PriceCalculation:
+    """The model's entry of the price list as it is now, with the prices of the class that `context` names.
+
+    Raises:
+        LookupError: the list has no such model.
+    """
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    return _listing_of_hour(provider, model, frozenset((context or {}).items()), hour)
+
+
+@lru_cache(maxsize=512)
+def _listing_of_hour(
+    provider: Provider, model: str, context: frozenset[tuple[str, str]], _hour: datetime
+) -> PriceCalculation:
+    """Looking a model up takes a millisecond, and each request needs several. New prices apply from midnight UTC."""
+    return calc_price(CountedUsage(), model, provider_id=provider.value, price_context=dict(context))
 
 
 def _rate(listed: Decimal | TieredPrices | None, tokens: int) -> Decimal | None:

@@ -8,10 +8,10 @@ A request passes both breakers, and its outcome counts in both. A workspace with
 breaker: the fleet's is about the key that the others share. The fleet's row is always locked first.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, case, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import array, insert
@@ -22,6 +22,7 @@ from parley.domain.breaker import FLEET_WORKSPACES, opens
 from parley.domain.errors import BreakerOpen
 from parley.domain.requests import Provider
 from parley.storage.database import NOW
+from parley.storage.driver import Query
 from parley.storage.tables import Breaker
 
 # In place of a workspace: the breaker of all that share the provider's key.
@@ -31,7 +32,7 @@ ROW = (
     .where(col(Breaker.provider) == bindparam("provider"), col(Breaker.workspace_id) == bindparam("scope"))
     .execution_options(populate_existing=True)
 )
-OPEN = select(Breaker, NOW).where(
+OPEN = select(Breaker, NOW.label("now")).where(
     col(Breaker.workspace_id).in_((FLEET, bindparam("workspace"))), col(Breaker.open_until).is_not(None)
 )
 # A success has failures or an open state to reset.
@@ -100,19 +101,31 @@ async def look(tx: AsyncSession, provider: Provider, workspace_id: str = FLEET) 
     return BreakerView(breaker.generation, breaker.failures, _wait(breaker, now))
 
 
-async def waits(
-    tx: AsyncSession, workspace_id: str = FLEET, own_keys: Collection[Provider] = ()
-) -> dict[Provider, float]:
-    """Seconds for which open breakers refuse a workspace's requests; by default those of the fleet alone.
+@dataclass(frozen=True)
+class Waits:
+    """Seconds for which open breakers refuse a workspace's requests, by provider. Closed breakers are not included."""
 
-    Providers with closed breakers are not included. `own_keys`: those that the workspace calls with its own key.
-    """
-    found: dict[Provider, float] = {}
-    for breaker, now in (await tx.execute(OPEN, {"workspace": workspace_id})).all():
-        provider, wait = Provider(breaker.provider), _wait(breaker, now)
-        if wait > 0 and not (breaker.workspace_id == FLEET and provider in own_keys):
-            found[provider] = max(wait, found.get(provider, 0.0))
-    return found
+    own: Mapping[Provider, float]
+    fleet: Mapping[Provider, float]
+
+    def of(self, provider: Provider, *, shares_key: bool) -> float:
+        """Seconds until a request may pass. `shares_key`: the workspace has no key of its own for the provider."""
+        fleet = self.fleet.get(provider, 0.0) if shares_key else 0.0
+        return max(self.own.get(provider, 0.0), fleet)
+
+
+def waits(workspace_id: str = FLEET) -> Query[Waits]:
+    """For how long breakers refuse a workspace's requests; by default those of the fleet alone."""
+
+    def read(rows: Sequence[Any]) -> Waits:
+        own: dict[Provider, float] = {}
+        fleet: dict[Provider, float] = {}
+        for row in rows:
+            if wait := _wait(row, row.now):
+                (fleet if row.workspace_id == FLEET else own)[Provider(row.provider)] = wait
+        return Waits(own, fleet)
+
+    return Query(OPEN, {"workspace": workspace_id}, read)
 
 
 async def _row(tx: AsyncSession, provider: Provider, scope: str) -> Breaker | None:
@@ -120,7 +133,7 @@ async def _row(tx: AsyncSession, provider: Provider, scope: str) -> Breaker | No
     return (await tx.execute(ROW, {"provider": provider.value, "scope": scope})).scalar()
 
 
-def _wait(breaker: Breaker, now: datetime) -> float:
+def _wait(breaker: Any, now: datetime) -> float:
     held = [until for until in (breaker.open_until, breaker.probe_until) if until and until > now]
     return max(((until - now).total_seconds() for until in held), default=0.0)
 

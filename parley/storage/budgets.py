@@ -4,8 +4,10 @@ Each job has one envelope. Every attempt also counts on its workspace's day (UTC
 of a workspace bound its day, its ISO week and its month, which are sums over days.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import String, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -15,7 +17,7 @@ from sqlmodel import col
 from parley.domain.budgets import CapView, Period
 from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
-from parley.storage.driver import defer
+from parley.storage.driver import Query, defer, fetch
 from parley.storage.rows import add
 from parley.storage.tables import USD, Budget, SpendingCap, utc_now
 
@@ -131,7 +133,7 @@ async def reserve_day(tx: AsyncSession, workspace_id: str, moment: datetime, usd
         BudgetExhausted: a cap does not cover `usd`; the transaction must roll back.
     """
     await defer(tx, RESERVE_DAY, {"workspace": workspace_id, "scope": day_scope(moment), "usd": usd})
-    for cap in await caps(tx, workspace_id, moment) if is_capped else ():
+    for cap in await fetch(tx, caps(workspace_id, moment)) if is_capped else ():
         if cap.left_usd < 0:
             left = max(cap.left_usd + usd, Decimal(0))
             raise BudgetExhausted(
@@ -171,16 +173,14 @@ async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: 
     await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "period"], set_=changes))
 
 
-async def caps(tx: AsyncSession, workspace_id: str, moment: datetime | None = None) -> list[CapView]:
+def caps(workspace_id: str, moment: datetime | None = None) -> Query[list[CapView]]:
     """The workspace's caps with the amounts of a day, its week and its month, the shortest period first.
 
     `moment`: in which day; default: now, by the database's clock.
     """
-    rows = (await tx.execute(CAPS, {"workspace": workspace_id, "moment": moment})).mappings()
-    found = {Period(row["period"]): row for row in rows}
-    return [CapView(**{**found[period], "period": period}) for period in Period if period in found]
 
+    def read(rows: Sequence[Any]) -> list[CapView]:
+        found = {Period(row.period): row._asdict() for row in rows}
+        return [CapView(**{**found[period], "period": period}) for period in Period if period in found]
 
-async def left(tx: AsyncSession, workspace_id: str, moment: datetime | None = None) -> Decimal | None:
-    """The smallest amount in USD that any cap leaves, as in `caps`; None without a cap."""
-    return min((cap.left_usd for cap in await caps(tx, workspace_id, moment)), default=None)
+    return Query(CAPS, {"workspace": workspace_id, "moment": moment}, read)

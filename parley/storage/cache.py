@@ -7,10 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import Interval, Select, bindparam, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -21,7 +20,9 @@ from parley.domain.model import storable
 from parley.domain.requests import ChatReply, ChatRequest, Provider
 from parley.storage import database
 from parley.storage.database import NOW
+from parley.storage.driver import defer
 from parley.storage.ledger import Settled
+from parley.storage.rows import table
 from parley.storage.tables import CachedAnswer
 
 Models = Sequence[tuple[Provider, str]]
@@ -34,6 +35,20 @@ PURGED_AT_ONCE = 1000
 # One prompt may have answers of several models.
 IDENTITY = ("workspace_id", "key", "provider", "model")
 IDENTIFYING = tuple_(*(getattr(CachedAnswer, name) for name in IDENTITY))
+NEW = insert(table(CachedAnswer)).values(
+    {column.name: bindparam(column.name, type_=column.type) for column in table(CachedAnswer).columns}
+    | {
+        "uses": 0,
+        "last_used_at": None,
+        "created_at": NOW,
+        "expires_at": NOW + bindparam("time_to_live", type_=Interval),
+    }
+)
+STORE = NEW.on_conflict_do_update(
+    index_elements=IDENTITY,
+    set_={one.name: one for one in NEW.excluded if one.name not in IDENTITY},
+    where=col(CachedAnswer.attempt_id) != NEW.excluded.attempt_id,
+)
 
 
 @dataclass(frozen=True)
@@ -110,11 +125,11 @@ async def find_stale(
 async def store(
     tx: AsyncSession, given: GenerateInput, serving: Serving, request: ChatRequest, settled: Settled
 ) -> None:
-    """Store a cacheable answer in place of an older one. Idempotent."""
+    """Store a cacheable answer in place of an older one, with the transaction's next statement. Idempotent."""
     reply = settled.reply
     if not isinstance(reply, ChatReply) or not caching.is_cacheable(request, reply):
         return
-    entry: dict[str, Any] = {
+    entry = {
         "workspace_id": given.workspace_id,
         "key": serving.cache_key,
         "provider": settled.provider.value,
@@ -127,15 +142,9 @@ async def store(
         "attempt_id": settled.attempt_id,
         "reply": storable(reply.model_dump(mode="json")),
         "cost_usd": settled.cost_usd,
-        "uses": 0,
-        "last_used_at": None,
-        "created_at": NOW,
-        "expires_at": NOW + timedelta(seconds=serving.cache_seconds),
+        "time_to_live": timedelta(seconds=serving.cache_seconds),
     }
-    statement = insert(CachedAnswer).values(**entry)
-    changes = {name: statement.excluded[name] for name in entry if name not in IDENTITY}
-    another = col(CachedAnswer.attempt_id) != settled.attempt_id
-    await tx.execute(statement.on_conflict_do_update(index_elements=IDENTITY, set_=changes, where=another))
+    await defer(tx, STORE, entry)
 
 
 async def used(tx: AsyncSession, workspace_id: str, hit: Hit) -> None:

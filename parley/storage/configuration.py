@@ -1,6 +1,6 @@
 """The sections of a workspace's configuration, and of its users', as they are stored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlmodel import col
 
 from parley.domain.configuration import PROFILE, USER_SECTIONS
 from parley.storage.database import changed, changed_one
+from parley.storage.driver import Query
 from parley.storage.tables import StoredConfiguration
 
 # The owner of sections that belong to the workspace, not to one user.
@@ -48,10 +49,14 @@ class Stored:
     sections: Mapping[str, Any]
 
 
-async def look(tx: AsyncSession, workspace_id: str, user_id: str) -> Glance:
+def look(workspace_id: str, user_id: str) -> Query[Glance]:
     """What is stored for a user, without the sections: one short SELECT over a handful of rows."""
-    found = (await tx.execute(LOOK, {"workspace": workspace_id, "user": user_id})).one()
-    return Glance(tuple(found.version or ()), found.profile or {})
+
+    def read(rows: Sequence[Any]) -> Glance:
+        (found,) = rows
+        return Glance(tuple(found.version or ()), found.profile or {})
+
+    return Query(LOOK, {"workspace": workspace_id, "user": user_id}, read)
 
 
 async def load(tx: AsyncSession, workspace_id: str, user_id: str) -> Stored:

@@ -17,20 +17,26 @@ Deferral is safe for four reasons:
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from psycopg.rows import namedtuple_row
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 DIALECT = PGDialectAsync_psycopg()
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
 BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
@@ -38,7 +44,7 @@ BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 class Deferred:
     """A statement to send later. `otherwise`: the exception to raise if it changes no row and so divides by zero."""
 
-    sql: str
+    sql: bytes
     parameters: dict[str, Any]
     otherwise: Exception | None
 
@@ -129,7 +135,7 @@ class Connection(psycopg.AsyncConnection[Any]):
                 for statement in deferred:
                     cursor = psycopg.AsyncCursor[Any](self)
                     sent.append((statement, cursor))
-                    await cursor.execute(statement.sql.encode(), statement.parameters)
+                    await cursor.execute(statement.sql, statement.parameters)
                 yield
         except psycopg.errors.DivisionByZero:
             # Results arrive in order: the first deferred statement without a result is the one that failed.
@@ -176,12 +182,44 @@ async def defer(
     `statement` is a module-level constant: its compiled form is cached. `otherwise`: for a statement that ends in
     `SELECT 1 / count(*)`, the exception that the next statement or the commit raises if no row was changed.
     """
-    sql, processors = _compiled(statement)
-    parameters = {
-        name: process(values[name]) if process and values[name] is not None else values[name]
-        for name, process in processors.items()
-    }
-    (await _connection(tx)).deferred.append(Deferred(sql, parameters, otherwise))
+    (await _connection(tx)).deferred.append(Deferred(*_for_driver(statement, values), otherwise))
+
+
+@dataclass(frozen=True)
+class Query(Generic[T]):
+    """A SELECT that can share a round trip with others, and how its rows are read.
+
+    `statement` is a module-level constant, as for `defer`. `read` gets named tuples in the driver's types: JSON is
+    parsed, NUMERIC is Decimal.
+    """
+
+    statement: ClauseElement
+    values: Mapping[str, Any]
+    read: Callable[[Sequence[Any]], T]
+
+
+async def fetch(tx: AsyncSession, query: Query[T]) -> T:
+    """The result of one query."""
+    (result,) = await _fetch(tx, query)
+    return result
+
+
+async def fetch_together(
+    tx: AsyncSession, first: Query[T1], second: Query[T2], third: Query[T3], fourth: Query[T4]
+) -> tuple[T1, T2, T3, T4]:
+    """The results of four queries, in one round trip."""
+    one, two, three, four = await _fetch(tx, first, second, third, fourth)
+    return one, two, three, four
+
+
+async def _fetch(tx: AsyncSession, *queries: Query[Any]) -> list[Any]:
+    connection = await _connection(tx)
+    cursors: list[psycopg.AsyncCursor[Any]] = []
+    async with connection.deferred_first():
+        for query in queries:
+            cursor = psycopg.AsyncCursor(connection, row_factory=namedtuple_row)
+            cursors.append(await cursor.execute(*_for_driver(query.statement, query.values)))
+    return [query.read(await cursor.fetchall()) for query, cursor in zip(queries, cursors, strict=True)]
 
 
 @asynccontextmanager
@@ -218,11 +256,24 @@ async def _connection(tx: AsyncSession) -> Connection:
     return tx.info[Connection]
 
 
+def _for_driver(statement: ClauseElement, values: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The SQL and the parameters for the driver. Constants of the statement are parameters too."""
+    sql, constants, processors = _compiled(statement)
+    given = {**constants, **values}
+    return sql, {
+        name: process(given[name]) if process and given[name] is not None else given[name]
+        for name, process in processors.items()
+    }
+
+
 @lru_cache(maxsize=256)
-def _compiled(statement: ClauseElement) -> tuple[str, dict[str, Callable[[Any], Any] | None]]:
-    """The SQL for the driver, and for each parameter the conversion of its type."""
+def _compiled(
+    statement: ClauseElement,
+) -> tuple[bytes, dict[str, Any], dict[str, Callable[[Any], Any] | None]]:
+    """The SQL for the driver, its constants, and for each parameter the conversion of its type."""
     compiled = cast("Any", statement.compile(dialect=DIALECT))
     processors = {
         name: parameter.type.dialect_impl(DIALECT).bind_processor(DIALECT) for name, parameter in compiled.binds.items()
     }
-    return compiled.string, processors
+    constants = {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required}
+    return compiled.string.encode(), constants, processors

@@ -1,12 +1,13 @@
 """The outcome of each `Generate`, and the prompts that are too long for a workflow's history."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, update
+from sqlalchemy import Boolean, ColumnElement, and_, bindparam, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -17,6 +18,8 @@ from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply
 from parley.storage.budgets import job_scope
 from parley.storage.database import changed_one, purge
+from parley.storage.driver import Query, defer
+from parley.storage.rows import table
 from parley.storage.tables import (
     Attempt,
     Budget,
@@ -30,6 +33,38 @@ from parley.storage.tables import (
 )
 
 COST = func.coalesce(func.sum(Attempt.cost_usd), 0)
+OF_KEY = and_(
+    col(Generation.workspace_id) == bindparam("workspace"), col(Generation.request_id) == bindparam("request")
+)
+ENVELOPE = select(col(Budget.scope)).where(
+    col(Budget.workspace_id) == bindparam("workspace"), col(Budget.scope) == bindparam("scope")
+)
+KNOWN = (
+    select(Generation, ENVELOPE.exists().label("has_paid"))
+    .select_from(select(1).subquery())
+    .outerjoin(Generation, OF_KEY)
+)
+
+IDENTITY = ("workspace_id", "request_id")
+NEW = insert(table(Generation)).values({column.name: bindparam(column.name) for column in table(Generation).columns})
+RECORD = NEW.on_conflict_do_update(
+    index_elements=IDENTITY,
+    set_={one.name: one for one in NEW.excluded if one.name not in (*IDENTITY, "quality", "feedback")},
+    where=or_(
+        col(Generation.outcome) != "completed",
+        and_(bindparam("is_paid", type_=Boolean), col(Generation.cached) == "stale"),
+    ),
+).returning(true())
+
+OF_REQUEST = and_(
+    col(PaidRequest.workspace_id) == Attempt.workspace_id, col(PaidRequest.request_id) == Attempt.request_id
+)
+SPENT = (
+    select(COST, func.count(col(Attempt.id)))
+    .join(PaidRequest, OF_REQUEST)
+    .where(col(PaidRequest.workspace_id) == bindparam("workspace"), col(PaidRequest.job_key) == bindparam("job"))
+)
+RECORD_COST = update(table(Generation)).where(OF_KEY).values(cost_usd=SPENT.with_only_columns(COST).scalar_subquery())
 
 
 async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
@@ -87,6 +122,14 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
 
 
 @dataclass(frozen=True)
+class Known:
+    """How the generation under a key ended, if it did, and whether something was paid for it."""
+
+    row: Generation | None
+    has_paid: bool
+
+
+@dataclass(frozen=True)
 class Earlier:
     """What is known of a generation's key from before: from an earlier run, or from before a reset.
 
@@ -102,20 +145,27 @@ class Earlier:
     is_first: bool = True
 
 
-async def earlier(tx: AsyncSession, job: Job) -> Earlier:
+def known(job: Job) -> Query[Known]:
+    """What is stored under a generation's key."""
+
+    def read(rows: Sequence[Any]) -> Known:
+        (found,) = rows
+        columns = found._asdict()
+        has_paid = columns.pop("has_paid")
+        return Known(Generation(**columns) if found.request_id is not None else None, has_paid)
+
+    given = {"workspace": job.input.workspace_id, "request": job.request_id, "scope": job_scope(job.job_key)}
+    return Query(KNOWN, given, read)
+
+
+async def earlier(tx: AsyncSession, job: Job, before: Known) -> Earlier:
     """What was done under the generation's key before.
 
     Raises:
         IdempotencyConflict: the key was used for a different request.
     """
-    envelope = select(col(Budget.scope)).where(
-        col(Budget.workspace_id) == job.input.workspace_id, col(Budget.scope) == job_scope(job.job_key)
-    )
-    of_key = and_(col(Generation.workspace_id) == job.input.workspace_id, col(Generation.request_id) == job.request_id)
-    known = select(Generation, envelope.exists()).select_from(select(1).subquery()).outerjoin(Generation, of_key)
-    row, has_paid = (await tx.execute(known)).one()
-    _check_same(job, row.fingerprint if row else job.fingerprint)
-    return await _asks(tx, job, row) if has_paid else Earlier(row)
+    _check_same(job, before.row.fingerprint if before.row else job.fingerprint)
+    return await _asks(tx, job, before.row) if before.has_paid else Earlier(before.row)
 
 
 async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
@@ -153,27 +203,25 @@ async def record(tx: AsyncSession, generation: Generation) -> bool:
 
     A paid answer also replaces the expired one that was given in its place. Any other answer is final.
     """
-    values = generation.model_dump()
-    stays = ("workspace_id", "request_id", "quality", "feedback")
-    replaced = {name: value for name, value in values.items() if name not in stays}
-    no_answer = col(Generation.outcome) != "completed"
+    return (await tx.execute(RECORD, _recorded(generation))).first() is not None
+
+
+async def defer_record(tx: AsyncSession, generation: Generation) -> None:
+    """`record` in the round trip of the transaction's next statement, or of its commit."""
+    await defer(tx, RECORD, _recorded(generation))
+
+
+def _recorded(generation: Generation) -> dict[str, Any]:
     is_paid = generation.outcome == "completed" and not generation.cached
-    may_replace = or_(no_answer, col(Generation.cached) == "stale") if is_paid else no_answer
-    upsert = insert(Generation).values(**values)
-    written = upsert.on_conflict_do_update(
-        index_elements=["workspace_id", "request_id"], set_=replaced, where=may_replace
-    ).returning(true())
-    return (await tx.execute(written)).first() is not None
+    return {**generation.model_dump(), "is_paid": is_paid}
 
 
 async def record_cost(tx: AsyncSession, workspace_id: str, job_key: str) -> None:
-    """Update the stored cost after the generation ended, for a late reply or a cancelled attempt."""
-    ended = update(Generation).where(
-        col(Generation.workspace_id) == workspace_id,
-        col(Generation.request_id) == generation_id(job_key),
-    )
-    spent = _spent(workspace_id, job_key).with_only_columns(COST).scalar_subquery()
-    await tx.execute(ended.values(cost_usd=spent))
+    """Update the stored cost after the generation ended, for a late reply or a cancelled attempt.
+
+    It runs with the transaction's next statement or its commit.
+    """
+    await defer(tx, RECORD_COST, {"workspace": workspace_id, "job": job_key, "request": generation_id(job_key)})
 
 
 async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
@@ -193,21 +241,8 @@ async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
 
 async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Decimal, int]:
     """The confirmed cost of a job's attempts in USD, and their number."""
-    cost, attempts = (await tx.execute(_spent(workspace_id, job_key))).one()
+    cost, attempts = (await tx.execute(SPENT, {"workspace": workspace_id, "job": job_key})).one()
     return cost or Decimal(0), attempts
-
-
-def _spent(workspace_id: str, job_key: str) -> Select[Decimal | None, int]:
-    return (
-        select(COST, func.count(col(Attempt.id)))
-        .join(
-            PaidRequest,
-            and_(
-                col(PaidRequest.workspace_id) == Attempt.workspace_id, col(PaidRequest.request_id) == Attempt.request_id
-            ),
-        )
-        .where(col(PaidRequest.workspace_id) == workspace_id, col(PaidRequest.job_key) == job_key)
-    )
 
 
 async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: Feedback) -> None:

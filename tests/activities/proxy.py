@@ -22,6 +22,8 @@ class DatabaseProxy:
         self._is_cut = self._is_silent = False
         self._loses_a_commit = self._cuts_after_a_commit = False
         self.has_lost_a_commit = False
+        # How often the client has sent after the server had sent.
+        self.round_trips, self._server_has_sent = 0, True
         self.refused = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -78,6 +80,7 @@ class DatabaseProxy:
         while data := await _read(far_reader):
             if self._is_silent:
                 continue
+            self._server_has_sent = True
             if self._loses_a_commit and COMMITTED in data:
                 self._loses_a_commit, self.has_lost_a_commit = False, True
                 self._end_all()
@@ -91,6 +94,8 @@ class DatabaseProxy:
 
     async def _outward(self, reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter) -> None:
         while data := await _read(reader):
+            self.round_trips += self._server_has_sent
+            self._server_has_sent = False
             if not self._is_silent:
                 far_writer.write(data)
         far_writer.close()

@@ -10,8 +10,9 @@ from sqlalchemy import text
 from parley.domain.errors import Billed, BreakerOpen
 from parley.domain.requests import Provider
 from parley.storage import breaker
-from parley.storage.breaker import BreakerTerms, BreakerView, Passes
+from parley.storage.breaker import FLEET, BreakerTerms, BreakerView, Passes
 from parley.storage.database import Database
+from parley.storage.driver import fetch
 from tests.storage.ledger_fixture import BOUND, NOTHING, TERMS, WORKSPACE, LedgerFixture, until
 
 PROVIDER = Provider.ANTHROPIC
@@ -312,9 +313,10 @@ class TestFleet:
         await one.opens()
         await other.fails(await other.passes())
         async with database.transaction() as tx:
-            assert set(await breaker.waits(tx)) == set(await breaker.waits(tx, "c")) == {PROVIDER}
-            assert await breaker.waits(tx, "c", [PROVIDER]) == {}
-            assert set(await breaker.waits(tx, "a", [PROVIDER])) == {PROVIDER}
+            fleet, mine, others = [await fetch(tx, breaker.waits(scope)) for scope in (FLEET, "a", "c")]
+        assert set(fleet.fleet) == set(others.fleet) == {PROVIDER}
+        assert (others.of(PROVIDER, shares_key=True) > 0, others.of(PROVIDER, shares_key=False)) == (True, 0)
+        assert mine.of(PROVIDER, shares_key=False) > 0
 
     async def test_one_workspaces_failed_attempts_do_not_refuse_anothers_claim(self, books: LedgerFixture):
         for step in range(3):

@@ -8,10 +8,11 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import text
 
-from parley.domain.budgets import Period, first_day
+from parley.domain.budgets import Period, first_day, least_left_usd
 from parley.domain.errors import Billed, BudgetExhausted
 from parley.domain.requests import Usage
 from parley.storage import budgets
+from parley.storage.driver import fetch
 from parley.storage.ledger import Granted
 from parley.storage.tables import OutboxEvent, utc_now
 from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, LedgerFixture, reply, until
@@ -48,7 +49,7 @@ async def test_weeks_begin_on_mondays_and_months_on_firsts(
     for outside in (begins - timedelta(days=1), ends + timedelta(days=1)):
         await spend(books, noon(outside), "100")
     async with books.database.transaction() as tx:
-        (cap,) = await budgets.caps(tx, books.workspace, noon(today))
+        (cap,) = await fetch(tx, budgets.caps(books.workspace, noon(today)))
     assert cap.reserved_usd == len({begins, ends})
 
 
@@ -143,7 +144,7 @@ async def test_claims_on_two_days_cannot_overdraw_their_week_between_them(books:
 async def test_what_is_left_is_the_least_of_the_caps(books: LedgerFixture):
     async def left() -> Decimal | None:
         async with books.database.transaction() as tx:
-            return await budgets.left(tx, books.workspace, THURSDAY)
+            return least_left_usd(await fetch(tx, budgets.caps(books.workspace, THURSDAY)))
 
     assert await left() is None
     await books.cap(Period.WEEK, Decimal(10))

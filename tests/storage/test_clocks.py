@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import text
 
 import parley.storage.tables
-from parley.domain.budgets import Period
+from parley.domain.budgets import Period, least_left_usd
 from parley.domain.errors import Billed, BudgetExhausted
 from parley.storage import budgets
+from parley.storage.driver import fetch
 from parley.storage.tables import Attempt, EnergyEntry, OutboxEvent, PaidRequest, UsageLog
 from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, LedgerFixture
 
@@ -65,4 +66,4 @@ async def test_a_worker_whose_clock_is_a_day_ahead_cannot_spend_tomorrows_cap(ah
     with pytest.raises(BudgetExhausted):
         await ahead.granted("another")
     async with ahead.database.transaction() as tx:
-        assert await budgets.left(tx, ahead.workspace) == NOTHING
+        assert least_left_usd(await fetch(tx, budgets.caps(ahead.workspace))) == NOTHING

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from parley.storage import configuration, energy
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.database import Database
+from parley.storage.driver import fetch
 from tests.storage.ledger_fixture import USER, LedgerFixture
 from tests.storage.ledger_fixture import WORKSPACE as ACME
 
@@ -29,7 +30,7 @@ async def load(database: Database, user: str = USER, workspace: str = ACME) -> S
 
 async def look(database: Database, user: str = USER) -> Glance:
     async with database.transaction() as tx:
-        return await configuration.look(tx, ACME, user)
+        return await fetch(tx, configuration.look(ACME, user))
 
 
 async def test_a_user_has_the_workspaces_sections_and_its_own(database: Database):
@@ -67,15 +68,14 @@ async def test_a_section_counts_only_where_it_belongs(database: Database):
     assert (await load(database)).sections == {"profile": {}}
 
 
-@pytest.mark.parametrize("function", [configuration.load, configuration.look])
-async def test_reading_takes_one_statement(database: Database, function: Callable[..., Awaitable[Any]]):
+async def test_loading_takes_one_statement(database: Database):
     await save(database, "company", name="Acme")
     statements: list[str] = []
     event.listen(
         database.engine.sync_engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
     )
     async with database.transaction() as tx:
-        await function(tx, ACME, USER)
+        await configuration.load(tx, ACME, USER)
     assert len(statements) == 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_origin
 from uuid import UUID
 
 import pytest
@@ -43,8 +43,9 @@ from parley.storage import (
     summaries,
     usage,
 )
-from parley.storage.breaker import BreakerView, Passes
+from parley.storage.breaker import BreakerView, Passes, Waits
 from parley.storage.configuration import WORKSPACE, Glance, Stored
+from parley.storage.driver import Query, fetch
 from parley.storage.ledger import Counted, Failure
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
@@ -171,8 +172,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "budgets.reserve": (lambda tx, _: budgets.reserve(tx, THEIRS, "job:job", Decimal(0)), BudgetExhausted),
     "budgets.move": (lambda tx, _: budgets.move(tx, THEIRS, "job:job", confirmed=Decimal(1)), NotFound),
     "budgets.lock_caps": (lambda tx, _: budgets.lock_caps(tx, THEIRS), False),
-    "budgets.caps": (lambda tx, _: budgets.caps(tx, THEIRS), []),
-    "budgets.left": (lambda tx, _: budgets.left(tx, THEIRS), None),
+    "budgets.caps": (lambda tx, _: fetch(tx, budgets.caps(THEIRS)), []),
     "generations.load_prompt": (lambda tx, ids: generations.load_prompt(tx, THEIRS, ids.prompt), NotFound),
     "generations.find": (lambda tx, _: generations.find(tx, THEIRS, "asked/generate"), None),
     "generations.last_reply": (lambda tx, _: generations.last_reply(tx, THEIRS, "asked"), None),
@@ -194,7 +194,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "ledger.confirm": (lambda tx, ids: ledger.confirm(tx, THEIRS, ids.attempt, NOT_BILLED, nothing), NotFound),
     "audit.audit_billed": (lambda tx, ids: audit.audit_billed(tx, THEIRS, [billed(ids.attempt)]), []),
     "generations.grade": (lambda tx, _: generations.grade(tx, THEIRS, "asked/generate", Decimal(1)), False),
-    "configuration.look": (lambda tx, _: configuration.look(tx, THEIRS, USER), Glance((), {})),
+    "configuration.look": (lambda tx, _: fetch(tx, configuration.look(THEIRS, USER)), Glance((), {})),
     "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
@@ -237,7 +237,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
     "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),
-    "breaker.waits": (lambda tx, _: breaker.waits(tx, THEIRS), {}),
+    "breaker.waits": (lambda tx, _: fetch(tx, breaker.waits(THEIRS)), Waits({}, {})),
     "breaker.pass_through": (
         lambda tx, _: breaker.pass_through(tx, Provider.ANTHROPIC, THEIRS, TERMS.breaker, shares_key=True),
         Passes(0, 0),
@@ -271,8 +271,9 @@ def functions_with_a_workspace() -> set[str]:
     for module in pkgutil.iter_modules(parley.storage.__path__, "parley.storage."):
         if module.ispkg or module.name in CHECKED_ELSEWHERE:
             continue
-        for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.iscoroutinefunction):
-            own = function.__module__ == module.name and not name.startswith("_")
+        for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
+            reads = inspect.iscoroutinefunction(function) or get_origin(function.__annotations__.get("return")) is Query
+            own = function.__module__ == module.name and not name.startswith("_") and reads
             if own and {"workspace_id", "settlement"} & inspect.signature(function).parameters.keys():
                 found.add(f"{module.name.removeprefix('parley.storage.')}.{name}")
     return found

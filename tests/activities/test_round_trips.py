@@ -1,0 +1,58 @@
+"""How often each step of `Generate` waits for the database. A round trip costs more than most statements."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.credentials import WorkspaceKeys
+from activities.generate.deciding import GenerateDecisions
+from activities.generate.paid_steps import GeneratePaidSteps
+from activities.metrics import Metrics
+from activities.paid_call import PaidCalls
+from parley.domain.generate.contract import AskOutcome, AskStep, GenerateInput, Job, PrepareOutcome, Prompt
+from parley.domain.requests import Message
+from parley.providers.registry import Providers
+from parley.settings import Settings
+from tests.activities.proxy import DatabaseProxy
+from tests.parts import candidates_of
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[DatabaseProxy]:
+    async with DatabaseProxy(database_url) as proxy:
+        yield proxy
+
+
+def generation() -> Job:
+    """A generation whose answer may be cached."""
+    prompt = Prompt(messages=(Message(role="user", content=f"hello {uuid4().hex}"),))
+    given = GenerateInput(workspace_id="acme", user_id="ann", prompt=prompt)
+    return Job.of(given, f"acme/{uuid4().hex}", datetime.now(UTC))
+
+
+async def test_each_step_waits_as_seldom_as_it_can(proxy: DatabaseProxy, settings: Settings):
+    """`prepare`: all that is known, the cache. `ask`: claim, caps and commit; lock and commit; the answer's record."""
+    providers = Providers(settings)
+    decisions = GenerateDecisions(
+        proxy.database, candidates_of(proxy.database, settings), settings.policy(), 100, Metrics()
+    )
+    calls = PaidCalls(proxy.database, settings, WorkspaceKeys(proxy.database), providers)
+    asking = GeneratePaidSteps(proxy.database, calls, Metrics())
+    environment, trips = ActivityEnvironment(), list[int]()
+    for _ in range(2):  # the first generation connects and fills the worker's caches
+        job = generation()
+        began = proxy.round_trips
+        prepared: PrepareOutcome = await environment.run(decisions.prepare, job)
+        decided = proxy.round_trips
+        step = AskStep(
+            job=job, serving=prepared.serving, candidate=prepared.candidates[0], ask=1, empty=0, is_first=True
+        )
+        outcome: AskOutcome = await environment.run(asking.ask, step)
+        trips = [decided - began, proxy.round_trips - decided]
+        assert outcome.result is not None
+        assert outcome.result.success
+    assert trips == [2, 6]
+    await providers.close()
