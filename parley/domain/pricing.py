@@ -5,7 +5,7 @@ Token prices come from `genai-prices` (offline data, Decimal). The settings give
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from copy import copy
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import Self
@@ -13,7 +13,7 @@ from typing import Self
 from genai_prices import Usage as CountedUsage
 from genai_prices import __version__ as genai_prices_version
 from genai_prices import calc_price
-from genai_prices.types import PriceCalculation, TieredPrices
+from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation, TieredPrices
 
 from parley.domain.errors import UnpricedModel
 from parley.domain.json_schema import strict_form
@@ -115,15 +115,19 @@ def _listed_class(provider: Provider, part: str) -> dict[str, str]:
 
 def _listed_variants(provider: Provider, model: str) -> list[dict[str, str]]:
     """The classes that the list has for a model."""
-    return [variant.when for variant in _listing(provider, model).model.price_variants or ()]
+    return [variant.when for variant in _listed_model(provider, model).price_variants or ()]
 
 
 def _listed_rates(provider: Provider, model: str, tokens: int, context: dict[str, str] | None = None) -> Rates:
     """The rates of the price list for a prompt of that length. Cached tokens without a rate cost as input tokens."""
     try:
-        price = _listing(provider, model, context).model_price
+        price = _calculated(provider, model, context).model_price if context else _usual_price(provider, model)
     except LookupError as error:
         raise UnpricedModel(f"{provider.value} model {model!r} is not in the price list; use a priced model") from error
+    return _rates_of(price, provider, model, tokens)
+
+
+def _rates_of(price: ModelPrice, provider: Provider, model: str, tokens: int) -> Rates:
     plain, reply = _rate(price.input_mtok, tokens), _rate(price.output_mtok, tokens)
     if not plain or not reply:
         raise UnpricedModel(f"{provider.value} model {model!r} has no token price in genai-prices; use a priced model")
@@ -137,22 +141,33 @@ def _listed_rates(provider: Provider, model: str, tokens: int, context: dict[str
     )
 
 
-def _listing(provider: Provider, model: str, context: Mapping[str, str] | None = None) -> PriceCalculation:
-    """The model's entry of the price list as it is now, with the prices of the class that `context` names.
+@lru_cache(maxsize=512)
+def _listed_model(provider: Provider, model: str) -> ModelInfo:
+    """The model's entry of the price list. Reading the list takes most of a millisecond.
 
     Raises:
         LookupError: the list has no such model.
     """
-    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    return _listing_of_hour(provider, model, frozenset((context or {}).items()), hour)
+    return _calculated(provider, model).model
 
 
-@lru_cache(maxsize=512)
-def _listing_of_hour(
-    provider: Provider, model: str, context: frozenset[tuple[str, str]], _hour: datetime
-) -> PriceCalculation:
-    """Looking a model up takes a millisecond, and each request needs several. New prices apply from midnight UTC."""
-    return calc_price(CountedUsage(), model, provider_id=provider.value, price_context=dict(context))
+def _calculated(provider: Provider, model: str, context: Mapping[str, str] | None = None) -> PriceCalculation:
+    return calc_price(CountedUsage(), model, provider_id=provider.value, price_context=dict(context or {}))
+
+
+def _usual_price(provider: Provider, model: str) -> ModelPrice:
+    prices = _listed_model(provider, model).prices
+    # Other prices depend on the time.
+    return prices if isinstance(prices, ModelPrice) else _calculated(provider, model).model_price
+
+
+def _tier_prices(provider: Provider, model: str) -> Iterator[ModelPrice]:
+    """The prices of each service tier of a model, also of one whose price is listed for a later day."""
+    for variant in _listed_model(provider, model).price_variants or ():
+        if "service_tier" in variant.when:
+            price = copy(_usual_price(provider, model))
+            vars(price).update({name: one for name, one in vars(variant.prices).items() if one is not None})
+            yield price
 
 
 def _rate(listed: Decimal | TieredPrices | None, tokens: int) -> Decimal | None:
@@ -205,10 +220,9 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
     if provider not in (Provider.OPENAI, Provider.ANTHROPIC):
         yield rates
         return
-    variants = _listed_variants(provider, model) if provider is Provider.OPENAI else []
-    tiers = [when for when in variants if "service_tier" in when]
-    for context in ({}, *tiers):
-        found = _listed_rates(provider, model, usage.input_tokens, context)
+    tiers = _tier_prices(provider, model) if provider is Provider.OPENAI else ()
+    usual = _listed_rates(provider, model, usage.input_tokens)
+    for found in (usual, *(_rates_of(tier, provider, model, usage.input_tokens) for tier in tiers)):
         highest = {name: getattr(found, name) * REGION_FACTOR for name in TOKEN_RATES}
         yield found.model_copy(update={**highest, "input": max(highest["input"], highest["cache_write"])})
 

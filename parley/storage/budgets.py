@@ -51,6 +51,7 @@ MOVE = text("""
 # its own statement, because a statement sees only what was committed when it began.
 HOLD_CAPS = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('caps:' || :workspace, 0))")
 CHANGE_CAPS = text("SELECT pg_advisory_xact_lock(hashtextextended('caps:' || :workspace, 0))")
+LOCK_CAPS = text("SELECT period FROM spending_caps WHERE workspace_id = :workspace ORDER BY period FOR UPDATE")
 RESERVE_DAY = text("""
     INSERT INTO budgets (workspace_id, scope, reserved_usd, confirmed_usd, uncertain_usd)
     VALUES (:workspace, :scope, :usd, 0, 0)
@@ -111,9 +112,7 @@ async def lock_caps(tx: AsyncSession, workspace_id: str) -> bool:
     To avoid deadlocks, call this once, before any day changes: see docs/paid-call.md.
     """
     await defer(tx, HOLD_CAPS, {"workspace": workspace_id})
-    locked = select(col(SpendingCap.period)).where(col(SpendingCap.workspace_id) == workspace_id)
-    in_order = locked.order_by(col(SpendingCap.period)).with_for_update()
-    return (await tx.execute(in_order)).first() is not None
+    return await fetch(tx, Query(LOCK_CAPS, {"workspace": workspace_id}, bool))
 
 
 async def lock(tx: AsyncSession, workspace_id: str, scope: str) -> bool:
