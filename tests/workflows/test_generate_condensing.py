@@ -8,10 +8,7 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.credentials import WorkspaceKeys
-from activities.generate.paid_steps import GeneratePaidSteps
-from activities.metrics import Metrics
-from activities.paid_call import PaidCalls
+from activities.parts import Parts
 from parley import Backend, Client
 from parley.client.generate import generate_input
 from parley.domain.generate.condensing import KEEP, prefix_hashes
@@ -20,7 +17,6 @@ from parley.domain.housekeeping import PURGE, PurgeInput
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
-from parley.providers.registry import Providers
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import generations, summaries
 from parley.storage.database import Database
@@ -230,13 +226,12 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
     summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
     step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)
-    providers = Providers(settings)
-    paid_calls = PaidCalls(database, settings, WorkspaceKeys(database), providers)
-    condense = GeneratePaidSteps(database, paid_calls, Metrics()).condense
+    parts = Parts(database, settings)
+    condense = parts.generate_paid_steps().condense
     first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
     hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
         await summaries.store(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first
     assert len(await condensings(client)) == 2
-    await providers.close()
+    await parts.close()

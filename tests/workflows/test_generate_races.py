@@ -51,7 +51,7 @@ def query(database: Database) -> Query:
 @pytest.fixture
 def learns(caplog: pytest.LogCaptureFixture) -> Learns:
     """Waits until the worker knows of the cancellation, with its next heartbeat."""
-    caplog.set_level("INFO", logger="temporalio.activity")
+    caplog.set_level("INFO", logger="activities.paid_call")
 
     async def signalled() -> bool:
         return "cancelled during a paid call" in caplog.text
