@@ -9,7 +9,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.parts import Parts
-from parley import Backend, Client
+from parley import Client
 from parley.client.generate import generate_input
 from parley.domain.generate.condensing import KEEP, prefix_hashes
 from parley.domain.generate.contract import CondenseOutcome, CondenseStep, Job, Refused, Serving, SummaryReference
@@ -23,8 +23,9 @@ from parley.storage.database import Database
 from parley.storage.tables import Attempt, ConversationSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.ledger_fixture import LedgerFixture
+from tests.workflows.modes import BOTH_MODES, durable_only, in_workspace
 
-pytestmark = pytest.mark.usefixtures("worker")
+pytestmark = [pytest.mark.usefixtures("worker"), BOTH_MODES]
 
 USER = "ann"
 LIMITED, TIGHT, LIMIT = "limited", "tight", 1200
@@ -114,9 +115,7 @@ class TestLimit:
 
     async def test_another_workspace_does_not_use_the_summary(self, client: Client) -> None:
         await ask(client, LONG)
-        other = Backend(client.temporal, client.database, client.settings).client(
-            workspace_id=f"{client.workspace_id}-other"
-        )
+        other = in_workspace(client, f"{client.workspace_id}-other")
         await ask(other, LONG)
         assert len(await condensings(other)) == 1
 
@@ -144,6 +143,7 @@ class TestLimit:
         tried = await LedgerFixture(client.database).all(Attempt, workspace_id=client.workspace_id)
         assert meta.attempts == sum(one.request_id.startswith(meta.request_id) for one in tried) > 1
 
+    @durable_only("measures the history")
     async def test_histories_stay_small(self, client: Client) -> None:
         for turns in (LONG, LONG + 2, LONG + 12):
             await ask(client, turns, key=str(turns))
@@ -180,6 +180,7 @@ class TestTooLong:
         assert len(await condensings(client)) == 1
         assert len(await simulator.requests()) == 3
 
+    @durable_only("reads the steps in the history")
     async def test_a_prompt_is_condensed_once(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("context_too_long", provider="openai", after=1, times=None)
         result = await client.generate([SYSTEM, *TALK[:LONG]], user_id=USER, action=LIMITED, key="mine")
@@ -211,6 +212,7 @@ class TestTooLong:
         assert await condensings(client) == []
 
 
+@durable_only("runs an activity")
 async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     client: Client, database: Database, settings: Settings, simulator: SimulatorAdmin
 ) -> None:
