@@ -38,8 +38,8 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 TIME_LIMIT_SECONDS = 60.0
-# How long a free step waits for an unreachable database. Nothing is paid yet, or the ledger has recorded it.
-DATABASE_SECONDS = 10.0
+# How long the record of an end waits for an unreachable database after the time limit. The ledger has what was paid.
+RECORD_SECONDS = 10.0
 BUSY_SECONDS = 1.0
 RETRIES: RetryPolicy = ANSWER_STEP["retry_policy"]
 
@@ -171,7 +171,8 @@ class InlineEngine:
         return min(self.now() + limit, self._deadline)
 
     async def decide(self, activity: Callable[[Any, S], Awaitable[R]], step: S, *, summary: str) -> R:
-        return await attempt(partial(self._steps.free(activity), step), name=summary, seconds=DATABASE_SECONDS)
+        work = partial(self._steps.free(activity), step)
+        return await attempt(work, name=summary, seconds=max(self._seconds_left(), RECORD_SECONDS))
 
     async def run_step(
         self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
@@ -191,13 +192,16 @@ class InlineEngine:
 
     async def _try(self, work: Callable[[], Awaitable[R]], provider: Provider, summary: str) -> R:
         """One attempt. After a cancellation a call that was sent is still settled, by a task that nothing waits for."""
-        left = (self._deadline - self.now()).total_seconds()
+        left = self._seconds_left()
         task = self._steps.start(provider, partial(attempt, work, name=summary, seconds=left), left)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.cancel()
             raise
+
+    def _seconds_left(self) -> float:
+        return (self._deadline - self.now()).total_seconds()
 
 
 class _Running(NamedTuple):
