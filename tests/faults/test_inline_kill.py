@@ -61,7 +61,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
     )
     place.processes.append(process)
     if point == "in flight":
-        await place.simulator.requests(at_least=1, billed="true")
+        await place.simulator.requests(at_least=1, billed="true", timeout=30)
         process.kill()
     await exited(process, signal.SIGKILL)
     await place.simulator.gate(closed=False)
