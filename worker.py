@@ -20,15 +20,12 @@ from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
-from activities.candidates import Candidates
-from activities.credentials import WorkspaceKeys
 from activities.events import EventActivities
-from activities.generate.deciding import GenerateDecisions
-from activities.generate.paid_steps import GeneratePaidSteps, QualityPaidSteps
+from activities.generate.paid_steps import QualityPaidSteps
 from activities.health import HealthActivities
 from activities.logs import WorkerFormatter
-from activities.metrics import Metrics, serve_metrics
-from activities.paid_call import PaidCalls
+from activities.metrics import serve_metrics
+from activities.parts import Parts
 from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
@@ -39,7 +36,6 @@ from parley.domain.generate.policy import Policy
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
 from parley.process import leave
-from parley.providers.registry import Providers
 from parley.settings import Settings, problem
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
@@ -63,26 +59,14 @@ WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, S
 log = logging.getLogger("parley.worker")
 
 
-def build_workers(
-    client: Client,
-    database: Database,
-    paid_calls: PaidCalls,
-    candidates: Candidates,
-    settings: Settings,
-    roles: Sequence[str] = ROLES,
-    metrics: Metrics | None = None,
-) -> list[Worker]:
-    """One Temporal worker per role, each on its own task queue.
-
-    Raises:
-        InvalidInput: the policy file cannot be read, or is invalid.
-    """
-    metrics, policy = metrics or Metrics(), settings.policy()
+def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) -> list[Worker]:
+    """One Temporal worker per role, each on its own task queue."""
+    database, settings, policy = parts.database, parts.settings, parts.policy
+    paid_calls, candidates = parts.paid_calls, parts.candidates
     analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings)
     auto_runs = RunActivities(database, candidates)
     auto_labels = LabellingActivities(database, paid_calls)
-    decisions = GenerateDecisions(database, candidates, policy, settings.starting_energy, metrics)
-    generate = GeneratePaidSteps(database, paid_calls, metrics)
+    decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
     common: dict[str, Any] = {
@@ -143,7 +127,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Poll until SIGTERM or SIGINT, then finish the running activities: a paid call is never abandoned.
 
     Raises:
-        InvalidInput: DATABASE_URL is missing or wrong.
+        InvalidInput: DATABASE_URL is missing or wrong, or the policy file is invalid.
         Unreachable: Temporal or PostgreSQL does not answer.
     """
     if settings.database_url is None:
@@ -154,16 +138,13 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     metrics, runtime = serve_metrics(settings.metrics_address)
     client = await connect(codec_keys=settings.codec_keys, runtime=runtime)
     database = Database(settings.database_url)
-    keys, providers = WorkspaceKeys(database), Providers(settings)
-    paid_calls = PaidCalls(database, settings, keys, providers, metrics)
-    candidates = Candidates(database, settings, keys, providers.access)
+    parts = Parts(database, settings, metrics)
     try:
         await database.ping()
         async with metrics.watching_breakers(database):
-            workers = build_workers(client, database, paid_calls, candidates, settings, roles, metrics)
-            await _poll(client, workers, roles, settings, stop)
+            await _poll(client, build_workers(client, parts, roles), roles, settings, stop)
     finally:
-        await providers.close()
+        await parts.close()
         await database.close()
 
 

@@ -1,7 +1,8 @@
-"""The boundary between an activity and Temporal: heartbeats, and the conversion of errors."""
+"""The boundary between a step and what runs it: the conversion of errors, and the heartbeats of an activity."""
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.logs import step_logger
 from parley.domain.errors import ParleyError, ProviderError, ReplyLost, Unreachable
 from parley.domain.text import shorten
 
@@ -21,32 +23,49 @@ ERROR_CHARACTERS = 1000
 P = ParamSpec("P")
 R = TypeVar("R")
 
+log = step_logger(__name__)
+
 
 def boundary(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     """Wrap an activity: heartbeat while it works, so that it can be cancelled and its death is noticed."""
 
     @functools.wraps(work)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        running = activity.info()
         # A local activity has no heartbeat: it runs within the task of its workflow.
-        pulse = None if activity.info().is_local else asyncio.create_task(_heartbeat())
+        pulse = None if running.is_local else asyncio.create_task(_heartbeat())
         try:
-            return await retry_while_unreachable(
-                functools.partial(work, *args, **kwargs), seconds=_retry_seconds(activity.info())
-            )
-        except ParleyError as error:
-            raise as_application_error(error) from None
-        except ValidationError as error:
-            message = shorten(str(error), ERROR_CHARACTERS)
-            raise ApplicationError(message, type="ValidationError", non_retryable=True) from None
-        except Exception as error:  # noqa: BLE001 - no message may reach the history unchecked
-            # A bug: its message may quote user data, so only its type goes to the history.
-            activity.logger.exception("unexpected error in %s", activity.info().activity_type)
-            raise ApplicationError(f"unexpected {type(error).__name__}", type=type(error).__name__) from None
+            step = functools.partial(work, *args, **kwargs)
+            return await attempt(step, name=running.activity_type, seconds=_retry_seconds(running))
         finally:
             if pulse:
                 pulse.cancel()
 
     return wrapped
+
+
+async def attempt(step: Callable[[], Awaitable[R]], *, name: str, seconds: float) -> R:
+    """One attempt at a step. While the database is unreachable it is retried, for so many seconds.
+
+    Raises:
+        ApplicationError: typed after the step's error. The error of a bug says no more than its type.
+    """
+    try:
+        return await retry_while_unreachable(step, seconds=seconds)
+    except ParleyError as error:
+        raise as_application_error(error) from None
+    except ValidationError as error:
+        message = shorten(str(error), ERROR_CHARACTERS)
+        raise ApplicationError(message, type="ValidationError", non_retryable=True) from None
+    except Exception as error:
+        # A bug: its message may quote user data, so only its type goes to a history or a caller.
+        log.exception("unexpected error in %s", name)
+        raise ApplicationError(f"unexpected {type(error).__name__}", type=type(error).__name__) from None
+
+
+def without_boundary(work: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[R]]:
+    """The code of an activity, to run it inline."""
+    return inspect.unwrap(work)
 
 
 def _retry_seconds(running: activity.Info) -> float:
@@ -62,7 +81,7 @@ async def retry_while_unreachable(work: Callable[[], Awaitable[R]], *, seconds: 
     """Retry while the database is unreachable, for so many seconds, unless a retry could pay twice.
 
     Raises:
-        Unreachable: it was unreachable for longer, or the activity was cancelled.
+        Unreachable: it was unreachable for longer, or the task was cancelled.
         ReplyLost: a paid reply could not be stored; a retry would pay again.
     """
     clock = asyncio.get_running_loop()
@@ -73,7 +92,7 @@ async def retry_while_unreachable(work: Callable[[], Awaitable[R]], *, seconds: 
         except Unreachable as error:
             if isinstance(error, ReplyLost) or _is_cancelled() or clock.time() > deadline:
                 raise
-            activity.logger.warning("%s waits for the database: %s", activity.info().activity_type, error)
+            log.warning("waiting for the database: %s", error)
         await asyncio.sleep(RECONNECT_SECONDS)
 
 

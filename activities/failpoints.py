@@ -6,8 +6,6 @@ import os
 import signal
 from typing import Literal
 
-from temporalio import activity
-
 Point = Literal["claiming", "claimed", "called", "settling", "settled"]
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 HELD = "held at the failpoint"
@@ -18,7 +16,7 @@ class Failpoints:
     """Parsed from PARLEY_FAILPOINTS, for example `called=kill` or `claimed=stop`. Empty in production.
 
     `claimed=hold:7` blocks the next seven jobs that reach the point for ever, and logs each. A job that is held at one
-    point passes all others, and its retries are held at the same point.
+    point passes all others, and its retries are held at the same point. `job`: the id of its workflow.
     """
 
     def __init__(self, spec: str) -> None:
@@ -26,16 +24,15 @@ class Failpoints:
         self._actions = {point: action.partition(":") for point, action in pairs}
         self._held: dict[str, Point] = {}
 
-    async def reach(self, point: Point) -> None:
+    async def reach(self, point: Point, job: str) -> None:
         """Kill or stop this process, or wait, if the point is armed. A stopped process continues after SIGCONT."""
         action, _, most = self._actions.get(point, ("", "", ""))
         if action == "hold":
-            await self._hold(point, int(most))
+            await self._hold(point, int(most), job)
         elif action:
             os.kill(os.getpid(), SIGNALS[action])
 
-    async def _hold(self, point: Point, most: int) -> None:
-        job = activity.info().workflow_id or ""
+    async def _hold(self, point: Point, most: int, job: str) -> None:
         if job not in self._held and list(self._held.values()).count(point) < most:
             self._held[job] = point
             logger.warning("%s %s", HELD, point)

@@ -1,9 +1,10 @@
-"""The worker's log: an expected failure is one line, a bug has its traceback."""
+"""Logs: a step's messages name its activity; an expected failure is one line, a bug has its traceback."""
 
 import asyncio
 import copy
 import logging
 
+from temporalio import activity
 from temporalio.exceptions import FailureError
 
 from parley.domain.errors import ParleyError
@@ -12,6 +13,11 @@ from parley.domain.text import one_line
 FAILURE_CHARACTERS = 300
 # A caller's input, an outage, a cancelled job. A bug is logged with its own error where it is caught: `boundary`.
 EXPECTED = (FailureError, ParleyError, asyncio.CancelledError)
+
+
+def step_logger(name: str) -> activity.LoggerAdapter:
+    """The logger of a module whose code runs in activities and inline. In an activity it adds its details."""
+    return activity.LoggerAdapter(logging.getLogger(name), None)
 
 
 class WorkerFormatter(logging.Formatter):

@@ -19,11 +19,11 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from temporalio import activity
 
 from activities.boundary import RECONNECT_SECONDS, retry_while_unreachable
 from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints
+from activities.logs import step_logger
 from activities.metrics import Metrics
 from parley.domain.errors import (
     Billed,
@@ -63,12 +63,15 @@ LISTING_SECONDS = 5.0
 PING_SECONDS = 10.0
 T = TypeVar("T")
 
+log = step_logger(__name__)
+
 
 @dataclass(frozen=True)
 class _Work:
     """A granted paid call: the request, its price, and what is written in the transaction that ends an attempt."""
 
     workspace_id: str
+    workflow_id: str
     action: str
     request: Request
     offer: Offer
@@ -138,11 +141,11 @@ class PaidCalls:
             if settled := await self._persist(partial(ledger.journaled, **known)):
                 return settled
             raise
-        await self._failpoints.reach("claiming")
+        await self._failpoints.reach("claiming", charge.workflow_id)
         claimed = await self._claim(charge, sha256, offer)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(workspace_id, charge.action, request, offer, adapter, on_end)
+        work = _Work(workspace_id, charge.workflow_id, charge.action, request, offer, adapter, on_end)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -194,9 +197,9 @@ class PaidCalls:
 
     async def _work(self, work: _Work, claimed: Granted) -> Settled:
         async with self._lease_renewed(work.workspace_id, claimed.attempt_id):
-            await self._failpoints.reach("claimed")
+            await self._failpoints.reach("claimed", work.workflow_id)
             settled = await self._recovered(work, claimed) or await self._called(work, claimed.attempt_id)
-        await self._failpoints.reach("settled")
+        await self._failpoints.reach("settled", work.workflow_id)
         return settled
 
     async def _called(self, work: _Work, attempt_id: UUID) -> Settled:
@@ -205,13 +208,13 @@ class PaidCalls:
         try:
             reply = await self._call(work, attempt_id)
         except ProviderError as error:
-            await self._failpoints.reach("called")
+            await self._failpoints.reach("called", work.workflow_id)
             failure = self._failure(error, work.offer)
             await self._fail(work, attempt_id, failure)
             self._count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
             raise
         seconds = clock.time() - started
-        await self._failpoints.reach("called")
+        await self._failpoints.reach("called", work.workflow_id)
         counted = self._counted(work.offer, reply.usage)
         settled = await self._settle(work, attempt_id, reply, counted)
         outcome = "settled" if settled.attempt_id == attempt_id else "duplicate"
@@ -242,7 +245,7 @@ class PaidCalls:
                 async with asyncio.timeout(LISTING_SECONDS):
                     reply = await work.adapter.recover(str(attempt_id))
             except Exception as error:  # noqa: BLE001 - after any error the call itself can still be made
-                activity.logger.warning("cannot look for a lost reply: %s", error or type(error).__name__)
+                log.warning("cannot look for a lost reply: %s", error or type(error).__name__)
                 return None
             if reply is not None or asyncio.get_running_loop().time() > deadline:
                 return reply
@@ -260,7 +263,7 @@ class PaidCalls:
         except ProviderError:
             raise
         except Exception as error:  # the ledger records every error
-            activity.logger.exception("unexpected error from %s", name)
+            log.exception("unexpected error from %s", name)
             raise ProviderUnavailable(name, f"unexpected {type(error).__name__}", billed=Billed.UNKNOWN) from error
 
     async def _settle(
@@ -285,7 +288,7 @@ class PaidCalls:
 
         async def settle(tx: AsyncSession) -> Settled:
             settled = await ledger.settle(tx, settlement)
-            await self._failpoints.reach("settling")
+            await self._failpoints.reach("settling", work.workflow_id)
             return settled
 
         return await self._persist(settle)
@@ -293,10 +296,10 @@ class PaidCalls:
     async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
             await ledger.fail(tx, work.workspace_id, attempt_id, failure, self._terms, on_end=work.on_end)
-            await self._failpoints.reach("settling")
+            await self._failpoints.reach("settling", work.workflow_id)
 
         await self._persist(fail)
-        await self._failpoints.reach("settled")
+        await self._failpoints.reach("settled", work.workflow_id)
 
     def _failure(self, error: ProviderError, offer: Offer) -> Failure:
         failure = Failure(
@@ -360,7 +363,7 @@ class PaidCalls:
                 async with self._database.transaction() as tx:
                     await ledger.renew(tx, workspace_id, attempt_id, self._terms.lease_seconds)
             except Exception as error:  # noqa: BLE001 - the renewal must not end before the call
-                activity.logger.warning("lease not renewed: %s", error)
+                log.warning("lease not renewed: %s", error)
 
     def _count(self, work: _Work, outcome: str, usage: Usage, cost_usd: Decimal | None, seconds: float | None) -> None:
         """Report an attempt to the metrics. An unknown cost may be as much as was reserved."""
@@ -368,7 +371,7 @@ class PaidCalls:
         spent = offer.upper_bound_usd if cost_usd is None else cost_usd
         if spent > offer.upper_bound_usd:
             self._metrics.cost_above_bound(offer.provider, offer.model, spent - offer.upper_bound_usd)
-            activity.logger.warning(
+            log.warning(
                 "a reply of %s %s cost $%s, above its upper bound of $%s",
                 offer.provider.value,
                 offer.model,
@@ -391,5 +394,5 @@ async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:
         try:
             await asyncio.wait({work})
         except asyncio.CancelledError:
-            activity.logger.info("cancelled during a paid call: the call is finished and settled first")
+            log.info("cancelled during a paid call: the call is finished and settled first")
     return work.result()

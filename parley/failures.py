@@ -1,8 +1,8 @@
-"""Why a workflow ended without a result, from Temporal's chain of failures."""
+"""Why a job ended without a result, from Temporal's chain of failures."""
 
 from temporalio.exceptions import ApplicationError, is_cancelled_exception
 
-from parley.domain.errors import ParleyError
+from parley.domain.errors import IdempotencyConflict, JobFailed, ParleyError, ProviderUnavailable
 from parley.domain.text import one_line
 
 REASON_CHARACTERS = 500
@@ -13,6 +13,20 @@ def coded_failure(error: BaseException | None) -> ApplicationError | None:
     while error is not None and not (isinstance(error, ApplicationError) and error.type):
         error = error.__cause__
     return error
+
+
+def job_failure(error: BaseException) -> ParleyError:
+    """The error for the caller of a job that this error stopped."""
+    if is_cancelled_exception(error):
+        return JobFailed("Cancelled", "the job was cancelled; results that are paid for stay stored")
+    failure = coded_failure(error)
+    if failure is None:
+        return JobFailed(type(error).__name__, str(error))
+    if failure.type == IdempotencyConflict.__name__:
+        return IdempotencyConflict(failure.message)
+    is_outage = failure.type == ProviderUnavailable.__name__
+    retry_after = float(failure.details[0]) if is_outage and failure.details else None
+    return JobFailed(failure.type or "", failure.message, retry_after=retry_after)
 
 
 def reason_of(error: BaseException) -> str:

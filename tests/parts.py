@@ -23,7 +23,7 @@ from temporalio.client import WorkflowHandle
 
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
-from activities.paid_call import PaidCalls
+from activities.parts import Parts
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -168,11 +168,9 @@ async def running_workers(
     client: TemporalClient, database: Database, settings: Settings, roles: tuple[str, ...] = ROLES
 ) -> AsyncIterator[None]:
     """Run Parley's workers in this process."""
-    keys, providers = WorkspaceKeys(database), Providers(settings)
-    paid_calls = PaidCalls(database, settings, keys, providers)
-    candidates = Candidates(database, settings, keys, providers.access)
+    parts = Parts(database, settings)
     async with AsyncExitStack() as running:
-        running.push_async_callback(providers.close)
-        for worker in build_workers(client, database, paid_calls, candidates, settings, roles):
+        running.push_async_callback(parts.close)
+        for worker in build_workers(client, parts, roles):
             await running.enter_async_context(worker)
         yield

@@ -1,16 +1,19 @@
 """Request an answer: fall back to other candidates, wait out rate limits, condense a prompt that is too long.
 
-Written against `Engine`, so that `Generate`, conversations, phone calls and an inline mode run the same code.
+Written against `Engine`, so that the workflow `Generate`, the inline mode, conversations and phone calls run the same
+code.
 """
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
+from activities.generate.deciding import GenerateDecisions as Decisions
 from activities.generate.paid_steps import GeneratePaidSteps as PaidSteps
 from parley.domain.errors import (
     BudgetExhausted,
@@ -19,6 +22,7 @@ from parley.domain.errors import (
     EmptyReply,
     InsufficientEnergy,
     MalformedReply,
+    ParleyError,
     ProviderUnavailable,
     RateLimited,
 )
@@ -36,6 +40,7 @@ from parley.domain.generate.contract import (
     Refusal,
     Refused,
 )
+from parley.domain.generate.quality import ScoreInput, cheapest
 from parley.domain.routing import Candidate
 from workflows.fallback import Engine, NoProviderServed, first_success
 from workflows.policies import LONGEST_RATE_LIMIT
@@ -49,6 +54,57 @@ REFUSALS = {
     ContentFiltered.__name__: Refused.CONTENT_FILTERED,
 }
 RAISE_AT_ONCE = frozenset({ContextTooLong.__name__, EmptyReply.__name__})
+
+
+class GenerateRun:
+    """One run of `Generate`, from the decisions to the record of its end. `scoring`: the grading to start after it."""
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self._engine, self._job = engine, job
+        self._prepared = PrepareOutcome()
+        self.scoring: ScoreInput | None = None
+
+    async def result(self) -> GenerateResult:
+        """Decide what to send to which providers, request the answer, record how it ended. A refusal is a result.
+
+        Raises:
+            ApplicationError: typed after the `ParleyError` that stopped it; `ProviderUnavailable` lists what was tried.
+            CancelledError: it was cancelled. Results that were paid for stay stored.
+        """
+        try:
+            return await self._answer()
+        except (FailureError, ParleyError, asyncio.CancelledError) as error:
+            return await self._end(error)
+
+    async def _answer(self) -> GenerateResult:
+        self._prepared = await self._engine.decide(Decisions.prepare, self._job, summary="budget, cache, routing")
+        if self._prepared.result is not None:
+            return self._prepared.result
+        if self._prepared.prompt is not None:
+            self._job = self._job.with_prompt(self._prepared.prompt)
+        result = await Answering(self._engine, self._job, self._prepared).run()
+        if self._prepared.serving.score_quality:
+            self.scoring = self._scoring()
+        return result
+
+    async def _end(self, error: BaseException) -> GenerateResult:
+        """Record how the generation ended. Returns a refusal or a stale answer; else raises the error."""
+        step = end_step(self._job, self._prepared, error)
+        ended = await self._engine.decide(Decisions.end, step, summary="record how it ended")
+        if ended.result is None or step.outcome == "cancelled":
+            raise error
+        return ended.result
+
+    def _scoring(self) -> ScoreInput:
+        generate_input = self._job.input
+        return ScoreInput(
+            workspace_id=generate_input.workspace_id,
+            user_id=generate_input.user_id,
+            prospect_id=generate_input.prospect_id,
+            request_id=self._job.request_id,
+            prompt=generate_input.prompt,
+            candidate=cheapest(self._prepared.candidates),
+        )
 
 
 class Answering:
@@ -120,7 +176,7 @@ class Answering:
 
     async def _ask_one(self, candidate: Candidate) -> AskOutcome:
         """Call one candidate. Where the policy says so, wait out its rate limit."""
-        candidate, deadline = self._with_last_failure(candidate), self._engine.now() + LONGEST_RATE_LIMIT
+        candidate, deadline = self._with_last_failure(candidate), self._engine.waits_until(LONGEST_RATE_LIMIT)
         while True:
             try:
                 return await self._engine.run_step(

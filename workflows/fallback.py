@@ -26,7 +26,7 @@ from parley.domain.errors import (
 )
 from parley.domain.queues import provider_queue
 from parley.domain.routing import Candidate
-from workflows.policies import FIRST_PARK, LONGEST_PARK
+from workflows.policies import FIRST_PARK, LOCAL_STEP, LONGEST_PARK
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -74,6 +74,18 @@ class Engine(Protocol):
         """Show that the job waits, for example because every provider is down."""
         ...
 
+    def waits_until(self, limit: timedelta) -> datetime:
+        """Until when a story may wait that wants to wait for at most `limit` from now."""
+        ...
+
+    async def decide(self, activity: Callable[[Any, S], Awaitable[R]], step: S, *, summary: str) -> R:
+        """Run a free activity, which only reads and writes the database. `summary`: one line for operators.
+
+        Raises:
+            ApplicationError: the step failed; `type` is the name of a `ParleyError`.
+        """
+        ...
+
     async def run_step(
         self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
     ) -> R:
@@ -87,9 +99,9 @@ class Engine(Protocol):
 
 
 class DurableEngine:
-    """The engine of a workflow: steps are activities on their provider's task queue, waits are timers.
+    """The engine of a workflow: paid steps are activities on their provider's task queue, waits are timers.
 
-    options: timeouts and retries of the steps. report_waiting: receives the reason and the length of each wait.
+    options: timeouts and retries of the paid steps. report_waiting: receives the reason and the length of each wait.
     """
 
     def __init__(self, options: Mapping[str, Any], report_waiting: Callable[[str, timedelta], None]) -> None:
@@ -103,6 +115,12 @@ class DurableEngine:
 
     def report_waiting(self, reason: str, pause: timedelta) -> None:
         self._report_waiting(reason, pause)
+
+    def waits_until(self, limit: timedelta) -> datetime:
+        return self.now() + limit
+
+    async def decide(self, activity: Callable[[Any, S], Awaitable[R]], step: S, *, summary: str) -> R:
+        return await workflow.execute_local_activity_method(activity, step, summary=summary, **LOCAL_STEP)
 
     async def run_step(
         self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
@@ -128,14 +146,16 @@ class DurableEngine:
 class NoProviderServed(ApplicationError):
     """Every candidate failed. `tried`: what each one answered. `refused`: every one refused this request.
 
-    Its type is `ProviderUnavailable`, or the type of all failures if it is one of `UNANIMOUS`.
+    Its type is `ProviderUnavailable`, or the type of all failures if it is one of `UNANIMOUS`. Its detail is the
+    shortest wait that a provider asks for, in seconds, if one does.
     """
 
     def __init__(self, failures: Sequence[tuple[Candidate, ApplicationError]]) -> None:
         self.tried = "; ".join(f"{failure.message} ({candidate.model})" for candidate, failure in failures)
         types = {failure.type for _, failure in failures}
         kind = failures[0][1].type if len(types) == 1 and types <= UNANIMOUS else ProviderUnavailable.__name__
-        super().__init__(f"no provider could serve: {self.tried}", type=kind)
+        waits = [float(failure.details[0]) for _, failure in failures if failure.type in TRY_LATER and failure.details]
+        super().__init__(f"no provider could serve: {self.tried}", *sorted(waits)[:1], type=kind)
         self.refused = types <= REQUEST_REFUSED
 
 
@@ -156,7 +176,7 @@ async def first_success(
         NoProviderServed: no candidate succeeded within the wait limit, or a wait would not help.
         ApplicationError: an error that another provider would not help with.
     """
-    deadline = engine.now() + wait_limit
+    deadline = engine.waits_until(wait_limit)
     pause = FIRST_PARK
     while True:
         failures: list[tuple[Candidate, ApplicationError]] = []

@@ -23,15 +23,15 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import TimeoutError, is_cancelled_exception
+from temporalio.exceptions import TimeoutError
 from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
 from parley.connection import connect, running_stack
-from parley.domain.errors import InvalidInput, JobFailed, NotFound, ParleyError, Unreachable
+from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
-from parley.failures import coded_failure
+from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage.database import Database
 
@@ -241,14 +241,9 @@ def temporal_errors(problem: str = "Temporal does not answer", *, missing: NotFo
 
 def failure_of(error: WorkflowFailureError) -> ParleyError:
     """Why a workflow ended without a result: the outermost failure that has one of Parley's error codes."""
-    if is_cancelled_exception(error.cause):
-        return JobFailed("Cancelled", "the job was cancelled; results that are paid for stay stored")
     if isinstance(error.cause, TimeoutError):
         return Unreachable(f"no answer from the queue {WORKFLOWS!r} within the time limit: is a worker up?")
-    failure = coded_failure(error.cause)
-    if failure is not None:
-        return JobFailed(failure.type or "", failure.message)
-    return JobFailed(type(error.cause).__name__, str(error.cause))
+    return job_failure(error.cause)
 
 
 def status_of(found: temporalio.client.WorkflowExecutionDescription) -> str:

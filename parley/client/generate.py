@@ -31,6 +31,7 @@ from parley.domain.json_check import check_schema
 from parley.domain.requests import Message, Provider
 from parley.settings import Settings
 from parley.storage import generations
+from parley.storage.database import Database
 
 Messages = str | Sequence[Message | Mapping[str, str]]
 """A text, which is one message of the user, or messages with a `role` and a `content`."""
@@ -127,7 +128,7 @@ async def generate(backend: Backend, request: GenerateInput, key: str | None) ->
         result = await _result(await _existing(backend, request, job_id))
         if not result.success:
             result = await _result(await _start(backend, request, job_id, again=True))
-    return await _with_stored_answer(backend, request, result)
+    return await with_stored_answer(backend.database, request, result)
 
 
 async def _start(
@@ -177,11 +178,11 @@ async def _by_reference(backend: Backend, request: GenerateInput) -> GenerateInp
     return request.model_copy(update={"prompt": stored})
 
 
-async def _with_stored_answer(backend: Backend, request: GenerateInput, result: GenerateResult) -> GenerateResult:
-    """A long answer is read from the database."""
+async def with_stored_answer(database: Database, request: GenerateInput, result: GenerateResult) -> GenerateResult:
+    """The result; a long answer is read from the database."""
     if not result.stored:
         return result
-    async with backend.database.transaction() as tx:
+    async with database.transaction() as tx:
         reply = await generations.answer(tx, request.workspace_id, result.meta.request_id)
     schema = request.prompt.response_schema
     value = parsed(reply.text, schema)[0] if schema is not None else None

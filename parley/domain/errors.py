@@ -111,11 +111,11 @@ class JobFailed(ParleyError):
     """A workflow ended without a result.
 
     `reason` is the code of the error that stopped it, for example `ProviderUnavailable`, or `Cancelled`. `kind` is that
-    error's kind.
+    error's kind. `retry_after`: the seconds after which a retry may succeed, if a provider says so.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, message: str, *, retry_after: float | None = None) -> None:
+        self.reason, self.retry_after = reason, retry_after
         self.kind = ErrorKind.CANCELLED if reason == "Cancelled" else _kind_of(reason)
         super().__init__(message)
 

@@ -20,14 +20,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
-from sqlalchemy import ClauseElement
+from sqlalchemy import ClauseElement, TypeDecorator
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -189,8 +189,8 @@ async def defer(
 class Query(Generic[T]):
     """A SELECT that can share a round trip with others, and how its rows are read.
 
-    `statement` is a module-level constant, as for `defer`. `read` gets named tuples in the driver's types: JSON is
-    parsed, NUMERIC is Decimal.
+    `statement` is a module-level constant, as for `defer`. `read` gets named tuples, with values as the columns' types
+    read them.
     """
 
     statement: ClauseElement
@@ -219,7 +219,18 @@ async def _fetch(tx: AsyncSession, *queries: Query[Any]) -> list[Any]:
         for query in queries:
             cursor = psycopg.AsyncCursor(connection, row_factory=namedtuple_row)
             cursors.append(await cursor.execute(*_for_driver(query.statement, query.values)))
-    return [query.read(await cursor.fetchall()) for query, cursor in zip(queries, cursors, strict=True)]
+    return [
+        query.read(_as_typed(query.statement, await cursor.fetchall()))
+        for query, cursor in zip(queries, cursors, strict=True)
+    ]
+
+
+def _as_typed(statement: ClauseElement, rows: Sequence[Any]) -> Sequence[Any]:
+    """The rows with the values that the types of their columns make of the driver's, for example amounts of dollars."""
+    processors = _result_processors(statement)
+    if not processors:
+        return rows
+    return [row._replace(**{name: process(getattr(row, name)) for name, process in processors.items()}) for row in rows]
 
 
 @asynccontextmanager
@@ -277,3 +288,14 @@ def _compiled(
     }
     constants = {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required}
     return compiled.string.encode(), constants, processors
+
+
+@lru_cache(maxsize=256)
+def _result_processors(statement: ClauseElement) -> dict[str, Callable[[Any], Any]]:
+    """The conversion of each column of a SELECT whose type has one."""
+    default = TypeDecorator.process_result_value
+    return {
+        column.name: partial(column.type.process_result_value, dialect=DIALECT)
+        for column in cast("Any", statement).selected_columns
+        if isinstance(column.type, TypeDecorator) and type(column.type).process_result_value is not default
+    }

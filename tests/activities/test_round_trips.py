@@ -7,17 +7,11 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.credentials import WorkspaceKeys
-from activities.generate.deciding import GenerateDecisions
-from activities.generate.paid_steps import GeneratePaidSteps
-from activities.metrics import Metrics
-from activities.paid_call import PaidCalls
+from activities.parts import Parts
 from parley.domain.generate.contract import AskOutcome, AskStep, GenerateInput, Job, PrepareOutcome, Prompt
 from parley.domain.requests import Message
-from parley.providers.registry import Providers
 from parley.settings import Settings
 from tests.activities.proxy import DatabaseProxy
-from tests.parts import candidates_of
 
 
 @pytest.fixture
@@ -35,12 +29,8 @@ def generation() -> Job:
 
 async def test_each_step_waits_as_seldom_as_it_can(proxy: DatabaseProxy, settings: Settings):
     """`prepare`: all that is known, the cache. `ask`: claim, caps and commit; lock and commit; the answer's record."""
-    providers = Providers(settings)
-    decisions = GenerateDecisions(
-        proxy.database, candidates_of(proxy.database, settings), settings.policy(), 100, Metrics()
-    )
-    calls = PaidCalls(proxy.database, settings, WorkspaceKeys(proxy.database), providers)
-    asking = GeneratePaidSteps(proxy.database, calls, Metrics())
+    parts = Parts(proxy.database, settings)
+    decisions, asking = parts.generate_decisions(), parts.generate_paid_steps()
     environment, trips = ActivityEnvironment(), list[int]()
     for _ in range(2):  # the first generation connects and fills the worker's caches
         job = generation()
@@ -55,4 +45,4 @@ async def test_each_step_waits_as_seldom_as_it_can(proxy: DatabaseProxy, setting
         assert outcome.result is not None
         assert outcome.result.success
     assert trips == [2, 6]
-    await providers.close()
+    await parts.close()

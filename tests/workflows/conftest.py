@@ -1,6 +1,7 @@
 """Workflows on real parts; with time skipping where a job waits for hours."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
@@ -13,12 +14,31 @@ from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded.services import temporal_binary
 from tests.parts import running_workers
+from tests.workflows.modes import inline_client
 
 SKIPPING = (
     "frontend.WorkflowTimeSkippingEnabled=true",
     'history.timerProcessorMaxTimeShift="20ms"',
     "history.transferProcessorMaxPollRPS=1000",
 )
+
+
+@pytest.fixture(autouse=True)
+def mode(request: pytest.FixtureRequest) -> str:
+    """How the test's client runs generations. `BOTH_MODES` sets it."""
+    mode, durable_only = getattr(request, "param", "durable"), request.node.get_closest_marker("durable_only")
+    if mode == "inline" and durable_only:
+        pytest.skip(*durable_only.args)
+    return mode
+
+
+@pytest.fixture
+async def client(backend: Backend, client: Client, mode: str) -> AsyncIterator[Client]:
+    """A client of a new workspace, in the mode of the test."""
+    async with AsyncExitStack() as running:
+        if mode == "inline":
+            client = await running.enter_async_context(inline_client(backend, client.workspace_id))
+        yield client
 
 
 @pytest.fixture(scope="session")

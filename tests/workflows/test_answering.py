@@ -84,6 +84,9 @@ class MemoryEngine:
         self.reasons.append(reason)
         self.pauses.append(pause.total_seconds())
 
+    def waits_until(self, limit: timedelta) -> datetime:
+        return self._now + limit
+
     async def run_step(
         self, activity: Callable[[Any, Any], Awaitable[Any]], step: Any, candidate: Candidate, *, summary: str
     ) -> Any:

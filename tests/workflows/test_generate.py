@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.common import TypedSearchAttributes
 
 from parley import Backend, Client, visibility
+from parley.client.generate import generate
 from parley.domain.budgets import Period
 from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, NotFound, UnpricedModel
 from parley.domain.generate.contract import (
@@ -27,8 +28,9 @@ from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Finish, Message, Provider
 from parley.storage.tables import Generation
 from tests.parts import SimulatorAdmin
+from tests.workflows.modes import BOTH_MODES, InlineClient, cancel, durable_only, in_workspace
 
-pytestmark = pytest.mark.usefixtures("worker")
+pytestmark = [pytest.mark.usefixtures("worker"), BOTH_MODES]
 
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"
@@ -55,6 +57,14 @@ async def histories(client: Client) -> list[WorkflowHistory]:
         await client.temporal.get_workflow_handle(one.id, run_id=one.run_id).fetch_history()
         async for one in client.temporal.list_workflows(query)
     ]
+
+
+async def timer_fired(client: Client) -> bool | None:
+    """Whether a timer of the only generation fired; None for an inline one, which has no history."""
+    if isinstance(client, InlineClient):
+        return None
+    [history] = await histories(client)
+    return any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
 
 
 async def rows(client: Client) -> list[Generation]:
@@ -127,9 +137,11 @@ class TestAnswers:
         }
         result = await client.generate(long, user_id=USER, response_schema=schema, max_tokens=20_000)
         assert result.stored and result.content and len(result.parsed) == 120
-        [history] = await histories(client)
-        assert max(event.ByteSize() for event in history.events) < 4000
+        recorded = await histories(client)
+        assert len(recorded) == (0 if isinstance(client, InlineClient) else 1)
+        assert all(event.ByteSize() < 4000 for history in recorded for event in history.events)
 
+    @durable_only("counts the activities of the history")
     async def test_it_takes_at_most_two_activities(self, client: Client) -> None:
         await client.generate(QUESTION, user_id=USER)
         [history] = await histories(client)
@@ -137,6 +149,7 @@ class TestAnswers:
         scheduled = kinds[EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED] + kinds[EventType.EVENT_TYPE_MARKER_RECORDED]
         assert scheduled == 2
 
+    @durable_only("starts the workflow")
     async def test_it_can_be_started_by_name(self, client: Client) -> None:
         asked = {
             "workspace_id": client.workspace_id,
@@ -150,6 +163,7 @@ class TestAnswers:
         marks = await marks_of(client, f"by-name-{client.workspace_id}")
         assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
 
+    @durable_only("reads the search attributes of workflows")
     async def test_refused_generations_can_be_searched(self, client: Client) -> None:
         await client.generate(QUESTION, user_id=USER, key="answered")
         await client.set_cap(Period.DAY, Decimal("0.000001"))
@@ -278,8 +292,7 @@ class TestFailures:
         await simulator.fault(fault, provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER)
         assert (result.success, result.meta.provider) == (True, Provider.OPENAI)
-        [history] = await histories(pro)
-        assert not any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+        assert not await timer_fired(pro)
         assert await agrees(pro)
 
     async def test_a_prompt_that_every_filter_refuses_is_refused_and_free(
@@ -319,15 +332,13 @@ class TestFailures:
         await simulator.fault("rate_limit", provider="openai")
         result = await client.generate(QUESTION, user_id=USER)
         assert (result.meta.model, result.meta.attempts) == (CHEAP, 2)
-        [history] = await histories(client)
-        assert any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+        assert await timer_fired(client) is not False
 
     async def test_after_a_rate_limit_a_cheaper_model_may_be_used(self, pro: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("rate_limit", provider="anthropic", times=None)
         result = await pro.generate(QUESTION, user_id=USER, on_rate_limit=OnRateLimit.CHEAPER)
         assert result.meta.provider is Provider.OPENAI
-        [history] = await histories(pro)
-        assert not any(event.event_type == EventType.EVENT_TYPE_TIMER_FIRED for event in history.events)
+        assert not await timer_fired(pro)
 
     async def test_a_prompt_that_is_too_long_is_condensed_and_sent_again(
         self, client: Client, simulator: SimulatorAdmin
@@ -357,7 +368,7 @@ class TestFailures:
         await simulator.gate(closed=True, provider="openai")
         waiting = asyncio.create_task(client.generate(QUESTION, user_id=USER, key="mine"))
         await simulator.requests(at_least=1, state="in_flight")
-        await client.temporal.get_workflow_handle(f"generate/{client.workspace_id}/mine").cancel()
+        await cancel(client, "mine")
         with pytest.raises(JobFailed, match="cancelled"):
             await waiting
         await simulator.gate(closed=False, provider="openai")
@@ -440,9 +451,7 @@ class TestCache:
         self, client: Client, simulator: SimulatorAdmin
     ) -> None:
         await client.generate(QUESTION, user_id=USER)
-        other = Backend(client.temporal, client.database, client.settings).client(
-            workspace_id=f"{client.workspace_id}-other"
-        )
+        other = in_workspace(client, f"{client.workspace_id}-other")
         assert (await other.generate(QUESTION, user_id=USER)).meta.cached is Cached.NO
         assert len(await simulator.requests()) == 2
 
@@ -453,7 +462,9 @@ class TestKeys:
             *(client.generate(QUESTION, user_id=USER, key="order-7", cache="off") for _ in range(2))
         )
         later = await client.generate(QUESTION, user_id=USER, key="order-7", cache="off")
-        assert once == twice == later
+        assert once == twice
+        assert (later.content, later.meta.request_id) == (once.content, once.meta.request_id)
+        assert (later.meta.cost_usd, later.meta.energy_charged) == (once.meta.cost_usd, once.meta.energy_charged)
         assert len(await simulator.billed()) == 1
 
     async def test_the_same_key_for_another_request_is_a_conflict(self, client: Client) -> None:
@@ -485,11 +496,13 @@ class TestKeys:
             stored = await generations.save_prompt(tx, "globex", prompt)
         asked = GenerateInput(workspace_id=client.workspace_id, user_id=USER, prompt=stored)
         with pytest.raises(JobFailed, match="no prompt"):
-            from parley.client.generate import generate  # noqa: PLC0415
+            if isinstance(client, InlineClient):
+                await client.inline.run(asked)
+            else:
+                await generate(Backend(client.temporal, client.database, client.settings), asked, None)
 
-            await generate(Backend(client.temporal, client.database, client.settings), asked, None)
 
-
+@durable_only("a request that waits for hours needs a workflow")
 class TestWaitLimit:
     """On the server that skips the time in which a workflow only waits."""
 
@@ -537,6 +550,7 @@ async def test_energy_for_fifty_answers_fifty_of_two_hundred_concurrent_requests
     assert await agrees(client)
 
 
+@durable_only("looks for a workflow")
 async def test_a_generation_of_another_workspace_is_not_found(client: Client) -> None:
     await client.generate(QUESTION, user_id=USER, key="mine")
     other = Backend(client.temporal, client.database, client.settings).client("globex")

@@ -8,11 +8,8 @@ from uuid import uuid4
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.credentials import WorkspaceKeys
-from activities.generate.paid_steps import GeneratePaidSteps
-from activities.metrics import Metrics
-from activities.paid_call import PaidCalls
-from parley import Backend, Client
+from activities.parts import Parts
+from parley import Client
 from parley.client.generate import generate_input
 from parley.domain.generate.condensing import KEEP, prefix_hashes
 from parley.domain.generate.contract import CondenseOutcome, CondenseStep, Job, Refused, Serving, SummaryReference
@@ -20,15 +17,15 @@ from parley.domain.housekeeping import PURGE, PurgeInput
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
-from parley.providers.registry import Providers
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import generations, summaries
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, ConversationSummary, UsageLog
 from tests.parts import SimulatorAdmin
 from tests.storage.ledger_fixture import LedgerFixture
+from tests.workflows.modes import BOTH_MODES, durable_only, in_workspace
 
-pytestmark = pytest.mark.usefixtures("worker")
+pytestmark = [pytest.mark.usefixtures("worker"), BOTH_MODES]
 
 USER = "ann"
 LIMITED, TIGHT, LIMIT = "limited", "tight", 1200
@@ -118,9 +115,7 @@ class TestLimit:
 
     async def test_another_workspace_does_not_use_the_summary(self, client: Client) -> None:
         await ask(client, LONG)
-        other = Backend(client.temporal, client.database, client.settings).client(
-            workspace_id=f"{client.workspace_id}-other"
-        )
+        other = in_workspace(client, f"{client.workspace_id}-other")
         await ask(other, LONG)
         assert len(await condensings(other)) == 1
 
@@ -148,6 +143,7 @@ class TestLimit:
         tried = await LedgerFixture(client.database).all(Attempt, workspace_id=client.workspace_id)
         assert meta.attempts == sum(one.request_id.startswith(meta.request_id) for one in tried) > 1
 
+    @durable_only("measures the history")
     async def test_histories_stay_small(self, client: Client) -> None:
         for turns in (LONG, LONG + 2, LONG + 12):
             await ask(client, turns, key=str(turns))
@@ -184,6 +180,7 @@ class TestTooLong:
         assert len(await condensings(client)) == 1
         assert len(await simulator.requests()) == 3
 
+    @durable_only("reads the steps in the history")
     async def test_a_prompt_is_condensed_once(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("context_too_long", provider="openai", after=1, times=None)
         result = await client.generate([SYSTEM, *TALK[:LONG]], user_id=USER, action=LIMITED, key="mine")
@@ -215,6 +212,7 @@ class TestTooLong:
         assert await condensings(client) == []
 
 
+@durable_only("runs an activity")
 async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     client: Client, database: Database, settings: Settings, simulator: SimulatorAdmin
 ) -> None:
@@ -230,13 +228,12 @@ async def test_a_retried_step_sends_the_same_request_also_after_a_new_summary(
     mini = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="cheap")
     summary = SummaryReference(attempt_id=row.attempt_id, messages=row.messages)
     step = CondenseStep(job=job, serving=Serving(), candidate=mini, summary=summary)
-    providers = Providers(settings)
-    paid_calls = PaidCalls(database, settings, WorkspaceKeys(database), providers)
-    condense = GeneratePaidSteps(database, paid_calls, Metrics()).condense
+    parts = Parts(database, settings)
+    condense = parts.generate_paid_steps().condense
     first: CondenseOutcome = await ActivityEnvironment().run(condense, step)
     hashes = prefix_hashes(asked.prompt.messages)[: LONG + 1 - KEEP]
     async with database.transaction() as tx:
         await summaries.store(tx, client.workspace_id, hashes[-1], len(hashes), row.attempt_id)
     assert await ActivityEnvironment().run(condense, step) == first
     assert len(await condensings(client)) == 2
-    await providers.close()
+    await parts.close()

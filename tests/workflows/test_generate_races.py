@@ -24,6 +24,9 @@ from parley.storage.database import Database
 from starter.embedded import Addresses
 from tests.parts import SimulatorAdmin, reset_to_start, running_workers
 from tests.storage.ledger_fixture import until
+from tests.workflows.modes import BOTH_MODES, cancel, durable_only, inline_client
+
+pytestmark = BOTH_MODES
 
 USER = "ann"
 QUESTION = "What does the export to CSV contain?"
@@ -51,7 +54,7 @@ def query(database: Database) -> Query:
 @pytest.fixture
 def learns(caplog: pytest.LogCaptureFixture) -> Learns:
     """Waits until the worker knows of the cancellation, with its next heartbeat."""
-    caplog.set_level("INFO", logger="temporalio.activity")
+    caplog.set_level("INFO", logger="activities.paid_call")
 
     async def signalled() -> bool:
         return "cancelled during a paid call" in caplog.text
@@ -141,12 +144,14 @@ async def test_a_paid_answer_that_no_worker_recorded_is_given_at_the_end(
 @pytest.mark.usefixtures("worker")
 class TestTheSameKey:
     async def test_two_clients_with_one_key_start_one_generation(
-        self, client: Client, stack: Addresses, settings: Settings, query: Query, simulator: SimulatorAdmin
+        self, client: Client, stack: Addresses, settings: Settings, query: Query, simulator: SimulatorAdmin, mode: str
     ) -> None:
         temporal = await TemporalClient.connect(stack.temporal_address, data_converter=pydantic_data_converter)
         database = Database(settings.database_url)
-        other = Backend(temporal, database, settings).client(client.workspace_id)
-        results = await asyncio.gather(*(asking(one, cache="off") for one in [client, other] * 10))
+        backend = Backend(temporal, database, settings)
+        async with inline_client(backend, client.workspace_id) as elsewhere:
+            other = elsewhere if mode == "inline" else backend.client(client.workspace_id)
+            results = await asyncio.gather(*(asking(one, cache="off") for one in [client, other] * 10))
         assert len({result.model_dump_json() for result in results}) == 1
         assert len(await simulator.requests()) == 1
         assert await outcomes(query) == ["completed"]
@@ -163,7 +168,7 @@ class TestCancelled:
         async with day_locked(database, client.workspace_id):
             asked = asking(client)
             await until(lambda: waiting(query))
-            await workflow(client).cancel()
+            await cancel(client, KEY)
             with pytest.raises(JobFailed, match="cancelled"):
                 await asked
             # The worker learns of it with its next heartbeat.
@@ -180,7 +185,7 @@ class TestCancelled:
         await simulator.gate(closed=True, provider="openai")
         asked = asking(client)
         await simulator.requests(at_least=1, billed="true")
-        await workflow(client).cancel()
+        await cancel(client, KEY)
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
         await learns()
@@ -200,7 +205,7 @@ class TestCancelled:
         async with day_locked(database, client.workspace_id):
             await simulator.gate(closed=False, provider="openai")
             await until(lambda: waiting(query))
-            await workflow(client).cancel()
+            await cancel(client, KEY)
             await learns()
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
@@ -250,7 +255,7 @@ class TestCancelledBeforeItIsSettled:
         await simulator.gate(closed=True, provider="openai")
         asked = asyncio.create_task(client.generate(messages, user_id=USER, key=KEY, **terms))
         await simulator.requests(at_least=1, billed="true")
-        await workflow(client).cancel()
+        await cancel(client, KEY)
         with pytest.raises(JobFailed, match="cancelled"):
             await asked
         await learns()
@@ -270,6 +275,7 @@ async def settled(query: Query) -> bool:
     return await states(query) == ["settled"]
 
 
+@durable_only("resets a workflow")
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("cache", ["off", "exact"])
 async def test_a_reset_to_the_beginning_pays_nothing_again(
@@ -293,6 +299,7 @@ async def prepared(client: Client) -> bool:
     return any(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in history.events)
 
 
+@durable_only("an inline generation does not change its process")
 async def test_a_worker_with_another_policy_serves_on_the_terms_that_were_decided(
     client: Client, temporal: TemporalClient, database: Database, settings: Settings, query: Query, tmp_path: Path
 ) -> None:

@@ -1,0 +1,37 @@
+"""What the steps of one process are built of: a worker's activities, and the steps that a gateway runs inline."""
+
+from activities.candidates import Candidates
+from activities.credentials import WorkspaceKeys
+from activities.generate.deciding import GenerateDecisions
+from activities.generate.paid_steps import GeneratePaidSteps
+from activities.metrics import Metrics
+from activities.paid_call import PaidCalls
+from parley.providers.registry import Providers
+from parley.settings import Settings
+from parley.storage.database import Database
+
+
+class Parts:
+    """The parts that steps share: the providers, the paid calls, the candidates, the policy and the metrics.
+
+    Raises:
+        InvalidInput: the policy file cannot be read, or is invalid.
+    """
+
+    def __init__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> None:
+        self.database, self.settings, self.metrics = database, settings, metrics or Metrics()
+        self.policy = settings.policy()
+        self._providers, keys = Providers(settings), WorkspaceKeys(database)
+        self.paid_calls = PaidCalls(database, settings, keys, self._providers, self.metrics)
+        self.candidates = Candidates(database, settings, keys, self._providers.access)
+
+    def generate_decisions(self) -> GenerateDecisions:
+        energy = self.settings.starting_energy
+        return GenerateDecisions(self.database, self.candidates, self.policy, energy, self.metrics)
+
+    def generate_paid_steps(self) -> GeneratePaidSteps:
+        return GeneratePaidSteps(self.database, self.paid_calls, self.metrics)
+
+    async def close(self) -> None:
+        """Close the connections to the providers."""
+        await self._providers.close()
