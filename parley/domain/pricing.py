@@ -152,6 +152,11 @@ def cost(usage: Usage, rates: Rates) -> Decimal:
     return as_usd(_amount(usage, rates))
 
 
+def counted_cost(usage: Usage, rates: Rates) -> Decimal | None:
+    """The cost of what was counted; None where the counts cannot be used, or the rates of the class are not known."""
+    return cost(usage, rates) if usage.is_known and rates.exact else None
+
+
 def _amount(usage: Usage, rates: Rates) -> Decimal:
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     tokens = (
