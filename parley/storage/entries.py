@@ -5,7 +5,7 @@ from typing import Any
 
 from parley.domain.model import storable
 from parley.domain.requests import Reply, Usage
-from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog, utc_now
+from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog
 
 
 def usage_row(
@@ -37,7 +37,6 @@ def usage_row(
         job_key=request.job_key,
         request_id=request.request_id,
         attempt_id=attempt.id,
-        created_at=attempt.ended_at or utc_now(),
     )
 
 
@@ -96,5 +95,4 @@ def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str,
         "simulated": attempt.simulated,
         **details,
     }
-    at = attempt.ended_at or utc_now()
-    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload, created_at=at, next_at=at)
+    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload)

@@ -28,7 +28,14 @@ from parley.storage import breaker, budgets, energy, paid_requests
 from parley.storage.breaker import BreakerTerms, Passes
 from parley.storage.budgets import Envelope
 from parley.storage.database import NOW, changed_one
-from parley.storage.entries import above_bound_event, completed_event, confirmed_row, failed_event, journal_entry, usage_row
+from parley.storage.entries import (
+    above_bound_event,
+    completed_event,
+    confirmed_row,
+    failed_event,
+    journal_entry,
+    usage_row,
+)
 from parley.storage.paid_requests import Locked
 from parley.storage.rows import save
 from parley.storage.tables import Attempt, PaidRequest, utc_now
