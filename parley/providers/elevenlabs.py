@@ -90,12 +90,13 @@ def _reply(response: object, request: TranscriptionRequest, model: str) -> Trans
     extra = cast(dict[str, Any], response.model_extra or {})
     if extra.get("error") or extra.get("detail"):
         raise ERRORS.error(NAME, 200, extra, None)
-    usage = Usage(audio_seconds=response.audio_duration_secs or request.audio_seconds)
-    with usage_kept(NAME, usage if response.audio_duration_secs else None):
+    seconds = response.audio_duration_secs
+    usage = Usage(audio_seconds=seconds) if seconds else None
+    with usage_kept(NAME, usage):
         return TranscriptionReply(
             words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
             language=response.language_code,
-            usage=usage,
+            usage=usage or Usage(is_known=False),
             model=str(extra.get("model", model)),
             provider_request_id=response.transcription_id or "",
         )

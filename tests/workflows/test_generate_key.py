@@ -233,8 +233,8 @@ class TestStale:
     ) -> None:
         await client.generate(QUESTION, user_id=USER)
         await query("UPDATE llm_cache SET expires_at = now() - interval '1 hour'")
-        await simulator.fault("no_finish", provider="openai", times=None)
-        await simulator.fault("no_finish", provider="anthropic", times=None)
+        await simulator.fault("aborted", provider="openai", times=None)
+        await simulator.fault("aborted", provider="anthropic", times=None)
         stale = await client.generate(QUESTION, user_id=USER)
         assert stale.meta.cached is Cached.STALE
         [paid] = await query("SELECT sum(cost_usd) AS usd, count(*) AS n FROM attempts WHERE state = 'failed'")
