@@ -70,7 +70,7 @@ class ElevenLabsAdapter:
                 # The SDK's retry would lose the form fields.
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
-            return _reply(response, request, model)
+            return _reply(response, model)
 
     async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - ElevenLabs stores no replies under attempt ids
         return None
@@ -83,7 +83,7 @@ class ElevenLabsAdapter:
         await self._http.aclose()
 
 
-def _reply(response: object, request: TranscriptionRequest, model: str) -> TranscriptionReply:
+def _reply(response: object, model: str) -> TranscriptionReply:
     if not isinstance(response, SpeechToTextChunkResponseModel):
         raise MalformedReply(NAME, "the body is not a transcription")
     # The API bills the length of the audio. It does not return the name of the model.

@@ -241,7 +241,7 @@ def usage_kept(provider: str, usage: Usage | None) -> Generator[None]:
 
 
 def usage_of(read: Callable[[], Usage]) -> Usage | None:
-    """What the vendor counted; None where the reply has no counts. It is paid for nevertheless, and may be an answer."""
+    """What the vendor counted; None where it has no counts. Such a reply is paid for, and may be an answer."""
     try:
         return read()
     except UNREADABLE:
