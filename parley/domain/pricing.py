@@ -175,7 +175,7 @@ def upper_bound(
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
     loose (about four times an English prompt) but certain, as a reservation requires. A recording counts with the
-    length in its header, or with that of its bytes if it is uncompressed and they are more.
+    length in its header, or with that of the sound in its bytes if that is more.
 
     Raises:
         UnpricedModel: no price is known.

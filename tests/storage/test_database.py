@@ -285,7 +285,7 @@ async def refused(url: URL) -> str:
     ("change", "said"),
     [
         ({"password": "hunter2"}, "refuses the user or the password: correct them"),
-        ({"username": "nobody", "password": "hunter2"}, "refuses the user or the password: correct them"),
+        ({"username": "stranger", "password": "hunter2"}, "refuses the user or the password: correct them"),
         ({"database": "missing"}, "has no such database: create it, or correct the name"),
         ({"port": 1}, "does not answer (connection refused): start it, or correct the address"),
         ({"host": "localhost", "port": 1}, "does not answer (connection refused): start it, or correct the address"),
