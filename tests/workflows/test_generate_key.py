@@ -245,7 +245,7 @@ class TestStale:
         assert await client.audit() == []
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "x" * 201])
+@pytest.mark.parametrize("name", ["a/b", "", " \t", "x" * 201])
 async def test_a_workspace_id_has_no_slash(backend: Backend, name: str) -> None:
     """Workspace `a` with key `b/k` would be workspace `a/b` with key `k`."""
     with pytest.raises(InvalidInput, match="workspace_id"):
