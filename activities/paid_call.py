@@ -34,7 +34,7 @@ from parley.domain.errors import (
     UnpricedModel,
     Unreachable,
 )
-from parley.domain.pricing import ConfiguredRates, Rates, cost, rates_for, upper_bound
+from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
 from parley.domain.requests import Provider, Reply, Request, Usage
 from parley.domain.requests import fingerprint as fingerprint_of
 from parley.providers.protocol import Adapter
@@ -316,7 +316,7 @@ class PaidCalls:
     def _counted(self, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
         """The cost of what the provider counted. The upper bound may use the rates of a longer prompt."""
         rates = rates_for(offer.provider, offer.model, self._rates, usage.input_tokens, usage.price_class)
-        return _cost(usage, rates), rates
+        return counted_cost(usage, rates), rates
 
     def _counted_of(self, earlier: Unanswered, offer: Offer, usage: Usage) -> tuple[Decimal | None, Rates]:
         """The cost of an earlier attempt's reply, by the price list of that attempt. `offer`: with its model."""
@@ -329,7 +329,7 @@ class PaidCalls:
         # The attempt has the rates of one price class. Those of another class are not known any more.
         is_exact = usage.price_class == earlier.rates.price_class
         rates = earlier.rates.model_copy(update={"price_class": usage.price_class, "exact": is_exact})
-        return _cost(usage, rates), rates
+        return counted_cost(usage, rates), rates
 
     async def _persist(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction. Ledger operations are idempotent, so that a commit with an unknown outcome is repeated."""
@@ -381,11 +381,6 @@ class PaidCalls:
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )
-
-
-def _cost(usage: Usage, rates: Rates) -> Decimal | None:
-    """The cost; None where the provider's counts cannot be used, or the rates of its price class are not known."""
-    return cost(usage, rates) if usage.is_known and rates.exact else None
 
 
 async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:

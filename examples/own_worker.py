@@ -63,5 +63,7 @@ async def main(ticket: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit('usage: python examples/own_worker.py "The text of a ticket."')
     asyncio.run(main(sys.argv[1]))
     leave(0)  # threads of Temporal's SDK can crash an interpreter that shuts down

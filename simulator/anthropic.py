@@ -59,7 +59,7 @@ ERRORS: Mapping[str, tuple[int, str, str]] = {
     "overloaded": (529, "overloaded_error", "Overloaded"),
 }
 EPOCH = "1970-01-01T00:00:00Z"
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "error": "pause_turn"}
 # https://platform.claude.com/docs/en/api/messages/create
 PARAMETERS = frozenset(
     """

@@ -40,6 +40,7 @@ REFUSALS: Mapping[str, frozenset[str]] = {
 DAMAGES: Mapping[str, frozenset[str]] = {
     "malformed": CHAT,
     "truncated": CHAT,
+    "aborted": CHAT,
     "no_finish": CHAT,
     "missing_items": ITEMS,
     "invented_items": ITEMS,
@@ -250,7 +251,8 @@ WRONG_ITEMS: Mapping[str, Callable[[Items], Items]] = {
 CHANGED_ENDS: Mapping[str, Callable[[str], tuple[str, str | None]]] = {
     "malformed": lambda text: (_invalid_json(text), "stop"),
     "truncated": lambda text: (text[: len(text) // 2], "length"),
-    "no_finish": lambda text: (text[: len(text) * 2 // 3], None),
+    "aborted": lambda text: (text[: len(text) * 2 // 3], "error"),
+    "no_finish": lambda text: (text, None),
     "empty": lambda _: ("", "length"),
     "odd_finish": lambda text: (text, "eos_token"),
 }

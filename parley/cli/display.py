@@ -108,11 +108,10 @@ def _voice(analysis: Analysis) -> RenderableType:
     table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
     table.add_column("score", justify="right")
     table.add_column("measure")
-    measured = voice.mean_confidence is not None
-    clarity = f"recognised with {voice.mean_confidence:.0%}" if measured else "not measurable without a recording"
+    clarity = voice.clarity_note or f"recognised with {voice.mean_confidence:.0%}"
     table.add_row("pace", str(voice.pace), f"{voice.pace_wpm:.0f} words a minute while speaking")
     table.add_row("tonality", str(voice.tonality), f"rate varies by {voice.rate_variation:.0%}")
-    table.add_row("clarity", str(voice.clarity) if measured else "-", clarity)
+    table.add_row("clarity", "-" if voice.clarity is None else str(voice.clarity), clarity)
     table.add_row("energy", str(voice.energy), f"{voice.speaking_share:.0%} speech between pauses")
     table.add_row(
         "emotional inflection",

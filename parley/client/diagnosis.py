@@ -135,7 +135,7 @@ async def _checked(name: str, check: Callable[[], Awaitable[Check]]) -> Check:
     try:
         return await check()
     except ParleyError as error:
-        return _problem(name, str(error), "start the server, or correct the address; `parley up` starts both here")
+        return _problem(name, str(error), "start the server, or correct its address; `parley up` starts both here")
 
 
 async def _database(url: SecretStr | None) -> Check:

@@ -78,7 +78,7 @@ def coaching_request(
     scenario = _cut(session.scenario, TRUNCATED_SCENARIO_CHARACTERS) if truncated else session.scenario
     parts = [f"Scenario: {_inert(scenario)}"] if scenario else []
     if metrics is not None:
-        measured = metrics.model_dump(exclude={"source"}, exclude_none=True)
+        measured = metrics.model_dump(exclude={"source", "clarity_note"}, exclude_none=True)
         parts.append("Measured on the rep's voice: " + ", ".join(f"{name} {value}" for name, value in measured.items()))
     parts.append("<transcript>\n" + "\n".join(turns) + "\n</transcript>")
     return ChatRequest(

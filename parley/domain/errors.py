@@ -189,7 +189,7 @@ class BadRequest(ProviderError):
 
 
 class TruncatedReply(ProviderError):
-    """The reply ended without a finish reason, so part of it is missing."""
+    """The finish reason says that the reply goes on, so part of it is missing."""
 
     retryable = True
     may_have_billed = Billed.UNKNOWN

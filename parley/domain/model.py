@@ -78,5 +78,5 @@ def _refuse_slash(workspace_id: str) -> str:
 STORABLE = AfterValidator(_refuse_unstorable)
 Text = Annotated[str, STORABLE]
 Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(not_blank)]
-WorkspaceId = Annotated[str, Field(min_length=1, max_length=200), STORABLE, AfterValidator(_refuse_slash)]
+WorkspaceId = Annotated[Name, AfterValidator(_refuse_slash)]
 Received = Annotated[str, BeforeValidator(storable)]

@@ -183,6 +183,11 @@ def cost(usage: Usage, rates: Rates) -> Decimal:
     return as_usd(_amount(usage, rates))
 
 
+def counted_cost(usage: Usage, rates: Rates) -> Decimal | None:
+    """The cost of what was counted; None where the counts cannot be used, or the rates of the class are not known."""
+    return cost(usage, rates) if usage.is_known and rates.exact else None
+
+
 def _amount(usage: Usage, rates: Rates) -> Decimal:
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     tokens = (
@@ -201,7 +206,7 @@ def upper_bound(
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
     loose (about four times an English prompt) but certain, as a reservation requires. A recording counts with the
-    length in its header, or with that of its bytes if it is uncompressed and they are more.
+    length in its header, or with that of the sound in its bytes if that is more.
 
     Raises:
         UnpricedModel: no price is known.

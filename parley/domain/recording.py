@@ -1,23 +1,151 @@
-"""The length of a recording by its bytes, where its header may claim less than there is."""
+"""The length of a recording by its bytes, where its header may claim less than there is.
 
+A vendor transcribes, and bills, the sound that it decodes. So the sound is counted as a decoder finds it, frame by
+frame, and no length in a header or in the file's tables is trusted.
+"""
+
+import re
 import struct
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from parley.domain.audio_frames import AAC_HERTZ, AAC_SAMPLES, Frame, flac_frames, mpeg_frames, ogg_packets
 
 # Codecs of WAV with a fixed size for each sample: PCM, floats, A-law, mu-law, and the extensible header of these.
 FIXED_SIZE_CODECS = frozenset({0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE})
+# No codec of a format that is not walked has a lower rate: WMA Voice begins at 4 kbit/s, GSM and ADPCM have more.
+LOWEST_BITS_PER_SECOND = 4000
+# More frames than a recording of the largest size can have. Each further byte counts as the longest frame of Opus.
+MOST_FRAMES, LONGEST_FRAME_SECONDS = 2_000_000, 0.12
+
+# MP4, ISO/IEC 14496-12: where a track's tables are, and the tags of AAC's configuration in them.
+TABLES = (b"mdia", b"minf", b"stbl")
+ES_DESCRIPTOR, DECODER_CONFIGURATION, DECODER_SPECIFIC = 3, 4, 5
+AAC_TYPES = (0x40, 0x66, 0x67, 0x68)
+# One skips the encoder's delay, one is the sound.
+MOST_EDITS = 2
+# Where some content begins and ends.
+Place = tuple[int, int]
 
 
 def seconds_by_size(audio: bytes) -> float:
-    """How long uncompressed audio would be if all of its bytes were sound, in seconds; 0 for any other format.
+    """How long the sound in these bytes can be, in seconds, whatever the file's header claims."""
+    measure = next((measure for signature, measure in FORMATS if signature.match(audio)), None)
+    return measure(audio) if measure else _by_lowest_rate(len(audio))
 
-    A vendor that ignores the lengths in a WAV file's header transcribes, and bills, what is there.
-    """
-    if audio[:4] not in (b"RIFF", b"RIFX", b"RF64") or audio[8:12] != b"WAVE":
-        return 0.0
+
+def _by_lowest_rate(size: int) -> float:
+    return size * 8 / LOWEST_BITS_PER_SECOND
+
+
+def _walked(frames: Callable[[bytes], Iterator[Frame]]) -> Callable[[bytes], float]:
+    """Add up the frames of a format. Counting ends at a limit, since it must not take long."""
+
+    def measure(audio: bytes) -> float:
+        counted = list(islice(frames(audio), MOST_FRAMES))
+        total = sum(seconds for _, seconds in counted)
+        return total if len(counted) < MOST_FRAMES else total + (len(audio) - counted[-1][0]) * LONGEST_FRAME_SECONDS
+
+    return measure
+
+
+def _of_wav(audio: bytes) -> float:
     order = ">" if audio[:4] == b"RIFX" else "<"
     place = audio.find(b"fmt ", 12)
     if place < 0 or len(audio) < place + 24:
-        return 0.0
+        return _by_lowest_rate(len(audio))
     codec, _, sample_rate, _, frame_bytes = struct.unpack_from(f"{order}HHIIH", audio, place + 8)
     if codec not in FIXED_SIZE_CODECS or not sample_rate or not frame_bytes:
-        return 0.0
+        return _by_lowest_rate(len(audio))
     return len(audio) / (sample_rate * frame_bytes)
+
+
+def _of_aiff(audio: bytes) -> float:
+    place = audio.find(b"COMM", 12)
+    if place < 0 or len(audio) < place + 26:
+        return _by_lowest_rate(len(audio))
+    channels, _, bits, exponent, mantissa = struct.unpack_from(">HIHHQ", audio, place + 8)
+    hertz = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+    rate = channels * hertz * ((bits + 7) // 8)
+    return len(audio) / rate if rate >= 1 else _by_lowest_rate(len(audio))
+
+
+def _of_mp4(audio: bytes) -> float:
+    """The frames of the tracks of AAC, at the rate of their decoder. Other codecs and fragments have no such table."""
+    tracks = [_of_track(audio, track) for track in _boxes(audio, (0, len(audio)), b"moov", b"trak")]
+    known = [seconds for seconds in tracks if seconds is not None]
+    return sum(known) if known and len(known) == len(tracks) and b"moof" not in audio else _by_lowest_rate(len(audio))
+
+
+def _of_track(audio: bytes, track: Place) -> float | None:
+    """The length of a track; None where it is not known. An edit list with several entries can repeat its sound."""
+    try:
+        if audio[_first(audio, track, b"mdia", b"hdlr") + 8 :][:4] != b"soun":
+            return 0.0
+        edits = [int.from_bytes(audio[at + 4 : at + 8]) for at, _ in _boxes(audio, track, b"edts", b"elst")]
+        hertz = _aac_hertz(audio, _first(audio, track, *TABLES, b"stsd"))
+        frames = int.from_bytes(audio[(at := _first(audio, track, *TABLES, b"stsz")) + 8 : at + 12])
+    except (StopIteration, IndexError):
+        return None
+    return None if max(edits, default=0) > MOST_EDITS else frames * AAC_SAMPLES / hertz
+
+
+def _aac_hertz(audio: bytes, descriptions: int) -> int:
+    """The rate in the configuration of AAC's decoder (ISO/IEC 14496-1, section 7.2.6), which is the one that counts.
+
+    Raises:
+        IndexError: the sound is not AAC, or has several descriptions.
+    """
+    count, kind = audio[descriptions + 4 : descriptions + 8], audio[descriptions + 12 : descriptions + 16]
+    place = audio.find(b"esds", descriptions)
+    if count != b"\0\0\0\1" or kind != b"mp4a" or place < 0:
+        raise IndexError
+    place = _descriptor(audio, place + 8, ES_DESCRIPTOR) + 3
+    place = _descriptor(audio, place, DECODER_CONFIGURATION)
+    if audio[place] not in AAC_TYPES:
+        raise IndexError
+    place = _descriptor(audio, place + 13, DECODER_SPECIFIC)
+    return AAC_HERTZ[(audio[place] & 7) << 1 | audio[place + 1] >> 7]
+
+
+def _descriptor(audio: bytes, place: int, tag: int) -> int:
+    """Where the content of a descriptor begins."""
+    if audio[place] != tag:
+        raise IndexError
+    place += 1
+    while audio[place] & 0x80:
+        place += 1
+    return place + 1
+
+
+def _first(audio: bytes, within: Place, *path: bytes) -> int:
+    """Where the content of the first box at that path begins."""
+    return next(_boxes(audio, within, *path))[0]
+
+
+def _boxes(audio: bytes, within: Place, *path: bytes) -> Iterator[Place]:
+    """The contents of the boxes at a path."""
+    if not path:
+        yield within
+        return
+    start, end = within
+    while start + 8 <= end:
+        size, content = int.from_bytes(audio[start : start + 4]), start + 8
+        if size == 1:
+            size, content = int.from_bytes(audio[content : content + 8]), content + 8
+        size = size or end - start
+        if size < content - start:
+            return
+        if audio[start + 4 : start + 8] == path[0]:
+            yield from _boxes(audio, (content, min(start + size, end)), *path[1:])
+        start += size
+
+
+FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], float]], ...] = (
+    (re.compile(rb"(RIFF|RIFX|RF64)....WAVE", re.DOTALL), _of_wav),
+    (re.compile(rb"FORM....AIFF", re.DOTALL), _of_aiff),
+    (re.compile(rb"fLaC"), _walked(flac_frames)),
+    (re.compile(rb"OggS"), _walked(ogg_packets)),
+    (re.compile(rb"....ftyp", re.DOTALL), _of_mp4),
+    (re.compile(rb"ID3|\xff"), _walked(mpeg_frames)),
+)

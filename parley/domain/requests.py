@@ -102,8 +102,8 @@ class Usage(Model):
     """Units that a provider counted. Input tokens include cached ones, also where the vendor counts them apart.
 
     `price_class`: what the vendor names as a reason for another price, such as `priority`; empty for the usual price.
-    `is_known`: False where a count cannot be true (negative, not a number, absurdly large). All counts are 0 then, and
-    the cost is uncertain: the reply is paid for and must not be lost because of them.
+    `is_known`: False where counts are missing or cannot be true (negative, not a number, absurdly large). All are 0
+    then, and the cost is uncertain: the reply is paid for and must not be lost because of them.
     """
 
     input_tokens: int = Field(default=0, ge=0)

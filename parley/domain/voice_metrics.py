@@ -26,19 +26,23 @@ OWN_PAUSE_SECONDS = 3.0
 LIVELY_VARIATION = 0.35
 PHRASE_WORDS = 6
 EXPRESSIVE_PER_MINUTE = 8.0
-# A transcript does not show how clearly it was spoken, so the score is neutral.
-UNMEASURED_CLARITY = 50
+# Why clarity has no score: a transcript does not show how clearly it was spoken.
+NO_RECORDING, NO_WORDS = "not measurable without a recording", "no word was recognised"
 
 
 class VoiceMetrics(Model):
-    """Scores from 0 to 100 and the measures behind them. `source`: where the words and times come from."""
+    """Scores from 0 to 100 and the measures behind them.
+
+    source: where the words and times come from. clarity_note: why clarity is None; empty where it is measured.
+    """
 
     source: Literal["elevenlabs", "transcript"]
     pace: int
     pace_wpm: float
     tonality: int
     rate_variation: float
-    clarity: int
+    clarity: int | None
+    clarity_note: str = ""
     mean_confidence: float | None
     energy: int
     speaking_share: float
@@ -113,7 +117,8 @@ def _metrics(
         pace_wpm=round(wpm, 1),
         tonality=_percent(variation / LIVELY_VARIATION),
         rate_variation=round(variation, 3),
-        clarity=UNMEASURED_CLARITY if confidence is None else _percent(confidence),
+        clarity=None if confidence is None else _percent(confidence),
+        clarity_note="" if confidence is not None else NO_RECORDING if source == "transcript" else NO_WORDS,
         mean_confidence=None if confidence is None else round(confidence, 3),
         energy=_percent(share),
         speaking_share=round(share, 3),

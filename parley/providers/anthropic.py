@@ -37,6 +37,7 @@ from parley.providers.protocol import (
     finish_of,
     from_connection,
     usage_kept,
+    usage_of,
     vendor_text,
     with_text,
 )
@@ -147,15 +148,15 @@ def _reply(message: AnthropicMessage, max_tokens: int) -> ChatReply:
     # The SDK returns a body that is not JSON as a string. A refusal may have no content.
     if not isinstance(message, AnthropicMessage):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MalformedReply(NAME, "the body is not a message")
+    usage = usage_of(lambda: _usage(message.usage))
     error = (message.model_extra or {}).get("error")
     if error:
-        raise ERRORS.error(NAME, 200, error, None, usage=_usage(message.usage) if message.usage else None)
-    usage = _usage(message.usage)
+        raise ERRORS.error(NAME, 200, error, None, usage=usage)
     with usage_kept(NAME, usage):
         reply = ChatReply(
             text="".join(block.text for block in message.content if block.type == "text"),
             finish=finish_of(NAME, message.stop_reason, FINISHES, usage, max_tokens),
-            usage=usage,
+            usage=usage or Usage(is_known=False),
             model=message.model,
             provider_request_id=message.id,
         )

@@ -70,7 +70,7 @@ class ElevenLabsAdapter:
                 # The SDK's retry would lose the form fields.
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
-            return _reply(response, request, model)
+            return _reply(response, model)
 
     async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - ElevenLabs stores no replies under attempt ids
         return None
@@ -83,19 +83,20 @@ class ElevenLabsAdapter:
         await self._http.aclose()
 
 
-def _reply(response: object, request: TranscriptionRequest, model: str) -> TranscriptionReply:
+def _reply(response: object, model: str) -> TranscriptionReply:
     if not isinstance(response, SpeechToTextChunkResponseModel):
         raise MalformedReply(NAME, "the body is not a transcription")
     # The API bills the length of the audio. It does not return the name of the model.
     extra = cast(dict[str, Any], response.model_extra or {})
     if extra.get("error") or extra.get("detail"):
         raise ERRORS.error(NAME, 200, extra, None)
-    usage = Usage(audio_seconds=response.audio_duration_secs or request.audio_seconds)
-    with usage_kept(NAME, usage if response.audio_duration_secs else None):
+    seconds = response.audio_duration_secs
+    usage = Usage(audio_seconds=seconds) if seconds else None
+    with usage_kept(NAME, usage):
         return TranscriptionReply(
             words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
             language=response.language_code,
-            usage=usage,
+            usage=usage or Usage(is_known=False),
             model=str(extra.get("model", model)),
             provider_request_id=response.transcription_id or "",
         )

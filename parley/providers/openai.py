@@ -29,6 +29,7 @@ from parley.providers.protocol import (
     finish_of,
     from_connection,
     usage_kept,
+    usage_of,
     vendor_text,
     with_text,
 )
@@ -172,7 +173,7 @@ class OpenAIAdapter:
         # The SDK returns a body that is not JSON as a string.
         if not isinstance(completion, ChatCompletion):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MalformedReply(name, "the body is not a chat completion")
-        usage = self._usage(completion)
+        usage = usage_of(lambda: self._usage(completion))
         error = (completion.model_extra or {}).get("error")
         if error:
             raise ERRORS.error(name, 200, error, None, usage=usage)
@@ -181,22 +182,22 @@ class OpenAIAdapter:
         with usage_kept(name, usage):
             choice = completion.choices[0]
             finish = finish_of(name, choice.finish_reason, FINISHES, usage, max_tokens)
-            if usage is None:
-                raise MalformedReply(name, "the reply has no usage")
             reply = ChatReply(
                 text=_text(choice.message.content),
                 finish=Finish.REFUSED if choice.message.refusal else finish,
-                usage=usage,
+                usage=usage or Usage(is_known=False),
                 model=completion.model,
                 provider_request_id=completion.id or "",
             )
         return with_text(name, reply)
 
-    def _usage(self, completion: ChatCompletion) -> Usage | None:
-        """OpenAI counts cached tokens inside the prompt's. The operator's price of a local server has no classes."""
-        counted = completion.usage
-        if counted is None:
-            return None
+    def _usage(self, completion: ChatCompletion) -> Usage:
+        """OpenAI counts cached tokens inside the prompt's. The operator's price of a local server has no classes.
+
+        Raises:
+            AttributeError, TypeError: the reply has no counts.
+        """
+        counted: Any = completion.usage
         details, tier = counted.prompt_tokens_details, completion.service_tier
         own_prices = self._provider is Provider.LOCAL
         return Usage(

@@ -240,21 +240,31 @@ def usage_kept(provider: str, usage: Usage | None) -> Generator[None]:
         raise MalformedReply(provider, vendor_text(error), usage=usage) from error
 
 
+def usage_of(read: Callable[[], Usage]) -> Usage | None:
+    """What the vendor counted; None where it has no counts. Such a reply is paid for, and may be an answer."""
+    try:
+        return read()
+    except UNREADABLE:
+        return None
+
+
 def finish_of(
     provider: str, reason: object, known: Mapping[str, Finish | None], usage: Usage | None, max_tokens: int | None
 ) -> Finish:
     """How a reply ended, from the vendor's reason. `known`: reasons in lower case; None for a reply that goes on.
 
-    A reason from outside the vendor's list does not make a whole reply worthless: such a reply is complete, unless it
-    is as long as it may be.
+    A reason from outside the vendor's list, or none, does not make a whole reply worthless: such a reply is complete,
+    unless it is as long as it may be. OpenAI, vLLM and llama.cpp leave the reason out only in a stream's chunks; Ollama
+    and gateways also where they do not know it.
 
     Raises:
-        TruncatedReply: the reply has no reason, or goes on.
+        TruncatedReply: the reply goes on.
     """
-    if not isinstance(reason, str) or known.get(reason.lower(), Finish.STOP) is None:
+    name = reason.lower() if isinstance(reason, str) else ""
+    if known.get(name, Finish.STOP) is None:
         raise TruncatedReply(provider, f"finish reason {reason!r}", usage=usage)
     at_limit = usage is not None and max_tokens is not None and usage.output_tokens >= max_tokens
-    return known.get(reason.lower()) or (Finish.LENGTH if at_limit else Finish.STOP)
+    return known.get(name) or (Finish.LENGTH if at_limit else Finish.STOP)
 
 
 def with_text(provider: str, reply: ChatReply) -> ChatReply:

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import NotFound
-from parley.storage.tables import StoredAnalysis, utc_now
+from parley.storage.database import NOW
+from parley.storage.tables import StoredAnalysis
 
 
 async def begin(tx: AsyncSession, analysis: StoredAnalysis) -> None:
@@ -93,5 +94,5 @@ async def end(
             col(StoredAnalysis.job_key) == job_key,
             true() if status == "completed" else col(StoredAnalysis.status) != "completed",
         )
-        .values(status=status, result=result, reason=reason, ended_at=utc_now())
+        .values(status=status, result=result, reason=reason, ended_at=NOW)
     )

@@ -34,7 +34,8 @@ from parley.domain.auto_analyze.validation import SessionLabels
 from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
 from parley.domain.model import storable
-from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat, utc_now
+from parley.storage.database import NOW
+from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
 
 RUN_OF_SESSION = and_(
     col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
@@ -106,7 +107,7 @@ async def end(
             *_of(AutoRun, workspace_id, job_key),
             true() if status == "completed" else col(AutoRun.status) != "completed",
         )
-        .values(status=status, statistics=statistics, reason=reason, ended_at=utc_now())
+        .values(status=status, statistics=statistics, reason=reason, ended_at=NOW)
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.costs import BilledAttempt, Correction
-from parley.domain.pricing import Rates, cost
+from parley.domain.pricing import Rates, counted_cost
 from parley.domain.requests import Usage
 from parley.storage import generations, ledger
 from parley.storage.audit import load_billed
@@ -21,7 +21,7 @@ UNCERTAIN = text("""
     SELECT t.id, t.upper_bound_usd, t.rates, b.source, coalesce(b.billed, false) AS billed,
            b.cost_usd, b.input_tokens, b.output_tokens, b.audio_seconds
     FROM attempts t LEFT JOIN billed b ON b.attempt_id = t.id
-    WHERE t.workspace_id = :workspace AND t.state IN ('lost', 'failed') AND t.cost_usd IS NULL
+    WHERE t.workspace_id = :workspace AND t.state <> 'open' AND t.cost_usd IS NULL
       AND (b.attempt_id IS NOT NULL
            OR t.started_at < CAST(:until AS timestamptz)
               AND t.started_at >= (SELECT min(k.started_at) FROM billed l JOIN attempts k ON k.id = l.attempt_id
@@ -36,7 +36,7 @@ async def find(
     """The uncertain costs of a workspace that a provider's list decides.
 
     `complete_until`: before it, an attempt that the list lacks was not billed; None: such an attempt stays uncertain.
-    So does one for which the list has no cost, and counts that cannot be true.
+    So does one for which the list has no cost, and counts that cannot be true or whose rates are not known.
     """
     await load_billed(tx, billed)
     rows = (await tx.execute(UNCERTAIN, {"workspace": workspace_id, "until": complete_until})).mappings().all()
@@ -47,20 +47,25 @@ async def find(
             output_tokens=row["output_tokens"] or 0,
             audio_seconds=float(row["audio_seconds"] or 0),
         )
-        if row["billed"] and row["cost_usd"] is None and not usage.is_known:
+        known = _cost(row["cost_usd"], usage, Rates.model_validate(row["rates"])) if row["billed"] else Decimal(0)
+        if known is None:
             continue
-        known = row["cost_usd"] if row["cost_usd"] is not None else cost(usage, Rates.model_validate(row["rates"]))
         found.append(
             Correction(
                 attempt_id=row["id"],
                 source=row["source"] or "not in the list",
                 upper_bound_usd=row["upper_bound_usd"],
-                cost_usd=known if row["billed"] else Decimal(0),
+                cost_usd=known,
                 billed=row["billed"],
                 usage=usage if row["billed"] else Usage(),
             )
         )
     return found
+
+
+def _cost(listed: Decimal | None, usage: Usage, rates: Rates) -> Decimal | None:
+    """The listed cost, else that of the listed counts; None where they cannot be true, or their rates are not known."""
+    return counted_cost(usage, rates) if listed is None else listed
 
 
 async def apply(tx: AsyncSession, workspace_id: str, correction: Correction) -> bool:

@@ -1,5 +1,6 @@
 """The connection pool, transactions, and the errors of PostgreSQL that pass by themselves."""
 
+import re
 import select as select_module
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlmodel import SQLModel
 
 from parley.domain.errors import InvalidInput, Unreachable
+from parley.domain.text import one_line
 from parley.storage.driver import Connection, autocommitted
 
 # The database's clock: leases and breakers use one clock, because the clocks of workers differ.
@@ -32,6 +34,19 @@ PERMANENT_SQLSTATES = (
     "44",  # WITH CHECK OPTION violation
     "54",  # program limit exceeded: also an index entry that is too long
 )
+# What libpq says where no session begins, which has no SQLSTATE, and what it means.
+NO_CONNECTION = ("connection failed: ", "connection is bad: ", "failed to resolve host ", "connection timeout expired")
+REFUSALS = {
+    "authentication failed|no password supplied|role .* not exist": "refuses the user or the password: correct them",
+    "database .* does not exist": "has no such database: create it, or correct the name",
+    "pg_hba.conf": "refuses this user from this machine: correct its pg_hba.conf, or sslmode",
+    "does not support SSL": "offers no TLS: start it with TLS, or correct sslmode",
+    "response to SSL negotiation|expected authentication request": "is not PostgreSQL: correct the address",
+    "resolve host": "has a host name that is not known: correct it",
+    "Connection refused": "does not answer (connection refused): start it, or correct the address",
+    "timeout expired": "does not answer: start it, or correct the address",
+}
+REASON_CHARACTERS = 200
 # The first limit suffices for statements on a few rows; one on every session of a large dataset needs the second.
 STATEMENT_SECONDS, BULK_STATEMENT_SECONDS = 30.0, 1800.0
 # Few connections for bulk work, so that it does not slow down other work.
@@ -58,7 +73,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return not error.sqlstate.startswith(PERMANENT_SQLSTATES)
     # An operational error without an SQLSTATE is libpq's own, and means no connection.
-    return isinstance(error, (OSError, TimeoutError, PoolTimeoutError, psycopg.OperationalError, Unreachable))
+    return isinstance(error, (PoolTimeoutError, psycopg.OperationalError, Unreachable))
 
 
 class Database:
@@ -91,8 +106,7 @@ class Database:
                 yield session
         except Exception as error:
             if is_transient(error) and not isinstance(error, Unreachable):
-                address = f"{self.engine.url.host}:{self.engine.url.port or 5432}"
-                raise Unreachable(f"DATABASE_URL: PostgreSQL at {address} {_problem(error)}") from error
+                raise unreachable(self.engine.url, error) from error
             raise
 
     @asynccontextmanager
@@ -121,12 +135,22 @@ class Database:
         await self._bulk_engine.dispose()
 
 
+def unreachable(url: URL, error: BaseException) -> Unreachable:
+    """The error for a transient one: what is wrong with the server at `url`, and what to do."""
+    return Unreachable(f"DATABASE_URL: PostgreSQL at {url.host}:{url.port or 5432} {_problem(error)}")
+
+
 def _problem(error: BaseException) -> str:
-    """What a transient error says, without the server's text, which may quote data."""
+    """What a transient error says, without the text of a statement's error, which may quote data."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
         return f"cannot complete the transaction now: {type(cause).__name__} (SQLSTATE {cause.sqlstate})"
-    return "does not answer"
+    said = str(cause)
+    if not isinstance(cause, psycopg.OperationalError) or not said.startswith(NO_CONNECTION):
+        return "does not answer"
+    known = next((meaning for words, meaning in REFUSALS.items() if re.search(words, said)), None)
+    reason = re.split(r"failed: (?:FATAL: )?|bad: ", said)[-1]
+    return known or f"cannot be connected to: {one_line(reason, REASON_CHARACTERS)}"
 
 
 async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:

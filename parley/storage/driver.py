@@ -87,8 +87,12 @@ class Connection(psycopg.AsyncConnection[Any]):
         return connection
 
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        async with asyncio.timeout(self.reply_seconds):
-            return await super().wait(gen, *args, **options)
+        try:
+            async with asyncio.timeout(self.reply_seconds):
+                return await super().wait(gen, *args, **options)
+        except TimeoutError:
+            self.pgconn.finish()  # the statement may still run
+            raise psycopg.OperationalError("no reply within the timeout") from None
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncGenerator[psycopg.AsyncPipeline]:

@@ -1,10 +1,11 @@
 """The rows that the ledger writes for an ended attempt: usage log, journaled reply and event."""
 
 from decimal import Decimal
+from typing import Any
 
 from parley.domain.model import storable
 from parley.domain.requests import Reply, Usage
-from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog, utc_now
+from parley.storage.tables import Attempt, JournaledReply, OutboxEvent, PaidRequest, UsageLog
 
 
 def usage_row(
@@ -19,6 +20,7 @@ def usage_row(
     """The attempt's usage row. An unconfirmed row has the upper bound as cost until the real cost is known."""
     cost = attempt.cost_usd if confirmed else attempt.upper_bound_usd
     return UsageLog(
+        **_counts(usage),
         user_id=request.user_id,
         workspace_id=request.workspace_id,
         prospect_id=request.prospect_id,
@@ -27,12 +29,6 @@ def usage_row(
         model=attempt.model,
         answered_by=storable(answered_by),
         simulated=attempt.simulated,
-        tokens_prompt=usage.input_tokens,
-        tokens_cached=usage.cached_input_tokens,
-        tokens_cache_written=usage.cache_write_tokens,
-        tokens_completion=usage.output_tokens,
-        tokens_total=usage.total_tokens,
-        audio_seconds=Decimal(str(usage.audio_seconds)),
         cost_usd=cost or Decimal(0),
         confirmed=confirmed,
         outcome=attempt.state,
@@ -41,8 +37,24 @@ def usage_row(
         job_key=request.job_key,
         request_id=request.request_id,
         attempt_id=attempt.id,
-        created_at=attempt.ended_at or utc_now(),
     )
+
+
+def confirmed_row(row: UsageLog, cost_usd: Decimal, usage: Usage) -> UsageLog:
+    """The row at its true cost. What the reply counted stays; `usage` is for a row without counts."""
+    is_counted = row.tokens_total or row.audio_seconds
+    return row.model_copy(update={"cost_usd": cost_usd, "confirmed": True} | ({} if is_counted else _counts(usage)))
+
+
+def _counts(usage: Usage) -> dict[str, Any]:
+    return {
+        "tokens_prompt": usage.input_tokens,
+        "tokens_cached": usage.cached_input_tokens,
+        "tokens_cache_written": usage.cache_write_tokens,
+        "tokens_completion": usage.output_tokens,
+        "tokens_total": usage.total_tokens,
+        "audio_seconds": Decimal(str(usage.audio_seconds)),
+    }
 
 
 def journal_entry(attempt: Attempt, reply: Reply) -> JournaledReply:
@@ -83,5 +95,4 @@ def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str,
         "simulated": attempt.simulated,
         **details,
     }
-    at = attempt.ended_at or utc_now()
-    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload, created_at=at, next_at=at)
+    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload)

@@ -17,7 +17,7 @@ from parley.domain.generate.contract import Job, Prompt, Serving, ask_id, genera
 from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply
 from parley.storage.budgets import job_scope
-from parley.storage.database import changed_one, purge
+from parley.storage.database import NOW, changed_one, purge
 from parley.storage.driver import Query, defer
 from parley.storage.rows import table
 from parley.storage.tables import (
@@ -71,7 +71,7 @@ async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
     """Store a prompt under its hash and return a reference to it. Storing it again renews its retention."""
     row = StoredPrompt(workspace_id=workspace_id, sha256=prompt.hash(), payload=prompt.model_dump(mode="json"))
     upsert = insert(StoredPrompt).values(**row.model_dump())
-    fresh = {"stored_at": row.stored_at}
+    fresh = {"stored_at": NOW}
     await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "sha256"], set_=fresh))
     return Prompt(sha256=row.sha256)
 
@@ -116,7 +116,6 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
         experiment=serving.experiment,
         arm=serving.arm,
         latency_ms=max(int((now - job.started_at).total_seconds() * 1000), 0),
-        created_at=now,
         **known,
     )
 

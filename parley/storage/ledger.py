@@ -28,7 +28,14 @@ from parley.storage import breaker, budgets, energy, paid_requests
 from parley.storage.breaker import BreakerTerms, Passes
 from parley.storage.budgets import Envelope
 from parley.storage.database import NOW, changed_one
-from parley.storage.entries import above_bound_event, completed_event, failed_event, journal_entry, usage_row
+from parley.storage.entries import (
+    above_bound_event,
+    completed_event,
+    confirmed_row,
+    failed_event,
+    journal_entry,
+    usage_row,
+)
 from parley.storage.paid_requests import Locked
 from parley.storage.rows import save
 from parley.storage.tables import Attempt, PaidRequest, utc_now
@@ -376,7 +383,7 @@ async def confirm(
     counted: Counted,
     on_confirmed: Callable[[AsyncSession, str], Awaitable[None]],
 ) -> bool:
-    """Replace the uncertain cost of a lost or failed attempt, and call `on_confirmed` with its job key.
+    """Replace the uncertain cost of an attempt that has ended, and call `on_confirmed` with its job key.
 
     Returns whether it did; False if the cost is not uncertain, and nothing was changed.
 
@@ -385,12 +392,13 @@ async def confirm(
     """
     locked = await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)
     request, attempt = locked.request, locked.attempt
-    if attempt.state not in ("lost", "failed") or attempt.cost_usd is not None:
+    if attempt.state == "open" or attempt.cost_usd is not None:
         return False
     day_move = await _rebook(tx, request, attempt, confirmed=counted.cost_usd)
     attempt.cost_usd = counted.cost_usd
     attempt.billed = (Billed.YES if counted.is_billed else Billed.NO).value
-    await save(tx, attempt, usage_row(request, attempt, confirmed=True, usage=counted.usage))
+    row = await paid_requests.usage_log(tx, attempt)
+    await save(tx, attempt, confirmed_row(row, counted.cost_usd, counted.usage))
     await on_confirmed(tx, request.job_key)
     await _on_its_day(tx, request, day_move)
     return True

@@ -9,8 +9,7 @@ from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 
-from parley.domain.errors import Unreachable
-from parley.storage.database import Database, engine, is_transient
+from parley.storage.database import Database, engine, is_transient, unreachable
 
 # An arbitrary key: every migration must take the same advisory lock.
 LOCK = 7_240_001
@@ -29,7 +28,7 @@ async def migrate(url: SecretStr) -> None:
             await connection.run_sync(_upgrade)
     except Exception as error:
         if is_transient(error):
-            raise Unreachable("DATABASE_URL: PostgreSQL does not answer") from error
+            raise unreachable(database.url, error) from error
         raise
     finally:
         await database.dispose()

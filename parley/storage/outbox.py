@@ -7,7 +7,7 @@ the event is delivered or abandoned.
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -44,7 +44,7 @@ async def claim_due(tx: AsyncSession, *, limit: int, hold_seconds: float) -> lis
 async def delivered(tx: AsyncSession, event: Event) -> None:
     """Mark the event as delivered."""
     await tx.execute(
-        update(OutboxEvent).where(col(OutboxEvent.id) == event.id).values(delivered_at=NOW, next_at=None, problem="")
+        update(OutboxEvent).where(col(OutboxEvent.id) == event.id).values(delivered_at=NOW, next_at=null(), problem="")
     )
 
 
@@ -57,7 +57,7 @@ async def put_off(tx: AsyncSession, event: Event, wait: timedelta | None, proble
             col(OutboxEvent.tries) == event.tries,
             col(OutboxEvent.delivered_at).is_(None),
         )
-        .values(next_at=None if wait is None else NOW + wait, problem=problem)
+        .values(next_at=null() if wait is None else NOW + wait, problem=problem)
     )
 
 

@@ -180,6 +180,16 @@ async def attempts(tx: AsyncSession, request: PaidRequest) -> list[Attempt]:
     return found
 
 
+async def usage_log(tx: AsyncSession, attempt: Attempt) -> UsageLog:
+    """The usage row of an attempt that was or may have been billed."""
+    query = select(UsageLog).where(
+        col(UsageLog.workspace_id) == attempt.workspace_id, col(UsageLog.attempt_id) == attempt.id
+    )
+    row = (await tx.execute(query)).scalar_one()
+    tx.expunge(row)
+    return row
+
+
 async def journaled(
     tx: AsyncSession, workspace_id: str, request_id: str
 ) -> tuple[Attempt, dict[str, Any], int, EnergyAccount | None]:

@@ -10,8 +10,10 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Identity,
@@ -21,8 +23,10 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    func,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from parley.domain.money import as_usd
@@ -38,7 +42,21 @@ class Usd(TypeDecorator[Decimal]):
         return None if value is None else as_usd(value)
 
 
-USD = Usd()
+class WrittenAt(TypeDecorator[datetime]):
+    """The time of writing by the database's clock, because the clocks of workers differ: None is written as now."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def bind_expression(self, bindparam: BindParameter[datetime]) -> ColumnElement[datetime]:
+        return func.coalesce(bindparam, func.statement_timestamp())
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:  # noqa: ARG002
+        """Only values to write are replaced, not those that a column is compared with."""
+        return self.impl_instance
+
+
+USD, WRITTEN_AT = Usd(), WrittenAt()
 TIMESTAMP = DateTime(timezone=True)
 
 
@@ -78,7 +96,7 @@ class EnergyEntry(SQLModel, table=True):
     amount: int
     request_id: str | None = None
     grant_key: str | None = None
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class Budget(SQLModel, table=True):
@@ -122,7 +140,7 @@ class PaidRequest(SQLModel, table=True):
     energy_reserved: int = 0
     workflow_id: str
     expires_at: datetime = Field(sa_type=TIMESTAMP)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class Attempt(SQLModel, table=True):
@@ -151,7 +169,7 @@ class Attempt(SQLModel, table=True):
     fleet_generation: int | None = None
     error_type: str | None = None
     error: str | None = None
-    started_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
 
@@ -202,7 +220,7 @@ class UsageLog(SQLModel, table=True):
     job_key: str
     request_id: str
     attempt_id: UUID
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class OutboxEvent(SQLModel, table=True):
@@ -224,9 +242,9 @@ class OutboxEvent(SQLModel, table=True):
     key: str | None = None
     payload: dict[str, Any] = Field(sa_type=JSONB)
     tries: int = 0
-    next_at: datetime | None = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    next_at: datetime | None = Field(default=None, sa_type=WRITTEN_AT)
     problem: str = ""
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     delivered_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
 
@@ -257,7 +275,7 @@ class StoredSession(SQLModel, table=True):
     sha256: str = Field(primary_key=True)
     user_id: str
     payload: dict[str, Any] = Field(sa_type=JSONB)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class Recording(SQLModel, table=True):
@@ -269,7 +287,7 @@ class Recording(SQLModel, table=True):
     sha256: str = Field(primary_key=True)
     seconds: Decimal = Field(sa_type=Numeric(12, 3))
     audio: bytes = Field(sa_type=LargeBinary)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class StoredAnalysis(SQLModel, table=True):
@@ -293,7 +311,7 @@ class StoredAnalysis(SQLModel, table=True):
     coaching: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     reason: str = ""  # why it failed or was cancelled
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
 
@@ -307,7 +325,7 @@ class Dataset(SQLModel, table=True):
     name: str
     sessions: int
     tokens: int = Field(sa_type=BigInteger)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class StoredChat(SQLModel, table=True):
@@ -342,7 +360,7 @@ class AutoRun(SQLModel, table=True):
     status: str = "running"  # running, completed, failed, cancelled
     statistics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     reason: str = ""  # why it failed or was cancelled
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
 
@@ -406,7 +424,7 @@ class SpendingCap(SQLModel, table=True):
     workspace_id: str = Field(primary_key=True)
     period: str = Field(primary_key=True)
     cap_usd: Decimal = Field(sa_type=USD)
-    updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    updated_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class CostCorrection(SQLModel, table=True):
@@ -419,7 +437,7 @@ class CostCorrection(SQLModel, table=True):
     source: str
     upper_bound_usd: Decimal = Field(sa_type=USD)
     cost_usd: Decimal = Field(sa_type=USD)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class StoredConfiguration(SQLModel, table=True):
@@ -431,7 +449,7 @@ class StoredConfiguration(SQLModel, table=True):
     owner: str = Field(primary_key=True, default="")
     section: str = Field(primary_key=True)
     payload: dict[str, Any] = Field(sa_type=JSONB)
-    updated_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    updated_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class StoredPrompt(SQLModel, table=True):
@@ -443,7 +461,7 @@ class StoredPrompt(SQLModel, table=True):
     workspace_id: str = Field(primary_key=True)
     sha256: str = Field(primary_key=True)
     payload: dict[str, Any] = Field(sa_type=JSONB)
-    stored_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    stored_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class ConversationSummary(SQLModel, table=True):
@@ -456,7 +474,7 @@ class ConversationSummary(SQLModel, table=True):
     sha256: str = Field(primary_key=True)
     messages: int
     attempt_id: UUID
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class Generation(SQLModel, table=True):
@@ -495,7 +513,7 @@ class Generation(SQLModel, table=True):
     latency_ms: int = 0
     quality: Decimal | None = Field(default=None, sa_type=Numeric(4, 3))
     feedback: str | None = None  # good, bad
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class CachedAnswer(SQLModel, table=True):
@@ -521,7 +539,7 @@ class CachedAnswer(SQLModel, table=True):
     cost_usd: Decimal = Field(sa_type=USD)
     uses: int = 0
     last_used_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     expires_at: datetime = Field(sa_type=TIMESTAMP)
 
 
@@ -535,4 +553,4 @@ class CostAlert(SQLModel, table=True):
     threshold_usd: Decimal = Field(sa_type=USD)
     spent_usd: Decimal = Field(sa_type=USD)
     uncertain_usd: Decimal = Field(sa_type=USD)
-    created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)

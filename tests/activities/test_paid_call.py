@@ -58,7 +58,7 @@ FAULTS = [
     ("content_filter", ContentFiltered, Billed.NO, CHATS),
     ("gateway_timeout", ProviderUnavailable, Billed.UNKNOWN, ALL),
     ("empty", EmptyReply, Billed.YES, CHATS),
-    ("no_finish", TruncatedReply, Billed.YES, CHATS),
+    ("aborted", TruncatedReply, Billed.YES, CHATS),
     ("cut", ProviderUnavailable, Billed.UNKNOWN, ALL),
     ("not_json", MalformedReply, Billed.UNKNOWN, ALL),
 ]
@@ -178,7 +178,7 @@ async def test_a_billed_failure_costs_the_rates_for_its_counted_tokens(
     """By its bytes the prompt may have the higher rate of long prompts; by its tokens it does not."""
     long = ChatRequest(messages=(Message(role="user", content="the demo " * 40_000),), max_tokens=200)
     ask = replace(OPENAI, model="gpt-5.4", request=long)
-    await simulator.fault("no_finish")
+    await simulator.fault("aborted")
     with pytest.raises(TruncatedReply):
         await make(paid_calls, ask)
     (counted,), (row,) = await simulator.requests(), await books.rows()
@@ -421,7 +421,7 @@ async def test_billed_calls_joined_by_attempt_are_the_confirmed_rows(
     paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
 ):
     """Every billed call has its row: confirmed ones at the exact cost, others between 0 and their upper bound."""
-    for fault in ("overloaded", "no_finish", "cut", "rate_limit", "not_json", "malformed"):
+    for fault in ("overloaded", "aborted", "cut", "rate_limit", "not_json", "malformed"):
         for provider in ("anthropic", "openai"):
             await simulator.fault(fault, provider=provider)
     asks = [ask for ask in CHATS for _ in range(10)]

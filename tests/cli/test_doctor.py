@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.cli.command import Run
 
@@ -48,6 +49,15 @@ async def test_servers_that_do_not_answer(parley: Run, monkeypatch: pytest.Monke
         assert found[name]["ok"] is False
         assert found[name]["advice"]
     assert "problem database: " in (await parley("doctor")).out
+
+
+async def test_a_wrong_password_is_named(parley: Run, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = make_url(template).set(password="hush")
+    monkeypatch.setenv("DATABASE_URL", wrong.render_as_string(hide_password=False))
+    code, found = await checks(parley)
+    assert (code, "refuses the user or the password" in found["database"]["found"]) == (1, True)
+    ran = await parley("costs")
+    assert (ran.code, "refuses the user or the password" in ran.err, "hush" in ran.err) == (2, True, False)
 
 
 async def test_no_servers_at_all(parley: Run, monkeypatch: pytest.MonkeyPatch) -> None:

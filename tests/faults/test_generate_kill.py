@@ -37,7 +37,7 @@ BEHAVIOURS = {
     "server_error": Provider.ANTHROPIC,
     "hang": Provider.OPENAI,
     "cut": Provider.LOCAL,
-    "no_finish": Provider.OPENAI,
+    "aborted": Provider.OPENAI,
     "malformed": Provider.OPENAI,
     "quota always": Provider.OPENAI,
 }
@@ -46,9 +46,9 @@ MODELS = {
     Provider.ANTHROPIC: "claude-haiku-4-5",
     Provider.LOCAL: "llama-3.1-8b-instruct",
 }
-BILLED = ("ok", "hang", "cut", "no_finish", "malformed")
+BILLED = ("ok", "hang", "cut", "aborted", "malformed")
 # Behaviours that need a second request, whether the worker dies or not.
-REQUESTED_AGAIN = ("hang", "cut", "no_finish", "malformed")
+REQUESTED_AGAIN = ("hang", "cut", "aborted", "malformed")
 # No attempt is ever answered.
 NEVER_ANSWERED = "quota always"
 POINTS = ("claiming", "claimed", "called", "settled", "in flight", "settling")

@@ -125,7 +125,7 @@ async def test_the_reply_to_another_attempt_is_never_used():
 @pytest.mark.parametrize(
     ("body", "status", "expected"),
     [
-        (listed(kept("a", finish=None)), 200, TruncatedReply),
+        (listed(kept("a", finish="error")), 200, TruncatedReply),
         (listed({"metadata": {"parley_attempt_id": "a"}}), 200, MalformedReply),
         (listed("text"), 200, MalformedReply),
         ({"object": "list", "data": None}, 200, MalformedReply),

@@ -60,7 +60,7 @@ FAILURES: dict[str, Expected] = {
     "gateway_timeout": Expected(ProviderUnavailable, Billed.UNKNOWN),
     "error_in_200": Expected(ProviderUnavailable, Billed.UNKNOWN),
     "empty": Expected(EmptyReply, Billed.YES),
-    "no_finish": Expected(TruncatedReply, Billed.YES),
+    "aborted": Expected(TruncatedReply, Billed.YES),
     "hang": Expected(ProviderUnavailable, Billed.UNKNOWN),
     "cut": Expected(ProviderUnavailable, Billed.UNKNOWN),
     "not_json": Expected(MalformedReply, Billed.UNKNOWN),
@@ -75,6 +75,7 @@ OTHERS = {
     "duplicated_items",
     "one_group",
     "in_stream_error",
+    "no_finish",
     "odd_finish",
     "content_parts",
     "reasoning_beside",
@@ -189,7 +190,7 @@ async def test_a_fault_becomes_its_error_after_one_request(simulator: SimulatorA
 
 @each_llm
 async def test_a_truncated_reply_has_its_usage(simulator: SimulatorAdmin, provider: Provider):
-    await simulator.fault("no_finish")
+    await simulator.fault("aborted")
     error = await failure(simulator.url, provider)
     call = await only_call(simulator)
     assert error.usage is not None
@@ -205,7 +206,7 @@ async def test_a_reply_at_the_token_limit_finishes_with_length(simulator: Simula
 
 
 @each_llm
-@pytest.mark.parametrize("fault", ["odd_finish", "content_parts", "reasoning_beside", "price_class"])
+@pytest.mark.parametrize("fault", ["no_finish", "odd_finish", "content_parts", "reasoning_beside", "price_class"])
 async def test_an_odd_reply_is_whole_and_counted_as_it_is_billed(
     simulator: SimulatorAdmin, provider: Provider, fault: str
 ):

@@ -217,10 +217,16 @@ async def test_a_cut_stream_delivers_its_first_half(openai_client):
 
 
 @pytest.mark.parametrize("way", CHATS)
-async def test_no_finish_ends_cleanly_without_a_finish_reason(ask, admin, way):
+async def test_no_finish_is_a_whole_reply_without_a_finish_reason(ask, way):
     whole, _ = await ask(way)
-    text, finish = await ask(way, "no_finish")
-    assert finish is None
+    assert await ask(way, "no_finish") == (whole, None)
+
+
+@pytest.mark.parametrize("way", CHATS)
+async def test_an_aborted_reply_says_that_it_is_not_whole(ask, admin, way):
+    whole, _ = await ask(way)
+    text, finish = await ask(way, "aborted")
+    assert finish in ("error", "pause_turn")
     assert whole.startswith(text)
     assert 0 < len(text) < len(whole)
     assert len(await admin.get("requests", billed="true", state="answered")) == 2

@@ -112,8 +112,9 @@ class LedgerFixture:
 
     async def settle(self, attempt_id: UUID, answer: ChatReply | None = None, rates: Rates = RATES) -> Settled:
         answer = answer or reply()
+        known = cost(answer.usage, rates) if answer.usage.is_known and rates.exact else None
         async with self.database.transaction() as tx:
-            settlement = Settlement(self.workspace, attempt_id, answer, cost(answer.usage, rates), rates)
+            settlement = Settlement(self.workspace, attempt_id, answer, known, rates)
             return await ledger.settle(tx, settlement)
 
     async def fail(

@@ -4,15 +4,22 @@ from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import DateTime, func, select, text
+from sqlmodel import SQLModel
 
 import parley.storage.tables
 from parley.domain.budgets import Period, least_left_usd
 from parley.domain.errors import Billed, BudgetExhausted
-from parley.storage import budgets
+from parley.domain.generate.contract import Prompt
+from parley.domain.requests import Message
+from parley.storage import analyses, auto_analyze, budgets, generations, outbox
 from parley.storage.driver import fetch
-from parley.storage.tables import Attempt, EnergyEntry, OutboxEvent, PaidRequest, UsageLog
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, LedgerFixture
+from parley.storage.tables import (
+    AutoRun,
+    Generation,
+    StoredAnalysis,
+)
+from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, JOB, NOTHING, USER, WORKSPACE, LedgerFixture
 
 
 class FastClock(datetime):
@@ -43,21 +50,47 @@ async def test_a_worker_whose_clock_is_a_day_ahead_books_on_the_right_day(ahead:
     await ahead.sweep("swept")
     await ahead.settle((await ahead.taken_over())[0])
     assert await todays(ahead) == (BOUND, 2 * COST, 2 * BOUND)
-    times = [
-        moment
-        for table, columns in (
-            (PaidRequest, ("created_at",)),
-            (Attempt, ("started_at", "ended_at")),
-            (UsageLog, ("created_at",)),
-            (EnergyEntry, ("created_at",)),
-            (OutboxEvent, ("created_at", "next_at")),
-        )
-        for row in await ahead.all(table)
-        for moment in (getattr(row, column) for column in columns)
-        if moment
-    ]
+    await none_is_in_the_future(ahead)
+
+
+# The audit names the attempt that costs more than its bound, on purpose.
+@pytest.mark.parametrize("must_agree", [False])
+async def test_jobs_and_what_they_store_have_the_databases_times(ahead: LedgerFixture):
+    workspace = ahead.workspace
+    await ahead.cap(Period.WEEK, BOUND)
+    await ahead.cap(Period.WEEK, 2 * BOUND)
+    await ahead.settle(await ahead.granted("above its bound", bound=COST / 2))
+    run = {"workflow_id": "w", "dataset_id": "d", "user_id": USER, "settings": {}}
+    analysis = {"workflow_id": "w", "session_id": "s", "session_sha256": "x", "user_id": USER}
     async with ahead.database.transaction() as tx:
-        assert max(times) <= (await tx.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        await generations.record_without_call(tx, generation(JOB))
+        await generations.save_prompt(tx, workspace, Prompt(messages=(Message(role="user", content="How?"),)))
+        await analyses.begin(tx, StoredAnalysis(workspace_id=workspace, job_key=JOB, **analysis))
+        await analyses.end(tx, workspace, JOB, "failed", None)
+        await auto_analyze.begin(tx, AutoRun(workspace_id=workspace, job_key=JOB, **run), [])
+        await auto_analyze.end(tx, workspace, JOB, "failed", {})
+    async with ahead.database.transaction() as tx:
+        assert len(await outbox.claim_due(tx, limit=9, hold_seconds=0)) == 3, "due at once"
+    await none_is_in_the_future(ahead)
+
+
+async def none_is_in_the_future(books: LedgerFixture) -> None:
+    """Check every time that is stored, of things that have happened."""
+    async with books.database.transaction() as tx:
+        now = (await tx.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        for table in SQLModel.metadata.sorted_tables:
+            for column in table.columns:
+                if isinstance(getattr(column.type, "impl", column.type), DateTime) and column.name not in (
+                    "lease_until",
+                    "expires_at",
+                ):
+                    latest = (await tx.execute(select(func.max(column)))).scalar_one()
+                    assert latest is None or latest <= now, f"{table.name}.{column.name}"
+
+
+def generation(job_key: str) -> Generation:
+    what = {"request_id": f"{job_key}/generate", "fingerprint": "asked", "workflow_id": "w", "action": "ai_message"}
+    return Generation(workspace_id=WORKSPACE, job_key=job_key, user_id=USER, outcome="failed", **what)
 
 
 async def test_a_worker_whose_clock_is_a_day_ahead_cannot_spend_tomorrows_cap(ahead: LedgerFixture):

@@ -10,10 +10,22 @@ import pytest
 
 from parley.domain.costs import BilledAttempt, Correction
 from parley.domain.errors import Billed
-from parley.domain.requests import Provider
+from parley.domain.requests import Provider, Usage
 from parley.storage import corrections
 from parley.storage.tables import CostCorrection, Generation, utc_now
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, JOB, NOTHING, USAGE, USER, LedgerFixture
+from tests.storage.ledger_fixture import (
+    BOUND,
+    COST,
+    EXPIRED,
+    JOB,
+    NOTHING,
+    PRICE,
+    RATES,
+    USAGE,
+    USER,
+    LedgerFixture,
+    reply,
+)
 
 
 def listed(attempt: UUID, **details: Any) -> BilledAttempt:
@@ -76,6 +88,55 @@ async def test_counts_that_cannot_be_true_decide_nothing(books: LedgerFixture, l
 async def test_an_attempt_that_is_listed_as_not_billed_cost_nothing(books: LedgerFixture, lost: UUID):
     await reconciled(books, [listed(lost, billed=False)])
     assert await books.dollars() == (NOTHING, NOTHING, NOTHING)
+
+
+UNLISTED = RATES.model_copy(update={"price_class": "priority", "exact": False})
+
+
+class TestAnswered:
+    """An attempt with a reply whose cost is uncertain, because its price class or its counts are not known."""
+
+    @pytest.mark.parametrize("outcome", ["won", "duplicate", "late"])
+    async def test_it_is_confirmed_and_keeps_the_rest_of_its_row(self, books: LedgerFixture, outcome: str):
+        attempt = await getattr(self, outcome)(books)
+        before = await books.row(attempt)
+        [correction] = await reconciled(books, [listed(attempt, cost_usd=2 * COST)])
+        assert (correction.attempt_id, correction.cost_usd) == (attempt, 2 * COST)
+        after = await books.row(attempt)
+        assert (after.confirmed, after.cost_usd) == (True, 2 * COST)
+        changed = {"confirmed", "cost_usd"}
+        assert after.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+        assert (before.tokens_total, before.answered_by) == (1200, "vendor/model-1")
+        assert await reconciled(books, [listed(attempt)]) == []
+
+    async def test_counts_in_the_list_replace_counts_that_are_not_known(self, books: LedgerFixture):
+        attempt = await books.granted()
+        await books.settle(attempt, reply(usage=Usage(is_known=False)))
+        await reconciled(books, [listed(attempt, cost_usd=None, input_tokens=1000, output_tokens=200)])
+        row = await books.row(attempt)
+        assert (row.tokens_total, row.cost_usd, row.energy_charged) == (1200, Decimal("0.002000"), PRICE)
+
+    async def test_tokens_alone_do_not_price_a_class_whose_rates_are_not_known(self, books: LedgerFixture):
+        attempt = await self.won(books)
+        assert await reconciled(books, [listed(attempt, cost_usd=None, input_tokens=1000, output_tokens=200)]) == []
+        assert await books.dollars() == (NOTHING, NOTHING, BOUND)
+
+    async def won(self, books: LedgerFixture) -> UUID:
+        attempt = await books.granted()
+        await books.settle(attempt, rates=UNLISTED)
+        return attempt
+
+    async def duplicate(self, books: LedgerFixture) -> UUID:
+        first, second = await books.taken_over()
+        await books.settle(first)
+        await books.settle(second, rates=UNLISTED)
+        return second
+
+    async def late(self, books: LedgerFixture) -> UUID:
+        attempt = await books.granted(terms=EXPIRED)
+        await books.sweep()
+        await books.settle(attempt, rates=UNLISTED)
+        return attempt
 
 
 class TestAbsent:

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+from typing import Any
 
 import psycopg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import URL, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +19,7 @@ from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.model import storable
 from parley.storage.database import Database, is_transient
 from parley.storage.driver import atomic, defer
+from parley.storage.migrate import migrate
 from tests.parts import run_sql
 from tests.storage.ledger_fixture import until
 
@@ -24,8 +27,6 @@ from tests.storage.ledger_fixture import until
 @pytest.mark.parametrize(
     "error",
     [
-        ConnectionResetError(),
-        TimeoutError(),
         PoolTimeoutError("QueuePool limit reached"),
         psycopg.OperationalError("server closed the connection unexpectedly"),
         psycopg.errors.CannotConnectNow("the database system is starting up"),
@@ -63,6 +64,9 @@ def test_an_error_that_may_pass_is_transient(error: Exception):
         psycopg.ProgrammingError("cannot adapt type 'object'"),
         IntegrityError("INSERT", {}, psycopg.errors.UniqueViolation()),
         ValueError(),
+        FileNotFoundError(),
+        ConnectionResetError(),
+        TimeoutError(),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -262,6 +266,60 @@ async def test_a_refused_connection_is_unreachable_and_shows_no_password():
         await away.ping()
     assert "127.0.0.1:1" in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+async def refused(url: URL) -> str:
+    """What the error says about a database that cannot be reached, to a transaction and to a migration."""
+    secret = SecretStr(url.render_as_string(hide_password=False))
+    away = Database(secret)
+    with pytest.raises(Unreachable) as of_transaction:
+        await away.ping()
+    await away.close()
+    with pytest.raises(Unreachable) as of_migration:
+        await migrate(secret)
+    assert str(of_transaction.value) == str(of_migration.value)
+    return str(of_transaction.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"password": "hunter2"}, "refuses the user or the password: correct them"),
+        ({"username": "stranger", "password": "hunter2"}, "refuses the user or the password: correct them"),
+        ({"database": "missing"}, "has no such database: create it, or correct the name"),
+        ({"port": 1}, "does not answer (connection refused): start it, or correct the address"),
+        ({"host": "localhost", "port": 1}, "does not answer (connection refused): start it, or correct the address"),
+        ({"host": "localhost or not"}, "has a host name that is not known: correct it"),
+        ({"query": {"sslmode": "require"}}, "offers no TLS: start it with TLS, or correct sslmode"),
+        ({"query": {"sslmode": "odd"}}, 'cannot be connected to: invalid sslmode value: "odd"'),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+async def test_a_database_that_cannot_be_reached_says_what_is_wrong(
+    database_url: str, change: dict[str, Any], said: str
+):
+    url = make_url(database_url).set(**change)
+    assert await refused(url) == f"DATABASE_URL: PostgreSQL at {url.host}:{url.port} {said}"
+
+
+async def test_another_server_in_its_place_is_named(database_url: str):
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert "is not PostgreSQL: correct the address" in await refused(make_url(database_url).set(port=port))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("a.json"), TimeoutError(), ConnectionResetError()], ids=repr)
+async def test_an_error_of_other_work_in_a_transaction_is_not_the_databases(database: Database, error: OSError):
+    with pytest.raises(type(error)) as raised:
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT 1"))
+            raise error
+    assert raised.value is error
 
 
 @pytest.mark.parametrize("url", ["no address", "mysql://user:hunter2@host/db"])

@@ -235,8 +235,8 @@ class TestStale:
     ) -> None:
         await client.generate(QUESTION, user_id=USER)
         await query("UPDATE llm_cache SET expires_at = now() - interval '1 hour'")
-        await simulator.fault("no_finish", provider="openai", times=None)
-        await simulator.fault("no_finish", provider="anthropic", times=None)
+        await simulator.fault("aborted", provider="openai", times=None)
+        await simulator.fault("aborted", provider="anthropic", times=None)
         stale = await client.generate(QUESTION, user_id=USER)
         assert stale.meta.cached is Cached.STALE
         [paid] = await query("SELECT sum(cost_usd) AS usd, count(*) AS n FROM attempts WHERE state = 'failed'")
@@ -247,7 +247,7 @@ class TestStale:
         assert await client.audit() == []
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "x" * 201])
+@pytest.mark.parametrize("name", ["a/b", "", " \t", "x" * 201])
 async def test_a_workspace_id_has_no_slash(backend: Backend, name: str) -> None:
     """Workspace `a` with key `b/k` would be workspace `a/b` with key `k`."""
     with pytest.raises(InvalidInput, match="workspace_id"):
