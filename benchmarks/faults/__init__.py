@@ -16,9 +16,11 @@ from benchmarks.faults.load import Load
 from benchmarks.faults.stage import stage
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import say
+from parley.cli.console import silence_temporal
 
 
 async def measure(options: Options) -> Figures:
+    silence_temporal()
     seed = randbelow(10_000) if options.seed is None else options.seed
     say(f"--seed {seed}")
     lines: dict[str, dict[str, float] | str] = {}

@@ -492,9 +492,9 @@ class Generation(SQLModel, table=True):
     tokens_total: int = 0
     cost_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
     saved_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
-    latency_ms: int = 0
     quality: Decimal | None = Field(default=None, sa_type=Numeric(4, 3))
     feedback: str | None = None  # good, bad
+    started_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)  # when its job started
     created_at: datetime = Field(default_factory=utc_now, sa_type=TIMESTAMP)
 
 
