@@ -31,16 +31,17 @@ async def measure(options: Options) -> Figures:
             lines[name] = f"skipped: {reason}"
             continue
         say(f"{name}: {case.inject.__doc__}")
-        found = await _play(case, options.requests or case.generations, seed)
-        lines[name] = found.counts
+        found = await _play(case, options.requests or case.jobs, seed)
+        lines[name] = {**found.counts, **{check: n for check, n in found.must_be_zero.items() if n}}
+        say(f"{name}: {'broken' if any(found.must_be_zero.values()) else 'passed'}")
         must_be_zero.update(found.must_be_zero)
     return {"cases": lines, MUST_BE_ZERO: must_be_zero}
 
 
-async def _play(case: Case, generations: int, seed: int) -> Comparison:
+async def _play(case: Case, jobs: int, seed: int) -> Comparison:
     """Run the load of a case and its faults at the same time."""
     load = partial(
-        Load, generations=generations, analyses=case.analyses, behaviours=case.behaviours, providers=case.providers
+        Load, jobs=jobs, analysis_every=case.analysis_every, behaviours=case.behaviours, providers=case.providers
     )
     with case.disk() as disk:
         async with stage(load, disk, seed) as running:

@@ -23,7 +23,7 @@ from tests.parts import reachable_directory, run_sql
 
 BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "no_finish", "malformed")
 PROVIDERS: tuple[ChatProvider | None, ...] = (None, Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
-GENERATIONS, ANALYSES = 72, 8
+JOBS, ANALYSIS_EVERY = 80, 10
 OUTAGE_SECONDS, RESTART_SECONDS = 6.0, 1.0
 # PostgreSQL's data needs half of it.
 DISK_MEGABYTES = 256
@@ -39,20 +39,20 @@ class Case:
 
     Attributes:
         inject: starts the workers, and makes the faults happen. Afterwards every service runs again.
-        generations, analyses, behaviours, providers: the load; see `Load`.
+        jobs, analysis_every, behaviours, providers: the load; see `Load`.
         permitted: the results that a job may have.
         disk: makes the file system for PostgreSQL's data; None: the one of temporary files.
         reason_to_skip: why this machine cannot run the case; empty if it can.
     """
 
     inject: Callable[[Stage], Awaitable[None]]
-    generations: int = GENERATIONS
-    analyses: int = ANALYSES
+    jobs: int = JOBS
+    analysis_every: int = ANALYSIS_EVERY
     behaviours: tuple[str, ...] = ("ok",)
     providers: tuple[ChatProvider | None, ...] = (None,)
     permitted: tuple[str, ...] = (ANSWERED,)
     disk: Callable[[], AbstractContextManager[Path | None]] = nullcontext
-    reason_to_skip: Callable[[], str] = str
+    reason_to_skip: Callable[[], str] = lambda: ""
 
 
 async def random_faults(stage: Stage) -> None:
@@ -115,14 +115,14 @@ def fill(ballast: Path) -> None:
 
 @contextmanager
 def small_disk() -> Iterator[Path]:
-    """A small file system in memory, unmounted afterwards."""
+    """A small file system in memory. It is unmounted afterwards, even if a process that uses it ends later."""
     with reachable_directory() as directory:
         options = f"size={DISK_MEGABYTES}m,mode=755"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
         try:
             yield directory
         finally:
-            subprocess.run(["umount", directory], check=True)
+            subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 async def partition(stage: Stage) -> None:
@@ -196,8 +196,8 @@ def _without_fake_time() -> str:
 CASES = {
     "random": Case(
         random_faults,
-        generations=300,
-        analyses=0,
+        jobs=300,
+        analysis_every=0,
         behaviours=BEHAVIOURS,
         providers=PROVIDERS,
         # A generation finds no provider if a worker is killed during each of its attempts.

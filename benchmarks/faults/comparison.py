@@ -77,7 +77,7 @@ async def compare(stage: Stage, permitted: Collection[str]) -> Comparison:
             **results,
             **stage.happened,
             **{
-                f"waits for SQLSTATE {code}": n
+                f"refused with SQLSTATE {code}": n
                 for code in ("25006", "53100")
                 if (n := stage.logged(f"SQLSTATE {code}"))
             },

@@ -32,42 +32,42 @@ class Load:
     """Generations and session analyses, and how each of them ended.
 
     Attributes:
-        generations: how many generations.
-        analyses: how many session analyses, each of a user of its own.
+        jobs: how many.
+        analysis_every: one job of so many is a session analysis, each of a user of its own; 0: none is.
         behaviours: what the provider does at the first request of a generation, in turn.
         providers: the provider of a generation, in turn; None: by policy.
     """
 
     client: Client
-    generations: int
-    analyses: int = 0
+    jobs: int
+    analysis_every: int = 0
     behaviours: tuple[str, ...] = ("ok",)
     providers: tuple[ChatProvider | None, ...] = (None,)
     results: list[str] = field(default_factory=list)
-
-    @property
-    def jobs(self) -> int:
-        return self.generations + self.analyses
 
     async def prepare(self) -> None:
         """Give the users enough energy, and set a cap whose row every generation locks."""
         for user in range(USERS):
             await self.client.set_tier(f"user-{user}", "pro")
-            await self.client.grant_energy(f"user-{user}", 10 * self.generations, key="bench")
+            await self.client.grant_energy(f"user-{user}", 10 * self.jobs, key="bench")
         await self.client.set_cap(Period.DAY, Decimal(1000))
 
     async def run(self) -> None:
-        """Run every job. An analysis comes after every few generations."""
-        apart = self.jobs // (self.analyses or self.jobs)
-        analyses = [number for number in range(self.jobs) if self.analyses and number % apart == 0][: self.analyses]
-        jobs = [self._analyse if number in analyses else self._ask for number in range(self.jobs)]
-        waiting = iter(enumerate(jobs))
+        waiting = iter(range(self.jobs))
 
         async def caller() -> None:
-            for number, job in waiting:
-                self.results.append(await _result(job, number))
+            for number in waiting:
+                self.results.append(await self._result(number))
 
         await asyncio.gather(*(caller() for _ in range(CONCURRENCY)))
+
+    async def _result(self, number: int) -> str:
+        """Run one job. Returns `answered`, or why it was refused or failed."""
+        is_analysis = self.analysis_every and number % self.analysis_every == 0
+        try:
+            return await (self._analyse(number) if is_analysis else self._ask(number))
+        except JobFailed as failure:
+            return f"failed: {failure.reason}"
 
     async def _ask(self, number: int) -> str:
         behaviour = self.behaviours[number % len(self.behaviours)]
@@ -87,14 +87,6 @@ class Load:
         job = await _reached(lambda: self.client.analyze(session))
         report = await _reached(job.result)
         return ANSWERED if report.analysis and report.analysis.coaching.processed else "without a coach's answer"
-
-
-async def _result(job: Callable[[int], Awaitable[str]], number: int) -> str:
-    """Run one job. Returns `answered`, or why it was refused or failed."""
-    try:
-        return await job(number)
-    except JobFailed as failure:
-        return f"failed: {failure.reason}"
 
 
 async def _reached(step: Callable[[], Awaitable[T]]) -> T:
