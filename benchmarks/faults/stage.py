@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random  # noqa: TID251 - the plan is random
@@ -26,7 +26,8 @@ from tests.faults.scene import Scene, scene
 # Long enough for Temporal to consider a worker dead and for its leases to expire.
 FROZEN_SECONDS = 14.0
 LEASE_SECONDS = 6
-IN_FLIGHT = 10
+# The replies of so many calls are held, or of this time: much less than the time-out of a call.
+IN_FLIGHT, HELD_SECONDS = 10, 6.0
 
 
 class OwnTemporal:
@@ -81,11 +82,14 @@ class Stage:
 
     @asynccontextmanager
     async def calls_in_flight(self, share: float) -> AsyncIterator[None]:
-        """Once this share of the jobs has ended, hold the replies to several paid calls until the block ends."""
+        """Once this share of the jobs has ended, hold the replies to several paid calls during the block."""
         await self.after(share)
         simulator = self.place.simulator
         await simulator.post("gate", closed=True)
-        await simulator.requests(state="in_flight", at_least=min(IN_FLIGHT, self.load.jobs - len(self.load.results)))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HELD_SECONDS):
+                while len(await simulator.requests(state="in_flight")) < IN_FLIGHT:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.1)
         yield
         await simulator.post("gate", closed=False)
 
