@@ -6,6 +6,7 @@ faults and after how many jobs each happens, but not the step that each job has 
 """
 
 import asyncio
+import signal
 from collections import Counter
 from functools import partial
 from secrets import randbelow
@@ -21,6 +22,8 @@ from parley.cli.console import silence_temporal
 
 async def measure(options: Options) -> Figures:
     silence_temporal()
+    if running := asyncio.current_task():  # SIGTERM would leave workers and a mounted disk behind
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     seed = randbelow(10_000) if options.seed is None else options.seed
     say(f"--seed {seed}")
     lines: dict[str, dict[str, float] | str] = {}
