@@ -23,14 +23,16 @@ from tests.parts import reachable_directory, run_sql
 
 BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "no_finish", "malformed")
 PROVIDERS: tuple[ChatProvider | None, ...] = (None, Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
-JOBS, ANALYSIS_EVERY = 80, 10
+JOBS, ANALYSIS_EVERY = 120, 10
 OUTAGE_SECONDS, RESTART_SECONDS = 6.0, 1.0
 # PostgreSQL's data needs half of it.
 DISK_MEGABYTES = 256
 MEGABYTE = bytes(1024**2)
 WRITE_A_MEGABYTE_OF_LOG = "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1048576))"
 DAY_AHEAD = {"FAKETIME": "+1d", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-TEMPORAL_KILLS = 4
+TEMPORAL_KILLS = (0.15, 0.3, 0.45, 0.6)
+# So slow that the worker with a network does not end the load during one partition.
+SLOW_SECONDS, PARTITIONED_JOBS = 2.0, 240
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ async def random_faults(stage: Stage) -> None:
 async def read_only(stage: Stage) -> None:
     """PostgreSQL refuses to write for some seconds, three times, as after a failover to a standby."""
     await stage.place.start_worker()
-    for share in (0.2, 0.5, 0.8):
+    for share in (0.2, 0.4, 0.6):
         async with stage.calls_in_flight(share):
             await _set_read_only(stage, "on")
             stage.note("PostgreSQL read-only")
@@ -83,13 +85,13 @@ async def full_disk(stage: Stage) -> None:
     assert stage.disk
     ballast = stage.disk / "ballast"
     await stage.place.start_worker()
-    for share in (0.2, 0.5):
+    for share in (0.2, 0.4):
         async with stage.calls_in_flight(share):
             fill(ballast)
             stage.note("disk full")
         await asyncio.sleep(OUTAGE_SECONDS)
         ballast.unlink()
-    async with stage.calls_in_flight(0.8):
+    async with stage.calls_in_flight(0.6):
         fill(ballast)
         await _exhaust_the_log(stage)
         stage.note("disk full, PostgreSQL dead")
@@ -126,7 +128,7 @@ def small_disk() -> Iterator[Path]:
 
 
 async def partition(stage: Stage) -> None:
-    """One of two workers loses its network to PostgreSQL, to Temporal, and to both; the other takes over its work."""
+    """One of two workers cannot reach PostgreSQL and Temporal, or one of them; the other takes over its work."""
     place, database = stage.place, make_url(stage.place.environment["DATABASE_URL"])
     async with AsyncExitStack() as proxies:
         to_postgres = await proxies.enter_async_context(proxy("PostgreSQL", _port(database), place.directory))
@@ -136,9 +138,10 @@ async def partition(stage: Stage) -> None:
             DATABASE_URL=database.set(port=to_postgres.port).render_as_string(hide_password=False),
             TEMPORAL_ADDRESS=f"{HOST}:{to_temporal.port}",
         )
-        parts = {"PostgreSQL": (to_postgres,), "Temporal": (to_temporal,), "both": (to_postgres, to_temporal)}
-        for number, (name, lost) in enumerate(parts.items()):
-            async with stage.calls_in_flight(0.2 + 0.25 * number):
+        await place.simulator.post("latency", seconds=SLOW_SECONDS)
+        parts = {"both": (to_postgres, to_temporal), "PostgreSQL": (to_postgres,), "Temporal": (to_temporal,)}
+        for share, (name, lost) in zip((0.1, 0.4, 0.7), parts.items(), strict=True):
+            async with stage.calls_in_flight(share):
                 for one in lost:
                     one.stop_forwarding()
                 stage.note(f"worker without {name}")
@@ -172,8 +175,8 @@ async def clock_ahead(stage: Stage) -> None:
 async def temporal_killed(stage: Stage) -> None:
     """The Temporal server is killed, and starts again with the same database file."""
     await stage.place.start_worker()
-    for number in range(TEMPORAL_KILLS):
-        async with stage.calls_in_flight((number + 1) / (TEMPORAL_KILLS + 1)):
+    for share in TEMPORAL_KILLS:
+        async with stage.calls_in_flight(share):
             await stage.temporal.kill()
             stage.note("Temporal killed")
         await asyncio.sleep(RESTART_SECONDS)
@@ -205,7 +208,7 @@ CASES = {
     ),
     "read-only": Case(read_only),
     "full-disk": Case(full_disk, disk=small_disk, reason_to_skip=_without_mount),
-    "partition": Case(partition),
+    "partition": Case(partition, jobs=PARTITIONED_JOBS),
     "clock": Case(clock_ahead, reason_to_skip=_without_fake_time),
     "temporal": Case(temporal_killed),
 }

@@ -89,6 +89,7 @@ async def compare(stage: Stage, permitted: Collection[str]) -> Comparison:
             ),
         },
         must_be_zero={
+            "faults after the last job": stage.too_late,
             "ended with another result": sum(n for result, n in results.items() if result not in permitted),
             "billed without a row": sum(request["attempt_id"] not in logged for request in billed),
             "jobs without a row": stage.load.jobs - len(rows_of),

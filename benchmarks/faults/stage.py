@@ -62,9 +62,13 @@ class OwnTemporal:
 
 @dataclass
 class Stage:
-    """The running services of a case, its load, and the number of faults that happened to them.
+    """The running services of a case, and its load.
 
-    `disk`: the file system that has PostgreSQL's data alone, if there is one. `random`: decides when faults happen.
+    Attributes:
+        disk: the file system that has PostgreSQL's data alone, if there is one.
+        random: decides when faults happen.
+        happened: how many faults of each kind happened.
+        too_late: how many of them happened when every job had ended, and so tested nothing.
     """
 
     place: Scene
@@ -74,6 +78,7 @@ class Stage:
     disk: Path | None
     random: Random
     happened: Counter[str] = field(default_factory=Counter)
+    too_late: int = 0
 
     async def after(self, share: float) -> None:
         """Wait until this share of the jobs has ended."""
@@ -96,6 +101,7 @@ class Stage:
     def note(self, fault: str) -> None:
         """Count a fault, and print it."""
         self.happened[fault] += 1
+        self.too_late += len(self.load.results) == self.load.jobs
         say(f"{len(self.load.results)} of {self.load.jobs} jobs have ended: {fault}")
 
     def logged(self, words: str) -> int:
