@@ -24,7 +24,13 @@ LOAD_INTERVAL_SECONDS = 5
 def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     options = Options(
-        parsed.sessions, parsed.requests, tuple(parsed.sessions_per_stream), parsed.data, parsed.truth, parsed.seed
+        parsed.sessions,
+        parsed.requests,
+        tuple(parsed.sessions_per_stream),
+        parsed.data,
+        parsed.truth,
+        parsed.seed,
+        tuple(parsed.only),
     )
     try:
         results = asyncio.run(_run(parsed.names, options))
@@ -70,8 +76,14 @@ def _print(figures: dict[str, Any]) -> None:
     for case, values in figures.items():
         print(f"  {case}")
         for name, value in values.items():
-            print(f"    {name:<48} {f'{value:,.3f}' if isinstance(value, float) else value}")
+            print(f"    {name:<48} {_shown(value)}")
     sys.stdout.flush()
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(number)}" for name, number in value.items())
+    return f"{value:,.3f}" if isinstance(value, float) else str(value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         help="history: sessions that a stream labels in a round",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="faults: the seed of the plan of faults")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
+    )
     parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
     parser.add_argument(
         "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels: true intents, JSONL"

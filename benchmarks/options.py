@@ -9,14 +9,14 @@ CHATS = Path(__file__).resolve().parent.parent / "samples" / "chats"
 # The benchmark fails if a figure of this case is not 0.
 MUST_BE_ZERO = "must be 0"
 # The figures of each case, by name.
-Figures = dict[str, Mapping[str, float | str]]
+Figures = dict[str, Mapping[str, float | str | Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, and `seed` is for `faults`.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, and `seed` and `only` are for `faults`.
     """
 
     sessions: int | None = None
@@ -25,3 +25,4 @@ class Options:
     data: Path = CHATS / "support.jsonl"
     truth: Path = CHATS / "support.truth.jsonl"
     seed: int | None = None
+    only: tuple[str, ...] = ()

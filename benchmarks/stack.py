@@ -9,8 +9,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -152,10 +152,8 @@ async def running(worker: str | None = "worker", **environment: str) -> AsyncIte
         worker: the module to run as the worker, None for no worker.
         environment: further environment variables of the worker.
     """
-    with mock.patch.dict(os.environ), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
-        for name in [name for name in os.environ if name.startswith(REMOVED_PREFIXES)]:
-            del os.environ[name]
-        os.environ.update(WORKER_ENVIRONMENT | environment | {"BENCH_SPANS": str(Path(directory) / SPANS)})
+    with own_environment(), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
+        os.environ.update(environment | {"BENCH_SPANS": str(Path(directory) / SPANS)})
         stack = EmbeddedStack(
             Path(directory) / "state",
             temporary=True,
@@ -168,6 +166,16 @@ async def running(worker: str | None = "worker", **environment: str) -> AsyncIte
         async with stack as addresses, AsyncExitStack() as cleanup:
             http = httpx2.AsyncClient(base_url=addresses.simulator_url or "", timeout=60)
             yield Bench(addresses, await cleanup.enter_async_context(http), Path(directory), cleanup)
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """The environment without provider keys and addresses of other services during the block, with high rate limits."""
+    with mock.patch.dict(os.environ):
+        for name in [name for name in os.environ if name.startswith(REMOVED_PREFIXES)]:
+            del os.environ[name]
+        os.environ.update(WORKER_ENVIRONMENT)
+        yield
 
 
 async def _migrate(url: str) -> None:

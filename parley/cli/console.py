@@ -89,7 +89,7 @@ def with_client(workspace: str, work: "Callable[[Client], Awaitable[T]]") -> T:
     """Run `work` with a client of the workspace, connected as `Client.connect` does by default."""
     from parley.client.client import Client  # noqa: PLC0415
 
-    _silence_temporal()
+    silence_temporal()
 
     async def connected() -> T:
         async with await Client.connect(workspace_id=workspace) as client:
@@ -98,7 +98,7 @@ def with_client(workspace: str, work: "Callable[[Client], Awaitable[T]]") -> T:
     return run(connected())
 
 
-def _silence_temporal() -> None:
+def silence_temporal() -> None:
     """Temporal's SDK logs each retry of a connection to stderr. A command prints the error once, in its own words."""
     from temporalio.runtime import Runtime, TelemetryConfig  # noqa: PLC0415
 

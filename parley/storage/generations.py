@@ -29,7 +29,6 @@ from parley.storage.tables import (
     PaidRequest,
     StoredPrompt,
     UsageLog,
-    utc_now,
 )
 
 COST = func.coalesce(func.sum(Attempt.cost_usd), 0)
@@ -102,7 +101,6 @@ async def purge_prompts(tx: AsyncSession, older_than: datetime, *, limit: int) -
 
 def row(job: Job, serving: Serving, **known: Any) -> Generation:
     """The row of a generation that ends now. `known`: its outcome and further columns."""
-    now = utc_now()
     return Generation(
         workspace_id=job.input.workspace_id,
         request_id=job.request_id,
@@ -115,7 +113,7 @@ def row(job: Job, serving: Serving, **known: Any) -> Generation:
         template=serving.template,
         experiment=serving.experiment,
         arm=serving.arm,
-        latency_ms=max(int((now - job.started_at).total_seconds() * 1000), 0),
+        started_at=job.started_at,
         **known,
     )
 

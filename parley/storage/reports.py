@@ -64,6 +64,8 @@ def _mean_and_p95(amount: Column, where: Condition, unit: str) -> list[ColumnEle
 SAME_REQUEST = and_(
     col(PaidRequest.workspace_id) == Attempt.workspace_id, col(PaidRequest.request_id) == Attempt.request_id
 )
+# Between the clocks of Temporal and of the database: a worker's own clock may be wrong.
+LATENCY_MS = func.greatest(extract("epoch", col(Generation.created_at) - col(Generation.started_at)) * 1000, 0)
 SAME_WORKSPACE = col(Attempt.workspace_id) == Generation.workspace_id
 CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
 SPEND: Sequence[ColumnElement[Any]] = (
@@ -181,7 +183,7 @@ async def experiments(tx: AsyncSession, workspace_id: str, span: Span) -> Experi
             _count(col(Generation.outcome) == "failed").label("failed"),
             _count(col(Generation.cached) != "").label("cached"),
             func.sum(Generation.cost_usd).label("cost_usd"),
-            *_mean_and_p95(col(Generation.latency_ms), completed, "ms"),
+            *_mean_and_p95(LATENCY_MS, completed, "ms"),
             func.count(col(Generation.quality)).label("graded"),
             func.avg(col(Generation.quality)).label("quality"),
             *_ratings(),
@@ -309,7 +311,7 @@ async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Re
         *(_count(outcome == end).label(end) for end in ("completed", "refused", "failed", "cancelled")),
         *(_count(cached == how).label(f"cached_{how}") for how in ("exact", "similar", "stale")),
         _total(col(Generation.saved_usd)).label("saved_usd"),
-        *_mean_and_p95(col(Generation.latency_ms), outcome == "completed", "ms"),
+        *_mean_and_p95(LATENCY_MS, outcome == "completed", "ms"),
         *_ratings(),
     ).where(*_generated(workspace_id, span))
     why = (

@@ -510,9 +510,10 @@ class Generation(SQLModel, table=True):
     tokens_total: int = 0
     cost_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
     saved_usd: Decimal = Field(default=Decimal(0), sa_type=USD)
-    latency_ms: int = 0
     quality: Decimal | None = Field(default=None, sa_type=Numeric(4, 3))
     feedback: str | None = None  # good, bad
+    # When its job started, and when it ended.
+    started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 

@@ -35,7 +35,6 @@ async def generated(database: Database) -> None:
         experiment="tone",
         arm="casual",
         outcome="completed",
-        latency_ms=120,
     )
     async with database.transaction() as tx:
         tx.add(row)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGQUIT
@@ -54,9 +54,9 @@ class OwnPostgres:
 
 
 @asynccontextmanager
-async def own_postgres() -> AsyncIterator[OwnPostgres]:
-    """A running server with the migrated template database."""
-    with reachable_directory() as directory:
+async def own_postgres(place: Path | None = None) -> AsyncIterator[OwnPostgres]:
+    """A running server with the migrated template database. `place`: a directory for its data; None makes one."""
+    with nullcontext(place) if place else reachable_directory() as directory:
         server = OwnPostgres(directory / "state")
         try:
             await server.start()

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from parley.domain.errors import Billed, NotFound
+from parley.domain.generate.contract import GenerateInput, Job, Prompt, Serving
 from parley.domain.recommendations import recommend
 from parley.domain.reports import Feedback, Span
-from parley.domain.requests import Provider
+from parley.domain.requests import Message, Provider
 from parley.storage import generations, reports
 from parley.storage.database import Database
 from parley.storage.tables import Generation
@@ -62,7 +63,8 @@ async def failed(books: LedgerFixture, step: str, billed: Billed, moment: dateti
     await at(books, attempt, moment)
 
 
-async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> None:
+async def generated(books: LedgerFixture, request_id: str, *, latency_ms: int = 0, **fields: Any) -> None:
+    ended_at = NOW - timedelta(hours=1)
     row: dict[str, Any] = {
         "workspace_id": books.workspace,
         "job_key": request_id,
@@ -71,7 +73,8 @@ async def generated(books: LedgerFixture, request_id: str, **fields: Any) -> Non
         "user_id": USER,
         "action": "ai_message",
         "outcome": "completed",
-        "created_at": NOW - timedelta(hours=1),
+        "started_at": ended_at - timedelta(milliseconds=latency_ms),
+        "created_at": ended_at,
     }
     async with books.database.transaction() as tx:
         tx.add(Generation(request_id=request_id, **row | fields))
@@ -246,6 +249,25 @@ class TestRequests:
             None,
             None,
         )
+
+    async def test_latency_does_not_depend_on_the_clock_of_the_worker(
+        self, books: LedgerFixture, monkeypatch: pytest.MonkeyPatch
+    ):
+        asked_at = datetime.now(UTC)
+        monkeypatch.setattr(generations, "utc_now", lambda: asked_at + timedelta(days=30), raising=False)
+        asked = GenerateInput(
+            workspace_id=books.workspace,
+            user_id=USER,
+            action="ai_message",
+            prompt=Prompt(messages=(Message(role="user", content="How do I sound?"),)),
+        )
+        row = generations.row(Job.of(asked, "w", asked_at), Serving(), outcome="completed")
+        async with books.database.transaction() as tx:
+            assert await generations.record(tx, row)
+        span = Span(since=asked_at - timedelta(days=1), until=asked_at + timedelta(days=40))
+        requests = (await read(books, reports.summary, span)).requests
+        assert requests.completed == 1
+        assert requests.p95_ms < 60_000
 
 
 class TestFeedback:
