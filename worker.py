@@ -143,7 +143,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Poll until SIGTERM or SIGINT, then finish the running activities: a paid call is never abandoned.
 
     Raises:
-        InvalidInput: DATABASE_URL is missing or wrong.
+        InvalidInput: DATABASE_URL or PARLEY_CODEC_KEYS is missing or wrong.
         Unreachable: Temporal or PostgreSQL does not answer.
     """
     if settings.database_url is None:

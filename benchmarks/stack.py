@@ -111,7 +111,9 @@ class Bench:
 
     async def client(self, workspace: str) -> Client:
         """A client for a workspace, closed with the stack."""
-        settings = Settings(database_url=SecretStr(self.addresses.database_url))
+        settings = Settings(
+            database_url=SecretStr(self.addresses.database_url), codec_keys=SecretStr(self.addresses.codec_keys)
+        )
         client = await Client.connect(
             workspace_id=workspace, settings=settings, temporal_address=self.addresses.temporal_address
         )

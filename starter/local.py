@@ -88,7 +88,7 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
 
 
 async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
-    changes = {"database_url": SecretStr(addresses.database_url)}
+    changes = {"database_url": SecretStr(addresses.database_url), "codec_keys": SecretStr(addresses.codec_keys)}
     async with await Client.connect(
         settings=settings.model_copy(update=changes), temporal_address=addresses.temporal_address
     ) as client:

@@ -1,5 +1,6 @@
 """Fixtures with real services: PostgreSQL, the Temporal dev server, the vendors' SDKs against the simulator."""
 
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ KEYS = (
 )
 
 
+# Tests read histories. Those of the encryption and of the stack's own keys say so.
+os.environ["PARLEY_CODEC_KEYS"] = "off"
 sys.addaudithook(refuse_the_network)
 use_memory_for_temporary_files()
 skip_ca_certificates()

@@ -161,6 +161,7 @@ class Worker:
             "DATABASE_URL": self._addresses.database_url,
             "TEMPORAL_ADDRESS": self._addresses.temporal_address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
+            "PARLEY_CODEC_KEYS": self._addresses.codec_keys,
             "PARLEY_READY_FILE": str(self._state.worker_ready),
             # Connections to this machine must not go through the user's proxy.
             "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
