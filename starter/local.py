@@ -18,7 +18,7 @@ from parley.domain.requests import Provider
 from parley.process import command
 from parley.settings import Settings, variable
 from parley.storage.migrate import migrate
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 
@@ -118,7 +118,7 @@ def _stack(settings: Settings, state: Path, console: Console, *, latency: float,
 
     return EmbeddedStack(
         state,
-        search_attributes=[key.name for key in ALL],
+        search_attributes=DEFINITIONS,
         migrate=run_migrations,
         simulator_latency=latency,
         drain=settings.drain_seconds,

@@ -15,7 +15,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from parley import Backend, Client
 from parley.settings import Settings
 from parley.storage.database import Database
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 from tests.parts import (
@@ -72,7 +72,7 @@ async def stack() -> AsyncIterator[Addresses]:
         parts = EmbeddedStack(
             directory / "state",
             temporary=True,
-            search_attributes=[key.name for key in ALL],
+            search_attributes=DEFINITIONS,
             simulator=None,
             worker=None,
             signals=False,

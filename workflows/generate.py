@@ -43,8 +43,7 @@ class Generate:
             result = await self._generate()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
             result = await self._end(error)
-        if not result.success:
-            visibility.record(visibility.STATUS, "refused")
+        visibility.record_end("completed" if result.success else "refused", cost_usd=result.meta.cost_usd)
         return result
 
     async def _generate(self) -> GenerateResult:
@@ -70,7 +69,7 @@ class Generate:
         )
         cancelled = step.outcome == "cancelled"
         if ended.result is None or cancelled:
-            visibility.record(visibility.STATUS, "cancelled" if cancelled else "failed")
+            visibility.record_end("cancelled" if cancelled else "failed", cost_usd=ended.cost_usd)
             raise error
         return ended.result
 

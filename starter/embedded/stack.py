@@ -47,6 +47,7 @@ class EmbeddedStack:
     state_dir: Path
     _: KW_ONLY
     search_attributes: Sequence[str]
+    """Each as `Name=Type`."""
     migrate: Callable[[str], Awaitable[None]] | None = None
     """Brings the schema of the database at the given URL up to date."""
     simulator: str | None = "simulator"
