@@ -112,6 +112,11 @@ def running_stack(state_dir: Path) -> Addresses | None:
     return addresses if _is_locked(state_dir) else None
 
 
+def known_codec_keys(given: SecretStr | None, stack: Addresses | None) -> SecretStr | None:
+    """The keys of the settings, or else those of the running stack."""
+    return given or (SecretStr(stack.codec_keys) if stack is not None else None)
+
+
 def addresses_file(state_dir: Path) -> Path:
     """Where a running stack writes its addresses, for the clients on this machine."""
     return state_dir / "addresses.json"

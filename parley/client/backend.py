@@ -27,7 +27,7 @@ from temporalio.exceptions import TimeoutError, is_cancelled_exception
 from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
-from parley.connection import connect, running_stack
+from parley.connection import connect, known_codec_keys, running_stack
 from parley.domain.errors import InvalidInput, JobFailed, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
@@ -70,7 +70,7 @@ class Backend:
         settings = settings or Settings()
         stack = running_stack(settings.state_dir) if settings.database_url is None else None
         if stack is not None:
-            keys = settings.codec_keys or SecretStr(stack.codec_keys)
+            keys = known_codec_keys(settings.codec_keys, stack)
             changes = {"database_url": SecretStr(stack.database_url), "codec_keys": keys}
             settings = settings.model_copy(update=changes)
             temporal_address = temporal_address or stack.temporal_address

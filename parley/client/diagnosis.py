@@ -18,7 +18,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 from parley.client.backend import temporal_errors
 from parley.codec import OFF
-from parley.connection import EMBEDDED, Addresses, connect, payload_codec, running_stack
+from parley.connection import EMBEDDED, Addresses, connect, known_codec_keys, payload_codec, running_stack
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS
@@ -135,11 +135,9 @@ def _keys(settings: Settings, stack: Addresses | None) -> Check:
 
 def _encryption(settings: Settings, stack: Addresses | None) -> Check:
     """Whether payloads in Temporal's histories are encrypted; never a key."""
-    keys = settings.codec_keys
+    keys = known_codec_keys(settings.codec_keys, stack if settings.database_url is None else None)
     if keys is None and settings.database_url is None:
-        if stack is None:
-            return Check(name="encryption", ok=True, found="`parley up` makes a key for its histories")
-        keys = SecretStr(stack.codec_keys)
+        return Check(name="encryption", ok=True, found="`parley up` makes a key for its histories")
     try:
         codec = payload_codec(keys)
     except InvalidInput as error:

@@ -336,7 +336,7 @@ class TestJobs:
 
     async def test_a_failed_job_has_its_cost(self, client: Client, session: Session, simulator: SimulatorAdmin) -> None:
         await simulator.fault("malformed")
-        await simulator.fault("auth", times=None, after=1)
+        await simulator.fault("auth", times=None)
         job = await client.analyze(session)
         with pytest.raises(JobFailed):
             await job.result()
