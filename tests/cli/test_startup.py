@@ -86,3 +86,18 @@ def test_ctrl_c_while_the_program_loads_is_silent(module: str, tmp_path: Path) -
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_an_unreachable_temporal_is_one_line_without_the_log_of_its_sdk(database_url: str, tmp_path: Path) -> None:
+    """The SDK writes its log to the process's stderr, not to Python's."""
+    nowhere = {"DATABASE_URL": database_url, "TEMPORAL_ADDRESS": "127.0.0.1:1", "PARLEY_STATE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", "jobs"],
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "parley: TEMPORAL_ADDRESS: no Temporal server answers at 127.0.0.1:1\n"
