@@ -127,7 +127,7 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     """Poll until SIGTERM or SIGINT, then finish the running activities: a paid call is never abandoned.
 
     Raises:
-        InvalidInput: DATABASE_URL is missing or wrong, or the policy file is invalid.
+        InvalidInput: DATABASE_URL or PARLEY_CODEC_KEYS is missing or wrong, or the policy file is invalid.
         Unreachable: Temporal or PostgreSQL does not answer.
     """
     if settings.database_url is None:

@@ -18,6 +18,7 @@ from parley.domain.session_analysis import (
     ENERGY,
     VOICE_ACTION,
     Analysis,
+    Closed,
     CloseStep,
     FinishStep,
     PaidStep,
@@ -34,7 +35,7 @@ from parley.domain.session_analysis import (
 )
 from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
 from parley.settings import Settings
-from parley.storage import analyses, budgets, energy
+from parley.storage import analyses, budgets, energy, usage
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session
@@ -140,6 +141,7 @@ class SessionAnalysisActivities:
                 row = await analyses.load(tx, job.workspace_id, step.job_key)
                 analysis = _assembled(session, row, step)
             await analyses.end(tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json"))
+            cost_usd = await usage.total_usd(tx, job.workspace_id, step.job_key)
         return SessionAnalysisResult(
             job_key=step.job_key,
             status="completed",
@@ -147,15 +149,17 @@ class SessionAnalysisActivities:
             overall_score=analysis.coaching.overall_score,
             processed=analysis.coaching.processed,
             fallback=analysis.coaching.fallback,
+            cost_usd=cost_usd,
         )
 
     @activity.defn(name="session_analysis.close")
     @boundary
-    async def close(self, step: CloseStep) -> None:
+    async def close(self, step: CloseStep) -> Closed:
         """Mark a job that ends without a result. One that failed before it had a row gets one, for its reason."""
         async with self._database.transaction() as tx:
             await analyses.begin(tx, _row(step))
             await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None, step.reason)
+            return Closed(cost_usd=await usage.total_usd(tx, step.input.workspace_id, step.job_key))
 
     async def _pay(self, step: PaidStep, name: Step, action: str, request: Any) -> Settled:
         job = step.input

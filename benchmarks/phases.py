@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-# The step of a round's request; it contains the ordinals of the sessions.
-ROUND = re.compile(r"round-(\d+)/sessions-(\d+)-")
+# The step of a request of the discovery or of a round; it contains the ordinals of the sessions.
+ROUND = re.compile(r"(?:discovery|round-(\d+))/sessions-(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Phases:
     conflicts: tuple[Request, ...]
 
     @classmethod
-    def of(cls, requests: Iterable[Request], discovery_sessions: int) -> "Phases":
-        """Divide the requests into phases. The first rounds are discovery, with one session each."""
+    def of(cls, requests: Iterable[Request]) -> "Phases":
+        """Divide the requests into phases."""
         split: tuple[list[Request], list[Request], list[Request]] = ([], [], [])
         for request in sorted(requests, key=lambda request: request.received):
             found = ROUND.match(request.step)
-            phase = 2 if found is None else int(int(found[1]) >= discovery_sessions)
+            phase = 2 if found is None else int(found[1] is not None)
             split[phase].append(request)
         assert split[0] and split[1], "no request of discovery or of a round: does ROUND match?"
         return cls(*map(tuple, split))

@@ -29,7 +29,7 @@ from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import Statistics
 from parley.settings import Settings
 from parley.storage.migrate import migrate
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.postgres import Postgres
 from starter.embedded.services import Simulator, Temporal, Worker
@@ -106,12 +106,14 @@ class Bench:
         requests = await self._requests(client, report.job_key)
         seconds = await self._seconds(client, job.id, report.job_key)
         say(f"labelled in {seconds:.1f} s with {len(requests)} requests")
-        phases = Phases.of(requests, report.statistics.discovery_sessions)
+        phases = Phases.of(requests)
         return Run(client, job, seconds, import_seconds, report.statistics, phases)
 
     async def client(self, workspace: str) -> Client:
         """A client for a workspace, closed with the stack."""
-        settings = Settings(database_url=SecretStr(self.addresses.database_url))
+        settings = Settings(
+            database_url=SecretStr(self.addresses.database_url), codec_keys=SecretStr(self.addresses.codec_keys)
+        )
         client = await Client.connect(
             workspace_id=workspace, settings=settings, temporal_address=self.addresses.temporal_address
         )
@@ -157,7 +159,7 @@ async def running(worker: str | None = "worker", **environment: str) -> AsyncIte
         stack = EmbeddedStack(
             Path(directory) / "state",
             temporary=True,
-            search_attributes=[key.name for key in ALL],
+            search_attributes=DEFINITIONS,
             migrate=_migrate,
             simulator_latency=0.0,
             worker=worker,

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import os
+import secrets
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
@@ -16,6 +17,8 @@ ENCODING = b"binary/encrypted"
 KEY_ID = "encryption-key-id"
 KEY_BYTES, NONCE_BYTES = 32, 12
 WHERE = "PARLEY_CODEC_KEYS"
+OFF = "off"
+"""In place of keys: leave payloads in clear text."""
 
 
 class EncryptionCodec(PayloadCodec):
@@ -25,20 +28,25 @@ class EncryptionCodec(PayloadCodec):
         """Read the keys.
 
         Args:
-            keys: `id:key` pairs, separated by commas; a key is 32 bytes as base64.
+            keys: `id:key` pairs, separated by commas; a key is 32 bytes as base64. `off`: no key, which leaves payloads
+                in clear text.
 
         Raises:
             InvalidInput: a pair is not valid. The error does not contain the key.
         """
-        pairs = [_pair(pair.strip()) for pair in keys.split(",")]
+        pairs = [] if keys == OFF else [_pair(pair.strip()) for pair in keys.split(",")]
         self._ciphers = {key_id: AESGCM(key) for key_id, key in pairs}
-        self._current = pairs[0][0]
         if len(self._ciphers) < len(pairs):
             raise InvalidInput("has the same key id twice", where=WHERE)
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of the keys that decrypt; the first one encrypts. Without any, payloads stay in clear text."""
+        return tuple(self._ciphers)
+
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Encrypt whole payloads, with their metadata."""
-        return [self._encrypted(payload) for payload in payloads]
+        return [self._encrypted(payload, self.key_ids[0]) for payload in payloads] if self.key_ids else [*payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Decrypt what is encrypted.
@@ -48,9 +56,9 @@ class EncryptionCodec(PayloadCodec):
         """
         return [self._decrypted(payload) for payload in payloads]
 
-    def _encrypted(self, payload: Payload) -> Payload:
-        nonce, key_id = os.urandom(NONCE_BYTES), self._current.encode()
-        data = nonce + self._ciphers[self._current].encrypt(nonce, payload.SerializeToString(), key_id)
+    def _encrypted(self, payload: Payload, key: str) -> Payload:
+        nonce, key_id = os.urandom(NONCE_BYTES), key.encode()
+        data = nonce + self._ciphers[key].encrypt(nonce, payload.SerializeToString(), key_id)
         return Payload(metadata={"encoding": ENCODING, KEY_ID: key_id}, data=data)
 
     def _decrypted(self, payload: Payload) -> Payload:
@@ -65,6 +73,11 @@ class EncryptionCodec(PayloadCodec):
         except (InvalidTag, ValueError):
             pass
         raise InvalidInput("no key of PARLEY_CODEC_KEYS decrypts this payload: add the key that encrypted it")
+
+
+def new_keys() -> str:
+    """One new random key, as an `id:key` pair."""
+    return f"{secrets.token_hex(4)}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
 
 
 def _pair(pair: str) -> tuple[str, bytes]:

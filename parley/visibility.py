@@ -1,6 +1,8 @@
 """Search attributes: what an operator can filter workflows by. Registered when a cluster is set up."""
 
 import re
+from decimal import Decimal
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
@@ -10,8 +12,12 @@ JOB = SearchAttributeKey.for_keyword("ParleyJob")
 STRATEGY = SearchAttributeKey.for_keyword("ParleyStrategy")
 PHASE = SearchAttributeKey.for_keyword("ParleyPhase")
 STATUS = SearchAttributeKey.for_keyword("ParleyStatus")
+COST_USD = SearchAttributeKey.for_float("ParleyCostUsd")
+SCORE = SearchAttributeKey.for_float("ParleyScore")
 
-ALL = (WORKSPACE, JOB, STRATEGY, PHASE, STATUS)
+ALL = (WORKSPACE, JOB, STRATEGY, PHASE, STATUS, COST_USD, SCORE)
+DEFINITIONS = tuple(f"{key.name}={key.indexed_value_type.name.capitalize()}" for key in ALL)
+"""Each name with its type, as Temporal's tools register them."""
 
 
 def record_start(workspace_id: str, job: str) -> None:
@@ -33,6 +39,23 @@ def record_owner(workspace_id: str, job: str) -> None:
 def record(key: SearchAttributeKey[str], value: str) -> None:
     """Set a search attribute of the running workflow."""
     workflow.upsert_search_attributes([key.value_set(value)])  # pyright: ignore[reportUnknownMemberType]
+
+
+def record_end(status: str, *, cost_usd: Decimal | None = None, score: float | None = None) -> None:
+    """Set how the running workflow ended, in one write.
+
+    Args:
+        status: for example `completed`.
+        cost_usd: what all its paid requests have cost, uncertain cost included, in USD. It is for searching, so that a
+            float is exact enough; the ledger has the exact cost. None: unknown.
+        score: the overall score of a session, 0 to 100. None: there is none.
+    """
+    updates: list[Any] = [STATUS.value_set(status)]
+    if cost_usd is not None:
+        updates.append(COST_USD.value_set(float(cost_usd)))
+    if score is not None:
+        updates.append(SCORE.value_set(float(score)))
+    workflow.upsert_search_attributes(updates)
 
 
 def plain(text: str) -> str:

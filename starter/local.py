@@ -18,7 +18,7 @@ from parley.domain.requests import Provider
 from parley.process import command
 from parley.settings import Settings, variable
 from parley.storage.migrate import migrate
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 
@@ -88,7 +88,7 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
 
 
 async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
-    changes = {"database_url": SecretStr(addresses.database_url)}
+    changes = {"database_url": SecretStr(addresses.database_url), "codec_keys": SecretStr(addresses.codec_keys)}
     async with await Client.connect(
         settings=settings.model_copy(update=changes), temporal_address=addresses.temporal_address
     ) as client:
@@ -118,7 +118,7 @@ def _stack(settings: Settings, state: Path, console: Console, *, latency: float,
 
     return EmbeddedStack(
         state,
-        search_attributes=[key.name for key in ALL],
+        search_attributes=DEFINITIONS,
         migrate=run_migrations,
         simulator_latency=latency,
         drain=settings.drain_seconds,

@@ -1,5 +1,6 @@
 """Fixtures with real services: PostgreSQL, the Temporal dev server, the vendors' SDKs against the simulator."""
 
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from parley import Backend, Client
 from parley.settings import Settings
 from parley.storage.database import Database
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
 from tests.parts import (
@@ -42,6 +43,8 @@ KEYS = (
 )
 
 
+# Tests read histories. Those of the encryption and of the stack's own keys say so.
+os.environ["PARLEY_CODEC_KEYS"] = "off"
 sys.addaudithook(refuse_the_network)
 use_memory_for_temporary_files()
 skip_ca_certificates()
@@ -69,7 +72,7 @@ async def stack() -> AsyncIterator[Addresses]:
         parts = EmbeddedStack(
             directory / "state",
             temporary=True,
-            search_attributes=[key.name for key in ALL],
+            search_attributes=DEFINITIONS,
             simulator=None,
             worker=None,
             signals=False,

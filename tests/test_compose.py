@@ -22,7 +22,7 @@ from parley.cli.main import app
 from parley.domain.requests import Provider
 from parley.settings import OTHER_VARIABLES, Settings, variable
 from parley.storage.database import Database
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded.services import DYNAMIC_CONFIG, NAMESPACE
 from tests.parts import ROOT
 from worker import ROLES
@@ -274,7 +274,7 @@ def test_a_password_is_required_and_has_no_default():
 
 def test_search_attributes_and_namespace_match_the_code():
     service = SERVICES["temporal-namespace"]
-    assert service["command"] == [key.name for key in ALL]
+    assert service["command"] == [*DEFINITIONS]
     spaces = {service["environment"]["TEMPORAL_NAMESPACE"] for service in (service, *WORKERS.values())}
     assert spaces == {NAMESPACE}
 

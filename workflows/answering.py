@@ -57,12 +57,16 @@ RAISE_AT_ONCE = frozenset({ContextTooLong.__name__, EmptyReply.__name__})
 
 
 class GenerateRun:
-    """One run of `Generate`, from the decisions to the record of its end. `scoring`: the grading to start after it."""
+    """One run of `Generate`, from the decisions to the record of its end.
+
+    scoring: the grading to start after it. cost_usd: what a run without a result has cost.
+    """
 
     def __init__(self, engine: Engine, job: Job) -> None:
         self._engine, self._job = engine, job
         self._prepared = PrepareOutcome()
         self.scoring: ScoreInput | None = None
+        self.cost_usd = Decimal(0)
 
     async def result(self) -> GenerateResult:
         """Decide what to send to which providers, request the answer, record how it ended. A refusal is a result.
@@ -92,6 +96,7 @@ class GenerateRun:
         step = end_step(self._job, self._prepared, error)
         ended = await self._engine.decide(Decisions.end, step, summary="record how it ended")
         if ended.result is None or step.outcome == "cancelled":
+            self.cost_usd = ended.cost_usd
             raise error
         return ended.result
 

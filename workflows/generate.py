@@ -41,12 +41,12 @@ class Generate:
         try:
             result = await run.result()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
-            visibility.record(visibility.STATUS, "cancelled" if is_cancelled_exception(error) else "failed")
+            kind = "cancelled" if is_cancelled_exception(error) else "failed"
+            visibility.record_end(kind, cost_usd=run.cost_usd)
             raise
         if run.scoring is not None:
             await _start_scoring(run.scoring, generate_input)
-        if not result.success:
-            visibility.record(visibility.STATUS, "refused")
+        visibility.record_end("completed" if result.success else "refused", cost_usd=result.meta.cost_usd)
         return result
 
 

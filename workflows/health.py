@@ -36,7 +36,7 @@ class Health:
         )
         found = await asyncio.gather(*(_pinged(given.workspace_id, option) for option in survey.options))
         report = HealthReport(providers=tuple(found))
-        visibility.record(visibility.STATUS, "completed" if report.is_well else "failed")
+        visibility.record_end("completed" if report.is_well else "failed")
         return report
 
 

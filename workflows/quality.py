@@ -45,5 +45,5 @@ class ScoreQuality:
                 raise
             cause = error.cause
             result = ScoreResult(reason=cause.message if isinstance(cause, ApplicationError) else str(cause))
-        visibility.record(visibility.STATUS, "failed" if result.score is None else "completed")
+        visibility.record_end("failed" if result.score is None else "completed", cost_usd=result.cost_usd)
         return result

@@ -89,7 +89,7 @@ class SessionAnalysis:
             **STORAGE_STEP,
         )
         self._done(Step.FINISH)
-        visibility.record(visibility.STATUS, "completed")
+        visibility.record_end("completed", cost_usd=result.cost_usd, score=result.overall_score)
         return result
 
     async def _prepare(self) -> Plan:
@@ -184,8 +184,7 @@ class SessionAnalysis:
 
     async def _close(self, error: BaseException) -> None:
         status = "cancelled" if is_cancelled_exception(error) else "failed"
-        visibility.record(visibility.STATUS, status)
-        await workflow.execute_activity_method(
+        closed = await workflow.execute_activity_method(
             Activities.close,
             CloseStep(
                 input=self._job,
@@ -197,6 +196,7 @@ class SessionAnalysis:
             summary=f"mark as {status}",
             **STORAGE_STEP,
         )
+        visibility.record_end(status, cost_usd=closed.cost_usd)
 
     def _enter(self, phase: Step) -> None:
         visibility.record(visibility.PHASE, phase.value)

@@ -32,7 +32,7 @@ from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.capabilities import window
 from parley.domain.routing import Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
-from parley.storage import budgets
+from parley.storage import budgets, usage
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
@@ -118,9 +118,9 @@ class RunActivities:
 
     @activity.defn(name="auto_analyze.close")
     @boundary
-    async def close(self, step: CloseStep) -> None:
+    async def close(self, step: CloseStep) -> Statistics:
         """Store the statistics of a run that ends early; its labels stay."""
-        await self._end(step.job, step.status, step.statistics, step.reason)
+        return await self._end(step.job, step.status, step.statistics, step.reason)
 
     async def _end(self, job: Job, status: str, statistics: Statistics, reason: str = "") -> Statistics:
         workspace_id = job.input.workspace_id
@@ -131,7 +131,8 @@ class RunActivities:
             unique = {
                 kind: len(await runs.canonical_labels(tx, workspace_id, job.job_key, kind, 0)) for kind in LabelKind
             }
-            complete = statistics.model_copy(update={**counted, "unique_labels": unique})
+            cost_usd = await usage.total_usd(tx, workspace_id, job.job_key)
+            complete = statistics.model_copy(update={**counted, "unique_labels": unique, "cost_usd": cost_usd})
             await runs.end(tx, workspace_id, job.job_key, status, complete.model_dump(mode="json"), reason)
         return complete
 

@@ -130,7 +130,7 @@ class GenerateDecisions:
         async with self._database.transaction() as tx:
             answer = await _earlier_answer(tx, job, serving, reason=UNREPORTED)
             if answer is not None:
-                return EndOutcome(result=answer)
+                return EndOutcome(result=answer, cost_usd=answer.meta.cost_usd)
             account = await energy.account(tx, workspace_id, job.input.user_id)
             energy_left = energy.available(account) if account else None
             if step.refusal is not None:
@@ -142,7 +142,7 @@ class GenerateDecisions:
             row.cost_usd, _ = await generations.totals(tx, workspace_id, job.job_key)
             if await generations.record_without_call(tx, row):
                 self._metrics.generation_ended(row.outcome, row.cached)
-        return EndOutcome()
+        return EndOutcome(cost_usd=row.cost_usd)
 
     # What `prepare` reads.
 

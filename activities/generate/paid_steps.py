@@ -174,7 +174,7 @@ class QualityPaidSteps:
         )
         request, grader = grading_request(prompt, answer.text), scored.candidate
         settled = await self._paid_calls.make(charge, request, grader.provider, grader.model)
-        result = read_grade(settled.reply)
+        result = read_grade(settled.reply).model_copy(update={"cost_usd": settled.cost_usd})
         if result.score is not None:
             async with self._database.transaction() as tx:
                 await generations.grade(tx, scored.workspace_id, scored.request_id, result.score)

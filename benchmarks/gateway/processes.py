@@ -64,6 +64,7 @@ def worker(bench: Bench, *, database_url: str = "", name: str = "worker") -> Man
         {
             "DATABASE_URL": database_url or bench.addresses.database_url,
             "TEMPORAL_ADDRESS": bench.addresses.temporal_address,
+            "PARLEY_CODEC_KEYS": bench.addresses.codec_keys,
             "PARLEY_SIMULATOR_URL": bench.addresses.simulator_url or "",
             "PARLEY_READY_FILE": str(ready_file),
             "PYTHONPATH": str(Path(__file__).parents[2]),

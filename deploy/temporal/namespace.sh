@@ -1,5 +1,5 @@
 #!/bin/sh
-# Registers TEMPORAL_NAMESPACE, and in it each argument as a keyword search attribute. Safe to run again.
+# Registers TEMPORAL_NAMESPACE, and in it each argument, Name=Type, as a search attribute. Safe to run again.
 set -eu
 
 attempts=60
@@ -18,17 +18,17 @@ namespace() {
 
 # One by one: of several in one request, the server drops all if it knows any.
 search_attributes() {
-  for name in "$@"; do
-    temporal operator search-attribute create --namespace "$TEMPORAL_NAMESPACE" --name "$name" --type Keyword ||
-      return 1
+  for definition in "$@"; do
+    temporal operator search-attribute create --namespace "$TEMPORAL_NAMESPACE" \
+      --name "${definition%%=*}" --type "${definition#*=}" || return 1
   done
 }
 
 # Servers learn of new search attributes with a delay; until then, workers that set them would fail.
 queryable() {
   query=""
-  for name in "$@"; do
-    query="${query:+$query OR }$name IS NULL"
+  for definition in "$@"; do
+    query="${query:+$query OR }${definition%%=*} IS NULL"
   done
   temporal workflow count --namespace "$TEMPORAL_NAMESPACE" --query "$query"
 }

@@ -269,7 +269,8 @@ def parts(state: JobProgress | AutoAnalyzeProgress) -> list[Part]:
     rest = state.sessions_total - state.discovery_total
     bars = [Part("discovery", discovered, state.discovery_total, far)]
     if rest > 0:
-        bars.append(Part("streams", state.sessions_done - discovered, rest, f"round {state.rounds:,}, {_spent(state)}"))
+        text = f"{counted(state.rounds, 'round')}, {_spent(state)}"
+        bars.append(Part("streams", state.sessions_done - discovered, rest, text))
     if state.phase is Phase.PARALLEL:
         return [*bars, *map(_stream, state.streams)]
     return [*bars, Part("conflicts", 0, None)] if state.phase is Phase.CONFLICTS else bars

@@ -47,6 +47,7 @@ COMMANDS = {
     "migrate": Command("run", "Migrate the database to the current schema."),
     "simulator": Command("run", "Run only the provider simulator, for tests; takes its own options (--port …)."),
     "doctor": Command("doctor", "Check this machine, the settings and the servers, and say what to do."),
+    "codec-server": Command("codec", "Decrypt payloads for Temporal's UI and command line, until Ctrl-C."),
     "analyze": Command("jobs", "Analyse one session and show the result."),
     "import": Command("jobs", "Import a file of chat sessions: the whole file, or nothing."),
     "auto-analyze": Command("jobs", "Import chat sessions and label them consistently."),

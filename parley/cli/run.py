@@ -125,7 +125,7 @@ def application_command(module: str, arguments: Sequence[str]) -> tuple[list[str
 
 
 def use_running_stack() -> None:
-    """Without DATABASE_URL, use the addresses of the stack that `parley up` runs on this machine."""
+    """Without DATABASE_URL, use the addresses and keys of the stack that `parley up` runs on this machine."""
     settings = Settings()
     if settings.database_url is not None:
         return
@@ -134,5 +134,6 @@ def use_running_stack() -> None:
         return
     os.environ["DATABASE_URL"] = stack.database_url
     os.environ["TEMPORAL_ADDRESS"] = stack.temporal_address
+    os.environ.setdefault("PARLEY_CODEC_KEYS", stack.codec_keys)
     if stack.simulator_url:
         os.environ.setdefault("PARLEY_SIMULATOR_URL", stack.simulator_url)

@@ -27,7 +27,7 @@ from temporalio.exceptions import TimeoutError
 from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
-from parley.connection import connect, running_stack
+from parley.connection import connect, known_codec_keys, running_stack
 from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
@@ -57,20 +57,22 @@ class Backend:
     async def connect(cls, settings: Settings | None = None, temporal_address: str | None = None) -> Self:
         """Connect to PostgreSQL and Temporal.
 
-        Without DATABASE_URL the addresses of the stack that `parley up` runs on this machine are used.
+        Without DATABASE_URL the addresses and keys of the stack that `parley up` runs on this machine are used.
 
         Args:
             settings: default: read from the environment.
             temporal_address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
 
         Raises:
-            InvalidInput: DATABASE_URL is missing or wrong.
+            InvalidInput: DATABASE_URL or PARLEY_CODEC_KEYS is missing or wrong.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         settings = settings or Settings()
         stack = running_stack(settings.state_dir) if settings.database_url is None else None
         if stack is not None:
-            settings = settings.model_copy(update={"database_url": SecretStr(stack.database_url)})
+            keys = known_codec_keys(settings.codec_keys, stack)
+            changes = {"database_url": SecretStr(stack.database_url), "codec_keys": keys}
+            settings = settings.model_copy(update=changes)
             temporal_address = temporal_address or stack.temporal_address
         if settings.database_url is None:
             raise InvalidInput(

@@ -86,7 +86,7 @@ class Client:
     ) -> Self:
         """Connect for one workspace. For several workspaces in one process use `Backend`.
 
-        Without DATABASE_URL the addresses of the stack that `parley up` runs on this machine are used.
+        Without DATABASE_URL the addresses and keys of the stack that `parley up` runs on this machine are used.
 
         Args:
             workspace_id: the workspace that the client reads and writes: 1 to 200 characters without a slash.
@@ -94,7 +94,7 @@ class Client:
             temporal_address: `host:port`; default: TEMPORAL_ADDRESS, or a profile of Temporal's TOML configuration.
 
         Raises:
-            InvalidInput: DATABASE_URL is missing or wrong, or the workspace id is not valid.
+            InvalidInput: DATABASE_URL or PARLEY_CODEC_KEYS is missing or wrong, or the workspace id is not valid.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         check_workspace_id(workspace_id)

@@ -17,8 +17,9 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 from parley.client.backend import temporal_errors
-from parley.connection import EMBEDDED, Addresses, connect, running_stack
-from parley.domain.errors import ParleyError
+from parley.codec import OFF
+from parley.connection import EMBEDDED, Addresses, connect, known_codec_keys, payload_codec, running_stack
+from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import CHAT_PROVIDERS, Provider
@@ -57,6 +58,7 @@ async def diagnose() -> list[Check]:
         _stack(settings, stack),
         _policy(settings),
         _keys(settings, stack),
+        _encryption(settings, stack),
         await _checked("database", lambda: _database(url)),
         await _checked("Temporal", lambda: _temporal(stack if settings.database_url is None else None)),
     ]
@@ -131,6 +133,22 @@ def _keys(settings: Settings, stack: Addresses | None) -> Check:
     return _problem("keys", found, advice)
 
 
+def _encryption(settings: Settings, stack: Addresses | None) -> Check:
+    """Whether payloads in Temporal's histories are encrypted; never a key."""
+    keys = known_codec_keys(settings.codec_keys, stack if settings.database_url is None else None)
+    if keys is None and settings.database_url is None:
+        return Check(name="encryption", ok=True, found="`parley up` makes a key for its histories")
+    try:
+        codec = payload_codec(keys)
+    except InvalidInput as error:
+        return _problem("encryption", str(error), "set PARLEY_CODEC_KEYS as for the workers")
+    if codec.key_ids:
+        found = f"payloads are encrypted with the key {codec.key_ids[0]}; {', '.join(codec.key_ids)} decrypt"
+    else:
+        found = "prompts in Temporal's histories are in clear text (PARLEY_CODEC_KEYS=off)"
+    return Check(name="encryption", ok=True, found=found)
+
+
 async def _checked(name: str, check: Callable[[], Awaitable[Check]]) -> Check:
     try:
         return await check()
@@ -152,7 +170,7 @@ async def _database(url: SecretStr | None) -> Check:
 
 
 async def _temporal(stack: Addresses | None) -> Check:
-    client = await connect(stack.temporal_address if stack else None)
+    client = await connect(stack.temporal_address if stack else None, codec_keys=SecretStr(OFF))  # it reads no payload
     queue = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=WORKFLOWS),

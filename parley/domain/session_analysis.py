@@ -55,7 +55,10 @@ class SessionAnalysisInput(ByName):
 
 
 class SessionAnalysisResult(Model):
-    """The summary of an analysis. The whole analysis is stored under `job_key`."""
+    """The summary of an analysis. The whole analysis is stored under `job_key`.
+
+    `cost_usd`: what its paid requests have cost, uncertain cost included.
+    """
 
     job_key: str
     status: Literal["completed"]
@@ -63,6 +66,7 @@ class SessionAnalysisResult(Model):
     overall_score: int | None = None
     processed: bool = False
     fallback: bool = False
+    cost_usd: Decimal = Decimal(0)
 
 
 class Step(StrEnum):
@@ -202,6 +206,12 @@ class CloseStep(Model):
     workflow_id: str
     status: Literal["failed", "cancelled"]
     reason: str
+
+
+class Closed(Model):
+    """The job is marked. `cost_usd`: of all its paid requests."""
+
+    cost_usd: Decimal
 
 
 def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Integer,
-    ScalarSelect,
     String,
     and_,
     bindparam,
@@ -302,7 +301,6 @@ async def export_rows(
 ) -> list[tuple[int, ExportedSession]]:
     """Some sessions of a run with their labels, by their place in the file, after a position."""
     of_streams = col(AutoSession.phase) == Phase.PARALLEL.value
-    before = _discovered(workspace_id, job_key)
     query = (
         select(
             col(AutoSession.position),
@@ -310,7 +308,7 @@ async def export_rows(
             *(_label(kind).label(kind.value) for kind in LabelKind),
             *(col(getattr(AutoSession, kind.value)).label(f"original_{kind.value}") for kind in LabelKind),
             *(col(getattr(AutoSession, name)) for name in ("summary", "fallback", "by_rule", "phase")),
-            case((of_streams, col(AutoSession.round) - before + 1)).label("round"),
+            case((of_streams, col(AutoSession.round))).label("round"),
             case((of_streams, col(AutoSession.stream))).label("stream"),
         )
         .join(AutoRun, RUN_OF_SESSION)
@@ -323,15 +321,6 @@ async def export_rows(
     return [
         (row["position"], ExportedSession(**{name: row[name] for name in ExportedSession.model_fields})) for row in rows
     ]
-
-
-def _discovered(workspace_id: str, job_key: str) -> ScalarSelect[int]:
-    """How many sessions a run labelled in discovery. They are its first, and each counts as a round within the run."""
-    query = select(col(AutoSession.ordinal)).where(
-        *_of(AutoSession, workspace_id, job_key),
-        col(AutoSession.phase).is_distinct_from(Phase.DISCOVERY.value),
-    )
-    return query.order_by(col(AutoSession.ordinal)).limit(1).scalar_subquery()
 
 
 def _label(kind: LabelKind) -> ColumnElement[str]:

@@ -1,6 +1,7 @@
 """Cost reports, from the usage rows."""
 
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +13,12 @@ from parley.storage.tables import UsageLog
 # The cost of a usage row as one of the two, 0 as the other.
 CONFIRMED_USD = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
 UNCERTAIN_USD = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
+
+
+async def total_usd(tx: AsyncSession, workspace_id: str, job_key: str) -> Decimal:
+    """What a job's attempts have cost in USD, uncertain cost included."""
+    of_job = (col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key)
+    return (await tx.execute(select(func.sum(UsageLog.cost_usd)).where(*of_job))).scalar() or Decimal(0)
 
 
 async def costs(

@@ -79,7 +79,7 @@ class Temporal:
                 "--ui-disable-news-fetch",
                 *_repeat("--dynamic-config-value", DYNAMIC_CONFIG),
                 *_repeat("--sqlite-pragma", SQLITE_PRAGMAS),
-                *_repeat("--search-attribute", [f"{name}=Keyword" for name in self._search_attributes]),
+                *_repeat("--search-attribute", self._search_attributes),
             ],
             env=_environment(),
             log=self._state.log(self.name),
@@ -91,7 +91,7 @@ class Temporal:
 
         The server registers them with a new database file only, so this adds the attributes that an older file lacks.
         """
-        query = " OR ".join(f"{name} IS NULL" for name in self._search_attributes)
+        query = " OR ".join(f"{one.partition('=')[0]} IS NULL" for one in self._search_attributes)
         path = f"/api/v1/namespaces/{NAMESPACE}/workflow-count?query={quote(query)}"
         status = await _status(ports["temporal_http"], path)
         if status == HTTPStatus.BAD_REQUEST and not self._registered:
@@ -101,12 +101,13 @@ class Temporal:
     async def _register_search_attributes(self, ports: Mapping[str, int]) -> None:
         """Register one by one: of several in one request, the server drops all if it knows any."""
         self._registered = True
-        for name in self._search_attributes:
+        for definition in self._search_attributes:
+            name, _, kind = definition.partition("=")
             command = Command(
                 name=self.name,
                 argv=[
                     *(str(temporal_binary()), "operator", "search-attribute", "create"),
-                    *("--name", name, "--type", "Keyword", "--namespace", NAMESPACE),
+                    *("--name", name, "--type", kind, "--namespace", NAMESPACE),
                     *("--address", f"{HOST}:{ports['temporal']}", *OWN_CONFIGURATION),
                 ],
                 env=_environment(),
@@ -161,6 +162,7 @@ class Worker:
             "DATABASE_URL": self._addresses.database_url,
             "TEMPORAL_ADDRESS": self._addresses.temporal_address,
             "TEMPORAL_NAMESPACE": NAMESPACE,
+            "PARLEY_CODEC_KEYS": self._addresses.codec_keys,
             "PARLEY_READY_FILE": str(self._state.worker_ready),
             # Connections to this machine must not go through the user's proxy.
             "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),

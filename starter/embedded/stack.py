@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from parley.codec import WHERE, EncryptionCodec
 from parley.connection import Addresses, running_stack
 from parley.domain.errors import ParleyError
 from starter.embedded.ports import Ports
@@ -46,6 +47,7 @@ class EmbeddedStack:
     state_dir: Path
     _: KW_ONLY
     search_attributes: Sequence[str]
+    """Each as `Name=Type`."""
     migrate: Callable[[str], Awaitable[None]] | None = None
     """Brings the schema of the database at the given URL up to date."""
     simulator: str | None = "simulator"
@@ -117,16 +119,20 @@ class EmbeddedStack:
         if self.fresh:
             self._postgres.erase()
             self._state.erase()
+        self._codec_keys = _given_codec_keys() or self._state.codec_keys()
         self._state.rotate_logs()
         self._save()
 
         await _together(self._start_postgres(), self._bring_up(Temporal(self._state, self.search_attributes)))
         await _together(self._run_migrations(), self._start_simulator())
-        addresses = addresses_of(self._record, self._postgres.password)
+        addresses = self._addresses()
         await self._start_worker(addresses)
         self._state.publish(addresses)
         self.on_progress(f"The stack is up ({time.monotonic() - began:.1f} s): Temporal UI {addresses.ui_url}")
         return addresses
+
+    def _addresses(self) -> Addresses:
+        return addresses_of(self._record, self._postgres.password, self._codec_keys)
 
     async def _start_postgres(self) -> None:
         await self._postgres.prepare()
@@ -146,7 +152,7 @@ class EmbeddedStack:
             return
         password = self._postgres.password
         try:
-            await self.migrate(addresses_of(self._record, password).database_url)
+            await self.migrate(self._addresses().database_url)
         except ParleyError:
             raise
         except Exception as error:
@@ -190,7 +196,7 @@ class EmbeddedStack:
 
     async def _start_worker_again(self) -> None:
         try:
-            await self._start_worker(addresses_of(self._record, self._postgres.password))
+            await self._start_worker(self._addresses())
         except PartFailed as failure:
             self._end(failure)
 
@@ -287,6 +293,14 @@ class EmbeddedStack:
 
     def _save(self) -> None:
         self._state.write_stack(self._record)
+
+
+def _given_codec_keys() -> str | None:
+    """The keys of the environment; None where the stack uses those of its state directory."""
+    given = os.environ.get(WHERE)
+    if given:
+        EncryptionCodec(given)
+    return given or None
 
 
 async def _together(*parts: Coroutine[None, None, None]) -> None:

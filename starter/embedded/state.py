@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from parley.codec import EncryptionCodec, new_keys
 from parley.connection import Addresses, addresses_file, lock_file, logs_dir, try_lock
 from parley.domain.errors import ErrorKind, InvalidInput, ParleyError
 
@@ -85,6 +86,7 @@ class StateDir:
         self.temporal_db = self.path / "temporal.db"
         self.simulator_log = self.path / "simulator-billed.jsonl"
         self.worker_ready = self.path / "worker-ready"
+        self._codec_keys = self.path / "codec-keys"
         self._logs = logs_dir(self.path)
 
     def create(self) -> None:
@@ -115,6 +117,7 @@ class StateDir:
             path.unlink()
         self.simulator_log.unlink(missing_ok=True)
         (self.path / "postgres.json").unlink(missing_ok=True)
+        self._codec_keys.unlink(missing_ok=True)
         shutil.rmtree(self._logs)
         self._logs.mkdir(mode=0o700)
 
@@ -156,15 +159,35 @@ class StateDir:
         """Replace PostgreSQL's record."""
         _write(self.path / "postgres.json", record.model_dump_json(indent=2).encode())
 
+    def codec_keys(self) -> str:
+        """The keys that encrypt payloads, made by the first start. The owner may add a newer one in front.
+
+        Raises:
+            InvalidInput: the file cannot be read, or its keys are not valid.
+        """
+        try:
+            keys = self._codec_keys.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            keys = new_keys()
+            _write(self._codec_keys, keys.encode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput("cannot be read", where=str(self._codec_keys)) from error
+        try:
+            EncryptionCodec(keys)
+        except InvalidInput as error:
+            raise InvalidInput(error.problem, where=str(self._codec_keys)) from None
+        return keys
+
     def _unusable(self, error: OSError) -> InvalidInput:
         return InvalidInput(f"cannot be used as state directory: {error.strerror}", where=str(self.path))
 
 
-def addresses_of(record: StackRecord, password: str) -> Addresses:
+def addresses_of(record: StackRecord, password: str, codec_keys: str) -> Addresses:
     """The addresses that follow from the ports and parts of a stack."""
     ports = record.ports
     return Addresses(
         database_url=f"postgresql://{DATABASE}:{password}@{HOST}:{ports['postgres']}/{DATABASE}",
+        codec_keys=codec_keys,
         temporal_address=f"{HOST}:{ports['temporal']}",
         ui_url=f"http://{HOST}:{ports['ui']}",
         simulator_url=f"http://{HOST}:{ports['simulator']}" if "simulator" in record.processes else None,

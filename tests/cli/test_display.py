@@ -127,7 +127,7 @@ async def test_bars_are_aligned_and_a_stream_shows_no_time(monkeypatch: pytest.M
     assert await display.watched(screen, job) == "the report"  # pyright: ignore[reportArgumentType]
     bars = next(lines for lines in drawn if len(lines) == 4)
     lines = (*drawn[0], *bars)
-    texts = ("reading", "0 of 5", "round 0", "1 of 4", "0 of 4")
+    texts = ("reading", "0 of 5", "0 rounds", "1 of 4", "0 of 4")
     assert len({line.index(text) for line, text in zip(lines, texts, strict=True)}) == 1
     assert [bool(re.search(r"\d:\d\d:\d\d", line)) for line in bars] == [True, True, False, False]
     assert [line.split()[1] for line in drawn[-1]] == ["discovery", "streams", "conflicts"]

@@ -1,5 +1,6 @@
 """`parley doctor` finds what is wrong, and says what to do."""
 
+import base64
 import json
 import resource
 import shutil
@@ -12,6 +13,7 @@ from sqlalchemy.engine import make_url
 from tests.cli.command import Run
 
 KEY = "sk-0123456789-very-secret"
+CODEC_KEY = base64.b64encode(b"k" * 32).decode()
 
 
 @pytest.fixture
@@ -33,7 +35,8 @@ async def test_a_machine_that_is_ready(parley: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     code, found = await checks(parley)
     assert code == 0, found
-    assert [*found] == ["versions", "limits", "ports", "disk", "stack", "policy", "keys", "database", "Temporal"]
+    checked = "versions limits ports disk stack policy keys encryption database Temporal"
+    assert [*found] == checked.split()
     assert "set: OPENAI_API_KEY; not set: ANTHROPIC_API_KEY" in found["keys"]["found"]
     shown = await parley("doctor")
     assert shown.out.count("\n") == len(found)
@@ -88,3 +91,22 @@ async def test_a_setting_that_is_not_valid(parley: Run, monkeypatch: pytest.Monk
     monkeypatch.setenv("PARLEY_LEASE_SECONDS", "soon")
     code, found = await checks(parley)
     assert (code, "PARLEY_LEASE_SECONDS" in found["settings"]["found"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "ok", "said"),
+    [
+        ("off", True, "clear text"),
+        (f"new:{CODEC_KEY},old:{CODEC_KEY}", True, "encrypted with the key new; new, old decrypt"),
+        (CODEC_KEY, False, "must be id:key pairs"),
+        ("", False, "PARLEY_CODEC_KEYS: is not set"),
+    ],
+)
+async def test_whether_histories_are_encrypted(
+    given: str, ok: bool, said: str, parley: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARLEY_CODEC_KEYS", given)
+    _, found = await checks(parley)
+    assert found["encryption"]["ok"] is ok
+    assert said in found["encryption"]["found"]
+    assert CODEC_KEY not in str(found)

@@ -1,5 +1,6 @@
 """`parley generate`, `budget` and `policy`."""
 
+import asyncio
 import io
 import json
 import sys
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from parley import Client
+from parley import Client, ParleyError
 from tests.cli.command import Run
-from tests.parts import SimulatorAdmin
+from tests.parts import SAMPLES, SimulatorAdmin
 
 pytestmark = pytest.mark.usefixtures("worker")
 ASK = ("generate", "What does the export contain?", "--user", "ann")
@@ -147,3 +148,29 @@ async def test_bytes_that_are_not_utf8_are_refused_with_their_place(
         assert f"messages.{place}.content: contains" in ran.err
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("What is in a café?".encode()), encoding="ascii"))
     assert (await parley("generate", "-", "--user", "ann")).code == 0
+
+
+async def test_a_misspelled_name_starts_nothing(parley: Run, client: Client) -> None:
+    """A typing error must not leave a failed workflow behind."""
+    workspace = ("--workspace", client.workspace_id)
+    sample, chats = SAMPLES / "cold-call-logistics.json", SAMPLES / "chats" / "support.jsonl"
+    for command in (
+        *((*ASK, option, "nope") for option in ("--model", "--template", "--action", "--experiment", "--tier")),
+        (*ASK, "--template", "concise@99"),
+        (*ASK, "--provider", "nope"),
+        ("analyze", sample, "--model", "nope"),
+        ("auto-analyze", chats, "--model", "nope"),
+        ("energy", "grant", "ann", "5", "--tier", "nope"),
+    ):
+        ran = await parley(*command, *workspace)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), command
+        assert "nope" in ran.err or "99" in ran.err or "--tier" in ran.err
+    for misspelled in ({"model": "nope"}, {"template": "nope"}, {"provider": "nope"}):
+        with pytest.raises(ParleyError, match=r"nope|provider: Input should be"):
+            await client.generate("hello", user_id="ann", **misspelled)
+    await client.generate("hello", user_id="ann")
+    mine = f"ParleyWorkspace = '{client.workspace_id}'"
+    while not (found := [one async for one in client.temporal.list_workflows(mine)]):
+        await asyncio.sleep(0.05)
+    assert [one.workflow_type for one in found] == ["Generate"]
+    assert [job.status for job in await client.jobs()] == ["completed"]

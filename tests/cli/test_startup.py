@@ -13,7 +13,9 @@ import pytest
 from typer.main import get_command, get_group
 
 from parley.cli.main import COMMANDS, app
+from starter.embedded import Addresses
 from tests.cli.command import Run
+from tests.parts import ROOT
 
 # Each of these takes longer to load than everything that `--help` needs.
 SLOW = {"temporalio", "sqlalchemy", "sqlmodel", "psycopg", "pydantic", "httpx", "httpx2", "genai_prices", "alembic"}
@@ -86,3 +88,17 @@ def test_ctrl_c_while_the_program_loads_is_silent(module: str, tmp_path: Path) -
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("log", ["loud", "silent"])
+def test_commands_print_no_log_of_temporals_sdk(log: str, stack: Addresses) -> None:
+    """The SDK writes its log to the process's own stdout, past Python."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cli.cut_off", stack.temporal_address, log],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert bool(done.stdout + done.stderr) == (log == "loud")

@@ -135,13 +135,13 @@ async def _create_namespace(address: str, name: str) -> TemporalClient:
     await client.workflow_service.register_namespace(
         RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=Duration(seconds=86400))
     )
-    keywords = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
+    attributes = {key.name: IndexedValueType.ValueType(key.indexed_value_type) for key in ALL}
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while True:
             try:
                 await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name))
                 await client.operator_service.add_search_attributes(
-                    AddSearchAttributesRequest(namespace=name, search_attributes=keywords)
+                    AddSearchAttributesRequest(namespace=name, search_attributes=attributes)
                 )
             except RPCError:
                 await asyncio.sleep(0.2)

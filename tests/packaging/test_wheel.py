@@ -90,6 +90,7 @@ class TestService:
         return {
             "DATABASE_URL": database_url,
             "TEMPORAL_ADDRESS": stack.temporal_address,
+            "PARLEY_CODEC_KEYS": "off",
             "PARLEY_SIMULATOR_URL": simulator.url,
         }
 

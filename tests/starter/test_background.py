@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from temporalio.client import Client
 
-from parley.connection import stack_process
+from parley.connection import running_stack, stack_process
+from parley.domain.generate.contract import workflow_id
 from parley.settings import Settings, default_state_dir
 from tests.cli.command import Ran
 
+SECRET = "the merger with Paternoster"
 Parley = Callable[..., Awaitable[Ran]]
 
 
@@ -21,6 +24,7 @@ def home(reachable: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's state, in a directory that PostgreSQL's account can reach."""
     monkeypatch.setenv("XDG_STATE_HOME", str(reachable))
     monkeypatch.delenv("PARLEY_STATE_DIR", raising=False)
+    monkeypatch.delenv("PARLEY_CODEC_KEYS")
     return reachable
 
 
@@ -34,6 +38,15 @@ async def run(where: Path, *arguments: str) -> Ran:
     out, err = await process.communicate()
     assert process.returncode is not None
     return Ran(process.returncode, out.decode(), err.decode())
+
+
+async def history(state_dir: Path, job_id: str) -> bytes:
+    """What Temporal keeps of a workflow, as a client without Parley's keys gets it."""
+    stack = running_stack(state_dir)
+    assert stack is not None
+    client = await Client.connect(stack.temporal_address)
+    events = (await client.get_workflow_handle(job_id).fetch_history()).events
+    return b"".join(event.SerializeToString() for event in events)
 
 
 async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is_down(
@@ -51,10 +64,16 @@ async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is
         assert again.code == 1
         assert "already running" in again.err
         assert (await run(there, "jobs")).out == "no jobs\n"
-        assert (await run(there, "doctor")).code == 0
+        doctor = await run(there, "doctor")
+        assert (doctor.code, "payloads are encrypted with the key " in doctor.out) == (0, True)
+        answered = await run(there, "generate", SECRET, "--user", "ann", "--key", "k")
+        assert answered.code == 0, answered.err
+        assert SECRET.encode() not in await history(home / "parley", workflow_id("default", "k"))
         shown = await run(there, "logs", "worker", "--lines", "1000")
         assert all(line.startswith("worker | ") for line in shown.out.splitlines())
         assert "polling as" in shown.out
+        key = (home / "parley" / "codec-keys").read_text().partition(":")[2]
+        assert key not in "".join(ran.out + ran.err for ran in (up, again, doctor, answered, shown))
     finally:
         down = await run(there, "down")
     assert (down.code, "has stopped" in down.out) == (0, True)

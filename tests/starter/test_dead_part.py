@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded import PartFailed
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import StateDir
@@ -26,7 +26,7 @@ async def test_the_log_is_named_or_quoted_when_it_is_removed(
     """The last log line may not be the cause of the failure."""
     (tmp_path / "stub_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    names, said = [key.name for key in ALL], list[str]()
+    names, said = DEFINITIONS, list[str]()
     running = EmbeddedStack(
         state_dir,
         search_attributes=names,

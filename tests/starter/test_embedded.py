@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import sys
 import textwrap
 import urllib.request
@@ -18,7 +19,9 @@ import psycopg
 import pytest
 from temporalio.client import Client
 
+from parley.codec import EncryptionCodec, new_keys
 from parley.domain.errors import InvalidInput
+from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgres, process, running_stack
 from starter.embedded import stack as stack_module
 from starter.embedded.process import Command, Process, is_alive, until
@@ -27,7 +30,7 @@ from starter.embedded.state import ProcessRecord, StackRecord, StateDir
 from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, run_sql
 
 PACKAGES = Path(psutil.__file__).parents[1]
-ATTRIBUTES = ["ParleyWorkspace", "ParleyJob", "ParleyStrategy", "ParleyPhase", "ParleyStatus"]
+ATTRIBUTES = [*DEFINITIONS]
 
 # A program that runs a stack until a stop signal, as `parley up` does.
 PARENT = """
@@ -37,7 +40,7 @@ from starter.embedded import postgres
 from starter.embedded.stack import EmbeddedStack
 
 async def main():
-    attributes = ["ParleyWorkspace"]
+    attributes = ["ParleyWorkspace=Keyword"]
     async with EmbeddedStack(Path(sys.argv[1]), search_attributes=attributes, simulator=None, worker=worker):
         print("up", flush=True)
         await asyncio.sleep(3600)
@@ -248,7 +251,44 @@ async def test_a_search_attribute_that_is_new_reaches_an_older_database(state_di
         pass
     async with stack(state_dir) as addresses:
         client = await Client.connect(addresses.temporal_address)
-        assert (await client.count_workflows(f"{ATTRIBUTES[-1]} = 'x'")).count == 0
+        assert (await client.count_workflows("ParleyScore > 0.5 AND ParleyStatus = 'completed'")).count == 0
+
+
+async def test_the_keys_of_the_histories_are_made_once_and_kept_private(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PARLEY_CODEC_KEYS")
+    said: list[str] = []
+    async with stack(state_dir, on_progress=said.append) as first:
+        assert EncryptionCodec(first.codec_keys).key_ids
+        assert first.codec_keys not in repr(first) + "".join(said)
+    file = state_dir / "codec-keys"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    added = f"{new_keys()},{first.codec_keys}"
+    file.write_text(f"{added}\n")
+    async with stack(state_dir) as again:
+        assert again.codec_keys == added
+    async with stack(state_dir, fresh=True) as fresh:
+        assert fresh.codec_keys not in (added, first.codec_keys)
+
+
+async def test_the_keys_of_the_environment_come_first(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = new_keys()
+    for keys in ("off", given):
+        monkeypatch.setenv("PARLEY_CODEC_KEYS", keys)
+        async with stack(state_dir) as addresses:
+            assert addresses.codec_keys == keys
+    assert not (state_dir / "codec-keys").exists()
+
+
+async def test_keys_that_are_not_valid_stop_the_start(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, file in (("mine", None), ("", b"mine"), ("", b"\xff")):
+        monkeypatch.setenv("PARLEY_CODEC_KEYS", given)
+        if file is not None:
+            (state_dir / "codec-keys").write_bytes(file)
+        with pytest.raises(InvalidInput, match="codec-keys" if file else "PARLEY_CODEC_KEYS") as refused:
+            await stack(state_dir).__aenter__()
+        assert "mine" not in str(refused.value)
 
 
 async def test_a_second_stack_is_refused_with_the_addresses_of_the_first(state_dir: Path) -> None:

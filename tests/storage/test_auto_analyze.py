@@ -400,20 +400,19 @@ class TestResults:
             fallback=False,
             by_rule=False,
             phase="parallel streams",
-            round=5,
+            round=4,
             stream=1,
         )
         assert (second.intent, second.original_intent) == ("billing", "billing")
         assert (third.intent, third.phase, third.round) == (None, None, None)
 
     async def test_exported_rounds_are_those_of_the_streams_from_1(self, run: Run):
-        """Within a run each session of the discovery has a separate round number."""
         for ordinal in range(3):
-            await run.store({ordinal: labels("billing")}, round_number=ordinal, phase=Phase.DISCOVERY)
+            await run.store({ordinal: labels("billing")}, round_number=ordinal - 2, phase=Phase.DISCOVERY)
         for ordinal in range(3, 7):
-            await run.store({ordinal: labels("billing")}, round_number=3 + (ordinal > 4), stream=ordinal % 2)
+            await run.store({ordinal: labels("billing")}, round_number=1 + (ordinal > 4), stream=1 + ordinal % 2)
         found = [(session.round, session.stream) for session in reversed(await run.exported())]
-        assert found == [(None, None)] * 3 + [(1, 1), (1, 0), (2, 1), (2, 0)] + [(None, None)] * 5
+        assert found == [(None, None)] * 3 + [(1, 2), (1, 1), (2, 2), (2, 1)] + [(None, None)] * 5
 
 
 class TestRuns:

@@ -17,7 +17,7 @@ from parley.domain.auto_analyze.contract import DiscoveryTerms, ExportedSession,
 from parley.domain.errors import JobFailed, NotFound
 from parley.settings import Settings
 from parley.storage.database import Database
-from parley.storage.tables import AutoSession
+from parley.storage.tables import AutoSession, PaidRequest
 from tests.parts import SimulatorAdmin, running_workers
 
 SMALL = DiscoveryTerms(target_percentage=15, min_sessions=4, max_sessions=8)
@@ -87,7 +87,7 @@ class TestRuns:
         )
         async with client.database.transaction() as tx:
             found = (await tx.execute(sample.order_by(col(AutoSession.round)))).scalars().all()
-        assert found == list(range(5))
+        assert found == list(range(-4, 1))
 
     async def test_an_exported_session_has_the_round_of_its_streams(self, client: Client, path: Path) -> None:
         job = await start(client, path, chats(40), streams=3)
@@ -98,6 +98,26 @@ class TestRuns:
             rounds[session.phase or ""].add(session.round)
         assert rounds[Phase.DISCOVERY.value] == {None}
         assert rounds[Phase.PARALLEL.value] == set(range(1, statistics.rounds + 1))
+
+    async def test_rounds_and_streams_have_the_same_numbers_everywhere(self, client: Client, path: Path) -> None:
+        """In the Temporal UI, in the ids of workflows and paid requests, and in the result: from 1."""
+        job = await start(client, path, chats(40), streams=3)
+        statistics = (await job.result()).statistics
+        assert statistics is not None
+        rounds, streams = set(range(1, statistics.rounds + 1)), {1, 2, 3}
+        exported = [session for session in await sessions_of(client, job) if session.round is not None]
+        assert ({one.round for one in exported}, {one.stream for one in exported}) == (rounds, streams)
+        events = (await client.temporal.get_workflow_handle(job.id).fetch_history()).events
+        summaries = {json.loads(event.user_metadata.summary.data or b'""') for event in events}
+        assert {one for one in summaries if "round" in one} == {f"batches of round {number}" for number in rounds}
+        assert {one for one in summaries if "stream" in one} == {f"stream {number}" for number in streams}
+        started = [event.start_child_workflow_execution_initiated_event_attributes.workflow_id for event in events]
+        assert {one.partition("/round-")[2] for one in started if one} == {f"1/stream-{number}" for number in streams}
+        async with client.database.transaction() as tx:
+            paid = (await tx.execute(select(PaidRequest.request_id))).scalars().all()
+        steps = {one.split("/")[1] for one in paid}
+        assert {one for one in steps if one.startswith("round-")} == {f"round-{number}" for number in rounds}
+        assert "discovery" in steps
 
     async def test_the_same_seed_gives_the_same_labels(self, client: Client, path: Path) -> None:
         runs = []
@@ -238,8 +258,8 @@ class TestFailures:
         job = await start(client, path, chats(120), streams=4)
         await simulator.requests(at_least=10)
         parent = await client.temporal.get_workflow_handle(job.id).describe()
-        for number in range(killed):
-            stream = f"{job.id}/{parent.run_id[-8:]}/round-8/stream-{number}"
+        for number in range(1, killed + 1):
+            stream = f"{job.id}/{parent.run_id[-8:]}/round-1/stream-{number}"
             await client.temporal.get_workflow_handle(stream).terminate()
         report = await job.result()
         statistics = report.statistics

@@ -164,14 +164,14 @@ class TestAnswers:
         assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
 
     @durable_only("reads the search attributes of workflows")
-    async def test_refused_generations_can_be_searched(self, client: Client) -> None:
-        await client.generate(QUESTION, user_id=USER, key="answered")
+    async def test_generations_can_be_searched_by_their_end_and_cost(self, client: Client) -> None:
+        answer = await client.generate(QUESTION, user_id=USER, key="answered")
         await client.set_cap(Period.DAY, Decimal("0.000001"))
         await client.generate("Another?", user_id=USER, key="refused")
-        for key, status in {"answered": None, "refused": "refused"}.items():
+        for key, (status, cost) in {"answered": ("completed", answer.meta.cost_usd), "refused": ("refused", 0)}.items():
             marks = await marks_of(client, workflow_id(client.workspace_id, key))
             assert (marks[visibility.WORKSPACE], marks[visibility.JOB]) == (client.workspace_id, WORKFLOW)
-            assert marks.get(visibility.STATUS) == status
+            assert (marks[visibility.STATUS], marks[visibility.COST_USD]) == (status, pytest.approx(float(cost)))
 
     async def test_a_template_precedes_the_messages(self, client: Client) -> None:
         plain = await client.generate(QUESTION, user_id=USER)

@@ -25,7 +25,7 @@ from parley.storage.tables import CostAlert, OutboxEvent
 from starter.embedded import Addresses
 from tests.activities.receiver import Receiver
 from tests.faults.scene import scene
-from tests.parts import running_workers
+from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, running_workers
 from tests.storage.ledger_fixture import EXPIRED, LedgerFixture, until
 from workflows.schedules import TIMETABLES, ensure_scheduled
 
@@ -186,3 +186,23 @@ async def test_a_requested_refill_covers_every_workspace(client: Client, worker:
     assert (done.users, done.energy, done.skipped, done.unknown_tiers) == (2, 19 + 18, 1, ("gold",))
     assert (await client.housekeeping.refill_energy()).users == 0
     assert (await client.energy("cy")).available == 20
+
+
+@pytest.mark.usefixtures("no_schedules", "worker")
+async def test_the_runs_of_schedules_are_hidden_from_the_list_of_jobs(client: Client) -> None:
+    """The query is that of docs/operations.md."""
+    temporal = client.temporal
+    await ensure_scheduled(temporal, with_events=False)
+    await temporal.get_schedule_handle("parley-sweep").trigger()
+    await client.generate("hello", user_id="ann")
+    seen: set[str] = set()
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        while not seen >= {"Sweep", "Generate"}:
+            seen = {one.workflow_type async for one in temporal.list_workflows()}
+            await asyncio.sleep(0.05)
+    query = "ParleyWorkspace IS NOT NULL"
+    assert f"`{query}`" in (ROOT / "docs" / "operations.md").read_text()
+    jobs = [one async for one in temporal.list_workflows(query)]
+    assert "Generate" in {one.workflow_type for one in jobs}
+    assert not {one.workflow_type for one in jobs} & {timetable.workflow for timetable in TIMETABLES.values()}
+    assert [job.kind for job in await client.jobs()] == ["Generate"]

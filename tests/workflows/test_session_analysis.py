@@ -328,6 +328,34 @@ class TestJobs:
         assert attributes[visibility.STRATEGY] == "hybrid"
         assert attributes[visibility.PHASE] == "finish"
         assert attributes[visibility.STATUS] == "completed"
+        report = await job.report()
+        assert report.analysis is not None
+        assert attributes[visibility.SCORE] == report.analysis.coaching.overall_score
+        assert attributes[visibility.COST_USD] == pytest.approx(float(report.costs.confirmed_usd))
+        assert attributes[visibility.COST_USD] > 0
+
+    async def test_a_failed_job_has_its_cost(self, client: Client, session: Session, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("malformed")
+        await simulator.fault("auth", times=None)
+        job = await client.analyze(session)
+        with pytest.raises(JobFailed):
+            await job.result()
+        attributes = (await client.temporal.get_workflow_handle(job.id).describe()).typed_search_attributes
+        assert attributes[visibility.STATUS] == "failed"
+        assert attributes[visibility.COST_USD] == pytest.approx(float((await job.report()).costs.confirmed_usd))
+        assert attributes[visibility.COST_USD] > 0
+        assert attributes.get(visibility.SCORE) is None
+
+    async def test_a_reset_job_has_the_cost_and_the_score_of_its_new_end(
+        self, client: Client, session: Session
+    ) -> None:
+        job = await client.analyze(session)
+        first = await job.result()
+        again = await reset_to_start(client.temporal, job.id, SessionAnalysisResult)
+        result = await again.result()
+        attributes = (await again.describe()).typed_search_attributes
+        assert (attributes[visibility.STATUS], attributes[visibility.SCORE]) == ("completed", result.overall_score)
+        assert attributes[visibility.COST_USD] == pytest.approx(float(first.costs.confirmed_usd))
 
     async def test_a_user_without_energy_is_refused_before_payment(
         self, client: Client, simulator: SimulatorAdmin, session: Session

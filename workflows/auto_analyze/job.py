@@ -146,22 +146,22 @@ class AutoAnalyze:
             summary="store the statistics",
             **BULK_STEP,
         )
-        visibility.record(visibility.STATUS, "completed")
+        visibility.record_end("completed", cost_usd=statistics.cost_usd)
         return AutoAnalyzeResult(job_key=self._job.job_key, status="completed", statistics=statistics)
 
     async def _close(self, error: BaseException) -> None:
         """End early: stop the streams, count what they used, and keep the labels that are stored."""
         status = "cancelled" if is_cancelled_exception(error) else "failed"
-        visibility.record(visibility.STATUS, status)
         if self._rounds is not None:
             await self._rounds.stop()
         self._state.interrupt_round(self._labeller.report if self._labeller else None)
-        await workflow.execute_activity_method(
+        statistics = await workflow.execute_activity_method(
             RunActivities.close,
             CloseStep(job=self._job, status=status, reason=reason_of(error), statistics=self._state.statistics()),
             summary=f"mark as {status}",
             **BULK_STEP,
         )
+        visibility.record_end(status, cost_usd=statistics.cost_usd)
 
     def _make_labeller(self, phase: Phase, stream: int = 0) -> BatchLabeller:
         """A labeller for batches that the run labels itself, in place of a stream."""

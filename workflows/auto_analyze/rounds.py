@@ -46,8 +46,9 @@ class Rounds:
     async def run_parallel(self) -> None:
         """Run rounds until all is labelled, the segment is full, or streams have failed. No stream stays open."""
         rounds = rounds_per_segment(self._job.input.streams, workflow.info().get_current_history_length())
-        for number in range(self._job.input.streams if rounds else 0):
-            self._streams[number] = await self._start_stream(number)
+        if rounds:
+            for number in range(1, self._job.input.streams + 1):
+                self._streams[number] = await self._start_stream(number)
         for _ in range(rounds):
             stream_is_long = await self._run_round()
             over = not self._state.labelling_pending or not self._streams or self._state.degraded
@@ -59,7 +60,7 @@ class Rounds:
 
     async def run_sequential(self) -> None:
         """Label one batch after the other, until all is labelled or the segment is full."""
-        labeller = self._make_labeller(Phase.PARALLEL, 0)
+        labeller = self._make_labeller(Phase.PARALLEL, 1)
         while self._state.labelling_pending and not history_is_long():
             opened = await self._open_round(1)
             [batch] = opened.batches

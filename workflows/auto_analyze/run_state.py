@@ -50,7 +50,7 @@ class RunState:
     parallel_streams: int = 1
     debug: bool = False
 
-    next_round: int = 0
+    next_round: int = 1
     next_ordinal: int = 0
     kinds_resolved: int = 0
     refused_in_a_row: int = 0
@@ -90,6 +90,7 @@ class RunState:
         """Start with the first segment."""
         self.parallel_streams, self.debug = given.streams, given.debug
         self.plan, self.started_at = plan, workflow.now()
+        self.next_round = 1 - plan.discovery  # so that the first round of the streams is 1
 
     def restore(self, given: AutoAnalyzeInput, snapshot: RunSnapshot) -> None:
         """Go on where the previous segment ended."""
@@ -141,8 +142,8 @@ class RunState:
         self._add_reports(reports)
         if self.debug:
             workflow.logger.info(
-                "round %s: %s sessions done, %s labels, slowest %.1f s",
-                self.next_round - 1, next_ordinal, self.new_labels, slowest,
+                "%s: %s sessions done, %s labels, slowest %.1f s",
+                f"round {self.rounds}" if parallel else "discovery", next_ordinal, self.new_labels, slowest,
             )  # fmt: skip
         self._fail_if_all_refused(reports)
 

@@ -1,12 +1,14 @@
 """The contract of `AutoAnalyze`: its input and result, and the types that its workflows and activities exchange.
 
 Sessions of a run are numbered in the order in which they are processed (`ordinal`): the discovery sample first.
-Temporal carries these numbers only; texts and labels stay in PostgreSQL.
+Temporal carries these numbers only; texts and labels stay in PostgreSQL. Rounds and streams are numbered from 1,
+everywhere. Each session of the discovery is a round too, with a number of 0 or less, which is not shown.
 
 The request ids of a run. `{digest}` covers what the prompt depends on, `{model}` is the model that the prompt is sized
 for (`for-any` where it is sized for an unknown model), and `ask` is 1 for the first request and counts up as it is
 repeated because its reply could not be used:
 
+    {job_key}/discovery/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/round-{round}/sessions-{first}-{last}/ask-{ask}/{digest}
     {job_key}/condense/{ordinal}/for-{model}/part-{part}
     {job_key}/conflicts/{kind}/level-{level}/for-{model}/chunk-{chunk}/ask-{ask}
@@ -153,7 +155,8 @@ class ClassifyStep(BatchStep):
         """
         prompt = f"{self.sized_for}/{self.ordinals}/{tuple(condensed)}"
         digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
-        return f"round-{self.round}/sessions-{self.ordinals[0]}-{self.ordinals[-1]}/ask-{self.ask}/{digest}"
+        place = "discovery" if self.phase is Phase.DISCOVERY else f"round-{self.round}"
+        return f"{place}/sessions-{self.ordinals[0]}-{self.ordinals[-1]}/ask-{self.ask}/{digest}"
 
 
 class FallbackStep(BatchStep):
@@ -319,7 +322,8 @@ class Statistics(Model):
     `conflicts_found`: labels that a reply called duplicates, also where the reply could not be used.
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
-    `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `warnings`: the last three.
+    `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
+    requests, uncertain cost included. `warnings`: the last three.
     """
 
     sessions: int = 0
@@ -341,6 +345,7 @@ class Statistics(Model):
     conflicts_resolved: int = 0
     unmerged_chunks: int = 0
     tokens_by_phase: dict[Phase, int] = Field(default_factory=dict)
+    cost_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
 
 
@@ -392,8 +397,8 @@ class LabelCount(Model):
 class ExportedSession(Model):
     """One labelled session as it is exported: its canonical labels and the original ones.
 
-    `round`, counted from 1, and `stream` labelled it; both are None for a session of the discovery. `by_rule`: it has
-    no user text and was labelled without a model.
+    `round` and `stream` labelled it, both counted from 1; they are None for a session of the discovery. `by_rule`: it
+    has no user text and was labelled without a model.
     """
 
     session_id: str

@@ -342,9 +342,10 @@ class EndStep(Model):
 
 
 class EndOutcome(Model):
-    """The result in place of an answer; None where the generation fails."""
+    """The result in place of an answer; None where the generation fails. `cost_usd`: of all its attempts."""
 
     result: GenerateResult | None = None
+    cost_usd: Decimal = Decimal(0)
 
 
 def job_key(workflow_id: str) -> str:

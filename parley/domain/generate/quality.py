@@ -65,10 +65,14 @@ class ScoreStep(Model):
 
 
 class ScoreResult(Model):
-    """The grade, from 0 to 1, with the grader's reason; or None, with the reason why there is none."""
+    """The grade, from 0 to 1, with the grader's reason; or None, with the reason why there is none.
+
+    `cost_usd`: what grading cost; None where no reply was paid.
+    """
 
     score: Decimal | None = None
     reason: str
+    cost_usd: Decimal | None = None
 
 
 def workflow_id(workspace_id: str, request_id: str) -> str:
