@@ -75,7 +75,6 @@ def above_bound_event(request: PaidRequest, attempt: Attempt, cost_usd: Decimal)
 def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str, object]) -> OutboxEvent:
     payload = {
         "request_id": request.request_id,
-        "attempt_id": str(attempt.id),
         "user_id": request.user_id,
         "action": request.action,
         "provider": attempt.provider,
@@ -84,4 +83,11 @@ def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str,
         **details,
     }
     at = attempt.ended_at or utc_now()
-    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload, created_at=at, next_at=at)
+    return OutboxEvent(
+        workspace_id=request.workspace_id,
+        kind=kind,
+        attempt_id=attempt.id,
+        payload=payload,
+        created_at=at,
+        next_at=at,
+    )

@@ -208,8 +208,8 @@ class UsageLog(SQLModel, table=True):
 class OutboxEvent(SQLModel, table=True):
     """An analytics event, written in the transaction that it reports, delivered later at least once.
 
-    `key` makes the event of a repeated step idempotent. `next_at`: see storage/outbox.py. `problem`:
-    why the last try failed.
+    `key` makes the event of a repeated step idempotent. `attempt_id`: the attempt that it reports, if it reports one.
+    `next_at`: see storage/outbox.py. `problem`: why the last try failed.
     """
 
     __tablename__ = "outbox"
@@ -222,6 +222,7 @@ class OutboxEvent(SQLModel, table=True):
     workspace_id: str
     kind: str
     key: str | None = None
+    attempt_id: UUID | None = None
     payload: dict[str, Any] = Field(sa_type=JSONB)
     tries: int = 0
     next_at: datetime | None = Field(default_factory=utc_now, sa_type=TIMESTAMP)
