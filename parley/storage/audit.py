@@ -18,26 +18,29 @@ CHECKS: dict[str, str] = {
           ON (e.workspace_id, e.user_id, e.kind) = (a.workspace_id, a.user_id, 'grant')
         GROUP BY a.workspace_id, a.user_id, a.granted HAVING coalesce(sum(e.amount), 0) <> a.granted""",
     "an account's charges are its usage rows": """
-        SELECT a.workspace_id, a.user_id, coalesce(sum(u.energy_charged), 0), a.charged
-        FROM energy_accounts a LEFT JOIN ai_usage_logs u USING (workspace_id, user_id)
-        GROUP BY a.workspace_id, a.user_id, a.charged HAVING coalesce(sum(u.energy_charged), 0) <> a.charged""",
+        SELECT a.workspace_id, a.user_id, a.charged_earlier + coalesce(u.energy, 0), a.charged
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id, sum(energy_charged) AS energy FROM ai_usage_logs GROUP BY 1, 2) u
+          USING (workspace_id, user_id)""",
     "an account's charges are its entries": """
-        SELECT a.workspace_id, a.user_id, coalesce(sum(e.amount), 0), a.charged
-        FROM energy_accounts a LEFT JOIN energy_entries e
-          ON (e.workspace_id, e.user_id, e.kind) = (a.workspace_id, a.user_id, 'charge')
-        GROUP BY a.workspace_id, a.user_id, a.charged HAVING coalesce(sum(e.amount), 0) <> a.charged""",
+        SELECT a.workspace_id, a.user_id, a.charged_earlier + coalesce(e.energy, 0), a.charged
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id, sum(amount) AS energy FROM energy_entries
+              WHERE kind = 'charge' GROUP BY 1, 2) e
+          USING (workspace_id, user_id)""",
     "an account's reservations are its open requests'": """
-        SELECT a.workspace_id, a.user_id, coalesce(sum(c.energy_reserved), 0), a.reserved
-        FROM energy_accounts a LEFT JOIN paid_requests c USING (workspace_id, user_id)
-        GROUP BY a.workspace_id, a.user_id, a.reserved HAVING coalesce(sum(c.energy_reserved), 0) <> a.reserved""",
+        SELECT a.workspace_id, a.user_id, coalesce(c.energy, 0), a.reserved
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id, sum(energy_reserved) AS energy FROM paid_requests
+              WHERE energy_reserved <> 0 GROUP BY 1, 2) c
+          USING (workspace_id, user_id)""",
     "a reservation is released, charged or held": """
-        SELECT a.workspace_id, a.user_id, a.reserved,
-               coalesce(sum(CASE WHEN e.kind = 'reserve' THEN e.amount
-                                 WHEN e.kind IN ('release', 'charge') THEN -e.amount END), 0)
-        FROM energy_accounts a LEFT JOIN energy_entries e USING (workspace_id, user_id)
-        GROUP BY a.workspace_id, a.user_id, a.reserved
-        HAVING coalesce(sum(CASE WHEN e.kind = 'reserve' THEN e.amount
-                                 WHEN e.kind IN ('release', 'charge') THEN -e.amount END), 0) <> a.reserved""",
+        SELECT a.workspace_id, a.user_id, a.reserved, coalesce(e.energy, 0)
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id,
+                     sum(CASE WHEN kind = 'reserve' THEN amount ELSE -amount END) AS energy
+              FROM energy_entries WHERE kind IN ('reserve', 'release', 'charge') GROUP BY 1, 2) e
+          USING (workspace_id, user_id)""",
     "an envelope's reserved dollars are its open attempts'": """
         SELECT b.workspace_id, b.scope, coalesce(t.usd, 0)::numeric(24, 12), b.reserved_usd
         FROM budgets b LEFT JOIN
@@ -60,7 +63,8 @@ CHECKS: dict[str, str] = {
     "a settled request has one settled attempt, a reply, a row and an event": """
         SELECT c.workspace_id, c.request_id, '1/1/1/1',
                concat_ws('/', coalesce(t.attempts, 0), num_nonnulls(r.attempt_id), num_nonnulls(u.attempt_id),
-                              coalesce(o.events, 0))
+                              coalesce(o.events, (k.ended_at < (SELECT before FROM purge_marks
+                                                                WHERE subject = 'events'))::int, 0))
         FROM paid_requests c
         LEFT JOIN (SELECT workspace_id, request_id, count(*) AS attempts FROM attempts
                    WHERE state = 'settled' GROUP BY 1, 2) t USING (workspace_id, request_id)
@@ -103,11 +107,16 @@ CHECKS: dict[str, str] = {
                                 coalesce(b.confirmed_usd, 0)::numeric(24, 12),
                                 coalesce(b.uncertain_usd, 0)::numeric(24, 12))
         FROM (SELECT * FROM budgets WHERE scope LIKE 'day:%') b FULL JOIN
-             (SELECT workspace_id, 'day:' || (started_at AT TIME ZONE 'UTC')::date AS scope,
-                     sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
-                     sum(cost_usd) FILTER (WHERE state <> 'open') AS confirmed,
-                     sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
-              FROM attempts GROUP BY 1, 2) t
+             (SELECT workspace_id, 'day:' || day AS scope, sum(reserved) AS reserved,
+                     sum(confirmed) AS confirmed, sum(uncertain) AS uncertain
+              FROM (SELECT workspace_id, (started_at AT TIME ZONE 'UTC')::date AS day,
+                           sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
+                           sum(cost_usd) FILTER (WHERE state <> 'open') AS confirmed,
+                           sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
+                    FROM attempts GROUP BY 1, 2
+                    UNION ALL
+                    SELECT workspace_id, day, 0, confirmed_usd, uncertain_usd FROM usage_totals) made
+              GROUP BY 1, 2) t
           ON (t.workspace_id, t.scope) = (b.workspace_id, b.scope)""",
     "an attempt costs at most its upper bound": """
         SELECT t.workspace_id, t.id::text, 'at most $' || t.upper_bound_usd, '$' || t.cost_usd

@@ -121,6 +121,7 @@ async def test_nothing_that_a_workflow_may_still_read_is_deleted_without_any_ret
     await store(client, "yesterday")
     await age(client, "prompts", "stored_at", 2, "payload::text LIKE '%yesterday%'")
     job = PurgeInput(at=datetime.now(UTC), batch=1000)
-    purges = PurgeActivities(client.database, client.temporal, stale_days=0)
+    settings = client.settings.model_copy(update={"cache_stale_days": 0})
+    purges = PurgeActivities(client.database, client.temporal, settings)
     assert (await ActivityEnvironment().run(purges.purge, job)).prompts == 1
     assert await prompts(client) == {"just now"}
