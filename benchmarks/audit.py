@@ -10,9 +10,10 @@ from sqlalchemy import text
 
 from benchmarks.ledger_rows import fill
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
-from benchmarks.stack import running, say
+from benchmarks.stack import Bench, running, say
 from parley.storage.audit import audit
 from parley.storage.database import Database
+from starter.embedded.postgres import Postgres
 
 REQUESTS = 100_000
 COUNTED = (
@@ -32,8 +33,8 @@ async def measure(options: Options) -> Figures:
     async with running(worker=None) as bench:
         database = Database(SecretStr(bench.addresses.database_url))
         try:
-            quarter = await _measure(database, requests // 4)
-            whole = await _measure(database, requests)
+            quarter = await _measure(bench, database, requests // 4)
+            whole = await _measure(bench, database, requests)
         finally:
             await database.close()
     found = quarter.pop("disagreements") + whole.pop("disagreements")
@@ -46,7 +47,7 @@ async def measure(options: Options) -> Figures:
     }
 
 
-async def _measure(database: Database, requests: int) -> dict[str, float]:
+async def _measure(bench: Bench, database: Database, requests: int) -> dict[str, float]:
     """Fill an empty ledger, audit it, and empty it again."""
     began = time.perf_counter()
     async with database.transaction(bulk=True) as tx:
@@ -57,12 +58,13 @@ async def _measure(database: Database, requests: int) -> dict[str, float]:
     say(f"{requests:,} paid requests made in {time.perf_counter() - began:.1f} s")
     figures: dict[str, float] = {f"rows in {table}": count for table, count in rows.items()}
     disagreements = 0
-    for name, workspace_id in (("audit, s", None), ("audit of one workspace in ten, s", "workspace-3")):
-        began = time.perf_counter()
+    for name, workspace_id in (("audit", None), ("audit of one workspace in ten", "workspace-3")):
+        began, used = time.perf_counter(), bench.cpu()[Postgres.name]
         async with database.transaction(bulk=True) as tx:
             disagreements += len(await audit(tx, workspace_id))
-        figures[name] = time.perf_counter() - began
-        say(f"{name}: {figures[name]:.1f}")
+        figures[f"{name}, s"] = time.perf_counter() - began
+        figures[f"{name}, CPU of PostgreSQL, s"] = bench.cpu()[Postgres.name] - used
+        say(f"{name}: {figures[f'{name}, s']:.1f} s")
     async with database.transaction(bulk=True) as tx:
         await tx.execute(text(f"TRUNCATE {', '.join(COUNTED)}, energy_accounts"))
     return {**figures, "disagreements": disagreements}

@@ -1,6 +1,7 @@
 """`parley ledger audit`: check that the ledger is consistent and agrees with a provider's bill.
 
-Each check is one query that returns the rows that disagree. It joins sums, so that its work grows as the ledger does.
+Each check is one query that returns the rows that disagree. It joins tables or their sums, so that its work grows
+as the ledger does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,13 +63,12 @@ CHECKS: dict[str, str] = {
         WHERE b.scope LIKE 'job:%'""",
     "a settled request has one settled attempt, a reply, a row and an event": """
         SELECT c.workspace_id, c.request_id, '1/1/1/1',
-               concat_ws('/', coalesce(t.attempts, 0), num_nonnulls(r.attempt_id), num_nonnulls(u.attempt_id),
+               concat_ws('/', num_nonnulls(k.id), num_nonnulls(r.attempt_id), num_nonnulls(u.attempt_id),
                               coalesce(o.events, (k.ended_at < (SELECT before FROM purge_marks
                                                                 WHERE subject = 'events'))::int, 0))
         FROM paid_requests c
-        LEFT JOIN (SELECT workspace_id, request_id, count(*) AS attempts FROM attempts
-                   WHERE state = 'settled' GROUP BY 1, 2) t USING (workspace_id, request_id)
-        LEFT JOIN attempts k ON k.id = c.settled_attempt_id
+        LEFT JOIN attempts k ON (k.id, k.workspace_id, k.request_id)
+                                = (c.settled_attempt_id, c.workspace_id, c.request_id) AND k.state = 'settled'
         LEFT JOIN replies r ON r.attempt_id = c.settled_attempt_id
         LEFT JOIN ai_usage_logs u ON u.attempt_id = c.settled_attempt_id AND u.outcome = 'settled'
                                  AND u.confirmed = (k.cost_usd IS NOT NULL)
@@ -76,10 +76,15 @@ CHECKS: dict[str, str] = {
                    WHERE kind = 'ai_generation_completed' GROUP BY 1, 2) o
                ON (o.workspace_id, o.attempt_id) = (c.workspace_id, c.settled_attempt_id)
         WHERE c.state = 'settled'""",
-    "an open request has no settled attempt": """
-        SELECT c.workspace_id, c.request_id, '0', count(*)
-        FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
-        WHERE c.state = 'open' AND t.state IN ('settled', 'duplicate') GROUP BY c.workspace_id, c.request_id""",
+    "a settled attempt is the one that settled its request": """
+        SELECT t.workspace_id, t.id::text, 'settled ' || t.request_id, coalesce(c.state, 'none')
+        FROM attempts t LEFT JOIN paid_requests c ON (c.settled_attempt_id, c.workspace_id) = (t.id, t.workspace_id)
+                                                 AND c.state = 'settled'
+        WHERE t.state = 'settled' AND c.request_id IS NULL""",
+    "a duplicate attempt is of a settled request": """
+        SELECT t.workspace_id, t.id::text, 'settled', c.state
+        FROM attempts t JOIN paid_requests c USING (workspace_id, request_id)
+        WHERE t.state = 'duplicate' AND c.state <> 'settled'""",
     "a result is charged at most once, and only for a settled attempt": """
         SELECT u.workspace_id, coalesce(c.result_id, c.request_id), 'one charge', concat(count(*), ' charges')
         FROM ai_usage_logs u JOIN paid_requests c USING (workspace_id, request_id) WHERE u.energy_charged > 0
@@ -144,11 +149,8 @@ CHECKS: dict[str, str] = {
           AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
     "a generation costs what its attempts cost": """
-        SELECT g.workspace_id, g.request_id, coalesce(t.cost_usd, 0)::numeric(24, 12), g.cost_usd
-        FROM generations g LEFT JOIN
-             (SELECT c.workspace_id, c.job_key, sum(t.cost_usd) AS cost_usd
-              FROM paid_requests c JOIN attempts t USING (workspace_id, request_id) GROUP BY 1, 2) t
-          USING (workspace_id, job_key)""",
+        SELECT g.workspace_id, g.request_id, coalesce(b.confirmed_usd, 0)::numeric(24, 12), g.cost_usd
+        FROM generations g LEFT JOIN budgets b ON (b.workspace_id, b.scope) = (g.workspace_id, 'job:' || g.job_key)""",
 }
 
 # Checks against `billed`, a provider's list with one row per attempt id. Open attempts may be billed already.
@@ -194,7 +196,7 @@ INSERT_BILLED = text("""
     INSERT INTO billed VALUES
         (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :output_tokens, :audio_seconds)""")
 # A nested loop is quadratic here, and PostgreSQL chooses it where statistics are missing or old.
-READ_WHOLE_TABLES = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+READ_WHOLE_TABLES = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '128MB', true)")
 
 
 async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disagreement]:
