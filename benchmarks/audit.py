@@ -38,7 +38,7 @@ async def measure(options: Options) -> Figures:
         finally:
             await database.close()
     found = quarter.pop("disagreements") + whole.pop("disagreements")
-    seconds = {name: whole[name] / quarter[name] for name in whole if name.startswith("audit")}
+    seconds = {name: whole[name] / quarter[name] for name in whole if name.startswith("audit") and quarter[name]}
     return {
         f"{requests // 4:,} paid requests": quarter,
         f"{requests:,} paid requests": whole,

@@ -9,10 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from benchmarks.ledger_rows import fill
 from parley.domain.costs import Costs
 from parley.domain.errors import Billed
 from parley.storage import outbox, retention, usage
 from parley.storage.audit import audit
+from parley.storage.database import Database
 from parley.storage.retention import RESULTS, Old
 from parley.storage.tables import (
     Attempt,
@@ -288,3 +290,19 @@ class TestMissing:
         assert await books.disagreements() == []
         await mark(books, utc_now() - DAY)
         assert await books.disagreements() == [], "a mark never moves back"
+
+
+async def test_a_purge_of_many_jobs_takes_those_before_its_time(database: Database):
+    """Of 400 requests in 500 days, half of them generations, three quarters are older than 125 days."""
+    books = LedgerFixture(database)
+    async with database.transaction() as tx:
+        await fill(tx, 400, oldest=500 * DAY)
+    what = old(after=-125 * DAY)
+    assert (await purge_results(books, what, limit=1000))["generations"] in (149, 150)
+    deleted = await purge(books, what, limit=150)
+    kept = await books.all(PaidRequest)
+    assert len(kept) == 400 - deleted
+    # A job of several requests stays whole until its newest request is old.
+    assert {one.job_key for one in kept if one.expires_at < what.before} <= {
+        one.job_key for one in kept if one.expires_at >= what.before
+    }
