@@ -195,8 +195,9 @@ CREATE_BILLED = text("""
 INSERT_BILLED = text("""
     INSERT INTO billed VALUES
         (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :output_tokens, :audio_seconds)""")
-# A nested loop is quadratic here, and PostgreSQL chooses it where statistics are missing or old.
-READ_WHOLE_TABLES = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '128MB', true)")
+# A nested loop is quadratic here, and PostgreSQL chooses it where statistics are missing or old. The memory is what a
+# join of a million rows needs; with half of it the joins go through files.
+READ_WHOLE_TABLES = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '256MB', true)")
 
 
 async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disagreement]:
