@@ -115,7 +115,7 @@ def housekeeping(client: Client, database: Database, settings: Settings, policy:
         EventActivities(database, settings).deliver,
         RefillActivities(database, policy).refill,
         AlertActivities(database, policy).alert,
-        PurgeActivities(database, client, settings.cache_stale_days).purge,
+        PurgeActivities(database, client, settings).purge,
     ]
 
 

@@ -1,44 +1,57 @@
-"""Delete answers that expired long ago, prompts that no running workflow can need, and the summaries of prompts.
+"""Delete rows that are old: answers, prompts, summaries, events, and all that is left of jobs.
 
 A conversation that continues after its summary is deleted is condensed again.
 """
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client
 
 from activities.boundary import boundary
+from activities.events import Webhook
+from parley.domain import session_analysis
+from parley.domain.auto_analyze import contract as auto_analyze
 from parley.domain.generate import contract, quality
 from parley.domain.housekeeping import PurgeInput, PurgeReport
-from parley.storage import cache, generations, summaries
+from parley.settings import Settings
+from parley.storage import cache, generations, outbox, retention, summaries
 from parley.storage.database import Database
+from parley.storage.retention import RESULTS, Old
 
 # A prompt is stored by the client just before it starts the workflow, or by the workflow itself.
 STARTED_AFTER_STORING = timedelta(days=1)
 READ_PROMPTS = f"WorkflowType IN ('{contract.WORKFLOW}', '{quality.WORKFLOW}')"
+JOBS = (contract.WORKFLOW, quality.WORKFLOW, session_analysis.WORKFLOW, auto_analyze.WORKFLOW)
+RUNNING_JOBS = f"ExecutionStatus = 'Running' AND WorkflowType IN ({', '.join(map(repr, JOBS))})"
 
 
 class PurgeActivities:
-    def __init__(self, database: Database, client: Client, stale_days: int) -> None:
-        self._database, self._client, self._stale_after = database, client, timedelta(days=stale_days)
+    def __init__(self, database: Database, client: Client, settings: Settings) -> None:
+        self._database, self._client, self._settings = database, client, settings
 
     @activity.defn(name="purge")
     @boundary
     async def purge(self, job: PurgeInput) -> PurgeReport:
         """Delete what is old enough in every workspace, in batches, so that no lock is held for long."""
-        old = job.at - self._stale_after
+        old = job.at - timedelta(days=self._settings.cache_stale_days)
         # A workflow that is about to start, or that the list does not show yet, may need what was stored just now.
         settled = min(old, job.at - STARTED_AFTER_STORING)
         unneeded = await self._stored_before_any_running(settled)
+        old_jobs = await self._old_jobs(job)
+        # Answers, summaries and results name replies, which are deleted after them.
         return PurgeReport(
             answers=await self._in_batches(lambda tx: cache.purge(tx, old, limit=job.batch), job.batch),
             summaries=await self._in_batches(lambda tx: summaries.purge(tx, settled, limit=job.batch), job.batch),
             prompts=await self._in_batches(
                 lambda tx: generations.purge_prompts(tx, unneeded, limit=job.batch), job.batch
             ),
+            events=await self._purge_events(job),
+            results=await self._purge_results(old_jobs, job.batch),
+            requests=await self._purge_requests(old_jobs, job.batch),
         )
 
     async def _stored_before_any_running(self, old: datetime) -> datetime:
@@ -47,6 +60,31 @@ class PurgeActivities:
         query = f"ExecutionStatus = 'Running' AND {READ_PROMPTS} AND {started}"
         starts = [found.start_time async for found in self._client.list_workflows(query)]
         return min([old, *(start - STARTED_AFTER_STORING for start in starts)])
+
+    async def _purge_events(self, job: PurgeInput) -> int:
+        """Delete old events. Without a webhook no event waits for a delivery."""
+        before = job.at - timedelta(days=self._settings.event_days)
+        delete = partial(outbox.purge, before=before, waiting=Webhook.of(self._settings) is None, limit=job.batch)
+        async with self._database.transaction() as tx:
+            await outbox.mark_purged(tx, before)
+        return await self._in_batches(delete, job.batch)
+
+    async def _old_jobs(self, job: PurgeInput) -> Old:
+        running = [found.id async for found in self._client.list_workflows(RUNNING_JOBS)]
+        return Old(job.at - timedelta(days=self._settings.job_days), running)
+
+    async def _purge_results(self, old: Old, batch: int) -> dict[str, int]:
+        deletes = {table: partial(retention.purge_results, table=table, old=old, limit=batch) for table in RESULTS}
+        return {table: await self._in_batches(delete, batch) for table, delete in deletes.items()}
+
+    async def _purge_requests(self, old: Old, batch: int) -> int:
+        total, last = 0, None
+        while True:
+            async with self._database.transaction() as tx:
+                page = await retention.purge_requests(tx, old, after=last, limit=batch)
+            total, last = total + page.deleted, page.last
+            if last is None:
+                return total
 
     async def _in_batches(self, delete: Callable[[AsyncSession], Awaitable[int]], batch: int) -> int:
         total, deleted = 0, batch

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cache, database, faults, gateway, generate, history, labels, overhead, parallel, savings
+from benchmarks import audit, cache, database, faults, gateway, generate, history, labels, overhead, parallel, savings
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
 from parley.process import leave
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults)
+MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults, audit)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5
 

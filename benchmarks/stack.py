@@ -81,7 +81,7 @@ class Bench:
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU that each part of the stack has used so far, with its child processes."""
         started = StateDir(self.directory / "state").read_stack().processes
-        return {name: _cpu_seconds(started[name].pid) for name in PARTS}
+        return {name: _cpu_seconds(started[name].pid) for name in PARTS if name in started}
 
     async def billed(self) -> list[dict[str, Any]]:
         """The requests that a provider would have billed."""

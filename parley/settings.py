@@ -172,6 +172,14 @@ class Settings(BaseSettings):
         default=30, ge=0, description="how long an expired answer may be reused while every provider is down"
     )
 
+    # How long rows are kept
+    job_days: int = Field(
+        default=400,
+        ge=45,
+        description="how long the rows of a job are kept: its idempotency key, its result, and what it cost in detail",
+    )
+    event_days: int = Field(default=7, ge=1, description="how long events are kept that wait for no delivery")
+
     # AutoAnalyze: they apply to the jobs that this process starts, not to those that it runs
     discovery_target_percentage: int = Field(default=15, ge=1, le=100, description="discovery sample, in percent")
     discovery_min_sessions: int = Field(default=50, ge=1, description="the smallest discovery sample")

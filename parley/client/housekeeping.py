@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 from parley.client.backend import Backend, execute_workflow
 from parley.domain.health import WORKFLOW as HEALTH
@@ -26,6 +27,7 @@ class EventReport(Model):
     state: Literal["delivered", "waiting", "abandoned"]
     tries: int
     problem: str
+    attempt_id: UUID | None
     created_at: datetime
     next_at: datetime | None
     delivered_at: datetime | None

@@ -7,7 +7,7 @@ import hmac
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from parley.domain.model import Model
 
@@ -33,6 +33,7 @@ class Event(Model):
     id: int
     workspace_id: str
     kind: str
+    attempt_id: UUID | None = None
     payload: dict[str, Any]
     created_at: datetime
     tries: int
@@ -45,7 +46,8 @@ class Event(Model):
 
     @property
     def body(self) -> bytes:
-        data = {"workspace_id": self.workspace_id, **self.payload}
+        attempt = {"attempt_id": str(self.attempt_id)} if self.attempt_id else {}
+        data = {"workspace_id": self.workspace_id, **attempt, **self.payload}
         message = {"type": self.kind, "timestamp": self.created_at.astimezone(UTC).isoformat(), "data": data}
         return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -115,8 +115,15 @@ class PurgeInput(Model):
 
 
 class PurgeReport(Model):
-    """How many expired answers, stored prompts and stored summaries were deleted."""
+    """How many rows were deleted.
+
+    `answers`, `prompts`, `summaries`: of the cache, and stored ones. `events`: of the outbox. `requests`: paid requests
+    of old jobs, with all that the ledger has of them. `results`: further rows of old jobs, by table.
+    """
 
     answers: int
     prompts: int
     summaries: int = 0
+    events: int = 0
+    requests: int = 0
+    results: dict[str, int] = Field(default_factory=dict)

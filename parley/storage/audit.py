@@ -1,6 +1,7 @@
 """`parley ledger audit`: check that the ledger is consistent and agrees with a provider's bill.
 
-Each check is one query that returns the rows that disagree.
+Each check is one query that returns the rows that disagree. It joins tables or their sums, so that its work grows
+as the ledger does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,60 +19,72 @@ CHECKS: dict[str, str] = {
           ON (e.workspace_id, e.user_id, e.kind) = (a.workspace_id, a.user_id, 'grant')
         GROUP BY a.workspace_id, a.user_id, a.granted HAVING coalesce(sum(e.amount), 0) <> a.granted""",
     "an account's charges are its usage rows": """
-        SELECT a.workspace_id, a.user_id, coalesce(sum(u.energy_charged), 0), a.charged
-        FROM energy_accounts a LEFT JOIN ai_usage_logs u USING (workspace_id, user_id)
-        GROUP BY a.workspace_id, a.user_id, a.charged HAVING coalesce(sum(u.energy_charged), 0) <> a.charged""",
+        SELECT a.workspace_id, a.user_id, a.charged_earlier + coalesce(u.energy, 0), a.charged
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id, sum(energy_charged) AS energy FROM ai_usage_logs GROUP BY 1, 2) u
+          USING (workspace_id, user_id)""",
     "an account's charges are its entries": """
-        SELECT a.workspace_id, a.user_id, coalesce(sum(e.amount), 0), a.charged
-        FROM energy_accounts a LEFT JOIN energy_entries e
-          ON (e.workspace_id, e.user_id, e.kind) = (a.workspace_id, a.user_id, 'charge')
-        GROUP BY a.workspace_id, a.user_id, a.charged HAVING coalesce(sum(e.amount), 0) <> a.charged""",
+        SELECT a.workspace_id, a.user_id, a.charged_earlier + coalesce(e.energy, 0), a.charged
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id, sum(amount) AS energy FROM energy_entries
+              WHERE kind = 'charge' GROUP BY 1, 2) e
+          USING (workspace_id, user_id)""",
     "an account's reservations are its open requests'": """
-        SELECT a.workspace_id, a.user_id, coalesce(sum(c.energy_reserved), 0), a.reserved
-        FROM energy_accounts a LEFT JOIN paid_requests c USING (workspace_id, user_id)
-        GROUP BY a.workspace_id, a.user_id, a.reserved HAVING coalesce(sum(c.energy_reserved), 0) <> a.reserved""",
+        SELECT a.workspace_id, a.user_id, coalesce(c.energy, 0), a.reserved
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id, sum(energy_reserved) AS energy FROM paid_requests
+              WHERE energy_reserved <> 0 GROUP BY 1, 2) c
+          USING (workspace_id, user_id)""",
     "a reservation is released, charged or held": """
-        SELECT a.workspace_id, a.user_id, a.reserved,
-               coalesce(sum(CASE WHEN e.kind = 'reserve' THEN e.amount
-                                 WHEN e.kind IN ('release', 'charge') THEN -e.amount END), 0)
-        FROM energy_accounts a LEFT JOIN energy_entries e USING (workspace_id, user_id)
-        GROUP BY a.workspace_id, a.user_id, a.reserved
-        HAVING coalesce(sum(CASE WHEN e.kind = 'reserve' THEN e.amount
-                                 WHEN e.kind IN ('release', 'charge') THEN -e.amount END), 0) <> a.reserved""",
+        SELECT a.workspace_id, a.user_id, a.reserved, coalesce(e.energy, 0)
+        FROM energy_accounts a LEFT JOIN
+             (SELECT workspace_id, user_id,
+                     sum(CASE WHEN kind = 'reserve' THEN amount ELSE -amount END) AS energy
+              FROM energy_entries WHERE kind IN ('reserve', 'release', 'charge') GROUP BY 1, 2) e
+          USING (workspace_id, user_id)""",
     "an envelope's reserved dollars are its open attempts'": """
-        SELECT b.workspace_id, b.scope, coalesce(sum(t.upper_bound_usd) FILTER (WHERE t.state = 'open'), 0),
-               b.reserved_usd
-        FROM budgets b LEFT JOIN paid_requests c ON c.workspace_id = b.workspace_id AND 'job:' || c.job_key = b.scope
-                       LEFT JOIN attempts t ON (t.workspace_id, t.request_id) = (c.workspace_id, c.request_id)
-        WHERE b.scope LIKE 'job:%' GROUP BY b.workspace_id, b.scope, b.reserved_usd
-        HAVING coalesce(sum(t.upper_bound_usd) FILTER (WHERE t.state = 'open'), 0) <> b.reserved_usd""",
+        SELECT b.workspace_id, b.scope, coalesce(t.usd, 0)::numeric(24, 12), b.reserved_usd
+        FROM budgets b LEFT JOIN
+             (SELECT c.workspace_id, 'job:' || c.job_key AS scope, sum(t.upper_bound_usd) AS usd
+              FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
+              WHERE t.state = 'open' GROUP BY 1, 2) t USING (workspace_id, scope)
+        WHERE b.scope LIKE 'job:%'""",
     "an envelope's confirmed dollars are its usage rows'": """
-        SELECT b.workspace_id, b.scope, coalesce(sum(u.cost_usd) FILTER (WHERE u.confirmed), 0), b.confirmed_usd
-        FROM budgets b LEFT JOIN ai_usage_logs u ON u.workspace_id = b.workspace_id AND 'job:' || u.job_key = b.scope
-        WHERE b.scope LIKE 'job:%' GROUP BY b.workspace_id, b.scope, b.confirmed_usd
-        HAVING coalesce(sum(u.cost_usd) FILTER (WHERE u.confirmed), 0) <> b.confirmed_usd""",
+        SELECT b.workspace_id, b.scope, coalesce(u.usd, 0)::numeric(24, 12), b.confirmed_usd
+        FROM budgets b LEFT JOIN
+             (SELECT workspace_id, 'job:' || job_key AS scope, sum(cost_usd) AS usd
+              FROM ai_usage_logs WHERE confirmed GROUP BY 1, 2) u USING (workspace_id, scope)
+        WHERE b.scope LIKE 'job:%'""",
     "an envelope's uncertain dollars are its usage rows'": """
-        SELECT b.workspace_id, b.scope, coalesce(sum(u.cost_usd) FILTER (WHERE NOT u.confirmed), 0), b.uncertain_usd
-        FROM budgets b LEFT JOIN ai_usage_logs u ON u.workspace_id = b.workspace_id AND 'job:' || u.job_key = b.scope
-        WHERE b.scope LIKE 'job:%' GROUP BY b.workspace_id, b.scope, b.uncertain_usd
-        HAVING coalesce(sum(u.cost_usd) FILTER (WHERE NOT u.confirmed), 0) <> b.uncertain_usd""",
+        SELECT b.workspace_id, b.scope, coalesce(u.usd, 0)::numeric(24, 12), b.uncertain_usd
+        FROM budgets b LEFT JOIN
+             (SELECT workspace_id, 'job:' || job_key AS scope, sum(cost_usd) AS usd
+              FROM ai_usage_logs WHERE NOT confirmed GROUP BY 1, 2) u USING (workspace_id, scope)
+        WHERE b.scope LIKE 'job:%'""",
     "a settled request has one settled attempt, a reply, a row and an event": """
         SELECT c.workspace_id, c.request_id, '1/1/1/1',
-               concat_ws('/', (SELECT count(*) FROM attempts t WHERE (t.workspace_id, t.request_id)
-                                 = (c.workspace_id, c.request_id) AND t.state = 'settled'),
-                              (SELECT count(*) FROM replies r WHERE r.attempt_id = c.settled_attempt_id),
-                              (SELECT count(*) FROM ai_usage_logs u WHERE u.attempt_id = c.settled_attempt_id
-                                 AND u.outcome = 'settled'
-                                 AND u.confirmed = EXISTS (SELECT 1 FROM attempts k WHERE k.id = u.attempt_id
-                                                           AND k.cost_usd IS NOT NULL)),
-                              (SELECT count(*) FROM outbox o WHERE o.workspace_id = c.workspace_id
-                                 AND o.kind = 'ai_generation_completed'
-                                 AND o.payload->>'attempt_id' = c.settled_attempt_id::text)) AS found
-        FROM paid_requests c WHERE c.state = 'settled'""",
-    "an open request has no settled attempt": """
-        SELECT c.workspace_id, c.request_id, '0', count(*)
-        FROM paid_requests c JOIN attempts t USING (workspace_id, request_id)
-        WHERE c.state = 'open' AND t.state IN ('settled', 'duplicate') GROUP BY c.workspace_id, c.request_id""",
+               concat_ws('/', num_nonnulls(k.id), num_nonnulls(r.attempt_id), num_nonnulls(u.attempt_id),
+                              coalesce(o.events, (k.ended_at < (SELECT before FROM purge_marks
+                                                                WHERE subject = 'events'))::int, 0))
+        FROM paid_requests c
+        LEFT JOIN attempts k ON (k.id, k.workspace_id, k.request_id)
+                                = (c.settled_attempt_id, c.workspace_id, c.request_id) AND k.state = 'settled'
+        LEFT JOIN replies r ON r.attempt_id = c.settled_attempt_id
+        LEFT JOIN ai_usage_logs u ON u.attempt_id = c.settled_attempt_id AND u.outcome = 'settled'
+                                 AND u.confirmed = (k.cost_usd IS NOT NULL)
+        LEFT JOIN (SELECT workspace_id, attempt_id, count(*) AS events FROM outbox
+                   WHERE kind = 'ai_generation_completed' GROUP BY 1, 2) o
+               ON (o.workspace_id, o.attempt_id) = (c.workspace_id, c.settled_attempt_id)
+        WHERE c.state = 'settled'""",
+    "a settled attempt is the one that settled its request": """
+        SELECT t.workspace_id, t.id::text, 'settled ' || t.request_id, coalesce(c.state, 'none')
+        FROM attempts t LEFT JOIN paid_requests c ON (c.settled_attempt_id, c.workspace_id) = (t.id, t.workspace_id)
+                                                 AND c.state = 'settled'
+        WHERE t.state = 'settled' AND c.request_id IS NULL""",
+    "a duplicate attempt is of a settled request": """
+        SELECT t.workspace_id, t.id::text, 'settled', c.state
+        FROM attempts t JOIN paid_requests c USING (workspace_id, request_id)
+        WHERE t.state = 'duplicate' AND c.state <> 'settled'""",
     "a result is charged at most once, and only for a settled attempt": """
         SELECT u.workspace_id, coalesce(c.result_id, c.request_id), 'one charge', concat(count(*), ' charges')
         FROM ai_usage_logs u JOIN paid_requests c USING (workspace_id, request_id) WHERE u.energy_charged > 0
@@ -99,11 +112,16 @@ CHECKS: dict[str, str] = {
                                 coalesce(b.confirmed_usd, 0)::numeric(24, 12),
                                 coalesce(b.uncertain_usd, 0)::numeric(24, 12))
         FROM (SELECT * FROM budgets WHERE scope LIKE 'day:%') b FULL JOIN
-             (SELECT workspace_id, 'day:' || (started_at AT TIME ZONE 'UTC')::date AS scope,
-                     sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
-                     sum(cost_usd) FILTER (WHERE state <> 'open') AS confirmed,
-                     sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
-              FROM attempts GROUP BY 1, 2) t
+             (SELECT workspace_id, 'day:' || day AS scope, sum(reserved) AS reserved,
+                     sum(confirmed) AS confirmed, sum(uncertain) AS uncertain
+              FROM (SELECT workspace_id, (started_at AT TIME ZONE 'UTC')::date AS day,
+                           sum(upper_bound_usd) FILTER (WHERE state = 'open') AS reserved,
+                           sum(cost_usd) FILTER (WHERE state <> 'open') AS confirmed,
+                           sum(upper_bound_usd) FILTER (WHERE state <> 'open' AND cost_usd IS NULL) AS uncertain
+                    FROM attempts GROUP BY 1, 2
+                    UNION ALL
+                    SELECT workspace_id, day, 0, confirmed_usd, uncertain_usd FROM usage_totals) made
+              GROUP BY 1, 2) t
           ON (t.workspace_id, t.scope) = (b.workspace_id, b.scope)""",
     "an attempt costs at most its upper bound": """
         SELECT t.workspace_id, t.id::text, 'at most $' || t.upper_bound_usd, '$' || t.cost_usd
@@ -131,11 +149,8 @@ CHECKS: dict[str, str] = {
           AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.id = g.attempt_id AND t.workspace_id = g.workspace_id
                             AND (t.state = 'settled' OR g.outcome <> 'completed'))""",
     "a generation costs what its attempts cost": """
-        SELECT g.workspace_id, g.request_id, coalesce(t.cost_usd, 0)::numeric(24, 12), g.cost_usd
-        FROM generations g LEFT JOIN
-             (SELECT c.workspace_id, c.job_key, sum(t.cost_usd) AS cost_usd
-              FROM paid_requests c JOIN attempts t USING (workspace_id, request_id) GROUP BY 1, 2) t
-          USING (workspace_id, job_key)""",
+        SELECT g.workspace_id, g.request_id, coalesce(b.confirmed_usd, 0)::numeric(24, 12), g.cost_usd
+        FROM generations g LEFT JOIN budgets b ON (b.workspace_id, b.scope) = (g.workspace_id, 'job:' || g.job_key)""",
 }
 
 # Checks against `billed`, a provider's list with one row per attempt id. Open attempts may be billed already.
@@ -180,6 +195,9 @@ CREATE_BILLED = text("""
 INSERT_BILLED = text("""
     INSERT INTO billed VALUES
         (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :output_tokens, :audio_seconds)""")
+# A nested loop is quadratic here, and PostgreSQL chooses it where statistics are missing or old. The memory is what a
+# join of a million rows needs; with half of it the joins go through files.
+READ_WHOLE_TABLES = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '256MB', true)")
 
 
 async def audit(tx: AsyncSession, workspace_id: str | None = None) -> list[Disagreement]:
@@ -203,12 +221,12 @@ async def load_billed(tx: AsyncSession, billed: Sequence[BilledAttempt]) -> None
 
 async def _run(tx: AsyncSession, checks: Mapping[str, str], workspace_id: str | None) -> list[Disagreement]:
     found: list[Disagreement] = []
+    await tx.execute(READ_WHOLE_TABLES)
     for name, query in checks.items():
-        scoped = f"SELECT * FROM ({query}) AS rows(workspace_id, subject, expected, found)"  # noqa: S608
-        scoped += (
-            " WHERE expected::text <> found::text AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)"
-        )
-        rows = (await tx.execute(text(scoped), {"workspace": workspace_id})).all()
+        disagreeing = f"SELECT * FROM ({query}) AS rows(workspace_id, subject, expected, found)"  # noqa: S608
+        disagreeing += " WHERE expected::text <> found::text"
+        disagreeing += " AND workspace_id = :workspace" if workspace_id is not None else ""
+        rows = (await tx.execute(text(disagreeing), {"workspace": workspace_id})).all()
         found += [
             Disagreement(check=name, workspace_id=row[0], subject=row[1], expected=str(row[2]), found=str(row[3]))
             for row in rows

@@ -50,7 +50,7 @@ async def open_account(tx: AsyncSession, workspace_id: str, user_id: str, *, sta
 async def grant(tx: AsyncSession, workspace_id: str, user_id: str, amount: int, *, key: str) -> bool:
     """Give energy once per `key`. Returns whether this call gave it."""
     account_row = insert(EnergyAccount).values(workspace_id=workspace_id, user_id=user_id, tier="free")
-    await tx.execute(account_row.values(granted=0, charged=0, reserved=0).on_conflict_do_nothing())
+    await tx.execute(account_row.values(granted=0, charged=0, charged_earlier=0, reserved=0).on_conflict_do_nothing())
     entry = EnergyEntry(
         workspace_id=workspace_id, user_id=user_id, kind="grant", amount=amount, grant_key=key
     ).model_dump(exclude={"id", "created_at"})

@@ -87,7 +87,6 @@ def above_bound_event(request: PaidRequest, attempt: Attempt, cost_usd: Decimal)
 def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str, object]) -> OutboxEvent:
     payload = {
         "request_id": request.request_id,
-        "attempt_id": str(attempt.id),
         "user_id": request.user_id,
         "action": request.action,
         "provider": attempt.provider,
@@ -95,4 +94,4 @@ def _event(request: PaidRequest, attempt: Attempt, kind: str, details: dict[str,
         "simulated": attempt.simulated,
         **details,
     }
-    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, payload=payload)
+    return OutboxEvent(workspace_id=request.workspace_id, kind=kind, attempt_id=attempt.id, payload=payload)

@@ -5,16 +5,24 @@ the event is delivered or abandoned.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import null, select, update
+from sqlalchemy import null, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import NotFound
 from parley.domain.events import Event
-from parley.storage.database import NOW, changed_one
-from parley.storage.tables import OutboxEvent
+from parley.storage.database import NOW, changed, changed_one
+from parley.storage.tables import OutboxEvent, PurgeMark
+
+PURGED = "events"
+PURGE = """
+    DELETE FROM outbox WHERE id = ANY(ARRAY(
+        SELECT id FROM outbox WHERE created_at < :before {condition}
+        ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED))"""
+PURGE_ALL, PURGE_ENDED = text(PURGE.format(condition="")), text(PURGE.format(condition="AND next_at IS NULL"))
 
 
 async def claim_due(tx: AsyncSession, *, limit: int, hold_seconds: float) -> list[Event]:
@@ -88,6 +96,21 @@ async def retry(tx: AsyncSession, workspace_id: str, event_id: int) -> None:
     )
     if not await changed_one(tx, waiting):
         raise NotFound(f"workspace {workspace_id!r} has no undelivered event {event_id}")
+
+
+async def mark_purged(tx: AsyncSession, before: datetime) -> None:
+    """Record that events of before this time may be missing. A mark never moves back."""
+    mark = insert(PurgeMark).values(subject=PURGED, before=before)
+    later = col(PurgeMark.before) < before
+    await tx.execute(mark.on_conflict_do_update(index_elements=["subject"], set_={"before": before}, where=later))
+
+
+async def purge(tx: AsyncSession, before: datetime, *, waiting: bool, limit: int) -> int:
+    """Delete the oldest events that were written before this time, of any workspace.
+
+    `waiting`: also those that are not delivered and not abandoned. Returns how many; fewer than `limit`: all.
+    """
+    return await changed(tx, PURGE_ALL if waiting else PURGE_ENDED, {"before": before, "limit": limit})
 
 
 def _place(row: OutboxEvent) -> int:

@@ -18,7 +18,7 @@ def content_hash(session: Session) -> str:
 
 
 async def save_session(tx: AsyncSession, workspace_id: str, session: Session) -> str:
-    """Store a session once; returns its hash."""
+    """Store a session once; returns its hash. Storing it again renews its retention."""
     sha256 = content_hash(session)
     row = StoredSession(
         workspace_id=workspace_id,
@@ -27,7 +27,9 @@ async def save_session(tx: AsyncSession, workspace_id: str, session: Session) ->
         user_id=session.user_id,
         payload=session.model_dump(mode="json"),
     )
-    await tx.execute(insert(StoredSession).values(**row.model_dump()).on_conflict_do_nothing())
+    upsert = insert(StoredSession).values(**row.model_dump())
+    identity = ["workspace_id", "session_id", "sha256"]
+    await tx.execute(upsert.on_conflict_do_update(index_elements=identity, set_={"created_at": row.created_at}))
     return sha256
 
 
@@ -44,10 +46,12 @@ async def load_session(tx: AsyncSession, workspace_id: str, session_id: str, sha
 
 
 async def save_recording(tx: AsyncSession, workspace_id: str, audio: bytes, seconds: float) -> str:
-    """Store a recording once; returns its hash."""
+    """Store a recording once; returns its hash. Storing it again renews its retention."""
     sha256 = hashlib.sha256(audio).hexdigest()
     row = Recording(workspace_id=workspace_id, sha256=sha256, seconds=Decimal(str(round(seconds, 3))), audio=audio)
-    await tx.execute(insert(Recording).values(**row.model_dump()).on_conflict_do_nothing())
+    upsert = insert(Recording).values(**row.model_dump())
+    identity = ["workspace_id", "sha256"]
+    await tx.execute(upsert.on_conflict_do_update(index_elements=identity, set_={"created_at": row.created_at}))
     return sha256
 
 

@@ -3,7 +3,7 @@
 # SQLModel declares `__tablename__` as a function that computes it; a plain string is the common form.
 # pyright: reportAssignmentType=false
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -65,7 +65,10 @@ def utc_now() -> datetime:
 
 
 class EnergyAccount(SQLModel, table=True):
-    """A user's energy. What can still be reserved is `granted - charged - reserved`."""
+    """A user's energy. What can still be reserved is `granted - charged - reserved`.
+
+    `charged_earlier`: the part of `charged` whose requests are purged.
+    """
 
     __tablename__ = "energy_accounts"
     __table_args__ = (
@@ -77,6 +80,7 @@ class EnergyAccount(SQLModel, table=True):
     tier: str = "free"
     granted: int = 0
     charged: int = 0
+    charged_earlier: int = 0
     reserved: int = 0
 
 
@@ -86,7 +90,7 @@ class EnergyEntry(SQLModel, table=True):
     __tablename__ = "energy_entries"
     __table_args__ = (
         UniqueConstraint("workspace_id", "user_id", "grant_key", name="one_grant_per_key"),
-        Index("energy_entries_by_user", "workspace_id", "user_id"),
+        Index("energy_entries_by_user", "workspace_id", "user_id", "request_id"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
@@ -120,7 +124,8 @@ class PaidRequest(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("state IN ('open', 'settled')", name="paid_request_state"),
         Index("paid_requests_by_lease", "lease_until", postgresql_where="owner_attempt_id IS NOT NULL"),
-        Index("paid_requests_by_job", "workspace_id", "job_key"),
+        Index("paid_requests_by_job", "workspace_id", "job_key", "expires_at"),
+        Index("paid_requests_by_age", "expires_at"),
         Index("paid_requests_by_result", "workspace_id", "result_id", postgresql_where="result_id IS NOT NULL"),
     )
 
@@ -223,23 +228,53 @@ class UsageLog(SQLModel, table=True):
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
+class UsageTotal(SQLModel, table=True):
+    """The sum of a day's usage rows that are purged. `day`: in UTC, on which the attempts started."""
+
+    __tablename__ = "usage_totals"
+
+    workspace_id: str = Field(primary_key=True)
+    day: date = Field(primary_key=True)
+    provider: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    action: str = Field(primary_key=True)
+    simulated: bool = Field(primary_key=True)
+    attempts: int = Field(sa_type=BigInteger)
+    tokens_total: int = Field(sa_type=BigInteger)
+    audio_seconds: Decimal = Field(sa_type=Numeric(18, 3))
+    confirmed_usd: Decimal = Field(sa_type=USD)
+    uncertain_usd: Decimal = Field(sa_type=USD)
+    energy_charged: int = Field(sa_type=BigInteger)
+
+
+class PurgeMark(SQLModel, table=True):
+    """From before which time rows may be purged, so that the audit does not miss them. `subject`: events."""
+
+    __tablename__ = "purge_marks"
+
+    subject: str = Field(primary_key=True)
+    before: datetime = Field(sa_type=TIMESTAMP)
+
+
 class OutboxEvent(SQLModel, table=True):
     """An analytics event, written in the transaction that it reports, delivered later at least once.
 
-    `key` makes the event of a repeated step idempotent. `next_at`: see storage/outbox.py. `problem`:
-    why the last try failed.
+    `key` makes the event of a repeated step idempotent. `attempt_id`: the attempt that it reports, if it reports one.
+    `next_at`: see storage/outbox.py. `problem`: why the last try failed.
     """
 
     __tablename__ = "outbox"
     __table_args__ = (
         UniqueConstraint("workspace_id", "key", name="one_event_per_key"),
         Index("outbox_due", "next_at", "id", postgresql_where="next_at IS NOT NULL"),
+        Index("outbox_by_age", "created_at"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))
     workspace_id: str
     kind: str
     key: str | None = None
+    attempt_id: UUID | None = None
     payload: dict[str, Any] = Field(sa_type=JSONB)
     tries: int = 0
     next_at: datetime | None = Field(default=None, sa_type=WRITTEN_AT)
@@ -266,9 +301,10 @@ class Breaker(SQLModel, table=True):
 
 
 class StoredSession(SQLModel, table=True):
-    """A session's content under its hash: analyses of two versions never mix."""
+    """A session's content under its hash: analyses of two versions never mix. `created_at`: when it was last stored."""
 
     __tablename__ = "sessions"
+    __table_args__ = (Index("sessions_by_age", "created_at"),)
 
     workspace_id: str = Field(primary_key=True)
     session_id: str = Field(primary_key=True)
@@ -279,9 +315,10 @@ class StoredSession(SQLModel, table=True):
 
 
 class Recording(SQLModel, table=True):
-    """A session's audio under its hash."""
+    """A session's audio under its hash. `created_at`: when it was last stored."""
 
     __tablename__ = "recordings"
+    __table_args__ = (Index("recordings_by_age", "created_at"),)
 
     workspace_id: str = Field(primary_key=True)
     sha256: str = Field(primary_key=True)
@@ -297,6 +334,8 @@ class StoredAnalysis(SQLModel, table=True):
     __table_args__ = (
         Index("session_analyses_by_session", "workspace_id", "session_id", "session_sha256"),
         Index("session_analyses_by_workflow", "workspace_id", "workflow_id"),
+        Index("session_analyses_by_recording", "workspace_id", "recording_sha256"),
+        Index("session_analyses_by_age", "created_at"),
     )
 
     workspace_id: str = Field(primary_key=True)
@@ -468,7 +507,7 @@ class ConversationSummary(SQLModel, table=True):
     """Whose reply condenses a conversation's first `messages`. `sha256`: see domain/generate/condensing.py."""
 
     __tablename__ = "summaries"
-    __table_args__ = (Index("summaries_by_time", "created_at"),)
+    __table_args__ = (Index("summaries_by_time", "created_at"), Index("summaries_by_attempt", "attempt_id"))
 
     workspace_id: str = Field(primary_key=True)
     sha256: str = Field(primary_key=True)
@@ -488,6 +527,8 @@ class Generation(SQLModel, table=True):
         CheckConstraint("outcome IN ('completed', 'refused', 'failed', 'cancelled')", name="generation_outcome"),
         CheckConstraint("cached IN ('', 'exact', 'similar', 'stale')", name="generation_cached"),
         Index("generations_by_time", "workspace_id", "created_at"),
+        Index("generations_by_age", "created_at"),
+        Index("generations_by_cached_answer", "attempt_id", postgresql_where="cached <> ''"),
     )
 
     workspace_id: str = Field(primary_key=True)
@@ -524,6 +565,7 @@ class CachedAnswer(SQLModel, table=True):
     __table_args__ = (
         Index("llm_cache_by_context", "workspace_id", "user_id", "action", "context_sha256", "created_at"),
         Index("llm_cache_by_expiry", "expires_at"),
+        Index("llm_cache_by_attempt", "attempt_id"),
     )
 
     workspace_id: str = Field(primary_key=True)

@@ -1,18 +1,21 @@
-"""Cost reports, from the usage rows."""
+"""Cost reports, from the usage rows and from the totals of those that are purged."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Select, case, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.costs import CostLine, Costs
-from parley.storage.tables import UsageLog
+from parley.storage.tables import UsageLog, UsageTotal
 
 # The cost of a usage row as one of the two, 0 as the other.
 CONFIRMED_USD = case((col(UsageLog.confirmed), UsageLog.cost_usd), else_=0)
 UNCERTAIN_USD = case((col(UsageLog.confirmed), 0), else_=UsageLog.cost_usd)
+KINDS = ("provider", "model", "action", "simulated")
+SUMS = ("attempts", "tokens_total", "audio_seconds", "confirmed_usd", "uncertain_usd", "energy_charged")
 
 
 async def total_usd(tx: AsyncSession, workspace_id: str, job_key: str) -> Decimal:
@@ -29,27 +32,40 @@ async def costs(
     user_id: str | None = None,
     since: datetime | None = None,
 ) -> Costs:
-    """A workspace's spending by provider, model and action, optionally of one job, one user, or since a time."""
-    kinds = [col(field) for field in (UsageLog.provider, UsageLog.model, UsageLog.action, UsageLog.simulated)]
-    query = (
-        select(
-            *kinds,
-            func.count().label("attempts"),
-            func.sum(UsageLog.tokens_total).label("tokens_total"),
-            func.sum(UsageLog.audio_seconds).label("audio_seconds"),
-            func.sum(CONFIRMED_USD).label("confirmed_usd"),
-            func.sum(UNCERTAIN_USD).label("uncertain_usd"),
-            func.sum(UsageLog.energy_charged).label("energy_charged"),
-        )
-        .where(col(UsageLog.workspace_id) == workspace_id)
-        .group_by(*kinds)
-        .order_by(*kinds)
-    )
+    """A workspace's spending by provider, model and action, optionally of one job, one user, or since a time.
+
+    Purged rows are in the sums unless they are of one job or one user; a purged day of `since` counts whole.
+    """
+    logged = _logged().where(col(UsageLog.workspace_id) == workspace_id)
+    totals = _totals().where(col(UsageTotal.workspace_id) == workspace_id)
     if job_key is not None:
-        query = query.where(col(UsageLog.job_key) == job_key)
+        logged = logged.where(col(UsageLog.job_key) == job_key)
     if user_id is not None:
-        query = query.where(col(UsageLog.user_id) == user_id)
+        logged = logged.where(col(UsageLog.user_id) == user_id)
     if since is not None:
-        query = query.where(col(UsageLog.created_at) >= since)
-    rows = (await tx.execute(query)).mappings().all()
+        logged = logged.where(col(UsageLog.created_at) >= since)
+        totals = totals.where(col(UsageTotal.day) >= since.astimezone(UTC).date())
+    spent = (union_all(logged, totals) if job_key is None and user_id is None else logged).subquery()
+    kinds = [spent.c[name] for name in KINDS]
+    sums = [func.sum(spent.c[name]).label(name) for name in SUMS]
+    rows = (await tx.execute(select(*kinds, *sums).group_by(*kinds).order_by(*kinds))).mappings().all()
     return Costs(lines=tuple(CostLine(**row) for row in rows))
+
+
+def _logged() -> Select[*tuple[Any, ...]]:
+    """One row per kind of usage row."""
+    kinds = [col(getattr(UsageLog, name)) for name in KINDS]
+    return select(
+        *kinds,
+        func.count().label("attempts"),
+        func.sum(UsageLog.tokens_total).label("tokens_total"),
+        func.sum(UsageLog.audio_seconds).label("audio_seconds"),
+        func.sum(CONFIRMED_USD).label("confirmed_usd"),
+        func.sum(UNCERTAIN_USD).label("uncertain_usd"),
+        func.sum(UsageLog.energy_charged).label("energy_charged"),
+    ).group_by(*kinds)
+
+
+def _totals() -> Select[*tuple[Any, ...]]:
+    """What is purged, in the same columns."""
+    return select(*(col(getattr(UsageTotal, name)) for name in (*KINDS, *SUMS)))

@@ -27,7 +27,9 @@ PLANTED = {
     "an envelope's confirmed dollars are its usage rows'": "UPDATE budgets SET confirmed_usd = 0",
     "an envelope's uncertain dollars are its usage rows'": "UPDATE budgets SET uncertain_usd = 0",
     "a settled request has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
-    "an open request has no settled attempt": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
+    "a settled attempt is the one that settled its request": """
+        UPDATE attempts SET state = 'settled' WHERE state = 'duplicate'""",
+    "a duplicate attempt is of a settled request": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
     "a result is charged at most once, and only for a settled attempt": """
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",
     "an open attempt owns its request": "UPDATE paid_requests SET owner_attempt_id = NULL",
@@ -92,6 +94,7 @@ async def test_a_planted_disagreement_is_found(a_full_ledger: LedgerFixture, che
         "DELETE FROM outbox",
         "UPDATE ai_usage_logs SET confirmed = false WHERE outcome = 'settled'",
         "UPDATE attempts SET state = 'duplicate' WHERE state = 'settled'",
+        "UPDATE attempts SET request_id = 'job/lost', number = 9 WHERE state = 'settled'",
     ],
 )
 async def test_each_missing_part_of_a_settlement_is_found(a_full_ledger: LedgerFixture, planted: str):

@@ -205,7 +205,7 @@ class TestCostAboveItsBound:
             await books.fail(attempt, Billed.YES, usage=high, cost_usd=Decimal(1))
         assert await books.day() == (NOTHING, Decimal(1), NOTHING)
         [event] = [one for one in await books.all(OutboxEvent) if one.kind == "ai_cost_above_bound"]
-        assert event.payload["attempt_id"] == str(attempt)
+        assert event.attempt_id == attempt
         assert (Decimal(event.payload["cost_usd"]), event.payload["upper_bound_usd"]) == (1, str(BOUND))
         with pytest.raises(BudgetExhausted):
             await books.claim("another", bound=Decimal("0.000001"))

@@ -6,11 +6,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from temporalio.testing import ActivityEnvironment
 
 from activities.purge import PurgeActivities
 from parley import Backend, Client
-from parley.domain.generate.contract import Cached, Prompt
+from parley.client.generate import generate_input
+from parley.domain.generate.contract import Cached, GenerateResult, Prompt, workflow_id
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Message
@@ -121,6 +123,60 @@ async def test_nothing_that_a_workflow_may_still_read_is_deleted_without_any_ret
     await store(client, "yesterday")
     await age(client, "prompts", "stored_at", 2, "payload::text LIKE '%yesterday%'")
     job = PurgeInput(at=datetime.now(UTC), batch=1000)
-    purges = PurgeActivities(client.database, client.temporal, stale_days=0)
+    settings = client.settings.model_copy(update={"cache_stale_days": 0})
+    purges = PurgeActivities(client.database, client.temporal, settings)
     assert (await ActivityEnvironment().run(purges.purge, job)).prompts == 1
     assert await prompts(client) == {"just now"}
+
+
+async def asked_by_id(client: Client, key: str) -> GenerateResult:
+    """Start the workflow of a key as if Temporal had deleted the finished one."""
+    return await client.temporal.execute_workflow(
+        "Generate",
+        generate_input(client.workspace_id, "How?", user_id=USER, cache="off"),
+        id=workflow_id(client.workspace_id, key),
+        task_queue=WORKFLOWS,
+        result_type=GenerateResult,
+    )
+
+
+async def test_a_key_is_paid_once_until_its_job_is_purged(client: Client, simulator: SimulatorAdmin) -> None:
+    books = LedgerFixture(client.database)
+    for _ in range(2):
+        await asked_by_id(client, "invoice")
+        # The last moment of the key's life: the settings keep jobs for 400 days.
+        assert (await purge(client, at=datetime.now(UTC) + timedelta(days=399))).requests == 0
+    assert len(await simulator.requests(billed="true")) == 1
+    spent = await client.costs()
+    report = await purge(client, at=datetime.now(UTC) + timedelta(days=401))
+    assert (report.requests, report.results["generations"], report.events) == (1, 1, 0)
+    assert await client.costs() == spent
+    assert await books.disagreements() == []
+    assert (await asked_by_id(client, "invoice")).success
+    assert len(await simulator.requests(billed="true")) == 2
+    assert await books.disagreements() == []
+
+
+async def test_the_rows_of_a_running_job_are_not_deleted(client: Client, simulator: SimulatorAdmin) -> None:
+    """Without an owner, as between two attempts: only the list of running workflows shows that it goes on."""
+    await simulator.gate(closed=True, provider="openai")
+    waiting = asyncio.create_task(client.generate("How?", user_id=USER, cache="off"))
+    await simulator.requests(at_least=1, state="in_flight")
+    await LedgerFixture(client.database).run("UPDATE paid_requests SET owner_attempt_id = NULL, lease_until = NULL")
+    assert (await purge(client, at=datetime.now(UTC) + timedelta(days=500))).requests == 0
+    await simulator.gate(closed=False, provider="openai")
+    assert (await waiting).success
+    assert await client.audit() == []
+
+
+@pytest.mark.parametrize(("webhook", "deleted"), [(None, 1), ("http://127.0.0.1:9/hook", 0)])
+async def test_events_do_not_pile_up_without_a_webhook(client: Client, webhook: str | None, deleted: int) -> None:
+    """With one, an event that waits for its delivery stays, however old it is."""
+    await client.generate("How?", user_id=USER)
+    hooked = {"webhook_url": SecretStr(webhook), "webhook_secret": SecretStr("plain")} if webhook else {}
+    purges = PurgeActivities(client.database, client.temporal, client.settings.model_copy(update=hooked))
+    in_time = PurgeInput(at=datetime.now(UTC) + timedelta(days=6))
+    assert (await ActivityEnvironment().run(purges.purge, in_time)).events == 0
+    late = PurgeInput(at=datetime.now(UTC) + timedelta(days=8))
+    assert (await ActivityEnvironment().run(purges.purge, late)).events == deleted
+    assert await LedgerFixture(client.database).disagreements() == []

@@ -30,12 +30,14 @@ TABLES = (
     "outbox",
     "paid_requests",
     "prompts",
+    "purge_marks",
     "recordings",
     "replies",
     "session_analyses",
     "sessions",
     "spending_caps",
     "summaries",
+    "usage_totals",
 )
 
 
@@ -236,6 +238,7 @@ def upgrade() -> None:
         sa.Column("tier", sa.String(), nullable=False),
         sa.Column("granted", sa.Integer(), nullable=False),
         sa.Column("charged", sa.Integer(), nullable=False),
+        sa.Column("charged_earlier", sa.Integer(), nullable=False),
         sa.Column("reserved", sa.Integer(), nullable=False),
         sa.CheckConstraint("reserved >= 0 AND charged >= 0 AND granted >= charged + reserved", name="no_overdraft"),
         sa.PrimaryKeyConstraint("workspace_id", "user_id"),
@@ -253,7 +256,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("workspace_id", "user_id", "grant_key", name="one_grant_per_key"),
     )
-    op.create_index("energy_entries_by_user", "energy_entries", ["workspace_id", "user_id"], unique=False)
+    op.create_index("energy_entries_by_user", "energy_entries", ["workspace_id", "user_id", "request_id"], unique=False)
     op.create_table(
         "generations",
         sa.Column("workspace_id", sa.String(), nullable=False),
@@ -284,6 +287,14 @@ def upgrade() -> None:
         sa.CheckConstraint("outcome IN ('completed', 'refused', 'failed', 'cancelled')", name="generation_outcome"),
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
+    op.create_index("generations_by_age", "generations", ["created_at"], unique=False)
+    op.create_index(
+        "generations_by_cached_answer",
+        "generations",
+        ["attempt_id"],
+        unique=False,
+        postgresql_where="cached <> ''",
+    )
     op.create_index("generations_by_time", "generations", ["workspace_id", "created_at"], unique=False)
     op.create_table(
         "llm_cache",
@@ -311,6 +322,7 @@ def upgrade() -> None:
         ["workspace_id", "user_id", "action", "context_sha256", "created_at"],
         unique=False,
     )
+    op.create_index("llm_cache_by_attempt", "llm_cache", ["attempt_id"], unique=False)
     op.create_index("llm_cache_by_expiry", "llm_cache", ["expires_at"], unique=False)
     op.create_table(
         "outbox",
@@ -318,6 +330,7 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("key", sa.String(), nullable=True),
+        sa.Column("attempt_id", sa.Uuid(), nullable=True),
         sa.Column("payload", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), nullable=True),
@@ -327,6 +340,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("workspace_id", "key", name="one_event_per_key"),
     )
+    op.create_index("outbox_by_age", "outbox", ["created_at"], unique=False)
     op.create_index("outbox_due", "outbox", ["next_at", "id"], unique=False, postgresql_where="next_at IS NOT NULL")
     op.create_table(
         "paid_requests",
@@ -350,7 +364,8 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('open', 'settled')", name="paid_request_state"),
         sa.PrimaryKeyConstraint("workspace_id", "request_id"),
     )
-    op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key"], unique=False)
+    op.create_index("paid_requests_by_age", "paid_requests", ["expires_at"], unique=False)
+    op.create_index("paid_requests_by_job", "paid_requests", ["workspace_id", "job_key", "expires_at"], unique=False)
     op.create_index(
         "paid_requests_by_result",
         "paid_requests",
@@ -375,6 +390,12 @@ def upgrade() -> None:
     )
     op.create_index("prompts_by_time", "prompts", ["stored_at"], unique=False)
     op.create_table(
+        "purge_marks",
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("before", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("subject"),
+    )
+    op.create_table(
         "recordings",
         sa.Column("workspace_id", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
@@ -383,6 +404,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "sha256"),
     )
+    op.create_index("recordings_by_age", "recordings", ["created_at"], unique=False)
     op.create_table(
         "replies",
         sa.Column("attempt_id", sa.Uuid(), nullable=False),
@@ -414,6 +436,10 @@ def upgrade() -> None:
         ["workspace_id", "session_id", "session_sha256"],
         unique=False,
     )
+    op.create_index("session_analyses_by_age", "session_analyses", ["created_at"], unique=False)
+    op.create_index(
+        "session_analyses_by_recording", "session_analyses", ["workspace_id", "recording_sha256"], unique=False
+    )
     op.create_index("session_analyses_by_workflow", "session_analyses", ["workspace_id", "workflow_id"], unique=False)
     op.create_table(
         "sessions",
@@ -425,6 +451,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "session_id", "sha256"),
     )
+    op.create_index("sessions_by_age", "sessions", ["created_at"], unique=False)
     op.create_table(
         "spending_caps",
         sa.Column("workspace_id", sa.String(), nullable=False),
@@ -443,7 +470,24 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "sha256"),
     )
+    op.create_index("summaries_by_attempt", "summaries", ["attempt_id"], unique=False)
     op.create_index("summaries_by_time", "summaries", ["created_at"], unique=False)
+    op.create_table(
+        "usage_totals",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("provider", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("simulated", sa.Boolean(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("tokens_total", sa.BigInteger(), nullable=False),
+        sa.Column("audio_seconds", sa.Numeric(precision=18, scale=3), nullable=False),
+        sa.Column("confirmed_usd", sa.Numeric(precision=24, scale=12), nullable=False),
+        sa.Column("uncertain_usd", sa.Numeric(precision=24, scale=12), nullable=False),
+        sa.Column("energy_charged", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "day", "provider", "model", "action", "simulated"),
+    )
 
 
 def downgrade() -> None:
