@@ -15,9 +15,10 @@ from sqlmodel import col
 from parley.domain.budgets import CapView, Period
 from parley.domain.errors import BudgetExhausted, NotFound
 from parley.domain.model import Model
+from parley.storage.database import NOW
 from parley.storage.driver import defer
 from parley.storage.rows import add
-from parley.storage.tables import USD, Budget, SpendingCap, utc_now
+from parley.storage.tables import USD, Budget, SpendingCap
 
 # Statements that every paid call needs are built once: building one takes as long as running it. Those that are
 # deferred divide by zero where they change no row: see `driver.defer`.
@@ -165,9 +166,8 @@ async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: 
         ours = col(SpendingCap.workspace_id) == workspace_id
         await tx.execute(delete(SpendingCap).where(ours, col(SpendingCap.period) == period.value))
         return
-    row = SpendingCap(workspace_id=workspace_id, period=period.value, cap_usd=cap_usd).model_dump()
-    changes = {"cap_usd": cap_usd, "updated_at": utc_now()}
-    upsert = insert(SpendingCap).values(**row)
+    changes = {"cap_usd": cap_usd, "updated_at": NOW}
+    upsert = insert(SpendingCap).values(workspace_id=workspace_id, period=period.value, **changes)
     await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "period"], set_=changes))
 
 
