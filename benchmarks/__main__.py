@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cache, database, faults, gateway, generate, history, labels, overhead, parallel, savings
+from benchmarks import cache, database, faults, gateway, generate, history, labels, ledger, overhead, parallel, savings
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
 from parley.process import leave
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults)
+MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults, ledger)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5
 
@@ -24,7 +24,14 @@ LOAD_INTERVAL_SECONDS = 5
 def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     options = Options(
-        parsed.sessions, parsed.requests, tuple(parsed.sessions_per_stream), parsed.data, parsed.truth, parsed.seed
+        parsed.sessions,
+        parsed.requests,
+        tuple(parsed.sessions_per_stream),
+        parsed.data,
+        parsed.truth,
+        parsed.seed,
+        parsed.schedules,
+        parsed.minutes,
     )
     try:
         results = asyncio.run(_run(parsed.names, options))
@@ -97,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(history.SESSIONS_PER_STREAM),
         help="history: sessions that a stream labels in a round",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="faults: the seed of the plan of faults")
+    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger: the seed of the faults")
+    parser.add_argument("--schedules", type=int, metavar="N", help="ledger: number of schedules to run")
+    parser.add_argument("--minutes", type=float, metavar="M", help="ledger: for how long, in place of a number")
     parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
     parser.add_argument(
         "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels: true intents, JSONL"

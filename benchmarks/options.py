@@ -16,7 +16,8 @@ Figures = dict[str, Mapping[str, float | str]]
 class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, and `seed` is for `faults`.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `seed` is for `faults` and `ledger`,
+    `schedules` and `minutes` are for `ledger`.
     """
 
     sessions: int | None = None
@@ -25,3 +26,5 @@ class Options:
     data: Path = CHATS / "support.jsonl"
     truth: Path = CHATS / "support.truth.jsonl"
     seed: int | None = None
+    schedules: int | None = None
+    minutes: float | None = None

@@ -197,6 +197,10 @@ class Actor:
                 self._world.counts["refusals"] += 1
             except Died:
                 self._world.counts["died"] += 1
+            except Violation:
+                raise
+            except Exception as error:
+                raise Violation(f"{operation} raises {type(error).__name__}: {error}") from error
 
     async def _transact(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """One transaction, repeated while its outcome is unknown.

@@ -5,8 +5,9 @@
 """
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,16 @@ from parley.storage.audit import audit
 from parley.storage.database import Database
 from tests.ledger_checker.actors import STARTING_ENERGY, WORKSPACES, Actor, Violation, World
 from tests.ledger_checker.invariants import COUNTED, install
-from tests.ledger_checker.schedules import ACTORS, RESERVATION_SECONDS, Fault, Schedule, Sweep, Wait, schedules
+from tests.ledger_checker.schedules import (
+    ACTORS,
+    RESERVATION_SECONDS,
+    Fault,
+    Operation,
+    Schedule,
+    Sweep,
+    Wait,
+    schedules,
+)
 from tests.ledger_checker.sessions import Session, Turnstile
 
 EMPTIED = (
@@ -46,7 +56,6 @@ EMPTIED = (
 )
 # Deleted rows slow the queries down until they are vacuumed.
 SCHEDULES_PER_VACUUM = 50
-# How many schedules are run to simplify one that broke an invariant.
 SIMPLIFYING_SCHEDULES = 100
 # What the audit reports of a cost above its bound, and of what it overdraws.
 ABOVE_BOUND = "an attempt costs at most its upper bound"
@@ -98,17 +107,27 @@ class Checker:
         finally:
             self._counts += world.counts + Counter({str(fault): n for fault, n in turnstile.faults.items()})
 
-    async def search(self, examples: int, *, seed: int | None = None, in_turns: bool = True) -> Found | None:
+    async def search(
+        self,
+        examples: int,
+        *,
+        seed: int | None = None,
+        in_turns: bool = True,
+        kinds: Collection[type[Operation]] = (),
+        simplifying: int = SIMPLIFYING_SCHEDULES,
+    ) -> Found | None:
         """Run random schedules until one breaks an invariant. Returns it in a simple form, or None.
 
         Args:
             examples: how many schedules to run.
             seed: of the schedules; None: always the same ones.
             in_turns: see `Schedule`. Without turns a schedule may not break the invariant again, and is not simplified.
+            kinds: see `schedules`.
+            simplifying: how many schedules are run to simplify one that broke an invariant.
         """
         loop = asyncio.get_running_loop()
         before, found = self._counts["schedules"], None
-        left = SIMPLIFYING_SCHEDULES if in_turns else 0
+        left = simplifying if in_turns else 0
 
         @hypothesis.settings(
             max_examples=examples,
@@ -119,7 +138,7 @@ class Checker:
             suppress_health_check=list(HealthCheck),
             print_blob=False,
         )
-        @hypothesis.given(schedules(in_turns=in_turns))
+        @hypothesis.given(schedules(in_turns=in_turns, kinds=kinds))
         def check(schedule: Schedule) -> None:
             nonlocal found, left
             left -= found is not None
@@ -142,6 +161,7 @@ class Checker:
         counted = {name: (await self._one(f"SELECT last_value FROM checker.{name}")) for name in COUNTED}
         done = self._counts
         return {
+            "schedules": done["schedules"],
             "claims granted": done["claims: granted"],
             "takeovers": counted["lost"] - done["swept"],
             "refusals": done["refusals"],
@@ -208,6 +228,8 @@ class Checker:
 @asynccontextmanager
 async def checking(url: str) -> AsyncIterator[Checker]:
     """A checker on an empty, migrated database, which it changes for itself."""
+    # It warns of each broken connection, and the checker breaks many.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
         await install(admin, str(make_url(url).database))
         checker = Checker(url, admin)

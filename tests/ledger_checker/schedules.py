@@ -1,5 +1,6 @@
 """What a schedule is: what each actor does, and in which order their round trips reach PostgreSQL, with which faults."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -159,37 +160,42 @@ class Schedule:
 
 WORKSPACE = st.sampled_from((0, 0, 0, 1))
 ATTEMPT = st.integers(0, 7)
-CLAIM = st.builds(
-    Claim,
-    workspace=WORKSPACE,
-    request=st.integers(0, 3),
-    outcome=st.sampled_from((*Outcome, *ANSWERED, Outcome.CHEAP)),
-    bounds=st.integers(1, 2),
-    provider=st.integers(0, 1),
-)
-END = st.builds(End, attempt=ATTEMPT, trips_breaker=st.sampled_from((False, False, False, True)))
-# How often each operation is drawn, compared with the others.
-FREQUENT = {CLAIM: 10, END: 9}
-OTHERS = (
-    st.builds(Cut, attempt=ATTEMPT),
-    st.builds(Recover, attempt=ATTEMPT),
-    st.builds(Renew, attempt=ATTEMPT),
-    st.builds(
-        SetCap,
-        workspace=WORKSPACE,
-        period=st.sampled_from(Period),
-        bounds=st.sampled_from((1, 2, 3, 4, 6, None)),
+# Each operation, and how often it is drawn, compared with the others.
+OPERATIONS: dict[type[Operation], tuple[st.SearchStrategy[Operation], int]] = {
+    Claim: (
+        st.builds(
+            Claim,
+            workspace=WORKSPACE,
+            request=st.integers(0, 3),
+            outcome=st.sampled_from((*Outcome, *ANSWERED, Outcome.CHEAP)),
+            bounds=st.integers(1, 2),
+            provider=st.integers(0, 1),
+        ),
+        10,
     ),
-    st.builds(Wait, seconds=st.sampled_from((LEASE_SECONDS + 1, LEASE_SECONDS + 1, RESERVATION_SECONDS, DAY_SECONDS))),
-    st.builds(Sweep),
-    st.builds(Purge),
-    st.builds(Refill, day=st.integers(0, 1)),
-    st.builds(Grant, user=st.integers(0, 1), key=st.integers(0, 1)),
-    st.builds(Reconcile, workspace=WORKSPACE),
-)
-OPERATION = st.sampled_from(
-    (*(kind for kind, often in FREQUENT.items() for _ in range(often)), *OTHERS, OTHERS[4])
-).flatmap(lambda kind: kind)
+    End: (st.builds(End, attempt=ATTEMPT, trips_breaker=st.sampled_from((False, False, False, True))), 9),
+    Cut: (st.builds(Cut, attempt=ATTEMPT), 1),
+    Recover: (st.builds(Recover, attempt=ATTEMPT), 1),
+    Renew: (st.builds(Renew, attempt=ATTEMPT), 1),
+    SetCap: (
+        st.builds(
+            SetCap,
+            workspace=WORKSPACE,
+            period=st.sampled_from(Period),
+            bounds=st.sampled_from((1, 2, 3, 4, 6, None)),
+        ),
+        2,
+    ),
+    Wait: (
+        st.builds(Wait, seconds=st.sampled_from((LEASE_SECONDS + 1, LEASE_SECONDS + 1, RESERVATION_SECONDS, DAY_SECONDS))),
+        2,
+    ),
+    Sweep: (st.builds(Sweep), 1),
+    Purge: (st.builds(Purge), 1),
+    Refill: (st.builds(Refill, day=st.integers(0, 1)), 1),
+    Grant: (st.builds(Grant, user=st.integers(0, 1), key=st.integers(0, 1)), 1),
+    Reconcile: (st.builds(Reconcile, workspace=WORKSPACE), 1),
+}
 TURN = st.builds(
     Turn,
     choice=st.integers(0, ACTORS - 1),
@@ -198,9 +204,11 @@ TURN = st.builds(
 )
 
 
-def schedules(*, in_turns: bool = True) -> st.SearchStrategy[Schedule]:
-    """Random schedules. `in_turns`: see `Schedule`."""
-    work = st.lists(OPERATION, min_size=3, max_size=9).map(tuple)
+def schedules(*, in_turns: bool = True, kinds: Collection[type[Operation]] = ()) -> st.SearchStrategy[Schedule]:
+    """Random schedules. `in_turns`: see `Schedule`. `kinds`: of these operations only; default: of all."""
+    drawn = [one for kind in kinds or OPERATIONS for one in [OPERATIONS[kind][0]] * OPERATIONS[kind][1]]
+    operation = st.sampled_from(drawn).flatmap(lambda kind: kind)
+    work = st.lists(operation, min_size=3, max_size=9).map(tuple)
     return st.builds(
         Schedule,
         actors=st.tuples(*[work] * ACTORS),

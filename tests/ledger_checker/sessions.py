@@ -16,7 +16,7 @@ from parley.storage.driver import Connection
 from tests.ledger_checker.schedules import Fault, Turn
 
 # How long a round trip may take before the turnstile asks whether it waits for a lock. It affects the time only.
-PATIENT_SECONDS = 0.002
+PATIENT_SECONDS = 0.005
 KILL_MILLISECONDS = 10_000
 WAITING = "SELECT pid FROM pg_locks WHERE NOT granted"
 
