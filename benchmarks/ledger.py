@@ -15,7 +15,7 @@ from tests.faults.postgres import own_postgres
 from tests.ledger_checker.checker import Checker, Found, checking
 from tests.parts import run_sql
 
-SCHEDULES, BATCH = 1000, 50
+SCHEDULES, BATCH = 1000, 20
 BATCHES_PER_RUN_AT_ONCE = 10
 
 

@@ -353,7 +353,9 @@ class Actor:
         stale = await self._transact(lambda tx: sweep.stale_requests(tx, limit=100))
         for found in stale:
 
-            async def end(tx: AsyncSession, workspace: str = found.workspace_id, request: str = found.request_id) -> bool:
+            async def end(
+                tx: AsyncSession, workspace: str = found.workspace_id, request: str = found.request_id
+            ) -> bool:
                 return await ledger.end_stale(tx, workspace, request)
 
             self._world.counts["swept"] += await self._transact(end)

@@ -1,7 +1,7 @@
 """What must hold at every commit, as constraint triggers of the checker's own database, and a clock that it sets.
 
-The triggers are deferred: PostgreSQL runs them inside COMMIT, when the transaction has made all its changes and still
-holds its locks. A violation aborts the transaction with the SQLSTATE `VIOLATION`. The product's schema has none of this.
+The triggers are deferred: PostgreSQL runs them inside COMMIT, when the transaction has made all its changes and holds
+its locks. A violation aborts the transaction with the SQLSTATE `VIOLATION`. The product's schema has none of this.
 """
 
 import psycopg
@@ -175,7 +175,9 @@ STEPS: dict[str, dict[str, str]] = {
     },
     "replies": {"a journaled reply stays": "NEW IS DISTINCT FROM OLD"},
     "energy_entries": {"an entry of energy stays": "NEW IS DISTINCT FROM OLD"},
-    "generations": {"an answered generation stays answered": "OLD.outcome = 'completed' AND NEW.outcome <> 'completed'"},
+    "generations": {
+        "an answered generation stays answered": "OLD.outcome = 'completed' AND NEW.outcome <> 'completed'"
+    },
 }
 # What the triggers count. A sequence keeps its value when a transaction is rolled back, so it is read at the end.
 COUNTED = ("commits", "lost", "late")

@@ -1,4 +1,4 @@
-"""What a schedule is: what each actor does, and in which order their round trips reach PostgreSQL, with which faults."""
+"""A schedule: what each actor does, the order in which the round trips reach PostgreSQL, and the faults."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -14,7 +14,8 @@ ACTORS = 3
 # that is also the end of a month.
 BEGINNINGS = (datetime(2027, 1, 13, 23, 59, 30, tzinfo=UTC), datetime(2027, 1, 31, 23, 59, 30, tzinfo=UTC))
 LEASE_SECONDS, RESERVATION_SECONDS = 60, 3600
-DAY_SECONDS = 86_400
+# How long an actor waits: until a lease has run out, a reservation, or the day.
+PERIODS = (LEASE_SECONDS + 1, LEASE_SECONDS + 1, RESERVATION_SECONDS, 86_400)
 
 
 class Fault(StrEnum):
@@ -153,7 +154,9 @@ class Schedule:
         lines = [f"from {self.beginning}, {'in turns' if self.in_turns else 'all at once'}"]
         lines += [f"  actor {number}: {operation}" for number, work in enumerate(self.actors) for operation in work]
         lines += [
-            f"  turn {place}: {turn}" for place, turn in enumerate(self.turns[: last + 1]) if turn.fault is not Fault.NONE
+            f"  turn {place}: {turn}"
+            for place, turn in enumerate(self.turns[: last + 1])
+            if turn.fault is not Fault.NONE
         ]
         return "\n".join([*lines, f"  choices: {[turn.choice for turn in self.turns[: last + 1]]}"])
 
@@ -187,7 +190,7 @@ OPERATIONS: dict[type[Operation], tuple[st.SearchStrategy[Operation], int]] = {
         2,
     ),
     Wait: (
-        st.builds(Wait, seconds=st.sampled_from((LEASE_SECONDS + 1, LEASE_SECONDS + 1, RESERVATION_SECONDS, DAY_SECONDS))),
+        st.builds(Wait, seconds=st.sampled_from(PERIODS)),
         2,
     ),
     Sweep: (st.builds(Sweep), 1),

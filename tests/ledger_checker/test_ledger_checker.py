@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.storage import budgets, ledger, paid_requests
 from tests.ledger_checker.checker import checking
-from tests.ledger_checker.schedules import Claim, End, SetCap, Wait
+from tests.ledger_checker.schedules import Claim, End, Operation, SetCap, Wait
 
+Mutation = Callable[[pytest.MonkeyPatch], None]
 # Few, because each takes about a third of a second; `python -m benchmarks ledger` runs many.
 SCHEDULES = 12
 
@@ -50,7 +51,7 @@ def lock_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # For each fault, the operations that show it, so that few schedules are needed; and the rule that is broken.
-FAULTS = {
+FAULTS: dict[Mutation, tuple[tuple[type[Operation], ...], str]] = {
     take_over_a_held_lease: ((Claim, End), "a lease that is held is not taken over"),
     count_a_late_reply_as_the_winner: ((Claim, End, Wait), "a settled request has one winner"),
     compare_no_cap: ((Claim, SetCap), "a claim stays within every cap"),
@@ -59,13 +60,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("mutate", FAULTS, ids=lambda mutate: mutate.__name__)
-async def test_a_faulty_ledger_is_found(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, mutate: Callable[[pytest.MonkeyPatch], None]
-):
+async def test_a_faulty_ledger_is_found(database_url: str, monkeypatch: pytest.MonkeyPatch, mutate: Mutation):
     mutate(monkeypatch)
     kinds, rule = FAULTS[mutate]
     async with checking(database_url) as checker:
         found = await checker.search(100, kinds=kinds, simplifying=0)
-    print(mutate.__name__, found and (found.after, str(found.violation)))
     assert found
     assert rule in str(found.violation)
