@@ -382,10 +382,10 @@ class Actor:
         self._world.counts["grants"] += 1
 
     async def _reconcile(self, operation: schedules.Reconcile) -> None:
-        workspace, now = WORKSPACES[operation.workspace], await self._world.now()
+        workspace, until = WORKSPACES[operation.workspace], await self._world.now() + timedelta(seconds=1)
         listed = [attempt.billed for attempt in self._world.tries if attempt.workspace == workspace]
         billed = [line for line in listed if line]
-        for found in await self._transact(lambda tx: corrections.find(tx, workspace, billed, now)):
+        for found in await self._transact(lambda tx: corrections.find(tx, workspace, billed, until)):
 
             async def apply(tx: AsyncSession, found: Any = found) -> bool:
                 return await corrections.apply(tx, workspace, found)
