@@ -7,7 +7,7 @@ async with checking(server_url) as checker:
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,6 @@ from tests.ledger_checker.schedules import (
     ACTORS,
     RESERVATION_SECONDS,
     Fault,
-    Operation,
     Schedule,
     Sweep,
     Wait,
@@ -113,7 +112,6 @@ class Checker:
         *,
         seed: int | None = None,
         in_turns: bool = True,
-        kinds: Collection[type[Operation]] = (),
         simplifying: int = SIMPLIFYING_SCHEDULES,
     ) -> Found | None:
         """Run random schedules until one breaks an invariant. Returns it in a simple form, or None.
@@ -122,7 +120,6 @@ class Checker:
             examples: how many schedules to run.
             seed: of the schedules; None: always the same ones.
             in_turns: see `Schedule`. Without turns a schedule may not break the invariant again, and is not simplified.
-            kinds: see `schedules`.
             simplifying: how many schedules are run to simplify one that broke an invariant.
         """
         loop = asyncio.get_running_loop()
@@ -138,7 +135,7 @@ class Checker:
             suppress_health_check=tuple(iter(HealthCheck)),
             print_blob=False,
         )
-        @hypothesis.given(schedules(in_turns=in_turns, kinds=kinds))
+        @hypothesis.given(schedules(in_turns=in_turns))
         def check(schedule: Schedule) -> None:
             nonlocal found, left
             left -= found is not None
