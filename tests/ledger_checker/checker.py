@@ -132,7 +132,7 @@ class Checker:
             database=None,
             derandomize=seed is None,
             phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=tuple(iter(HealthCheck)),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
             print_blob=False,
         )
         @hypothesis.given(schedules(in_turns=in_turns))
