@@ -85,7 +85,7 @@ REQUESTS = (
     Request("condense/room", job=1, user="bob", is_free=True),
 )
 # The first job's envelope is small.
-ENVELOPES = (Envelope(cap_usd=4 * BOUND), Envelope(cap_usd=None))
+ENVELOPES = (Envelope(cap_usd=3 * BOUND), Envelope(cap_usd=None))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ class World:
         return f"{self.job(workspace, request.job).job_key}/generate/{step or request.step}"
 
     def known(self, attempt: int) -> Try | None:
-        return self.tries[attempt % len(self.tries)] if self.tries else None
+        """An attempt that was granted, counted back from the newest."""
+        return self.tries[-1 - attempt % len(self.tries)] if self.tries else None
 
     async def now(self) -> datetime:
         return (await self.select("SELECT moment FROM checker.clock"))[0]
@@ -191,6 +192,8 @@ class Actor:
             Violation: an invariant does not hold.
         """
         for operation in operations:
+            if self._session.is_over:
+                return
             try:
                 await self._operations[type(operation)](operation)
             except REFUSALS:

@@ -101,7 +101,8 @@ class Checker:
         try:
             pairs = zip(actors, self._sessions, schedule.actors, strict=True)
             await turnstile.run([(session, actor.work(work)) for actor, session, work in pairs])
-            await actors[0].work((Wait(RESERVATION_SECONDS), Sweep()))
+            afterwards = Turnstile(self._admin, (), self._sessions, in_turns=False)
+            await afterwards.run([(self._sessions[0], actors[0].work((Wait(RESERVATION_SECONDS), Sweep())))])
             await self._audit()
         finally:
             self._counts += world.counts + Counter({str(fault): n for fault, n in turnstile.faults.items()})

@@ -84,6 +84,11 @@ class Session:
         if self.turnstile:
             await self.turnstile.let_through(self)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the actor must not begin another operation."""
+        return self.turnstile is not None and self.turnstile.is_open
+
     def suffers(self, fault: Fault) -> bool:
         """Whether the fault is due. Each happens once."""
         if self.armed is not fault:
@@ -112,7 +117,8 @@ class Turnstile:
         self, admin: psycopg.AsyncConnection[Any], turns: Iterable[Turn], sessions: Sequence[Session], *, in_turns: bool
     ) -> None:
         self._admin, self._turns, self._in_turns = admin, iter(turns), in_turns
-        self._is_open = False
+        # Open at the end: what is under way is finished without turns and faults, and no further operation begins.
+        self.is_open = False
         self._moved = asyncio.Event()
         self._admin_lock = asyncio.Lock()
         self._blocked: list[Session] = []
@@ -122,7 +128,7 @@ class Turnstile:
 
     async def let_through(self, session: Session) -> None:
         """Wait for the session's turn."""
-        if self._is_open:
+        if self.is_open:
             return
         if not self._in_turns:
             await self._inject(session, next(self._turns, Turn()))
@@ -132,7 +138,7 @@ class Turnstile:
         await session.gate
 
     async def run(self, work: Sequence[tuple[Session, Coroutine[Any, Any, None]]]) -> None:
-        """Run the actors to their end. The first error of one ends all, and is raised."""
+        """Run the actors to their end. The first error of one ends all after their present operation, and is raised."""
         running = {session: asyncio.create_task(one) for session, one in work}
         for task in running.values():
             task.add_done_callback(lambda _: self._moved.set())
@@ -141,9 +147,9 @@ class Turnstile:
                 await self._take_turns(running)
             await asyncio.gather(*running.values())
         finally:
-            self._is_open = True
-            for task in running.values():
-                task.cancel()
+            self.is_open = True
+            for session in running:
+                self._release(session)
             await asyncio.gather(*running.values(), return_exceptions=True)
 
     async def _take_turns(self, running: dict[Session, asyncio.Task[None]]) -> None:
@@ -160,9 +166,12 @@ class Turnstile:
             able = ready + (self._blocked if turn.fault is Fault.KILLED else [])
             session = able[turn.choice % len(able)]
             await self._inject(session, turn)
-            gate, session.gate = session.gate, None
-            if gate and not gate.done():
-                gate.set_result(None)
+            self._release(session)
+
+    def _release(self, session: Session) -> None:
+        gate, session.gate = session.gate, None
+        if gate and not gate.done():
+            gate.set_result(None)
 
     async def _until_all_wait(self, running: dict[Session, asyncio.Task[None]]) -> None:
         """Until every session that has not ended waits, at the turnstile or for a lock."""
