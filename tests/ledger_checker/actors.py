@@ -173,6 +173,7 @@ class Actor:
         self._operations: dict[type[Any], Callable[[Any], Awaitable[None]]] = {
             schedules.Claim: self._claim,
             schedules.End: self._end,
+            schedules.Call: self._call,
             schedules.Cut: self._cut,
             schedules.Recover: self._recover,
             schedules.Renew: self._renew,
@@ -268,19 +269,28 @@ class Actor:
     async def _claim(self, operation: schedules.Claim) -> None:
         await self._granted(operation)
 
+    async def _call(self, operation: schedules.Call) -> None:
+        granted = await self._granted(operation.claim)
+        if granted:
+            await self._finish(granted, trips_breaker=operation.trips_breaker)
+
     async def _end(self, operation: schedules.End) -> None:
         attempt = self._world.known(operation.attempt)
-        if attempt and attempt.is_answered:
+        if attempt:
+            await self._finish(attempt, trips_breaker=operation.trips_breaker)
+
+    async def _finish(self, attempt: Try, *, trips_breaker: bool) -> None:
+        if attempt.is_answered:
             await self._settle(attempt)
-        elif attempt:
-            failure = Failure(
-                "ProviderUnavailable",
-                "it went wrong",
-                BILLED[attempt.outcome],
-                trips_breaker=operation.trips_breaker,
-                cost_usd=attempt.cost_usd,
-            )
-            await self._fail(attempt, failure)
+            return
+        failure = Failure(
+            "ProviderUnavailable",
+            "it went wrong",
+            BILLED[attempt.outcome],
+            trips_breaker=trips_breaker,
+            cost_usd=attempt.cost_usd,
+        )
+        await self._fail(attempt, failure)
 
     async def _cut(self, operation: schedules.Cut) -> None:
         attempt = self._world.known(operation.attempt)

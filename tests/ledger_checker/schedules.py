@@ -73,6 +73,14 @@ class End:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A whole paid call: claim, and end the attempt that was granted."""
+
+    claim: Claim
+    trips_breaker: bool
+
+
+@dataclass(frozen=True)
 class Cut:
     """The reply does not arrive: fail, perhaps billed. A reply may be recovered later."""
 
@@ -135,7 +143,7 @@ class Reconcile:
     workspace: int
 
 
-Operation = Claim | End | Cut | Recover | Renew | SetCap | Wait | Sweep | Purge | Refill | Grant | Reconcile
+Operation = Claim | End | Call | Cut | Recover | Renew | SetCap | Wait | Sweep | Purge | Refill | Grant | Reconcile
 
 
 @dataclass(frozen=True)
@@ -163,20 +171,20 @@ class Schedule:
 WORKSPACE = st.sampled_from((0, 0, 0, 1))
 # Mostly the newest ones.
 ATTEMPT = st.sampled_from((0, 0, 0, 1, 1, 2, 3, 5))
+CLAIM = st.builds(
+    Claim,
+    workspace=WORKSPACE,
+    request=st.sampled_from((0, 0, 1, 1, 2, 3)),
+    outcome=st.sampled_from((*Outcome, *ANSWERED, Outcome.CHEAP)),
+    bounds=st.integers(1, 2),
+    provider=st.integers(0, 1),
+)
+TRIPS_BREAKER = st.sampled_from((False, False, False, True))
 # Each operation, and how often it is drawn, compared with the others.
 OPERATIONS: tuple[tuple[st.SearchStrategy[Operation], int], ...] = (
-    (
-        st.builds(
-            Claim,
-            workspace=WORKSPACE,
-            request=st.sampled_from((0, 0, 1, 1, 2, 3)),
-            outcome=st.sampled_from((*Outcome, *ANSWERED, Outcome.CHEAP)),
-            bounds=st.integers(1, 2),
-            provider=st.integers(0, 1),
-        ),
-        10,
-    ),
-    (st.builds(End, attempt=ATTEMPT, trips_breaker=st.sampled_from((False, False, False, True))), 9),
+    (CLAIM, 6),
+    (st.builds(End, attempt=ATTEMPT, trips_breaker=TRIPS_BREAKER), 6),
+    (st.builds(Call, claim=CLAIM, trips_breaker=TRIPS_BREAKER), 6),
     (st.builds(Cut, attempt=ATTEMPT), 1),
     (st.builds(Recover, attempt=ATTEMPT), 1),
     (st.builds(Renew, attempt=ATTEMPT), 1),
