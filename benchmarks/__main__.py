@@ -10,13 +10,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import audit, cache, database, faults, gateway, generate, history, labels, overhead, parallel, savings
+from benchmarks import (
+    audit,
+    cache,
+    database,
+    faults,
+    gateway,
+    generate,
+    history,
+    labels,
+    ledger,
+    overhead,
+    parallel,
+    savings,
+)
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
 from parley.process import leave
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults, audit)
+MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults, audit, ledger)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5
 
@@ -31,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         parsed.truth,
         parsed.seed,
         tuple(parsed.only),
+        parsed.schedules,
+        parsed.minutes,
     )
     try:
         results = asyncio.run(_run(parsed.names, options))
@@ -109,10 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(history.SESSIONS_PER_STREAM),
         help="history: sessions that a stream labels in a round",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="faults: the seed of the plan of faults")
+    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger: the seed of the faults")
     parser.add_argument(
         "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
     )
+    parser.add_argument("--schedules", type=int, metavar="N", help="ledger: number of schedules to run")
+    parser.add_argument("--minutes", type=float, metavar="M", help="ledger: for how long, in place of a number")
     parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
     parser.add_argument(
         "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels: true intents, JSONL"

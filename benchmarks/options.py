@@ -16,7 +16,8 @@ Figures = dict[str, Mapping[str, float | str | Mapping[str, float]]]
 class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, and `seed` and `only` are for `faults`.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `seed` is for `faults` and `ledger`,
+    `only` is for `faults`, `schedules` and `minutes` are for `ledger`.
     """
 
     sessions: int | None = None
@@ -26,3 +27,5 @@ class Options:
     truth: Path = CHATS / "support.truth.jsonl"
     seed: int | None = None
     only: tuple[str, ...] = ()
+    schedules: int | None = None
+    minutes: float | None = None

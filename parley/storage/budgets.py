@@ -167,9 +167,8 @@ async def set_cap(tx: AsyncSession, workspace_id: str, period: Period, cap_usd: 
         ours = col(SpendingCap.workspace_id) == workspace_id
         await tx.execute(delete(SpendingCap).where(ours, col(SpendingCap.period) == period.value))
         return
-    row = SpendingCap(workspace_id=workspace_id, period=period.value, cap_usd=cap_usd).model_dump()
     changes = {"cap_usd": cap_usd, "updated_at": NOW}
-    upsert = insert(SpendingCap).values(**row)
+    upsert = insert(SpendingCap).values(workspace_id=workspace_id, period=period.value, **changes)
     await tx.execute(upsert.on_conflict_do_update(index_elements=["workspace_id", "period"], set_=changes))
 
 

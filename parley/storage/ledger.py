@@ -283,13 +283,14 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
             await save(tx, request)
         await _on_their_days(tx, request, moves)
         return await _settled(tx, request.workspace_id, request.request_id)
-    moves.append(await _rebook(tx, request, attempt, **_booked(attempt, settlement.cost_usd)))
+    cost_usd = _known_cost(attempt, settlement.cost_usd)
+    moves.append(await _rebook(tx, request, attempt, **_booked(attempt, cost_usd)))
     attempt.rates = settlement.rates.model_dump(mode="json")
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt_id:
         request.owner_attempt_id, request.lease_until = None, None
     book = _book_duplicate if request.settled_attempt_id else _book_winner
-    settled = await book(tx, locked, settlement.reply, settlement.cost_usd)
+    settled = await book(tx, locked, settlement.reply, cost_usd)
     if settlement.on_end:
         await settlement.on_end(tx)
     await _on_their_days(tx, request, moves)
@@ -352,7 +353,7 @@ async def fail(
     await _report_to_breaker(tx, attempt, failure, terms)
     attempt.error_type, attempt.error = failure.error_type, storable(failure.detail[:ERROR_CHARACTERS])
     was_lost = attempt.state == "lost"
-    cost = Decimal(0) if failure.billed is Billed.NO else failure.cost_usd
+    cost = _known_cost(attempt, Decimal(0) if failure.billed is Billed.NO else failure.cost_usd)
     day_move = await _rebook(tx, request, attempt, **_booked(attempt, cost))
     if failure.rates:
         attempt.rates = failure.rates.model_dump(mode="json")
@@ -547,6 +548,11 @@ async def _on_their_days(tx: AsyncSession, request: PaidRequest, moves: Sequence
 def _amounts(attempt: Attempt) -> dict[str, Decimal]:
     """The account that holds the attempt's dollars."""
     return {"reserved": attempt.upper_bound_usd} if attempt.state == "open" else _booked(attempt, attempt.cost_usd)
+
+
+def _known_cost(attempt: Attempt, cost_usd: Decimal | None) -> Decimal | None:
+    """The cost, or what a provider's list has confirmed where it is not known."""
+    return attempt.cost_usd if cost_usd is None else cost_usd
 
 
 def _booked(attempt: Attempt, cost_usd: Decimal | None) -> dict[str, Decimal]:

@@ -30,6 +30,14 @@ class FastClock(datetime):
         return datetime.now(tz) + timedelta(days=1)
 
 
+class SlowClock(datetime):
+    """A worker's clock that is a day behind."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) - timedelta(days=1)
+
+
 @pytest.fixture
 async def ahead(books: LedgerFixture, monkeypatch: pytest.MonkeyPatch) -> LedgerFixture:
     """The ledger of a worker whose clock is a day ahead."""
@@ -100,3 +108,13 @@ async def test_a_worker_whose_clock_is_a_day_ahead_cannot_spend_tomorrows_cap(ah
         await ahead.granted("another")
     async with ahead.database.transaction() as tx:
         assert least_left_usd(await fetch(tx, budgets.caps(ahead.workspace))) == NOTHING
+
+
+async def test_a_cap_that_is_lowered_by_a_worker_whose_clock_is_behind_is_not_overdrawn(
+    books: LedgerFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """What was spent before the cap was set does not count as overdrawn: the fixture audits the ledger."""
+    monkeypatch.setattr(parley.storage.tables, "datetime", SlowClock)
+    await books.settle(await books.granted())
+    await books.cap(Period.DAY, NOTHING)
+    assert await books.disagreements() == []

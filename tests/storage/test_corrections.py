@@ -11,7 +11,7 @@ import pytest
 from parley.domain.costs import BilledAttempt, Correction
 from parley.domain.errors import Billed
 from parley.domain.requests import Provider, Usage
-from parley.storage import corrections
+from parley.storage import corrections, ledger
 from parley.storage.tables import CostCorrection, Generation, utc_now
 from tests.storage.ledger_fixture import (
     BOUND,
@@ -192,3 +192,16 @@ async def test_the_cost_of_its_generation_follows(books: LedgerFixture, lost: UU
     await reconciled(books, [listed(lost)])
     [row] = await books.all(Generation)
     assert row.cost_usd == COST
+
+
+@pytest.mark.parametrize("ends", ["settled", "failed"])
+async def test_a_confirmed_cost_stays_when_a_late_end_knows_none(books: LedgerFixture, lost: UUID, ends: str):
+    """A late reply whose counts cannot be true, or a late timeout, does not make the cost uncertain again."""
+    await reconciled(books, [listed(lost)])
+    if ends == "failed":
+        await books.fail(lost, Billed.UNKNOWN)
+    else:
+        async with books.database.transaction() as tx:
+            await ledger.settle(tx, ledger.Settlement(books.workspace, lost, reply(), None, RATES))
+    assert await books.states("lost") == [ends]
+    assert await books.dollars() == (NOTHING, COST, NOTHING)
