@@ -21,7 +21,7 @@ from parley.domain.requests import ChatProvider, Provider
 from starter.embedded.state import HOST
 from tests.parts import reachable_directory, run_sql
 
-BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "no_finish", "malformed")
+BEHAVIOURS = ("ok", "ok", "rate_limit", "server_error", "hang", "cut", "aborted", "malformed")
 PROVIDERS: tuple[ChatProvider | None, ...] = (None, Provider.OPENAI, Provider.ANTHROPIC, Provider.LOCAL)
 JOBS, ANALYSIS_EVERY = 120, 10
 OUTAGE_SECONDS, RESTART_SECONDS = 6.0, 1.0

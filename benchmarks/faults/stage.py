@@ -47,7 +47,9 @@ class OwnTemporal:
     @property
     def addresses(self) -> Addresses:
         port, ui = self._ports["temporal"], self._ports["ui"]
-        return Addresses(temporal_address=f"{HOST}:{port}", ui_url=f"http://{HOST}:{ui}", database_url="")
+        return Addresses(
+            temporal_address=f"{HOST}:{port}", ui_url=f"http://{HOST}:{ui}", database_url="", codec_keys="off"
+        )
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
