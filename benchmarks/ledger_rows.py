@@ -73,9 +73,10 @@ STATEMENTS = (
     """
     INSERT INTO generations (workspace_id, request_id, job_key, fingerprint, workflow_id, user_id, action, template,
                              experiment, arm, outcome, reason, cached, provider, model, attempt_id, tokens_total,
-                             cost_usd, saved_usd, latency_ms, created_at)
+                             cost_usd, saved_usd, started_at, created_at)
     SELECT workspace_id, job_key || '/generate', job_key, 'asked', workflow_id, user_id, action, '', '', '',
-           'completed', '', '', 'openai', 'mini', settled_attempt_id, 25, 0.0001, 0, 900, created_at
+           'completed', '', '', 'openai', 'mini', settled_attempt_id, 25, 0.0001, 0,
+                  created_at - interval '900 milliseconds', created_at
     FROM paid_requests WHERE job_key LIKE 'generate-%'""",
 )
 

@@ -300,6 +300,6 @@ def _result_processors(statement: ClauseElement) -> dict[str, Callable[[Any], An
     default = TypeDecorator.process_result_value
     return {
         column.name: partial(column.type.process_result_value, dialect=DIALECT)
-        for column in cast("Any", statement).selected_columns
+        for column in cast("Any", getattr(statement, "selected_columns", ()))
         if isinstance(column.type, TypeDecorator) and type(column.type).process_result_value is not default
     }
