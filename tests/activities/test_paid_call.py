@@ -28,13 +28,13 @@ from parley.domain.errors import (
     TruncatedReply,
     UnpricedModel,
 )
-from parley.domain.pricing import Rates, cost, rates_for
+from parley.domain.pricing import Rates, cost, rates_for, upper_bound
 from parley.domain.requests import ChatRequest, Finish, Message, Provider
 from parley.providers.anthropic import AnthropicAdapter
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.tables import Attempt, PaidRequest
-from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, SPEECH, Ask, make, started
+from tests.activities.asking import ANTHROPIC, ELEVENLABS, OPENAI, RATES, Ask, make, started
 from tests.activities.conftest import Opener
 from tests.parts import SimulatorAdmin, candidates_of, quick_settings
 from tests.storage.ledger_fixture import NOTHING, PRICE, LedgerFixture, until
@@ -448,13 +448,19 @@ class TestCostAboveItsBound:
         return False
 
     async def test_it_is_booked_and_reported(
-        self, books: LedgerFixture, paid_calls: PaidCalls, caplog: pytest.LogCaptureFixture
+        self,
+        books: LedgerFixture,
+        paid_calls: PaidCalls,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ):
-        """The recording's header claims one second; the provider bills what there is."""
-        short = replace(ELEVENLABS, request=SPEECH.model_copy(update={"audio_seconds": 1.0}))
-        settled = await make(paid_calls, short)
-        assert settled.cost_usd > short.bound
+        """The bound is patched: the simulator obeys limits, and a server that ignores them may cost more than its bound."""
+        bound, rates = upper_bound(ANTHROPIC.provider, ANTHROPIC.model, ANTHROPIC.request, RATES)
+        low = bound / 1000
+        monkeypatch.setattr("activities.paid_call.upper_bound", lambda *_: (low, rates))
+        settled = await make(paid_calls)
+        assert settled.cost_usd > low
         assert await books.dollars() == (NOTHING, settled.cost_usd, NOTHING)
         assert await books.events() == ["ai_cost_above_bound", "ai_generation_completed"]
-        assert f"above its upper bound of ${short.bound}" in caplog.text
+        assert f"above its upper bound of ${low}" in caplog.text
         assert await books.disagreements() == ["an attempt costs at most its upper bound"]
