@@ -454,7 +454,7 @@ class TestCostAboveItsBound:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ):
-        """The bound is patched: the simulator obeys limits, and a server that ignores them may cost more than its bound."""
+        """The bound is patched: the simulator obeys limits. A server that ignores them may cost more than its bound."""
         bound, rates = upper_bound(ANTHROPIC.provider, ANTHROPIC.model, ANTHROPIC.request, RATES)
         low = bound / 1000
         monkeypatch.setattr("activities.paid_call.upper_bound", lambda *_: (low, rates))
