@@ -19,7 +19,7 @@ class Capabilities(Model):
     cap: the most chat sessions in one labelling request; beyond it, models drop or mix up sessions.
     temperature: whether the vendor accepts `temperature` and `top_p`.
     response_schema: whether it enforces JSON schemas, of replies and of tools. json_object: whether any JSON object.
-    stop, seed, parallel_tool_calls: whether it accepts these parameters.
+    stop, seed, parallel_tool_calls: whether it accepts these parameters. blank_stop: whether a stop text may be blank.
     tools, images: whether the model can call tools and see images.
 
     The defaults suit a model that is not in the table: requests sized for it fit nearly every other model.
@@ -32,6 +32,7 @@ class Capabilities(Model):
     response_schema: bool = True
     json_object: bool = True
     stop: bool = True
+    blank_stop: bool = True
     seed: bool = True
     parallel_tool_calls: bool = True
     tools: bool = True
@@ -58,7 +59,7 @@ _REASONING = Capabilities(temperature=False, stop=False, parallel_tool_calls=Fal
 _BLIND_REASONING = _REASONING.model_copy(update={"images": False})
 _OLD_REASONING = _BLIND_REASONING.model_copy(update={"response_schema": False, "json_object": False, "tools": False})
 # Anthropic's SDK has dropped the temperature for every model.
-_OF_ANTHROPIC = Capabilities(temperature=False, json_object=False, seed=False)
+_OF_ANTHROPIC = Capabilities(temperature=False, json_object=False, seed=False, blank_stop=False)
 _CLAUDE = _known(200_000, 32_000, like=_OF_ANTHROPIC)
 _OLD_CLAUDE = _known(200_000, 32_000, like=_OF_ANTHROPIC, schema=False)
 _OLDEST_CLAUDE = _OLD_CLAUDE.model_copy(update={"tools": False, "images": False})
@@ -137,7 +138,7 @@ def dropped_parameters(provider: Provider, model: str, request: Request) -> tupl
     parameters = {
         "temperature": (request.temperature is not None, accepted.temperature),
         "top_p": (request.top_p is not None, accepted.temperature),
-        "stop": (bool(request.stop), accepted.stop),
+        "stop": (bool(request.stop), _accepted_stop(accepted, request) == request.stop),
         "seed": (request.seed is not None, accepted.seed),
         "response_schema": (request.response_schema is not None, accepted.response_schema),
         "json_object": (request.json_object, accepted.json_object),
@@ -145,6 +146,11 @@ def dropped_parameters(provider: Provider, model: str, request: Request) -> tupl
         "parallel_tool_calls": (request.parallel_tool_calls is not None, accepted.parallel_tool_calls),
     }
     return tuple(name for name, (is_given, accepts) in parameters.items() if is_given and not accepts)
+
+
+def _accepted_stop(accepted: Capabilities, request: ChatRequest) -> tuple[str, ...]:
+    """The stop texts that a model accepts."""
+    return tuple(text for text in request.stop if accepted.stop and (accepted.blank_stop or text.strip()))
 
 
 SCHEMA_INSTRUCTION = "Answer with JSON alone, by this schema:"
@@ -157,6 +163,7 @@ def without_dropped(provider: Provider, model: str, request: ChatRequest) -> Cha
     schema = strict_form(request.response_schema) if request.response_schema is not None else None
     instruction = _form_instruction(request, dropped, schema)
     changes: dict[str, Any] = {name: ChatRequest.model_fields[name].default for name in dropped if name != "strict"}
+    changes["stop"] = _accepted_stop(capabilities(provider, model), request)
     if "response_schema" not in dropped:
         changes["response_schema"] = schema
     if instruction:
