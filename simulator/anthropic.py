@@ -137,7 +137,8 @@ class _FormattedAnswer:
 
     def message(self) -> dict[str, Any]:
         blocks = [*self._thinking(), *(block | self._whole(text) for block, text in self._blocks())]
-        return self._message(blocks, self.stop_reason, self.answer.output_tokens)
+        whole = self._message(blocks, self.stop_reason, self.answer.output_tokens)
+        return whole | {"stop_sequence": self.answer.stopped_by}
 
     def events(self) -> Iterator[str]:
         yield self._event("message_start", message=self._message([], None, 1))

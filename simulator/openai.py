@@ -14,7 +14,7 @@ from simulator.chat_rules import openai_choice, openai_messages, openai_tools
 from simulator.faults import chat_traits
 from simulator.records import DEFAULT_LIMIT, StoredCompletions, StoredQuery
 from simulator.schema_rules import openai_problem, openai_supports_schemas
-from simulator.schemas import schema_in_text
+from simulator.schemas import ANY_OBJECT, schema_in_text
 from simulator.wire import Body, Prompt, Refusal, Reply, TokenEvent, model_name, read_json_object, read_positive
 
 # status, type, code, message
@@ -96,7 +96,6 @@ PARAMETERS = frozenset(
     web_search_options
     """.split()  # noqa: SIM905 - a list would take a line for each name
 )
-ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
 MAX_LIMIT = 100
 MAX_COUNT, MAX_STOPS = 128, 4
 REASONING_MODELS = ("o1", "o3", "o4")

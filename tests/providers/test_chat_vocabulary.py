@@ -62,7 +62,13 @@ PICTURE = Message(
 )
 # Every option that a request has.
 EVERYTHING: dict[str, Any] = {
-    "messages": (Message(role="developer", content="Be brief."), PICTURE, CALLS, RESULT, Message(role="user", content="?")),
+    "messages": (
+        Message(role="developer", content="Be brief."),
+        PICTURE,
+        CALLS,
+        RESULT,
+        Message(role="user", content="?"),
+    ),
     "tools": (WEATHER, Tool(name="call_lift", parameters=SCHEMA, strict=True), Tool(name="stop_lift", strict=True)),
     "tool_choice": "auto",
     "parallel_tool_calls": False,
@@ -98,7 +104,9 @@ async def ask(url: str, provider: Provider, model: str = MODEL, **asked: Any) ->
 
 
 async def test_openai_gets_tools_calls_and_results_in_its_format():
-    body = await sent(OPENAI, messages=(ASKED, CALLS, RESULT), tools=(WEATHER,), tool_choice=NamedTool(name="get_weather"))
+    body = await sent(
+        OPENAI, messages=(ASKED, CALLS, RESULT), tools=(WEATHER,), tool_choice=NamedTool(name="get_weather")
+    )
     function = {"name": "get_weather", "description": "The weather of a city.", "parameters": SCHEMA}
     assert body["tools"] == [{"type": "function", "function": function}]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "get_weather"}}

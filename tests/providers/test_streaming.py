@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -225,7 +226,9 @@ async def test_an_error_before_the_stream_is_that_of_a_call(simulator: Simulator
 
 @chunked
 async def test_what_was_counted_before_the_break_is_in_the_error(simulator: SimulatorAdmin, provider: Provider):
-    body = sse(chunk({"content": "From "}, usage=counts(12, 1)), chunk({"content": "6"}, usage=counts(12, 2)), done=False)
+    body = sse(
+        chunk({"content": "From "}, usage=counts(12, 1)), chunk({"content": "6"}, usage=counts(12, 2)), done=False
+    )
     found = await streamed(provider, body)
     assert (type(found.error), found.error.billed) == (TruncatedReply, Billed.YES)
     assert found.error.usage == Usage(input_tokens=12, output_tokens=2)
@@ -291,7 +294,10 @@ def piece(arguments: object = None, *, index: int | None = 0, id: str | None = N
         ([piece("", id="0", name="f"), piece(PIECES[0], id="0", name="f"), piece(PIECES[1], id="0")], ["f"]),
         # Ollama: whole calls, all with the index 0
         ([piece("".join(PIECES), id="a", name="f"), piece("".join(PIECES), id="b", name="f")], ["f", "f"]),
-        ([piece("", id="a", name="f"), piece('{"city": "Oslo"}'), piece("", id="b", name="g"), *map(piece, PIECES)], ["f", "g"]),
+        (
+            [piece("", id="a", name="f"), piece('{"city": "Oslo"}'), piece("", id="b", name="g"), *map(piece, PIECES)],
+            ["f", "g"],
+        ),
         # Older Ollama: no index
         ([piece("".join(PIECES), index=None, id="a", name="f")], ["f"]),
         # No id, and the arguments as an object
@@ -302,7 +308,9 @@ def piece(arguments: object = None, *, index: int | None = 0, id: str | None = N
 async def test_the_pieces_of_tool_calls_of_compatible_servers_are_put_together(pieces: Sequence[Any], names: list[str]):
     found = await streamed(LOCAL, sse(*pieces, chunk(finish="stop", usage=counts(9, 4))))
     reply = found.check()
-    assert [(call.name, json.loads(call.arguments)) for call in reply.tool_calls] == [(name, ONE_CALL) for name in names]
+    assert [(call.name, json.loads(call.arguments)) for call in reply.tool_calls] == [
+        (name, ONE_CALL) for name in names
+    ]
     assert reply.finish is Finish.TOOL_CALLS
     assert len({call.id for call in reply.tool_calls} - {""}) == len(names)
 
@@ -423,7 +431,7 @@ def _cut(rng: random.Random, text: str) -> list[str]:
     units = text.encode("utf-16-le")
     places = sorted({0, len(units), *(2 * rng.randrange(len(units) // 2) for _ in range(5))})
     return [
-        units[start:end].decode("utf-16-le", "surrogatepass") for start, end in zip(places, places[1:], strict=False)
+        units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(places)
     ]
 
 
