@@ -86,7 +86,7 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 
 def check_tools(tools: Iterable[Tool]) -> None:
-    """Refuse tools whose parameters are no JSON schema of an object, or have no strict form and need one.
+    """Refuse tools whose parameters are not a JSON schema of an object, or have no strict form and need one.
 
     Raises:
         InvalidInput: naming the place in the schema.

@@ -73,7 +73,7 @@ class Sparse(Model):
     """
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler):  # without a type, which would be the schema
         fields = type(self).model_fields
         return {
             name: value
@@ -249,7 +249,7 @@ ToolChoice = Literal["auto", "none", "required"] | NamedTool
 
 
 class Asked(Sparse):
-    """What is asked, whoever answers it.
+    """What is asked of any provider.
 
     response_schema: a JSON schema that the answer must follow. json_object: the answer must be any JSON object.
     tools: what the model may call. tool_choice: whether it must; None: as the vendor does, which is `auto`.
@@ -321,7 +321,7 @@ class Sampling(Sparse):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     stop: tuple[Annotated[Text, Field(min_length=1, max_length=1_000)], ...] = Field(default=(), max_length=4)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
 
 
 class ChatRequest(Asked, Sampling):

@@ -1,7 +1,7 @@
 """The adapters' streams: against the simulator, and as bytes that compatible servers are known to send."""
 
 import json
-import random
+import random  # noqa: TID251 - seeded divisions of a text
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -430,9 +430,7 @@ async def test_any_division_into_deltas_makes_the_reply(provider: Provider):
 def _cut(rng: random.Random, text: str) -> list[str]:
     units = text.encode("utf-16-le")
     places = sorted({0, len(units), *(2 * rng.randrange(len(units) // 2) for _ in range(5))})
-    return [
-        units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(places)
-    ]
+    return [units[start:end].decode("utf-16-le", "surrogatepass") for start, end in pairwise(places)]
 
 
 def divided(provider: Provider, text: Sequence[str], arguments: Sequence[str]) -> bytes:
