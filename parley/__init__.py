@@ -69,7 +69,18 @@ if TYPE_CHECKING:
         UserReport,
         WeekSpend,
     )
-    from parley.domain.requests import Finish, Message, Provider, Usage
+    from parley.domain.requests import (
+        Finish,
+        ImagePart,
+        Message,
+        NamedTool,
+        Provider,
+        TextPart,
+        Tool,
+        ToolCall,
+        ToolChoice,
+        Usage,
+    )
     from parley.domain.session import Session, Turn, Word
     from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
     from parley.settings import Settings
@@ -138,7 +149,18 @@ _MODULES = {
         "UserReport",
         "WeekSpend",
     ),
-    "parley.domain.requests": ("Finish", "Message", "Provider", "Usage"),
+    "parley.domain.requests": (
+        "Finish",
+        "ImagePart",
+        "Message",
+        "NamedTool",
+        "Provider",
+        "TextPart",
+        "Tool",
+        "ToolCall",
+        "ToolChoice",
+        "Usage",
+    ),
     "parley.domain.session": ("Session", "Turn", "Word"),
     "parley.domain.session_analysis": (
         "Analysis",
@@ -202,6 +224,7 @@ __all__ = [
     "HealthReport",
     "Housekeeping",
     "IdempotencyConflict",
+    "ImagePart",
     "Imported",
     "InvalidInput",
     "JobFailed",
@@ -211,6 +234,7 @@ __all__ = [
     "Messages",
     "Meta",
     "ModelReport",
+    "NamedTool",
     "NotFound",
     "OnRateLimit",
     "ParleyError",
@@ -234,6 +258,10 @@ __all__ = [
     "Statistics",
     "Strategy",
     "Summary",
+    "TextPart",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
     "Turn",
     "UnpricedModel",
     "Unreachable",

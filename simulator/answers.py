@@ -2,7 +2,9 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from simulator import coaching
 from simulator.faults import damaged
@@ -10,10 +12,12 @@ from simulator.filling import Filler
 from simulator.jobs import Jobs
 from simulator.labelling import Noise
 from simulator.seeded import SeededChoice
-from simulator.text import keywords, related_sentence
-from simulator.wire import BYTES_PER_TOKEN, Prompt, Refusal, count_tokens
+from simulator.text import clip, keywords, related_sentence
+from simulator.tools import Tool, called
+from simulator.wire import BYTES_PER_TOKEN, Message, Prompt, Refusal, count_tokens
 
 REASONING_TOKENS = 600
+PAIR, CUT = re.compile("[\U00010000-\U0010ffff]"), "\x1f"
 PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 OPENERS = {
     True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
@@ -22,10 +26,19 @@ OPENERS = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A completion. `finish`: stop, length, None if a fault removes the finish reason, or a reason of no vendor's.
+class Call:
+    """A call of a tool, with the JSON text of its arguments."""
 
-    `reasoning_tokens`: the part of the billed output tokens that has no text.
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion. `finish`: stop, tool_calls, length, None if a fault removes the finish reason, or another reason.
+
+    `reasoning_tokens`: the part of the billed output tokens that has no text. `stopped_by`: the stop text that ended
+    the text.
     """
 
     text: str
@@ -33,10 +46,23 @@ class Answer:
     input_tokens: int
     output_tokens: int
     reasoning_tokens: int = 0
+    calls: tuple[Call, ...] = ()
+    stopped_by: str | None = None
 
-    def pieces(self) -> list[str]:
-        """Split the text into words, as a stream delivers it."""
-        return PIECE.findall(self.text)
+
+def pieces(text: str, damage: str = "") -> list[str]:
+    """Split a text into words, as a stream delivers it; with a fault in the middle of surrogate pairs."""
+    found = PIECE.findall(text)
+    if damage != "split_escapes":
+        return found
+    units = [PAIR.sub(lambda pair: halves(pair[0]), piece) for piece in found]
+    return [part for unit in units for part in unit.split(CUT)]
+
+
+def halves(char: str) -> str:
+    """Return the two surrogates of a character, with a mark between them."""
+    high, low = divmod(ord(char) - 0x10000, 0x400)
+    return f"{chr(0xD800 + high)}{CUT}{chr(0xDC00 + low)}"
 
 
 class Answers:
@@ -44,8 +70,8 @@ class Answers:
         self._choice, self._context_window = SeededChoice(seed), context_window
         self._jobs = Jobs(self._choice, noise or Noise())
 
-    def answer(self, prompt: Prompt, damage: str) -> Answer:
-        """Return the completion of a prompt, with the fault that `damage` names.
+    def answer(self, prompt: Prompt, damage: str, number: int = 0) -> Answer:
+        """Return a completion of a prompt, with the fault that `damage` names. `number`: which of several.
 
         Raises:
             Refusal: the prompt is longer than the context window.
@@ -53,36 +79,69 @@ class Answers:
         input_tokens = prompt.input_tokens
         if input_tokens > self._context_window:
             raise Refusal("context_too_long", tokens=input_tokens)
-        text, finish = damaged(self._text(prompt), damage, prompt)
+        reasoning = _reasoning_tokens(damage, prompt.max_tokens)
+        tools = self._called(prompt)
+        if tools:
+            calls, finish, tokens = self._calls(prompt, tools, damage)
+            return Answer("", finish, input_tokens, tokens + reasoning, reasoning, calls)
+        choice = SeededChoice(self._choice.seed + prompt.seed + number)
+        text, finish = damaged(self._text(prompt, choice), damage, prompt)
+        text, stopped_by = _until_stop(text, prompt.stop)
         limited = _first_tokens(text, prompt.max_tokens)
         if len(limited) < len(text):
-            text, finish = limited, "length" if finish else None
-        reasoning = _reasoning_tokens(damage, prompt.max_tokens)
-        return Answer(text, finish, input_tokens, count_tokens(text) + reasoning, reasoning)
+            text, finish, stopped_by = limited, "length" if finish else None, None
+        tokens = count_tokens(text) + reasoning
+        return Answer(text, finish, input_tokens, tokens, reasoning, stopped_by=stopped_by)
+
+    def _called(self, prompt: Prompt) -> list[Tool]:
+        """Return the tools that the answer calls. It follows from results that the last messages bring."""
+        if prompt.messages[-1].role == "tool" and prompt.choice.mode == "auto":
+            return []
+        return called(prompt.tools, prompt.choice, [*prompt.texts("user"), ""][-1] or prompt.text)
+
+    def _calls(self, prompt: Prompt, tools: list[Tool], damage: str) -> tuple[tuple[Call, ...], str | None, int]:
+        """Return the calls, the finish reason, and the tokens. A call that does not fit is cut, and is the last."""
+        calls: list[Call] = []
+        finish: str | None = "tool_calls"
+        left = prompt.max_tokens
+        for tool in tools:
+            asked = replace(prompt, schema=dict(tool.schema))
+            text, end = damaged(self._text(asked, self._choice), damage, asked)
+            arguments = _first_tokens(text, left)
+            calls.append(Call(tool.name, arguments))
+            finish = finish if end == "stop" else end
+            if len(arguments) < len(text):
+                finish = "length"
+                break
+            left = None if left is None else max(left - count_tokens(arguments), 0)
+        return tuple(calls), finish, sum(count_tokens(call.arguments) for call in calls)
 
     def overflow_facts(self, refusal: Refusal) -> dict[str, int]:
         """Return the numbers in the message of a context-length error."""
         tokens = refusal.facts.get("tokens", self._context_window + 1)
         return {"limit": self._context_window, "tokens": tokens}
 
-    def _text(self, prompt: Prompt) -> str:
+    def _text(self, prompt: Prompt, choice: SeededChoice) -> str:
         if prompt.schema is None:
-            return self._jobs.summary(prompt) or self._chat(prompt)
+            return self._jobs.summary(prompt) or self._chat(prompt, choice)
         reply = self._jobs.reply(prompt)
         if reply is not None:
             return json.dumps(reply, ensure_ascii=False)
         text = "\n".join(prompt.texts("user"))
         findings = {}
         if coaching.asks_for_coaching(prompt.schema):
-            findings = coaching.findings(coaching.parse_transcript(text), self._choice)
-        return json.dumps(Filler(prompt.schema, self._choice, findings).fill(text), ensure_ascii=False)
+            findings = coaching.findings(coaching.parse_transcript(text), choice)
+        return json.dumps(Filler(prompt.schema, choice, findings).fill(text), ensure_ascii=False)
 
-    def _chat(self, prompt: Prompt) -> str:
-        """Answer the last user message, and quote an earlier sentence about the same topic."""
+    def _chat(self, prompt: Prompt, choice: SeededChoice) -> str:
+        """Answer the last user message, and quote an earlier sentence about the same topic, or what tools gave."""
+        if prompt.messages[-1].role == "tool":
+            results = [message.text for message in takewhile(_is_result, reversed(prompt.messages))]
+            return f'The tools say: "{clip(" ".join(results[::-1]))}". This answer was computed by a simulator.'
         *earlier, last = prompt.texts("user") or [""]
         about = " and ".join(keywords(last, 2)) or "that"
         is_question = "?" in last
-        opener = self._choice.pick(OPENERS[is_question], last).format(about=about)
+        opener = choice.pick(OPENERS[is_question], last).format(about=about)
         recalled = related_sentence("\n".join([*prompt.texts("system"), *earlier]), last)
         memory = f' From what was said before: "{recalled}"' if recalled else ""
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
@@ -93,6 +152,19 @@ def _reasoning_tokens(damage: str, max_tokens: int | None) -> int:
     if damage == "empty":
         return max_tokens or REASONING_TOKENS
     return REASONING_TOKENS if damage == "reasoning_beside" else 0
+
+
+def _is_result(message: Message) -> bool:
+    return message.role == "tool"
+
+
+def _until_stop(text: str, stop: Sequence[str]) -> tuple[str, str | None]:
+    """Return the text before the first stop text in it, and that stop text."""
+    places = [(place, one) for one in stop if (place := text.find(one)) >= 0]
+    if not places:
+        return text, None
+    place, found = min(places)
+    return text[:place], found
 
 
 def _first_tokens(text: str, limit: int | None) -> str:

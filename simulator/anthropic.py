@@ -7,7 +7,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from simulator.answers import Answer, Answers
+from simulator.answers import Answer, Answers, pieces
+from simulator.chat_rules import anthropic_choice, anthropic_messages, anthropic_tools
 from simulator.faults import chat_traits
 from simulator.schema_rules import anthropic_problem, anthropic_supports_schemas
 from simulator.schemas import schema_in_text
@@ -17,6 +18,7 @@ from simulator.wire import (
     Prompt,
     Refusal,
     Reply,
+    TokenEvent,
     content_text,
     model_name,
     read_json_object,
@@ -59,7 +61,7 @@ ERRORS: Mapping[str, tuple[int, str, str]] = {
     "overloaded": (529, "overloaded_error", "Overloaded"),
 }
 EPOCH = "1970-01-01T00:00:00Z"
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "error": "pause_turn"}
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "error": "pause_turn"}
 # https://platform.claude.com/docs/en/api/messages/create
 PARAMETERS = frozenset(
     """
@@ -88,13 +90,17 @@ class Messages:
             if name not in PARAMETERS:
                 raise Refusal("bad_request", f"{name}: Extra inputs are not permitted")
         system = content_text(body.get("system"))
-        tool = _forced_tool(body)
+        tools = anthropic_tools(body)
+        choice = anthropic_choice(body, tools)
+        forced = next((dict(tool.schema) for tool in tools if tool.name == choice.name), None)
         return Prompt(
             model=_required(body, "model", str),
-            messages=(*([Message("system", system)] if system else []), *_messages(body)),
+            messages=(*([Message("system", system)] if system else []), *_messages(body, bool(tools))),
             max_tokens=read_positive(body, "max_tokens"),
-            schema=tool["input_schema"] if tool else _schema(body) or schema_in_text(system),
-            tool=tool["name"] if tool else None,
+            schema=forced or _schema(body) or schema_in_text(system),
+            tools=tools,
+            choice=choice,
+            stop=_stop_sequences(body),
             stream=bool(body.get("stream")),
         )
 
@@ -130,30 +136,35 @@ class _FormattedAnswer:
     damage: str
 
     def message(self) -> dict[str, Any]:
-        return self._message([*self._thinking(), self._block()], self.stop_reason, self.answer.output_tokens)
+        blocks = [*self._thinking(), *(block | self._whole(text) for block, text in self._blocks())]
+        whole = self._message(blocks, self.stop_reason, self.answer.output_tokens)
+        return whole | {"stop_sequence": self.answer.stopped_by}
 
     def events(self) -> Iterator[str]:
-        yield _event("message_start", message=self._message([], None, 1))
-        yield _event("content_block_start", index=0, content_block=self._empty_block())
-        yield _event("ping")
-        pieces = self.answer.pieces()
-        for piece in pieces[: len(pieces) // 2] if self.damage == "in_stream_error" else pieces:
-            yield _event("content_block_delta", index=0, delta=self._delta(piece))
-        if self.damage == "in_stream_error":
-            _, kind, message = ERRORS["overloaded"]
-            yield _event("error", error=_error(kind, message)["error"])
-            return
-        yield _event("content_block_stop", index=0)
+        yield self._event("message_start", message=self._message([], None, 1))
+        for index, (block, text) in enumerate(self._blocks()):
+            yield self._event("content_block_start", index=index, content_block=block)
+            yield self._event("ping")
+            found = pieces(text, self.damage)
+            for piece in found[: len(found) // 2] if self.damage == "in_stream_error" else found:
+                delta = self._delta(block, piece)
+                yield TokenEvent(self._event("content_block_delta", index=index, delta=delta))
+            if self.damage == "in_stream_error":
+                _, kind, message = ERRORS["overloaded"]
+                yield self._event("error", error=_error(kind, message)["error"])
+                return
+            yield self._event("content_block_stop", index=index)
         if self.answer.finish is None:
             return
-        end = {"stop_reason": self.stop_reason, "stop_sequence": None}
-        yield _event("message_delta", delta=end, usage={"output_tokens": self.answer.output_tokens})
-        yield _event("message_stop")
+        end = {"stop_reason": self.stop_reason, "stop_sequence": self.answer.stopped_by}
+        yield self._event("message_delta", delta=end, usage={"output_tokens": self.answer.output_tokens})
+        yield self._event("message_stop")
 
     @property
     def stop_reason(self) -> str | None:
-        finish = self.answer.finish
-        return "tool_use" if self.prompt.tool and finish == "stop" else STOP_REASONS.get(finish or "", finish)
+        if self.answer.stopped_by:
+            return "stop_sequence"
+        return STOP_REASONS.get(self.answer.finish or "", self.answer.finish)
 
     def _message(self, content: list[Any], stop_reason: str | None, output_tokens: int) -> dict[str, Any]:
         return {
@@ -173,23 +184,30 @@ class _FormattedAnswer:
             },
         }
 
-    def _block(self) -> dict[str, Any]:
-        if self.prompt.tool:
-            return self._empty_block() | {"input": _tool_input(self.answer.text)}
-        return {"type": "text", "text": self.answer.text}
+    def _blocks(self) -> list[tuple[dict[str, Any], str]]:
+        """The empty blocks of the answer, each with its text or the JSON text of its input."""
+        if not self.answer.calls:
+            return [({"type": "text", "text": ""}, self.answer.text)]
+        return [
+            ({"type": "tool_use", "id": f"toolu_{self.id}_{place}", "name": call.name, "input": {}}, call.arguments)
+            for place, call in enumerate(self.answer.calls)
+        ]
+
+    def _whole(self, text: str) -> dict[str, Any]:
+        """What fills an empty block."""
+        return {"input": _tool_input(text)} if self.answer.calls else {"text": text}
+
+    def _event(self, kind: str, **fields: Any) -> str:
+        data = json.dumps({"type": kind, **fields}, ensure_ascii=self.damage == "split_escapes")
+        return f"event: {kind}\ndata: {data}\n\n"
 
     def _thinking(self) -> list[Any]:
         """The block of a fault: a client must pass it over."""
         thinks = self.damage == "content_parts"
         return [{"type": "thinking", "thinking": "Let me see.", "signature": "sim"}] if thinks else []
 
-    def _empty_block(self) -> dict[str, Any]:
-        if self.prompt.tool:
-            return {"type": "tool_use", "id": f"toolu_{self.id}", "name": self.prompt.tool, "input": {}}
-        return {"type": "text", "text": ""}
-
-    def _delta(self, piece: str) -> dict[str, str]:
-        if self.prompt.tool:
+    def _delta(self, block: Mapping[str, Any], piece: str) -> dict[str, str]:
+        if block["type"] == "tool_use":
             return {"type": "input_json_delta", "partial_json": piece}
         return {"type": "text_delta", "text": piece}
 
@@ -206,10 +224,6 @@ def _error(kind: str, message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def _event(kind: str, **fields: Any) -> str:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields}, ensure_ascii=False)}\n\n"
-
-
 def _required(body: Mapping[str, Any], field: str, kind: type) -> Any:
     value = body.get(field)
     if not isinstance(value, kind) or not value:
@@ -217,7 +231,7 @@ def _required(body: Mapping[str, Any], field: str, kind: type) -> Any:
     return value
 
 
-def _messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
+def _messages(body: Mapping[str, Any], has_tools: bool) -> tuple[Message, ...]:
     _required(body, "max_tokens", int)
     messages = read_messages(body.get("messages"))
     for number, message in enumerate(messages):
@@ -226,7 +240,7 @@ def _messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
         _refuse_blank(body["messages"][number].get("content"))
     if messages[-1].role == "assistant" and messages[-1].text != messages[-1].text.rstrip():
         raise Refusal("bad_request", "messages: final assistant content cannot end with trailing whitespace")
-    return messages
+    return anthropic_messages(body["messages"], has_tools)
 
 
 def _refuse_blank(content: object) -> None:
@@ -253,12 +267,10 @@ def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return schema
 
 
-def _forced_tool(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the tool that `tool_choice` forces. The simulator calls no other tool."""
-    choice = body.get("tool_choice") or {}
-    if choice.get("type") not in ("tool", "any"):
-        return None
-    for tool in body.get("tools") or []:
-        if choice["type"] == "any" or tool.get("name") == choice.get("name"):
-            return {"input_schema": {"type": "object"}, **tool}
-    raise Refusal("bad_request", f"tool_choice: tool {choice.get('name')!r} not found in tools")
+def _stop_sequences(body: Mapping[str, Any]) -> tuple[str, ...]:
+    sequences = body.get("stop_sequences") or []
+    if not isinstance(sequences, list) or not all(isinstance(one, str) for one in sequences):
+        raise Refusal("bad_request", "stop_sequences: Input should be a valid list of strings")
+    if not all(one.strip() for one in sequences):
+        raise Refusal("bad_request", "stop_sequences: each stop sequence must contain non-whitespace")
+    return tuple(sequences)

@@ -84,11 +84,14 @@ async def send_all_but_last(connection: Connection, body: Body, headers: Headers
     return True
 
 
-async def send_half(connection: Connection, body: Body, headers: Headers) -> None:
-    """Send half of the reply. The server closes the connection when the application returns without the rest."""
+async def send_part(connection: Connection, body: Body, headers: Headers, share: float = 0.5) -> None:
+    """Send half of the reply, or that share of a stream's tokens.
+
+    The server closes the connection when the application returns without the rest.
+    """
     if body.stream:
         await connection.start(200, body.content_type, headers, None)
-        for part in body.parts[: max(1, len(body.parts) // 2)]:
+        for part in body.until(share):
             await connection.send(part)
         return
     whole = b"".join(body.parts)

@@ -7,8 +7,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from simulator.delivery import Connection, Headers, close_early, send_all_but_last, send_half
-from simulator.faults import FAULT_HEADER, Fault
+from simulator.delivery import Connection, Headers, close_early, send_all_but_last, send_part
+from simulator.faults import BREAKS, FAULT_HEADER, Fault
 from simulator.records import ReceivedRequest
 from simulator.state import State
 from simulator.wire import ATTEMPT_HEADER, Body, Refusal, Reply, Vendor
@@ -65,7 +65,7 @@ class BilledEndpoint:
     async def _deliver(self, connection: Connection, received: ReceivedRequest, fault: Fault, reply: Reply) -> None:
         latency, log = self._state.latency, self._state.requests
         headers = [(self._vendor.request_id_header, received.request_id)]
-        wait = latency.before_first_byte(self._state.config.seed, received.number) + (fault.hold or 0)
+        wait = latency.before_first_byte(self._state.config.seed, received.number) + fault.wait
         if fault.name == "hang":
             await connection.stay_silent(fault.hold)
             log.end(received, "gone", None)
@@ -76,12 +76,16 @@ class BilledEndpoint:
             log.end(received, "gone", None)
             await close_early(connection, headers)
             return
-        if fault.name == "cut":
+        if fault.name in BREAKS:
             log.end(received, "cut", 200)
-            await send_half(connection, reply.body, headers)
+            await send_part(connection, reply.body, headers, BREAKS[fault.name])
+            if fault.name == "stall":
+                await connection.stay_silent(fault.hold)
             return
-        body = not_json(reply.body) if fault.name == "not_json" else reply.body
-        if not await send_all_but_last(connection, body, headers, latency.generation(reply.output_tokens)):
+        body, seconds = changed(reply.body, fault), latency.generation(reply.output_tokens)
+        if fault.name == "slow_tokens":
+            seconds = fault.hold or seconds
+        if not await send_all_but_last(connection, body, headers, seconds):
             log.end(received, "gone", 200)
             return
         # The log is complete before the last part is sent, so a client that has the whole reply finds it there.
@@ -119,9 +123,9 @@ async def _deliver_unbilled(connection: Connection, fault: Fault, body: Body, he
         await connection.stay_silent(fault.hold)
         await close_early(connection, headers)
     elif fault.name == "cut":
-        await send_half(connection, body, headers)
+        await send_part(connection, body, headers)
     else:
-        body = not_json(body) if fault.name == "not_json" else body
+        body = changed(body, fault)
         if await send_all_but_last(connection, body, headers, fault.hold or 0):
             await connection.finish(body.parts[-1])
 
@@ -143,6 +147,13 @@ def error_response(vendor: Vendor, refusal: Refusal, request_id: str) -> Respons
         return HTMLResponse(page, status, headers)
     status, body = vendor.error(refusal, request_id)
     return JSONResponse(body, status, headers)
+
+
+def changed(body: Body, fault: Fault) -> Body:
+    """Return the body as a fault delivers it."""
+    if fault.name == "split_bytes":
+        return body.in_bytes()
+    return not_json(body) if fault.name == "not_json" else body
 
 
 def not_json(body: Body) -> Body:

@@ -16,6 +16,8 @@ Items = list[dict[str, Any]]
 
 # The traits that a request must have to show a fault. A planned fault skips the requests without them.
 CHAT, STREAM, ITEMS = frozenset({"chat"}), frozenset({"stream"}), frozenset({"items"})
+# A stream in OpenAI's chunks.
+CHUNKS = frozenset({"chunks"})
 GROUPS = frozenset({"groups"})
 ANY: frozenset[str] = frozenset()
 
@@ -52,9 +54,27 @@ DAMAGES: Mapping[str, frozenset[str]] = {
     "reasoning_beside": CHAT,
     "price_class": CHAT,
     "in_stream_error": STREAM,
+    "split_escapes": STREAM,
+    "usage_beside_choice": CHUNKS,
+    "usage_in_every_chunk": CHUNKS,
+    "no_usage": CHUNKS,
 }
 # The reply is computed and billed, but its delivery fails.
-DELIVERIES: Mapping[str, frozenset[str]] = {"hang": ANY, "cut": ANY, "not_json": ANY, "slow": ANY}
+DELIVERIES: Mapping[str, frozenset[str]] = {
+    "hang": ANY,
+    "cut": ANY,
+    "not_json": ANY,
+    "slow": ANY,
+    "cut_at_first_token": STREAM,
+    "cut_after_last_token": STREAM,
+    "stall": STREAM,
+    "slow_tokens": STREAM,
+    "split_bytes": STREAM,
+}
+# Where a stream breaks, as the share of its tokens that are sent. After `stall` the connection stays open.
+BREAKS = {"cut_at_first_token": 0.0, "cut": 0.5, "stall": 0.5, "cut_after_last_token": 1.0}
+# `hold` is the time in the middle of the reply, not before it.
+PACED = ("stall", "slow_tokens")
 
 FAULTS: Mapping[str, frozenset[str]] = {**REFUSALS, **DAMAGES, **DELIVERIES}
 
@@ -67,7 +87,7 @@ class Fault:
     """One fault. An empty name means that there is no fault.
 
     `retry_after`: seconds in the header of a refusal. `hold`: seconds for which the reply is held back first; `hang`
-    closes the connection after that time, or never without one.
+    and `stall` close the connection after that time, or never without one; `slow_tokens` spreads the tokens over it.
     """
 
     name: str = ""
@@ -77,6 +97,11 @@ class Fault:
     def __post_init__(self) -> None:
         if self.name and self.name not in FAULTS:
             raise ValueError(f"unknown fault {self.name!r}: one of {', '.join(sorted(FAULTS))}")
+
+    @property
+    def wait(self) -> float:
+        """The seconds before the first byte."""
+        return 0.0 if self.name in PACED else self.hold or 0.0
 
     @property
     def damage(self) -> str:

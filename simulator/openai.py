@@ -3,18 +3,19 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 
-from simulator.answers import Answer, Answers
+from simulator.answers import Answer, Answers, Call, pieces
+from simulator.chat_rules import openai_choice, openai_messages, openai_tools
 from simulator.faults import chat_traits
 from simulator.records import DEFAULT_LIMIT, StoredCompletions, StoredQuery
 from simulator.schema_rules import openai_problem, openai_supports_schemas
-from simulator.schemas import schema_in_text
-from simulator.wire import Body, Prompt, Refusal, Reply, model_name, read_json_object, read_messages, read_positive
+from simulator.schemas import ANY_OBJECT, schema_in_text
+from simulator.wire import Body, Prompt, Refusal, Reply, TokenEvent, model_name, read_json_object, read_positive
 
 # status, type, code, message
 ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
@@ -95,8 +96,10 @@ PARAMETERS = frozenset(
     web_search_options
     """.split()  # noqa: SIM905 - a list would take a line for each name
 )
-ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
 MAX_LIMIT = 100
+MAX_COUNT, MAX_STOPS = 128, 4
+REASONING_MODELS = ("o1", "o3", "o4")
+REFUSED_BY_REASONING = ("stop", "parallel_tool_calls")
 METADATA = re.compile(r"metadata\[(.+)\]")
 NO_KEY = "You didn't provide an API key. Send it in an Authorization header: Bearer YOUR_KEY."
 
@@ -119,7 +122,9 @@ class ChatCompletions:
         body = await read_json_object(request)
         if self.name == "openai":  # local servers ignore what they do not know
             _refuse_unknown(body)
-        messages = read_messages(body.get("messages"))
+            _refuse_unsupported(body)
+        messages = openai_messages(body.get("messages"))
+        tools = openai_tools(body)
         system = "\n".join(message.text for message in messages if message.role == "system")
         store = body.get("store") is True and self.name == "openai"  # local servers do not store completions
         return Prompt(
@@ -127,6 +132,11 @@ class ChatCompletions:
             messages=messages,
             max_tokens=read_positive(body, "max_completion_tokens") or read_positive(body, "max_tokens"),
             schema=_schema(body) or schema_in_text(system),
+            tools=tools,
+            choice=openai_choice(body, tools),
+            stop=_stop(body),
+            seed=_integer(body, "seed") or 0,
+            count=_integer(body, "n", 1, MAX_COUNT) or 1,
             stream=bool(body.get("stream")),
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
             store=store,
@@ -134,14 +144,14 @@ class ChatCompletions:
         )
 
     def traits(self, parsed: Prompt) -> frozenset[str]:
-        return chat_traits(parsed)
+        return chat_traits(parsed) | ({"chunks"} if parsed.stream else set())
 
     async def answer(self, parsed: Prompt, number: int, damage: str) -> Reply:
-        answer = self.answers.answer(parsed, damage)
-        formatted = _FormattedAnswer(f"chatcmpl-sim{number:08d}", parsed, answer, damage)
+        answers = [self.answers.answer(parsed, damage, choice) for choice in range(parsed.count)]
+        formatted = _FormattedAnswer(f"chatcmpl-sim{number:08d}", parsed, answers, damage)
         body = Body.events(formatted.events()) if parsed.stream else Body.json(formatted.completion())
         stored = formatted.completion() | {"metadata": dict(parsed.metadata)} if parsed.store else None
-        return Reply(body, answer.input_tokens, answer.output_tokens, stored=stored)
+        return Reply(body, answers[0].input_tokens, sum(answer.output_tokens for answer in answers), stored=stored)
 
     def error(self, refusal: Refusal, request_id: str) -> tuple[int, object]:  # noqa: ARG002 (it is in the header)
         status, kind, code, message = ERRORS[refusal.kind]
@@ -155,7 +165,7 @@ class ChatCompletions:
             "message": refusal.message or message,
             "type": kind,
             "param": refusal.facts.get("param"),
-            "code": code,
+            "code": refusal.facts.get("code", code),
         }
         return status, {"error": error}
 
@@ -179,46 +189,83 @@ class ChatCompletions:
 
 @dataclass(frozen=True)
 class _FormattedAnswer:
-    """An answer as one JSON object or as a stream of chunks."""
+    """An answer, or several, as one JSON object or as a stream of chunks."""
 
     id: str
     prompt: Prompt
-    answer: Answer
+    answers: Sequence[Answer]
     damage: str
 
     def completion(self) -> dict[str, Any]:
-        message = {"role": "assistant", "content": self._content(), "refusal": None, "annotations": []}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.answer.finish}
-        return self._object("chat.completion") | {"choices": [choice], "usage": self._usage()}
+        choices = [
+            {"index": index, "message": self._message(answer), "logprobs": None, "finish_reason": answer.finish}
+            for index, answer in enumerate(self.answers)
+        ]
+        return self._object("chat.completion") | {"choices": choices, "usage": self._usage()}
 
-    def _content(self) -> object:
+    def _message(self, answer: Answer) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self._content(answer), "refusal": None, "annotations": []}
+        if not answer.calls:
+            return message
+        calls = [self._call(place, call) for place, call in enumerate(answer.calls)]
+        return message | {"content": None, "tool_calls": calls}
+
+    def _call(self, place: int, call: Call) -> dict[str, Any]:
+        function = {"name": call.name, "arguments": call.arguments}
+        return {"id": f"call_{self.id}_{place}", "type": "function", "function": function}
+
+    def _content(self, answer: Answer) -> object:
         """The text; with the fault in parts, as some compatible servers send the thinking of a model."""
         if self.damage != "content_parts":
-            return self.answer.text
-        half = len(self.answer.text) // 2
-        texts = [{"type": "text", "text": part} for part in (self.answer.text[:half], self.answer.text[half:])]
+            return answer.text
+        half = len(answer.text) // 2
+        texts = [{"type": "text", "text": part} for part in (answer.text[:half], answer.text[half:])]
         return [{"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]}, *texts]
 
     def events(self) -> Iterator[str]:
-        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        pieces = self.answer.pieces()
-        for piece in pieces[: len(pieces) // 2] if self.damage == "in_stream_error" else pieces:
-            yield self._chunk({"content": piece})
+        for index in range(len(self.answers)):
+            yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
+        tokens = [(index, delta) for index, answer in enumerate(self.answers) for delta in self._deltas(answer)]
+        sent = tokens[: len(tokens) // 2] if self.damage == "in_stream_error" else tokens
+        for number, (index, delta) in enumerate(sent, start=1):
+            yield TokenEvent(self._chunk(index, delta, so_far=number / len(tokens)))
         if self.damage == "in_stream_error":
             _, kind, code, message = ERRORS["server_error"]
-            yield _event({"error": {"message": message, "type": kind, "param": None, "code": code}})
+            yield self._event({"error": {"message": message, "type": kind, "param": None, "code": code}})
             return
-        if self.answer.finish is None:
+        if any(answer.finish is None for answer in self.answers):
             return
-        yield self._chunk({}, self.answer.finish)
-        if self.prompt.include_usage:
-            yield _event(self._object("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
+        for index, answer in enumerate(self.answers):
+            yield self._chunk(index, {}, answer.finish)
+        if self.prompt.include_usage and self.damage not in ("usage_beside_choice", "no_usage"):
+            yield self._event(self._object("chat.completion.chunk") | {"choices": [], "usage": self._usage()})
         yield "data: [DONE]\n\n"
 
-    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def _deltas(self, answer: Answer) -> Iterator[Mapping[str, Any]]:
+        """The pieces of an answer: its text, or for each call its name first, and then its arguments."""
+        for piece in pieces(answer.text, self.damage):
+            yield {"content": piece}
+        for place, call in enumerate(answer.calls):
+            start = self._call(place, Call(call.name, ""))
+            yield {"tool_calls": [{"index": place, **start}]}
+            for piece in pieces(call.arguments, self.damage):
+                yield {"tool_calls": [{"index": place, "function": {"arguments": piece}}]}
+
+    def _chunk(
+        self, index: int, delta: Mapping[str, Any], finish: str | None = None, so_far: float | None = None
+    ) -> str:
+        """A chunk. `so_far`: the share of the answer that is sent with it."""
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         chunk = self._object("chat.completion.chunk") | {"choices": [choice]}
-        return _event(chunk | {"usage": None} if self.prompt.include_usage else chunk)
+        if not self.prompt.include_usage:
+            return self._event(chunk)
+        usage = self._usage() if self.damage == "usage_beside_choice" and finish else None
+        if self.damage == "usage_in_every_chunk":
+            usage = self._usage(1.0 if finish else so_far or 0.0)
+        return self._event(chunk | {"usage": usage})
+
+    def _event(self, value: object) -> str:
+        return f"data: {json.dumps(value, ensure_ascii=self.damage == 'split_escapes')}\n\n"
 
     def _object(self, kind: str) -> dict[str, Any]:
         return {
@@ -227,28 +274,66 @@ class _FormattedAnswer:
             "created": int(time.time()),
             "model": model_name(self.prompt.model),
             "service_tier": "priority" if self.damage == "price_class" else "default",
+            "system_fingerprint": "fp_simulator",
         }
 
-    def _usage(self) -> dict[str, Any]:
+    def _usage(self, share: float = 1.0) -> dict[str, Any]:
+        """The usage, or that of a share of the answer."""
         # OpenAI counts reasoning inside the completion; the fault counts it beside, as some compatible servers do.
-        beside = self.answer.reasoning_tokens if self.damage == "reasoning_beside" else 0
+        reasoning = sum(answer.reasoning_tokens for answer in self.answers)
+        beside = reasoning if self.damage == "reasoning_beside" else 0
+        given, made = self.answers[0].input_tokens, sum(answer.output_tokens for answer in self.answers)
+        made = int(made * share)
         return {
-            "prompt_tokens": self.answer.input_tokens,
-            "completion_tokens": self.answer.output_tokens - beside,
-            "total_tokens": self.answer.input_tokens + self.answer.output_tokens,
+            "prompt_tokens": given,
+            "completion_tokens": made - beside,
+            "total_tokens": given + made,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": self.answer.reasoning_tokens, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0},
         }
-
-
-def _event(value: object) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
 def _refuse_unknown(body: Mapping[str, Any]) -> None:
     for name in body:
         if name not in PARAMETERS:
             raise Refusal("unknown_parameter", f"Unknown parameter: '{name}'.", param=name)
+
+
+def _refuse_unsupported(body: Mapping[str, Any]) -> None:
+    """Refuse what the model, or the prompt, makes impossible."""
+    if _model(body).startswith(REASONING_MODELS):
+        for name in REFUSED_BY_REASONING:
+            if body.get(name) is not None:
+                message = f"Unsupported parameter: '{name}' is not supported with this model."
+                raise Refusal("bad_request", message, param=name, code="unsupported_parameter")
+    asks_for_object = (body.get("response_format") or {}).get("type") == "json_object"
+    if asks_for_object and "json" not in json.dumps(body.get("messages"), ensure_ascii=False).lower():
+        message = (
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
+        )
+        raise Refusal("bad_request", message, param="messages")
+    if not isinstance(body.get("user", ""), str):
+        raise Refusal("bad_request", "Invalid type for 'user': expected a string.", param="user")
+
+
+def _stop(body: Mapping[str, Any]) -> tuple[str, ...]:
+    stop = body.get("stop")
+    texts = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        raise Refusal("bad_request", "Invalid type for 'stop': expected a string or an array of strings.", param="stop")
+    if len(texts) > MAX_STOPS:
+        message = f"Invalid 'stop': array too long. Expected an array with maximum length {MAX_STOPS}."
+        raise Refusal("bad_request", message, param="stop")
+    return tuple(texts)
+
+
+def _integer(body: Mapping[str, Any], name: str, low: int = -(2**63), high: int = 2**63 - 1) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise Refusal("bad_request", f"Invalid '{name}': expected an integer from {low} to {high}.", param=name)
+    return value
 
 
 def _model(body: Mapping[str, Any]) -> str:

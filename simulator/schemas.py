@@ -10,6 +10,8 @@ Schema = Mapping[str, Any]
 ID_NAME = re.compile(r"(^|_)(id|key)$")
 BOUND_IN_WORDS = re.compile(r"\b(minimum|maximum|minItems|maxItems|maxLength):\s*(-?\d+(?:\.\d+)?)")
 RANGE_IN_WORDS = re.compile(r"(-?\d+) to (-?\d+)")
+OBJECT_IN_WORDS = re.compile(r"\bJSON object alone\b")
+ANY_OBJECT: dict[str, Any] = {"type": "object", "properties": {"reply": {"type": "string"}}}
 OBJECT_START = re.compile(r"^(?=\{)", re.MULTILINE)
 
 
@@ -95,7 +97,7 @@ def all_property_names(root: Schema) -> set[str]:
 def schema_in_text(system: str) -> dict[str, Any] | None:
     """Return the last JSON schema in a system prompt that starts at the beginning of a line.
 
-    Clients write the schema into the prompt for models that do not support structured outputs.
+    Clients write the schema into the prompt for models that do not support structured outputs, or ask for an object.
     """
     for start in reversed([found.end() for found in OBJECT_START.finditer(system)]):
         try:
@@ -104,7 +106,7 @@ def schema_in_text(system: str) -> dict[str, Any] | None:
             continue
         if "type" in schema and "properties" in schema:
             return schema
-    return None
+    return ANY_OBJECT if OBJECT_IN_WORDS.search(system) else None
 
 
 def _at(root: Schema, reference: str) -> Schema:

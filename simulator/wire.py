@@ -1,16 +1,22 @@
 """What the vendors' endpoints share: the parsed request, the reply, the refusal, and the reading of JSON bodies."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Protocol
 
 from starlette.requests import Request
 
+from simulator.images import TOKENS as IMAGE_TOKENS
+from simulator.tools import Tool, ToolChoice
+
 PROVIDERS = ("openai", "anthropic", "elevenlabs", "local")
 ATTEMPT_HEADER = "x-parley-attempt-id"
 BYTES_PER_TOKEN = 4
+# ASCII, or the first byte of another character, or the rest of it.
+SPLIT = re.compile(rb"[\x00-\x7f]+[\xc0-\xff]?|[\x80-\xbf]+[\x00-\x7f]*[\xc0-\xff]?|[\xc0-\xff]")
 
 
 def count_tokens(text: str) -> int:
@@ -25,8 +31,12 @@ def model_name(requested: str) -> str:
 
 @dataclass(frozen=True)
 class Message:
+    """A message. `images`: how many it has. `called`: the names and arguments of its tool calls."""
+
     role: str
     text: str
+    images: int = 0
+    called: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,10 @@ class Prompt:
 
     Attributes:
         schema: the JSON schema of the reply; None for plain text.
-        tool: the name of the tool that the reply must call.
+        choice: whether the reply calls one of the `tools`.
+        stop: texts before which the reply ends.
+        seed: varies the wording.
+        count: how many replies to give.
         store: store the completion, with `metadata`, so that it can be listed later.
     """
 
@@ -43,7 +56,11 @@ class Prompt:
     messages: tuple[Message, ...]
     max_tokens: int | None = None
     schema: dict[str, Any] | None = None
-    tool: str | None = None
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = field(default_factory=ToolChoice)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    count: int = 1
     stream: bool = False
     include_usage: bool = False
     store: bool = False
@@ -56,20 +73,30 @@ class Prompt:
     @property
     def input_tokens(self) -> int:
         schema = json.dumps(self.schema) if self.schema else ""
-        return count_tokens(self.text) + count_tokens(schema)
+        images = sum(message.images for message in self.messages) * IMAGE_TOKENS
+        others = [*(tool.text for tool in self.tools), *(message.called for message in self.messages)]
+        return count_tokens(self.text) + count_tokens(schema) + sum(map(count_tokens, others)) + images
 
     def texts(self, role: str) -> list[str]:
         """Return the texts of the messages of one role."""
         return [message.text for message in self.messages if message.role == role]
 
 
+class TokenEvent(str):
+    """An event of a stream that carries a part of the answer."""
+
+
 @dataclass(frozen=True)
 class Body:
-    """The bytes of a reply: one part, or the events of a stream, which are sent one by one."""
+    """The bytes of a reply: one part, or the events of a stream, which are sent one by one.
+
+    `tokens`: the positions of the parts that carry the answer.
+    """
 
     parts: tuple[bytes, ...]
     content_type: str = "application/json"
     stream: bool = False
+    tokens: tuple[int, ...] = ()
 
     @classmethod
     def json(cls, value: object) -> "Body":
@@ -77,7 +104,21 @@ class Body:
 
     @classmethod
     def events(cls, events: Iterable[str]) -> "Body":
-        return cls(tuple(event.encode() for event in events), "text/event-stream; charset=utf-8", stream=True)
+        listed = list(events)
+        tokens = tuple(place for place, event in enumerate(listed) if isinstance(event, TokenEvent))
+        parts = tuple(event.encode() for event in listed)
+        return cls(parts, "text/event-stream; charset=utf-8", stream=True, tokens=tokens)
+
+    def until(self, token: float) -> tuple[bytes, ...]:
+        """Return the parts until a token: 0 the first, 0.5 the middle one, 1 the last."""
+        if not self.tokens:
+            return self.parts[: max(1, len(self.parts) // 2)]
+        return self.parts[: self.tokens[int((len(self.tokens) - 1) * token)] + 1]
+
+    def in_bytes(self) -> "Body":
+        """Return the same body in parts that end inside of every character that has several bytes."""
+        pieces = (piece for part in self.parts for piece in SPLIT.findall(part))
+        return replace(self, parts=tuple(pieces), tokens=())
 
 
 @dataclass(frozen=True)

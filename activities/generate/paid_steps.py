@@ -172,7 +172,8 @@ class QualityPaidSteps:
             energy=0,
             envelope=Envelope(cap_usd=self._daily_usd),
         )
-        request, grader = grading_request(prompt, answer.text), scored.candidate
+        given = Message(role="assistant", content=answer.text, tool_calls=answer.tool_calls)
+        request, grader = grading_request(prompt, given.transcript), scored.candidate
         settled = await self._paid_calls.make(charge, request, grader.provider, grader.model)
         result = read_grade(settled.reply).model_copy(update={"cost_usd": settled.cost_usd})
         if result.score is not None:

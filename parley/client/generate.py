@@ -26,15 +26,15 @@ from parley.domain.generate.contract import (
     workflow_id,
 )
 from parley.domain.generate.prompts import template
-from parley.domain.generate.replies import parsed
-from parley.domain.json_check import check_schema
-from parley.domain.requests import Message, Provider
+from parley.domain.generate.replies import read_answer
+from parley.domain.json_check import check_schema, check_tools
+from parley.domain.requests import Asked, Message, Provider, Tool, ToolChoice
 from parley.settings import Settings
 from parley.storage import generations
 from parley.storage.database import Database
 
-Messages = str | Sequence[Message | Mapping[str, str]]
-"""A text, which is one message of the user, or messages with a `role` and a `content`."""
+Messages = str | Sequence[Message | Mapping[str, Any]]
+"""A text, which is one message of the user, or messages with a `role` and a `content`: see `Message`."""
 
 FINGERPRINT = "fingerprint"
 
@@ -50,6 +50,20 @@ class GenerateOptions(TypedDict, total=False):
     """The longest answer, in tokens, 1 to 100,000. Default: 1,000."""
     temperature: float | None
     """0 to 2. Default: the provider's."""
+    top_p: float | None
+    """The share of the most likely tokens to choose from, above 0 and at most 1. Default: the provider's."""
+    stop: Sequence[str]
+    """Texts before which the answer ends, at most four. Default: none."""
+    seed: int | None
+    """Asks for the same answer each time, where the provider has seeds. Default: none."""
+    tools: Sequence[Tool | Mapping[str, Any]]
+    """What the model may call: see `Tool`. Its calls are in the result's `tool_calls`. Default: none."""
+    tool_choice: ToolChoice | Mapping[str, Any] | None
+    """`auto`, `none`, `required`, or `NamedTool` for the one tool to call. Default: `auto`, if there are tools."""
+    parallel_tool_calls: bool | None
+    """False for at most one call in a reply. Default: the provider's, which is several."""
+    json_object: bool
+    """Whether the answer must be a JSON object, of any schema. Default: False."""
     response_schema: dict[str, Any] | None
     """A JSON schema that the answer must follow."""
     schema_name: str | None
@@ -85,7 +99,7 @@ def generate_input(
     if not chat:
         raise InvalidInput("must be a text, or at least one message with a role and a content", where="messages")
     given: dict[str, Any] = dict(options)
-    shape = {name: given.pop(name, None) for name in ("response_schema", "schema_name")}
+    shape = {name: given.pop(name, None) for name in Asked.model_fields if name != "messages"}
     try:
         prompt = Prompt.model_validate(
             {"messages": chat, **{name: value for name, value in shape.items() if value is not None}}
@@ -95,6 +109,7 @@ def generate_input(
         raise first_problem(error, where="generate") from None
     if prompt.response_schema is not None:
         check_schema(prompt.response_schema)
+    check_tools(prompt.tools)
     return built
 
 
@@ -184,6 +199,5 @@ async def with_stored_answer(database: Database, request: GenerateInput, result:
         return result
     async with database.transaction() as tx:
         reply = await generations.answer(tx, request.workspace_id, result.meta.request_id)
-    schema = request.prompt.response_schema
-    value = parsed(reply.text, schema)[0] if schema is not None else None
-    return result.model_copy(update={"content": reply.text, "parsed": value})
+    value, _ = read_answer(reply, request.prompt)
+    return result.model_copy(update={"content": reply.text, "tool_calls": reply.tool_calls, "parsed": value})

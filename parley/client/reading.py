@@ -12,6 +12,7 @@ from tinytag import TinyTag, TinyTagException
 
 from parley.domain.errors import InvalidInput
 from parley.domain.model import WorkspaceId
+from parley.domain.requests import CONTENT_TAGS
 from parley.domain.session import MAX_SESSION_SECONDS, Session
 
 MAX_SESSION_BYTES = 5_000_000
@@ -143,7 +144,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(_shown(part) for part in location)
+    return ".".join(_shown(part) for part in location if part not in CONTENT_TAGS)
 
 
 def _shown(name: int | str) -> str:

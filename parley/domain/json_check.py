@@ -5,7 +5,7 @@ evaluated counts as a step of a limited number: references can multiply the work
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, cast
@@ -30,6 +30,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 from parley.domain.errors import InvalidInput
 from parley.domain.json_schema import ROOT, is_array, is_object, strict_form
 from parley.domain.model import UNSTORABLE
+from parley.domain.requests import Tool
 from parley.domain.text import one_line
 
 PROBLEM_CHARACTERS = 200
@@ -81,9 +82,29 @@ def check_schema(schema: dict[str, Any]) -> None:
     Raises:
         InvalidInput: naming the place in the schema.
     """
+    _check(schema, strict=True)
+
+
+def check_tools(tools: Iterable[Tool]) -> None:
+    """Refuse tools whose parameters are not a JSON schema of an object, or have no strict form and need one.
+
+    Raises:
+        InvalidInput: naming the place in the schema.
+    """
+    for number, tool in enumerate(tools):
+        place = f"tools.{number}.parameters"
+        if tool.parameters.get("type") != "object":
+            raise InvalidInput("must be of type object: put the arguments under its properties", field=f"{place}/type")
+        try:
+            _check(tool.parameters, strict=tool.strict and bool(tool.parameters.get("properties")))
+        except InvalidInput as error:
+            raise InvalidInput(error.problem, field=error.field.replace(ROOT, place, 1)) from None
+
+
+def _check(schema: dict[str, Any], *, strict: bool) -> None:
     try:
         _check_limits(schema)
-        _check_rules(json.dumps(schema))
+        _check_rules(json.dumps(schema), strict)
     except InvalidInput:
         raise
     except Exception as error:  # noqa: BLE001 - the library's error for a schema that no check above expects
@@ -125,8 +146,11 @@ def _problem(value: Any, validator: Any) -> str:
 
 
 @lru_cache(maxsize=100)
-def _check_rules(text: str) -> None:
-    """Check a schema within the limits, as JSON: most callers use few schemas again and again."""
+def _check_rules(text: str, strict: bool) -> None:
+    """Check a schema within the limits, as JSON: most callers use few schemas again and again.
+
+    strict: it must have a form that vendors' strict modes accept.
+    """
     schema = json.loads(text)
     dialect = DIALECTS[_dialect(schema)]
     error = _best(dialect(dialect.META_SCHEMA, format_checker=FormatChecker(())).iter_errors(schema))
@@ -134,7 +158,8 @@ def _check_rules(text: str) -> None:
         place = "/".join([ROOT, *map(str, error.absolute_path)])
         raise InvalidInput(_line(error.message), field=place)
     _check_references(schema)
-    _check_references(strict_form(schema))
+    if strict:
+        _check_references(strict_form(schema))
 
 
 def _check_limits(schema: Mapping[str, Any]) -> None:

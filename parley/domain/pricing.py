@@ -4,7 +4,7 @@ Token prices come from `genai-prices` (offline data, Decimal). The settings give
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
@@ -15,18 +15,22 @@ from genai_prices import __version__ as genai_prices_version
 from genai_prices import calc_price
 from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation, TieredPrices
 
+from parley.domain.capabilities import without_dropped
 from parley.domain.errors import UnpricedModel
-from parley.domain.json_schema import strict_form
+from parley.domain.images import most_image_tokens
 from parley.domain.model import Model
 from parley.domain.money import MICRO_DOLLAR, as_usd
 from parley.domain.recording import seconds_by_size
-from parley.domain.requests import ChatRequest, Provider, TranscriptionRequest, Usage
+from parley.domain.requests import ChatRequest, Message, Provider, Tool, TranscriptionRequest, Usage
 
 MILLION = Decimal(1_000_000)
 HOUR = Decimal(3600)
 TOKEN_RATES = ("input", "cached_input", "cache_write", "output")
 # Chat formats add a few tokens a message; no vendor documents more than this.
 TOKENS_PER_MESSAGE = 16
+# Anthropic puts a prompt of up to 804 tokens before tools:
+# https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing. OpenAI names no number.
+TOOL_PROMPT_TOKENS = 1_000
 # Price classes that the list has, as it names them; OpenAI's other classes are its service tiers.
 LISTED_CLASSES = {
     (Provider.OPENAI, "batch"): {"processing": "batch"},
@@ -205,13 +209,14 @@ def upper_bound(
     """The most that the request can cost, in USD, rounded up to a micro-dollar, and the rates used.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
-    loose (about four times an English prompt) but certain, as a reservation requires. A recording counts with the
-    length in its header, or with that of the sound in its bytes if that is more.
+    loose (about four times an English prompt) but certain, as a reservation requires. Tools count with their schemas,
+    images by the vendor's formula (see `most_image_tokens`). A recording counts with the length in its header, or with
+    that of the sound in its bytes if that is more.
 
     Raises:
         UnpricedModel: no price is known.
     """
-    usage = _upper_bound_usage(request)
+    usage = _upper_bound_usage(provider, model, request)
     rates = rates_for(provider, model, configured, usage.input_tokens)
     most = max(_amount(usage, highest) for highest in _possible_rates(provider, model, usage, rates))
     return most.quantize(MICRO_DOLLAR, ROUND_CEILING), rates
@@ -232,9 +237,22 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
         yield found.model_copy(update={**highest, "input": max(highest["input"], highest["cache_write"])})
 
 
-def _upper_bound_usage(request: ChatRequest | TranscriptionRequest) -> Usage:
+def _upper_bound_usage(provider: Provider, model: str, request: ChatRequest | TranscriptionRequest) -> Usage:
     if isinstance(request, TranscriptionRequest):
         return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
-    text = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
-    schema = len(json.dumps(strict_form(request.response_schema)).encode()) if request.response_schema else 0
-    return Usage(input_tokens=text + schema, output_tokens=request.max_tokens)
+    sent = without_dropped(provider, model, request)
+    messages = sum(_message_tokens(provider, model, message) for message in sent.messages)
+    schema = len(json.dumps(sent.response_schema)) if sent.response_schema else 0
+    return Usage(input_tokens=messages + schema + _tool_tokens(sent.tools), output_tokens=request.max_tokens)
+
+
+def _message_tokens(provider: Provider, model: str, message: Message) -> int:
+    texts = [message.text, *(text for call in message.tool_calls for text in (call.id, call.name, call.arguments))]
+    images = sum(most_image_tokens(provider, model, image) for image in message.images)
+    return sum(len(text.encode()) for text in texts) + images + TOKENS_PER_MESSAGE * (1 + len(message.tool_calls))
+
+
+def _tool_tokens(tools: Sequence[Tool]) -> int:
+    """Names, descriptions and schemas, and what vendors add to a request with tools."""
+    described = sum(len(json.dumps([tool.name, tool.description, tool.parameters])) for tool in tools)
+    return described + TOKENS_PER_MESSAGE * len(tools) + (TOOL_PROMPT_TOKENS if tools else 0)

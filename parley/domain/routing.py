@@ -47,10 +47,12 @@ class Option(ProviderStatus):
     price: USD per million tokens of input plus output; None where no price is known.
     upper_bound_usd: the most that the request can cost; None where there is no request yet, or no known price.
     max_cost_usd: the route's own limit; None for no limit.
+    unserved: what of the request the model cannot do; empty where there is nothing.
     """
 
     provider: Provider
     model: str
+    unserved: str = ""
     price: Decimal | None = None
     upper_bound_usd: Decimal | None = None
     max_cost_usd: Decimal | None = None
@@ -116,8 +118,9 @@ class Ranking(Model):
 def rank(options: Sequence[Option], request: RoutingRequest, *, skipped: Sequence[str] = ()) -> Ranking:
     """Order the options that can serve the request: named ones first, open breakers last.
 
-    An option is skipped, with a reason, if it has no key, no known price, or an upper bound above a limit. An option
-    whose breaker is open stays a candidate: the breaker may be closed by the time that the others have failed.
+    An option is skipped, with a reason, if it has no key, no known price, an upper bound above a limit, or cannot do
+    what is asked. An option whose breaker is open stays a candidate: the breaker may be closed by the time that the
+    others have failed.
 
     skipped: reasons for models that were excluded before, for example by their tier.
     """
@@ -195,6 +198,8 @@ def _cost(option: Option) -> Decimal:
 def _problem(option: Option) -> str:
     if not option.configured:
         return "has no key"
+    if option.unserved:
+        return option.unserved
     return "has no known price" if option.cost is None else ""
 
 

@@ -1,9 +1,13 @@
 """Anthropic messages on Anthropic's own SDK."""
 
+import json
+import re
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import anthropic
 from anthropic.types import Message as AnthropicMessage
+from anthropic.types import RawMessageStreamEvent
 from anthropic.types import Usage as AnthropicUsage
 
 from parley.domain.capabilities import without_dropped
@@ -17,17 +21,24 @@ from parley.domain.errors import (
     ProviderUnavailable,
     QuotaExceeded,
     RateLimited,
+    TruncatedReply,
 )
 from parley.domain.requests import (
     ChatReply,
     ChatRequest,
     Finish,
+    ImagePart,
     Message,
+    NamedTool,
     Provider,
+    Reply,
     Request,
+    TextPart,
+    Tool,
+    ToolCall,
     Usage,
-    joined_turns,
 )
+from parley.domain.streaming import Delta
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
@@ -35,12 +46,15 @@ from parley.providers.protocol import (
     check_listing,
     errors_mapped,
     finish_of,
+    finish_with,
     from_connection,
+    tool_call,
     usage_kept,
     usage_of,
     vendor_text,
     with_text,
 )
+from parley.providers.streaming import StreamedCall, StreamedReply, interruption_counted
 
 NAME = Provider.ANTHROPIC.value
 ADDRESS = "https://api.anthropic.com"
@@ -48,6 +62,7 @@ ADDRESS = "https://api.anthropic.com"
 FINISHES = {
     "end_turn": Finish.STOP,
     "stop_sequence": Finish.STOP,
+    "tool_use": Finish.TOOL_CALLS,
     "max_tokens": Finish.LENGTH,
     "model_context_window_exceeded": Finish.LENGTH,
     "refusal": Finish.REFUSED,
@@ -99,19 +114,24 @@ class AnthropicAdapter:
             self._client._custom_headers = {}  # ANTHROPIC_CUSTOM_HEADERS; no option keeps the SDK from reading it
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
-        if not isinstance(request, ChatRequest):
-            raise BadRequest(NAME, f"cannot serve a {request.kind}")
-        request = without_dropped(Provider.ANTHROPIC, model, request)
-        messages: Any = [message.model_dump() for message in _turns(request.messages)]
+        sent = _sent(request, model, attempt_id)
         with errors_mapped(anthropic.APIError, _mapped, self._key):
-            message = await self._client.messages.create(
-                model=model,
-                max_tokens=request.max_tokens,
-                messages=messages,
-                extra_headers={ATTEMPT_HEADER: attempt_id},
-                **_options(request),
-            )
-            return _reply(message, request.max_tokens)
+            return _reply(await self._client.messages.create(**sent), sent["max_tokens"])
+
+    async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
+        sent = _sent(request, model, attempt_id)
+        reply = _StreamedMessage()
+        with (
+            interruption_counted(reply, lambda: reply.usage),
+            errors_mapped(anthropic.APIError, _mapped, self._key),
+        ):
+            async with await self._client.messages.create(**sent, stream=True) as events:
+                async for event in events:
+                    for delta in reply.add(event):
+                        yield delta
+            for delta in reply.end():
+                yield delta
+            yield _reply(reply.message, sent["max_tokens"])
 
     async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - Anthropic stores no replies
         return None
@@ -124,24 +144,192 @@ class AnthropicAdapter:
         await self._client.close()
 
 
-def _turns(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns that Anthropic accepts: none is blank, and a last one of the assistant's has no blanks at its end."""
-    turns = joined_turns(message for message in messages if message.role != "system" and message.content.strip())
-    if turns and turns[-1].role == "assistant":
-        turns[-1] = turns[-1].model_copy(update={"content": turns[-1].content.rstrip()})
-    return tuple(turns)
+def _sent(request: Request, model: str, attempt_id: str) -> dict[str, Any]:
+    """The arguments of the SDK's call.
+
+    Raises:
+        BadRequest: it is not a chat request.
+    """
+    if not isinstance(request, ChatRequest):
+        raise BadRequest(NAME, f"cannot serve a {request.kind}")
+    request = without_dropped(Provider.ANTHROPIC, model, request)
+    return {
+        "model": model,
+        "max_tokens": request.max_tokens,
+        "messages": _turns(request.messages),
+        "extra_headers": {ATTEMPT_HEADER: attempt_id},
+        **_options(request),
+    }
+
+
+def _turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """The turns that Anthropic accepts: roles alternate, none is blank, and a last text has no blanks at its end.
+
+    The results of tool calls are a user's turn, together with what the user says next.
+    """
+    turns: list[tuple[str, list[dict[str, Any]]]] = []
+    for message in messages:
+        blocks = [] if message.is_system else list(_blocks(message))
+        role = "assistant" if message.role == "assistant" else "user"
+        if blocks and turns and turns[-1][0] == role:
+            turns[-1][1].extend(blocks)
+        elif blocks:
+            turns.append((role, blocks))
+    if turns and turns[-1][0] == "assistant" and turns[-1][1][-1]["type"] == "text":
+        turns[-1][1][-1]["text"] = turns[-1][1][-1]["text"].rstrip()
+    return [{"role": role, "content": _content(blocks)} for role, blocks in turns]
+
+
+def _content(blocks: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Text alone as one text."""
+    return "\n\n".join(block["text"] for block in blocks) if {block["type"] for block in blocks} == {"text"} else blocks
+
+
+def _blocks(message: Message) -> Iterator[dict[str, Any]]:
+    if message.role == "tool":
+        yield _tool_result(message)
+        return
+    parts = message.parts if message.images else (TextPart.model_construct(text=message.text),)
+    for part in parts:
+        if isinstance(part, ImagePart):
+            yield _image(part)
+        elif part.text.strip():
+            yield {"type": "text", "text": part.text}
+    for call in message.tool_calls:
+        yield {"type": "tool_use", "id": _accepted_id(call.id), "name": call.name, "input": _input(call)}
+
+
+def _image(part: ImagePart) -> dict[str, Any]:
+    if part.url:
+        return {"type": "image", "source": {"type": "url", "url": part.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
+
+
+def _tool_result(message: Message) -> dict[str, Any]:
+    result = {"type": "tool_result", "tool_use_id": _accepted_id(message.tool_call_id or "")}
+    return result | ({"content": message.text} if message.text.strip() else {})
+
+
+def _accepted_id(id: str) -> str:
+    """The id of a call as Anthropic accepts it: another vendor may have made it, with other characters."""
+    return re.sub("[^A-Za-z0-9_-]", "_", id)
+
+
+def _input(call: ToolCall) -> dict[str, Any]:
+    """The arguments as an object. What a model wrote by mistake, for example half of it, is sent as text in one."""
+    try:
+        value = json.loads(call.arguments)
+    except ValueError:
+        value = call.arguments
+    return value if isinstance(value, dict) else {"arguments": value}
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    system = "\n\n".join(
-        message.content for message in request.messages if message.role == "system" and message.content.strip()
-    )
-    if system:
-        options["system"] = system
+    system = [message.text for message in request.messages if message.is_system and message.text.strip()]
+    options: dict[str, Any] = {
+        "system": "\n\n".join(system),
+        "stop_sequences": list(request.stop),
+        "tools": [_tool(tool) for tool in request.tools],
+    }
     if request.response_schema is not None:
         options["output_config"] = {"format": {"type": "json_schema", "schema": request.response_schema}}
-    return options
+    if request.tools:
+        options["tool_choice"] = _tool_choice(request)
+    return {name: value for name, value in options.items() if value}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    described = {"description": tool.description} if tool.description else {}
+    strict = {"strict": True} if tool.strict else {}
+    return {"name": tool.name, "input_schema": tool.parameters, **described, **strict}
+
+
+def _tool_choice(request: ChatRequest) -> dict[str, Any]:
+    """The choice; empty for the vendor's default."""
+    one = {"disable_parallel_tool_use": True} if request.parallel_tool_calls is False else {}
+    match request.tool_choice:
+        case NamedTool(name=name):
+            return {"type": "tool", "name": name, **one}
+        case "required":
+            return {"type": "any", **one}
+        case "none":
+            return {"type": "none"}
+        case "auto":
+            return {"type": "auto", **one}
+        case None:
+            return {"type": "auto", **one} if one else {}
+
+
+class _StreamedMessage(StreamedReply):
+    """A message from the events of a stream: https://platform.claude.com/docs/en/build-with-claude/streaming."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._message: dict[str, Any] = {}
+        self._counted: dict[str, Any] = {}
+        self._stop_reason: str | None = None
+        self._is_counted = False
+        self._by_block: dict[int, StreamedCall] = {}
+
+    def add(self, event: RawMessageStreamEvent) -> Iterator[Delta]:
+        match event.type:
+            case "message_start":
+                self._message = event.message.to_dict()
+                self._count(self._message.get("usage"))
+            case "content_block_start":
+                yield from self._start_block(event.index, event.content_block)
+            case "content_block_delta":
+                yield from self._add_delta(event.index, event.delta)
+            case "message_delta":
+                self._stop_reason = event.delta.stop_reason or self._stop_reason
+                self._count(event.usage.to_dict() if event.usage else None)  # pyright: ignore[reportUnnecessaryComparison]
+                self._is_counted = True
+            case _:
+                return
+
+    def _count(self, counted: Any) -> None:
+        """Counts are of the whole message so far: the last one of each kind is right."""
+        self._counted |= {name: value for name, value in (counted or {}).items() if value is not None}
+
+    def _start_block(self, index: int, block: Any) -> Iterator[Delta]:
+        if block.type == "text":
+            yield from self.add_text(block.text or "")
+        elif block.type == "tool_use":
+            yield from self.start_call(block.id, block.name)
+            call = self._by_block[index] = self.calls[-1]
+            yield from self.add_arguments(call, json.dumps(block.input, ensure_ascii=False) if block.input else "")
+
+    def _add_delta(self, index: int, delta: Any) -> Iterator[Delta]:
+        if delta.type == "text_delta":
+            yield from self.add_text(delta.text or "")
+        elif delta.type == "input_json_delta" and index in self._by_block:
+            yield from self.add_arguments(self._by_block[index], delta.partial_json or "")
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the vendor counted; None before its last event: the output is not counted at the start."""
+        return _usage(AnthropicUsage.construct(None, **self._counted)) if self._is_counted else None
+
+    @property
+    def message(self) -> AnthropicMessage:
+        """The message so far, as a reply that is not streamed has it; the input of a call is its JSON text."""
+        calls = [
+            {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments.text} for call in self.calls
+        ]
+        known = {
+            "content": [{"type": "text", "text": self.text}, *calls],
+            "stop_reason": self._stop_reason,
+            "usage": self._counted,
+        }
+        return AnthropicMessage.construct(None, **(self._message | known))
+
+    def end(self) -> Iterator[Delta]:
+        """Raises: TruncatedReply: the stream ended before the reply."""
+        if not self._message:
+            raise MalformedReply(NAME, "the stream has no message")
+        if self._stop_reason is None:
+            raise TruncatedReply(NAME, "the stream ended without a stop reason")
+        yield from super().end()
 
 
 def _reply(message: AnthropicMessage, max_tokens: int) -> ChatReply:
@@ -153,9 +341,12 @@ def _reply(message: AnthropicMessage, max_tokens: int) -> ChatReply:
     if error:
         raise ERRORS.error(NAME, 200, error, None, usage=usage)
     with usage_kept(NAME, usage):
+        finish = finish_of(NAME, message.stop_reason, FINISHES, usage, max_tokens)
+        calls = [tool_call(block.id, block.name, block.input) for block in message.content if block.type == "tool_use"]
         reply = ChatReply(
             text="".join(block.text for block in message.content if block.type == "text"),
-            finish=finish_of(NAME, message.stop_reason, FINISHES, usage, max_tokens),
+            tool_calls=tuple(calls),
+            finish=finish_with(finish, calls),
             usage=usage or Usage(is_known=False),
             model=message.model,
             provider_request_id=message.id,

@@ -1,6 +1,7 @@
 """ElevenLabs speech-to-text on ElevenLabs' own SDK."""
 
 import math
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import httpx
@@ -17,7 +18,8 @@ from parley.domain.errors import (
     QuotaExceeded,
     RateLimited,
 )
-from parley.domain.requests import Provider, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
+from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
+from parley.domain.streaming import Delta
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     UNREADABLE,
@@ -71,6 +73,10 @@ class ElevenLabsAdapter:
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
             return _reply(response, model)
+
+    async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
+        """A recording is transcribed whole, so that there is nothing before the reply."""
+        yield await self.call(request, model, attempt_id)
 
     async def recover(self, attempt_id: str) -> None:  # noqa: ARG002 - ElevenLabs stores no replies under attempt ids
         return None

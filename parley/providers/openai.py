@@ -1,10 +1,13 @@
 """OpenAI chat completions on OpenAI's own SDK; also any local server that speaks the same format."""
 
+import json
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, cast
 
 import openai
 from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaToolCall
 
 from parley.domain.capabilities import without_dropped
 from parley.domain.errors import (
@@ -17,8 +20,25 @@ from parley.domain.errors import (
     ProviderUnavailable,
     QuotaExceeded,
     RateLimited,
+    TruncatedReply,
 )
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Request, Usage
+from parley.domain.requests import (
+    ChatReply,
+    ChatRequest,
+    Finish,
+    ImagePart,
+    Message,
+    NamedTool,
+    Provider,
+    Reply,
+    Request,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Usage,
+)
+from parley.domain.streaming import Delta
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     ATTEMPT_METADATA,
@@ -27,12 +47,16 @@ from parley.providers.protocol import (
     check_listing,
     errors_mapped,
     finish_of,
+    finish_with,
     from_connection,
+    new_call_id,
+    tool_call,
     usage_kept,
     usage_of,
     vendor_text,
     with_text,
 )
+from parley.providers.streaming import StreamedCall, StreamedReply, interruption_counted
 
 ADDRESS = "https://api.openai.com/v1"
 # OpenAI's reasons (https://platform.openai.com/docs/api-reference/chat/object), and the names that compatible servers
@@ -47,6 +71,9 @@ FINISHES = {
     "max_tokens": Finish.LENGTH,
     "max_length": Finish.LENGTH,
     "model_length": Finish.LENGTH,
+    "tool_calls": Finish.TOOL_CALLS,
+    "function_call": Finish.TOOL_CALLS,
+    "tool_use": Finish.TOOL_CALLS,
     "content_filter": Finish.REFUSED,
     "safety": Finish.REFUSED,
     "refusal": Finish.REFUSED,
@@ -124,20 +151,25 @@ class OpenAIAdapter:
             self._client._custom_headers = {}  # OPENAI_CUSTOM_HEADERS; no option keeps the SDK from reading it
 
     async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
-        if not isinstance(request, ChatRequest):
-            raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
-        request = without_dropped(self._provider, model, request)
-        messages: Any = [message.model_dump() for message in request.messages]
-        stored: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
+        sent = self._sent(request, model, attempt_id)
         with errors_mapped(openai.APIError, self._mapped, self._key):
-            completion = await self._client.chat.completions.create(
-                model=model,
-                messages=messages,
-                extra_headers={ATTEMPT_HEADER: attempt_id},
-                **self._options(request),
-                **stored,
-            )
-            return self._reply(completion, request.max_tokens)
+            completion = await self._client.chat.completions.create(**sent)
+            return self._reply(completion, sent[self._limit])
+
+    async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
+        sent = self._sent(request, model, attempt_id) | {"stream": True, "stream_options": {"include_usage": True}}
+        reply = _StreamedCompletion(self._provider.value)
+        with (
+            interruption_counted(reply, lambda: self._counted(reply.completion)),
+            errors_mapped(openai.APIError, self._mapped, self._key),
+        ):
+            async with await self._client.chat.completions.create(**sent) as chunks:
+                async for chunk in chunks:
+                    for delta in reply.add(chunk):
+                        yield delta
+            for delta in reply.end():
+                yield delta
+            yield self._reply(reply.completion, sent[self._limit])
 
     async def recover(self, attempt_id: str) -> ChatReply | None:
         """Look by attempt id, not by model: OpenAI lists a completion under the dated name of its model."""
@@ -157,16 +189,49 @@ class OpenAIAdapter:
     async def close(self) -> None:
         await self._client.close()
 
-    def _options(self, request: ChatRequest) -> dict[str, Any]:
-        # Compatible servers accept only the older name of the limit.
-        limit = "max_completion_tokens" if self._provider is Provider.OPENAI else "max_tokens"
-        options: dict[str, Any] = {limit: request.max_tokens}
-        if request.temperature is not None:
-            options["temperature"] = request.temperature
-        if request.response_schema is not None:
-            schema = {"name": request.schema_name, "schema": request.response_schema, "strict": True}
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return options
+    @property
+    def _limit(self) -> str:
+        """The name of the token limit. Compatible servers accept only the older one."""
+        return "max_completion_tokens" if self._provider is Provider.OPENAI else "max_tokens"
+
+    def _sent(self, request: Request, model: str, attempt_id: str) -> dict[str, Any]:
+        """The arguments of the SDK's call.
+
+        Raises:
+            BadRequest: it is not a chat request.
+        """
+        if not isinstance(request, ChatRequest):
+            raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
+        request = without_dropped(self._provider, model, request)
+        stored: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
+        return {
+            "model": model,
+            "messages": [self._message(message) for message in request.messages],
+            "extra_headers": {ATTEMPT_HEADER: attempt_id},
+            self._limit: request.max_tokens,
+            **_options(request),
+            **stored,
+        }
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        """A message on the wire. Chat templates of local models know no developer, and some no message without text."""
+        own_server = self._provider is Provider.LOCAL
+        sent: dict[str, Any] = {"role": message.role, "content": message.text}
+        if message.role == "developer" and own_server:
+            sent["role"] = "system"
+        if message.images:
+            sent["content"] = [_part(part) for part in message.parts]
+        if message.tool_calls:
+            sent["content"] = message.text or ("" if own_server else None)
+            sent["tool_calls"] = [_call(call) for call in message.tool_calls]
+        return sent | ({"tool_call_id": message.tool_call_id} if message.tool_call_id else {})
+
+    def _counted(self, completion: ChatCompletion) -> Usage | None:
+        """What the vendor counted; None where it has no counts, or none that can be read."""
+        try:
+            return self._usage(completion)
+        except UNREADABLE:
+            return None
 
     def _reply(self, completion: ChatCompletion, max_tokens: int | None = None) -> ChatReply:
         name = self._provider.value
@@ -182,9 +247,11 @@ class OpenAIAdapter:
         with usage_kept(name, usage):
             choice = completion.choices[0]
             finish = finish_of(name, choice.finish_reason, FINISHES, usage, max_tokens)
+            calls = tuple(map(_read_call, choice.message.tool_calls or ()))
             reply = ChatReply(
                 text=_text(choice.message.content),
-                finish=Finish.REFUSED if choice.message.refusal else finish,
+                tool_calls=calls,
+                finish=Finish.REFUSED if choice.message.refusal else finish_with(finish, calls),
                 usage=usage or Usage(is_known=False),
                 model=completion.model,
                 provider_request_id=completion.id or "",
@@ -212,12 +279,144 @@ class OpenAIAdapter:
             return self._mapped_status(error)
         if isinstance(error, (openai.APIResponseValidationError, *UNREADABLE)):
             return MalformedReply(self._provider.value, vendor_text(error))
+        if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
+            # In the middle of a stream, whose status is 200.
+            return ERRORS.error(self._provider.value, 200, error.body or error.message, None)
         return from_connection(self._provider.value, error)
 
     def _mapped_status(self, error: openai.APIStatusError) -> ProviderError:
         return ERRORS.error(
             self._provider.value, error.status_code, error.body or error.message, error.response.headers
         )
+
+
+class _StreamedCompletion(StreamedReply):
+    """A completion from the chunks of a stream: what OpenAI documents, and what compatible servers make of it.
+
+    Usage is in any chunk, in several, or in none: the last one is the count. A chunk without choices ends nothing.
+    """
+
+    def __init__(self, provider: str) -> None:
+        super().__init__()
+        self._provider = provider
+        self._known: dict[str, Any] = {"id": "", "model": "", "service_tier": None, "usage": None}
+        self._finish: str | None = None
+        self._refusal = ""
+        self._chunks = 0
+        # By the index on the wire, which compatible servers leave out or use twice.
+        self._current: dict[int | None, StreamedCall] = {}
+
+    def add(self, chunk: ChatCompletionChunk) -> Iterator[Delta]:
+        """Raises: ProviderError, where the chunk is an error; vLLM names it in `object`."""
+        self._chunks += 1
+        if chunk.object == "error":  # pyright: ignore[reportUnnecessaryComparison]
+            raise ERRORS.error(self._provider, 200, chunk.to_dict(), None)
+        self._known |= {name: value for name in self._known if (value := getattr(chunk, name, None))}
+        for choice in chunk.choices or ():
+            if not choice.index:  # some servers leave it out
+                self._finish = choice.finish_reason or self._finish
+                yield from self._add_delta(choice.delta)
+
+    def _add_delta(self, delta: ChoiceDelta | None) -> Iterator[Delta]:
+        if delta is None:  # pyright: ignore[reportUnnecessaryComparison]
+            return
+        self._refusal += delta.refusal or ""
+        yield from self.add_text(_text(delta.content))
+        for piece in delta.tool_calls or ():
+            yield from self._add_call(piece)
+
+    def _add_call(self, piece: ChoiceDeltaToolCall) -> Iterator[Delta]:
+        index, id, function = piece.index, piece.id, piece.function
+        name, arguments = (function.name, function.arguments) if function else (None, None)
+        call = self._current.get(index)
+        if call is None or (name and id and self._is_another(call, id, name)):
+            yield from self.start_call(id or new_call_id(), name or "")
+            call = self._current[index] = self.calls[-1]
+        text = arguments if isinstance(arguments, str) or not arguments else json.dumps(arguments)
+        yield from self.add_arguments(call, text or "")
+
+    def _is_another(self, call: StreamedCall, id: str, name: str) -> bool:
+        """Whether a piece with this id and name begins another call than the one with its index.
+
+        Ollama and others give every call the index 0; vLLM has given every piece of one call an id of its own.
+        """
+        return id != call.id and (name != call.name or _is_json(call.arguments.text))
+
+    @property
+    def completion(self) -> ChatCompletion:
+        """The completion so far, as a reply that is not streamed has it."""
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments.text}}
+            for call in self.calls
+        ]
+        message = {"role": "assistant", "content": self.text, "refusal": self._refusal or None, "tool_calls": calls}
+        choice = {"index": 0, "message": message, "finish_reason": self._finish}
+        return ChatCompletion.construct(None, object="chat.completion", choices=[choice], **self._known)
+
+    def end(self) -> Iterator[Delta]:
+        """Raises: TruncatedReply: the stream ended before the reply."""
+        if not self._chunks:
+            raise MalformedReply(self._provider, "the stream has no events")
+        if not self._finish:
+            raise TruncatedReply(self._provider, "the stream ended without a finish reason")
+        yield from super().end()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _options(request: ChatRequest) -> dict[str, Any]:
+    given = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop": list(request.stop) or None,
+        "seed": request.seed,
+        "response_format": _response_format(request),
+    }
+    if request.tools:
+        given |= {
+            "tools": [_tool(tool) for tool in request.tools],
+            "tool_choice": _tool_choice(request.tool_choice),
+            "parallel_tool_calls": request.parallel_tool_calls,
+        }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _response_format(request: ChatRequest) -> dict[str, Any] | None:
+    if request.response_schema is not None:
+        schema = {"name": request.schema_name, "schema": request.response_schema, "strict": True}
+        return {"type": "json_schema", "json_schema": schema}
+    return {"type": "json_object"} if request.json_object else None
+
+
+def _part(part: TextPart | ImagePart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    url = part.url or f"data:{part.media_type};base64,{part.data}"
+    return {"type": "image_url", "image_url": {"url": url, **({"detail": part.detail} if part.detail else {})}}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    described = {"description": tool.description} if tool.description else {}
+    return {"type": "function", "function": function | described | ({"strict": True} if tool.strict else {})}
+
+
+def _tool_choice(choice: ToolChoice | None) -> object:
+    return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, NamedTool) else choice
+
+
+def _read_call(call: Any) -> ToolCall:
+    return tool_call(call.id, call.function.name, call.function.arguments)
 
 
 def _text(content: object) -> str:

@@ -1,11 +1,13 @@
 """The interface of every vendor's adapter, and the helpers that they share."""
 
+import json
 import math
 import re
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
+from uuid import uuid4
 
 import httpx
 import httpx2
@@ -23,7 +25,9 @@ from parley.domain.errors import (
     RateLimited,
     TruncatedReply,
 )
-from parley.domain.requests import ChatReply, Finish, Reply, Request, Usage
+from parley.domain.model import storable
+from parley.domain.requests import ChatReply, Finish, Reply, Request, ToolCall, Usage
+from parley.domain.streaming import Delta
 from parley.domain.text import one_line
 
 ATTEMPT_HEADER = "X-Parley-Attempt-Id"
@@ -56,6 +60,14 @@ class Adapter(Protocol):
 
         Raises:
             ProviderError: in place of every exception of the SDK.
+        """
+        ...
+
+    def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
+        """Make one call, and yield the reply in deltas as it comes, and last the whole reply, as `call` returns it.
+
+        Raises:
+            ProviderError: as for a call, also in the middle of the reply; with the usage, if the vendor counted it.
         """
         ...
 
@@ -267,13 +279,41 @@ def finish_of(
     return known.get(name) or (Finish.LENGTH if at_limit else Finish.STOP)
 
 
-def with_text(provider: str, reply: ChatReply) -> ChatReply:
-    """The reply, which has text.
+def tool_call(id: object, name: object, arguments: object) -> ToolCall:
+    """A tool call of a reply. Some servers give no id, and some give the arguments as an object instead of its JSON.
 
     Raises:
-        EmptyReply: it has none, and no filter or refusal is the reason.
+        TypeError: it has no name.
     """
-    if reply.text.strip() or reply.finish is Finish.REFUSED:
+    if not isinstance(name, str) or not name:
+        raise TypeError("a tool call has no name")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    return ToolCall.model_construct(
+        id=storable(id) if id and isinstance(id, str) else new_call_id(),
+        name=storable(name),
+        arguments=storable(text) if text.strip() else "{}",
+    )
+
+
+def new_call_id() -> str:
+    """An id for a tool call that came without one."""
+    return f"call_{uuid4().hex[:24]}"
+
+
+def finish_with(finish: Finish, tool_calls: Sequence[ToolCall]) -> Finish:
+    """How a reply with these calls ended: servers also name any other end for it."""
+    if finish in (Finish.STOP, Finish.TOOL_CALLS):
+        return Finish.TOOL_CALLS if tool_calls else Finish.STOP
+    return finish
+
+
+def with_text(provider: str, reply: ChatReply) -> ChatReply:
+    """The reply, which has text or tool calls.
+
+    Raises:
+        EmptyReply: it has neither, and no filter or refusal is the reason.
+    """
+    if reply.text.strip() or reply.tool_calls or reply.finish is Finish.REFUSED:
         return reply
     tokens = reply.usage.output_tokens
     raise EmptyReply(provider, f"no text in {tokens} tokens ({reply.finish.value})", usage=reply.usage)

@@ -1,9 +1,10 @@
 """An adapter that can be closed while it is not in use, so that a process with many keys has few connections."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 
 from parley.domain.requests import Reply, Request
+from parley.domain.streaming import Delta
 from parley.providers.protocol import Adapter
 
 
@@ -19,6 +20,11 @@ class ReopeningAdapter:
     async def call(self, request: Request, model: str, attempt_id: str) -> Reply:
         async with self._in_use() as adapter:
             return await adapter.call(request, model, attempt_id)
+
+    async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
+        async with self._in_use() as adapter, aclosing(adapter.stream(request, model, attempt_id)) as parts:
+            async for part in parts:
+                yield part
 
     async def recover(self, attempt_id: str) -> Reply | None:
         async with self._in_use() as adapter:

@@ -186,7 +186,7 @@ def _result(answer: str | dict[str, Any] | GenerateResult, request: GenerateInpu
     if isinstance(answer, GenerateResult):
         return answer
     text = answer if isinstance(answer, str) else json.dumps(answer)
-    schema = request.prompt.response_schema
+    schema = request.prompt.reply_schema
     value, problem = parsed(text, schema) if schema is not None else (None, "")
     if problem:
         raise AssertionError(f"the scripted answer does not follow the response schema: {problem}")

@@ -49,6 +49,7 @@ from parley import (
     HealthReport,
     Housekeeping,
     IdempotencyConflict,
+    ImagePart,
     Imported,
     InvalidInput,
     JobFailed,
@@ -58,6 +59,7 @@ from parley import (
     Messages,
     Meta,
     ModelReport,
+    NamedTool,
     NotFound,
     OnRateLimit,
     ParleyError,
@@ -81,6 +83,10 @@ from parley import (
     Statistics,
     Strategy,
     Summary,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
     Turn,
     UnpricedModel,
     Unreachable,
@@ -118,6 +124,7 @@ async def serve_one(workspace_id: str) -> None:
 
 async def work(client: Client) -> None:
     print(await answer(client, "Which plan has SSO?"))
+    print(await book(client, "https://example.com/terrace.jpg"))
     await coach(client, recording=None)
     await label(client, Path("chats.jsonl"))
     await configure(client.configuration)
@@ -133,6 +140,13 @@ async def answer(client: Client, question: str) -> str | None:
         "model": "gpt-4o-mini",
         "max_tokens": 200,
         "temperature": 0.2,
+        "top_p": None,
+        "stop": ["END"],
+        "seed": 7,
+        "tools": [],
+        "tool_choice": None,
+        "parallel_tool_calls": None,
+        "json_object": False,
         "response_schema": None,
         "schema_name": None,
         "template": None,
@@ -164,6 +178,19 @@ async def answer(client: Client, question: str) -> str | None:
     print(usage.output_tokens, finish, cached, cost_usd)
     await client.feedback(meta.request_id, Feedback.GOOD)
     return result.content
+
+
+async def book(client: Client, picture: str) -> str | None:
+    """Let the model call one tool, and answer from its result."""
+    tool: Tool = Tool(name="find_table", description="Finds a table.", strict=True)
+    choice: ToolChoice = NamedTool(name=tool.name)
+    parts = (TextPart(text="A table as in this picture, please."), ImagePart(url=picture))
+    messages: list[Message] = [Message(role="user", content=parts)]
+    result: GenerateResult = await client.generate(messages, user_id="ann", tools=[tool], tool_choice=choice)
+    calls: tuple[ToolCall, ...] = result.tool_calls
+    messages.append(Message(role="assistant", content=result.content, tool_calls=calls))
+    messages += [Message(role="tool", content=f"{call.name}: table 6", tool_call_id=call.id) for call in calls]
+    return (await client.generate(messages, user_id="ann", tools=[tool])).content
 
 
 async def coach(client: Client, recording: bytes | None) -> None:

@@ -80,6 +80,15 @@ OTHERS = {
     "content_parts",
     "reasoning_beside",
     "price_class",
+    "split_escapes",
+    "usage_beside_choice",
+    "usage_in_every_chunk",
+    "no_usage",
+    "cut_at_first_token",
+    "cut_after_last_token",
+    "stall",
+    "slow_tokens",
+    "split_bytes",
 }
 CASES = [
     (provider, fault)

@@ -1,6 +1,8 @@
 """`Generate` through its public API, the typed client, on real parts."""
 
 import asyncio
+import base64
+import json
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -17,6 +19,7 @@ from parley.domain.errors import IdempotencyConflict, InvalidInput, JobFailed, N
 from parley.domain.generate.contract import (
     WORKFLOW,
     Cached,
+    CachePolicy,
     GenerateInput,
     GenerateResult,
     OnRateLimit,
@@ -80,6 +83,80 @@ async def agrees(client: Client) -> bool:
 
 async def marks_of(client: Client, job_id: str) -> TypedSearchAttributes:
     return (await client.temporal.get_workflow_handle(job_id).describe()).typed_search_attributes
+
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+ASKED_FOR_WEATHER = {"role": "user", "content": "What is the weather in Oslo?"}
+
+
+class TestTools:
+    """Generations that call tools, see images, or have options that not every model accepts."""
+
+    async def test_a_tool_is_called_and_its_result_is_answered(self, client: Client) -> None:
+        calling = await client.generate([ASKED_FOR_WEATHER], user_id=USER, tools=[WEATHER], cache=CachePolicy.SIMILAR)
+        [call] = calling.tool_calls
+        assert (calling.success, calling.content, calling.meta.finish) == (True, "", Finish.TOOL_CALLS)
+        assert (call.name, set(json.loads(call.arguments))) == ("get_weather", {"city"})
+        chat = [
+            ASKED_FOR_WEATHER,
+            {"role": "assistant", "content": calling.content, "tool_calls": calling.tool_calls},
+            {"role": "tool", "content": "Rain, 6 degrees.", "tool_call_id": call.id},
+        ]
+        answer = await client.generate(chat, user_id=USER, tools=[WEATHER])
+        assert "Rain, 6 degrees." in (answer.content or "")
+        assert await agrees(client)
+
+    async def test_a_call_is_not_given_again_from_the_cache_and_an_answer_is(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        for tool_choice in ("required", "required", "none", "none"):
+            asked = {"tools": [WEATHER], "tool_choice": tool_choice, "cache": CachePolicy.EXACT}
+            result = await client.generate([ASKED_FOR_WEATHER], user_id=USER, **asked)
+        assert result.meta.cached is Cached.EXACT
+        assert len(await simulator.billed()) == 3
+
+    async def test_a_call_takes_the_place_of_an_answer_by_a_schema(self, client: Client) -> None:
+        result = await client.generate(
+            [ASKED_FOR_WEATHER], user_id=USER, tools=[WEATHER], tool_choice="required", response_schema=VERDICT
+        )
+        assert (len(result.tool_calls), result.parsed, result.meta.attempts) == (1, None, 1)
+
+    async def test_long_calls_stay_out_of_the_history(self, client: Client) -> None:
+        fields = {f"field_{number}": {"type": "string"} for number in range(120)}
+        tool = {**WEATHER, "parameters": {"type": "object", "properties": fields, "required": list(fields)}}
+        result = await client.generate([ASKED_FOR_WEATHER], user_id=USER, tools=[tool], max_tokens=20_000)
+        [call] = result.tool_calls
+        assert result.stored and set(json.loads(call.arguments)) == set(fields)
+        [history] = await histories(client)
+        assert max(event.ByteSize() for event in history.events) < 4000
+
+    async def test_an_image_stays_out_of_the_history(self, client: Client, simulator: SimulatorAdmin) -> None:
+        data = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300_000)).decode()
+        parts = [{"type": "text", "text": "What is this?"}, {"type": "image", "media_type": "image/png", "data": data}]
+        result = await client.generate([{"role": "user", "content": parts}], user_id=USER)
+        assert result.content
+        [history] = await histories(client)
+        assert max(event.ByteSize() for event in history.events) < 4000
+
+    async def test_an_option_that_the_model_does_not_accept_is_dropped_and_named(self, pro: Client) -> None:
+        result = await pro.generate(QUESTION, user_id=USER, seed=7, json_object=True, model="claude-sonnet-4-6")
+        assert result.meta.dropped == ("seed", "json_object")
+        assert isinstance(result.parsed, dict)
+
+    async def test_a_model_without_eyes_is_passed_over(self, pro: Client) -> None:
+        picture = {"role": "user", "content": [{"type": "image", "url": "https://example.com/lift.png"}]}
+        result = await pro.generate([picture], user_id=USER, provider=Provider.OPENAI, model="gpt-3.5-turbo")
+        assert result.meta.model != "gpt-3.5-turbo"
+        assert "gpt-3.5-turbo accepts no images" in result.meta.reason
+
+    async def test_a_stop_text_ends_the_answer(self, client: Client) -> None:
+        whole = (await client.generate(QUESTION, user_id=USER)).content or ""
+        result = await client.generate(QUESTION, user_id=USER, stop=[whole.split()[3]])
+        assert result.content and whole.startswith(result.content) and len(result.content) < len(whole)
 
 
 class TestAnswers:

@@ -58,25 +58,29 @@ def cache_key(workspace_id: str, request: ChatRequest) -> str:
 
 
 def context_sha256(request: ChatRequest) -> str:
-    """SHA-256 of the request without the user's last message."""
+    """SHA-256 of the request without the text of the user's last message. Its images stay: they are never similar."""
     content = request.model_dump(mode="json")
     place = _last_question(request)
     if place is not None:
-        content["messages"][place]["content"] = None
+        content["messages"][place]["content"] = [image.model_dump() for image in request.messages[place].images]
     return _sha256(content)
 
 
 def question(request: ChatRequest) -> str:
     """The user's last message."""
     place = _last_question(request)
-    return "" if place is None else request.messages[place].content
+    return "" if place is None else request.messages[place].text
 
 
 def is_cacheable(request: ChatRequest, reply: ChatReply) -> bool:
-    """Whether a reply is a whole answer that follows the schema. Only such answers are cached."""
-    if reply.finish is not Finish.STOP or not reply.text.strip():
+    """Whether a reply is a whole answer that follows the schema. Only such answers are cached.
+
+    Tool calls are not: each has an effect or reads what changes, and its id must be its own in a chat. The text that
+    follows from their results is cached, under a key that covers the results.
+    """
+    if reply.finish is not Finish.STOP or reply.tool_calls or not reply.text.strip():
         return False
-    return request.response_schema is None or not parsed(reply.text, request.response_schema)[1]
+    return request.reply_schema is None or not parsed(reply.text, request.reply_schema)[1]
 
 
 def same_question(one: str, other: str) -> bool:

@@ -10,14 +10,17 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from parley.domain.model import STORABLE, Model, Name, Text, WorkspaceId, is_blank
+from parley.domain.model import STORABLE, Model, Name, Text, WorkspaceId
 from parley.domain.requests import (
     MAX_WAIT_LIMIT_SECONDS,
+    Asked,
     ChatProvider,
     ChatRequest,
     Finish,
     Message,
     Provider,
+    Sampling,
+    ToolCall,
     Usage,
     request_id,
 )
@@ -71,22 +74,18 @@ class Refused(StrEnum):
     CONTENT_FILTERED = "content_filtered"
 
 
-class Prompt(Model):
-    """The messages to answer; a long prompt is stored, and `sha256` refers to it.
-
-    `response_schema`: JSON schema that the answer must follow.
-    """
+class Prompt(Asked):
+    """What to answer: messages, tools, and the form of the answer. `sha256` refers to a long prompt that is stored."""
 
     messages: tuple[Message, ...] = ()
     schema_name: str = Field(default="reply", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    response_schema: dict[str, Any] | None = None
     sha256: str | None = None
 
     @model_validator(mode="after")
     def _messages_or_reference(self) -> Self:
         if bool(self.messages) == bool(self.sha256):
             raise ValueError("give either messages or the sha256 of a stored prompt")
-        if self.messages and all(is_blank(one.content) for one in self.messages if one.role != "system"):
+        if self.messages and all(one.is_blank for one in self.messages if not one.is_system):
             raise ValueError("the messages are blank: give at least one user or assistant message with text")
         return self
 
@@ -100,7 +99,7 @@ class Prompt(Model):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-class GenerateInput(Model):
+class GenerateInput(Sampling):
     """What to answer, for which user, on which terms. A field that is None is decided by the action's policy.
 
     provider, model: try this one first; others are tried if it cannot serve, or does not fit the budget.
@@ -119,7 +118,6 @@ class GenerateInput(Model):
     provider: ChatProvider | None = None
     model: Text | None = None
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, gt=0, le=MOST_ANSWER_TOKENS)
-    temperature: float | None = Field(default=None, ge=0, le=2)
     template: Text | None = None
     experiment: Text | None = None
     cache: CachePolicy | None = None
@@ -178,12 +176,14 @@ class GenerateResult(Model):
     """The answer, or the refusal.
 
     content: None where there is no answer, and where it is too long for a history: `stored` is then True, and
-        `client.generate` reads it from the database.
-    parsed: the content as a value that follows the response schema.
+        `client.generate` reads it from the database. Empty where the model only calls tools.
+    tool_calls: what the model calls. Send the results in messages of role `tool`, after this answer.
+    parsed: the content as a value that follows the response schema, or the JSON object.
     """
 
     success: bool
     content: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     stored: bool = False
     parsed: Any | None = None
     refusal: Refusal | None = None
@@ -378,10 +378,7 @@ def chat_request(generate_input: GenerateInput, prompt: Prompt, empty: int = 0) 
 
     empty: how many replies had no text, for example because reasoning took all their tokens.
     """
-    return ChatRequest(
-        messages=prompt.messages,
-        max_tokens=min(generate_input.max_tokens * MORE_ROOM**empty, MOST_ANSWER_TOKENS),
-        temperature=generate_input.temperature,
-        schema_name=prompt.schema_name,
-        response_schema=prompt.response_schema,
-    )
+    asked = {name: getattr(prompt, name) for name in Asked.model_fields}
+    sampling = {name: getattr(generate_input, name) for name in Sampling.model_fields}
+    most = min(generate_input.max_tokens * MORE_ROOM**empty, MOST_ANSWER_TOKENS)
+    return ChatRequest(**asked, **sampling, max_tokens=most)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
+from parley.domain.capabilities import unserved
 from parley.domain.configuration import Configuration, variables
 from parley.domain.errors import InvalidInput, ProviderNotConfigured, UnpricedModel
 from parley.domain.generate.caching import cache_key
@@ -17,7 +18,7 @@ from parley.domain.generate.contract import GenerateInput, Job, OnRateLimit, Pro
 from parley.domain.generate.contract import chat_request as request_for
 from parley.domain.generate.policy import ActionPolicy, Experiment, Policy
 from parley.domain.generate.prompts import render, template
-from parley.domain.json_check import check_schema
+from parley.domain.json_check import check_schema, check_tools
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider
@@ -101,6 +102,7 @@ def render_request(job: Job, gathered: Gathered, policy: Policy, routes: Sequenc
     action = policy.of_action(generate_input.action)
     if gathered.prompt.response_schema is not None:
         check_schema(gathered.prompt.response_schema)
+    check_tools(gathered.prompt.tools)
     experiment, chosen = _template(generate_input, policy, gathered.configuration)
     messages = gathered.prompt.messages
     if chosen:
@@ -150,6 +152,7 @@ def plan(
     summary: the stored summary of the prompt's beginning. statuses: of every provider that has a route.
 
     Raises:
+        InvalidInput: no model that may serve accepts the images or the tools.
         ProviderNotConfigured, UnpricedModel: no model can serve until the operator sets a key or a price.
     """
     if balance.energy + balance.paid_energy < request.action.energy:
@@ -289,6 +292,7 @@ def _option(route: Route, status: ProviderStatus, request: ChatRequest, rates: C
         model=route.model,
         upper_bound_usd=bound,
         max_cost_usd=route.max_cost_usd,
+        unserved=unserved(route.provider, route.model, request),
         **status.model_dump(),
     )
 
@@ -297,6 +301,8 @@ def _refusal(ranking: Ranking, tier: str) -> Refusal:
     reasons = "; ".join(ranking.skipped)
     if ranking.over_budget:
         return Refusal(code=Refused.BUDGET_EXHAUSTED, message=f"no model fits what is left: {reasons}")
+    if "accepts no " in reasons:
+        raise InvalidInput(f"no model can serve this request: {reasons}", where="generate")
     if "has no known price" in reasons:
         raise UnpricedModel(f"no model can serve this request: {reasons}")
     if not ranking.skipped:

@@ -98,14 +98,14 @@ def cheapest(candidates: Sequence[Candidate]) -> Candidate:
 
 def grading_request(prompt: Prompt, answer: str) -> ChatRequest:
     """The request for a grade. Untrusted text is sent as JSON strings, so that it cannot leave its field."""
-    system = [message for message in prompt.messages if message.role == "system"]
-    said = [message for message in prompt.messages if message.role != "system"]
+    system = [message for message in prompt.messages if message.is_system]
+    said = [message for message in prompt.messages if not message.is_system]
     material = {
         "conversation": [
-            {"role": message.role, "content": shorten_middle(message.content, MESSAGE_CHARACTERS)}
+            {"role": message.role, "content": shorten_middle(message.transcript, MESSAGE_CHARACTERS)}
             for message in (*system, *said[-LAST_MESSAGES:])
         ],
-        "form": "JSON by a schema" if prompt.response_schema is not None else "text",
+        "form": "JSON by a schema" if prompt.reply_schema is not None else "text",
         "answer": shorten_middle(answer, ANSWER_CHARACTERS),
     }
     return ChatRequest(

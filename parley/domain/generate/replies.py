@@ -25,10 +25,14 @@ def chat_reply(reply: Reply) -> ChatReply:
 
 
 def read_answer(reply: Reply, prompt: Prompt) -> tuple[Any, str]:
-    """The parsed value of a reply and "", or None and what is wrong. Without a response schema both are empty."""
-    if prompt.response_schema is None:
+    """The parsed value of a reply and "", or None and what is wrong.
+
+    Both are empty for free text, and where the model calls tools: its answer comes after their results.
+    """
+    answer = chat_reply(reply)
+    if prompt.reply_schema is None or answer.tool_calls:
         return None, ""
-    return parsed(chat_reply(reply).text, prompt.response_schema)
+    return parsed(answer.text, prompt.reply_schema)
 
 
 def initial_meta(job: Job, serving: Serving) -> Meta:
@@ -44,6 +48,6 @@ def initial_meta(job: Job, serving: Serving) -> Meta:
 
 def answered(reply: ChatReply, value: Any, meta: Meta) -> GenerateResult:
     """The result for an answer. A long answer stays in the database and out of the history."""
-    if len(reply.text.encode()) > INLINE_BYTES:
+    if len(reply.text.encode()) + sum(len(call.model_dump_json()) for call in reply.tool_calls) > INLINE_BYTES:
         return GenerateResult(success=True, stored=True, meta=meta)
-    return GenerateResult(success=True, content=reply.text, parsed=value, meta=meta)
+    return GenerateResult(success=True, content=reply.text, tool_calls=reply.tool_calls, parsed=value, meta=meta)

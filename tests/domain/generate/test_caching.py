@@ -16,7 +16,7 @@ from parley.domain.generate.caching import (
     question,
     same_question,
 )
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Usage
+from parley.domain.requests import ChatReply, ChatRequest, Finish, ImagePart, Message, TextPart, Tool, ToolCall, Usage
 from tests.parts import ROOT
 
 QUESTIONS = ROOT / "samples" / "questions"
@@ -32,6 +32,9 @@ TEXTS = [text for pair in PAIRS for text in (pair["one"], pair["other"])]
 SCHEMA = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
 SYSTEM = Message(role="system", content="You help customers.")
 ASKED = Message(role="user", content="How do I reset my password?")
+TOOL = Tool(name="reset_password")
+CALL = ToolCall(id="c", name="reset_password", arguments="{}")
+PICTURED = Message(role="user", content=(TextPart(text=ASKED.text), ImagePart(url="https://example.com/a.png")))
 
 
 def request(*messages: Message, **changes: Any) -> ChatRequest:
@@ -52,6 +55,14 @@ OTHER_REQUESTS = {
     "another length": request(max_tokens=101),
     "a schema": request(response_schema=SCHEMA),
     "another schema's name": request(schema_name="mood"),
+    "an image": request(SYSTEM, PICTURED),
+    "a tool": request(tools=(TOOL,)),
+    "a choice of tools": request(tools=(TOOL,), tool_choice="none"),
+    "one call at a time": request(tools=(TOOL,), parallel_tool_calls=False),
+    "a JSON object": request(json_object=True),
+    "a stop": request(stop=("END",)),
+    "a seed": request(seed=0),
+    "a share of tokens": request(top_p=0.5),
 }
 
 
@@ -86,6 +97,11 @@ def test_the_question_is_the_last_user_message():
 def test_an_incomplete_answer_is_not_cacheable(finish: Finish):
     assert is_cacheable(request(), reply())
     assert not is_cacheable(request(), reply(finish=finish))
+
+
+def test_a_tool_call_is_not_cacheable():
+    """It has an effect, or reads what changes, and its id must be its own."""
+    assert not is_cacheable(request(tools=(TOOL,)), reply().model_copy(update={"tool_calls": (CALL,)}))
 
 
 def test_an_answer_without_text_is_not_cacheable():

@@ -22,7 +22,7 @@ from parley.domain.generate.condensing import (
 )
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.generate.prompts import template
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Message, Usage
+from parley.domain.requests import ChatReply, ChatRequest, Finish, ImagePart, Message, ToolCall, Usage
 
 SYSTEM = Message(role="system", content="Be brief.")
 
@@ -264,3 +264,45 @@ def test_a_small_model_gets_a_shorter_request():
     assert room_tokens("claude-sonnet-4-6") == room_tokens("gpt-4o-mini") == ROOM_TOKENS
     assert room_tokens("gpt-3.5-turbo") == 16_000
     assert room_tokens("llama-at-home") == 8_000
+
+
+def tool_use(*ids: str) -> tuple[Message, ...]:
+    """A message that calls a tool for each id, and the results."""
+    calls = tuple(ToolCall(id=id, name="find", arguments='{"a": 1}') for id in ids)
+    results = [Message(role="tool", content=f"result {id}", tool_call_id=id) for id in ids]
+    return (Message(role="assistant", tool_calls=calls), *results)
+
+
+@pytest.mark.parametrize("after", range(8, 13))
+def test_a_tool_call_is_never_separated_from_its_results(after: int):
+    said = (*talk(5), *tool_use("a", "b", "c"), *talk(after))
+    found = split(*said)
+    Prompt(messages=found.recent)  # refuses a result without its call
+    assert (*found.earlier, *found.recent) == said
+    assert len(found.recent) - KEEP in (0, 1, 2, 3)
+    assert len(prefix_hashes(said)) == len(found.earlier)
+    Prompt(messages=with_summary(found, "They agreed."))
+
+
+def test_a_conversation_of_results_alone_is_not_split():
+    assert split_to_condense((user("Go."), *tool_use(*map(str, range(12))))[1:]) is None
+
+
+def test_calls_results_and_images_are_in_the_transcript():
+    picture = Message(role="user", content=(ImagePart(url="https://example.com/a.png"),))
+    lines = transcript(summary_request(split(picture, *tool_use("a"), *talk(KEEP))))
+    assert lines == ["user: [image]", 'assistant: [calls find with {"a": 1}]', "tool: result a"]
+
+
+def test_images_and_arguments_count_for_the_length():
+    picture = Message(role="user", content=(ImagePart(url="https://example.com/a.png"),))
+    assert plan_condensing(Prompt(messages=(*[picture] * 12, *talk(2))), 16_000, None).condense
+    assert not plan_condensing(Prompt(messages=(*[picture] * 10, *talk(2))), 16_000, None).condense
+    long = Message(role="assistant", tool_calls=(ToolCall(id="a", name="find", arguments='"' + "x" * 9_000 + '"'),))
+    said = (user("Go."), long, *tool_use("a")[1:], *talk(KEEP))
+    assert plan_condensing(Prompt(messages=said), 2_000, None).condense
+
+
+def test_a_developers_instructions_are_not_condensed():
+    developer = Message(role="developer", content="Be brief.")
+    assert split(developer, *talk(15)).system == (developer,)

@@ -34,7 +34,7 @@ from parley.domain.generate.planning import (
 )
 from parley.domain.generate.policy import ActionPolicy, Policy
 from parley.domain.pricing import ConfiguredRates
-from parley.domain.requests import Message, Provider
+from parley.domain.requests import ImagePart, Message, Provider
 from parley.domain.routing import (
     Candidate,
     Option,
@@ -102,6 +102,12 @@ def test_routes_are_ordered_by_priority():
     models, reasons = decided()
     assert models == ["big", "small", "own"]
     assert reasons == ["first choice of the pro tier", "fallback 1", "fallback 2"]
+
+
+def test_a_model_that_cannot_do_what_is_asked_is_skipped_with_a_reason():
+    models, reasons = decided(big={"unserved": "accepts no images"})
+    assert models == ["small", "own"]
+    assert reasons[0] == "the first that can serve: big accepts no images"
 
 
 def test_a_tier_gets_only_its_models():
@@ -250,6 +256,15 @@ class TestPlan:
         found = planned(balance=RICH.model_copy(update={"left_usd": Decimal("0.000001")}))
         assert found.refusal and found.refusal.code is Refused.BUDGET_EXHAUSTED
         assert found.candidates == ()
+
+    def test_a_picture_that_no_model_can_see_is_the_callers_to_change(self):
+        picture = Message(role="user", content=(ImagePart(url="https://example.com/lift.png"),))
+        request = asked().model_copy(update={"prompt": Prompt(messages=(picture,))})
+        blind = (Route(provider=OPENAI, model="gpt-3.5-turbo"),)
+        with pytest.raises(InvalidInput, match="accepts no images"):
+            planned(request, routes=blind)
+        seeing = (*blind, Route(provider=OPENAI, model=MINI, priority=2))
+        assert [one.model for one in planned(request, routes=seeing).candidates] == [MINI]
 
     def test_a_tier_without_a_route_is_refused(self):
         found = planned(balance=FREE, routes=REAL_ROUTES[:1])
