@@ -160,7 +160,7 @@ class OpenAIAdapter:
         sent = self._sent(request, model, attempt_id) | {"stream": True, "stream_options": {"include_usage": True}}
         reply = _StreamedCompletion(self._provider.value)
         with (
-            interruption_counted(reply, lambda: self._counted(reply.completion)),
+            interruption_counted(reply, lambda: usage_of(lambda: self._usage(reply.completion))),
             errors_mapped(openai.APIError, self._mapped, self._key),
         ):
             async with await self._client.chat.completions.create(**sent) as chunks:
@@ -225,13 +225,6 @@ class OpenAIAdapter:
             sent["content"] = message.text or ("" if own_server else None)
             sent["tool_calls"] = [_call(call) for call in message.tool_calls]
         return sent | ({"tool_call_id": message.tool_call_id} if message.tool_call_id else {})
-
-    def _counted(self, completion: ChatCompletion) -> Usage | None:
-        """What the vendor counted; None where it has no counts, or none that can be read."""
-        try:
-            return self._usage(completion)
-        except UNREADABLE:
-            return None
 
     def _reply(self, completion: ChatCompletion, max_tokens: int | None = None) -> ChatReply:
         name = self._provider.value
