@@ -9,7 +9,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from parley.cli.console import _silence_temporal
+from parley.cli.console import silence_temporal
 from parley.process import leave
 
 
@@ -39,6 +39,6 @@ async def main(address: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[2] == "silent":
-        _silence_temporal()
+        silence_temporal()
     asyncio.run(main(sys.argv[1]))
     leave(0)

@@ -119,7 +119,7 @@ INVARIANTS: dict[str, str] = {
                    (SELECT count(*) FROM attempts t WHERE t.id = c.settled_attempt_id AND t.state = 'settled') AS named,
                    (SELECT count(*) FROM replies r JOIN attempts t ON t.id = r.attempt_id
                     WHERE (t.workspace_id, t.request_id) = (c.workspace_id, c.request_id)) AS replies,
-                   (SELECT count(*) FROM outbox o JOIN attempts t ON t.id::text = o.payload->>'attempt_id'
+                   (SELECT count(*) FROM outbox o JOIN attempts t ON t.id = o.attempt_id
                     WHERE (t.workspace_id, t.request_id) = (c.workspace_id, c.request_id)
                       AND o.kind = 'ai_generation_completed') AS events) n
         WHERE (n.won, n.named, n.replies, n.events) IS DISTINCT FROM
@@ -139,7 +139,7 @@ INVARIANTS: dict[str, str] = {
         SELECT t.id::text FROM attempts t
         WHERE t.cost_usd > t.upper_bound_usd
           AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.kind = 'ai_cost_above_bound'
-                            AND o.payload->>'attempt_id' = t.id::text)""",
+                            AND o.attempt_id = t.id)""",
 }
 
 # Each is the condition under which a change of a row breaks the rule.
