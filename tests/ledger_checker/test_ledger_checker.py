@@ -84,7 +84,7 @@ FAULTS: dict[Mutation, Schedule] = {
     forget_a_confirmed_cost: Schedule(
         ((claim(outcome=Outcome.UNCOUNTED), Cut(attempt=0), Reconcile(workspace=0), end(0)), (), ())
     ),
-    lock_no_attempt: Schedule(((claim(), end(0)), (Sweep(), end(0)), ()), (Turn(0),) * 3 + (Turn(1), Turn(0)) * 20),
+    lock_no_attempt: Schedule(((claim(), end(0)), (Sweep(), end(0)), ()), (Turn(0),) * 2 + (Turn(1), Turn(0)) * 20),
 }
 
 
