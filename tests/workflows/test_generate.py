@@ -125,6 +125,7 @@ class TestTools:
         )
         assert (len(result.tool_calls), result.parsed, result.meta.attempts) == (1, None, 1)
 
+    @durable_only("measures the history")
     async def test_long_calls_stay_out_of_the_history(self, client: Client) -> None:
         fields = {f"field_{number}": {"type": "string"} for number in range(120)}
         tool = {**WEATHER, "parameters": {"type": "object", "properties": fields, "required": list(fields)}}
@@ -134,6 +135,7 @@ class TestTools:
         [history] = await histories(client)
         assert max(event.ByteSize() for event in history.events) < 4000
 
+    @durable_only("measures the history")
     async def test_an_image_stays_out_of_the_history(self, client: Client, simulator: SimulatorAdmin) -> None:
         data = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300_000)).decode()
         parts = [{"type": "text", "text": "What is this?"}, {"type": "image", "media_type": "image/png", "data": data}]
