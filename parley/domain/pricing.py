@@ -231,8 +231,7 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
         yield rates
         return
     tiers = _tier_prices(provider, model) if provider is Provider.OPENAI else ()
-    usual = _listed_rates(provider, model, usage.input_tokens)
-    for found in (usual, *(_rates_of(tier, provider, model, usage.input_tokens) for tier in tiers)):
+    for found in (rates, *(_rates_of(tier, provider, model, usage.input_tokens) for tier in tiers)):
         highest = {name: getattr(found, name) * REGION_FACTOR for name in TOKEN_RATES}
         yield found.model_copy(update={**highest, "input": max(highest["input"], highest["cache_write"])})
 

@@ -10,7 +10,6 @@ from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import Interval, Select, bindparam, func, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -22,7 +21,7 @@ from parley.storage import database
 from parley.storage.database import NOW
 from parley.storage.driver import defer
 from parley.storage.ledger import Settled
-from parley.storage.rows import table
+from parley.storage.rows import insert_of
 from parley.storage.tables import CachedAnswer
 
 Models = Sequence[tuple[Provider, str]]
@@ -35,14 +34,8 @@ PURGED_AT_ONCE = 1000
 # One prompt may have answers of several models.
 IDENTITY = ("workspace_id", "key", "provider", "model")
 IDENTIFYING = tuple_(*(getattr(CachedAnswer, name) for name in IDENTITY))
-NEW = insert(table(CachedAnswer)).values(
-    {column.name: bindparam(column.name, type_=column.type) for column in table(CachedAnswer).columns}
-    | {
-        "uses": 0,
-        "last_used_at": None,
-        "created_at": NOW,
-        "expires_at": NOW + bindparam("time_to_live", type_=Interval),
-    }
+NEW = insert_of(CachedAnswer).values(
+    uses=0, last_used_at=None, created_at=NOW, expires_at=NOW + bindparam("time_to_live", type_=Interval)
 )
 STORE = NEW.on_conflict_do_update(
     index_elements=IDENTITY,

@@ -19,7 +19,7 @@ from parley.domain.requests import ChatReply
 from parley.storage.budgets import job_scope
 from parley.storage.database import NOW, changed_one, purge
 from parley.storage.driver import Query, defer
-from parley.storage.rows import table
+from parley.storage.rows import insert_of, table
 from parley.storage.tables import (
     Attempt,
     Budget,
@@ -35,6 +35,7 @@ COST = func.coalesce(func.sum(Attempt.cost_usd), 0)
 OF_KEY = and_(
     col(Generation.workspace_id) == bindparam("workspace"), col(Generation.request_id) == bindparam("request")
 )
+ENDED = select(Generation).where(OF_KEY)
 ENVELOPE = select(col(Budget.scope)).where(
     col(Budget.workspace_id) == bindparam("workspace"), col(Budget.scope) == bindparam("scope")
 )
@@ -45,7 +46,7 @@ KNOWN = (
 )
 
 IDENTITY = ("workspace_id", "request_id")
-NEW = insert(table(Generation)).values({column.name: bindparam(column.name) for column in table(Generation).columns})
+NEW = insert_of(Generation)
 RECORD = NEW.on_conflict_do_update(
     index_elements=IDENTITY,
     set_={one.name: one for one in NEW.excluded if one.name not in (*IDENTITY, "quality", "feedback")},
@@ -264,7 +265,7 @@ async def last_reply(tx: AsyncSession, workspace_id: str, job_key: str) -> UUID 
 
 async def find(tx: AsyncSession, workspace_id: str, request_id: str) -> Generation | None:
     """How a generation ended; None if it did not."""
-    return (await tx.execute(_of(workspace_id, request_id))).scalar()
+    return (await tx.execute(ENDED, {"workspace": workspace_id, "request": request_id})).scalar()
 
 
 async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatReply:
@@ -288,12 +289,6 @@ async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Dec
         col(Generation.quality).is_(None),
     )
     return await changed_one(tx, ungraded.values(quality=score))
-
-
-def _of(workspace_id: str, request_id: str) -> Any:
-    return select(Generation).where(
-        col(Generation.workspace_id) == workspace_id, col(Generation.request_id) == request_id
-    )
 
 
 async def _reply(tx: AsyncSession, generation: Generation) -> dict[str, Any] | None:

@@ -51,6 +51,12 @@ def _adding(row: type[Any]) -> Insert:
     return insert(table(row)).on_conflict_do_nothing().returning(*columns)
 
 
+def insert_of(row: type[SQLModel]) -> Insert:
+    """An INSERT whose parameters are named like the columns."""
+    columns = table(row).columns
+    return insert(table(row)).values({one.name: bindparam(one.name, type_=one.type) for one in columns})
+
+
 def _upsert(row: type[SQLModel]) -> Insert:
     into = table(row)
     # The database assigns identity columns.
