@@ -1,10 +1,15 @@
-"""The parts of a reply that a provider sends before the reply is complete."""
+"""The parts of a reply that are sent before the reply is complete, and their way to the readers of a stream.
 
-from typing import Annotated, Literal
+A stream has the id of its generation's workflow. Its offset is the number of deltas before it: the first delta has
+offset 0. Each try at a generation is a new attempt of its stream, numbered from 1. Only the newest attempt may send.
+"""
+
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from parley.domain.model import Model, Received
+from parley.domain.model import Model, Received, Text
+from parley.domain.requests import ChatReply
 
 
 class TextDelta(Model):
@@ -30,3 +35,69 @@ class ToolCallDelta(Model):
 
 
 Delta = Annotated[TextDelta | ToolCallDelta, Field(discriminator="kind")]
+
+
+class StreamTarget(Model):
+    """Where the deltas of a generation go.
+
+    address: of the receiver, for example `ws://127.0.0.1:9000`; None: readers in the process that pays.
+    on_disconnect: what happens when the last reader leaves: the answer is finished, or its request is cancelled.
+    """
+
+    address: Text | None = None
+    on_disconnect: Literal["finish", "cancel"] = "finish"
+
+
+class Delivered(Model):
+    """What is known of a stream when an attempt opens it.
+
+    attempt: the number of the attempt that opens it, from 1.
+    deltas: what earlier attempts sent, and readers may have seen.
+    paid_request_id: the paid request of the attempt before; empty in the first.
+    attempt_id: its attempt at the provider; empty if none was claimed.
+    starts_at: the offset at which the reply to that paid request begins.
+    reply: the whole reply to that paid request, if it was received before the attempt ended.
+    """
+
+    attempt: int = Field(ge=1)
+    deltas: tuple[Delta, ...] = ()
+    paid_request_id: str = ""
+    attempt_id: str = ""
+    starts_at: int = 0
+    reply: ChatReply | None = None
+
+    @property
+    def text(self) -> str:
+        """The text that readers may have seen."""
+        return "".join(delta.text for delta in self.deltas if isinstance(delta, TextDelta))
+
+
+class TokenSink(Protocol):
+    """Takes the deltas of one attempt to the readers of a stream.
+
+    Only `open` and `close` wait, and not for a reader: one who is slow, or left, delays no paid call.
+    """
+
+    async def open(self) -> Delivered:
+        """Begin a new attempt of the stream: from here on older attempts send in vain."""
+        ...
+
+    async def claimed(self, paid_request_id: str, attempt_id: str) -> None:
+        """Record what this attempt pays, before the provider is called."""
+        ...
+
+    def send(self, delta: Delta) -> None:
+        """Send the next delta."""
+        ...
+
+    async def complete(self, reply: ChatReply) -> None:
+        """Record the whole reply, before it is settled: if this process ends now, the next attempt settles it."""
+        ...
+
+    async def cancelled(self) -> None:
+        """Return when the readers have left and the request is to be cancelled; wait for ever otherwise."""
+        ...
+
+    async def close(self) -> None:
+        """End the attempt. Its deltas are stored, and sent as far as the receiver takes them within its timeout."""
+        ...
