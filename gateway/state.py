@@ -1,0 +1,35 @@
+"""What the requests of one gateway process share."""
+
+import asyncio
+
+from gateway.auth import Authentication
+from gateway.metrics import GatewayMetrics
+from parley.client.backend import Backend, temporal_errors
+
+READY_SECONDS = 5.0
+
+
+class Gateway:
+    """The connections, keys and streams of a gateway process.
+
+    Attributes:
+        backend: the connections to Temporal and PostgreSQL.
+        auth: the keys.
+        metrics: the counters.
+        draining: set when the process begins to end. Streams that have no end of their own end then.
+    """
+
+    def __init__(self, backend: Backend, metrics: GatewayMetrics) -> None:
+        self.backend, self.metrics = backend, metrics
+        self.auth = Authentication(backend)
+        self.draining = asyncio.Event()
+
+    async def check_servers(self) -> None:
+        """Check that both servers answer.
+
+        Raises:
+            Unreachable: one does not.
+        """
+        await self.backend.database.ping()
+        with temporal_errors():
+            await self.backend.temporal.service_client.check_health()
