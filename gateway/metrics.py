@@ -32,17 +32,10 @@ class GatewayMetrics:
         self._open = 0
 
     @classmethod
-    def serve(cls, address: str | None) -> "GatewayMetrics":
-        """Metrics with an exporter. Call it once per process.
-
-        Args:
-            address: `host:port` where the exporter listens too; None: on a free port of loopback.
-
-        Raises:
-            InvalidInput: the process cannot listen on the address.
-        """
-        where = address or _free_address()
-        return cls(where, *serve_metrics(where))
+    def serve(cls) -> "GatewayMetrics":
+        """Metrics with an exporter on a free port of loopback, whose text `/metrics` passes on."""
+        address = _free_address()
+        return cls(address, *serve_metrics(address))
 
     def ended(self, path: str, method: str, status: int, seconds: float) -> None:
         """Count a request. `path`: the route's template, so that there are few different ones."""

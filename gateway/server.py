@@ -124,7 +124,7 @@ async def run(settings: Settings) -> None:
     """
     if settings.database_url is None:
         raise InvalidInput("is not set: the gateway needs PostgreSQL", where="DATABASE_URL")
-    metrics = GatewayMetrics.serve(settings.metrics_address)
+    metrics = GatewayMetrics.serve()
     temporal = await connect(codec_keys=settings.codec_keys, runtime=metrics.runtime)
     async with Backend(temporal, Database(settings.database_url), settings) as backend:
         await backend.database.ping()

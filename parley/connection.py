@@ -73,6 +73,7 @@ class Addresses:
     temporal_address: str
     ui_url: str
     simulator_url: str | None = None
+    gateway_url: str | None = None
 
 
 def running_stack(state_dir: Path) -> Addresses | None:

@@ -39,7 +39,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "up": Command("run", "Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."),
+    "up": Command("run", "Start Temporal, PostgreSQL, simulator, worker and gateway on this machine, until Ctrl-C."),
     "down": Command("stack", "Stop the stack that `parley up` started."),
     "logs": Command("stack", "Print the last lines of the stack's logs."),
     "demo": Command("run", "Start everything, run every job on sample data, print the reports, stop everything."),

@@ -35,7 +35,7 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return when it is up; `parley down` stops it.")
     ] = False,
 ) -> None:
-    """Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."""
+    """Start Temporal, PostgreSQL, simulator, worker and gateway on this machine, until Ctrl-C."""
     arguments = ["up", "--latency", str(latency), *(["--fresh"] if fresh else [])]
     if detach:
         start_detached(*application_command("starter", arguments), Settings().state_dir)

@@ -85,6 +85,7 @@ class StateDir:
         self.temporal_db = self.path / "temporal.db"
         self.simulator_log = self.path / "simulator-billed.jsonl"
         self.worker_ready = self.path / "worker-ready"
+        self._gateway_key = self.path / "gateway.key"
         self._logs = logs_dir(self.path)
 
     def create(self) -> None:
@@ -156,6 +157,17 @@ class StateDir:
         """Replace PostgreSQL's record."""
         _write(self.path / "postgres.json", record.model_dump_json(indent=2).encode())
 
+    def read_gateway_key(self) -> str | None:
+        """The development key of the gateway; None before there is one."""
+        try:
+            return self._gateway_key.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def write_gateway_key(self, secret: str) -> None:
+        """Replace the development key of the gateway."""
+        _write(self._gateway_key, f"{secret}\n".encode())
+
     def _unusable(self, error: OSError) -> InvalidInput:
         return InvalidInput(f"cannot be used as state directory: {error.strerror}", where=str(self.path))
 
@@ -168,6 +180,7 @@ def addresses_of(record: StackRecord, password: str) -> Addresses:
         temporal_address=f"{HOST}:{ports['temporal']}",
         ui_url=f"http://{HOST}:{ports['ui']}",
         simulator_url=f"http://{HOST}:{ports['simulator']}" if "simulator" in record.processes else None,
+        gateway_url=f"http://{HOST}:{ports['gateway']}" if "gateway" in record.processes else None,
     )
 
 
