@@ -65,13 +65,13 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
         key = await _development_key(settings, StateDir(settings.state_dir), addresses)
         console.print(f"Gateway      [bold]{addresses.gateway_url}[/bold]")
         console.print(f"Its key      [bold]{key}[/bold] (workspace default, for development)", highlight=False)
+        console.print("Ctrl-C stops everything. In another terminal, for example:")
+        for hint in hints():
+            console.print(f"  [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
 
     options = {"latency": latency, "fresh": fresh, "restart_worker": True, "gateway": "gateway", "announce": announce}
     stack = _stack(settings, settings.state_dir, console, **options)
     async with stack:
-        console.print("Ctrl-C stops everything. In another terminal, for example:")
-        for hint in hints():
-            console.print(f"  [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
         await stack.wait()
 
 
@@ -87,14 +87,6 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
     else:
         console.print("Only the simulator answers: no vendor is called, and no money is spent (--real uses your keys).")
     state = settings.state_dir / f"demo-{uuid4().hex[:8]}"
-
-    async def announce(addresses: Addresses) -> None:
-        _print_addresses(addresses, console)
-        key = await _development_key(settings, StateDir(settings.state_dir), addresses)
-        console.print(f"Gateway      [bold]{addresses.gateway_url}[/bold]")
-        console.print(f"Its key      [bold]{key}[/bold] (workspace default, for development)", highlight=False)
-
-    options = {"latency": latency, "fresh": fresh, "restart_worker": True, "gateway": "gateway", "announce": announce}
     stack = _stack(settings, state, console, latency=DEMO_LATENCY, temporary=True)
     async with stack as addresses:
         await _run_jobs(settings, addresses, console)

@@ -1,4 +1,4 @@
-"""The keys of the gateway in the database: only a hash is stored, and a minute's requests are shared by all processes."""
+"""The keys of the gateway: only a hash is stored, and a minute's requests are shared by all processes."""
 
 import asyncio
 from datetime import UTC, datetime
