@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import health
+from gateway import health, jobs
 from gateway.boundary import Boundary, names
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
@@ -21,8 +21,6 @@ SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
-# The paths whose bodies are files.
-UPLOADS: frozenset[str] = frozenset()
 
 
 def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | None = None) -> FastAPI:
@@ -37,7 +35,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     # Without the pages of FastAPI's documentation, which load scripts from another host.
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
-    for router in (health.router,):
+    for router in (health.router, jobs.router, jobs.sockets):
         app.include_router(router)
     for error in (ParleyError, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer_error)
@@ -45,7 +43,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
 
     def body_limit(path: str) -> int:
-        return settings.gateway_upload_bytes if path in UPLOADS else settings.gateway_body_bytes
+        return settings.gateway_upload_bytes if path in jobs.UPLOADS else settings.gateway_body_bytes
 
     app.add_middleware(Boundary, settings=settings, metrics=metrics, body_limit=body_limit)
     app.openapi = lambda: _openapi(app)
@@ -60,7 +58,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schemas["Problem"].pop("$defs", {}))
+        for body in jobs.BODIES:  # those that are read by the path itself, because they may be multipart
+            schemas[body.__name__] = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        for made_of in ("Problem", *(body.__name__ for body in jobs.BODIES)):
+            schemas.update(schemas[made_of].pop("$defs", {}))
         made["components"]["securitySchemes"] = SECURITY
         for operation in (one for path in made["paths"].values() for one in path.values()):
             operation["responses"].pop("422", None)

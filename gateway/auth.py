@@ -33,6 +33,7 @@ class Caller:
 
     key: GatewayKey
     client: Client
+    backend: Backend
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Authentication:
         if scope not in known.key.scopes:
             raise NotPermitted(f"the key {known.key.key_id} does not have the scope {scope.value!r}")
         await self._count(known)
-        return Caller(known.key, self._backend.client(known.key.workspace_id))
+        return Caller(known.key, self._backend.client(known.key.workspace_id), self._backend)
 
     @asynccontextmanager
     async def stream(self, caller: Caller) -> AsyncIterator[None]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from activities.logs import WorkerFormatter
 from gateway.errors import BodyTooLarge, TooSlow, response_of
@@ -66,7 +68,7 @@ class Boundary:
         try:
             self._check_host(headers.get("host", ""))
             if scope["type"] == "websocket":
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, response)
                 return
             body = _Body(receive, self._body_limit(scope["path"]), self._read_seconds)
             body.check_length(headers.get("content-length", ""))
@@ -90,22 +92,29 @@ class Boundary:
         made = response_of(error, scope["path"])
         if made.status_code == 500:
             log.error("an error that no handler expected", exc_info=error)
-        if scope["type"] == "websocket":
-            await response.refuse_websocket()
-        elif response.status == 0:
-            await made(scope, receive, response)
+        if response.status == 0:
+            await self._refuse(made, scope, receive, response)
+        elif scope["type"] == "websocket":
+            await response({"type": "websocket.close", "code": 1011, "reason": ""})
         # A response that has begun cannot become an error: the server cuts the connection, so that no client takes it
         # for complete.
         else:
             raise error
 
+    async def _refuse(self, made: JSONResponse, scope: Scope, receive: Receive, response: "_Response") -> None:
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, response).send_denial_response(made)
+        else:
+            await made(scope, receive, response)
+
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "")
-        self._metrics.ended(path or "none", scope["method"], status, seconds)
+        method = scope.get("method", "WEBSOCKET")
+        self._metrics.ended(path or "none", method, status, seconds)
         # The path as it was sent: percent-encoding shows a line feed, and keeps the line whole.
         sent = scope.get("raw_path", b"").decode("ascii", "replace")[:300]
         level = logging.DEBUG if path in ("/healthz", "/readyz", "/metrics") else logging.INFO
-        log.log(level, "%s %s %s %.0f ms", scope["method"], sent, status, seconds * 1000)
+        log.log(level, "%s %s %s %.0f ms", method, sent, status, seconds * 1000)
 
 
 class _Body:
@@ -144,7 +153,9 @@ class _Response:
         self._send, self.status = send, 0
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "websocket.accept":
+            self.status = 101
+        elif message["type"] in ("http.response.start", "websocket.http.response.start"):
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             ids = correlation.get()
@@ -152,10 +163,6 @@ class _Response:
             headers["x-content-type-options"] = "nosniff"
             headers.setdefault("cache-control", "no-store")
         await self._send(message)
-
-    async def refuse_websocket(self) -> None:
-        """Refuse a WebSocket before it is open, which a client sees as status 403."""
-        await self._send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
 def names(listed: str) -> tuple[str, ...]:

@@ -213,7 +213,9 @@ def response_of(error: Exception, path: str) -> JSONResponse:
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """The handler of every error that a path raises."""
+    """The handler of every error that a path raises. One of a WebSocket is answered by the boundary."""
+    if request.scope["type"] == "websocket":
+        raise error
     return response_of(error, request.url.path)
 
 

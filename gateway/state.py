@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway.auth import Authentication
+from gateway.feeds import Feeds
 from gateway.metrics import GatewayMetrics
 from parley.client.backend import Backend, temporal_errors
 
@@ -16,6 +17,7 @@ class Gateway:
         backend: the connections to Temporal and PostgreSQL.
         auth: the keys.
         metrics: the counters.
+        feeds: the events of jobs.
         draining: set when the process begins to end. Streams that have no end of their own end then.
     """
 
@@ -23,6 +25,7 @@ class Gateway:
         self.backend, self.metrics = backend, metrics
         self.auth = Authentication(backend)
         self.draining = asyncio.Event()
+        self.feeds = Feeds(backend, self.draining)
 
     async def check_servers(self) -> None:
         """Check that both servers answer.

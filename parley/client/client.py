@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, Unpack
+from uuid import uuid4
 
 from temporalio.client import WorkflowHandle
 
@@ -23,9 +24,10 @@ from parley.client.backend import Backend, describe_workflow, find_workflow, job
 from parley.client.configuration import WorkspaceConfiguration
 from parley.client.gateway_keys import GatewayKeys
 from parley.client.generate import GenerateOptions, Messages, check_names, generate, generate_input
+from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
-from parley.client.listing import JobSummary, find_job, list_jobs
+from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
 from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
@@ -35,7 +37,7 @@ from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
-from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
+from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult, workflow_id
 from parley.domain.health import HealthReport
 from parley.domain.model import Model
 from parley.domain.reports import Feedback
@@ -146,6 +148,47 @@ class Client:
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
         check_names(self.settings, request)
         return await generate(self._backend, request, key)
+
+    async def start_generation(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        action: str = DEFAULT_ACTION,
+        key: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> GenerationHandle:
+        """Start what `generate` does, and return at once.
+
+        Args:
+            messages: a text, or messages with a role and a content.
+            user_id: the user who pays with energy.
+            action: the kind of request, which decides its price and policy; default `ai_message`.
+            key: an idempotency key: the same key is the same request, answered and paid once. Default: a new one.
+            options: see `GenerateOptions`.
+
+        Returns:
+            The generation's handle.
+
+        Raises:
+            InvalidInput: an argument is not valid; the error names the field, and nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
+            IdempotencyConflict: `key` was used for a different request.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        check_names(self.settings, request)
+        job_id = workflow_id(self.workspace_id, key or uuid4().hex)
+        await start_generation(self._backend, request, job_id)
+        return self.generation(job_id)
+
+    def generation(self, job_id: str) -> GenerationHandle:
+        """The handle of a generation. It is not looked up yet.
+
+        Args:
+            job_id: the `id` of its handle.
+        """
+        return GenerationHandle(self._backend, self.workspace_id, job_id)
 
     async def analyze(
         self,
@@ -284,6 +327,23 @@ class Client:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         return await list_jobs(self._backend, self.workspace_id, kind=kind, status=status, job_id=job_id, limit=limit)
+
+    async def job_page(
+        self, *, kind: str | None = None, status: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> JobPage:
+        """A page of `jobs`, the newest first.
+
+        Args:
+            kind: as for `jobs`; default: all.
+            status: as for `jobs`; default: all.
+            limit: the most jobs of the page; default 50.
+            cursor: `next` of the page before; default: the first page.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        return await job_page(self._backend, self.workspace_id, kind=kind, status=status, limit=limit, cursor=cursor)
 
     async def job(self, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle:
         """The handle of a job that any process started.
