@@ -117,6 +117,7 @@ class Authentication:
         if key is None:
             self._known.pop(sha256, None)
             raise Unauthenticated("the key is not known: make one with `parley keys create`")
+        known = self._known.get(sha256)  # a concurrent request may have read it: its share is the one to use
         if known is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known.pop(next(iter(self._known)))

@@ -208,6 +208,8 @@ def response_of(error: Exception, path: str) -> JSONResponse:
         headers["x-should-retry"] = "false"
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if problem.status in (408, 413):  # the rest of the body is not read
+        headers["connection"] = "close"
     content, media_type = _shaped(problem, path)
     return JSONResponse(content, problem.status, headers, media_type)
 

@@ -89,6 +89,7 @@ class GatewayServer(uvicorn.Server):
                 app,
                 http=type("Protocol", (TimedProtocol,), {"read_seconds": settings.gateway_read_seconds}),
                 ws="websockets-sansio",
+                lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,

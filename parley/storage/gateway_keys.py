@@ -12,6 +12,7 @@ from parley.storage.database import NOW, changed_one
 from parley.storage.tables import StoredGatewayKey
 
 MINUTE = func.date_trunc("minute", NOW)
+SECONDS_LEFT = 60 - extract("second", NOW)
 
 
 async def create(tx: AsyncSession, key: GatewayKey, secret: str) -> None:
@@ -53,7 +54,7 @@ async def take(tx: AsyncSession, key: GatewayKey, requests: int) -> tuple[int, f
     """
     same_key = col(StoredGatewayKey.key_id) == key.key_id
     used = case((col(StoredGatewayKey.minute) == MINUTE, col(StoredGatewayKey.minute_requests)), else_=literal(0))
-    locked = select(used, 60 - extract("second", NOW)).where(same_key).with_for_update()
+    locked = select(used, SECONDS_LEFT).where(same_key).with_for_update()
     before, seconds = (await tx.execute(locked)).one()
     taken = max(0, min(requests, key.requests_per_minute - before))
     if taken:

@@ -45,3 +45,14 @@ async def running_gateway(backend: Backend, settings: Settings) -> AsyncIterator
         server.stop()
         server.stop()
         await serving
+
+
+async def sent(gateway: Running, data: bytes) -> bytes:
+    """What the gateway sends until it closes the connection, after these bytes."""
+    reader, writer = await asyncio.open_connection(*gateway.address)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            return await reader.read()
+    finally:
+        writer.close()

@@ -1,25 +1,12 @@
 """What surrounds every request: ids, hosts, limits, errors, health."""
 
-import asyncio
 import logging
 
 import httpx
 import pytest
 
 from parley import Backend, Settings
-from tests.gateway.parts import Running, running_gateway
-from tests.parts import TEST_TIMEOUT_SECONDS
-
-
-async def sent(gateway: Running, data: bytes) -> bytes:
-    """What the gateway sends until it closes the connection, after these bytes."""
-    reader, writer = await asyncio.open_connection(*gateway.address)
-    try:
-        writer.write(data)
-        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-            return await reader.read()
-    finally:
-        writer.close()
+from tests.gateway.parts import Running, running_gateway, sent
 
 
 async def test_it_is_alive_and_ready(gateway: Running):

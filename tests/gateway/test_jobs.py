@@ -11,12 +11,14 @@ from temporalio.client import Client as TemporalClient
 
 from gateway.uploads import safe_name
 from parley import Client
-from tests.gateway.parts import Running
+from parley.testing import SimulatorAdmin
+from tests.gateway.parts import Running, sent
 from tests.parts import SAMPLES, TEST_TIMEOUT_SECONDS
 
 JOBS = "/api/jobs"
 SESSION = json.loads((SAMPLES / "gatekeeper-dental-clinic.json").read_text())
 CHATS = (SAMPLES / "chats" / "support.jsonl").read_text().splitlines()[:6]
+WAITING: dict[str, Any] = {"messages": "Hi", "user_id": "ann"}
 QUICK = {"user_id": "ann", "streams": 1, "sessions_per_stream": 6}
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -27,6 +29,12 @@ async def ended(http: httpx.AsyncClient, url: str) -> list[dict[str, Any]]:
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS), http.stream("GET", f"{url}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream"), await stream.aread()
         return [event async for event in read_events(stream)]
+
+
+async def gates(simulator: SimulatorAdmin, *, closed: bool) -> None:
+    """Close or open the gate of every provider that may answer."""
+    for provider in ("anthropic", "openai"):
+        await simulator.gate(closed=closed, provider=provider)
 
 
 async def read_events(stream: httpx.Response):
@@ -168,12 +176,12 @@ async def test_a_websocket_without_a_key_is_refused_with_a_problem(gateway: Runn
 
 
 async def test_one_poll_serves_all_readers_and_ends_with_the_last(
-    gateway: Running, client: Client, simulator, monkeypatch: pytest.MonkeyPatch
+    gateway: Running, client: Client, simulator: SimulatorAdmin
 ):
     feeds = gateway.server._gateway.feeds
-    await simulator.gate(closed=True)
+    await gates(simulator, closed=True)
     key = await client.gateway_keys.create("readers", concurrent_streams=21)
-    handle = await client.start_generation("Hi", user_id="ann")
+    handle = await client.start_generation(**WAITING)
     async with gateway.http(key.secret, limits=httpx.Limits(max_connections=30)) as http:
         url = f"{JOBS}/{handle.id.replace('/', '%2F')}/events"
         streams = [await http.send(http.build_request("GET", url), stream=True) for _ in range(21)]
@@ -190,13 +198,13 @@ async def test_one_poll_serves_all_readers_and_ends_with_the_last(
     await handle.cancel()
 
 
-async def test_a_job_is_cancelled_and_an_ended_one_is_not(http: httpx.AsyncClient, simulator):
-    await simulator.gate(closed=True)
-    job = (await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"})).json()
+async def test_a_job_is_cancelled_and_an_ended_one_is_not(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
     unfinished = await http.get(f"{job['url']}/result")
     assert (unfinished.status_code, unfinished.headers["retry-after"]) == (409, "1")
     assert (await http.post(f"{job['url']}/cancel")).status_code == 202
-    await simulator.gate(closed=False)
+    await gates(simulator, closed=False)
     events = await ended(http, job["url"])
     assert events[-1]["data"]["status"] == "cancelled"
     again = await http.post(f"{job['url']}/cancel")
@@ -218,9 +226,11 @@ async def test_the_list_of_jobs_has_pages_without_gaps(http: httpx.AsyncClient, 
     assert pages == [["job-4", "job-3"], ["job-2", "job-1"], ["job-0"]]
 
 
-async def test_readers_are_sent_away_when_the_gateway_drains(gateway: Running, http: httpx.AsyncClient, simulator):
-    await simulator.gate(closed=True)
-    job = (await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"})).json()
+async def test_readers_are_sent_away_when_the_gateway_drains(
+    gateway: Running, http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
     async with http.stream("GET", f"{job['url']}/events") as stream:
         lines = stream.aiter_lines()
         assert await anext(lines) == "retry: 1000"
@@ -274,15 +284,13 @@ async def test_another_type_and_a_large_body_are_refused(http: httpx.AsyncClient
     assert (chunked.status_code, chunked.json()["code"]) == (413, "BodyTooLarge")
 
 
-async def test_a_body_that_stops_is_refused(http: httpx.AsyncClient):
-    going = asyncio.Event()
-
-    async def pieces():
-        yield b'{"messages": '
-        await going.wait()
-
-    answer = await http.post(f"{JOBS}/generate", content=pieces(), headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.json()["code"]) == (408, "TooSlow")
+async def test_a_body_that_stops_is_refused(gateway: Running, client: Client):
+    secret = (await client.gateway_keys.create("slow")).secret
+    headers = f"Host: localhost\r\nAuthorization: Bearer {secret}\r\nContent-Type: application/json"
+    request = f'POST {JOBS}/generate HTTP/1.1\r\n{headers}\r\nContent-Length: 100\r\n\r\n{{"messages": '
+    answer = await sent(gateway, request.encode())
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"TooSlow"' in answer
 
 
 @pytest.mark.parametrize("job_id", ["%00", "..%2F..%2Fetc", "x" * 2000, "%F0%9F%98%80", "a%0D%0Ab"])
