@@ -141,10 +141,7 @@ async def start_generation(
     idempotency_key: IdempotencyKey = None,
 ) -> StartedJob:
     """Start a generation, and return its id at once."""
-    given = body.model_dump(exclude_unset=True)
-    handle = await caller.client.start_generation(
-        given.pop("messages"), key=safe_key(idempotency_key), **{n: v for n, v in given.items() if v is not None}
-    )
+    handle = await caller.client.start_generation(key=safe_key(idempotency_key), **given_options(body))
     return _started(response, handle.id, GENERATE)
 
 
@@ -283,17 +280,11 @@ async def _send(websocket: WebSocket, event: Event | None) -> None:
 
 async def _followed(gateway: Gateway, caller: Caller, job_id: str, last_event_id: str) -> AsyncGenerator[Event | None]:
     """The events of a job, counted as one of the key's open streams."""
-    checked_id = _checked(caller, job_id)
-    await describe_workflow(gateway.backend, caller.client.workspace_id, checked_id)
-    async with gateway.auth.stream(caller):
-        gateway.metrics.streams(1)
-        try:
-            followed = gateway.feeds.follow(caller.client.workspace_id, checked_id, last_event_id)
-            async with aclosing(followed):
-                async for event in followed:
-                    yield event
-        finally:
-            gateway.metrics.streams(-1)
+    workspace_id = caller.client.workspace_id
+    await describe_workflow(gateway.backend, workspace_id, checked_id(caller, job_id))
+    async with gateway.stream(caller), aclosing(gateway.feeds.follow(workspace_id, job_id, last_event_id)) as followed:
+        async for event in followed:
+            yield event
 
 
 async def _frames(followed: AsyncGenerator[Event | None], first: Event | None) -> AsyncIterator[str]:
@@ -308,6 +299,11 @@ def _frame(event: Event | None) -> str:
     if event is None:
         return ": idle\n\n"
     return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data, separators=(',', ':'))}\n\n"
+
+
+def given_options(body: Any) -> dict[str, Any]:
+    """What the caller gave of a body made from options; null means that it was left out."""
+    return {name: value for name, value in body.model_dump(exclude_unset=True).items() if value is not None}
 
 
 def safe_key(key: str | None) -> str | None:
@@ -364,7 +360,7 @@ def _url(job_id: str) -> str:
     return f"{PREFIX}/{quote(job_id, safe='')}"
 
 
-def _checked(caller: Caller, job_id: str) -> str:
+def checked_id(caller: Caller, job_id: str) -> str:
     """An id that the servers can be asked for."""
     if len(job_id) > MOST_ID_CHARACTERS or UNSTORABLE.search(job_id):
         raise NotFound(f"workspace {caller.client.workspace_id!r} has no job of this id")
@@ -380,9 +376,9 @@ async def _view(caller: Caller, job_id: str) -> JobView:
     """The job as Temporal knows it, or as the database does where Temporal has forgotten it."""
     client = caller.client
     try:
-        found = await describe_workflow(caller.backend, client.workspace_id, _checked(caller, job_id))
+        found = await describe_workflow(caller.backend, client.workspace_id, checked_id(caller, job_id))
     except NotFound:
-        row = await find_job(caller.backend, client.workspace_id, _checked(caller, job_id))
+        row = await find_job(caller.backend, client.workspace_id, checked_id(caller, job_id))
         return JobView(
             id=row.id,
             kind=row.kind,

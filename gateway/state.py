@@ -1,8 +1,10 @@
 """What the requests of one gateway process share."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from gateway.auth import Authentication
+from gateway.auth import Authentication, Caller
 from gateway.feeds import Feeds
 from gateway.metrics import GatewayMetrics
 from parley.client.backend import Backend, temporal_errors
@@ -26,6 +28,20 @@ class Gateway:
         self.auth = Authentication(backend)
         self.draining = asyncio.Event()
         self.feeds = Feeds(backend, self.draining)
+
+    @asynccontextmanager
+    async def stream(self, caller: Caller) -> AsyncIterator[None]:
+        """Count an open stream, of the key and of the process.
+
+        Raises:
+            TooManyRequests: the key has as many open streams as it may.
+        """
+        async with self.auth.stream(caller):
+            self.metrics.streams(1)
+            try:
+                yield
+            finally:
+                self.metrics.streams(-1)
 
     async def check_servers(self) -> None:
         """Check that both servers answer.

@@ -28,6 +28,7 @@ from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
+from parley.client.optimizing import Optimized, optimize
 from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
@@ -181,6 +182,41 @@ class Client:
         job_id = workflow_id(self.workspace_id, key or uuid4().hex)
         await start_generation(self._backend, request, job_id)
         return self.generation(job_id)
+
+    async def optimize(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        budget_tokens: int,
+        action: str = DEFAULT_ACTION,
+        provider: Provider | None = None,
+        model: str | None = None,
+    ) -> Optimized:
+        """Bring a conversation's history within a number of tokens: a paid summary replaces its earlier part.
+
+        Args:
+            messages: messages with a role and a content.
+            user_id: the user who pays with energy.
+            budget_tokens: the most tokens of the history. The last message and the system prompts are not changed.
+            action: the kind of request of the summary; default `ai_message`.
+            provider: the first to ask for the summary; default: the policy's.
+            model: the first to ask for the summary; default: the policy's.
+
+        Returns:
+            The history and what was saved. The same history within the same budget is summarized and paid once.
+
+        Raises:
+            InvalidInput: an argument is not valid, or what must not change has more tokens than the budget.
+            UnpricedModel: no price is known for `model`.
+            JobFailed: no provider answered.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        request = generate_input(
+            self.workspace_id, messages, user_id=user_id, action=action, provider=provider, model=model
+        )
+        check_names(self.settings, request)
+        return await optimize(self._backend, request, budget_tokens)
 
     def generation(self, job_id: str) -> GenerationHandle:
         """The handle of a generation. It is not looked up yet.

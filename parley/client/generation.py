@@ -10,9 +10,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from parley.client.backend import Backend, describe_workflow, status_of, temporal_errors
 from parley.client.generate import existing_generation, start_workflow_of
 from parley.domain.errors import InvalidInput, NotFound
-from parley.domain.generate.contract import GenerateInput, GenerateResult, generation_id, job_key
+from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, generation_id, job_key
 from parley.domain.generate.replies import parsed
+from parley.domain.requests import Message
 from parley.storage import generations
+from parley.visibility import JOB
 
 
 class GenerationHandle:
@@ -49,6 +51,21 @@ class GenerationHandle:
             result = await workflow.result()
         return await self._with_stored_answer(workflow, result) if result.stored else result
 
+    async def messages(self) -> tuple[Message, ...]:
+        """The messages that it answers, as the caller sent them.
+
+        Raises:
+            NotFound: there is no such generation, or its prompt has been purged.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        found = await describe_workflow(self._backend, self._workspace_id, self.id)
+        if found.typed_search_attributes.get(JOB) != WORKFLOW:
+            raise NotFound(f"workspace {self._workspace_id!r} has no generation {self.id!r}")
+        with temporal_errors():
+            request = await self._input(self._backend.temporal.get_workflow_handle(self.id))
+        async with self._backend.database.transaction() as tx:
+            return (await generations.load_prompt(tx, self._workspace_id, request.prompt)).messages
+
     async def cancel(self) -> None:
         """Request that it stops. Replies that are paid for stay stored.
 
@@ -80,7 +97,7 @@ class GenerationHandle:
         value = parsed(reply.text, schema)[0] if schema is not None else None
         return result.model_copy(update={"content": reply.text, "parsed": value})
 
-    async def _input(self, workflow: WorkflowHandle[Any, GenerateResult]) -> GenerateInput:
+    async def _input(self, workflow: WorkflowHandle[Any, Any]) -> GenerateInput:
         started = await anext(aiter(workflow.fetch_history_events(page_size=1)))
         payloads = started.workflow_execution_started_event_attributes.input.payloads
         [request] = await self._backend.temporal.data_converter.decode(payloads, [GenerateInput])

@@ -1,6 +1,7 @@
 """A running gateway, and how tests talk to it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -56,3 +57,15 @@ async def sent(gateway: Running, data: bytes) -> bytes:
             return await reader.read()
     finally:
         writer.close()
+
+
+async def read_events(stream: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The server-sent events of a response."""
+    fields: dict[str, str] = {}
+    async for line in stream.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        elif "data" in fields:
+            yield {**fields, "data": json.loads(fields["data"])}
+            fields = {}

@@ -12,7 +12,7 @@ from temporalio.client import Client as TemporalClient
 from gateway.uploads import safe_name
 from parley import Client
 from parley.testing import SimulatorAdmin
-from tests.gateway.parts import Running, sent
+from tests.gateway.parts import Running, read_events, sent
 from tests.parts import SAMPLES, TEST_TIMEOUT_SECONDS
 
 JOBS = "/api/jobs"
@@ -35,17 +35,6 @@ async def gates(simulator: SimulatorAdmin, *, closed: bool) -> None:
     """Close or open the gate of every provider that may answer."""
     for provider in ("anthropic", "openai"):
         await simulator.gate(closed=closed, provider=provider)
-
-
-async def read_events(stream: httpx.Response):
-    fields: dict[str, str] = {}
-    async for line in stream.aiter_lines():
-        name, _, value = line.partition(": ")
-        if line:
-            fields[name] = value
-        elif "data" in fields:
-            yield {**fields, "data": json.loads(fields["data"])}
-            fields = {}
 
 
 async def test_a_generation_is_started_followed_and_read(http: httpx.AsyncClient):
