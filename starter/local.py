@@ -64,7 +64,9 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
         _print_addresses(addresses, console)
         key = await _development_key(settings, StateDir(settings.state_dir), addresses)
         console.print(f"Gateway      [bold]{addresses.gateway_url}[/bold]")
-        console.print(f"Its key      [bold]{key}[/bold] (workspace default, for development)", highlight=False)
+        console.print(
+            f"Its key      [bold]{key}[/bold] (workspace default, for development)", highlight=False, soft_wrap=True
+        )
         console.print("Ctrl-C stops everything. In another terminal, for example:")
         for hint in hints():
             console.print(f"  [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)

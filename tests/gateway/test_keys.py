@@ -22,7 +22,7 @@ JOBS = "/api/jobs"
     [
         {},
         {"authorization": "Basic abc"},
-        {"authorization": "Bearer sk-somebody-elses"},
+        {"authorization": "Bearer sk-of-another-product"},
         {"authorization": f"Bearer parley_{'a' * 43}"},
         {"x-api-key": "parley_short"},
         {"authorization": f"Bearer parley_{'a' * 43}", "x-api-key": f"parley_{'b' * 43}"},
