@@ -159,7 +159,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _parley_error(error: Exception) -> ParleyError | None:
-    """The error that a framework's error stands for; None for one that was not raised on purpose."""
+    """What a framework's error means here; None for an error that was not raised on purpose."""
     if isinstance(error, ParleyError):
         return error
     if isinstance(error, RequestValidationError):

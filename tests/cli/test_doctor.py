@@ -32,7 +32,8 @@ async def test_a_machine_that_is_ready(parley: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     code, found = await checks(parley)
     assert code == 0, found
-    assert [*found] == ["versions", "limits", "ports", "disk", "stack", "policy", "keys", "database", "Temporal"]
+    machine, servers = ["versions", "limits", "ports", "disk"], ["database", "Temporal"]
+    assert [*found] == [*machine, "stack", "policy", "keys", "gateway", *servers]
     assert "set: OPENAI_API_KEY; not set: ANTHROPIC_API_KEY" in found["keys"]["found"]
     shown = await parley("doctor")
     assert shown.out.count("\n") == len(found)

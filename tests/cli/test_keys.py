@@ -31,7 +31,7 @@ async def test_a_key_as_json_has_its_secret_once(parley: Run):
 
 
 @pytest.mark.parametrize("expires", ["soon", "90", "-1d", "nand", "99999999w"])
-async def test_an_expiry_that_is_no_span_is_refused(expires: str, parley: Run):
+async def test_an_expiry_without_a_span_is_refused(expires: str, parley: Run):
     ran = await parley("keys", "create", "app", f"--expires={expires}")
     assert (ran.code, "expires" in ran.err) == (2, True)
     assert (await parley("keys", "list")).out.startswith("no keys")

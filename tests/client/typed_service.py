@@ -43,23 +43,29 @@ from parley import (
     ExportedSession,
     Feedback,
     Finish,
+    GatewayKey,
+    GatewayKeys,
     GenerateInput,
     GenerateOptions,
     GenerateResult,
+    GenerationHandle,
     HealthReport,
     Housekeeping,
     IdempotencyConflict,
     Imported,
     InvalidInput,
     JobFailed,
+    JobPage,
     JobSummary,
     LabelCount,
     Message,
     Messages,
     Meta,
     ModelReport,
+    NewGatewayKey,
     NotFound,
     OnRateLimit,
+    Optimized,
     ParleyError,
     Period,
     Progress,
@@ -72,6 +78,7 @@ from parley import (
     Report,
     Reports,
     RunEstimate,
+    Scope,
     Session,
     SessionAnalysisInput,
     SessionAnalysisResult,
@@ -118,6 +125,8 @@ async def serve_one(workspace_id: str) -> None:
 
 async def work(client: Client) -> None:
     print(await answer(client, "Which plan has SSO?"))
+    await answer_later(client)
+    await manage_keys(client.gateway_keys)
     await coach(client, recording=None)
     await label(client, Path("chats.jsonl"))
     await configure(client.configuration)
@@ -164,6 +173,28 @@ async def answer(client: Client, question: str) -> str | None:
     print(usage.output_tokens, finish, cached, cost_usd)
     await client.feedback(meta.request_id, Feedback.GOOD)
     return result.content
+
+
+async def answer_later(client: Client) -> None:
+    handle: GenerationHandle = await client.start_generation("Hi", user_id="ann", key="question-2")
+    same: GenerationHandle = client.generation(handle.id)
+    result: GenerateResult = await same.result()
+    status: str = await same.status()
+    messages: tuple[Message, ...] = await same.messages()
+    shorter: Optimized = await client.optimize(messages, user_id="ann", budget_tokens=2000)
+    page: JobPage = await client.job_page(kind="Generate", status=None, limit=10, cursor=None)
+    jobs: tuple[JobSummary, ...] = page.jobs
+    print(result.content, status, shorter.tokens_saved, len(jobs), page.next)
+    await same.cancel()
+
+
+async def manage_keys(keys: GatewayKeys) -> None:
+    made: NewGatewayKey = await keys.create(
+        "app", scopes=[Scope.READ], expires_in=timedelta(days=90), requests_per_minute=60, concurrent_streams=5
+    )
+    found: list[GatewayKey] = await keys.list()
+    print(made.secret, len(found))
+    await keys.revoke(made.key_id)
 
 
 async def coach(client: Client, recording: bytes | None) -> None:
