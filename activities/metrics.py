@@ -20,8 +20,11 @@ from parley.storage import breaker
 from parley.storage.database import Database
 from parley.storage.driver import fetch
 
-ATTEMPT_SECONDS = "parley_attempt_seconds"
-BUCKETS = {ATTEMPT_SECONDS: (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0)}
+ATTEMPT_SECONDS, GATEWAY_SECONDS = "parley_attempt_seconds", "parley_gateway_request_seconds"
+BUCKETS = {
+    ATTEMPT_SECONDS: (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0),
+    GATEWAY_SECONDS: (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+}
 DISTINCT_NAMES = 100
 WATCH_SECONDS = 10.0
 

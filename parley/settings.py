@@ -199,6 +199,27 @@ class Settings(BaseSettings):
         default=None, pattern=r"^\S+:\d{1,5}$", description="host:port of a worker's Prometheus endpoint"
     )
 
+    # The gateway
+    gateway_host: str = Field(default="127.0.0.1", description="address that the gateway listens on")
+    gateway_port: int = Field(default=8700, ge=0, le=65535, description="port that it listens on; 0: any free one")
+    gateway_trusted_hosts: str = Field(
+        default="localhost,127.0.0.1,[::1]",
+        description="host names that requests may name, separated by commas; * for any, `*.example.com` for all below",
+    )
+    gateway_trusted_proxies: str = Field(
+        default="", description="addresses whose X-Forwarded-For and X-Forwarded-Proto count, separated by commas"
+    )
+    gateway_cors_origins: str = Field(
+        default="", description="origins whose pages may use the gateway, separated by commas; empty: none"
+    )
+    gateway_body_bytes: int = Field(default=20_000_000, ge=1, description="the largest body of a request")
+    gateway_upload_bytes: int = Field(
+        default=2_000_000_000, ge=1, description="the largest body of a request that uploads a file"
+    )
+    gateway_read_seconds: float = Field(
+        default=30, gt=0, description="the longest pause within a request, and before the first one of a connection"
+    )
+
     failpoints: str = Field(
         default="", description="tests: `point=kill,other=stop` makes a worker kill or stop itself at a step"
     )

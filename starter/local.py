@@ -1,6 +1,7 @@
 """`parley up` and `parley demo`: the embedded stack with Parley's worker, schema and sample data."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,19 +14,23 @@ from rich.panel import Panel
 from parley.cli import display
 from parley.client.client import Client
 from parley.client.reading import read_recording, read_session
+from parley.domain.gateway_keys import hash_of
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import Provider
 from parley.process import command
 from parley.settings import Settings, variable
+from parley.storage import gateway_keys
 from parley.storage.migrate import migrate
 from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.stack import EmbeddedStack
+from starter.embedded.state import StateDir
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.ogg"
 LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
+DEVELOPMENT_REQUESTS = 60_000
 QUESTION = "Which formats can I export?"
 DEMO_LATENCY = 0.2
 VENDORS = tuple(variable(f"{provider.value}_{part}") for provider in Provider for part in ("api_key", "base_url"))
@@ -54,12 +59,21 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
         PartFailed: a part did not start or died; the error names its log.
         StackRunning: another stack uses the state directory.
     """
-    stack = _stack(settings, settings.state_dir, console, latency=latency, fresh=fresh, restart_worker=True)
-    async with stack as addresses:
+
+    async def announce(addresses: Addresses) -> None:
         _print_addresses(addresses, console)
+        key = await _development_key(settings, StateDir(settings.state_dir), addresses)
+        console.print(f"Gateway      [bold]{addresses.gateway_url}[/bold]")
+        console.print(
+            f"Its key      [bold]{key}[/bold] (workspace default, for development)", highlight=False, soft_wrap=True
+        )
         console.print("Ctrl-C stops everything. In another terminal, for example:")
         for hint in hints():
             console.print(f"  [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
+
+    options = {"latency": latency, "fresh": fresh, "restart_worker": True, "gateway": "gateway", "announce": announce}
+    stack = _stack(settings, settings.state_dir, console, **options)
+    async with stack:
         await stack.wait()
 
 
@@ -87,11 +101,33 @@ async def demo(settings: Settings, *, keep: bool, console: Console) -> None:
             console.print(hint, highlight=False, soft_wrap=True)
 
 
-async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
+async def _development_key(settings: Settings, state: StateDir, addresses: Addresses) -> str:
+    """The gateway's development key, which stays the same until the data is erased.
+
+    The state directory has it, readable by its owner only: it also has the password of the database.
+    """
+    secret = state.read_gateway_key()
+    async with await _connect(settings, addresses) as client:
+        if secret is not None:
+            async with client.database.transaction() as tx:
+                known = await gateway_keys.find(tx, hash_of(secret))
+            if known is not None and known.is_valid(datetime.now(UTC)):
+                return secret
+        made = await client.gateway_keys.create(
+            "development key of `parley up`", requests_per_minute=DEVELOPMENT_REQUESTS, concurrent_streams=1000
+        )
+    state.write_gateway_key(made.secret)
+    return made.secret
+
+
+async def _connect(settings: Settings, addresses: Addresses) -> Client:
     changes = {"database_url": SecretStr(addresses.database_url), "codec_keys": SecretStr(addresses.codec_keys)}
-    async with await Client.connect(
-        settings=settings.model_copy(update=changes), temporal_address=addresses.temporal_address
-    ) as client:
+    own = settings.model_copy(update=changes)
+    return await Client.connect(settings=own, temporal_address=addresses.temporal_address)
+
+
+async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
+    async with await _connect(settings, addresses) as client:
         short = await client.analyze(read_session(SAMPLES / SHORT), audio=read_recording(SAMPLES / RECORDING)[0])
         long = await client.analyze(read_session(SAMPLES / LONG))
         chats = await client.import_chats(SAMPLES / CHATS)

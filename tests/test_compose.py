@@ -61,6 +61,8 @@ NOT_OF_CONTAINERS = {
     "state_dir": "of the embedded stack",
     "simulator_url": "set for `simulated` only",
     "ready_file": "set in the image",
+    "gateway_host": "all addresses of the container; the port is published on loopback",
+    "gateway_port": "fixed in the container; the variable is the published port",
     "failpoints": "for tests only",
 }
 AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream")
@@ -77,8 +79,8 @@ def readers(field: str) -> set[str]:
         return {"workflows", "storage", "simulated"}
     if field == "secrets_dir":
         return {"storage", *(one.value for one in Provider)}
-    if field.startswith(AUTO_ANALYZE):
-        return {"cli"}
+    if field.startswith((*AUTO_ANALYZE, "gateway_")):
+        return {"gateway"} if field.startswith("gateway_") else {"cli", "gateway"}
     return set(WORKERS)
 
 

@@ -39,11 +39,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "up": Command("run", "Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."),
+    "up": Command("run", "Start Temporal, PostgreSQL, simulator, worker and gateway on this machine, until Ctrl-C."),
     "down": Command("stack", "Stop the stack that `parley up` started."),
     "logs": Command("stack", "Print the last lines of the stack's logs."),
     "demo": Command("run", "Start everything, run every job on sample data, print the reports, stop everything."),
     "worker": Command("run", "Run workers; takes worker.py's options (--role …)."),
+    "gateway": Command("run", "Run the HTTP gateway, until SIGTERM or Ctrl-C."),
     "migrate": Command("run", "Migrate the database to the current schema."),
     "simulator": Command("run", "Run only the provider simulator, for tests; takes its own options (--port …)."),
     "doctor": Command("doctor", "Check this machine, the settings and the servers, and say what to do."),
@@ -72,6 +73,7 @@ COMMANDS = {
     ),
     "budget": Command("budget", "See and set what a workspace may spend."),
     "energy": Command("energy", "See and grant users' energy."),
+    "keys": Command("keys", "Make, list and revoke the keys of the gateway."),
     "config": Command("config", "See and set the configuration of a workspace and its users."),
 }
 

@@ -1,7 +1,7 @@
-"""Run Parley's parts: `parley up`, `demo`, `worker`, `migrate`, `simulator`.
+"""Run Parley's parts: `parley up`, `demo`, `worker`, `gateway`, `migrate`, `simulator`.
 
-The application (`workflows/`, `activities/`, `starter/`, `simulator/`, `worker.py`) is not part of the importable
-package. It runs in separate processes, from a clone or from the copy that the wheel carries as data.
+The application (`workflows/`, `activities/`, `gateway/`, `starter/`, `simulator/`, `worker.py`) is not part of the
+importable package. It runs in separate processes, from a clone or from the copy that the wheel carries as data.
 """
 
 import logging
@@ -18,8 +18,10 @@ import parley
 from parley import InvalidInput, Settings
 from parley.cli.console import out, run
 from parley.cli.stack import start_detached
-from parley.connection import EMBEDDED, running_stack
+from parley.connection import EMBEDDED, GATEWAY, running_stack
 
+# What a module needs besides the package; every other one needs the extra `embedded`.
+EXTRAS = {"worker": ("", ()), "gateway": ("gateway", GATEWAY)}
 PACKAGE = Path(parley.__file__).resolve().parent
 
 app = typer.Typer()
@@ -33,7 +35,7 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return when it is up; `parley down` stops it.")
     ] = False,
 ) -> None:
-    """Start Temporal, PostgreSQL, the simulator and a worker on this machine, until Ctrl-C."""
+    """Start Temporal, PostgreSQL, simulator, worker and gateway on this machine, until Ctrl-C."""
     arguments = ["up", "--latency", str(latency), *(["--fresh"] if fresh else [])]
     if detach:
         start_detached(*application_command("starter", arguments), Settings().state_dir)
@@ -59,6 +61,13 @@ def worker(context: typer.Context) -> None:
     """Run workers; takes worker.py's options (--role …)."""
     use_running_stack()
     run_application("worker", context.args)
+
+
+@app.command()
+def gateway() -> None:
+    """Run the HTTP gateway, until SIGTERM or Ctrl-C."""
+    use_running_stack()
+    run_application("gateway", [])
 
 
 @app.command()
@@ -96,11 +105,11 @@ def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process with a module of the application, whose exit code becomes this command's.
 
     Args:
-        module: `worker`, `starter` or `simulator`.
+        module: `worker`, `gateway`, `starter` or `simulator`.
         arguments: its command line.
 
     Raises:
-        InvalidInput: the module needs the extra `embedded`, which is not installed.
+        InvalidInput: the module needs an extra that is not installed.
     """
     argv, environment = application_command(module, arguments)
     sys.stdout.flush()
@@ -115,10 +124,11 @@ def application_command(module: str, arguments: Sequence[str]) -> tuple[list[str
     PYTHONSAFEPATH passes this on to every process that the module starts.
 
     Raises:
-        InvalidInput: the module needs the extra `embedded`, which is not installed.
+        InvalidInput: the module needs an extra that is not installed.
     """
-    if module != "worker" and not all(map(find_spec, EMBEDDED)):
-        raise InvalidInput("is not installed: pip install 'parley[embedded]'", where="the embedded stack")
+    extra, needed = EXTRAS.get(module, ("embedded", EMBEDDED))
+    if not all(map(find_spec, needed)):
+        raise InvalidInput(f"is not installed: pip install 'parley[{extra}]'", where=f"what `parley {module}` needs")
     path = os.pathsep.join(filter(None, (str(application_root()), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     return [sys.executable, "-m", module, *arguments], environment

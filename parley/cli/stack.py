@@ -68,7 +68,9 @@ def start_detached(argv: Sequence[str], environment: Mapping[str, str], state_di
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     # Not among the logs: the stack renames those of the run before.
-    with (state_dir / "up.out").open("w+", encoding="utf-8", errors="replace") as output:
+    # For its owner only: it has the gateway's development key.
+    descriptor = os.open(state_dir / "up.out", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w+", encoding="utf-8", errors="replace") as output:
         started = subprocess.Popen(  # noqa: S603 - our own program
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

@@ -28,6 +28,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from parley import visibility
 from parley.connection import connect, known_codec_keys, running_stack
+from parley.correlation import correlation
 from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
@@ -154,7 +155,7 @@ async def start_workflow(
             result_type=result_type,
             id_reuse_policy=start.id_reuse_policy,
             id_conflict_policy=start.id_conflict_policy,
-            memo=start.memo,
+            memo={**start.memo, **correlation.get()},
             search_attributes=TypedSearchAttributes(attributes),
             static_summary=visibility.plain(start.summary[:200]),
             static_details=start.details,

@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, Unpack
+from uuid import uuid4
 
 from temporalio.client import WorkflowHandle
 
@@ -21,10 +22,13 @@ from parley.client.auto_analyze import (
 )
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
+from parley.client.gateway_keys import GatewayKeys
 from parley.client.generate import GenerateOptions, Messages, check_names, generate, generate_input
+from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
-from parley.client.listing import JobSummary, find_job, list_jobs
+from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
+from parley.client.optimizing import Optimized, optimize
 from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
@@ -34,7 +38,7 @@ from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
-from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
+from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult, workflow_id
 from parley.domain.health import HealthReport
 from parley.domain.model import Model
 from parley.domain.reports import Feedback
@@ -146,6 +150,82 @@ class Client:
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
         check_names(self.settings, request)
         return await generate(self._backend, request, key)
+
+    async def start_generation(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        action: str = DEFAULT_ACTION,
+        key: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> GenerationHandle:
+        """Start what `generate` does, and return at once.
+
+        Args:
+            messages: a text, or messages with a role and a content.
+            user_id: the user who pays with energy.
+            action: the kind of request, which decides its price and policy; default `ai_message`.
+            key: an idempotency key: the same key is the same request, answered and paid once. Default: a new one.
+            options: see `GenerateOptions`.
+
+        Returns:
+            The generation's handle.
+
+        Raises:
+            InvalidInput: an argument is not valid; the error names the field, and nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
+            IdempotencyConflict: `key` was used for a different request.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        check_names(self.settings, request)
+        job_id = workflow_id(self.workspace_id, key or uuid4().hex)
+        await start_generation(self._backend, request, job_id)
+        return self.generation(job_id)
+
+    async def optimize(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        budget_tokens: int,
+        action: str = DEFAULT_ACTION,
+        provider: Provider | None = None,
+        model: str | None = None,
+    ) -> Optimized:
+        """Bring a conversation's history within a number of tokens: a paid summary replaces its earlier part.
+
+        Args:
+            messages: messages with a role and a content.
+            user_id: the user who pays with energy.
+            budget_tokens: the most tokens of the history. The last message and the system prompts are not changed.
+            action: the kind of request of the summary; default `ai_message`.
+            provider: the first to ask for the summary; default: the policy's.
+            model: the first to ask for the summary; default: the policy's.
+
+        Returns:
+            The history and what was saved. The same history within the same budget is summarized and paid once.
+
+        Raises:
+            InvalidInput: an argument is not valid, or what must not change has more tokens than the budget.
+            UnpricedModel: no price is known for `model`.
+            JobFailed: no provider answered.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        request = generate_input(
+            self.workspace_id, messages, user_id=user_id, action=action, provider=provider, model=model
+        )
+        check_names(self.settings, request)
+        return await optimize(self._backend, request, budget_tokens)
+
+    def generation(self, job_id: str) -> GenerationHandle:
+        """The handle of a generation. It is not looked up yet.
+
+        Args:
+            job_id: the `id` of its handle.
+        """
+        return GenerationHandle(self._backend, self.workspace_id, job_id)
 
     async def analyze(
         self,
@@ -285,6 +365,23 @@ class Client:
         """
         return await list_jobs(self._backend, self.workspace_id, kind=kind, status=status, job_id=job_id, limit=limit)
 
+    async def job_page(
+        self, *, kind: str | None = None, status: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> JobPage:
+        """A page of `jobs`, the newest first.
+
+        Args:
+            kind: as for `jobs`; default: all.
+            status: as for `jobs`; default: all.
+            limit: the most jobs of the page; default 50.
+            cursor: `next` of the page before; default: the first page.
+
+        Raises:
+            InvalidInput: an argument is not valid.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        return await job_page(self._backend, self.workspace_id, kind=kind, status=status, limit=limit, cursor=cursor)
+
     async def job(self, job_id: str) -> AnalysisHandle | AutoAnalyzeHandle:
         """The handle of a job that any process started.
 
@@ -356,6 +453,11 @@ class Client:
     def configuration(self) -> WorkspaceConfiguration:
         """What this workspace sets for itself and for its users."""
         return WorkspaceConfiguration(self._backend, self.workspace_id)
+
+    @property
+    def gateway_keys(self) -> GatewayKeys:
+        """The keys with which programs reach this workspace through the gateway."""
+        return GatewayKeys(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:

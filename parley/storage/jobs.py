@@ -1,9 +1,10 @@
 """A workspace's jobs, over the tables of the three kinds, with what each has cost."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, String, func, literal, select, union_all
+from sqlalchemy import Select, String, func, literal, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -60,9 +61,13 @@ async def find_jobs(
     kind: str | None = None,
     statuses: Sequence[str] = (),
     job_id: str | None = None,
+    before: tuple[datetime, str] | None = None,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """The jobs of a workspace, the newest first. `job_id`: a workflow id, for all its runs, or the key of one."""
+    """The jobs of a workspace, the newest first. `job_id`: a workflow id, for all its runs, or the key of one.
+
+    `before`: the time and the key of a job; only those that follow it in this order.
+    """
     cost = func.coalesce(func.sum(UsageLog.cost_usd), 0)
     uncertain = func.coalesce(func.sum(UNCERTAIN_USD), 0)
     found = select(JOBS).where(JOBS.c.workspace_id == workspace_id)
@@ -72,11 +77,20 @@ async def find_jobs(
         found = found.where(JOBS.c.status.in_(statuses))
     if job_id is not None:
         found = found.where((JOBS.c.id == job_id) | (JOBS.c.job_key == job_id))
-    newest = found.order_by(JOBS.c.created_at.desc(), JOBS.c.job_key).limit(limit).subquery()
+    if before is not None:
+        found = found.where(
+            tuple_(JOBS.c.created_at, JOBS.c.job_key)
+            < tuple_(literal(before[0], JOBS.c.created_at.type), literal(before[1]))
+        )
+    newest = found.order_by(JOBS.c.created_at.desc(), JOBS.c.job_key.desc()).limit(limit).subquery()
     spent = (
         select(cost.label("cost_usd"), uncertain.label("uncertain_usd"))
         .where(col(UsageLog.workspace_id) == newest.c.workspace_id, col(UsageLog.job_key) == newest.c.job_key)
         .lateral()
     )
-    query = select(newest, spent).join(spent, onclause=literal(True)).order_by(newest.c.created_at.desc())
+    query = (
+        select(newest, spent)
+        .join(spent, onclause=literal(True))
+        .order_by(newest.c.created_at.desc(), newest.c.job_key.desc())
+    )
     return [dict(row) for row in (await tx.execute(query)).mappings()]

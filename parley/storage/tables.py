@@ -597,3 +597,31 @@ class CostAlert(SQLModel, table=True):
     spent_usd: Decimal = Field(sa_type=USD)
     uncertain_usd: Decimal = Field(sa_type=USD)
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
+class StoredGatewayKey(SQLModel, table=True):
+    """A key of the gateway. `sha256`: of its secret, which is not stored.
+
+    `minute_requests`: the requests that gateway processes have taken from the allowance of `minute`.
+    """
+
+    __tablename__ = "gateway_keys"
+    __table_args__ = (
+        UniqueConstraint("sha256", name="one_key_per_hash"),
+        Index("gateway_keys_by_workspace", "workspace_id", "created_at"),
+    )
+
+    key_id: str = Field(primary_key=True)
+    workspace_id: str
+    name: str
+    prefix: str
+    sha256: str
+    scopes: list[str] = Field(sa_type=ARRAY(String))
+    requests_per_minute: int
+    concurrent_streams: int
+    minute: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    minute_requests: int = 0
+    last_used_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    expires_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    revoked_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)

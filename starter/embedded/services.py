@@ -158,21 +158,10 @@ class Worker:
     def command(self, ports: Mapping[str, int]) -> Command:  # noqa: ARG002  it listens on no port
         """The worker, with `drain` seconds to finish its activities after SIGTERM."""
         self._state.worker_ready.unlink(missing_ok=True)
-        where = {
-            "DATABASE_URL": self._addresses.database_url,
-            "TEMPORAL_ADDRESS": self._addresses.temporal_address,
-            "TEMPORAL_NAMESPACE": NAMESPACE,
-            "PARLEY_CODEC_KEYS": self._addresses.codec_keys,
-            "PARLEY_READY_FILE": str(self._state.worker_ready),
-            # Connections to this machine must not go through the user's proxy.
-            "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
-        }
-        if self._addresses.simulator_url:
-            where["PARLEY_SIMULATOR_URL"] = self._addresses.simulator_url
         return Command(
             name=self.name,
             argv=[sys.executable, "-m", self._module],
-            env=_environment() | where,
+            env=_environment() | _servers(self._addresses) | {"PARLEY_READY_FILE": str(self._state.worker_ready)},
             log=self._state.log(self.name),
             stops=((SIGTERM, self._drain),),
         )
@@ -180,6 +169,33 @@ class Worker:
     async def answers(self, ports: Mapping[str, int]) -> bool:  # noqa: ARG002
         """Whether it polls its queues."""
         return self._state.worker_ready.exists()
+
+
+class Gateway:
+    """The HTTP gateway."""
+
+    name = "gateway"
+    port_names: tuple[str, ...] = ("gateway",)
+    start_timeout = 60.0
+
+    def __init__(self, state: StateDir, module: str, addresses: Addresses, drain: float) -> None:
+        self._state, self._module, self._addresses, self._drain = state, module, addresses, drain
+
+    def command(self, ports: Mapping[str, int]) -> Command:
+        """The gateway, with `drain` seconds to finish its streams after SIGTERM."""
+        where = {"PARLEY_GATEWAY_HOST": HOST, "PARLEY_GATEWAY_PORT": str(ports["gateway"])}
+        return Command(
+            name=self.name,
+            argv=[sys.executable, "-m", self._module],
+            env=_environment() | _servers(self._addresses) | where,
+            log=self._state.log(self.name),
+            stops=((SIGTERM, self._drain),),
+            ports=tuple(ports.values()),
+        )
+
+    async def answers(self, ports: Mapping[str, int]) -> bool:
+        """Whether it answers at all: the user's settings may trust other hosts only."""
+        return await _status(ports["gateway"], "/healthz") is not None
 
 
 def temporal_binary() -> Path:
@@ -204,6 +220,19 @@ def _environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TEMPORAL_CONFIG_FILE": os.devnull,
     }
+
+
+def _servers(addresses: Addresses) -> dict[str, str]:
+    """The variables that name the servers of the stack, and its keys of the payloads."""
+    where = {
+        "DATABASE_URL": addresses.database_url,
+        "TEMPORAL_ADDRESS": addresses.temporal_address,
+        "TEMPORAL_NAMESPACE": NAMESPACE,
+        "PARLEY_CODEC_KEYS": addresses.codec_keys,
+        # Connections to this machine must not go through the user's proxy.
+        "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
+    }
+    return where | ({"PARLEY_SIMULATOR_URL": addresses.simulator_url} if addresses.simulator_url else {})
 
 
 def _repeat(option: str, values: Sequence[str]) -> list[str]:

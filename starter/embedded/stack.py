@@ -19,13 +19,13 @@ from parley.domain.errors import ParleyError
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
 from starter.embedded.process import Command, PortTaken, Process, end_leftover, until
-from starter.embedded.services import Service, Simulator, Temporal, Worker
+from starter.embedded.services import Gateway, Service, Simulator, Temporal, Worker
 from starter.embedded.state import PartFailed, StackRunning, StateDir, addresses_of
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOP_ORDER = (Worker.name, Simulator.name, Temporal.name, Postgres.name)
+STOP_ORDER = (Gateway.name, Worker.name, Simulator.name, Temporal.name, Postgres.name)
 PORT_ATTEMPTS = 5
-# A worker that dies sooner would die again: its configuration or its code is broken.
+# A part that dies sooner would die again: its configuration or its code is broken.
 SHORTEST_LIFE_SECONDS = 5.0
 
 
@@ -35,7 +35,7 @@ def _ignore_progress(_: str) -> None:
 
 @dataclass(eq=False)
 class EmbeddedStack:
-    """Starts PostgreSQL, Temporal, the simulator and a worker on one machine, and ends them all.
+    """Starts PostgreSQL, Temporal, the simulator, a worker and a gateway on one machine, and ends them all.
 
         async with EmbeddedStack(Path(".parley"), search_attributes=names, migrate=migrate) as addresses:
             ...
@@ -55,14 +55,18 @@ class EmbeddedStack:
     simulator_latency: float | None = None
     worker: str | None = "worker"
     """The module to run as the worker, None for no worker."""
+    gateway: str | None = None
+    """The module to run as the gateway, None for no gateway."""
     drain: float = 75.0
-    """Seconds that the worker gets to finish its activities."""
+    """Seconds that the worker gets to finish its activities, and the gateway to finish its streams."""
     fresh: bool = False
     """Remove the data of earlier runs first."""
     temporary: bool = False
     """Remove the state directory and all data at the end."""
     restart_worker: bool = False
-    """Start the worker again if it dies: its jobs continue. One that dies within 5 s of its start ends the stack."""
+    """Start the worker or the gateway again if it dies. One that dies within 5 s of its start ends the stack."""
+    announce: Callable[[Addresses], Awaitable[None]] | None = None
+    """Runs when every part is up, before the clients on this machine can find the stack."""
     signals: bool = True
     """Handle SIGINT, SIGTERM and SIGHUP while the stack is up."""
     on_progress: Callable[[str], None] = _ignore_progress
@@ -73,7 +77,7 @@ class EmbeddedStack:
         self._cleanup = contextlib.AsyncExitStack()
         self._ending: PartFailed | signal.Signals | None = None
         self._watched = self._closing = False
-        self._restarting: asyncio.Task[None] | None = None
+        self._restarting: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Addresses:
         """Start every part. If one fails, or a stop signal comes, end those already started."""
@@ -90,7 +94,7 @@ class EmbeddedStack:
     async def __aexit__(
         self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the worker, the simulator, Temporal and PostgreSQL, in this order."""
+        """End the gateway, the worker, the simulator, Temporal and PostgreSQL, in this order."""
         await self._close()
         if error is not None and (reason := self._reason(error)) is not error:
             raise reason from None
@@ -126,7 +130,10 @@ class EmbeddedStack:
         await _together(self._start_postgres(), self._bring_up(Temporal(self._state, self.search_attributes)))
         await _together(self._run_migrations(), self._start_simulator())
         addresses = self._addresses()
-        await self._start_worker(addresses)
+        await _together(self._start_worker(addresses), self._start_gateway(addresses))
+        addresses = self._addresses()
+        if self.announce:
+            await self.announce(addresses)
         self._state.publish(addresses)
         self.on_progress(f"The stack is up ({time.monotonic() - began:.1f} s): Temporal UI {addresses.ui_url}")
         return addresses
@@ -146,6 +153,10 @@ class EmbeddedStack:
     async def _start_worker(self, addresses: Addresses) -> None:
         if self.worker:
             await self._bring_up(Worker(self._state, self.worker, addresses, self.drain))
+
+    async def _start_gateway(self, addresses: Addresses) -> None:
+        if self.gateway:
+            await self._bring_up(Gateway(self._state, self.gateway, addresses, self.drain))
 
     async def _run_migrations(self) -> None:
         if not self.migrate:
@@ -188,15 +199,18 @@ class EmbeddedStack:
             return
         death = process.death()
         lived = time.monotonic() - began
-        if death.part == Worker.name and self.restart_worker and lived >= SHORTEST_LIFE_SECONDS:
-            self.on_progress(f"{death.part} {death.problem}; it starts again, and its jobs continue")
-            self._restarting = asyncio.ensure_future(self._start_worker_again())
+        start = {Worker.name: self._start_worker, Gateway.name: self._start_gateway}.get(death.part)
+        if start is not None and self.restart_worker and lived >= SHORTEST_LIFE_SECONDS:
+            self.on_progress(f"{death.part} {death.problem}; it starts again, and the jobs continue")
+            again = asyncio.ensure_future(self._start_again(start))
+            self._restarting.add(again)
+            again.add_done_callback(self._restarting.discard)
         else:
             self._end(death)
 
-    async def _start_worker_again(self) -> None:
+    async def _start_again(self, start: Callable[[Addresses], Awaitable[None]]) -> None:
         try:
-            await self._start_worker(self._addresses())
+            await start(self._addresses())
         except PartFailed as failure:
             self._end(failure)
 
@@ -239,9 +253,9 @@ class EmbeddedStack:
 
     async def _end_parts(self) -> None:
         async with self._cleanup:
-            if self._restarting:
-                self._restarting.cancel()
-                await asyncio.wait({self._restarting})
+            for restarting in (stopping := [*self._restarting]):
+                restarting.cancel()
+            await asyncio.gather(*stopping, return_exceptions=True)
             for name in filter(self._processes.__contains__, STOP_ORDER):
                 if name == Worker.name and not (self._hurry.is_set() or self._processes[name].exited.done()):
                     self.on_progress("Waiting for the worker to finish its activities (Ctrl-C shortens the wait)")

@@ -87,6 +87,7 @@ class StateDir:
         self.simulator_log = self.path / "simulator-billed.jsonl"
         self.worker_ready = self.path / "worker-ready"
         self._codec_keys = self.path / "codec-keys"
+        self._gateway_key = self.path / "gateway.key"
         self._logs = logs_dir(self.path)
 
     def create(self) -> None:
@@ -178,6 +179,17 @@ class StateDir:
             raise InvalidInput(error.problem, where=str(self._codec_keys)) from None
         return keys
 
+    def read_gateway_key(self) -> str | None:
+        """The development key of the gateway; None before there is one."""
+        try:
+            return self._gateway_key.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def write_gateway_key(self, secret: str) -> None:
+        """Replace the development key of the gateway."""
+        _write(self._gateway_key, f"{secret}\n".encode())
+
     def _unusable(self, error: OSError) -> InvalidInput:
         return InvalidInput(f"cannot be used as state directory: {error.strerror}", where=str(self.path))
 
@@ -191,6 +203,7 @@ def addresses_of(record: StackRecord, password: str, codec_keys: str) -> Address
         temporal_address=f"{HOST}:{ports['temporal']}",
         ui_url=f"http://{HOST}:{ports['ui']}",
         simulator_url=f"http://{HOST}:{ports['simulator']}" if "simulator" in record.processes else None,
+        gateway_url=f"http://{HOST}:{ports['gateway']}" if "gateway" in record.processes else None,
     )
 
 

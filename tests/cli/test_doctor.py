@@ -35,7 +35,7 @@ async def test_a_machine_that_is_ready(parley: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     code, found = await checks(parley)
     assert code == 0, found
-    checked = "versions limits ports disk stack policy keys encryption database Temporal"
+    checked = "versions limits ports disk stack policy keys encryption gateway database Temporal"
     assert [*found] == checked.split()
     assert "set: OPENAI_API_KEY; not set: ANTHROPIC_API_KEY" in found["keys"]["found"]
     shown = await parley("doctor")

@@ -43,9 +43,12 @@ from parley import (
     ExportedSession,
     Feedback,
     Finish,
+    GatewayKey,
+    GatewayKeys,
     GenerateInput,
     GenerateOptions,
     GenerateResult,
+    GenerationHandle,
     HealthReport,
     Housekeeping,
     IdempotencyConflict,
@@ -53,6 +56,7 @@ from parley import (
     Imported,
     InvalidInput,
     JobFailed,
+    JobPage,
     JobSummary,
     LabelCount,
     Message,
@@ -60,8 +64,10 @@ from parley import (
     Meta,
     ModelReport,
     NamedTool,
+    NewGatewayKey,
     NotFound,
     OnRateLimit,
+    Optimized,
     ParleyError,
     Period,
     Progress,
@@ -74,6 +80,7 @@ from parley import (
     Report,
     Reports,
     RunEstimate,
+    Scope,
     Session,
     SessionAnalysisInput,
     SessionAnalysisResult,
@@ -125,6 +132,8 @@ async def serve_one(workspace_id: str) -> None:
 async def work(client: Client) -> None:
     print(await answer(client, "Which plan has SSO?"))
     print(await book(client, "https://example.com/terrace.jpg"))
+    await answer_later(client)
+    await manage_keys(client.gateway_keys)
     await coach(client, recording=None)
     await label(client, Path("chats.jsonl"))
     await configure(client.configuration)
@@ -191,6 +200,28 @@ async def book(client: Client, picture: str) -> str | None:
     messages.append(Message(role="assistant", content=result.content, tool_calls=calls))
     messages += [Message(role="tool", content=f"{call.name}: table 6", tool_call_id=call.id) for call in calls]
     return (await client.generate(messages, user_id="ann", tools=[tool])).content
+
+
+async def answer_later(client: Client) -> None:
+    handle: GenerationHandle = await client.start_generation("Hi", user_id="ann", key="question-2")
+    same: GenerationHandle = client.generation(handle.id)
+    result: GenerateResult = await same.result()
+    status: str = await same.status()
+    messages: tuple[Message, ...] = await same.messages()
+    shorter: Optimized = await client.optimize(messages, user_id="ann", budget_tokens=2000)
+    page: JobPage = await client.job_page(kind="Generate", status=None, limit=10, cursor=None)
+    jobs: tuple[JobSummary, ...] = page.jobs
+    print(result.content, status, shorter.tokens_saved, len(jobs), page.next)
+    await same.cancel()
+
+
+async def manage_keys(keys: GatewayKeys) -> None:
+    made: NewGatewayKey = await keys.create(
+        "app", scopes=[Scope.READ], expires_in=timedelta(days=90), requests_per_minute=60, concurrent_streams=5
+    )
+    found: list[GatewayKey] = await keys.list()
+    print(made.secret, len(found))
+    await keys.revoke(made.key_id)
 
 
 async def coach(client: Client, recording: bytes | None) -> None:

@@ -36,7 +36,7 @@ class TestContents:
     def test_the_types_and_the_application_are_in_it(self, names: list[str]):
         application = {name.split("/")[2] for name in names if name.startswith("parley/_application/")}
         assert "parley/py.typed" in names
-        assert application == {"workflows", "activities", "starter", "simulator", "samples", "worker.py"}
+        assert application == {"workflows", "activities", "gateway", "starter", "simulator", "samples", "worker.py"}
 
     def test_no_tests_and_no_compiled_files_are_in_it(self, names: list[str]):
         assert [
@@ -62,7 +62,7 @@ class TestEnvironment:
         ran = await installed.run(installed.python, "-c", "import parley; print(parley.__file__)", cwd=tmp_path)
         assert (ran.code, Path(ran.output.strip()).is_relative_to(installed.home)) == (0, True), ran.output
 
-    @pytest.mark.parametrize("module", ["workflows", "activities", "starter", "simulator", "worker"])
+    @pytest.mark.parametrize("module", ["workflows", "activities", "gateway", "starter", "simulator", "worker"])
     async def test_the_application_is_not_importable(self, module: str, installed: Installed, tmp_path: Path):
         ran = await installed.run(installed.python, "-c", f"import {module}", cwd=tmp_path)
         assert ran.code == 1
@@ -80,6 +80,15 @@ class TestEnvironment:
             assert ran.code == 2, ran.output
             assert "pip install 'parley[embedded]'" in ran.output
             assert "Traceback" not in ran.output
+
+    async def test_a_gateway_without_its_extra_says_how_to_install_it(self, installed: Installed, tmp_path: Path):
+        hidden = (
+            "import sys; sys.modules['fastapi'] = None;"  # as if not installed
+            "from parley.__main__ import main; sys.argv[1:] = ['gateway']; main()"
+        )
+        ran = await installed.run(installed.python, "-c", hidden, cwd=tmp_path)
+        assert ran.code == 2, ran.output
+        assert "pip install 'parley[gateway]'" in ran.output
 
 
 class TestService:

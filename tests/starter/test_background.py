@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from temporalio.client import Client
 
@@ -60,6 +62,7 @@ async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is
         assert up.code == 0, up.err
         assert "Temporal UI" in up.err
         assert "`parley down` stops everything" in up.err
+        await the_gateway_answers(home / "parley", up.err)
         again = await run(there, "up", "--detach")
         assert again.code == 1
         assert "already running" in again.err
@@ -80,6 +83,19 @@ async def test_a_stack_in_the_background_is_found_from_any_directory_until_it_is
     assert stack_process(home / "parley") is None
     assert (await run(here, "down")).out == f"no stack runs in {home / 'parley'}\n"
     assert list(here.iterdir()) == []
+
+
+async def the_gateway_answers(state_dir: Path, output: str) -> None:
+    """The printed key opens the printed address, and only its owner can read it."""
+    [url] = re.findall(r"^Gateway +(\S+)", output, re.MULTILINE)
+    [key] = re.findall(r"^Its key +(\S+)", output, re.MULTILINE)
+    async with httpx.AsyncClient(base_url=url) as http:
+        assert (await http.get("/api/jobs")).status_code == 401
+        answer = await http.get("/api/jobs", headers={"authorization": f"Bearer {key}"})
+    assert answer.json() == {"jobs": [], "next": None}
+    files = [path for path in state_dir.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert {path.name for path in files} == {"gateway.key", "up.out"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 async def test_logs_follow_what_is_written(home: Path, tmp_path: Path) -> None:

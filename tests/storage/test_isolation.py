@@ -264,7 +264,7 @@ CREATES_ROWS = {
 
 
 # The tests of these modules check their isolation.
-CHECKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets"}
+CHECKED_ELSEWHERE = {"parley.storage.auto_analyze", "parley.storage.datasets", "parley.storage.gateway_keys"}
 
 
 def functions_with_a_workspace() -> set[str]:

@@ -25,6 +25,7 @@ TABLES = (
     "datasets",
     "energy_accounts",
     "energy_entries",
+    "gateway_keys",
     "generations",
     "llm_cache",
     "outbox",
@@ -257,6 +258,26 @@ def upgrade() -> None:
         sa.UniqueConstraint("workspace_id", "user_id", "grant_key", name="one_grant_per_key"),
     )
     op.create_index("energy_entries_by_user", "energy_entries", ["workspace_id", "user_id", "request_id"], unique=False)
+    op.create_table(
+        "gateway_keys",
+        sa.Column("key_id", sa.String(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("prefix", sa.String(), nullable=False),
+        sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("scopes", postgresql.ARRAY(sa.String()), nullable=False),
+        sa.Column("requests_per_minute", sa.Integer(), nullable=False),
+        sa.Column("concurrent_streams", sa.Integer(), nullable=False),
+        sa.Column("minute", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("minute_requests", sa.Integer(), nullable=False),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key_id"),
+        sa.UniqueConstraint("sha256", name="one_key_per_hash"),
+    )
+    op.create_index("gateway_keys_by_workspace", "gateway_keys", ["workspace_id", "created_at"], unique=False)
     op.create_table(
         "generations",
         sa.Column("workspace_id", sa.String(), nullable=False),

@@ -1,0 +1,69 @@
+"""The application: its paths, and what surrounds them."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway import chat, health, jobs
+from gateway.boundary import Boundary, names
+from gateway.errors import PROBLEMS, Problem, answer_error
+from gateway.metrics import GatewayMetrics
+from gateway.state import Gateway
+from parley.client.backend import Backend
+from parley.domain.errors import ParleyError
+from parley.settings import Settings
+
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+
+
+def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | None = None) -> FastAPI:
+    """The gateway on these connections.
+
+    Args:
+        backend: stays open; its owner closes it.
+        settings: `gateway_…` are the limits.
+        metrics: default: nothing is counted.
+    """
+    metrics = metrics or GatewayMetrics()
+    # Without the pages of FastAPI's documentation, which load scripts from another host.
+    app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
+    app.state.gateway = Gateway(backend, metrics)
+    for router in (health.router, jobs.router, jobs.sockets, chat.router):
+        app.include_router(router)
+    for error in (ParleyError, RequestValidationError, HTTPException):
+        app.add_exception_handler(error, answer_error)
+    if origins := names(settings.gateway_cors_origins):
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+
+    def body_limit(path: str) -> int:
+        return settings.gateway_upload_bytes if path in jobs.UPLOADS else settings.gateway_body_bytes
+
+    app.add_middleware(Boundary, settings=settings, metrics=metrics, body_limit=body_limit)
+    app.openapi = lambda: _openapi(app)
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the one shape of errors that there is."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version="1", routes=app.routes)
+        schemas = made.setdefault("components", {}).setdefault("schemas", {})
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        for body in jobs.BODIES:  # those that are read by the path itself, because they may be multipart
+            schemas[body.__name__] = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        for made_of in ("Problem", *(body.__name__ for body in jobs.BODIES)):
+            schemas.update(schemas[made_of].pop("$defs", {}))
+        made["components"]["securitySchemes"] = SECURITY
+        for operation in (one for path in made["paths"].values() for one in path.values()):
+            operation["responses"].pop("422", None)
+        app.openapi_schema = made
+    return app.openapi_schema

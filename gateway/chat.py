@@ -1,0 +1,184 @@
+"""The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, Field
+
+from gateway.auth import Caller, CurrentCaller, KeyedRoute, requires
+from gateway.errors import problem_of
+from gateway.feeds import HEARTBEAT_SECONDS
+from gateway.jobs import EVENT_STREAM, GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
+from gateway.state import Gateway
+from parley.client.generation import GenerationHandle
+from parley.client.optimizing import Optimized, count
+from parley.domain.errors import InvalidInput, ParleyError
+from parley.domain.gateway_keys import Scope
+from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
+from parley.domain.model import Model
+from parley.domain.recommendations import Recommendation
+from parley.domain.reports import Span
+from parley.domain.requests import Message, Provider
+
+router = APIRouter(prefix="/api", tags=["chat"], route_class=KeyedRoute)
+
+
+class OptimizeBody(Model):
+    """A history and the tokens that it may have. `provider`, `model`: the first to ask for the summary."""
+
+    messages: list[dict[str, Any]]
+    user_id: str
+    budget_tokens: int = Field(gt=0, le=10_000_000)
+    action: str = DEFAULT_ACTION
+    provider: Provider | None = None
+    model: str | None = None
+
+
+class Context(Model):
+    """What was said in a conversation: the messages of a generation, and its answer if it has one."""
+
+    id: str
+    status: str
+    messages: tuple[Message, ...]
+    tokens: int
+
+
+class Performance(Model):
+    """How a workspace's requests were served in a time. Seconds are of attempts, milliseconds of requests.
+
+    `cache_hit_rate`, `error_rate`: shares from 0 to 1; None without a request. `requests_per_minute`: over the time.
+    """
+
+    span: Span
+    requests: int
+    requests_per_minute: float
+    average_ms: float | None
+    p95_ms: float | None
+    attempt_average_seconds: float | None
+    attempt_p95_seconds: float | None
+    tokens_prompt: int
+    tokens_completion: int
+    confirmed_usd: Decimal
+    uncertain_usd: Decimal
+    saved_usd: Decimal
+    error_rate: float | None
+    attempt_error_rate: float | None
+    cache_hit_rate: float | None
+    recommendations: tuple[Recommendation, ...]
+
+
+@router.post(
+    "/chat/stream",
+    openapi_extra=requires(Scope.GENERATE),
+    response_class=StreamingResponse,
+    responses={200: {"content": {EVENT_STREAM: {}}}},
+)
+async def stream(
+    caller: CurrentCaller,
+    request: Request,
+    body: GenerationBody,  # pyright: ignore[reportInvalidTypeForm] - made from the options of the client
+    idempotency_key: IdempotencyKey = None,
+) -> StreamingResponse:
+    """Answer as server-sent events: `delta` with text, and last `end` with the result, or `error` with a problem."""
+    gateway: Gateway = request.app.state.gateway
+    opened = _counted(gateway, caller, _answer(caller, given_options(body), safe_key(idempotency_key)))
+    first = await anext(opened)  # what is wrong with the request is a status, not an event
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return StreamingResponse(_frames(opened, first), media_type=EVENT_STREAM, headers=headers)
+
+
+async def _answer(caller: Caller, given: dict[str, Any], key: str | None) -> AsyncGenerator[str]:
+    """The frames of an answer. A reader who leaves changes nothing: the answer is completed and stored."""
+    handle = await caller.client.start_generation(key=key, **given)
+    yield _frame("start", {"id": handle.id})
+    async for frame in _deltas(handle):
+        yield frame
+
+
+async def _deltas(handle: GenerationHandle) -> AsyncGenerator[str]:
+    """The text and the end of a generation."""
+    waiting = asyncio.ensure_future(handle.result())
+    try:
+        while not (await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS))[0]:
+            yield ": idle\n\n"
+        result: GenerateResult = waiting.result()
+    except ParleyError as error:
+        yield _frame("error", problem_of(error).model_dump(mode="json", exclude_none=True))
+        return
+    finally:
+        waiting.cancel()
+    if result.content:
+        yield _frame("delta", {"text": result.content})
+    yield _frame("end", result.model_dump(mode="json"))
+
+
+async def _counted(gateway: Gateway, caller: Caller, frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    async with gateway.stream(caller), aclosing(frames):
+        async for frame in frames:
+            yield frame
+
+
+async def _frames(frames: AsyncGenerator[str], first: str) -> AsyncIterator[str]:
+    async with aclosing(frames):
+        yield first
+        async for frame in frames:
+            yield frame
+
+
+def _frame(kind: str, data: Any) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+@router.post("/chat/optimize", openapi_extra=requires(Scope.GENERATE))
+async def optimize(caller: CurrentCaller, body: OptimizeBody) -> Optimized:
+    """Bring a history within a number of tokens, by a summary of its earlier part, and say what was saved."""
+    given = body.model_dump(exclude_unset=True)
+    return await caller.client.optimize(given.pop("messages"), **given)
+
+
+@router.get("/conversation/context/{job_id:path}", openapi_extra=requires(Scope.READ))
+async def context(caller: CurrentCaller, job_id: JobId) -> Context:
+    """The messages of a generation with its answer: what the next request of the conversation begins with."""
+    handle = caller.client.generation(checked_id(caller, job_id))
+    messages, status = await handle.messages(), await handle.status()
+    if status == "completed" and (answer := (await handle.result()).content):
+        messages = (*messages, Message(role="assistant", content=answer))
+    return Context(id=job_id, status=status, messages=messages, tokens=count(messages))
+
+
+@router.get("/metrics/performance", openapi_extra=requires(Scope.READ))
+async def performance(
+    caller: CurrentCaller,
+    since: Annotated[AwareDatetime | None, Query(description="Default: thirty days before `until`.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Default: now.")] = None,
+) -> Performance:
+    """Latency, tokens, cost, errors, cache hits, throughput and recommendations over a time."""
+    if since is not None and until is not None and since >= until:
+        raise InvalidInput("must be before `until`", where="query", field="since")
+    reports = caller.client.reports
+    seen, advice = await reports.summary(since, until), await reports.recommendations(since, until)
+    minutes = (seen.span.until - seen.span.since).total_seconds() / 60
+    return Performance(
+        span=seen.span,
+        requests=seen.requests.total,
+        requests_per_minute=round(seen.requests.total / minutes, 4) if minutes > 0 else 0.0,
+        average_ms=seen.requests.average_ms,
+        p95_ms=seen.requests.p95_ms,
+        attempt_average_seconds=seen.attempts.average_seconds,
+        attempt_p95_seconds=seen.attempts.p95_seconds,
+        tokens_prompt=seen.total.tokens_prompt,
+        tokens_completion=seen.total.tokens_completion,
+        confirmed_usd=seen.total.confirmed_usd,
+        uncertain_usd=seen.total.uncertain_usd,
+        saved_usd=seen.requests.saved_usd,
+        error_rate=seen.requests.error_rate,
+        attempt_error_rate=seen.attempts.error_rate,
+        cache_hit_rate=seen.requests.cache_hit_rate,
+        recommendations=advice.lines,
+    )

@@ -1,0 +1,121 @@
+"""A generation that was started without waiting for its answer, and its handle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from parley.client.backend import Backend, describe_workflow, status_of, temporal_errors
+from parley.client.generate import existing_generation, start_workflow_of
+from parley.domain.errors import InvalidInput, NotFound
+from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, generation_id, job_key
+from parley.domain.generate.replies import parsed
+from parley.domain.requests import Message
+from parley.storage import generations
+from parley.visibility import JOB
+
+
+class GenerationHandle:
+    """One generation of a workspace. Attribute `id`: its job id."""
+
+    def __init__(self, backend: Backend, workspace_id: str, job_id: str) -> None:
+        self._backend, self._workspace_id, self.id = backend, workspace_id, job_id
+
+    async def status(self) -> str:
+        """`running`, `completed`, `refused`, `failed`, `cancelled`, `terminated` or `timed_out`.
+
+        Raises:
+            NotFound: there is no such generation.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        found = status_of(await describe_workflow(self._backend, self._workspace_id, self.id))
+        if found != "completed":
+            return found
+        async with self._backend.database.transaction() as tx:
+            row = await generations.find(tx, self._workspace_id, self._request_id)
+        return row.outcome if row else found
+
+    async def result(self) -> GenerateResult:
+        """Wait for the answer or the refusal.
+
+        Raises:
+            JobFailed: no provider answered; `reason` is the code of the error.
+            NotFound: there is no such generation.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        await describe_workflow(self._backend, self._workspace_id, self.id)
+        workflow = self._backend.temporal.get_workflow_handle(self.id, result_type=GenerateResult)
+        with temporal_errors():
+            result = await workflow.result()
+        return await self._with_stored_answer(workflow, result) if result.stored else result
+
+    async def messages(self) -> tuple[Message, ...]:
+        """The messages that it answers, as the caller sent them.
+
+        Raises:
+            NotFound: there is no such generation, or its prompt has been purged.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        found = await describe_workflow(self._backend, self._workspace_id, self.id)
+        if found.typed_search_attributes.get(JOB) != WORKFLOW:
+            raise NotFound(f"workspace {self._workspace_id!r} has no generation {self.id!r}")
+        with temporal_errors():
+            request = await self._input(self._backend.temporal.get_workflow_handle(self.id))
+        async with self._backend.database.transaction() as tx:
+            return (await generations.load_prompt(tx, self._workspace_id, request.prompt)).messages
+
+    async def cancel(self) -> None:
+        """Request that it stops. Replies that are paid for stay stored.
+
+        Raises:
+            InvalidInput: it has ended already.
+            NotFound: there is no such generation.
+            Unreachable: Temporal does not answer.
+        """
+        status = status_of(await describe_workflow(self._backend, self._workspace_id, self.id))
+        if status != "running":
+            raise InvalidInput(f"is {status} and cannot be cancelled; its answer stays stored", where=self.id)
+        ended = NotFound(f"{self.id} has just ended and cannot be cancelled; its answer stays stored")
+        with temporal_errors(missing=ended):
+            await self._backend.temporal.get_workflow_handle(self.id).cancel()
+
+    @property
+    def _request_id(self) -> str:
+        return generation_id(job_key(self.id))
+
+    async def _with_stored_answer(
+        self, workflow: WorkflowHandle[Any, GenerateResult], result: GenerateResult
+    ) -> GenerateResult:
+        """A long answer is read from the database, and its schema from the workflow's input."""
+        with temporal_errors():
+            request = await self._input(workflow)
+        async with self._backend.database.transaction() as tx:
+            reply = await generations.answer(tx, self._workspace_id, result.meta.request_id)
+            schema = (await generations.load_prompt(tx, self._workspace_id, request.prompt)).response_schema
+        value = parsed(reply.text, schema)[0] if schema is not None else None
+        return result.model_copy(update={"content": reply.text, "parsed": value})
+
+    async def _input(self, workflow: WorkflowHandle[Any, Any]) -> GenerateInput:
+        started = await anext(aiter(workflow.fetch_history_events(page_size=1)))
+        payloads = started.workflow_execution_started_event_attributes.input.payloads
+        [request] = await self._backend.temporal.data_converter.decode(payloads, [GenerateInput])
+        return request
+
+
+async def start_generation(backend: Backend, request: GenerateInput, job_id: str) -> None:
+    """Start a generation, or find the one that runs or was answered under its id.
+
+    Raises:
+        IdempotencyConflict: the id was used for a different request.
+    """
+    try:
+        await start_workflow_of(backend, request, job_id)
+    except WorkflowAlreadyStartedError:
+        workflow = await existing_generation(backend, request, job_id)
+        with temporal_errors():
+            has_ended = (await workflow.describe()).status is WorkflowExecutionStatus.COMPLETED
+            is_answered = has_ended and (await workflow.result()).success
+        if has_ended and not is_answered:
+            await start_workflow_of(backend, request, job_id, again=True)

@@ -1,0 +1,71 @@
+"""A running gateway, and how tests talk to it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from gateway.app import create_app
+from gateway.server import GatewayServer
+from parley import Backend, Settings
+from tests.parts import TEST_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway of this process."""
+
+    server: GatewayServer
+    serving: asyncio.Task[None]
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = httpx.URL(self.url)
+        return url.host, url.port or 0
+
+    def http(self, secret: str | None = None, **options: Any) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=TEST_TIMEOUT_SECONDS, **options)
+
+
+@asynccontextmanager
+async def running_gateway(backend: Backend, settings: Settings) -> AsyncIterator[Running]:
+    server = GatewayServer(create_app(backend, settings), settings)
+    serving = asyncio.create_task(server.run_until_stopped())
+    try:
+        yield Running(server, serving)
+    finally:
+        server.stop()
+        server.stop()
+        await serving
+
+
+async def sent(gateway: Running, data: bytes) -> bytes:
+    """What the gateway sends until it closes the connection, after these bytes."""
+    reader, writer = await asyncio.open_connection(*gateway.address)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def read_events(stream: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The server-sent events of a response."""
+    fields: dict[str, str] = {}
+    async for line in stream.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        elif "data" in fields:
+            yield {**fields, "data": json.loads(fields["data"])}
+            fields = {}

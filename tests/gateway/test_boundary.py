@@ -1,0 +1,147 @@
+"""What surrounds every request: ids, hosts, limits, errors, health."""
+
+import logging
+
+import httpx
+import pytest
+
+from parley import Backend, Settings
+from tests.gateway.parts import Running, running_gateway, sent
+
+
+async def test_it_is_alive_and_ready(gateway: Running):
+    async with gateway.http() as http:
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
+        assert (await http.get("/readyz")).json() == {"status": "ready"}
+
+
+async def test_it_is_not_ready_while_it_drains(gateway: Running):
+    async with gateway.http() as http:
+        await http.get("/healthz")
+        gateway.server._gateway.draining.set()
+        answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "Draining", "1")
+
+
+async def test_a_safe_request_id_is_used_and_another_one_is_replaced(gateway: Running):
+    async with gateway.http() as http:
+        given = await http.get("/healthz", headers={"x-request-id": "a-1.b:2", "x-correlation-id": "order-7"})
+        made = await http.get("/healthz", headers={"x-request-id": "a b"})
+    assert (given.headers["x-request-id"], given.headers["x-correlation-id"]) == ("a-1.b:2", "order-7")
+    assert len(made.headers["x-request-id"]) == 32
+    assert made.headers["x-correlation-id"] == made.headers["x-request-id"]
+
+
+async def test_an_unknown_path_and_a_wrong_method_are_problems(gateway: Running):
+    async with gateway.http() as http:
+        missing = await http.get("/nowhere", headers={"x-request-id": "r-1"})
+        wrong = await http.delete("/healthz")
+    assert missing.headers["content-type"] == "application/problem+json"
+    assert missing.json() == {
+        "type": "urn:parley:error:NotFound",
+        "title": "There is no such object",
+        "status": 404,
+        "detail": "there is no such path",
+        "code": "NotFound",
+        "kind": "not_found",
+        "http_request_id": "r-1",
+    }
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "MethodNotAllowed", "GET")
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [("/v1/nowhere", lambda body: body["error"]["code"]), ("/v1/messages/nowhere", lambda body: body["error"]["type"])],
+)
+async def test_a_vendors_path_has_the_vendors_errors(path: str, place, gateway: Running):
+    async with gateway.http() as http:
+        answer = await http.get(path)
+    assert answer.status_code == 404
+    assert place(answer.json()) in ("NotFound", "not_found_error")
+
+
+async def test_a_host_that_is_not_trusted_is_refused(gateway: Running):
+    async with gateway.http() as http:
+        answer = await http.get("/healthz", headers={"host": "evil.example"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidInput")
+    assert "PARLEY_GATEWAY_TRUSTED_HOSTS" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("host", ["api.example.com", "a.b.example.com:8443"])
+async def test_all_hosts_below_a_name_can_be_trusted(host: str, backend: Backend, settings: Settings):
+    trusting = settings.model_copy(update={"gateway_port": 0, "gateway_trusted_hosts": "*.example.com"})
+    async with running_gateway(backend, trusting) as gateway, gateway.http() as http:
+        assert (await http.get("/healthz", headers={"host": host})).status_code == 200
+        assert (await http.get("/healthz", headers={"host": "badexample.com"})).status_code == 400
+
+
+async def test_a_connection_that_says_nothing_is_closed(gateway: Running):
+    assert await sent(gateway, b"") == b""
+
+
+async def test_a_connection_whose_headers_do_not_end_is_closed(gateway: Running):
+    assert await sent(gateway, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n") == b""
+
+
+async def test_a_line_of_the_log_has_the_ids_and_cannot_be_forged(gateway: Running, caplog: pytest.LogCaptureFixture):
+    from gateway.boundary import GatewayFormatter  # noqa: PLC0415
+
+    with caplog.at_level(logging.INFO, "parley.gateway"):
+        formatter, lines = GatewayFormatter(), []
+        handler = logging.Handler()
+        handler.emit = lambda record: lines.append(formatter.format(record))
+        logging.getLogger("parley.gateway").addHandler(handler)
+        try:
+            async with gateway.http() as http:
+                ids = {"x-request-id": "r-7", "x-correlation-id": "c-8"}
+                await http.get("/no%0A2026-01-01 ERROR forged", headers=ids)
+        finally:
+            logging.getLogger("parley.gateway").removeHandler(handler)
+    [line] = lines
+    assert "[r-7 c-8] GET /no%0A2026-01-01%20ERROR%20forged 404" in line
+    assert "\n" not in line
+
+
+async def test_pages_of_other_origins_may_not_use_it_unless_configured(
+    gateway: Running, backend: Backend, settings: Settings
+):
+    asked = {"origin": "https://app.example", "access-control-request-method": "GET"}
+    async with gateway.http() as http:
+        assert "access-control-allow-origin" not in (await http.options("/healthz", headers=asked)).headers
+    opened = settings.model_copy(update={"gateway_port": 0, "gateway_cors_origins": "https://app.example"})
+    async with running_gateway(backend, opened) as open_gateway, open_gateway.http() as http:
+        answer = await http.options("/healthz", headers=asked)
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+
+
+async def test_an_unexpected_error_says_nothing_of_its_own(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    async def fail() -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(gateway.server._gateway, "check_servers", fail)
+    async with gateway.http() as http:
+        answer = await http.get("/readyz", headers={"x-request-id": "r-9"})
+    assert (answer.status_code, answer.json()["code"], answer.headers["x-should-retry"]) == (
+        500,
+        "ParleyError",
+        "false",
+    )
+    assert answer.headers["x-request-id"] == "r-9"
+    assert "secret detail" not in answer.text
+    assert "secret detail" in caplog.text
+
+
+async def test_the_openapi_document_has_one_shape_of_errors(gateway: Running):
+    async with gateway.http() as http:
+        document = (await http.get("/openapi.json")).json()
+    answers = document["paths"]["/readyz"]["get"]["responses"]
+    assert "422" not in answers
+    assert answers["503"]["content"].keys() == {"application/problem+json"}
+    assert (await http_get(gateway, "/docs")) == httpx.codes.NOT_FOUND
+
+
+async def http_get(gateway: Running, path: str) -> int:
+    async with gateway.http() as http:
+        return (await http.get(path)).status_code

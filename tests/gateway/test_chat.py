@@ -1,0 +1,110 @@
+"""The specification's endpoints: a streamed answer, context, optimization, performance."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from parley import Client
+from parley.testing import SimulatorAdmin
+from tests.gateway.parts import read_events
+from tests.parts import TEST_TIMEOUT_SECONDS
+
+BODY = {"messages": "Which plan has SSO?", "user_id": "ann"}
+HISTORY = [
+    {"role": "system", "content": "Answer briefly."},
+    *(
+        {"role": ("user", "assistant")[number % 2], "content": f"Message {number}: " + "we talk about the plans. " * 20}
+        for number in range(30)
+    ),
+]
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+async def streamed(http: httpx.AsyncClient, body: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        async with http.stream("POST", "/api/chat/stream", json=body, headers=headers) as stream:
+            assert stream.status_code == 200, await stream.aread()
+            return [event async for event in read_events(stream)]
+
+
+async def test_an_answer_is_streamed_and_ends_with_its_result(http: httpx.AsyncClient):
+    events = await streamed(http, BODY)
+    assert [events[0]["event"], events[-1]["event"]] == ["start", "end"]
+    result = events[-1]["data"]
+    text = "".join(event["data"]["text"] for event in events if event["event"] == "delta")
+    assert result["success"]
+    assert text == result["content"]
+    assert float(result["meta"]["cost_usd"]) > 0
+
+
+async def test_the_same_key_streams_the_same_answer_and_is_paid_once(
+    http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    key = {"idempotency-key": "turn-1"}
+    first, second = [await streamed(http, BODY, **key) for _ in range(2)]
+    assert first == second
+    assert len(await simulator.billed()) == 1
+
+
+async def test_a_failure_ends_the_stream_with_a_problem(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    await simulator.fault("server_error", times=None)
+    events = await streamed(http, BODY)
+    assert events[-1]["event"] == "error"
+    assert (events[-1]["data"]["status"], events[-1]["data"]["code"]) == (503, "ProviderUnavailable")
+
+
+async def test_the_context_of_a_generation_has_its_answer(http: httpx.AsyncClient):
+    [start, *_, end] = await streamed(http, BODY)
+    path = f"/api/conversation/context/{start['data']['id'].replace('/', '%2F')}"
+    context = (await http.get(path)).json()
+    assert context["messages"] == [
+        {"role": "user", "content": BODY["messages"]},
+        {"role": "assistant", "content": end["data"]["content"]},
+    ]
+    assert context["status"] == "completed"
+    assert context["tokens"] > 0
+
+
+async def test_a_history_is_condensed_to_its_budget_once(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    body = {"messages": HISTORY, "user_id": "ann", "budget_tokens": 2000}
+    done, again = [(await http.post("/api/chat/optimize", json=body)).json() for _ in range(2)]
+    assert done["tokens_before"] > 2000 >= done["tokens_after"]
+    assert done["tokens_saved"] == done["tokens_before"] - done["tokens_after"]
+    assert done["condensed_messages"] > 0
+    assert done["messages"][0] == HISTORY[0]
+    assert done["messages"][-1] == HISTORY[-1]
+    assert again == done
+    assert len(await simulator.billed()) == 1
+
+
+async def test_a_short_history_is_left_as_it_is(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    body = {"messages": HISTORY[:3], "user_id": "ann", "budget_tokens": 2000}
+    done = (await http.post("/api/chat/optimize", json=body)).json()
+    assert (done["messages"], done["tokens_saved"], done["meta"]) == (HISTORY[:3], 0, None)
+    assert await simulator.billed() == []
+
+
+async def test_a_budget_that_nothing_fits_is_refused(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    body = {"messages": HISTORY, "user_id": "ann", "budget_tokens": 100}
+    refused = await http.post("/api/chat/optimize", json=body)
+    assert (refused.status_code, "budget_tokens" in refused.json()["detail"]) == (400, True)
+    assert await simulator.billed() == []
+
+
+async def test_performance_is_over_a_time(http: httpx.AsyncClient, client: Client):
+    for number in range(3):
+        await client.generate(f"Question {number}", user_id="ann")
+    now = (await http.get("/api/metrics/performance")).json()
+    assert now["requests"] == 3
+    assert now["requests_per_minute"] > 0
+    assert now["average_ms"] > 0 < now["p95_ms"]
+    assert now["tokens_prompt"] > 0 < float(now["confirmed_usd"])
+    assert (now["error_rate"], now["cache_hit_rate"]) == (0, 0)
+    before = await http.get("/api/metrics/performance", params={"until": "2026-01-01T00:00:00Z"})
+    assert before.json()["requests"] == 0
+    wrong = {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
+    refused = await http.get("/api/metrics/performance", params=wrong)
+    assert (refused.status_code, refused.json()["field"]) == (400, "since")

@@ -1,0 +1,306 @@
+"""Jobs over HTTP: start, status, progress, result, events, cancel, list."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from temporalio.client import Client as TemporalClient
+
+from gateway.uploads import safe_name
+from parley import Client
+from parley.testing import SimulatorAdmin
+from tests.gateway.parts import Running, read_events, sent
+from tests.parts import SAMPLES, TEST_TIMEOUT_SECONDS
+
+JOBS = "/api/jobs"
+SESSION = json.loads((SAMPLES / "gatekeeper-dental-clinic.json").read_text())
+CHATS = (SAMPLES / "chats" / "support.jsonl").read_text().splitlines()[:6]
+WAITING: dict[str, Any] = {"messages": "Hi", "user_id": "ann"}
+QUICK = {"user_id": "ann", "streams": 1, "sessions_per_stream": 6}
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+async def ended(http: httpx.AsyncClient, url: str) -> list[dict[str, Any]]:
+    """The events of a job until its end."""
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS), http.stream("GET", f"{url}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream"), await stream.aread()
+        return [event async for event in read_events(stream)]
+
+
+async def gates(simulator: SimulatorAdmin, *, closed: bool) -> None:
+    """Close or open the gate of every provider that may answer."""
+    for provider in ("anthropic", "openai"):
+        await simulator.gate(closed=closed, provider=provider)
+
+
+async def test_a_generation_is_started_followed_and_read(http: httpx.AsyncClient):
+    started = await http.post(f"{JOBS}/generate", json={"messages": "Which plan has SSO?", "user_id": "ann"})
+    job = started.json()
+    assert (started.status_code, job["kind"], started.headers["location"]) == (202, "Generate", job["url"])
+    events = await ended(http, job["url"])
+    assert events[-1]["event"] == "end"
+    assert events[-1]["data"]["status"] == "completed"
+    assert float(events[-1]["data"]["cost_usd"]) > 0
+    result = (await http.get(f"{job['url']}/result")).json()
+    assert result["success"]
+    assert result["content"]
+    assert (await http.get(f"{job['url']}/progress")).json() == {"status": "completed"}
+    view = (await http.get(job["url"])).json()
+    assert (view["id"], view["status"]) == (job["id"], "completed")
+
+
+async def test_a_long_answer_with_a_schema_is_read_by_its_id(http: httpx.AsyncClient, client: Client):
+    words = "word " * 600
+    body = {"messages": f"Repeat: {words}", "user_id": "ann", "max_tokens": 4000}
+    job = (await http.post(f"{JOBS}/generate", json=body)).json()
+    await ended(http, job["url"])
+    by_id = (await http.get(f"{job['url']}/result")).json()
+    assert by_id["content"] == (await client.generation(job["id"]).result()).content
+
+
+async def test_an_idempotency_key_is_one_job_and_another_body_a_conflict(http: httpx.AsyncClient):
+    key, body = {"idempotency-key": "order-7"}, {"messages": "Hi", "user_id": "ann"}
+    first, second = [await http.post(f"{JOBS}/generate", json=body, headers=key) for _ in range(2)]
+    assert first.json() == second.json()
+    other = await http.post(f"{JOBS}/generate", json={**body, "messages": "Bye"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (409, "IdempotencyConflict")
+    assert other.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("key", ["a/b", "..", "events", "é", "x" * 201])
+async def test_a_key_that_could_not_be_part_of_a_path_is_refused(key: str, http: httpx.AsyncClient):
+    headers = {"idempotency-key": key.encode()}
+    answer = await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"}, headers=headers)
+    assert (answer.status_code, "Idempotency-Key" in answer.json()["detail"]) == (400, True)
+
+
+async def test_the_ids_of_the_request_are_in_the_workflows_memo(http: httpx.AsyncClient, temporal: TemporalClient):
+    ids = {"x-request-id": "r-1", "x-correlation-id": "order-7"}
+    job = (await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"}, headers=ids)).json()
+    memo = await (await temporal.get_workflow_handle(job["id"]).describe()).memo()
+    assert (memo["http_request_id"], memo["correlation_id"]) == ("r-1", "order-7")
+
+
+async def test_a_session_is_analysed_from_json(http: httpx.AsyncClient):
+    job = (await http.post(f"{JOBS}/session-analysis", json={"session": SESSION})).json()
+    events = await ended(http, job["url"])
+    assert events[-1]["data"]["status"] == "completed"
+    result = (await http.get(f"{job['url']}/result")).json()
+    assert result["analysis"]["session_id"] == SESSION["session_id"]
+    assert (await http.get(JOBS, params={"kind": "SessionAnalysis"})).json()["jobs"][0]["id"] == job["id"]
+
+
+async def test_a_session_is_analysed_from_an_upload_with_its_audio(http: httpx.AsyncClient):
+    audio = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
+    files = {"session": ("../../etc/passwd", json.dumps(SESSION)), "audio": ("a.ogg", audio)}
+    answer = await http.post(
+        f"{JOBS}/session-analysis", files=files, data={"options": json.dumps({"run_name": "again"})}
+    )
+    # The limit of the tests' gateway is for other paths.
+    assert answer.status_code == 202, answer.text
+    await ended(http, answer.json()["url"])
+    provenance = (await http.get(f"{answer.json()['url']}/result")).json()["analysis"]["provenance"]
+    assert "elevenlabs" in {one["provider"] for one in provenance}
+
+
+@pytest.fixture
+async def labelled(http: httpx.AsyncClient) -> dict[str, Any]:
+    """A labelling run of an upload, started."""
+    files = {"file": ("chats.jsonl", "\n".join(CHATS))}
+    answer = await http.post(f"{JOBS}/auto-analyze", files=files, data={"options": json.dumps(QUICK)})
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+async def test_chats_are_uploaded_and_labelled_and_every_label_is_an_event_once(
+    http: httpx.AsyncClient, labelled: dict[str, Any]
+):
+    assert labelled["imported"]["sessions"] == len(CHATS)
+    events = await ended(http, labelled["url"])
+    found = [
+        (one["kind"], one["label"]) for event in events if event["event"] == "labels" for one in event["data"]["labels"]
+    ]
+    assert found
+    assert len(found) == len({*found})
+    report = (await http.get(f"{labelled['url']}/result")).json()
+    assert report["status"] == "completed"
+    assert {line["kind"] for line in report["labels"]} <= {kind for kind, _ in found}
+    ids = [int(event["id"].split("-")[0]) for event in events]
+    assert ids == sorted(ids)
+
+
+async def test_a_reader_resumes_after_its_last_event(http: httpx.AsyncClient, labelled: dict[str, Any]):
+    events = await ended(http, labelled["url"])
+    at = next(number for number, event in enumerate(events) if event["event"] == "labels")
+    headers = {"last-event-id": events[at]["id"]}
+    async with http.stream("GET", f"{labelled['url']}/events", headers=headers) as stream:
+        resumed = [event async for event in read_events(stream)]
+    labels = [event["data"] for event in events[at + 1 :] if event["event"] == "labels"]
+    assert [one for event in resumed if event["event"] == "labels" for one in event["data"]["labels"]] == [
+        one for batch in labels for one in batch["labels"]
+    ]
+    assert resumed[-1]["event"] == "end"
+
+
+async def test_events_come_over_a_websocket_too(gateway: Running, http: httpx.AsyncClient, client: Client):
+    job = (await http.post(f"{JOBS}/generate", json={"messages": "Hi", "user_id": "ann"})).json()
+    secret = (await client.gateway_keys.create("socket")).secret
+    address = f"{gateway.url.replace('http', 'ws')}{job['url']}/events"
+    async with websockets.connect(address, additional_headers={"authorization": f"Bearer {secret}"}) as socket:
+        events = [json.loads(message) async for message in socket]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["data"]["status"] == "completed"
+
+
+async def test_a_websocket_without_a_key_is_refused_with_a_problem(gateway: Running):
+    address = f"{gateway.url.replace('http', 'ws')}{JOBS}/x/events"
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(address)
+    assert refused.value.response.status_code == 401
+    assert json.loads(refused.value.response.body)["code"] == "Unauthenticated"
+
+
+async def test_one_poll_serves_all_readers_and_ends_with_the_last(
+    gateway: Running, client: Client, simulator: SimulatorAdmin
+):
+    feeds = gateway.server._gateway.feeds
+    await gates(simulator, closed=True)
+    key = await client.gateway_keys.create("readers", concurrent_streams=21)
+    handle = await client.start_generation(**WAITING)
+    async with gateway.http(key.secret, limits=httpx.Limits(max_connections=30)) as http:
+        url = f"{JOBS}/{handle.id.replace('/', '%2F')}/events"
+        streams = [await http.send(http.build_request("GET", url), stream=True) for _ in range(21)]
+        assert {stream.status_code for stream in streams} == {200}
+        [feed] = feeds._feeds.values()
+        assert feed.readers == 21
+        above = await http.get(url)
+        assert (above.status_code, above.json()["code"]) == (429, "TooManyRequests")
+        for stream in streams:
+            await stream.aclose()
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            while feeds._feeds:
+                await asyncio.sleep(0.01)
+    await handle.cancel()
+
+
+async def test_a_job_is_cancelled_and_an_ended_one_is_not(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+    unfinished = await http.get(f"{job['url']}/result")
+    assert (unfinished.status_code, unfinished.headers["retry-after"]) == (409, "1")
+    assert (await http.post(f"{job['url']}/cancel")).status_code == 202
+    await gates(simulator, closed=False)
+    events = await ended(http, job["url"])
+    assert events[-1]["data"]["status"] == "cancelled"
+    again = await http.post(f"{job['url']}/cancel")
+    assert (again.status_code, "cannot be cancelled" in again.json()["detail"]) == (400, True)
+    result = await http.get(f"{job['url']}/result")
+    assert (result.status_code, result.json()["code"]) == (409, "Cancelled")
+
+
+async def test_the_list_of_jobs_has_pages_without_gaps(http: httpx.AsyncClient, client: Client):
+    for number in range(5):
+        await client.generate("Hi", user_id="ann", key=f"job-{number}")
+    pages, cursor = [], None
+    while True:
+        page = (await http.get(JOBS, params={"limit": 2, **({"cursor": cursor} if cursor else {})})).json()
+        pages.append([job["id"].rpartition("/")[2] for job in page["jobs"]])
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert pages == [["job-4", "job-3"], ["job-2", "job-1"], ["job-0"]]
+
+
+async def test_readers_are_sent_away_when_the_gateway_drains(
+    gateway: Running, http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+    async with http.stream("GET", f"{job['url']}/events") as stream:
+        lines = stream.aiter_lines()
+        assert await anext(lines) == "retry: 1000"
+        gateway.server.stop()
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            rest = [line async for line in lines]
+    assert not any(line == "event: end" for line in rest)
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        await gateway.serving
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "problem"),
+    [
+        ("generate", {"json": {"messages": "Hi"}}, "user_id"),
+        ("generate", {"json": {"messages": "Hi", "user_id": "ann", "modle": "x"}}, "modle"),
+        ("generate", {"json": {"messages": "", "user_id": "ann"}}, "messages"),
+        ("generate", {"json": {"messages": "Hi", "user_id": "ann", "model": "no-such-model"}}, "no-such-model"),
+        ("generate", {"content": b'{"messages": ', "headers": {"content-type": "application/json"}}, "not JSON"),
+        ("session-analysis", {"json": {"session": {"turns": []}}}, "session"),
+        ("session-analysis", {"json": {}}, "session"),
+        ("session-analysis", {"content": b"\xff", "headers": {"content-type": "application/json"}}, "UTF-8"),
+        ("session-analysis", {"json": {"session": SESSION, "run_name": "a/b"}}, "run_name"),
+        ("auto-analyze", {"json": {"user_id": "ann"}}, "dataset_id"),
+        ("auto-analyze", {"files": {"other": ("a", "b")}, "data": {"options": '{"user_id": "ann"}'}}, "file"),
+        ("auto-analyze", {"files": {"file": ("a.jsonl", "{}")}, "data": {"options": '{"user_id": "ann"}'}}, "line 1"),
+        ("auto-analyze", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "body"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_bad_input_is_refused_with_its_place(
+    path: str, options: dict[str, Any], problem: str, http: httpx.AsyncClient
+):
+    answer = await http.post(f"{JOBS}/{path}", **options)
+    assert answer.status_code == 400, answer.text
+    assert problem in answer.text
+
+
+async def test_another_type_and_a_large_body_are_refused(http: httpx.AsyncClient):
+    typed = await http.post(f"{JOBS}/generate", content=b"a=b", headers={"content-type": "text/plain"})
+    assert (typed.status_code, typed.json()["code"]) == (415, "UnsupportedMediaType")
+    body = {"messages": "x" * 100_000, "user_id": "ann"}
+    large = await http.post(f"{JOBS}/generate", json=body)
+    assert (large.status_code, large.json()["code"]) == (413, "BodyTooLarge")
+
+    async def pieces():
+        for _ in range(3):
+            yield b"x" * 50_000
+
+    chunked = await http.post(f"{JOBS}/generate", content=pieces(), headers={"content-type": "application/json"})
+    assert (chunked.status_code, chunked.json()["code"]) == (413, "BodyTooLarge")
+
+
+async def test_a_body_that_stops_is_refused(gateway: Running, client: Client):
+    secret = (await client.gateway_keys.create("slow")).secret
+    headers = f"Host: localhost\r\nAuthorization: Bearer {secret}\r\nContent-Type: application/json"
+    request = f'POST {JOBS}/generate HTTP/1.1\r\n{headers}\r\nContent-Length: 100\r\n\r\n{{"messages": '
+    answer = await sent(gateway, request.encode())
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"TooSlow"' in answer
+
+
+@pytest.mark.parametrize("job_id", ["%00", "..%2F..%2Fetc", "x" * 2000, "%F0%9F%98%80", "a%0D%0Ab"])
+async def test_an_odd_id_is_an_unknown_one(job_id: str, http: httpx.AsyncClient):
+    for part in ("", "/progress", "/result", "/events"):
+        answer = await http.get(f"{JOBS}/{job_id}{part}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "NotFound"), part
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("chats.jsonl", "chats.jsonl"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\temp\\a b.csv", "a_b.csv"),
+        ("", "upload.jsonl"),
+        ("..", "upload.jsonl"),
+        (".hidden", "hidden"),
+        ("x" * 300 + ".csv", "x" * 96 + ".csv"),
+        ("a\0b\n.csv", "a_b_.csv"),
+    ],
+)
+def test_a_file_name_is_only_a_name(given: str, name: str):
+    assert safe_name(given) == name
