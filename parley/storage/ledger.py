@@ -20,7 +20,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.errors import Billed, IdempotencyConflict
+from parley.domain.errors import Billed, IdempotencyConflict, NotFound
 from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
 from parley.domain.requests import Provider, Reply, Usage
@@ -180,7 +180,8 @@ class DayMove:
 async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Granted:
     """Take the request's lease and reserve its upper bound, unless the request is settled or another attempt holds it.
 
-    If the attempt has ended meanwhile, the result is `Held` for 0 seconds: claim again under a new attempt id.
+    If the attempt has ended or its request was purged meanwhile, the result is `Held` for 0 seconds: claim again under
+    a new attempt id.
 
     Raises:
         IdempotencyConflict: the id was used for another request.
@@ -195,7 +196,10 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
     opened = await _open_request(tx, request_claim)
     if opened is not None:
         return await _begin(tx, request_claim, *opened)
-    request, now = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    try:
+        request, now = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    except NotFound:  # the purge has deleted it since `_open_request` found it
+        return Held(0)
     if request.fingerprint != request_claim.fingerprint:
         raise IdempotencyConflict(f"{charge.request_id} was already used for a different request")
     if request.settled_attempt_id:
