@@ -28,6 +28,7 @@ from activities.metrics import Metrics
 from activities.streams import ReplyStream
 from parley.domain.errors import (
     Billed,
+    EmptyReply,
     MalformedReply,
     ProviderError,
     ProviderNotConfigured,
@@ -37,7 +38,7 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
-from parley.domain.requests import ChatReply, Provider, Reply, Request, Usage
+from parley.domain.requests import ChatReply, Finish, Provider, Reply, Request, Usage
 from parley.domain.requests import fingerprint as fingerprint_of
 from parley.domain.streaming import TextDelta, ToolCallDelta
 from parley.providers.protocol import Adapter
@@ -336,10 +337,15 @@ class PaidCalls:
         try:
             await asyncio.wait({receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done() and leaving.exception() is None and not receiving.done():
-                # The connection is closed: vendors stop, and bill what they have made.
+                # The connection is closed: vendors stop, and bill what they have made. They do not report how much.
                 await _stopped(receiving)
-                return stream.cut_off(work.offer.model)
+                return stream.received(work.offer.model, Finish.CANCELLED, Usage(is_known=False))
             return await receiving
+        except EmptyReply as error:
+            if not (stream.before and error.is_complete):
+                raise
+            # Nothing was missing: the stream broke after the last word.
+            return stream.received(work.offer.model, Finish.STOP, error.usage or Usage(is_known=False))
         finally:
             leaving.cancel()
             await _stopped(receiving)

@@ -78,10 +78,9 @@ class ReplyStream:
         """Return when the readers have left and the request is to be cancelled; wait for ever otherwise."""
         await self._sink.cancelled()
 
-    def cut_off(self, model: str) -> ChatReply:
-        """What was received of a reply whose request was cancelled. Its vendor's count is not known."""
-        usage = Usage(is_known=False)
-        return ChatReply(text="".join(self._received), finish=Finish.CANCELLED, usage=usage, model=model)
+    def received(self, model: str, finish: Finish, usage: Usage) -> ChatReply:
+        """What was received, as a whole reply."""
+        return ChatReply(text="".join(self._received), finish=finish, usage=usage, model=model)
 
     def agrees_with(self, reply: Reply) -> bool:
         """Whether a reply begins with what was sent."""
