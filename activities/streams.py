@@ -29,7 +29,8 @@ class ReplyStream:
         self.before = delivered.text
         """The text that earlier attempts sent, which this one continues."""
         self.superseded = UUID(delivered.attempt_id) if delivered.attempt_id else None
-        """The attempt at the provider that was made for the stream before."""
+        """The attempt at the provider that was made for the stream before, and its paid request."""
+        self.paid_request_id = delivered.paid_request_id
 
     @classmethod
     async def open(cls, sink: TokenSink, *, holds_text: bool) -> Self | None:

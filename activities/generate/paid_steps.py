@@ -103,18 +103,25 @@ class GeneratePaidSteps:
 
     async def _received_before(self, step: AskStep, stream: ReplyStream) -> Settled | None:
         """The reply that an earlier attempt of the stream received. It is settled, if that attempt could not."""
-        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
-        if stream.reply is not None and stream.superseded is not None:
-            settled = await self._paid_calls.settle_received(
-                workspace_id, stream.superseded, stream.reply, on_end=_record_cost(step.job)
-            )
-            return settled if stream.agrees_with(settled.reply) else None
-        if not stream.before:
+        workspace_id, attempt_id = step.job.input.workspace_id, stream.superseded
+        # A reply of which nothing was delivered may have been judged, and asked for again.
+        if attempt_id is None or not (stream.before or step.is_for(stream.paid_request_id)):
             return None
-        async with self._database.transaction() as tx:
-            attempt_id = await generations.last_reply(tx, workspace_id, job_key)
-            settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
+        if stream.reply is not None:
+            settled = await self._paid_calls.settle_received(
+                workspace_id, attempt_id, stream.reply, on_end=_record_cost(step.job)
+            )
+        else:
+            settled = await self._settled_before(step.job, attempt_id)
         return settled if settled and stream.agrees_with(settled.reply) else None
+
+    async def _settled_before(self, job: Job, attempt_id: UUID) -> Settled | None:
+        """The reply that an attempt of the stream settled, or the last one that any attempt settled."""
+        workspace_id = job.input.workspace_id
+        async with self._database.transaction() as tx:
+            settled = await ledger.settled_by(tx, workspace_id, attempt_id)
+            last = None if settled else await generations.last_reply(tx, workspace_id, job.job_key)
+            return await ledger.settled_by(tx, workspace_id, last) if last else settled
 
     async def _is_open(self, step: AskStep, attempt_id: UUID | None) -> bool:
         """Whether an earlier attempt still holds its request: its worker died, or is cut off from the readers."""

@@ -300,6 +300,10 @@ class AskStep(Model):
     def request_id(self) -> str:
         return ask_id(self.job.job_key, self.ask)
 
+    def is_for(self, paid_request_id: str) -> bool:
+        """Whether a paid request is that of this step, or one for a further attempt of its stream."""
+        return paid_request_id == self.request_id or paid_request_id.startswith(f"{self.request_id}/")
+
     def further_request_id(self, attempt: int, text: str) -> str:
         """The paid request of a further attempt of the stream, which continues after `text`.
 
