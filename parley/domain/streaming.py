@@ -109,7 +109,7 @@ class TokenSink(Protocol):
     """
 
     async def open(self) -> Delivered:
-        """Begin a new attempt of the stream: from here on older attempts send in vain."""
+        """Begin a new attempt of the stream: from here on what older attempts send is dropped."""
         ...
 
     async def claimed(self, paid_request_id: str, attempt_id: str) -> None:

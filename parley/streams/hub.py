@@ -44,7 +44,7 @@ class StreamHub:
     """The streams that this process receives. Each delta is kept once, for all readers, while its stream is in use.
 
     Attempts feed a stream, from this process or over a connection; only the newest may. A reader begins at any offset,
-    and a slow one delays nobody: it has a cursor of its own.
+    and a slow one delays no other: it has a cursor of its own.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class StreamHub:
     # The attempts' side.
 
     def open(self, workspace_id: str, stream_id: str, known: Delivered | None = None) -> Delivered:
-        """Begin an attempt: from here on older ones feed in vain. Returns what is known of the stream.
+        """Begin an attempt: from here on what older ones feed is dropped. Returns what is known of the stream.
 
         Args:
             known: what is known elsewhere, for example in the database, with the number of the attempt; default: what
@@ -132,7 +132,7 @@ class StreamHub:
             self._keep_idle(key, stream)
 
     def _keep_idle(self, key: StreamKey, stream: "_Stream") -> None:
-        """Keep a stream that nobody uses, in place of the one that has been idle for longest."""
+        """Keep a stream that is not used, in place of the one that has been idle for longest."""
         if stream.is_fed or stream.readers or self._streams.get(key) is not stream:
             return
         self._idle[key] = None

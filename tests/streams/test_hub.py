@@ -117,7 +117,7 @@ class TestSink:
 
 
 class TestMemory:
-    async def test_streams_that_nobody_uses_are_forgotten_the_oldest_first(self, hub: StreamHub) -> None:
+    async def test_streams_that_are_not_used_are_forgotten_the_oldest_first(self, hub: StreamHub) -> None:
         in_use = hub.read("acme", "in use")
         for number in range(MOST_IDLE + 1):
             sink = hub.sink("acme", str(number), StreamTarget())

@@ -138,7 +138,7 @@ class TestAnAnswer:
         deltas, result = await read(client)
         assert (deltas, result.success) == ([], False)
 
-    async def test_that_nobody_can_give_is_an_error(self, client: Client, simulator: SimulatorAdmin) -> None:
+    async def test_without_a_provider_is_an_error(self, client: Client, simulator: SimulatorAdmin) -> None:
         await simulator.fault("quota", times=None)
         with pytest.raises(JobFailed):
             await read(client)
