@@ -199,6 +199,17 @@ class Settings(BaseSettings):
         default=None, pattern=r"^\S+:\d{1,5}$", description="host:port of a worker's Prometheus endpoint"
     )
 
+    # Streams: where a gateway, or a client that streams, receives tokens from workers
+    stream_host: str = Field(
+        default="127.0.0.1", description="address that the receiver of streams listens on, for workers"
+    )
+    stream_port: int = Field(default=0, ge=0, le=65535, description="its port; 0: any free one")
+    stream_address: str | None = Field(
+        default=None,
+        pattern=r"^wss?://\S+$",
+        description="what workers connect to, for example ws://gateway-1:9000; default: the host and the port",
+    )
+
     failpoints: str = Field(
         default="", description="tests: `point=kill,other=stop` makes a worker kill or stop itself at a step"
     )

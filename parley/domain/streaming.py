@@ -1,7 +1,8 @@
 """The parts of a reply that are sent before the reply is complete, and their way to the readers of a stream.
 
 A stream has the id of its generation's workflow. Its offset is the number of deltas before it: the first delta has
-offset 0. Each try at a generation is a new attempt of its stream, numbered from 1. Only the newest attempt may send.
+offset 0. Each attempt of a generation opens a new attempt of its stream, numbered
+from 1. Only the newest attempt may send.
 """
 
 from typing import Annotated, Literal, Protocol
@@ -79,10 +80,10 @@ class TokenSink(Protocol):
     """
 
     async def open(self) -> Delivered:
-        """Begin a new attempt of the stream: from here on older attempts send in vain."""
+        """Begin a new attempt of the stream: from here on what older attempts send is dropped."""
         ...
 
-    async def claimed(self, paid_request_id: str, attempt_id: str) -> None:
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
         """Record what this attempt pays, before the provider is called."""
         ...
 

@@ -52,10 +52,10 @@ STORE = text(f"""
         INSERT INTO stream_chunks AS chunk (workspace_id, stream_id, first_offset, deltas)
         SELECT workspace_id, stream_id, :first_offset, :deltas FROM one WHERE jsonb_array_length(:deltas) > 0
         ON CONFLICT (workspace_id, stream_id, first_offset) DO UPDATE SET deltas = excluded.deltas)
-    SELECT receivers FROM one""").bindparams(
+    SELECT receivers FROM one""").bindparams(  # noqa: S608 - constants
     bindparam("reply", type_=JSONB(none_as_null=True)), bindparam("deltas", type_=JSONB)
-)  # noqa: S608 - constants
-FIND = text(f"SELECT attempt, ended_at FROM streams WHERE {OF_STREAM}")  # noqa: S608 - constants
+)
+FIND = text(f"SELECT attempt, receivers, ended_at FROM streams WHERE {OF_STREAM}")  # noqa: S608 - constants
 CHUNKS = text(f"""
     SELECT first_offset, deltas FROM stream_chunks
     WHERE {OF_STREAM} AND first_offset + jsonb_array_length(deltas) > :after ORDER BY first_offset
@@ -90,6 +90,7 @@ class StoredStream:
     """What is stored of a stream for its readers. `deltas`: those from the offset `first` on."""
 
     attempt: int
+    receivers: tuple[str, ...]
     has_ended: bool
     first: int
     deltas: tuple[Delta, ...]
@@ -155,7 +156,7 @@ async def load(tx: AsyncSession, workspace_id: str, stream_id: str, *, after: in
         return None
     chunks = await _chunks(tx, key, after)
     first = chunks[0]["first_offset"] if chunks else after
-    return StoredStream(row["attempt"], row["ended_at"] is not None, first, _joined(chunks))
+    return StoredStream(row["attempt"], tuple(row["receivers"]), row["ended_at"] is not None, first, _joined(chunks))
 
 
 async def add_receiver(tx: AsyncSession, workspace_id: str, stream_id: str, address: str) -> bool:

@@ -104,9 +104,9 @@ async def test_a_reader_loads_what_it_does_not_have(store: Store):
     await store.open()
     await store.store(1, 0, words("one ", "two "))
     await store.store(1, 2, words("three"))
-    assert await store.load() == StoredStream(1, False, 0, words("one ", "two ", "three"))
-    assert await store.load(after=2) == StoredStream(1, False, 2, words("three"))
-    assert await store.load(after=3) == StoredStream(1, False, 3, ())
+    assert await store.load() == StoredStream(1, (HERE,), False, 0, words("one ", "two ", "three"))
+    assert await store.load(after=2) == StoredStream(1, (HERE,), False, 2, words("three"))
+    assert await store.load(after=3) == StoredStream(1, (HERE,), False, 3, ())
 
 
 async def test_a_stream_ends_with_an_attempt_that_has_the_reply(store: Store):

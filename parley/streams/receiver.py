@@ -1,0 +1,327 @@
+"""Receives the streams of workers in other processes, and feeds them to the hub of this process."""
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+
+from parley.connection import payload_codec
+from parley.domain.errors import InvalidInput
+from parley.domain.streaming import Delivered
+from parley.settings import Settings
+from parley.streams.frames import (
+    FROM_RECEIVER,
+    FROM_WORKER,
+    MOST_BYTES,
+    TOKEN_PURPOSE,
+    Cancel,
+    Deltas,
+    End,
+    Ended,
+    FromReceiver,
+    FromWorker,
+    Open,
+    Position,
+    Refused,
+)
+from parley.streams.hub import StreamHub, StreamKey
+
+MOST_CONNECTIONS = 500
+HANDSHAKE_SECONDS = 5.0
+# A worker closes its connection earlier: see sender.py.
+IDLE_SECONDS = 300.0
+# A worker whose host vanished is noticed after both. A busy worker answers a ping late.
+PING_SECONDS, PONG_SECONDS = 5.0, 10.0
+CLOSE_SECONDS = 1.0
+# How long a worker may take to connect again before its attempts count as broken: a further attempt costs money.
+RECONNECT_SECONDS = 0.1
+
+OnBroken = Callable[[str, str, int], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+# The library logs each connection, and with the level DEBUG the headers, which contain the token.
+SILENT = logging.getLogger(f"{__name__}.websockets")
+SILENT.setLevel(logging.CRITICAL)
+
+
+async def _ignore(workspace_id: str, stream_id: str, attempt: int) -> None:
+    """Do nothing about a broken attempt."""
+
+
+class StreamReceiver:
+    """A WebSocket server for workers. Use it as a context manager; `address` is what a `StreamTarget` names."""
+
+    def __init__(self, hub: StreamHub, settings: Settings, on_broken: OnBroken = _ignore) -> None:
+        """Prepare the receiver.
+
+        Args:
+            hub: where readers of this process read.
+            settings: the address, and the keys that authenticate workers.
+            on_broken: called with the workspace, the stream and the number of an attempt whose worker is gone.
+
+        Raises:
+            InvalidInput: PARLEY_CODEC_KEYS is missing or wrong, or is `off` for an address that other machines reach;
+                or PARLEY_STREAM_ADDRESS is missing where the host is a wildcard.
+        """
+        self._hub, self._settings, self._on_broken = hub, settings, on_broken
+        codec = payload_codec(settings.codec_keys)
+        self._tokens = codec.tokens(TOKEN_PURPOSE)
+        _check_host(settings, has_tokens=bool(self._tokens))
+        self._feeds: dict[StreamKey, _Feed] = {}
+        self._connections = 0
+        self._is_closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: Server | None = None
+        self.address = settings.stream_address or ""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            InvalidInput: the address cannot be listened on.
+        """
+        host, port = self._settings.stream_host, self._settings.stream_port
+        try:
+            self._server = await serve(
+                self._serve,
+                host,
+                port,
+                process_request=self._check_request,
+                compression=None,
+                open_timeout=HANDSHAKE_SECONDS,
+                ping_interval=PING_SECONDS,
+                ping_timeout=PONG_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                max_size=MOST_BYTES,
+                logger=SILENT,
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise InvalidInput(f"cannot be listened on: {reason}", where=f"PARLEY_STREAM_HOST {host}:{port}") from None
+        bound = next(iter(self._server.sockets)).getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        self.address = self._settings.stream_address or f"ws://{shown}:{bound}"
+
+    async def close(self) -> None:
+        """Stop receiving. Workers keep their streams, and connect to the next receiver."""
+        self._is_closing = True
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _check_request(self, _: ServerConnection, request: Request) -> Response | None:
+        """Refuse a connection without a worker's token, and one too many."""
+        if not self._is_worker(request.headers.get("Authorization", "")):
+            return _response(HTTPStatus.UNAUTHORIZED)
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE) if self._connections >= MOST_CONNECTIONS else None
+
+    def _is_worker(self, header: str) -> bool:
+        given = header.removeprefix("Bearer ").encode()
+        return not self._tokens or any(hmac.compare_digest(given, token.encode()) for token in self._tokens)
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        self._connections += 1
+        link = _Link(self, socket)
+        try:
+            await link.run()
+        except ValueError:
+            log.warning("a worker's connection sent what is not a frame, and was closed")
+            await socket.close(CloseCode.POLICY_VIOLATION)
+        except (ConnectionClosed, TimeoutError):
+            pass
+        finally:
+            self._connections -= 1
+            link.stop()
+
+    # What a link does with its frames.
+
+    def open(self, frame: Open) -> "tuple[_Feed | None, FromReceiver]":
+        """Begin or continue an attempt. Returns its feed, None if it is refused, and the answer."""
+        key = (frame.workspace_id, frame.stream_id)
+        newest, offset = self._hub.position(*key)
+        if newest > frame.attempt:
+            return None, Refused(channel=frame.channel)
+        deltas = self._hub.open(*key, Delivered(attempt=frame.attempt)).deltas[frame.stored :]
+        feed = self._feeds[key] = _Feed(key, frame.attempt, self._before(key, frame.attempt))
+        if newest < frame.attempt:
+            feed.before = offset
+        return feed, Position(channel=frame.channel, offset=offset, before=feed.before, deltas=deltas)
+
+    def feed(self, feed: "_Feed", frame: Deltas) -> FromReceiver | None:
+        """Deliver deltas. Returns an answer where the worker must do something."""
+        wanted: int | None = frame.offset
+        for offset, delta in enumerate(frame.deltas, frame.offset):
+            wanted = self._hub.feed(*feed.key, feed.attempt, offset, delta)
+        if wanted is None:
+            return Refused(channel=frame.channel)
+        if wanted < frame.offset:
+            return Position(channel=frame.channel, offset=wanted, before=feed.before)
+        return None
+
+    def end(self, feed: "_Feed") -> None:
+        """End an attempt in an orderly way."""
+        self._hub.close(*feed.key, feed.attempt)
+        if self._feeds.get(feed.key) is feed:
+            del self._feeds[feed.key]
+
+    def _before(self, key: StreamKey, attempt: int) -> int | None:
+        last = self._feeds.get(key)
+        return last.before if last and last.attempt == attempt else None
+
+    def lost(self, feed: "_Feed") -> None:
+        """Report an attempt as broken, unless it or a newer one connects at once."""
+        if not self._is_closing:
+            self.start_task(self._report(feed))
+
+    def readers_left(self, feed: "_Feed") -> Awaitable[None]:
+        return self._hub.readers_left(*feed.key)
+
+    def start_task(self, running: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(running)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _report(self, feed: "_Feed") -> None:
+        await asyncio.sleep(RECONNECT_SECONDS)
+        if self._feeds.get(feed.key) is not feed:
+            return
+        self.end(feed)
+        try:
+            await self._on_broken(*feed.key, feed.attempt)
+        except Exception:
+            # Temporal's heartbeat timeout notices the lost worker too, later.
+            log.exception("a broken attempt could not be reported")
+
+
+@dataclass(eq=False)
+class _Feed:
+    """One attempt on one connection. `before`: see `Position`."""
+
+    key: StreamKey
+    attempt: int
+    before: int | None
+    watching: asyncio.Task[None] | None = field(default=None)
+
+    def stop_watching(self) -> None:
+        if self.watching is not None:
+            self.watching.cancel()
+
+
+class _Link:
+    """One worker's connection, with its channels. None: a channel that was refused, whose frames are ignored."""
+
+    def __init__(self, receiver: StreamReceiver, socket: ServerConnection) -> None:
+        self._receiver, self._socket = receiver, socket
+        self._channels: dict[int, _Feed | None] = {}
+
+    async def run(self) -> None:
+        """Serve until the connection is closed, or is idle.
+
+        Raises:
+            ValueError: the worker sent what is not a frame.
+            ConnectionClosed: it is gone.
+            TimeoutError: it was idle.
+        """
+        while True:
+            async with asyncio.timeout(None if self._channels else IDLE_SECONDS):
+                message = await self._socket.recv(decode=False)
+            await self._answer([one for frame in FROM_WORKER.validate_json(message) for one in self._take(frame)])
+
+    def stop(self) -> None:
+        """Leave the channels that did not end."""
+        for feed in filter(None, self._channels.values()):
+            feed.stop_watching()
+            self._receiver.lost(feed)
+
+    def _take(self, frame: FromWorker) -> list[FromReceiver]:
+        if isinstance(frame, Open):
+            return [self._open(frame)]
+        if frame.channel not in self._channels:
+            raise ValueError("a channel that is not open")
+        feed = self._channels[frame.channel]
+        if isinstance(frame, End):
+            return [self._end(frame, feed)]
+        answer = self._receiver.feed(feed, frame) if feed else None
+        if isinstance(answer, Refused):
+            self._refuse(frame.channel)
+        return [answer] if answer else []
+
+    def _open(self, frame: Open) -> FromReceiver:
+        if frame.channel in self._channels:
+            raise ValueError("a channel that is open already")
+        feed, answer = self._receiver.open(frame)
+        self._channels[frame.channel] = feed
+        if feed and frame.on_disconnect == "cancel":
+            feed.watching = self._receiver.start_task(self._cancel(frame.channel, feed))
+        return answer
+
+    def _end(self, frame: End, feed: _Feed | None) -> FromReceiver:
+        del self._channels[frame.channel]
+        if feed:
+            feed.stop_watching()
+            self._receiver.end(feed)
+        return Ended(channel=frame.channel)
+
+    def _refuse(self, channel: int) -> None:
+        feed = self._channels[channel]
+        self._channels[channel] = None
+        if feed:
+            feed.stop_watching()
+
+    async def _cancel(self, channel: int, feed: _Feed) -> None:
+        await self._receiver.readers_left(feed)
+        with suppress(ConnectionClosed):
+            await self._answer([Cancel(channel=channel)])
+
+    async def _answer(self, frames: Sequence[FromReceiver]) -> None:
+        if frames:
+            await self._socket.send(FROM_RECEIVER.dump_json([*frames]))
+
+
+def _response(status: HTTPStatus) -> Response:
+    return Response(status.value, status.phrase, Headers({"Content-Length": "0", "Connection": "close"}))
+
+
+def _check_host(settings: Settings, *, has_tokens: bool) -> None:
+    """Refuse an address that is open to other machines without keys, and a wildcard that workers cannot connect to."""
+    host = settings.stream_host
+    try:
+        address = ipaddress.ip_address(host)
+        is_local, is_wildcard = address.is_loopback, address.is_unspecified
+    except ValueError:
+        is_local, is_wildcard = host == "localhost", False
+    if not has_tokens and not is_local:
+        raise InvalidInput(
+            "must be a loopback address while PARLEY_CODEC_KEYS is off: without keys any program could send tokens",
+            where="PARLEY_STREAM_HOST",
+        )
+    if is_wildcard and settings.stream_address is None:
+        raise InvalidInput(
+            f"is not set: say what workers connect to, because {host} is not an address of this machine",
+            where="PARLEY_STREAM_ADDRESS",
+        )
