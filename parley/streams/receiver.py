@@ -61,7 +61,10 @@ async def _ignore(workspace_id: str, stream_id: str, attempt: int) -> None:
 
 
 class StreamReceiver:
-    """A WebSocket server for workers. Use it as a context manager; `address` is what a `StreamTarget` names."""
+    """A WebSocket server for workers, as a context manager.
+
+    address: what a `StreamTarget` names. connections: how many workers are connected.
+    """
 
     def __init__(self, hub: StreamHub, settings: Settings, on_broken: OnBroken = _ignore) -> None:
         """Prepare the receiver.
@@ -80,7 +83,7 @@ class StreamReceiver:
         self._tokens = codec.tokens(TOKEN_PURPOSE)
         _check_host(settings, has_tokens=bool(self._tokens))
         self._feeds: dict[StreamKey, _Feed] = {}
-        self._connections = 0
+        self.connections = 0
         self._is_closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
@@ -137,14 +140,14 @@ class StreamReceiver:
         """Refuse a connection without a worker's token, and one too many."""
         if not self._is_worker(request.headers.get("Authorization", "")):
             return _response(HTTPStatus.UNAUTHORIZED)
-        return _response(HTTPStatus.SERVICE_UNAVAILABLE) if self._connections >= MOST_CONNECTIONS else None
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE) if self.connections >= MOST_CONNECTIONS else None
 
     def _is_worker(self, header: str) -> bool:
         given = header.removeprefix("Bearer ").encode()
         return not self._tokens or any(hmac.compare_digest(given, token.encode()) for token in self._tokens)
 
     async def _serve(self, socket: ServerConnection) -> None:
-        self._connections += 1
+        self.connections += 1
         link = _Link(self, socket)
         try:
             await link.run()
@@ -154,7 +157,7 @@ class StreamReceiver:
         except (ConnectionClosed, TimeoutError):
             pass
         finally:
-            self._connections -= 1
+            self.connections -= 1
             link.stop()
 
     # What a link does with its frames.

@@ -35,7 +35,7 @@ CLOSE_SECONDS = 1.0
 # The first retry is at once, so that a connection that was cut is back before the receiver reports the attempt.
 RETRY_SECONDS = (0.0, 0.02, 0.05, 0.1, 0.3)
 # A connection that lasted this long was a good one: the next retry is at once again.
-STEADY_SECONDS = 1.0
+STEADY_SECONDS = 0.1
 # How long a connection without a stream is kept for the next one.
 IDLE_SECONDS = 60.0
 
@@ -53,7 +53,8 @@ class Outgoing:
     """
 
     def __init__(self, key: StreamKey, attempt: int, on_disconnect: Literal["finish", "cancel"]) -> None:
-        self.key, self.attempt, self.on_disconnect = key, attempt, on_disconnect
+        self.key, self.attempt = key, attempt
+        self.on_disconnect: Literal["finish", "cancel"] = on_disconnect
         self.deltas: list[Delta] = []
         self.delivered: int | None = None
         self.ends = False
