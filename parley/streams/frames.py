@@ -45,14 +45,15 @@ class Deltas(Model):
 
 
 class End(Model):
-    """The attempt has ended, after these deltas. The receiver answers with `Ended`."""
+    """The attempt has ended at an offset. The receiver answers with `Ended`, or with its `Position` before that."""
 
     kind: Literal["end"] = "end"
     channel: Channel
+    offset: Offset
 
 
 class Position(Model):
-    """The offset that the receiver wants next: its answer to `Open`, and to deltas that come after a gap.
+    """The offset that the receiver wants next: its answer to `Open`, and to what comes after a gap.
 
     before: how many deltas it had when the attempt first opened; None if it does not know. deltas: those that the
     worker does not have, from the offset `stored` of `Open` on.

@@ -176,17 +176,25 @@ class StreamReceiver:
 
     def feed(self, feed: "_Feed", frame: Deltas) -> FromReceiver | None:
         """Deliver deltas. Returns an answer where the worker must do something."""
-        wanted: int | None = frame.offset
         for offset, delta in enumerate(frame.deltas, frame.offset):
-            wanted = self._hub.feed(*feed.key, feed.attempt, offset, delta)
-        if wanted is None:
-            return Refused(channel=frame.channel)
-        if wanted < frame.offset:
-            return Position(channel=frame.channel, offset=wanted, before=feed.before)
-        return None
+            self._hub.feed(*feed.key, feed.attempt, offset, delta)
+        return self._missing(feed, frame.channel, frame.offset)
 
-    def end(self, feed: "_Feed") -> None:
-        """End an attempt in an orderly way."""
+    def end(self, feed: "_Feed", frame: End) -> FromReceiver:
+        """End an attempt whose deltas are all here."""
+        missing = self._missing(feed, frame.channel, frame.offset)
+        if missing is None:
+            self._close(feed)
+        return missing or Ended(channel=frame.channel)
+
+    def _missing(self, feed: "_Feed", channel: int, offset: int) -> FromReceiver | None:
+        """The answer to an attempt that is not the newest, or whose deltas are not here up to the offset."""
+        newest, delivered = self._hub.position(*feed.key)
+        if newest != feed.attempt:
+            return Refused(channel=channel)
+        return Position(channel=channel, offset=delivered, before=feed.before) if delivered < offset else None
+
+    def _close(self, feed: "_Feed") -> None:
         self._hub.close(*feed.key, feed.attempt)
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
@@ -213,7 +221,7 @@ class StreamReceiver:
         await asyncio.sleep(RECONNECT_SECONDS)
         if self._feeds.get(feed.key) is not feed:
             return
-        self.end(feed)
+        self._close(feed)
         try:
             await self._on_broken(*feed.key, feed.attempt)
         except Exception:
@@ -236,11 +244,13 @@ class _Feed:
 
 
 class _Link:
-    """One worker's connection, with its channels. None: a channel that was refused, whose frames are ignored."""
+    """One worker's connection, with its channels."""
 
     def __init__(self, receiver: StreamReceiver, socket: ServerConnection) -> None:
         self._receiver, self._socket = receiver, socket
-        self._channels: dict[int, _Feed | None] = {}
+        self._channels: dict[int, _Feed] = {}
+        # The worker may not know yet that these are refused: what it sends there is ignored.
+        self._refused: set[int] = set()
 
     async def run(self) -> None:
         """Serve until the connection is closed, or is idle.
@@ -257,44 +267,36 @@ class _Link:
 
     def stop(self) -> None:
         """Leave the channels that did not end."""
-        for feed in filter(None, self._channels.values()):
+        for feed in self._channels.values():
             feed.stop_watching()
             self._receiver.lost(feed)
 
     def _take(self, frame: FromWorker) -> list[FromReceiver]:
         if isinstance(frame, Open):
             return [self._open(frame)]
+        if frame.channel in self._refused:
+            return []
         if frame.channel not in self._channels:
             raise ValueError("a channel that is not open")
         feed = self._channels[frame.channel]
-        if isinstance(frame, End):
-            return [self._end(frame, feed)]
-        answer = self._receiver.feed(feed, frame) if feed else None
+        answer = self._receiver.end(feed, frame) if isinstance(frame, End) else self._receiver.feed(feed, frame)
+        if isinstance(answer, Refused | Ended):
+            self._channels.pop(frame.channel).stop_watching()
         if isinstance(answer, Refused):
-            self._refuse(frame.channel)
+            self._refused.add(frame.channel)
         return [answer] if answer else []
 
     def _open(self, frame: Open) -> FromReceiver:
         if frame.channel in self._channels:
             raise ValueError("a channel that is open already")
         feed, answer = self._receiver.open(frame)
+        if feed is None:
+            self._refused.add(frame.channel)
+            return answer
         self._channels[frame.channel] = feed
-        if feed and frame.on_disconnect == "cancel":
+        if frame.on_disconnect == "cancel":
             feed.watching = self._receiver.start_task(self._cancel(frame.channel, feed))
         return answer
-
-    def _end(self, frame: End, feed: _Feed | None) -> FromReceiver:
-        del self._channels[frame.channel]
-        if feed:
-            feed.stop_watching()
-            self._receiver.end(feed)
-        return Ended(channel=frame.channel)
-
-    def _refuse(self, channel: int) -> None:
-        feed = self._channels[channel]
-        self._channels[channel] = None
-        if feed:
-            feed.stop_watching()
 
     async def _cancel(self, channel: int, feed: _Feed) -> None:
         await self._receiver.readers_left(feed)

@@ -101,7 +101,7 @@ class Channel:
             self._is_open = True
             yield self._open()
         elif self._differs:
-            yield from self._end()
+            yield from self._end(0)
         elif self._next is not None and outgoing.delivered is not None:
             yield from self._new_deltas(self._next)
 
@@ -143,16 +143,17 @@ class Channel:
         if self._next < len(deltas):
             self.wake()
         elif self._outgoing.ends:
-            yield from self._end()
+            yield from self._end(len(deltas))
 
-    def _end(self) -> Iterator[FromWorker]:
+    def _end(self, offset: int) -> Iterator[FromWorker]:
         if not self._has_sent_end:
             self._has_sent_end = True
-            yield End(channel=self.number)
+            yield End(channel=self.number, offset=offset)
 
     def _continue(self, position: Position) -> None:
         """Send from the receiver's position on, unless its readers saw what this attempt does not know of."""
         self._answered(position)
+        self._has_sent_end = False
         delivered = self._outgoing.delivered
         if delivered is not None and position.before is not None and position.before > delivered:
             log.warning("a receiver was not reachable when an attempt began, and has other deltas: it gets no more")
