@@ -21,7 +21,7 @@ from tests.streams.conftest import ACME, Streams, read, until, word
 
 # The library logs headers. What the tests' own connections log is not compared.
 NO_LOG = logging.getLogger("tests.streams.websockets")
-NO_LOG.propagate = False
+NO_LOG.setLevel(logging.CRITICAL)
 OLD, NEW = new_keys(), new_keys()
 OPEN = {"kind": "open", "channel": 0, "workspace_id": ACME, "stream_id": "s", "attempt": 1, "stored": 0}
 OPEN |= {"on_disconnect": "finish"}
