@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -126,6 +126,7 @@ async def play(url: str, schedule: list[tuple[str, int]]) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schedule=SCHEDULES)
+@example(schedule=[("send", 3), ("attempt", 1), ("send late", 2), ("send", 3), ("settle", 1)])
 def test_every_reader_sees_every_delta_once_and_in_order(database_url: str, schedule: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("activities.token_sink.STORE_SECONDS", 0.02)
