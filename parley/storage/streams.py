@@ -110,10 +110,10 @@ async def open_attempt(tx: AsyncSession, workspace_id: str, stream_id: str, addr
     """Begin the next attempt of a stream, or its first one: from here on the older ones can write nothing.
 
     Args:
-        address: of the receiver that the stream goes to, beside those that are known.
+        address: of the receiver that the stream goes to, beside those that are known; empty: its readers poll.
     """
     key = {"workspace_id": workspace_id, "stream_id": stream_id}
-    row = (await tx.execute(OPEN, {**key, "added": [address]})).mappings().one()
+    row = (await tx.execute(OPEN, {**key, "added": [address] if address else []})).mappings().one()
     # Older attempts store nothing any more, so that the chunks do not change until this attempt writes.
     deltas = () if row["attempt"] == 1 else await _deltas(tx, key)
     known = {name: row[name] for name in ("attempt", "paid_request_id", "attempt_id", "starts_at", "reply")}

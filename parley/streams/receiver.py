@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
@@ -60,14 +58,14 @@ async def _ignore(workspace_id: str, stream_id: str, attempt: int) -> None:
     """Do nothing about a broken attempt."""
 
 
-class StreamReceiver:
-    """A WebSocket server for workers, as a context manager.
+class SocketReceiver:
+    """A WebSocket server for workers.
 
-    address: what a `StreamTarget` names. connections: how many workers are connected.
+    hub: where its streams are read. connections: how many workers are connected.
     """
 
     def __init__(self, hub: StreamHub, settings: Settings, on_broken: OnBroken = _ignore) -> None:
-        """Prepare the receiver.
+        """Prepare the receiver. It listens from the first use of its address on.
 
         Args:
             hub: where readers of this process read.
@@ -78,35 +76,43 @@ class StreamReceiver:
             InvalidInput: PARLEY_CODEC_KEYS is missing or wrong, or is `off` for an address that other machines reach;
                 or PARLEY_STREAM_ADDRESS is missing where the host is a wildcard.
         """
-        self._hub, self._settings, self._on_broken = hub, settings, on_broken
-        codec = payload_codec(settings.codec_keys)
-        self._tokens = codec.tokens(TOKEN_PURPOSE)
+        self.hub, self._settings, self._on_broken = hub, settings, on_broken
+        self._tokens = payload_codec(settings.codec_keys).tokens(TOKEN_PURPOSE)
         _check_host(settings, has_tokens=bool(self._tokens))
         self._feeds: dict[StreamKey, _Feed] = {}
         self.connections = 0
         self._is_closing = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Lock()
         self._server: Server | None = None
-        self.address = settings.stream_address or ""
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def start(self) -> None:
-        """Listen.
+    async def address(self) -> str:
+        """What a `StreamTarget` names. The first use begins to listen.
 
         Raises:
             InvalidInput: the address cannot be listened on.
         """
+        async with self._starting:
+            if self._server is None:
+                self._server = await self._listen()
+        host, port = self._settings.stream_host, next(iter(self._server.sockets)).getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        return self._settings.stream_address or f"ws://{shown}:{port}"
+
+    async def close(self) -> None:
+        """Stop receiving. Workers keep their streams, and connect to the next receiver."""
+        self._is_closing = True
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _listen(self) -> Server:
         host, port = self._settings.stream_host, self._settings.stream_port
         try:
-            self._server = await serve(
+            return await serve(
                 self._serve,
                 host,
                 port,
@@ -122,19 +128,6 @@ class StreamReceiver:
         except OSError as error:
             reason = error.strerror or error
             raise InvalidInput(f"cannot be listened on: {reason}", where=f"PARLEY_STREAM_HOST {host}:{port}") from None
-        bound = next(iter(self._server.sockets)).getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        self.address = self._settings.stream_address or f"ws://{shown}:{bound}"
-
-    async def close(self) -> None:
-        """Stop receiving. Workers keep their streams, and connect to the next receiver."""
-        self._is_closing = True
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _check_request(self, _: ServerConnection, request: Request) -> Response | None:
         """Refuse a connection without a worker's token, and one too many."""
@@ -165,10 +158,10 @@ class StreamReceiver:
     def open(self, frame: Open) -> "tuple[_Feed | None, FromReceiver]":
         """Begin or continue an attempt. Returns its feed, None if it is refused, and the answer."""
         key = (frame.workspace_id, frame.stream_id)
-        newest, offset = self._hub.position(*key)
+        newest, offset = self.hub.position(*key)
         if newest > frame.attempt:
             return None, Refused(channel=frame.channel)
-        deltas = self._hub.open(*key, Delivered(attempt=frame.attempt)).deltas[frame.stored :]
+        deltas = self.hub.open(*key, Delivered(attempt=frame.attempt)).deltas[frame.stored :]
         feed = self._feeds[key] = _Feed(key, frame.attempt, self._before(key, frame.attempt))
         if newest < frame.attempt:
             feed.before = offset
@@ -177,7 +170,7 @@ class StreamReceiver:
     def feed(self, feed: "_Feed", frame: Deltas) -> FromReceiver | None:
         """Deliver deltas. Returns an answer where the worker must do something."""
         for offset, delta in enumerate(frame.deltas, frame.offset):
-            self._hub.feed(*feed.key, feed.attempt, offset, delta)
+            self.hub.feed(*feed.key, feed.attempt, offset, delta)
         return self._missing(feed, frame.channel, frame.offset)
 
     def end(self, feed: "_Feed", frame: End) -> FromReceiver:
@@ -189,13 +182,13 @@ class StreamReceiver:
 
     def _missing(self, feed: "_Feed", channel: int, offset: int) -> FromReceiver | None:
         """The answer to an attempt that is not the newest, or whose deltas are not here up to the offset."""
-        newest, delivered = self._hub.position(*feed.key)
+        newest, delivered = self.hub.position(*feed.key)
         if newest != feed.attempt:
             return Refused(channel=channel)
         return Position(channel=channel, offset=delivered, before=feed.before) if delivered < offset else None
 
     def _close(self, feed: "_Feed") -> None:
-        self._hub.close(*feed.key, feed.attempt)
+        self.hub.close(*feed.key, feed.attempt)
         if self._feeds.get(feed.key) is feed:
             del self._feeds[feed.key]
 
@@ -209,7 +202,7 @@ class StreamReceiver:
             self.start_task(self._report(feed))
 
     def readers_left(self, feed: "_Feed") -> Awaitable[None]:
-        return self._hub.readers_left(*feed.key)
+        return self.hub.readers_left(*feed.key)
 
     def start_task(self, running: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(running)
@@ -246,7 +239,7 @@ class _Feed:
 class _Link:
     """One worker's connection, with its channels."""
 
-    def __init__(self, receiver: StreamReceiver, socket: ServerConnection) -> None:
+    def __init__(self, receiver: SocketReceiver, socket: ServerConnection) -> None:
         self._receiver, self._socket = receiver, socket
         self._channels: dict[int, _Feed] = {}
         # The worker may not know yet that these are refused: what it sends there is ignored.

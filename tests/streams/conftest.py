@@ -14,7 +14,7 @@ from parley.domain.streaming import StreamTarget, TextDelta, TokenSink
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.streams.hub import StreamHub, StreamReader
-from parley.streams.receiver import StreamReceiver
+from parley.streams.receiver import SocketReceiver
 from tests.parts import TEST_TIMEOUT_SECONDS, quick_settings
 
 ACME = "acme"
@@ -49,12 +49,9 @@ class Gateway:
     """What a gateway's process has: a hub and a receiver. `broken`: the numbers of the attempts reported as broken."""
 
     hub: StreamHub
-    receiver: StreamReceiver
+    receiver: SocketReceiver
+    address: str
     broken: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        return self.receiver.address
 
 
 class Streams:
@@ -76,8 +73,9 @@ class Streams:
             assert workspace_id == ACME
             broken.append((stream_id, attempt))
 
-        receiver = await self._parts.enter_async_context(StreamReceiver(hub, settings, report))
-        return Gateway(hub, receiver, broken)
+        receiver = SocketReceiver(hub, settings, report)
+        self._parts.push_async_callback(receiver.close)
+        return Gateway(hub, receiver, await receiver.address(), broken)
 
     def sinks(self, database: Database | None = None) -> Sinks:
         made = Sinks(database or self.database, self.settings)

@@ -15,7 +15,7 @@ from parley.domain.errors import InvalidInput
 from parley.streams import receiver as receiver_module
 from parley.streams.frames import TOKEN_PURPOSE
 from parley.streams.hub import StreamHub
-from parley.streams.receiver import StreamReceiver
+from parley.streams.receiver import SocketReceiver
 from tests.parts import TEST_TIMEOUT_SECONDS
 from tests.streams.conftest import ACME, Streams, read, until, word
 
@@ -96,7 +96,7 @@ def test_a_token_does_not_show_its_key() -> None:
 )
 async def test_an_unsafe_address_is_refused(streams: Streams, changes: dict[str, Any], where: str) -> None:
     with pytest.raises(InvalidInput, match=where):
-        StreamReceiver(StreamHub(), streams.settings.model_copy(update=changes))
+        SocketReceiver(StreamHub(), streams.settings.model_copy(update=changes))
 
 
 async def test_workers_are_sent_the_address_that_is_set(streams: Streams) -> None:
@@ -197,9 +197,11 @@ async def test_a_report_that_fails_does_not_end_the_receiver(
     async def fail(*_: Any) -> None:
         raise RuntimeError("no workflow")
 
-    async with StreamReceiver(StreamHub(), streams.settings, fail) as receiver:
-        async with await worker(receiver.address) as socket:
-            await exchange(socket, OPEN)
-        await until(lambda: "could not be reported" in caplog.text)
-        async with await worker(receiver.address) as socket:
-            assert (await exchange(socket, OPEN))[0]["kind"] == "position"
+    receiver = SocketReceiver(StreamHub(), streams.settings, fail)
+    address = await receiver.address()
+    async with await worker(address) as socket:
+        await exchange(socket, OPEN)
+    await until(lambda: "could not be reported" in caplog.text)
+    async with await worker(address) as socket:
+        assert (await exchange(socket, OPEN))[0]["kind"] == "position"
+    await receiver.close()

@@ -11,7 +11,8 @@ from parley.domain.requests import ChatReply, Finish, Usage
 from parley.domain.streaming import ToolCallDelta
 from parley.storage import streams as stored_streams
 from parley.streams import receiver as receiver_module
-from parley.streams.resuming import resume
+from parley.streams.hub import StreamHub
+from parley.streams.resuming import poll, resume
 from tests.activities.proxy import DatabaseProxy, Proxy
 from tests.parts import ROOT, TEST_TIMEOUT_SECONDS
 from tests.streams.conftest import ACME, Gateway, Streams, read, until, word, words
@@ -330,6 +331,23 @@ class TestTakeover:
         await sink.complete(REPLY)
         await sink.close()
         assert await resume(streams.database, alone.hub, *streams.key)
+        assert await read(reader, 1) == ["two"]
+
+    async def test_a_stream_without_a_receiver_is_polled(
+        self, streams: Streams, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("parley.streams.resuming.POLL_SECONDS", 0.01)
+        hub = StreamHub()
+        reader, polling = hub.read(*streams.key), asyncio.create_task(poll(streams.database, hub, *streams.key))
+        sink = streams.sink("")
+        await sink.open()
+        sink.send(word("one "))
+        assert await read(reader, 1) == ["one "]
+        sink.send(word("two"))
+        await sink.complete(REPLY)
+        await sink.close()
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            await polling
         assert await read(reader, 1) == ["two"]
 
     async def test_a_hub_that_resumes_knows_the_newest_attempt(self, streams: Streams) -> None:
