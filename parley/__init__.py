@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parley.client.listing import JobSummary
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+    from parley.client.streaming import GenerateStream
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
@@ -83,7 +84,9 @@ if TYPE_CHECKING:
     )
     from parley.domain.session import Session, Turn, Word
     from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
+    from parley.domain.streaming import StreamTarget, TextDelta, ToolCallDelta
     from parley.settings import Settings
+    from parley.streams.hub import StreamReceiver
 
 # Every name is imported on first use: `import parley` takes no time, and what connects to Temporal and PostgreSQL is
 # never loaded in a workflow.
@@ -98,6 +101,7 @@ _MODULES = {
     "parley.client.listing": ("JobSummary",),
     "parley.client.reports": ("Reports",),
     "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
+    "parley.client.streaming": ("GenerateStream",),
     "parley.domain.auto_analyze.contract": (
         "AutoAnalyzeInput",
         "AutoAnalyzeProgress",
@@ -169,7 +173,9 @@ _MODULES = {
         "SessionAnalysisResult",
         "Strategy",
     ),
+    "parley.domain.streaming": ("StreamTarget", "TextDelta", "ToolCallDelta"),
     "parley.settings": ("Settings",),
+    "parley.streams.hub": ("StreamReceiver",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 # Names that are shorter in their modules.
@@ -221,6 +227,7 @@ __all__ = [
     "GenerateInput",
     "GenerateOptions",
     "GenerateResult",
+    "GenerateStream",
     "HealthReport",
     "Housekeeping",
     "IdempotencyConflict",
@@ -257,10 +264,14 @@ __all__ = [
     "SpendReport",
     "Statistics",
     "Strategy",
+    "StreamReceiver",
+    "StreamTarget",
     "Summary",
+    "TextDelta",
     "TextPart",
     "Tool",
     "ToolCall",
+    "ToolCallDelta",
     "ToolChoice",
     "Turn",
     "UnpricedModel",

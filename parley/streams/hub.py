@@ -19,6 +19,27 @@ class SinkSource(Protocol):
     def __call__(self, workspace_id: str, stream_id: str, target: StreamTarget) -> TokenSink: ...
 
 
+class StreamReceiver(Protocol):
+    """Receives the streams of a process that reads them, and feeds its hub."""
+
+    @property
+    def hub(self) -> "StreamHub":
+        """Where the streams are read."""
+        ...
+
+    async def address(self) -> str | None:
+        """Where workers send deltas. It is opened on first use. None: readers are in the process that pays.
+
+        Raises:
+            Unreachable: it cannot be opened.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
 class StreamHub:
     """The streams that this process receives. Each delta is kept once, for all readers, while its stream is in use.
 
@@ -235,6 +256,19 @@ class HubSink:
     def _record(self, **known: Any) -> None:
         self._known = self._known.model_copy(update=known)
         self._hub.record(*self._of, self._known)
+
+
+class ProcessReceiver:
+    """The receiver of a process whose own workers pay: nothing is sent to it."""
+
+    def __init__(self, hub: StreamHub) -> None:
+        self.hub = hub
+
+    async def address(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        pass
 
 
 PROCESS_HUB = StreamHub()
