@@ -73,12 +73,10 @@ class SocketReceiver:
             on_broken: called with the workspace, the stream and the number of an attempt whose worker is gone.
 
         Raises:
-            InvalidInput: PARLEY_CODEC_KEYS is missing or wrong, or is `off` for an address that other machines reach;
-                or PARLEY_STREAM_ADDRESS is missing where the host is a wildcard.
+            InvalidInput: PARLEY_CODEC_KEYS is missing or wrong.
         """
         self.hub, self._settings, self._on_broken = hub, settings, on_broken
         self._tokens = payload_codec(settings.codec_keys).tokens(TOKEN_PURPOSE)
-        _check_host(settings, has_tokens=bool(self._tokens))
         self._feeds: dict[StreamKey, _Feed] = {}
         self.connections = 0
         self._is_closing = False
@@ -90,7 +88,8 @@ class SocketReceiver:
         """What a `StreamTarget` names. The first use begins to listen.
 
         Raises:
-            InvalidInput: the address cannot be listened on.
+            InvalidInput: the address cannot be listened on; or other machines reach it and PARLEY_CODEC_KEYS is `off`,
+                or it is a wildcard and PARLEY_STREAM_ADDRESS is missing.
         """
         async with self._starting:
             if self._server is None:
@@ -110,6 +109,7 @@ class SocketReceiver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self) -> Server:
+        _check_host(self._settings, has_tokens=bool(self._tokens))
         host, port = self._settings.stream_host, self._settings.stream_port
         try:
             return await serve(

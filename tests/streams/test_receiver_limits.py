@@ -96,7 +96,7 @@ def test_a_token_does_not_show_its_key() -> None:
 )
 async def test_an_unsafe_address_is_refused(streams: Streams, changes: dict[str, Any], where: str) -> None:
     with pytest.raises(InvalidInput, match=where):
-        SocketReceiver(StreamHub(), streams.settings.model_copy(update=changes))
+        await SocketReceiver(StreamHub(), streams.settings.model_copy(update=changes)).address()
 
 
 async def test_workers_are_sent_the_address_that_is_set(streams: Streams) -> None:
