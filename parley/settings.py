@@ -207,7 +207,8 @@ class Settings(BaseSettings):
     stream_address: str | None = Field(
         default=None,
         pattern=r"^wss?://\S+$",
-        description="what workers connect to, for example ws://gateway-1:9000; default: the host and the port",
+        description="what workers connect to, for example ws://gateway-1:9000; default: the host and the port, for "
+        "a wildcard with this machine's own address",
     )
 
     failpoints: str = Field(

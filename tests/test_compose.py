@@ -61,6 +61,9 @@ NOT_OF_CONTAINERS = {
     "state_dir": "of the embedded stack",
     "simulator_url": "set for `simulated` only",
     "ready_file": "set in the image",
+    "stream_host": "all addresses of the container; no port is published",
+    "stream_port": "any free one of the container",
+    "stream_address": "the container's own address",
     "failpoints": "for tests only",
 }
 AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream")

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import ipaddress
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ PING_SECONDS, PONG_SECONDS = 5.0, 10.0
 CLOSE_SECONDS = 1.0
 # How long a worker may take to connect again before its attempts count as broken: a further attempt costs money.
 RECONNECT_SECONDS = 0.1
+
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with
 
 OnBroken = Callable[[str, str, int], Awaitable[None]]
 
@@ -89,14 +92,13 @@ class SocketReceiver:
 
         Raises:
             InvalidInput: the address cannot be listened on; or other machines reach it and PARLEY_CODEC_KEYS is `off`,
-                or it is a wildcard and PARLEY_STREAM_ADDRESS is missing.
+                or it is a wildcard, and this machine does not know its own address.
         """
         async with self._starting:
             if self._server is None:
                 self._server = await self._listen()
-        host, port = self._settings.stream_host, next(iter(self._server.sockets)).getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        return self._settings.stream_address or f"ws://{shown}:{port}"
+        port = next(iter(self._server.sockets)).getsockname()[1]
+        return self._settings.stream_address or f"ws://{await _reachable(self._settings.stream_host)}:{port}"
 
     async def close(self) -> None:
         """Stop receiving. Workers keep their streams, and connect to the next receiver."""
@@ -109,8 +111,12 @@ class SocketReceiver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self) -> Server:
-        _check_host(self._settings, has_tokens=bool(self._tokens))
         host, port = self._settings.stream_host, self._settings.stream_port
+        if not self._tokens and not _is_loopback(host):
+            raise InvalidInput(
+                "must be a loopback address while PARLEY_CODEC_KEYS is off: without keys any program could send tokens",
+                where="PARLEY_STREAM_HOST",
+            )
         try:
             return await serve(
                 self._serve,
@@ -139,14 +145,14 @@ class SocketReceiver:
         given = header.removeprefix("Bearer ").encode()
         return not self._tokens or any(hmac.compare_digest(given, token.encode()) for token in self._tokens)
 
-    async def _serve(self, socket: ServerConnection) -> None:
+    async def _serve(self, connection: ServerConnection) -> None:
         self.connections += 1
-        link = _Link(self, socket)
+        link = _Link(self, connection)
         try:
             await link.run()
         except ValueError:
             log.warning("a worker's connection sent what is not a frame, and was closed")
-            await socket.close(CloseCode.POLICY_VIOLATION)
+            await connection.close(CloseCode.POLICY_VIOLATION)
         except (ConnectionClosed, TimeoutError):
             pass
         finally:
@@ -239,8 +245,8 @@ class _Feed:
 class _Link:
     """One worker's connection, with its channels."""
 
-    def __init__(self, receiver: SocketReceiver, socket: ServerConnection) -> None:
-        self._receiver, self._socket = receiver, socket
+    def __init__(self, receiver: SocketReceiver, connection: ServerConnection) -> None:
+        self._receiver, self._socket = receiver, connection
         self._channels: dict[int, _Feed] = {}
         # The worker may not know yet that these are refused: what it sends there is ignored.
         self._refused: set[int] = set()
@@ -305,21 +311,25 @@ def _response(status: HTTPStatus) -> Response:
     return Response(status.value, status.phrase, Headers({"Content-Length": "0", "Connection": "close"}))
 
 
-def _check_host(settings: Settings, *, has_tokens: bool) -> None:
-    """Refuse an address that is open to other machines without keys, and a wildcard that workers cannot connect to."""
-    host = settings.stream_host
+def _is_loopback(host: str) -> bool:
     try:
-        address = ipaddress.ip_address(host)
-        is_local, is_wildcard = address.is_loopback, address.is_unspecified
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        is_local, is_wildcard = host == "localhost", False
-    if not has_tokens and not is_local:
+        return host == "localhost"
+
+
+async def _reachable(host: str) -> str:
+    """The host as workers connect to it: for a wildcard the address under this machine's name, as in a container."""
+    if host not in WILDCARDS:
+        return f"[{host}]" if ":" in host else host
+    try:
+        own = await asyncio.to_thread(socket.gethostbyname, socket.gethostname())
+    except OSError:
+        own = "localhost"
+    if _is_loopback(own):
         raise InvalidInput(
-            "must be a loopback address while PARLEY_CODEC_KEYS is off: without keys any program could send tokens",
-            where="PARLEY_STREAM_HOST",
-        )
-    if is_wildcard and settings.stream_address is None:
-        raise InvalidInput(
-            f"is not set: say what workers connect to, because {host} is not an address of this machine",
+            f"is not set: say what workers connect to, because {host} is not an address, and this machine has none "
+            "under its name",
             where="PARLEY_STREAM_ADDRESS",
         )
+    return own

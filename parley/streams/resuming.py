@@ -39,7 +39,7 @@ async def poll(
 ) -> None:
     """Read what is stored of a stream once a second until it has ended.
 
-    For readers whom no worker may reach: their process has no receiver, or the network is cut. What a worker sends
+    For readers that a worker may not reach: their process has no receiver, or the network is cut. What a worker sends
     meanwhile is not delivered twice.
     """
     while True:

@@ -94,9 +94,18 @@ def test_a_token_does_not_show_its_key() -> None:
         ({"codec_keys": None}, "PARLEY_CODEC_KEYS"),
     ],
 )
-async def test_an_unsafe_address_is_refused(streams: Streams, changes: dict[str, Any], where: str) -> None:
+async def test_an_unsafe_address_is_refused(
+    streams: Streams, changes: dict[str, Any], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "127.0.1.1")
     with pytest.raises(InvalidInput, match=where):
         await SocketReceiver(StreamHub(), streams.settings.model_copy(update=changes)).address()
+
+
+async def test_a_container_sends_workers_its_own_address(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "10.1.2.3")
+    gateway = await streams.gateway(stream_host="0.0.0.0", codec_keys=SecretStr(OLD))
+    assert gateway.address.startswith("ws://10.1.2.3:")
 
 
 async def test_workers_are_sent_the_address_that_is_set(streams: Streams) -> None:
