@@ -42,6 +42,8 @@ ALLOWED = {
     ("parley/domain/generate/prompts.toml", "whom"),
     ("parley/domain/generate/quality.py", "is no merit"),
     # An option of the library websockets.
+    ("benchmarks/stream_sender.py", "compression"),
+    ("benchmarks/streams.py", "compression"),
     ("parley/streams/receiver.py", "compression"),
     ("parley/streams/sender.py", "compression"),
     # Texts of customers in tests.
