@@ -30,6 +30,7 @@ from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
+from activities.token_sink import Sinks
 from parley.connection import connect
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.generate.policy import Policy
@@ -138,13 +139,15 @@ async def run(settings: Settings, roles: Sequence[str]) -> None:
     metrics, runtime = serve_metrics(settings.metrics_address)
     client = await connect(codec_keys=settings.codec_keys, runtime=runtime)
     database = Database(settings.database_url)
-    parts = Parts(database, settings, metrics)
+    sinks = Sinks(database, settings)
+    parts = Parts(database, settings, metrics, sinks)
     try:
         await database.ping()
         async with metrics.watching_breakers(database):
             await _poll(client, build_workers(client, parts, roles), roles, settings, stop)
     finally:
         await parts.close()
+        await sinks.close()
         await database.close()
 
 

@@ -1,9 +1,9 @@
-"""Delete rows that are old: answers, prompts, summaries, events, and all that is left of jobs.
+"""Delete rows that are old: answers, prompts, summaries, events, streams, and all that is left of jobs.
 
 A conversation that continues after its summary is deleted is condensed again.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,12 +18,14 @@ from parley.domain.auto_analyze import contract as auto_analyze
 from parley.domain.generate import contract, quality
 from parley.domain.housekeeping import PurgeInput, PurgeReport
 from parley.settings import Settings
-from parley.storage import cache, generations, outbox, retention, summaries
+from parley.storage import cache, generations, outbox, retention, streams, summaries
 from parley.storage.database import Database
 from parley.storage.retention import RESULTS, Old
 
 # A prompt is stored by the client just before it starts the workflow, or by the workflow itself.
 STARTED_AFTER_STORING = timedelta(days=1)
+# How long a reader may come back to a stream that has ended; after that it gets the result.
+READ_AGAIN = timedelta(hours=1)
 READ_PROMPTS = f"WorkflowType IN ('{contract.WORKFLOW}', '{quality.WORKFLOW}')"
 JOBS = (contract.WORKFLOW, quality.WORKFLOW, session_analysis.WORKFLOW, auto_analyze.WORKFLOW)
 RUNNING_JOBS = f"ExecutionStatus = 'Running' AND WorkflowType IN ({', '.join(map(repr, JOBS))})"
@@ -52,6 +54,7 @@ class PurgeActivities:
             events=await self._purge_events(job),
             results=await self._purge_results(old_jobs, job.batch),
             requests=await self._purge_requests(old_jobs, job.batch),
+            streams=await self._purge_streams(job, old_jobs.running),
         )
 
     async def _stored_before_any_running(self, old: datetime) -> datetime:
@@ -85,6 +88,12 @@ class PurgeActivities:
             total, last = total + page.deleted, page.last
             if last is None:
                 return total
+
+    async def _purge_streams(self, job: PurgeInput, running: Sequence[str]) -> int:
+        times = {"ended_before": job.at - READ_AGAIN, "begun_before": job.at - STARTED_AFTER_STORING}
+        return await self._in_batches(
+            lambda tx: streams.purge(tx, **times, running=running, limit=job.batch), job.batch
+        )
 
     async def _in_batches(self, delete: Callable[[AsyncSession], Awaitable[int]], batch: int) -> int:
         total, deleted = 0, batch

@@ -56,7 +56,7 @@ class ReplyStream:
         return self.attempt == 1
 
     async def claimed(self, paid_request_id: str, attempt_id: str) -> None:
-        await self._tolerant(self._sink.claimed(paid_request_id, attempt_id))
+        await self._tolerant(self._sink.record_claim(paid_request_id, attempt_id))
 
     def add(self, delta: Delta) -> bool:
         """Take a delta of the reply. Returns whether it was sent."""

@@ -24,6 +24,7 @@ from benchmarks import (
     parallel,
     savings,
     simulator_labels,
+    streams,
 )
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
@@ -44,6 +45,7 @@ MODULES = (
     audit,
     ledger,
     simulator_labels,
+    streams,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
@@ -36,6 +38,7 @@ class EncryptionCodec(PayloadCodec):
         """
         pairs = [] if keys == OFF else [_pair(pair.strip()) for pair in keys.split(",")]
         self._ciphers = {key_id: AESGCM(key) for key_id, key in pairs}
+        self._keys = [key for _, key in pairs]
         if len(self._ciphers) < len(pairs):
             raise InvalidInput("has the same key id twice", where=WHERE)
 
@@ -43,6 +46,16 @@ class EncryptionCodec(PayloadCodec):
     def key_ids(self) -> tuple[str, ...]:
         """The ids of the keys that decrypt; the first one encrypts. Without any, payloads stay in clear text."""
         return tuple(self._ciphers)
+
+    def tokens(self, purpose: str) -> tuple[str, ...]:
+        """A token for each key, in their order, with which processes that have the keys recognise each other.
+
+        A token does not show its key. A process sends its first one, and accepts each of its own.
+
+        Args:
+            purpose: what the token is for; tokens of different purposes are different.
+        """
+        return tuple(_token(key, purpose) for key in self._keys)
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Encrypt whole payloads, with their metadata."""
@@ -78,6 +91,11 @@ class EncryptionCodec(PayloadCodec):
 def new_keys() -> str:
     """One new random key, as an `id:key` pair."""
     return f"{secrets.token_hex(4)}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
+
+
+def _token(key: bytes, purpose: str) -> str:
+    derived = HKDF(SHA256(), KEY_BYTES, salt=None, info=f"parley/{purpose}".encode()).derive(key)
+    return base64.urlsafe_b64encode(derived).decode()
 
 
 def _pair(pair: str) -> tuple[str, bytes]:

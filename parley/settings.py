@@ -217,7 +217,21 @@ class Settings(BaseSettings):
         default=2_000_000_000, ge=1, description="the largest body of a request that uploads a file"
     )
     gateway_read_seconds: float = Field(
-        default=30, gt=0, description="the longest pause within a request, and before the first one of a connection"
+        default=30,
+        gt=0,
+        description="the longest pause within a request, and before the first one of a connection",
+    )
+
+    # Streams: where a gateway, or a client that streams, receives tokens from workers
+    stream_host: str = Field(
+        default="127.0.0.1", description="address that the receiver of streams listens on, for workers"
+    )
+    stream_port: int = Field(default=0, ge=0, le=65535, description="its port; 0: any free one")
+    stream_address: str | None = Field(
+        default=None,
+        pattern=r"^wss?://\S+$",
+        description="what workers connect to, for example ws://gateway-1:9000; default: the host and the port, for "
+        "a wildcard with this machine's own address",
     )
 
     failpoints: str = Field(

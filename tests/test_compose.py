@@ -63,6 +63,9 @@ NOT_OF_CONTAINERS = {
     "ready_file": "set in the image",
     "gateway_host": "all addresses of the container; the port is published on loopback",
     "gateway_port": "fixed in the container; the variable is the published port",
+    "stream_host": "all addresses of the container; no port is published",
+    "stream_port": "any free one of the container",
+    "stream_address": "the container's own address",
     "failpoints": "for tests only",
 }
 AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream")

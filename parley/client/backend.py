@@ -7,7 +7,7 @@ start, find a workflow only within its workspace, and translate Temporal's error
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -32,10 +32,12 @@ from parley.correlation import correlation
 from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
+from parley.domain.streaming import StreamBroken
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.streams.hub import PROCESS_HUB, ProcessReceiver, StreamReceiver
+from parley.streams.receiver import OnBroken, SocketReceiver
 
 if TYPE_CHECKING:
     from parley.client.client import Client
@@ -97,7 +99,8 @@ class Backend:
         except BaseException:
             await database.close()
             raise
-        return cls(temporal, database, settings)
+        receiver = SocketReceiver(PROCESS_HUB, settings, reporting_broken_streams(temporal))
+        return cls(temporal, database, settings, receiver)
 
     def client(self, workspace_id: str = "default") -> Client:
         """A client of one workspace. It shares these connections: closing it does not close them.
@@ -123,6 +126,19 @@ class Backend:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def reporting_broken_streams(temporal: temporalio.client.Client) -> OnBroken:
+    """What a receiver does about a worker that is gone: the workflow of the stream starts its step again at once.
+
+    A stream that has no workflow, or whose workflow has ended, needs nothing.
+    """
+
+    async def report(workspace_id: str, stream_id: str, attempt: int) -> None:  # noqa: ARG001 - in the stream's id
+        with suppress(NotFound), temporal_errors(missing=NotFound(f"no workflow {stream_id!r}")):
+            await temporal.get_workflow_handle(stream_id).signal("stream_broken", StreamBroken(attempt=attempt))
+
+    return report
 
 
 @dataclass(frozen=True)

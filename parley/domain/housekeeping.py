@@ -118,7 +118,8 @@ class PurgeReport(Model):
     """How many rows were deleted.
 
     `answers`, `prompts`, `summaries`: of the cache, and stored ones. `events`: of the outbox. `requests`: paid requests
-    of old jobs, with all that the ledger has of them. `results`: further rows of old jobs, by table.
+    of old jobs, with all that the ledger has of them. `results`: further rows of old jobs, by table. `streams`: stored
+    streams of answers.
     """
 
     answers: int
@@ -126,4 +127,5 @@ class PurgeReport(Model):
     summaries: int = 0
     events: int = 0
     requests: int = 0
+    streams: int = 0
     results: dict[str, int] = Field(default_factory=dict)

@@ -625,3 +625,37 @@ class StoredGatewayKey(SQLModel, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
     revoked_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
+class StoredStream(SQLModel, table=True):
+    """A stream of a generation's deltas, under the id of its workflow; see storage/streams.py.
+
+    `attempt`: the number of the newest one, which alone may write. `receivers`: the addresses that it is sent to.
+    `paid_request_id`, `attempt_id`: what it pays. `starts_at`: the offset at which the reply to that begins. `reply`:
+    the whole reply, once it is there. `ended_at`: when an attempt with a reply ended.
+    """
+
+    __tablename__ = "streams"
+    __table_args__ = (Index("streams_by_end", "ended_at"), Index("streams_by_age", "created_at"))
+
+    workspace_id: str = Field(primary_key=True)
+    stream_id: str = Field(primary_key=True)
+    attempt: int
+    receivers: list[str] = Field(sa_type=ARRAY(String))
+    paid_request_id: str = ""
+    attempt_id: str = ""
+    starts_at: int = 0
+    reply: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+    ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class StreamChunk(SQLModel, table=True):
+    """Deltas of a stream that were delivered. `first_offset`: the number of deltas before them."""
+
+    __tablename__ = "stream_chunks"
+
+    workspace_id: str = Field(primary_key=True)
+    stream_id: str = Field(primary_key=True)
+    first_offset: int = Field(primary_key=True)
+    deltas: list[dict[str, Any]] = Field(sa_type=JSONB)

@@ -76,7 +76,9 @@ class StreamHub:
     # The attempts' side.
 
     def open(self, workspace_id: str, stream_id: str, known: Delivered | None = None) -> Delivered:
-        """Begin an attempt: from here on what older ones feed is dropped. Returns what is known of the stream.
+        """Begin an attempt, or continue it on another connection: older ones can feed nothing from here on.
+
+        Returns what is known of the stream, with the number of its newest attempt, which may be a later one.
 
         Args:
             known: what is known elsewhere, for example in the database, with the number of the attempt; default: what
@@ -87,9 +89,28 @@ class StreamHub:
             before = stream.known or Delivered(attempt=1)
             known = before.model_copy(update={"attempt": stream.attempt + 1})
         if known.attempt > stream.attempt:
-            stream.known, stream.is_fed = known, True
+            stream.known = known
             stream.extend(known.deltas[len(stream.deltas) :])
-        return known.model_copy(update={"deltas": tuple(stream.deltas)})
+        stream.is_fed = True
+        return known.model_copy(update={"attempt": stream.attempt, "deltas": tuple(stream.deltas)})
+
+    def load(self, workspace_id: str, stream_id: str, known: Delivered, *, first: int) -> None:
+        """Deliver what another process stored of a stream, unless this one knows of a newer attempt.
+
+        Args:
+            known: the number of the attempt, and the deltas from the offset `first` on.
+        """
+        key = (workspace_id, stream_id)
+        stream = self._used(key)
+        if known.attempt >= stream.attempt:
+            stream.known = known if known.attempt > stream.attempt else stream.known
+            stream.extend(known.deltas[max(0, len(stream.deltas) - first) :])
+        self._keep_idle(key, stream)
+
+    def position(self, workspace_id: str, stream_id: str) -> tuple[int, int]:
+        """The number of a stream's newest attempt, 0 before the first, and the number of deltas delivered of it."""
+        stream = self._streams.get((workspace_id, stream_id))
+        return (stream.attempt, len(stream.deltas)) if stream else (0, 0)
 
     def feed(self, workspace_id: str, stream_id: str, attempt: int, offset: int, delta: Delta) -> int | None:
         """Deliver a delta to the readers. What was delivered before is dropped, and what comes after a gap.
@@ -214,7 +235,7 @@ class HubSink:
         self._known, self._offset = Delivered(attempt=delivered.attempt), len(delivered.deltas)
         return delivered
 
-    async def claimed(self, paid_request_id: str, attempt_id: str) -> None:
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
         self._record(paid_request_id=paid_request_id, attempt_id=attempt_id, starts_at=self._offset, reply=None)
 
     def send(self, delta: Delta) -> None:

@@ -23,6 +23,7 @@ from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.reports import Feedback, Span, Spend
 from parley.domain.requests import Message, Provider, Usage
 from parley.domain.session import Session
+from parley.domain.streaming import TextDelta
 from parley.storage import (
     alerts,
     analyses,
@@ -40,6 +41,7 @@ from parley.storage import (
     paid_requests,
     reports,
     sessions,
+    streams,
     summaries,
     usage,
 )
@@ -53,6 +55,7 @@ from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER,
 
 THEIRS = "globex"
 SECRET = Message(role="user", content="our secret")
+DELTA = TextDelta(text="our secret")
 MODEL = (Provider.ANTHROPIC, "model-1")
 FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
 
@@ -97,6 +100,8 @@ async def ids(books: LedgerFixture) -> Ids:
         await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
         prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
         await summaries.store(tx, books.workspace, "beginning", 1, settled)
+        await streams.open_attempt(tx, books.workspace, "stream", "ws://127.0.0.1:1")
+        await streams.store(tx, books.workspace, "stream", 1, streams.News(0, (DELTA,)))
     return Ids(
         attempt, session, session_sha256, recording_sha256, prompt, SummaryReference(attempt_id=settled, messages=1)
     )
@@ -235,6 +240,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "cache.used": (lambda tx, ids: cache.used(tx, THEIRS, hit(ids.attempt)), None),
     "summaries.find": (lambda tx, _: summaries.find(tx, THEIRS, ["beginning"], [(Provider.ANTHROPIC, True)]), None),
     "summaries.load": (lambda tx, ids: summaries.load(tx, THEIRS, ids.summary), NotFound),
+    "streams.record_claim": (lambda tx, _: streams.record_claim(tx, THEIRS, "stream", 1, ("job/step", "id", 0)), False),
+    "streams.store": (lambda tx, _: streams.store(tx, THEIRS, "stream", 1, streams.News(0, (DELTA,))), None),
+    "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),
+    "streams.add_receiver": (lambda tx, _: streams.add_receiver(tx, THEIRS, "stream", "ws://127.0.0.1:9"), False),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
     "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),
@@ -260,6 +269,7 @@ CREATES_ROWS = {
     "summaries.store",
     "sessions.save_session",
     "sessions.save_recording",
+    "streams.open_attempt",
 }
 
 

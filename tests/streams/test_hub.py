@@ -102,7 +102,7 @@ class TestSink:
     async def test_the_next_attempt_knows_what_the_one_before_sent_and_paid(self, hub: StreamHub) -> None:
         sink = hub.sink(*STREAM, StreamTarget())
         assert await sink.open() == Delivered(attempt=1)
-        await sink.claimed("ask-1", "a1")
+        await sink.record_claim("ask-1", "a1")
         sink.send(text("one "))
         sink.send(text("two"))
         await sink.complete(REPLY)
@@ -111,7 +111,7 @@ class TestSink:
         known = await second.open()
         assert (known.attempt, known.text, known.starts_at) == (2, "one two", 0)
         assert (known.paid_request_id, known.attempt_id, known.reply) == ("ask-1", "a1", REPLY)
-        await second.claimed("ask-1/continue-2", "a2")
+        await second.record_claim("ask-1/continue-2", "a2")
         known = await hub.sink(*STREAM, StreamTarget()).open()
         assert (known.starts_at, known.paid_request_id, known.reply) == (2, "ask-1/continue-2", None)
 

@@ -16,10 +16,10 @@ from parley.domain.generate.contract import Cached, GenerateResult, Prompt, work
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Message
-from parley.storage import generations
+from parley.storage import generations, streams
 from parley.storage.tables import CachedAnswer, StoredPrompt
 from tests.parts import SimulatorAdmin
-from tests.storage.ledger_fixture import LedgerFixture
+from tests.storage.ledger_fixture import LedgerFixture, reply
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -180,3 +180,15 @@ async def test_events_do_not_pile_up_without_a_webhook(client: Client, webhook: 
     late = PurgeInput(at=datetime.now(UTC) + timedelta(days=8))
     assert (await ActivityEnvironment().run(purges.purge, late)).events == deleted
     assert await LedgerFixture(client.database).disagreements() == []
+
+
+async def test_the_stream_of_an_answer_is_deleted_an_hour_after_its_end(client: Client) -> None:
+    async with client.database.reads() as tx:
+        for stream_id in ("ended", "begun"):
+            await streams.open_attempt(tx, "acme", stream_id, "ws://127.0.0.1:9000")
+            answer = reply() if stream_id == "ended" else None
+            await streams.store(tx, "acme", stream_id, 1, streams.News(0, reply=answer, ends=True))
+    now = datetime.now(UTC)
+    assert (await purge(client, at=now)).streams == 0
+    assert (await purge(client, at=now + timedelta(hours=2))).streams == 1
+    assert (await purge(client, at=now + timedelta(days=2))).streams == 1

@@ -37,6 +37,8 @@ TABLES = (
     "session_analyses",
     "sessions",
     "spending_caps",
+    "stream_chunks",
+    "streams",
     "summaries",
     "usage_totals",
 )
@@ -482,6 +484,30 @@ def upgrade() -> None:
         sa.CheckConstraint("period IN ('day', 'week', 'month')", name="cap_period"),
         sa.PrimaryKeyConstraint("workspace_id", "period"),
     )
+    op.create_table(
+        "stream_chunks",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("stream_id", sa.String(), nullable=False),
+        sa.Column("first_offset", sa.Integer(), nullable=False),
+        sa.Column("deltas", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "stream_id", "first_offset"),
+    )
+    op.create_table(
+        "streams",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("stream_id", sa.String(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("receivers", postgresql.ARRAY(sa.String()), nullable=False),
+        sa.Column("paid_request_id", sa.String(), nullable=False),
+        sa.Column("attempt_id", sa.String(), nullable=False),
+        sa.Column("starts_at", sa.Integer(), nullable=False),
+        sa.Column("reply", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("workspace_id", "stream_id"),
+    )
+    op.create_index("streams_by_age", "streams", ["created_at"], unique=False)
+    op.create_index("streams_by_end", "streams", ["ended_at"], unique=False)
     op.create_table(
         "summaries",
         sa.Column("workspace_id", sa.String(), nullable=False),
