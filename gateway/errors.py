@@ -48,6 +48,7 @@ TITLES = {
     415: "The body has another type",
     424: "The provider cannot serve it until its account or the request is changed",
     429: "Too many requests",
+    499: "The caller has left",
     500: "An error in Parley",
     503: "A server does not answer now",
 }
@@ -112,6 +113,19 @@ class TooManyRequests(RequestError):
 
     kind = ErrorKind.UNAVAILABLE
     status = 429
+
+
+class ClientDisconnected(RequestError):
+    """The caller has left: nothing reads this."""
+
+    status = 499
+
+
+class Ending(RequestError):
+    """This process ends, and begins nothing new."""
+
+    kind = ErrorKind.UNAVAILABLE
+    status = 503
 
 
 class Problem(Model):
