@@ -7,19 +7,16 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from temporalio.api.enums.v1 import EventType
 
 from gateway.inline import InlineGenerate
 from parley import Backend, Client
 from parley.client.backend import describe_workflow
 from parley.client.generate import generate_input
 from parley.domain.errors import NotFound, ParleyError
-from parley.domain.generate.contract import Mode, workflow_id
+from parley.domain.generate.contract import Mode
 from parley.settings import DEFAULT_POLICY, Settings
-from parley.storage.tables import Generation
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, read_events
-from tests.storage.ledger_fixture import LedgerFixture, until
 
 BODY = {"messages": "Which plan has SSO?", "user_id": "ann", "cache": "off"}
 
@@ -98,36 +95,25 @@ async def test_a_closed_engine_begins_nothing(backend: Backend, client: Client, 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("mode", [*Mode])
 async def test_a_caller_that_leaves_may_cancel(
-    mode: str,
-    http: httpx.AsyncClient,
-    backend: Backend,
-    client: Client,
-    simulator: SimulatorAdmin,
-    caplog: pytest.LogCaptureFixture,
+    mode: str, gateway: Running, http: httpx.AsyncClient, simulator: SimulatorAdmin
 ):
-    caplog.set_level("INFO", logger="parley.gateway")
     await simulator.gate(closed=True)
-    headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel", "idempotency-key": "leaving"}
-    task = asyncio.create_task(run(http, **headers))
+    headers = {"x-parley-mode": mode, "idempotency-key": "leaving"}
+    leaving = asyncio.create_task(run(http, **headers, **{"x-parley-on-disconnect": "cancel"}))
     await simulator.requests(at_least=1, state="in_flight")
-    task.cancel()
+    staying = asyncio.create_task(http.post("/api/chat/stream", json=BODY, headers=headers))
 
-    async def has_left() -> bool:
-        return "/api/chat/stream 499" in caplog.text
+    async def are_open(count: int) -> None:
+        while len(gateway.server.server_state.tasks) != count:
+            await asyncio.sleep(0.01)
 
-    await until(has_left)
+    await are_open(2)
+    leaving.cancel()
+    await are_open(1)
     await simulator.gate(closed=False)
-    if mode == "durable":
-        workflow = backend.temporal.get_workflow_handle(workflow_id(client.workspace_id, "leaving"))
-        kinds = [event.event_type for event in (await workflow.fetch_history()).events]
-        assert EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED in kinds
-        return
-    books = LedgerFixture(client.database, client.workspace_id)
-
-    async def is_cancelled() -> bool:
-        return [row.outcome for row in await books.all(Generation)] == ["cancelled"]
-
-    await until(is_cancelled)
+    cancelled = await staying
+    assert (cancelled.status_code, cancelled.json()["code"]) == (409, "Cancelled")
+    assert cancelled.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.usefixtures("worker")
