@@ -1,7 +1,7 @@
 """One generation for a request over HTTP, durable or inline: every endpoint that answers a chat is built on it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -13,6 +13,7 @@ from gateway.auth import Caller
 from gateway.errors import ClientDisconnected
 from gateway.feeds import HEARTBEAT_SECONDS
 from gateway.state import Gateway
+from parley.client.client import Client
 from parley.client.generate import check_names, generate
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.generate.contract import GenerateInput, GenerateResult, Mode, workflow_id
@@ -28,9 +29,10 @@ Item = Delta | GenerateResult | None
 
 @dataclass(frozen=True)
 class Answer:
-    """A generation that was started.
+    """A generation, which begins when its result or its items are awaited.
 
     id: of its job. mode: how it runs. key: its idempotency key, also where the caller gave none.
+    on_disconnect: what happens when the caller leaves before the end.
     """
 
     id: str
@@ -38,8 +40,8 @@ class Answer:
     key: str
     on_disconnect: OnDisconnect
     _gateway: Gateway
-    _caller: Caller
-    _running: asyncio.Task[GenerateResult]
+    _client: Client
+    _request: GenerateInput
 
     async def result(self, request: Request) -> GenerateResult:
         """Wait for the result.
@@ -48,10 +50,11 @@ class Answer:
             ClientDisconnected: the caller has left.
             ParleyError: as `client.generate` does.
         """
+        running = self._start()
         try:
-            return await unless_left(request, asyncio.shield(self._running))
+            return await unless_left(request, asyncio.shield(running))
         finally:
-            await self._end()
+            await self._leave(running)
 
     async def items(self) -> AsyncGenerator[Item]:
         """The answer as it comes.
@@ -59,59 +62,67 @@ class Answer:
         Raises:
             ParleyError: as `client.generate` does.
         """
+        running = self._start()
         try:
-            while not (await asyncio.wait({self._running}, timeout=HEARTBEAT_SECONDS))[0]:
+            while not (await asyncio.wait({running}, timeout=HEARTBEAT_SECONDS))[0]:
                 yield None
-            result = self._running.result()
+            result = running.result()
             for delta in deltas_of(result):
                 yield delta
             yield result
         finally:
-            await self._end()
+            await self._leave(running)
 
-    async def _end(self) -> None:
+    def _start(self) -> asyncio.Future[GenerateResult]:
+        if self.mode is Mode.INLINE:
+            return asyncio.ensure_future(self._gateway.inline.run(self._request, self.key))
+        return asyncio.ensure_future(generate(self._gateway.backend, self._request, self.key))
+
+    async def _leave(self, running: asyncio.Future[GenerateResult]) -> None:
         """Stop waiting. By default an answer is completed and stored, also where the caller left at once."""
-        if self._running.done():
+        if running.done():
             return
-        self._gateway.keep(self._running)
+        self._gateway.keep(running)
         if self.on_disconnect == "cancel":
             await self._cancel()
 
     async def _cancel(self) -> None:
         if self.mode is Mode.INLINE:
-            self._gateway.inline.cancel(self._caller.client.workspace_id, self.key)
+            self._gateway.inline.cancel(self._client.workspace_id, self.key)
             return
         try:
-            await self._caller.client.generation(self.id).cancel()
+            await self._client.generation(self.id).cancel()
         except ParleyError:  # it has just ended
             return
 
 
-def start(
-    gateway: Gateway,
-    caller: Caller,
-    request: GenerateInput,
-    *,
-    key: str | None = None,
-    mode: Mode | None = None,
-    on_disconnect: OnDisconnect = "finish",
+def answer_to(
+    gateway: Gateway, caller: Caller, asked: GenerateInput, key: str | None, headers: Mapping[str, str]
 ) -> Answer:
-    """Start a generation, or join the one that runs or was answered under its key.
+    """The answer to a request, or that of the generation that runs or was answered under its key.
 
     Args:
-        key: the idempotency key; default: a new one.
-        mode: default: the mode of the caller's key, else of the action's policy.
-        on_disconnect: what happens when the caller leaves before the end.
+        asked: what to answer.
+        key: the idempotency key; None: a new one.
+        headers: of the request. Its mode is that of its header, else of its key, else of the action's policy.
 
     Raises:
-        InvalidInput, UnpricedModel: the request names a template or a model that does not exist.
+        InvalidInput: a header is not valid, or the request names a template that does not exist.
+        UnpricedModel: no price is known for the model.
     """
-    check_names(gateway.backend.settings, request)
+    mode = Mode(_one_of(headers, MODE, [*Mode])) if MODE in headers else None
+    cancels = _one_of(headers, ON_DISCONNECT, ["finish", "cancel"]) == "cancel" if ON_DISCONNECT in headers else False
+    check_names(gateway.backend.settings, asked)
     key = key or uuid4().hex
-    mode = mode or caller.key.mode or gateway.policy.of_action(request.action).mode
-    run = gateway.inline.run(request, key) if mode is Mode.INLINE else generate(gateway.backend, request, key)
-    running = asyncio.ensure_future(run)
-    return Answer(workflow_id(request.workspace_id, key), mode, key, on_disconnect, gateway, caller, running)
+    return Answer(
+        id=workflow_id(asked.workspace_id, key),
+        mode=mode or caller.key.mode or gateway.policy.of_action(asked.action).mode,
+        key=key,
+        on_disconnect="cancel" if cancels else "finish",
+        _gateway=gateway,
+        _client=caller.client,
+        _request=asked,
+    )
 
 
 async def counted(gateway: Gateway, caller: Caller, frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
@@ -175,35 +186,10 @@ def deltas_of(result: GenerateResult) -> list[Delta]:
     return [*text, *calls]
 
 
-def mode_of(request: Request) -> Mode | None:
-    """The mode that a request's header chooses.
-
-    Raises:
-        InvalidInput: there is no such mode.
-    """
-    given = request.headers.get(MODE)
-    return None if given is None else Mode(one_of(MODE, given, [*Mode]))
-
-
-def on_disconnect_of(request: Request) -> OnDisconnect:
-    """What a request's header says about a caller that leaves.
-
-    Raises:
-        InvalidInput: it is neither.
-    """
-    given = one_of(ON_DISCONNECT, request.headers.get(ON_DISCONNECT, "finish"), ["finish", "cancel"])
-    return "cancel" if given == "cancel" else "finish"
-
-
-def one_of(header: str, given: str, known: list[str]) -> str:
-    """The value of a header that has few.
-
-    Raises:
-        InvalidInput: it is another one.
-    """
-    if given not in known:
-        raise InvalidInput(f"must be {' or '.join(known)}", field=header)
-    return given
+def _one_of(headers: Mapping[str, str], name: str, known: list[str]) -> str:
+    if headers[name] not in known:
+        raise InvalidInput(f"must be {' or '.join(known)}", field=name)
+    return headers[name]
 
 
 async def _left(request: Request) -> None:

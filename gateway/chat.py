@@ -1,17 +1,16 @@
 """The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from decimal import Decimal
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
 
-from gateway.answers import Answer, Item, counted, first_of, mode_of, on_disconnect_of, resumed, start
+from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
 from gateway.auth import CurrentCaller, KeyedRoute, requires
 from gateway.errors import problem_of
 from gateway.jobs import EVENT_STREAM, GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
@@ -88,19 +87,14 @@ async def stream(
     """Answer as server-sent events: `delta` with text, and last `end` with the result, or `error` with a problem."""
     gateway: Gateway = request.app.state.gateway
     asked = generate_input(caller.client.workspace_id, **given_options(body))
-    mode, on_disconnect = mode_of(request), on_disconnect_of(request)
-    begin = partial(
-        start, gateway, caller, asked, key=safe_key(idempotency_key), mode=mode, on_disconnect=on_disconnect
-    )
-    opened = counted(gateway, caller, _answer(begin))
+    answer = answer_to(gateway, caller, asked, safe_key(idempotency_key), request.headers)
+    opened = counted(gateway, caller, _frames(answer))
     first = await first_of(request, opened)
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
     return StreamingResponse(resumed(opened, first), media_type=EVENT_STREAM, headers=headers)
 
 
-async def _answer(begin: Callable[[], Answer]) -> AsyncGenerator[str]:
-    """The frames of an answer."""
-    answer = begin()
+async def _frames(answer: Answer) -> AsyncGenerator[str]:
     async with aclosing(answer.items()) as items:
         first = await anext(items)
         yield _frame("start", {"id": answer.id})

@@ -9,6 +9,7 @@ from gateway.auth import Authentication, Caller
 from gateway.feeds import Feeds
 from gateway.inline import InlineGenerate
 from gateway.metrics import GatewayMetrics
+from gateway.retries import Retries
 from parley.client.backend import Backend, temporal_errors
 
 READY_SECONDS = 5.0
@@ -24,6 +25,7 @@ class Gateway:
         feeds: the events of jobs.
         inline: runs generations in this process.
         policy: the operator's policy.
+        retries: the requests that an SDK may repeat without a key.
         draining: set when the process begins to end. Streams that have no end of their own end then.
 
     Raises:
@@ -36,6 +38,7 @@ class Gateway:
         self.draining = asyncio.Event()
         self.feeds = Feeds(backend, self.draining)
         self.policy = backend.settings.policy()
+        self.retries = Retries()
         self.inline = InlineGenerate(backend.database, backend.settings, backend.temporal, metrics.paid)
         self._kept: set[asyncio.Future[Any]] = set()
 

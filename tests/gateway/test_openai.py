@@ -1,0 +1,327 @@
+"""`/v1/chat/completions` and `/v1/models`, as OpenAI's own SDK uses them."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
+
+from parley import Client
+from parley.testing import SimulatorAdmin
+from tests.gateway.parts import Running
+
+MODEL = "gpt-4o-mini"
+ASK: list[Any] = [{"role": "user", "content": "Which plan has SSO?"}]
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_order",
+            "description": "Read an order by its number",
+            "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]},
+        },
+    }
+]
+BOTH = pytest.mark.parametrize("model", [MODEL, "claude-haiku-4-5"])
+MODES = pytest.mark.parametrize("mode", ["durable", "inline"])
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture
+async def secret(client: Client) -> str:
+    return (await client.gateway_keys.create("app", requests_per_minute=100_000)).secret
+
+
+@pytest.fixture
+async def sdk(gateway: Running, secret: str) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=0)
+
+
+async def chunks(sdk: openai.AsyncOpenAI, **asked: Any) -> list[ChatCompletionChunk]:
+    stream = await sdk.chat.completions.create(stream=True, **{"model": MODEL, "messages": ASK, **asked})
+    return [chunk async for chunk in stream]
+
+
+class TestAnswer:
+    @MODES
+    @BOTH
+    async def test_it_has_the_providers_text_usage_and_cost(
+        self, model: str, mode: str, sdk: openai.AsyncOpenAI, client: Client, simulator: SimulatorAdmin
+    ):
+        raw = await sdk.chat.completions.with_raw_response.create(
+            model=model, messages=ASK, user="ann", extra_headers={"x-parley-mode": mode}
+        )
+        answer, headers = raw.parse(), raw.headers
+        assert answer.choices[0].message.content
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.model.startswith("simulator/")
+        [billed] = await simulator.billed()
+        assert answer.usage is not None
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+        assert float(headers["x-parley-cost-usd"]) == float((await client.costs()).confirmed_usd) > 0
+        assert headers["x-parley-model"] == f"{billed['provider']}/{model}"
+        assert (headers["x-parley-cached"], headers["x-parley-attempts"], headers["x-parley-mode"]) == ("no", "1", mode)
+        assert headers["x-request-id"]
+        assert (await client.energy("ann")).charged == 1
+        assert await client.audit() == []
+
+    async def test_the_same_request_again_is_cached(self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin):
+        first = await sdk.chat.completions.create(model=MODEL, messages=ASK)
+        raw = await sdk.chat.completions.with_raw_response.create(model=MODEL, messages=ASK)
+        assert raw.parse().choices[0].message == first.choices[0].message
+        assert (raw.headers["x-parley-cached"], raw.headers["x-parley-cost-usd"]) == ("exact", "0")
+        assert len(await simulator.billed()) == 1
+
+    async def test_without_a_user_the_user_is_the_key(self, sdk: openai.AsyncOpenAI, client: Client):
+        await sdk.chat.completions.create(model=MODEL, messages=ASK)
+        [key] = await client.gateway_keys.list()
+        assert (await client.energy(key.key_id)).charged == 1
+
+    async def test_the_headers_choose(self, sdk: openai.AsyncOpenAI, client: Client, simulator: SimulatorAdmin):
+        chosen = {"x-parley-action": "support", "x-parley-user": "bob", "x-parley-cache": "off"}
+        for _ in range(2):
+            await sdk.chat.completions.create(model=MODEL, messages=ASK, user="ann", extra_headers=chosen)
+        assert len(await simulator.billed()) == 2
+        assert (await client.energy("bob")).charged == 2
+        jobs = await client.job_page()
+        assert len(jobs.jobs) == 2
+
+    async def test_a_stopped_or_cut_answer_says_so(self, sdk: openai.AsyncOpenAI):
+        cut = await sdk.chat.completions.create(model=MODEL, messages=ASK, max_completion_tokens=5)
+        assert cut.choices[0].finish_reason == "length"
+
+    async def test_the_conversation_goes_on_with_the_sdks_own_message(self, sdk: openai.AsyncOpenAI):
+        first = await sdk.chat.completions.create(model=MODEL, messages=ASK)
+        again: list[Any] = [*ASK, first.choices[0].message, {"role": "user", "content": "And which one has an API?"}]
+        assert (await sdk.chat.completions.create(model=MODEL, messages=again)).choices[0].message.content
+
+    async def test_every_option_reaches_the_provider(self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin):
+        image = f"data:image/png;base64,{PIXEL}"
+        messages: list[Any] = [
+            {"role": "developer", "content": "Answer briefly."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is in these images?"},
+                    {"type": "image_url", "image_url": {"url": image, "detail": "low"}},
+                    {"type": "image_url", "image_url": {"url": "https://pictures.example/cat.png"}},
+                ],
+            },
+        ]
+        await sdk.chat.completions.create(
+            model="gpt-4o",
+            messages=messages,
+            temperature=0.5,
+            top_p=0.9,
+            seed=7,
+            stop=["END"],
+            max_tokens=50,
+            n=1,
+            logprobs=False,
+            store=False,
+            metadata={},
+            response_format={"type": "text"},
+        )
+        [request] = await simulator.requests()
+        sent = request["body"]
+        assert (sent["temperature"], sent["top_p"], sent["seed"], sent["stop"]) == (0.5, 0.9, 7, ["END"])
+        assert [part.get("image_url") for part in sent["messages"][1]["content"][1:]] == [
+            {"url": image, "detail": "low"},
+            {"url": "https://pictures.example/cat.png"},
+        ]
+
+    async def test_a_dropped_parameter_is_named(self, sdk: openai.AsyncOpenAI):
+        raw = await sdk.chat.completions.with_raw_response.create(
+            model="claude-haiku-4-5", messages=ASK, temperature=0.5, seed=1
+        )
+        assert raw.headers["x-parley-dropped"] == "temperature, seed"
+
+    @BOTH
+    async def test_a_schema_is_followed(self, model: str, sdk: openai.AsyncOpenAI):
+        class Contact(BaseModel):
+            name: str
+            age: int
+
+        parsed = await sdk.chat.completions.parse(model=model, messages=ASK, response_format=Contact)
+        assert isinstance(parsed.choices[0].message.parsed, Contact)
+
+    async def test_any_json_object(self, sdk: openai.AsyncOpenAI):
+        ask: list[Any] = [{"role": "user", "content": "Answer in JSON: which plan has SSO?"}]
+        answer = await sdk.chat.completions.create(model=MODEL, messages=ask, response_format={"type": "json_object"})
+        assert (answer.choices[0].message.content or "").startswith("{")
+
+
+class TestTools:
+    @BOTH
+    async def test_a_call_and_its_result(self, model: str, sdk: openai.AsyncOpenAI):
+        ask: list[Any] = [{"role": "user", "content": "Where is order 17?"}]
+        asked: dict[str, Any] = {"model": model, "tools": TOOLS, "tool_choice": "required"}
+        first = await sdk.chat.completions.create(messages=ask, **asked)
+        message = first.choices[0].message
+        assert first.choices[0].finish_reason == "tool_calls"
+        [call] = message.tool_calls or []
+        assert call.type == "function" and call.function.name == "get_order"
+        result = {"role": "tool", "tool_call_id": call.id, "content": "It is on its way"}
+        last = await sdk.chat.completions.create(messages=[*ask, message, result], model=model, tools=TOOLS)
+        assert last.choices[0].message.content
+
+    @BOTH
+    async def test_a_streamed_call_is_the_same(self, model: str, sdk: openai.AsyncOpenAI):
+        asked: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Where is order 17?"}],
+            "tools": TOOLS,
+            "tool_choice": {"type": "function", "function": {"name": "get_order"}},
+        }
+        whole: ChatCompletion = await sdk.chat.completions.create(**asked)
+        async with sdk.chat.completions.stream(**asked) as stream:
+            streamed = await stream.get_final_completion()
+        [one], [other] = whole.choices[0].message.tool_calls or [], streamed.choices[0].message.tool_calls or []
+        assert one.type == "function" == other.type
+        assert (one.function.name, one.function.arguments) == (other.function.name, other.function.arguments)
+        assert streamed.choices[0].finish_reason == "tool_calls"
+
+
+class TestStream:
+    @MODES
+    async def test_it_has_the_same_text_and_ends_with_usage_and_cost(
+        self, mode: str, sdk: openai.AsyncOpenAI, client: Client
+    ):
+        headers = {"x-parley-mode": mode}
+        seen = await chunks(sdk, stream_options={"include_usage": True}, extra_headers=headers)
+        whole = await sdk.chat.completions.create(model=MODEL, messages=ASK)
+        text = "".join(choice.delta.content or "" for chunk in seen for choice in chunk.choices)
+        assert text == whole.choices[0].message.content
+        *_, last, usage = seen
+        assert (last.choices[0].finish_reason, usage.choices) == ("stop", [])
+        assert usage.usage is not None and usage.usage.completion_tokens > 0
+        assert float((last.model_extra or {})["parley"]["cost_usd"]) == float((await client.costs()).confirmed_usd) > 0
+
+    async def test_usage_only_where_it_is_asked_for(self, sdk: openai.AsyncOpenAI):
+        assert all(chunk.usage is None and chunk.choices for chunk in await chunks(sdk))
+
+    async def test_an_error_before_the_first_text_is_a_status(self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin):
+        await simulator.fault("server_error", times=None)
+        with pytest.raises(openai.InternalServerError) as failed:
+            await chunks(sdk)
+        assert failed.value.status_code == 503
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("body", "param"),
+        [
+            ({"frequency_penalty": 0.5}, "frequency_penalty"),
+            ({"n": 2}, "n"),
+            ({"logprobs": True}, "logprobs"),
+            ({"metadata": {"team": "a"}}, "metadata"),
+            ({"store": True}, "store"),
+            ({"functions": [{"name": "f"}]}, "functions"),
+            ({"reasoning_effort": "high"}, "reasoning_effort"),
+            ({"surprise": 1}, "surprise"),
+            ({"temperature": "hot"}, "temperature"),
+            ({"temperature": 3}, "temperature"),
+            ({"max_tokens": 0}, "max_tokens"),
+            ({"max_tokens": True}, "max_tokens"),
+            ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+            ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+            ({"stop": [1]}, "stop"),
+            ({"stream_options": {"include_usage": True}}, "stream_options"),
+            ({"user": "u" * 201}, "user"),
+            ({"messages": []}, "messages"),
+            ({"messages": "Hi"}, "messages"),
+            ({"messages": [{"role": "user", "content": "Hi", "name": "ann"}]}, "messages.0.name"),
+            ({"messages": [{"role": "function", "content": "Hi"}]}, "messages.0.role"),
+            ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0.type"),
+            (
+                {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]},
+                "messages.0.content.0.image_url.url",
+            ),
+            ({"tools": [{"type": "custom", "custom": {}}]}, "tools.0.type"),
+            ({"tools": [{"type": "function", "function": {"name": "f", "extra": 1}}]}, "tools.0.function.extra"),
+            ({"tool_choice": "required"}, "tool_choice"),
+            (
+                {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+                "response_format.json_schema.schema",
+            ),
+            ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ],
+    )
+    async def test_what_is_not_supported_is_refused_by_name(
+        self, body: dict[str, Any], param: str, http: httpx.AsyncClient, simulator: SimulatorAdmin
+    ):
+        answer = await http.post("/v1/chat/completions", json={"model": MODEL, "messages": ASK, **body})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert await simulator.requests() == []
+
+    async def test_an_unknown_header_is_refused(self, http: httpx.AsyncClient):
+        body = {"model": MODEL, "messages": ASK}
+        answer = await http.post("/v1/chat/completions", json=body, headers={"x-parley-workspace": "other"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-parley-workspace")
+
+    async def test_an_unknown_model(self, sdk: openai.AsyncOpenAI):
+        with pytest.raises(openai.NotFoundError) as missing:
+            await sdk.chat.completions.create(model="unknown-9000", messages=ASK)
+        assert missing.value.param == "model"
+
+    async def test_no_energy_is_refused_once(self, gateway: Running, secret: str, client: Client):
+        retrying = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=2)
+        balance = await client.energy("ann")
+        await client.grant_energy("ann", -balance.available, key="empty")
+        with pytest.raises(openai.APIStatusError) as refused:
+            await retrying.chat.completions.create(model=MODEL, messages=ASK, user="ann")
+        error: Any = refused.value
+        assert (error.status_code, error.code, error.type) == (402, "insufficient_energy", "insufficient_quota")
+        assert error.request.headers["x-stainless-retry-count"] == "0"
+
+    async def test_a_wrong_key(self, gateway: Running):
+        sdk = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="sk-other", max_retries=0)
+        with pytest.raises(openai.AuthenticationError):
+            await sdk.chat.completions.create(model=MODEL, messages=ASK)
+
+
+class TestRepetition:
+    async def test_one_key_is_one_answer(self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin):
+        headers = {"idempotency-key": "turn-1", "x-parley-cache": "off"}
+        first, again = [
+            await sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=headers) for _ in range(2)
+        ]
+        assert first.id == again.id and first.choices == again.choices
+        assert len(await simulator.billed()) == 1
+
+    async def test_one_key_with_another_body_is_a_conflict(self, sdk: openai.AsyncOpenAI):
+        headers = {"idempotency-key": "turn-1"}
+        await sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=headers)
+        with pytest.raises(openai.ConflictError) as conflict:
+            await sdk.chat.completions.create(model=MODEL, messages=ASK, seed=1, extra_headers=headers)
+        assert conflict.value.response.headers["x-should-retry"] == "false"
+
+    @MODES
+    async def test_the_sdks_own_retry_joins_the_request_that_it_gave_up(
+        self, mode: str, gateway: Running, secret: str, simulator: SimulatorAdmin
+    ):
+        sdk = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=1, timeout=1)
+        headers = {"x-parley-cache": "off", "x-parley-mode": mode}
+        await simulator.gate(closed=True)
+        asking = asyncio.create_task(sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=headers))
+        retries = gateway.server.config.app.state.gateway.retries  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
+        await simulator.requests(at_least=1, state="in_flight")
+        while not retries.joined:
+            await asyncio.sleep(0.02)
+        await simulator.gate(closed=False)
+        assert (await asking).choices[0].message.content
+        assert len(await simulator.requests()) == 1
+
+    async def test_equal_requests_that_are_no_retries_are_separate(
+        self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin
+    ):
+        asked: dict[str, Any] = {"model": MODEL, "messages": ASK, "extra_headers": {"x-parley-cache": "off"}}
+        one, other = await asyncio.gather(*(sdk.chat.completions.create(**asked) for _ in range(2)))
+        assert one.id != other.id
+        assert len(await simulator.billed()) == 2
