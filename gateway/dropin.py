@@ -168,6 +168,7 @@ def described(meta: Meta, dropped: tuple[str, ...] = ()) -> dict[str, str]:
         "x-parley-cost-usd": f"{meta.cost_usd:f}",
         "x-parley-cached": meta.cached.value or "no",
         "x-parley-attempts": str(meta.attempts),
+        **({"x-parley-warnings": _safe("; ".join(meta.warnings))[:1000]} if meta.warnings else {}),
         **_dropped((*dropped, *meta.dropped)),
     }
 
@@ -198,7 +199,13 @@ def _generation(request: Request, caller: Caller, asked: Asked) -> GenerateInput
     try:
         return generate_input(caller.client.workspace_id, **arguments, **route(asked.model, settings))
     except InvalidInput as error:
-        raise InvalidInput(error.problem, field=_renamed(error.field, names)) from None
+        raise InvalidInput(error.problem, field=_renamed(_place(error), names)) from None
+
+
+def _place(error: InvalidInput) -> str:
+    """The argument that is wrong. Where several disagree, the message begins with one of them."""
+    named = error.problem.partition(" ")[0]
+    return error.field or (error.where if error.where != "generate" else named if named.isidentifier() else "")
 
 
 def _renamed(place: str, names: Mapping[str, str]) -> str:

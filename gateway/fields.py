@@ -1,4 +1,4 @@
-"""Read a vendor's JSON so that nothing in it is ignored: each field is taken, asks for nothing, or is refused by name."""
+"""Read a vendor's JSON and ignore nothing: each field is taken, asks for nothing, or is refused by name."""
 
 from collections.abc import Collection, Iterator
 from typing import Any, TypeVar, cast

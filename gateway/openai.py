@@ -146,10 +146,7 @@ def _parts(fields: Fields, role: str) -> list[dict[str, Any]]:
 def _part(fields: Fields, role: str) -> dict[str, Any]:
     kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}
     kind = fields.one_of("type", kinds.get(role, ("text",)))
-    if kind == "image_url":
-        part = _image(fields)
-    else:
-        part = {"type": "text", "text": fields.need(kind, str)}
+    part = _image(fields) if kind == "image_url" else {"type": "text", "text": fields.need(kind, str)}
     fields.end()
     return part
 

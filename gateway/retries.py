@@ -1,4 +1,4 @@
-"""The vendors' SDKs repeat a request by themselves, without an idempotency key: which request a repetition belongs to."""
+"""Which request an SDK repeats: SDKs repeat requests by themselves, and without an idempotency key."""
 
 import time
 from collections import OrderedDict

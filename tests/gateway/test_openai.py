@@ -1,6 +1,8 @@
 """`/v1/chat/completions` and `/v1/models`, as OpenAI's own SDK uses them."""
 
 import asyncio
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,9 +11,13 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
+from gateway.fields import Fields
+from gateway.openai import read
 from parley import Client
+from parley.domain.budgets import Period
+from parley.settings import Settings
 from parley.testing import SimulatorAdmin
-from tests.gateway.parts import Running
+from tests.gateway.parts import Running, with_open_models
 
 MODEL = "gpt-4o-mini"
 ASK: list[Any] = [{"role": "user", "content": "Which plan has SSO?"}]
@@ -33,8 +39,8 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 
 @pytest.fixture
-async def secret(client: Client) -> str:
-    return (await client.gateway_keys.create("app", requests_per_minute=100_000)).secret
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return with_open_models(settings, tmp_path)
 
 
 @pytest.fixture
@@ -100,7 +106,7 @@ class TestAnswer:
         again: list[Any] = [*ASK, first.choices[0].message, {"role": "user", "content": "And which one has an API?"}]
         assert (await sdk.chat.completions.create(model=MODEL, messages=again)).choices[0].message.content
 
-    async def test_every_option_reaches_the_provider(self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin):
+    async def test_every_option_is_asked_for(self, sdk: openai.AsyncOpenAI):
         image = f"data:image/png;base64,{PIXEL}"
         messages: list[Any] = [
             {"role": "developer", "content": "Answer briefly."},
@@ -113,27 +119,26 @@ class TestAnswer:
                 ],
             },
         ]
-        await sdk.chat.completions.create(
-            model="gpt-4o",
-            messages=messages,
-            temperature=0.5,
-            top_p=0.9,
-            seed=7,
-            stop=["END"],
-            max_tokens=50,
-            n=1,
-            logprobs=False,
-            store=False,
-            metadata={},
-            response_format={"type": "text"},
-        )
-        [request] = await simulator.requests()
-        sent = request["body"]
+        asked: dict[str, Any] = {
+            "model": "gpt-4o",
+            "messages": messages,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "seed": 7,
+            "stop": ["END"],
+            "max_tokens": 50,
+            "n": 1,
+            "logprobs": False,
+            "store": False,
+            "metadata": {},
+            "response_format": {"type": "text"},
+        }
+        sent = read(Fields(asked))[0].arguments
         assert (sent["temperature"], sent["top_p"], sent["seed"], sent["stop"]) == (0.5, 0.9, 7, ["END"])
-        assert [part.get("image_url") for part in sent["messages"][1]["content"][1:]] == [
-            {"url": image, "detail": "low"},
-            {"url": "https://pictures.example/cat.png"},
-        ]
+        [inside, outside] = sent["messages"][1].images
+        assert (inside.data, inside.media_type, inside.detail) == (PIXEL, "image/png", "low")
+        assert outside.url == "https://pictures.example/cat.png"
+        assert (await sdk.chat.completions.create(**asked)).choices[0].message.content
 
     async def test_a_dropped_parameter_is_named(self, sdk: openai.AsyncOpenAI):
         raw = await sdk.chat.completions.with_raw_response.create(
@@ -270,20 +275,32 @@ class TestErrors:
             await sdk.chat.completions.create(model="unknown-9000", messages=ASK)
         assert missing.value.param == "model"
 
-    async def test_no_energy_is_refused_once(self, gateway: Running, secret: str, client: Client):
+    async def test_no_budget_is_refused_once(self, gateway: Running, secret: str, client: Client):
         retrying = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=2)
-        balance = await client.energy("ann")
-        await client.grant_energy("ann", -balance.available, key="empty")
+        await client.set_cap(Period.DAY, Decimal(0))
         with pytest.raises(openai.APIStatusError) as refused:
-            await retrying.chat.completions.create(model=MODEL, messages=ASK, user="ann")
+            await client.set_cap(Period.DAY, Decimal(0))
         error: Any = refused.value
-        assert (error.status_code, error.code, error.type) == (402, "insufficient_energy", "insufficient_quota")
+        assert (error.status_code, error.code, error.type) == (402, "budget_exhausted", "insufficient_quota")
         assert error.request.headers["x-stainless-retry-count"] == "0"
 
     async def test_a_wrong_key(self, gateway: Running):
         sdk = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="sk-other", max_retries=0)
         with pytest.raises(openai.AuthenticationError):
             await sdk.chat.completions.create(model=MODEL, messages=ASK)
+
+
+class TestModels:
+    async def test_those_of_the_policy_can_be_named(self, sdk: openai.AsyncOpenAI):
+        models = [model.id async for model in sdk.models.list()]
+        assert models == ["parley/auto", MODEL, "gpt-4o", "claude-haiku-4-5"]
+        assert (await sdk.models.retrieve("parley/auto")).owned_by == "parley"
+        for model in models:
+            assert (await sdk.chat.completions.create(model=model, messages=ASK)).choices[0].message.content
+
+    async def test_another_one_does_not_exist(self, sdk: openai.AsyncOpenAI):
+        with pytest.raises(openai.NotFoundError):
+            await sdk.models.retrieve("gpt-1")
 
 
 class TestRepetition:
@@ -306,15 +323,16 @@ class TestRepetition:
     async def test_the_sdks_own_retry_joins_the_request_that_it_gave_up(
         self, mode: str, gateway: Running, secret: str, simulator: SimulatorAdmin
     ):
-        sdk = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=1, timeout=1)
+        sdk = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=secret, max_retries=5, timeout=0.5)
         headers = {"x-parley-cache": "off", "x-parley-mode": mode}
-        await simulator.gate(closed=True)
+        await simulator.gate(closed=True, provider="openai")
         asking = asyncio.create_task(sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=headers))
         retries = gateway.server.config.app.state.gateway.retries  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
         await simulator.requests(at_least=1, state="in_flight")
         while not retries.joined:
+            assert not asking.done()
             await asyncio.sleep(0.02)
-        await simulator.gate(closed=False)
+        await simulator.gate(closed=False, provider="openai")
         assert (await asking).choices[0].message.content
         assert len(await simulator.requests()) == 1
 
