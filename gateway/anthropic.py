@@ -60,7 +60,7 @@ async def create_message(caller: CurrentCaller, request: Request) -> Response:
 
 
 @router.post(f"{PATH}/count_tokens", openapi_extra=requires(Scope.GENERATE))
-async def count_message_tokens(caller: CurrentCaller, request: Request) -> TokenCount:
+async def count_message_tokens(request: Request) -> TokenCount:
     """Estimate the input tokens of a request. It is free: no provider is asked."""
     asked = read(await fields_of(request), needs_max_tokens=False).arguments
     tools = sum(count_tokens(json.dumps(tool)) for tool in asked["tools"])

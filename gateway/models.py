@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from gateway.auth import CurrentCaller, KeyedRoute, requires
+from gateway.auth import KeyedRoute, requires
 from gateway.dropin import AUTO
 from gateway.errors import UnknownModel
 from gateway.state import Gateway
@@ -18,7 +18,7 @@ UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 
 
 @router.get("", openapi_extra=requires(Scope.GENERATE))
-async def list_models(caller: CurrentCaller, request: Request) -> dict[str, Any]:
+async def list_models(request: Request) -> dict[str, Any]:
     """The models of the policy's routes, and `parley/auto`, which lets the policy choose."""
     models = [_model(*one) for one in _known(request)]
     return {
@@ -31,7 +31,7 @@ async def list_models(caller: CurrentCaller, request: Request) -> dict[str, Any]
 
 
 @router.get("/{model_id:path}", openapi_extra=requires(Scope.GENERATE))
-async def find_model(caller: CurrentCaller, request: Request, model_id: str) -> dict[str, Any]:
+async def find_model(request: Request, model_id: str) -> dict[str, Any]:
     """One of the models."""
     for known, owner in _known(request):
         if known == model_id:
