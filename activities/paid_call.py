@@ -11,22 +11,25 @@ Once the request is sent, neither cancellation nor SIGTERM interrupts it: it is 
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.boundary import RECONNECT_SECONDS, retry_while_unreachable
 from activities.credentials import WorkspaceKeys
-from activities.failpoints import Failpoints
+from activities.failpoints import Failpoints, Point
 from activities.logs import step_logger
 from activities.metrics import Metrics
+from activities.streams import ReplyStream
 from parley.domain.errors import (
     Billed,
+    EmptyReply,
+    MalformedReply,
     ProviderError,
     ProviderNotConfigured,
     ProviderUnavailable,
@@ -35,12 +38,13 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
-from parley.domain.requests import Provider, Reply, Request, Usage
+from parley.domain.requests import ChatReply, Finish, Provider, Reply, Request, Usage
 from parley.domain.requests import fingerprint as fingerprint_of
+from parley.domain.streaming import TextDelta, ToolCallDelta
 from parley.providers.protocol import Adapter
 from parley.providers.registry import Providers
 from parley.settings import Settings
-from parley.storage import ledger
+from parley.storage import ledger, paid_requests
 from parley.storage.breaker import BreakerTerms
 from parley.storage.database import Database
 from parley.storage.ledger import (
@@ -61,6 +65,8 @@ LEASE_POLL_SECONDS = 0.5
 # How long the listing of stored replies may take before the call is made instead.
 LISTING_SECONDS = 5.0
 PING_SECONDS = 10.0
+# The failpoint that a stream reaches after so many deltas.
+STREAM_POINTS: dict[int, Point] = {1: "first_token", 5: "mid_text"}
 T = TypeVar("T")
 
 log = step_logger(__name__)
@@ -72,11 +78,13 @@ class _Work:
 
     workspace_id: str
     workflow_id: str
+    request_id: str
     action: str
     request: Request
     offer: Offer
     adapter: Adapter
     on_end: OnEnd | None
+    stream: ReplyStream | None = None
 
 
 class PaidCalls:
@@ -117,6 +125,7 @@ class PaidCalls:
         *,
         fingerprint: str | None = None,
         on_end: OnEnd | None = None,
+        stream: ReplyStream | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
@@ -124,6 +133,8 @@ class PaidCalls:
             fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
             on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
                 by the caller, after it is stored.
+            stream: takes the reply to its readers while it is made. An earlier attempt for it, which may not send any
+                more, is superseded: see `Claim`.
 
         Raises:
             UnpricedModel, ProviderNotConfigured: nothing was reserved.
@@ -142,12 +153,52 @@ class PaidCalls:
                 return settled
             raise
         await self._failpoints.reach("claiming", charge.workflow_id)
-        claimed = await self._claim(charge, sha256, offer)
+        claimed = await self._claim(charge, sha256, offer, stream.superseded if stream else None)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(workspace_id, charge.workflow_id, charge.action, request, offer, adapter, on_end)
+        work = _Work(
+            workspace_id,
+            charge.workflow_id,
+            charge.request_id,
+            charge.action,
+            request,
+            offer,
+            adapter,
+            on_end,
+            stream,
+        )
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
+        except Unreachable as error:
+            raise ReplyLost(str(error)) from error
+
+    async def settle_received(
+        self, workspace_id: str, attempt_id: UUID, reply: ChatReply, *, on_end: OnEnd | None = None
+    ) -> Settled:
+        """Settle an attempt with the reply that its worker received, and could not settle before it died.
+
+        Idempotent. If the request has another reply by now, that one is returned.
+
+        Raises:
+            NotFound: the workspace has no such attempt.
+            ReplyLost: the database stayed unreachable.
+        """
+
+        async def settle(tx: AsyncSession) -> Settled:
+            attempt = (await paid_requests.lock_with_attempt(tx, workspace_id, attempt_id)).attempt
+            offer = Offer(
+                provider=Provider(attempt.provider),
+                model=attempt.model,
+                simulated=attempt.simulated,
+                upper_bound_usd=attempt.upper_bound_usd,
+                rates=Rates.model_validate(attempt.rates),
+            )
+            earlier = Unanswered(attempt_id, attempt.model, offer.rates)
+            cost_usd, rates = self._counted_of(earlier, offer, reply.usage)
+            return await ledger.settle(tx, Settlement(workspace_id, attempt_id, reply, cost_usd, rates, on_end=on_end))
+
+        try:
+            return await _uninterrupted(asyncio.create_task(self._persist(settle)))
         except Unreachable as error:
             raise ReplyLost(str(error)) from error
 
@@ -186,10 +237,12 @@ class PaidCalls:
         )
         return offer, adapter
 
-    async def _claim(self, charge: Charge, fingerprint: str, offer: Offer) -> Settled | Granted:
+    async def _claim(
+        self, charge: Charge, fingerprint: str, offer: Offer, supersedes: UUID | None
+    ) -> Settled | Granted:
         """Claim the request. While another attempt holds the lease, wait, since its reply may arrive."""
         while True:
-            claim = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4())
+            claim = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4(), supersedes=supersedes)
             claimed = await self._persist(partial(ledger.claim, request_claim=claim))
             if not isinstance(claimed, Held):
                 return claimed
@@ -198,6 +251,8 @@ class PaidCalls:
     async def _work(self, work: _Work, claimed: Granted) -> Settled:
         async with self._lease_renewed(work.workspace_id, claimed.attempt_id):
             await self._failpoints.reach("claimed", work.workflow_id)
+            if work.stream:
+                await work.stream.claimed(work.request_id, str(claimed.attempt_id))
             settled = await self._recovered(work, claimed) or await self._called(work, claimed.attempt_id)
         await self._failpoints.reach("settled", work.workflow_id)
         return settled
@@ -214,6 +269,9 @@ class PaidCalls:
             self._count(work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
             raise
         seconds = clock.time() - started
+        if work.stream:
+            await self._failpoints.reach("last_token", work.workflow_id)
+        reply = await _recorded(work.stream, reply)
         await self._failpoints.reach("called", work.workflow_id)
         counted = self._counted(work.offer, reply.usage)
         settled = await self._settle(work, attempt_id, reply, counted)
@@ -232,6 +290,7 @@ class PaidCalls:
             if reply is not None:
                 paid = replace(work, offer=work.offer.model_copy(update={"model": earlier.model}))
                 counted = self._counted_of(earlier, paid.offer, reply.usage)
+                reply = await _recorded(work.stream, reply)
                 settled = await self._settle(work, attempt_id, reply, counted, withdraws=claimed.attempt_id)
                 outcome = "recovered" if settled.attempt_id == attempt_id else "duplicate"
                 self._count(paid, outcome, reply.usage, counted[0], None)
@@ -256,7 +315,9 @@ class PaidCalls:
         name = work.offer.provider.value
         try:
             # The SDK's own timeout is shorter, since its error says whether the request was sent.
-            async with asyncio.timeout(self._timeout + 1):
+            async with asyncio.timeout(self._timeout + 1) as limit:
+                if work.stream:
+                    return await self._streamed(work, work.stream, attempt_id, limit)
                 return await work.adapter.call(work.request, work.offer.model, str(attempt_id))
         except TimeoutError:
             raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
@@ -265,6 +326,43 @@ class PaidCalls:
         except Exception as error:  # the ledger records every error
             log.exception("unexpected error from %s", name)
             raise ProviderUnavailable(name, f"unexpected {type(error).__name__}", billed=Billed.UNKNOWN) from error
+
+    async def _streamed(self, work: _Work, stream: ReplyStream, attempt_id: UUID, limit: asyncio.Timeout) -> Reply:
+        """The reply in deltas; what was received of it, if the readers leave and the request is to be cancelled.
+
+        limit: is renewed with each delta, since a long reply takes longer than a provider may be silent.
+        """
+        receiving = asyncio.create_task(self._received(work, stream, attempt_id, limit))
+        leaving = asyncio.create_task(stream.cancelled())
+        try:
+            await asyncio.wait({receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() and leaving.exception() is None and not receiving.done():
+                # The connection is closed: vendors stop, and bill what they have made. They do not report how much.
+                await _stopped(receiving)
+                return stream.received(work.offer.model, Finish.CANCELLED, Usage(is_known=False))
+            return await receiving
+        except EmptyReply as error:
+            if not (stream.before and error.is_complete):
+                raise
+            # Nothing was missing: the stream broke after the last word.
+            return stream.received(work.offer.model, Finish.STOP, error.usage or Usage(is_known=False))
+        finally:
+            leaving.cancel()
+            await _stopped(receiving)
+
+    async def _received(self, work: _Work, stream: ReplyStream, attempt_id: UUID, limit: asyncio.Timeout) -> Reply:
+        """Send each delta. Returns the whole reply, which comes last."""
+        clock, sent = asyncio.get_running_loop(), 0
+        async with aclosing(work.adapter.stream(work.request, work.offer.model, str(attempt_id))) as parts:
+            async for part in parts:
+                limit.reschedule(clock.time() + self._timeout + 1)
+                if not isinstance(part, (TextDelta, ToolCallDelta)):
+                    return part
+                if stream.add(part):
+                    sent += 1
+                    if sent in STREAM_POINTS:
+                        await self._failpoints.reach(STREAM_POINTS[sent], work.workflow_id)
+        raise MalformedReply(work.offer.provider.value, "the stream ended without its reply")
 
     async def _settle(
         self,
@@ -381,6 +479,19 @@ class PaidCalls:
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )
+
+
+async def _recorded(stream: ReplyStream | None, reply: Reply) -> Reply:
+    """The reply as it is settled: where it continues a stream, with the text before it."""
+    return await stream.complete(reply) if stream and isinstance(reply, ChatReply) else reply
+
+
+async def _stopped(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task and wait for its end. Its error, if it has one, is of no interest any more."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
 
 
 async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:

@@ -9,16 +9,26 @@ from activities.paid_call import PaidCalls
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
+from parley.streams.hub import PROCESS_HUB, SinkSource
 
 
 class Parts:
     """The parts that steps share: the providers, the paid calls, the candidates, the policy and the metrics.
 
+    sinks: where the deltas of an answer go; default: to readers in this process.
+
     Raises:
         InvalidInput: the policy file cannot be read, or is invalid.
     """
 
-    def __init__(self, database: Database, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        sinks: SinkSource = PROCESS_HUB.sink,
+    ) -> None:
+        self._sinks = sinks
         self.database, self.settings, self.metrics = database, settings, metrics or Metrics()
         self.policy = settings.policy()
         self._providers, keys = Providers(settings), WorkspaceKeys(database)
@@ -30,7 +40,7 @@ class Parts:
         return GenerateDecisions(self.database, self.candidates, self.policy, energy, self.metrics)
 
     def generate_paid_steps(self) -> GeneratePaidSteps:
-        return GeneratePaidSteps(self.database, self.paid_calls, self.metrics)
+        return GeneratePaidSteps(self.database, self.paid_calls, self.metrics, self._sinks)
 
     async def close(self) -> None:
         """Close the connections to the providers."""

@@ -23,13 +23,28 @@ from benchmarks import (
     overhead,
     parallel,
     savings,
+    simulator_labels,
 )
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
 from parley.process import leave
 
 Benchmark = Callable[[Options], Awaitable[Figures]]
-MODULES = (parallel, overhead, labels, history, cache, generate, database, gateway, savings, faults, audit, ledger)
+MODULES = (
+    parallel,
+    overhead,
+    labels,
+    history,
+    cache,
+    generate,
+    database,
+    gateway,
+    savings,
+    faults,
+    audit,
+    ledger,
+    simulator_labels,
+)
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5
 

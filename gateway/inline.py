@@ -22,6 +22,7 @@ from activities.parts import Parts
 from gateway.errors import Ending
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.generate import check_names, with_stored_answer
+from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.errors import IdempotencyConflict, ParleyError, RateLimited
 from parley.domain.generate.contract import GenerateInput, GenerateResult, Job, workflow_id
 from parley.domain.generate.quality import WORKFLOW as SCORE_QUALITY
@@ -32,6 +33,7 @@ from parley.domain.routing import Candidate
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage.database import Database
+from parley.streams.hub import PROCESS_HUB, ProcessReceiver
 from workflows.answering import GenerateRun
 from workflows.policies import ANSWER_STEP
 
@@ -105,6 +107,27 @@ class InlineGenerate:
         elif running.fingerprint != job.fingerprint:
             raise IdempotencyConflict(f"{job.workflow_id} was already used for a different request: use another key")
         return await asyncio.shield(running.task)
+
+    def stream(
+        self,
+        request: GenerateInput,
+        key: str | None = None,
+        *,
+        on_disconnect: OnDisconnect = "finish",
+        time_limit: float = TIME_LIMIT_SECONDS,
+    ) -> GenerateStream:
+        """Run one generation, and read its answer while it is made: as `client.generate_stream`.
+
+        Args:
+            request: what to answer.
+            key: the idempotency key; default: a new one.
+            on_disconnect: whether the answer is finished when its readers leave, or its request is cancelled.
+            time_limit: in seconds, as for `run`.
+        """
+        key = key or uuid4().hex
+        stream_id = workflow_id(request.workspace_id, key)
+        run = partial(self.run, key=key, time_limit=time_limit)
+        return GenerateStream(ProcessReceiver(PROCESS_HUB), request, stream_id, run, on_disconnect)
 
     def cancel(self, workspace_id: str, key: str) -> bool:
         """Cancel the generation that this process runs under a key; returns whether there is one.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from parley.client.optimizing import Optimized
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+    from parley.client.streaming import GenerateStream
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
         AutoAnalyzeProgress,
@@ -87,7 +88,9 @@ if TYPE_CHECKING:
     )
     from parley.domain.session import Session, Turn, Word
     from parley.domain.session_analysis import Analysis, Progress, SessionAnalysisInput, SessionAnalysisResult, Strategy
+    from parley.domain.streaming import StreamTarget, TextDelta, ToolCallDelta
     from parley.settings import Settings
+    from parley.streams.hub import StreamReceiver
 
 # Every name is imported on first use: `import parley` takes no time, and what connects to Temporal and PostgreSQL is
 # never loaded in a workflow.
@@ -105,6 +108,7 @@ _MODULES = {
     "parley.client.optimizing": ("Optimized",),
     "parley.client.reports": ("Reports",),
     "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
+    "parley.client.streaming": ("GenerateStream",),
     "parley.domain.auto_analyze.contract": (
         "AutoAnalyzeInput",
         "AutoAnalyzeProgress",
@@ -177,7 +181,9 @@ _MODULES = {
         "SessionAnalysisResult",
         "Strategy",
     ),
+    "parley.domain.streaming": ("StreamTarget", "TextDelta", "ToolCallDelta"),
     "parley.settings": ("Settings",),
+    "parley.streams.hub": ("StreamReceiver",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 # Names that are shorter in their modules.
@@ -232,6 +238,7 @@ __all__ = [
     "GenerateOptions",
     "GenerateResult",
     "GenerationHandle",
+    "GenerateStream",
     "HealthReport",
     "Housekeeping",
     "IdempotencyConflict",
@@ -272,10 +279,14 @@ __all__ = [
     "SpendReport",
     "Statistics",
     "Strategy",
+    "StreamReceiver",
+    "StreamTarget",
     "Summary",
+    "TextDelta",
     "TextPart",
     "Tool",
     "ToolCall",
+    "ToolCallDelta",
     "ToolChoice",
     "Turn",
     "UnpricedModel",

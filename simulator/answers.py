@@ -18,6 +18,7 @@ from simulator.wire import BYTES_PER_TOKEN, Message, Prompt, Refusal, count_toke
 
 REASONING_TOKENS = 600
 PAIR, CUT = re.compile("[\U00010000-\U0010ffff]"), "\x1f"
+INTERRUPTED = re.compile(r"\binterrupted\b.*\bcontinue it exactly where it ends\b", re.IGNORECASE)
 PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 OPENERS = {
     True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
@@ -79,6 +80,8 @@ class Answers:
         input_tokens = prompt.input_tokens
         if input_tokens > self._context_window:
             raise Refusal("context_too_long", tokens=input_tokens)
+        if (said := _interrupted(prompt)) is not None:
+            return self._rest(prompt, said, damage, number)
         reasoning = _reasoning_tokens(damage, prompt.max_tokens)
         tools = self._called(prompt)
         if tools:
@@ -92,6 +95,15 @@ class Answers:
             text, finish, stopped_by = limited, "length" if finish else None, None
         tokens = count_tokens(text) + reasoning
         return Answer(text, finish, input_tokens, tokens, reasoning, stopped_by=stopped_by)
+
+    def _rest(self, prompt: Prompt, said: str, damage: str, number: int) -> Answer:
+        """Return the rest of an answer that was interrupted after `said`; the whole one if it does not begin so."""
+        asked = replace(prompt, messages=prompt.messages[:-2], max_tokens=None)
+        whole = self.answer(asked, "", number)
+        rest, finish = damaged(whole.text.removeprefix(said), damage, prompt)
+        limited = _first_tokens(rest, prompt.max_tokens)
+        finish = "length" if finish and len(limited) < len(rest) else finish
+        return Answer(limited, finish, prompt.input_tokens, count_tokens(limited), stopped_by=whole.stopped_by)
 
     def _called(self, prompt: Prompt) -> list[Tool]:
         """Return the tools that the answer calls. It follows from results that the last messages bring."""
@@ -152,6 +164,12 @@ def _reasoning_tokens(damage: str, max_tokens: int | None) -> int:
     if damage == "empty":
         return max_tokens or REASONING_TOKENS
     return REASONING_TOKENS if damage == "reasoning_beside" else 0
+
+
+def _interrupted(prompt: Prompt) -> str | None:
+    """Return the assistant's text that the last message asks to continue; None if it asks for something else."""
+    *_, said, asked = (Message("", ""), *prompt.messages)
+    return said.text if said.role == "assistant" and INTERRUPTED.search(asked.text) else None
 
 
 def _is_result(message: Message) -> bool:

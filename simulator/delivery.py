@@ -17,6 +17,8 @@ class Connection:
 
     def __init__(self, receive: Receive, send: Send, closing: asyncio.Event) -> None:
         self._receive, self._send, self._closing = receive, send, closing
+        self.parts_sent = 0
+        """How many parts of the body were sent."""
         self._ends: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
@@ -60,6 +62,7 @@ class Connection:
 
     async def send(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        self.parts_sent += 1
 
     async def finish(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": False})

@@ -73,7 +73,7 @@ class BilledEndpoint:
             return
         gate = self._state.gate.wait_until_open(received.provider)
         if not (await connection.wait(gate) and await connection.pause(wait)):
-            log.end(received, "gone", None)
+            self._client_left(connection, received, reply.body, None)
             await close_early(connection, headers)
             return
         if fault.name in BREAKS:
@@ -81,16 +81,23 @@ class BilledEndpoint:
             await send_part(connection, reply.body, headers, BREAKS[fault.name])
             if fault.name == "stall":
                 await connection.stay_silent(fault.hold)
+            if connection.ended:
+                self._client_left(connection, received, reply.body, 200)
             return
         body, seconds = changed(reply.body, fault), latency.generation(reply.output_tokens)
         if fault.name == "slow_tokens":
             seconds = fault.hold or seconds
         if not await send_all_but_last(connection, body, headers, seconds):
-            log.end(received, "gone", 200)
+            self._client_left(connection, received, body, 200)
             return
         # The log is complete before the last part is sent, so a client that has the whole reply finds it there.
         log.end(received, "answered", 200)
         await connection.finish(body.parts[-1])
+
+    def _client_left(self, connection: Connection, received: ReceivedRequest, body: Body, status: int | None) -> None:
+        if body.stream:
+            self._state.requests.bill_part(received, body.share(connection.parts_sent))
+        self._state.requests.end(received, "gone", status)
 
 
 class UnbilledEndpoint:

@@ -1,7 +1,7 @@
 """What a simulator remembers: the requests that it received and the completions that it stores.
 
 The request log is what a test compares Parley's ledger with. A request is billed as soon as its reply is computed,
-whether or not the reply arrives.
+whether or not the reply arrives. A stream is billed up to the last token that was sent before the client left.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -120,6 +121,11 @@ class RequestLog:
         received.billed, received.billed_at = True, time.time()
         received.input_tokens, received.output_tokens = input_tokens, output_tokens
         received.audio_seconds = audio_seconds
+        self._write(received)
+
+    def bill_part(self, received: ReceivedRequest, share: float) -> None:
+        """Bill so much of the answer, after the whole one was billed."""
+        received.output_tokens = ceil(received.output_tokens * share)
         self._write(received)
 
     def end(self, received: ReceivedRequest, state: RequestState, status: int | None) -> None:

@@ -109,6 +109,11 @@ class Body:
         parts = tuple(event.encode() for event in listed)
         return cls(parts, "text/event-stream; charset=utf-8", stream=True, tokens=tokens)
 
+    def share(self, parts_sent: int) -> float:
+        """Return the share of the answer that is in the first parts."""
+        places = self.tokens or range(len(self.parts))
+        return sum(place < parts_sent for place in places) / len(places)
+
     def until(self, token: float) -> tuple[bytes, ...]:
         """Return the parts until a token: 0 the first, 0.5 the middle one, 1 the last."""
         if not self.tokens:

@@ -96,7 +96,7 @@ def test_no_public_function_takes_untyped_options():
 )
 def test_options_name_every_field_of_the_input(options: type, model: type[BaseModel]):
     """Otherwise callers could not set a new field of an input."""
-    arguments = {"workspace_id", "user_id", "action", "prompt", "dataset_id", *INTERNAL}
+    arguments = {"workspace_id", "user_id", "action", "prompt", "dataset_id", "stream", *INTERNAL}
     fields = {*model.model_fields, *(parley.Prompt.model_fields if "prompt" in model.model_fields else ())}
     assert {*get_type_hints(options)} == fields - arguments - {"messages", "sha256"}
 

@@ -41,6 +41,7 @@ from parley.domain.generate.contract import (
     Refused,
 )
 from parley.domain.generate.quality import ScoreInput, cheapest
+from parley.domain.requests import Finish
 from parley.domain.routing import Candidate
 from workflows.fallback import Engine, NoProviderServed, first_success
 from workflows.policies import LONGEST_RATE_LIMIT
@@ -87,7 +88,7 @@ class GenerateRun:
         if self._prepared.prompt is not None:
             self._job = self._job.with_prompt(self._prepared.prompt)
         result = await Answering(self._engine, self._job, self._prepared).run()
-        if self._prepared.serving.score_quality:
+        if self._prepared.serving.score_quality and result.meta.finish is not Finish.CANCELLED:
             self.scoring = self._scoring()
         return result
 

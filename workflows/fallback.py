@@ -31,6 +31,8 @@ from workflows.policies import FIRST_PARK, LOCAL_STEP, LONGEST_PARK
 S = TypeVar("S")
 R = TypeVar("R")
 SUMMARY_CHARACTERS = 200
+# How often a step is started again at once because its worker died in the middle of a stream.
+MOST_RESTARTS = 3
 
 # After these failures another provider may succeed at once ...
 TRY_NEXT = {
@@ -106,6 +108,8 @@ class DurableEngine:
 
     def __init__(self, options: Mapping[str, Any], report_waiting: Callable[[str, timedelta], None]) -> None:
         self._options, self._report_waiting = options, report_waiting
+        self._running: workflow.ActivityHandle[Any] | None = None
+        self._broken, self._restarts = 0, 0
 
     def now(self) -> datetime:
         return workflow.now()
@@ -122,17 +126,41 @@ class DurableEngine:
     async def decide(self, activity: Callable[[Any, S], Awaitable[R]], step: S, *, summary: str) -> R:
         return await workflow.execute_local_activity_method(activity, step, summary=summary, **LOCAL_STEP)
 
+    def stream_broke(self, attempt: int) -> None:
+        """Start the step again that runs: its worker died in the middle of a stream, and its timeout is not awaited.
+
+        attempt: of the stream. What is not newer than the last one that broke is ignored.
+        """
+        if self._running is None or attempt <= self._broken or self._restarts >= MOST_RESTARTS:
+            return
+        self._broken, self._restarts = attempt, self._restarts + 1
+        self._running.cancel()
+
     async def run_step(
         self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
     ) -> R:
+        while True:
+            restarts = self._restarts
+            try:
+                return await self._run_once(activity, step, candidate, summary)
+            except ActivityError as error:
+                # A step that was started again ends as cancelled at once. Its worker does not answer any more.
+                if not is_cancelled_exception(error) or self._restarts == restarts:
+                    raise
+                raise_if_cancelled()
+
+    async def _run_once(
+        self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, summary: str
+    ) -> R:
         try:
-            return await workflow.execute_activity_method(
+            self._running = workflow.start_activity_method(
                 activity,
                 step,
                 task_queue=provider_queue(candidate.provider),
                 summary=summary[:SUMMARY_CHARACTERS],
                 **self._options,
             )
+            return await self._running
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -141,6 +169,8 @@ class DurableEngine:
                 raise error.cause from None
             # A timeout: its worker was lost, or no worker took the step.
             raise ApplicationError(str(error.cause), type=ProviderUnavailable.__name__) from None
+        finally:
+            self._running = None
 
 
 class NoProviderServed(ApplicationError):

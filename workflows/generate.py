@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from parley.domain.generate.quality import WORKFLOW as SCORE_QUALITY
     from parley.domain.generate.quality import ScoreInput
     from parley.domain.generate.quality import workflow_id as scoring_id
+    from parley.domain.streaming import StreamBroken
     from workflows.answering import GenerateRun
     from workflows.fallback import DurableEngine
     from workflows.policies import ANSWER_STEP
@@ -24,6 +25,14 @@ with workflow.unsafe.imports_passed_through():
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
 class Generate:
     """Decide what to send to which providers, request the answer, record how it ended."""
+
+    def __init__(self) -> None:
+        self._engine = DurableEngine(ANSWER_STEP, _show_waiting)
+
+    @workflow.signal
+    async def stream_broken(self, broken: StreamBroken) -> None:
+        """The worker of an attempt of the answer's stream died: the answer goes on at once, by a further attempt."""
+        self._engine.stream_broke(broken.attempt)
 
     @workflow.run
     async def run(self, generate_input: GenerateInput | None = None) -> GenerateResult:
@@ -37,7 +46,7 @@ class Generate:
             raise InvalidInput("Generate needs a GenerateInput", where="input")
         visibility.record_owner(generate_input.workspace_id, WORKFLOW)
         job = Job.of(generate_input, workflow.info().workflow_id, workflow.now())
-        run = GenerateRun(DurableEngine(ANSWER_STEP, _show_waiting), job)
+        run = GenerateRun(self._engine, job)
         try:
             result = await run.result()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:

@@ -43,6 +43,7 @@ from parley.storage.ledger import Settled
 from parley.storage.tables import Generation, utc_now
 
 ANSWERED_BEFORE = "its key was answered before"
+CONTINUED = "the stream of the answer broke: it was continued by a further request"
 UNREPORTED = "the reply of an earlier attempt was settled, but the worker stopped before it reported the reply"
 
 
@@ -307,9 +308,9 @@ async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> Gener
     value, problem = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
     if problem:
         return None
-    cost, attempts = await generations.totals(tx, workspace_id, job.job_key)
-    await generations.record(tx, answered_row(job, serving, settled, cost))
-    return result_of(job, serving, settled, value, cost_usd=cost, attempts=attempts, reason=UNREPORTED)
+    known = await counts_of(tx, job, settled)
+    await generations.record(tx, answered_row(job, serving, settled, known["cost_usd"]))
+    return result_of(job, serving, settled, value, **known, reason=UNREPORTED)
 
 
 async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *, reason: str) -> GenerateResult | None:
@@ -320,8 +321,7 @@ async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *
     if settled is None:
         return None
     value, _ = read_answer(settled.reply, await generations.load_prompt(tx, row.workspace_id, job.input.prompt))
-    _, attempts = await generations.totals(tx, row.workspace_id, job.job_key)
-    details: dict[str, Any] = {"cost_usd": row.cost_usd, "attempts": attempts, "reason": reason}
+    details = await counts_of(tx, job, settled) | {"cost_usd": row.cost_usd, "reason": reason}
     if row.cached:
         details |= {"cached": Cached(row.cached), "saved_usd": row.saved_usd, "usage": Usage(), "energy_charged": 0}
     serving = Serving(template=row.template, experiment=row.experiment, arm=row.arm)
@@ -334,6 +334,16 @@ def answered_row(job: Job, serving: Serving, settled: Settled, cost_usd: Decimal
     row.provider, row.model, row.cost_usd = settled.provider.value, settled.model, cost_usd
     row.tokens_total = settled.reply.usage.total_tokens
     return row
+
+
+async def counts_of(tx: AsyncSession, job: Job, settled: Settled) -> dict[str, Any]:
+    """What all attempts of a generation have cost, and their number; the usage of all, if they made its answer."""
+    workspace_id = job.input.workspace_id
+    cost_usd, attempts = await generations.totals(tx, workspace_id, job.job_key)
+    known = {"cost_usd": cost_usd, "attempts": attempts}
+    if not chat_reply(settled.reply).continues:
+        return known
+    return {**known, "usage": await generations.usage(tx, workspace_id, job.job_key)}
 
 
 def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **details: Any) -> GenerateResult:
@@ -350,4 +360,6 @@ def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **detail
         "energy_left": settled.energy_left,
         **details,
     }
+    if reply.continues:
+        known["warnings"] = (*serving.warnings, CONTINUED)
     return answered(reply, value, initial_meta(job, serving).model_copy(update=known))

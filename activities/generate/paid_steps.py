@@ -1,15 +1,18 @@
 """The paid steps of `Generate` and `ScoreQuality`: request an answer, condense a long prompt, grade an answer."""
 
-from decimal import Decimal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.generate.deciding import answered_row, result_of
+from activities.generate.deciding import answered_row, counts_of, result_of
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
+from activities.streams import ReplyStream
 from parley.domain.capabilities import dropped_parameters
 from parley.domain.generate.condensing import (
     ROOM_TOKENS,
@@ -21,6 +24,7 @@ from parley.domain.generate.condensing import (
     with_stored_summary,
     with_summary,
 )
+from parley.domain.generate.continuing import continuing
 from parley.domain.generate.contract import (
     AskOutcome,
     AskStep,
@@ -36,17 +40,18 @@ from parley.domain.generate.policy import Policy
 from parley.domain.generate.quality import ACTION, ScoreResult, ScoreStep, grading_request, read_grade
 from parley.domain.generate.replies import chat_reply, read_answer
 from parley.domain.requests import ChatRequest, Message
-from parley.storage import budgets, cache, generations, summaries
+from parley.storage import budgets, cache, generations, ledger, paid_requests, summaries
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
-from parley.storage.ledger import Charge, Settled
+from parley.storage.ledger import Charge, OnEnd, Settled
+from parley.streams.hub import SinkSource
 
 
 class GeneratePaidSteps:
     """Activities on a provider's queue, each with at most one paid request."""
 
-    def __init__(self, database: Database, paid_calls: PaidCalls, metrics: Metrics) -> None:
-        self._database, self._paid_calls, self._metrics = database, paid_calls, metrics
+    def __init__(self, database: Database, paid_calls: PaidCalls, metrics: Metrics, sinks: SinkSource) -> None:
+        self._database, self._paid_calls, self._metrics, self._sinks = database, paid_calls, metrics, sinks
 
     @activity.defn(name="generate.ask")
     @boundary
@@ -54,14 +59,77 @@ class GeneratePaidSteps:
         """Request an answer. A valid one is recorded and cached after its reply is settled: judging it may fail."""
         prompt = await self._prompt(step.job)
         request = chat_request(step.job.input, prompt, step.empty)
-        settled = await self._make(step, step.request_id, request, result_id=step.result_id)
-        value, problem = read_answer(settled.reply, prompt)
-        if problem:
-            return AskOutcome(problem=problem)
-        async with self._database.transaction() as tx:
-            await _record_answer(tx, step, request, settled)
+        async with self._streaming(step, prompt) as stream:
+            settled = await self._answer(step, request, stream)
+            value, problem = read_answer(settled.reply, prompt)
+            if problem:
+                return AskOutcome(problem=problem)
+            if stream:
+                stream.send_rest(chat_reply(settled.reply))
+                step = step.model_copy(update={"is_first": step.is_first and stream.is_first})
+            async with self._database.transaction() as tx:
+                await _record_answer(tx, step, request, settled)
         self._metrics.generation_ended("completed", "")
         return AskOutcome(result=await self._result(step, request, settled, value))
+
+    @asynccontextmanager
+    async def _streaming(self, step: AskStep, prompt: Prompt) -> AsyncGenerator[ReplyStream | None]:
+        """Open the stream of the answer, if its readers want one."""
+        target = step.job.input.stream
+        if target is None:
+            yield None
+            return
+        sink = self._sinks(step.job.input.workspace_id, step.job.workflow_id, target)
+        stream = await ReplyStream.open(sink, holds_text=prompt.response_schema is not None)
+        try:
+            yield stream
+        finally:
+            if stream:
+                await stream.close()
+
+    async def _answer(self, step: AskStep, request: ChatRequest, stream: ReplyStream | None) -> Settled:
+        """The reply to the question: from the ledger, from an attempt that died after it was received, or paid for."""
+        if stream is None or stream.is_first:
+            return await self._make(step, step.request_id, request, result_id=step.result_id, stream=stream)
+        settled = await self._received_before(step, stream)
+        if settled is not None:
+            return settled
+        request_id = step.request_id
+        # The request of a worker that died is not waited for.
+        if stream.before or await self._is_open(step, stream.superseded):
+            request_id = step.further_request_id(stream.attempt, stream.before)
+        request = continuing(request, stream.before)
+        return await self._make(step, request_id, request, result_id=step.result_id, stream=stream)
+
+    async def _received_before(self, step: AskStep, stream: ReplyStream) -> Settled | None:
+        """The reply that an earlier attempt of the stream received. It is settled, if that attempt could not."""
+        workspace_id, attempt_id = step.job.input.workspace_id, stream.superseded
+        # A reply of which nothing was delivered may have been judged, and asked for again.
+        if attempt_id is None or not (stream.before or step.is_for(stream.paid_request_id)):
+            return None
+        if stream.reply is not None:
+            settled = await self._paid_calls.settle_received(
+                workspace_id, attempt_id, stream.reply, on_end=_record_cost(step.job)
+            )
+        else:
+            settled = await self._settled_before(step.job, attempt_id)
+        return settled if settled and stream.agrees_with(settled.reply) else None
+
+    async def _settled_before(self, job: Job, attempt_id: UUID) -> Settled | None:
+        """The reply that an attempt of the stream settled, or the last one that any attempt settled."""
+        workspace_id = job.input.workspace_id
+        async with self._database.transaction() as tx:
+            settled = await ledger.settled_by(tx, workspace_id, attempt_id)
+            last = None if settled else await generations.last_reply(tx, workspace_id, job.job_key)
+            return await ledger.settled_by(tx, workspace_id, last) if last else settled
+
+    async def _is_open(self, step: AskStep, attempt_id: UUID | None) -> bool:
+        """Whether an earlier attempt still holds its request: its worker died, or is cut off from the readers."""
+        if attempt_id is None:
+            return False
+        async with self._database.transaction() as tx:
+            found = await paid_requests.attempt(tx, step.job.input.workspace_id, attempt_id)
+        return found is not None and found.state == "open"
 
     @activity.defn(name="generate.condense")
     @boundary
@@ -101,7 +169,13 @@ class GeneratePaidSteps:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
     async def _make(
-        self, step: AskStep | CondenseStep, request_id: str, request: ChatRequest, *, result_id: str | None = None
+        self,
+        step: AskStep | CondenseStep,
+        request_id: str,
+        request: ChatRequest,
+        *,
+        result_id: str | None = None,
+        stream: ReplyStream | None = None,
     ) -> Settled:
         """Make the paid request. `result_id`: what the user is charged for; without it the request is free."""
         job, candidate = step.job, step.candidate
@@ -118,31 +192,45 @@ class GeneratePaidSteps:
             envelope=Envelope(cap_usd=step.serving.max_cost_usd),
         )
 
-        async def on_end(tx: AsyncSession) -> None:
-            await generations.record_cost(tx, job.input.workspace_id, job.job_key)
-
         # A template or a summary that changed since an earlier run under the key does not make it another request.
-        return await self._paid_calls.make(
-            charge, request, candidate.provider, candidate.model, fingerprint=job.fingerprint, on_end=on_end
+        settled = await self._paid_calls.make(
+            charge,
+            request,
+            candidate.provider,
+            candidate.model,
+            fingerprint=job.fingerprint,
+            on_end=_record_cost(job),
+            stream=stream,
         )
+        if stream:
+            stream.check(settled.reply, settled.provider.value)
+        return settled
 
     async def _result(self, step: AskStep, request: ChatRequest, settled: Settled, value: Any) -> GenerateResult:
-        cost, attempts = settled.cost_usd, 1
+        known: dict[str, Any] = {"cost_usd": settled.cost_usd, "attempts": 1}
         if not _is_only_attempt(step, settled):
             async with self._database.transaction() as tx:
-                cost, attempts = await _totals(tx, step, settled)
+                known = await counts_of(tx, step.job, settled)
         is_candidate = (settled.provider, settled.model) == (step.candidate.provider, step.candidate.model)
         return result_of(
             step.job,
             step.serving,
             settled,
             value,
-            cost_usd=cost,
-            attempts=attempts,
+            **known,
             reason=step.candidate.reason if is_candidate else "its reply came first",
             condensed=step.condensed,
             dropped=dropped_parameters(settled.provider, settled.model, request),
         )
+
+
+def _record_cost(job: Job) -> OnEnd:
+    """The generation's row includes the cost of each attempt, also of one that ends after it."""
+
+    async def on_end(tx: AsyncSession) -> None:
+        await generations.record_cost(tx, job.input.workspace_id, job.job_key)
+
+    return on_end
 
 
 class QualityPaidSteps:
@@ -197,16 +285,9 @@ async def _record_among_attempts(tx: AsyncSession, step: AskStep, settled: Settl
     workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
     # Attempts that end at the same time either are in the totals below, or update the row that is written here.
     await budgets.lock(tx, workspace_id, budgets.job_scope(job_key))
-    cost_usd, _ = await _totals(tx, step, settled)
+    cost_usd, _ = await generations.totals(tx, workspace_id, job_key)
     if not await generations.record(tx, answered_row(step.job, step.serving, settled, cost_usd)):
         await generations.record_cost(tx, workspace_id, job_key)
-
-
-async def _totals(tx: AsyncSession, step: AskStep, settled: Settled) -> tuple[Decimal, int]:
-    """What the whole generation has cost, and its number of attempts."""
-    if _is_only_attempt(step, settled):
-        return settled.cost_usd, 1
-    return await generations.totals(tx, step.job.input.workspace_id, step.job.job_key)
 
 
 def _is_only_attempt(step: AskStep, settled: Settled) -> bool:

@@ -51,6 +51,11 @@ class SafeConsole(Console):
             return
         self.file.write(f"{printable(text)}\n")
 
+    def begin(self, text: str) -> None:
+        """Print a text as it is, at once, without an end of its line."""
+        self.file.write(printable(text))
+        self.file.flush()
+
 
 # Results go to stdout, everything else to stderr, so that stdout is only JSON with `--json`.
 out = SafeConsole()
@@ -78,10 +83,20 @@ def log_to_stderr(level: int) -> None:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON; characters that a terminal would obey are escaped, which leaves the data the same."""
+    _write_json(value, indent=2)
+
+
+def show_json_line(value: Any) -> None:
+    """Print a value as one line of JSON, at once."""
+    _write_json(value, indent=None)
+    sys.stdout.flush()
+
+
+def _write_json(value: Any, indent: int | None) -> None:
     from pydantic import BaseModel, TypeAdapter  # noqa: PLC0415
 
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    text = TypeAdapter(Any).dump_json(data, indent=2).decode()
+    text = TypeAdapter(Any).dump_json(data, indent=indent).decode()
     sys.stdout.write(printable(text, lambda found: f"\\u{ord(found.group()):04x}") + "\n")
 
 

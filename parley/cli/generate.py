@@ -8,9 +8,20 @@ from typing import Annotated, Any
 import typer
 from rich import box
 
-from parley import CachePolicy, Client, GenerateOptions, GenerateResult, InvalidInput, OnRateLimit, Provider, Settings
+from parley import (
+    CachePolicy,
+    Client,
+    GenerateOptions,
+    GenerateResult,
+    InvalidInput,
+    OnRateLimit,
+    Provider,
+    Settings,
+    TextDelta,
+    ToolCallDelta,
+)
 from parley.cli import display
-from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, with_client
+from parley.cli.console import Json, Workspace, err, known_in_policy, out, show_json, show_json_line, with_client
 from parley.cli.table import Column, Table
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.prompts import PLACEHOLDERS, Template, templates
@@ -38,6 +49,7 @@ def generate(
     wait_limit: Annotated[int, typer.Option(min=0, help="Seconds to wait while every provider is down.")] = 0,
     prospect: Annotated[str | None, typer.Option(help="The person that the answer is about.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key is paid once.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer while it is made.")] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
@@ -66,10 +78,18 @@ def generate(
         options["max_tokens"] = max_tokens
 
     async def work(client: Client) -> GenerateResult:
-        return await client.generate(messages, user_id=user, action=action, key=key, **options)
+        if not stream:
+            return await client.generate(messages, user_id=user, action=action, key=key, **options)
+        async with client.generate_stream(messages, user_id=user, action=action, key=key, **options) as answer:
+            async for delta in answer:
+                _print_delta(delta, as_json=as_json)
+            return await answer.result()
 
     result = with_client(workspace, work)
-    show_json(result) if as_json else _show(result)
+    if as_json:
+        show_json_line(result) if stream else show_json(result)
+    else:
+        _show(result, is_printed=stream)
     if not result.success:
         raise typer.Exit(1)
 
@@ -86,13 +106,21 @@ def _schema(path: Path | None) -> dict[str, Any] | None:
     return found
 
 
-def _show(result: GenerateResult) -> None:
-    """Print the answer alone on stdout, and its origin and cost on stderr."""
+def _print_delta(delta: TextDelta | ToolCallDelta, *, as_json: bool) -> None:
+    """Print a delta of the answer: its text, or one line of JSON. Tool calls have no text."""
+    if as_json:
+        show_json_line(delta)
+    elif isinstance(delta, TextDelta):
+        out.begin(delta.text)
+
+
+def _show(result: GenerateResult, *, is_printed: bool) -> None:
+    """Print the answer alone on stdout, and its origin and cost on stderr. `is_printed`: all but its line's end."""
     meta = result.meta
     if result.refusal is not None:
         err.say(f"refused ({result.refusal.code.value}): {result.refusal.message}")
     else:
-        out.say(result.content or "")
+        out.say("" if is_printed else result.content or "")
         story = f"{display.story(meta)}\nrequest {meta.request_id}"
         err.say(story, style="dim")
     for warning in meta.warnings:

@@ -35,6 +35,7 @@ from parley.domain.queues import WORKFLOWS, fairness_key
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage.database import Database
+from parley.streams.hub import PROCESS_HUB, ProcessReceiver, StreamReceiver
 
 if TYPE_CHECKING:
     from parley.client.client import Client
@@ -51,8 +52,16 @@ class Backend:
     already with `Backend(temporal, database, settings)`.
     """
 
-    def __init__(self, temporal: temporalio.client.Client, database: Database, settings: Settings) -> None:
+    def __init__(
+        self,
+        temporal: temporalio.client.Client,
+        database: Database,
+        settings: Settings,
+        receiver: StreamReceiver | None = None,
+    ) -> None:
+        """Args: receiver: of streamed answers; default: workers of this process stream to it. `close` closes it."""
         self.temporal, self.database, self.settings = temporal, database, settings
+        self.receiver = receiver or ProcessReceiver(PROCESS_HUB)
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, temporal_address: str | None = None) -> Self:
@@ -106,6 +115,7 @@ class Backend:
 
     async def close(self) -> None:
         """Close the database connections; Temporal's ends with the process. The clients cannot be used any more."""
+        await self.receiver.close()
         await self.database.close()
 
     async def __aenter__(self) -> Self:

@@ -23,7 +23,14 @@ from parley.client.auto_analyze import (
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
 from parley.client.gateway_keys import GatewayKeys
-from parley.client.generate import GenerateOptions, Messages, check_names, generate, generate_input
+from parley.client.generate import (
+    GenerateOptions,
+    Messages,
+    check_names,
+    generate,
+    generate_input,
+    generate_stream,
+)
 from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
@@ -32,13 +39,14 @@ from parley.client.optimizing import Optimized, optimize
 from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
+from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
-from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult, workflow_id
+from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, workflow_id
 from parley.domain.health import HealthReport
 from parley.domain.model import Model
 from parley.domain.reports import Feedback
@@ -147,9 +155,47 @@ class Client:
             JobFailed: no provider answered; the message lists the attempts.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
+        return await generate(self._backend, self._request(messages, user_id, action, options), key)
+
+    def generate_stream(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        action: str = DEFAULT_ACTION,
+        key: str | None = None,
+        on_disconnect: OnDisconnect = "finish",
+        **options: Unpack[GenerateOptions],
+    ) -> GenerateStream:
+        """Answer one request as `generate` does, and read the answer while it is made.
+
+        Write `async with client.generate_stream(...) as stream`, iterate over `stream` for the deltas, and take
+        `await stream.result()`. A stream that breaks after text was delivered is continued: a reader gets each delta
+        once. Tool calls, and an answer with a `response_schema`, come when they are complete.
+
+        Args:
+            messages: a text, or messages with a role and a content.
+            user_id: the user who pays with energy.
+            action: the kind of request, which decides its price and policy; default `ai_message`.
+            key: an idempotency key: the same key is the same request, answered and paid once. Default: a new one.
+            on_disconnect: what happens when the stream is left before its end. `finish`, the default: the answer is
+                completed and stored. `cancel`: the request to the provider is cancelled, and what was made of the
+                answer is the result, with the finish reason `cancelled`.
+            options: see `GenerateOptions`, for example `model`, `max_tokens`, `tools`.
+
+        Returns:
+            The stream, which has not begun.
+
+        Raises:
+            InvalidInput: an argument is not valid; the error names the field, and nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
+        """
+        return generate_stream(self._backend, self._request(messages, user_id, action, options), key, on_disconnect)
+
+    def _request(self, messages: Messages, user_id: str, action: str, options: GenerateOptions) -> GenerateInput:
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
         check_names(self.settings, request)
-        return await generate(self._backend, request, key)
+        return request
 
     async def start_generation(
         self,
@@ -178,8 +224,7 @@ class Client:
             IdempotencyConflict: `key` was used for a different request.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
-        check_names(self.settings, request)
+        request = self._request(messages, user_id, action, options)
         job_id = workflow_id(self.workspace_id, key or uuid4().hex)
         await start_generation(self._backend, request, job_id)
         return self.generation(job_id)

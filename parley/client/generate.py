@@ -14,6 +14,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
 from parley.client.jobs import check_model, provider_of
 from parley.client.reading import first_problem
+from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.errors import IdempotencyConflict, InvalidInput
 from parley.domain.generate.contract import (
     DEFAULT_ACTION,
@@ -144,6 +145,17 @@ async def generate(backend: Backend, request: GenerateInput, key: str | None) ->
         if not result.success:
             result = await _result(await start_workflow_of(backend, request, job_id, again=True))
     return await with_stored_answer(backend.database, request, result)
+
+
+def generate_stream(
+    backend: Backend, request: GenerateInput, key: str | None, on_disconnect: OnDisconnect
+) -> GenerateStream:
+    """The stream of one generation, which begins when it is entered."""
+    key = key or uuid4().hex
+    stream_id = workflow_id(request.workspace_id, key)
+    return GenerateStream(
+        backend.receiver, request, stream_id, lambda streamed: generate(backend, streamed, key), on_disconnect
+    )
 
 
 async def start_workflow_of(

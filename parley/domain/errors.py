@@ -198,10 +198,12 @@ class TruncatedReply(ProviderError):
 class EmptyReply(ProviderError):
     """The reply is paid for and has no text, for example because all its tokens went into reasoning.
 
-    The same request would probably end the same way: ask with more room.
+    The same request would probably end the same way: ask with more room. `is_complete`: the model had nothing to say,
+    and was not cut off.
     """
 
     may_have_billed = Billed.YES
+    is_complete = False
 
 
 class MalformedReply(ProviderError):

@@ -394,16 +394,24 @@ def _is_possible(count: object, most: int) -> bool:
 
 
 class Finish(StrEnum):
-    """Why a reply ended: `tool_calls` where the model waits for the results of its calls."""
+    """Why a reply ended: `tool_calls` where the model waits for the results of its calls.
+
+    `cancelled`: the readers of its stream left, so its request was cancelled.
+    """
 
     STOP = "stop"
     TOOL_CALLS = "tool_calls"
     LENGTH = "length"
     REFUSED = "refused"
+    CANCELLED = "cancelled"
 
 
 class ChatReply(Sparse):
-    """A whole completion. `model`: the name that the reply gives; the simulator's begins with `simulator/`."""
+    """A whole completion.
+
+    model: the name that the reply gives; the simulator's begins with `simulator/`.
+    continues: the text begins with that of earlier replies, whose streams broke. The usage is that of the last reply.
+    """
 
     kind: Literal["chat"] = "chat"
     text: Received
@@ -412,6 +420,7 @@ class ChatReply(Sparse):
     usage: Usage
     model: Received
     provider_request_id: Received = ""
+    continues: bool = False
 
 
 class SpokenWord(Model):

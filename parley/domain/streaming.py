@@ -5,12 +5,13 @@ offset 0. Each attempt of a generation opens a new attempt of its stream, number
 from 1. Only the newest attempt may send.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
 from parley.domain.model import Model, Received, Text
-from parley.domain.requests import ChatReply
+from parley.domain.requests import ChatReply, ToolCall
 
 
 class TextDelta(Model):
@@ -38,6 +39,28 @@ class ToolCallDelta(Model):
 Delta = Annotated[TextDelta | ToolCallDelta, Field(discriminator="kind")]
 
 
+def text_of(deltas: Sequence[Delta]) -> str:
+    """The text that deltas make."""
+    return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+
+
+def remaining(text: str, tool_calls: Sequence[ToolCall], delivered: Sequence[Delta]) -> Iterator[Delta]:
+    """What readers still need for an answer, after what was delivered of it. A tool call is delivered whole.
+
+    Raises:
+        ValueError: what was delivered is not the beginning of the answer.
+    """
+    seen = text_of(delivered)
+    if not text.startswith(seen):
+        raise ValueError("the text that was delivered is not the beginning of the answer")
+    if len(seen) < len(text):
+        yield TextDelta(text=text[len(seen) :])
+    calls = {delta.index for delta in delivered if isinstance(delta, ToolCallDelta)}
+    for index, call in enumerate(tool_calls):
+        if index not in calls:
+            yield ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+
+
 class StreamTarget(Model):
     """Where the deltas of a generation go.
 
@@ -57,7 +80,8 @@ class Delivered(Model):
     paid_request_id: the paid request of the attempt before; empty in the first.
     attempt_id: its attempt at the provider; empty if none was claimed.
     starts_at: the offset at which the reply to that paid request begins.
-    reply: the whole reply to that paid request, if it was received before the attempt ended.
+    reply: the whole reply to that paid request, if it was received before the attempt ended; with the text that it
+        continues.
     """
 
     attempt: int = Field(ge=1)
@@ -70,7 +94,13 @@ class Delivered(Model):
     @property
     def text(self) -> str:
         """The text that readers may have seen."""
-        return "".join(delta.text for delta in self.deltas if isinstance(delta, TextDelta))
+        return text_of(self.deltas)
+
+
+class StreamBroken(Model):
+    """The signal to a generation's workflow that an attempt of its stream ended without a word: its worker died."""
+
+    attempt: int = Field(ge=1)
 
 
 class TokenSink(Protocol):

@@ -316,4 +316,6 @@ def with_text(provider: str, reply: ChatReply) -> ChatReply:
     if reply.text.strip() or reply.tool_calls or reply.finish is Finish.REFUSED:
         return reply
     tokens = reply.usage.output_tokens
-    raise EmptyReply(provider, f"no text in {tokens} tokens ({reply.finish.value})", usage=reply.usage)
+    error = EmptyReply(provider, f"no text in {tokens} tokens ({reply.finish.value})", usage=reply.usage)
+    error.is_complete = reply.finish is Finish.STOP
+    raise error

@@ -15,7 +15,7 @@ from sqlmodel import col
 from parley.domain.errors import IdempotencyConflict, NotFound
 from parley.domain.generate.contract import Job, Prompt, Serving, ask_id, generation_id
 from parley.domain.reports import Feedback
-from parley.domain.requests import ChatReply
+from parley.domain.requests import ChatReply, Usage
 from parley.storage.budgets import job_scope
 from parley.storage.database import NOW, changed_one, purge
 from parley.storage.driver import Query, defer
@@ -64,6 +64,12 @@ SPENT = (
     .join(PaidRequest, OF_REQUEST)
     .where(col(PaidRequest.workspace_id) == bindparam("workspace"), col(PaidRequest.job_key) == bindparam("job"))
 )
+COUNTS = {
+    "input_tokens": UsageLog.tokens_prompt,
+    "cached_input_tokens": UsageLog.tokens_cached,
+    "cache_write_tokens": UsageLog.tokens_cache_written,
+    "output_tokens": UsageLog.tokens_completion,
+}
 RECORD_COST = update(table(Generation)).where(OF_KEY).values(cost_usd=SPENT.with_only_columns(COST).scalar_subquery())
 
 
@@ -176,7 +182,7 @@ async def _asks(tx: AsyncSession, job: Job, row: Generation | None) -> Earlier:
     first_ask, energy = 1, 0
     for request, charged in (await tx.execute(query)).all():
         _check_same(job, request.fingerprint)
-        number = int(request.request_id.removeprefix(ask_id(job.job_key, "")))
+        number = int(request.request_id.removeprefix(ask_id(job.job_key, "")).partition("/")[0])
         first_ask = max(first_ask, number + (request.state == "settled"))
         energy = max(energy, request.energy_reserved, charged)
     return Earlier(row, first_ask, energy, is_first=False)
@@ -241,6 +247,16 @@ async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Dec
     """The confirmed cost of a job's attempts in USD, and their number."""
     cost, attempts = (await tx.execute(SPENT, {"workspace": workspace_id, "job": job_key})).one()
     return cost or Decimal(0), attempts
+
+
+async def usage(tx: AsyncSession, workspace_id: str, job_key: str) -> Usage:
+    """What providers counted for all attempts at a generation's answer."""
+    counts = {name: func.coalesce(func.sum(col(column)), 0) for name, column in COUNTS.items()}
+    requests = select(col(PaidRequest.request_id)).where(*_are_asks(workspace_id, job_key))
+    query = select(*counts.values()).where(
+        col(UsageLog.workspace_id) == workspace_id, col(UsageLog.request_id).in_(requests)
+    )
+    return Usage.model_validate(dict(zip(counts, (await tx.execute(query)).one(), strict=True)))
 
 
 async def rate(tx: AsyncSession, workspace_id: str, request_id: str, feedback: Feedback) -> None:

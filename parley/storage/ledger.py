@@ -20,7 +20,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.errors import Billed, IdempotencyConflict
+from parley.domain.errors import Billed, IdempotencyConflict, NotFound
 from parley.domain.model import Model, storable
 from parley.domain.pricing import Rates
 from parley.domain.requests import Provider, Reply, Usage
@@ -142,6 +142,8 @@ class Claim:
     """A claim of a request's lease. `fingerprint`: hash of the logical request; one id never names two requests.
 
     The caller creates `attempt_id`, so that it can repeat a claim if it is unknown whether the commit took effect.
+    `supersedes`: an attempt at an earlier request for the same result, which is not waited for any more. If it is open,
+    it ends as lost, and what it holds of the user's energy is free for this claim.
     """
 
     charge: Charge
@@ -149,6 +151,7 @@ class Claim:
     offer: Offer
     terms: Terms
     attempt_id: UUID
+    supersedes: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class DayMove:
 async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Granted:
     """Take the request's lease and reserve its upper bound, unless the request is settled or another attempt holds it.
 
-    If the attempt has ended meanwhile, the result is `Held` for 0 seconds: claim again under a new attempt id.
+    If the attempt has ended or its request was purged meanwhile, the result is `Held` for 0 seconds: claim again under
+    a new attempt id.
 
     Raises:
         IdempotencyConflict: the id was used for another request.
@@ -192,10 +196,16 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
         request_claim.terms,
         request_claim.attempt_id,
     )
+    # An earlier request is locked before a later one.
+    if request_claim.supersedes:
+        await paid_requests.lock_with_attempt(tx, charge.workspace_id, request_claim.supersedes)
     opened = await _open_request(tx, request_claim)
     if opened is not None:
         return await _begin(tx, request_claim, *opened)
-    request, now = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    try:
+        request, now = await paid_requests.lock(tx, charge.workspace_id, charge.request_id)
+    except NotFound:  # the purge has deleted it since `_open_request` found it
+        return Held(0)
     if request.fingerprint != request_claim.fingerprint:
         raise IdempotencyConflict(f"{charge.request_id} was already used for a different request")
     if request.settled_attempt_id:
@@ -222,7 +232,8 @@ async def _begin(
     """Reserve the attempt's upper bound and make it the owner of its request."""
     offer, attempt_id = request_claim.offer, request_claim.attempt_id
     expired = next((one for one in earlier if one.id == request.owner_attempt_id), None)
-    lost = await _end_as_lost(tx, request, expired, now) if expired else None
+    lost = [await _end_as_lost(tx, request, expired, now)] if expired else []
+    lost += await _supersede(tx, request_claim, now)
     # Retries use the account and envelope of the first claim.
     scope = budgets.job_scope(request.job_key)
     await budgets.reserve(tx, request.workspace_id, scope, offer.upper_bound_usd, opens=request_claim.charge.envelope)
@@ -233,9 +244,24 @@ async def _begin(
     if request.owner_attempt_id != attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
     is_capped = await budgets.lock_caps(tx, request.workspace_id)
-    await _on_its_day(tx, request, lost)
+    await _on_their_days(tx, request, lost)
     await budgets.reserve_day(tx, request.workspace_id, now, offer.upper_bound_usd, is_capped=is_capped)
     return Granted(attempt_id, _unanswered(earlier, offer))
+
+
+async def _supersede(tx: AsyncSession, request_claim: Claim, now: datetime) -> list[DayMove]:
+    """End the attempt that the claim supersedes, if it is open, and release its lease and energy."""
+    if request_claim.supersedes is None:
+        return []
+    locked = await paid_requests.lock_with_attempt(tx, request_claim.charge.workspace_id, request_claim.supersedes)
+    earlier, attempt = locked.request, locked.attempt
+    if attempt.state != "open":
+        return []
+    day_move = await _end_as_lost(tx, earlier, attempt, now)
+    if earlier.owner_attempt_id == attempt.id:
+        await _release(tx, earlier)
+        await save(tx, earlier)
+    return [day_move]
 
 
 async def journaled(tx: AsyncSession, workspace_id: str, request_id: str, fingerprint: str) -> Settled | None:

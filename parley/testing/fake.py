@@ -16,11 +16,12 @@ from parley.client.generate import GenerateOptions, Messages, generate_input
 from parley.client.jobs import JobHandle, ProgressT, ReportT
 from parley.client.reading import parse_session
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
 from parley.domain.coaching import rule_based
 from parley.domain.costs import Costs
 from parley.domain.errors import IdempotencyConflict
-from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, Meta
+from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, Meta, workflow_id
 from parley.domain.generate.replies import parsed
 from parley.domain.habits import habits
 from parley.domain.requests import Provider
@@ -28,6 +29,7 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS, Analysis, Progress, Step, Strategy
 from parley.domain.voice_metrics import from_session
 from parley.settings import Settings
+from parley.streams.hub import ProcessReceiver, StreamHub
 
 ScriptedT = TypeVar("ScriptedT")
 
@@ -93,6 +95,29 @@ class FakeClient:
         if key is not None and result.success:
             self._by_key[key] = request, result
         return result
+
+    def generate_stream(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        action: str = DEFAULT_ACTION,
+        key: str | None = None,
+        on_disconnect: OnDisconnect = "finish",
+        **options: Unpack[GenerateOptions],
+    ) -> GenerateStream:
+        """The next scripted answer, as one delta; see `generate`.
+
+        Raises:
+            InvalidInput: an argument is not valid; the error names the field.
+        """
+        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+
+        async def run(_: GenerateInput) -> GenerateResult:
+            return await self.generate(messages, user_id=user_id, action=action, key=key, **options)
+
+        stream_id = workflow_id(self.workspace_id, key or uuid4().hex)
+        return GenerateStream(ProcessReceiver(StreamHub()), request, stream_id, run, on_disconnect)
 
     async def analyze(
         self,

@@ -30,6 +30,26 @@ async def test_json_has_the_whole_result(parley: Run) -> None:
     assert result["meta"]["cost_usd"] != "0"
 
 
+async def test_a_streamed_answer_is_printed_as_one_that_is_not(parley: Run) -> None:
+    plain = await parley(*ASK, "--cache", "off")
+    ran = await parley(*ASK, "--cache", "off", "--stream")
+    assert (ran.code, ran.out) == (0, plain.out)
+    assert "openai gpt-4o-mini (simulated)" in ran.err
+
+
+async def test_a_streamed_answer_as_json_has_a_delta_in_each_line_and_the_result_last(parley: Run) -> None:
+    *deltas, result = map(json.loads, (await parley(*ASK, "--stream", "--json")).out.splitlines())
+    assert deltas and {delta["kind"] for delta in deltas} == {"text"}
+    assert "".join(delta["text"] for delta in deltas) == result["content"]
+
+
+async def test_a_refused_stream_exits_1_with_its_reason(parley: Run) -> None:
+    await parley("budget", "set", "day", "0")
+    ran = await parley(*ASK, "--stream")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("refused (budget_exhausted): ")
+
+
 async def test_a_cached_answer_shows_what_it_saved(parley: Run) -> None:
     await parley(*ASK)
     assert "saved $" in (await parley(*ASK)).err

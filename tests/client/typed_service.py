@@ -49,6 +49,7 @@ from parley import (
     GenerateOptions,
     GenerateResult,
     GenerationHandle,
+    GenerateStream,
     HealthReport,
     Housekeeping,
     IdempotencyConflict,
@@ -89,10 +90,14 @@ from parley import (
     SpendReport,
     Statistics,
     Strategy,
+    StreamReceiver,
+    StreamTarget,
     Summary,
+    TextDelta,
     TextPart,
     Tool,
     ToolCall,
+    ToolCallDelta,
     ToolChoice,
     Turn,
     UnpricedModel,
@@ -364,3 +369,20 @@ def inputs_by_name(session: ChatSession) -> tuple[SessionAnalysisInput, AutoAnal
 
 def score_of(result: SessionAnalysisResult) -> int | None:
     return result.overall_score
+
+
+async def read_while_it_is_made(client: Client) -> GenerateResult:
+    """A streamed answer."""
+    stream: GenerateStream
+    async with client.generate_stream("Hello", user_id="ann", key="order-7", on_disconnect="cancel") as stream:
+        async for delta in stream:
+            piece: TextDelta | ToolCallDelta = delta
+            print(piece.text if isinstance(piece, TextDelta) else piece.arguments)
+        return await stream.result()
+
+
+def with_receiver(client: Client, receiver: StreamReceiver) -> Backend:
+    """A backend whose streams come from other processes."""
+    target: StreamTarget = StreamTarget(address=None, on_disconnect="finish")
+    print(target.address)
+    return Backend(client.temporal, client.database, client.settings, receiver)

@@ -225,3 +225,24 @@ def test_an_incomplete_last_line_is_followed_by_a_new_line(tmp_path: Path):
 def test_only_loopback_hosts_are_accepted(host):
     with pytest.raises(NotLoopback, match="not a loopback address"):
         Server(Config(host=host))
+
+
+async def test_a_stream_is_billed_up_to_where_its_client_left(openai_client, admin):
+    whole = await openai_client.chat.completions.create(**ASK)
+    await admin.post("faults", fault="stall")
+    stream = await openai_client.chat.completions.create(**ASK, stream=True)
+    async for _ in stream:
+        break
+    await stream.close()
+    (request,) = await admin.get("requests", state="gone", at_least=1)
+    assert request["input_tokens"] == whole.usage.prompt_tokens
+    assert 0 < request["output_tokens"] < whole.usage.completion_tokens
+
+
+async def test_a_stream_whose_client_left_before_the_first_byte_is_billed_its_prompt(openai_client, admin):
+    await admin.post("gate", closed=True)
+    asking = asyncio.create_task(openai_client.chat.completions.create(**ASK, stream=True))
+    await admin.get("requests", billed="true", at_least=1)
+    asking.cancel()
+    request = await admin.only_request(state="gone")
+    assert (request["billed"], request["input_tokens"] > 0, request["output_tokens"]) == (True, True, 0)

@@ -303,3 +303,16 @@ async def test_anthropic_refuses_what_the_vendor_refuses(anthropic_client, admin
 async def test_an_image_is_counted(anthropic_client):
     plain = await message(anthropic_client, {"role": "user", "content": "?"})
     assert (await message(anthropic_client, image())).usage.input_tokens > plain.usage.input_tokens + 80
+
+
+INTERRUPTED = "Your answer was interrupted. Continue it exactly where it ends, and repeat nothing."
+
+
+@pytest.mark.parametrize("said", [9, 1000])
+async def test_an_interrupted_answer_is_continued_by_both_vendors(openai_client, anthropic_client, said):
+    asked: Any = {"role": "user", "content": "How is the weather on the ferry?"}
+    whole = (await complete(openai_client, asked)).choices[0].message.content
+    turns: Any = [asked, {"role": "assistant", "content": whole[:said]}, {"role": "user", "content": INTERRUPTED}]
+    assert (await complete(openai_client, *turns)).choices[0].message.content == whole[said:]
+    reply = await anthropic_client.messages.create(model="claude-haiku-4-5", messages=turns, max_tokens=2)
+    assert (reply.content[0].text if reply.content else "") == whole[said : said + 8]

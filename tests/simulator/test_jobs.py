@@ -1,7 +1,6 @@
 """The replies to the prompts of Parley's jobs: labels, groups of labels, condensed chats and grades."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -263,22 +262,6 @@ def test_mistakes_choose_another_topic_of_the_text_at_the_configured_rate():
 def test_noise_outside_0_to_1_is_refused(share):
     with pytest.raises(ValueError, match="0 to 1"):
         Noise(reuse=share)
-
-
-def test_labelling_uses_little_cpu_time():
-    line = "I would like to find a restaurant in San Jose for four people on the 4th, is there one with outside seats?"
-    long = session(*(f"{role}: {line} {number}" for number in range(10) for role in "ub"))
-    request = prompt(prompts.classification_request({f"s{number}": long for number in range(20)}, {}, {}))
-    answers, spent = Answers(7, 10**6), []
-    for _ in range(5):
-        start = time.process_time()
-        answers.answer(request, "")
-        spent.append(time.process_time() - start)
-    assert min(spent) < 0.05  # 15 ms on an idle machine
-    huge = session("u: " + "find a cheap restaurant or pay the bill " * 20_000)
-    start = time.process_time()
-    labels(huge)
-    assert time.process_time() - start < 3
 
 
 def test_a_condensed_chat_keeps_its_topic():

@@ -85,6 +85,7 @@ class LedgerFixture:
         provider: Provider = Provider.ANTHROPIC,
         job: str = JOB,
         fingerprint: str = "what was asked",
+        supersedes: UUID | None = None,
         **changes: Any,
     ) -> Settled | Held | Granted:
         account: dict[str, Any] = {
@@ -99,7 +100,7 @@ class LedgerFixture:
         offer = Offer(provider=provider, model="model-1", simulated=True, upper_bound_usd=bound, rates=RATES)
         charge = Charge(**{**account, **changes})
         async with self.database.transaction() as tx:
-            return await ledger.claim(tx, Claim(charge, fingerprint, offer, terms, attempt_id or uuid4()))
+            return await ledger.claim(tx, Claim(charge, fingerprint, offer, terms, attempt_id or uuid4(), supersedes))
 
     async def granted(self, step: str = STEP, **terms: Any) -> UUID:
         claimed = await self.claim(step, **terms)

@@ -1,14 +1,28 @@
 """Two attempts at one request: an expired owner is replaced, and its reply may still arrive."""
 
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
 from parley.domain.errors import Billed
 from parley.domain.requests import Provider
+from parley.storage.database import Database
 from parley.storage.ledger import Granted, Settled
 from parley.storage.tables import JournaledReply
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, USAGE, LedgerFixture, reply
+from tests.storage.ledger_fixture import (
+    BOUND,
+    COST,
+    EXPIRED,
+    JOB,
+    NOTHING,
+    PRICE,
+    STEP,
+    USAGE,
+    USER,
+    LedgerFixture,
+    reply,
+)
 
 
 async def test_an_expired_owner_is_replaced_and_its_bound_becomes_uncertain(books: LedgerFixture):
@@ -159,3 +173,40 @@ async def test_three_owners_in_a_row_cost_what_each_cost(books: LedgerFixture):
     assert await books.states() == ["failed", "settled", "duplicate"]
     assert await books.dollars() == (NOTHING, 2 * COST, NOTHING)
     assert await books.energy() == (PRICE, 0)
+
+
+class TestASupersededAttempt:
+    """A further request for the same result does not wait for its lease, and has its energy."""
+
+    async def further(self, books: LedgerFixture, earlier: UUID) -> UUID:
+        claimed = await books.claim("further", supersedes=earlier, result_id=f"{JOB}/{STEP}")
+        assert isinstance(claimed, Granted)
+        return claimed.attempt_id
+
+    async def test_is_lost_and_its_users_last_energy_is_reserved_for_the_further_request(self, database: Database):
+        books = await LedgerFixture(database).open(energy_granted=PRICE, user=USER)
+        earlier = await books.granted()
+        further = await self.further(books, earlier)
+        assert await books.states() == ["lost"]
+        assert (await books.dollars(), await books.energy()) == ((BOUND, NOTHING, BOUND), (0, PRICE))
+        await books.settle(further)
+        assert await books.energy() == (PRICE, 0)
+        assert (await books.request()).owner_attempt_id is None
+
+    @pytest.mark.parametrize("first", ["earlier", "further"])
+    async def test_that_replies_after_all_is_charged_or_the_other_is(self, books: LedgerFixture, first: str):
+        attempts = {"earlier": await books.granted()}
+        attempts["further"] = await self.further(books, attempts["earlier"])
+        for name in sorted(attempts, key=lambda name: name != first):
+            await books.settle(attempts[name])
+        assert (await books.energy(), await books.dollars()) == ((PRICE, 0), (NOTHING, 2 * COST, NOTHING))
+        assert {row.outcome for row in await books.rows()} == {"settled"}
+        assert (await books.row(attempts[first])).energy_charged == PRICE
+
+    async def test_that_has_ended_stays_as_it_is(self, books: LedgerFixture):
+        earlier = await books.granted()
+        await books.settle(earlier)
+        further = await self.further(books, earlier)
+        assert await books.states() == ["settled"]
+        await books.settle(further)
+        assert await books.energy() == (PRICE, 0)

@@ -93,13 +93,23 @@ async def yesterdays(books: LedgerFixture) -> object:
     return attempt_id
 
 
+async def supersede(books: LedgerFixture) -> Operation:
+    """The first claim of a request, which ends an earlier request's attempt."""
+    attempt_id = await books.granted()
+    await trouble(books)
+    return Operation(
+        lambda: books.claim("further", supersedes=attempt_id, result_id=f"{JOB}/{STEP}"),
+        ["request", "envelope", "energy", "day's cap", "week's cap", "today"],
+    )
+
+
 async def trouble(books: LedgerFixture) -> None:
     """A failure at the provider, so that each of its breakers has a row which a success resets."""
     async with books.database.transaction() as tx:
         await breaker.failed(tx, Provider.ANTHROPIC, books.workspace, Passes(0, 0), TERMS.breaker)
 
 
-OPERATIONS = [claim, takeover, settle, fail, late_reply, sweep]
+OPERATIONS = [claim, takeover, supersede, settle, fail, late_reply, sweep]
 
 
 @pytest.mark.parametrize("prepare", OPERATIONS, ids=lambda prepare: prepare.__name__)

@@ -8,13 +8,15 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.ledger_rows import fill
 from parley.domain.costs import Costs
 from parley.domain.errors import Billed
-from parley.storage import outbox, retention, usage
+from parley.storage import outbox, paid_requests, retention, usage
 from parley.storage.audit import audit
 from parley.storage.database import Database
+from parley.storage.ledger import Held
 from parley.storage.retention import RESULTS, Old
 from parley.storage.tables import (
     Attempt,
@@ -102,6 +104,23 @@ async def test_old_requests_are_deleted_and_their_sums_remain(books: LedgerFixtu
     assert await books.day() == day == (0, 2 * COST, 2 * BOUND)
     assert await books.energy() == (PRICE, 0)
     assert [budget.scope[:4] for budget in await books.all(Budget)] == ["day:"]
+
+
+async def test_a_request_that_is_purged_in_the_middle_of_a_claim_is_claimed_again(
+    books: LedgerFixture, monkeypatch: pytest.MonkeyPatch
+):
+    await books.settle(await books.granted())
+    lock = paid_requests.lock
+
+    async def lock_after_purge(tx: AsyncSession, workspace_id: str, request_id: str):
+        monkeypatch.undo()
+        assert await purge(books, old()) == 1
+        return await lock(tx, workspace_id, request_id)
+
+    monkeypatch.setattr(paid_requests, "lock", lock_after_purge)
+    assert await books.claim() == Held(0)
+    await books.open()
+    await books.settle(await books.granted())
 
 
 async def test_totals_of_a_day_add_up_over_purges(books: LedgerFixture):

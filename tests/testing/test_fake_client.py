@@ -5,7 +5,17 @@ import json
 
 import pytest
 
-from parley import Client, GenerateResult, IdempotencyConflict, InvalidInput, JobFailed, Meta, Refusal, Refused
+from parley import (
+    Client,
+    GenerateResult,
+    IdempotencyConflict,
+    InvalidInput,
+    JobFailed,
+    Meta,
+    Refusal,
+    Refused,
+    TextDelta,
+)
 from parley.testing import FakeClient
 from tests.parts import SAMPLES
 
@@ -13,7 +23,7 @@ SCHEMA = {"type": "object", "properties": {"team": {"type": "string"}}, "require
 SESSION = json.loads((SAMPLES / "gatekeeper-dental-clinic.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["generate", "analyze", "auto_analyze"])
+@pytest.mark.parametrize("name", ["generate", "generate_stream", "analyze", "auto_analyze"])
 def test_signatures_are_those_of_the_client(name: str):
     fake, real = (inspect.signature(getattr(kind, name), eval_str=True) for kind in (FakeClient, Client))
     assert fake == real
@@ -78,3 +88,12 @@ async def test_an_analysis_is_rule_based_unless_scripted():
 async def test_a_labelling_run_ends_at_once():
     job = await FakeClient().auto_analyze("dataset", user_id="ann")
     assert (await job.result()).status == "completed"
+
+
+async def test_an_answer_is_streamed_as_one_delta():
+    client = FakeClient(answers=["It is Tuesday."])
+    async with client.generate_stream("Which day is it?", user_id="ann") as stream:
+        assert [delta async for delta in stream] == [TextDelta(text="It is Tuesday.")]
+        assert (await stream.result()).content == "It is Tuesday."
+    with pytest.raises(RuntimeError, match="async with"):
+        await client.generate_stream("Which day is it?", user_id="ann").result()

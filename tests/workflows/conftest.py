@@ -59,6 +59,6 @@ async def skipping_client(
     skipping: WorkflowEnvironment, database: Database, settings: Settings
 ) -> AsyncIterator[Client]:
     """Parley's client with its workers, on the server that skips time."""
-    quick = settings.model_copy(update={"breaker_open_seconds": 0.1})
+    quick = settings.model_copy(update={"breaker_open_seconds": 0.01})
     async with running_workers(skipping.client, database, quick):
         yield Backend(skipping.client, database, quick).client(f"workspace-{uuid4().hex[:8]}")

@@ -9,6 +9,7 @@ import pytest
 from gateway.inline import InlineGenerate
 from parley import Backend, Client
 from parley.client.generate import Messages, generate_input
+from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.generate.contract import GenerateResult, workflow_id
 
 MODES = ("durable", "inline")
@@ -33,6 +34,19 @@ class InlineClient(Client):
     ) -> GenerateResult:
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
         return await self.inline.run(request, key)
+
+    def generate_stream(
+        self,
+        messages: Messages,
+        *,
+        user_id: str,
+        action: str = "ai_message",
+        key: str | None = None,
+        on_disconnect: OnDisconnect = "finish",
+        **options: Any,
+    ) -> GenerateStream:
+        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        return self.inline.stream(request, key, on_disconnect=on_disconnect)
 
 
 @asynccontextmanager

@@ -75,10 +75,10 @@ def question(request: ChatRequest) -> str:
 def is_cacheable(request: ChatRequest, reply: ChatReply) -> bool:
     """Whether a reply is a whole answer that follows the schema. Only such answers are cached.
 
-    Tool calls are not: each has an effect or reads what changes, and its id must be its own in a chat. The text that
-    follows from their results is cached, under a key that covers the results.
+    One that was continued is not: it has a seam. Tool calls are not: each has an effect or reads what changes, and its
+    id must be its own in a chat. The text that follows from their results is cached, under a key that covers them.
     """
-    if reply.finish is not Finish.STOP or reply.tool_calls or not reply.text.strip():
+    if reply.finish is not Finish.STOP or reply.continues or reply.tool_calls or not reply.text.strip():
         return False
     return request.reply_schema is None or not parsed(reply.text, request.reply_schema)[1]
 

@@ -25,6 +25,7 @@ from parley.domain.requests import (
     request_id,
 )
 from parley.domain.routing import Candidate
+from parley.domain.streaming import StreamTarget
 
 WORKFLOW = "Generate"
 STEP = "generate"
@@ -115,6 +116,8 @@ class GenerateInput(Sampling):
     experiment: the name of an experiment; the user's arm decides the template.
     max_tokens: the longest answer, in tokens.
     wait_limit_seconds: how long to wait while every provider is down, before a stale answer or an error.
+    stream: where the answer's deltas go while it is made; `client.generate_stream` sets it. None: nowhere. A key may be
+        asked again without a stream, or with another one: it is not part of the fingerprint.
     """
 
     workspace_id: WorkspaceId
@@ -130,10 +133,12 @@ class GenerateInput(Sampling):
     cache: CachePolicy | None = None
     on_rate_limit: OnRateLimit | None = None
     wait_limit_seconds: int = Field(default=0, ge=0, le=MAX_WAIT_LIMIT_SECONDS)
+    stream: StreamTarget | None = None
 
     def fingerprint(self) -> str:
         """SHA-256 of what is asked: the same for a prompt and for a reference to it in the database."""
-        asked = {**self.model_dump(mode="json", exclude={"prompt"}), "prompt": self.prompt.sha256 or self.prompt.hash()}
+        terms = self.model_dump(mode="json", exclude={"prompt", "stream"})
+        asked = {**terms, "prompt": self.prompt.sha256 or self.prompt.hash()}
         return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -301,6 +306,17 @@ class AskStep(Model):
     @property
     def request_id(self) -> str:
         return ask_id(self.job.job_key, self.ask)
+
+    def is_for(self, paid_request_id: str) -> bool:
+        """Whether a paid request is that of this step, or one for a further attempt of its stream."""
+        return paid_request_id == self.request_id or paid_request_id.startswith(f"{self.request_id}/")
+
+    def further_request_id(self, attempt: int, text: str) -> str:
+        """The paid request of a further attempt of the stream, which continues after `text`.
+
+        Another process may have counted the attempts from 1 again: the text separates its requests.
+        """
+        return request_id(self.request_id, f"stream-{attempt}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
 
     @property
     def result_id(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from parley.domain.generate.contract import INLINE_BYTES, GenerateResult, Job, Meta, Prompt, Serving
 from parley.domain.json_check import PROBLEM_CHARACTERS, checked
 from parley.domain.reply_json import read_reply_json
-from parley.domain.requests import ChatReply, Reply
+from parley.domain.requests import ChatReply, Finish, Reply
 from parley.domain.text import one_line
 
 
@@ -27,10 +27,11 @@ def chat_reply(reply: Reply) -> ChatReply:
 def read_answer(reply: Reply, prompt: Prompt) -> tuple[Any, str]:
     """The parsed value of a reply and "", or None and what is wrong.
 
-    Both are empty for free text, and where the model calls tools: its answer comes after their results.
+    Both are empty for free text, where the model calls tools, since its answer comes after their results, and where
+    the request was cancelled.
     """
     answer = chat_reply(reply)
-    if prompt.reply_schema is None or answer.tool_calls:
+    if prompt.reply_schema is None or answer.tool_calls or answer.finish is Finish.CANCELLED:
         return None, ""
     return parsed(answer.text, prompt.reply_schema)
 
