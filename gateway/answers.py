@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from fastapi import Request
@@ -13,14 +13,13 @@ from gateway.auth import Caller
 from gateway.errors import ClientDisconnected
 from gateway.feeds import HEARTBEAT_SECONDS
 from gateway.state import Gateway
-from parley.client.client import Client
-from parley.client.generate import check_names, generate
-from parley.domain.errors import InvalidInput, ParleyError
+from parley.client.generate import check_names, generate, generate_stream
+from parley.client.streaming import GenerateStream, OnDisconnect
+from parley.domain.errors import InvalidInput
 from parley.domain.generate.contract import GenerateInput, GenerateResult, Mode, workflow_id
-from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
+from parley.domain.streaming import Delta
 
 T = TypeVar("T")
-OnDisconnect = Literal["finish", "cancel"]
 MODE, ON_DISCONNECT = "x-parley-mode", "x-parley-on-disconnect"
 
 Item = Delta | GenerateResult | None
@@ -40,7 +39,6 @@ class Answer:
     key: str
     on_disconnect: OnDisconnect
     _gateway: Gateway
-    _client: Client
     _request: GenerateInput
 
     async def result(self, request: Request) -> GenerateResult:
@@ -50,11 +48,15 @@ class Answer:
             ClientDisconnected: the caller has left.
             ParleyError: as `client.generate` does.
         """
+        if self.on_disconnect == "cancel":
+            async with self._stream() as stream:
+                return await unless_left(request, asyncio.ensure_future(stream.result()))
         running = self._start()
         try:
             return await unless_left(request, asyncio.shield(running))
         finally:
-            await self._leave(running)
+            # By default an answer is completed and stored, also where the caller left at once.
+            self._gateway.keep(running)
 
     async def items(self) -> AsyncGenerator[Item]:
         """The answer as it comes.
@@ -62,38 +64,31 @@ class Answer:
         Raises:
             ParleyError: as `client.generate` does.
         """
-        running = self._start()
-        try:
-            while not (await asyncio.wait({running}, timeout=HEARTBEAT_SECONDS))[0]:
-                yield None
-            result = running.result()
-            for delta in deltas_of(result):
+        async with self._stream() as stream:
+            deltas = aiter(stream)
+            while True:
+                waiting = asyncio.ensure_future(anext(deltas, None))
+                try:
+                    while not (await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS))[0]:
+                        yield None
+                finally:
+                    waiting.cancel()
+                    await asyncio.wait({waiting})
+                delta = waiting.result()
+                if delta is None:
+                    break
                 yield delta
-            yield result
-        finally:
-            await self._leave(running)
+            yield await stream.result()
 
     def _start(self) -> asyncio.Future[GenerateResult]:
         if self.mode is Mode.INLINE:
             return asyncio.ensure_future(self._gateway.inline.run(self._request, self.key))
         return asyncio.ensure_future(generate(self._gateway.backend, self._request, self.key))
 
-    async def _leave(self, running: asyncio.Future[GenerateResult]) -> None:
-        """Stop waiting. By default an answer is completed and stored, also where the caller left at once."""
-        if running.done():
-            return
-        self._gateway.keep(running)
-        if self.on_disconnect == "cancel":
-            await self._cancel()
-
-    async def _cancel(self) -> None:
+    def _stream(self) -> GenerateStream:
         if self.mode is Mode.INLINE:
-            self._gateway.inline.cancel(self._client.workspace_id, self.key)
-            return
-        try:
-            await self._client.generation(self.id).cancel()
-        except ParleyError:  # it has just ended
-            return
+            return self._gateway.inline.stream(self._request, self.key, on_disconnect=self.on_disconnect)
+        return generate_stream(self._gateway.backend, self._request, self.key, self.on_disconnect)
 
 
 def answer_to(
@@ -120,7 +115,6 @@ def answer_to(
         key=key,
         on_disconnect="cancel" if cancels else "finish",
         _gateway=gateway,
-        _client=caller.client,
         _request=asked,
     )
 
@@ -174,16 +168,6 @@ async def resumed(frames: AsyncGenerator[str], first: str) -> AsyncGenerator[str
         yield first
         async for frame in frames:
             yield frame
-
-
-def deltas_of(result: GenerateResult) -> list[Delta]:
-    """A whole answer as deltas."""
-    text: list[Delta] = [TextDelta(text=result.content)] if result.content else []
-    calls = [
-        ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
-        for index, call in enumerate(result.tool_calls)
-    ]
-    return [*text, *calls]
 
 
 def _one_of(headers: Mapping[str, str], name: str, known: list[str]) -> str:

@@ -26,6 +26,7 @@ STOP_REASONS = {
     Finish.TOOL_CALLS: "tool_use",
     Finish.LENGTH: "max_tokens",
     Finish.REFUSED: "refusal",
+    Finish.CANCELLED: "max_tokens",
 }
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # Fields that Parley does not have, with the values that ask for nothing.

@@ -24,6 +24,7 @@ FINISHES = {
     Finish.TOOL_CALLS: "tool_calls",
     Finish.LENGTH: "length",
     Finish.REFUSED: "content_filter",
+    Finish.CANCELLED: "length",
 }
 # Fields that Parley does not have, with the values that ask for nothing: those of OpenAI's documentation.
 NEUTRAL: dict[str, tuple[object, ...]] = {

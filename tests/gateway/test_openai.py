@@ -246,6 +246,41 @@ class TestStream:
         assert usage.usage is not None and usage.usage.completion_tokens > 0
         assert float((last.model_extra or {})["parley"]["cost_usd"]) == float((await client.costs()).confirmed_usd) > 0
 
+    @MODES
+    async def test_the_first_text_is_read_before_the_last_is_made(
+        self, mode: str, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin
+    ):
+        await simulator.fault("stall")
+        headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel"}
+        stream = await sdk.chat.completions.create(model=MODEL, messages=ASK, stream=True, extra_headers=headers)
+        async for chunk in stream:
+            if chunk.choices[0].delta.content:
+                break
+        assert [request["state"] for request in await simulator.requests()] != ["answered"]
+        await stream.close()
+
+    async def test_a_break_is_continued_and_every_text_comes_once(
+        self, sdk: openai.AsyncOpenAI, client: Client, simulator: SimulatorAdmin
+    ):
+        await simulator.fault("cut", provider="openai")
+        headers = {"idempotency-key": "broken"}
+        seen = await chunks(sdk, extra_headers=headers)
+        text = "".join(choice.delta.content or "" for chunk in seen for choice in chunk.choices)
+        whole = await sdk.chat.completions.create(model=MODEL, messages=ASK, extra_headers=headers)
+        assert text == whole.choices[0].message.content
+        assert (seen[-1].model_extra or {})["parley"]["attempts"] == "2"
+        assert await client.audit() == []
+
+    async def test_an_error_after_the_first_text_is_raised_by_the_sdk(
+        self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin
+    ):
+        await simulator.fault("cut")
+        await simulator.fault("server_error", times=None)
+        with pytest.raises(openai.APIError) as failed:
+            await chunks(sdk)
+        assert not isinstance(failed.value, openai.APIStatusError)
+        assert failed.value.code == "ProviderUnavailable"
+
     async def test_usage_only_where_it_is_asked_for(self, sdk: openai.AsyncOpenAI):
         assert all(chunk.usage is None and chunk.choices for chunk in await chunks(sdk))
 
