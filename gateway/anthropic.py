@@ -6,8 +6,8 @@ from typing import Any, cast
 from fastapi import APIRouter, Request, Response
 
 from gateway.auth import CurrentCaller, KeyedRoute, requires
-from gateway.dropin import Asked, about, respond
-from gateway.errors import Problem, anthropic_error
+from gateway.dropin import Asked, about, answers_with, body_of, respond
+from gateway.errors import VENDOR_ERRORS, Problem, anthropic_error
 from gateway.fields import Fields, fields_of, message
 from parley.client.optimizing import count
 from parley.client.tokens import count_tokens
@@ -18,7 +18,7 @@ from parley.domain.model import Model
 from parley.domain.requests import Finish, Message, NamedTool, ToolCall, ToolChoice, Usage
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 
-router = APIRouter(prefix="/v1", tags=["anthropic"], route_class=KeyedRoute)
+router = APIRouter(prefix="/v1", tags=["anthropic"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 
 PATH = "/messages"
 STOP_REASONS = {
@@ -53,14 +53,14 @@ class TokenCount(Model):
     input_tokens: int
 
 
-@router.post(PATH, openapi_extra=requires(Scope.GENERATE))
+@router.post(PATH, **answers_with(requires(Scope.GENERATE), "messages", "model", "max_tokens"))
 async def create_message(caller: CurrentCaller, request: Request) -> Response:
     """Answer a chat in Anthropic's format; with `stream`, as it is written."""
     asked = read(await fields_of(request))
     return await respond(request, caller, asked, lambda id: Reply(id, asked.model))
 
 
-@router.post(f"{PATH}/count_tokens", openapi_extra=requires(Scope.GENERATE))
+@router.post(f"{PATH}/count_tokens", openapi_extra=requires(Scope.GENERATE) | body_of("messages", "model"))
 async def count_message_tokens(request: Request) -> TokenCount:
     """Estimate the input tokens of a request. It is free: no provider is asked."""
     asked = read(await fields_of(request), needs_max_tokens=False).arguments

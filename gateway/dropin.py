@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
-from gateway.auth import Caller
+from gateway.auth import JSON, Caller
 from gateway.errors import RETRIED_BY_SDKS, GenerationRefused, Problem, UnknownModel, problem_of
 from gateway.jobs import EVENT_STREAM, safe_key
 from gateway.state import Gateway
@@ -39,6 +39,18 @@ HEADERS = {*ARGUMENTS, "x-parley-mode", "x-parley-on-disconnect"}
 # Sent by the SDKs with each try, from 0.
 RETRY_COUNT = "x-stainless-retry-count"
 AUTO = "parley/auto"
+
+
+def body_of(*required: str) -> dict[str, Any]:
+    """A body in the OpenAPI document: the vendor documents its fields."""
+    schema = {"type": "object", "required": list(required), "properties": {"model": {"type": "string"}}}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
+def answers_with(declared: dict[str, Any], *required: str) -> dict[str, Any]:
+    """What a route declares that answers as a whole or as a stream. For its decorator."""
+    whole_or_stream = {JSON: {"schema": {"type": "object"}}, EVENT_STREAM: {}}
+    return {"openapi_extra": declared | body_of(*required), "responses": {200: {"content": whole_or_stream}}}
 
 
 @dataclass(frozen=True)

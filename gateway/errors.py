@@ -178,6 +178,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+VENDOR_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": title, "content": {"application/json": {"schema": {"type": "object"}}}}
+    for status, title in TITLES.items()
+}
+
+
 def problem_of(error: Exception) -> Problem:
     """What an error says over HTTP. An error that is not raised on purpose says nothing of its own."""
     known = _parley_error(error)

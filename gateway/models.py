@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 
 from gateway.auth import KeyedRoute, requires
 from gateway.dropin import AUTO
-from gateway.errors import UnknownModel
+from gateway.errors import VENDOR_ERRORS, UnknownModel
 from gateway.state import Gateway
 from parley.domain.gateway_keys import Scope
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 
-router = APIRouter(prefix="/v1/models", tags=["models"], route_class=KeyedRoute)
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 
 # The vendors say when a model was made. No table here knows it.
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"

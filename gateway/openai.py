@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from gateway.auth import CurrentCaller, KeyedRoute, requires
-from gateway.dropin import Asked, about, respond
-from gateway.errors import Problem, openai_error
+from gateway.dropin import Asked, about, answers_with, respond
+from gateway.errors import VENDOR_ERRORS, Problem, openai_error
 from gateway.fields import Fields, fields_of, message
 from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import Scope
@@ -16,7 +16,7 @@ from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import Finish, Message, NamedTool, ToolChoice, Usage
 from parley.domain.streaming import Delta, TextDelta
 
-router = APIRouter(prefix="/v1", tags=["openai"], route_class=KeyedRoute)
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 
 PATH = "/chat/completions"
 FINISHES = {
@@ -48,7 +48,7 @@ HINTS = {
 NAMES = {"user_id": "user", "response_schema": "response_format.json_schema.schema"}
 
 
-@router.post(PATH, openapi_extra=requires(Scope.GENERATE))
+@router.post(PATH, **answers_with(requires(Scope.GENERATE), "messages", "model"))
 async def create_completion(caller: CurrentCaller, request: Request) -> Response:
     """Answer a chat in OpenAI's format; with `stream`, as it is written."""
     fields = await fields_of(request)

@@ -97,14 +97,15 @@ async def test_a_closed_engine_begins_nothing(backend: Backend, client: Client, 
 async def test_a_caller_that_leaves_may_cancel_the_request_to_the_provider(
     mode: str, http: httpx.AsyncClient, client: Client, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
-    headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel"}
-    leaving = asyncio.create_task(run(http, **headers))
-    await simulator.requests(at_least=1, state="in_flight")
-    leaving.cancel()
-    await simulator.requests(at_least=1, state="gone")
-    await simulator.gate(closed=False)
-    await http.aclose()
+    await simulator.fault("stall")
+    headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel", "idempotency-key": "leaving"}
+    async with http.stream("POST", "/api/chat/stream", json=BODY, headers=headers) as stream:
+        events = read_events(stream)
+        assert [(await anext(events))["event"] for _ in range(2)] == ["start", "delta"]
+    again = await http.post("/api/chat/stream", json=BODY, headers=headers)
+    assert '"finish":"cancelled"' in again.text
+    assert len(await simulator.requests()) == 1
+    assert await client.audit() == []
 
 
 @pytest.mark.usefixtures("worker")
