@@ -1,8 +1,7 @@
 """The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from decimal import Decimal
 from typing import Annotated, Any
@@ -11,12 +10,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
 
-from gateway.auth import Caller, CurrentCaller, KeyedRoute, requires
+from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
+from gateway.auth import CurrentCaller, KeyedRoute, requires
 from gateway.errors import problem_of
-from gateway.feeds import HEARTBEAT_SECONDS
 from gateway.jobs import EVENT_STREAM, GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
 from gateway.state import Gateway
-from parley.client.generation import GenerationHandle
+from parley.client.generate import generate_input
 from parley.client.optimizing import Optimized, count
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.gateway_keys import Scope
@@ -87,48 +86,37 @@ async def stream(
 ) -> StreamingResponse:
     """Answer as server-sent events: `delta` with text, and last `end` with the result, or `error` with a problem."""
     gateway: Gateway = request.app.state.gateway
-    opened = _counted(gateway, caller, _answer(caller, given_options(body), safe_key(idempotency_key)))
-    first = await anext(opened)  # what is wrong with the request is a status, not an event
+    asked = generate_input(caller.client.workspace_id, **given_options(body))
+    answer = answer_to(gateway, caller, asked, safe_key(idempotency_key), request.headers)
+    opened = counted(gateway, caller, _frames(answer))
+    first = await first_of(request, opened)
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return StreamingResponse(_frames(opened, first), media_type=EVENT_STREAM, headers=headers)
+    return StreamingResponse(resumed(opened, first), media_type=EVENT_STREAM, headers=headers)
 
 
-async def _answer(caller: Caller, given: dict[str, Any], key: str | None) -> AsyncGenerator[str]:
-    """The frames of an answer. A reader who leaves changes nothing: the answer is completed and stored."""
-    handle = await caller.client.start_generation(key=key, **given)
-    yield _frame("start", {"id": handle.id})
-    async for frame in _deltas(handle):
-        yield frame
+async def _frames(answer: Answer) -> AsyncGenerator[str]:
+    async with aclosing(answer.items()) as items:
+        first = await anext(items)
+        yield _frame("start", {"id": answer.id})
+        yield _item(first)
+        async for frame in _rest(items):
+            yield frame
 
 
-async def _deltas(handle: GenerationHandle) -> AsyncGenerator[str]:
-    """The text and the end of a generation."""
-    waiting = asyncio.ensure_future(handle.result())
+async def _rest(items: AsyncGenerator[Item]) -> AsyncGenerator[str]:
     try:
-        while not (await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS))[0]:
-            yield ": idle\n\n"
-        result: GenerateResult = waiting.result()
+        async for item in items:
+            yield _item(item)
     except ParleyError as error:
         yield _frame("error", problem_of(error).model_dump(mode="json", exclude_none=True))
-        return
-    finally:
-        waiting.cancel()
-    if result.content:
-        yield _frame("delta", {"text": result.content})
-    yield _frame("end", result.model_dump(mode="json"))
 
 
-async def _counted(gateway: Gateway, caller: Caller, frames: AsyncGenerator[str]) -> AsyncGenerator[str]:
-    async with gateway.stream(caller), aclosing(frames):
-        async for frame in frames:
-            yield frame
-
-
-async def _frames(frames: AsyncGenerator[str], first: str) -> AsyncIterator[str]:
-    async with aclosing(frames):
-        yield first
-        async for frame in frames:
-            yield frame
+def _item(item: Item) -> str:
+    if item is None:
+        return ": idle\n\n"
+    if isinstance(item, GenerateResult):
+        return _frame("end", item.model_dump(mode="json"))
+    return _frame("delta", item.model_dump(mode="json"))
 
 
 def _frame(kind: str, data: Any) -> str:

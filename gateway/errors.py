@@ -6,7 +6,7 @@ where a repetition can help; where one of them is required nevertheless, `x-shou
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from parley.client.reading import first_problem
 from parley.correlation import HTTP_REQUEST_ID, correlation
 from parley.domain.errors import ErrorKind, InvalidInput, NotFound, ParleyError
+from parley.domain.generate.contract import Refusal, Refused
 from parley.domain.model import Model
 
 PROBLEM = "application/problem+json"
@@ -34,6 +35,12 @@ STATUS_OF_KIND = {
 }
 # Errors of a provider that a repetition does not cure: the operator must act, or the request must change.
 STATUS_OF_CODE = {"AuthenticationFailed": 424, "QuotaExceeded": 424, "EmptyReply": 424, "ProviderNotConfigured": 424}
+# The others are of energy and budget.
+STATUS_OF_REFUSAL = {
+    Refused.NO_MODEL_ALLOWED: (403, ErrorKind.INPUT),
+    Refused.CONTEXT_TOO_LONG: (400, ErrorKind.INPUT),
+    Refused.CONTENT_FILTERED: (400, ErrorKind.INPUT),
+}
 RETRIED_BY_SDKS = {408, 409, 429, *range(500, 600)}
 TITLES = {
     400: "The request is not valid",
@@ -48,6 +55,7 @@ TITLES = {
     415: "The body has another type",
     424: "The provider cannot serve it until its account or the request is changed",
     429: "Too many requests",
+    499: "The caller has left",
     500: "An error in Parley",
     503: "A server does not answer now",
 }
@@ -57,7 +65,7 @@ class RequestError(ParleyError):
     """A request over HTTP that cannot be served as it is. `retry_after`: seconds, where a repetition can help."""
 
     kind = ErrorKind.INPUT
-    status: ClassVar[int]
+    status: int
 
     def __init__(self, message: str, *, retry_after: float | None = None, headers: Mapping[str, str] | None = None):
         self.retry_after, self.headers = retry_after, headers or {}
@@ -114,6 +122,39 @@ class TooManyRequests(RequestError):
     status = 429
 
 
+class UnknownModel(RequestError):
+    """No provider of this gateway has the model."""
+
+    kind = ErrorKind.NOT_FOUND
+    status = 404
+    field = "model"
+
+
+class GenerationRefused(RequestError):
+    """A generation was refused before anything was paid. `reason`: the code of the refusal."""
+
+    kind = ErrorKind.BUDGET
+    status = 402
+
+    def __init__(self, refusal: Refusal):
+        self.reason = refusal.code.value
+        self.status, self.kind = STATUS_OF_REFUSAL.get(refusal.code, (402, ErrorKind.BUDGET))
+        super().__init__(refusal.message)
+
+
+class ClientDisconnected(RequestError):
+    """The caller has left: nothing reads this."""
+
+    status = 499
+
+
+class Ending(RequestError):
+    """This process ends, and begins nothing new."""
+
+    kind = ErrorKind.UNAVAILABLE
+    status = 503
+
+
 class Problem(Model):
     """Problem details, RFC 9457. `code`: the error's stable name. `field`: the place in the input, if one is wrong.
 
@@ -133,6 +174,12 @@ class Problem(Model):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": title, "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    for status, title in TITLES.items()
+}
+
+
+VENDOR_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": title, "content": {"application/json": {"schema": {"type": "object"}}}}
     for status, title in TITLES.items()
 }
 

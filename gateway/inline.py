@@ -19,6 +19,7 @@ from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlread
 from activities.boundary import as_application_error, attempt, without_boundary
 from activities.metrics import Metrics
 from activities.parts import Parts
+from gateway.errors import Ending
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.generate import check_names, with_stored_answer
 from parley.client.streaming import GenerateStream, OnDisconnect
@@ -75,6 +76,7 @@ class InlineGenerate:
         self._tasks = _Tasks()
         self._steps = _Steps(self._parts, self._tasks)
         self._running: dict[str, _Running] = {}
+        self._is_closed = False
 
     async def run(
         self, request: GenerateInput, key: str | None = None, *, time_limit: float = TIME_LIMIT_SECONDS
@@ -90,6 +92,7 @@ class InlineGenerate:
                 provider may take its own timeout longer. Default: 60.
 
         Raises:
+            Ending: it is closed, or closes.
             IdempotencyConflict: the key was used for a different request.
             InvalidInput, UnpricedModel: the request names a template or a model that does not exist.
             JobFailed: no provider answered within the time limit; `retry_after` is set if a provider asks for a wait.
@@ -97,6 +100,8 @@ class InlineGenerate:
         check_names(self._settings, request)
         job = Job.of(request, workflow_id(request.workspace_id, key or uuid4().hex), datetime.now(UTC))
         running = self._running.get(job.workflow_id)
+        if self._is_closed:
+            raise Ending("this gateway ends: send the request to another one, or again", retry_after=BUSY_SECONDS)
         if running is None:
             running = self._start(job, timedelta(seconds=time_limit))
         elif running.fingerprint != job.fingerprint:
@@ -134,6 +139,7 @@ class InlineGenerate:
 
     async def close(self) -> None:
         """Finish what runs, for at most `settings.drain_seconds`, and close the connections to the providers."""
+        self._is_closed = True
         left = await self._tasks.drain(self._settings.drain_seconds)
         if left:
             log.warning("%s tasks did not end in time; their requests end as lost when their leases expire", left)

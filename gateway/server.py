@@ -1,6 +1,7 @@
 """The gateway's process: it listens, serves, and drains after a signal."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -107,7 +108,10 @@ class GatewayServer(uvicorn.Server):
 
     async def run_until_stopped(self) -> None:
         """Serve until `stop` is called, and then until all streams have ended."""
-        await self._serve(sockets=[self._listener])
+        try:
+            await self._serve(sockets=[self._listener])
+        finally:
+            await self._gateway.close()
 
     def stop(self) -> None:
         """Begin to drain; the second time, end at once."""
@@ -133,6 +137,9 @@ async def run(settings: Settings) -> None:
         # Uvicorn's own handlers would raise the signal again at the end.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
+        # What was made until here lives as long as the process: later collections need not look at it.
+        gc.collect()
+        gc.freeze()
         log.info("listening on %s", server.url)
         await server.run_until_stopped()
         log.info("drained")

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from gateway.auth import Authentication, Caller
 from gateway.feeds import Feeds
+from gateway.inline import InlineGenerate
 from gateway.metrics import GatewayMetrics
+from gateway.retries import Retries
 from parley.client.backend import Backend, temporal_errors
 
 READY_SECONDS = 5.0
@@ -20,7 +23,13 @@ class Gateway:
         auth: the keys.
         metrics: the counters.
         feeds: the events of jobs.
+        inline: runs generations in this process.
+        policy: the operator's policy.
+        retries: the requests that an SDK may repeat without a key.
         draining: set when the process begins to end. Streams that have no end of their own end then.
+
+    Raises:
+        InvalidInput: the policy file cannot be read, or is invalid.
     """
 
     def __init__(self, backend: Backend, metrics: GatewayMetrics) -> None:
@@ -28,6 +37,26 @@ class Gateway:
         self.auth = Authentication(backend)
         self.draining = asyncio.Event()
         self.feeds = Feeds(backend, self.draining)
+        self.policy = backend.settings.policy()
+        self.retries = Retries()
+        self.inline = InlineGenerate(backend.database, backend.settings, backend.temporal, metrics.paid)
+        self._kept: set[asyncio.Future[Any]] = set()
+
+    def keep(self, work: asyncio.Future[Any]) -> None:
+        """Let work end that no request waits for any more."""
+        self._kept.add(work)
+        work.add_done_callback(self._ended)
+
+    def _ended(self, work: asyncio.Future[Any]) -> None:
+        self._kept.discard(work)
+        if not work.cancelled():
+            work.exception()  # else the event loop reports that nothing has read it
+
+    async def close(self) -> None:
+        """Finish the generations that run in this process, within the drain time."""
+        await self.inline.close()
+        for work in self._kept:
+            work.cancel()
 
     @asynccontextmanager
     async def stream(self, caller: Caller) -> AsyncIterator[None]:

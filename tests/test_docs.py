@@ -280,7 +280,7 @@ class TestMigratingPage:
     def test_its_code_is_that_of_the_samples(self):
         files = [path.read_text(encoding="utf-8") for path in sorted(POLICY.parent.iterdir()) if path.is_file()]
         shown = [*blocks(MIGRATING, "python"), *blocks(MIGRATING, "toml")]
-        assert len(shown) == 8
+        assert len(shown) == 11
         assert [block for block in shown if not any(block in file for file in files)] == []
 
     @pytest.mark.usefixtures("environment")

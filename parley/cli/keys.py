@@ -19,6 +19,7 @@ from parley.domain.gateway_keys import (
     GatewayKey,
     Scope,
 )
+from parley.domain.generate.contract import Mode
 
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -38,6 +39,9 @@ def create(
     concurrent_streams: Annotated[
         int, typer.Option(min=1, max=MOST_CONCURRENT_STREAMS, help="The most open streams in one gateway process.")
     ] = DEFAULT_CONCURRENT_STREAMS,
+    mode: Annotated[
+        Mode | None, typer.Option(help="How its generations run. Default: as the action's policy says.")
+    ] = None,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
@@ -51,6 +55,7 @@ def create(
             expires_in=expires_in,
             requests_per_minute=requests_per_minute,
             concurrent_streams=concurrent_streams,
+            mode=mode,
         )
         if as_json:
             show_json(made)

@@ -22,6 +22,7 @@ from parley.domain.gateway_keys import (
     NewGatewayKey,
     Scope,
 )
+from parley.domain.generate.contract import Mode
 from parley.domain.model import Model, Name
 from parley.storage import gateway_keys
 
@@ -31,6 +32,7 @@ class _Given(Model):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
     requests_per_minute: int = Field(ge=1, le=MOST_REQUESTS_PER_MINUTE)
     concurrent_streams: int = Field(ge=1, le=MOST_CONCURRENT_STREAMS)
+    mode: Mode | None
 
 
 class GatewayKeys:
@@ -47,6 +49,7 @@ class GatewayKeys:
         expires_in: timedelta | None = None,
         requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE,
         concurrent_streams: int = DEFAULT_CONCURRENT_STREAMS,
+        mode: Mode | None = None,
     ) -> NewGatewayKey:
         """Make a key.
 
@@ -56,6 +59,7 @@ class GatewayKeys:
             expires_in: how long it is valid; default: until it is revoked.
             requests_per_minute: the most requests in a minute, over all gateway processes; default 600.
             concurrent_streams: the most open streams in one gateway process; default 50.
+            mode: how its generations run, where a request does not choose; default: as the action's policy says.
 
         Returns:
             The key with its secret, which cannot be read again.
@@ -69,6 +73,7 @@ class GatewayKeys:
                 scopes=tuple(scope for scope in Scope if scope in TypeAdapter(set[Scope]).validate_python(set(scopes))),
                 requests_per_minute=requests_per_minute,
                 concurrent_streams=concurrent_streams,
+                mode=mode,
             )
         except ValidationError as error:
             raise first_problem(error, where="gateway key") from None

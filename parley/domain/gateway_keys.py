@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime
 
+from parley.domain.generate.contract import Mode
 from parley.domain.model import Model
 
 # 256 random bits in base64url, after a word that secret scanners can search for.
@@ -37,6 +38,7 @@ class GatewayKey(Model):
     prefix: the first characters of the secret, so that its owner recognises it.
     requests_per_minute: the most requests in a minute of the database's clock, over all gateway processes.
     concurrent_streams: the most open streams in one gateway process.
+    mode: how generations run that do not choose it themselves; None: by the policy of their action.
     last_used_at: exact to a minute.
     """
 
@@ -47,6 +49,7 @@ class GatewayKey(Model):
     scopes: tuple[Scope, ...]
     requests_per_minute: int
     concurrent_streams: int
+    mode: Mode | None = None
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     revoked_at: AwareDatetime | None = None

@@ -619,6 +619,7 @@ class StoredGatewayKey(SQLModel, table=True):
     scopes: list[str] = Field(sa_type=ARRAY(String))
     requests_per_minute: int
     concurrent_streams: int
+    mode: str | None = None
     minute: datetime | None = Field(default=None, sa_type=TIMESTAMP)
     minute_requests: int = 0
     last_used_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)

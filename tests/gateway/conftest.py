@@ -18,6 +18,12 @@ async def gateway(backend: Backend, settings: Settings) -> AsyncIterator[Running
 
 
 @pytest.fixture
+async def secret(client: Client) -> str:
+    """The secret of a key of the test's workspace."""
+    return (await client.gateway_keys.create("app", requests_per_minute=100_000)).secret
+
+
+@pytest.fixture
 async def http(gateway: Running, client: Client) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client with a key of the test's workspace."""
     key = await client.gateway_keys.create("tests", requests_per_minute=100_000)

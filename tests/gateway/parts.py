@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -69,3 +70,26 @@ async def read_events(stream: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         elif "data" in fields:
             yield {**fields, "data": json.loads(fields["data"])}
             fields = {}
+
+
+OPEN_MODELS = """
+[[route]]
+provider = "openai"
+priority = 1
+
+[[route]]
+provider = "openai"
+model = "gpt-4o"
+priority = 2
+
+[[route]]
+provider = "anthropic"
+priority = 3
+"""
+
+
+def with_open_models(settings: Settings, tmp_path: Path) -> Settings:
+    """Settings with a policy whose models are open to every user."""
+    path = tmp_path / "policy.toml"
+    path.write_text(OPEN_MODELS)
+    return settings.model_copy(update={"policy_file": path})

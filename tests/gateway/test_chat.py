@@ -49,11 +49,10 @@ async def test_the_same_key_streams_the_same_answer_and_is_paid_once(
     assert len(await simulator.billed()) == 1
 
 
-async def test_a_failure_ends_the_stream_with_a_problem(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+async def test_a_failure_before_the_first_text_is_a_status(http: httpx.AsyncClient, simulator: SimulatorAdmin):
     await simulator.fault("server_error", times=None)
-    events = await streamed(http, BODY)
-    assert events[-1]["event"] == "error"
-    assert (events[-1]["data"]["status"], events[-1]["data"]["code"]) == (503, "ProviderUnavailable")
+    failed = await http.post("/api/chat/stream", json=BODY)
+    assert (failed.status_code, failed.json()["code"]) == (503, "ProviderUnavailable")
 
 
 async def test_the_context_of_a_generation_has_its_answer(http: httpx.AsyncClient):

@@ -56,6 +56,13 @@ class OnRateLimit(StrEnum):
     CHEAPER = "cheaper"
 
 
+class Mode(StrEnum):
+    """How a gateway runs a generation: as a workflow, which survives any process, or in its own process."""
+
+    DURABLE = "durable"
+    INLINE = "inline"
+
+
 class Cached(StrEnum):
     """How an answer was found in the cache. `stale`: it had expired, and no provider could answer."""
 

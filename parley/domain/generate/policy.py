@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from parley.domain.errors import InvalidInput
-from parley.domain.generate.contract import CachePolicy, OnRateLimit
+from parley.domain.generate.contract import CachePolicy, Mode, OnRateLimit
 from parley.domain.model import Model, Name
 from parley.domain.requests import Provider
 from parley.domain.routing import Route
@@ -26,6 +26,7 @@ class ActionPolicy(Model):
     template: put before the messages of requests that name none.
     condense_above_tokens: longer prompts are condensed before they are sent; None for no limit.
     quality_sample: the share of answers, from 0 to 1, that `ScoreQuality` grades.
+    mode: how a gateway runs it, if neither the request nor its key says so.
     """
 
     energy: int = Field(default=1, ge=0)
@@ -36,6 +37,7 @@ class ActionPolicy(Model):
     template: str | None = None
     condense_above_tokens: int | None = Field(default=None, gt=0)
     quality_sample: float = Field(default=0, ge=0, le=1)
+    mode: Mode = Mode.DURABLE
 
 
 class TierPolicy(Model):

@@ -270,6 +270,7 @@ def upgrade() -> None:
         sa.Column("scopes", postgresql.ARRAY(sa.String()), nullable=False),
         sa.Column("requests_per_minute", sa.Integer(), nullable=False),
         sa.Column("concurrent_streams", sa.Integer(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=True),
         sa.Column("minute", sa.DateTime(timezone=True), nullable=True),
         sa.Column("minute_requests", sa.Integer(), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),

@@ -1,0 +1,159 @@
+"""`/v1/messages`, as Anthropic's own SDK uses it."""
+
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+from parley import Client
+from parley.settings import Settings
+from parley.testing import SimulatorAdmin
+from tests.gateway.parts import Running, with_open_models
+
+MODEL = "claude-haiku-4-5"
+ASK: list[Any] = [{"role": "user", "content": "Which plan has SSO?"}]
+SCHEMA = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+TOOLS: list[Any] = [{"name": "get_order", "description": "Read an order by its number", "input_schema": SCHEMA}]
+ORDER: list[Any] = [{"role": "user", "content": "Where is order 17?"}]
+BOTH = pytest.mark.parametrize("model", [MODEL, "gpt-4o-mini"])
+MODES = pytest.mark.parametrize("mode", ["durable", "inline"])
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
+    ({"max_tokens": None}, "max_tokens"),
+    ({"top_k": 5}, "top_k"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+    ({"workspace_id": "other"}, "workspace_id"),
+    ({"surprise": 1}, "surprise"),
+    ({"metadata": {"user_id": "ann", "team": "a"}}, "metadata.team"),
+    ({"metadata": {"user_id": "u" * 201}}, "metadata.user_id"),
+    ({"stop_sequences": ["a", "b", "c", "d", "e"]}, "stop_sequences"),
+    ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+    ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
+    (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image"}]}],
+                }
+            ]
+        },
+        "messages.0.content.0.content.0.type",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+        "messages.0.content.0.source.type",
+    ),
+    ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
+]
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return with_open_models(settings, tmp_path)
+
+
+@pytest.fixture
+async def sdk(gateway: Running, secret: str) -> anthropic.AsyncAnthropic:
+    return anthropic.AsyncAnthropic(base_url=gateway.url, api_key=secret, max_retries=0)
+
+
+def asked(**more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "max_tokens": 200, "messages": ASK, **more}
+
+
+@MODES
+@BOTH
+async def test_an_answer_has_the_providers_text_usage_and_cost(
+    model: str, mode: str, sdk: anthropic.AsyncAnthropic, client: Client
+):
+    given = asked(model=model, system="Answer briefly.", metadata={"user_id": "ann"})
+    raw = await sdk.messages.with_raw_response.create(**given, extra_headers={"x-parley-mode": mode})
+    answer: Any = raw.parse()
+    assert answer.content[0].text
+    assert (answer.stop_reason, answer.role) == ("end_turn", "assistant")
+    assert answer.usage.input_tokens > 0 < answer.usage.output_tokens
+    assert float(raw.headers["x-parley-cost-usd"]) == float((await client.costs()).confirmed_usd) > 0
+    assert raw.headers["x-parley-model"].endswith(f"/{model}")
+    assert (await client.energy("ann")).charged == 1
+
+
+@BOTH
+async def test_a_stream_is_the_same_message(model: str, sdk: anthropic.AsyncAnthropic):
+    whole: Any = await sdk.messages.create(**asked(model=model))
+    async with sdk.messages.stream(**asked(model=model)) as stream:
+        text = "".join([piece async for piece in stream.text_stream])
+        message: Any = await stream.get_final_message()
+    assert text == message.content[0].text == whole.content[0].text
+    assert (message.stop_reason, message.id[:4]) == ("end_turn", "msg_")
+
+
+async def test_the_usage_of_a_stream_comes_at_its_end(sdk: anthropic.AsyncAnthropic):
+    async with sdk.messages.stream(**asked()) as stream:
+        message = await stream.get_final_message()
+    assert message.usage.input_tokens > 0 < message.usage.output_tokens
+
+
+@BOTH
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_tool_call_and_its_result(model: str, streamed: bool, sdk: anthropic.AsyncAnthropic):
+    given = asked(model=model, messages=ORDER, tools=TOOLS, tool_choice={"type": "any"})
+    if streamed:
+        async with sdk.messages.stream(**given) as stream:
+            message: Any = await stream.get_final_message()
+    else:
+        message = await sdk.messages.create(**given)
+    assert message.stop_reason == "tool_use"
+    [call] = [block for block in message.content if block.type == "tool_use"]
+    assert call.name == "get_order" and isinstance(call.input["number"], int)
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "On its way"}]}
+    turns = [*ORDER, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    last: Any = await sdk.messages.create(**asked(model=model, messages=turns, tools=TOOLS))
+    assert last.content[0].text
+
+
+async def test_images_and_cache_hints_are_accepted(sdk: anthropic.AsyncAnthropic):
+    content = [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+        {"type": "image", "source": {"type": "url", "url": "https://pictures.example/cat.png"}},
+        {"type": "text", "text": "What is this?", "cache_control": {"type": "ephemeral"}},
+    ]
+    raw = await sdk.messages.with_raw_response.create(**asked(messages=[{"role": "user", "content": content}]))
+    assert raw.headers["x-parley-dropped"] == "cache_control"
+
+
+async def test_a_cut_answer_says_so(sdk: anthropic.AsyncAnthropic):
+    assert (await sdk.messages.create(**asked(max_tokens=5))).stop_reason == "max_tokens"
+
+
+async def test_tokens_are_estimated_without_a_provider(sdk: anthropic.AsyncAnthropic, simulator: SimulatorAdmin):
+    short = await sdk.messages.count_tokens(model=MODEL, messages=ASK)
+    long = await sdk.messages.count_tokens(model=MODEL, messages=ASK, system="Answer briefly.", tools=TOOLS)
+    assert 0 < short.input_tokens < long.input_tokens
+    assert await simulator.requests() == []
+
+
+async def test_the_models_can_be_listed(sdk: anthropic.AsyncAnthropic):
+    assert MODEL in [model.id async for model in sdk.models.list()]
+
+
+async def test_what_is_not_supported_is_refused_by_name(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    for body, place in UNSUPPORTED:
+        answer = await http.post("/v1/messages", json=asked(**body))
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"]) == (400, "invalid_request_error"), body
+        assert error["message"].startswith(f"{place}: ")
+    assert await simulator.requests() == []
+
+
+async def test_an_outage_has_anthropics_shape(sdk: anthropic.AsyncAnthropic, simulator: SimulatorAdmin):
+    await simulator.fault("server_error", times=None)
+    with pytest.raises(anthropic.InternalServerError) as failed:
+        await sdk.messages.create(**asked())
+    body: Any = failed.value.body
+    assert (failed.value.status_code, body["error"]["type"]) == (503, "overloaded_error")

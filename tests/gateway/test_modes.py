@@ -1,0 +1,123 @@
+"""Which mode a generation over HTTP runs in: the header, else the key, else the action's policy, else durable."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from gateway.inline import InlineGenerate
+from parley import Backend, Client
+from parley.client.backend import describe_workflow
+from parley.client.generate import generate_input
+from parley.domain.errors import NotFound, ParleyError
+from parley.domain.generate.contract import Mode
+from parley.settings import DEFAULT_POLICY, Settings
+from parley.testing import SimulatorAdmin
+from tests.gateway.parts import Running, read_events
+
+BODY = {"messages": "Which plan has SSO?", "user_id": "ann", "cache": "off"}
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    path = tmp_path / "policy.toml"
+    path.write_text(f'{DEFAULT_POLICY.read_text()}\n[action.quick]\nmode = "inline"\n')
+    return settings.model_copy(update={"policy_file": path})
+
+
+async def run(http: httpx.AsyncClient, action: str = "ai_message", **headers: str) -> dict[str, Any]:
+    async with http.stream("POST", "/api/chat/stream", json={**BODY, "action": action}, headers=headers) as stream:
+        assert stream.status_code == 200, await stream.aread()
+        [start, *_, end] = [event async for event in read_events(stream)]
+    assert end["data"]["success"]
+    return start["data"]
+
+
+async def has_workflow(backend: Backend, client: Client, job_id: str) -> bool:
+    try:
+        await describe_workflow(backend, client.workspace_id, job_id)
+    except NotFound:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("header", "key", "action", "mode"),
+    [
+        (None, None, "ai_message", "durable"),
+        (None, None, "quick", "inline"),
+        (None, "durable", "quick", "durable"),
+        (None, "inline", "ai_message", "inline"),
+        ("durable", "inline", "quick", "durable"),
+        ("inline", "durable", "ai_message", "inline"),
+    ],
+)
+async def test_the_mode_is_of_the_header_then_the_key_then_the_action(
+    header: str | None, key: str | None, action: str, mode: str, gateway: Running, backend: Backend, client: Client
+):
+    made = await client.gateway_keys.create("app", mode=Mode(key) if key else None)
+    async with gateway.http(made.secret) as http:
+        started = await run(http, action, **({"x-parley-mode": header} if header else {}))
+    assert await has_workflow(backend, client, started["id"]) == (mode == "durable")
+    assert await client.audit() == []
+
+
+async def test_an_unknown_mode_is_refused(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    refused = await http.post("/api/chat/stream", json=BODY, headers={"x-parley-mode": "fast"})
+    assert (refused.status_code, refused.json()["field"]) == (400, "x-parley-mode")
+    assert await simulator.requests() == []
+
+
+async def test_a_drain_finishes_what_runs_inline_and_begins_nothing(
+    gateway: Running, http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True, provider="openai")
+    running = asyncio.create_task(run(http, **{"x-parley-mode": "inline"}))
+    await simulator.requests(at_least=1, state="in_flight")
+    gateway.server.stop()
+    await simulator.gate(closed=False, provider="openai")
+    assert await running
+    await gateway.serving
+
+
+async def test_a_closed_engine_begins_nothing(backend: Backend, client: Client, simulator: SimulatorAdmin):
+    inline = InlineGenerate(backend.database, backend.settings)
+    await inline.close()
+    with pytest.raises(ParleyError, match="this gateway ends"):
+        await inline.run(generate_input(client.workspace_id, "Hello", user_id="ann"), uuid4().hex)
+    assert await simulator.requests() == []
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("mode", [*Mode])
+async def test_a_caller_that_leaves_may_cancel_the_request_to_the_provider(
+    mode: str, http: httpx.AsyncClient, client: Client, simulator: SimulatorAdmin
+):
+    await simulator.fault("stall")
+    headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel", "idempotency-key": "leaving"}
+    async with http.stream("POST", "/api/chat/stream", json=BODY, headers=headers) as stream:
+        events = read_events(stream)
+        assert [(await anext(events))["event"] for _ in range(2)] == ["start", "delta"]
+    again = await http.post("/api/chat/stream", json=BODY, headers=headers)
+    assert '"finish":"cancelled"' in again.text
+    assert len(await simulator.requests()) == 1
+    assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("mode", [*Mode])
+async def test_the_answer_of_a_caller_that_leaves_is_completed(
+    mode: str, http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    await simulator.gate(closed=True)
+    headers = {"x-parley-mode": mode, "idempotency-key": "leaving"}
+    task = asyncio.create_task(run(http, **headers))
+    await simulator.requests(at_least=1, state="in_flight")
+    task.cancel()
+    await simulator.gate(closed=False)
+    assert await run(http, **headers)
+    assert len(await simulator.requests()) == 1
