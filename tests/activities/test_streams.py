@@ -36,8 +36,8 @@ class RecordingSink:
         self._may_fail("open")
         return self._delivered
 
-    async def claimed(self, paid_request_id: str, attempt_id: str) -> None:
-        self._may_fail("claimed")
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
+        self._may_fail("record_claim")
         self.pays.append((paid_request_id, attempt_id))
 
     def send(self, delta: Delta) -> None:
@@ -108,7 +108,7 @@ async def test_a_reply_is_claimed_sent_recorded_and_settled_at_the_vendors_count
     assert (row.tokens_completion, row.cost_usd, row.confirmed) == (counted["output_tokens"], ask.cost(counted), True)
 
 
-@pytest.mark.parametrize("step", ["claimed", "send", "complete", "cancelled"])
+@pytest.mark.parametrize("step", ["record_claim", "send", "complete", "cancelled"])
 async def test_a_sink_that_fails_changes_nothing(
     paid_calls: PaidCalls, books: LedgerFixture, caplog: pytest.LogCaptureFixture, step: str
 ):

@@ -465,6 +465,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "auto_analyze.end": (lambda tx, workspace: runs.end(tx, workspace, JOB, "failed", {}), None),
     "auto_analyze.tokens_from": (lambda tx, workspace: runs.tokens_from(tx, workspace, JOB, 0, 10), []),
     "auto_analyze.load_work": (lambda tx, workspace: runs.load_work(tx, workspace, JOB, [0, 1]), []),
+    "auto_analyze.labels_found": (
+        lambda tx, workspace: runs.labels_found(tx, workspace, JOB, after=0, has_ended=True),
+        [],
+    ),
     "auto_analyze.known_labels": (lambda tx, workspace: runs.known_labels(tx, workspace, JOB, 10), NOTHING),
     "auto_analyze.store_condensed": (lambda tx, workspace: runs.store_condensed(tx, workspace, JOB, 0, "stolen"), None),
     "auto_analyze.canonical_labels": (lambda tx, workspace: runs.canonical_labels(tx, workspace, JOB, INTENT, 10), {}),

@@ -330,7 +330,7 @@ class DeadWorker:
             claim = Claim(charge, self.job.fingerprint, offer, terms, self.attempt_id)
             assert isinstance(await ledger.claim(tx, claim), Granted)
         await self.sink.open()
-        await self.sink.claimed(request_id, str(self.attempt_id))
+        await self.sink.record_claim(request_id, str(self.attempt_id))
         return self
 
     async def settle(self, answer: str) -> None:
