@@ -162,7 +162,7 @@ def _frame(writer: Writer, item: Item) -> str:
 
 
 def checked(item: ItemT) -> ItemT:
-    """An item that is no refusal.
+    """An item, if it is not a refusal.
 
     Raises:
         GenerationRefused: it is one.

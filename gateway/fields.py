@@ -99,7 +99,7 @@ class Fields:
             raise InvalidInput("is not supported with this value: leave it out", field=self.place(name))
 
     def drop(self, name: str) -> bool:
-        """Accept a field whatever it asks for; returns whether it is given. The caller is told so in the response."""
+        """Accept a field whatever it asks for; returns whether it is given. The response names it."""
         return self._left.pop(name, None) is not None
 
     def end(self, **hints: str) -> None:

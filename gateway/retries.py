@@ -22,7 +22,7 @@ class _Sent:
 class Retries:
     """The keys of requests that had none, while a repetition may come.
 
-    Two equal requests that are no repetitions are two generations. A repetition joins one whose response did not reach
+    Two equal requests that no SDK repeats are two generations. A repetition joins one whose response did not reach
     its caller, and only where there is none, one that still runs: its connection may have broken unseen.
 
     joined: how many repetitions joined a request.

@@ -371,7 +371,7 @@ class TestRepetition:
         assert (await asking).choices[0].message.content
         assert len(await simulator.requests()) == 1
 
-    async def test_equal_requests_that_are_no_retries_are_separate(
+    async def test_equal_requests_that_no_sdk_repeats_are_separate(
         self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin
     ):
         asked: dict[str, Any] = {"model": MODEL, "messages": ASK, "extra_headers": {"x-parley-cache": "off"}}
