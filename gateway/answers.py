@@ -40,6 +40,7 @@ class Answer:
     on_disconnect: OnDisconnect
     _gateway: Gateway
     _request: GenerateInput
+    _is_shared: bool
 
     async def result(self, request: Request) -> GenerateResult:
         """Wait for the result.
@@ -49,7 +50,7 @@ class Answer:
             ParleyError: as `client.generate` does.
         """
         if self.on_disconnect == "cancel":
-            async with self._stream() as stream:
+            async with self.stream() as stream:
                 return await unless_left(request, asyncio.ensure_future(stream.result()))
         running = self._start()
         try:
@@ -64,31 +65,39 @@ class Answer:
         Raises:
             ParleyError: as `client.generate` does.
         """
-        async with self._stream() as stream:
-            deltas = aiter(stream)
-            while True:
-                waiting = asyncio.ensure_future(anext(deltas, None))
-                try:
-                    while not (await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS))[0]:
-                        yield None
-                finally:
-                    waiting.cancel()
-                    await asyncio.wait({waiting})
-                delta = waiting.result()
-                if delta is None:
-                    break
-                yield delta
-            yield await stream.result()
+        async with self.stream() as stream:
+            async for item in items_of(stream):
+                yield item
+
+    def stream(self, offset: int | None = 0) -> GenerateStream:
+        """The answer's stream. `offset`: the number of deltas that its reader has; None: all of them."""
+        given = {"on_disconnect": self.on_disconnect, "offset": offset}
+        if self.mode is Mode.INLINE:
+            return self._gateway.inline.stream(self._request, self.key, **given)
+        return generate_stream(self._gateway.backend, self._request, self.key, is_shared=self._is_shared, **given)
 
     def _start(self) -> asyncio.Future[GenerateResult]:
         if self.mode is Mode.INLINE:
             return asyncio.ensure_future(self._gateway.inline.run(self._request, self.key))
         return asyncio.ensure_future(generate(self._gateway.backend, self._request, self.key))
 
-    def _stream(self) -> GenerateStream:
-        if self.mode is Mode.INLINE:
-            return self._gateway.inline.stream(self._request, self.key, on_disconnect=self.on_disconnect)
-        return generate_stream(self._gateway.backend, self._request, self.key, self.on_disconnect)
+
+async def items_of(stream: GenerateStream) -> AsyncGenerator[Item]:
+    """What comes of a stream, and last its result."""
+    deltas = aiter(stream)
+    while True:
+        waiting = asyncio.ensure_future(anext(deltas, None))
+        try:
+            while not (await asyncio.wait({waiting}, timeout=HEARTBEAT_SECONDS))[0]:
+                yield None
+        finally:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        delta = waiting.result()
+        if delta is None:
+            break
+        yield delta
+    yield await stream.result()
 
 
 def answer_to(
@@ -108,14 +117,15 @@ def answer_to(
     mode = Mode(_one_of(headers, MODE, [*Mode])) if MODE in headers else None
     cancels = _one_of(headers, ON_DISCONNECT, ["finish", "cancel"]) == "cancel" if ON_DISCONNECT in headers else False
     check_names(gateway.backend.settings, asked)
-    key = key or uuid4().hex
+    own = key or uuid4().hex
     return Answer(
-        id=workflow_id(asked.workspace_id, key),
+        id=workflow_id(asked.workspace_id, own),
         mode=mode or caller.key.mode or gateway.policy.of_action(asked.action).mode,
-        key=key,
+        key=own,
         on_disconnect="cancel" if cancels else "finish",
         _gateway=gateway,
         _request=asked,
+        _is_shared=key is not None,
     )
 
 

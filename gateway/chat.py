@@ -1,22 +1,23 @@
 """The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
 
-from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
-from gateway.auth import CurrentCaller, KeyedRoute, requires
+from gateway.answers import Item, answer_to, counted, first_of, items_of, resumed
+from gateway.auth import Caller, CurrentCaller, KeyedRoute, requires
 from gateway.errors import problem_of
 from gateway.jobs import EVENT_STREAM, GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
-from gateway.state import Gateway
 from parley.client.generate import generate_input
 from parley.client.optimizing import Optimized, count
+from parley.client.streaming import GenerateStream
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
@@ -24,6 +25,9 @@ from parley.domain.model import Model
 from parley.domain.recommendations import Recommendation
 from parley.domain.reports import Span
 from parley.domain.requests import Message, Provider
+
+# The id of the last delta of an answer that was not made now: nothing is missing after it.
+ALL = "all"
 
 router = APIRouter(prefix="/api", tags=["chat"], route_class=KeyedRoute)
 
@@ -72,55 +76,86 @@ class Performance(Model):
     recommendations: tuple[Recommendation, ...]
 
 
-@router.post(
-    "/chat/stream",
-    openapi_extra=requires(Scope.GENERATE),
-    response_class=StreamingResponse,
-    responses={200: {"content": {EVENT_STREAM: {}}}},
-)
+LastEventId = Annotated[str | None, Header(max_length=100, description="Continue after this event.")]
+STREAMED: dict[str, Any] = {
+    "response_class": StreamingResponse,
+    "responses": {200: {"content": {EVENT_STREAM: {}}}},
+}
+
+
+@router.post("/chat/stream", openapi_extra=requires(Scope.GENERATE), **STREAMED)
 async def stream(
     caller: CurrentCaller,
     request: Request,
     body: GenerationBody,  # pyright: ignore[reportInvalidTypeForm] - made from the options of the client
     idempotency_key: IdempotencyKey = None,
+    last_event_id: LastEventId = None,
 ) -> StreamingResponse:
-    """Answer as server-sent events: `delta` with text, and last `end` with the result, or `error` with a problem."""
-    gateway: Gateway = request.app.state.gateway
+    """Answer as server-sent events: `start`, `delta` with text, and last `end` with the result, or `error`.
+
+    A reader who lost the connection sends the request again, with its key and `Last-Event-ID`, or gets
+    `/api/chat/stream/{id}` with the id of `start`: at this gateway or another one.
+    """
     asked = generate_input(caller.client.workspace_id, **given_options(body))
-    answer = answer_to(gateway, caller, asked, safe_key(idempotency_key), request.headers)
-    opened = counted(gateway, caller, _frames(answer))
+    answer = answer_to(request.app.state.gateway, caller, asked, safe_key(idempotency_key), request.headers)
+    return await _streamed(caller, request, answer.stream(_offset(last_event_id)))
+
+
+@router.get("/chat/stream/{job_id:path}", openapi_extra=requires(Scope.READ), **STREAMED)
+async def follow(
+    caller: CurrentCaller, request: Request, job_id: JobId, last_event_id: LastEventId = None
+) -> StreamingResponse:
+    """The stream of a generation that runs or has ended, from its beginning or after an event."""
+    generation = caller.client.generation(checked_id(caller, job_id))
+    return await _streamed(caller, request, generation.stream(_offset(last_event_id)))
+
+
+async def _streamed(caller: Caller, request: Request, answer: GenerateStream) -> StreamingResponse:
+    opened = counted(request.app.state.gateway, caller, _frames(answer))
     first = await first_of(request, opened)
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
     return StreamingResponse(resumed(opened, first), media_type=EVENT_STREAM, headers=headers)
 
 
-async def _frames(answer: Answer) -> AsyncGenerator[str]:
-    async with aclosing(answer.items()) as items:
+async def _frames(answer: GenerateStream) -> AsyncGenerator[str]:
+    async with answer, aclosing(items_of(answer)) as items:
         first = await anext(items)
         yield _frame("start", {"id": answer.id})
-        yield _item(first)
-        async for frame in _rest(items):
+        yield _item(first, answer)
+        async for frame in _rest(items, answer):
             yield frame
 
 
-async def _rest(items: AsyncGenerator[Item]) -> AsyncGenerator[str]:
+async def _rest(items: AsyncGenerator[Item], answer: GenerateStream) -> AsyncGenerator[str]:
     try:
         async for item in items:
-            yield _item(item)
+            yield _item(item, answer)
     except ParleyError as error:
         yield _frame("error", problem_of(error).model_dump(mode="json", exclude_none=True))
 
 
-def _item(item: Item) -> str:
+def _item(item: Item, answer: GenerateStream) -> str:
     if item is None:
         return ": idle\n\n"
     if isinstance(item, GenerateResult):
         return _frame("end", item.model_dump(mode="json"))
-    return _frame("delta", item.model_dump(mode="json"))
+    return _frame("delta", item.model_dump(mode="json"), ALL if answer.offset is None else str(answer.offset))
 
 
-def _frame(kind: str, data: Any) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+def _frame(kind: str, data: Any, event_id: str | None = None) -> str:
+    named = f"id: {event_id}\n" if event_id else ""
+    return f"{named}event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+
+
+def _offset(last_event_id: str | None) -> int | None:
+    """The number of deltas that a reader has; None: all of them."""
+    if last_event_id in (None, ""):
+        return 0
+    if last_event_id == ALL:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", last_event_id):
+        raise InvalidInput("must be the id of an event of this stream", field="Last-Event-ID")
+    return int(last_event_id)
 
 
 @router.post("/chat/optimize", openapi_extra=requires(Scope.GENERATE))

@@ -30,6 +30,7 @@ from parley.domain.generate.quality import ScoreInput
 from parley.domain.generate.quality import workflow_id as scoring_id
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.routing import Candidate
+from parley.domain.streaming import StreamTarget
 from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -114,6 +115,7 @@ class InlineGenerate:
         key: str | None = None,
         *,
         on_disconnect: OnDisconnect = "finish",
+        offset: int | None = 0,
         time_limit: float = TIME_LIMIT_SECONDS,
     ) -> GenerateStream:
         """Run one generation, and read its answer while it is made: as `client.generate_stream`.
@@ -122,12 +124,23 @@ class InlineGenerate:
             request: what to answer.
             key: the idempotency key; default: a new one.
             on_disconnect: whether the answer is finished when its readers leave, or its request is cancelled.
+            offset: the number of deltas that the reader has already; None: it has all of them.
             time_limit: in seconds, as for `run`.
         """
         key = key or uuid4().hex
         stream_id = workflow_id(request.workspace_id, key)
-        run = partial(self.run, key=key, time_limit=time_limit)
-        return GenerateStream(ProcessReceiver(PROCESS_HUB), request, stream_id, run, on_disconnect)
+
+        async def run(target: StreamTarget) -> GenerateResult:
+            return await self.run(request.model_copy(update={"stream": target}), key, time_limit=time_limit)
+
+        return GenerateStream(
+            ProcessReceiver(PROCESS_HUB),
+            request.workspace_id,
+            stream_id,
+            run,
+            on_disconnect=on_disconnect,
+            offset=offset,
+        )
 
     def cancel(self, workspace_id: str, key: str) -> bool:
         """Cancel the generation that this process runs under a key; returns whether there is one.

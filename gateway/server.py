@@ -14,11 +14,13 @@ from gateway.app import create_app
 from gateway.boundary import names
 from gateway.metrics import GatewayMetrics
 from gateway.state import Gateway
-from parley.client.backend import Backend
+from parley.client.backend import Backend, reporting_broken_streams
 from parley.connection import connect
 from parley.domain.errors import InvalidInput
 from parley.settings import Settings
 from parley.storage.database import Database
+from parley.streams.hub import PROCESS_HUB
+from parley.streams.receiver import SocketReceiver
 
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
@@ -131,8 +133,10 @@ async def run(settings: Settings) -> None:
         raise InvalidInput("is not set: the gateway needs PostgreSQL", where="DATABASE_URL")
     metrics = GatewayMetrics.serve()
     temporal = await connect(codec_keys=settings.codec_keys, runtime=metrics.runtime)
-    async with Backend(temporal, Database(settings.database_url), settings) as backend:
+    receiver = SocketReceiver(PROCESS_HUB, settings, reporting_broken_streams(temporal))
+    async with Backend(temporal, Database(settings.database_url), settings, receiver) as backend:
         await backend.database.ping()
+        await receiver.address()  # an address that cannot be listened on is an error now
         server = GatewayServer(create_app(backend, settings, metrics), settings)
         # Uvicorn's own handlers would raise the signal again at the end.
         for number in (signal.SIGTERM, signal.SIGINT):

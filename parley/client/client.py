@@ -190,7 +190,9 @@ class Client:
             InvalidInput: an argument is not valid; the error names the field, and nothing was started.
             UnpricedModel: no price is known for `model`; nothing was started.
         """
-        return generate_stream(self._backend, self._request(messages, user_id, action, options), key, on_disconnect)
+        request = self._request(messages, user_id, action, options)
+        is_shared, key = key is not None, key or uuid4().hex
+        return generate_stream(self._backend, request, key, on_disconnect, is_shared=is_shared)
 
     def _request(self, messages: Messages, user_id: str, action: str, options: GenerateOptions) -> GenerateInput:
         request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)

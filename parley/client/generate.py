@@ -30,6 +30,7 @@ from parley.domain.generate.prompts import template
 from parley.domain.generate.replies import read_answer
 from parley.domain.json_check import check_schema, check_tools
 from parley.domain.requests import Asked, Message, Provider, Tool, ToolChoice
+from parley.domain.streaming import StreamTarget
 from parley.settings import Settings
 from parley.storage import generations
 from parley.storage.database import Database
@@ -148,13 +149,32 @@ async def generate(backend: Backend, request: GenerateInput, key: str | None) ->
 
 
 def generate_stream(
-    backend: Backend, request: GenerateInput, key: str | None, on_disconnect: OnDisconnect
+    backend: Backend,
+    request: GenerateInput,
+    key: str,
+    on_disconnect: OnDisconnect,
+    *,
+    is_shared: bool,
+    offset: int | None = 0,
 ) -> GenerateStream:
-    """The stream of one generation, which begins when it is entered."""
-    key = key or uuid4().hex
-    stream_id = workflow_id(request.workspace_id, key)
+    """The stream of one generation, which begins when it is entered.
+
+    Args:
+        is_shared: whether the key is a caller's: its generation may run already, or have a reader in another process.
+        offset: the number of deltas that the reader has; None: all of them.
+    """
+
+    async def run(target: StreamTarget) -> GenerateResult:
+        return await generate(backend, request.model_copy(update={"stream": target}), key)
+
     return GenerateStream(
-        backend.receiver, request, stream_id, lambda streamed: generate(backend, streamed, key), on_disconnect
+        backend.receiver,
+        request.workspace_id,
+        workflow_id(request.workspace_id, key),
+        run,
+        on_disconnect=on_disconnect,
+        offset=offset,
+        stored_in=backend.database if is_shared else None,
     )
 
 

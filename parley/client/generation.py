@@ -9,10 +9,12 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from parley.client.backend import Backend, describe_workflow, status_of, temporal_errors
 from parley.client.generate import existing_generation, start_workflow_of
+from parley.client.streaming import GenerateStream
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, generation_id, job_key
 from parley.domain.generate.replies import parsed
 from parley.domain.requests import Message
+from parley.domain.streaming import StreamTarget
 from parley.storage import generations
 from parley.visibility import JOB
 
@@ -50,6 +52,19 @@ class GenerationHandle:
         with temporal_errors():
             result = await workflow.result()
         return await self._with_stored_answer(workflow, result) if result.stored else result
+
+    def stream(self, offset: int | None = 0) -> GenerateStream:
+        """Read the answer while it is made, from any place on: as `client.generate_stream`, without a new request.
+
+        Args:
+            offset: the number of deltas that the reader has already; None: all of them.
+        """
+
+        async def run(_: StreamTarget) -> GenerateResult:
+            return await self.result()
+
+        receiver, database = self._backend.receiver, self._backend.database
+        return GenerateStream(receiver, self._workspace_id, self.id, run, offset=offset, stored_in=database)
 
     async def messages(self) -> tuple[Message, ...]:
         """The messages that it answers, as the caller sent them.

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from parley.domain.errors import JobFailed, ParleyError
-from parley.domain.generate.contract import GenerateInput, GenerateResult
+from parley.domain.generate.contract import GenerateResult
 from parley.domain.streaming import Delta, StreamTarget, remaining
+from parley.storage.database import Database
 from parley.streams.hub import StreamReceiver
+from parley.streams.resuming import poll, resume
 
 OnDisconnect = Literal["finish", "cancel"]
+# The address of a stream whose deltas no worker can send: they are stored.
+STORED_ONLY = ""
 
 log = logging.getLogger(__name__)
 
@@ -27,23 +31,47 @@ class GenerateStream:
     def __init__(
         self,
         receiver: StreamReceiver,
-        request: GenerateInput,
+        workspace_id: str,
         stream_id: str,
-        run: Callable[[GenerateInput], Awaitable[GenerateResult]],
-        on_disconnect: OnDisconnect,
+        run: Callable[[StreamTarget], Awaitable[GenerateResult]],
+        *,
+        on_disconnect: OnDisconnect = "finish",
+        offset: int | None = 0,
+        stored_in: Database | None = None,
     ) -> None:
-        self._receiver, self._request, self._run = receiver, request, run
+        """Build it; `run` is called when it is entered.
+
+        Args:
+            receiver: of the deltas.
+            workspace_id: the workspace of the generation.
+            stream_id: the id of its workflow.
+            run: runs the generation, or joins the one that runs, and returns its result.
+            on_disconnect: whether the answer is finished when its readers leave, or its request is cancelled.
+            offset: the number of deltas that the reader has already; None: it has all of them.
+            stored_in: where another process may have stored deltas of the same stream. None: it has just one reader.
+        """
+        self._receiver, self._run, self._of = receiver, run, (workspace_id, stream_id)
         self._on_disconnect: OnDisconnect = on_disconnect
+        self._stored_in = stored_in
         self.id = stream_id
         """The id of the generation's workflow."""
+        self.offset = offset
+        """The number of deltas before the next one; None when the reader has all. A reader may continue there."""
         self._deltas: AsyncGenerator[Delta] | None = None
         self._running: asyncio.Task[GenerateResult] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        target = StreamTarget(address=await self._address(), on_disconnect=self._on_disconnect)
-        request = self._request.model_copy(update={"stream": target})
-        self._reader = self._receiver.hub.read(request.workspace_id, self.id)
-        self._running = asyncio.ensure_future(self._run(request))
+        address = await self._address()
+        self._reader = self._receiver.hub.read(*self._of, offset=self.offset or 0)
+        try:
+            if self._stored_in is not None:
+                await self._poll(self._stored_in, address)
+            target = StreamTarget(address=address, on_disconnect=self._on_disconnect)
+            self._running = asyncio.ensure_future(self._run(target))
+        except BaseException:
+            self._reader.close()
+            raise
         self._running.add_done_callback(lambda _: self._reader.end())
         self._deltas = self._read(self._running)
         return self
@@ -53,10 +81,9 @@ class GenerateStream:
         self._reader.close()
         deltas, running = self._begun()
         await deltas.aclose()
-        running.cancel()
-        await asyncio.wait({running})
-        if not running.cancelled():
-            running.exception()  # its caller may not have asked for the result
+        await _ended(running)
+        if self._polling is not None:
+            await _ended(self._polling)
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self._begun()[0]
@@ -77,24 +104,40 @@ class GenerateStream:
         return self._deltas, self._running
 
     async def _address(self) -> str | None:
-        """Where workers send the deltas; without a receiver the answer comes when it is complete."""
+        """Where workers send the deltas. Without a receiver they are stored, and read from there."""
         try:
             return await self._receiver.address()
         except (ParleyError, OSError) as error:
-            log.warning("the answer is not streamed: %s", error)
-            return None
+            log.warning("workers cannot send the answer while it is made: %s", error)
+            return STORED_ONLY
+
+    async def _poll(self, database: Database, address: str | None) -> None:
+        """Read what is stored, and have the workers send what comes to this process too."""
+        hub, address = self._receiver.hub, address or None
+        if not await resume(database, hub, *self._of, address=address):
+            self._polling = asyncio.ensure_future(poll(database, hub, *self._of, address=address))
 
     async def _read(self, running: asyncio.Task[GenerateResult]) -> AsyncGenerator[Delta]:
-        delivered: list[Delta] = []
-        async for delta in self._reader:
-            delivered.append(delta)
-            yield delta
+        if self.offset is not None:
+            async for delta in self._reader:
+                self.offset = self._reader.offset
+                yield delta
         result = await asyncio.shield(running)
-        if not result.success:
+        if not result.success or self.offset is None:
             return
+        delivered = self._reader.delivered
+        self.offset = None
         try:
             rest = list(remaining(result.content or "", result.tool_calls, delivered))
         except ValueError as error:
             raise JobFailed("StreamBroken", f"{error}: the answer of this key is in the result") from None
         for delta in rest:
             yield delta
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end. Its caller may not have asked for its result."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()

@@ -1,7 +1,7 @@
 """The streams of one process: what was delivered of each, and its readers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from parley.domain.requests import ChatReply
@@ -208,6 +208,11 @@ class StreamReader:
             await self._news.wait()
         self.offset += 1
         return self._stream.deltas[self.offset - 1]
+
+    @property
+    def delivered(self) -> Sequence[Delta]:
+        """The deltas of the stream so far, those before the reader's first one included."""
+        return self._stream.deltas[: self.offset]
 
     def end(self) -> None:
         """End the iteration after the deltas that are there: the result of the generation is known."""

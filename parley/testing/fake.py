@@ -27,6 +27,7 @@ from parley.domain.habits import habits
 from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS, Analysis, Progress, Step, Strategy
+from parley.domain.streaming import StreamTarget
 from parley.domain.voice_metrics import from_session
 from parley.settings import Settings
 from parley.streams.hub import ProcessReceiver, StreamHub
@@ -111,13 +112,15 @@ class FakeClient:
         Raises:
             InvalidInput: an argument is not valid; the error names the field.
         """
-        request = generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
+        generate_input(self.workspace_id, messages, user_id=user_id, action=action, **options)
 
-        async def run(_: GenerateInput) -> GenerateResult:
+        async def run(_: StreamTarget) -> GenerateResult:
             return await self.generate(messages, user_id=user_id, action=action, key=key, **options)
 
         stream_id = workflow_id(self.workspace_id, key or uuid4().hex)
-        return GenerateStream(ProcessReceiver(StreamHub()), request, stream_id, run, on_disconnect)
+        return GenerateStream(
+            ProcessReceiver(StreamHub()), self.workspace_id, stream_id, run, on_disconnect=on_disconnect
+        )
 
     async def analyze(
         self,

@@ -107,3 +107,36 @@ async def test_performance_is_over_a_time(http: httpx.AsyncClient, client: Clien
     wrong = {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
     refused = await http.get("/api/metrics/performance", params=wrong)
     assert (refused.status_code, refused.json()["field"]) == (400, "since")
+
+
+def texts(events: list[dict[str, Any]]) -> str:
+    return "".join(event["data"]["text"] for event in events if event["event"] == "delta")
+
+
+async def test_a_reader_continues_after_the_last_event_that_it_got(http: httpx.AsyncClient):
+    key = {"idempotency-key": "turn-9"}
+    [start, *deltas, end] = await streamed(http, BODY, **key)
+    assert [delta["id"] for delta in deltas] == [str(number) for number in range(1, len(deltas) + 1)]
+    job_id = start["data"]["id"].replace("/", "%2F")
+    for half in (deltas[: len(deltas) // 2], deltas):
+        after = {"last-event-id": half[-1]["id"]}
+        again = await streamed(http, BODY, **key, **after)
+        async with http.stream("GET", f"/api/chat/stream/{job_id}", headers=after) as stream:
+            followed = [event async for event in read_events(stream)]
+        assert texts(half) + texts(again) == end["data"]["content"] == texts(half) + texts(followed)
+        assert again[-1] == followed[-1] == end
+
+
+async def test_an_answer_of_the_cache_is_one_delta_after_which_nothing_is_missing(http: httpx.AsyncClient):
+    await streamed(http, BODY)
+    key = {"idempotency-key": "turn-10"}
+    [_, delta, end] = await streamed(http, BODY, **key)
+    assert (delta["id"], end["data"]["meta"]["cached"]) == ("all", "exact")
+    [_, again] = await streamed(http, BODY, **key, **{"last-event-id": "all"})
+    assert again == end
+
+
+async def test_an_event_id_of_another_stream_and_an_unknown_generation_are_refused(http: httpx.AsyncClient):
+    refused = await http.post("/api/chat/stream", json=BODY, headers={"last-event-id": "x"})
+    assert (refused.status_code, refused.json()["field"]) == (400, "Last-Event-ID")
+    assert (await http.get("/api/chat/stream/generate%2Facme%2Fnone")).status_code == 404
