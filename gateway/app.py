@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import chat, health, jobs
 from gateway.boundary import Boundary, names
+from gateway.console import overview, pages, sign_in
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
 from gateway.state import Gateway
@@ -35,8 +36,11 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     # Without the pages of FastAPI's documentation, which load scripts from another host.
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
-    for router in (health.router, jobs.router, jobs.sockets, chat.router):
+    app.state.sign_in_tries = sign_in.SignInTries()
+    console = (sign_in.router, sign_in.signed_in, overview.router)
+    for router in (health.router, jobs.router, jobs.sockets, chat.router, *console):
         app.include_router(router)
+    app.mount(pages.STATIC, pages.static_files())
     for error in (ParleyError, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer_error)
     if origins := names(settings.gateway_cors_origins):

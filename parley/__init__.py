@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         Report,
         SpendReport,
         Summary,
+        TimeSeries,
         UserReport,
         WeekSpend,
     )
@@ -154,6 +155,7 @@ _MODULES = {
         "Report",
         "SpendReport",
         "Summary",
+        "TimeSeries",
         "UserReport",
         "WeekSpend",
     ),
@@ -274,6 +276,7 @@ __all__ = [
     "Strategy",
     "Summary",
     "TextPart",
+    "TimeSeries",
     "Tool",
     "ToolCall",
     "ToolChoice",
