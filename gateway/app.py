@@ -10,7 +10,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import chat, health, jobs
 from gateway.boundary import Boundary, names
-from gateway.console import overview, pages, sign_in
+from gateway.console import budgets, labels, overview, pages, sign_in
+from gateway.console import jobs as job_pages
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
 from gateway.state import Gateway
@@ -37,7 +38,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
     app.state.sign_in_tries = sign_in.SignInTries()
-    console = (sign_in.router, sign_in.signed_in, overview.router)
+    console = (sign_in.router, sign_in.signed_in, overview.router, job_pages.router, labels.router, budgets.router)
     for router in (health.router, jobs.router, jobs.sockets, chat.router, *console):
         app.include_router(router)
     app.mount(pages.STATIC, pages.static_files())

@@ -220,6 +220,10 @@ class Settings(BaseSettings):
         default=30, gt=0, description="the longest pause within a request, and before the first one of a connection"
     )
 
+    gateway_temporal_ui_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="address of the Temporal UI, which the console links to"
+    )
+
     failpoints: str = Field(
         default="", description="tests: `point=kill,other=stop` makes a worker kill or stop itself at a step"
     )

@@ -111,6 +111,12 @@ def milliseconds(amount: float | None) -> str:
     return duration(None if amount is None else amount / 1000)
 
 
+def clock(seconds: float) -> str:
+    """A place in a session: minutes and seconds."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
 def number(count: float | None) -> str:
     """A number with separators between thousands."""
     return NONE if count is None else f"{count:,}"
@@ -125,9 +131,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        usd=usd, moment=moment, percent=percent, duration=duration, milliseconds=milliseconds, number=number
+        clock=clock,
+        duration=duration,
+        milliseconds=milliseconds,
+        moment=moment,
+        number=number,
+        percent=percent,
+        usd=usd,
     )
-    made.globals.update(prefix=PREFIX, static=f"{STATIC}/{VERSION}", job_url=job_url, quote=quote, none=NONE)
+    made.globals.update(prefix=PREFIX, static=f"{STATIC}/{VERSION}", job_url=job_url, quote=quote, dash=NONE)
     return made
 
 

@@ -51,6 +51,7 @@
     const chart = new uPlot({
       width: plot.clientWidth,
       height: plot.clientHeight,
+      padding: [10, 12, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
@@ -86,7 +87,7 @@
   function follow(live) {
     const events = new EventSource(live.dataset.events);
     let waiting = null;
-    const refresh = () => { waiting ??= setTimeout(() => { waiting = null; htmx.trigger(live, "refresh"); }, 1000); };
+    const refresh = () => { waiting ??= setTimeout(() => { waiting = null; htmx.trigger("#live", "refresh"); }, 1000); };
     let first = true;
     events.addEventListener("progress", () => { if (!first) refresh(); first = false; });
     events.addEventListener("labels", refresh);
