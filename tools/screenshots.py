@@ -33,21 +33,27 @@ from tests.parts import reachable_directory  # noqa: E402
 IMAGES = Path(os.environ.get("SCREENSHOTS", ROOT / "docs" / "images"))
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MOST_BYTES = 150_000
 REQUESTS = 150
-# Each job moves back by a share of a day; the work has two peaks in the day.
+# Each answer moves back by a share of a day, with two peaks in it; the other jobs to the day before.
 SPREAD = """
     CREATE TEMPORARY TABLE moves AS
     SELECT job_key, make_interval(secs => 86000 * pos - 5000 * sin(4 * pi() * pos)) AS back FROM (
         SELECT job_key, (row_number() OVER (ORDER BY md5(job_key)))::float / (count(*) OVER () + 1) AS pos
-        FROM generations) AS ordered;
+        FROM generations) AS ordered
+    UNION ALL SELECT job_key, interval '26 hours' FROM auto_runs
+    UNION ALL SELECT job_key, interval '25 hours' FROM session_analyses;
     UPDATE attempts a SET started_at = started_at - back, ended_at = ended_at - back
     FROM paid_requests p JOIN moves USING (job_key)
     WHERE p.workspace_id = a.workspace_id AND p.request_id = a.request_id;
     UPDATE ai_usage_logs u SET created_at = created_at - back FROM moves WHERE u.job_key = moves.job_key;
     UPDATE generations g SET created_at = created_at - back, started_at = started_at - back
     FROM moves WHERE g.job_key = moves.job_key;
+    UPDATE auto_runs r SET created_at = created_at - back, ended_at = ended_at - back
+    FROM moves WHERE r.job_key = moves.job_key;
+    UPDATE session_analyses s SET created_at = created_at - back, ended_at = ended_at - back
+    FROM moves WHERE s.job_key = moves.job_key;
     INSERT INTO cost_alerts (workspace_id, period, threshold_usd, spent_usd, uncertain_usd, created_at)
     VALUES ('default', '2026-W46', 50, 61.284019, 1.310400, now() - interval '12 days')
 """
@@ -92,7 +98,7 @@ async def fill(addresses: Addresses) -> str:
 
 async def answers(client: Client, simulator_url: str) -> None:
     """Questions about a transcript, of which some repeat; now and then a provider is down."""
-    transcript = (SAMPLES / LONG).read_text(encoding="utf-8")
+    transcript = "\n".join(f"{turn.role}: {turn.text}" for turn in read_session(SAMPLES / LONG).turns)
     lines = (SAMPLES / "questions" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [json.loads(line)["one"] for line in lines]
     simulator = SimulatorAdmin(simulator_url)
@@ -102,7 +108,7 @@ async def answers(client: Client, simulator_url: str) -> None:
             await simulator.fault("server_error")
         question = questions[number % 74]
         try:
-            messages = [{"role": "system", "content": transcript[: 300 * (number % 37)] or "Be brief."}]
+            messages = [{"role": "system", "content": transcript[: 110 * (number % 37)] or "Be brief."}]
             result = await client.generate(
                 [*messages, {"role": "user", "content": question}],
                 user_id="operator",
@@ -159,7 +165,8 @@ async def take(page: Page, name: str) -> None:
     if not wanted:
         return
     path = IMAGES / f"console-{name}.png"
-    await page.screenshot(path=path, full_page=True, animations="disabled")
+    full_page = bool(os.environ.get("SCREENSHOTS_ALL"))
+    await page.screenshot(path=path, full_page=full_page, animations="disabled")
     print(f"{path.name}: {path.stat().st_size:,} bytes")
     if path.stat().st_size > MOST_BYTES and not os.environ.get("SCREENSHOTS_ALL"):
         sys.exit(f"{path.name} is larger than {MOST_BYTES:,} bytes")

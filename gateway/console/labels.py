@@ -14,6 +14,7 @@ from parley.client.auto_analyze import AutoAnalyzeHandle
 from parley.domain.auto_analyze.contract import LabelCount, LabelKind
 from parley.domain.errors import NotFound
 from parley.domain.gateway_keys import Scope
+from parley.domain.generate.contract import WORKFLOW as GENERATE
 
 EXAMPLES = 5
 
@@ -31,7 +32,7 @@ async def labels(
 ) -> HTMLResponse:
     """The labels of one kind; and of one of them, its examples and where it comes from."""
     job = await find_job(caller, job_id)
-    handle = await caller.client.job(job.job_key)
+    handle = None if job.kind == GENERATE else await caller.client.job(job.job_key)
     if not isinstance(handle, AutoAnalyzeHandle):
         raise NotFound(f"the job {job_id} has no labels")
     report = await handle.report()

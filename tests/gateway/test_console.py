@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
@@ -33,6 +34,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# The elements that reach beyond the right edge of the window, without those in a region that scrolls.
+TOO_WIDE = """[...document.querySelectorAll('body *')]
+    .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5 && !one.closest('.scroll, .skip'))
+    .map((one) => one.outerHTML.slice(0, 120))"""
 PHONE = {"width": 390, "height": 844}
 HOSTILE = '"><img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>{{7*7}}'
 
@@ -93,9 +98,9 @@ async def sign_in(page: Page, secret: str, path: str = "/console") -> None:
 
 
 async def check_width(page: Page) -> None:
-    """The page itself does not scroll sideways, and nothing is cut off; a table in it may scroll."""
-    widths = await page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert widths[0] <= widths[1], page.url
+    """No element is wider than the window; a table may scroll in its own region."""
+    wide = await page.evaluate(TOO_WIDE)
+    assert wide == [], page.url
 
 
 @pytest.fixture
@@ -135,12 +140,12 @@ async def test_an_operator_with_a_keyboard_sees_what_an_answer_cost(
 
 @pytest.mark.usefixtures("worker")
 async def test_a_running_job_is_followed_until_it_is_cancelled(
-    browser: Browser, gateway: Running, client: Client, key: str, simulator: SimulatorAdmin
+    browser: Browser, gateway: Running, client: Client, key: str, simulator: SimulatorAdmin, few_chats: Path
 ):
     for provider in ("anthropic", "openai"):
         await simulator.gate(closed=True, provider=provider)
-    chats = await client.import_chats(SAMPLES / "chats" / "support.jsonl")
-    job = await client.auto_analyze(chats.dataset_id, user_id="ann", streams=1)
+    chats = await client.import_chats(few_chats)
+    job = await client.auto_analyze(chats.dataset_id, user_id="ann", streams=1, sessions_per_stream=6)
     address = f"/console/jobs/{quote(job.id, safe='')}"
     async with visiting(browser, gateway) as page:
         await sign_in(page, key, "/console/jobs")
@@ -187,14 +192,23 @@ async def test_a_cap_is_set_corrected_and_removed(browser: Browser, gateway: Run
 
 
 @pytest.fixture
-async def hostile(client: Client, database_url: str) -> Client:
+def few_chats(tmp_path: Path) -> Path:
+    """A file of six chat sessions."""
+    lines = (SAMPLES / "chats" / "support.jsonl").read_text(encoding="utf-8").splitlines()[:6]
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+async def hostile(client: Client, database_url: str, few_chats: Path) -> Client:
     """A workspace whose texts are markup: transcripts, labels, file names, prompts, reasons."""
     session = Session.model_validate_json((SAMPLES / "gatekeeper-dental-clinic.json").read_bytes())
     turns = [turn.model_copy(update={"text": HOSTILE, "words": ()}) for turn in session.turns]
     given = session.model_copy(update={"turns": tuple(turns), "scenario": HOSTILE, "session_id": HOSTILE})
     job = await client.analyze(given)
-    chats = await client.import_chats(SAMPLES / "chats" / "support.jsonl")
-    run = await client.auto_analyze(chats.dataset_id, user_id=HOSTILE, streams=1)
+    chats = await client.import_chats(few_chats)
+    run = await client.auto_analyze(chats.dataset_id, user_id=HOSTILE, streams=1, sessions_per_stream=6)
     await client.generate(HOSTILE, user_id=HOSTILE)
     await asyncio.gather(job.result(), run.result())
     for table, column in (
@@ -219,21 +233,20 @@ async def test_no_text_of_a_user_or_a_model_becomes_markup_on_a_telephone(browse
         await page.goto("/console")
         await check_width(page)
         await sign_in(page, key)
-        jobs = []
         for path in ("/console", "/console/recommendations", "/console/budgets", "/console/jobs"):
             await page.goto(path)
             await check_width(page)
-        for row in await page.locator("#jobs tbody a").all():
-            jobs.append(str(await row.get_attribute("href")))
+        links = await page.locator("#jobs tbody a").all()
+        jobs = [str(await link.get_attribute("href")) for link in links]
+        kinds = [await link.inner_text() for link in links]
+        labels = jobs[kinds.index("AutoAnalyze")].replace("/jobs/", "/labels/")
         assert len(jobs) == 3
-        for job in (*jobs, *(job.replace("/jobs/", "/labels/") for job in jobs)):
-            answer = await page.goto(job)
-            if answer and answer.status == 200:
-                shown = await page.locator("main").inner_text()
-                assert HOSTILE[:20] in shown, job
-                assert await page.locator("main img, main script").count() == 0
-                await check_width(page)
-            assert "owned" not in await page.title()
+        for path in (*jobs, labels):
+            await page.goto(path)
+            assert HOSTILE in await page.locator("main").inner_text(), path
+            assert await page.locator("main img, main script").count() == 0
+            await check_width(page)
+            assert await page.title() != "owned"
 
 
 @pytest.mark.usefixtures("worker")
