@@ -256,14 +256,14 @@ async def _models_over_time(
     """How many attempts of each provider and model ended, of those made in each step of time."""
     kinds = [col(Attempt.provider), col(Attempt.model)]
     query = (
-        select(_slice(col(Attempt.started_at), step), *kinds, func.count())
+        select(_slice(col(Attempt.started_at), step), *kinds, func.count().label("count"))
         .where(*_ended(workspace_id, span))
         .group_by("begins", *kinds)
         .order_by(*kinds)
     )
     found: dict[datetime, dict[str, int]] = {}
-    for begins, provider, model, count in (await tx.execute(query)).all():
-        found.setdefault(begins, {})[f"{provider} {model}"] = count
+    for row in (await tx.execute(query)).mappings():
+        found.setdefault(row["begins"], {})[f"{row['provider']} {row['model']}"] = row["count"]
     return found
 
 
