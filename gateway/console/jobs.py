@@ -19,7 +19,7 @@ from gateway.console.speech import speech_of
 from gateway.jobs import JobId, checked_id, event_stream
 from parley.client.attempts import AttemptReport
 from parley.client.auto_analyze import AutoAnalyzeHandle
-from parley.client.backend import describe_workflow, status_of
+from parley.client.backend import describe_workflow, job_key_of, status_of
 from parley.client.generation import GenerationHandle
 from parley.client.listing import KINDS, STATUSES, JobSummary
 from parley.client.session_analysis import AnalysisHandle
@@ -116,7 +116,7 @@ async def cancel(caller: CurrentCaller, job_id: JobId) -> RedirectResponse:
 
 
 async def find_job(caller: Caller, job_id: str) -> JobSummary:
-    """A job by its id or its key; a generation is not listed before it has ended.
+    """A job by its id or its key. One that is not listed yet is what Temporal knows of it.
 
     Raises:
         NotFound: the workspace has no such job.
@@ -125,16 +125,19 @@ async def find_job(caller: Caller, job_id: str) -> JobSummary:
     for listed in await caller.client.jobs(job_id=job_id, limit=1):
         return listed
     running = await describe_workflow(caller.backend, caller.client.workspace_id, job_id)
+    kind = running.typed_search_attributes.get(JOB) or ""
+    key = generation_key(job_id) if kind == GENERATE else job_key_of(running)
+    tried = (await caller.client.attempts(key)).attempts
     return JobSummary(
-        kind=running.typed_search_attributes.get(JOB) or "",
+        kind=kind,
         id=job_id,
-        job_key=generation_key(job_id),
+        job_key=key,
         user_id="",
         subject="",
         status=status_of(running),
         reason="",
-        cost_usd=Decimal(0),  # the page adds up its attempts
-        uncertain_usd=Decimal(0),
+        cost_usd=sum((one.cost_usd or Decimal(0) for one in tried), Decimal(0)),
+        uncertain_usd=sum((one.cost_usd or Decimal(0) for one in tried if not one.confirmed), Decimal(0)),
         created_at=running.start_time,
         ended_at=running.close_time,
     )
@@ -144,12 +147,15 @@ async def _details(caller: Caller, job: JobSummary) -> dict[str, Any]:
     """What the page of each kind of job shows."""
     handle = await _handle(caller, job)
     none: dict[str, Any] = {"progress": None, "generation": None, "messages": (), "analysis": None, "run": None}
+
     if isinstance(handle, GenerationHandle):
         return none | await _generation(handle)
     progress = await _progress(caller, job) if job.status == "running" else None
     if isinstance(handle, AnalysisHandle):
         return none | {"progress": progress, **await _analysis(handle)}
-    return none | {"progress": progress, "run": await handle.report()}
+    with suppress(NotFound):  # it begins
+        return none | {"progress": progress, "run": await handle.report()}
+    return none
 
 
 async def _generation(handle: GenerationHandle) -> dict[str, Any]:
@@ -162,11 +168,12 @@ async def _generation(handle: GenerationHandle) -> dict[str, Any]:
 
 
 async def _analysis(handle: AnalysisHandle) -> dict[str, Any]:
-    session = None
-    with suppress(NotFound):  # it has been purged
+    analysis = session = None
+    with suppress(NotFound):  # it begins
+        analysis = (await handle.report()).analysis
+    with suppress(NotFound):  # it begins, or its session has been purged
         session = await handle.session()
-    report = await handle.report()
-    return {"analysis": report.analysis, "session": session, "speech": speech_of(session) if session else None}
+    return {"analysis": analysis, "session": session, "speech": speech_of(session) if session else None}
 
 
 async def _handle(caller: Caller, job: JobSummary) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:
