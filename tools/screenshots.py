@@ -35,7 +35,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MOST_BYTES = 150_000
-REQUESTS = 150
+REQUESTS = 100
 # Each answer moves back by a share of a day, with two peaks in it; the other jobs to the day before.
 SPREAD = """
     CREATE TEMPORARY TABLE moves AS
