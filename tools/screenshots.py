@@ -138,6 +138,7 @@ async def photograph_all(
     """Take all pictures of one size and colour scheme."""
     context = await browser.new_context(viewport=size, color_scheme=scheme)  # pyright: ignore[reportArgumentType]
     page = await context.new_page()
+    page.set_default_timeout(180_000)
     console = f"{addresses.gateway_url}/console"
     await page.goto(console)
     await take(page, f"sign-in{suffix}")
