@@ -10,6 +10,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import anthropic, chat, health, jobs, models, openai
 from gateway.boundary import Boundary, names
+from gateway.console import budgets, labels, overview, pages, sign_in
+from gateway.console import jobs as job_pages
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
 from gateway.state import Gateway
@@ -35,9 +37,13 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     # Without the pages of FastAPI's documentation, which load scripts from another host.
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
+    app.state.sign_in_tries = sign_in.SignInTries()
     for module in (health, jobs, chat, openai, anthropic, models):
         app.include_router(module.router)
-    app.include_router(jobs.sockets)
+    console = (sign_in.router, sign_in.signed_in, overview.router, job_pages.router, labels.router, budgets.router)
+    for router in (jobs.sockets, *console):
+        app.include_router(router)
+    app.mount(pages.STATIC, pages.static_files())
     for error in (ParleyError, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer_error)
     if origins := names(settings.gateway_cors_origins):

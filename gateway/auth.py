@@ -77,7 +77,15 @@ class Authentication:
             TooManyRequests: the key's requests of this minute are used up.
             Unreachable: PostgreSQL does not answer.
         """
-        known = await self._find(_secret(connection))
+        return await self.admit(hash_of(_secret(connection)), scope)
+
+    async def admit(self, sha256: str, scope: Scope) -> Caller:
+        """The caller whose key has this hash. The request counts against the key's limit.
+
+        Raises:
+            As `identify` does.
+        """
+        known = await self._find(sha256)
         if not known.key.is_valid(datetime.now(UTC)):
             raise Unauthenticated("the key is revoked or has expired: make another one with `parley keys create`")
         if scope not in known.key.scopes:
@@ -106,9 +114,9 @@ class Authentication:
             if not self._streams[key.key_id]:
                 del self._streams[key.key_id]
 
-    async def _find(self, secret: str) -> _Known:
+    async def _find(self, sha256: str) -> _Known:
         """What is known of a key, read again after `KNOWN_SECONDS`."""
-        sha256, now = hash_of(secret), time.monotonic()
+        now = time.monotonic()
         known = self._known.get(sha256)
         if known is not None and now - known.read_at < KNOWN_SECONDS:
             return known
@@ -181,12 +189,16 @@ class KeyedRoute(APIRoute):
         scope, body = Scope(declared[SCOPE]), declared[BODY]
 
         async def identified(request: Request) -> Response:
-            request.state.caller = await request.app.state.gateway.auth.identify(request, scope)
+            request.state.caller = await self.identify(request, scope)
             if request.method != "GET":
                 _check_type(request, body)
             return await handle(request)
 
         return identified
+
+    async def identify(self, request: Request, scope: Scope) -> Caller:
+        """The sender of a request, by the key in its headers. `Authentication.identify` documents it."""
+        return await request.app.state.gateway.auth.identify(request, scope)
 
 
 def _check_type(request: Request, wanted: str) -> None:

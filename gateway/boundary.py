@@ -8,7 +8,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -101,7 +101,7 @@ class Boundary:
         else:
             raise error
 
-    async def _refuse(self, made: JSONResponse, scope: Scope, receive: Receive, response: "_Response") -> None:
+    async def _refuse(self, made: Response, scope: Scope, receive: Receive, response: "_Response") -> None:
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, response).send_denial_response(made)
         else:

@@ -10,10 +10,11 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from gateway.console import pages
 from parley.client.reading import first_problem
 from parley.correlation import HTTP_REQUEST_ID, correlation
 from parley.domain.errors import ErrorKind, InvalidInput, NotFound, ParleyError
@@ -245,8 +246,8 @@ def _retry_after(error: ParleyError, status: int) -> float | None:
     return RETRY_AFTER_SECONDS if status in (408, 503) else None
 
 
-def response_of(error: Exception, path: str) -> JSONResponse:
-    """The response for an error: the vendor's shape on a vendor's path, else problem details."""
+def response_of(error: Exception, path: str) -> Response:
+    """The response for an error: a page in the console, the vendor's shape on a vendor's path, else problem details."""
     problem = problem_of(error)
     headers = dict(getattr(error, "headers", None) or {})
     if problem.retry_after is not None:
@@ -257,11 +258,13 @@ def response_of(error: Exception, path: str) -> JSONResponse:
         headers["www-authenticate"] = "Bearer"
     if problem.status in (408, 413):  # the rest of the body is not read
         headers["connection"] = "close"
+    if path.startswith(pages.PREFIX):
+        return pages.error_page(problem, headers)
     content, media_type = _shaped(problem, path)
     return JSONResponse(content, problem.status, headers, media_type)
 
 
-async def answer_error(request: Request, error: Exception) -> JSONResponse:
+async def answer_error(request: Request, error: Exception) -> Response:
     """The handler of every error that a path raises. One of a WebSocket is answered by the boundary."""
     if request.scope["type"] == "websocket":
         raise error

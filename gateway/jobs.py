@@ -236,7 +236,11 @@ async def events(
     last_event_id: Annotated[str, Header(max_length=100, description="Continue after this event.")] = "",
 ) -> StreamingResponse:
     """What happens to a job, as server-sent events: `labels`, `progress`, and `end` as the last one."""
-    gateway: Gateway = request.app.state.gateway
+    return await event_stream(request.app.state.gateway, caller, job_id, last_event_id)
+
+
+async def event_stream(gateway: Gateway, caller: Caller, job_id: str, last_event_id: str) -> StreamingResponse:
+    """The events of a job after an event, as server-sent events."""
     followed = _followed(gateway, caller, job_id, last_event_id)
     first = await anext(followed)  # an error is a status, not an event
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}

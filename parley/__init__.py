@@ -8,13 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parley.client.attempts import AttemptReport, JobAttempts
     from parley.client.auto_analyze import AutoAnalyzeHandle, AutoAnalyzeOptions, AutoAnalyzeReport
     from parley.client.backend import Backend
     from parley.client.client import Client, EnergyBalance
     from parley.client.configuration import ConfigurationReport, WorkspaceConfiguration
     from parley.client.gateway_keys import GatewayKeys
     from parley.client.generate import GenerateOptions, Messages
-    from parley.client.generation import GenerationHandle
+    from parley.client.generation import GenerationHandle, GenerationReport
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
     from parley.client.listing import JobPage, JobSummary
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
         DiscoveryTerms,
         ExportedSession,
         LabelCount,
+        LabelKind,
+        LabelledChat,
+        LabelOrigin,
+        MergeStep,
         Statistics,
     )
     from parley.domain.auto_analyze.estimate import RunEstimate
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
         Report,
         SpendReport,
         Summary,
+        TimeSeries,
         UserReport,
         WeekSpend,
     )
@@ -95,13 +101,14 @@ if TYPE_CHECKING:
 # Every name is imported on first use: `import parley` takes no time, and what connects to Temporal and PostgreSQL is
 # never loaded in a workflow.
 _MODULES = {
+    "parley.client.attempts": ("AttemptReport", "JobAttempts"),
     "parley.client.auto_analyze": ("AutoAnalyzeHandle", "AutoAnalyzeOptions", "AutoAnalyzeReport"),
     "parley.client.backend": ("Backend",),
     "parley.client.client": ("Client", "EnergyBalance"),
     "parley.client.configuration": ("ConfigurationReport", "WorkspaceConfiguration"),
     "parley.client.gateway_keys": ("GatewayKeys",),
     "parley.client.generate": ("GenerateOptions", "Messages"),
-    "parley.client.generation": ("GenerationHandle",),
+    "parley.client.generation": ("GenerationHandle", "GenerationReport"),
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
@@ -115,6 +122,10 @@ _MODULES = {
         "DiscoveryTerms",
         "ExportedSession",
         "LabelCount",
+        "LabelKind",
+        "LabelOrigin",
+        "LabelledChat",
+        "MergeStep",
         "Statistics",
     ),
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
@@ -158,6 +169,7 @@ _MODULES = {
         "Report",
         "SpendReport",
         "Summary",
+        "TimeSeries",
         "UserReport",
         "WeekSpend",
     ),
@@ -205,6 +217,7 @@ __all__ = [
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
+    "AttemptReport",
     "AutoAnalyzeHandle",
     "AutoAnalyzeInput",
     "AutoAnalyzeOptions",
@@ -239,16 +252,22 @@ __all__ = [
     "GenerateResult",
     "GenerateStream",
     "GenerationHandle",
+    "GenerationReport",
     "HealthReport",
     "Housekeeping",
     "IdempotencyConflict",
     "ImagePart",
     "Imported",
     "InvalidInput",
+    "JobAttempts",
     "JobFailed",
     "JobPage",
     "JobSummary",
     "LabelCount",
+    "LabelKind",
+    "LabelOrigin",
+    "LabelledChat",
+    "MergeStep",
     "Message",
     "Messages",
     "Meta",
@@ -284,6 +303,7 @@ __all__ = [
     "Summary",
     "TextDelta",
     "TextPart",
+    "TimeSeries",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

@@ -234,6 +234,10 @@ class Settings(BaseSettings):
         "a wildcard with this machine's own address",
     )
 
+    gateway_temporal_ui_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="address of the Temporal UI, which the console links to"
+    )
+
     failpoints: str = Field(
         default="", description="tests: `point=kill,other=stop` makes a worker kill or stop itself at a step"
     )

@@ -20,6 +20,9 @@ from parley.domain.auto_analyze.contract import (
     DiscoveryTerms,
     ExportedSession,
     LabelCount,
+    LabelKind,
+    LabelledChat,
+    LabelOrigin,
     Statistics,
     workflow_id,
 )
@@ -31,7 +34,7 @@ from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
-from parley.storage import usage
+from parley.storage import label_explorer, usage
 from parley.storage.datasets import load_dataset
 
 EXPORT_PAGE = 500
@@ -109,6 +112,29 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             labels=tuple(labels),
             costs=spent,
         )
+
+    async def examples(self, kind: LabelKind, label: str, *, after: int = -1, limit: int = 10) -> list[LabelledChat]:
+        """Sessions with a canonical label, in the order of their file.
+
+        Args:
+            kind: the kind of the label.
+            label: from `labels` of the report.
+            after: the `position` of the last one of the page before; default: from the beginning.
+            limit: the most sessions to return; default 10.
+        """
+        async with self._backend.database.reads() as tx:
+            found = label_explorer.examples
+            return await found(tx, self._workspace_id, self.job_key, kind, label, after=after, limit=limit)
+
+    async def origins(self, kind: LabelKind, label: str) -> list[LabelOrigin]:
+        """The labels that became a canonical label, itself included, with how each was merged.
+
+        Args:
+            kind: the kind of the label.
+            label: from `labels` of the report.
+        """
+        async with self._backend.database.reads() as tx:
+            return await label_explorer.origins(tx, self._workspace_id, self.job_key, kind, label)
 
 
 async def start_auto_analyze(

@@ -12,6 +12,7 @@ from uuid import uuid4
 from temporalio.client import WorkflowHandle
 
 from parley import visibility
+from parley.client.attempts import JobAttempts, list_attempts
 from parley.client.auto_analyze import (
     AutoAnalyzeHandle,
     AutoAnalyzeOptions,
@@ -452,6 +453,18 @@ class Client:
         if handle is None:
             raise InvalidInput(f"is a {kind} and has no handle: name a job of {' or '.join(HANDLES)}", where=job_id)
         return handle(self._backend, self.workspace_id, job_id, job_key)
+
+    async def attempts(self, job_key: str, *, limit: int = 200) -> JobAttempts:
+        """The attempts of a job at providers: when each began and ended, what it cost, and why it failed.
+
+        Args:
+            job_key: of `jobs`, or of its handle.
+            limit: the most attempts to return, the latest ones; default 200.
+
+        Returns:
+            The attempts, the oldest first; none for an unknown job.
+        """
+        return await list_attempts(self._backend, self.workspace_id, job_key, limit)
 
     async def status(self, job_id: str) -> str:
         """Temporal's status of a job.

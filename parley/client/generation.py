@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
@@ -11,12 +14,44 @@ from parley.client.backend import Backend, describe_workflow, status_of, tempora
 from parley.client.generate import existing_generation, start_workflow_of
 from parley.client.streaming import GenerateStream
 from parley.domain.errors import InvalidInput, NotFound
-from parley.domain.generate.contract import WORKFLOW, GenerateInput, GenerateResult, generation_id, job_key
+from parley.domain.generate.contract import WORKFLOW, Cached, GenerateInput, GenerateResult, generation_id, job_key
 from parley.domain.generate.replies import parsed
-from parley.domain.requests import Message
+from parley.domain.model import Model
+from parley.domain.reports import Feedback
+from parley.domain.requests import ChatReply, Message, ToolCall
 from parley.domain.streaming import StreamTarget
 from parley.storage import generations
+from parley.storage.tables import Generation
 from parley.visibility import JOB
+
+
+class GenerationReport(Model):
+    """How a generation ended, as the database has it.
+
+    outcome: `completed`, `refused`, `failed` or `cancelled`. reason: the code of the refusal or of the error.
+    answer: what the model said; None where there is no answer, or it has been purged. quality: from 0 to 1.
+    """
+
+    request_id: str
+    user_id: str
+    action: str
+    outcome: str
+    reason: str
+    template: str
+    experiment: str
+    arm: str
+    cached: Cached
+    provider: str
+    model: str
+    tokens_total: int
+    cost_usd: Decimal
+    saved_usd: Decimal
+    quality: Decimal | None
+    feedback: Feedback | None
+    started_at: datetime
+    ended_at: datetime
+    answer: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class GenerationHandle:
@@ -65,6 +100,21 @@ class GenerationHandle:
 
         receiver, database = self._backend.receiver, self._backend.database
         return GenerateStream(receiver, self._workspace_id, self.id, run, offset=offset, stored_in=database)
+
+    async def report(self) -> GenerationReport:
+        """How it ended and what it cost. It does not ask Temporal, so that it also serves inline generations.
+
+        Raises:
+            NotFound: there is no such generation, or it has not ended.
+        """
+        async with self._backend.database.reads() as tx:
+            row = await generations.find(tx, self._workspace_id, self._request_id)
+            if row is None:
+                raise NotFound(f"workspace {self._workspace_id!r} has no generation {self.id!r} that has ended")
+            with suppress(NotFound):
+                reply = await generations.answer(tx, self._workspace_id, self._request_id)
+                return _report(row, reply)
+        return _report(row, None)
 
     async def messages(self) -> tuple[Message, ...]:
         """The messages that it answers, as the caller sent them.
@@ -117,6 +167,17 @@ class GenerationHandle:
         payloads = started.workflow_execution_started_event_attributes.input.payloads
         [request] = await self._backend.temporal.data_converter.decode(payloads, [GenerateInput])
         return request
+
+
+def _report(row: Generation, reply: ChatReply | None) -> GenerationReport:
+    known = row.model_dump(include=set(GenerationReport.model_fields))
+    answer = reply if row.outcome == "completed" else None
+    return GenerationReport(
+        **known,
+        ended_at=row.created_at,
+        answer=answer.text if answer else None,
+        tool_calls=answer.tool_calls if answer else (),
+    )
 
 
 async def start_generation(backend: Backend, request: GenerateInput, job_id: str) -> None:

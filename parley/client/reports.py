@@ -9,9 +9,11 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.client.backend import Backend
+from parley.domain.errors import InvalidInput
 from parley.domain.recommendations import Recommendation, recommend
 from parley.domain.reports import (
     DEFAULT_DAYS,
+    MOST_SLICES,
     TOP_USERS,
     ActionSpend,
     ActionTokens,
@@ -22,6 +24,7 @@ from parley.domain.reports import (
     Span,
     SpendReport,
     Summary,
+    TimeSeries,
     UserReport,
     WeekSpend,
 )
@@ -50,6 +53,34 @@ class Reports:
     async def weekly(self, since: datetime | None = None) -> SpendReport[WeekSpend]:
         """The cost of each ISO week, from the start of the first week; a week without costs has a line too."""
         return await self._read(reports.weekly, since)
+
+    async def over_time(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        step: timedelta = timedelta(days=1),
+    ) -> TimeSeries:
+        """Costs, tokens, latency, errors, cache hits and models of each step of time, also of an empty one.
+
+        Args:
+            since: the start, which is moved back to the start of its step; default: thirty days before `until`.
+            until: the end; default: now.
+            step: the length of a step; default: a day. Days begin at midnight UTC.
+
+        Raises:
+            InvalidInput: `step` is not positive, or makes more than a thousand lines.
+        """
+        ends = until or datetime.now(UTC)
+        whole = ends - (since or ends - timedelta(days=DEFAULT_DAYS))
+        if step <= timedelta(0) or whole / step >= MOST_SLICES:
+            most = f"make fewer than {MOST_SLICES:,} lines"
+            raise InvalidInput(f"must be positive, and {most}; got {step}", where="step")
+
+        async def sliced(tx: AsyncSession, workspace_id: str, span: Span) -> TimeSeries:
+            return await reports.over_time(tx, workspace_id, span, step)
+
+        return await self._read(sliced, since, ends)
 
     async def users(self, since: datetime | None = None, *, limit: int = TOP_USERS) -> UserReport:
         """The users with the highest costs.

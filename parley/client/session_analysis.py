@@ -11,7 +11,7 @@ from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import WORKFLOW, Analysis, Progress, SessionAnalysisInput, workflow_id
 from parley.storage import analyses, usage
-from parley.storage.sessions import save_recording, save_session
+from parley.storage.sessions import load_session, save_recording, save_session
 
 
 class AnalysisReport(Model):
@@ -61,6 +61,16 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
             analysis=Analysis.model_validate(row.result) if row.result else None,
             costs=spent,
         )
+
+    async def session(self) -> Session:
+        """The session that it analyses.
+
+        Raises:
+            NotFound: there is no such job, or its session has been purged.
+        """
+        async with self._backend.database.reads() as tx:
+            row = await analyses.find(tx, self._workspace_id, self.job_key)
+            return await load_session(tx, self._workspace_id, row.session_id, row.session_sha256)
 
 
 async def start_analysis(

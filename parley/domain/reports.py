@@ -7,18 +7,21 @@ a provider that billed it or may have; a request is one `Generate`, which may ta
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from pydantic import computed_field
+from pydantic import Field, computed_field
 
 from parley.domain.budgets import Period, first_day, week_name
 from parley.domain.model import Model
 
 DEFAULT_DAYS = 30
 TOP_USERS = 20
+# Steps of time are counted from here, so that days begin at midnight and weeks on Monday.
+FIRST_MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
+MOST_SLICES = 1000
 # 95% of a normal distribution lies within this many standard deviations.
 Z_95 = 1.959964
 
@@ -173,6 +176,16 @@ class Requests(Model):
         return share(self.cached_exact + self.cached_similar, self.completed)
 
 
+class TimeSlice(Model):
+    """What happened from `begins` until the next slice. `models`: the ended attempts of each provider and model."""
+
+    begins: datetime
+    spend: Spend = Spend()
+    requests: Requests = Requests()
+    attempts: Attempts = Attempts()
+    models: dict[str, int] = Field(default_factory=dict)
+
+
 class Summary(Model):
     """The summary of a workspace. `reasons`: why requests were refused or failed, and how many."""
 
@@ -258,6 +271,12 @@ class SpendReport(Report[LineT], Generic[LineT]):
     total: Spend
 
 
+class TimeSeries(Report[TimeSlice]):
+    """Slices of `step`, also those in which nothing happened."""
+
+    step: timedelta
+
+
 class UserReport(SpendReport[UserSpend]):
     """`users`: the number of all users; the lines are the top ones."""
 
@@ -302,6 +321,16 @@ def every_week(span: Span, found: Mapping[date, Spend]) -> Iterable[WeekSpend]:
         if day.day == first_day(Period.WEEK, day.day):
             spent = found.get(day.day, Spend())
             yield WeekSpend(week=week_name(day.day), monday=day.day, **spent.model_dump())
+
+
+def whole_steps(span: Span, step: timedelta) -> Span:
+    """The span from the start (UTC) of the step in which it begins."""
+    return span.model_copy(update={"since": span.since - (span.since - FIRST_MONDAY) % step})
+
+
+def slice_starts(span: Span, step: timedelta) -> list[datetime]:
+    """Where each slice of a span of whole steps begins."""
+    return [span.since + number * step for number in range(math.ceil((span.until - span.since) / step))]
 
 
 def whole_days(span: Span) -> Span:

@@ -1,7 +1,7 @@
 """Reports, aggregated by PostgreSQL for one workspace and time span, which every query finds by an index."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Date, RowMapping, and_, case, cast, extract, func, select, tuple_
@@ -12,6 +12,7 @@ from sqlmodel import col
 
 from parley.domain.recommendations import REPEAT_SECONDS, Evidence, Repetition, Serving
 from parley.domain.reports import (
+    FIRST_MONDAY,
     TOP_USERS,
     ActionSpend,
     ActionTokens,
@@ -29,13 +30,17 @@ from parley.domain.reports import (
     Spend,
     SpendReport,
     Summary,
+    TimeSeries,
+    TimeSlice,
     UserReport,
     UserSpend,
     WeekSpend,
     every_day,
     every_week,
     share,
+    slice_starts,
     whole_days,
+    whole_steps,
     whole_weeks,
 )
 from parley.storage.tables import Attempt, Generation, PaidRequest, UsageLog
@@ -109,6 +114,26 @@ async def weekly(tx: AsyncSession, workspace_id: str, span: Span) -> SpendReport
     monday = func.date_trunc("week", _utc(col(UsageLog.created_at)))
     total, weeks = await _spent_by_time(tx, workspace_id, span, monday)
     return SpendReport[WeekSpend](span=span, total=total, lines=tuple(every_week(span, weeks)))
+
+
+async def over_time(tx: AsyncSession, workspace_id: str, span: Span, step: timedelta) -> TimeSeries:
+    """Spending, requests and attempts of each step of time, from the first whole one."""
+    span = whole_steps(span, step)
+    spent = await _sliced(tx, SPEND, col(UsageLog.created_at), step, _logged(workspace_id, span))
+    requests = await _sliced(tx, _request_columns(), col(Generation.created_at), step, _generated(workspace_id, span))
+    attempts = await _sliced(tx, _attempt_columns(), col(Attempt.started_at), step, _ended(workspace_id, span))
+    models = await _models_over_time(tx, workspace_id, span, step)
+    slices = [
+        TimeSlice(
+            begins=begins,
+            spend=Spend(**spent.get(begins, {})),
+            requests=Requests(**requests.get(begins, {})),
+            attempts=Attempts(**attempts.get(begins, {})),
+            models=models.get(begins, {}),
+        )
+        for begins in slice_starts(span, step)
+    ]
+    return TimeSeries(span=span, step=step, lines=tuple(slices))
 
 
 async def users(tx: AsyncSession, workspace_id: str, span: Span, limit: int = TOP_USERS) -> UserReport:
@@ -208,6 +233,40 @@ async def evidence(tx: AsyncSession, workspace_id: str, span: Span) -> Evidence:
     )
 
 
+def _slice(moment: Column, step: timedelta) -> ColumnElement[Any]:
+    return func.date_bin(step, moment, FIRST_MONDAY).label("begins")
+
+
+async def _sliced(
+    tx: AsyncSession,
+    columns: Sequence[ColumnElement[Any]],
+    moment: Column,
+    step: timedelta,
+    which: Sequence[ColumnElement[bool]],
+) -> dict[datetime, dict[str, Any]]:
+    """The columns of each step of time in which there are rows."""
+    query = select(_slice(moment, step), *columns).where(*which).group_by("begins")
+    rows = [dict(row) for row in (await tx.execute(query)).mappings()]
+    return {row.pop("begins"): row for row in rows}
+
+
+async def _models_over_time(
+    tx: AsyncSession, workspace_id: str, span: Span, step: timedelta
+) -> dict[datetime, dict[str, int]]:
+    """How many attempts of each provider and model ended, of those made in each step of time."""
+    kinds = [col(Attempt.provider), col(Attempt.model)]
+    query = (
+        select(_slice(col(Attempt.started_at), step), *kinds, func.count().label("count"))
+        .where(*_ended(workspace_id, span))
+        .group_by("begins", *kinds)
+        .order_by(*kinds)
+    )
+    found: dict[datetime, dict[str, int]] = {}
+    for row in (await tx.execute(query)).mappings():
+        found.setdefault(row["begins"], {})[f"{row['provider']} {row['model']}"] = row["count"]
+    return found
+
+
 def _utc(moment: Column) -> ColumnElement[Any]:
     return func.timezone("UTC", moment)
 
@@ -270,15 +329,9 @@ async def _attempts(
     tx: AsyncSession, workspace_id: str, span: Span
 ) -> tuple[dict[tuple[str, str], Attempts], Attempts]:
     """How attempts ended: by provider and model, and of all together."""
-    state, model_columns = col(Attempt.state), [col(Attempt.provider), col(Attempt.model)]
-    seconds = extract("epoch", col(Attempt.ended_at) - col(Attempt.started_at))
-    ends = ("settled", "duplicate", "lost", "failed")
+    model_columns = [col(Attempt.provider), col(Attempt.model)]
     query = (
-        select(
-            *model_columns,
-            *(_count(state == end).label(end) for end in ends),
-            *_mean_and_p95(seconds, state == "settled", "seconds"),
-        )
+        select(*model_columns, *_attempt_columns())
         .where(*_ended(workspace_id, span))
         .group_by(func.grouping_sets(tuple_(*model_columns), tuple_()))
         .order_by(func.grouping(model_columns[0]).desc(), *model_columns)
@@ -286,6 +339,14 @@ async def _attempts(
     total, *rows = [dict(row) for row in (await tx.execute(query)).mappings()]
     found = {(row.pop("provider"), row.pop("model")): Attempts(**row) for row in rows}
     return found, Attempts(**{name: total[name] for name in total.keys() - {"provider", "model"}})
+
+
+def _attempt_columns() -> list[ColumnElement[Any]]:
+    state, seconds = col(Attempt.state), extract("epoch", col(Attempt.ended_at) - col(Attempt.started_at))
+    return [
+        *(_count(state == end).label(end) for end in ("settled", "duplicate", "lost", "failed")),
+        *_mean_and_p95(seconds, state == "settled", "seconds"),
+    ]
 
 
 async def _errors(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[ErrorCount, ...]:
@@ -304,19 +365,23 @@ def _ratings() -> list[ColumnElement[Any]]:
     return [_count(col(Generation.feedback) == rating.value).label(rating.value) for rating in Feedback]
 
 
-async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Requests, dict[str, int]]:
-    """How requests ended, and why they were refused or failed."""
+def _request_columns() -> list[ColumnElement[Any]]:
     outcome, cached = col(Generation.outcome), col(Generation.cached)
-    query = select(
+    return [
         *(_count(outcome == end).label(end) for end in ("completed", "refused", "failed", "cancelled")),
         *(_count(cached == how).label(f"cached_{how}") for how in ("exact", "similar", "stale")),
         _total(col(Generation.saved_usd)).label("saved_usd"),
         *_mean_and_p95(LATENCY_MS, outcome == "completed", "ms"),
         *_ratings(),
-    ).where(*_generated(workspace_id, span))
+    ]
+
+
+async def _requests(tx: AsyncSession, workspace_id: str, span: Span) -> tuple[Requests, dict[str, int]]:
+    """How requests ended, and why they were refused or failed."""
+    query = select(*_request_columns()).where(*_generated(workspace_id, span))
     why = (
         select(col(Generation.reason), func.count().label("count"))
-        .where(*_generated(workspace_id, span), outcome.in_(("refused", "failed")))
+        .where(*_generated(workspace_id, span), col(Generation.outcome).in_(("refused", "failed")))
         .group_by(col(Generation.reason))
         .order_by(func.count().desc(), col(Generation.reason))
     )

@@ -660,3 +660,16 @@ class StreamChunk(SQLModel, table=True):
     stream_id: str = Field(primary_key=True)
     first_offset: int = Field(primary_key=True)
     deltas: list[dict[str, Any]] = Field(sa_type=JSONB)
+
+
+class ConsoleSession(SQLModel, table=True):
+    """A sign-in to the console with a gateway key. `sha256`: of the cookie's token, which is not stored."""
+
+    __tablename__ = "console_sessions"
+    __table_args__ = (Index("console_sessions_by_expiry", "expires_at"),)
+
+    sha256: str = Field(primary_key=True)
+    workspace_id: str
+    key_id: str
+    expires_at: datetime = Field(sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)

@@ -184,6 +184,7 @@ class Gateway:
     def command(self, ports: Mapping[str, int]) -> Command:
         """The gateway, with `drain` seconds to finish its streams after SIGTERM."""
         where = {"PARLEY_GATEWAY_HOST": HOST, "PARLEY_GATEWAY_PORT": str(ports["gateway"])}
+        where["PARLEY_GATEWAY_TEMPORAL_UI_URL"] = self._addresses.ui_url
         return Command(
             name=self.name,
             argv=[sys.executable, "-m", self._module],

@@ -16,6 +16,7 @@ from parley import (
     Analysis,
     AnalysisHandle,
     AnalysisReport,
+    AttemptReport,
     AutoAnalyzeHandle,
     AutoAnalyzeInput,
     AutoAnalyzeOptions,
@@ -50,16 +51,22 @@ from parley import (
     GenerateResult,
     GenerateStream,
     GenerationHandle,
+    GenerationReport,
     HealthReport,
     Housekeeping,
     IdempotencyConflict,
     ImagePart,
     Imported,
     InvalidInput,
+    JobAttempts,
     JobFailed,
     JobPage,
     JobSummary,
     LabelCount,
+    LabelKind,
+    LabelledChat,
+    LabelOrigin,
+    MergeStep,
     Message,
     Messages,
     Meta,
@@ -95,6 +102,7 @@ from parley import (
     Summary,
     TextDelta,
     TextPart,
+    TimeSeries,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -217,6 +225,8 @@ async def answer_later(client: Client) -> None:
     page: JobPage = await client.job_page(kind="Generate", status=None, limit=10, cursor=None)
     jobs: tuple[JobSummary, ...] = page.jobs
     print(result.content, status, shorter.tokens_saved, len(jobs), page.next)
+    ended: GenerationReport = await same.report()
+    print(ended.outcome, ended.answer, ended.cost_usd)
     await same.cancel()
 
 
@@ -242,6 +252,8 @@ async def coach(client: Client, recording: bytes | None) -> None:
         wait_limit_seconds=3600,
         run_name="morning",
     )
+    stored: Session = await handle.session()
+    print(stored.session_id)
     progress: Progress = await handle.progress()
     strategy: Strategy | None = progress.strategy
     done: AnalysisReport = await handle.result()
@@ -279,6 +291,12 @@ async def label(client: Client, path: Path) -> None:
     statistics: Statistics | None = again.statistics
     labels: tuple[LabelCount, ...] = done.labels
     print(statistics and statistics.labelled, [one.label for one in labels])
+    tried: JobAttempts = await client.attempts(handle.job_key, limit=20)
+    attempts: tuple[AttemptReport, ...] = tried.attempts
+    examples: list[LabelledChat] = await handle.examples(LabelKind.INTENT, "billing", after=-1, limit=5)
+    origins: list[LabelOrigin] = await handle.origins(LabelKind.INTENT, "billing")
+    merges: list[MergeStep] = [step for origin in origins for step in origin.merges]
+    print(tried.total, len(attempts), [chat.session for chat in examples], [step.into for step in merges])
     sessions: AsyncIterator[ExportedSession] = client.labelled_sessions(handle.id)
     async for session in sessions:
         print(session.session_id)
@@ -299,13 +317,14 @@ async def report(reports: Reports) -> None:
     summary: Summary = await reports.summary(since)
     days: SpendReport[DaySpend] = await reports.daily(since)
     weeks: SpendReport[WeekSpend] = await reports.weekly(since)
+    hours: TimeSeries = await reports.over_time(since, None, step=timedelta(hours=1))
     users: UserReport = await reports.users(since, limit=5)
     actions: SpendReport[ActionSpend] = await reports.actions(since)
     tokens: Report[ActionTokens] = await reports.tokens(since)
     models: ModelReport = await reports.models(since)
     experiments: Experiments = await reports.experiments(since)
     recommendations: Report[Recommendation] = await reports.recommendations(since)
-    print(summary.total, days.lines, weeks.lines, users.lines, actions.lines, tokens.lines)
+    print(hours.lines, summary.total, days.lines, weeks.lines, users.lines, actions.lines, tokens.lines)
     print(models.lines, experiments.lines, [line.advice for line in recommendations.lines])
 
 

@@ -48,6 +48,12 @@ class TestContents:
         wanted = {str(file) for file in files if "__pycache__" not in file.parts}
         assert wanted and wanted <= set(names)
 
+    def test_the_templates_and_files_of_the_console_are_in_it(self, names: list[str]):
+        console = ROOT / "gateway" / "console"
+        files = [path.relative_to(ROOT) for path in console.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        assert {".html", ".css", ".js", ".svg", ".LICENSE"} <= {path.suffix for path in files}
+        assert {f"parley/_application/{file}" for file in files} <= set(names)
+
     def test_the_metadata_names_the_extra(self, wheel: Path, names: list[str]):
         [file] = [name for name in names if name.endswith(".dist-info/METADATA")]
         metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(file).decode())

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, get_origin
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage
 from parley.client.reading import read_session
+from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.budgets import Period
 from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
@@ -27,6 +29,7 @@ from parley.domain.streaming import TextDelta
 from parley.storage import (
     alerts,
     analyses,
+    attempts,
     audit,
     breaker,
     budgets,
@@ -36,6 +39,7 @@ from parley.storage import (
     energy,
     generations,
     jobs,
+    label_explorer,
     ledger,
     outbox,
     paid_requests,
@@ -151,6 +155,11 @@ def reading(report: Callable[[AsyncSession, str, Span], Awaitable[Any]], field: 
     return read
 
 
+async def daily_costs(tx: AsyncSession, workspace_id: str, span: Span) -> Any:
+    series = await reports.over_time(tx, workspace_id, span, timedelta(days=1))
+    return SimpleNamespace(costs={line.spend.attempts for line in series.lines} - {0})
+
+
 def billed(attempt_id: UUID) -> BilledAttempt:
     return BilledAttempt(source="line 1", attempt_id=attempt_id, cost_usd=Decimal(9))
 
@@ -206,6 +215,16 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
     "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
+    "attempts.of_job": (lambda tx, _: attempts.of_job(tx, THEIRS, JOB, limit=10), []),
+    "label_explorer.examples": (
+        lambda tx, _: label_explorer.examples(tx, THEIRS, JOB, LabelKind.INTENT, "label", after=-1, limit=10),
+        [],
+    ),
+    "label_explorer.origins": (
+        lambda tx, _: label_explorer.origins(tx, THEIRS, JOB, LabelKind.INTENT, "label"),
+        [],
+    ),
+    "reports.over_time": (reading(daily_costs, "costs"), set()),
     "reports.summary": (reading(reports.summary, "total"), Spend()),
     "reports.daily": (reading(reports.daily, "total"), Spend()),
     "reports.weekly": (reading(reports.weekly, "total"), Spend()),

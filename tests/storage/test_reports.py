@@ -7,11 +7,12 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.errors import Billed, NotFound
 from parley.domain.generate.contract import GenerateInput, Job, Prompt, Serving
 from parley.domain.recommendations import recommend
-from parley.domain.reports import Feedback, Span
+from parley.domain.reports import Feedback, Span, TimeSeries
 from parley.domain.requests import Message, Provider
 from parley.storage import generations, reports
 from parley.storage.database import Database
@@ -285,7 +286,48 @@ class TestFeedback:
                 await generations.rate(tx, books.workspace, "no such request", Feedback.GOOD)
 
 
+class TestOverTime:
+    async def test_a_step_has_its_costs_requests_attempts_and_models_and_an_empty_one_is_a_line(
+        self, books: LedgerFixture
+    ):
+        await settled(books, "one", NOW - timedelta(hours=2, minutes=15), seconds=1.5)
+        await failed(books, "two", Billed.NO, NOW - timedelta(hours=2, minutes=20))
+        await generated(books, "asked", latency_ms=200)
+        found = await over_time(books, Span(since=NOW - timedelta(hours=3), until=NOW), timedelta(hours=1))
+        begins = [line.begins for line in found.lines]
+        assert begins == [NOW.replace(hour=hour, minute=0) for hour in (12, 13, 14, 15)]
+        empty, busy, asked, last = found.lines
+        assert (empty.spend, empty.requests, empty.attempts, empty.models) == (
+            last.spend,
+            last.requests,
+            last.attempts,
+            {},
+        )
+        assert (busy.spend.confirmed_usd, busy.spend.tokens_prompt) == (COST, USAGE.input_tokens)
+        assert (busy.attempts.error_rate, busy.attempts.p95_seconds) == (0.5, 1.5)
+        assert list(busy.models.values()) == [2]
+        assert (asked.requests.completed, asked.requests.p95_ms) == (1, 200)
+
+    async def test_a_day_begins_at_midnight_utc_although_the_database_has_another_time_zone(self, books: LedgerFixture):
+        await settled(books, "late", datetime(2026, 11, 24, 23, 59, 59, tzinfo=UTC))
+        async with books.database.transaction() as tx:
+            await tx.execute(text("SET LOCAL TIME ZONE 'Asia/Tokyo'"))
+            span = Span(since=datetime(2026, 11, 24, 12, tzinfo=UTC), until=NOW)
+            found = await reports.over_time(tx, books.workspace, span, timedelta(days=1))
+        assert [(line.begins.day, line.spend.attempts) for line in found.lines] == [(24, 1), (25, 0), (26, 0)]
+
+
+async def over_time(books: LedgerFixture, span: Span, step: timedelta) -> TimeSeries:
+    async with books.database.transaction() as tx:
+        return await reports.over_time(tx, books.workspace, span, step)
+
+
+async def daily_slices(tx: AsyncSession, workspace_id: str, span: Span) -> TimeSeries:
+    return await reports.over_time(tx, workspace_id, span, timedelta(days=1))
+
+
 REPORTS = [
+    daily_slices,
     reports.summary,
     reports.daily,
     reports.weekly,

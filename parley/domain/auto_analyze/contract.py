@@ -22,7 +22,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from parley.domain.chat import Containment
+from parley.domain.chat import ChatSession, Containment
 from parley.domain.model import Model, Text, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
@@ -392,6 +392,32 @@ class LabelCount(Model):
     kind: LabelKind
     label: str
     sessions: int
+
+
+class LabelledChat(Model):
+    """A chat session with a label. `position`: its place in the file. `original`: the label that it was given first."""
+
+    position: int
+    session: ChatSession
+    original: str | None
+    summary: str
+    fallback: bool
+    by_rule: bool
+
+
+class MergeStep(Model):
+    """One merge of a label: on which level of conflict resolution, and into which label."""
+
+    level: int
+    into: str
+
+
+class LabelOrigin(Model):
+    """A label that became a canonical one. `first_round`: which round found it; 0 or less for the discovery."""
+
+    label: str
+    first_round: int
+    merges: tuple[MergeStep, ...] = ()
 
 
 class ExportedSession(Model):

@@ -20,6 +20,7 @@ TABLES = (
     "budgets",
     "chat_sessions",
     "configuration",
+    "console_sessions",
     "cost_alerts",
     "cost_corrections",
     "datasets",
@@ -204,6 +205,16 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "owner", "section"),
     )
+    op.create_table(
+        "console_sessions",
+        sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("key_id", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("sha256"),
+    )
+    op.create_index("console_sessions_by_expiry", "console_sessions", ["expires_at"], unique=False)
     op.create_table(
         "cost_alerts",
         sa.Column("workspace_id", sa.String(), nullable=False),
