@@ -83,7 +83,7 @@ class Answer:
 
 
 async def items_of(stream: GenerateStream) -> AsyncGenerator[Item]:
-    """What comes of a stream, and last its result."""
+    """The deltas of a stream, None where nothing came for a while, and last its result."""
     deltas = aiter(stream)
     while True:
         waiting = asyncio.ensure_future(anext(deltas, None))

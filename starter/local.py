@@ -14,7 +14,7 @@ from rich.panel import Panel
 from parley.cli import display
 from parley.client.client import Client
 from parley.client.reading import read_recording, read_session
-from parley.domain.gateway_keys import hash_of
+from parley.domain.gateway_keys import Scope, hash_of
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.requests import Provider
 from parley.process import command
@@ -114,7 +114,10 @@ async def _development_key(settings: Settings, state: StateDir, addresses: Addre
             if known is not None and known.is_valid(datetime.now(UTC)):
                 return secret
         made = await client.gateway_keys.create(
-            "development key of `parley up`", requests_per_minute=DEVELOPMENT_REQUESTS, concurrent_streams=1000
+            "development key of `parley up`",
+            scopes=tuple(Scope),
+            requests_per_minute=DEVELOPMENT_REQUESTS,
+            concurrent_streams=1000,
         )
     state.write_gateway_key(made.secret)
     return made.secret

@@ -14,6 +14,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import (
     DEFAULT_CONCURRENT_STREAMS,
     DEFAULT_REQUESTS_PER_MINUTE,
+    DEFAULT_SCOPES,
     MOST_CONCURRENT_STREAMS,
     MOST_REQUESTS_PER_MINUTE,
     GatewayKey,
@@ -30,7 +31,7 @@ app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys of 
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="A right of the key; may be repeated. Default: all of them.")
+        list[Scope] | None, typer.Option(help="A right of the key; may be repeated. Default: all but budgets.")
     ] = None,
     expires: Annotated[str | None, typer.Option(help="How long it is valid, for example 90d; default: always.")] = None,
     requests_per_minute: Annotated[
@@ -51,7 +52,7 @@ def create(
     async def work(client: Client) -> None:
         made = await client.gateway_keys.create(
             name,
-            scopes=scope or tuple(Scope),
+            scopes=scope or DEFAULT_SCOPES,
             expires_in=expires_in,
             requests_per_minute=requests_per_minute,
             concurrent_streams=concurrent_streams,

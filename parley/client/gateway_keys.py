@@ -15,6 +15,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import (
     DEFAULT_CONCURRENT_STREAMS,
     DEFAULT_REQUESTS_PER_MINUTE,
+    DEFAULT_SCOPES,
     MOST_CONCURRENT_STREAMS,
     MOST_REQUESTS_PER_MINUTE,
     PREFIX_CHARACTERS,
@@ -45,7 +46,7 @@ class GatewayKeys:
         self,
         name: str,
         *,
-        scopes: Collection[Scope] = tuple(Scope),
+        scopes: Collection[Scope] = DEFAULT_SCOPES,
         expires_in: timedelta | None = None,
         requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE,
         concurrent_streams: int = DEFAULT_CONCURRENT_STREAMS,
@@ -55,7 +56,7 @@ class GatewayKeys:
 
         Args:
             name: what the key is for, up to 200 characters.
-            scopes: its rights; default: all.
+            scopes: its rights; default: all but `budgets`.
             expires_in: how long it is valid; default: until it is revoked.
             requests_per_minute: the most requests in a minute, over all gateway processes; default 600.
             concurrent_streams: the most open streams in one gateway process; default 50.

@@ -34,6 +34,10 @@ class Scope(StrEnum):
     """Change what the workspace may spend."""
 
 
+# A program that starts jobs must not raise the cap that limits it.
+DEFAULT_SCOPES = (Scope.GENERATE, Scope.JOBS, Scope.READ)
+
+
 class GatewayKey(Model):
     """A key without its secret, of which only the SHA-256 is stored.
 

@@ -74,7 +74,7 @@ async def test_an_answer_has_the_providers_text_usage_and_cost(
 ):
     given = asked(model=model, system="Answer briefly.", metadata={"user_id": "ann"})
     raw = await sdk.messages.with_raw_response.create(**given, extra_headers={"x-parley-mode": mode})
-    answer: Any = raw.parse()
+    answer: Any = await raw.parse()
     assert answer.content[0].text
     assert (answer.stop_reason, answer.role) == ("end_turn", "assistant")
     assert answer.usage.input_tokens > 0 < answer.usage.output_tokens

@@ -105,7 +105,7 @@ async def check_width(page: Page) -> None:
 
 @pytest.fixture
 async def key(client: Client) -> str:
-    return (await client.gateway_keys.create("console", requests_per_minute=100_000)).secret
+    return (await client.gateway_keys.create("console", scopes=tuple(Scope), requests_per_minute=100_000)).secret
 
 
 @pytest.mark.usefixtures("worker")
@@ -115,7 +115,8 @@ async def test_an_operator_with_a_keyboard_sees_what_an_answer_cost(
     answer = await client.generate("Which plan has SSO?", user_id="ann")
     async with visiting(browser, gateway) as page:
         await page.goto("/console")
-        await page.keyboard.type(key)  # the field has the focus
+        await expect(page.get_by_label("Gateway key")).to_be_focused()
+        await page.keyboard.type(key)
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         await page.keyboard.press("Tab")

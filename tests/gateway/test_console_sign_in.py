@@ -37,7 +37,7 @@ def form_token(page: httpx.Response) -> str:
 
 @pytest.fixture
 async def key(client: Client):
-    return await client.gateway_keys.create("console", requests_per_minute=100_000)
+    return await client.gateway_keys.create("console", scopes=tuple(Scope), requests_per_minute=100_000)
 
 
 async def test_a_page_without_a_sign_in_leads_to_it_and_back(gateway: Running, key):
