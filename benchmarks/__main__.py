@@ -18,6 +18,7 @@ from benchmarks import (
     gateway,
     generate,
     history,
+    http,
     labels,
     ledger,
     overhead,
@@ -46,6 +47,7 @@ MODULES = (
     ledger,
     simulator_labels,
     streams,
+    http,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

@@ -40,6 +40,12 @@ class ManagedProcess:
             while not await self._is_ready():  # noqa: ASYNC110 - another process becomes ready
                 await asyncio.sleep(0.1)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        assert self._process
+        return self._process.pid
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         if self._process:
@@ -74,6 +80,24 @@ def worker(bench: Bench, *, database_url: str = "", name: str = "worker") -> Man
     )
 
 
+def gateway(bench: Bench) -> tuple[ManagedProcess, str]:
+    """Parley's gateway, and its address."""
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    return ManagedProcess(
+        [sys.executable, "-m", "gateway"],
+        {
+            "DATABASE_URL": bench.addresses.database_url,
+            "TEMPORAL_ADDRESS": bench.addresses.temporal_address,
+            "PARLEY_CODEC_KEYS": bench.addresses.codec_keys,
+            "PARLEY_SIMULATOR_URL": bench.addresses.simulator_url or "",
+            "PARLEY_GATEWAY_PORT": str(port),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
+        bench.directory / "gateway.log",
+        lambda: _answers(f"{address}/readyz"),
+    ), address
+
+
 def plain(bench: Bench, requests: int, concurrency: int) -> ManagedProcess:
     """The script that inserts one row for each reply."""
 
@@ -104,13 +128,6 @@ litellm_settings: {{callbacks: usage_rows.usage_rows, num_retries: 0}}
 """)
     address = f"http://127.0.0.1:{port}"
 
-    async def is_ready() -> bool:
-        async with httpx2.AsyncClient() as http:
-            try:
-                return (await http.get(f"{address}/health/liveliness", timeout=2)).is_success
-            except httpx2.HTTPError:
-                return False
-
     environment = {
         "BENCH_ROWS_DATABASE": bench.addresses.database_url,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -118,7 +135,20 @@ litellm_settings: {{callbacks: usage_rows.usage_rows, num_retries: 0}}
         "LITELLM_TELEMETRY": "False",
     }
     command = [str(Path(python).parent / "litellm"), "--config", "config.yaml", "--host", "127.0.0.1"]
-    return ManagedProcess([*command, "--port", str(port)], environment, home / "litellm.log", is_ready), address
+    return ManagedProcess(
+        [*command, "--port", str(port)],
+        environment,
+        home / "litellm.log",
+        lambda: _answers(f"{address}/health/liveliness"),
+    ), address
+
+
+async def _answers(url: str) -> bool:
+    async with httpx2.AsyncClient() as http:
+        try:
+            return (await http.get(url, timeout=2)).is_success
+        except httpx2.HTTPError:
+            return False
 
 
 def _free_port() -> int:

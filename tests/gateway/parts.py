@@ -34,6 +34,7 @@ class Running:
 
     def http(self, secret: str | None = None, **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
+        headers |= options.pop("headers", {})
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=TEST_TIMEOUT_SECONDS, **options)
 
 
