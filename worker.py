@@ -55,6 +55,8 @@ ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
 RUNNER = UnsandboxedWorkflowRunner()
 INTERCEPTORS = [FairnessInterceptor()]
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
+# Temporal offers a workflow task to the worker that has the workflow in memory, and after this time to any other.
+STICKY_TIMEOUT = timedelta(seconds=2)
 WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, ScoreQuality, Health, *HOUSEKEEPING)
 
 log = logging.getLogger("parley.worker")
@@ -86,6 +88,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                 # Local activities run in the worker of the workflow.
                 activities=[decisions.prepare, decisions.end, health.survey],
                 workflow_runner=RUNNER,
+                sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
                 **common,
             )
         if role == "storage":
