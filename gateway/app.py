@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import anthropic, chat, health, jobs, models, openai
+from gateway import anthropic, chat, embeddings, health, jobs, models, openai
 from gateway.boundary import Boundary, names
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
@@ -35,7 +35,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     # Without the pages of FastAPI's documentation, which load scripts from another host.
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
-    for module in (health, jobs, chat, openai, anthropic, models):
+    for module in (health, jobs, chat, openai, embeddings, anthropic, models):
         app.include_router(module.router)
     app.include_router(jobs.sockets)
     for error in (ParleyError, RequestValidationError, HTTPException):
