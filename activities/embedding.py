@@ -31,9 +31,7 @@ class EmbeddingStep:
         asked, action = job.input, self._policy.of_action(job.input.action)
         if action.energy:
             async with self._database.transaction() as tx:
-                await energy.open_account(
-                    tx, asked.workspace_id, asked.user_id, starting_energy=self._starting_energy
-                )
+                await energy.open_account(tx, asked.workspace_id, asked.user_id, starting_energy=self._starting_energy)
         charge = Charge(
             workspace_id=asked.workspace_id,
             user_id=asked.user_id,

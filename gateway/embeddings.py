@@ -1,4 +1,4 @@
-"""OpenAI's embeddings. They run in this process: a caller repeats a request with its key, and there is no result to wait for."""
+"""OpenAI's embeddings. They run in this process: a caller that lost its response repeats the request with its key."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from parley.domain.vectors import unpacked
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 
-# Headers that have one meaning for a chat and another value's here; those without a value have no meaning.
+# The one value of a header that embeddings have; None where the header has no meaning for them.
 ONLY = {
     MODE: Mode.INLINE.value,
     ON_DISCONNECT: "finish",

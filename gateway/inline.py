@@ -154,7 +154,9 @@ class InlineGenerate:
         engine = InlineEngine(self._steps, job.id, datetime.now(UTC) + timedelta(seconds=time_limit))
         work, summary = partial(self._embedding.embed, job), f"{request.provider.value} {request.model}"
         try:
-            return await asyncio.shield(self._tasks.start(engine.retried(work, request.provider, summary, PAID_RETRIES)))
+            return await asyncio.shield(
+                self._tasks.start(engine.retried(work, request.provider, summary, PAID_RETRIES))
+            )
         except ApplicationError as error:
             if error.type in REFUSALS:
                 raise GenerationRefused(Refusal(code=REFUSALS[error.type], message=error.message)) from None

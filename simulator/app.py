@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from simulator import admin
 from simulator.anthropic import Messages
 from simulator.config import Config
-from simulator.embeddings import Embeddings
 from simulator.elevenlabs import SpeechToText
+from simulator.embeddings import Embeddings
 from simulator.endpoints import UNLOGGED_REQUEST_ID, BilledEndpoint, UnbilledEndpoint, error_response
 from simulator.faults import DELIVERIES, OUTAGES
 from simulator.openai import ChatCompletions
@@ -52,7 +52,10 @@ def create_app(config: Config) -> Starlette:
             Route("/", _about),
             *admin.routes(state),
             *_completion_routes(openai, state),
-            *(_route(path, vendor, POST=BilledEndpoint(vendor, state)) for path, vendor in (others | embeddings).items()),
+            *(
+                _route(path, vendor, POST=BilledEndpoint(vendor, state))
+                for path, vendor in (others | embeddings).items()
+            ),
             *(_models_route(vendor, state) for vendor in vendors),
             *(Mount(f"/{vendor.name}", _not_found(vendor)) for vendor in vendors),
         ],

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings: unit vectors computed from the words and the letters of a text, so that similar texts are near."""
+"""OpenAI's embeddings: unit vectors, computed from words and letters, so that similar texts are near."""
 
 import base64
 import math
@@ -140,33 +140,28 @@ def _dimensions(body: Mapping[str, Any], model: str, usual: int | None) -> int:
 
 
 def _inputs(given: object) -> tuple[Input, ...]:
-    inputs = [given] if isinstance(given, str) or _are_tokens(given) else given
-    if not isinstance(inputs, list) or not inputs or not all(one and _is_input(one) for one in inputs):
-        raise Refusal("bad_request", "'$.input' is invalid. Please check the API reference.", param="input")
-    if len({type(one) for one in inputs}) > 1:
+    inputs: Any = [given] if isinstance(given, str) or _are_tokens(given) else given
+    is_list = isinstance(inputs, list) and len({type(one) for one in inputs}) == 1
+    if not is_list or not all(one and (isinstance(one, str) or _are_tokens(one)) for one in inputs):
         raise Refusal("bad_request", "'$.input' is invalid. Please check the API reference.", param="input")
     if len(inputs) > MOST_INPUTS:
         problem = f"Invalid 'input': array too long. Expected an array with maximum length {MOST_INPUTS}."
         raise Refusal("bad_request", problem, param="input")
+    if any(not isinstance(one, str) and not 0 <= min(one) <= max(one) < VOCABULARY for one in inputs):
+        raise Refusal("bad_request", f"Invalid 'input': a token is not from 0 to {VOCABULARY - 1}.", param="input")
     return tuple(inputs)
 
 
-def _is_input(one: object) -> bool:
-    if not _are_tokens(one):
-        return isinstance(one, str)
-    if any(not 0 <= token < VOCABULARY for token in one):
-        raise Refusal("bad_request", f"Invalid 'input': a token is not from 0 to {VOCABULARY - 1}.", param="input")
-    return True
-
-
-def _are_tokens(given: object) -> bool:
+def _are_tokens(given: Any) -> bool:
     return isinstance(given, list) and all(type(one) is int for one in given)
 
 
 def _refuse_too_long(parsed: EmbeddingRequest) -> None:
     longest = max(map(_tokens, parsed.inputs))
     if longest > MOST_TOKENS:
-        problem = f"This model's maximum context length is {MOST_TOKENS} tokens, however you requested {longest} tokens."
+        problem = (
+            f"This model's maximum context length is {MOST_TOKENS} tokens, however you requested {longest} tokens."
+        )
         raise Refusal("bad_request", problem)
     if parsed.input_tokens > MOST_TOKENS_TOGETHER:
         problem = f"Requested {parsed.input_tokens} tokens, max {MOST_TOKENS_TOGETHER} tokens per request"

@@ -204,9 +204,7 @@ def _amount(usage: Usage, rates: Rates) -> Decimal:
     return tokens / MILLION + Decimal(str(usage.audio_seconds)) * rates.audio_hour / HOUR
 
 
-def upper_bound(
-    provider: Provider, model: str, request: Request, configured: ConfiguredRates
-) -> tuple[Decimal, Rates]:
+def upper_bound(provider: Provider, model: str, request: Request, configured: ConfiguredRates) -> tuple[Decimal, Rates]:
     """The most that the request can cost, in USD, rounded up to a micro-dollar, and the rates used.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is

@@ -8,6 +8,7 @@ import base64
 import math
 import sys
 from array import array
+from typing import cast
 
 
 def packed(vector: object) -> str:
@@ -43,7 +44,7 @@ def _from_list(vector: object) -> "array[float]":
     if not isinstance(vector, list):
         raise TypeError(f"a vector is a {type(vector).__name__}")
     try:
-        return array("f", vector)
+        return array("f", cast("list[float]", vector))
     except OverflowError as error:
         raise ValueError(str(error)) from None
 

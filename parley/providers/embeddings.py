@@ -11,7 +11,7 @@ from parley.providers.protocol import usage_kept
 
 
 def embedding_arguments(provider: Provider, request: EmbeddingRequest, model: str) -> dict[str, Any]:
-    """The arguments of the SDK's call. Not every compatible server can pack vectors; what a reply has is read as it is."""
+    """The arguments of the SDK's call. Not every compatible server can pack vectors."""
     form = "base64" if provider is Provider.OPENAI else "float"
     inputs = [one if isinstance(one, str) else list(one) for one in request.inputs]
     dimensions = {} if request.dimensions is None else {"dimensions": request.dimensions}

@@ -214,6 +214,19 @@ class TestRepetition:
         assert (limited.value.status_code, limited.value.response.headers["retry-after"]) == (503, "300")
 
 
+class TestStoredReplies:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"openai_store": True, "openai_recovery_seconds": 3600})
+
+    async def test_vectors_are_not_looked_for_among_stored_completions(
+        self, sdk: openai.AsyncOpenAI, simulator: SimulatorAdmin
+    ):
+        await simulator.fault("cut", provider="openai")
+        assert (await sdk.embeddings.create(model=MODEL, input="a")).data
+        assert len(await simulator.billed()) == 2
+
+
 class TestErrors:
     async def test_what_is_not_valid_is_refused_by_name(self, http: httpx.AsyncClient, simulator: SimulatorAdmin):
         for body, param in REFUSED:
