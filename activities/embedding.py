@@ -1,4 +1,4 @@
-"""The one step of an embedding. It runs inline only, in a gateway, so that it is no activity."""
+"""The one step of an embedding. It runs inline only, in a gateway, without a workflow that would need an activity."""
 
 from decimal import Decimal
 

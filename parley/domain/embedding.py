@@ -46,7 +46,7 @@ class EmbeddingJob(Model):
 
     @property
     def id(self) -> str:
-        """What stands in the ledger in the place of a workflow's id."""
+        """The id in the ledger, in the place of that of a workflow."""
         return f"{STEP}/{self.input.workspace_id}/{self.key}"
 
     @property

@@ -15,7 +15,7 @@ def packed(vector: object) -> str:
     """A vector of a vendor, packed: from a list of numbers, or from what is packed already.
 
     Raises:
-        ValueError, TypeError: it is no vector, or one of its numbers is infinite or not a number.
+        ValueError, TypeError: it is not a vector, or one of its numbers is infinite or not a number.
     """
     numbers = _unpacked(vector) if isinstance(vector, str) else _from_list(vector)
     # One such number makes the sum one: float32 cannot overflow the sum.

@@ -29,6 +29,6 @@ def test_what_is_packed_already_stays():
         base64.b64encode(struct.pack("<2f", 1.0, float("nan"))).decode(),
     ],
 )
-def test_what_is_no_vector_is_refused(broken: object):
+def test_what_is_not_a_vector_is_refused(broken: object):
     with pytest.raises((ValueError, TypeError)):
         packed(broken)

@@ -1,4 +1,4 @@
-"""kill -9 of a process that runs an embedding: the sweeper ends its attempt, and a retry with the key is charged once."""
+"""kill -9 of a process that runs an embedding: the sweeper ends its attempt, and the retry with the key is charged."""
 
 import asyncio
 import signal
