@@ -38,7 +38,7 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
-from parley.domain.requests import ChatReply, Finish, Provider, Reply, Request, Usage
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Request, Usage
 from parley.domain.requests import fingerprint as fingerprint_of
 from parley.domain.streaming import TextDelta, ToolCallDelta
 from parley.providers.protocol import Adapter
@@ -281,7 +281,8 @@ class PaidCalls:
 
     async def _recovered(self, work: _Work, claimed: Granted) -> Settled | None:
         """The reply to an earlier attempt, if the provider stores replies: then the request is not paid again."""
-        if not (self._provider_stores_replies and work.offer.provider is Provider.OPENAI):
+        is_stored = self._provider_stores_replies and work.offer.provider is Provider.OPENAI
+        if not (is_stored and isinstance(work.request, ChatRequest)):  # only completions are stored
             return None
         deadline = asyncio.get_running_loop().time() + self._recovery_seconds
         for earlier in claimed.unanswered:

@@ -2,6 +2,7 @@
 
 from activities.candidates import Candidates
 from activities.credentials import WorkspaceKeys
+from activities.embedding import EmbeddingStep
 from activities.generate.deciding import GenerateDecisions
 from activities.generate.paid_steps import GeneratePaidSteps
 from activities.metrics import Metrics
@@ -41,6 +42,9 @@ class Parts:
 
     def generate_paid_steps(self) -> GeneratePaidSteps:
         return GeneratePaidSteps(self.database, self.paid_calls, self.metrics, self._sinks)
+
+    def embedding_step(self) -> EmbeddingStep:
+        return EmbeddingStep(self.database, self.paid_calls, self.policy, self.settings.starting_energy)
 
     async def close(self) -> None:
         """Close the connections to the providers."""

@@ -52,12 +52,7 @@ class Answer:
         if self.on_disconnect == "cancel":
             async with self.stream() as stream:
                 return await unless_left(request, asyncio.ensure_future(stream.result()))
-        running = self._start()
-        try:
-            return await unless_left(request, asyncio.shield(running))
-        finally:
-            # By default an answer is completed and stored, also where the caller left at once.
-            self._gateway.keep(running)
+        return await finished(self._gateway, request, self._start())
 
     async def items(self) -> AsyncGenerator[Item]:
         """The answer as it comes.
@@ -152,6 +147,18 @@ async def first_of(request: Request, frames: AsyncGenerator[str]) -> str:
     except BaseException:
         await frames.aclose()
         raise
+
+
+async def finished(gateway: Gateway, request: Request, running: asyncio.Future[T]) -> T:
+    """The result of work that is completed and stored, also where the caller leaves at once.
+
+    Raises:
+        ClientDisconnected: the caller has left.
+    """
+    try:
+        return await unless_left(request, asyncio.shield(running))
+    finally:
+        gateway.keep(running)
 
 
 async def unless_left(request: Request, work: asyncio.Future[T]) -> T:

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
@@ -110,20 +110,26 @@ async def respond(request: Request, caller: Caller, asked: Asked, writes: Writes
     """
     gateway: Gateway = request.app.state.gateway
     generation = _generation(request, caller, asked)
+    async with request_key(gateway, caller, request) as key:
+        answer = answer_to(gateway, caller, generation, key, request.headers)
+        return await _respond(gateway, caller, request, asked, answer, writes(job_key(answer.id)[-32:]))
+
+
+@asynccontextmanager
+async def request_key(gateway: Gateway, caller: Caller, request: Request) -> AsyncGenerator[str]:
+    """The idempotency key of a request: the caller's, else that of the request that an SDK repeats, else a new one."""
     given = safe_key(request.headers.get("idempotency-key"))
     body = await _hash(request, caller)
     key = given or gateway.retries.begin(body, is_retry=request.headers.get(RETRY_COUNT, "0") != "0")
     is_delivered = False
     try:
-        answer = answer_to(gateway, caller, generation, key, request.headers)
-        made = await _respond(gateway, caller, request, asked, answer, writes(job_key(answer.id)[-32:]))
+        yield key
         is_delivered = True
     except ParleyError as error:
         is_delivered = problem_of(error).status not in {*RETRIED_BY_SDKS, 499}
         raise
     finally:
         gateway.retries.end(body, key, is_delivered=is_delivered)
-    return made
 
 
 async def _respond(
@@ -201,17 +207,34 @@ def _safe(text: str) -> str:
 
 def _generation(request: Request, caller: Caller, asked: Asked) -> GenerateInput:
     """What is asked, by the body and the headers. Without a user, the user is the key."""
-    unknown = next((name for name in request.headers if name.startswith(PREFIX) and name not in HEADERS), None)
-    if unknown is not None:
-        raise InvalidInput(f"is not a header of this gateway: it has {', '.join(sorted(HEADERS))}", field=unknown)
-    chosen = {name: request.headers[header] for header, name in ARGUMENTS.items() if header in request.headers}
-    names = {**asked.names, **{name: header for header, name in ARGUMENTS.items() if name in chosen}}
+    chosen = chosen_by_headers(request)
     settings = caller.client.settings
     arguments = {"user_id": asked.user or caller.key.key_id, **asked.arguments, **chosen}
     try:
         return generate_input(caller.client.workspace_id, **arguments, **route(asked.model, settings))
     except InvalidInput as error:
-        raise InvalidInput(error.problem, field=_renamed(_place(error), names)) from None
+        raise renamed(error, asked.names, chosen) from None
+
+
+def chosen_by_headers(request: Request) -> dict[str, str]:
+    """The arguments that headers give.
+
+    Raises:
+        InvalidInput: there is no such header.
+    """
+    unknown = next((name for name in request.headers if name.startswith(PREFIX) and name not in HEADERS), None)
+    if unknown is not None:
+        raise InvalidInput(f"is not a header of this gateway: it has {', '.join(sorted(HEADERS))}", field=unknown)
+    return {name: request.headers[header] for header, name in ARGUMENTS.items() if header in request.headers}
+
+
+def renamed(error: InvalidInput, names: Mapping[str, str], chosen: Collection[str]) -> InvalidInput:
+    """The error with the caller's name of what is wrong.
+
+    names: the vendor's names of arguments. chosen: the arguments that headers give.
+    """
+    headers = {name: header for header, name in ARGUMENTS.items() if name in chosen}
+    return InvalidInput(error.problem, field=_renamed(_place(error), {**names, **headers}))
 
 
 def _place(error: InvalidInput) -> str:
@@ -235,14 +258,21 @@ def route(model: str, settings: Settings) -> dict[str, Any]:
     """
     if model == AUTO:
         return {}
-    prefix, _, rest = model.partition("/")
-    if rest and prefix in {provider.value for provider in CHAT_PROVIDERS}:
-        return {"provider": Provider(prefix), "model": rest}
+    if named := named_with_provider(model):
+        provider, name = named
+        return {"provider": provider, "model": name}
     try:
         return {"provider": provider_of(model, settings), "model": model}
     except UnpricedModel:
         message = f"no provider has the model {model[:100]!r}: name one of GET /v1/models, PROVIDER/MODEL, or {AUTO}"
         raise UnknownModel(message) from None
+
+
+def named_with_provider(model: str) -> tuple[Provider, str] | None:
+    """The provider and the model of `PROVIDER/…`, None for any other name."""
+    prefix, _, rest = model.partition("/")
+    is_named = rest and prefix in {provider.value for provider in CHAT_PROVIDERS}
+    return (Provider(prefix), rest) if is_named else None
 
 
 async def _hash(request: Request, caller: Caller) -> str:

@@ -56,6 +56,10 @@ class Fields:
             raise InvalidInput(f"is missing: it must be {NAMES[kind]}", field=self.place(name))
         return value
 
+    def has(self, name: str) -> bool:
+        """Whether a field is given."""
+        return name in self._left
+
     def is_text(self, name: str) -> bool:
         """Whether a field is given as a text."""
         return isinstance(self._left.get(name), str)

@@ -1,4 +1,4 @@
-"""`Generate` without a workflow: the same steps, run in this process.
+"""`Generate` without a workflow: the same steps, run in this process. Embeddings, which have none, run here too.
 
 What is paid, charged and recorded is that of the workflow, under the same ids: a request joins what a workflow paid
 under its key, and the reverse. A caller retries with its key after a crash. docs/inline.md compares the two modes.
@@ -19,12 +19,13 @@ from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlread
 from activities.boundary import as_application_error, attempt, without_boundary
 from activities.metrics import Metrics
 from activities.parts import Parts
-from gateway.errors import Ending
+from gateway.errors import Ending, GenerationRefused
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.generate import check_names, with_stored_answer
 from parley.client.streaming import GenerateStream, OnDisconnect
+from parley.domain.embedding import EmbeddingInput, EmbeddingJob, EmbeddingResult
 from parley.domain.errors import IdempotencyConflict, ParleyError, RateLimited
-from parley.domain.generate.contract import GenerateInput, GenerateResult, Job, workflow_id
+from parley.domain.generate.contract import GenerateInput, GenerateResult, Job, Refusal, workflow_id
 from parley.domain.generate.quality import WORKFLOW as SCORE_QUALITY
 from parley.domain.generate.quality import ScoreInput
 from parley.domain.generate.quality import workflow_id as scoring_id
@@ -35,8 +36,8 @@ from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.streams.hub import PROCESS_HUB, ProcessReceiver
-from workflows.answering import GenerateRun
-from workflows.policies import ANSWER_STEP
+from workflows.answering import REFUSALS, GenerateRun
+from workflows.policies import ANSWER_STEP, PAID_STEP
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -45,13 +46,14 @@ TIME_LIMIT_SECONDS = 60.0
 # How long the record of an end waits for an unreachable database after the time limit. The ledger has what was paid.
 RECORD_SECONDS = 10.0
 BUSY_SECONDS = 1.0
-RETRIES: RetryPolicy = ANSWER_STEP["retry_policy"]
+ANSWER_RETRIES: RetryPolicy = ANSWER_STEP["retry_policy"]
+PAID_RETRIES: RetryPolicy = PAID_STEP["retry_policy"]
 
 log = logging.getLogger(__name__)
 
 
 class InlineGenerate:
-    """Runs generations in this process. It bounds the paid calls in flight to each provider."""
+    """Runs generations and embeddings in this process. It bounds the paid calls in flight to each provider."""
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class InlineGenerate:
         self._parts = Parts(database, settings, metrics)
         self._tasks = _Tasks()
         self._steps = _Steps(self._parts, self._tasks)
+        self._embedding = self._parts.embedding_step()
         self._running: dict[str, _Running] = {}
         self._is_closed = False
 
@@ -101,8 +104,7 @@ class InlineGenerate:
         check_names(self._settings, request)
         job = Job.of(request, workflow_id(request.workspace_id, key or uuid4().hex), datetime.now(UTC))
         running = self._running.get(job.workflow_id)
-        if self._is_closed:
-            raise Ending("this gateway ends: send the request to another one, or again", retry_after=BUSY_SECONDS)
+        self._check_open()
         if running is None:
             running = self._start(job, timedelta(seconds=time_limit))
         elif running.fingerprint != job.fingerprint:
@@ -142,6 +144,37 @@ class InlineGenerate:
             offset=offset,
         )
 
+    async def embed(
+        self, request: EmbeddingInput, key: str, *, time_limit: float = TIME_LIMIT_SECONDS
+    ) -> EmbeddingResult:
+        """Request vectors: one paid request, tried again as every paid step is.
+
+        It runs on if the caller is cancelled. Requests with one key are one paid request.
+
+        Args:
+            request: what to embed.
+            key: the idempotency key.
+            time_limit: in seconds, as for `run`.
+
+        Raises:
+            Ending: it is closed, or closes.
+            GenerationRefused: energy, budget, or a text that is too long.
+            IdempotencyConflict: the key was used for a different request.
+            JobFailed: the provider does not serve it; `retry_after` is set if it asks for a wait.
+        """
+        self._check_open()
+        job = EmbeddingJob(input=request, key=key)
+        engine = InlineEngine(self._steps, job.id, datetime.now(UTC) + timedelta(seconds=time_limit))
+        work, summary = partial(self._embedding.embed, job), f"{request.provider.value} {request.model}"
+        try:
+            return await asyncio.shield(
+                self._tasks.start(engine.retried(work, request.provider, summary, PAID_RETRIES))
+            )
+        except ApplicationError as error:
+            if error.type in REFUSALS:
+                raise GenerationRefused(Refusal(code=REFUSALS[error.type], message=error.message)) from None
+            raise job_failure(error) from None
+
     def cancel(self, workspace_id: str, key: str) -> bool:
         """Cancel the generation that this process runs under a key; returns whether there is one.
 
@@ -157,6 +190,10 @@ class InlineGenerate:
         if left:
             log.warning("%s tasks did not end in time; their requests end as lost when their leases expire", left)
         await self._parts.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Ending("this gateway ends: send the request to another one, or again", retry_after=BUSY_SECONDS)
 
     def _start(self, job: Job, time_limit: timedelta) -> "_Running":
         task = self._tasks.start(self._generate(job, datetime.now(UTC) + time_limit))
@@ -220,17 +257,24 @@ class InlineEngine:
         self, activity: Callable[[Any, S], Awaitable[R]], step: S, candidate: Candidate, *, summary: str
     ) -> R:
         """Run a paid step with the retries of the workflow."""
-        pause, tries = RETRIES.initial_interval, 1
+        work = partial(self._steps.paid(activity), step)
+        return await self.retried(work, candidate.provider, summary, ANSWER_RETRIES)
+
+    async def retried(
+        self, work: Callable[[], Awaitable[R]], provider: Provider, summary: str, retries: RetryPolicy
+    ) -> R:
+        """Run paid work in the provider's slots, with retries before the deadline."""
+        pause, tries = retries.initial_interval, 1
         while True:
             try:
-                return await self._try(partial(self._steps.paid(activity), step), candidate.provider, summary)
+                return await self._try(work, provider, summary)
             except ApplicationError as error:
                 wait = error.next_retry_delay or pause
-                if not _is_retried(error, tries) or self.now() + wait > self._deadline:
+                if not _is_retried(error, tries, retries) or self.now() + wait > self._deadline:
                     raise
                 self.report_waiting(error.message, wait)
                 await self.sleep(wait)
-            pause, tries = pause * RETRIES.backoff_coefficient, tries + 1
+            pause, tries = pause * retries.backoff_coefficient, tries + 1
 
     async def _try(self, work: Callable[[], Awaitable[R]], provider: Provider, summary: str) -> R:
         """One attempt. After a cancellation a call that was sent is still settled, by a task that nothing waits for."""
@@ -311,6 +355,6 @@ class _Steps:
             slots.release()
 
 
-def _is_retried(error: ApplicationError, tries: int) -> bool:
-    refused = error.non_retryable or error.type in (RETRIES.non_retryable_error_types or ())
-    return not refused and tries < RETRIES.maximum_attempts
+def _is_retried(error: ApplicationError, tries: int, retries: RetryPolicy) -> bool:
+    refused = error.non_retryable or error.type in (retries.non_retryable_error_types or ())
+    return not refused and tries < retries.maximum_attempts

@@ -2,10 +2,19 @@
 
 from temporalio.exceptions import ApplicationError, is_cancelled_exception
 
-from parley.domain.errors import IdempotencyConflict, JobFailed, ParleyError, ProviderUnavailable
+from parley.domain.errors import (
+    BreakerOpen,
+    IdempotencyConflict,
+    JobFailed,
+    ParleyError,
+    ProviderUnavailable,
+    RateLimited,
+)
 from parley.domain.text import one_line
 
 REASON_CHARACTERS = 500
+# Their first detail is the wait that a provider asks for, in seconds.
+OUTAGES = {error.__name__ for error in (BreakerOpen, ProviderUnavailable, RateLimited)}
 
 
 def coded_failure(error: BaseException | None) -> ApplicationError | None:
@@ -24,8 +33,7 @@ def job_failure(error: BaseException) -> ParleyError:
         return JobFailed(type(error).__name__, str(error))
     if failure.type == IdempotencyConflict.__name__:
         return IdempotencyConflict(failure.message)
-    is_outage = failure.type == ProviderUnavailable.__name__
-    retry_after = float(failure.details[0]) if is_outage and failure.details else None
+    retry_after = float(failure.details[0]) if failure.type in OUTAGES and failure.details else None
     return JobFailed(failure.type or "", failure.message, retry_after=retry_after)
 
 

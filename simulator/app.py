@@ -15,6 +15,7 @@ from simulator import admin
 from simulator.anthropic import Messages
 from simulator.config import Config
 from simulator.elevenlabs import SpeechToText
+from simulator.embeddings import Embeddings
 from simulator.endpoints import UNLOGGED_REQUEST_ID, BilledEndpoint, UnbilledEndpoint, error_response
 from simulator.faults import DELIVERIES, OUTAGES
 from simulator.openai import ChatCompletions
@@ -32,12 +33,14 @@ def create_app(config: Config) -> Starlette:
     """Return the application of one simulator. Its State is `app.state.simulator`."""
     state = State(config)
     openai = ChatCompletions(state.answers, state.stored)
+    local = ChatCompletions(state.answers, state.stored, name="local")
     others: Mapping[str, Vendor] = {
-        "/local/v1/chat/completions": ChatCompletions(state.answers, state.stored, name="local"),
+        "/local/v1/chat/completions": local,
         "/anthropic/v1/messages": Messages(state.answers),
         "/elevenlabs/v1/speech-to-text": SpeechToText(state.recordings),
     }
     vendors = (openai, *others.values())
+    embeddings = {f"/{chat.name}/v1/embeddings": Embeddings(chat) for chat in (openai, local)}
 
     @asynccontextmanager
     async def lifespan(_: Starlette):
@@ -49,7 +52,10 @@ def create_app(config: Config) -> Starlette:
             Route("/", _about),
             *admin.routes(state),
             *_completion_routes(openai, state),
-            *(_route(path, vendor, POST=BilledEndpoint(vendor, state)) for path, vendor in others.items()),
+            *(
+                _route(path, vendor, POST=BilledEndpoint(vendor, state))
+                for path, vendor in (others | embeddings).items()
+            ),
             *(_models_route(vendor, state) for vendor in vendors),
             *(Mount(f"/{vendor.name}", _not_found(vendor)) for vendor in vendors),
         ],

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,12 @@ ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
         "The response was filtered due to the prompt triggering the content management policy.",
     ),
     "unknown_parameter": (400, "invalid_request_error", "unknown_parameter", "Unknown parameter."),
+    "no_embeddings": (
+        403,
+        "invalid_request_error",
+        None,
+        "You are not allowed to generate embeddings from this model",
+    ),
     "error_in_200": (200, "server_error", "server_error", "The server had an error while processing your request."),
     "server_error": (
         500,
@@ -121,14 +127,14 @@ class ChatCompletions:
     async def read(self, request: Request) -> Prompt:
         body = await read_json_object(request)
         if self.name == "openai":  # local servers ignore what they do not know
-            _refuse_unknown(body)
+            refuse_unknown(body, PARAMETERS)
             _refuse_unsupported(body)
         messages = openai_messages(body.get("messages"))
         tools = openai_tools(body)
         system = "\n".join(message.text for message in messages if message.role == "system")
         store = body.get("store") is True and self.name == "openai"  # local servers do not store completions
         return Prompt(
-            model=_model(body),
+            model=read_model(body),
             messages=messages,
             max_tokens=read_positive(body, "max_completion_tokens") or read_positive(body, "max_tokens"),
             schema=_schema(body) or schema_in_text(system),
@@ -293,15 +299,15 @@ class _FormattedAnswer:
         }
 
 
-def _refuse_unknown(body: Mapping[str, Any]) -> None:
+def refuse_unknown(body: Mapping[str, Any], known: Collection[str]) -> None:
     for name in body:
-        if name not in PARAMETERS:
+        if name not in known:
             raise Refusal("unknown_parameter", f"Unknown parameter: '{name}'.", param=name)
 
 
 def _refuse_unsupported(body: Mapping[str, Any]) -> None:
     """Refuse what the model, or the prompt, makes impossible."""
-    if _model(body).startswith(REASONING_MODELS):
+    if read_model(body).startswith(REASONING_MODELS):
         for name in REFUSED_BY_REASONING:
             if body.get(name) is not None:
                 message = f"Unsupported parameter: '{name}' is not supported with this model."
@@ -336,7 +342,7 @@ def _integer(body: Mapping[str, Any], name: str, low: int = -(2**63), high: int 
     return value
 
 
-def _model(body: Mapping[str, Any]) -> str:
+def read_model(body: Mapping[str, Any]) -> str:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise Refusal("bad_request", "you must provide a model parameter", param="model")
@@ -373,7 +379,7 @@ def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
         return ANY_OBJECT
     if reply_format.get("type") != "json_schema":
         return None
-    if not openai_supports_schemas(_model(body)):
+    if not openai_supports_schemas(read_model(body)):
         problem = "'response_format' of type 'json_schema' is not supported with this model."
         raise Refusal("bad_request", f"Invalid parameter: {problem}", param="response_format")
     described: Mapping[str, Any] = reply_format.get("json_schema") or {}

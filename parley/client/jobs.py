@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from temporalio.client import WorkflowHandle
 
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of, temporal_errors
+from parley.domain.capabilities import is_embedding_model
 from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import CHAT_PROVIDERS, Provider
@@ -112,10 +113,12 @@ def provider_of(model: str | None, settings: Settings) -> Provider | None:
 
 
 def check_model(provider: Provider | None, model: str | None, settings: Settings) -> None:
-    """Check that the provider has a price for the model.
+    """Check that the provider has a price for the model's answers.
 
     Raises:
         UnpricedModel: it has none.
     """
     if provider is not None and model is not None:
+        if is_embedding_model(provider, model):
+            raise UnpricedModel(f"{provider.value} model {model!r} makes embeddings, and answers no chats")
         rates_for(provider, model, ConfiguredRates.of(settings))

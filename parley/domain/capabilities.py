@@ -118,11 +118,18 @@ def narrower(model: str, other: str) -> bool:
     return window(model).context < window(other).context
 
 
+def is_embedding_model(provider: Provider, model: str) -> bool:
+    """Whether a model makes vectors, and answers no chats. Of a local server's models no table can say it."""
+    return provider is Provider.OPENAI and model.startswith("text-embedding-")
+
+
 def unserved(provider: Provider, model: str, request: ChatRequest) -> str:
     """What of a request the model cannot do, so that another one must; empty where there is nothing.
 
     What a model merely ignores is dropped instead: see `dropped_parameters`.
     """
+    if is_embedding_model(provider, model):
+        return "accepts no chats"
     accepted = capabilities(provider, model)
     if not accepted.images and any(message.images for message in request.messages):
         return "accepts no images"

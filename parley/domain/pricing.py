@@ -15,18 +15,18 @@ from genai_prices import __version__ as genai_prices_version
 from genai_prices import calc_price
 from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation, TieredPrices
 
-from parley.domain.capabilities import without_dropped
+from parley.domain.capabilities import is_embedding_model, without_dropped
 from parley.domain.errors import UnpricedModel
 from parley.domain.images import most_image_tokens
 from parley.domain.model import Model
 from parley.domain.money import MICRO_DOLLAR, as_usd
 from parley.domain.recording import seconds_by_size
-from parley.domain.requests import ChatRequest, Message, Provider, Tool, TranscriptionRequest, Usage
+from parley.domain.requests import EmbeddingRequest, Message, Provider, Request, Tool, TranscriptionRequest, Usage
 
 MILLION = Decimal(1_000_000)
 HOUR = Decimal(3600)
 TOKEN_RATES = ("input", "cached_input", "cache_write", "output")
-# Chat formats add a few tokens a message; no vendor documents more than this.
+# Chat formats add a few tokens a message, and embedding models a few to a text; no vendor documents more than this.
 TOKENS_PER_MESSAGE = 16
 # Anthropic puts a prompt of up to 804 tokens before tools:
 # https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing. OpenAI names no number.
@@ -133,7 +133,8 @@ def _listed_rates(provider: Provider, model: str, tokens: int, context: dict[str
 
 def _rates_of(price: ModelPrice, provider: Provider, model: str, tokens: int) -> Rates:
     plain, reply = _rate(price.input_mtok, tokens), _rate(price.output_mtok, tokens)
-    if not plain or not reply:
+    # Vectors are not counted.
+    if not plain or not (reply or is_embedding_model(provider, model)):
         raise UnpricedModel(f"{provider.value} model {model!r} has no token price in genai-prices; use a priced model")
     cached, written = _rate(price.cache_read_mtok, tokens), _rate(price.cache_write_mtok, tokens)
     return Rates(
@@ -141,7 +142,7 @@ def _rates_of(price: ModelPrice, provider: Provider, model: str, tokens: int) ->
         input=plain,
         cached_input=plain if cached is None else cached,
         cache_write=plain if written is None else written,
-        output=reply,
+        output=reply or Decimal(0),
     )
 
 
@@ -203,9 +204,7 @@ def _amount(usage: Usage, rates: Rates) -> Decimal:
     return tokens / MILLION + Decimal(str(usage.audio_seconds)) * rates.audio_hour / HOUR
 
 
-def upper_bound(
-    provider: Provider, model: str, request: ChatRequest | TranscriptionRequest, configured: ConfiguredRates
-) -> tuple[Decimal, Rates]:
+def upper_bound(provider: Provider, model: str, request: Request, configured: ConfiguredRates) -> tuple[Decimal, Rates]:
     """The most that the request can cost, in USD, rounded up to a micro-dollar, and the rates used.
 
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
@@ -236,13 +235,19 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
         yield found.model_copy(update={**highest, "input": max(highest["input"], highest["cache_write"])})
 
 
-def _upper_bound_usage(provider: Provider, model: str, request: ChatRequest | TranscriptionRequest) -> Usage:
+def _upper_bound_usage(provider: Provider, model: str, request: Request) -> Usage:
     if isinstance(request, TranscriptionRequest):
         return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
+    if isinstance(request, EmbeddingRequest):
+        return Usage(input_tokens=sum(map(_tokens_to_embed, request.inputs)))
     sent = without_dropped(provider, model, request)
     messages = sum(_message_tokens(provider, model, message) for message in sent.messages)
     schema = len(json.dumps(sent.response_schema)) if sent.response_schema else 0
     return Usage(input_tokens=messages + schema + _tool_tokens(sent.tools), output_tokens=request.max_tokens)
+
+
+def _tokens_to_embed(one: str | tuple[int, ...]) -> int:
+    return (len(one.encode()) if isinstance(one, str) else len(one)) + TOKENS_PER_MESSAGE
 
 
 def _message_tokens(provider: Provider, model: str, message: Message) -> int:

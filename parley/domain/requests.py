@@ -130,9 +130,9 @@ class ToolCall(Model):
     arguments: Text
 
 
-AS_TEXT, AS_PARTS = "as text", "as parts"
+AS_TEXT, AS_PARTS, AS_TOKENS = "as text", "as parts", "as tokens"
 # Pydantic names them in the place of an error, where they say nothing to a caller.
-CONTENT_TAGS = frozenset((AS_TEXT, AS_PARTS))
+CONTENT_TAGS = frozenset((AS_TEXT, AS_PARTS, AS_TOKENS))
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 Content = Annotated[
     Annotated[Text, Tag(AS_TEXT)] | Annotated[tuple[Part, ...], Tag(AS_PARTS)],
@@ -340,7 +340,32 @@ class TranscriptionRequest(Model):
     audio: bytes = Field(exclude=True, repr=False)
 
 
-Request = ChatRequest | TranscriptionRequest
+Token = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+ToEmbed = Annotated[
+    Annotated[Text, Field(min_length=1), Tag(AS_TEXT)]
+    | Annotated[tuple[Token, ...], Field(min_length=1), Tag(AS_TOKENS)],
+    Discriminator(lambda one: AS_TEXT if isinstance(one, str) else AS_TOKENS),
+]
+
+
+class Inputs(Model):
+    """What is embedded.
+
+    inputs: texts, or texts as the numbers of their tokens, which only the model's vendor can read.
+    dimensions: the numbers of a vector; None: as many as the model has.
+    """
+
+    inputs: tuple[ToEmbed, ...] = Field(min_length=1, max_length=2048)
+    dimensions: int | None = Field(default=None, gt=0)
+
+
+class EmbeddingRequest(Inputs):
+    """A vendor-independent request for one vector for each input."""
+
+    kind: Literal["embedding"] = "embedding"
+
+
+Request = ChatRequest | TranscriptionRequest | EmbeddingRequest
 
 
 # No context window is as large and no recording as long: a greater count is an error of the provider.
@@ -443,7 +468,17 @@ class TranscriptionReply(Model):
     provider_request_id: Received = ""
 
 
-Reply = Annotated[ChatReply | TranscriptionReply, Field(discriminator="kind")]
+class EmbeddingReply(Model):
+    """A vector for each input, in their order, packed as in `parley.domain.vectors`."""
+
+    kind: Literal["embedding"] = "embedding"
+    vectors: tuple[str, ...] = Field(repr=False)
+    usage: Usage
+    model: Received
+    provider_request_id: Received = ""
+
+
+Reply = Annotated[ChatReply | TranscriptionReply | EmbeddingReply, Field(discriminator="kind")]
 
 
 def request_id(job_key: str, *parts: str) -> str:
@@ -454,7 +489,7 @@ def request_id(job_key: str, *parts: str) -> str:
     return "/".join((job_key, *parts))
 
 
-def fingerprint(request: ChatRequest | TranscriptionRequest) -> str:
+def fingerprint(request: Request) -> str:
     """SHA-256 of the logical request. Provider and model are left out: a fallback sends the same request."""
     canonical = json.dumps(request.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

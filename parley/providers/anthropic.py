@@ -151,7 +151,7 @@ def _sent(request: Request, model: str, attempt_id: str) -> dict[str, Any]:
         BadRequest: it is not a chat request.
     """
     if not isinstance(request, ChatRequest):
-        raise BadRequest(NAME, f"cannot serve a {request.kind}")
+        raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
     request = without_dropped(Provider.ANTHROPIC, model, request)
     return {
         "model": model,

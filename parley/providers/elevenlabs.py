@@ -61,7 +61,7 @@ class ElevenLabsAdapter:
 
     async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply:
         if not isinstance(request, TranscriptionRequest):
-            raise BadRequest(NAME, f"cannot serve a {request.kind}")
+            raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
         with errors_mapped(ApiError, _mapped, self._key):
             response = await self._client.speech_to_text.convert(
                 model_id=model,

@@ -1,11 +1,11 @@
-"""OpenAI chat completions on OpenAI's own SDK; also any local server that speaks the same format."""
+"""OpenAI chat completions and embeddings on OpenAI's own SDK; also any local server that speaks the same format."""
 
 import json
-from collections.abc import AsyncGenerator, Iterator
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import openai
-from openai.types import CompletionUsage
+from openai.types import CompletionUsage, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaToolCall
 
@@ -25,6 +25,8 @@ from parley.domain.errors import (
 from parley.domain.requests import (
     ChatReply,
     ChatRequest,
+    EmbeddingReply,
+    EmbeddingRequest,
     Finish,
     ImagePart,
     Message,
@@ -39,6 +41,7 @@ from parley.domain.requests import (
     Usage,
 )
 from parley.domain.streaming import Delta
+from parley.providers.embeddings import embedding_arguments, embedding_reply
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
     ATTEMPT_METADATA,
@@ -57,6 +60,8 @@ from parley.providers.protocol import (
     with_text,
 )
 from parley.providers.streaming import StreamedCall, StreamedReply, interruption_counted
+
+BodyT = TypeVar("BodyT", ChatCompletion, CreateEmbeddingResponse)
 
 ADDRESS = "https://api.openai.com/v1"
 # OpenAI's reasons (https://platform.openai.com/docs/api-reference/chat/object), and the names that compatible servers
@@ -97,6 +102,7 @@ ERRORS = ErrorTable(
         "context_length_exceeded": ContextTooLong,
         "exceed_context_size_error": ContextTooLong,  # llama.cpp
         "request_too_large": ContextTooLong,
+        "max_tokens_per_request": ContextTooLong,  # of all texts to embed
         "content_filter": ContentFiltered,
         "content_policy_violation": ContentFiltered,
         "responsibleaipolicyviolation": ContentFiltered,  # Azure
@@ -126,7 +132,7 @@ ERRORS = ErrorTable(
 
 
 class OpenAIAdapter:
-    """Chat completions of OpenAI, or of a compatible server at `base_url`."""
+    """Chat completions and embeddings of OpenAI, or of a compatible server at `base_url`."""
 
     def __init__(
         self,
@@ -150,11 +156,21 @@ class OpenAIAdapter:
             self._client.organization = self._client.project = self._client.admin_api_key = None
             self._client._custom_headers = {}  # OPENAI_CUSTOM_HEADERS; no option keeps the SDK from reading it
 
-    async def call(self, request: Request, model: str, attempt_id: str) -> ChatReply:
+    async def call(self, request: Request, model: str, attempt_id: str) -> Reply:
+        if isinstance(request, EmbeddingRequest):
+            return await self._embed(request, model, attempt_id)
         sent = self._sent(request, model, attempt_id)
         with errors_mapped(openai.APIError, self._mapped, self._key):
             completion = await self._client.chat.completions.create(**sent)
             return self._reply(completion, sent[self._limit])
+
+    async def _embed(self, request: EmbeddingRequest, model: str, attempt_id: str) -> EmbeddingReply:
+        with errors_mapped(openai.APIError, self._mapped, self._key):
+            response = await self._client.embeddings.create(
+                **embedding_arguments(self._provider, request, model), extra_headers={ATTEMPT_HEADER: attempt_id}
+            )
+            usage = self._checked(response, CreateEmbeddingResponse, self._embedding_usage)
+            return embedding_reply(self._provider.value, request, response, usage)
 
     async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
         sent = self._sent(request, model, attempt_id) | {"stream": True, "stream_options": {"include_usage": True}}
@@ -201,7 +217,7 @@ class OpenAIAdapter:
             BadRequest: it is not a chat request.
         """
         if not isinstance(request, ChatRequest):
-            raise BadRequest(self._provider.value, f"cannot serve a {request.kind}")
+            raise BadRequest(self._provider.value, f"cannot serve a request of the kind {request.kind}")
         request = without_dropped(self._provider, model, request)
         stored: dict[str, Any] = {"store": True, "metadata": {ATTEMPT_METADATA: attempt_id}} if self._store else {}
         return {
@@ -228,13 +244,7 @@ class OpenAIAdapter:
 
     def _reply(self, completion: ChatCompletion, max_tokens: int | None = None) -> ChatReply:
         name = self._provider.value
-        # The SDK returns a body that is not JSON as a string.
-        if not isinstance(completion, ChatCompletion):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise MalformedReply(name, "the body is not a chat completion")
-        usage = usage_of(lambda: self._usage(completion))
-        error = (completion.model_extra or {}).get("error")
-        if error:
-            raise ERRORS.error(name, 200, error, None, usage=usage)
+        usage = self._checked(completion, ChatCompletion, self._usage)
         if not completion.choices:
             raise MalformedReply(name, "the reply has no choices", usage=usage)
         with usage_kept(name, usage):
@@ -250,6 +260,26 @@ class OpenAIAdapter:
                 provider_request_id=completion.id or "",
             )
         return with_text(name, reply)
+
+    def _checked(self, body: BodyT, kind: type[BodyT], counts: Callable[[BodyT], Usage]) -> Usage | None:
+        """What a body counts, if it is of its kind and no error.
+
+        Raises:
+            ProviderError: it is not.
+        """
+        name = self._provider.value
+        # The SDK returns a body that is not JSON as a string.
+        if not isinstance(body, kind):
+            raise MalformedReply(name, f"the body is not a {kind.__name__}")
+        usage = usage_of(lambda: counts(body))
+        error = (body.model_extra or {}).get("error")
+        if error:
+            raise ERRORS.error(name, 200, error, None, usage=usage)
+        return usage
+
+    def _embedding_usage(self, response: CreateEmbeddingResponse) -> Usage:
+        """Raises: AttributeError, TypeError: the reply has no counts."""
+        return Usage(input_tokens=response.usage.prompt_tokens)
 
     def _usage(self, completion: ChatCompletion) -> Usage:
         """OpenAI counts cached tokens inside the prompt's. The operator's price of a local server has no classes.

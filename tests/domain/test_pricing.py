@@ -9,7 +9,7 @@ from genai_prices.data_snapshot import get_snapshot
 from parley.domain.errors import UnpricedModel
 from parley.domain.json_schema import strict_object
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
-from parley.domain.requests import ChatRequest, Message, Provider, TranscriptionRequest, Usage
+from parley.domain.requests import ChatRequest, EmbeddingRequest, Message, Provider, TranscriptionRequest, Usage
 from simulator.wire import Message as SimulatorMessage
 from simulator.wire import Prompt
 
@@ -83,7 +83,7 @@ def test_every_listed_model_costs_what_the_list_computes_at_every_length():
             assert abs(price(provider, model, usage) - listed) <= Decimal("0.000001"), (model, tokens)
 
 
-@pytest.mark.parametrize("model", ["no-such-model", "whisper-1", "text-embedding-3-small", ""])
+@pytest.mark.parametrize("model", ["no-such-model", "whisper-1", "text-embedding-9", ""])
 def test_a_model_without_a_token_price_is_refused_and_named(model: str):
     with pytest.raises(UnpricedModel, match=repr(model)):
         rates_for(Provider.OPENAI, model, CONFIGURED)
@@ -232,3 +232,29 @@ def test_the_upper_bound_covers_every_class_that_is_not_asked_for():
         for price_class in ("priority", "fast", "flex") if provider is Provider.OPENAI else ("us",):
             rates = rates_for(provider, model, CONFIGURED, 1000, price_class)
             assert not rates.exact or cost(usage, rates) <= bound, (model, price_class)
+
+
+@pytest.mark.parametrize(
+    ("model", "dollars"),
+    [("text-embedding-3-small", "0.02"), ("text-embedding-3-large", "0.13"), ("text-embedding-ada-002", "0.10")],
+)
+def test_embeddings_cost_their_input(model: str, dollars: str):
+    assert price(Provider.OPENAI, model, Usage(input_tokens=1_000_000)) == Decimal(dollars)
+
+
+@pytest.mark.parametrize(
+    "inputs", [("a",), ("\U0001f389" * 1000, "b"), (tuple(range(1000)), (1,)), ("word " * 8000,) * 9]
+)
+def test_the_bound_of_embeddings_covers_every_byte_and_every_token(inputs: tuple[str | tuple[int, ...], ...]):
+    bound, rates = upper_bound(Provider.OPENAI, "text-embedding-3-small", EmbeddingRequest(inputs=inputs), CONFIGURED)
+    most = sum(len(one.encode()) if isinstance(one, str) else len(one) for one in inputs)
+    assert bound >= cost(Usage(input_tokens=most), rates)
+    assert bound > 0
+
+
+def test_embeddings_of_a_local_server_cost_the_operators_rate():
+    configured = CONFIGURED.model_copy(
+        update={"local_usd_per_million_input": Decimal(1), "local_usd_per_million_output": Decimal(0)}
+    )
+    bound, _ = upper_bound(Provider.LOCAL, "nomic", EmbeddingRequest(inputs=("a" * 984,)), configured)
+    assert bound == Decimal("0.001")

@@ -61,4 +61,5 @@ async def test_the_javascript_sdks_answer_stream_and_call_tools(gateway: Running
         {"status": 400, "param": "n", "kind": "BadRequestError"},
         {"status": 400, "param": None, "kind": "BadRequestError"},
     ]
+    assert found["embedded"]["lengths"] == [8, 8] and found["embedded"]["usage"]["prompt_tokens"] > 0
     assert found["models"][0] == "parley/auto"

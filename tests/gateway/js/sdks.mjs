@@ -45,6 +45,9 @@ for (const model of ['gpt-4o-mini', 'claude-haiku-4-5']) {
   };
 }
 
+const embedded = await openai.embeddings.create({ model: 'text-embedding-3-small', input: ['one', 'two'], dimensions: 8 });
+found.embedded = { lengths: embedded.data.map((one) => one.embedding.length), usage: embedded.usage };
+
 async function failure(ask) {
   try {
     await ask();
