@@ -20,8 +20,9 @@ from parley.cli.console import out, run
 from parley.cli.stack import start_detached
 from parley.connection import EMBEDDED, GATEWAY, running_stack
 
-# What a module needs besides the package; every other one needs the extra `embedded`.
-EXTRAS = {"worker": ("", ()), "gateway": ("gateway", GATEWAY)}
+# The name of a part, the extra that it needs, and the modules of that; the other parts are of the embedded stack.
+STACK = ("the embedded stack", "embedded", EMBEDDED)
+EXTRAS = {"worker": ("the worker", "", ()), "gateway": ("the gateway", "gateway", GATEWAY)}
 PACKAGE = Path(parley.__file__).resolve().parent
 
 app = typer.Typer()
@@ -126,9 +127,9 @@ def application_command(module: str, arguments: Sequence[str]) -> tuple[list[str
     Raises:
         InvalidInput: the module needs an extra that is not installed.
     """
-    extra, needed = EXTRAS.get(module, ("embedded", EMBEDDED))
+    name, extra, needed = EXTRAS.get(module, STACK)
     if not all(map(find_spec, needed)):
-        raise InvalidInput(f"is not installed: pip install 'parley[{extra}]'", where=f"what `parley {module}` needs")
+        raise InvalidInput(f"is not installed: pip install 'parley[{extra}]'", where=name)
     path = os.pathsep.join(filter(None, (str(application_root()), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     return [sys.executable, "-m", module, *arguments], environment

@@ -70,6 +70,7 @@ from parley import (
     Message,
     Messages,
     Meta,
+    Mode,
     ModelReport,
     NamedTool,
     NewGatewayKey,
@@ -232,7 +233,12 @@ async def answer_later(client: Client) -> None:
 
 async def manage_keys(keys: GatewayKeys) -> None:
     made: NewGatewayKey = await keys.create(
-        "app", scopes=[Scope.READ], expires_in=timedelta(days=90), requests_per_minute=60, concurrent_streams=5
+        "app",
+        scopes=[Scope.READ],
+        expires_in=timedelta(days=90),
+        requests_per_minute=60,
+        concurrent_streams=5,
+        mode=Mode.INLINE,
     )
     found: list[GatewayKey] = await keys.list()
     print(made.secret, len(found))
