@@ -135,9 +135,12 @@ async def client(backend: Backend) -> Client:
 
 
 @pytest.fixture
-async def worker(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[None]:
+async def worker(
+    temporal: TemporalClient, database: Database, settings: Settings, simulator: SimulatorAdmin
+) -> AsyncIterator[None]:
     async with running_workers(temporal, database, settings):
         yield
+        await simulator.reset()  # a worker ends after its paid calls: none of them may wait at a gate
 
 
 @pytest.fixture

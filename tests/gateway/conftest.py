@@ -11,8 +11,16 @@ from tests.gateway.parts import Running, running_gateway
 
 @pytest.fixture
 async def gateway(backend: Backend, settings: Settings) -> AsyncIterator[Running]:
-    """A gateway with short limits."""
-    limits = {"gateway_port": 0, "gateway_body_bytes": 100_000, "gateway_read_seconds": 1}
+    """A gateway with a small limit of bodies."""
+    limits = {"gateway_port": 0, "gateway_body_bytes": 100_000}
+    async with running_gateway(backend, settings.model_copy(update=limits)) as running:
+        yield running
+
+
+@pytest.fixture
+async def impatient(backend: Backend, settings: Settings) -> AsyncIterator[Running]:
+    """A gateway that waits a second for the rest of a request."""
+    limits = {"gateway_port": 0, "gateway_read_seconds": 1}
     async with running_gateway(backend, settings.model_copy(update=limits)) as running:
         yield running
 

@@ -75,12 +75,12 @@ async def test_all_hosts_below_a_name_can_be_trusted(host: str, backend: Backend
         assert (await http.get("/healthz", headers={"host": "badexample.com"})).status_code == 400
 
 
-async def test_a_connection_that_says_nothing_is_closed(gateway: Running):
-    assert await sent(gateway, b"") == b""
+async def test_a_connection_that_says_nothing_is_closed(impatient: Running):
+    assert await sent(impatient, b"") == b""
 
 
-async def test_a_connection_whose_headers_do_not_end_is_closed(gateway: Running):
-    assert await sent(gateway, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n") == b""
+async def test_a_connection_whose_headers_do_not_end_is_closed(impatient: Running):
+    assert await sent(impatient, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n") == b""
 
 
 async def test_a_line_of_the_log_has_the_ids_and_cannot_be_forged(gateway: Running, caplog: pytest.LogCaptureFixture):

@@ -155,10 +155,10 @@ async def test_a_running_job_is_followed_until_it_is_cancelled(
         await expect(page.get_by_text(f"0 of {chats.sessions}, ")).to_be_visible()
         page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
         await page.get_by_role("button", name="Cancel the job").click()
+        for provider in ("anthropic", "openai"):  # a job ends after its paid calls
+            await simulator.gate(closed=False, provider=provider)
         # The page that follows the form shows the state of that moment, and then the job's last event.
         await expect(page.locator(".tiles .state")).to_have_text("cancelled")
-    for provider in ("anthropic", "openai"):
-        await simulator.gate(closed=False, provider=provider)
 
 
 async def test_a_key_that_may_only_read_changes_nothing(browser: Browser, gateway: Running, client: Client):

@@ -93,10 +93,10 @@ async def test_a_header_that_could_smuggle_another_is_refused_or_not_repeated(li
     assert answer.count(b"HTTP/1.1") == 1
 
 
-async def test_a_thousand_connections_that_say_nothing_disturb_no_request(gateway: Running):
-    silent = await asyncio.gather(*(asyncio.open_connection(*gateway.address) for _ in range(SILENT_CONNECTIONS)))
+async def test_a_thousand_connections_that_say_nothing_disturb_no_request(impatient: Running):
+    silent = await asyncio.gather(*(asyncio.open_connection(*impatient.address) for _ in range(SILENT_CONNECTIONS)))
     try:
-        async with gateway.http() as http:
+        async with impatient.http() as http:
             assert (await http.get("/healthz")).status_code == 200
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             assert {await reader.read() for reader, _ in silent} == {b""}

@@ -273,11 +273,11 @@ async def test_another_type_and_a_large_body_are_refused(http: httpx.AsyncClient
     assert (chunked.status_code, chunked.json()["code"]) == (413, "BodyTooLarge")
 
 
-async def test_a_body_that_stops_is_refused(gateway: Running, client: Client):
+async def test_a_body_that_stops_is_refused(impatient: Running, client: Client):
     secret = (await client.gateway_keys.create("slow")).secret
     headers = f"Host: localhost\r\nAuthorization: Bearer {secret}\r\nContent-Type: application/json"
     request = f'POST {JOBS}/generate HTTP/1.1\r\n{headers}\r\nContent-Length: 100\r\n\r\n{{"messages": '
-    answer = await sent(gateway, request.encode())
+    answer = await sent(impatient, request.encode())
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"TooSlow"' in answer
 
