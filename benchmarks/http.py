@@ -29,7 +29,7 @@ ALONE, DURABLE, INLINE, LITELLM = "SDK alone", "durable", "inline", "LiteLLM"
 STREAMS = (1, 5, 20, 50)
 ROUNDS = 4
 TOKENS_PER_SECOND = 100
-REQUESTS, CONCURRENCY = 400, 20
+REQUESTS, CONCURRENCY = 300, 20
 READERS = 500
 # While the readers open, the generation that they follow waits for its provider.
 HELD_SECONDS = 50

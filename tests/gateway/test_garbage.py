@@ -36,12 +36,12 @@ SILENT_CONNECTIONS = 1000
 
 
 @pytest.mark.parametrize("path", BODIES)
-@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_a_body_that_is_garbage_is_refused(path: str, garbage: bytes, http: httpx.AsyncClient):
-    answer = await http.post(path, content=garbage, headers={"content-type": "application/json"})
-    assert answer.status_code == 400, answer.text
-    assert "Traceback" not in answer.text
-    assert refusal(path, answer.json())
+async def test_a_body_that_is_garbage_is_refused(path: str, http: httpx.AsyncClient):
+    for name, garbage in GARBAGE.items():
+        answer = await http.post(path, content=garbage, headers={"content-type": "application/json"})
+        assert answer.status_code == 400, (name, answer.text)
+        assert "Traceback" not in answer.text
+        assert refusal(path, answer.json())
 
 
 @pytest.mark.parametrize("path", BODIES)
