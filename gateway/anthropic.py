@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 
+from gateway import sse
 from gateway.auth import CurrentCaller, KeyedRoute, requires
 from gateway.dropin import Asked, about, answers_with, body_of, respond
 from gateway.errors import VENDOR_ERRORS, Problem, anthropic_error
@@ -334,4 +335,4 @@ def _usage(usage: Usage) -> dict[str, int]:
 
 
 def _frame(kind: str, **data: Any) -> str:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **data}, separators=(',', ':'))}\n\n"
+    return sse.frame({"type": kind, **data}, kind)

@@ -1,6 +1,5 @@
 """The specification's endpoints: a streamed answer, a conversation's context, its optimization, performance."""
 
-import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,10 +10,11 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, Field
 
+from gateway import sse
 from gateway.answers import Item, answer_to, counted, first_of, items_of, resumed
 from gateway.auth import Caller, CurrentCaller, KeyedRoute, requires
 from gateway.errors import problem_of
-from gateway.jobs import EVENT_STREAM, GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
+from gateway.jobs import GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
 from parley.client.generate import generate_input
 from parley.client.optimizing import Optimized, count
 from parley.client.streaming import GenerateStream
@@ -79,7 +79,7 @@ class Performance(Model):
 LastEventId = Annotated[str | None, Header(max_length=100, description="Continue after this event.")]
 STREAMED: dict[str, Any] = {
     "response_class": StreamingResponse,
-    "responses": {200: {"content": {EVENT_STREAM: {}}}},
+    "responses": {200: {"content": {sse.EVENT_STREAM: {}}}},
 }
 
 
@@ -113,14 +113,13 @@ async def follow(
 async def _streamed(caller: Caller, request: Request, answer: GenerateStream) -> StreamingResponse:
     opened = counted(request.app.state.gateway, caller, _frames(answer))
     first = await first_of(request, opened)
-    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return StreamingResponse(resumed(opened, first), media_type=EVENT_STREAM, headers=headers)
+    return sse.response(resumed(opened, first))
 
 
 async def _frames(answer: GenerateStream) -> AsyncGenerator[str]:
     async with answer, aclosing(items_of(answer)) as items:
         first = await anext(items)
-        yield _frame("start", {"id": answer.id})
+        yield sse.frame({"id": answer.id}, "start")
         yield _item(first, answer)
         async for frame in _rest(items, answer):
             yield frame
@@ -131,20 +130,15 @@ async def _rest(items: AsyncGenerator[Item], answer: GenerateStream) -> AsyncGen
         async for item in items:
             yield _item(item, answer)
     except ParleyError as error:
-        yield _frame("error", problem_of(error).model_dump(mode="json", exclude_none=True))
+        yield sse.frame(problem_of(error).model_dump(mode="json", exclude_none=True), "error")
 
 
 def _item(item: Item, answer: GenerateStream) -> str:
     if item is None:
-        return ": idle\n\n"
+        return sse.IDLE
     if isinstance(item, GenerateResult):
-        return _frame("end", item.model_dump(mode="json"))
-    return _frame("delta", item.model_dump(mode="json"), ALL if answer.offset is None else str(answer.offset))
-
-
-def _frame(kind: str, data: Any, event_id: str | None = None) -> str:
-    named = f"id: {event_id}\n" if event_id else ""
-    return f"{named}event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+        return sse.frame(item.model_dump(mode="json"), "end")
+    return sse.frame(item.model_dump(mode="json"), "delta", ALL if answer.offset is None else str(answer.offset))
 
 
 def _offset(last_event_id: str | None) -> int | None:

@@ -9,12 +9,13 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
+from gateway import sse
 from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
 from gateway.auth import JSON, Caller
 from gateway.errors import RETRIED_BY_SDKS, GenerationRefused, Problem, UnknownModel, problem_of
-from gateway.jobs import EVENT_STREAM, safe_key
+from gateway.jobs import safe_key
 from gateway.state import Gateway
 from parley.client.generate import generate_input
 from parley.client.jobs import provider_of
@@ -49,7 +50,7 @@ def body_of(*required: str) -> dict[str, Any]:
 
 def answers_with(declared: dict[str, Any], *required: str) -> dict[str, Any]:
     """What a route declares that answers as a whole or as a stream. For its decorator."""
-    whole_or_stream = {JSON: {"schema": {"type": "object"}}, EVENT_STREAM: {}}
+    whole_or_stream = {JSON: {"schema": {"type": "object"}}, sse.EVENT_STREAM: {}}
     return {"openapi_extra": declared | body_of(*required), "responses": {200: {"content": whole_or_stream}}}
 
 
@@ -141,8 +142,7 @@ async def _respond(
         return JSONResponse(writer.body(result), headers=headers | described(result.meta, asked.dropped))
     opened = counted(gateway, caller, _frames(answer, writer))
     first = await first_of(request, opened)
-    headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"} | _dropped(asked.dropped)
-    return StreamingResponse(resumed(opened, first), media_type=EVENT_STREAM, headers=headers)
+    return sse.response(resumed(opened, first), headers | _dropped(asked.dropped))
 
 
 async def _frames(answer: Answer, writer: Writer) -> AsyncGenerator[str]:
@@ -163,7 +163,7 @@ async def _rest(items: AsyncGenerator[Item], writer: Writer) -> AsyncGenerator[s
 
 def _frame(writer: Writer, item: Item) -> str:
     if item is None:
-        return ": idle\n\n"
+        return sse.IDLE
     return writer.end(item) if isinstance(item, GenerateResult) else writer.delta(item)
 
 

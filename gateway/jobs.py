@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, create_model
 from starlette.websockets import WebSocketDisconnect
 
+from gateway import sse
 from gateway.auth import JSON, Caller, CurrentCaller, KeyedRoute, requires
 from gateway.errors import NotFinished
 from gateway.feeds import Event
@@ -44,7 +45,6 @@ UPLOADS = frozenset((f"{PREFIX}/session-analysis", f"{PREFIX}/auto-analyze"))
 PARTS = ("progress", "result", "events", "cancel")
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 MOST_ID_CHARACTERS = 1000
-EVENT_STREAM = "text/event-stream"
 RETRY_SECONDS = 1.0
 
 router = APIRouter(prefix=PREFIX, tags=["jobs"], route_class=KeyedRoute)
@@ -227,7 +227,7 @@ async def result(caller: CurrentCaller, job_id: JobId) -> GenerateResult | Analy
     "/{job_id:path}/events",
     openapi_extra=requires(Scope.READ),
     response_class=StreamingResponse,
-    responses={200: {"content": {EVENT_STREAM: {}}}},
+    responses={200: {"content": {sse.EVENT_STREAM: {}}}},
 )
 async def events(
     caller: CurrentCaller,
@@ -243,8 +243,7 @@ async def event_stream(gateway: Gateway, caller: Caller, job_id: str, last_event
     """The events of a job after an event, as server-sent events."""
     followed = _followed(gateway, caller, job_id, last_event_id)
     first = await anext(followed)  # an error is a status, not an event
-    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return StreamingResponse(_frames(followed, first), media_type=EVENT_STREAM, headers=headers)
+    return sse.response(_frames(followed, first))
 
 
 @router.post("/{job_id:path}/cancel", status_code=202, openapi_extra=requires(Scope.JOBS))
@@ -299,10 +298,7 @@ async def _frames(followed: AsyncGenerator[Event | None], first: Event | None) -
 
 
 def _frame(event: Event | None) -> str:
-    """An event on the wire. JSON has no line feed of its own, so that no text can end the frame."""
-    if event is None:
-        return ": idle\n\n"
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data, separators=(',', ':'))}\n\n"
+    return sse.IDLE if event is None else sse.frame(event.data, event.kind, event.id)
 
 
 def given_options(body: Any) -> dict[str, Any]:

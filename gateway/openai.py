@@ -1,11 +1,11 @@
 """OpenAI's chat completions: their JSON to a generation, and its answer to their JSON."""
 
-import json
 import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from gateway import sse
 from gateway.auth import CurrentCaller, KeyedRoute, requires
 from gateway.dropin import Asked, about, answers_with, respond
 from gateway.errors import VENDOR_ERRORS, Problem, openai_error
@@ -260,12 +260,12 @@ class Completion:
         """The chunk with the reason of the end, that with the usage, and the end of the stream."""
         last = self._chunk({}, finish_of(result), parley=about(result.meta))
         if self._with_usage:
-            last += _frame({**self._of_chunk, "choices": [], "usage": usage_of(result.meta.usage)})
+            last += sse.frame({**self._of_chunk, "choices": [], "usage": usage_of(result.meta.usage)})
         return f"{last}data: [DONE]\n\n"
 
     def error(self, problem: Problem) -> str:
         """The error. OpenAI's SDKs raise it."""
-        return _frame(openai_error(problem))
+        return sse.frame(openai_error(problem))
 
     @property
     def _of_chunk(self) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class Completion:
     def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         usage = {"usage": None} if self._with_usage else {}
-        return _frame({**self._of_chunk, "choices": [choice], **usage, **more})
+        return sse.frame({**self._of_chunk, "choices": [choice], **usage, **more})
 
 
 def finish_of(result: GenerateResult) -> str:
@@ -290,7 +290,3 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
     }
-
-
-def _frame(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"

@@ -261,10 +261,7 @@ class Client:
             JobFailed: no provider answered.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        request = generate_input(
-            self.workspace_id, messages, user_id=user_id, action=action, provider=provider, model=model
-        )
-        check_names(self.settings, request)
+        request = self._request(messages, user_id, action, {"provider": provider, "model": model})
         return await optimize(self._backend, request, budget_tokens)
 
     def generation(self, job_id: str) -> GenerationHandle:

@@ -11,11 +11,10 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from parley.client.backend import Backend, describe_workflow, status_of, temporal_errors
-from parley.client.generate import existing_generation, start_workflow_of
+from parley.client.generate import existing_generation, start_workflow_of, with_stored_answer
 from parley.client.streaming import GenerateStream
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import WORKFLOW, Cached, GenerateInput, GenerateResult, generation_id, job_key
-from parley.domain.generate.replies import parsed
 from parley.domain.model import Model
 from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply, Message, ToolCall
@@ -153,14 +152,13 @@ class GenerationHandle:
     async def _with_stored_answer(
         self, workflow: WorkflowHandle[Any, GenerateResult], result: GenerateResult
     ) -> GenerateResult:
-        """A long answer is read from the database, and its schema from the workflow's input."""
+        """A long answer is read from the database, and its schema from the prompt of the workflow's input."""
         with temporal_errors():
             request = await self._input(workflow)
         async with self._backend.database.transaction() as tx:
-            reply = await generations.answer(tx, self._workspace_id, result.meta.request_id)
-            schema = (await generations.load_prompt(tx, self._workspace_id, request.prompt)).response_schema
-        value = parsed(reply.text, schema)[0] if schema is not None else None
-        return result.model_copy(update={"content": reply.text, "parsed": value})
+            prompt = await generations.load_prompt(tx, self._workspace_id, request.prompt)
+        asked = request.model_copy(update={"prompt": prompt})
+        return await with_stored_answer(self._backend.database, asked, result)
 
     async def _input(self, workflow: WorkflowHandle[Any, Any]) -> GenerateInput:
         started = await anext(aiter(workflow.fetch_history_events(page_size=1)))
