@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio import workflow
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
@@ -28,13 +29,13 @@ from tests.parts import SAMPLES, SimulatorAdmin, running_workers
 from tests.replay.scenarios import chats
 from worker import INTERCEPTORS, RUNNER
 
-BATCH = 500
-PER_SECOND = 10
+BATCH = 200
+PER_SECOND = 5
 # When the provider has received this number of the batch's requests, the others are a backlog.
-FIRST = 20
+FIRST = 10
 # The number of the batch's requests that may precede the single one, because they are being dispatched.
 A_FEW = 10
-BATCH_MODEL, SINGLE_MODEL = "gpt-4.1-mini", "gpt-4o-mini"
+BATCH_MODEL = "gpt-4.1-mini"
 
 
 class BatchInput(Model):
@@ -88,6 +89,7 @@ async def start_batch(temporal: TemporalClient, client: Client) -> WorkflowHandl
 async def test_a_batch_does_not_delay_another_workspace(
     temporal: TemporalClient, database: Database, limited: Settings, simulator: SimulatorAdmin
 ) -> None:
+    """Measured at Temporal's dispatch: how long a busy worker then takes for a request says nothing of the queue."""
     backend = Backend(temporal, database, limited)
     large, small = backend.client(f"large-{uuid4().hex[:8]}"), backend.client(f"small-{uuid4().hex[:8]}")
     batch = await start_batch(temporal, large)
@@ -101,23 +103,36 @@ async def test_a_batch_does_not_delay_another_workspace(
     ):
         await simulator.requests(at_least=FIRST, provider="openai")
         await small.generate("What does the export contain?", user_id="ann", key="single")
+        dispatched, backlog = await batch_progress(batch)
         await batch.terminate()
-    billed = await simulator.billed()
-    [single] = [request for request in billed if request["model"] == SINGLE_MODEL]
-    scheduled_at = await first_paid_step_at(temporal.get_workflow_handle(generation_id(small.workspace_id, "single")))
-    overtaken_by = [request for request in billed if scheduled_at < request["received_at"] < single["received_at"]]
-    assert len(overtaken_by) <= A_FEW
-    assert len(billed) < BATCH / 2, "the queue had no backlog"
+    single = temporal.get_workflow_handle(generation_id(small.workspace_id, "single"))
+    scheduled_at, started_at = await first_paid_step(single)
+    assert sum(scheduled_at < at < started_at for at in dispatched) <= A_FEW
+    assert backlog > BATCH / 4, "the queue had no backlog"
 
 
-async def first_paid_step_at(handle: WorkflowHandle) -> float:
-    """When a workflow put its first activity into a queue, in seconds since 1970."""
-    events = (await handle.fetch_history()).events
-    return next(
-        event.event_time.ToNanoseconds() / 1e9
-        for event in events
-        if event.HasField("activity_task_scheduled_event_attributes")
-    )
+async def batch_progress(batch: WorkflowHandle) -> tuple[list[int], int]:
+    """When each dispatched activity of the batch was started, and how many still wait for their first start."""
+    pending = (await batch.describe()).raw_description.pending_activities
+    started = [at(activity.last_started_time) for activity in pending if activity.HasField("last_started_time")]
+    for event in (await batch.fetch_history()).events:
+        if event.HasField("activity_task_started_event_attributes"):
+            started.append(at(event.event_time))
+    waiting = [activity for activity in pending if not activity.HasField("last_started_time")]
+    return started, len(waiting)
+
+
+async def first_paid_step(single: WorkflowHandle) -> tuple[int, int]:
+    """When a workflow put its first activity into a queue, and when Temporal dispatched it."""
+    events = (await single.fetch_history()).events
+    scheduled = next(event for event in events if event.HasField("activity_task_scheduled_event_attributes"))
+    started = next(event for event in events if event.HasField("activity_task_started_event_attributes"))
+    return at(scheduled.event_time), at(started.event_time)
+
+
+def at(timestamp: Timestamp) -> int:
+    """Nanoseconds since 1970."""
+    return timestamp.ToNanoseconds()
 
 
 @pytest.mark.usefixtures("worker")
