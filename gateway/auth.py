@@ -19,8 +19,8 @@ from parley.client.client import Client
 from parley.domain.gateway_keys import KEY_PATTERN, GatewayKey, Scope, hash_of, share
 from parley.storage import gateway_keys
 
-# How long a process uses what it knows of a key: a revoked key is refused everywhere after this time.
-KNOWN_SECONDS = 2.0
+# How long a process uses what it knows of a key. A revoked key is refused everywhere after twice this time.
+KNOWN_SECONDS = 1.0
 MOST_KNOWN = 10_000
 STREAM_RETRY_SECONDS = 1.0
 SCOPE, BODY = "x-parley-scope", "x-parley-body"
@@ -56,6 +56,7 @@ class _Share:
 class _Known:
     key: GatewayKey
     read_at: float
+    is_being_read: bool = False
     share: _Share = field(default_factory=_Share)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -115,11 +116,25 @@ class Authentication:
                 del self._streams[key.key_id]
 
     async def _find(self, sha256: str) -> _Known:
-        """What is known of a key, read again after `KNOWN_SECONDS`."""
+        """What is known of a key, read again after `KNOWN_SECONDS`.
+
+        One of several concurrent requests reads it again. The others use what was known until then, which is at most
+        twice as old.
+        """
         now = time.monotonic()
         known = self._known.get(sha256)
-        if known is not None and now - known.read_at < KNOWN_SECONDS:
-            return known
+        if known is not None:
+            age = now - known.read_at
+            if age < KNOWN_SECONDS or (known.is_being_read and age < 2 * KNOWN_SECONDS):
+                return known
+            known.is_being_read = True
+        try:
+            return await self._read(sha256, now)
+        finally:
+            if known is not None:
+                known.is_being_read = False
+
+    async def _read(self, sha256: str, now: float) -> _Known:
         async with self._backend.database.reads() as tx:
             key = await gateway_keys.find(tx, sha256)
         if key is None:

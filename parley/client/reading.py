@@ -18,6 +18,7 @@ from parley.domain.session import MAX_SESSION_SECONDS, Session
 MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
 SHOWN_CHARACTERS = 60
+WORKSPACE_ID: TypeAdapter[str] = TypeAdapter(WorkspaceId)
 
 
 def read_session(path: Path) -> Session:
@@ -68,7 +69,7 @@ def check_workspace_id(workspace_id: str) -> None:
         InvalidInput: it is empty, too long, or has a slash.
     """
     try:
-        TypeAdapter(WorkspaceId).validate_python(workspace_id)
+        WORKSPACE_ID.validate_python(workspace_id)
     except ValidationError as error:
         raise first_problem(error, where="workspace_id") from None
 

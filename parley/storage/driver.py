@@ -16,7 +16,6 @@ Deferral is safe for four reasons:
   or by the commit. Any other error of a deferred statement is raised there unchanged.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.generators import send
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import ClauseElement, TypeDecorator
@@ -50,18 +50,22 @@ class Deferred:
 
 
 class Pipeline(psycopg.AsyncPipeline):
-    """A pipeline that ends with Sync alone.
+    """A pipeline that sends its statements together, at the end of the block, with Sync after them.
 
-    psycopg sends Flush after Sync. The server then stops the timer of `idle_in_transaction_session_timeout`, and a
-    worker that vanishes would hold its locks until TCP gives up.
+    psycopg sends each statement at once, in a packet of its own for which the server's process wakes up. It also sends
+    Flush after Sync: the server then stops the timer of `idle_in_transaction_session_timeout`, and a worker that
+    vanishes would hold its locks until TCP gives up.
     """
 
+    def _communicate_gen(self) -> PQGen[None]:
+        yield from ()
+
     def _exit_gen(self) -> PQGen[None]:
-        try:
-            self._enqueue_sync()
-            yield from self._communicate_gen()
-        finally:
-            yield from self._fetch_gen(flush=False)
+        self._enqueue_sync()
+        while self.command_queue:
+            self.command_queue.popleft()()  # into libpq's buffer
+        yield from send(self.pgconn)
+        yield from self._fetch_gen(flush=False)
 
 
 class Connection(psycopg.AsyncConnection[Any]):
@@ -87,10 +91,11 @@ class Connection(psycopg.AsyncConnection[Any]):
         return connection
 
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        if self.reply_seconds is not None:
+            options |= {"timeout": self.reply_seconds, "interval": self.reply_seconds}
         try:
-            async with asyncio.timeout(self.reply_seconds):
-                return await super().wait(gen, *args, **options)
-        except TimeoutError:
+            return await super().wait(gen, *args, **options)
+        except psycopg.errors._WaitTimeout:
             self.pgconn.finish()  # the statement may still run
             raise psycopg.OperationalError("no reply within the timeout") from None
 
