@@ -15,8 +15,9 @@ from typing import Any
 
 from parley.client.backend import Backend, describe_workflow, job_key_of, status_of
 from parley.client.client import Client
+from parley.client.listing import find_job
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
-from parley.domain.errors import InvalidInput, Unreachable
+from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.generate.contract import WORKFLOW as GENERATE
 from parley.domain.generate.contract import job_key as generation_key
 from parley.storage import auto_analyze, usage
@@ -103,9 +104,7 @@ class JobFeed:
     async def _read(self) -> None:
         """Read the job once, and wake the readers if it changed."""
         state = self._state
-        found = await describe_workflow(self._backend, self._workspace_id, self._job_id)
-        kind, status = found.typed_search_attributes.get(JOB) or "", status_of(found)
-        key = generation_key(self._job_id) if kind == GENERATE else job_key_of(found)
+        kind, status, key = await self._described()
         if key != state.key:
             state.key, state.labels = key, []
         has_ended = status != "running"
@@ -116,6 +115,16 @@ class JobFeed:
             state.shown, state.has_ended = shown, has_ended
             state.version = max(state.version + 1, time.time_ns() // 1_000_000)
             self._wake()
+
+    async def _described(self) -> tuple[str, str, str]:
+        """The job's kind, status and key. Temporal does not know a job that ran inline, or long ago: its row does."""
+        try:
+            found = await describe_workflow(self._backend, self._workspace_id, self._job_id)
+        except NotFound:
+            row = await find_job(self._backend, self._workspace_id, self._job_id)
+            return row.kind, row.status, row.job_key
+        kind = found.typed_search_attributes.get(JOB) or ""
+        return kind, status_of(found), generation_key(self._job_id) if kind == GENERATE else job_key_of(found)
 
     async def _shown(self, kind: str, status: str) -> dict[str, Any]:
         if kind == GENERATE:

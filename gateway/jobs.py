@@ -195,7 +195,10 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=500, description="`next` of the page before.")] = None,
 ) -> JobPage:
-    """A page of the jobs, the newest first, with status and cost. A generation is listed when it has ended."""
+    """A page of the jobs, the newest first, with status and cost.
+
+    The first page has the generations that run, in addition to `limit`. Inline generations are listed when they end.
+    """
     return await caller.client.job_page(kind=kind, status=status, limit=limit, cursor=cursor)
 
 
@@ -284,7 +287,7 @@ async def _send(websocket: WebSocket, event: Event | None) -> None:
 async def _followed(gateway: Gateway, caller: Caller, job_id: str, last_event_id: str) -> AsyncGenerator[Event | None]:
     """The events of a job, counted as one of the key's open streams."""
     workspace_id = caller.client.workspace_id
-    await describe_workflow(gateway.backend, workspace_id, checked_id(caller, job_id))
+    await _view(caller, job_id)
     async with gateway.stream(caller), aclosing(gateway.feeds.follow(workspace_id, job_id, last_event_id)) as followed:
         async for event in followed:
             yield event

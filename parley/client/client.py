@@ -396,7 +396,7 @@ class Client:
     ) -> list[JobSummary]:
         """The jobs of this workspace with status, cost and reason, the newest first.
 
-        A generation is listed when it has ended.
+        An inline generation is listed when it has ended.
 
         Args:
             kind: `SessionAnalysis`, `AutoAnalyze` or `Generate`; default: all.
@@ -413,7 +413,7 @@ class Client:
     async def job_page(
         self, *, kind: str | None = None, status: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> JobPage:
-        """A page of `jobs`, the newest first.
+        """A page of `jobs`, the newest first. The first page has the running generations in addition.
 
         Args:
             kind: as for `jobs`; default: all.

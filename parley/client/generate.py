@@ -38,7 +38,8 @@ from parley.storage.database import Database
 Messages = str | Sequence[Message | Mapping[str, Any]]
 """A text, which is one message of the user, or messages with a `role` and a `content`: see `Message`."""
 
-FINGERPRINT = "fingerprint"
+FINGERPRINT, USER, ACTION = "fingerprint", "user", "action"
+"""What the memo of a generation's workflow has of its input."""
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -194,7 +195,7 @@ async def start_workflow_of(
         input=await _by_reference(backend, request),
         id=job_id,
         summary=f"{request.action} for {request.user_id}",
-        memo={FINGERPRINT: request.fingerprint()},
+        memo={FINGERPRINT: request.fingerprint(), USER: request.user_id, ACTION: request.action},
         id_reuse_policy=reuse,
         id_conflict_policy=conflict,
     )

@@ -7,17 +7,28 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from parley.client.backend import Backend, describe_workflow, status_of, temporal_errors
 from parley.client.generate import existing_generation, start_workflow_of, with_stored_answer
 from parley.client.streaming import GenerateStream
-from parley.domain.errors import InvalidInput, NotFound
-from parley.domain.generate.contract import WORKFLOW, Cached, GenerateInput, GenerateResult, generation_id, job_key
+from parley.domain.errors import InvalidInput, JobFailed, NotFound
+from parley.domain.generate.contract import (
+    WORKFLOW,
+    Cached,
+    GenerateInput,
+    GenerateResult,
+    Meta,
+    Refusal,
+    Refused,
+    generation_id,
+    job_key,
+)
 from parley.domain.model import Model
 from parley.domain.reports import Feedback
-from parley.domain.requests import ChatReply, Message, ToolCall
+from parley.domain.requests import ChatReply, Message, Provider, ToolCall, Usage
 from parley.domain.streaming import StreamTarget
 from parley.storage import generations
 from parley.storage.tables import Generation
@@ -63,10 +74,13 @@ class GenerationHandle:
         """`running`, `completed`, `refused`, `failed`, `cancelled`, `terminated` or `timed_out`.
 
         Raises:
-            NotFound: there is no such generation.
+            NotFound: there is no such generation, or it runs inline.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        found = status_of(await describe_workflow(self._backend, self._workspace_id, self.id))
+        try:
+            found = status_of(await describe_workflow(self._backend, self._workspace_id, self.id))
+        except NotFound:
+            return (await self.report()).outcome
         if found != "completed":
             return found
         async with self._backend.database.transaction() as tx:
@@ -76,12 +90,18 @@ class GenerationHandle:
     async def result(self) -> GenerateResult:
         """Wait for the answer or the refusal.
 
+        Of an inline generation, and after Temporal's retention, the result is made from what the database has: without
+        `parsed`, since the schema belongs to the request.
+
         Raises:
             JobFailed: no provider answered; `reason` is the code of the error.
-            NotFound: there is no such generation.
+            NotFound: there is no such generation, it runs inline, or its answer has been purged.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        await describe_workflow(self._backend, self._workspace_id, self.id)
+        try:
+            await describe_workflow(self._backend, self._workspace_id, self.id)
+        except NotFound:
+            return await self._recorded_result()
         workflow = self._backend.temporal.get_workflow_handle(self.id, result_type=GenerateResult)
         with temporal_errors():
             result = await workflow.result()
@@ -107,9 +127,7 @@ class GenerationHandle:
             NotFound: there is no such generation, or it has not ended.
         """
         async with self._backend.database.reads() as tx:
-            row = await generations.find(tx, self._workspace_id, self._request_id)
-            if row is None:
-                raise NotFound(f"workspace {self._workspace_id!r} has no generation {self.id!r} that has ended")
+            row = await self._row(tx)
             with suppress(NotFound):
                 reply = await generations.answer(tx, self._workspace_id, self._request_id)
                 return _report(row, reply)
@@ -119,7 +137,8 @@ class GenerationHandle:
         """The messages that it answers, as the caller sent them.
 
         Raises:
-            NotFound: there is no such generation, or its prompt has been purged.
+            NotFound: there is no such generation, its prompt has been purged, or it ran inline: the prompt of an inline
+                generation is its caller's alone.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         found = await describe_workflow(self._backend, self._workspace_id, self.id)
@@ -138,7 +157,7 @@ class GenerationHandle:
             NotFound: there is no such generation.
             Unreachable: Temporal does not answer.
         """
-        status = status_of(await describe_workflow(self._backend, self._workspace_id, self.id))
+        status = await self.status()
         if status != "running":
             raise InvalidInput(f"is {status} and cannot be cancelled; its answer stays stored", where=self.id)
         ended = NotFound(f"{self.id} has just ended and cannot be cancelled; its answer stays stored")
@@ -148,6 +167,30 @@ class GenerationHandle:
     @property
     def _request_id(self) -> str:
         return generation_id(job_key(self.id))
+
+    async def _row(self, tx: AsyncSession) -> Generation:
+        row = await generations.find(tx, self._workspace_id, self._request_id)
+        if row is None:
+            raise NotFound(f"workspace {self._workspace_id!r} has no generation {self.id!r} that has ended")
+        return row
+
+    async def _recorded_result(self) -> GenerateResult:
+        """The result as the database has it."""
+        async with self._backend.database.reads() as tx:
+            row = await self._row(tx)
+            if row.outcome != "completed":
+                return _without_answer(row)
+            reply = await generations.answer(tx, self._workspace_id, self._request_id)
+            _, attempts = await generations.totals(tx, self._workspace_id, row.job_key)
+        meta = _meta(row).model_copy(
+            update={
+                "usage": Usage() if row.cached else reply.usage,
+                "answered_by": reply.model,
+                "finish": reply.finish,
+                "attempts": attempts,
+            }
+        )
+        return GenerateResult(success=True, content=reply.text, tool_calls=reply.tool_calls, meta=meta)
 
     async def _with_stored_answer(
         self, workflow: WorkflowHandle[Any, GenerateResult], result: GenerateResult
@@ -176,6 +219,26 @@ def _report(row: Generation, reply: ChatReply | None) -> GenerationReport:
         answer=answer.text if answer else None,
         tool_calls=answer.tool_calls if answer else (),
     )
+
+
+def _without_answer(row: Generation) -> GenerateResult:
+    """The refusal of a generation that was refused.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+    """
+    if row.outcome == "cancelled":
+        raise JobFailed("Cancelled", "the generation was cancelled")
+    if row.outcome != "refused":
+        raise JobFailed(row.reason, f"the generation failed: {row.reason}")
+    code = Refused(row.reason)
+    return GenerateResult(success=False, refusal=Refusal(code=code, message=code.value), meta=_meta(row))
+
+
+def _meta(row: Generation) -> Meta:
+    """What a row says of how the answer was made."""
+    known = row.model_dump(include={"request_id", "template", "experiment", "arm", "cost_usd", "saved_usd", "model"})
+    return Meta(**known, cached=Cached(row.cached), provider=Provider(row.provider) if row.provider else None)
 
 
 async def start_generation(backend: Backend, request: GenerateInput, job_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Select, String, func, literal, select, tuple_, union_all
@@ -28,6 +29,7 @@ def _started(table: type[StoredAnalysis] | type[AutoRun], kind: str, subject: An
         col(table.reason),
         col(table.created_at),
         col(table.ended_at),
+        col(table.created_at).label("moment"),
     )
 
 
@@ -42,6 +44,7 @@ def _generations() -> Select[*tuple[Any, ...]]:
         col(Generation.action),
         col(Generation.outcome),
         col(Generation.reason),
+        col(Generation.started_at),
         col(Generation.created_at),
         col(Generation.created_at),
     )
@@ -66,7 +69,8 @@ async def find_jobs(
 ) -> list[dict[str, Any]]:
     """The jobs of a workspace, the newest first. `job_id`: a workflow id, for all its runs, or the key of one.
 
-    `before`: the time and the key of a job; only those that follow it in this order.
+    A job's place is its start, that of a generation is its end, when it gets its row. `before`: the place and the key
+    of a job; only those that follow it in this order.
     """
     cost = func.coalesce(func.sum(UsageLog.cost_usd), 0)
     uncertain = func.coalesce(func.sum(UNCERTAIN_USD), 0)
@@ -79,10 +83,9 @@ async def find_jobs(
         found = found.where((JOBS.c.id == job_id) | (JOBS.c.job_key == job_id))
     if before is not None:
         found = found.where(
-            tuple_(JOBS.c.created_at, JOBS.c.job_key)
-            < tuple_(literal(before[0], JOBS.c.created_at.type), literal(before[1]))
+            tuple_(JOBS.c.moment, JOBS.c.job_key) < tuple_(literal(before[0], JOBS.c.moment.type), literal(before[1]))
         )
-    newest = found.order_by(JOBS.c.created_at.desc(), JOBS.c.job_key.desc()).limit(limit).subquery()
+    newest = found.order_by(JOBS.c.moment.desc(), JOBS.c.job_key.desc()).limit(limit).subquery()
     spent = (
         select(cost.label("cost_usd"), uncertain.label("uncertain_usd"))
         .where(col(UsageLog.workspace_id) == newest.c.workspace_id, col(UsageLog.job_key) == newest.c.job_key)
@@ -91,6 +94,20 @@ async def find_jobs(
     query = (
         select(newest, spent)
         .join(spent, onclause=literal(True))
-        .order_by(newest.c.created_at.desc(), newest.c.job_key.desc())
+        .order_by(newest.c.moment.desc(), newest.c.job_key.desc())
     )
     return [dict(row) for row in (await tx.execute(query)).mappings()]
+
+
+async def spent_usd(tx: AsyncSession, workspace_id: str, job_keys: Sequence[str]) -> dict[str, tuple[Decimal, Decimal]]:
+    """What jobs have cost so far in USD, and the uncertain part of it, by job key. A job without costs is left out."""
+    query = (
+        select(
+            col(UsageLog.job_key),
+            func.coalesce(func.sum(UsageLog.cost_usd), 0),
+            func.coalesce(func.sum(UNCERTAIN_USD), 0),
+        )
+        .where(col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key).in_(job_keys))
+        .group_by(col(UsageLog.job_key))
+    )
+    return {key: (cost, uncertain) for key, cost, uncertain in (await tx.execute(query)).all()}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ import websockets
 from temporalio.client import Client as TemporalClient
 
 from gateway.uploads import safe_name
-from parley import Client
+from parley import Backend, Client
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, read_events, sent
 from tests.parts import SAMPLES, TEST_TIMEOUT_SECONDS
@@ -213,6 +214,40 @@ async def test_the_list_of_jobs_has_pages_without_gaps(http: httpx.AsyncClient, 
         if cursor is None:
             break
     assert pages == [["job-4", "job-3"], ["job-2", "job-1"], ["job-0"]]
+
+
+async def test_a_running_generation_is_listed(http: httpx.AsyncClient, backend: Backend, simulator: SimulatorAdmin):
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+    async with asyncio.timeout(20):  # Temporal lists a workflow about a second after its start
+        while not (listed := (await http.get(JOBS, params={"status": "running"})).json()["jobs"]):
+            await asyncio.sleep(0.05)
+    assert [(one["id"], one["user_id"], one["subject"]) for one in listed] == [(job["id"], "ann", "ai_message")]
+    assert (await http.get(JOBS, params={"kind": "AutoAnalyze"})).json()["jobs"] == []
+    assert await backend.client("it's \\' OR 1=1").jobs() == []
+    await gates(simulator, closed=False)
+    await ended(http, job["url"])
+    [done] = (await http.get(JOBS)).json()["jobs"]
+    assert (done["id"], done["status"]) == (job["id"], "completed")
+    assert done["created_at"] < done["ended_at"]
+
+
+async def test_an_inline_generation_is_read_by_its_id(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+    words = "word " * 600
+    body = {"messages": f"Repeat: {words}", "user_id": "ann", "max_tokens": 4000}
+    inline = {"x-parley-mode": "inline"}
+    async with http.stream("POST", "/api/chat/stream", json=body, headers=inline) as stream:
+        [start, *_, end] = [event async for event in read_events(stream)]
+    url = f"{JOBS}/{quote(start['data']['id'], safe='')}"
+    assert (await http.get(url)).json()["status"] == "completed"
+    result = (await http.get(f"{url}/result")).json()
+    known = {"usage", "cost_usd", "provider", "model", "answered_by", "finish", "attempts", "cached"}
+    assert (result["success"], result["content"]) == (True, end["data"]["content"])
+    assert {name: result["meta"][name] for name in known} == {name: end["data"]["meta"][name] for name in known}
+    events = await ended(http, url)
+    assert (events[-1]["event"], events[-1]["data"]["status"]) == ("end", "completed")
+    assert events[-1]["data"]["cost_usd"] == result["meta"]["cost_usd"]
+    assert (await http.post(f"{url}/cancel")).status_code == 400
 
 
 async def test_readers_are_sent_away_when_the_gateway_drains(
