@@ -41,8 +41,10 @@ class Postgres:
     port_names: tuple[str, ...] = ("postgres",)
     start_timeout = 300.0  # recovery after a crash replays the log
 
-    def __init__(self, state: StateDir, on_progress: Callable[[str], None]) -> None:
+    def __init__(self, state: StateDir, on_progress: Callable[[str], None], *, temporary: bool = False) -> None:
+        """`temporary`: the data is removed at the end, so that the server need not write it before."""
         self._state, self._on_progress = state, on_progress
+        self._stops = ((SIGQUIT, 10.0),) if temporary else ((SIGINT, 30.0), (SIGQUIT, 10.0))
         record = state.read_postgres()
         self._home = record.home if record else _choose_home(state.path)
         self._data = self._home / "data"
@@ -84,7 +86,7 @@ class Postgres:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return self._command(
             ["postgres", "-D", str(self._data), *options],
-            stops=((SIGINT, 30.0), (SIGQUIT, 10.0)),
+            stops=self._stops,
             death_signal=SIGQUIT,
             ports=tuple(ports.values()),
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import Protocol
 from urllib.parse import quote
 
@@ -61,8 +61,10 @@ class Temporal:
     port_names: tuple[str, ...] = ("temporal", "ui", "temporal_http", "temporal_metrics")
     start_timeout = 60.0
 
-    def __init__(self, state: StateDir, search_attributes: Sequence[str]) -> None:
+    def __init__(self, state: StateDir, search_attributes: Sequence[str], *, temporary: bool = False) -> None:
+        """`temporary`: the database file is removed at the end, so that the server may be killed."""
         self._state, self._search_attributes = state, search_attributes
+        self._stops = ((SIGKILL if temporary else SIGTERM, 10.0),)
         self._registered = False
 
     def command(self, ports: Mapping[str, int]) -> Command:
@@ -84,6 +86,7 @@ class Temporal:
             env=_environment(),
             log=self._state.log(self.name),
             ports=tuple(ports.values()),
+            stops=self._stops,
         )
 
     async def answers(self, ports: Mapping[str, int]) -> bool:

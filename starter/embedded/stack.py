@@ -117,7 +117,7 @@ class EmbeddedStack:
         self._record = self._state.read_stack()
         self._record.pid, self._record.processes = os.getpid(), {}
         self._ports = Ports(self._record.ports, self._state.path)
-        self._postgres = Postgres(self._state, self.on_progress)
+        self._postgres = Postgres(self._state, self.on_progress, temporary=self.temporary)
         if self.temporary:
             self._cleanup.callback(self._remove_everything)
         if self.fresh:
@@ -127,7 +127,8 @@ class EmbeddedStack:
         self._state.rotate_logs()
         self._save()
 
-        await _together(self._start_postgres(), self._bring_up(Temporal(self._state, self.search_attributes)))
+        temporal = Temporal(self._state, self.search_attributes, temporary=self.temporary)
+        await _together(self._start_postgres(), self._bring_up(temporal))
         await _together(self._run_migrations(), self._start_simulator())
         addresses = self._addresses()
         await _together(self._start_worker(addresses), self._start_gateway(addresses))

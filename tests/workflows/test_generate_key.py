@@ -100,9 +100,18 @@ class TestAskedAgain:
         self, client: Client, simulator: SimulatorAdmin, query: Query
     ) -> None:
         await cancelled_in_mid_call(client, simulator)
-        await query("UPDATE paid_requests SET lease_until = now() - interval '1 second'")
+        [first] = await query("SELECT id FROM attempts")
         again = asking(client)
-        await simulator.requests(at_least=2)
+
+        async def is_taken_over() -> bool:
+            # The attempt renews its lease, so it may do so between the change and the next claim.
+            await query(
+                "UPDATE paid_requests SET lease_until = now() - interval '1 second' "
+                f"WHERE owner_attempt_id = '{first['id']}'"
+            )
+            return len(await simulator.requests()) == 2
+
+        await until(is_taken_over)
         await simulator.gate(closed=False, provider="openai")
         result = await again
 
