@@ -112,9 +112,12 @@ class GenerateStream:
             return STORED_ONLY
 
     async def _poll(self, database: Database, address: str | None) -> None:
-        """Read what is stored, and have the workers send what comes to this process too."""
+        """Read what is stored, and have the workers send what comes to this process too.
+
+        A reader that continues waits for what is stored before its place. Another one does not wait for the database.
+        """
         hub, address = self._receiver.hub, address or None
-        if not await resume(database, hub, *self._of, address=address):
+        if self.offset == 0 or not await resume(database, hub, *self._of, address=address):
             self._polling = asyncio.ensure_future(poll(database, hub, *self._of, address=address))
 
     async def _read(self, running: asyncio.Task[GenerateResult]) -> AsyncGenerator[Delta]:
