@@ -14,7 +14,7 @@ from benchmarks.faults.load import Load
 from benchmarks.stack import own_environment, say
 from parley import Client
 from parley.connection import Addresses
-from parley.visibility import ALL
+from parley.visibility import DEFINITIONS
 from starter.embedded.ports import Ports
 from starter.embedded.process import Process
 from starter.embedded.services import Temporal
@@ -36,7 +36,7 @@ class OwnTemporal:
     def __init__(self, directory: Path) -> None:
         state = StateDir(directory)
         state.create()
-        self._temporal = Temporal(state, [key.name for key in ALL])
+        self._temporal = Temporal(state, DEFINITIONS)
         self._ports = Ports({}, directory).choose(self._temporal.port_names)
         self._process: Process | None = None
 

@@ -112,6 +112,7 @@ async def scene(
             "TEMPORAL_ADDRESS": stack.temporal_address,
             "TEMPORAL_NAMESPACE": name,
             "PARLEY_SIMULATOR_URL": simulator.url,
+            "PARLEY_CODEC_KEYS": "off",  # the client of the scene encrypts nothing
             "PARLEY_LEASE_SECONDS": "3",
             "PARLEY_PROVIDER_TIMEOUT_SECONDS": "40",
         }

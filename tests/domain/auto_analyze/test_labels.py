@@ -1,5 +1,6 @@
 import json
 import sys
+import unicodedata
 from itertools import chain
 from typing import Any
 
@@ -64,9 +65,10 @@ class TestSpelling:
 
     def test_a_normalized_label_stays_the_same(self):
         """Otherwise a reply of conflict resolution could not be matched with it."""
-        for code in range(sys.maxunicode + 1):
-            once = normalized(f"a{chr(code)}b")
-            assert normalized(once) == once, hex(code)
+        assigned = (chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) != "Cn")
+        for character in assigned:
+            once = normalized(f"a{character}b")
+            assert normalized(once) == once, ascii(character)
 
 
 CHUNK = 150
