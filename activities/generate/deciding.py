@@ -30,6 +30,7 @@ from parley.domain.generate.contract import (
     Refusal,
     Refused,
     Serving,
+    chat_request,
 )
 from parley.domain.generate.planning import Balance, Gathered, Plan, RenderedRequest, plan, render_request
 from parley.domain.generate.policy import Policy
@@ -89,7 +90,7 @@ class GenerateDecisions:
             request = render_request(job, gathered, self._policy, self._routes)
             if not earlier.is_first:
                 async with atomic(tx):
-                    answer = await _earlier_answer(tx, job, request.serving, reason=ANSWERED_BEFORE)
+                    answer = await self._earlier_answer(tx, job, request.serving, reason=ANSWERED_BEFORE)
                 if answer is not None:
                     return PrepareOutcome(result=answer)
             credentials = gathered.configuration.credentials
@@ -129,7 +130,7 @@ class GenerateDecisions:
             # The key, and so the row, belongs to the other request.
             return EndOutcome()
         async with self._database.transaction() as tx:
-            answer = await _earlier_answer(tx, job, serving, reason=UNREPORTED)
+            answer = await self._earlier_answer(tx, job, serving, reason=UNREPORTED)
             if answer is not None:
                 return EndOutcome(result=answer, cost_usd=answer.meta.cost_usd)
             account = await energy.account(tx, workspace_id, job.input.user_id)
@@ -144,6 +145,40 @@ class GenerateDecisions:
             if await generations.record_without_call(tx, row):
                 self._metrics.generation_ended(row.outcome, row.cached)
         return EndOutcome(cost_usd=row.cost_usd)
+
+    # What was paid for before.
+
+    async def _earlier_answer(
+        self, tx: AsyncSession, job: Job, serving: Serving, *, reason: str
+    ) -> GenerateResult | None:
+        """The answer that was given under the generation's key, or was paid for and not given; None without one.
+
+        Settlements need the lock that it takes. An attempt that settled before it is judged here and is in the totals;
+        one that settles later updates the cost of the row. A paid answer is preferred to an expired one.
+        """
+        await budgets.lock(tx, job.input.workspace_id, budgets.job_scope(job.job_key))
+        row = await generations.find(tx, job.input.workspace_id, job.request_id)
+        is_final = row is not None and row.outcome == "completed" and row.cached != Cached.STALE
+        settled = None if is_final else await self._settled_answer(tx, job, serving)
+        return settled or await _recorded_answer(tx, job, row, reason=reason)
+
+    async def _settled_answer(self, tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
+        """The answer in the last settled reply, which is recorded here: its worker stopped before it did."""
+        workspace_id = job.input.workspace_id
+        attempt_id = await generations.last_reply(tx, workspace_id, job.job_key)
+        settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
+        if settled is None:
+            return None
+        prompt = await generations.load_prompt(tx, workspace_id, job.input.prompt)
+        value, problem = read_answer(settled.reply, prompt)
+        if problem:
+            return None
+        known = await counts_of(tx, job, settled)
+        if await generations.record(tx, answered_row(job, serving, settled, known["cost_usd"])):
+            self._metrics.generation_ended("completed", "")
+        if serving.cache is not CachePolicy.OFF:
+            await cache.store(tx, job.input, serving, chat_request(job.input, prompt), settled)
+        return result_of(job, serving, settled, value, **known, reason=UNREPORTED)
 
     # What `prepare` reads.
 
@@ -283,34 +318,6 @@ async def _for_history(
         condensed=condensed,
         summary=summary.reference if summary else None,
     )
-
-
-async def _earlier_answer(tx: AsyncSession, job: Job, serving: Serving, *, reason: str) -> GenerateResult | None:
-    """The answer that was given under the generation's key, or was paid for and not given; None without one.
-
-    Settlements need the lock that it takes. An attempt that settled before it is judged here and is in the totals; one
-    that settles later updates the cost of the row. A paid answer is preferred to an expired one.
-    """
-    await budgets.lock(tx, job.input.workspace_id, budgets.job_scope(job.job_key))
-    row = await generations.find(tx, job.input.workspace_id, job.request_id)
-    is_final = row is not None and row.outcome == "completed" and row.cached != Cached.STALE
-    settled = None if is_final else await _settled_answer(tx, job, serving)
-    return settled or await _recorded_answer(tx, job, row, reason=reason)
-
-
-async def _settled_answer(tx: AsyncSession, job: Job, serving: Serving) -> GenerateResult | None:
-    """The answer in the last settled reply: its worker stopped before it recorded the answer. It is recorded here."""
-    workspace_id = job.input.workspace_id
-    attempt_id = await generations.last_reply(tx, workspace_id, job.job_key)
-    settled = await ledger.settled_by(tx, workspace_id, attempt_id) if attempt_id else None
-    if settled is None:
-        return None
-    value, problem = read_answer(settled.reply, await generations.load_prompt(tx, workspace_id, job.input.prompt))
-    if problem:
-        return None
-    known = await counts_of(tx, job, settled)
-    await generations.record(tx, answered_row(job, serving, settled, known["cost_usd"]))
-    return result_of(job, serving, settled, value, **known, reason=UNREPORTED)
 
 
 async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *, reason: str) -> GenerateResult | None:

@@ -56,7 +56,8 @@ def handle(client: Client) -> WorkflowHandle[Any, GenerateResult]:
 
 async def started_by_id(client: Client, message: str = QUESTION, **terms: Any) -> GenerateResult:
     """Start the workflow as another language would: by its id, under Temporal's default policies."""
-    given: GenerateInput = generate_input(client.workspace_id, message, user_id=USER, cache="off", **terms)
+    options = {"user_id": USER, "cache": "off", **terms}
+    given: GenerateInput = generate_input(client.workspace_id, message, **options)
     return await client.temporal.execute_workflow(
         "Generate", given, id=workflow_id(client.workspace_id, KEY), task_queue=WORKFLOWS, result_type=GenerateResult
     )
@@ -149,13 +150,16 @@ class TestAskedAgain:
         self, client: Client, simulator: SimulatorAdmin, query: Query, not_recorded: str
     ) -> None:
         """The worker stopped after it stored the reply."""
-        first = await asking(client, response_schema=VERDICT)
+        first = await asking(client, response_schema=VERDICT, cache="exact")
         await query(not_recorded)
-        again = await started_by_id(client, response_schema=VERDICT)
+        await query("DELETE FROM llm_cache")
+        again = await started_by_id(client, response_schema=VERDICT, cache="exact")
         assert (again.parsed, again.meta.cached) == (first.parsed, Cached.NO)
         assert (again.meta.cost_usd, again.meta.attempts) == (first.meta.cost_usd, 1)
         assert len(await simulator.requests()) == 1
         assert await query("SELECT outcome, cached FROM generations") == [{"outcome": "completed", "cached": ""}]
+        [cached] = await query("SELECT attempt_id FROM llm_cache")
+        assert await query("SELECT id AS attempt_id FROM attempts") == [cached]
         assert await charged(client) == (1, 0)
         assert await client.audit() == []
 
