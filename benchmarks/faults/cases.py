@@ -31,7 +31,7 @@ MEGABYTE = bytes(1024**2)
 WRITE_A_MEGABYTE_OF_LOG = "SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1048576))"
 DAY_AHEAD = {"FAKETIME": "+1d", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
 TEMPORAL_KILLS = (0.15, 0.3, 0.45, 0.6)
-# So slow that the worker with a network does not end the load during one partition.
+# So slow that the other worker does not end the load while one is frozen or has no network.
 SLOW_SECONDS, PARTITIONED_JOBS = 2.0, 240
 
 
@@ -59,6 +59,7 @@ class Case:
 
 async def random_faults(stage: Stage) -> None:
     """Workers are killed or frozen, PostgreSQL crashes, at random moments, while providers fail."""
+    await stage.place.simulator.post("latency", median=SLOW_SECONDS, sigma=0.8)
     chaos = Chaos(stage)
     await chaos.start()
     await chaos.run()

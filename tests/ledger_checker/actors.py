@@ -232,8 +232,10 @@ class Actor:
         world, request, workspace = self._world, REQUESTS[operation.request], WORKSPACES[operation.workspace]
         request_id = world.request_id(workspace, request)
         first = world.request_id(workspace, request, request.repeats)
-        if request.repeats and not await world.has_ended_attempt(workspace, first):
-            return None  # a result is asked for again only after an attempt of its first request has ended
+        superseded = self._superseded(operation)
+        continues = superseded is not None and superseded.request.step == request.repeats
+        if request.repeats and not continues and not await world.has_ended_attempt(workspace, first):
+            return None  # a result is asked for again only after an attempt of its first request has ended, or ends now
         world.claims += 1
         number = world.claims
         job = world.job(workspace, request.job)
@@ -255,9 +257,11 @@ class Actor:
             upper_bound_usd=operation.bounds * BOUND,
             rates=RATES,
         )
-        claim = ledger.Claim(charge, job.fingerprint, offer, TERMS, UUID(int=number))
+        supersedes = superseded.attempt_id if superseded else None
+        claim = ledger.Claim(charge, job.fingerprint, offer, TERMS, UUID(int=number), supersedes)
         claimed = await self._transact(lambda tx: ledger.claim(tx, claim))
         world.counts[f"claims: {type(claimed).__name__.lower()}"] += 1
+        world.counts["claims that supersede"] += superseded is not None and isinstance(claimed, Granted)
         if isinstance(claimed, Settled):
             world.must_be_the_reply(workspace, request_id, claimed)
         if not isinstance(claimed, Granted):
@@ -265,6 +269,15 @@ class Actor:
         granted = Try(workspace, request, claimed.attempt_id, operation.outcome, operation.bounds, number)
         world.tries.append(granted)
         return granted
+
+    def _superseded(self, operation: schedules.Claim) -> Try | None:
+        """The attempt that a claim supersedes: one of the same job, at the same request or one before it."""
+        earlier = self._world.known(operation.supersedes) if operation.supersedes is not None else None
+        if earlier is None or earlier.workspace != WORKSPACES[operation.workspace]:
+            return None
+        place = REQUESTS.index(earlier.request)
+        is_before = place <= operation.request and earlier.request.job == REQUESTS[operation.request].job
+        return earlier if is_before else None
 
     async def _claim(self, operation: schedules.Claim) -> None:
         await self._granted(operation)

@@ -166,7 +166,8 @@ class Checker:
         return {
             "schedules": done["schedules"],
             "claims granted": done["claims: granted"],
-            "takeovers": counted["lost"] - done["swept"],
+            "claims that supersede": done["claims that supersede"],
+            "attempts taken over or superseded": counted["lost"] - done["swept"],
             "refusals": done["refusals"],
             "held, or settled already": done["claims: held"] + done["claims: settled"],
             "settles": done["settles"],

@@ -55,13 +55,18 @@ ANSWERED = (Outcome.CHEAP, Outcome.AT_BOUND, Outcome.ABOVE, Outcome.UNCOUNTED)
 
 @dataclass(frozen=True)
 class Claim:
-    """Claim a request: see `actors.REQUESTS`. `bounds`: its upper bound, in multiples of the smallest."""
+    """Claim a request: see `actors.REQUESTS`.
+
+    bounds: its upper bound, in multiples of the smallest. supersedes: an attempt of the same stream, counted back from
+    the newest, if its request comes before this one or is the same.
+    """
 
     workspace: int
     request: int
     outcome: Outcome
     bounds: int
     provider: int
+    supersedes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,7 @@ CLAIM = st.builds(
     outcome=st.sampled_from((*Outcome, *ANSWERED, Outcome.CHEAP)),
     bounds=st.integers(1, 2),
     provider=st.integers(0, 1),
+    supersedes=st.sampled_from((*[None] * 4, 0, 1)),
 )
 TRIPS_BREAKER = st.sampled_from((False, False, False, True))
 # Each operation, and how often it is drawn, compared with the others.
