@@ -5,14 +5,12 @@ import asyncio
 import gc
 import logging
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -32,12 +30,12 @@ from activities.session_analysis import SessionAnalysisActivities
 from activities.sweep import SweepActivities
 from activities.token_sink import Sinks
 from parley.connection import connect
-from parley.domain.errors import InvalidInput, ParleyError
+from parley.domain.errors import InvalidInput
 from parley.domain.generate.policy import Policy
 from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
-from parley.process import leave
-from parley.settings import Settings, problem
+from parley.process import leave, run_service
+from parley.settings import Settings
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
@@ -191,20 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="worker.py", description="Run Parley's workers.")
     parser.add_argument("--role", action="append", choices=ROLES, help="may be repeated; default: all")
     roles = parser.parse_args(arguments).role or list(ROLES)
-    handler = logging.StreamHandler()
-    handler.setFormatter(WorkerFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(force=True, level=logging.INFO, handlers=[handler])
-    for http in ("httpx", "httpx2"):  # they log each URL, and a webhook's may contain a token
-        logging.getLogger(http).setLevel(logging.WARNING)
-    try:
-        asyncio.run(run(Settings(), roles))
-    except ValidationError as error:
-        print(f"worker: {problem(error)}", file=sys.stderr)  # noqa: T201
-        return 2
-    except ParleyError as error:
-        print(f"worker: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    formatter = WorkerFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    return run_service("worker", lambda: run(Settings(), roles), formatter)
 
 
 if __name__ == "__main__":
