@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.costs import BilledAttempt
@@ -23,7 +24,7 @@ from parley.domain.requests import ChatReply, Finish, Message, Provider, Usage
 from parley.storage import budgets, cache, corrections, energy, generations, ledger, refill, summaries, sweep
 from parley.storage.breaker import BreakerTerms
 from parley.storage.budgets import Envelope
-from parley.storage.ledger import Charge, Failure, Granted, Offer, OnEnd, Settled, Settlement, Terms
+from parley.storage.ledger import Charge, Failure, Granted, Held, Offer, OnEnd, Settled, Settlement, Terms
 from tests.ledger_checker import schedules
 from tests.ledger_checker.invariants import VIOLATION
 from tests.ledger_checker.schedules import ANSWERED, LEASE_SECONDS, RESERVATION_SECONDS, Operation, Outcome
@@ -56,6 +57,8 @@ TERMS = Terms(
     breaker=BreakerTerms(failures=3, open_seconds=30, probe_seconds=LEASE_SECONDS),
 )
 DEADLOCK = "40P01"
+# Lets the triggers know what a claim supersedes.
+SUPERSEDES = text("SELECT set_config('checker.superseded', :attempt, true)")
 REFUSALS = (BreakerOpen, BudgetExhausted, InsufficientEnergy)
 
 
@@ -259,7 +262,13 @@ class Actor:
         )
         supersedes = superseded.attempt_id if superseded else None
         claim = ledger.Claim(charge, job.fingerprint, offer, TERMS, UUID(int=number), supersedes)
-        claimed = await self._transact(lambda tx: ledger.claim(tx, claim))
+
+        async def make(tx: AsyncSession) -> Settled | Held | Granted:
+            if supersedes:
+                await tx.execute(SUPERSEDES, {"attempt": str(supersedes)})
+            return await ledger.claim(tx, claim)
+
+        claimed = await self._transact(make)
         world.counts[f"claims: {type(claimed).__name__.lower()}"] += 1
         world.counts["claims that supersede"] += superseded is not None and isinstance(claimed, Granted)
         if isinstance(claimed, Settled):

@@ -169,8 +169,11 @@ STEPS: dict[str, dict[str, str]] = {
         "what a request is stays": """
             (NEW.job_key, NEW.user_id, NEW.fingerprint, NEW.result_id, NEW.energy_price) IS DISTINCT FROM
             (OLD.job_key, OLD.user_id, OLD.fingerprint, OLD.result_id, OLD.energy_price)""",
+        # Unless the transaction's claim says that it supersedes the owner, and takes the lease from it.
         "a lease that is held is not taken over": """
             NEW.owner_attempt_id IS DISTINCT FROM OLD.owner_attempt_id AND OLD.lease_until > clock_timestamp()
+            AND (NEW.owner_attempt_id IS NOT NULL
+                 OR OLD.owner_attempt_id::text IS DISTINCT FROM current_setting('checker.superseded', true))
             AND EXISTS (SELECT 1 FROM attempts t WHERE t.id = OLD.owner_attempt_id AND t.state = 'lost')""",
     },
     "replies": {"a journaled reply stays": "NEW IS DISTINCT FROM OLD"},

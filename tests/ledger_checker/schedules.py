@@ -183,7 +183,7 @@ CLAIM = st.builds(
     outcome=st.sampled_from((*Outcome, *ANSWERED, Outcome.CHEAP)),
     bounds=st.integers(1, 2),
     provider=st.integers(0, 1),
-    supersedes=st.sampled_from((*[None] * 4, 0, 1)),
+    supersedes=st.sampled_from((None, None, 0, 0, 1, 2)),
 )
 TRIPS_BREAKER = st.sampled_from((False, False, False, True))
 # Each operation, and how often it is drawn, compared with the others.
