@@ -29,6 +29,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from parley import visibility
 from parley.connection import connect, known_codec_keys, running_stack
 from parley.correlation import correlation
+from parley.domain.conversation.contract import workflow_of
 from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
@@ -135,8 +136,9 @@ def reporting_broken_streams(temporal: temporalio.client.Client) -> OnBroken:
     """
 
     async def report(workspace_id: str, stream_id: str, attempt: int) -> None:  # noqa: ARG001 - in the stream's id
+        broken = StreamBroken(attempt=attempt, stream_id=stream_id)
         with suppress(NotFound), temporal_errors(missing=NotFound(f"no workflow {stream_id!r}")):
-            await temporal.get_workflow_handle(stream_id).signal("stream_broken", StreamBroken(attempt=attempt))
+            await temporal.get_workflow_handle(workflow_of(stream_id)).signal("stream_broken", broken)
 
     return report
 
@@ -165,27 +167,58 @@ async def start_workflow(
         WorkflowAlreadyStartedError: the policies of `start` do not allow its id again.
         Unreachable: Temporal does not answer, or refuses to start it.
     """
+    with temporal_errors("Temporal refused to start the job"):
+        return await backend.temporal.start_workflow(
+            start.workflow, start.input, result_type=result_type, **_shown(workspace_id, start)
+        )
+
+
+async def update_with_start(
+    backend: Backend,
+    workspace_id: str,
+    start: WorkflowStart,
+    update: str,
+    given: Model,
+    *,
+    update_id: str,
+    result_type: type[ResultT],
+) -> ResultT:
+    """Send an update to a workflow of a workspace, and wait for its result. The workflow is started if it does not run.
+
+    The same update id is the same update, while one run of the workflow lasts.
+
+    Raises:
+        RPCError: Temporal does not answer, or has too many updates of the workflow in progress.
+        WorkflowUpdateFailedError: the workflow refused the update, or the update failed.
+        WorkflowUpdateRPCTimeoutOrCancelledError: the wait for the result ended.
+    """
+    operation = temporalio.client.WithStartWorkflowOperation[Any, Any](
+        start.workflow, start.input, **_shown(workspace_id, start)
+    )
+    return await backend.temporal.execute_update_with_start_workflow(
+        update, given, start_workflow_operation=operation, id=update_id, result_type=result_type
+    )
+
+
+def _shown(workspace_id: str, start: WorkflowStart) -> dict[str, Any]:
+    """The options of a start: the ids and policies, and what an operator and the fairness between workspaces need."""
     attributes = [
         SearchAttributePair(visibility.WORKSPACE, workspace_id),
         SearchAttributePair(visibility.JOB, start.workflow),
     ]
     if start.status is not None:
         attributes.append(SearchAttributePair(visibility.STATUS, start.status))
-    with temporal_errors("Temporal refused to start the job"):
-        return await backend.temporal.start_workflow(
-            start.workflow,
-            start.input,
-            id=start.id,
-            task_queue=WORKFLOWS,
-            priority=Priority(fairness_key=fairness_key(workspace_id)),
-            result_type=result_type,
-            id_reuse_policy=start.id_reuse_policy,
-            id_conflict_policy=start.id_conflict_policy,
-            memo={**start.memo, **correlation.get()},
-            search_attributes=TypedSearchAttributes(attributes),
-            static_summary=visibility.plain(start.summary[:200]),
-            static_details=start.details,
-        )
+    return {
+        "id": start.id,
+        "task_queue": WORKFLOWS,
+        "priority": Priority(fairness_key=fairness_key(workspace_id)),
+        "id_reuse_policy": start.id_reuse_policy,
+        "id_conflict_policy": start.id_conflict_policy,
+        "memo": {**start.memo, **correlation.get()},
+        "search_attributes": TypedSearchAttributes(attributes),
+        "static_summary": visibility.plain(start.summary[:200]),
+        "static_details": start.details,
+    }
 
 
 async def execute_workflow(
