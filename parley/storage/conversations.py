@@ -10,9 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.conversation.context import Exchange, RunningSummary
-from parley.domain.conversation.contract import ConversationCost, ConversationState, Ended, NewTurn, upkeep_key
+from parley.domain.conversation.contract import (
+    ConversationCost,
+    ConversationState,
+    Ended,
+    NewTurn,
+    upkeep_key,
+    workflow_id,
+)
 from parley.domain.errors import ConversationClosed, IdempotencyConflict, InvalidInput, NotFound
-from parley.storage.database import NOW, changed, changed_one
+from parley.storage.database import NOW, changed_one
 from parley.storage.rows import add
 from parley.storage.tables import ConversationTurn, StoredConversation, UsageLog
 
@@ -32,7 +39,8 @@ OLD = text("""
         DELETE FROM conversation_turns t USING old
         WHERE (t.workspace_id, t.conversation_id) = (old.workspace_id, old.conversation_id))
     DELETE FROM conversations c USING old
-    WHERE (c.workspace_id, c.conversation_id) = (old.workspace_id, old.conversation_id)""")
+    WHERE (c.workspace_id, c.conversation_id) = (old.workspace_id, old.conversation_id)
+    RETURNING c.workspace_id, c.conversation_id""")
 
 
 async def begin_turn(tx: AsyncSession, turn: NewTurn) -> ConversationTurn:
@@ -222,9 +230,13 @@ async def cost(tx: AsyncSession, workspace_id: str, conversation_id: str) -> Con
     )
 
 
-async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> int:
-    """Delete conversations of any workspace without a turn since `older_than`, with their turns. Returns how many."""
-    return await changed(tx, OLD, {"before": older_than, "limit": limit})
+async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> list[str]:
+    """Delete conversations of any workspace without a turn since `older_than`, with their turns.
+
+    Returns the ids of their workflows.
+    """
+    deleted = await tx.execute(OLD, {"before": older_than, "limit": limit})
+    return [workflow_id(row.workspace_id, row.conversation_id) for row in deleted]
 
 
 async def _locked(tx: AsyncSession, workspace_id: str, conversation_id: str) -> StoredConversation:
