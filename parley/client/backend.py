@@ -6,12 +6,14 @@ start, find a workflow only within its workspace, and translate Temporal's error
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import temporalio.client
 from pydantic import SecretStr
@@ -65,6 +67,7 @@ class Backend:
         """Args: receiver: of streamed answers; default: workers of this process stream to it. `close` closes it."""
         self.temporal, self.database, self.settings = temporal, database, settings
         self.receiver = receiver or ProcessReceiver(PROCESS_HUB)
+        self._admissions: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, temporal_address: str | None = None) -> Self:
@@ -116,6 +119,10 @@ class Backend:
         from parley.client.client import Client  # noqa: PLC0415
 
         return Client(self, workspace_id)
+
+    def admission(self, workflow_id: str, most: int) -> asyncio.Semaphore:
+        """Lets so many updates of one workflow through at a time, in their order: it refuses more than it can take."""
+        return self._admissions.setdefault(workflow_id, asyncio.Semaphore(most))
 
     async def close(self) -> None:
         """Close the database connections; Temporal's ends with the process. The clients cannot be used any more."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any, Unpack
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.conversation.contract import (
     CLOSE,
     LONGEST_WAIT_SECONDS,
+    MOST_WAITING,
     SAY,
     TRY_AGAIN,
     WORKFLOW,
@@ -241,20 +243,31 @@ class ConversationHandle:
             summary=f"conversation of {self.user_id}",
             status="open",
         )
+        admission = self._backend.admission(start.id, MOST_WAITING)
+        if admission.locked() and isinstance(given, Say) and given.when_busy == "refuse":
+            raise ConversationBusy("other turns wait: send this one again later")
+        async with admission:
+            await self._until_taken(
+                partial(
+                    update_with_start,
+                    self._backend,
+                    self._workspace_id,
+                    start,
+                    update,
+                    given,
+                    update_id=update_id,
+                    result_type=result_type,
+                )
+            )
+
+    async def _until_taken(self, send: Callable[[], Awaitable[Model]]) -> None:
+        """Send an update until the workflow takes it: other processes may have filled its queue, or its run ends."""
         clock, pause = asyncio.get_running_loop(), FIRST_PAUSE
         deadline = clock.time() + LONGEST_WAIT
         while True:
             try:
                 with _update_errors():
-                    await update_with_start(
-                        self._backend,
-                        self._workspace_id,
-                        start,
-                        update,
-                        given,
-                        update_id=update_id,
-                        result_type=result_type,
-                    )
+                    await send()
                 return
             except _TakesNone as error:
                 if clock.time() > deadline:

@@ -19,8 +19,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from parley.cli.jobs import import_file
-from parley.client import tokens
 from parley.client.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
+from parley.domain import tokens
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.chat import Containment
 from parley.domain.errors import InvalidInput, NotFound

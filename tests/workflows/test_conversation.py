@@ -13,6 +13,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
 from parley import (
+    Backend,
     Cached,
     CachePolicy,
     Client,
@@ -133,7 +134,7 @@ class TestATurn:
 
     async def test_may_be_rated(self, client: Client, talk: ConversationHandle) -> None:
         result = await talk.say("How?", action=GRADED)
-        await client.rate(result.meta.request_id, "good")
+        await client.feedback(result.meta.request_id, "good")
         await until(lambda: _graded(client))
 
     async def test_with_a_schema_has_a_value(self, talk: ConversationHandle) -> None:
@@ -289,12 +290,14 @@ class TestOrder:
         await simulator.gate(closed=False, provider="openai")
         assert (await first).success
 
-    async def test_forty_turns_sent_at_once_are_all_answered(self, client: Client, talk: ConversationHandle) -> None:
-        """More than Temporal lets wait: their senders wait."""
-        results = await asyncio.gather(*(talk.say(f"text {number}") for number in range(40)))
-        assert sorted(result.number for result in results) == list(range(1, 41))
+    async def test_more_turns_than_temporal_lets_wait_are_all_answered(self, client: Client) -> None:
+        """Half of them come from another process: each process sends as many as the workflow takes, and again."""
+        other = Backend(client.temporal, client.database, client.settings).client(client.workspace_id)
+        handles = [one.conversation("talk", user_id=USER) for one in (client, other)]
+        results = await asyncio.gather(*(handles[number % 2].say(f"text {number}") for number in range(24)))
+        assert sorted(result.number for result in results) == list(range(1, 25))
         assert all(result.success for result in results)
-        assert (await client.energy(USER)).charged == 40
+        assert (await client.energy(USER)).charged == 24
 
 
 async def until_stored(client: Client, count: int) -> None:
@@ -475,7 +478,7 @@ class TestTheHistory:
     async def test_has_no_text_and_as_many_bytes_for_every_turn(self, client: Client, talk: ConversationHandle) -> None:
         handle = client.temporal.get_workflow_handle(workflow_id(client.workspace_id, "talk"))
         sizes = []
-        for number in range(6):
+        for number in range(4):
             text = f"secret number {number} " * (1 if number % 2 else 3000)
             result = await talk.say(text, turn_id=f"t{number}", cache=CachePolicy.OFF)
             assert result.success
@@ -484,8 +487,8 @@ class TestTheHistory:
             assert b"secret" not in b"".join(event.SerializeToString() for event in history.events)
             assert result.content.encode()[:30] not in b"".join(event.SerializeToString() for event in history.events)
         steps = [after - before for before, after in pairwise(sizes)]
-        assert max(steps) < 1.1 * min(steps)
-        assert max(steps) < 16_000
+        assert max(steps) < 1.02 * min(steps)
+        assert max(steps) < 6_000
 
     async def test_has_no_timer_and_no_activity_while_nothing_is_asked(
         self, client: Client, talk: ConversationHandle
