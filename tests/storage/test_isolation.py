@@ -278,7 +278,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: conversations.end_turn(tx, THEIRS, "talk", "turn", outcome="failed"),
         False,
     ),
-    "conversations.exchanges": (lambda tx, _: conversations.exchanges(tx, THEIRS, "talk", after=0), ()),
+    "conversations.exchanges": (lambda tx, _: conversations.exchanges(tx, THEIRS, "talk", after=0, through=9), ()),
+    "conversations.sizes": (lambda tx, _: conversations.sizes(tx, THEIRS, "talk", after=0), ()),
     "conversations.save_summary": (
         lambda tx, _: conversations.save_summary(tx, THEIRS, "talk", RunningSummary(text="s", through=9)),
         False,
