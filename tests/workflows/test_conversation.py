@@ -277,6 +277,21 @@ class TestWithoutAnAnswer:
         assert (await talk.say("How?")).meta.provider == "openai"
 
 
+class TestASenderWhoGivesUp:
+    async def test_is_let_go_and_finds_the_answer_later(
+        self, client: Client, talk: ConversationHandle, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.gate(closed=True, provider="openai")
+        sent = asyncio.create_task(talk.say("How?", turn_id="one"))
+        await waiting_for_request(simulator)
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        await simulator.gate(closed=False, provider="openai")
+        assert (await talk.say("How?", turn_id="one")).success
+        assert (await client.energy(USER)).charged == 1
+
+
 class TestOrder:
     async def test_turns_sent_together_are_answered_one_after_the_other(
         self, client: Client, talk: ConversationHandle, simulator: SimulatorAdmin
