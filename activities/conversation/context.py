@@ -62,10 +62,12 @@ class ConversationSteps:
             conversation, turn = await conversations.start_turn(
                 tx, step.workspace_id, step.conversation_id, step.turn_id
             )
-            number = turn.number or conversation.turns + 1
-            if turn.outcome:
-                ended = TurnOutcome(turn_id=step.turn_id, number=number, outcome=Ended(turn.outcome))
-                return ComposeOutcome(number=number, ended=ended)
+        number = turn.number or conversation.turns + 1
+        if turn.outcome:
+            ended = TurnOutcome(turn_id=step.turn_id, number=number, outcome=Ended(turn.outcome))
+            return ComposeOutcome(number=number, ended=ended)
+        # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
+        async with self._database.transaction() as tx:
             material = Material(
                 preferences=await self._preferences(tx, step),
                 summary=summary_of(conversation),

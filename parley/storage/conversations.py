@@ -75,6 +75,22 @@ async def find_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, t
     return await tx.get(ConversationTurn, (workspace_id, conversation_id, turn_id))
 
 
+async def find_turns(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, turn_ids: Sequence[str]
+) -> Sequence[ConversationTurn]:
+    """Those of these turns whose answer was begun, in the order of the conversation."""
+    query = (
+        select(ConversationTurn)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.turn_id).in_(turn_ids),
+            col(ConversationTurn.number).is_not(None),
+        )
+        .order_by(col(ConversationTurn.number))
+    )
+    return (await tx.execute(query)).scalars().all()
+
+
 async def start_turn(
     tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str
 ) -> tuple[StoredConversation, ConversationTurn]:
