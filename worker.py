@@ -18,6 +18,9 @@ from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
+from activities.conversation.condensing import CondensingStep
+from activities.conversation.context import ConversationSteps
+from activities.conversation.memory import ConversationMemory
 from activities.events import EventActivities
 from activities.generate.paid_steps import QualityPaidSteps
 from activities.health import HealthActivities
@@ -39,6 +42,7 @@ from parley.settings import Settings
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
+from workflows.conversation import Conversation
 from workflows.fairness import FairnessInterceptor
 from workflows.generate import Generate
 from workflows.health import Health
@@ -55,7 +59,16 @@ INTERCEPTORS = [FairnessInterceptor()]
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
 # Temporal offers a workflow task to the worker that has the workflow in memory, and after this time to any other.
 STICKY_TIMEOUT = timedelta(seconds=2)
-WORKFLOW_CLASSES = (SessionAnalysis, AutoAnalyze, AutoAnalyzeStream, Generate, ScoreQuality, Health, *HOUSEKEEPING)
+WORKFLOW_CLASSES = (
+    SessionAnalysis,
+    AutoAnalyze,
+    AutoAnalyzeStream,
+    Conversation,
+    Generate,
+    ScoreQuality,
+    Health,
+    *HOUSEKEEPING,
+)
 
 log = logging.getLogger("parley.worker")
 
@@ -70,6 +83,8 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
+    memory = ConversationMemory()
+    turns, condensing = ConversationSteps(database, policy, memory), CondensingStep(database, paid_calls, policy)
     common: dict[str, Any] = {
         "interceptors": INTERCEPTORS,
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
@@ -84,7 +99,14 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                 task_queue=WORKFLOWS,
                 workflows=list(WORKFLOW_CLASSES),
                 # Local activities run in the worker of the workflow.
-                activities=[decisions.prepare, decisions.end, health.survey],
+                activities=[
+                    decisions.prepare,
+                    decisions.end,
+                    health.survey,
+                    turns.compose,
+                    turns.end_turn,
+                    turns.close,
+                ],
                 workflow_runner=RUNNER,
                 sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
                 **common,
@@ -98,7 +120,8 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *rounds, *merging, *daily], **common)
         provider = Provider(role)
         labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
-        chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score]
+        between_turns = [condensing.condense, memory.remember]
+        chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score, *between_turns]
         return Worker(
             client,
             task_queue=provider_queue(provider),

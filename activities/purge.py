@@ -1,15 +1,17 @@
-"""Delete rows that are old: answers, prompts, summaries, events, streams, and all that is left of jobs.
+"""Delete rows that are old: answers, prompts, summaries, events, streams, conversations, and all that is left of jobs.
 
 A conversation that continues after its summary is deleted is condensed again.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.boundary import boundary
 from activities.events import Webhook
@@ -18,7 +20,7 @@ from parley.domain.auto_analyze import contract as auto_analyze
 from parley.domain.generate import contract, quality
 from parley.domain.housekeeping import PurgeInput, PurgeReport
 from parley.settings import Settings
-from parley.storage import cache, generations, outbox, retention, streams, summaries
+from parley.storage import cache, conversations, generations, outbox, retention, streams, summaries
 from parley.storage.database import Database
 from parley.storage.retention import RESULTS, Old
 
@@ -55,6 +57,7 @@ class PurgeActivities:
             results=await self._purge_results(old_jobs, job.batch),
             requests=await self._purge_requests(old_jobs, job.batch),
             streams=await self._purge_streams(job, old_jobs.running),
+            conversations=await self._purge_conversations(job),
         )
 
     async def _stored_before_any_running(self, old: datetime) -> datetime:
@@ -94,6 +97,19 @@ class PurgeActivities:
         return await self._in_batches(
             lambda tx: streams.purge(tx, **times, running=running, limit=job.batch), job.batch
         )
+
+    async def _purge_conversations(self, job: PurgeInput) -> int:
+        """Delete conversations without a turn for long, and end their workflows, which wait for a turn."""
+        before = job.at - timedelta(days=self._settings.conversation_days)
+        total, ids = 0, [""] * job.batch
+        while len(ids) == job.batch:
+            async with self._database.transaction() as tx:
+                ids = await conversations.purge(tx, before, limit=job.batch)
+            for job_id in ids:
+                with suppress(RPCError):  # one that has ended
+                    await self._client.get_workflow_handle(job_id).cancel()
+            total += len(ids)
+        return total
 
     async def _in_batches(self, delete: Callable[[AsyncSession], Awaitable[int]], batch: int) -> int:
         total, deleted = 0, batch

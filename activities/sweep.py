@@ -7,6 +7,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
+from parley.domain.conversation.contract import workflow_of
 from parley.domain.generate.contract import is_derived
 from parley.domain.generate.quality import is_shared
 from parley.domain.housekeeping import SweepInput, SweepReport
@@ -53,7 +54,7 @@ class SweepActivities:
         A job key that many workflows share does not name a run; the ids of such workflows are used only once. A job key
         that is derived from the workflow's id names all of its runs.
         """
-        handle = self._client.get_workflow_handle(request.workflow_id)
+        handle = self._client.get_workflow_handle(workflow_of(request.workflow_id))
         try:
             found = await handle.describe()
         except RPCError as error:

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     audit,
     cache,
+    conversation,
     database,
     faults,
     gateway,
@@ -48,6 +49,7 @@ MODULES = (
     simulator_labels,
     streams,
     http,
+    conversation,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

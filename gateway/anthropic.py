@@ -11,13 +11,13 @@ from gateway.dropin import Asked, about, answers_with, body_of, respond
 from gateway.errors import VENDOR_ERRORS, Problem, anthropic_error
 from gateway.fields import Fields, fields_of, message
 from parley.client.optimizing import count
-from parley.client.tokens import count_tokens
 from parley.domain.errors import InvalidInput
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import GenerateResult
 from parley.domain.model import Model
 from parley.domain.requests import Finish, Message, NamedTool, ToolCall, ToolChoice, Usage
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
+from parley.domain.tokens import count_tokens
 
 router = APIRouter(prefix="/v1", tags=["anthropic"], route_class=KeyedRoute, responses=VENDOR_ERRORS)
 

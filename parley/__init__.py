@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from parley.client.backend import Backend
     from parley.client.client import Client, EnergyBalance
     from parley.client.configuration import ConfigurationReport, WorkspaceConfiguration
+    from parley.client.conversation import ConversationHandle
     from parley.client.gateway_keys import GatewayKeys
-    from parley.client.generate import GenerateOptions, Messages
+    from parley.client.generate import GenerateOptions, Messages, TurnOptions
     from parley.client.generation import GenerationHandle, GenerationReport
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
@@ -38,8 +39,17 @@ if TYPE_CHECKING:
     from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
+    from parley.domain.conversation.contract import (
+        ConversationCost,
+        ConversationState,
+        Ended,
+        TurnReport,
+        TurnResult,
+    )
     from parley.domain.costs import BilledAttempt, Correction, CostLine, Costs, Disagreement
     from parley.domain.errors import (
+        ConversationBusy,
+        ConversationClosed,
         ErrorKind,
         IdempotencyConflict,
         InvalidInput,
@@ -107,8 +117,9 @@ _MODULES = {
     "parley.client.backend": ("Backend",),
     "parley.client.client": ("Client", "EnergyBalance"),
     "parley.client.configuration": ("ConfigurationReport", "WorkspaceConfiguration"),
+    "parley.client.conversation": ("ConversationHandle",),
     "parley.client.gateway_keys": ("GatewayKeys",),
-    "parley.client.generate": ("GenerateOptions", "Messages"),
+    "parley.client.generate": ("GenerateOptions", "Messages", "TurnOptions"),
     "parley.client.generation": ("GenerationHandle", "GenerationReport"),
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
@@ -132,8 +143,17 @@ _MODULES = {
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
+    "parley.domain.conversation.contract": (
+        "ConversationCost",
+        "ConversationState",
+        "Ended",
+        "TurnReport",
+        "TurnResult",
+    ),
     "parley.domain.costs": ("BilledAttempt", "Correction", "CostLine", "Costs", "Disagreement"),
     "parley.domain.errors": (
+        "ConversationBusy",
+        "ConversationClosed",
         "ErrorKind",
         "IdempotencyConflict",
         "InvalidInput",
@@ -233,6 +253,11 @@ __all__ = [
     "ChatSession",
     "Client",
     "ConfigurationReport",
+    "ConversationBusy",
+    "ConversationClosed",
+    "ConversationCost",
+    "ConversationHandle",
+    "ConversationState",
     "Correction",
     "CostAlertReport",
     "CostLine",
@@ -240,6 +265,7 @@ __all__ = [
     "DaySpend",
     "Disagreement",
     "DiscoveryTerms",
+    "Ended",
     "EnergyBalance",
     "ErrorKind",
     "EventReport",
@@ -312,6 +338,9 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "Turn",
+    "TurnOptions",
+    "TurnReport",
+    "TurnResult",
     "UnpricedModel",
     "Unreachable",
     "Usage",

@@ -178,6 +178,9 @@ class Settings(BaseSettings):
         ge=45,
         description="how long the rows of a job are kept: its idempotency key, its result, and what it cost in detail",
     )
+    conversation_days: int = Field(
+        default=1095, ge=1, description="how long a conversation is kept after its last turn, with all its turns"
+    )
     event_days: int = Field(default=7, ge=1, description="how long events are kept that wait for no delivery")
 
     # AutoAnalyze: they apply to the jobs that this process starts, not to those that it runs

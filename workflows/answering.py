@@ -69,6 +69,11 @@ class GenerateRun:
         self.scoring: ScoreInput | None = None
         self.cost_usd = Decimal(0)
 
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Who may serve it, the best first; none where nothing had to be requested."""
+        return self._prepared.candidates
+
     async def result(self) -> GenerateResult:
         """Decide what to send to which providers, request the answer, record how it ended. A refusal is a result.
 
@@ -233,8 +238,8 @@ class Answering:
 
     async def _condense(self) -> bool:
         """Condense the earlier part of the prompt, on the cheapest candidate; returns whether the prompt changed."""
-        cheapest_first = sorted(self._candidates, key=lambda one: one.upper_bound_usd or Decimal(0))
-        outcome = await first_success(self._engine, cheapest_first, self._condense_on, wait_limit=timedelta(0))
+        candidates = cheapest_first(self._candidates)
+        outcome = await first_success(self._engine, candidates, self._condense_on, wait_limit=timedelta(0))
         if outcome.prompt in (None, self._condensed):
             return False
         self._condensed, self._may_condense = outcome.prompt, False
@@ -245,6 +250,11 @@ class Answering:
         step = CondenseStep(job=self._job, serving=self._serving, candidate=candidate, summary=self._summary)
         summary = f"condense on {candidate.provider.value} {candidate.model}"
         return await self._engine.run_step(PaidSteps.condense, step, candidate, summary=summary)
+
+
+def cheapest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates for a summary, by the most that they may cost."""
+    return sorted(candidates, key=lambda one: one.upper_bound_usd or Decimal(0))
 
 
 def end_step(job: Job, prepared: PrepareOutcome, error: BaseException) -> EndStep:

@@ -27,7 +27,7 @@ class Generate:
     """Decide what to send to which providers, request the answer, record how it ended."""
 
     def __init__(self) -> None:
-        self._engine = DurableEngine(ANSWER_STEP, _show_waiting)
+        self._engine = DurableEngine(ANSWER_STEP, show_waiting)
 
     @workflow.signal
     async def stream_broken(self, broken: StreamBroken) -> None:
@@ -54,12 +54,12 @@ class Generate:
             visibility.record_end(kind, cost_usd=run.cost_usd)
             raise
         if run.scoring is not None:
-            await _start_scoring(run.scoring, generate_input)
+            await start_scoring(run.scoring, generate_input)
         visibility.record_end("completed" if result.success else "refused", cost_usd=result.meta.cost_usd)
         return result
 
 
-async def _start_scoring(scoring: ScoreInput, generate_input: GenerateInput) -> None:
+async def start_scoring(scoring: ScoreInput, generate_input: GenerateInput) -> None:
     """Start `ScoreQuality`, without waiting for it. The answer is returned even if it cannot be started."""
     try:
         await workflow.start_child_workflow(
@@ -75,5 +75,6 @@ async def _start_scoring(scoring: ScoreInput, generate_input: GenerateInput) -> 
         workflow.logger.info("quality is not scored: %s", problem)
 
 
-def _show_waiting(reason: str, pause: timedelta) -> None:
+def show_waiting(reason: str, pause: timedelta) -> None:
+    """Show an operator that the workflow waits, and why."""
     workflow.set_current_details(f"waiting {pause.total_seconds():.0f} s: {visibility.plain(reason)}")

@@ -114,7 +114,7 @@ class GenerateDecisions:
             if decided.refusal is not None:
                 result = await self._refused(tx, job, decided.serving, decided.refusal, energy_left)
                 return PrepareOutcome(result=result)
-            outcome = await _for_history(tx, job.input.workspace_id, request.prompt, decided, summary)
+            outcome = await _for_history(tx, job, request.prompt, decided, summary)
             return outcome.model_copy(update={"first_ask": earlier.first_ask, "is_first": earlier.is_first})
 
     @activity.defn(name="generate.end")
@@ -226,7 +226,7 @@ class GenerateDecisions:
 
         It is used only if it comes from a source that would answer now, as a cached answer.
         """
-        if not may_use_summary(request.prompt, request.action.condense_above_tokens):
+        if not may_use_summary(request.prompt, request.condense_above_tokens):
             return None
         answering = self._answering(credentials)
         return await summaries.find(tx, request.input.workspace_id, prefix_hashes(request.prompt.messages), answering)
@@ -287,7 +287,7 @@ class GenerateDecisions:
             "reason": f"an answer from the cache ({how.value})",
             "energy_left": energy_left,
         }
-        return answered(hit.reply, value, initial_meta(job, serving).model_copy(update=details))
+        return answered(job, hit.reply, value, initial_meta(job, serving).model_copy(update=details))
 
     async def _refused(
         self, tx: AsyncSession, job: Job, serving: Serving, refusal: Refusal, energy_left: int | None
@@ -305,11 +305,11 @@ class GenerateDecisions:
 
 
 async def _for_history(
-    tx: AsyncSession, workspace_id: str, prompt: Prompt, decided: Plan, summary: StoredSummary | None
+    tx: AsyncSession, job: Job, prompt: Prompt, decided: Plan, summary: StoredSummary | None
 ) -> PrepareOutcome:
     """The plan for the workflow's history. Long prompts are stored in the database, and the plan refers to them."""
-    stored = await generations.for_history(tx, workspace_id, prompt)
-    condensed = decided.condensed and await generations.for_history(tx, workspace_id, decided.condensed)
+    stored = await generations.for_history(tx, job, prompt)
+    condensed = decided.condensed and await generations.for_history(tx, job, decided.condensed)
     return PrepareOutcome(
         candidates=decided.candidates,
         prompt=stored,
@@ -369,4 +369,4 @@ def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **detail
     }
     if reply.continues:
         known["warnings"] = (*serving.warnings, CONTINUED)
-    return answered(reply, value, initial_meta(job, serving).model_copy(update=known))
+    return answered(job, reply, value, initial_meta(job, serving).model_copy(update=known))

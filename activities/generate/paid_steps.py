@@ -142,7 +142,7 @@ class GeneratePaidSteps:
         split = split_to_condense(prompt.messages, summary)
         if split is None:
             known = with_stored_summary(prompt.messages, summary) if summary else None
-            return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, known) if known else None)
+            return CondenseOutcome(prompt=await self._stored(step.job, prompt, known) if known else None)
         room = room_tokens(step.candidate.model)
         # A model with less room gets a shorter request, which is a separate paid request.
         request_id = step.request_id() if room == ROOM_TOKENS else step.request_id(f"room-{room}")
@@ -155,12 +155,12 @@ class GeneratePaidSteps:
         # If the model refuses to continue a stored summary, that one stays valid.
         known = summary if not text else None
         messages = with_stored_summary(prompt.messages, known) if known else with_summary(split, text)
-        return CondenseOutcome(prompt=await self._stored(workspace_id, prompt, messages))
+        return CondenseOutcome(prompt=await self._stored(step.job, prompt, messages))
 
-    async def _stored(self, workspace_id: str, prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:
+    async def _stored(self, job: Job, prompt: Prompt, messages: tuple[Message, ...]) -> Prompt:
         """The prompt with these messages, as a history holds it."""
         async with self._database.transaction() as tx:
-            return await generations.for_history(tx, workspace_id, prompt.model_copy(update={"messages": messages}))
+            return await generations.for_history(tx, job, prompt.model_copy(update={"messages": messages}))
 
     async def _prompt(self, job: Job) -> Prompt:
         if job.input.prompt.sha256 is None:

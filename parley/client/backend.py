@@ -6,12 +6,14 @@ start, find a workflow only within its workspace, and translate Temporal's error
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import temporalio.client
 from pydantic import SecretStr
@@ -29,6 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from parley import visibility
 from parley.connection import connect, known_codec_keys, running_stack
 from parley.correlation import correlation
+from parley.domain.conversation.contract import workflow_of
 from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
@@ -64,6 +67,7 @@ class Backend:
         """Args: receiver: of streamed answers; default: workers of this process stream to it. `close` closes it."""
         self.temporal, self.database, self.settings = temporal, database, settings
         self.receiver = receiver or ProcessReceiver(PROCESS_HUB)
+        self._admissions: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, temporal_address: str | None = None) -> Self:
@@ -116,6 +120,10 @@ class Backend:
 
         return Client(self, workspace_id)
 
+    def admission(self, workflow_id: str, most: int) -> asyncio.Semaphore:
+        """Lets so many updates of one workflow through at a time, in their order: it refuses more than it can take."""
+        return self._admissions.setdefault(workflow_id, asyncio.Semaphore(most))
+
     async def close(self) -> None:
         """Close the database connections; Temporal's ends with the process. The clients cannot be used any more."""
         await self.receiver.close()
@@ -135,8 +143,9 @@ def reporting_broken_streams(temporal: temporalio.client.Client) -> OnBroken:
     """
 
     async def report(workspace_id: str, stream_id: str, attempt: int) -> None:  # noqa: ARG001 - in the stream's id
+        broken = StreamBroken(attempt=attempt, stream_id=stream_id)
         with suppress(NotFound), temporal_errors(missing=NotFound(f"no workflow {stream_id!r}")):
-            await temporal.get_workflow_handle(stream_id).signal("stream_broken", StreamBroken(attempt=attempt))
+            await temporal.get_workflow_handle(workflow_of(stream_id)).signal("stream_broken", broken)
 
     return report
 
@@ -165,27 +174,64 @@ async def start_workflow(
         WorkflowAlreadyStartedError: the policies of `start` do not allow its id again.
         Unreachable: Temporal does not answer, or refuses to start it.
     """
+    with temporal_errors("Temporal refused to start the job"):
+        return await backend.temporal.start_workflow(
+            start.workflow, start.input, result_type=result_type, **_shown(workspace_id, start)
+        )
+
+
+async def update_with_start(
+    backend: Backend,
+    workspace_id: str,
+    start: WorkflowStart,
+    update: str,
+    given: Model,
+    *,
+    update_id: str,
+    result_type: type[ResultT],
+) -> ResultT:
+    """Send an update to a workflow of a workspace, and wait for its result. The workflow is started if it does not run.
+
+    The same update id is the same update, while one run of the workflow lasts.
+
+    Raises:
+        RPCError: Temporal does not answer, or has too many updates of the workflow in progress.
+        WorkflowUpdateFailedError: the workflow refused the update, or the update failed.
+        WorkflowUpdateRPCTimeoutOrCancelledError: the wait for the result ended.
+    """
+    operation = temporalio.client.WithStartWorkflowOperation[Any, Any](
+        start.workflow, start.input, **_shown(workspace_id, start)
+    )
+    try:
+        return await backend.temporal.execute_update_with_start_workflow(
+            update, given, start_workflow_operation=operation, id=update_id, result_type=result_type
+        )
+    except BaseException:
+        # The operation's handle has the same error. Unless it is read there too, the event loop logs it.
+        handle = asyncio.ensure_future(operation.workflow_handle())
+        handle.add_done_callback(lambda known: known.cancelled() or known.exception())
+        raise
+
+
+def _shown(workspace_id: str, start: WorkflowStart) -> dict[str, Any]:
+    """The options of a start: the ids and policies, and what an operator and the fairness between workspaces need."""
     attributes = [
         SearchAttributePair(visibility.WORKSPACE, workspace_id),
         SearchAttributePair(visibility.JOB, start.workflow),
     ]
     if start.status is not None:
         attributes.append(SearchAttributePair(visibility.STATUS, start.status))
-    with temporal_errors("Temporal refused to start the job"):
-        return await backend.temporal.start_workflow(
-            start.workflow,
-            start.input,
-            id=start.id,
-            task_queue=WORKFLOWS,
-            priority=Priority(fairness_key=fairness_key(workspace_id)),
-            result_type=result_type,
-            id_reuse_policy=start.id_reuse_policy,
-            id_conflict_policy=start.id_conflict_policy,
-            memo={**start.memo, **correlation.get()},
-            search_attributes=TypedSearchAttributes(attributes),
-            static_summary=visibility.plain(start.summary[:200]),
-            static_details=start.details,
-        )
+    return {
+        "id": start.id,
+        "task_queue": WORKFLOWS,
+        "priority": Priority(fairness_key=fairness_key(workspace_id)),
+        "id_reuse_policy": start.id_reuse_policy,
+        "id_conflict_policy": start.id_conflict_policy,
+        "memo": {**start.memo, **correlation.get()},
+        "search_attributes": TypedSearchAttributes(attributes),
+        "static_summary": visibility.plain(start.summary[:200]),
+        "static_details": start.details,
+    }
 
 
 async def execute_workflow(

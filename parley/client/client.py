@@ -23,6 +23,7 @@ from parley.client.auto_analyze import (
 )
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
+from parley.client.conversation import ConversationHandle
 from parley.client.gateway_keys import GatewayKeys
 from parley.client.generate import (
     GenerateOptions,
@@ -37,7 +38,7 @@ from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
 from parley.client.optimizing import Optimized, optimize
-from parley.client.reading import check_workspace_id
+from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
 from parley.client.streaming import GenerateStream, OnDisconnect
@@ -271,6 +272,19 @@ class Client:
             job_id: the `id` of its handle.
         """
         return GenerationHandle(self._backend, self.workspace_id, job_id)
+
+    def conversation(self, conversation_id: str, *, user_id: str) -> ConversationHandle:
+        """The handle of a conversation. It is not looked up yet; its first turn creates it.
+
+        Args:
+            conversation_id: 1 to 200 characters without a slash.
+            user_id: whose conversation it is, and who pays with energy.
+
+        Raises:
+            InvalidInput: the id is not valid.
+        """
+        check_conversation_id(conversation_id)
+        return ConversationHandle(self._backend, self.workspace_id, conversation_id, user_id)
 
     async def analyze(
         self,

@@ -42,8 +42,8 @@ FINGERPRINT, USER, ACTION = "fingerprint", "user", "action"
 """What the memo of a generation's workflow has of its input."""
 
 
-class GenerateOptions(TypedDict, total=False):
-    """The options of one generation. The policy of the action decides what is left out or None."""
+class TurnOptions(TypedDict, total=False):
+    """The options of one turn of a conversation. The policy of the action decides what is left out or None."""
 
     provider: Provider | None
     """Call this provider first."""
@@ -59,12 +59,6 @@ class GenerateOptions(TypedDict, total=False):
     """Texts before which the answer ends, at most four. Default: none."""
     seed: int | None
     """Asks for the same answer each time, where the provider has seeds. Default: none."""
-    tools: Sequence[Tool | Mapping[str, Any]]
-    """What the model may call: see `Tool`. Its calls are in the result's `tool_calls`. Default: none."""
-    tool_choice: ToolChoice | Mapping[str, Any] | None
-    """`auto`, `none`, `required`, or `NamedTool` for the one tool to call. Default: `auto`, if there are tools."""
-    parallel_tool_calls: bool | None
-    """False for at most one call in a reply. Default: the provider's, which is several."""
     json_object: bool
     """Whether the answer must be a JSON object, of any schema. Default: False."""
     response_schema: dict[str, Any] | None
@@ -83,6 +77,17 @@ class GenerateOptions(TypedDict, total=False):
     """How long to wait while every provider is down, in seconds. Default: 0."""
     prospect_id: str | None
     """The person that the answer is about."""
+
+
+class GenerateOptions(TurnOptions, total=False):
+    """The options of one generation. The policy of the action decides what is left out or None."""
+
+    tools: Sequence[Tool | Mapping[str, Any]]
+    """What the model may call: see `Tool`. Its calls are in the result's `tool_calls`. Default: none."""
+    tool_choice: ToolChoice | Mapping[str, Any] | None
+    """`auto`, `none`, `required`, or `NamedTool` for the one tool to call. Default: `auto`, if there are tools."""
+    parallel_tool_calls: bool | None
+    """False for at most one call in a reply. Default: the provider's, which is several."""
 
 
 def generate_input(

@@ -12,10 +12,10 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from parley.client.reading import first_problem, read_json
-from parley.client.tokens import count_tokens
 from parley.domain.chat import ChatSession
 from parley.domain.errors import InvalidInput
 from parley.domain.model import Model
+from parley.domain.tokens import count_tokens
 from parley.storage import datasets
 from parley.storage.database import Database
 from parley.storage.tables import Dataset

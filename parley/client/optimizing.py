@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from parley.client.backend import Backend
 from parley.client.generate import generate, generate_input
-from parley.client.tokens import count_tokens
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.generate.condensing import (
     KEEP,
@@ -22,6 +21,7 @@ from parley.domain.generate.condensing import (
 from parley.domain.generate.contract import CachePolicy, GenerateInput, Meta, Refusal
 from parley.domain.model import Model
 from parley.domain.requests import Message
+from parley.domain.tokens import count_tokens
 
 # What a vendor adds to each message, about.
 MESSAGE_TOKENS = 4

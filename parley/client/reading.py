@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from tinytag import TinyTag, TinyTagException
 
+from parley.domain.conversation.contract import ConversationId
 from parley.domain.errors import InvalidInput
 from parley.domain.model import WorkspaceId
 from parley.domain.requests import CONTENT_TAGS
@@ -19,6 +20,7 @@ MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
 SHOWN_CHARACTERS = 60
 WORKSPACE_ID: TypeAdapter[str] = TypeAdapter(WorkspaceId)
+CONVERSATION_ID: TypeAdapter[str] = TypeAdapter(ConversationId)
 
 
 def read_session(path: Path) -> Session:
@@ -68,10 +70,23 @@ def check_workspace_id(workspace_id: str) -> None:
     Raises:
         InvalidInput: it is empty, too long, or has a slash.
     """
+    _check(WORKSPACE_ID, workspace_id, where="workspace_id")
+
+
+def check_conversation_id(conversation_id: str) -> None:
+    """Refuse a name that cannot be a conversation's.
+
+    Raises:
+        InvalidInput: it is empty, too long, or has a slash.
+    """
+    _check(CONVERSATION_ID, conversation_id, where="conversation_id")
+
+
+def _check(kind: TypeAdapter[str], name: str, *, where: str) -> None:
     try:
-        WORKSPACE_ID.validate_python(workspace_id)
+        kind.validate_python(name)
     except ValidationError as error:
-        raise first_problem(error, where="workspace_id") from None
+        raise first_problem(error, where=where) from None
 
 
 def parse_session(data: Any, *, where: str = "session") -> Session:

@@ -126,9 +126,10 @@ class GenerateStream:
                 self.offset = self._reader.offset
                 yield delta
         result = await asyncio.shield(running)
-        if not result.success or self.offset is None:
-            return
         delivered = self._reader.delivered
+        # What a conversation says in place of an answer is never the end of one that broke.
+        if self.offset is None or (not result.success and (result.content is None or delivered)):
+            return
         self.offset = None
         try:
             rest = list(remaining(result.content or "", result.tool_calls, delivered))

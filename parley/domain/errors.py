@@ -83,6 +83,18 @@ class IdempotencyConflict(ParleyError):
     kind = ErrorKind.CONFLICT
 
 
+class ConversationClosed(ParleyError):
+    """The conversation is closed: it takes no further turn."""
+
+    kind = ErrorKind.CONFLICT
+
+
+class ConversationBusy(ParleyError):
+    """Another turn of the conversation is being answered, or too many wait. Send the turn again later."""
+
+    kind = ErrorKind.CONFLICT
+
+
 class UnpricedModel(ParleyError):
     """No price is known for the model, so its cost would be unknown. Refused before anything is paid."""
 

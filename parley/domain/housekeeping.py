@@ -119,7 +119,7 @@ class PurgeReport(Model):
 
     `answers`, `prompts`, `summaries`: of the cache, and stored ones. `events`: of the outbox. `requests`: paid requests
     of old jobs, with all that the ledger has of them. `results`: further rows of old jobs, by table. `streams`: stored
-    streams of answers.
+    streams of answers. `conversations`: with their turns.
     """
 
     answers: int
@@ -128,4 +128,5 @@ class PurgeReport(Model):
     events: int = 0
     requests: int = 0
     streams: int = 0
+    conversations: int = 0
     results: dict[str, int] = Field(default_factory=dict)

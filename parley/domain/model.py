@@ -68,15 +68,16 @@ def not_blank(text: str) -> str:
     return text
 
 
-def _refuse_slash(workspace_id: str) -> str:
-    if "/" in workspace_id:
+def _refuse_slash(name: str) -> str:
+    if "/" in name:
         raise ValueError("must not contain '/', which separates the parts of a job's id")
-    return workspace_id
+    return name
 
 
 # Text from a caller is refused if it cannot be stored. Text from a provider is repaired: it is already paid for.
 STORABLE = AfterValidator(_refuse_unstorable)
 Text = Annotated[str, STORABLE]
 Name = Annotated[str, Field(max_length=200), STORABLE, AfterValidator(not_blank)]
-WorkspaceId = Annotated[Name, AfterValidator(_refuse_slash)]
+NameInId = Annotated[Name, AfterValidator(_refuse_slash)]
+WorkspaceId = NameInId
 Received = Annotated[str, BeforeValidator(storable)]

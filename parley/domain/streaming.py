@@ -98,9 +98,13 @@ class Delivered(Model):
 
 
 class StreamBroken(Model):
-    """The signal to a generation's workflow that an attempt of its stream ended without a word: its worker died."""
+    """The signal to a generation's workflow that an attempt of its stream ended without a word: its worker died.
+
+    stream_id: of the stream, for a workflow that has several.
+    """
 
     attempt: int = Field(ge=1)
+    stream_id: Text = ""
 
 
 class TokenSink(Protocol):

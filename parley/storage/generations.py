@@ -82,9 +82,11 @@ async def save_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Pr
     return Prompt(sha256=row.sha256)
 
 
-async def for_history(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:
-    """The prompt for a workflow's history: inline if it is short, else stored and replaced by a reference."""
-    return prompt if prompt.is_short else await save_prompt(tx, workspace_id, prompt)
+async def for_history(tx: AsyncSession, job: Job, prompt: Prompt) -> Prompt:
+    """The prompt for a workflow's history: inline if it is short; else, and for a turn, a reference."""
+    if prompt.is_short and not job.is_turn:
+        return prompt
+    return await save_prompt(tx, job.input.workspace_id, prompt)
 
 
 async def load_prompt(tx: AsyncSession, workspace_id: str, prompt: Prompt) -> Prompt:

@@ -516,6 +516,57 @@ class ConversationSummary(SQLModel, table=True):
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
+class StoredConversation(SQLModel, table=True):
+    """A conversation of a user, with its running summary through the turn with the number `summarized_through`.
+
+    turns: the number of the last turn whose answer was begun.
+    """
+
+    __tablename__ = "conversations"
+    __table_args__ = (Index("conversations_by_age", "last_turn_at"),)
+
+    workspace_id: str = Field(primary_key=True)
+    conversation_id: str = Field(primary_key=True)
+    user_id: str
+    summary: str = ""
+    summarized_through: int = 0
+    summary_tokens: int = 0
+    turns: int = 0
+    closed_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+    last_turn_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
+class ConversationTurn(SQLModel, table=True):
+    """One turn of a conversation, with its answer.
+
+    number: the order in which turns are answered; None while a turn waits.
+    tokens: of the text and the answer. meta: how the answer was made. terms: see domain/conversation/contract.py.
+    """
+
+    __tablename__ = "conversation_turns"
+    __table_args__ = (
+        CheckConstraint("outcome IN ('', 'completed', 'refused', 'failed', 'cancelled')", name="turn_outcome"),
+        Index("conversation_turns_by_number", "workspace_id", "conversation_id", "number", unique=True),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    conversation_id: str = Field(primary_key=True)
+    turn_id: str = Field(primary_key=True)
+    number: int | None = None
+    fingerprint: str
+    text: str
+    terms: dict[str, Any] = Field(sa_type=JSONB)
+    answer: str | None = None
+    tokens: int = 0
+    outcome: str = ""
+    reason: str = ""
+    meta: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    context_sha256: str = ""
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+    ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
 class Generation(SQLModel, table=True):
     """The outcome of one `Generate`, of all runs under its key: written when the outcome is known.
 

@@ -19,12 +19,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from parley.cli.jobs import import_file
-from parley.client import tokens
 from parley.client.importing import MAX_LINE_CHARACTERS, Imported, Skipped, import_chats
-from parley.client.tokens import count_tokens
+from parley.domain import tokens
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.chat import Containment
 from parley.domain.errors import InvalidInput, NotFound
+from parley.domain.tokens import count_tokens
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from starter.embedded import Addresses

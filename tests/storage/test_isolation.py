@@ -16,9 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import parley.storage
+from parley.client.generate import generate_input
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.budgets import Period
+from parley.domain.conversation.context import RunningSummary
+from parley.domain.conversation.contract import ConversationCost, NewTurn
 from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
@@ -35,6 +38,7 @@ from parley.storage import (
     budgets,
     cache,
     configuration,
+    conversations,
     corrections,
     energy,
     generations,
@@ -104,6 +108,9 @@ async def ids(books: LedgerFixture) -> Ids:
         await configuration.save(tx, books.workspace, "ai_settings", {"tone": "dry"}, owner=USER)
         prompt = await generations.save_prompt(tx, books.workspace, Prompt(messages=(SECRET,)))
         await summaries.store(tx, books.workspace, "beginning", 1, settled)
+        turn = NewTurn.of("talk", "turn", generate_input(books.workspace, "secret", user_id=USER))
+        await conversations.begin_turn(tx, turn)
+        await conversations.start_turn(tx, books.workspace, "talk", "turn")
         await streams.open_attempt(tx, books.workspace, "stream", "ws://127.0.0.1:1")
         await streams.store(tx, books.workspace, "stream", 1, streams.News(0, (DELTA,)))
     return Ids(
@@ -264,6 +271,24 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "streams.store": (lambda tx, _: streams.store(tx, THEIRS, "stream", 1, streams.News(0, (DELTA,))), None),
     "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),
     "streams.add_receiver": (lambda tx, _: streams.add_receiver(tx, THEIRS, "stream", "ws://127.0.0.1:9"), False),
+    "conversations.find": (lambda tx, _: conversations.find(tx, THEIRS, "talk"), None),
+    "conversations.find_turn": (lambda tx, _: conversations.find_turn(tx, THEIRS, "talk", "turn"), None),
+    "conversations.find_turns": (lambda tx, _: conversations.find_turns(tx, THEIRS, "talk", ["turn"]), []),
+    "conversations.start_turn": (lambda tx, _: conversations.start_turn(tx, THEIRS, "talk", "turn"), NotFound),
+    "conversations.end_turn": (
+        lambda tx, _: conversations.end_turn(tx, THEIRS, "talk", "turn", outcome="failed"),
+        False,
+    ),
+    "conversations.exchanges": (lambda tx, _: conversations.exchanges(tx, THEIRS, "talk", after=0, through=9), ()),
+    "conversations.sizes": (lambda tx, _: conversations.sizes(tx, THEIRS, "talk", after=0), ()),
+    "conversations.save_summary": (
+        lambda tx, _: conversations.save_summary(tx, THEIRS, "talk", RunningSummary(text="s", through=9)),
+        False,
+    ),
+    "conversations.close": (lambda tx, _: conversations.close(tx, THEIRS, "talk"), NotFound),
+    "conversations.history": (lambda tx, _: conversations.history(tx, THEIRS, "talk", after=0, limit=9), []),
+    "conversations.state": (lambda tx, _: conversations.state(tx, THEIRS, "talk"), NotFound),
+    "conversations.cost": (lambda tx, _: conversations.cost(tx, THEIRS, "talk"), ConversationCost()),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
     "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),
@@ -284,7 +309,6 @@ CREATES_ROWS = {
     "budgets.set_cap",
     "energy.grant",
     "energy.open_account",
-    "generations.for_history",
     "generations.save_prompt",
     "summaries.store",
     "sessions.save_session",

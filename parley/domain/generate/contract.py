@@ -211,6 +211,8 @@ class Job(Model):
     job_key: derived from the workflow's id, so that all runs under one idempotency key share what was paid.
     fingerprint: of the input as the caller gave it. Templates and summaries change the prompt, but not the fingerprint.
     started_at: when its workflow started.
+    is_turn: it answers a turn of a conversation: the history has no text, and nothing is condensed before the request
+        unless a model refuses its length.
     """
 
     input: GenerateInput
@@ -218,6 +220,7 @@ class Job(Model):
     workflow_id: str
     fingerprint: str
     started_at: AwareDatetime
+    is_turn: bool = False
 
     @classmethod
     def of(cls, generate_input: GenerateInput, workflow_id: str, started_at: datetime) -> Self:

@@ -63,6 +63,7 @@ class RenderedRequest(Model):
 
     cached_models: the models whose cached answers may be returned.
     excluded: reasons for models that the user's tier may not take.
+    condense_above_tokens: a longer prompt is condensed before it is sent; None for no limit.
     """
 
     input: GenerateInput
@@ -73,6 +74,7 @@ class RenderedRequest(Model):
     routes: tuple[Route, ...]
     cached_models: tuple[tuple[Provider, str], ...]
     excluded: tuple[str, ...] = ()
+    condense_above_tokens: int | None = None
 
     @property
     def chat_request(self) -> ChatRequest:
@@ -134,6 +136,7 @@ def render_request(job: Job, gathered: Gathered, policy: Policy, routes: Sequenc
         routes=tuple(own_routes),
         cached_models=tuple(models_for(own_routes, routing)),
         excluded=tuple(not_allowed(routes, routing)),
+        condense_above_tokens=None if job.is_turn else action.condense_above_tokens,
     )
 
 
@@ -158,7 +161,7 @@ def plan(
     if balance.energy + balance.paid_energy < request.action.energy:
         message = f"this needs {request.action.energy} energy, and {balance.energy} is left"
         return Plan(serving=request.serving, refusal=Refusal(code=Refused.INSUFFICIENT_ENERGY, message=message))
-    condensing = plan_condensing(request.prompt, request.action.condense_above_tokens, summary)
+    condensing = plan_condensing(request.prompt, request.condense_above_tokens, summary)
     to_send = request_for(request.input, condensing.prompt or request.prompt)
     options = options_for(request.routes, statuses, to_send, rates)
     ranking = rank(options, request.routing, skipped=request.excluded)

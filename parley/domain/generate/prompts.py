@@ -171,5 +171,10 @@ def _filled(name: str, value: str) -> str:
         lines = (" ".join(line.split()) for line in value.translate(TAGS).splitlines())
         text = shorten("\n".join(filter(None, lines)), BLOCK_CHARACTERS)
         return f"<{name}>\n{text}\n</{name}>"
+    return quoted(value)
+
+
+def quoted(value: str) -> str:
+    """Untrusted text on one line between quotation marks that it cannot close, cut to a length."""
     text = shorten(" ".join(value.translate(TAGS).translate(QUOTES).split()), INLINE_CHARACTERS)
     return f'"{text}"'

@@ -47,8 +47,11 @@ def initial_meta(job: Job, serving: Serving) -> Meta:
     )
 
 
-def answered(reply: ChatReply, value: Any, meta: Meta) -> GenerateResult:
-    """The result for an answer. A long answer stays in the database and out of the history."""
-    if len(reply.text.encode()) + sum(len(call.model_dump_json()) for call in reply.tool_calls) > INLINE_BYTES:
+def answered(job: Job, reply: ChatReply, value: Any, meta: Meta) -> GenerateResult:
+    """The result for an answer. A long answer, and that of a turn, stays in the database and out of the history."""
+    if (
+        job.is_turn
+        or len(reply.text.encode()) + sum(len(call.model_dump_json()) for call in reply.tool_calls) > INLINE_BYTES
+    ):
         return GenerateResult(success=True, stored=True, meta=meta)
     return GenerateResult(success=True, content=reply.text, tool_calls=reply.tool_calls, parsed=value, meta=meta)

@@ -3,7 +3,6 @@ from itertools import chain
 
 import pytest
 
-from parley.client.tokens import count_tokens
 from parley.domain.auto_analyze.batching import (
     INSTRUCTION_TOKENS,
     LABEL_SHARE,
@@ -25,6 +24,7 @@ from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request, transcript
 from parley.domain.capabilities import SIZES, UNKNOWN_MODEL, narrower, window
 from parley.domain.chat import ChatMessage
+from parley.domain.tokens import count_tokens
 from tests.domain.auto_analyze.chats import chat, said
 
 SMALL = [200] * 500

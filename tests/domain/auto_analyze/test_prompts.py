@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from parley.client.tokens import count_tokens
 from parley.domain.auto_analyze.batching import INSTRUCTION_TOKENS, reply_tokens
 from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.auto_analyze.prompts import (
@@ -20,6 +19,7 @@ from parley.domain.auto_analyze.prompts import (
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import ChatMessage, Containment
 from parley.domain.requests import ChatRequest
+from parley.domain.tokens import count_tokens
 from tests.domain.auto_analyze.chats import chat, reply, said
 
 KNOWN = {LabelKind.INTENT: ["billing dispute", "lost parcel"], LabelKind.TRANSFER_REASON: ["refund approval"]}

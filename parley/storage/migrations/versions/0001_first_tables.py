@@ -21,6 +21,8 @@ TABLES = (
     "chat_sessions",
     "configuration",
     "console_sessions",
+    "conversation_turns",
+    "conversations",
     "cost_alerts",
     "cost_corrections",
     "datasets",
@@ -215,6 +217,47 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sha256"),
     )
     op.create_index("console_sessions_by_expiry", "console_sessions", ["expires_at"], unique=False)
+    op.create_table(
+        "conversation_turns",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("conversation_id", sa.String(), nullable=False),
+        sa.Column("turn_id", sa.String(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=True),
+        sa.Column("fingerprint", sa.String(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("terms", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("answer", sa.String(), nullable=True),
+        sa.Column("tokens", sa.Integer(), nullable=False),
+        sa.Column("outcome", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("meta", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("context_sha256", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("outcome IN ('', 'completed', 'refused', 'failed', 'cancelled')", name="turn_outcome"),
+        sa.PrimaryKeyConstraint("workspace_id", "conversation_id", "turn_id"),
+    )
+    op.create_index(
+        "conversation_turns_by_number",
+        "conversation_turns",
+        ["workspace_id", "conversation_id", "number"],
+        unique=True,
+    )
+    op.create_table(
+        "conversations",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("conversation_id", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("summary", sa.String(), nullable=False),
+        sa.Column("summarized_through", sa.Integer(), nullable=False),
+        sa.Column("summary_tokens", sa.Integer(), nullable=False),
+        sa.Column("turns", sa.Integer(), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_turn_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "conversation_id"),
+    )
+    op.create_index("conversations_by_age", "conversations", ["last_turn_at"], unique=False)
     op.create_table(
         "cost_alerts",
         sa.Column("workspace_id", sa.String(), nullable=False),

@@ -23,6 +23,11 @@ def count_tokens(text: str) -> int:
     return sum(len(_encoding().encode_ordinary(part)) for part in slices)
 
 
+def is_loaded() -> bool:
+    """Whether a count takes no longer than its text: the vocabulary is in memory."""
+    return _encoding.cache_info().currsize > 0
+
+
 @cache
 def _encoding() -> tiktoken.Encoding:
     """tiktoken loads a vocabulary from a file only, and checks its SHA-256. It is in memory afterwards.

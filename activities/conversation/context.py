@@ -1,0 +1,166 @@
+"""The free steps of a conversation: compose the prompt of a turn, record how it ended, close the conversation.
+
+All are local activities: they run in the workflow's own task, and only read and write the database.
+"""
+
+import asyncio
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from temporalio import activity
+
+from activities.boundary import boundary
+from activities.configuration import Configurations
+from activities.conversation.memory import ConversationMemory
+from parley.domain.conversation.context import (
+    CONDENSE_ABOVE_TOKENS,
+    MESSAGE_TOKENS,
+    ContextBudget,
+    Material,
+    Preferences,
+    RunningSummary,
+    compose,
+    condense_through,
+)
+from parley.domain.conversation.contract import (
+    CloseOutcome,
+    CloseStep,
+    ComposeOutcome,
+    ComposeStep,
+    Ended,
+    EndTurnOutcome,
+    EndTurnStep,
+    TurnOutcome,
+    turn_job,
+    turn_prompt,
+    turn_request_id,
+)
+from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
+from parley.domain.generate.contract import DEFAULT_ACTION
+from parley.domain.generate.policy import Policy
+from parley.domain.tokens import count_tokens, is_loaded
+from parley.storage import conversations, generations
+from parley.storage.database import Database
+from parley.storage.tables import ConversationTurn, StoredConversation
+
+# A longer text is counted in a thread, so that it delays no other workflow.
+COUNTED_AT_ONCE = 10_000
+
+
+class ConversationSteps:
+    """`policy` decides for each action how long a context may be."""
+
+    def __init__(self, database: Database, policy: Policy, memory: ConversationMemory) -> None:
+        self._database, self._policy, self._memory = database, policy, memory
+        self._configurations = Configurations()
+
+    @activity.defn(name="conversation.compose")
+    @boundary
+    async def compose(self, step: ComposeStep) -> ComposeOutcome:
+        """Give the turn its number, compose its prompt and store it. A turn that ended before is not answered again."""
+        async with self._database.transaction() as tx:
+            conversation, turn = await conversations.start_turn(
+                tx, step.workspace_id, step.conversation_id, step.turn_id
+            )
+        number = turn.number or conversation.turns + 1
+        if turn.outcome:
+            ended = TurnOutcome(turn_id=step.turn_id, number=number, outcome=Ended(turn.outcome))
+            return ComposeOutcome(number=number, ended=ended)
+        # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
+        async with self._database.transaction() as tx:
+            material = Material(
+                preferences=await self._preferences(tx, step),
+                summary=summary_of(conversation),
+                memories=await self._memory.recall(tx, step.workspace_id, step.user_id, turn.text),
+                exchanges=await conversations.exchanges(
+                    tx,
+                    step.workspace_id,
+                    step.conversation_id,
+                    after=conversation.summarized_through,
+                    through=number - 1,
+                ),
+                text=turn.text,
+                text_tokens=most_tokens(turn.text),
+            )
+            prompt = turn_prompt(turn.terms, compose(material, budget_of(self._policy, _action(turn))))
+            stored = await generations.save_prompt(tx, step.workspace_id, prompt)
+        return ComposeOutcome(number=number, job=turn_job(step, turn.terms, turn.fingerprint, stored))
+
+    @activity.defn(name="conversation.end_turn")
+    @boundary
+    async def end_turn(self, step: EndTurnStep) -> EndTurnOutcome:
+        """Record how the turn ended, with its answer, and plan the work between turns."""
+        where = (step.workspace_id, step.conversation_id)
+        known: dict[str, Any] = {
+            "outcome": step.outcome.value,
+            "reason": step.reason,
+            "meta": step.meta.model_dump(mode="json"),
+            "context_sha256": step.context_sha256,
+        }
+        if step.outcome in (Ended.COMPLETED, Ended.CANCELLED):
+            known |= await self._answer(step)
+        async with self._database.transaction() as tx:
+            await conversations.end_turn(tx, *where, step.turn_id, **known)
+            return EndTurnOutcome(condense_through=await due(tx, *where, self._policy, step.action))
+
+    async def _answer(self, step: EndTurnStep) -> dict[str, Any]:
+        """The answer of a turn, and the tokens that the turn adds to a context."""
+        where = (step.workspace_id, step.conversation_id, step.turn_id)
+        async with self._database.reads() as tx:
+            turn = await conversations.find_turn(tx, *where)
+            reply = await generations.answer(tx, step.workspace_id, turn_request_id(*where))
+        sizes = [await tokens_of(text) for text in (turn.text if turn else "", reply.text)]
+        return {"answer": reply.text, "tokens": sum(sizes) + 2 * MESSAGE_TOKENS}
+
+    @activity.defn(name="conversation.close")
+    @boundary
+    async def close(self, step: CloseStep) -> CloseOutcome:
+        """Close the conversation: it takes no further turn."""
+        async with self._database.transaction() as tx:
+            await conversations.close(tx, step.workspace_id, step.conversation_id)
+        return CloseOutcome()
+
+    async def _preferences(self, tx: AsyncSession, step: ComposeStep) -> Preferences:
+        """What the user has set, without the defaults."""
+        loaded = await self._configurations.get(tx, step.workspace_id, step.user_id)
+        settings = loaded.configuration.ai_settings
+        known = settings.model_fields_set & Preferences.model_fields.keys()
+        return Preferences(**{name: getattr(settings, name) for name in known})
+
+
+async def due(tx: AsyncSession, workspace_id: str, conversation_id: str, policy: Policy, action: str) -> int | None:
+    """The number of the last turn that the running summary should cover now; None: the context is short enough."""
+    conversation = await conversations.find(tx, workspace_id, conversation_id)
+    if conversation is None:
+        return None
+    since = conversation.summarized_through
+    sizes = await conversations.sizes(tx, workspace_id, conversation_id, after=since)
+    return condense_through(summary_of(conversation), sizes, budget_of(policy, action))
+
+
+def summary_of(conversation: StoredConversation) -> RunningSummary:
+    """The running summary of a conversation."""
+    return RunningSummary(
+        text=conversation.summary, through=conversation.summarized_through, tokens=conversation.summary_tokens
+    )
+
+
+def budget_of(policy: Policy, action: str) -> ContextBudget:
+    """How long the context of an action's turns may be."""
+    return ContextBudget(condense_above=policy.of_action(action).condense_above_tokens or CONDENSE_ABOVE_TOKENS)
+
+
+def _action(turn: ConversationTurn) -> str:
+    return turn.terms.get("action", DEFAULT_ACTION)
+
+
+async def tokens_of(text: str) -> int:
+    """The tokens of a text. The first count of a process loads the vocabulary, which takes a third of a second."""
+    if is_loaded() and len(text) <= COUNTED_AT_ONCE:
+        return count_tokens(text)
+    return await asyncio.to_thread(count_tokens, text)
+
+
+def most_tokens(text: str) -> int:
+    """About the most tokens that a text has, without the vocabulary: nothing in front of an answer waits for it."""
+    return len(text.encode()) // CAUTIOUS_BYTES_PER_TOKEN

@@ -1,0 +1,355 @@
+"""A conversation and its turns: send a text, read the answer while it is made, and what was said before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import partial
+from typing import Any, Unpack
+from uuid import uuid4
+
+from pydantic import ValidationError
+from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from parley.client.backend import Backend, WorkflowStart, temporal_errors, update_with_start
+from parley.client.generate import TurnOptions, check_names, generate_input
+from parley.client.reading import first_problem
+from parley.client.streaming import GenerateStream, OnDisconnect
+from parley.domain.conversation.contract import (
+    CLOSE,
+    LONGEST_WAIT_SECONDS,
+    MOST_WAITING,
+    SAY,
+    TRY_AGAIN,
+    WORKFLOW,
+    Close,
+    ConversationCost,
+    ConversationInput,
+    ConversationState,
+    Ended,
+    NewTurn,
+    Say,
+    TurnOutcome,
+    TurnReport,
+    TurnResult,
+    WhenBusy,
+    sentence_for,
+    turn_job_id,
+    turn_prompt,
+    turn_request_id,
+    workflow_id,
+)
+from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, NotFound
+from parley.domain.generate.contract import DEFAULT_ACTION, Meta, Prompt, Refusal, Refused
+from parley.domain.generate.replies import parsed
+from parley.domain.model import Model
+from parley.domain.requests import Message
+from parley.domain.streaming import StreamTarget
+from parley.failures import job_failure
+from parley.storage import conversations, generations
+from parley.storage.tables import ConversationTurn
+
+# How long a turn is sent again while the conversation takes none, and the pauses between.
+LONGEST_WAIT = 600.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+# What Temporal answers where another try may succeed: too many updates, or a run that ends just now.
+TRY_LATER = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED, RPCStatusCode.NOT_FOUND)
+# The errors of an update that a caller gets as they are.
+RAISED = {error.__name__: error for error in (ConversationBusy, ConversationClosed)}
+ENDED_WITH_RUN = "AcceptedUpdateCompletedWorkflow"
+
+
+class ConversationHandle:
+    """One conversation of a user. Attributes: `id`, and `user_id`, who pays with energy."""
+
+    def __init__(self, backend: Backend, workspace_id: str, conversation_id: str, user_id: str) -> None:
+        self._backend, self._workspace_id, self.id, self.user_id = backend, workspace_id, conversation_id, user_id
+
+    async def say(
+        self,
+        text: str,
+        *,
+        turn_id: str | None = None,
+        when_busy: WhenBusy = "wait",
+        action: str = DEFAULT_ACTION,
+        **options: Unpack[TurnOptions],
+    ) -> TurnResult:
+        """Send a text, and wait for the answer. The turns of a conversation are answered one after the other.
+
+        Args:
+            text: what the user says, at most a million characters.
+            turn_id: an idempotency key: the same id is the same turn, answered and paid once. Default: a new one.
+            when_busy: `wait` for the turns before this one, the default; or `refuse` this one.
+            action: the kind of request, which decides its price and policy; default `ai_message`.
+            options: see `TurnOptions`, for example `model`, `max_tokens`, `template`.
+
+        Returns:
+            The answer. Without one, `success` is False, and `content` is a fixed sentence that says so.
+
+        Raises:
+            InvalidInput: an argument is not valid, or the conversation belongs to another user; nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
+            IdempotencyConflict: `turn_id` was used for a different text.
+            ConversationClosed: the conversation takes no further turn.
+            ConversationBusy: another turn is being answered and `when_busy` is `refuse`, or too many wait.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        turn = self._turn(text, turn_id, action, options)
+        return await self._take(turn, when_busy, None)
+
+    def stream(
+        self,
+        text: str,
+        *,
+        turn_id: str | None = None,
+        when_busy: WhenBusy = "wait",
+        on_disconnect: OnDisconnect = "finish",
+        action: str = DEFAULT_ACTION,
+        **options: Unpack[TurnOptions],
+    ) -> GenerateStream:
+        """Send a text as `say` does, and read the answer while it is made: see `Client.generate_stream`.
+
+        Args:
+            text: what the user says, at most a million characters.
+            turn_id: an idempotency key: the same id is the same turn, answered and paid once. Default: a new one.
+            when_busy: `wait` for the turns before this one, the default; or `refuse` this one.
+            on_disconnect: what happens when the stream is left before its end. `finish`, the default: the answer is
+                completed. `cancel`: its request is cancelled, and what was made of it is not part of the conversation.
+            action: the kind of request, which decides its price and policy; default `ai_message`.
+            options: see `TurnOptions`.
+
+        Returns:
+            The stream, which has not begun. Its result is a `TurnResult`.
+
+        Raises:
+            InvalidInput: an argument is not valid; nothing was started.
+            UnpricedModel: no price is known for `model`; nothing was started.
+        """
+        turn = self._turn(text, turn_id, action, options)
+
+        async def run(target: StreamTarget) -> TurnResult:
+            return await self._take(turn, when_busy, target)
+
+        return GenerateStream(
+            self._backend.receiver,
+            self._workspace_id,
+            turn_job_id(self._workspace_id, self.id, turn.turn_id),
+            run,
+            on_disconnect=on_disconnect,
+            stored_in=None if turn_id is None else self._backend.database,
+        )
+
+    async def state(self) -> ConversationState:
+        """Where the conversation is: its turns, their tokens and their cost.
+
+        Raises:
+            NotFound: the user has no such conversation.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            await self._check_owner(tx)
+            return await conversations.state(tx, self._workspace_id, self.id)
+
+    async def cost(self) -> ConversationCost:
+        """What the conversation has cost: its answers, and the work between its turns.
+
+        Raises:
+            NotFound: the user has no such conversation.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            await self._check_owner(tx)
+            return await conversations.cost(tx, self._workspace_id, self.id)
+
+    async def context(self) -> tuple[Message, ...]:
+        """The messages that the last turn was answered with, without the template's system prompt.
+
+        Raises:
+            NotFound: the user has no such conversation, it has no turn, or the prompt has been purged.
+            Unreachable: PostgreSQL does not answer.
+        """
+        found = await self.state()
+        if not found.context_sha256:
+            raise NotFound(f"conversation {self.id!r} has no turn")
+        async with self._backend.database.reads() as tx:
+            prompt = await generations.load_prompt(tx, self._workspace_id, Prompt(sha256=found.context_sha256))
+        return prompt.messages
+
+    async def history(self, *, after: int = 0, limit: int = 50) -> tuple[TurnReport, ...]:
+        """The turns in their order, from the first.
+
+        Args:
+            after: the number of the turn before the first one; default 0: from the beginning.
+            limit: the most turns to return; default 50.
+
+        Raises:
+            NotFound: the user has no such conversation.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            await self._check_owner(tx)
+            rows = await conversations.history(tx, self._workspace_id, self.id, after=after, limit=limit)
+        return tuple(_report(row) for row in rows)
+
+    async def close(self) -> None:
+        """Close the conversation, after the turns that wait. It takes no further turn; what was said stays.
+
+        Raises:
+            NotFound: the user has no such conversation.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        if (await self.state()).status == "closed":
+            return
+        await self._send(CLOSE, Close(), f"close-{uuid4().hex}", ConversationState)
+
+    # Turns
+
+    def _turn(self, text: str, turn_id: str | None, action: str, options: TurnOptions) -> NewTurn:
+        asked = generate_input(self._workspace_id, text, user_id=self.user_id, action=action, **options)
+        if asked.prompt.tools:
+            raise InvalidInput("a turn of a conversation takes no tools: use client.generate", where="tools")
+        if asked.wait_limit_seconds > LONGEST_WAIT_SECONDS:
+            problem = f"must be at most {LONGEST_WAIT_SECONDS}: a reader waits for the answer"
+            raise InvalidInput(problem, where="wait_limit_seconds")
+        check_names(self._backend.settings, asked)
+        try:
+            return NewTurn.of(self.id, uuid4().hex if turn_id is None else turn_id, asked)
+        except ValidationError as error:
+            raise first_problem(error, where="conversation") from None
+
+    async def _take(self, turn: NewTurn, when_busy: WhenBusy, stream: StreamTarget | None) -> TurnResult:
+        """Store the turn, have it answered unless it was, and read how it ended."""
+        database = self._backend.database
+        async with database.transaction() as tx:
+            row = await conversations.begin_turn(tx, turn)
+        if not row.outcome:
+            say = Say(turn_id=turn.turn_id, when_busy=when_busy, stream=stream)
+            await self._send(SAY, say, turn.turn_id, TurnOutcome)
+            async with database.reads() as tx:
+                found = await conversations.find_turn(tx, self._workspace_id, self.id, turn.turn_id)
+            row = found or row
+        return _result(row)
+
+    async def _send(self, update: str, given: Say | Close, update_id: str, result_type: type[Model]) -> None:
+        """Send an update to the conversation's workflow, again while it takes none. It is started if needed."""
+        start = WorkflowStart(
+            workflow=WORKFLOW,
+            input=ConversationInput(workspace_id=self._workspace_id, conversation_id=self.id, user_id=self.user_id),
+            id=workflow_id(self._workspace_id, self.id),
+            summary=f"conversation of {self.user_id}",
+            status="open",
+        )
+        admission = self._backend.admission(start.id, MOST_WAITING)
+        if admission.locked() and isinstance(given, Say) and given.when_busy == "refuse":
+            raise ConversationBusy("other turns wait: send this one again later")
+        async with admission:
+            await self._until_taken(
+                partial(
+                    update_with_start,
+                    self._backend,
+                    self._workspace_id,
+                    start,
+                    update,
+                    given,
+                    update_id=update_id,
+                    result_type=result_type,
+                )
+            )
+
+    async def _until_taken(self, send: Callable[[], Awaitable[Model]]) -> None:
+        """Send an update until the workflow takes it: other processes may have filled its queue, or its run ends."""
+        clock, pause = asyncio.get_running_loop(), FIRST_PAUSE
+        deadline = clock.time() + LONGEST_WAIT
+        while True:
+            try:
+                with _update_errors():
+                    await send()
+                return
+            except _TakesNone as error:
+                if clock.time() > deadline:
+                    raise ConversationBusy(f"conversation {self.id!r} takes no turn: send it again later") from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _check_owner(self, tx: Any) -> None:
+        found = await conversations.find(tx, self._workspace_id, self.id)
+        if found is None or found.user_id != self.user_id:
+            raise NotFound(f"user {self.user_id!r} has no conversation {self.id!r}")
+
+
+class _TakesNone(Exception):
+    """The conversation does not take the update now: too many wait, or its run ends."""
+
+
+@contextmanager
+def _update_errors() -> Iterator[None]:
+    """Translate the errors of an update into Parley's.
+
+    Raises:
+        _TakesNone: the same update may be taken later.
+        ConversationBusy, ConversationClosed, IdempotencyConflict: as the workflow says.
+        JobFailed: the update failed.
+        Unreachable: Temporal does not answer.
+    """
+    try:
+        with temporal_errors():
+            try:
+                yield
+            except RPCError as error:
+                if error.status in TRY_LATER:
+                    raise _TakesNone from error
+                raise
+    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        # Temporal's client raises it in place of the cancellation of its caller.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError from error
+        raise _TakesNone from error
+    except WorkflowUpdateFailedError as error:
+        cause = error.cause
+        kind = cause.type if isinstance(cause, ApplicationError) else None
+        if kind in (TRY_AGAIN, ENDED_WITH_RUN):
+            raise _TakesNone from error
+        if kind in RAISED:
+            raise RAISED[kind](str(cause)) from None
+        raise job_failure(cause) from error
+
+
+def _result(row: ConversationTurn) -> TurnResult:
+    """How a turn ended, from its row."""
+    outcome = Ended(row.outcome)
+    meta = Meta.model_validate(row.meta) if row.meta else Meta(request_id=_request_id(row))
+    known: dict[str, Any] = {"turn_id": row.turn_id, "number": row.number, "reason": row.reason, "meta": meta}
+    if outcome is Ended.COMPLETED:
+        schema = turn_prompt(row.terms, (Message(role="user", content=row.text),)).reply_schema
+        value = parsed(row.answer or "", schema)[0] if schema else None
+        return TurnResult(success=True, content=row.answer, parsed=value, **known)
+    if outcome is Ended.CANCELLED:
+        return TurnResult(success=True, content=row.answer, **known)
+    sentence = sentence_for(row.reason)
+    refusal = Refusal(code=Refused(row.reason), message=sentence) if outcome is Ended.REFUSED else None
+    return TurnResult(success=False, content=sentence, refusal=refusal, **known)
+
+
+def _report(row: ConversationTurn) -> TurnReport:
+    meta = Meta.model_validate(row.meta) if row.meta else None
+    return TurnReport(
+        turn_id=row.turn_id,
+        number=row.number,
+        text=row.text,
+        answer=row.answer,
+        outcome=Ended(row.outcome) if row.outcome else None,
+        reason=row.reason,
+        cached=meta.cached if meta else Meta.model_fields["cached"].default,
+        cost_usd=meta.cost_usd if meta else Decimal(0),
+        request_id=_request_id(row),
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _request_id(row: ConversationTurn) -> str:
+    return turn_request_id(row.workspace_id, row.conversation_id, row.turn_id)

@@ -1,0 +1,1 @@
+"""Conversations that remember: the contract of a turn, and the context in which it is answered."""

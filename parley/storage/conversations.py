@@ -1,0 +1,290 @@
+"""Conversations and their turns: each text, its place in the order, how it ended, and the running summary."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, Numeric, Select, cast, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.conversation.context import Exchange, RunningSummary, SizedExchange
+from parley.domain.conversation.contract import (
+    ConversationCost,
+    ConversationState,
+    Ended,
+    NewTurn,
+    upkeep_key,
+    workflow_id,
+)
+from parley.domain.errors import ConversationClosed, IdempotencyConflict, InvalidInput, NotFound
+from parley.storage.database import NOW, changed_one
+from parley.storage.rows import add
+from parley.storage.tables import ConversationTurn, StoredConversation, UsageLog
+
+# More exchanges since a summary than these are never in a context.
+MOST_READ = 500
+SIZE = (col(ConversationTurn.number), col(ConversationTurn.tokens))
+EXCHANGE = (*SIZE, col(ConversationTurn.text), col(ConversationTurn.answer))
+OLD = text("""
+    WITH old AS (
+        SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
+        ORDER BY last_turn_at LIMIT :limit FOR UPDATE SKIP LOCKED),
+    turns AS (
+        DELETE FROM conversation_turns t USING old
+        WHERE (t.workspace_id, t.conversation_id) = (old.workspace_id, old.conversation_id))
+    DELETE FROM conversations c USING old
+    WHERE (c.workspace_id, c.conversation_id) = (old.workspace_id, old.conversation_id)
+    RETURNING c.workspace_id, c.conversation_id""")
+
+
+async def begin_turn(tx: AsyncSession, turn: NewTurn) -> ConversationTurn:
+    """Store a turn, with its conversation if it is the first; or find the turn that was stored under its id.
+
+    Raises:
+        ConversationClosed: the conversation takes no further turn. One that is stored is found nevertheless.
+        IdempotencyConflict: the turn's id was used for another text, or on other terms.
+        InvalidInput: the conversation belongs to another user.
+    """
+    first = StoredConversation(
+        workspace_id=turn.workspace_id, conversation_id=turn.conversation_id, user_id=turn.user_id
+    )
+    await add(tx, first)
+    conversation = await _locked(tx, turn.workspace_id, turn.conversation_id)
+    if conversation.user_id != turn.user_id:
+        raise InvalidInput(f"conversation {turn.conversation_id!r} belongs to another user", where="user_id")
+    known = await find_turn(tx, turn.workspace_id, turn.conversation_id, turn.turn_id)
+    if known is not None:
+        if known.fingerprint != turn.fingerprint:
+            raise IdempotencyConflict(f"turn {turn.turn_id!r} was already used for a different text: use another id")
+        return known
+    _check_open(conversation)
+    row = ConversationTurn(**turn.model_dump(exclude={"user_id"}))
+    await add(tx, row)
+    return row
+
+
+async def find(tx: AsyncSession, workspace_id: str, conversation_id: str) -> StoredConversation | None:
+    """A conversation; None where the workspace has none of that id."""
+    return await tx.get(StoredConversation, (workspace_id, conversation_id))
+
+
+async def find_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str) -> ConversationTurn | None:
+    """A turn; None where the conversation has none of that id."""
+    return await tx.get(ConversationTurn, (workspace_id, conversation_id, turn_id))
+
+
+async def find_turns(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, turn_ids: Sequence[str]
+) -> Sequence[ConversationTurn]:
+    """Those of these turns whose answer was begun, in the order of the conversation."""
+    query = (
+        select(ConversationTurn)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.turn_id).in_(turn_ids),
+            col(ConversationTurn.number).is_not(None),
+        )
+        .order_by(col(ConversationTurn.number))
+    )
+    return (await tx.execute(query)).scalars().all()
+
+
+async def start_turn(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str
+) -> tuple[StoredConversation, ConversationTurn]:
+    """Give a turn its number, unless it has one, and return it with its conversation.
+
+    Raises:
+        ConversationClosed: the conversation was closed before the turn had a number.
+        NotFound: the turn was not stored.
+    """
+    conversation = await _locked(tx, workspace_id, conversation_id)
+    turn = await find_turn(tx, workspace_id, conversation_id, turn_id)
+    if turn is None:
+        raise NotFound(f"conversation {conversation_id!r} has no turn {turn_id!r}")
+    if turn.number is None:
+        _check_open(conversation)
+        number = conversation.turns + 1
+        counting = update(StoredConversation).where(*_is(StoredConversation, workspace_id, conversation_id))
+        await tx.execute(counting.values(turns=number, last_turn_at=NOW))
+        numbering = update(ConversationTurn).where(
+            *_is(ConversationTurn, workspace_id, conversation_id), col(ConversationTurn.turn_id) == turn_id
+        )
+        await tx.execute(numbering.values(number=number))
+    return conversation, turn
+
+
+async def end_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str, **known: Any) -> bool:
+    """Record how a turn ended, with the columns `known`. The first end is final; returns whether this was it."""
+    open_turn = (
+        update(ConversationTurn)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.turn_id) == turn_id,
+            col(ConversationTurn.outcome) == "",
+        )
+        .values(ended_at=NOW, **known)
+    )
+    return await changed_one(tx, open_turn)
+
+
+async def exchanges(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int, through: int
+) -> tuple[Exchange, ...]:
+    """The completed turns with a number above `after` and up to `through`, in order."""
+    query = _completed(workspace_id, conversation_id, after, EXCHANGE).where(col(ConversationTurn.number) <= through)
+    found = (await tx.execute(query)).mappings().all()
+    return tuple(Exchange(**row) for row in reversed(found))
+
+
+async def sizes(tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int) -> tuple[SizedExchange, ...]:
+    """The completed turns with a number above `after`, in order, without their texts."""
+    found = (await tx.execute(_completed(workspace_id, conversation_id, after, SIZE))).mappings().all()
+    return tuple(SizedExchange(**row) for row in reversed(found))
+
+
+async def save_summary(tx: AsyncSession, workspace_id: str, conversation_id: str, summary: RunningSummary) -> bool:
+    """Store the running summary, unless a later one is there. Returns whether it was stored."""
+    earlier = (
+        update(StoredConversation)
+        .where(
+            *_is(StoredConversation, workspace_id, conversation_id),
+            col(StoredConversation.summarized_through) < summary.through,
+        )
+        .values(summary=summary.text, summarized_through=summary.through, summary_tokens=summary.tokens)
+    )
+    return await changed_one(tx, earlier)
+
+
+async def close(tx: AsyncSession, workspace_id: str, conversation_id: str) -> None:
+    """Close a conversation: it takes no further turn. The first time stays.
+
+    Raises:
+        NotFound: the workspace has no such conversation.
+    """
+    closing = (
+        update(StoredConversation)
+        .where(*_is(StoredConversation, workspace_id, conversation_id))
+        .values(closed_at=func.coalesce(col(StoredConversation.closed_at), NOW))
+    )
+    if not await changed_one(tx, closing):
+        raise NotFound(f"workspace {workspace_id!r} has no conversation {conversation_id!r}")
+
+
+async def history(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int, limit: int
+) -> Sequence[ConversationTurn]:
+    """Turns whose answer was begun, in order. `after`: the number of the turn before the first."""
+    query = (
+        select(ConversationTurn)
+        .where(*_is(ConversationTurn, workspace_id, conversation_id), col(ConversationTurn.number) > after)
+        .order_by(col(ConversationTurn.number))
+        .limit(limit)
+    )
+    return (await tx.execute(query)).scalars().all()
+
+
+async def state(tx: AsyncSession, workspace_id: str, conversation_id: str) -> ConversationState:
+    """Where a conversation is.
+
+    Raises:
+        NotFound: the workspace has no such conversation.
+    """
+    conversation = await find(tx, workspace_id, conversation_id)
+    if conversation is None:
+        raise NotFound(f"workspace {workspace_id!r} has no conversation {conversation_id!r}")
+    ended = col(ConversationTurn.outcome) != ""
+    tokens = func.coalesce(
+        func.sum(_number_in_meta("usage", "input_tokens") + _number_in_meta("usage", "output_tokens")), 0
+    )
+    last = func.coalesce(
+        select(col(ConversationTurn.context_sha256))
+        .where(*_is(ConversationTurn, workspace_id, conversation_id), col(ConversationTurn.context_sha256) != "")
+        .order_by(col(ConversationTurn.number).desc())
+        .limit(1)
+        .scalar_subquery(),
+        "",
+    )
+    counts = select(func.count().filter(ended), func.count().filter(~ended), tokens, last).where(
+        *_is(ConversationTurn, workspace_id, conversation_id)
+    )
+    turns, waiting, counted, context = (await tx.execute(counts)).one()
+    return ConversationState(
+        status="open" if conversation.closed_at is None else "closed",
+        turns=turns,
+        waiting=waiting,
+        tokens=int(counted),
+        cost_usd=(await cost(tx, workspace_id, conversation_id)).total_usd,
+        context_sha256=context,
+    )
+
+
+async def cost(tx: AsyncSession, workspace_id: str, conversation_id: str) -> ConversationCost:
+    """What a conversation has cost: each answer as it was when the turn ended, and the work between turns."""
+    answers = select(
+        func.coalesce(func.sum(_number_in_meta("cost_usd")), 0),
+        func.coalesce(func.sum(_number_in_meta("saved_usd")), 0),
+    ).where(*_is(ConversationTurn, workspace_id, conversation_id))
+    answers_usd, saved_usd = (await tx.execute(answers)).one()
+    upkeep = select(func.coalesce(func.sum(UsageLog.cost_usd), 0)).where(
+        col(UsageLog.workspace_id) == workspace_id,
+        col(UsageLog.job_key) == upkeep_key(workspace_id, conversation_id),
+    )
+    upkeep_usd = (await tx.execute(upkeep)).scalar_one()
+    return ConversationCost(
+        answers_usd=Decimal(answers_usd), upkeep_usd=Decimal(upkeep_usd), saved_usd=Decimal(saved_usd)
+    )
+
+
+async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> list[str]:
+    """Delete conversations of any workspace without a turn since `older_than`, with their turns.
+
+    Returns the ids of their workflows.
+    """
+    deleted = await tx.execute(OLD, {"before": older_than, "limit": limit})
+    return [workflow_id(row.workspace_id, row.conversation_id) for row in deleted]
+
+
+async def _locked(tx: AsyncSession, workspace_id: str, conversation_id: str) -> StoredConversation:
+    """The row of a conversation, locked.
+
+    Raises:
+        NotFound: the workspace has no such conversation.
+    """
+    query = select(StoredConversation).where(*_is(StoredConversation, workspace_id, conversation_id)).with_for_update()
+    row = (await tx.execute(query)).scalar()
+    if row is None:
+        raise NotFound(f"workspace {workspace_id!r} has no conversation {conversation_id!r}")
+    return row
+
+
+def _completed(workspace_id: str, conversation_id: str, after: int, columns: Sequence[Any]) -> Select[*tuple[Any, ...]]:
+    """The last completed turns with a number above `after`, the newest first."""
+    return (
+        select(*columns)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.outcome) == Ended.COMPLETED.value,
+            col(ConversationTurn.number) > after,
+        )
+        .order_by(col(ConversationTurn.number).desc())
+        .limit(MOST_READ)
+    )
+
+
+def _check_open(conversation: StoredConversation) -> None:
+    if conversation.closed_at is not None:
+        raise ConversationClosed(f"conversation {conversation.conversation_id!r} is closed: begin another one")
+
+
+def _is(
+    table: type[StoredConversation] | type[ConversationTurn], workspace_id: str, conversation_id: str
+) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return col(table.workspace_id) == workspace_id, col(table.conversation_id) == conversation_id
+
+
+def _number_in_meta(*path: str) -> ColumnElement[Any]:
+    """A number in the record of how an answer was made; 0 where it has none."""
+    return func.coalesce(cast(col(ConversationTurn.meta)[path].astext, Numeric), 0)

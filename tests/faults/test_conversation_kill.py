@@ -1,0 +1,95 @@
+"""kill -9 of a worker in the middle of a turn: it is answered and charged once, and its readers miss nothing.
+
+The worker is a process with every role, so that the workflow dies with the paid call. Another process takes over.
+"""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from parley import Backend, ConversationHandle, GenerateStream, TurnResult
+from parley.client.backend import reporting_broken_streams
+from parley.domain.generate.contract import CachePolicy
+from parley.domain.streaming import text_of
+from parley.streams.hub import StreamHub
+from parley.streams.receiver import SocketReceiver
+from starter.embedded import Addresses
+from tests.faults.scene import Scene, exited, scene
+
+USER = "ann"
+POINTS = ("claiming", "first_token", "mid_text", "settling")
+
+
+@dataclass
+class Outcome:
+    seen: str
+    result: TurnResult
+    again: TurnResult
+    next_one: TurnResult
+    context: list[str]
+    charged: tuple[int, int]
+    attempts: list[str]
+    audit: list[object]
+
+
+async def killed_at(point: str, place: Scene) -> Outcome:
+    own = place.client
+    receiver = SocketReceiver(StreamHub(), own.settings, reporting_broken_streams(own.temporal))
+    backend = Backend(own.temporal, own.database, own.settings, receiver)
+    talk = backend.client(own.workspace_id).conversation("talk", user_id=USER)
+    try:
+        return await _played(point, place, talk)
+    finally:
+        await receiver.close()
+
+
+async def _played(point: str, place: Scene, talk: ConversationHandle) -> Outcome:
+    process = await place.start_worker(f"{point}=kill")
+    async with talk.stream("Which formats can I export?", turn_id="one", cache=CachePolicy.OFF) as stream:
+        reading = asyncio.create_task(_read(stream))
+        await exited(process, signal.SIGKILL)
+        await place.start_worker()
+        seen = await reading
+        result = await stream.result()
+    again = await talk.say("Which formats can I export?", turn_id="one", cache=CachePolicy.OFF)
+    next_one = await talk.say("And who may start it?", cache=CachePolicy.OFF)
+    energy = await place.client.energy(USER)
+    assert isinstance(result, TurnResult)
+    return Outcome(
+        seen=seen,
+        result=result,
+        again=again,
+        next_one=next_one,
+        context=[message.text for message in await talk.context()],
+        charged=(energy.charged, energy.reserved),
+        attempts=await place.attempts(),
+        audit=list(await place.client.audit()),
+    )
+
+
+async def _read(stream: GenerateStream) -> str:
+    return text_of([delta async for delta in stream])
+
+
+@pytest.fixture(scope="module")
+async def outcomes(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    async def play(point: str) -> Outcome:
+        async with scene(stack, template, tmp_path_factory.mktemp(point)) as place:
+            return await killed_at(point, place)
+
+    return dict(zip(POINTS, await asyncio.gather(*map(play, POINTS)), strict=True))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_turn_is_answered_and_charged_once(point: str, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[point]
+    assert (outcome.result.success, outcome.result.number, outcome.next_one.number) == (True, 1, 2)
+    assert outcome.seen == outcome.result.content
+    assert outcome.again == outcome.result
+    assert outcome.context == ["Which formats can I export?", outcome.result.content, "And who may start it?"]
+    assert outcome.charged == (2, 0)
+    # The step may be started again by the workflow and by its timeout: the user pays for one of the two.
+    assert {*outcome.attempts} <= {"lost", "settled"}
+    assert outcome.audit == []

@@ -1,0 +1,306 @@
+"""`Conversation`: one long-lived chat. Its turns are answered one at a time, each by the story of a `Generate`."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.conversation.condensing import CondensingStep
+    from activities.conversation.context import ConversationSteps as Steps
+    from activities.conversation.memory import ConversationMemory
+    from parley import visibility
+    from parley.domain.conversation.contract import (
+        CLOSE,
+        MOST_WAITING,
+        RECENT_TURNS,
+        SAY,
+        STATE,
+        TRY_AGAIN,
+        TURNS_PER_EXTRACTION,
+        TURNS_PER_RUN,
+        WORKFLOW,
+        Carried,
+        Close,
+        CloseStep,
+        ComposeOutcome,
+        ComposeStep,
+        CondenseTurnsOutcome,
+        CondenseTurnsStep,
+        ConversationInput,
+        ConversationState,
+        Ended,
+        EndTurnStep,
+        Say,
+        TurnOutcome,
+        outcome_of,
+        upkeep_key,
+    )
+    from parley.domain.conversation.memory import RememberOutcome, RememberStep
+    from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
+    from parley.domain.generate.contract import Job, Meta
+    from parley.domain.routing import Candidate
+    from parley.domain.streaming import StreamBroken
+    from workflows.answering import GenerateRun, cheapest_first
+    from workflows.fallback import DurableEngine, first_success
+    from workflows.generate import show_waiting, start_scoring
+    from workflows.policies import ANSWER_STEP
+
+SUMMARY = "between turns: {} on {} {}"
+
+
+@workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
+class Conversation:
+    """Answer the turns of one conversation in their order, and keep its context short between them.
+
+    The database has the texts: this holds ids and counts. While nothing is asked it has no timer and no activity, so
+    that a worker may drop it from its memory.
+    """
+
+    @workflow.init
+    def __init__(self, given: ConversationInput | None = None) -> None:
+        self._input = given or ConversationInput(workspace_id="", conversation_id="", user_id="")
+        carried = self._input.carried
+        self._turns, self._tokens, self._cost_usd = carried.turns, carried.tokens, carried.cost_usd
+        self._recent = {one.turn_id: one for one in carried.recent}
+        self._unremembered = list(carried.unremembered)
+        # One turn at a time: waiters get the lock in the order in which they asked for it.
+        self._order, self._waiting = asyncio.Lock(), 0
+        self._answering: tuple[str, DurableEngine] | None = None
+        self._context_sha256 = carried.context_sha256
+        self._turns_of_run, self._closed, self._ends = 0, False, False
+        # What is left to do between turns.
+        self._is_upkeep_due = False
+        self._condense_through: int | None = None
+        self._candidates: tuple[Candidate, ...] = ()
+        self._action = ""
+
+    # Turns
+
+    @workflow.update(name=SAY)
+    async def say(self, say: Say) -> TurnOutcome:
+        """Answer a turn, after those that came before it."""
+        self._waiting += 1
+        try:
+            async with self._order:
+                return self._recent.get(say.turn_id) or await self._answer(say)
+        finally:
+            self._waiting -= 1
+
+    @say.validator
+    def _check_say(self, say: Say) -> None:
+        if self._closed:
+            raise _refused(ConversationClosed("the conversation is closed: begin another one"))
+        if say.when_busy == "refuse" and self._waiting:
+            raise _refused(ConversationBusy("another turn is being answered: send this one again later"))
+        if self._ends or self._waiting >= MOST_WAITING:
+            # Its sender waits, and sends it again.
+            raise ApplicationError(f"{self._waiting} turns wait already", type=TRY_AGAIN, non_retryable=True)
+
+    @workflow.signal
+    async def stream_broken(self, broken: StreamBroken) -> None:
+        """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
+        if self._answering and self._answering[0] == broken.stream_id:
+            self._answering[1].stream_broke(broken.attempt)
+
+    async def _answer(self, say: Say) -> TurnOutcome:
+        engine = DurableEngine(ANSWER_STEP, show_waiting)
+        composed = await engine.decide(Steps.compose, self._compose_step(say), summary="compose the context")
+        if composed.job is None:
+            return _ended_before(composed)
+        self._context_sha256 = composed.job.input.prompt.sha256 or ""
+        run = GenerateRun(engine, composed.job)
+        self._answering = (composed.job.workflow_id, engine)
+        try:
+            step = await self._run(run, composed.job, say.turn_id)
+        finally:
+            self._answering = None
+        ended = await engine.decide(Steps.end_turn, step, summary="record how the turn ended")
+        if run.scoring is not None:
+            await start_scoring(run.scoring, composed.job.input)
+        outcome = TurnOutcome(turn_id=say.turn_id, number=composed.number, outcome=step.outcome)
+        self._count(outcome, step.meta)
+        self._plan_upkeep(outcome, ended.condense_through, run, composed.job)
+        return outcome
+
+    async def _run(self, run: GenerateRun, job: Job, turn_id: str) -> EndTurnStep:
+        """Run the generation of a turn to its end. A turn never fails: it ends without an answer."""
+        try:
+            result = await run.result()
+        except (FailureError, ParleyError) as error:
+            reason = (error.type if isinstance(error, ApplicationError) else type(error).__name__) or ""
+            failed = Meta(request_id=job.request_id, cost_usd=run.cost_usd)
+            return self._end_step(turn_id, job, Ended.FAILED, reason, failed)
+        outcome, reason = outcome_of(result)
+        return self._end_step(turn_id, job, outcome, reason, result.meta)
+
+    def _end_step(self, turn_id: str, job: Job, outcome: Ended, reason: str, meta: Meta) -> EndTurnStep:
+        return EndTurnStep(
+            workspace_id=self._input.workspace_id,
+            conversation_id=self._input.conversation_id,
+            turn_id=turn_id,
+            action=job.input.action,
+            outcome=outcome,
+            reason=reason,
+            context_sha256=self._context_sha256,
+            meta=meta,
+        )
+
+    def _compose_step(self, say: Say) -> ComposeStep:
+        return ComposeStep(
+            workspace_id=self._input.workspace_id,
+            conversation_id=self._input.conversation_id,
+            user_id=self._input.user_id,
+            turn_id=say.turn_id,
+            stream=say.stream,
+            at=workflow.now(),
+        )
+
+    def _count(self, outcome: TurnOutcome, meta: Meta) -> None:
+        self._turns, self._turns_of_run = self._turns + 1, self._turns_of_run + 1
+        self._tokens, self._cost_usd = self._tokens + meta.usage.total_tokens, self._cost_usd + meta.cost_usd
+        self._recent[outcome.turn_id] = outcome
+        if len(self._recent) > RECENT_TURNS:
+            del self._recent[next(iter(self._recent))]
+        workflow.set_current_details(f"{self._turns} turns, {self._tokens} tokens, ${self._cost_usd}")
+
+    # Between turns
+
+    def _plan_upkeep(self, outcome: TurnOutcome, condense_through: int | None, run: GenerateRun, job: Job) -> None:
+        self._candidates, self._action = tuple(cheapest_first(run.candidates)) or self._candidates, job.input.action
+        self._condense_through = condense_through
+        if outcome.outcome is Ended.COMPLETED:
+            self._unremembered.append(outcome.turn_id)
+        self._is_upkeep_due = condense_through is not None or len(self._unremembered) >= TURNS_PER_EXTRACTION
+
+    async def _keep_up(self) -> None:
+        """Condense, and extract facts. A failure is only in the history: the end of the next turn plans again."""
+        while self._is_upkeep_due and self._candidates:
+            through, turn_ids = self._condense_through, tuple(self._unremembered)
+            self._is_upkeep_due, self._condense_through = False, None
+            with suppress(ApplicationError):
+                await self._condense_until_short(through)
+            if len(turn_ids) >= TURNS_PER_EXTRACTION or (self._closed and turn_ids):
+                with suppress(ApplicationError):
+                    remembered = await self._remember(turn_ids)
+                    self._cost_usd += remembered.cost_usd
+                    del self._unremembered[: len(turn_ids)]
+
+    async def _condense_until_short(self, through: int | None) -> None:
+        while through is not None:
+            condensed = await self._condense(through)
+            self._cost_usd += condensed.cost_usd
+            through = condensed.condense_through
+
+    async def _condense(self, through: int) -> CondenseTurnsOutcome:
+        engine = DurableEngine(ANSWER_STEP, show_waiting)
+
+        async def condense(candidate: Candidate) -> CondenseTurnsOutcome:
+            step = CondenseTurnsStep(
+                workspace_id=self._input.workspace_id,
+                conversation_id=self._input.conversation_id,
+                user_id=self._input.user_id,
+                action=self._action,
+                through=through,
+                candidate=candidate,
+            )
+            summary = SUMMARY.format("condense", candidate.provider.value, candidate.model)
+            return await engine.run_step(CondensingStep.condense, step, candidate, summary=summary)
+
+        return await first_success(engine, self._candidates, condense, wait_limit=timedelta(0))
+
+    async def _remember(self, turn_ids: tuple[str, ...]) -> RememberOutcome:
+        engine = DurableEngine(ANSWER_STEP, show_waiting)
+
+        async def remember(candidate: Candidate) -> RememberOutcome:
+            step = RememberStep(
+                workspace_id=self._input.workspace_id,
+                user_id=self._input.user_id,
+                conversation_id=self._input.conversation_id,
+                turn_ids=turn_ids,
+                action=self._action,
+                candidate=candidate,
+                job_key=upkeep_key(self._input.workspace_id, self._input.conversation_id),
+                workflow_id=workflow.info().workflow_id,
+            )
+            summary = SUMMARY.format("extract facts", candidate.provider.value, candidate.model)
+            return await engine.run_step(ConversationMemory.remember, step, candidate, summary=summary)
+
+        return await first_success(engine, self._candidates, remember, wait_limit=timedelta(0))
+
+    # The conversation
+
+    @workflow.update(name=CLOSE)
+    async def close(self, _: Close) -> ConversationState:
+        """Close the conversation, after the turns that wait."""
+        async with self._order:
+            step = CloseStep(workspace_id=self._input.workspace_id, conversation_id=self._input.conversation_id)
+            engine = DurableEngine(ANSWER_STEP, show_waiting)
+            await engine.decide(Steps.close, step, summary="close the conversation")
+            self._closed = True
+        return self.get_state()
+
+    @workflow.query(name=STATE)
+    def get_state(self) -> ConversationState:
+        """Where the conversation is, as this run knows it."""
+        return ConversationState(
+            status="closed" if self._closed else "open",
+            turns=self._turns,
+            waiting=self._waiting,
+            tokens=self._tokens,
+            cost_usd=self._cost_usd,
+            context_sha256=self._context_sha256,
+        )
+
+    @workflow.run
+    async def run(self, given: ConversationInput | None = None) -> ConversationState:
+        """Keep the context short between turns, until the conversation is closed.
+
+        Raises:
+            InvalidInput: the workflow was started without input.
+        """
+        if given is None:
+            raise InvalidInput("Conversation needs a ConversationInput", where="input")
+        visibility.record_owner(given.workspace_id, WORKFLOW)
+        try:
+            while not self._closed and not self._is_run_long:
+                await workflow.wait_condition(lambda: self._closed or self._is_upkeep_due or self._is_run_long)
+                await self._keep_up()
+        finally:
+            # The next run, and a conversation that ends, leave no turn without an answer.
+            self._ends = True
+            await workflow.wait_condition(workflow.all_handlers_finished)
+        self._is_upkeep_due = self._is_upkeep_due or self._closed
+        await self._keep_up()
+        if not self._closed:
+            workflow.continue_as_new(given.model_copy(update={"carried": self._carried()}))
+        visibility.record_end("closed", cost_usd=self._cost_usd)
+        return self.get_state()
+
+    @property
+    def _is_run_long(self) -> bool:
+        return self._turns_of_run >= TURNS_PER_RUN or workflow.info().is_continue_as_new_suggested()
+
+    def _carried(self) -> Carried:
+        return Carried(
+            turns=self._turns,
+            tokens=self._tokens,
+            cost_usd=self._cost_usd,
+            context_sha256=self._context_sha256,
+            recent=tuple(self._recent.values()),
+            unremembered=tuple(self._unremembered),
+        )
+
+
+def _ended_before(composed: ComposeOutcome) -> TurnOutcome:
+    assert composed.ended is not None  # noqa: S101 - a turn is to be answered, or has ended
+    return composed.ended
+
+
+def _refused(error: ParleyError) -> ApplicationError:
+    """Why an update is not accepted. It leaves nothing in the history."""
+    return ApplicationError(str(error), type=error.code, non_retryable=True)
