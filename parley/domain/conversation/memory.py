@@ -62,6 +62,8 @@ ARTICLE = re.compile(r"^(?:an?|the|my|our|his|her|their|some)\s+")
 OWNED = re.compile(r"^(?:the )?(?:users?'s?|my)\s+(.+)$")
 OF_USER = re.compile(r"^(?:the )?(.+) of (?:the user|me)$")
 
+# At most so many memories are beside the text of a turn.
+MOST_RECALLED = 5
 # The weights of `rank`, which add up to 1.
 RELEVANCE_WEIGHT, RECENCY_WEIGHT, IMPORTANCE_WEIGHT = 0.7, 0.15, 0.15
 RECENCY_HALF_LIFE_DAYS = 90.0

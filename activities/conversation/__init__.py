@@ -1,0 +1,1 @@
+"""The steps of conversations: what is remembered of a user, and how it is recalled."""
