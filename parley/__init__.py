@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
     from parley.client.listing import JobPage, JobSummary
+    from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
+    from parley.domain.conversation.memory import Memory
     from parley.domain.costs import BilledAttempt, Correction, CostLine, Costs, Disagreement
     from parley.domain.errors import (
         ErrorKind,
@@ -113,6 +115,7 @@ _MODULES = {
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
+    "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
     "parley.client.reports": ("Reports",),
     "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
@@ -132,6 +135,7 @@ _MODULES = {
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
+    "parley.domain.conversation.memory": ("Memory",),
     "parley.domain.costs": ("BilledAttempt", "Correction", "CostLine", "Costs", "Disagreement"),
     "parley.domain.errors": (
         "ErrorKind",
@@ -269,6 +273,7 @@ __all__ = [
     "LabelKind",
     "LabelOrigin",
     "LabelledChat",
+    "Memory",
     "MergeStep",
     "Message",
     "Messages",
@@ -315,6 +320,7 @@ __all__ = [
     "UnpricedModel",
     "Unreachable",
     "Usage",
+    "UserMemory",
     "UserReport",
     "WeekSpend",
     "Word",

@@ -36,6 +36,7 @@ from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
+from parley.client.memory import UserMemory
 from parley.client.optimizing import Optimized, optimize
 from parley.client.reading import check_workspace_id
 from parley.client.reports import Reports
@@ -515,6 +516,11 @@ class Client:
     def gateway_keys(self) -> GatewayKeys:
         """The keys with which programs reach this workspace through the gateway."""
         return GatewayKeys(self._backend, self.workspace_id)
+
+    @property
+    def memory(self) -> UserMemory:
+        """What is remembered of this workspace's users."""
+        return UserMemory(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:
