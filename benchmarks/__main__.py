@@ -21,6 +21,7 @@ from benchmarks import (
     http,
     labels,
     ledger,
+    memory,
     overhead,
     parallel,
     savings,
@@ -48,6 +49,7 @@ MODULES = (
     simulator_labels,
     streams,
     http,
+    memory,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

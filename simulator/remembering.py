@@ -21,7 +21,7 @@ RELATIVES = (
     r"(?:best friend|(?:little |big |older |younger )?(?:brother|sister)|mother|father|mom|dad|wife|husband|partner|son"
     r"|daughter|friend|boss|colleague|neighbou?r|cousin|aunt|uncle|roommate|dog|cat)"
 )
-THINGS = r"(?:an? )(?:\w+ )?(?:dog|cat|car|boat|bike|bicycle|house|piano|guitar|motorbike|horse|parrot|garden|van|tent)"
+THINGS = r"(?:an? )(?:\w+ )?(?:dog|cat|car|boat|bike|bicycle|cabin|piano|guitar|motorbike|horse|parrot|garden|van|tent)"
 # For a verb after "I", its third person, and the predicate.
 VERBS = (
     (r"live in|am living in|'m living in|'ve moved to|have moved to|moved to", r"lives in|moved to", "lives_in"),

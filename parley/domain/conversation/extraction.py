@@ -92,6 +92,10 @@ INSTRUCTION = re.compile(
     r"\b(?:ignore|forget|disregard|override|bypass)\b.*\b(?:rules?|instructions?|prompts?|guidelines?|everything|above)\b"
     r"|\bsystem prompt\b|\byou (?:must|should|will|are now|have to)\b|\bdeveloper mode\b|<\||```"
 )
+# The words of someone else, repeated: "She said: I live in Oslo".
+REPORTED = re.compile(r"\b(?:said|says|told me|wrote|writes|asked|answered|replied|goes)\b[^.!?]*$")
+# A value that only the conversation explains: "I like that".
+VAGUE = frozenset(WORD.findall("a an him her it me one ones she he so that the them these they this those us you"))
 SECRET = re.compile(r"password|passphrase|passcode|\bpin\b|_pin$|cvv|card_number|social_security|secret|api_key")
 LONG_NUMBER = re.compile(r"(?:\d[ -]?){13,19}")
 # What is true for a moment only, or says what the user does in the conversation.
@@ -194,7 +198,7 @@ def _form(claim: Mapping[str, Any], *_: str) -> str:
 
 def _substance(claim: Mapping[str, Any], *_: str) -> str:
     predicate, value = predicate_of(claim["predicate"])[0], claim["value"].casefold()
-    if PASSING.match(predicate):
+    if PASSING.match(predicate) or (value.split() and VAGUE.issuperset(WORD.findall(value))):
         return "it passes, or is about the conversation"
     if SECRET.search(predicate) or SECRET.search(value) or LONG_NUMBER.search(value):
         return "it is a secret"
@@ -219,6 +223,8 @@ def _context(claim: Mapping[str, Any], sentence: str, said: str, quote: str) -> 
     low = sentence.casefold()
     if SUPPOSED.search(low):
         return "it is supposed, not said"
+    if REPORTED.search(low.partition(quote.casefold())[0]) and not re.search(r"\bi (?:said|told)", low):
+        return "it is said of someone else"
     is_of_another = OTHERS.search(low) or NAMED_FIRST.match(sentence)
     if is_of_another and subject_of(claim["subject"]) == USER and not FIRST_PERSON.search(low):
         return "it is said of someone else"
