@@ -54,6 +54,17 @@ async def is_current(database: Database) -> bool:
         return await (await tx.connection()).run_sync(_is_current)
 
 
+async def has_vectors(database: Database) -> bool:
+    """Whether the server has the extension pgvector, installed or ready to be.
+
+    Raises:
+        Unreachable: PostgreSQL does not answer.
+    """
+    async with database.transaction() as tx:
+        found = await tx.execute(text("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"))
+        return found.first() is not None
+
+
 def _is_current(connection: Connection) -> bool:
     known = ScriptDirectory.from_config(configuration(connection)).get_heads()
     return set(MigrationContext.configure(connection).get_current_heads()) == set(known)
