@@ -57,7 +57,7 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, corrections, energy, generations, usage
+from parley.storage import budgets, corrections, energy, forgetting, generations, usage
 from parley.storage.audit import audit, audit_billed
 from parley.storage.driver import fetch
 
@@ -516,6 +516,22 @@ class Client:
     def gateway_keys(self) -> GatewayKeys:
         """The keys with which programs reach this workspace through the gateway."""
         return GatewayKeys(self._backend, self.workspace_id)
+
+    async def forget_user(self, user_id: str) -> dict[str, int]:
+        """Remove what a user said and was answered: memories, replies, cached answers, summaries, streams, sessions and
+        settings. What it cost stays: usage, energy and the ledger do not change.
+
+        Stored long prompts go with the purge, and the histories of Temporal with its retention. An answer that is being
+        made is not stopped: cancel the user's jobs first.
+
+        Args:
+            user_id: the user.
+
+        Returns:
+            How many rows were deleted or emptied, by table.
+        """
+        async with self.database.transaction() as tx:
+            return await forgetting.forget_user(tx, self.workspace_id, user_id)
 
     @property
     def memory(self) -> UserMemory:

@@ -73,17 +73,16 @@ FACTS_SCHEMA = strict_object({"facts": {"type": "array", "items": strict_object(
 
 STRAIGHT = str.maketrans("’‘“”", "''\"\"")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-FIRST_PERSON = re.compile(r"\b(?:i|me|my|mine|myself|we|us|our|ours)\b")
-AS_SUBJECT = re.compile(r"\b(?:i|we)\b")
-OTHERS = re.compile(r"\b(?:he|she|they|his|her|hers|their|theirs)\b")
 NAMED_FIRST = re.compile(
     r"^(?!I\b|It\b|This\b|That\b)[A-Z]\w+ (?:is|was|has|lives|works|likes|loves|hates|owns|speaks|moved|studies)\b"
 )
-RELATION = re.compile(
-    r"\b(?:my|our) (?:\w+[ -]){0,2}?((?:grand|step|half-)?(?:mother|father|mum|mom|dad|parents?|brother|sister|son"
-    r"|daughter|kids?|child|children|aunt|uncle|cousin|nephew|niece)(?:-in-law)?|wife|husband|spouse|partner|fiancée?|boyfriend"
-    r"|girlfriend|friend|best friend|boss|manager|colleague|coworker|neighbou?r|landlord|teacher|roommate|flatmate"
-    r"|doctor|dog|cat|horse|parrot|puppy|kitten|pet)\b(?! and i\b)"
+# Who a sentence speaks of: a relative of the user, the user, or another person.
+PERSON = re.compile(
+    r"\b(?:(?:my|our) (?:\w+[ -]){0,2}?(?P<relation>(?:grand|step|half-)?(?:mother|father|mum|mom|dad|parents?|brother"
+    r"|sister|son|daughter|kids?|child|children|aunt|uncle|cousin|nephew|niece)(?:-in-law)?|wife|husband|spouse|partner"
+    r"|fiancée?|boyfriend|girlfriend|friend|best friend|boss|manager|colleague|coworker|neighbou?r|landlord|teacher"
+    r"|roommate|flatmate|doctor|dog|cat|horse|parrot|puppy|kitten|pet)(?! and i\b)"
+    r"|(?P<self>i|me|my|mine|myself|we|us|our|ours)|(?P<other>he|she|they|his|her|hers|their|theirs))\b"
 )
 SUPPOSED = re.compile(
     r"\b(?:if (?:i|we|my|he|she|they)|what if|imagine|suppose|supposing|pretend|let's say|role[- ]?play|in the story)\b"
@@ -179,7 +178,7 @@ def _fact(claim: Mapping[str, Any], turn: SourceTurn) -> Fact:
 
 def _unusable(claim: Mapping[str, Any], text: str) -> str:
     """Why a claim is not used; empty if it is."""
-    said, quote = _flat(text), _flat(claim["quote"]).strip("\"'. ")
+    said, quote = _flat(text), _quote(claim)
     if not quote or quote.casefold() not in said.casefold():
         return "its quote is not in the turn"
     sentence = _sentence(said, quote)
@@ -225,10 +224,9 @@ def _context(claim: Mapping[str, Any], sentence: str, said: str, quote: str) -> 
         return "it is supposed, not said"
     if REPORTED.search(low.partition(quote.casefold())[0]) and not re.search(r"\bi (?:said|told)", low):
         return "it is said of someone else"
-    is_of_another = OTHERS.search(low) or NAMED_FIRST.match(sentence)
-    if is_of_another and subject_of(claim["subject"]) == USER and not FIRST_PERSON.search(low):
-        return "it is said of someone else"
-    return ""
+    person = _person(sentence, quote)
+    is_of_another = person["other"] if person else NAMED_FIRST.match(sentence)
+    return "it is said of someone else" if is_of_another and subject_of(claim["subject"]) == USER else ""
 
 
 def _subject(claim: Mapping[str, Any], text: str) -> str:
@@ -236,12 +234,20 @@ def _subject(claim: Mapping[str, Any], text: str) -> str:
 
     A relation of the user, such as `has_brother`, stays the user's.
     """
-    subject, said = subject_of(claim["subject"]), _flat(text)
-    sentence = _sentence(said, _flat(claim["quote"]).strip("\"'. ")).casefold()
-    related = RELATION.search(sentence)
-    if subject != USER or related is None or AS_SUBJECT.search(sentence) or related[1] in claim["predicate"].casefold():
+    subject, said, quote = subject_of(claim["subject"]), _flat(text), _quote(claim)
+    person = _person(_sentence(said, quote), quote)
+    relation = person["relation"] if person else None
+    if subject != USER or relation is None or relation in claim["predicate"].casefold():
         return subject
-    return f"{USER}'s {related[1]}"
+    return f"{USER}'s {relation}"
+
+
+def _person(sentence: str, quote: str) -> re.Match[str] | None:
+    """The last mention of a person before the quote, or in its first two words; None: the sentence names none there."""
+    before, _, _ = sentence.casefold().partition(quote.casefold())
+    limit = len(before) + len(" ".join(quote.casefold().split()[:2]))
+    mentions = [one for one in PERSON.finditer(sentence.casefold()) if one.start() < limit]
+    return mentions[-1] if mentions else None
 
 
 def _sentence(said: str, quote: str) -> str:
@@ -252,6 +258,10 @@ def _sentence(said: str, quote: str) -> str:
         if start < end:
             return sentence
     return said
+
+
+def _quote(claim: Mapping[str, Any]) -> str:
+    return _flat(claim["quote"]).strip("\"'. ")
 
 
 def _flat(text: str) -> str:
