@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from parley.domain.conversation.memory import Changes, Found, Memory
 from parley.domain.errors import NotFound
-from parley.storage.database import NOW, changed
+from parley.storage.database import NOW
 from parley.storage.tables import VECTOR, JournaledReply, StoredMemory
 
 # How many of a user's memories are compared with a text: the nearest, and the newest that have no vector yet.
@@ -68,7 +68,8 @@ async def apply(
         await tx.execute(ending.values(valid_until=when))
     if not rows:
         return 0
-    return await changed(tx, insert(StoredMemory).values(rows).on_conflict_do_nothing())
+    adding = insert(StoredMemory).values(rows).on_conflict_do_nothing().returning(col(StoredMemory.memory_id))
+    return len((await tx.execute(adding)).all())
 
 
 async def without_vector(
