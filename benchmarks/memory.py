@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.testing import ActivityEnvironment
 
 from activities.conversation.embedder import Embedder
-from activities.conversation.memory import ConversationMemory
+from activities.conversation.memory import ConversationMemory, ReadTurns
 from activities.parts import Parts
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.stack import running, say
@@ -34,7 +34,9 @@ from parley.settings import Settings
 from parley.storage import memories
 from parley.storage.database import Database
 
-CONVERSATIONS, SEED, TURNS_AT_A_TIME = 30, 12, 5
+CONVERSATIONS, SEED = 30, 12
+# How many turns are extracted from at a time.
+TURNS_AT_A_TIME = (5, 20)
 SHORTEST, LONGEST = 40, 400
 WORKSPACE = "bench"
 CANDIDATE = Candidate(provider=Provider.ANTHROPIC, model="claude-haiku-4-5", simulated=True, reason="the benchmark's")
@@ -58,15 +60,16 @@ STATEMENTS = {
     "has_favorite_color": ("My favorite color is {}.", "Note that my favourite color is {}."),
     "is_named": ("My dog is called {}.", "My dog's name is {}."),
 }
+# For each predicate, a question in the words of the fact, and one in other words.
 QUESTIONS = {
-    "lives_in": "Which city do I live in?",
-    "works_as": "What do I work as?",
-    "works_at": "Which company do I work at?",
-    "likes": "Do I like {}?",
-    "dislikes": "Should we plan something with {}?",
-    "is_allergic_to": "What am I allergic to? Is there food that I must not eat?",
-    "has_favorite_color": "What is my favorite color?",
-    "is_named": "What is the name of my dog?",
+    "lives_in": ("Which city do I live in?", "Is there a good restaurant near my home?"),
+    "works_as": ("What do I work as?", "Which training would help my career?"),
+    "works_at": ("Which company do I work at?", "Who is my employer?"),
+    "likes": ("Do I like {}?", "What could I do for fun at the weekend?"),
+    "dislikes": ("Do I hate {}?", "What should a party for me leave out?"),
+    "is_allergic_to": ("What am I allergic to?", "Is there food that would make me ill?"),
+    "has_favorite_color": ("What is my favorite color?", "How should I paint my room?"),
+    "is_named": ("How is my dog named?", "What do I call my pet?"),
 }
 SMALL_TALK = (
     "Good morning!",
@@ -164,103 +167,131 @@ def _changes(script: Script, *changes: tuple[str, str, str, str]) -> Iterator[st
 
 @dataclass
 class Score:
-    """What was counted over all conversations."""
+    """What was remembered at the ends of the conversations."""
 
     true: int = 0
     found: int = 0
     remembered: int = 0
     superseded: int = 0
-    recalled: int = 0
-    recalled_superseded: int = 0
-    asked_for: int = 0
     usd: Decimal = Decimal(0)
-    recall_ms: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Recalled:
+    """What was recalled for questions. `found`: of those asked in the words of the fact, and in other words."""
+
+    asked: int = 0
+    found: list[int] = field(default_factory=lambda: [0, 0])
+    superseded: int = 0
+    milliseconds: list[float] = field(default_factory=list)
 
 
 async def measure(options: Options) -> Figures:
     scripts = [write(number) for number in range(options.requests or CONVERSATIONS)]
+    recalled = {"vectors": Recalled(), "words": Recalled()}
+    scores = {f"{turns} turns at a time": Score() for turns in TURNS_AT_A_TIME}
     async with running(worker=None) as bench:
-        settings = Settings(
-            database_url=SecretStr(bench.addresses.database_url), simulator_url=bench.addresses.simulator_url
+        database_url = SecretStr(bench.addresses.database_url)
+        parts = Parts(
+            Database(database_url), Settings(database_url=database_url, simulator_url=bench.addresses.simulator_url)
         )
-        database = Database(SecretStr(bench.addresses.database_url))
-        parts = Parts(database, settings)
-        scores = {"vectors": Score(), "words": Score()}
-        for case, embedder in (("vectors", Embedder()), ("words", None)):
+        embedder = Embedder()
+        for turns, (case, score) in zip(TURNS_AT_A_TIME, scores.items(), strict=True):
             for number, script in enumerate(scripts):
-                await _converse(scores[case], parts, script, f"{case}-{number}", embedder)
-            say(f"{len(scripts)} conversations compared by {case}")
+                memory = ConversationMemory(parts.database, parts.paid_calls, _reading(script), embedder)
+                user = f"{case}-{number}"
+                score.usd += await _converse(memory, script, user, turns)
+                await _compare(score, parts.database, script, user)
+            say(f"{len(scripts)} conversations, {case}")
+        for number, script in enumerate(scripts):
+            for how, counts in recalled.items():
+                with_model = embedder if how == "vectors" else None
+                memory = ConversationMemory(parts.database, parts.paid_calls, _reading(script), with_model)
+                await _ask(counts, parts.database, memory, script, f"{next(iter(scores))}-{number}")
         await parts.close()
-        await database.close()
-    turns = sum(len(script.turns) for script in scripts)
-    load = {"conversations": len(scripts), "turns of the user": turns, "facts at their ends": scores["words"].true}
-    must_be_zero = {
-        f"superseded facts, {case}": score.superseded + score.recalled_superseded for case, score in scores.items()
+        await parts.database.close()
+    load = {
+        "conversations": len(scripts),
+        "turns of the user": sum(len(script.turns) for script in scripts),
+        "facts at their ends": sum(len(script.true) for script in scripts),
     }
-    return {
-        "load": load,
-        **{case: _figures(score, len(scripts)) for case, score in scores.items()},
-        MUST_BE_ZERO: must_be_zero,
-    }
+    superseded = {f"superseded facts, {case}": score.superseded for case, score in scores.items()}
+    superseded |= {f"superseded facts recalled by {how}": counts.superseded for how, counts in recalled.items()}
+    remembered = {case: _remembered(score, len(scripts)) for case, score in scores.items()}
+    asked = {f"recalled by {how}": _recalled(counts) for how, counts in recalled.items()}
+    return {"load": load, **remembered, **asked, MUST_BE_ZERO: superseded}
 
 
-async def _converse(score: Score, parts: Parts, script: Script, user: str, embedder: Embedder | None) -> None:
+def _reading(script: Script) -> ReadTurns:
     by_id = {turn.turn_id: turn for turn in script.turns}
 
-    async def read_turns(_: AsyncSession, _workspace: str, _conversation: str, ids: Sequence[str]) -> list[SourceTurn]:
+    async def read(_: AsyncSession, _workspace: str, _conversation: str, ids: Sequence[str]) -> list[SourceTurn]:
         return [by_id[turn_id] for turn_id in ids]
 
-    memory = ConversationMemory(parts.database, parts.paid_calls, read_turns, embedder)
-    for first in range(0, len(script.turns), TURNS_AT_A_TIME):
+    return read
+
+
+async def _converse(memory: ConversationMemory, script: Script, user: str, turns: int) -> Decimal:
+    """Extract the facts of a conversation; returns what it cost in USD."""
+    usd = Decimal(0)
+    for first in range(0, len(script.turns), turns):
         step = RememberStep(
             workspace_id=WORKSPACE,
             user_id=user,
             conversation_id=user,
-            turn_ids=tuple(turn.turn_id for turn in script.turns[first : first + TURNS_AT_A_TIME]),
+            turn_ids=tuple(turn.turn_id for turn in script.turns[first : first + turns]),
             action=ACTION,
             candidate=CANDIDATE,
             job_key=user,
             workflow_id=user,
         )
-        outcome = await ActivityEnvironment().run(memory.remember, step)
-        score.usd += outcome.cost_usd
-    await _ask(score, parts.database, memory, script, user)
+        usd += (await ActivityEnvironment().run(memory.remember, step)).cost_usd
+    return usd
 
 
-async def _ask(score: Score, database: Database, memory: ConversationMemory, script: Script, user: str) -> None:
-    """Compare what is remembered with the truth, and ask for each true fact of the user."""
+async def _compare(score: Score, database: Database, script: Script, user: str) -> None:
     async with database.reads() as tx:
         known = {_fact(one) for one in await memories.of_user(tx, WORKSPACE, user, with_ended=False)}
-        score.true, score.found = score.true + len(script.true), score.found + len(known & script.true)
-        score.remembered, score.superseded = (
-            score.remembered + len(known),
-            score.superseded + len(known & script.superseded),
-        )
-        for fact in script.true:
-            if fact[1] not in QUESTIONS or (fact[0] != "user" and fact[1] == "lives_in"):
-                continue
-            began = time.perf_counter()
-            recalled = {
-                _fact(one) for one in await memory.recall(tx, WORKSPACE, user, QUESTIONS[fact[1]].format(fact[2]))
-            }
-            score.recall_ms.append((time.perf_counter() - began) * 1000)
-            score.asked_for += 1
-            score.recalled += fact in recalled
-            score.recalled_superseded += len(recalled & script.superseded)
+    score.true += len(script.true)
+    score.found += len(known & script.true)
+    score.remembered += len(known)
+    score.superseded += len(known & script.superseded)
+
+
+async def _ask(counts: Recalled, database: Database, memory: ConversationMemory, script: Script, user: str) -> None:
+    """Ask for each fact that is true, twice."""
+    asked = [fact for fact in script.true if fact[0] == "user" or fact[1] == "is_named"]
+    async with database.reads() as tx:
+        for fact in asked:
+            counts.asked += 1
+            for place, question in enumerate(QUESTIONS[fact[1]]):
+                began = time.perf_counter()
+                recalled = await memory.recall(tx, WORKSPACE, user, question.format(fact[2]))
+                counts.milliseconds.append((time.perf_counter() - began) * 1000)
+                facts = {_fact(one) for one in recalled}
+                counts.found[place] += fact in facts
+                counts.superseded += len(facts & script.superseded)
 
 
 def _fact(memory: Memory) -> Fact:
     return memory.subject, memory.predicate, memory.value
 
 
-def _figures(score: Score, conversations: int) -> dict[str, Any]:
+def _remembered(score: Score, conversations: int) -> dict[str, Any]:
     return {
-        "facts remembered, of those that are true (recall)": score.found / score.true,
+        "true facts that are remembered (recall)": score.found / score.true,
         "memories that are true (precision)": score.found / score.remembered,
         "junk among the memories": 1 - score.found / score.remembered,
         "superseded facts among the memories": score.superseded,
-        "facts recalled, of those asked for": score.recalled / score.asked_for,
-        "superseded facts recalled": score.recalled_superseded,
-        "milliseconds of a recall, median": median(score.recall_ms),
         "USD of extraction for a conversation": float(score.usd / conversations),
+    }
+
+
+def _recalled(counts: Recalled) -> dict[str, Any]:
+    same, other = counts.found
+    return {
+        "true facts recalled, asked in their words": same / counts.asked,
+        "true facts recalled, asked in other words": other / counts.asked,
+        "superseded facts recalled": counts.superseded,
+        "milliseconds of a recall, median": median(counts.milliseconds),
     }

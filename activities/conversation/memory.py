@@ -131,7 +131,7 @@ class ConversationMemory:
         async with self._database.transaction() as tx:
             missing = await memories.without_vector(tx, workspace_id, user_id, name, limit=MOST_EMBEDDED)
         try:
-            vectors = await self._embedder.vectors([memory.text for memory in missing])
+            vectors = await self._embedder.vectors([memory.topic for memory in missing])
         except Exception:  # any fault of the model or its runtime
             log.exception("cannot compute vectors: memories are compared by words")
             return

@@ -67,8 +67,9 @@ MOST_RECALLED = 5
 # The weights of `rank`, which add up to 1.
 RELEVANCE_WEIGHT, RECENCY_WEIGHT, IMPORTANCE_WEIGHT = 0.7, 0.15, 0.15
 RECENCY_HALF_LIFE_DAYS = 90.0
-# Sentences on different topics have about this cosine with MiniLM. A memory below it would only cost tokens.
-LEAST_RELEVANCE = 0.2
+# A memory below it would only cost tokens. Chosen with benchmarks/memory.py: at 0.2 half of the facts that are asked
+# for in other words are not found, and at 0 every turn has five memories.
+LEAST_RELEVANCE = 0.1
 SAME_WORD_PERCENT = 80
 WORD = re.compile(r"\w+")
 STOP_WORDS = frozenset(
@@ -131,7 +132,17 @@ class Memory(Model):
     def text(self) -> str:
         """The fact as one line for a prompt, for example `The user's brother lives in Oslo`."""
         subject = f"The {self.subject}" if self.subject.startswith(USER) else self.subject
-        return one_plain_line(f"{subject} {self.predicate.replace('_', ' ')} {self.value}")
+        return one_plain_line(f"{subject} {self._said}")
+
+    @property
+    def topic(self) -> str:
+        """What the vector is of. The words "the user" would make all memories alike."""
+        subject = "" if self.subject == USER else self.subject.removeprefix(f"{USER}'s ")
+        return one_plain_line(f"{subject} {self._said}")
+
+    @property
+    def _said(self) -> str:
+        return f"{self.predicate.replace('_', ' ')} {self.value}"
 
 
 class Changes(Model):
@@ -306,7 +317,7 @@ def rank(text: str, found: Iterable[Found], now: datetime, limit: int) -> tuple[
     score = 0.7 relevance + 0.15 recency + 0.15 importance. Relevance is the cosine of the vectors, or what the words
     have in common if that is more: names are seldom known to a model of vectors. Recency halves in 90 days. The three
     terms are those of Park et al., "Generative Agents" (2023), which weighs them equally; here relevance prevails,
-    because a memory that has nothing to do with the text costs tokens and misleads. What is below a relevance of 0.2
+    because a memory that has nothing to do with the text costs tokens and misleads. What is below a relevance of 0.1
     is left out.
     """
     relevant = [(_relevance(text, one), one.memory) for one in found]

@@ -189,7 +189,7 @@ def recalled(text: str, *found: Found, limit: int = 5) -> list[str]:
 def test_at_most_so_many_memories_and_none_off_the_topic():
     found = [Found(memory=memory(str(number)), similarity=number / 10) for number in range(10)]
     assert recalled("x", *found) == ["9", "8", "7", "6", "5"]
-    assert recalled("x", *found, limit=20) == ["9", "8", "7", "6", "5", "4", "3", "2"]
+    assert recalled("x", *found, limit=20) == ["9", "8", "7", "6", "5", "4", "3", "2", "1"]
 
 
 def test_of_equally_relevant_memories_newer_and_more_important_ones_come_first():
@@ -206,6 +206,12 @@ def test_without_vectors_words_decide():
     found = [Found(memory=memory(value)) for value in ("hiking in the Alps", "strong coffee", "chess")]
     assert recalled("Where should we go to hike in the alps?", *found) == ["hiking in the Alps"]
     assert recalled("What is the capital of France?", *found) == []
+
+
+def test_a_vector_is_of_what_distinguishes_a_memory():
+    brother = memory("tea").model_copy(update={"subject": "user's brother"})
+    anna = memory("tea").model_copy(update={"subject": "Anna"})
+    assert [one.topic for one in (memory("tea"), brother, anna)] == ["likes tea", "brother likes tea", "Anna likes tea"]
 
 
 def test_a_memory_is_one_plain_line():
