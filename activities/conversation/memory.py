@@ -3,6 +3,7 @@
 `remember` is a paid step: extract facts from turns, store them, compute their vectors. `recall` is free.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -32,6 +33,8 @@ from parley.storage.tables import utc_now
 
 # Vectors that are computed after one extraction: its own, and some that could not be computed before.
 MOST_EMBEDDED = 100
+# How long a turn waits for the vector of its text. One takes about 10 ms; the first also loads the model.
+VECTOR_SECONDS = 0.15
 
 log = step_logger(__name__)
 
@@ -143,7 +146,10 @@ class ConversationMemory:
         if self._embedder is None or is_blank(text):
             return None
         try:
-            (vector,) = await self._embedder.vectors([text])
+            async with asyncio.timeout(VECTOR_SECONDS):
+                (vector,) = await self._embedder.vectors([text])
+        except TimeoutError:
+            return None
         except Exception:  # any fault of the model or its runtime
             log.exception("cannot compute a vector: memories are compared by words")
             return None

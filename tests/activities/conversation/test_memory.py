@@ -15,10 +15,13 @@ from temporalio.testing import ActivityEnvironment
 from activities.conversation.embedder import Embedder
 from activities.conversation.memory import ConversationMemory
 from activities.paid_call import PaidCalls
+from activities.parts import Parts
 from parley.domain.conversation.extraction import ACTION, SourceTurn
-from parley.domain.conversation.memory import MOST_RECALLED, Memory, RememberOutcome, RememberStep
+from parley.domain.conversation.memory import MOST_RECALLED, Changes, Memory, RememberOutcome, RememberStep
+from parley.domain.errors import InvalidInput
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
+from parley.settings import Settings
 from parley.storage import memories
 from parley.storage.database import Database
 from parley.storage.tables import StoredMemory, UsageLog, utc_now
@@ -56,7 +59,7 @@ class Remembering:
     """The step and the recall of one user's memories."""
 
     def __init__(self, database: Database, paid_calls: PaidCalls, embedder: Embedder | None = None) -> None:
-        self.database, self.said = database, Conversations()
+        self.database, self.calls, self.said = database, paid_calls, Conversations()
         self.memory = ConversationMemory(database, paid_calls, self.said.read, embedder)
 
     async def say(self, *texts: str) -> RememberOutcome:
@@ -85,6 +88,12 @@ class Remembering:
 
     async def texts(self) -> set[str]:
         return {one.text for one in await self.notes()}
+
+
+@pytest.fixture(autouse=True)
+def enough_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model may have to be loaded first, on a busy machine."""
+    monkeypatch.setattr("activities.conversation.memory.VECTOR_SECONDS", 60)
 
 
 @pytest.fixture
@@ -202,6 +211,38 @@ async def test_an_instruction_in_a_turn_is_not_remembered(remembering: Rememberi
 # Recall
 
 
+async def test_the_setting_decides_how_memories_are_compared(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    async with database.transaction() as tx:
+        known = Memory(
+            id=uuid4(),
+            subject="user",
+            predicate="is_allergic_to",
+            value="peanuts",
+            confidence=1,
+            importance=1,
+            valid_from=START,
+        )
+        await memories.apply(tx, WORKSPACE, USER, Changes(added=(known,)))
+        await memories.store_vectors(
+            tx, WORKSPACE, USER, Embedder.name, {known.id: (await Embedder().vectors([known.topic]))[0]}
+        )
+    recalled: dict[str, int] = {}
+    for mode in ("auto", "local", "off"):
+        parts = Parts(database, settings.model_copy(update={"memory_vectors": mode}))
+        memory = parts.conversation_memory(Conversations().read)
+        async with database.reads() as tx:
+            recalled[mode] = len(await memory.recall(tx, WORKSPACE, USER, "Is there a snack without nuts?"))
+        await parts.close()
+    assert recalled == {"auto": 1, "local": 1, "off": 0}
+    monkeypatch.setattr("activities.parts.is_installed", lambda: False)
+    parts = Parts(database, settings.model_copy(update={"memory_vectors": "local"}))
+    with pytest.raises(InvalidInput, match=r"PARLEY_MEMORY_VECTORS.*local-embeddings"):
+        parts.conversation_memory(Conversations().read)
+    await parts.close()
+
+
 @pytest.mark.parametrize("with_vectors", [True, False])
 async def test_the_memories_on_the_topic_are_recalled(
     with_vectors: bool, database: Database, paid_calls: PaidCalls, embedder: Embedder
@@ -246,6 +287,21 @@ async def test_without_its_model_memory_goes_on_by_words(database: Database, pai
     await later.say("I like jazz.")
     rows = await LedgerFixture(database).all(StoredMemory)
     assert {row.embedded_by for row in rows} == {embedder.name}
+
+
+class Loading(Embedder):
+    async def vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_a_turn_does_not_wait_for_a_model_that_is_loading(
+    remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("activities.conversation.memory.VECTOR_SECONDS", 0.01)
+    await remembering.say("I live in Bergen.")
+    remembering.memory = ConversationMemory(remembering.database, remembering.calls, remembering.said.read, Loading())
+    assert await remembering.recall("Who lives in Bergen?") == ["The user lives in Bergen"]
 
 
 async def test_a_text_of_any_kind_is_compared(database: Database, paid_calls: PaidCalls, embedder: Embedder):
