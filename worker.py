@@ -20,7 +20,6 @@ from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
 from activities.conversation.condensing import CondensingStep
 from activities.conversation.context import ConversationSteps
-from activities.conversation.memory import ConversationMemory
 from activities.events import EventActivities
 from activities.generate.paid_steps import QualityPaidSteps
 from activities.health import HealthActivities
@@ -83,7 +82,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
-    memory = ConversationMemory()
+    memory = parts.conversation_memory()
     turns, condensing = ConversationSteps(database, policy, memory), CondensingStep(database, paid_calls, policy)
     common: dict[str, Any] = {
         "interceptors": INTERCEPTORS,

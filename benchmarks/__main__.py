@@ -22,6 +22,7 @@ from benchmarks import (
     http,
     labels,
     ledger,
+    memory,
     overhead,
     parallel,
     savings,
@@ -50,6 +51,7 @@ MODULES = (
     streams,
     http,
     conversation,
+    memory,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

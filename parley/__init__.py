@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
     from parley.client.listing import JobPage, JobSummary
+    from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         TurnReport,
         TurnResult,
     )
+    from parley.domain.conversation.memory import Memory
     from parley.domain.costs import BilledAttempt, Correction, CostLine, Costs, Disagreement
     from parley.domain.errors import (
         ConversationBusy,
@@ -124,6 +126,7 @@ _MODULES = {
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
+    "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
     "parley.client.reports": ("Reports",),
     "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
@@ -150,6 +153,7 @@ _MODULES = {
         "TurnReport",
         "TurnResult",
     ),
+    "parley.domain.conversation.memory": ("Memory",),
     "parley.domain.costs": ("BilledAttempt", "Correction", "CostLine", "Costs", "Disagreement"),
     "parley.domain.errors": (
         "ConversationBusy",
@@ -295,6 +299,7 @@ __all__ = [
     "LabelKind",
     "LabelOrigin",
     "LabelledChat",
+    "Memory",
     "MergeStep",
     "Message",
     "Messages",
@@ -344,6 +349,7 @@ __all__ = [
     "UnpricedModel",
     "Unreachable",
     "Usage",
+    "UserMemory",
     "UserReport",
     "WeekSpend",
     "Word",

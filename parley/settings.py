@@ -193,6 +193,13 @@ class Settings(BaseSettings):
     )
     parallel_processing_debug: bool = Field(default=False, description="log each round")
 
+    # Memory of conversations
+    memory_vectors: Literal["auto", "local", "off"] = Field(
+        default="auto",
+        description="how memories are compared with a turn: local: by vectors of the extra local-embeddings; off: by "
+        "words; auto: by vectors if the extra is installed",
+    )
+
     # Events and metrics
     webhook_url: SecretStr | None = Field(
         default=None, description="URL that events are posted to; secret, because it may contain a token"

@@ -1,4 +1,4 @@
-"""Answers the prompts of Parley's jobs: label sessions, group labels, condense a chat, grade an answer.
+"""Answers the prompts of Parley's jobs: label sessions, group labels, condense a chat, grade an answer, extract facts.
 
 A job is recognised by the schema of the reply that it asks for and by the JSON object in the prompt.
 """
@@ -11,6 +11,7 @@ from simulator.chats import parse_chat, without_injections
 from simulator.intents import BOOK
 from simulator.labelling import Labeller, Noise, group_labels
 from simulator.phrases import words
+from simulator.remembering import extract
 from simulator.schemas import Schema, field_names, item_field_names
 from simulator.seeded import SeededChoice
 from simulator.text import clip, keywords
@@ -51,6 +52,7 @@ class Jobs:
             (asks_for_groups, ("labels",), self._group),
             (asks_for_summary, ("part", "parts", "transcript"), self._condense),
             (asks_for_grade, ("conversation", "answer"), self._grade),
+            (asks_for_facts, ("turns",), self._extract),
         ]
 
     def _label(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
@@ -72,6 +74,9 @@ class Jobs:
         texts = [str(message.get("content", "")) for message in conversation if isinstance(message, dict)]
         return grade(texts[-1] if texts else "", str(given["answer"]))
 
+    def _extract(self, given: Mapping[str, Any], _prompt: Prompt) -> Reply:
+        return {"facts": extract(given["turns"] if isinstance(given["turns"], list) else [])}
+
 
 def asks_for_labels(schema: Schema) -> bool:
     fields = {"id", "intent", "transfer_reason", "drop_off_location", "summary"}
@@ -88,6 +93,10 @@ def asks_for_summary(schema: Schema) -> bool:
 
 def asks_for_grade(schema: Schema) -> bool:
     return field_names(schema) == {"reason", "score"}
+
+
+def asks_for_facts(schema: Schema) -> bool:
+    return {"turn", "quote", "subject", "predicate", "value"} <= item_field_names(schema, "facts")
 
 
 def _object_with(prompt: Prompt, *fields: str) -> Mapping[str, Any] | None:

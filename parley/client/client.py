@@ -37,6 +37,7 @@ from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
+from parley.client.memory import UserMemory
 from parley.client.optimizing import Optimized, optimize
 from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
@@ -57,7 +58,7 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, corrections, energy, generations, usage
+from parley.storage import budgets, corrections, energy, forgetting, generations, usage
 from parley.storage.audit import audit, audit_billed
 from parley.storage.driver import fetch
 
@@ -529,6 +530,27 @@ class Client:
     def gateway_keys(self) -> GatewayKeys:
         """The keys with which programs reach this workspace through the gateway."""
         return GatewayKeys(self._backend, self.workspace_id)
+
+    async def forget_user(self, user_id: str) -> dict[str, int]:
+        """Remove what a user said and was answered: memories, replies, cached answers, summaries, streams, sessions and
+        settings. What it cost stays: usage, energy and the ledger do not change.
+
+        Stored long prompts go with the purge, and the histories of Temporal with its retention. An answer that is being
+        made is not stopped: cancel the user's jobs first.
+
+        Args:
+            user_id: the user.
+
+        Returns:
+            How many rows were deleted or emptied, by table.
+        """
+        async with self.database.transaction() as tx:
+            return await forgetting.forget_user(tx, self.workspace_id, user_id)
+
+    @property
+    def memory(self) -> UserMemory:
+        """What is remembered of this workspace's users."""
+        return UserMemory(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:

@@ -25,7 +25,7 @@ from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.settings import Settings, problem, variable
 from parley.storage.database import Database
-from parley.storage.migrate import is_current
+from parley.storage.migrate import has_vectors, is_current
 
 # What the stack and a worker with hundreds of paid calls in flight need.
 FREE_BYTES = 2 * 1024**3
@@ -183,6 +183,9 @@ async def _database(url: SecretStr | None) -> Check:
     database = Database(url, pool_size=1)
     try:
         await database.ping()
+        if not await has_vectors(database):
+            advice = "install pgvector on the server, for example the package postgresql-18-pgvector"
+            return _problem("database", "answers, and lacks the extension pgvector", advice)
         if not await is_current(database):
             return _problem("database", "its schema is not the one of this version", "parley migrate")
         return Check(name="database", ok=True, found="answers, with the current schema")

@@ -153,6 +153,11 @@ def _problem(error: BaseException) -> str:
     return known or f"cannot be connected to: {one_line(reason, REASON_CHARACTERS)}"
 
 
+async def database_time(tx: AsyncSession) -> datetime:
+    """The time by the database's clock."""
+    return (await tx.execute(select(NOW))).scalar_one()
+
+
 async def changed(tx: AsyncSession, statement: Executable, values: Mapping[str, Any] | None = None) -> int:
     """Run a statement that changes rows. Returns the number of rows changed."""
     return cast("CursorResult[Any]", await tx.execute(statement, values)).rowcount

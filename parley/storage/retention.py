@@ -100,6 +100,7 @@ RESULTS: Mapping[str, str] = {
     "auto_labels": OF_OLD_RUN,
     "auto_merges": OF_OLD_RUN,
     "auto_runs": IS_OLD,
+    "memories": "one.valid_until < :before",
     "session_analyses": IS_OLD,
     "sessions": """one.created_at < :before AND NOT EXISTS (
         SELECT 1 FROM session_analyses a WHERE (a.workspace_id, a.session_id, a.session_sha256)

@@ -3,6 +3,7 @@
 # SQLModel declares `__tablename__` as a function that computes it; a plain string is the common form.
 # pyright: reportAssignmentType=false
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -26,7 +27,8 @@ from sqlalchemy import (
     func,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.types import TypeEngine, UserDefinedType
 from sqlmodel import Field, SQLModel
 
 from parley.domain.money import as_usd
@@ -56,8 +58,28 @@ class WrittenAt(TypeDecorator[datetime]):
         return self.impl_instance
 
 
+class Vector(UserDefinedType[list[float]]):
+    """A vector of pgvector, written from numbers. It is compared in the database, and never read."""
+
+    cache_ok = True
+
+    def __init__(self, dimensions: int | str) -> None:
+        self.dimensions = int(dimensions)
+
+    def get_col_spec(self, **_: Any) -> str:
+        return f"VECTOR({self.dimensions})"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[..., str | None]:  # noqa: ARG002
+        return lambda numbers: None if numbers is None else f"[{','.join(map(repr, numbers))}]"
+
+
+# For reflection, which compares the schema of a database with this module.
+ischema_names["vector"] = Vector
+
 USD, WRITTEN_AT = Usd(), WrittenAt()
 TIMESTAMP = DateTime(timezone=True)
+# The dimensions of MiniLM's vectors. OpenAI's newer models can be asked for as many.
+VECTOR = Vector(384)
 
 
 def utc_now() -> datetime:
@@ -723,4 +745,36 @@ class ConsoleSession(SQLModel, table=True):
     workspace_id: str
     key_id: str
     expires_at: datetime = Field(sa_type=TIMESTAMP)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
+class StoredMemory(SQLModel, table=True):
+    """A fact of a user: see domain/conversation/memory.py. One that was forgotten keeps its id, and no content.
+
+    `attempt_id`: whose reply has the fact; None if it was corrected by hand. `embedding`: the vector of the fact's
+    text, by the model `embedded_by`; None until it is computed.
+    """
+
+    __tablename__ = "memories"
+    __table_args__ = (
+        Index("memories_by_user", "workspace_id", "user_id", "valid_from"),
+        Index("memories_by_end", "valid_until", postgresql_where="valid_until IS NOT NULL"),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    memory_id: UUID = Field(primary_key=True)
+    user_id: str
+    subject: str
+    predicate: str
+    value: str
+    confidence: float
+    importance: float
+    conversation_id: str = ""
+    turn_id: str = ""
+    attempt_id: UUID | None = None
+    valid_from: datetime = Field(sa_type=TIMESTAMP)
+    valid_until: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    forgotten_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    embedding: list[float] | None = Field(default=None, sa_type=VECTOR)
+    embedded_by: str = ""
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)

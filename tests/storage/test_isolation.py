@@ -22,6 +22,7 @@ from parley.domain.auto_analyze.contract import LabelKind
 from parley.domain.budgets import Period
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import ConversationCost, NewTurn
+from parley.domain.conversation.memory import Changes, Memory
 from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
@@ -41,10 +42,12 @@ from parley.storage import (
     conversations,
     corrections,
     energy,
+    forgetting,
     generations,
     jobs,
     label_explorer,
     ledger,
+    memories,
     outbox,
     paid_requests,
     reports,
@@ -64,6 +67,16 @@ from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER,
 THEIRS = "globex"
 SECRET = Message(role="user", content="our secret")
 DELTA = TextDelta(text="our secret")
+MEMORY = Memory(
+    id=UUID(int=7),
+    subject="user",
+    predicate="lives_in",
+    value="our secret",
+    confidence=1,
+    importance=1,
+    valid_from=utc_now(),
+)
+ENDING = Changes(ended=((MEMORY.id, utc_now()),))
 MODEL = (Provider.ANTHROPIC, "model-1")
 FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
 
@@ -111,6 +124,7 @@ async def ids(books: LedgerFixture) -> Ids:
         turn = NewTurn.of("talk", "turn", generate_input(books.workspace, "secret", user_id=USER))
         await conversations.begin_turn(tx, turn)
         await conversations.start_turn(tx, books.workspace, "talk", "turn")
+        await memories.apply(tx, books.workspace, USER, Changes(added=(MEMORY,)), settled)
         await streams.open_attempt(tx, books.workspace, "stream", "ws://127.0.0.1:1")
         await streams.store(tx, books.workspace, "stream", 1, streams.News(0, (DELTA,)))
     return Ids(
@@ -267,6 +281,19 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "cache.used": (lambda tx, ids: cache.used(tx, THEIRS, hit(ids.attempt)), None),
     "summaries.find": (lambda tx, _: summaries.find(tx, THEIRS, ["beginning"], [(Provider.ANTHROPIC, True)]), None),
     "summaries.load": (lambda tx, ids: summaries.load(tx, THEIRS, ids.summary), NotFound),
+    "memories.lock": (lambda tx, _: memories.lock(tx, THEIRS, USER), None),
+    "memories.valid_about": (lambda tx, _: memories.valid_about(tx, THEIRS, USER, ["user"]), ()),
+    "memories.apply": (lambda tx, _: memories.apply(tx, THEIRS, USER, ENDING), 0),
+    "memories.without_vector": (lambda tx, _: memories.without_vector(tx, THEIRS, USER, "model", limit=10), ()),
+    "memories.store_vectors": (
+        lambda tx, _: memories.store_vectors(tx, THEIRS, USER, "model", {MEMORY.id: [0.5] * 384}),
+        None,
+    ),
+    "memories.near": (lambda tx, _: memories.near(tx, THEIRS, USER, [0.5] * 384, "model"), ()),
+    "memories.of_user": (lambda tx, _: memories.of_user(tx, THEIRS, USER, with_ended=True), ()),
+    "memories.find": (lambda tx, _: memories.find(tx, THEIRS, USER, MEMORY.id), NotFound),
+    "memories.forget": (lambda tx, _: memories.forget(tx, THEIRS, USER), 0),
+    "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
     "streams.record_claim": (lambda tx, _: streams.record_claim(tx, THEIRS, "stream", 1, ("job/step", "id", 0)), False),
     "streams.store": (lambda tx, _: streams.store(tx, THEIRS, "stream", 1, streams.News(0, (DELTA,))), None),
     "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),

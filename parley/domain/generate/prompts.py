@@ -11,6 +11,7 @@ from pydantic import Field
 
 from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
 from parley.domain.coaching import SYSTEM as COACHING_SYSTEM
+from parley.domain.conversation.extraction import SYSTEM as EXTRACTION_SYSTEM
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.quality import SYSTEM as QUALITY_SYSTEM
 from parley.domain.model import Model
@@ -105,6 +106,13 @@ OF_JOBS = (
         purpose="Grades an answer.",
         text=QUALITY_SYSTEM,
         job="ScoreQuality",
+    ),
+    Template(
+        name="memory_extraction",
+        version=1,
+        purpose="Extracts facts from a user's turns.",
+        text=EXTRACTION_SYSTEM,
+        job="Conversation",
     ),
 )
 

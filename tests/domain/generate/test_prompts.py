@@ -19,6 +19,7 @@ STYLES = ("casual", "technical", "creative", "concise")
 # What was measured under a version must stay comparable: a text that changes gets a new version, and its line here.
 RELEASED = {
     "quality_scoring@1": "165d54f72280",
+    "memory_extraction@1": "c7b53d2cee9c",
     "auto_analyze_classification@1": "b565637ec66f",
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@1": "8d7d0a821324",

@@ -4,6 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from parley.storage.tables import VECTOR
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -31,6 +33,7 @@ TABLES = (
     "gateway_keys",
     "generations",
     "llm_cache",
+    "memories",
     "outbox",
     "paid_requests",
     "prompts",
@@ -48,6 +51,7 @@ TABLES = (
 
 
 def upgrade() -> None:
+    op.execute("CREATE EXTENSION IF NOT EXISTS vector")
     op.create_table(
         "ai_usage_logs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -402,6 +406,31 @@ def upgrade() -> None:
     )
     op.create_index("llm_cache_by_attempt", "llm_cache", ["attempt_id"], unique=False)
     op.create_index("llm_cache_by_expiry", "llm_cache", ["expires_at"], unique=False)
+    op.create_table(
+        "memories",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("memory_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("predicate", sa.String(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("confidence", sa.Float(), nullable=False),
+        sa.Column("importance", sa.Float(), nullable=False),
+        sa.Column("conversation_id", sa.String(), nullable=False),
+        sa.Column("turn_id", sa.String(), nullable=False),
+        sa.Column("attempt_id", sa.Uuid(), nullable=True),
+        sa.Column("valid_from", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("valid_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("forgotten_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("embedding", VECTOR, nullable=True),
+        sa.Column("embedded_by", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "memory_id"),
+    )
+    op.create_index(
+        "memories_by_end", "memories", ["valid_until"], unique=False, postgresql_where="valid_until IS NOT NULL"
+    )
+    op.create_index("memories_by_user", "memories", ["workspace_id", "user_id", "valid_from"], unique=False)
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),

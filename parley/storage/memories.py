@@ -1,0 +1,178 @@
+"""What is remembered of users: facts with a validity, and their vectors (table `memories`).
+
+Every statement is limited to one workspace and one user. A user has hundreds of memories, of which the index by user
+finds all: a search for the nearest vectors compares them exactly, and no vector of another user is looked at.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, null, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from parley.domain.conversation.memory import Changes, Found, Memory
+from parley.domain.errors import NotFound
+from parley.storage.database import NOW
+from parley.storage.tables import VECTOR, JournaledReply, StoredMemory
+
+# How many of a user's memories are compared with a text: the nearest, and the newest that have no vector yet.
+MOST_COMPARED = 50
+MOST_LISTED = 1000
+LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+IS_VALID = and_(col(StoredMemory.valid_until).is_(None), col(StoredMemory.forgotten_at).is_(None))
+# A reply without what it said. Its usage stays: it is what was paid.
+EMPTIED = text("payload || jsonb_build_object('text', '')")
+
+
+async def lock(tx: AsyncSession, workspace_id: str, user_id: str) -> None:
+    """Let no other transaction change what is remembered of the user, until this one ends."""
+    await tx.execute(LOCK, {"key": f"memories/{workspace_id}/{user_id}"})
+
+
+async def valid_about(
+    tx: AsyncSession, workspace_id: str, user_id: str, subjects: Collection[str]
+) -> tuple[Memory, ...]:
+    """The valid memories of a user about these subjects, the oldest first."""
+    about = func.lower(col(StoredMemory.subject)).in_([subject.lower() for subject in subjects])
+    query = select(StoredMemory).where(_of(workspace_id, user_id), IS_VALID, about)
+    rows = (await tx.execute(query.order_by(col(StoredMemory.valid_from)))).scalars()
+    return tuple(map(_memory, rows))
+
+
+async def apply(
+    tx: AsyncSession, workspace_id: str, user_id: str, changes: Changes, attempt_id: UUID | None = None
+) -> int:
+    """Write what facts change; returns how many memories were added. Repeated, it changes nothing.
+
+    attempt_id: whose reply has the facts.
+    """
+    rows = [
+        {
+            **memory.model_dump(exclude={"id"}),
+            "memory_id": memory.id,
+            "workspace_id": workspace_id,
+            "user_id": user_id,
+            "attempt_id": attempt_id,
+            "embedded_by": "",
+            "created_at": None,
+        }
+        for memory in changes.added
+    ]
+    for memory_id, when in changes.ended:
+        ending = update(StoredMemory).where(
+            _of(workspace_id, user_id), col(StoredMemory.memory_id) == memory_id, IS_VALID
+        )
+        await tx.execute(ending.values(valid_until=when))
+    if not rows:
+        return 0
+    adding = insert(StoredMemory).values(rows).on_conflict_do_nothing().returning(col(StoredMemory.memory_id))
+    return len((await tx.execute(adding)).all())
+
+
+async def without_vector(
+    tx: AsyncSession, workspace_id: str, user_id: str, model: str, *, limit: int
+) -> tuple[Memory, ...]:
+    """Valid memories of a user that have no vector of this model, the newest first."""
+    query = select(StoredMemory).where(_of(workspace_id, user_id), IS_VALID, col(StoredMemory.embedded_by) != model)
+    rows = (await tx.execute(query.order_by(col(StoredMemory.valid_from).desc()).limit(limit))).scalars()
+    return tuple(map(_memory, rows))
+
+
+async def store_vectors(
+    tx: AsyncSession, workspace_id: str, user_id: str, model: str, vectors: Mapping[UUID, Sequence[float]]
+) -> None:
+    """Store the vectors of memories. One that was forgotten meanwhile gets none."""
+    for memory_id, vector in vectors.items():
+        row = update(StoredMemory).where(
+            _of(workspace_id, user_id),
+            col(StoredMemory.memory_id) == memory_id,
+            col(StoredMemory.forgotten_at).is_(None),
+        )
+        await tx.execute(row.values(embedding=list(vector), embedded_by=model))
+
+
+async def near(
+    tx: AsyncSession, workspace_id: str, user_id: str, vector: Sequence[float] | None = None, model: str = ""
+) -> tuple[Found, ...]:
+    """Valid memories of a user, the nearest to a vector of this model first.
+
+    Those that have no vector of the model come before them, so that what was said just now is compared as well; they,
+    and all without a vector to compare, are in the order of their age, the newest first.
+    """
+    distance: ColumnElement[Any] = null()
+    if vector is not None:
+        between = col(StoredMemory.embedding).op("<=>")(bindparam("vector", list(vector), type_=VECTOR))
+        distance = case((col(StoredMemory.embedded_by) == model, between), else_=null())
+    query = (
+        select(StoredMemory, distance.label("distance"))
+        .where(_of(workspace_id, user_id), IS_VALID)
+        .order_by(text("distance NULLS FIRST"), col(StoredMemory.valid_from).desc())
+        .limit(MOST_COMPARED)
+    )
+    rows = (await tx.execute(query)).all()
+    return tuple(
+        Found(memory=_memory(row), similarity=None if between is None else max(0.0, 1 - between))
+        for row, between in rows
+    )
+
+
+async def of_user(
+    tx: AsyncSession, workspace_id: str, user_id: str, *, with_ended: bool, limit: int = MOST_LISTED
+) -> tuple[Memory, ...]:
+    """What is remembered of a user, the newest first. `with_ended`: also what was superseded or ended."""
+    kept = col(StoredMemory.forgotten_at).is_(None) if with_ended else IS_VALID
+    query = select(StoredMemory).where(_of(workspace_id, user_id), kept)
+    newest = query.order_by(col(StoredMemory.valid_from).desc(), col(StoredMemory.memory_id)).limit(limit)
+    return tuple(map(_memory, (await tx.execute(newest)).scalars()))
+
+
+async def find(tx: AsyncSession, workspace_id: str, user_id: str, memory_id: UUID) -> Memory:
+    """One memory of a user.
+
+    Raises:
+        NotFound: the user has no such memory, or it was forgotten.
+    """
+    kept = col(StoredMemory.forgotten_at).is_(None)
+    query = select(StoredMemory).where(_of(workspace_id, user_id), col(StoredMemory.memory_id) == memory_id, kept)
+    row = (await tx.execute(query)).scalar()
+    if row is None:
+        raise NotFound(f"user {user_id!r} of workspace {workspace_id!r} has no memory {memory_id}")
+    return _memory(row)
+
+
+async def forget(tx: AsyncSession, workspace_id: str, user_id: str, memory_ids: Iterable[UUID] | None = None) -> int:
+    """Remove the content of memories, and of the replies that they come from; returns how many memories.
+
+    The rows stay without content, so that a repeated extraction does not bring them back. The ledger's rows stay.
+    memory_ids: default: all of the user's, also ended ones.
+    """
+    chosen = [_of(workspace_id, user_id), col(StoredMemory.forgotten_at).is_(None)]
+    if memory_ids is not None:
+        chosen.append(col(StoredMemory.memory_id).in_([*memory_ids]))
+    emptied = {"subject": "", "predicate": "", "value": "", "embedding": None, "embedded_by": ""}
+    forgetting = (
+        update(StoredMemory)
+        .where(*chosen)
+        .values(**emptied, valid_until=func.coalesce(col(StoredMemory.valid_until), NOW), forgotten_at=NOW)
+        .returning(col(StoredMemory.attempt_id))
+    )
+    attempts = (await tx.execute(forgetting)).scalars().all()
+    said_by = [attempt_id for attempt_id in attempts if attempt_id is not None]
+    replies = update(JournaledReply).where(
+        col(JournaledReply.workspace_id) == workspace_id, col(JournaledReply.attempt_id).in_(said_by)
+    )
+    if said_by:
+        await tx.execute(replies.values(payload=EMPTIED))
+    return len(attempts)
+
+
+def _of(workspace_id: str, user_id: str) -> ColumnElement[bool]:
+    return and_(col(StoredMemory.workspace_id) == workspace_id, col(StoredMemory.user_id) == user_id)
+
+
+def _memory(row: StoredMemory) -> Memory:
+    known = row.model_dump(include=set(Memory.model_fields) - {"id"})
+    return Memory(id=row.memory_id, **known)

@@ -1,0 +1,127 @@
+"""What a user said is removed from every table, and the money stays."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from parley.client.reading import read_session
+from parley.domain.conversation.memory import Changes
+from parley.domain.requests import SpokenWord, ToolCall, TranscriptionReply, Usage
+from parley.domain.streaming import TextDelta
+from parley.storage import analyses, configuration, forgetting, ledger, memories, sessions, streams, summaries, usage
+from parley.storage.forgetting import FORGETTING
+from parley.storage.ledger import REPLY
+from parley.storage.tables import CachedAnswer, Generation, JournaledReply, StoredAnalysis, utc_now
+from tests.parts import SAMPLES
+from tests.storage.ledger_fixture import COST, RATES, USER, LedgerFixture, reply
+from tests.storage.test_memories import memory
+
+SECRET, OTHER = "xyzzy", "bob"
+
+
+async def fill(books: LedgerFixture, user: str, said: str) -> None:
+    """Rows of a user in every table that has content of users."""
+    answer = reply(said).model_copy(update={"tool_calls": (ToolCall(id="1", name="f", arguments=said),)})
+    answered = await books.granted(f"asked-{user}", user_id=user, energy=0)
+    await books.settle(answered, answer)
+    heard = await books.granted(f"heard-{user}", user_id=user, energy=0)
+    word = SpokenWord.model_validate({"text": said, "start": 0, "end": 1, "confidence": 1})
+    words = TranscriptionReply(words=(word,), usage=Usage(audio_seconds=1), model="vendor/model-1")
+    async with books.database.transaction() as tx:
+        settlement = ledger.Settlement(books.workspace, heard, words, COST, RATES)
+        await ledger.settle(tx, settlement)
+        session = read_session(next(SAMPLES.glob("*.json"))).model_copy(update={"session_id": said, "user_id": user})
+        session_sha256 = await sessions.save_session(tx, books.workspace, session)
+        recording_sha256 = await sessions.save_recording(tx, books.workspace, said.encode(), 1.5)
+        known: dict[str, Any] = {"workspace_id": books.workspace, "user_id": user, "workflow_id": f"workflow-{user}"}
+        analysis = StoredAnalysis(
+            **known,
+            job_key=user,
+            session_id=f"session of {user}",
+            session_sha256=session_sha256,
+            recording_sha256=recording_sha256,
+        )
+        await analyses.begin(tx, analysis)
+        await analyses.end(tx, books.workspace, user, "completed", {"coaching": {"processed": True, "said": said}})
+        asked = {"request_id": f"{user}/generate", "job_key": user, "fingerprint": "f", "action": "ai_message"}
+        tx.add(Generation(**known, **asked, outcome="completed", attempt_id=answered))
+        expires = utc_now() + timedelta(hours=1)
+        cached = {
+            "key": user,
+            "provider": "anthropic",
+            "model": "m",
+            "simulated": True,
+            "action": "a",
+            "cost_usd": COST,
+        }
+        what = {"context_sha256": "c", "question": said, "reply": answer.model_dump(mode="json"), "expires_at": expires}
+        known.pop("workflow_id")
+        tx.add(CachedAnswer(**known, **cached, **what, attempt_id=answered))
+        await summaries.store(tx, books.workspace, f"beginning of {user}", 1, answered)
+        await configuration.save(tx, books.workspace, "ai_settings", {"tone": said}, owner=user)
+        await memories.apply(tx, books.workspace, user, Changes(added=(memory(said),)), answered)
+        await streams.open_attempt(tx, books.workspace, f"workflow-{user}", "ws://127.0.0.1:1")
+        await streams.store(tx, books.workspace, f"workflow-{user}", 1, streams.News(0, (TextDelta(text=said),)))
+
+
+async def contents(books: LedgerFixture) -> dict[str, str]:
+    """The rows of each table, as text; bytes as text."""
+    async with books.database.transaction() as tx:
+        tables = (await tx.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).scalars().all()
+        await tx.execute(text("SET LOCAL bytea_output = 'escape'"))
+        return {
+            table: "\n".join((await tx.execute(text(f"SELECT x::text FROM {table} x ORDER BY 1"))).scalars())
+            for table in tables
+        }
+
+
+@pytest.fixture
+async def filled(books: LedgerFixture) -> LedgerFixture:
+    await books.open(user=OTHER)
+    await fill(books, USER, SECRET)
+    await fill(books, OTHER, "of bob")
+    return books
+
+
+async def test_no_table_has_anything_that_the_user_said(filled: LedgerFixture):
+    holding = {table for table, rows in (await contents(filled)).items() if SECRET in rows}
+    assert holding == {*FORGETTING, "memories"} - {"summaries", "streams"}
+    async with filled.database.transaction() as tx:
+        counts = await forgetting.forget_user(tx, filled.workspace, USER)
+    assert counts == {**dict.fromkeys(FORGETTING, 1), "memories": 1, "replies": 2}
+    assert [table for table, rows in (await contents(filled)).items() if SECRET in rows] == []
+    # What is left can still be read.
+    for row in await filled.all(JournaledReply):
+        REPLY.validate_python(row.payload)
+
+
+async def test_the_money_and_other_users_stay(filled: LedgerFixture):
+    before, day = await contents(filled), await filled.day()
+    async with filled.database.transaction() as tx:
+        spent = await usage.costs(tx, filled.workspace, user_id=USER)
+        await forgetting.forget_user(tx, filled.workspace, USER)
+        assert await usage.costs(tx, filled.workspace, user_id=USER) == spent
+    after = await contents(filled)
+    assert {table for table in before if before[table] != after[table]} == {*FORGETTING, "memories"}
+    assert await filled.day() == day
+    for table in (*FORGETTING, "memories"):
+        assert [row for row in before[table].split("\n") if "bob" in row] == [
+            row for row in after[table].split("\n") if "bob" in row
+        ]
+    assert await filled.disagreements() == []
+
+
+async def test_forgotten_again_nothing_is_left_to_forget(filled: LedgerFixture):
+    for expected in (True, False):
+        async with filled.database.transaction() as tx:
+            counts = await forgetting.forget_user(tx, filled.workspace, USER)
+        counts.pop("replies", None)  # a reply without text is emptied again
+        assert bool(counts) is expected
+
+
+def test_all_of_it_is_about_one_workspace_and_one_user():
+    for table, statement in FORGETTING.items():
+        assert ":workspace" in statement, table
+        assert ":user" in statement, table
