@@ -6,11 +6,26 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from parley.client.generate import generate_input
 from parley.client.reading import read_session
+from parley.domain.conversation.context import RunningSummary
+from parley.domain.conversation.contract import NewTurn
 from parley.domain.conversation.memory import Changes
 from parley.domain.requests import SpokenWord, ToolCall, TranscriptionReply, Usage
 from parley.domain.streaming import TextDelta
-from parley.storage import analyses, configuration, forgetting, ledger, memories, sessions, streams, summaries, usage
+from parley.storage import (
+    analyses,
+    configuration,
+    conversations,
+    forgetting,
+    generations,
+    ledger,
+    memories,
+    sessions,
+    streams,
+    summaries,
+    usage,
+)
 from parley.storage.forgetting import FORGETTING
 from parley.storage.ledger import REPLY
 from parley.storage.tables import CachedAnswer, Generation, JournaledReply, StoredAnalysis, utc_now
@@ -64,6 +79,13 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
         await memories.apply(tx, books.workspace, user, Changes(added=(memory(said),)), answered)
         await streams.open_attempt(tx, books.workspace, f"workflow-{user}", "ws://127.0.0.1:1")
         await streams.store(tx, books.workspace, f"workflow-{user}", 1, streams.News(0, (TextDelta(text=said),)))
+        asked_turn = generate_input(books.workspace, said, user_id=user)
+        talk = (books.workspace, f"talk of {user}")
+        await conversations.begin_turn(tx, NewTurn.of(talk[1], "turn", asked_turn))
+        await conversations.start_turn(tx, *talk, "turn")
+        context = await generations.save_prompt(tx, books.workspace, asked_turn.prompt)
+        await conversations.end_turn(tx, *talk, "turn", outcome="completed", context_sha256=context.sha256)
+        await conversations.save_summary(tx, *talk, RunningSummary(text=said, through=1, tokens=1))
 
 
 async def contents(books: LedgerFixture) -> dict[str, str]:

@@ -30,7 +30,13 @@ from parley import (
 )
 from parley.domain.conversation import contract
 from parley.domain.conversation.context import KEPT_EXCHANGES, MOST_EXCHANGES
-from parley.domain.conversation.contract import STATE, ConversationState, turn_job_id, workflow_id
+from parley.domain.conversation.contract import (
+    STATE,
+    TURNS_PER_EXTRACTION,
+    ConversationState,
+    turn_job_id,
+    workflow_id,
+)
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
 from parley.settings import DEFAULT_POLICY, Settings
@@ -483,9 +489,11 @@ class TestBetweenTurns:
     ) -> None:
         for number in range(MOST_EXCHANGES):
             await talk.say(f"text {number}", cache=CachePolicy.OFF)
+        before = MOST_EXCHANGES + MOST_EXCHANGES // TURNS_PER_EXTRACTION
+        await simulator.requests(at_least=before)
         await simulator.fault("bad_request", provider="openai", after=1)
         assert (await talk.say("one more", cache=CachePolicy.OFF)).success
-        assert len(await simulator.requests(at_least=MOST_EXCHANGES + 2)) == MOST_EXCHANGES + 2
+        assert len(await simulator.requests(at_least=before + 2)) == before + 2
         assert (await talk.say("and one more", cache=CachePolicy.OFF)).success
         assert (await talk.context())[0].text == "text 0"
         assert (await summarized(client)).summarized_through == MOST_EXCHANGES + 2 - KEPT_EXCHANGES

@@ -231,7 +231,7 @@ async def test_the_setting_decides_how_memories_are_compared(
     recalled: dict[str, int] = {}
     for mode in ("auto", "local", "off"):
         parts = Parts(database, settings.model_copy(update={"memory_vectors": mode}))
-        memory = parts.conversation_memory(Conversations().read)
+        memory = parts.conversation_memory()
         async with database.reads() as tx:
             recalled[mode] = len(await memory.recall(tx, WORKSPACE, USER, "Is there a snack without nuts?"))
         await parts.close()
@@ -239,7 +239,7 @@ async def test_the_setting_decides_how_memories_are_compared(
     monkeypatch.setattr("activities.parts.is_installed", lambda: False)
     parts = Parts(database, settings.model_copy(update={"memory_vectors": "local"}))
     with pytest.raises(InvalidInput, match=r"PARLEY_MEMORY_VECTORS.*local-embeddings"):
-        parts.conversation_memory(Conversations().read)
+        parts.conversation_memory()
     await parts.close()
 
 
