@@ -19,6 +19,8 @@ from simulator.wire import BYTES_PER_TOKEN, Message, Prompt, Refusal, count_toke
 REASONING_TOKENS = 600
 PAIR, CUT = re.compile("[\U00010000-\U0010ffff]"), "\x1f"
 INTERRUPTED = re.compile(r"\binterrupted\b.*\bcontinue it exactly where it ends\b", re.IGNORECASE)
+# A record that a program puts before the user's words, such as a summary: a line that introduces it, and its tags.
+RECORD = re.compile(r"^[^\n]*\n<(?P<tag>\w+)>\n(?P<said>.*?)\n</(?P=tag)>\s*", re.DOTALL)
 PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 OPENERS = {
     True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
@@ -151,6 +153,9 @@ class Answers:
             results = [message.text for message in takewhile(_is_result, reversed(prompt.messages))]
             return f'The tools say: "{clip(" ".join(results[::-1]))}". This answer was computed by a simulator.'
         *earlier, last = prompt.texts("user") or [""]
+        while record := RECORD.match(last):
+            earlier.append(record["said"])
+            last = last[record.end() :]
         about = " and ".join(keywords(last, 2)) or "that"
         is_question = "?" in last
         opener = choice.pick(OPENERS[is_question], last).format(about=about)
