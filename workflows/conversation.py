@@ -40,6 +40,7 @@ with workflow.unsafe.imports_passed_through():
         outcome_of,
         upkeep_key,
     )
+    from parley.domain.conversation.extraction import ACTION as EXTRACTION
     from parley.domain.conversation.memory import RememberOutcome, RememberStep
     from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
     from parley.domain.generate.contract import Job, Meta
@@ -222,7 +223,7 @@ class Conversation:
                 user_id=self._input.user_id,
                 conversation_id=self._input.conversation_id,
                 turn_ids=turn_ids,
-                action=self._action,
+                action=EXTRACTION,
                 candidate=candidate,
                 job_key=upkeep_key(self._input.workspace_id, self._input.conversation_id),
                 workflow_id=workflow.info().workflow_id,

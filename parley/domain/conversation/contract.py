@@ -36,8 +36,8 @@ MOST_WAITING = 8
 TURNS_PER_RUN = 50
 # How many ended turns the next run knows without a look into the database.
 RECENT_TURNS = 20
-# Facts are extracted from so many turns at a time.
-TURNS_PER_EXTRACTION = 5
+# Facts are extracted from so many turns at a time: as many as are in the context verbatim, so that none is missing.
+TURNS_PER_EXTRACTION = 10
 LONGEST_TEXT = 1_000_000
 ID_BYTES = 200
 # A turn has a reader who waits.
