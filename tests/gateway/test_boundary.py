@@ -1,5 +1,6 @@
 """What surrounds every request: ids, hosts, limits, errors, health."""
 
+import asyncio
 import logging
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 
 from parley import Backend, Settings
 from tests.gateway.parts import Running, running_gateway, sent
+from tests.storage.ledger_fixture import until
 
 
 async def test_it_is_alive_and_ready(gateway: Running):
@@ -140,6 +142,26 @@ async def test_the_openapi_document_has_one_shape_of_errors(gateway: Running):
     assert "422" not in answers
     assert answers["503"]["content"].keys() == {"application/problem+json"}
     assert (await http_get(gateway, "/docs")) == httpx.codes.NOT_FOUND
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings", "/api/chat/stream"])
+async def test_a_caller_that_leaves_within_its_body_is_no_error_of_the_gateway(
+    path: str, gateway: Running, secret: str, caplog: pytest.LogCaptureFixture
+):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n"
+    begun = f'{head}Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{{"model": '
+    _, writer = await asyncio.open_connection(*gateway.address)
+    with caplog.at_level(logging.INFO, "parley.gateway"):
+        writer.write(begun.encode())
+        await writer.drain()
+        writer.close()
+        await until(lambda: logged(caplog, f"POST {path}"))
+    assert f"POST {path} 499" in caplog.text
+    assert "no handler expected" not in caplog.text
+
+
+async def logged(caplog: pytest.LogCaptureFixture, line: str) -> bool:
+    return line in caplog.text
 
 
 async def http_get(gateway: Running, path: str) -> int:

@@ -256,6 +256,15 @@ class TestAReaderWhoLeaves:
         deltas, result = await read(client)
         assert (text(deltas), result.meta.attempts, await charged(client)) == (result.content, 1, (1, 0))
 
+    async def test_at_once_does_not_end_the_answer_either(self, client: Client) -> None:
+        async with streamed(client):
+            pass
+
+        async def answered() -> bool:
+            return await states(client) == ["settled"]
+
+        await until(answered)
+
     @pytest.mark.parametrize("provider", [Provider.OPENAI, Provider.ANTHROPIC])
     async def test_cancels_the_request_where_that_is_wanted(
         self, client: Client, simulator: SimulatorAdmin, provider: Provider
