@@ -12,9 +12,16 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import sse
-from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
+from gateway.answers import ON_DISCONNECT, Answer, Item, answer_to, counted, first_of, resumed
 from gateway.auth import JSON, Caller
-from gateway.errors import RETRIED_BY_SDKS, GenerationRefused, Problem, UnknownModel, problem_of
+from gateway.errors import (
+    RETRIED_BY_SDKS,
+    ClientDisconnected,
+    GenerationRefused,
+    Problem,
+    UnknownModel,
+    problem_of,
+)
 from gateway.jobs import safe_key
 from gateway.state import Gateway
 from parley.client.generate import generate_input
@@ -126,8 +133,12 @@ async def request_key(gateway: Gateway, caller: Caller, request: Request) -> Asy
     try:
         yield key
         is_delivered = True
+    except ClientDisconnected:
+        # What was cancelled since its caller left answers no repetition.
+        is_delivered = request.headers.get(ON_DISCONNECT) == "cancel"
+        raise
     except ParleyError as error:
-        is_delivered = problem_of(error).status not in {*RETRIED_BY_SDKS, 499}
+        is_delivered = problem_of(error).status not in RETRIED_BY_SDKS
         raise
     finally:
         gateway.retries.end(body, key, is_delivered=is_delivered)

@@ -145,11 +145,11 @@ async def test_a_key_that_runs_in_one_mode_is_paid_once_in_both(
 async def test_the_answer_of_a_caller_that_leaves_is_completed(
     mode: str, http: httpx.AsyncClient, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
+    await simulator.gate(closed=True, provider="openai")
     headers = {"x-parley-mode": mode, "idempotency-key": "leaving"}
     task = asyncio.create_task(run(http, **headers))
     await simulator.requests(at_least=1, state="in_flight")
     task.cancel()
-    await simulator.gate(closed=False)
+    await simulator.gate(closed=False, provider="openai")
     assert await run(http, **headers)
     assert len(await simulator.requests()) == 1

@@ -244,10 +244,10 @@ class TestABreakAfterText:
 
 class TestAReaderWhoLeaves:
     async def test_does_not_end_the_answer(self, client: Client, simulator: SimulatorAdmin) -> None:
-        await simulator.gate(closed=True)
+        await simulator.gate(closed=True, provider="openai")
         async with streamed(client):
             await simulator.requests(at_least=1, state="in_flight")
-        await simulator.gate(closed=False)
+        await simulator.gate(closed=False, provider="openai")
 
         async def answered() -> bool:
             return await states(client) == ["settled"]
