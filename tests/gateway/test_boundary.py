@@ -5,6 +5,7 @@ import logging
 
 import httpx
 import pytest
+from temporalio.client import Client as TemporalClient
 
 from parley import Backend, Settings
 from tests.gateway.parts import Running, running_gateway, sent
@@ -23,6 +24,20 @@ async def test_it_is_not_ready_while_it_drains(gateway: Running):
         gateway.server._gateway.draining.set()
         answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "Draining", "1")
+
+
+async def test_it_is_not_ready_while_temporal_says_nothing(
+    backend: Backend, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gateway.state.READY_SECONDS", 0.1)
+    silent = await asyncio.start_server(lambda *_: asyncio.Event().wait(), "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    temporal = await TemporalClient.connect(f"{host}:{port}", lazy=True)
+    mute = Backend(temporal, backend.database, settings)
+    async with running_gateway(mute, settings.model_copy(update={"gateway_port": 0})) as gateway, gateway.http() as http:
+        answer = await http.get("/readyz", timeout=8)
+    silent.close()
+    assert (answer.status_code, answer.json()["code"]) == (503, "Unreachable")
 
 
 async def test_a_safe_request_id_is_used_and_another_one_is_replaced(gateway: Running):
