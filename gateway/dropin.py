@@ -27,7 +27,7 @@ from gateway.state import Gateway
 from parley.client.generate import generate_input
 from parley.client.jobs import provider_of
 from parley.domain.errors import InvalidInput, ParleyError, UnpricedModel
-from parley.domain.generate.contract import GenerateInput, GenerateResult, Meta, job_key
+from parley.domain.generate.contract import GenerateInput, GenerateResult, Meta, Prompt, job_key
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.streaming import Delta
 from parley.settings import Settings
@@ -47,6 +47,8 @@ HEADERS = {*ARGUMENTS, "x-parley-mode", "x-parley-on-disconnect"}
 # Sent by the SDKs with each try, from 0.
 RETRY_COUNT = "x-stainless-retry-count"
 AUTO = "parley/auto"
+# The names of what a generation asks for.
+ASKED = {*GenerateInput.model_fields, *Prompt.model_fields}
 
 
 def body_of(*required: str) -> dict[str, Any]:
@@ -251,7 +253,7 @@ def renamed(error: InvalidInput, names: Mapping[str, str], chosen: Collection[st
 def _place(error: InvalidInput) -> str:
     """The argument that is wrong. Where several disagree, the message begins with one of them."""
     named = error.problem.partition(" ")[0]
-    return error.field or (error.where if error.where != "generate" else named if named.isidentifier() else "")
+    return error.field or (error.where if error.where != "generate" else named if named in ASKED else "")
 
 
 def _renamed(place: str, names: Mapping[str, str]) -> str:

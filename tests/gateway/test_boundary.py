@@ -34,7 +34,10 @@ async def test_it_is_not_ready_while_temporal_says_nothing(
     host, port = silent.sockets[0].getsockname()
     temporal = await TemporalClient.connect(f"{host}:{port}", lazy=True)
     mute = Backend(temporal, backend.database, settings)
-    async with running_gateway(mute, settings.model_copy(update={"gateway_port": 0})) as gateway, gateway.http() as http:
+    async with (
+        running_gateway(mute, settings.model_copy(update={"gateway_port": 0})) as gateway,
+        gateway.http() as http,
+    ):
         answer = await http.get("/readyz", timeout=8)
     silent.close()
     assert (answer.status_code, answer.json()["code"]) == (503, "Unreachable")

@@ -57,6 +57,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"user": "u" * 201}, "user"),
     ({"messages": []}, "messages"),
     ({"messages": "Hi"}, "messages"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages"),
     ({"messages": [{"role": "user", "content": "Hi", "name": "ann"}]}, "messages.0.name"),
     ({"messages": [{"role": "function", "content": "Hi"}]}, "messages.0.role"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0.type"),
@@ -330,7 +331,12 @@ class TestErrors:
 class TestARepetition:
     @MODES
     async def test_of_a_request_that_was_cancelled_when_its_caller_left_is_made_anew(
-        self, mode: str, http: httpx.AsyncClient, client: Client, simulator: SimulatorAdmin, caplog: pytest.LogCaptureFixture
+        self,
+        mode: str,
+        http: httpx.AsyncClient,
+        client: Client,
+        simulator: SimulatorAdmin,
+        caplog: pytest.LogCaptureFixture,
     ):
         await simulator.gate(closed=True, provider="openai")
         headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel"}
