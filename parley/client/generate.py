@@ -183,7 +183,7 @@ def generate_stream(
 async def _started(
     backend: Backend, request: GenerateInput, job_id: str, *, again: bool = False
 ) -> WorkflowHandle[Any, GenerateResult]:
-    """Start it, as `start_workflow_of` does; also for a reader who leaves meanwhile, where it is finished without one."""
+    """Start it, as `start_workflow_of` does; for a reader who leaves meanwhile too, if it is finished without one."""
     start = asyncio.ensure_future(start_workflow_of(backend, request, job_id, again=again))
     try:
         return await asyncio.shield(start)
