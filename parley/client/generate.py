@@ -192,7 +192,7 @@ async def _started(
             start.cancel()
         await asyncio.wait({start})
         if not start.cancelled():
-            start.exception()  # nobody else reads it
+            start.exception()  # nothing else reads it
         raise
 
 

@@ -163,7 +163,7 @@ async def test_the_openapi_document_has_one_shape_of_errors(gateway: Running):
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings", "/api/chat/stream"])
-async def test_a_caller_that_leaves_within_its_body_is_no_error_of_the_gateway(
+async def test_a_caller_that_leaves_within_its_body_is_not_an_error_of_the_gateway(
     path: str, gateway: Running, secret: str, caplog: pytest.LogCaptureFixture
 ):
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n"

@@ -330,7 +330,7 @@ class TestErrors:
 
 class TestARepetition:
     @MODES
-    async def test_of_a_request_that_was_cancelled_when_its_caller_left_is_made_anew(
+    async def test_of_a_request_that_was_cancelled_when_its_caller_left_is_made_again(
         self,
         mode: str,
         http: httpx.AsyncClient,
