@@ -333,11 +333,14 @@ class PaidCalls:
 
         limit: is renewed with each delta, since a long reply takes longer than a provider may be silent.
         """
-        receiving = asyncio.create_task(self._received(work, stream, attempt_id, limit))
         leaving = asyncio.create_task(stream.cancelled())
+        await asyncio.sleep(0)
+        if _has_ended(leaving):  # before anything was sent: nothing is billed
+            return stream.received(work.offer.model, Finish.CANCELLED, Usage())
+        receiving = asyncio.create_task(self._received(work, stream, attempt_id, limit))
         try:
             await asyncio.wait({receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if leaving.done() and leaving.exception() is None and not receiving.done():
+            if _has_ended(leaving) and not receiving.done():
                 # The connection is closed: vendors stop, and bill what they have made. They do not report how much.
                 await _stopped(receiving)
                 return stream.received(work.offer.model, Finish.CANCELLED, Usage(is_known=False))
@@ -485,6 +488,10 @@ class PaidCalls:
 async def _recorded(stream: ReplyStream | None, reply: Reply) -> Reply:
     """The reply as it is settled: where it continues a stream, with the text before it."""
     return await stream.complete(reply) if stream and isinstance(reply, ChatReply) else reply
+
+
+def _has_ended(task: "asyncio.Task[None]") -> bool:
+    return task.done() and task.exception() is None
 
 
 async def _stopped(task: "asyncio.Task[Any]") -> None:

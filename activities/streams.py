@@ -34,7 +34,7 @@ class ReplyStream:
 
     @classmethod
     async def open(cls, sink: TokenSink, *, holds_text: bool) -> Self | None:
-        """Begin an attempt of a stream; None if its sink fails: the answer is made without it.
+        """Begin an attempt of a stream; None if its sink fails or takes none: the answer is made without it.
 
         Args:
             holds_text: send no text before `send_rest`.
@@ -43,7 +43,8 @@ class ReplyStream:
             Unreachable: the database does not answer.
         """
         try:
-            return cls(sink, await sink.open(), holds_text=holds_text)
+            delivered = await sink.open()
+            return cls(sink, delivered, holds_text=holds_text) if delivered else None
         except Unreachable:
             raise
         except Exception as error:  # noqa: BLE001

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from gateway.errors import NotPermitted, TooManyRequests, Unauthenticated, UnsupportedMediaType
 from parley.client.backend import Backend
 from parley.client.client import Client
+from parley.domain.errors import Unreachable
 from parley.domain.gateway_keys import KEY_PATTERN, GatewayKey, Scope, hash_of, share
 from parley.storage import gateway_keys
 
@@ -29,9 +30,10 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Caller:
-    """The sender of a request: its key, and a client of the key's workspace."""
+    """The sender of a request: its key, the hash of the key's secret, and a client of the key's workspace."""
 
     key: GatewayKey
+    sha256: str
     client: Client
     backend: Backend
 
@@ -92,7 +94,18 @@ class Authentication:
         if scope not in known.key.scopes:
             raise NotPermitted(f"the key {known.key.key_id} does not have the scope {scope.value!r}")
         await self._count(known)
-        return Caller(known.key, self._backend.client(known.key.workspace_id), self._backend)
+        return Caller(known.key, sha256, self._backend.client(known.key.workspace_id), self._backend)
+
+    async def is_admitted(self, caller: Caller) -> bool:
+        """Whether a caller's key is still valid. While PostgreSQL does not answer, what was known of it counts."""
+        key = caller.key
+        try:
+            key = (await self._find(caller.sha256)).key
+        except Unauthenticated:
+            return False
+        except Unreachable:
+            pass
+        return key.is_valid(datetime.now(UTC))
 
     @asynccontextmanager
     async def stream(self, caller: Caller) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -176,7 +177,7 @@ async def performance(
     until: Annotated[AwareDatetime | None, Query(description="Default: now.")] = None,
 ) -> Performance:
     """Latency, tokens, cost, errors, cache hits, throughput and recommendations over a time."""
-    if since is not None and until is not None and since >= until:
+    if since is not None and since >= (until or datetime.now(UTC)):
         raise InvalidInput("must be before `until`", where="query", field="since")
     reports = caller.client.reports
     seen, advice = await reports.summary(since, until), await reports.recommendations(since, until)

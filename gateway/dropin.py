@@ -12,15 +12,22 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import sse
-from gateway.answers import Answer, Item, answer_to, counted, first_of, resumed
+from gateway.answers import ON_DISCONNECT, Answer, Item, answer_to, counted, first_of, resumed
 from gateway.auth import JSON, Caller
-from gateway.errors import RETRIED_BY_SDKS, GenerationRefused, Problem, UnknownModel, problem_of
+from gateway.errors import (
+    RETRIED_BY_SDKS,
+    ClientDisconnected,
+    GenerationRefused,
+    Problem,
+    UnknownModel,
+    problem_of,
+)
 from gateway.jobs import safe_key
 from gateway.state import Gateway
 from parley.client.generate import generate_input
 from parley.client.jobs import provider_of
 from parley.domain.errors import InvalidInput, ParleyError, UnpricedModel
-from parley.domain.generate.contract import GenerateInput, GenerateResult, Meta, job_key
+from parley.domain.generate.contract import GenerateInput, GenerateResult, Meta, Prompt, job_key
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.streaming import Delta
 from parley.settings import Settings
@@ -40,6 +47,8 @@ HEADERS = {*ARGUMENTS, "x-parley-mode", "x-parley-on-disconnect"}
 # Sent by the SDKs with each try, from 0.
 RETRY_COUNT = "x-stainless-retry-count"
 AUTO = "parley/auto"
+# The names of what a generation asks for.
+ASKED = {*GenerateInput.model_fields, *Prompt.model_fields}
 
 
 def body_of(*required: str) -> dict[str, Any]:
@@ -126,8 +135,12 @@ async def request_key(gateway: Gateway, caller: Caller, request: Request) -> Asy
     try:
         yield key
         is_delivered = True
+    except ClientDisconnected:
+        # What was cancelled since its caller left answers no repetition.
+        is_delivered = request.headers.get(ON_DISCONNECT) == "cancel"
+        raise
     except ParleyError as error:
-        is_delivered = problem_of(error).status not in {*RETRIED_BY_SDKS, 499}
+        is_delivered = problem_of(error).status not in RETRIED_BY_SDKS
         raise
     finally:
         gateway.retries.end(body, key, is_delivered=is_delivered)
@@ -240,7 +253,7 @@ def renamed(error: InvalidInput, names: Mapping[str, str], chosen: Collection[st
 def _place(error: InvalidInput) -> str:
     """The argument that is wrong. Where several disagree, the message begins with one of them."""
     named = error.problem.partition(" ")[0]
-    return error.field or (error.where if error.where != "generate" else named if named.isidentifier() else "")
+    return error.field or (error.where if error.where != "generate" else named if named in ASKED else "")
 
 
 def _renamed(place: str, names: Mapping[str, str]) -> str:

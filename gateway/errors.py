@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gateway.console import pages
 from parley.client.reading import first_problem
@@ -214,9 +215,12 @@ def _parley_error(error: Exception) -> ParleyError | None:
         return _invalid(error)
     if isinstance(error, ValidationError):
         return first_problem(error, where="request")
+    if isinstance(error, ClientDisconnect):
+        return ClientDisconnected("the caller closed the connection before the end of the body")
     if isinstance(error, HTTPException):
         # FastAPI wraps what is raised while it reads the body.
-        return error.__cause__ if isinstance(error.__cause__, ParleyError) else _of_framework(error)
+        cause = error.__cause__
+        return _parley_error(cause) if isinstance(cause, ParleyError | ClientDisconnect) else _of_framework(error)
     return None
 
 

@@ -245,7 +245,7 @@ async def events(
 async def event_stream(gateway: Gateway, caller: Caller, job_id: str, last_event_id: str) -> StreamingResponse:
     """The events of a job after an event, as server-sent events."""
     followed = _followed(gateway, caller, job_id, last_event_id)
-    first = await anext(followed)  # an error is a status, not an event
+    first = await anext(followed, None)  # an error is a status, not an event
     return sse.response(_frames(followed, first))
 
 
@@ -268,7 +268,7 @@ async def socket(websocket: WebSocket, job_id: str, last_event_id: str = "") -> 
     gateway: Gateway = websocket.app.state.gateway
     caller = await gateway.auth.identify(websocket, Scope.READ)
     async with aclosing(_followed(gateway, caller, job_id, last_event_id)) as followed:
-        first = await anext(followed)
+        first = await anext(followed, None)
         await websocket.accept()
         try:
             await _send(websocket, first)
@@ -285,11 +285,13 @@ async def _send(websocket: WebSocket, event: Event | None) -> None:
 
 
 async def _followed(gateway: Gateway, caller: Caller, job_id: str, last_event_id: str) -> AsyncGenerator[Event | None]:
-    """The events of a job, counted as one of the key's open streams."""
+    """The events of a job, counted as one of the key's open streams. They end when the key is revoked or expires."""
     workspace_id = caller.client.workspace_id
     await _view(caller, job_id)
     async with gateway.stream(caller), aclosing(gateway.feeds.follow(workspace_id, job_id, last_event_id)) as followed:
         async for event in followed:
+            if not await gateway.auth.is_admitted(caller):
+                return
             yield event
 
 

@@ -11,6 +11,7 @@ from gateway.inline import InlineGenerate
 from gateway.metrics import GatewayMetrics
 from gateway.retries import Retries
 from parley.client.backend import Backend, temporal_errors
+from parley.domain.errors import Unreachable
 
 READY_SECONDS = 5.0
 
@@ -79,5 +80,9 @@ class Gateway:
             Unreachable: one does not.
         """
         await self.backend.database.ping()
-        with temporal_errors():
-            await self.backend.temporal.service_client.check_health()
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                with temporal_errors():
+                    await self.backend.temporal.service_client.check_health()
+        except TimeoutError:
+            raise Unreachable(f"Temporal does not answer within {READY_SECONDS:g} s") from None

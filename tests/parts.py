@@ -28,6 +28,7 @@ from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
 from parley.storage.migrate import migrate
+from parley.streams.hub import PROCESS_HUB, SinkSource
 from parley.testing import SimulatorAdmin
 from simulator.config import Config
 from simulator.server import Server
@@ -165,10 +166,15 @@ def candidates_of(database: Database, settings: Settings) -> Candidates:
 
 @asynccontextmanager
 async def running_workers(
-    client: TemporalClient, database: Database, settings: Settings, roles: tuple[str, ...] = ROLES
+    client: TemporalClient,
+    database: Database,
+    settings: Settings,
+    roles: tuple[str, ...] = ROLES,
+    *,
+    sinks: SinkSource = PROCESS_HUB.sink,
 ) -> AsyncIterator[None]:
-    """Run Parley's workers in this process."""
-    parts = Parts(database, settings)
+    """Run Parley's workers in this process. `sinks`: where their streams go; default: to readers of this process."""
+    parts = Parts(database, settings, sinks=sinks)
     async with AsyncExitStack() as running:
         running.push_async_callback(parts.close)
         for worker in build_workers(client, parts, roles):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
@@ -146,11 +147,11 @@ async def generate(backend: Backend, request: GenerateInput, key: str | None) ->
     """
     job_id = workflow_id(request.workspace_id, key or uuid4().hex)
     try:
-        result = await _result(await start_workflow_of(backend, request, job_id))
+        result = await _result(await _started(backend, request, job_id))
     except WorkflowAlreadyStartedError:
         result = await _result(await existing_generation(backend, request, job_id))
         if not result.success:
-            result = await _result(await start_workflow_of(backend, request, job_id, again=True))
+            result = await _result(await _started(backend, request, job_id, again=True))
     return await with_stored_answer(backend.database, request, result)
 
 
@@ -182,6 +183,22 @@ def generate_stream(
         offset=offset,
         stored_in=backend.database if is_shared else None,
     )
+
+
+async def _started(
+    backend: Backend, request: GenerateInput, job_id: str, *, again: bool = False
+) -> WorkflowHandle[Any, GenerateResult]:
+    """Start it, as `start_workflow_of` does; for a reader who leaves meanwhile too, if it is finished without one."""
+    start = asyncio.ensure_future(start_workflow_of(backend, request, job_id, again=again))
+    try:
+        return await asyncio.shield(start)
+    except asyncio.CancelledError:
+        if request.stream is None or request.stream.on_disconnect == "cancel":
+            start.cancel()
+        await asyncio.wait({start})
+        if not start.cancelled():
+            start.exception()  # nothing else reads it
+        raise
 
 
 async def start_workflow_of(

@@ -124,7 +124,10 @@ class Reports:
         since: datetime | None,
         until: datetime | None = None,
     ) -> T:
-        ends = (until or datetime.now(UTC)).astimezone(UTC)
-        begins = (since or ends - timedelta(days=DEFAULT_DAYS)).astimezone(UTC)
+        try:
+            ends = (until or datetime.now(UTC)).astimezone(UTC)
+            begins = (since or ends - timedelta(days=DEFAULT_DAYS)).astimezone(UTC)
+        except OverflowError:
+            raise InvalidInput("is too early or too late for a calendar: give a time in use", where="since") from None
         async with self._database.transaction() as tx:
             return await report(tx, self._workspace_id, Span(since=begins, until=ends))

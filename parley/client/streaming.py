@@ -81,6 +81,7 @@ class GenerateStream:
         self._reader.close()
         deltas, running = self._begun()
         await deltas.aclose()
+        await asyncio.sleep(0)  # a task that is cancelled before its first step begins nothing
         await _ended(running)
         if self._polling is not None:
             await _ended(self._polling)

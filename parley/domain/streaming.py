@@ -113,8 +113,11 @@ class TokenSink(Protocol):
     Only `open` and `close` wait, and not for a reader: one who is slow, or left, delays no paid call.
     """
 
-    async def open(self) -> Delivered:
-        """Begin a new attempt of the stream: from here on what older attempts send is dropped."""
+    async def open(self) -> Delivered | None:
+        """Begin a new attempt of the stream: from here on what older attempts send is dropped.
+
+        None: another process makes the answer in its other mode, and the readers have that stream.
+        """
         ...
 
     async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:

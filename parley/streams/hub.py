@@ -75,7 +75,9 @@ class StreamHub:
 
     # The attempts' side.
 
-    def open(self, workspace_id: str, stream_id: str, known: Delivered | None = None) -> Delivered:
+    def open(
+        self, workspace_id: str, stream_id: str, known: Delivered | None = None, *, is_received: bool = False
+    ) -> Delivered:
         """Begin an attempt, or continue it on another connection: older ones can feed nothing from here on.
 
         Returns what is known of the stream, with the number of its newest attempt, which may be a later one.
@@ -83,6 +85,7 @@ class StreamHub:
         Args:
             known: what is known elsewhere, for example in the database, with the number of the attempt; default: what
                 this process knows, and the next number.
+            is_received: whether the attempt is made in another process.
         """
         stream = self._used((workspace_id, stream_id))
         if known is None:
@@ -91,8 +94,13 @@ class StreamHub:
         if known.attempt > stream.attempt:
             stream.known = known
             stream.extend(known.deltas[len(stream.deltas) :])
-        stream.is_fed = True
+        stream.is_fed, stream.is_received = True, is_received
         return known.model_copy(update={"attempt": stream.attempt, "deltas": tuple(stream.deltas)})
+
+    def is_received(self, workspace_id: str, stream_id: str) -> bool:
+        """Whether another process makes an attempt of a stream now."""
+        stream = self._streams.get((workspace_id, stream_id))
+        return stream is not None and stream.is_fed and stream.is_received
 
     def load(self, workspace_id: str, stream_id: str, known: Delivered, *, first: int) -> None:
         """Deliver what another process stored of a stream, unless this one knows of a newer attempt.
@@ -166,13 +174,14 @@ class _Stream:
     """One stream.
 
     deltas: all that were delivered. known: what its newest attempt pays; None before the first.
-    is_fed: whether an attempt is open. left: set while it had readers and has none.
+    is_fed: whether an attempt is open. is_received: whether the newest one is made in another process.
+    left: set while it had readers and has none.
     """
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
         self.known: Delivered | None = None
-        self.is_fed = False
+        self.is_fed = self.is_received = False
         self.readers: set[StreamReader] = set()
         self.left = asyncio.Event()
 
@@ -235,7 +244,9 @@ class HubSink:
         self._hub, self._of, self._cancels = hub, (workspace_id, stream_id), cancels
         self._known, self._offset = Delivered(attempt=1), 0
 
-    async def open(self) -> Delivered:
+    async def open(self) -> Delivered | None:
+        if self._hub.is_received(*self._of):
+            return None
         delivered = self._hub.open(*self._of)
         self._known, self._offset = Delivered(attempt=delivered.attempt), len(delivered.deltas)
         return delivered

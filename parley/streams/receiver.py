@@ -167,7 +167,7 @@ class SocketReceiver:
         newest, offset = self.hub.position(*key)
         if newest > frame.attempt:
             return None, Refused(channel=frame.channel)
-        deltas = self.hub.open(*key, Delivered(attempt=frame.attempt)).deltas[frame.stored :]
+        deltas = self.hub.open(*key, Delivered(attempt=frame.attempt), is_received=True).deltas[frame.stored :]
         feed = self._feeds[key] = _Feed(key, frame.attempt, self._before(key, frame.attempt))
         if newest < frame.attempt:
             feed.before = offset

@@ -1,12 +1,15 @@
 """What surrounds every request: ids, hosts, limits, errors, health."""
 
+import asyncio
 import logging
 
 import httpx
 import pytest
+from temporalio.client import Client as TemporalClient
 
 from parley import Backend, Settings
 from tests.gateway.parts import Running, running_gateway, sent
+from tests.storage.ledger_fixture import until
 
 
 async def test_it_is_alive_and_ready(gateway: Running):
@@ -21,6 +24,23 @@ async def test_it_is_not_ready_while_it_drains(gateway: Running):
         gateway.server._gateway.draining.set()
         answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "Draining", "1")
+
+
+async def test_it_is_not_ready_while_temporal_says_nothing(
+    backend: Backend, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gateway.state.READY_SECONDS", 0.1)
+    silent = await asyncio.start_server(lambda *_: asyncio.Event().wait(), "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    temporal = await TemporalClient.connect(f"{host}:{port}", lazy=True)
+    mute = Backend(temporal, backend.database, settings)
+    async with (
+        running_gateway(mute, settings.model_copy(update={"gateway_port": 0})) as gateway,
+        gateway.http() as http,
+    ):
+        answer = await http.get("/readyz", timeout=8)
+    silent.close()
+    assert (answer.status_code, answer.json()["code"]) == (503, "Unreachable")
 
 
 async def test_a_safe_request_id_is_used_and_another_one_is_replaced(gateway: Running):
@@ -140,6 +160,26 @@ async def test_the_openapi_document_has_one_shape_of_errors(gateway: Running):
     assert "422" not in answers
     assert answers["503"]["content"].keys() == {"application/problem+json"}
     assert (await http_get(gateway, "/docs")) == httpx.codes.NOT_FOUND
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings", "/api/chat/stream"])
+async def test_a_caller_that_leaves_within_its_body_is_not_an_error_of_the_gateway(
+    path: str, gateway: Running, secret: str, caplog: pytest.LogCaptureFixture
+):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n"
+    begun = f'{head}Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{{"model": '
+    _, writer = await asyncio.open_connection(*gateway.address)
+    with caplog.at_level(logging.INFO, "parley.gateway"):
+        writer.write(begun.encode())
+        await writer.drain()
+        writer.close()
+        await until(lambda: logged(caplog, f"POST {path}"))
+    assert f"POST {path} 499" in caplog.text
+    assert "no handler expected" not in caplog.text
+
+
+async def logged(caplog: pytest.LogCaptureFixture, line: str) -> bool:
+    return line in caplog.text
 
 
 async def http_get(gateway: Running, path: str) -> int:

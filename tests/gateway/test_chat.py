@@ -107,6 +107,13 @@ async def test_performance_is_over_a_time(http: httpx.AsyncClient, client: Clien
     wrong = {"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
     refused = await http.get("/api/metrics/performance", params=wrong)
     assert (refused.status_code, refused.json()["field"]) == (400, "since")
+    for impossible in (
+        {"since": "9999-01-01T00:00:00Z"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"until": "0001-01-01T00:00:00Z"},
+    ):
+        refused = await http.get("/api/metrics/performance", params=impossible)
+        assert (refused.status_code, "since" in refused.text) == (400, True)
 
 
 def texts(events: list[dict[str, Any]]) -> str:

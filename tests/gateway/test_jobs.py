@@ -266,6 +266,38 @@ async def test_readers_are_sent_away_when_the_gateway_drains(
         await gateway.serving
 
 
+async def test_readers_of_events_are_sent_away_when_their_key_is_revoked(
+    gateway: Running, client: Client, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gateway.auth.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.feeds.HEARTBEAT_SECONDS", 0.05)
+    await gates(simulator, closed=True)
+    key = await client.gateway_keys.create("app")
+    async with gateway.http(key.secret) as http:
+        job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+        at = gateway.url.replace("http", "ws", 1) + job["url"] + "/events"
+        async with (
+            http.stream("GET", f"{job['url']}/events") as stream,
+            websockets.connect(at, additional_headers={"authorization": f"Bearer {key.secret}"}, proxy=None) as socket,
+        ):
+            await client.gateway_keys.revoke(key.key_id)
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                lines = [line async for line in stream.aiter_lines()]
+                events = [json.loads(text) async for text in socket]
+    assert "event: end" not in lines
+    assert all(event["event"] != "end" for event in events)
+
+
+async def test_events_are_asked_for_again_elsewhere_where_a_gateway_ends(
+    gateway: Running, http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    await gates(simulator, closed=True)
+    job = (await http.post(f"{JOBS}/generate", json=WAITING)).json()
+    gateway.server._gateway.draining.set()
+    answer = await http.get(f"{job['url']}/events")
+    assert (answer.status_code, "event:" in answer.text) == (200, False)
+
+
 @pytest.mark.parametrize(
     ("path", "options", "problem"),
     [

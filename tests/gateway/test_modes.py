@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from activities.token_sink import Sinks
 from gateway.inline import InlineGenerate
 from parley import Backend, Client
 from parley.client.backend import describe_workflow
@@ -15,8 +16,11 @@ from parley.client.generate import generate_input
 from parley.domain.errors import NotFound, ParleyError
 from parley.domain.generate.contract import Mode
 from parley.settings import DEFAULT_POLICY, Settings
+from parley.streams.hub import PROCESS_HUB
+from parley.streams.receiver import SocketReceiver
 from parley.testing import SimulatorAdmin
-from tests.gateway.parts import Running, read_events
+from tests.gateway.parts import Running, read_events, running_gateway
+from tests.parts import running_workers
 
 BODY = {"messages": "Which plan has SSO?", "user_id": "ann", "cache": "off"}
 
@@ -108,16 +112,44 @@ async def test_a_caller_that_leaves_may_cancel_the_request_to_the_provider(
     assert await client.audit() == []
 
 
+async def test_a_key_that_runs_in_one_mode_is_paid_once_in_both(
+    backend: Backend, client: Client, settings: Settings, simulator: SimulatorAdmin
+):
+    """The deltas of the durable run come from a worker of another process. A request in the other mode joins it."""
+    database = backend.database
+    receiver, sinks = SocketReceiver(PROCESS_HUB, settings), Sinks(database, settings)
+    receiving = Backend(backend.temporal, database, settings, receiver)
+    secret = (await client.gateway_keys.create("app")).secret
+    async with (
+        running_workers(backend.temporal, database, settings, sinks=sinks),
+        running_gateway(receiving, settings.model_copy(update={"gateway_port": 0})) as gateway,
+        gateway.http(secret, headers={"idempotency-key": "both"}) as http,
+    ):
+        await simulator.fault("slow_tokens", hold=1)
+        durable = {"x-parley-mode": "durable"}
+        async with http.stream("POST", "/api/chat/stream", json=BODY, headers=durable) as stream:
+            first = read_events(stream)
+            begun = [await anext(first), await anext(first)]
+            inline = await http.post("/api/chat/stream", json=BODY, headers={"x-parley-mode": "inline"})
+            *texts, end = [*begun[1:], *[event async for event in first]]
+        assert "".join(event["data"]["text"] for event in texts) == end["data"]["content"]
+        assert end["data"]["content"] in inline.text.replace('\\"', '"')
+        assert len(await simulator.requests()) == 1
+        assert await client.audit() == []
+    await sinks.close()
+    await receiver.close()
+
+
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("mode", [*Mode])
 async def test_the_answer_of_a_caller_that_leaves_is_completed(
     mode: str, http: httpx.AsyncClient, simulator: SimulatorAdmin
 ):
-    await simulator.gate(closed=True)
+    await simulator.gate(closed=True, provider="openai")
     headers = {"x-parley-mode": mode, "idempotency-key": "leaving"}
     task = asyncio.create_task(run(http, **headers))
     await simulator.requests(at_least=1, state="in_flight")
     task.cancel()
-    await simulator.gate(closed=False)
+    await simulator.gate(closed=False, provider="openai")
     assert await run(http, **headers)
     assert len(await simulator.requests()) == 1

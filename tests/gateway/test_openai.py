@@ -18,6 +18,7 @@ from parley.domain.budgets import Period
 from parley.settings import Settings
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, with_open_models
+from tests.storage.ledger_fixture import until
 
 MODEL = "gpt-4o-mini"
 ASK: list[Any] = [{"role": "user", "content": "Which plan has SSO?"}]
@@ -32,6 +33,7 @@ TOOLS: list[Any] = [
     }
 ]
 BOTH = pytest.mark.parametrize("model", [MODEL, "claude-haiku-4-5"])
+PATH = "/v1/chat/completions"
 MODES = pytest.mark.parametrize("mode", ["durable", "inline"])
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -55,6 +57,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"user": "u" * 201}, "user"),
     ({"messages": []}, "messages"),
     ({"messages": "Hi"}, "messages"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages"),
     ({"messages": [{"role": "user", "content": "Hi", "name": "ann"}]}, "messages.0.name"),
     ({"messages": [{"role": "function", "content": "Hi"}]}, "messages.0.role"),
     ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0.type"),
@@ -294,14 +297,14 @@ class TestStream:
 class TestErrors:
     async def test_what_is_not_supported_is_refused_by_name(self, http: httpx.AsyncClient, simulator: SimulatorAdmin):
         for body, param in UNSUPPORTED:
-            answer = await http.post("/v1/chat/completions", json={"model": MODEL, "messages": ASK, **body})
+            answer = await http.post(PATH, json={"model": MODEL, "messages": ASK, **body})
             error = answer.json()["error"]
             assert (answer.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error"), body
         assert await simulator.requests() == []
 
     async def test_an_unknown_header_is_refused(self, http: httpx.AsyncClient):
         body = {"model": MODEL, "messages": ASK}
-        answer = await http.post("/v1/chat/completions", json=body, headers={"x-parley-workspace": "other"})
+        answer = await http.post(PATH, json=body, headers={"x-parley-workspace": "other"})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-parley-workspace")
 
     async def test_an_unknown_model(self, sdk: openai.AsyncOpenAI):
@@ -323,6 +326,35 @@ class TestErrors:
         sdk = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="sk-other", max_retries=0)
         with pytest.raises(openai.AuthenticationError):
             await sdk.chat.completions.create(model=MODEL, messages=ASK)
+
+
+class TestARepetition:
+    @MODES
+    async def test_of_a_request_that_was_cancelled_when_its_caller_left_is_made_again(
+        self,
+        mode: str,
+        http: httpx.AsyncClient,
+        client: Client,
+        simulator: SimulatorAdmin,
+        caplog: pytest.LogCaptureFixture,
+    ):
+        await simulator.gate(closed=True, provider="openai")
+        headers = {"x-parley-mode": mode, "x-parley-on-disconnect": "cancel"}
+        body = {"model": MODEL, "messages": ASK}
+        leaving = asyncio.create_task(http.post(PATH, json=body, headers=headers))
+        await simulator.requests(at_least=1, state="in_flight")
+        with caplog.at_level("INFO", "parley.gateway"):
+            leaving.cancel()
+            await until(lambda: has_left(caplog))
+        await simulator.gate(closed=False, provider="openai")
+        again = await http.post(PATH, json=body, headers={**headers, "x-stainless-retry-count": "1"})
+        [choice] = again.json()["choices"]
+        assert choice["finish_reason"] == "stop" and choice["message"]["content"]
+        assert await client.audit() == []
+
+
+async def has_left(caplog: pytest.LogCaptureFixture) -> bool:
+    return f"POST {PATH} 499" in caplog.text
 
 
 class TestModels:

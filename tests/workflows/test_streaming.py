@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from parley import CachePolicy, Client, GenerateResult, GenerateStream, TextDelta, ToolCallDelta
-from parley.client.generate import generate_input
+from parley import Backend, CachePolicy, Client, GenerateResult, GenerateStream, TextDelta, ToolCallDelta
+from parley.client.generate import generate, generate_input
 from parley.domain.budgets import Period
 from parley.domain.errors import IdempotencyConflict, JobFailed
 from parley.domain.generate.contract import Cached, Job, ask_id, workflow_id
@@ -244,10 +244,10 @@ class TestABreakAfterText:
 
 class TestAReaderWhoLeaves:
     async def test_does_not_end_the_answer(self, client: Client, simulator: SimulatorAdmin) -> None:
-        await simulator.gate(closed=True)
+        await simulator.gate(closed=True, provider="openai")
         async with streamed(client):
             await simulator.requests(at_least=1, state="in_flight")
-        await simulator.gate(closed=False)
+        await simulator.gate(closed=False, provider="openai")
 
         async def answered() -> bool:
             return await states(client) == ["settled"]
@@ -255,6 +255,15 @@ class TestAReaderWhoLeaves:
         await until(answered)
         deltas, result = await read(client)
         assert (text(deltas), result.meta.attempts, await charged(client)) == (result.content, 1, (1, 0))
+
+    async def test_at_once_does_not_end_the_answer_either(self, client: Client) -> None:
+        async with streamed(client):
+            pass
+
+        async def answered() -> bool:
+            return await states(client) == ["settled"]
+
+        await until(answered)
 
     @pytest.mark.parametrize("provider", [Provider.OPENAI, Provider.ANTHROPIC])
     async def test_cancels_the_request_where_that_is_wanted(
@@ -284,6 +293,19 @@ class TestAReaderWhoLeaves:
         whole = await client.generate(QUESTION, user_id="bob", cache=CachePolicy.OFF, provider=provider)
         assert 0 < billed["output_tokens"] < whole.meta.usage.output_tokens
         assert await charged(client) == (1, 0)
+
+    @durable_only("an inline generation begins with its reader")
+    async def test_before_the_request_is_sent_costs_nothing(
+        self, client: Client, backend: Backend, simulator: SimulatorAdmin
+    ) -> None:
+        target = StreamTarget(on_disconnect="cancel")
+        asked = generate_input(client.workspace_id, QUESTION, user_id=USER, cache=CachePolicy.OFF)
+        PROCESS_HUB.read(client.workspace_id, workflow_id(client.workspace_id, KEY)).close()
+        result = await generate(backend, asked.model_copy(update={"stream": target}), KEY)
+        assert (result.success, result.meta.finish) == (True, Finish.CANCELLED)
+        assert await simulator.requests() == []
+        [row] = await stored(client, UsageLog)
+        assert (row.confirmed, row.cost_usd) == (True, 0)
 
     async def test_of_an_answer_that_is_held_back_cancels_it_too(
         self, client: Client, simulator: SimulatorAdmin

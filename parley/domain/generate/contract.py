@@ -94,7 +94,7 @@ class Prompt(Asked):
         if bool(self.messages) == bool(self.sha256):
             raise ValueError("give either messages or the sha256 of a stored prompt")
         if self.messages and all(one.is_blank for one in self.messages if not one.is_system):
-            raise ValueError("the messages are blank: give at least one user or assistant message with text")
+            raise ValueError("messages are blank: give at least one user or assistant message with text")
         return self
 
     @property
