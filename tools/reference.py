@@ -76,7 +76,8 @@ def environment_page() -> str:
 
 
 def setting(name: str, field: FieldInfo) -> str:
-    return f"| `{name}` | {kind(field.annotation)} | {shown(field.default)} | {cell(field.description or '')} |"
+    default = "" if field.default_factory else shown(field.default)  # one that is computed is in the description
+    return f"| `{name}` | {kind(field.annotation)} | {default} | {cell(field.description or '')} |"
 
 
 def kind(annotation: Any) -> str:

@@ -55,7 +55,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
     client, workspace_id = place.client, place.client.workspace_id
     armed = {} if point == "in flight" else {"PARLEY_FAILPOINTS": f"{point}=kill"}
     if point == "in flight":
-        await place.simulator.gate(closed=True)
+        await place.simulator.gate(closed=True, provider="openai")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.faults.inline_process", workspace_id, KEY, cwd=ROOT, env=place.environment | armed
     )
@@ -64,7 +64,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
         await place.simulator.requests(at_least=1, billed="true", timeout=30)
         process.kill()
     await exited(process, signal.SIGKILL)
-    await place.simulator.gate(closed=False)
+    await place.simulator.gate(closed=False, provider="openai")
     sweeper = SweepActivities(place.database, client.temporal)
 
     async def nothing_is_open() -> bool:
