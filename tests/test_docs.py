@@ -209,6 +209,10 @@ class TestGeneratePage:
         result = await temporal.get_workflow_handle(job_id, result_type=GenerateResult).result()
         assert result.success and result.content
 
+    async def test_the_python_of_the_page_on_conversations_runs(self, capsys: pytest.CaptureFixture[str]):
+        await run_python(blocks((DOCS / "conversation.md").read_text(encoding="utf-8"), "python"))
+        assert "['My invoice is wrong.', 'Which one did I mean?']" in capsys.readouterr().out
+
     async def test_a_misspelled_field_is_named(self, temporal: TemporalClient):
         given = {"workspace_id": "default", "user_id": "ann", "promt": {}}
         with pytest.raises(WorkflowFailureError) as failed:

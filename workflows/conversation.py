@@ -71,7 +71,7 @@ class Conversation:
         # One turn at a time: waiters get the lock in the order in which they asked for it.
         self._order, self._waiting = asyncio.Lock(), 0
         self._answering: tuple[str, DurableEngine] | None = None
-        self._context_sha256 = ""
+        self._context_sha256 = carried.context_sha256
         self._turns_of_run, self._closed, self._ends = 0, False, False
         # What is left to do between turns.
         self._is_upkeep_due = False
@@ -290,6 +290,7 @@ class Conversation:
             turns=self._turns,
             tokens=self._tokens,
             cost_usd=self._cost_usd,
+            context_sha256=self._context_sha256,
             recent=tuple(self._recent.values()),
             unremembered=tuple(self._unremembered),
         )

@@ -66,6 +66,7 @@ class ConversationSteps:
         if turn.outcome:
             ended = TurnOutcome(turn_id=step.turn_id, number=number, outcome=Ended(turn.outcome))
             return ComposeOutcome(number=number, ended=ended)
+        # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
         async with self._database.transaction() as tx:
             material = Material(
                 preferences=await self._preferences(tx, step),
@@ -96,14 +97,20 @@ class ConversationSteps:
             "meta": step.meta.model_dump(mode="json"),
             "context_sha256": step.context_sha256,
         }
+        if step.outcome in (Ended.COMPLETED, Ended.CANCELLED):
+            known |= await self._answer(step)
         async with self._database.transaction() as tx:
-            turn = await conversations.find_turn(tx, *where, step.turn_id)
-            if turn is not None and step.outcome in (Ended.COMPLETED, Ended.CANCELLED):
-                reply = await generations.answer(tx, step.workspace_id, turn_request_id(*where, step.turn_id))
-                sizes = (await tokens_of(turn.text), await tokens_of(reply.text))
-                known |= {"answer": reply.text, "tokens": sum(sizes) + 2 * MESSAGE_TOKENS}
             await conversations.end_turn(tx, *where, step.turn_id, **known)
             return EndTurnOutcome(condense_through=await due(tx, *where, self._policy, step.action))
+
+    async def _answer(self, step: EndTurnStep) -> dict[str, Any]:
+        """The answer of a turn, and the tokens that the turn adds to a context."""
+        where = (step.workspace_id, step.conversation_id, step.turn_id)
+        async with self._database.reads() as tx:
+            turn = await conversations.find_turn(tx, *where)
+            reply = await generations.answer(tx, step.workspace_id, turn_request_id(*where))
+        sizes = [await tokens_of(text) for text in (turn.text if turn else "", reply.text)]
+        return {"answer": reply.text, "tokens": sum(sizes) + 2 * MESSAGE_TOKENS}
 
     @activity.defn(name="conversation.close")
     @boundary
@@ -127,8 +134,8 @@ async def due(tx: AsyncSession, workspace_id: str, conversation_id: str, policy:
     if conversation is None:
         return None
     since = conversation.summarized_through
-    exchanges = await conversations.exchanges(tx, workspace_id, conversation_id, after=since)
-    return condense_through(summary_of(conversation), exchanges, budget_of(policy, action))
+    sizes = await conversations.sizes(tx, workspace_id, conversation_id, after=since)
+    return condense_through(summary_of(conversation), sizes, budget_of(policy, action))
 
 
 def summary_of(conversation: StoredConversation) -> RunningSummary:

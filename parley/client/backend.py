@@ -202,9 +202,15 @@ async def update_with_start(
     operation = temporalio.client.WithStartWorkflowOperation[Any, Any](
         start.workflow, start.input, **_shown(workspace_id, start)
     )
-    return await backend.temporal.execute_update_with_start_workflow(
-        update, given, start_workflow_operation=operation, id=update_id, result_type=result_type
-    )
+    try:
+        return await backend.temporal.execute_update_with_start_workflow(
+            update, given, start_workflow_operation=operation, id=update_id, result_type=result_type
+        )
+    except BaseException:
+        # The operation's handle has the same error. Unless it is read there too, the event loop logs it.
+        handle = asyncio.ensure_future(operation.workflow_handle())
+        handle.add_done_callback(lambda known: known.cancelled() or known.exception())
+        raise
 
 
 def _shown(workspace_id: str, start: WorkflowStart) -> dict[str, Any]:

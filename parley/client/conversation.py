@@ -355,6 +355,9 @@ def _update_errors() -> Iterator[None]:
                     raise _TakesNone from error
                 raise
     except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        # Temporal's client raises it in place of the cancellation of its caller.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError from error
         raise _TakesNone from error
     except WorkflowUpdateFailedError as error:
         cause = error.cause

@@ -5,11 +5,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Numeric, cast, func, select, text, update
+from sqlalchemy import ColumnElement, Numeric, Select, cast, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.conversation.context import Exchange, RunningSummary
+from parley.domain.conversation.context import Exchange, RunningSummary, SizedExchange
 from parley.domain.conversation.contract import (
     ConversationCost,
     ConversationState,
@@ -25,12 +25,8 @@ from parley.storage.tables import ConversationTurn, StoredConversation, UsageLog
 
 # More exchanges since a summary than these are never in a context.
 MOST_READ = 500
-EXCHANGE = (
-    col(ConversationTurn.number),
-    col(ConversationTurn.text),
-    col(ConversationTurn.answer),
-    col(ConversationTurn.tokens),
-)
+SIZE = (col(ConversationTurn.number), col(ConversationTurn.tokens))
+EXCHANGE = (*SIZE, col(ConversationTurn.text), col(ConversationTurn.answer))
 OLD = text("""
     WITH old AS (
         SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
@@ -90,6 +86,22 @@ async def find_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, t
     return await tx.get(ConversationTurn, (workspace_id, conversation_id, turn_id))
 
 
+async def find_turns(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, turn_ids: Sequence[str]
+) -> Sequence[ConversationTurn]:
+    """Those of these turns whose answer was begun, in the order of the conversation."""
+    query = (
+        select(ConversationTurn)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.turn_id).in_(turn_ids),
+            col(ConversationTurn.number).is_not(None),
+        )
+        .order_by(col(ConversationTurn.number))
+    )
+    return (await tx.execute(query)).scalars().all()
+
+
 async def start_turn(
     tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str
 ) -> tuple[StoredConversation, ConversationTurn]:
@@ -130,22 +142,18 @@ async def end_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, tu
 
 
 async def exchanges(
-    tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int, through: int | None = None
+    tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int, through: int
 ) -> tuple[Exchange, ...]:
-    """The completed turns with a number above `after`, in order. `through`: the last number; None: no limit."""
-    query = (
-        select(*EXCHANGE)
-        .where(
-            *_is(ConversationTurn, workspace_id, conversation_id),
-            col(ConversationTurn.outcome) == Ended.COMPLETED.value,
-            col(ConversationTurn.number) > after,
-            *([] if through is None else [col(ConversationTurn.number) <= through]),
-        )
-        .order_by(col(ConversationTurn.number).desc())
-        .limit(MOST_READ)
-    )
-    found = [Exchange(**row) for row in (await tx.execute(query)).mappings()]
-    return tuple(reversed(found))
+    """The completed turns with a number above `after` and up to `through`, in order."""
+    query = _completed(workspace_id, conversation_id, after, EXCHANGE).where(col(ConversationTurn.number) <= through)
+    found = (await tx.execute(query)).mappings().all()
+    return tuple(Exchange(**row) for row in reversed(found))
+
+
+async def sizes(tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int) -> tuple[SizedExchange, ...]:
+    """The completed turns with a number above `after`, in order, without their texts."""
+    found = (await tx.execute(_completed(workspace_id, conversation_id, after, SIZE))).mappings().all()
+    return tuple(SizedExchange(**row) for row in reversed(found))
 
 
 async def save_summary(tx: AsyncSession, workspace_id: str, conversation_id: str, summary: RunningSummary) -> bool:
@@ -261,6 +269,20 @@ async def _locked(tx: AsyncSession, workspace_id: str, conversation_id: str) -> 
     if row is None:
         raise NotFound(f"workspace {workspace_id!r} has no conversation {conversation_id!r}")
     return row
+
+
+def _completed(workspace_id: str, conversation_id: str, after: int, columns: Sequence[Any]) -> Select[*tuple[Any, ...]]:
+    """The last completed turns with a number above `after`, the newest first."""
+    return (
+        select(*columns)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.outcome) == Ended.COMPLETED.value,
+            col(ConversationTurn.number) > after,
+        )
+        .order_by(col(ConversationTurn.number).desc())
+        .limit(MOST_READ)
+    )
 
 
 def _check_open(conversation: StoredConversation) -> None:

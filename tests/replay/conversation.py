@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from unittest import mock
 
 from parley import CachePolicy, Client, ConversationHandle
 from parley.domain.conversation.context import MOST_EXCHANGES
-from parley.domain.conversation.contract import TURNS_PER_RUN, Ended, workflow_id
+from parley.domain.conversation.contract import Ended, workflow_id
 from parley.domain.errors import ConversationClosed
 from tests.parts import SimulatorAdmin
 from tests.replay.generate import USER
+from workflows import conversation
 
 
 def opened(client: Client) -> ConversationHandle:
@@ -67,7 +69,8 @@ async def conversation_closed(client: Client, _: SimulatorAdmin) -> str:
 
 async def conversation_continued_as_new(client: Client, _: SimulatorAdmin) -> str:
     """The run that follows a full one: its input carries the counts and the last turns."""
-    await said(client, TURNS_PER_RUN + 1)
+    with mock.patch.object(conversation, "TURNS_PER_RUN", 3):
+        await said(client, 4)
     return of(client)
 
 

@@ -274,12 +274,14 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "conversations.find": (lambda tx, _: conversations.find(tx, THEIRS, "talk"), None),
     "conversations.newest": (lambda tx, _: conversations.newest(tx, THEIRS, before=None, limit=9), []),
     "conversations.find_turn": (lambda tx, _: conversations.find_turn(tx, THEIRS, "talk", "turn"), None),
+    "conversations.find_turns": (lambda tx, _: conversations.find_turns(tx, THEIRS, "talk", ["turn"]), []),
     "conversations.start_turn": (lambda tx, _: conversations.start_turn(tx, THEIRS, "talk", "turn"), NotFound),
     "conversations.end_turn": (
         lambda tx, _: conversations.end_turn(tx, THEIRS, "talk", "turn", outcome="failed"),
         False,
     ),
-    "conversations.exchanges": (lambda tx, _: conversations.exchanges(tx, THEIRS, "talk", after=0), ()),
+    "conversations.exchanges": (lambda tx, _: conversations.exchanges(tx, THEIRS, "talk", after=0, through=9), ()),
+    "conversations.sizes": (lambda tx, _: conversations.sizes(tx, THEIRS, "talk", after=0), ()),
     "conversations.save_summary": (
         lambda tx, _: conversations.save_summary(tx, THEIRS, "talk", RunningSummary(text="s", through=9)),
         False,

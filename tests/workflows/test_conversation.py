@@ -161,6 +161,21 @@ class TestATurn:
         assert [request["stream"] for request in await simulator.billed()] == [True]
         assert (await talk.history())[0].answer == result.content
 
+    async def test_that_was_answered_comes_as_one_delta_when_it_is_sent_again(self, talk: ConversationHandle) -> None:
+        first = await talk.say("How?", turn_id="one")
+        async with talk.stream("How?", turn_id="one") as stream:
+            assert [delta.text async for delta in stream] == [first.content]
+            assert await stream.result() == first
+
+    async def test_that_a_model_refuses_as_too_long_is_condensed_and_asked_again(
+        self, talk: ConversationHandle, simulator: SimulatorAdmin
+    ) -> None:
+        for number in range(7):
+            await talk.say(f"text {number}", cache=CachePolicy.OFF)
+        await simulator.fault("context_too_long", provider="openai")
+        result = await talk.say("and now?", cache=CachePolicy.OFF)
+        assert (result.success, result.meta.condensed) == (True, True)
+
     async def test_whose_readers_leave_is_not_part_of_the_conversation(
         self, talk: ConversationHandle, simulator: SimulatorAdmin
     ) -> None:
@@ -260,6 +275,21 @@ class TestWithoutAnAnswer:
         await client.set_tier(USER, "pro")
         await simulator.fault("auth", provider="anthropic", times=None)
         assert (await talk.say("How?")).meta.provider == "openai"
+
+
+class TestASenderWhoGivesUp:
+    async def test_is_let_go_and_finds_the_answer_later(
+        self, client: Client, talk: ConversationHandle, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.gate(closed=True, provider="openai")
+        sent = asyncio.create_task(talk.say("How?", turn_id="one"))
+        await waiting_for_request(simulator)
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        await simulator.gate(closed=False, provider="openai")
+        assert (await talk.say("How?", turn_id="one")).success
+        assert (await client.energy(USER)).charged == 1
 
 
 class TestOrder:

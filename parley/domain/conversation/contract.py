@@ -82,6 +82,7 @@ class Carried(Model):
     turns: int = 0
     tokens: int = 0
     cost_usd: Decimal = Decimal(0)
+    context_sha256: str = ""
     recent: tuple[TurnOutcome, ...] = ()
     unremembered: tuple[str, ...] = ()
 
