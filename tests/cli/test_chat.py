@@ -143,9 +143,7 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         code = "import sys; from parley.cli.main import execute; sys.exit(execute())"
         command = [sys.executable, "-c", code, *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        )
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
         os.close(theirs)
         self.shown = ""
 
