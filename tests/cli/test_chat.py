@@ -8,7 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -160,46 +160,54 @@ class Terminal:
     async def ended(self) -> int:
         """The exit code, after everything was shown."""
         with suppress(OSError):  # the terminal has no other end any more
-            while data := await asyncio.to_thread(os.read, self._ours, 4096):
-                self.shown += data.decode()
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                while data := await asyncio.to_thread(os.read, self._ours, 4096):
+                    self.shown += data.decode()
         os.close(self._ours)
         return await asyncio.to_thread(self.process.wait, TEST_TIMEOUT_SECONDS)
 
 
+@pytest.fixture
+def terminals() -> Iterator[Callable[..., Terminal]]:
+    """Open terminals; what still runs after the test is killed."""
+    opened: list[Terminal] = []
+
+    def open_one(*arguments: str) -> Terminal:
+        opened.append(Terminal(*arguments))
+        return opened[-1]
+
+    yield open_one
+    for terminal in opened:
+        terminal.process.kill()
+
+
 async def test_at_a_terminal_ctrl_d_and_ctrl_c_end_cleanly(
-    parley: Run, client: Client, simulator: SimulatorAdmin
+    parley: Run, client: Client, simulator: SimulatorAdmin, terminals: Callable[..., Terminal]
 ) -> None:
     """Ctrl-C in the middle of an answer leaves it: it is completed, and shown when the conversation is continued."""
     arguments = (*CHAT, "--workspace", client.workspace_id)
-    terminal = Terminal(*arguments)
+    terminal = terminals(*arguments)
     await terminal.until("> ")
     terminal.type("/nope\n")
     await terminal.until("is not a command")
     terminal.type("My dog is called Rex.\n")
     await terminal.until("energy left")
-    terminal.type("\x04")
-    assert await terminal.ended() == 0
-    assert "continue with: parley chat talk --user ann" in terminal.shown
-
-    terminal = Terminal(*arguments)
-    await terminal.until("> My dog is called Rex.")
-    await terminal.until("energy left")
-    await terminal.until("> ")
     await simulator.gate(closed=True, provider="openai")
     terminal.type("What is it called?\n")
     await asked(simulator, 2)
     terminal.process.send_signal(signal.SIGINT)
     assert await terminal.ended() == 130
     assert "Traceback" not in terminal.shown
-    assert "continue with" in terminal.shown
+    assert "continue with: parley chat talk --user ann" in terminal.shown
 
-    terminal = Terminal(*arguments)
+    terminal = terminals(*arguments)
+    await terminal.until("> My dog is called Rex.")
     await terminal.until("> What is it called?")
     await simulator.gate(closed=False, provider="openai")
     await terminal.until("energy left")
-    terminal.process.send_signal(signal.SIGINT)
-    assert await terminal.ended() == 130
-    assert "Traceback" not in terminal.shown
+    await terminal.until("> ")  # typed earlier, it would be lost when the editing of a line begins
+    terminal.type("\x04")
+    assert await terminal.ended() == 0
     assert len(await simulator.billed()) == 2
     assert [turn.text for turn in await client.conversation("talk", user_id="ann").history()] == [
         "My dog is called Rex.",
