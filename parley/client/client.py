@@ -288,7 +288,7 @@ class Client:
         return ConversationHandle(self._backend, self.workspace_id, conversation_id, user_id)
 
     async def find_conversation(self, conversation_id: str) -> ConversationHandle:
-        """The handle of a conversation that exists, whoever its user is.
+        """The handle of a conversation that exists, of any user.
 
         Raises:
             InvalidInput: the id is not one of a conversation.

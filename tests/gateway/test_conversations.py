@@ -98,7 +98,7 @@ async def test_the_idempotency_key_is_the_turns_id(http: httpx.AsyncClient, simu
     assert (both.status_code, both.json()["field"]) == (400, "Idempotency-Key")
 
 
-async def test_nobody_reads_the_answer_to_another_ones_turn(http: httpx.AsyncClient):
+async def test_the_answer_to_a_turn_is_read_by_its_own_sender_only(http: httpx.AsyncClient):
     """Neither with the right id and a different text, nor as another user of the workspace."""
     await said(http, DOG)
     for body, status in (({**DOG, "messages": "Bye!"}, 409), ({**DOG, "user_id": "bob"}, 400)):
