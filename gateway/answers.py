@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from fastapi import Request
@@ -13,6 +13,7 @@ from gateway.auth import Caller
 from gateway.errors import ClientDisconnected
 from gateway.feeds import HEARTBEAT_SECONDS
 from gateway.state import Gateway
+from parley.client.conversation import ConversationHandle
 from parley.client.generate import check_names, generate, generate_stream
 from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.errors import InvalidInput
@@ -110,18 +111,42 @@ def answer_to(
         UnpricedModel: no price is known for the model.
     """
     mode = Mode(_one_of(headers, MODE, [*Mode])) if MODE in headers else None
-    cancels = _one_of(headers, ON_DISCONNECT, ["finish", "cancel"]) == "cancel" if ON_DISCONNECT in headers else False
     check_names(gateway.backend.settings, asked)
     own = key or uuid4().hex
     return Answer(
         id=workflow_id(asked.workspace_id, own),
         mode=mode or caller.key.mode or gateway.policy.of_action(asked.action).mode,
         key=own,
-        on_disconnect="cancel" if cancels else "finish",
+        on_disconnect=on_disconnect_of(headers),
         _gateway=gateway,
         _request=asked,
         _is_shared=key is not None,
     )
+
+
+def turn_stream(
+    talk: ConversationHandle, text: str, headers: Mapping[str, str], *, offset: int | None = 0, **options: Any
+) -> GenerateStream:
+    """The stream of a turn of a conversation, which is always durable: its order is kept by a workflow.
+
+    Raises:
+        InvalidInput: a header or an option is not valid.
+        UnpricedModel: no price is known for the model.
+    """
+    if MODE in headers:
+        _one_of(headers, MODE, [Mode.DURABLE])
+    return talk.stream(text, on_disconnect=on_disconnect_of(headers), offset=offset, **options)
+
+
+def on_disconnect_of(headers: Mapping[str, str]) -> OnDisconnect:
+    """What happens when the caller leaves before the end, as a request's header says.
+
+    Raises:
+        InvalidInput: the header is not valid.
+    """
+    if ON_DISCONNECT not in headers:
+        return "finish"
+    return "cancel" if _one_of(headers, ON_DISCONNECT, ["finish", "cancel"]) == "cancel" else "finish"
 
 
 async def counted(gateway: Gateway, caller: Caller, frames: AsyncGenerator[str]) -> AsyncGenerator[str]:

@@ -8,9 +8,10 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import anthropic, chat, embeddings, health, jobs, models, openai
+from gateway import anthropic, chat, conversations, embeddings, health, jobs, models, openai
 from gateway.boundary import Boundary, names
 from gateway.console import budgets, labels, overview, pages, sign_in
+from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
@@ -38,10 +39,10 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
     app.state.sign_in_tries = sign_in.SignInTries()
-    for module in (health, jobs, chat, openai, embeddings, anthropic, models):
+    for module in (health, jobs, chat, conversations, openai, embeddings, anthropic, models):
         app.include_router(module.router)
-    console = (sign_in.router, sign_in.signed_in, overview.router, job_pages.router, labels.router, budgets.router)
-    for router in (jobs.sockets, *console):
+    console = (overview, job_pages, chat_pages, labels, budgets)
+    for router in (jobs.sockets, sign_in.router, sign_in.signed_in, *(module.router for module in console)):
         app.include_router(router)
     app.mount(pages.STATIC, pages.static_files())
     for error in (ParleyError, RequestValidationError, HTTPException):

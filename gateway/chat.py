@@ -9,17 +9,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, create_model
 
 from gateway import sse
-from gateway.answers import Item, answer_to, counted, first_of, items_of, resumed
+from gateway.answers import Item, answer_to, counted, first_of, items_of, resumed, turn_stream
 from gateway.auth import Caller, CurrentCaller, KeyedRoute, requires
 from gateway.errors import problem_of
 from gateway.jobs import GenerationBody, IdempotencyKey, JobId, checked_id, given_options, safe_key
+from parley.client.conversation import ConversationHandle
 from parley.client.generate import generate_input
 from parley.client.optimizing import Optimized, count
 from parley.client.streaming import GenerateStream
-from parley.domain.errors import InvalidInput, ParleyError
+from parley.domain.conversation.contract import Ended, WhenBusy, turn_of
+from parley.domain.errors import InvalidInput, NotFound, ParleyError
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from parley.domain.model import Model
@@ -31,6 +33,21 @@ from parley.domain.requests import Message, Provider
 ALL = "all"
 
 router = APIRouter(prefix="/api", tags=["chat"], route_class=KeyedRoute)
+
+
+ChatBody: Any = create_model(
+    "ChatBody",
+    __base__=GenerationBody,
+    __doc__="""A generation: the arguments of `client.generate`. Or a turn of a conversation.
+
+    With `conversation_id`, which the first turn creates, `messages` is the text of the turn, `turn_id` its idempotency
+    key, and `when_busy` says whether it waits for the turns before it, which is the default, or is refused.
+    """,
+    conversation_id=(str | None, None),
+    turn_id=(str | None, None),
+    when_busy=(WhenBusy | None, None),
+)
+OF_TURNS = ("turn_id", "when_busy")
 
 
 class OptimizeBody(Model):
@@ -45,7 +62,10 @@ class OptimizeBody(Model):
 
 
 class Context(Model):
-    """What was said in a conversation: the messages of a generation, and its answer if it has one."""
+    """What was said in a conversation: the messages of its last turn or of a generation, and the answer if it has one.
+
+    `status`: of the generation; of a conversation `open` or `closed`.
+    """
 
     id: str
     status: str
@@ -88,30 +108,67 @@ STREAMED: dict[str, Any] = {
 async def stream(
     caller: CurrentCaller,
     request: Request,
-    body: GenerationBody,  # pyright: ignore[reportInvalidTypeForm] - made from the options of the client
+    body: ChatBody,  # pyright: ignore[reportInvalidTypeForm] - made from the options of the client
     idempotency_key: IdempotencyKey = None,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """Answer as server-sent events: `start`, `delta` with text, and last `end` with the result, or `error`.
 
-    A reader who lost the connection sends the request again, with its key and `Last-Event-ID`, or gets
-    `/api/chat/stream/{id}` with the id of `start`: at this gateway or another one.
+    With `conversation_id` it is the next turn of that conversation. A reader who lost the connection sends the request
+    again, with its key (or `turn_id`) and `Last-Event-ID`, or gets `/api/chat/stream/{id}` with the id of `start`: at
+    this gateway or another one.
     """
-    asked = generate_input(caller.client.workspace_id, **given_options(body))
-    answer = answer_to(request.app.state.gateway, caller, asked, safe_key(idempotency_key), request.headers)
-    return await _streamed(caller, request, answer.stream(_offset(last_event_id)))
+    key, offset, given = safe_key(idempotency_key), _offset(last_event_id), given_options(body)
+    if "conversation_id" in given:
+        return await streamed(caller, request, _turn(caller, request, given, key, offset))
+    for name in OF_TURNS:
+        if name in given:
+            raise InvalidInput("is of a turn: name its `conversation_id` too", where="body", field=name)
+    asked = generate_input(caller.client.workspace_id, **given)
+    answer = answer_to(request.app.state.gateway, caller, asked, key, request.headers)
+    return await streamed(caller, request, answer.stream(offset))
+
+
+def _turn(
+    caller: Caller, request: Request, given: dict[str, Any], key: str | None, offset: int | None
+) -> GenerateStream:
+    """The stream of a turn. Its id is `turn_id`, else the idempotency key."""
+    turn_id = given.pop("turn_id", key)
+    if key not in (None, turn_id):
+        raise InvalidInput("differs from `turn_id`: send one of the two", field="Idempotency-Key")
+    talk = caller.client.conversation(given.pop("conversation_id"), user_id=given.pop("user_id"))
+    text = _text_of(given.pop("messages"))
+    return turn_stream(talk, text, request.headers, turn_id=turn_id, offset=offset, **given)
+
+
+def _text_of(messages: Any) -> str:
+    match messages:
+        case str():
+            return messages
+        case [{"role": "user", "content": str(text), **others}] if not others:
+            return text
+        case _:
+            problem = "must be the text of the turn, or one message of the user: the conversation has what was said"
+            raise InvalidInput(problem, where="body", field="messages")
 
 
 @router.get("/chat/stream/{job_id:path}", openapi_extra=requires(Scope.READ), **STREAMED)
 async def follow(
     caller: CurrentCaller, request: Request, job_id: JobId, last_event_id: LastEventId = None
 ) -> StreamingResponse:
-    """The stream of a generation that runs or has ended, from its beginning or after an event."""
-    generation = caller.client.generation(checked_id(caller, job_id))
-    return await _streamed(caller, request, generation.stream(_offset(last_event_id)))
+    """The stream of a generation, or of a turn, that runs or has ended, from its beginning or after an event."""
+    offset, turn = _offset(last_event_id), turn_of(checked_id(caller, job_id))
+    if turn is None:
+        return await streamed(caller, request, caller.client.generation(job_id).stream(offset))
+    workspace_id, conversation_id, turn_id = turn
+    if workspace_id != caller.client.workspace_id:
+        raise NotFound(f"there is no conversation {conversation_id!r}")
+    talk = await caller.client.find_conversation(conversation_id)
+    return await streamed(caller, request, talk.follow(turn_id, offset=offset))
 
 
-async def _streamed(caller: Caller, request: Request, answer: GenerateStream) -> StreamingResponse:
+async def streamed(caller: Caller, request: Request, answer: GenerateStream) -> StreamingResponse:
+    """The response that sends an answer as server-sent events."""
     opened = counted(request.app.state.gateway, caller, _frames(answer))
     first = await first_of(request, opened)
     return sse.response(resumed(opened, first))
@@ -162,12 +219,23 @@ async def optimize(caller: CurrentCaller, body: OptimizeBody) -> Optimized:
 
 @router.get("/conversation/context/{job_id:path}", openapi_extra=requires(Scope.READ))
 async def context(caller: CurrentCaller, job_id: JobId) -> Context:
-    """The messages of a generation with its answer: what the next request of the conversation begins with."""
+    """What the next request begins with: the messages and the answer of a generation, or of a conversation."""
+    if "/" not in checked_id(caller, job_id):
+        return await _context_of(await caller.client.find_conversation(job_id))
     handle = caller.client.generation(checked_id(caller, job_id))
     messages, status = await handle.messages(), await handle.status()
     if status == "completed" and (answer := (await handle.result()).content):
         messages = (*messages, Message(role="assistant", content=answer))
     return Context(id=job_id, status=status, messages=messages, tokens=count(messages))
+
+
+async def _context_of(talk: ConversationHandle) -> Context:
+    """The messages that the last turn was answered with, and its answer."""
+    state, messages = await talk.state(), await talk.context()
+    last = await talk.history(after=max(state.turns - 1, 0), limit=1)
+    if last and last[0].outcome is Ended.COMPLETED and last[0].answer:
+        messages = (*messages, Message(role="assistant", content=last[0].answer))
+    return Context(id=talk.id, status=state.status, messages=messages, tokens=count(messages))
 
 
 @router.get("/metrics/performance", openapi_extra=requires(Scope.READ))

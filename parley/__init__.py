@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from parley.client.client import Client, EnergyBalance
     from parley.client.configuration import ConfigurationReport, WorkspaceConfiguration
     from parley.client.conversation import ConversationHandle
+    from parley.client.conversations import ListedConversation
     from parley.client.gateway_keys import GatewayKeys
     from parley.client.generate import GenerateOptions, Messages, TurnOptions
     from parley.client.generation import GenerationHandle, GenerationReport
@@ -120,6 +121,7 @@ _MODULES = {
     "parley.client.client": ("Client", "EnergyBalance"),
     "parley.client.configuration": ("ConfigurationReport", "WorkspaceConfiguration"),
     "parley.client.conversation": ("ConversationHandle",),
+    "parley.client.conversations": ("ListedConversation",),
     "parley.client.gateway_keys": ("GatewayKeys",),
     "parley.client.generate": ("GenerateOptions", "Messages", "TurnOptions"),
     "parley.client.generation": ("GenerationHandle", "GenerationReport"),
@@ -299,6 +301,7 @@ __all__ = [
     "LabelKind",
     "LabelOrigin",
     "LabelledChat",
+    "ListedConversation",
     "Memory",
     "MergeStep",
     "Message",

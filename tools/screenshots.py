@@ -36,6 +36,11 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MOST_BYTES = 150_000
 REQUESTS = 100
+TURNS = (
+    "My dog is called Rex, and I work at a dental clinic.",
+    "Which formats can I export my invoices to?",
+    "What is my dog called?",
+)
 # Each answer moves back by a share of a day, with two peaks in it; the other jobs to the day before.
 SPREAD = """
     CREATE TEMPORARY TABLE moves AS
@@ -88,6 +93,9 @@ async def fill(addresses: Addresses) -> str:
         await client.grant_energy("operator", 10_000, key="screenshots")
         await asyncio.gather(*(job.result() for job in (short, long, labels)))
         await answers(client, str(addresses.simulator_url))
+        talk = client.conversation("support-42", user_id="operator")
+        for text in TURNS:
+            await talk.say(text)
         await client.set_cap(Period.DAY, Decimal(5))
         await client.set_cap(Period.MONTH, Decimal(80))
         made = await client.gateway_keys.create("screenshots", requests_per_minute=100_000)
@@ -149,6 +157,8 @@ async def photograph_all(
     for path in ("jobs", "budgets", "recommendations"):
         await page.goto(f"{console}/{path}")
         await take(page, f"{path}{suffix}")
+    await page.goto(f"{console}/chat/support-42")
+    await take(page, f"chat{suffix}")
     for kind, name in (("Generate", "answer"), ("SessionAnalysis", "session"), ("AutoAnalyze", "run")):
         await page.goto(f"{console}/jobs?kind={kind}")
         await page.locator("#job-1").click()
@@ -173,7 +183,7 @@ async def take(page: Page, name: str) -> None:
         sys.exit(f"{path.name} is larger than {MOST_BYTES:,} bytes")
 
 
-PUBLISHED = ("overview", "jobs-dark", "session", "labels", "answer-phone")
+PUBLISHED = ("overview", "chat", "jobs-dark", "session", "labels", "answer-phone")
 
 if __name__ == "__main__":
     asyncio.run(main())

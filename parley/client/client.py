@@ -24,6 +24,7 @@ from parley.client.auto_analyze import (
 from parley.client.backend import Backend, describe_workflow, find_workflow, job_key_of, status_of
 from parley.client.configuration import WorkspaceConfiguration
 from parley.client.conversation import ConversationHandle
+from parley.client.conversations import ListedConversation, find_conversation, list_conversations
 from parley.client.gateway_keys import GatewayKeys
 from parley.client.generate import (
     GenerateOptions,
@@ -286,6 +287,28 @@ class Client:
         """
         check_conversation_id(conversation_id)
         return ConversationHandle(self._backend, self.workspace_id, conversation_id, user_id)
+
+    async def find_conversation(self, conversation_id: str) -> ConversationHandle:
+        """The handle of a conversation that exists, of any user.
+
+        Raises:
+            InvalidInput: the id is not one of a conversation.
+            NotFound: the workspace has no such conversation.
+            Unreachable: PostgreSQL does not answer.
+        """
+        return await find_conversation(self._backend, self.workspace_id, conversation_id)
+
+    async def conversations(self, *, before: datetime | None = None, limit: int = 50) -> list[ListedConversation]:
+        """The conversations of all users, those with the newest turns first.
+
+        Args:
+            before: only those whose last turn was earlier, for a next page; default: all.
+            limit: the most to return; default 50.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        return await list_conversations(self._backend, self.workspace_id, before=before, limit=limit)
 
     async def analyze(
         self,

@@ -56,6 +56,8 @@ from parley.storage.tables import ConversationTurn
 # How long a turn is sent again while the conversation takes none, and the pauses between.
 LONGEST_WAIT = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+# How often a turn that another process sent is looked up until it ends.
+POLL_SECONDS = 0.25
 # What Temporal answers where another try may succeed: too many updates, or a run that ends just now.
 TRY_LATER = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED, RPCStatusCode.NOT_FOUND)
 # The errors of an update that a caller gets as they are.
@@ -99,7 +101,7 @@ class ConversationHandle:
             Unreachable: Temporal or PostgreSQL does not answer.
         """
         turn = self._turn(text, turn_id, action, options)
-        return await self._take(turn, when_busy, None)
+        return await self._take(await self._begin(turn), when_busy, None)
 
     def stream(
         self,
@@ -108,6 +110,7 @@ class ConversationHandle:
         turn_id: str | None = None,
         when_busy: WhenBusy = "wait",
         on_disconnect: OnDisconnect = "finish",
+        offset: int | None = 0,
         action: str = DEFAULT_ACTION,
         **options: Unpack[TurnOptions],
     ) -> GenerateStream:
@@ -119,6 +122,7 @@ class ConversationHandle:
             when_busy: `wait` for the turns before this one, the default; or `refuse` this one.
             on_disconnect: what happens when the stream is left before its end. `finish`, the default: the answer is
                 completed. `cancel`: its request is cancelled, and what was made of it is not part of the conversation.
+            offset: the number of deltas of this turn that the reader has already; None: all of them. Default: 0.
             action: the kind of request, which decides its price and policy; default `ai_message`.
             options: see `TurnOptions`.
 
@@ -131,8 +135,13 @@ class ConversationHandle:
         """
         turn = self._turn(text, turn_id, action, options)
 
+        begun: list[ConversationTurn] = []
+
+        async def begin() -> None:
+            begun.append(await self._begin(turn))
+
         async def run(target: StreamTarget) -> TurnResult:
-            return await self._take(turn, when_busy, target)
+            return await self._take(begun[0], when_busy, target)
 
         return GenerateStream(
             self._backend.receiver,
@@ -140,7 +149,33 @@ class ConversationHandle:
             turn_job_id(self._workspace_id, self.id, turn.turn_id),
             run,
             on_disconnect=on_disconnect,
+            offset=offset,
             stored_in=None if turn_id is None else self._backend.database,
+            begin=begin,
+        )
+
+    def follow(self, turn_id: str, *, offset: int | None = 0) -> GenerateStream:
+        """Read the answer to a turn that was sent, from any place on: as `stream` does, without sending anything.
+
+        Args:
+            turn_id: of the turn. Its stream raises NotFound where the conversation has no such turn.
+            offset: the number of deltas that the reader has already; None: all of them. Default: 0.
+
+        Returns:
+            The stream, which has not begun. Its result is a `TurnResult`.
+        """
+
+        async def run(_: StreamTarget) -> TurnResult:
+            return await self._ended(turn_id)
+
+        return GenerateStream(
+            self._backend.receiver,
+            self._workspace_id,
+            turn_job_id(self._workspace_id, self.id, turn_id),
+            run,
+            offset=offset,
+            stored_in=self._backend.database,
+            begin=partial(self._find_turn, turn_id),
         )
 
     async def state(self) -> ConversationState:
@@ -221,18 +256,34 @@ class ConversationHandle:
         except ValidationError as error:
             raise first_problem(error, where="conversation") from None
 
-    async def _take(self, turn: NewTurn, when_busy: WhenBusy, stream: StreamTarget | None) -> TurnResult:
-        """Store the turn, have it answered unless it was, and read how it ended."""
-        database = self._backend.database
-        async with database.transaction() as tx:
-            row = await conversations.begin_turn(tx, turn)
+    async def _begin(self, turn: NewTurn) -> ConversationTurn:
+        """Store the turn, or find it."""
+        async with self._backend.database.transaction() as tx:
+            return await conversations.begin_turn(tx, turn)
+
+    async def _take(self, row: ConversationTurn, when_busy: WhenBusy, stream: StreamTarget | None) -> TurnResult:
+        """Have a stored turn answered unless it was, and read how it ended."""
         if not row.outcome:
-            say = Say(turn_id=turn.turn_id, when_busy=when_busy, stream=stream)
-            await self._send(SAY, say, turn.turn_id, TurnOutcome)
-            async with database.reads() as tx:
-                found = await conversations.find_turn(tx, self._workspace_id, self.id, turn.turn_id)
-            row = found or row
+            say = Say(turn_id=row.turn_id, when_busy=when_busy, stream=stream)
+            await self._send(SAY, say, row.turn_id, TurnOutcome)
+            row = await self._find_turn(row.turn_id)
         return _result(row)
+
+    async def _ended(self, turn_id: str) -> TurnResult:
+        """How a turn ended, as soon as it has."""
+        row = await self._find_turn(turn_id)
+        while not row.outcome:
+            await asyncio.sleep(POLL_SECONDS)
+            row = await self._find_turn(turn_id)
+        return _result(row)
+
+    async def _find_turn(self, turn_id: str) -> ConversationTurn:
+        async with self._backend.database.reads() as tx:
+            await self._check_owner(tx)
+            row = await conversations.find_turn(tx, self._workspace_id, self.id, turn_id)
+        if row is None:
+            raise NotFound(f"conversation {self.id!r} has no turn {turn_id!r}")
+        return row
 
     async def _send(self, update: str, given: Say | Close, update_id: str, result_type: type[Model]) -> None:
         """Send an update to the conversation's workflow, again while it takes none. It is started if needed."""

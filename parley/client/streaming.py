@@ -38,6 +38,7 @@ class GenerateStream:
         on_disconnect: OnDisconnect = "finish",
         offset: int | None = 0,
         stored_in: Database | None = None,
+        begin: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """Build it; `run` is called when it is entered.
 
@@ -49,8 +50,10 @@ class GenerateStream:
             on_disconnect: whether the answer is finished when its readers leave, or its request is cancelled.
             offset: the number of deltas that the reader has already; None: it has all of them.
             stored_in: where another process may have stored deltas of the same stream. None: it has just one reader.
+            begin: called when it is entered, before anything of the stream is read: it raises what refuses the reader.
         """
         self._receiver, self._run, self._of = receiver, run, (workspace_id, stream_id)
+        self._begin = begin
         self._on_disconnect: OnDisconnect = on_disconnect
         self._stored_in = stored_in
         self.id = stream_id
@@ -62,6 +65,8 @@ class GenerateStream:
         self._polling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        if self._begin is not None:
+            await self._begin()
         address = await self._address()
         self._reader = self._receiver.hub.read(*self._of, offset=self.offset or 0)
         try:

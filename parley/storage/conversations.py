@@ -70,6 +70,17 @@ async def find(tx: AsyncSession, workspace_id: str, conversation_id: str) -> Sto
     return await tx.get(StoredConversation, (workspace_id, conversation_id))
 
 
+async def newest(
+    tx: AsyncSession, workspace_id: str, *, before: datetime | None, limit: int
+) -> Sequence[StoredConversation]:
+    """The conversations of a workspace, those with the newest turns first. `before`: their last turn was earlier."""
+    query = select(StoredConversation).where(col(StoredConversation.workspace_id) == workspace_id)
+    if before is not None:
+        query = query.where(col(StoredConversation.last_turn_at) < before)
+    query = query.order_by(col(StoredConversation.last_turn_at).desc()).limit(limit)
+    return (await tx.execute(query)).scalars().all()
+
+
 async def find_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str) -> ConversationTurn | None:
     """A turn; None where the conversation has none of that id."""
     return await tx.get(ConversationTurn, (workspace_id, conversation_id, turn_id))

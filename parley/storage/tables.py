@@ -545,7 +545,10 @@ class StoredConversation(SQLModel, table=True):
     """
 
     __tablename__ = "conversations"
-    __table_args__ = (Index("conversations_by_age", "last_turn_at"),)
+    __table_args__ = (
+        Index("conversations_by_age", "last_turn_at"),
+        Index("conversations_newest", "workspace_id", "last_turn_at"),
+    )
 
     workspace_id: str = Field(primary_key=True)
     conversation_id: str = Field(primary_key=True)

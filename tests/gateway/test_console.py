@@ -16,8 +16,9 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, Route, async_playwright, expect
 
+from gateway.console.pages import usd
 from parley import Backend, Client, Scope, Session
 from parley.domain.budgets import Period
 from parley.testing import SimulatorAdmin
@@ -270,3 +271,98 @@ async def test_a_job_of_another_workspace_is_not_there(
 
 def bob_is_not_in(page: str, job_id: str) -> bool:
     return not any(text in page for text in ("bob", "secret question", job_id))
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_conversation_is_held_with_the_keyboard_on_a_telephone(
+    browser: Browser, gateway: Running, client: Client, key: str, simulator: SimulatorAdmin
+):
+    async with visiting(browser, gateway, viewport=PHONE) as page:
+        await sign_in(page, key, "/console/chat")
+        await expect(page.get_by_role("heading", name="No conversation yet")).to_be_visible()
+        await page.get_by_label("User").fill("ann")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_label("Your turn")).to_be_focused()
+        await simulator.gate(closed=True, provider="openai")
+        await page.keyboard.type("My dog is called Rex.")
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#answering [data-said]")).to_have_text("My dog is called Rex.")
+        await simulator.gate(closed=False, provider="openai")
+        await expect(page.locator("#turns li")).to_have_count(1)
+        await expect(page.get_by_label("Your turn")).to_be_focused()
+        await page.keyboard.type(HOSTILE)
+        await page.keyboard.press("Control+Enter")
+        await expect(page.locator("#turns li")).to_have_count(2)
+        [listed] = await client.conversations()
+        turns = await client.conversation(listed.id, user_id="ann").history()
+        assert [turn.text for turn in turns] == ["My dog is called Rex.", HOSTILE]
+        assert await page.locator("#turns .answer").all_inner_texts() == [turn.answer for turn in turns]
+        assert await page.locator("#turns .cost").all_inner_texts() == [usd(turn.cost_usd) for turn in turns]
+        assert await page.locator("main img, main script").count() == 0
+        await check_width(page)
+        page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+        await page.get_by_role("button", name="Close").press("Enter")
+        await expect(page.get_by_text("It takes no further turn.")).to_be_visible()
+        await page.get_by_role("link", name="Chat").first.press("Enter")
+        await expect(page.locator("tbody .state")).to_have_text("closed")
+        await check_width(page)
+        await page.locator("tbody a").press("Enter")
+        await expect(page.locator("#turns li")).to_have_count(2)
+        assert await page.title() != "owned"
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_turn_that_is_cut_off_is_sent_again_and_answered_once(
+    browser: Browser, gateway: Running, client: Client, key: str, simulator: SimulatorAdmin
+):
+    async with visiting(browser, gateway) as page:
+        await sign_in(page, key, "/console/chat/talk?user=ann")
+        await page.route("**/console/chat/talk", cut_off, times=1)
+        await page.get_by_label("Your turn").fill("Hello!")
+        await page.keyboard.press("Control+Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("The connection was lost.")
+        await page.keyboard.press("Control+Enter")
+        await expect(page.locator("#turns li")).to_have_count(1)
+    assert len(await simulator.billed()) == 1
+    assert len(await client.conversation("talk", user_id="ann").history()) == 1
+
+
+async def cut_off(route: Route) -> None:
+    """The turn arrives, and its answer is lost after the first event."""
+    whole = await (await route.fetch()).body()
+    await route.fulfill(body=whole.partition(b"\n\n")[0] + b"\n\n", content_type="text/event-stream")
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_turn_needs_no_script(browser: Browser, gateway: Running, client: Client, key: str):
+    async with visiting(browser, gateway, java_script_enabled=False) as page:
+        await sign_in(page, key, "/console/chat/talk?user=ann")
+        await page.get_by_label("Your turn").fill("My dog\nis called Rex.")
+        await page.get_by_role("button", name="Send").click()
+        [turn] = await client.conversation("talk", user_id="ann").history()
+        assert turn.text == "My dog\nis called Rex."
+        await expect(page.locator("#turns .answer")).to_have_text(str(turn.answer))
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_conversation_is_that_of_a_workspace_and_a_reader_sends_nothing(
+    browser: Browser, gateway: Running, backend: Backend, client: Client
+):
+    await backend.client(f"other-{uuid4().hex[:8]}").conversation("theirs", user_id="bob").say("A secret question")
+    await client.conversation("mine", user_id="ann").say("Hello!")
+    reader = await client.gateway_keys.create("reader", scopes=[Scope.READ])
+    async with visiting(browser, gateway) as page:
+        await sign_in(page, reader.secret, "/console/chat")
+        assert await page.locator("tbody a").all_inner_texts() == ["mine"]
+        assert await page.locator("main form").count() == 0
+        await page.locator("tbody a").click()
+        await expect(page.locator("#turns li")).to_have_count(1)
+        assert await page.locator("main form").count() == 0
+    async with gateway.http() as http:
+        await http.post("/console/sign-in", data={"key": reader.secret})
+        for method, path in (("GET", "/console/chat/theirs"), ("POST", "/console/chat/mine/close")):
+            refused = await http.request(method, path)
+            assert refused.status_code in (403, 404)
+            assert "secret question" not in refused.text
+    assert (await client.conversation("mine", user_id="ann").state()).status == "open"

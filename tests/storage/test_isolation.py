@@ -300,6 +300,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),
     "streams.add_receiver": (lambda tx, _: streams.add_receiver(tx, THEIRS, "stream", "ws://127.0.0.1:9"), False),
     "conversations.find": (lambda tx, _: conversations.find(tx, THEIRS, "talk"), None),
+    "conversations.newest": (lambda tx, _: conversations.newest(tx, THEIRS, before=None, limit=9), []),
     "conversations.find_turn": (lambda tx, _: conversations.find_turn(tx, THEIRS, "talk", "turn"), None),
     "conversations.find_turns": (lambda tx, _: conversations.find_turns(tx, THEIRS, "talk", ["turn"]), []),
     "conversations.start_turn": (lambda tx, _: conversations.start_turn(tx, THEIRS, "talk", "turn"), NotFound),

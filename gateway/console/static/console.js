@@ -1,5 +1,6 @@
 "use strict";
-// What pages cannot do without a script: charts from tables, and parts of a page that follow a running job.
+// What pages cannot do without a script: charts from tables, parts of a page that follow a running job, and answers that
+// are shown while they are made.
 (() => {
   const STACKED = "stacked";
   const formats = {
@@ -95,6 +96,57 @@
     addEventListener("pagehide", () => events.close());
   }
 
+  // The events of a response that is read while it comes: each is a name and its data.
+  async function* eventsOf(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const frames = (text + value).split("\n\n");
+      text = frames.pop();
+      for (const frame of frames) {
+        const fields = Object.fromEntries(frame.split("\n").map((line) => line.split(/: (.*)/s)));
+        if (fields.data) yield [fields.event, JSON.parse(fields.data)];
+      }
+    }
+  }
+
+  // A turn of a conversation: its answer is shown while it is made; then the page has it, with its cost. The form keeps
+  // the turn's id until then, so that a turn that is sent again is the same one.
+  async function say(form) {
+    const [button, refused, live] = [form.querySelector("button"), form.querySelector("#refused"), document.getElementById("answering")];
+    const part = (name) => live.querySelector("[data-" + name + "]");
+    if (button.disabled) return;
+    button.disabled = true;
+    refused.hidden = true;
+    live.hidden = false;
+    part("said").textContent = form.elements.text.value;
+    part("answer").textContent = "";
+    part("state").textContent = "It is being answered.";
+    try {
+      const body = new URLSearchParams(new FormData(form));
+      const response = await fetch(form.action, { method: "POST", body, headers: { accept: "text/event-stream" } });
+      if (!response.ok) throw new Error(await problemOf(response));
+      for await (const [name, data] of eventsOf(response)) {
+        if (name === "delta" && data.kind === "text") part("answer").textContent += data.text;
+        if (name === "error") throw new Error(data.detail);
+        if (name === "end") return location.reload();
+      }
+      throw new Error("The connection was lost. Send the turn again: it is not answered twice.");
+    } catch (error) {
+      refused.textContent = error instanceof TypeError ? "The gateway does not answer. Send the turn again: it is not answered twice." : error.message;
+      refused.hidden = false;
+      live.hidden = true;
+    }
+    button.disabled = false;
+  }
+
+  async function problemOf(response) {
+    const isKnown = (response.headers.get("content-type") || "").includes("json");
+    return isKnown ? (await response.json()).detail : "The turn was not sent. Load the page again.";
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     drawAll(document);
     for (const live of document.querySelectorAll("[data-events]")) follow(live);
@@ -102,6 +154,10 @@
     document.body.addEventListener("htmx:beforeRequest", (event) => { if (document.hidden) event.preventDefault(); });
     for (const form of document.querySelectorAll("form[data-confirm]"))
       form.addEventListener("submit", (event) => { if (!confirm(form.dataset.confirm)) event.preventDefault(); });
+    for (const form of document.querySelectorAll("form[data-chat]")) {
+      form.addEventListener("submit", (event) => { event.preventDefault(); say(form); });
+      form.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(); });
+    }
     for (const select of document.querySelectorAll("select[data-submit]"))
       select.addEventListener("change", () => select.form.requestSubmit());
   });

@@ -255,6 +255,12 @@ def workflow_of(job_id: str) -> str:
     return "/".join(job_id.split("/")[:3]) if job_id.startswith(PREFIX) else job_id
 
 
+def turn_of(job_id: str) -> tuple[str, str, str] | None:
+    """The workspace, the conversation and the turn of a turn's job id; None for another id."""
+    parts = tuple(job_id.removeprefix(PREFIX).split("/"))
+    return parts if job_id.startswith(PREFIX) and len(parts) == 3 else None
+
+
 def upkeep_key(workspace_id: str, conversation_id: str) -> str:
     """The job key of a conversation's work between turns: its summaries and the extraction of facts."""
     return key_of(workflow_id(workspace_id, conversation_id))

@@ -262,6 +262,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "conversation_id"),
     )
     op.create_index("conversations_by_age", "conversations", ["last_turn_at"], unique=False)
+    op.create_index("conversations_newest", "conversations", ["workspace_id", "last_turn_at"], unique=False)
     op.create_table(
         "cost_alerts",
         sa.Column("workspace_id", sa.String(), nullable=False),
