@@ -83,7 +83,12 @@ class InlineGenerate:
         self._is_closed = False
 
     async def run(
-        self, request: GenerateInput, key: str | None = None, *, time_limit: float = TIME_LIMIT_SECONDS
+        self,
+        request: GenerateInput,
+        key: str | None = None,
+        *,
+        time_limit: float = TIME_LIMIT_SECONDS,
+        on_accepted: Callable[[], None] | None = None,
     ) -> GenerateResult:
         """Run one generation to its end, as `client.generate` does.
 
@@ -94,6 +99,7 @@ class InlineGenerate:
             key: the idempotency key; default: a new one.
             time_limit: in seconds. No wait for a rate limit, an outage or a retry ends later; the last request to a
                 provider may take its own timeout longer. Default: 60.
+            on_accepted: called when the key is known to be that of this request.
 
         Raises:
             Ending: it is closed, or closes.
@@ -106,9 +112,11 @@ class InlineGenerate:
         running = self._running.get(job.workflow_id)
         self._check_open()
         if running is None:
-            running = self._start(job, timedelta(seconds=time_limit))
+            running = self._start(job, timedelta(seconds=time_limit), on_accepted)
         elif running.fingerprint != job.fingerprint:
             raise IdempotencyConflict(f"{job.workflow_id} was already used for a different request: use another key")
+        elif on_accepted:
+            on_accepted()
         return await asyncio.shield(running.task)
 
     def stream(
@@ -133,16 +141,19 @@ class InlineGenerate:
         stream_id = workflow_id(request.workspace_id, key)
 
         async def run(target: StreamTarget) -> GenerateResult:
-            return await self.run(request.model_copy(update={"stream": target}), key, time_limit=time_limit)
+            asked = request.model_copy(update={"stream": target})
+            return await self.run(asked, key, time_limit=time_limit, on_accepted=stream.accept)
 
-        return GenerateStream(
+        stream = GenerateStream(
             ProcessReceiver(PROCESS_HUB),
             request.workspace_id,
             stream_id,
             run,
             on_disconnect=on_disconnect,
             offset=offset,
+            is_held=True,
         )
+        return stream
 
     async def embed(
         self, request: EmbeddingInput, key: str, *, time_limit: float = TIME_LIMIT_SECONDS
@@ -195,14 +206,14 @@ class InlineGenerate:
         if self._is_closed:
             raise Ending("this gateway ends: send the request to another one, or again", retry_after=BUSY_SECONDS)
 
-    def _start(self, job: Job, time_limit: timedelta) -> "_Running":
-        task = self._tasks.start(self._generate(job, datetime.now(UTC) + time_limit))
+    def _start(self, job: Job, time_limit: timedelta, on_accepted: Callable[[], None] | None) -> "_Running":
+        task = self._tasks.start(self._generate(job, datetime.now(UTC) + time_limit, on_accepted))
         self._running[job.workflow_id] = running = _Running(job.fingerprint, task)
         task.add_done_callback(lambda _: self._running.pop(job.workflow_id))
         return running
 
-    async def _generate(self, job: Job, deadline: datetime) -> GenerateResult:
-        run = GenerateRun(InlineEngine(self._steps, job.workflow_id, deadline), job)
+    async def _generate(self, job: Job, deadline: datetime, on_accepted: Callable[[], None] | None) -> GenerateResult:
+        run = GenerateRun(InlineEngine(self._steps, job.workflow_id, deadline), job, on_prepared=on_accepted)
         try:
             result = await run.result()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:

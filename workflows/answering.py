@@ -5,7 +5,7 @@ code.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -63,8 +63,9 @@ class GenerateRun:
     scoring: the grading to start after it. cost_usd: what a run without a result has cost.
     """
 
-    def __init__(self, engine: Engine, job: Job) -> None:
-        self._engine, self._job = engine, job
+    def __init__(self, engine: Engine, job: Job, *, on_prepared: Callable[[], None] | None = None) -> None:
+        """`on_prepared`: called when the key is known to be that of this request, before anything is paid."""
+        self._engine, self._job, self._on_prepared = engine, job, on_prepared
         self._prepared = PrepareOutcome()
         self.scoring: ScoreInput | None = None
         self.cost_usd = Decimal(0)
@@ -88,6 +89,8 @@ class GenerateRun:
 
     async def _answer(self) -> GenerateResult:
         self._prepared = await self._engine.decide(Decisions.prepare, self._job, summary="budget, cache, routing")
+        if self._on_prepared is not None:
+            self._on_prepared()
         if self._prepared.result is not None:
             return self._prepared.result
         if self._prepared.prompt is not None:

@@ -67,7 +67,8 @@ class Backend:
         """Args: receiver: of streamed answers; default: workers of this process stream to it. `close` closes it."""
         self.temporal, self.database, self.settings = temporal, database, settings
         self.receiver = receiver or ProcessReceiver(PROCESS_HUB)
-        self._admissions: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self.admissions: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """By workflow: lets as many updates through as the workflow takes, in their order."""
 
     @classmethod
     async def connect(cls, settings: Settings | None = None, temporal_address: str | None = None) -> Self:
@@ -119,10 +120,6 @@ class Backend:
         from parley.client.client import Client  # noqa: PLC0415
 
         return Client(self, workspace_id)
-
-    def admission(self, workflow_id: str, most: int) -> asyncio.Semaphore:
-        """Lets so many updates of one workflow through at a time, in their order: it refuses more than it can take."""
-        return self._admissions.setdefault(workflow_id, asyncio.Semaphore(most))
 
     async def close(self) -> None:
         """Close the database connections; Temporal's ends with the process. The clients cannot be used any more."""

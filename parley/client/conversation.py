@@ -294,7 +294,7 @@ class ConversationHandle:
             summary=f"conversation of {self.user_id}",
             status="open",
         )
-        admission = self._backend.admission(start.id, MOST_WAITING)
+        admission = self._backend.admissions.setdefault(start.id, asyncio.Semaphore(MOST_WAITING))
         if admission.locked() and isinstance(given, Say) and given.when_busy == "refuse":
             raise ConversationBusy("other turns wait: send this one again later")
         async with admission:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
@@ -135,10 +135,15 @@ def check_names(settings: Settings, request: GenerateInput) -> None:
         template(request.template)
 
 
-async def generate(backend: Backend, request: GenerateInput, key: str | None) -> GenerateResult:
+async def generate(
+    backend: Backend, request: GenerateInput, key: str | None, *, on_accepted: Callable[[], None] | None = None
+) -> GenerateResult:
     """Run one generation to its end. The same `key` is the same generation: it is answered and paid once.
 
     A generation that failed or was refused has no answer: its key starts it again.
+
+    Args:
+        on_accepted: called when it was started, or the one that runs under the key is the same request.
 
     Raises:
         IdempotencyConflict: the key was used for a different request.
@@ -146,12 +151,18 @@ async def generate(backend: Backend, request: GenerateInput, key: str | None) ->
         Unreachable: Temporal or PostgreSQL does not answer.
     """
     job_id = workflow_id(request.workspace_id, key or uuid4().hex)
+    accepted = on_accepted or _ignore
     try:
-        result = await _result(await _started(backend, request, job_id))
+        workflow = await _started(backend, request, job_id)
     except WorkflowAlreadyStartedError:
-        result = await _result(await existing_generation(backend, request, job_id))
+        workflow = await existing_generation(backend, request, job_id)
+        accepted()
+        result = await _result(workflow)
         if not result.success:
             result = await _result(await _started(backend, request, job_id, again=True))
+    else:
+        accepted()
+        result = await _result(workflow)
     return await with_stored_answer(backend.database, request, result)
 
 
@@ -172,9 +183,10 @@ def generate_stream(
     """
 
     async def run(target: StreamTarget) -> GenerateResult:
-        return await generate(backend, request.model_copy(update={"stream": target}), key)
+        asked = request.model_copy(update={"stream": target})
+        return await generate(backend, asked, key, on_accepted=stream.accept)
 
-    return GenerateStream(
+    stream = GenerateStream(
         backend.receiver,
         request.workspace_id,
         workflow_id(request.workspace_id, key),
@@ -182,7 +194,13 @@ def generate_stream(
         on_disconnect=on_disconnect,
         offset=offset,
         stored_in=backend.database if is_shared else None,
+        is_held=is_shared,
     )
+    return stream
+
+
+def _ignore() -> None:
+    """Nobody waits for it."""
 
 
 async def _started(

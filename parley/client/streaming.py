@@ -39,6 +39,7 @@ class GenerateStream:
         offset: int | None = 0,
         stored_in: Database | None = None,
         begin: Callable[[], Awaitable[object]] | None = None,
+        is_held: bool = False,
     ) -> None:
         """Build it; `run` is called when it is entered.
 
@@ -51,9 +52,13 @@ class GenerateStream:
             offset: the number of deltas that the reader has already; None: it has all of them.
             stored_in: where another process may have stored deltas of the same stream. None: it has just one reader.
             begin: called when it is entered, before anything of the stream is read: it raises what refuses the reader.
+            is_held: nothing is read before `accept`, for a key that may be that of a different request.
         """
         self._receiver, self._run, self._of = receiver, run, (workspace_id, stream_id)
         self._begin = begin
+        self._accepted = asyncio.Event()
+        if not is_held:
+            self.accept()
         self._on_disconnect: OnDisconnect = on_disconnect
         self._stored_in = stored_in
         self.id = stream_id
@@ -63,6 +68,10 @@ class GenerateStream:
         self._deltas: AsyncGenerator[Delta] | None = None
         self._running: asyncio.Task[GenerateResult] | None = None
         self._polling: asyncio.Task[None] | None = None
+
+    def accept(self) -> None:
+        """The request is the one that the stream answers: it may be read."""
+        self._accepted.set()
 
     async def __aenter__(self) -> Self:
         if self._begin is not None:
@@ -127,6 +136,7 @@ class GenerateStream:
             self._polling = asyncio.ensure_future(poll(database, hub, *self._of, address=address))
 
     async def _read(self, running: asyncio.Task[GenerateResult]) -> AsyncGenerator[Delta]:
+        await self._until_accepted(running)
         if self.offset is not None:
             async for delta in self._reader:
                 self.offset = self._reader.offset
@@ -143,6 +153,22 @@ class GenerateStream:
             raise JobFailed("StreamBroken", f"{error}: the answer of this key is in the result") from None
         for delta in rest:
             yield delta
+
+    async def _until_accepted(self, running: asyncio.Task[GenerateResult]) -> None:
+        """Wait until the request is accepted, or has a result.
+
+        Raises:
+            IdempotencyConflict: its key was used for a different request.
+        """
+        if self._accepted.is_set():
+            return
+        accepted = asyncio.ensure_future(self._accepted.wait())
+        try:
+            await asyncio.wait({accepted, running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _ended(accepted)
+        if running.done():
+            await asyncio.shield(running)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

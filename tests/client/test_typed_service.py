@@ -18,6 +18,8 @@ CLASSES = (
     parley.Client,
     parley.AnalysisHandle,
     parley.AutoAnalyzeHandle,
+    parley.ConversationHandle,
+    parley.UserMemory,
     parley.Reports,
     parley.WorkspaceConfiguration,
     parley.Housekeeping,

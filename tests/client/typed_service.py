@@ -30,6 +30,11 @@ from parley import (
     ChatSession,
     Client,
     ConfigurationReport,
+    ConversationBusy,
+    ConversationClosed,
+    ConversationCost,
+    ConversationHandle,
+    ConversationState,
     Correction,
     CostAlertReport,
     CostLine,
@@ -37,6 +42,7 @@ from parley import (
     DaySpend,
     Disagreement,
     DiscoveryTerms,
+    Ended,
     EnergyBalance,
     ErrorKind,
     EventReport,
@@ -66,6 +72,8 @@ from parley import (
     LabelKind,
     LabelledChat,
     LabelOrigin,
+    ListedConversation,
+    Memory,
     MergeStep,
     Message,
     Messages,
@@ -109,9 +117,13 @@ from parley import (
     ToolCallDelta,
     ToolChoice,
     Turn,
+    TurnOptions,
+    TurnReport,
+    TurnResult,
     UnpricedModel,
     Unreachable,
     Usage,
+    UserMemory,
     UserReport,
     WeekSpend,
     Word,
@@ -404,6 +416,34 @@ async def read_while_it_is_made(client: Client) -> GenerateResult:
             piece: TextDelta | ToolCallDelta = delta
             print(piece.text if isinstance(piece, TextDelta) else piece.arguments)
         return await stream.result()
+
+
+async def talk(client: Client) -> None:
+    """A conversation that remembers."""
+    handle: ConversationHandle = client.conversation("talk", user_id="ann")
+    options: TurnOptions = {"max_tokens": 300}
+    try:
+        answered: TurnResult = await handle.say("I live in Oslo", turn_id="t1", when_busy="wait", **options)
+    except (ConversationBusy, ConversationClosed) as error:
+        print(error)
+        return
+    async with handle.stream("Where do I live?", turn_id="t2", on_disconnect="finish") as stream:
+        print([delta async for delta in stream], await stream.result())
+    async with handle.follow("t2") as followed:
+        print(await followed.result())
+    turns: tuple[TurnReport, ...] = await handle.history(after=0, limit=10)
+    ended: Ended | None = turns[0].outcome
+    context: tuple[Message, ...] = await handle.context()
+    state: ConversationState = await handle.state()
+    cost: ConversationCost = await handle.cost()
+    print(answered.number, ended, len(context), state.turns, cost.total_usd)
+    await handle.close()
+    listed: list[ListedConversation] = await client.conversations(before=None, limit=5)
+    found: ConversationHandle = await client.find_conversation(listed[0].id)
+    memories: UserMemory = client.memory
+    known: list[Memory] = await memories.show(found.user_id, with_ended=True)
+    corrected: Memory = await memories.correct("ann", known[0].id, "Bergen")
+    print(await memories.forget("ann", corrected.id), await client.forget_user("ann"))
 
 
 def with_receiver(client: Client, receiver: StreamReceiver) -> Backend:

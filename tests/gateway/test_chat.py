@@ -1,6 +1,7 @@
 """The specification's endpoints: a streamed answer, context, optimization, performance."""
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -38,6 +39,14 @@ async def test_an_answer_is_streamed_and_ends_with_its_result(http: httpx.AsyncC
     assert result["success"]
     assert text == result["content"]
     assert float(result["meta"]["cost_usd"]) > 0
+
+
+@pytest.mark.parametrize("mode", ["durable", "inline"])
+async def test_another_request_under_a_key_reads_nothing_of_the_first(http: httpx.AsyncClient, mode: str):
+    headers = {"idempotency-key": "turn-1", "x-parley-mode": mode}
+    await streamed(http, BODY, **headers)
+    async with http.stream("POST", "/api/chat/stream", json={**BODY, "user_id": "bob"}, headers=headers) as refused:
+        assert (refused.status_code, json.loads(await refused.aread())["code"]) == (409, "IdempotencyConflict")
 
 
 async def test_the_same_key_streams_the_same_answer_and_is_paid_once(
