@@ -1,5 +1,6 @@
 """`parley up` and `parley demo`: the embedded stack with Parley's worker, schema and sample data."""
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,9 @@ LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
 DEVELOPMENT_REQUESTS = 60_000
 QUESTION = "Which formats can I export?"
+# What the first turn of a conversation says, and what its last turn asks, after it was condensed.
+FACT, ASKED = "My dog is called Rex, and I work at a dental clinic.", "What is my dog called?"
+QUESTIONS, TURNS_BETWEEN = Path("questions") / "pairs.jsonl", 20
 DEMO_LATENCY = 0.2
 VENDORS = tuple(variable(f"{provider.value}_{part}") for provider in Provider for part in ("api_key", "base_url"))
 
@@ -139,16 +143,36 @@ async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) 
         for job in (short, long, labels):
             console.print(f"\n[bold]{escape(job.id)}[/bold]")
             console.print(display.report(await display.watched(console, job)))
-        console.print(_answer_panel(await client.generate(QUESTION, user_id="operator")))
+        answer = await client.generate(QUESTION, user_id="operator")
+        console.print(_answer_panel("Generate", QUESTION, answer))
+        await _converse(client, console)
         console.print(display.disagreements(await client.audit()))
 
 
-def _answer_panel(result: GenerateResult) -> RenderableType:
+async def _converse(client: Client, console: Console) -> None:
+    """Say something in a conversation, talk about other things until it is condensed, and ask for it."""
+    talk = client.conversation("demo", user_id="operator")
+    lines = (SAMPLES / QUESTIONS).read_text(encoding="utf-8").splitlines()[:TURNS_BETWEEN]
+    console.print(f"\n[bold]A conversation[/bold] begins with: {FACT} {TURNS_BETWEEN} other questions follow.")
+    for text in (FACT, *(json.loads(line)["one"] for line in lines)):
+        await talk.say(text)
+    answer = await talk.say(ASKED)
+    context = await talk.context()
+    is_there = any(one.text == FACT for one in context)
+    console.print(display.conversation(await talk.history(), await talk.cost()))
+    console.print(
+        f"The last turn was answered from {len(context)} messages, {'with' if is_there else 'without'} the first one: "
+        "what came before the last exchanges is a summary, and what the user said is remembered."
+    )
+    console.print(_answer_panel("Conversation", ASKED, answer))
+
+
+def _answer_panel(title: str, question: str, result: GenerateResult) -> RenderableType:
     if result.refusal is not None:
         text = f"refused: {escape(result.refusal.message)}"
     else:
         text = f"{escape(result.content or '')}\n[dim]{escape(display.story(result.meta))}[/dim]"
-    return Panel(f"[bold]{escape(QUESTION)}[/bold]\n{text}", title="Generate", title_align="left")
+    return Panel(f"[bold]{escape(question)}[/bold]\n{text}", title=title, title_align="left")
 
 
 def _stack(settings: Settings, state: Path, console: Console, *, latency: float, **options: Any) -> EmbeddedStack:

@@ -271,16 +271,21 @@ class Conversation:
             while not self._closed and not self._is_run_long:
                 await workflow.wait_condition(lambda: self._closed or self._is_upkeep_due or self._is_run_long)
                 await self._keep_up()
-        finally:
-            # The next run, and a conversation that ends, leave no turn without an answer.
-            self._ends = True
-            await workflow.wait_condition(workflow.all_handlers_finished)
+        except asyncio.CancelledError:  # no `finally`: it would also run where a worker drops the workflow
+            await self._answer_the_last()
+            raise
+        await self._answer_the_last()
         self._is_upkeep_due = self._is_upkeep_due or self._closed
         await self._keep_up()
         if not self._closed:
             workflow.continue_as_new(given.model_copy(update={"carried": self._carried()}))
         visibility.record_end("closed", cost_usd=self._cost_usd)
         return self.get_state()
+
+    async def _answer_the_last(self) -> None:
+        """Take no further turn, and answer those that wait: neither a next run nor an end leaves one out."""
+        self._ends = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
 
     @property
     def _is_run_long(self) -> bool:

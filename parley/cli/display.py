@@ -1,6 +1,7 @@
 """How results, progress and costs look in a terminal."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rich import box
@@ -25,14 +26,17 @@ from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
+from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
 from parley.domain.generate.contract import Meta
 from parley.domain.session_analysis import Analysis
 from parley.domain.session_analysis import Progress as JobProgress
+from parley.domain.text import one_line
 
 POLL_SECONDS = 0.3
 NAME_WIDTH = 10
+SAID_CHARACTERS = 60
 BAR_WIDTH = 24
 SIMULATED = "the simulator answered in place of the vendor: it is for tests, not a model"
 
@@ -139,6 +143,18 @@ def story(meta: Meta) -> str:
     notes += [f"without {', '.join(meta.dropped)}, which it does not accept"] if meta.dropped else []
     details = "; ".join((how, meta.reason, *notes, f"{meta.energy_left} energy left"))
     return f"{meta.provider} {meta.model}{simulated}: {details}"
+
+
+def conversation(turns: Sequence[TurnReport], cost: ConversationCost) -> RenderableType:
+    """The turns of a conversation, each with its cost, and what it has cost in all."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("turn", justify="right")
+    table.add_column("said", overflow="fold")
+    table.add_column("$", justify="right", no_wrap=True)
+    for turn in turns:
+        table.add_row(str(turn.number), escape(one_line(turn.text, SAID_CHARACTERS)), str(turn.cost_usd))
+    spent = f"${cost.total_usd}: answers ${cost.answers_usd}, between turns ${cost.upkeep_usd}"
+    return Group(table, spent)
 
 
 def costs(spent: Costs) -> RenderableType:

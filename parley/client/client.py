@@ -555,11 +555,11 @@ class Client:
         return GatewayKeys(self._backend, self.workspace_id)
 
     async def forget_user(self, user_id: str) -> dict[str, int]:
-        """Remove what a user said and was answered: memories, replies, cached answers, summaries, streams, sessions and
-        settings. What it cost stays: usage, energy and the ledger do not change.
+        """Remove what a user said and was answered: memories, conversations, replies, cached answers, summaries,
+        streams, sessions and settings. What it cost stays: usage, energy and the ledger do not change.
 
-        Stored long prompts go with the purge, and the histories of Temporal with its retention. An answer that is being
-        made is not stopped: cancel the user's jobs first.
+        Stored long prompts of a `Generate` go with the purge, and the histories of Temporal with its retention. An
+        answer that is being made is not stopped: cancel the user's jobs first.
 
         Args:
             user_id: the user.

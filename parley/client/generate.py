@@ -200,7 +200,7 @@ def generate_stream(
 
 
 def _ignore() -> None:
-    """Nobody waits for it."""
+    """Do nothing."""
 
 
 async def _started(

@@ -87,7 +87,7 @@ async def test_commands_are_obeyed_and_not_sent(parley: Run, piped: Piped, simul
     assert "/context" in ran.err
     assert "1 turns, " in ran.out and "between turns $0" in ran.out
     assert ran.err.endswith("conversation talk is closed\n")
-    # The text that is no command, and the extraction of facts from it at the close.
+    # The text that is not a command, and the extraction of facts from it at the close.
     before = await simulator.requests(at_least=2)
     piped("Hello?")
     refused = await parley(*CHAT)

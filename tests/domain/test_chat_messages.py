@@ -76,7 +76,7 @@ def test_what_chat_clients_send_is_taken():
         (({"role": "user", "content": "a\0"},), "messages.0.content: contains"),
         (({"role": "user", "content": [{"type": "text", "text": "a\0"}]},), "messages.0.content.0.text.text: contains"),
         (({"role": "robot", "content": "hi"},), "messages.0.role"),
-        (({"role": "user", "content": [{"type": "text", "text": " "}]},), "the messages are blank"),
+        (({"role": "user", "content": [{"type": "text", "text": " "}]},), "messages are blank"),
     ],
 )
 def test_a_message_that_no_vendor_accepts_is_refused_with_its_place(messages: Any, words: str):

@@ -205,6 +205,7 @@ async def test_a_turn_of_a_busy_conversation_may_be_refused(http: httpx.AsyncCli
     await simulator.fault("stall")
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         async with http.stream("POST", STREAM, json=DOG, headers=CANCEL) as stream:
-            await anext(read_events(stream))
+            events = read_events(stream)  # kept: a reader that is forgotten closes the stream
+            await anext(events)
             refused = await http.post(STREAM, json={**TALK, "messages": "And?", "when_busy": "refuse"})
     assert (refused.status_code, refused.json()["code"]) == (409, "ConversationBusy")

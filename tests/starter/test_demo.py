@@ -91,6 +91,9 @@ async def test_two_demos_side_by_side_print_their_reports_and_leave_nothing(demo
             "379 of 379",
             "Which formats can I export?",
             "openai gpt-4o-mini (simulated): $0.0",
+            "without the first one",
+            "What is my dog called?",
+            "Rex",
         ):
             assert expected in run.output
         assert "The ledger agrees with itself." in run.output
