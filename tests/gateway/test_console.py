@@ -318,6 +318,7 @@ async def test_a_turn_that_is_cut_off_is_sent_again_and_answered_once(
 ):
     async with visiting(browser, gateway) as page:
         await sign_in(page, key, "/console/chat/talk?user=ann")
+        await page.wait_for_load_state("load")  # without its script the page sends the form itself
         await page.route("**/console/chat/talk", cut_off, times=1)
         await page.get_by_label("Your turn").fill("Hello!")
         await page.keyboard.press("Control+Enter")
