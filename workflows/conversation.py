@@ -1,8 +1,10 @@
 """`Conversation`: one long-lived chat. Its turns are answered one at a time, each by the story of a `Generate`."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
@@ -51,6 +53,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.generate import show_waiting, start_scoring
     from workflows.policies import ANSWER_STEP
 
+S = TypeVar("S")
+R = TypeVar("R")
 SUMMARY = "between turns: {} on {} {}"
 
 
@@ -198,10 +202,8 @@ class Conversation:
             through = condensed.condense_through
 
     async def _condense(self, through: int) -> CondenseTurnsOutcome:
-        engine = DurableEngine(ANSWER_STEP, show_waiting)
-
-        async def condense(candidate: Candidate) -> CondenseTurnsOutcome:
-            step = CondenseTurnsStep(
+        def step(candidate: Candidate) -> CondenseTurnsStep:
+            return CondenseTurnsStep(
                 workspace_id=self._input.workspace_id,
                 conversation_id=self._input.conversation_id,
                 user_id=self._input.user_id,
@@ -209,16 +211,12 @@ class Conversation:
                 through=through,
                 candidate=candidate,
             )
-            summary = SUMMARY.format("condense", candidate.provider.value, candidate.model)
-            return await engine.run_step(CondensingStep.condense, step, candidate, summary=summary)
 
-        return await first_success(engine, self._candidates, condense, wait_limit=timedelta(0))
+        return await self._pay("condense", CondensingStep.condense, step)
 
     async def _remember(self, turn_ids: tuple[str, ...]) -> RememberOutcome:
-        engine = DurableEngine(ANSWER_STEP, show_waiting)
-
-        async def remember(candidate: Candidate) -> RememberOutcome:
-            step = RememberStep(
+        def step(candidate: Candidate) -> RememberStep:
+            return RememberStep(
                 workspace_id=self._input.workspace_id,
                 user_id=self._input.user_id,
                 conversation_id=self._input.conversation_id,
@@ -228,10 +226,18 @@ class Conversation:
                 job_key=upkeep_key(self._input.workspace_id, self._input.conversation_id),
                 workflow_id=workflow.info().workflow_id,
             )
-            summary = SUMMARY.format("extract facts", candidate.provider.value, candidate.model)
-            return await engine.run_step(ConversationMemory.remember, step, candidate, summary=summary)
 
-        return await first_success(engine, self._candidates, remember, wait_limit=timedelta(0))
+        return await self._pay("extract facts", ConversationMemory.remember, step)
+
+    async def _pay(self, what: str, activity: Callable[[Any, S], Awaitable[R]], step_on: Callable[[Candidate], S]) -> R:
+        """Run a paid step between turns on the first candidate that serves it."""
+        engine = DurableEngine(ANSWER_STEP, show_waiting)
+
+        async def run(candidate: Candidate) -> R:
+            summary = SUMMARY.format(what, candidate.provider.value, candidate.model)
+            return await engine.run_step(activity, step_on(candidate), candidate, summary=summary)
+
+        return await first_success(engine, self._candidates, run, wait_limit=timedelta(0))
 
     # The conversation
 

@@ -151,18 +151,16 @@ async def generate(
         Unreachable: Temporal or PostgreSQL does not answer.
     """
     job_id = workflow_id(request.workspace_id, key or uuid4().hex)
-    accepted = on_accepted or _ignore
+    is_joined = False
     try:
         workflow = await _started(backend, request, job_id)
     except WorkflowAlreadyStartedError:
-        workflow = await existing_generation(backend, request, job_id)
-        accepted()
-        result = await _result(workflow)
-        if not result.success:
-            result = await _result(await _started(backend, request, job_id, again=True))
-    else:
-        accepted()
-        result = await _result(workflow)
+        workflow, is_joined = await existing_generation(backend, request, job_id), True
+    if on_accepted is not None:
+        on_accepted()
+    result = await _result(workflow)
+    if is_joined and not result.success:
+        result = await _result(await _started(backend, request, job_id, again=True))
     return await with_stored_answer(backend.database, request, result)
 
 
@@ -197,10 +195,6 @@ def generate_stream(
         is_held=is_shared,
     )
     return stream
-
-
-def _ignore() -> None:
-    """Do nothing."""
 
 
 async def _started(

@@ -80,7 +80,8 @@ class GenerationHandle:
         try:
             found = status_of(await describe_workflow(self._backend, self._workspace_id, self.id))
         except NotFound:
-            return (await self.report()).outcome
+            async with self._backend.database.reads() as tx:
+                return (await self._row(tx)).outcome
         if found != "completed":
             return found
         async with self._backend.database.transaction() as tx:

@@ -4,12 +4,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
@@ -26,6 +28,8 @@ from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
 from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -123,6 +127,22 @@ async def scene(
         finally:
             await made.stop()
             await database.close()
+
+
+async def at_each(
+    points: Collection[str],
+    play: Callable[[str, Scene], Awaitable[T]],
+    stack: Addresses,
+    template: str,
+    directories: pytest.TempPathFactory,
+) -> dict[str, T]:
+    """What happens at each point, all at once, each in a scene of its own."""
+
+    async def played(point: str) -> T:
+        async with scene(stack, template, directories.mktemp(point)) as place:
+            return await play(point, place)
+
+    return dict(zip(points, await asyncio.gather(*map(played, points)), strict=True))
 
 
 async def _create_database(template: str, name: str) -> str:

@@ -16,7 +16,7 @@ from parley.domain.streaming import text_of
 from parley.streams.hub import StreamHub
 from parley.streams.receiver import SocketReceiver
 from starter.embedded import Addresses
-from tests.faults.scene import Scene, exited, scene
+from tests.faults.scene import Scene, at_each, exited
 
 USER = "ann"
 POINTS = ("claiming", "first_token", "mid_text", "settling")
@@ -75,11 +75,7 @@ async def _read(stream: GenerateStream) -> str:
 
 @pytest.fixture(scope="module")
 async def outcomes(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    async def play(point: str) -> Outcome:
-        async with scene(stack, template, tmp_path_factory.mktemp(point)) as place:
-            return await killed_at(point, place)
-
-    return dict(zip(POINTS, await asyncio.gather(*map(play, POINTS)), strict=True))
+    return await at_each(POINTS, killed_at, stack, template, tmp_path_factory)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -22,7 +22,7 @@ from parley.domain.streaming import text_of
 from parley.streams.hub import StreamHub
 from parley.streams.receiver import SocketReceiver
 from starter.embedded import Addresses
-from tests.faults.scene import Scene, exited, scene
+from tests.faults.scene import Scene, at_each, exited
 from worker import build_workers
 
 USER, QUESTION = "ann", "What does the export to CSV contain, and who may start it?"
@@ -100,11 +100,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
 
 @pytest.fixture(scope="module")
 async def outcomes(stack: Addresses, template: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    async def play(point: str) -> Outcome:
-        async with scene(stack, template, tmp_path_factory.mktemp(point)) as place:
-            return await killed_at(point, place)
-
-    return dict(zip(POINTS, await asyncio.gather(*map(play, POINTS)), strict=True))
+    return await at_each(POINTS, killed_at, stack, template, tmp_path_factory)
 
 
 @pytest.mark.parametrize("point", POINTS)
