@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle
 from statistics import median
 
 import httpx2
@@ -26,6 +27,8 @@ from benchmarks.stack import Bench, running, say
 from parley import Client
 
 ALONE, DURABLE, INLINE, LITELLM = "SDK alone", "durable", "inline", "LiteLLM"
+# One gateway process uses one core: a host runs one for each core.
+TWO_GATEWAYS = "inline, two gateways"
 STREAMS = (1, 5, 20, 50)
 ROUNDS = 4
 TOKENS_PER_SECOND = 100
@@ -41,6 +44,7 @@ async def measure(options: Options) -> Figures:
         running(PARLEY_STARTING_ENERGY="1000000") as bench,
         AsyncExitStack() as cleanup,
         _gateway(bench) as (process, address),
+        _gateway(bench) as (_, second_address),
     ):
         client = await bench.client("bench")
         made = await client.gateway_keys.create("bench", requests_per_minute=1_000_000, concurrent_streams=10_000)
@@ -51,6 +55,7 @@ async def measure(options: Options) -> Figures:
             figures[f"{count} streams at once"] = await _streams(systems, count)
             say(f"{count} streams: done")
         await bench.latency(seconds=0)
+        systems[TWO_GATEWAYS] = Alternating(systems[INLINE], _own(second_address, made.secret, "inline"))
         figures[f"whole answers, {CONCURRENCY} at a time"] = await _throughput(
             systems, options.requests or REQUESTS, process
         )
@@ -85,6 +90,16 @@ class System:
         return 1000 * (first - began), 1000 * (time.perf_counter() - began)
 
 
+class Alternating(System):
+    """Several systems, of which each next request goes to the next one, as a load balancer would send it."""
+
+    def __init__(self, *systems: System) -> None:
+        self._next = cycle(systems)
+
+    async def ask(self) -> None:
+        await next(self._next).ask()
+
+
 @asynccontextmanager
 async def _gateway(bench: Bench) -> AsyncIterator[tuple[ManagedProcess, str]]:
     process, address = processes.gateway(bench)
@@ -96,17 +111,19 @@ async def _gateway(bench: Bench) -> AsyncIterator[tuple[ManagedProcess, str]]:
 
 
 async def _systems(bench: Bench, address: str, key: str, cleanup: AsyncExitStack) -> dict[str, System]:
-    def own(mode: str) -> System:
-        return System(f"{address}/v1", key, {"x-parley-mode": mode, "x-parley-cache": "off", "x-parley-user": "bench"})
-
-    systems = {ALONE: System(f"{bench.addresses.simulator_url}/openai/v1", "none"), DURABLE: own("durable")}
-    systems[INLINE] = own("inline")
+    systems = {ALONE: System(f"{bench.addresses.simulator_url}/openai/v1", "none")}
+    systems |= {mode: _own(address, key, mode) for mode in (DURABLE, INLINE)}
     if python := os.environ.get(PYTHON):
         litellm, its_address = processes.litellm(bench, python)
         cleanup.callback(litellm.kill)
         await litellm.start()
         systems[LITELLM] = System(f"{its_address}/v1", MASTER_KEY)
     return systems
+
+
+def _own(address: str, key: str, mode: str) -> System:
+    """A gateway of Parley in one of its modes."""
+    return System(f"{address}/v1", key, {"x-parley-mode": mode, "x-parley-cache": "off", "x-parley-user": "bench"})
 
 
 async def _streams(systems: dict[str, System], count: int) -> dict[str, float | str]:

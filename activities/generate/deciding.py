@@ -344,13 +344,11 @@ def answered_row(job: Job, serving: Serving, settled: Settled, cost_usd: Decimal
 
 
 async def counts_of(tx: AsyncSession, job: Job, settled: Settled) -> dict[str, Any]:
-    """What all attempts of a generation have cost, and their number; the usage of all, if they made its answer."""
-    workspace_id = job.input.workspace_id
+    """What all attempts of a generation have cost, and their number; the usage of those that made its answer."""
+    workspace_id, reply = job.input.workspace_id, chat_reply(settled.reply)
     cost_usd, attempts = await generations.totals(tx, workspace_id, job.job_key)
-    known = {"cost_usd": cost_usd, "attempts": attempts}
-    if not chat_reply(settled.reply).continues:
-        return known
-    return {**known, "usage": await generations.usage(tx, workspace_id, job.job_key)}
+    usage = await generations.usage(tx, workspace_id, job.job_key, reply)
+    return {"cost_usd": cost_usd, "attempts": attempts, "usage": usage}
 
 
 def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **details: Any) -> GenerateResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -129,10 +128,7 @@ class GenerationHandle:
         """
         async with self._backend.database.reads() as tx:
             row = await self._row(tx)
-            with suppress(NotFound):
-                reply = await generations.answer(tx, self._workspace_id, self._request_id)
-                return _report(row, reply)
-        return _report(row, None)
+            return _report(row, await generations.reply_of(tx, row))
 
     async def messages(self) -> tuple[Message, ...]:
         """The messages that it answers, as the caller sent them.
@@ -181,11 +177,14 @@ class GenerationHandle:
             row = await self._row(tx)
             if row.outcome != "completed":
                 return _without_answer(row)
-            reply = await generations.answer(tx, self._workspace_id, self._request_id)
+            reply = await generations.reply_of(tx, row)
+            if reply is None:
+                raise NotFound(f"the answer of {self.id!r} has been purged")
+            usage = await generations.usage(tx, self._workspace_id, row.job_key, reply)
             _, attempts = await generations.totals(tx, self._workspace_id, row.job_key)
         meta = _meta(row).model_copy(
             update={
-                "usage": Usage() if row.cached else reply.usage,
+                "usage": Usage() if row.cached else usage,
                 "answered_by": reply.model,
                 "finish": reply.finish,
                 "attempts": attempts,

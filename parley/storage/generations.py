@@ -251,8 +251,10 @@ async def totals(tx: AsyncSession, workspace_id: str, job_key: str) -> tuple[Dec
     return cost or Decimal(0), attempts
 
 
-async def usage(tx: AsyncSession, workspace_id: str, job_key: str) -> Usage:
-    """What providers counted for all attempts at a generation's answer."""
+async def usage(tx: AsyncSession, workspace_id: str, job_key: str, reply: ChatReply) -> Usage:
+    """What providers counted for an answer: for all attempts at it, where it continues a stream that broke."""
+    if not reply.continues:
+        return reply.usage
     counts = {name: func.coalesce(func.sum(col(column)), 0) for name, column in COUNTS.items()}
     requests = select(col(PaidRequest.request_id)).where(*_are_asks(workspace_id, job_key))
     query = select(*counts.values()).where(
@@ -293,10 +295,20 @@ async def answer(tx: AsyncSession, workspace_id: str, request_id: str) -> ChatRe
         NotFound: there is no such generation, or it was not answered.
     """
     generation = await find(tx, workspace_id, request_id)
-    reply = await _reply(tx, generation) if generation and generation.attempt_id else None
+    reply = await reply_of(tx, generation) if generation else None
     if reply is None:
         raise NotFound(f"no answer to {request_id!r} in workspace {workspace_id!r}")
-    return ChatReply.model_validate(reply)
+    return reply
+
+
+async def reply_of(tx: AsyncSession, generation: Generation) -> ChatReply | None:
+    """The whole answer of a generation; None where it has none, or it has been purged."""
+    journal = select(col(JournaledReply.payload)).where(
+        col(JournaledReply.workspace_id) == generation.workspace_id,
+        col(JournaledReply.attempt_id) == generation.attempt_id,
+    )
+    reply = (await tx.execute(journal)).scalar() if generation.attempt_id else None
+    return None if reply is None else ChatReply.model_validate(reply)
 
 
 async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Decimal) -> bool:
@@ -307,14 +319,6 @@ async def grade(tx: AsyncSession, workspace_id: str, request_id: str, score: Dec
         col(Generation.quality).is_(None),
     )
     return await changed_one(tx, ungraded.values(quality=score))
-
-
-async def _reply(tx: AsyncSession, generation: Generation) -> dict[str, Any] | None:
-    journal = select(col(JournaledReply.payload)).where(
-        col(JournaledReply.workspace_id) == generation.workspace_id,
-        col(JournaledReply.attempt_id) == generation.attempt_id,
-    )
-    return (await tx.execute(journal)).scalar()
 
 
 def _event_payload(generation: Generation) -> dict[str, Any]:

@@ -232,7 +232,12 @@ async def test_a_running_generation_is_listed(http: httpx.AsyncClient, backend: 
     assert done["created_at"] < done["ended_at"]
 
 
-async def test_an_inline_generation_is_read_by_its_id(http: httpx.AsyncClient, simulator: SimulatorAdmin):
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_an_inline_generation_is_read_by_its_id(
+    http: httpx.AsyncClient, simulator: SimulatorAdmin, is_broken: bool
+):
+    if is_broken:  # the answer continues, by a further attempt
+        await simulator.fault("aborted", provider="openai")
     words = "word " * 600
     body = {"messages": f"Repeat: {words}", "user_id": "ann", "max_tokens": 4000}
     inline = {"x-parley-mode": "inline"}
@@ -244,6 +249,7 @@ async def test_an_inline_generation_is_read_by_its_id(http: httpx.AsyncClient, s
     known = {"usage", "cost_usd", "provider", "model", "answered_by", "finish", "attempts", "cached"}
     assert (result["success"], result["content"]) == (True, end["data"]["content"])
     assert {name: result["meta"][name] for name in known} == {name: end["data"]["meta"][name] for name in known}
+    assert result["meta"]["attempts"] == (2 if is_broken else 1)
     events = await ended(http, url)
     assert (events[-1]["event"], events[-1]["data"]["status"]) == ("end", "completed")
     assert events[-1]["data"]["cost_usd"] == result["meta"]["cost_usd"]

@@ -27,7 +27,7 @@ from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
 from parley.domain.reports import Feedback, Span, Spend
-from parley.domain.requests import Message, Provider, Usage
+from parley.domain.requests import ChatReply, Finish, Message, Provider, Usage
 from parley.domain.session import Session
 from parley.domain.streaming import TextDelta
 from parley.storage import (
@@ -67,6 +67,7 @@ from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER,
 THEIRS = "globex"
 SECRET = Message(role="user", content="our secret")
 DELTA = TextDelta(text="our secret")
+CONTINUED = ChatReply(text="whole", finish=Finish.STOP, usage=Usage(), model="model-1", continues=True)
 MEMORY = Memory(
     id=UUID(int=7),
     subject="user",
@@ -215,7 +216,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "paid_requests.is_charged": (lambda tx, _: paid_requests.is_charged(tx, THEIRS, "job/step"), False),
     "generations.answer": (lambda tx, _: generations.answer(tx, THEIRS, "asked/generate"), NotFound),
     "generations.totals": (lambda tx, _: generations.totals(tx, THEIRS, "job"), (Decimal(0), 0)),
-    "generations.usage": (lambda tx, _: generations.usage(tx, THEIRS, "job"), Usage()),
+    "generations.usage": (lambda tx, _: generations.usage(tx, THEIRS, "job", CONTINUED), Usage()),
     "energy.account": (lambda tx, _: energy.account(tx, THEIRS, USER), None),
     "energy.set_tier": (lambda tx, _: energy.set_tier(tx, THEIRS, USER, "pro"), None),
     "energy.reserve": (lambda tx, _: energy.reserve(tx, THEIRS, USER, 1, "job/step"), InsufficientEnergy),
