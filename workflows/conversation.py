@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -29,29 +29,26 @@ with workflow.unsafe.imports_passed_through():
         Carried,
         Close,
         CloseStep,
-        ComposeOutcome,
         ComposeStep,
         CondenseTurnsOutcome,
         CondenseTurnsStep,
         ConversationInput,
         ConversationState,
         Ended,
-        EndTurnStep,
         Say,
         TurnOutcome,
-        outcome_of,
         upkeep_key,
     )
     from parley.domain.conversation.extraction import ACTION as EXTRACTION
     from parley.domain.conversation.memory import RememberOutcome, RememberStep
     from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
-    from parley.domain.generate.contract import Job, Meta
+    from parley.domain.generate.contract import Meta
     from parley.domain.routing import Candidate
     from parley.domain.streaming import StreamBroken
-    from workflows.answering import GenerateRun, cheapest_first
     from workflows.fallback import DurableEngine, first_success
-    from workflows.generate import show_waiting, start_scoring
+    from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
+    from workflows.turns import TurnRun
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -75,7 +72,7 @@ class Conversation:
         self._unremembered = list(carried.unremembered)
         # One turn at a time: waiters get the lock in the order in which they asked for it.
         self._order, self._waiting = asyncio.Lock(), 0
-        self._answering: tuple[str, DurableEngine] | None = None
+        self._answering: TurnRun | None = None
         self._context_sha256 = carried.context_sha256
         self._turns_of_run, self._closed, self._ends = 0, False, False
         # What is left to do between turns.
@@ -109,51 +106,21 @@ class Conversation:
     @workflow.signal
     async def stream_broken(self, broken: StreamBroken) -> None:
         """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
-        if self._answering and self._answering[0] == broken.stream_id:
-            self._answering[1].stream_broke(broken.attempt)
+        if self._answering is not None:
+            self._answering.stream_broke(broken)
 
     async def _answer(self, say: Say) -> TurnOutcome:
-        engine = DurableEngine(ANSWER_STEP, show_waiting)
-        composed = await engine.decide(Steps.compose, self._compose_step(say), summary="compose the context")
-        if composed.job is None:
-            return _ended_before(composed)
-        self._context_sha256 = composed.job.input.prompt.sha256 or ""
-        run = GenerateRun(engine, composed.job)
-        self._answering = (composed.job.workflow_id, engine)
+        turn = TurnRun(self._compose_step(say))
+        self._answering = turn
         try:
-            step = await self._run(run, composed.job, say.turn_id)
+            outcome = await turn.outcome()
         finally:
             self._answering = None
-        ended = await engine.decide(Steps.end_turn, step, summary="record how the turn ended")
-        if run.scoring is not None:
-            await start_scoring(run.scoring, composed.job.input)
-        outcome = TurnOutcome(turn_id=say.turn_id, number=composed.number, outcome=step.outcome)
-        self._count(outcome, step.meta)
-        self._plan_upkeep(outcome, ended.condense_through, run, composed.job)
+        if turn.meta is not None:
+            self._count(outcome, turn.meta)
+            self._context_sha256 = turn.context_sha256
+            self._plan_upkeep(outcome, turn)
         return outcome
-
-    async def _run(self, run: GenerateRun, job: Job, turn_id: str) -> EndTurnStep:
-        """Run the generation of a turn to its end. A turn never fails: it ends without an answer."""
-        try:
-            result = await run.result()
-        except (FailureError, ParleyError) as error:
-            reason = (error.type if isinstance(error, ApplicationError) else type(error).__name__) or ""
-            failed = Meta(request_id=job.request_id, cost_usd=run.cost_usd)
-            return self._end_step(turn_id, job, Ended.FAILED, reason, failed)
-        outcome, reason = outcome_of(result)
-        return self._end_step(turn_id, job, outcome, reason, result.meta)
-
-    def _end_step(self, turn_id: str, job: Job, outcome: Ended, reason: str, meta: Meta) -> EndTurnStep:
-        return EndTurnStep(
-            workspace_id=self._input.workspace_id,
-            conversation_id=self._input.conversation_id,
-            turn_id=turn_id,
-            action=job.input.action,
-            outcome=outcome,
-            reason=reason,
-            context_sha256=self._context_sha256,
-            meta=meta,
-        )
 
     def _compose_step(self, say: Say) -> ComposeStep:
         return ComposeStep(
@@ -175,12 +142,12 @@ class Conversation:
 
     # Between turns
 
-    def _plan_upkeep(self, outcome: TurnOutcome, condense_through: int | None, run: GenerateRun, job: Job) -> None:
-        self._candidates, self._action = tuple(cheapest_first(run.candidates)) or self._candidates, job.input.action
-        self._condense_through = condense_through
+    def _plan_upkeep(self, outcome: TurnOutcome, turn: TurnRun) -> None:
+        self._candidates, self._action = turn.cheapest_first or self._candidates, turn.action
+        self._condense_through = turn.condense_through
         if outcome.outcome is Ended.COMPLETED:
             self._unremembered.append(outcome.turn_id)
-        self._is_upkeep_due = condense_through is not None or len(self._unremembered) >= TURNS_PER_EXTRACTION
+        self._is_upkeep_due = turn.condense_through is not None or len(self._unremembered) >= TURNS_PER_EXTRACTION
 
     async def _keep_up(self) -> None:
         """Condense, and extract facts. A failure is only in the history: the end of the next turn plans again."""
@@ -306,11 +273,6 @@ class Conversation:
             recent=tuple(self._recent.values()),
             unremembered=tuple(self._unremembered),
         )
-
-
-def _ended_before(composed: ComposeOutcome) -> TurnOutcome:
-    assert composed.ended is not None  # noqa: S101 - a turn is to be answered, or has ended
-    return composed.ended
 
 
 def _refused(error: ParleyError) -> ApplicationError:
