@@ -16,7 +16,7 @@ RUN pip --python /opt/parley/bin/python install --no-deps --no-build-isolation .
 
 FROM python:3.11.15-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parley \
-    && install --directory --owner=parley --group=parley /run/parley
+    && install --directory --owner=parley --group=parley /run/parley /var/lib/parley
 
 COPY --from=build /opt/parley /opt/parley
 ENV PATH=/opt/parley/bin:$PATH \

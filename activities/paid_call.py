@@ -13,9 +13,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +27,7 @@ from activities.failpoints import Failpoints, Point
 from activities.logs import step_logger
 from activities.metrics import Metrics
 from activities.streams import ReplyStream
+from parley.domain.configuration import Reference
 from parley.domain.errors import (
     Billed,
     EmptyReply,
@@ -38,7 +40,7 @@ from parley.domain.errors import (
     Unreachable,
 )
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Request, Usage
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Request, Usage, request_id
 from parley.domain.requests import fingerprint as fingerprint_of
 from parley.domain.streaming import TextDelta, ToolCallDelta
 from parley.providers.protocol import Adapter
@@ -60,6 +62,7 @@ from parley.storage.ledger import (
     Terms,
     Unanswered,
 )
+from parley.storage.spool import Outcome, Spool, SpooledAttempt, SpoolFile
 
 LEASE_POLL_SECONDS = 0.5
 # How long the listing of stored replies may take before the call is made instead.
@@ -67,6 +70,10 @@ LISTING_SECONDS = 5.0
 PING_SECONDS = 10.0
 # The failpoint that a stream reaches after so many deltas.
 STREAM_POINTS: dict[int, Point] = {1: "first_token", 5: "mid_text"}
+# Of a spooled attempt whose process ended before its outcome was written.
+ENDED_EARLY = Failure(
+    "ProcessEnded", "the process ended before the reply was spooled", Billed.UNKNOWN, trips_breaker=False
+)
 T = TypeVar("T")
 
 log = step_logger(__name__)
@@ -84,7 +91,21 @@ class _Work:
     offer: Offer
     adapter: Adapter
     on_end: OnEnd | None
-    stream: ReplyStream | None = None
+    stream: ReplyStream | None
+
+    @classmethod
+    def of(
+        cls,
+        charge: Charge,
+        request: Request,
+        offer: Offer,
+        adapter: Adapter,
+        *,
+        on_end: OnEnd | None = None,
+        stream: ReplyStream | None = None,
+    ) -> Self:
+        names = (charge.workspace_id, charge.workflow_id, charge.request_id, charge.action)
+        return cls(*names, request, offer, adapter, on_end, stream)
 
 
 class PaidCalls:
@@ -156,21 +177,93 @@ class PaidCalls:
         claimed = await self._claim(charge, sha256, offer, stream.superseded if stream else None)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work(
-            workspace_id,
-            charge.workflow_id,
-            charge.request_id,
-            charge.action,
-            request,
-            offer,
-            adapter,
-            on_end,
-            stream,
-        )
+        work = _Work.of(charge, request, offer, adapter, on_end=on_end, stream=stream)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
             raise ReplyLost(str(error)) from error
+
+    async def make_without_ledger(
+        self,
+        spool: Spool,
+        charge: Charge,
+        request: Request,
+        provider: Provider,
+        model: str,
+        *,
+        key: Reference | None = None,
+        stream: ReplyStream | None = None,
+    ) -> Reply:
+        """Get a reply while the database is down: by an attempt in the spool, which `book_spooled` books later.
+
+        It is a paid request of its own, beside `charge.request_id`, for the same result: the user is charged for one of
+        them. No cap, breaker or balance can be read: the spool's cap is the only one.
+
+        Args:
+            key: where the workspace's own key is; None: the fleet's key.
+            stream: takes the reply to its readers while it is made.
+
+        Raises:
+            UnpricedModel, ProviderNotConfigured: nothing was sent.
+            BudgetExhausted: it would exceed the spool's cap; nothing was sent.
+            Unreachable: the spool cannot be written; nothing was sent.
+            ProviderError: the attempt failed; what it may have cost is in the spool.
+        """
+        offer, adapter = self._offer(request, provider, model, key)
+        attempt_id = uuid4()
+        own = {"request_id": request_id(charge.request_id, "spooled", attempt_id.hex)}
+        charge = charge.model_copy(update={**own, "result_id": charge.result_id or charge.request_id})
+        spooled = SpooledAttempt(
+            attempt_id=attempt_id,
+            charge=charge,
+            fingerprint=fingerprint_of(request),
+            offer=offer,
+            sent_at=datetime.now(UTC),
+        )
+        work = _Work.of(charge, request, offer, adapter, stream=stream)
+        file = await asyncio.to_thread(spool.open, spooled)
+        return await _uninterrupted(asyncio.create_task(self._spooled(work, file)))
+
+    async def _spooled(self, work: _Work, file: SpoolFile) -> Reply:
+        try:
+            reply = await self._call(work, file.spooled.attempt_id)
+            reply = await _recorded(work.stream, reply)
+            cost_usd, rates = self._counted(work.offer, reply.usage)
+            await _end(file, Outcome(reply=reply, cost_usd=cost_usd, rates=rates))
+        except ProviderError as error:
+            await _end(file, Outcome(failure=self._failure(error, work.offer)))
+            raise
+        finally:
+            file.close()
+        return reply
+
+    async def book_spooled(self, spool: Spool) -> int:
+        """Book the attempts of the spool whose processes have ended or are done with them; returns how many.
+
+        Idempotent. An attempt without an outcome is booked as one that may have cost its upper bound.
+
+        Raises:
+            Unreachable: the database is still down.
+        """
+        booked = 0
+        for file in spool.pending():
+            await self._book(file.spooled)
+            file.delete()
+            booked += 1
+        return booked
+
+    async def _book(self, spooled: SpooledAttempt) -> None:
+        claim = Claim(spooled.charge, spooled.fingerprint, spooled.offer, self._terms, spooled.attempt_id)
+        workspace_id, outcome = spooled.charge.workspace_id, spooled.outcome or Outcome(failure=ENDED_EARLY)
+        async with self._database.transaction() as tx:
+            await ledger.adopt(tx, claim, spooled.sent_at)
+        async with self._database.transaction() as tx:
+            if outcome.reply is None:
+                await ledger.fail(tx, workspace_id, spooled.attempt_id, outcome.failure or ENDED_EARLY, self._terms)
+                return
+            rates = outcome.rates or spooled.offer.rates
+            settlement = Settlement(workspace_id, spooled.attempt_id, outcome.reply, outcome.cost_usd, rates)
+            await ledger.settle(tx, settlement)
 
     async def settle_received(
         self, workspace_id: str, attempt_id: UUID, reply: ChatReply, *, on_end: OnEnd | None = None
@@ -224,6 +317,11 @@ class PaidCalls:
     ) -> tuple[Offer, Adapter]:
         """The offer, and the adapter: with the workspace's own key, where it has one."""
         reference = await self._retried(partial(self._keys.of, workspace_id, provider))
+        return self._offer(request, provider, model, reference)
+
+    def _offer(
+        self, request: Request, provider: Provider, model: str, reference: Reference | None
+    ) -> tuple[Offer, Adapter]:
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         access = self._providers.access(provider, reference)
@@ -490,6 +588,14 @@ async def _recorded(stream: ReplyStream | None, reply: Reply) -> Reply:
     return await stream.complete(reply) if stream and isinstance(reply, ChatReply) else reply
 
 
+async def _end(file: SpoolFile, outcome: Outcome) -> None:
+    """Write how a spooled attempt ended. A full disk does not take the reply from its caller."""
+    try:
+        await asyncio.to_thread(file.end, outcome)
+    except OSError as error:
+        log.warning("the outcome of attempt %s was not spooled: %s", file.spooled.attempt_id, error.strerror)
+
+
 def _has_ended(task: "asyncio.Task[None]") -> bool:
     return task.done() and task.exception() is None
 
@@ -502,7 +608,7 @@ async def _stopped(task: "asyncio.Task[Any]") -> None:
         task.exception()
 
 
-async def _uninterrupted(work: asyncio.Task[Settled]) -> Settled:
+async def _uninterrupted(work: asyncio.Task[T]) -> T:
     """Wait for paid work also while cancelled: what was paid for is settled and returned."""
     while not work.done():
         try:

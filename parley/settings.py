@@ -162,6 +162,18 @@ class Settings(BaseSettings):
     settle_timeout_seconds: float = Field(
         default=600, gt=0, description="how long settlement is retried while PostgreSQL is down"
     )
+    on_ledger_down: Literal["refuse", "spool"] = Field(
+        default="refuse",
+        description="phone calls while PostgreSQL is down: refuse: no paid request is made; spool: each is "
+        "written to PARLEY_SPOOL_DIR, and booked when it is back",
+    )
+    spool_dir: Path | None = Field(
+        default=None,
+        description="directory of the spool, on a disk that survives; default: in the state directory",
+    )
+    spool_usd: Decimal = Field(
+        default=Decimal(1), gt=0, description="the most that the requests of a spool may cost together, in USD"
+    )
     starting_energy: int = Field(default=100, ge=0, description="granted to a user with the first request")
 
     # Generate
@@ -328,6 +340,11 @@ class Settings(BaseSettings):
             return parse_policy(path.read_text(encoding="utf-8"), where=str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"cannot be read: {error}", where=f"PARLEY_POLICY_FILE {path}") from None
+
+    @property
+    def spool(self) -> Path | None:
+        """Where requests are spooled while PostgreSQL is down; None: they are refused."""
+        return (self.spool_dir or self.state_dir / "spool") if self.on_ledger_down == "spool" else None
 
     @property
     def drain_seconds(self) -> float:

@@ -66,6 +66,7 @@ NOT_OF_CONTAINERS = {
     "stream_host": "all addresses of the container; no port is published",
     "stream_port": "any free one of the container",
     "stream_address": "the container's own address",
+    "spool_dir": "a volume of the gateway",
     "failpoints": "for tests only",
 }
 AUTO_ANALYZE = ("discovery_", "parallel_", "sessions_per_stream")
@@ -76,15 +77,14 @@ def readers(field: str) -> set[str]:
     provider = next((one.value for one in Provider if field.startswith(f"{one.value}_")), None)
     if provider is not None:
         return {"storage", provider}
-    if field in ("database_url", "codec_keys"):
-        return OURS.keys() - {"simulator"}
-    if field.startswith("webhook_"):
-        return {"workflows", "storage", "simulated"}
-    if field == "secrets_dir":
-        return {"storage", *(one.value for one in Provider)}
-    if field.startswith((*AUTO_ANALYZE, "gateway_")):
-        return {"gateway"} if field.startswith("gateway_") else {"cli", "gateway"}
-    return set(WORKERS)
+    by_prefix = {
+        ("database_url", "codec_keys"): OURS.keys() - {"simulator"},
+        ("webhook_",): {"workflows", "storage", "simulated"},
+        ("secrets_dir",): {"storage", *(one.value for one in Provider)},
+        ("gateway_", "spool_", "on_ledger_down"): {"gateway"},
+        AUTO_ANALYZE: {"cli", "gateway"},
+    }
+    return next((names for prefixes, names in by_prefix.items() if field.startswith(prefixes)), set(WORKERS))
 
 
 def roles(service: dict[str, Any]) -> list[str]:

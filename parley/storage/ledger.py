@@ -43,6 +43,8 @@ from parley.storage.tables import Attempt, PaidRequest, utc_now
 REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
 ERROR_CHARACTERS = 500
 WITHDRAWN = "Withdrawn"
+# Of an attempt that was sent past the breakers: no generation has this number, so that its outcome does not count.
+PASSED_NONE = Passes(own=-1, fleet=None)
 
 
 class Charge(Model):
@@ -219,6 +221,24 @@ async def claim(tx: AsyncSession, request_claim: Claim) -> Settled | Held | Gran
         return Held(remaining)
     passes = await _pass_breakers(tx, request_claim)
     return await _begin(tx, request_claim, request, passes, now, earlier)
+
+
+async def adopt(tx: AsyncSession, request_claim: Claim, sent_at: datetime) -> None:
+    """Record an attempt at a request of its own that was sent without a claim; `settle` or `fail` ends it. Idempotent.
+
+    Its cost is real, so nothing refuses it: where it overdraws a cap or an envelope, no further claim passes that.
+    """
+    offer, attempt_id = request_claim.offer, request_claim.attempt_id
+    opened = _new_request(request_claim, request_claim.charge.energy)
+    opened.energy_reserved = 0
+    inserted = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
+    if inserted is None:
+        return
+    scope = budgets.job_scope(opened.job_key)
+    await budgets.open_envelope(tx, opened.workspace_id, scope, None)
+    await budgets.move(tx, opened.workspace_id, scope, reserved=offer.upper_bound_usd)
+    await save(tx, _attempt(opened, attempt_id, offer, PASSED_NONE, sent_at, number=1))
+    await budgets.reserve_day(tx, opened.workspace_id, sent_at, offer.upper_bound_usd, is_capped=False)
 
 
 async def _begin(
@@ -457,18 +477,9 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
     None if the request has a row already. A failure of a later statement rolls the insert back.
     """
     charge, offer = request_claim.charge, request_claim.offer
-    repeats = charge.result_id if charge.result_id != charge.request_id else None
+    repeats = _repeats(charge)
     is_charged = repeats and charge.energy and await paid_requests.is_charged(tx, charge.workspace_id, repeats)
-    price = 0 if is_charged else charge.energy
-    opened = PaidRequest(
-        **charge.model_dump(exclude={"energy", "envelope", "result_id"}),
-        result_id=repeats,
-        fingerprint=request_claim.fingerprint,
-        energy_price=price,
-        energy_reserved=price,
-        owner_attempt_id=request_claim.attempt_id,
-        expires_at=utc_now(),
-    )
+    opened = _new_request(request_claim, 0 if is_charged else charge.energy)
     inserted = await paid_requests.open_leased(tx, opened, offer.provider, **request_claim.terms.periods)
     if inserted is None:
         return None
@@ -476,6 +487,24 @@ async def _open_request(tx: AsyncSession, request_claim: Claim) -> tuple[PaidReq
     passes = breaker.passed(closed, shares_key=offer.shares_key) or await _pass_breakers(tx, request_claim)
     opened.energy_reserved = 0
     return opened, passes, now
+
+
+def _new_request(request_claim: Claim, price: int) -> PaidRequest:
+    charge = request_claim.charge
+    return PaidRequest(
+        **charge.model_dump(exclude={"energy", "envelope", "result_id"}),
+        result_id=_repeats(charge),
+        fingerprint=request_claim.fingerprint,
+        energy_price=price,
+        energy_reserved=price,
+        owner_attempt_id=request_claim.attempt_id,
+        expires_at=utc_now(),
+    )
+
+
+def _repeats(charge: Charge) -> str | None:
+    """The first request for the same result; None if this is it."""
+    return charge.result_id if charge.result_id != charge.request_id else None
 
 
 async def _pass_breakers(tx: AsyncSession, request_claim: Claim) -> Passes:
