@@ -26,6 +26,7 @@ from activities.health import HealthActivities
 from activities.logs import WorkerFormatter
 from activities.metrics import serve_metrics
 from activities.parts import Parts
+from activities.phone.calls import PhoneCallSteps
 from activities.purge import PurgeActivities
 from activities.refill import RefillActivities
 from activities.session_analysis import SessionAnalysisActivities
@@ -46,6 +47,7 @@ from workflows.fairness import FairnessInterceptor
 from workflows.generate import Generate
 from workflows.health import Health
 from workflows.housekeeping import HOUSEKEEPING
+from workflows.phone_call import PhoneCall
 from workflows.quality import ScoreQuality
 from workflows.schedules import ensure_scheduled
 from workflows.session_analysis import SessionAnalysis
@@ -64,6 +66,7 @@ WORKFLOW_CLASSES = (
     AutoAnalyzeStream,
     Conversation,
     Generate,
+    PhoneCall,
     ScoreQuality,
     Health,
     *HOUSEKEEPING,
@@ -84,6 +87,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     quality = QualityPaidSteps(database, paid_calls, policy)
     memory = parts.conversation_memory()
     turns, condensing = ConversationSteps(database, policy, memory), CondensingStep(database, paid_calls, policy)
+    phone_calls = PhoneCallSteps(database)
     common: dict[str, Any] = {
         "interceptors": INTERCEPTORS,
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),
@@ -105,6 +109,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     turns.compose,
                     turns.end_turn,
                     turns.close,
+                    phone_calls.finish,
                 ],
                 workflow_runner=RUNNER,
                 sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,

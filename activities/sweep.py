@@ -7,7 +7,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.boundary import boundary
-from parley.domain.conversation.contract import workflow_of
+from parley.domain.conversation.contract import workflows_of
 from parley.domain.generate.contract import is_derived
 from parley.domain.generate.quality import is_shared
 from parley.domain.housekeeping import SweepInput, SweepReport
@@ -54,9 +54,12 @@ class SweepActivities:
         A job key that many workflows share does not name a run; the ids of such workflows are used only once. A job key
         that is derived from the workflow's id names all of its runs.
         """
-        handle = self._client.get_workflow_handle(workflow_of(request.workflow_id))
+        ids = workflows_of(request.workflow_id)
+        return any([await self._is_open(workflow_id, request) for workflow_id in ids])
+
+    async def _is_open(self, workflow_id: str, request: StaleRequest) -> bool:
         try:
-            found = await handle.describe()
+            found = await self._client.get_workflow_handle(workflow_id).describe()
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return False

@@ -48,7 +48,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.fallback import DurableEngine, first_success
     from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
-    from workflows.turns import TurnRun
+    from workflows.turns import DurableTurn
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -72,7 +72,7 @@ class Conversation:
         self._unremembered = list(carried.unremembered)
         # One turn at a time: waiters get the lock in the order in which they asked for it.
         self._order, self._waiting = asyncio.Lock(), 0
-        self._answering: TurnRun | None = None
+        self._answering: DurableTurn | None = None
         self._context_sha256 = carried.context_sha256
         self._turns_of_run, self._closed, self._ends = 0, False, False
         # What is left to do between turns.
@@ -110,16 +110,16 @@ class Conversation:
             self._answering.stream_broke(broken)
 
     async def _answer(self, say: Say) -> TurnOutcome:
-        turn = TurnRun(self._compose_step(say))
+        turn = DurableTurn(self._compose_step(say))
         self._answering = turn
         try:
             outcome = await turn.outcome()
         finally:
             self._answering = None
-        if turn.meta is not None:
+        if turn.meta is not None and turn.asked is not None:
             self._count(outcome, turn.meta)
             self._context_sha256 = turn.context_sha256
-            self._plan_upkeep(outcome, turn)
+            self._plan_upkeep(outcome, turn, turn.asked.action)
         return outcome
 
     def _compose_step(self, say: Say) -> ComposeStep:
@@ -142,8 +142,8 @@ class Conversation:
 
     # Between turns
 
-    def _plan_upkeep(self, outcome: TurnOutcome, turn: TurnRun) -> None:
-        self._candidates, self._action = turn.cheapest_first or self._candidates, turn.action
+    def _plan_upkeep(self, outcome: TurnOutcome, turn: DurableTurn, action: str) -> None:
+        self._candidates, self._action = turn.cheapest_first or self._candidates, action
         self._condense_through = turn.condense_through
         if outcome.outcome is Ended.COMPLETED:
             self._unremembered.append(outcome.turn_id)

@@ -1,4 +1,7 @@
-"""One turn of a conversation, in a workflow: its context, its answer, the record of its end."""
+"""One turn of a conversation: its context, its answer, the record of its end.
+
+Written against `Engine`, so that `Conversation`, `PhoneCall` and a gateway without Temporal answer the same turns.
+"""
 
 from temporalio.exceptions import ApplicationError, FailureError
 
@@ -10,34 +13,35 @@ from parley.domain.conversation.contract import (
     EndTurnStep,
     TurnOutcome,
     outcome_of,
+    turn_job_id,
 )
 from parley.domain.errors import ParleyError
-from parley.domain.generate.contract import Job, Meta
+from parley.domain.generate.contract import GenerateInput, Job, Meta
+from parley.domain.generate.quality import ScoreInput
 from parley.domain.routing import Candidate
 from parley.domain.streaming import StreamBroken
 from workflows.answering import GenerateRun, cheapest_first
-from workflows.fallback import DurableEngine
+from workflows.fallback import DurableEngine, Engine
 from workflows.generate import show_waiting, start_scoring
 from workflows.policies import ANSWER_STEP
 
 
 class TurnRun:
-    """Answer one turn by the story of a `Generate`. `Conversation` and `PhoneCall` run their turns with it.
+    """Answer one turn by the story of a `Generate`.
 
     What a turn has come to is known after `outcome()`: the rest keeps its default where the turn had ended before.
 
     meta: how the answer was made, and what it cost; None where nothing was asked. context_sha256: the stored prompt.
-    action: what the answer was for. condense_through: see `EndTurnOutcome`.
+    asked: what was asked, and for what. condense_through: see `EndTurnOutcome`.
     """
 
-    def __init__(self, step: ComposeStep) -> None:
+    def __init__(self, engine: Engine, step: ComposeStep) -> None:
         """`step`: the turn, and where the deltas of its answer go."""
-        self._turn = step
-        self._engine = DurableEngine(ANSWER_STEP, show_waiting)
-        self._job: Job | None = None
+        self._engine, self._turn = engine, step
         self._run: GenerateRun | None = None
+        self.asked: GenerateInput | None = None
         self.meta: Meta | None = None
-        self.context_sha256, self.action = "", ""
+        self.context_sha256 = ""
         self.condense_through: int | None = None
 
     async def outcome(self) -> TurnOutcome:
@@ -46,19 +50,16 @@ class TurnRun:
         if composed.job is None:
             return _ended_before(composed)
         job, run = composed.job, GenerateRun(self._engine, composed.job)
-        self._job, self._run = job, run
-        self.action, self.context_sha256 = job.input.action, job.input.prompt.sha256 or ""
+        self._run, self.asked, self.context_sha256 = run, job.input, job.input.prompt.sha256 or ""
         step = await self._answer(run, job)
         ended = await self._engine.decide(Steps.end_turn, step, summary="record how the turn ended")
-        if run.scoring is not None:
-            await start_scoring(run.scoring, job.input)
         self.meta, self.condense_through = step.meta, ended.condense_through
         return TurnOutcome(turn_id=self._turn.turn_id, number=composed.number, outcome=step.outcome)
 
-    def stream_broke(self, broken: StreamBroken) -> None:
-        """The worker of an attempt of a stream died: if it is this answer's, it goes on by a further attempt."""
-        if self._job is not None and self._job.workflow_id == broken.stream_id:
-            self._engine.stream_broke(broken.attempt)
+    @property
+    def scoring(self) -> ScoreInput | None:
+        """The grading to start after it; None for none."""
+        return self._run.scoring if self._run else None
 
     @property
     def cheapest_first(self) -> tuple[Candidate, ...]:
@@ -71,16 +72,16 @@ class TurnRun:
         except (FailureError, ParleyError) as error:
             reason = (error.type if isinstance(error, ApplicationError) else type(error).__name__) or ""
             failed = Meta(request_id=job.request_id, cost_usd=run.cost_usd)
-            return self._end_step(Ended.FAILED, reason, failed)
+            return self._end_step(job, Ended.FAILED, reason, failed)
         outcome, reason = outcome_of(result)
-        return self._end_step(outcome, reason, result.meta)
+        return self._end_step(job, outcome, reason, result.meta)
 
-    def _end_step(self, outcome: Ended, reason: str, meta: Meta) -> EndTurnStep:
+    def _end_step(self, job: Job, outcome: Ended, reason: str, meta: Meta) -> EndTurnStep:
         return EndTurnStep(
             workspace_id=self._turn.workspace_id,
             conversation_id=self._turn.conversation_id,
             turn_id=self._turn.turn_id,
-            action=self.action,
+            action=job.input.action,
             outcome=outcome,
             reason=reason,
             context_sha256=self.context_sha256,
@@ -91,3 +92,24 @@ class TurnRun:
 def _ended_before(composed: ComposeOutcome) -> TurnOutcome:
     assert composed.ended is not None  # noqa: S101 - a turn is to be answered, or has ended
     return composed.ended
+
+
+class DurableTurn(TurnRun):
+    """A turn in a workflow. A stream of it whose worker died goes on at once."""
+
+    def __init__(self, step: ComposeStep) -> None:
+        self._durable = DurableEngine(ANSWER_STEP, show_waiting)
+        super().__init__(self._durable, step)
+        self._stream_id = turn_job_id(step.workspace_id, step.conversation_id, step.turn_id)
+
+    async def outcome(self) -> TurnOutcome:
+        """Answer the turn, record how it ended, and start the grading of the answer if it is to be graded."""
+        outcome = await super().outcome()
+        if self.scoring is not None and self.asked is not None:
+            await start_scoring(self.scoring, self.asked)
+        return outcome
+
+    def stream_broke(self, broken: StreamBroken) -> None:
+        """The worker of an attempt of a stream died: if it is this answer's, it goes on by a further attempt."""
+        if broken.stream_id == self._stream_id:
+            self._durable.stream_broke(broken.attempt)

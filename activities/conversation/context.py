@@ -69,6 +69,7 @@ class ConversationSteps:
         # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
         async with self._database.transaction() as tx:
             material = Material(
+                instructions=conversation.instructions,
                 preferences=await self._preferences(tx, step),
                 summary=summary_of(conversation),
                 memories=await self._memory.recall(tx, step.workspace_id, step.user_id, turn.text),

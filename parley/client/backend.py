@@ -31,7 +31,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from parley import visibility
 from parley.connection import connect, known_codec_keys, running_stack
 from parley.correlation import correlation
-from parley.domain.conversation.contract import workflow_of
+from parley.domain.conversation.contract import workflows_of
 from parley.domain.errors import InvalidInput, NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS, fairness_key
@@ -141,8 +141,10 @@ def reporting_broken_streams(temporal: temporalio.client.Client) -> OnBroken:
 
     async def report(workspace_id: str, stream_id: str, attempt: int) -> None:  # noqa: ARG001 - in the stream's id
         broken = StreamBroken(attempt=attempt, stream_id=stream_id)
-        with suppress(NotFound), temporal_errors(missing=NotFound(f"no workflow {stream_id!r}")):
-            await temporal.get_workflow_handle(workflow_of(stream_id)).signal("stream_broken", broken)
+        for workflow_id in workflows_of(stream_id):
+            with suppress(NotFound), temporal_errors(missing=NotFound(f"no workflow {workflow_id!r}")):
+                await temporal.get_workflow_handle(workflow_id).signal("stream_broken", broken)
+                return
 
     return report
 

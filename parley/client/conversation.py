@@ -287,13 +287,7 @@ class ConversationHandle:
 
     async def _send(self, update: str, given: Say | Close, update_id: str, result_type: type[Model]) -> None:
         """Send an update to the conversation's workflow, again while it takes none. It is started if needed."""
-        start = WorkflowStart(
-            workflow=WORKFLOW,
-            input=ConversationInput(workspace_id=self._workspace_id, conversation_id=self.id, user_id=self.user_id),
-            id=workflow_id(self._workspace_id, self.id),
-            summary=f"conversation of {self.user_id}",
-            status="open",
-        )
+        start = self._start()
         admission = self._backend.admissions.setdefault(start.id, asyncio.Semaphore(MOST_WAITING))
         if admission.locked() and isinstance(given, Say) and given.when_busy == "refuse":
             raise ConversationBusy("other turns wait: send this one again later")
@@ -310,6 +304,16 @@ class ConversationHandle:
                     result_type=result_type,
                 )
             )
+
+    def _start(self) -> WorkflowStart:
+        """The workflow of the conversation."""
+        return WorkflowStart(
+            workflow=WORKFLOW,
+            input=ConversationInput(workspace_id=self._workspace_id, conversation_id=self.id, user_id=self.user_id),
+            id=workflow_id(self._workspace_id, self.id),
+            summary=f"conversation of {self.user_id}",
+            status="open",
+        )
 
     async def _until_taken(self, send: Callable[[], Awaitable[Model]]) -> None:
         """Send an update until the workflow takes it: other processes may have filled its queue, or its run ends."""

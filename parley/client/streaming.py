@@ -113,6 +113,12 @@ class GenerateStream:
         """
         return await asyncio.shield(self._begun()[1])
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it has ended without an answer: what can be read then is a sentence that says so."""
+        _, running = self._begun()
+        return running.done() and not running.cancelled() and not running.exception() and not running.result().success
+
     def _begun(self) -> tuple[AsyncGenerator[Delta], asyncio.Task[GenerateResult]]:
         if self._deltas is None or self._running is None:
             raise RuntimeError("the stream has not begun: write `async with client.generate_stream(...) as stream`")

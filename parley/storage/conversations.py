@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Numeric, Select, cast, func, select, text, update
+from sqlalchemy import ColumnElement, Numeric, Select, and_, cast, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -26,7 +26,13 @@ from parley.storage.tables import ConversationTurn, StoredConversation, UsageLog
 # More exchanges since a summary than these are never in a context.
 MOST_READ = 500
 SIZE = (col(ConversationTurn.number), col(ConversationTurn.tokens))
-EXCHANGE = (*SIZE, col(ConversationTurn.text), col(ConversationTurn.answer))
+# A caller who interrupted the answer heard only a part of it, or nothing.
+SAID = func.coalesce(col(ConversationTurn.heard), col(ConversationTurn.answer), "").label("answer")
+EXCHANGE = (*SIZE, col(ConversationTurn.text), SAID)
+IS_EXCHANGE = or_(
+    col(ConversationTurn.outcome) == Ended.COMPLETED.value,
+    and_(col(ConversationTurn.outcome) != "", col(ConversationTurn.heard).is_not(None)),
+)
 OLD = text("""
     WITH old AS (
         SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
@@ -144,7 +150,10 @@ async def end_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, tu
 async def exchanges(
     tx: AsyncSession, workspace_id: str, conversation_id: str, *, after: int, through: int
 ) -> tuple[Exchange, ...]:
-    """The completed turns with a number above `after` and up to `through`, in order."""
+    """The completed turns with a number above `after` and up to `through`, in order.
+
+    One that was interrupted has what was heard of its answer.
+    """
     query = _completed(workspace_id, conversation_id, after, EXCHANGE).where(col(ConversationTurn.number) <= through)
     found = (await tx.execute(query)).mappings().all()
     return tuple(Exchange(**row) for row in reversed(found))
@@ -277,7 +286,7 @@ def _completed(workspace_id: str, conversation_id: str, after: int, columns: Seq
         select(*columns)
         .where(
             *_is(ConversationTurn, workspace_id, conversation_id),
-            col(ConversationTurn.outcome) == Ended.COMPLETED.value,
+            IS_EXCHANGE,
             col(ConversationTurn.number) > after,
         )
         .order_by(col(ConversationTurn.number).desc())

@@ -541,7 +541,7 @@ class ConversationSummary(SQLModel, table=True):
 class StoredConversation(SQLModel, table=True):
     """A conversation of a user, with its running summary through the turn with the number `summarized_through`.
 
-    turns: the number of the last turn whose answer was begun.
+    turns: the number of the last turn whose answer was begun. instructions: its own system prompt.
     """
 
     __tablename__ = "conversations"
@@ -556,6 +556,7 @@ class StoredConversation(SQLModel, table=True):
     summary: str = ""
     summarized_through: int = 0
     summary_tokens: int = 0
+    instructions: str = ""
     turns: int = 0
     closed_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
@@ -567,6 +568,9 @@ class ConversationTurn(SQLModel, table=True):
 
     number: the order in which turns are answered; None while a turn waits.
     tokens: of the text and the answer. meta: how the answer was made. terms: see domain/conversation/contract.py.
+
+    Of a phone call alone, and None elsewhere: heard (what the caller heard of the answer, where that is not all of it),
+    response_ms, audio_ms, error: see `TurnMeasures`. knowledge_used: the passages that the prompt had.
     """
 
     __tablename__ = "conversation_turns"
@@ -588,6 +592,11 @@ class ConversationTurn(SQLModel, table=True):
     reason: str = ""
     meta: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     context_sha256: str = ""
+    heard: str | None = None
+    response_ms: int | None = None
+    audio_ms: int | None = None
+    knowledge_used: list[dict[str, Any]] | None = Field(default=None, sa_type=JSONB)
+    error: str | None = None
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
 
@@ -781,3 +790,55 @@ class StoredMemory(SQLModel, table=True):
     embedding: list[float] | None = Field(default=None, sa_type=VECTOR)
     embedded_by: str = ""
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
+class StoredPhoneNumber(SQLModel, table=True):
+    """A phone number of a workspace. `settings`: see domain/phone/settings.py. A number has one workspace."""
+
+    __tablename__ = "phone_numbers"
+    __table_args__ = (UniqueConstraint("number", name="one_workspace_per_number"),)
+
+    workspace_id: str = Field(primary_key=True)
+    number: str = Field(primary_key=True)
+    settings: dict[str, Any] = Field(sa_type=JSONB)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+    updated_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
+class CallSession(SQLModel, table=True):
+    """A phone call: see `PhoneCallReport`. Its turns are those of the conversation with the id `call_sid`.
+
+    status: Twilio's last word, of which a final one stays. handoff: what the agent gave to the person who took over.
+    analysis: the job of its `SessionAnalysis`.
+    """
+
+    __tablename__ = "call_sessions"
+    __table_args__ = (
+        CheckConstraint("direction IN ('inbound', 'outbound')", name="call_direction"),
+        Index("call_sessions_newest", "workspace_id", "started_at"),
+        Index("call_sessions_open", "workspace_id", postgresql_where="ended_at IS NULL"),
+        Index("call_sessions_by_age", "started_at"),
+    )
+
+    workspace_id: str = Field(primary_key=True)
+    call_sid: str = Field(primary_key=True)
+    number: str
+    caller: str
+    direction: str
+    user_id: str
+    account_sid: str = ""
+    parent_call_sid: str = ""
+    forwarded_from: str = ""
+    caller_name: str = ""
+    language: str
+    parameters: dict[str, str] = Field(sa_type=JSONB)
+    status: str
+    reason: str = ""
+    handoff: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    sessions: int = 0
+    interruptions: int = 0
+    errors: int = 0
+    keys: int = 0
+    analysis: str = ""
+    started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+    ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)

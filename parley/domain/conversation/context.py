@@ -38,14 +38,15 @@ class SizedExchange(Model):
 
 
 class Exchange(SizedExchange):
-    """A turn and its answer."""
+    """A turn and its answer; empty, if the user interrupted it before its first word."""
 
     text: str
     answer: str
 
     @property
-    def messages(self) -> tuple[Message, Message]:
-        return Message(role="user", content=self.text), Message(role="assistant", content=self.answer)
+    def messages(self) -> tuple[Message, ...]:
+        said = Message(role="user", content=self.text)
+        return (said, Message(role="assistant", content=self.answer)) if self.answer else (said,)
 
 
 SizedT = TypeVar("SizedT", bound=SizedExchange)
@@ -80,8 +81,13 @@ class ContextBudget(Model):
 
 
 class Material(Model):
-    """What a context is made of. `exchanges`: those since the summary, in order. `text_tokens`: of the new text."""
+    """What a context is made of.
 
+    instructions: the conversation's own system prompt. exchanges: those since the summary, in order. text_tokens: of
+    the new text.
+    """
+
+    instructions: str = ""
     preferences: Preferences = Preferences()
     summary: RunningSummary = RunningSummary()
     memories: tuple[Memory, ...] = ()
@@ -97,7 +103,7 @@ def compose(material: Material, budget: ContextBudget) -> tuple[Message, ...]:
     said = [message for exchange in exchanges for message in exchange.messages]
     new = Message(role="user", content=material.text)
     turns = (*said, *_remembered(material.memories), new)
-    system = _preferred(material.preferences)
+    system = (*_instructed(material.instructions), *_preferred(material.preferences))
     if not material.summary.text:
         return (*system, *joined_turns(turns))
     return with_summary(Split(system=system, earlier=(), recent=turns), material.summary.text)
@@ -131,6 +137,10 @@ def condense_through(summary: RunningSummary, exchanges: Sequence[SizedExchange]
     sizes = accumulate(one.tokens for one in earlier)
     count = max(sum(size <= CONDENSED_TOKENS for size in sizes), 1)
     return earlier[count - 1].number
+
+
+def _instructed(instructions: str) -> tuple[Message, ...]:
+    return (Message(role="system", content=instructions),) if instructions else ()
 
 
 def _preferred(preferences: Preferences) -> tuple[Message, ...]:

@@ -26,7 +26,7 @@ from parley.domain.routing import Candidate
 from parley.domain.streaming import StreamTarget
 
 WORKFLOW = "Conversation"
-PREFIX = "conversation/"
+PREFIX, PHONE_CALL_PREFIX = "conversation/", "phone-call/"
 SAY, CLOSE, STATE = "say", "close", "get_state"
 # The type of the error by which the workflow refuses an update for now: its sender sends it again.
 TRY_AGAIN = "TryAgain"
@@ -250,9 +250,15 @@ def turn_request_id(workspace_id: str, conversation_id: str, turn_id: str) -> st
     return generation_id(key_of(turn_job_id(workspace_id, conversation_id, turn_id)))
 
 
-def workflow_of(job_id: str) -> str:
-    """The workflow that runs a job or feeds a stream: for a turn of a conversation, that of the conversation."""
-    return "/".join(job_id.split("/")[:3]) if job_id.startswith(PREFIX) else job_id
+def workflows_of(job_id: str) -> tuple[str, ...]:
+    """The workflow that runs a job or feeds a stream; for a turn, that of the conversation or of the phone call.
+
+    A conversation and a phone call have ids of the same form, so that an id does not say which of the two it is.
+    """
+    if not job_id.startswith(PREFIX):
+        return (job_id,)
+    place = "/".join(job_id.removeprefix(PREFIX).split("/")[:2])
+    return f"{PREFIX}{place}", f"{PHONE_CALL_PREFIX}{place}"
 
 
 def turn_of(job_id: str) -> tuple[str, str, str] | None:

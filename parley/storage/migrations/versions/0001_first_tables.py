@@ -47,7 +47,23 @@ TABLES = (
     "streams",
     "summaries",
     "usage_totals",
+    "phone_numbers",
+    "call_sessions",
 )
+# How phone calls were served, by hour: one row for each workspace, number and hour with a turn.
+SYSTEM_METRICS = """
+    CREATE VIEW system_metrics AS
+    SELECT c.workspace_id, c.number, date_trunc('hour', t.created_at) AS hour,
+           count(DISTINCT c.call_sid) AS phone_calls,
+           count(*) AS turns,
+           avg(t.response_ms) AS response_ms_average,
+           percentile_cont(0.95) WITHIN GROUP (ORDER BY t.response_ms) AS response_ms_p95,
+           coalesce(sum(t.audio_ms), 0) AS audio_ms,
+           count(*) FILTER (WHERE t.heard IS NOT NULL) AS interruptions,
+           count(*) FILTER (WHERE t.error <> '') AS errors
+    FROM call_sessions c
+    JOIN conversation_turns t ON (t.workspace_id, t.conversation_id) = (c.workspace_id, c.call_sid)
+    GROUP BY 1, 2, 3"""
 
 
 def upgrade() -> None:
@@ -236,6 +252,11 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("meta", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("context_sha256", sa.String(), nullable=False),
+        sa.Column("heard", sa.String(), nullable=True),
+        sa.Column("response_ms", sa.Integer(), nullable=True),
+        sa.Column("audio_ms", sa.Integer(), nullable=True),
+        sa.Column("knowledge_used", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("error", sa.String(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("outcome IN ('', 'completed', 'refused', 'failed', 'cancelled')", name="turn_outcome"),
@@ -255,6 +276,7 @@ def upgrade() -> None:
         sa.Column("summary", sa.String(), nullable=False),
         sa.Column("summarized_through", sa.Integer(), nullable=False),
         sa.Column("summary_tokens", sa.Integer(), nullable=False),
+        sa.Column("instructions", sa.String(), nullable=False),
         sa.Column("turns", sa.Integer(), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -620,8 +642,52 @@ def upgrade() -> None:
         sa.Column("energy_charged", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "day", "provider", "model", "action", "simulated"),
     )
+    op.create_table(
+        "phone_numbers",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("settings", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "number"),
+        sa.UniqueConstraint("number", name="one_workspace_per_number"),
+    )
+    op.create_table(
+        "call_sessions",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("call_sid", sa.String(), nullable=False),
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("caller", sa.String(), nullable=False),
+        sa.Column("direction", sa.String(), nullable=False),
+        sa.Column("user_id", sa.String(), nullable=False),
+        sa.Column("account_sid", sa.String(), nullable=False),
+        sa.Column("parent_call_sid", sa.String(), nullable=False),
+        sa.Column("forwarded_from", sa.String(), nullable=False),
+        sa.Column("caller_name", sa.String(), nullable=False),
+        sa.Column("language", sa.String(), nullable=False),
+        sa.Column("parameters", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("handoff", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("sessions", sa.Integer(), nullable=False),
+        sa.Column("interruptions", sa.Integer(), nullable=False),
+        sa.Column("errors", sa.Integer(), nullable=False),
+        sa.Column("keys", sa.Integer(), nullable=False),
+        sa.Column("analysis", sa.String(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("direction IN ('inbound', 'outbound')", name="call_direction"),
+        sa.PrimaryKeyConstraint("workspace_id", "call_sid"),
+    )
+    op.create_index("call_sessions_newest", "call_sessions", ["workspace_id", "started_at"], unique=False)
+    op.create_index(
+        "call_sessions_open", "call_sessions", ["workspace_id"], unique=False, postgresql_where="ended_at IS NULL"
+    )
+    op.create_index("call_sessions_by_age", "call_sessions", ["started_at"], unique=False)
+    op.execute(SYSTEM_METRICS)
 
 
 def downgrade() -> None:
+    op.execute("DROP VIEW system_metrics")
     for table in TABLES:
         op.drop_table(table)

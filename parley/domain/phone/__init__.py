@@ -1,0 +1,1 @@
+"""Phone calls over Twilio ConversationRelay: frames, TwiML, signatures, keys, and what a caller heard."""

@@ -1,0 +1,203 @@
+"""The workflow `PhoneCall`: one phone call. Contract, ids, and how it is reported."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, Field
+
+from parley.domain.conversation.contract import PHONE_CALL_PREFIX, TurnReport
+from parley.domain.model import Model, Name
+from parley.domain.phone.settings import NumberSettings
+from parley.domain.session_analysis import SessionAnalysisInput
+
+WORKFLOW = "PhoneCall"
+SAY, STATE = "say", "get_state"
+CONNECTED, LEFT, ENDED = "connected", "left", "ended"
+ACTION = "phone_turn"
+# How long a phone call without a session, and without a callback that says more, may still come back.
+RECONNECT_SECONDS = 60
+# How long it may ring before its first session.
+CONNECT_SECONDS = 300
+# A phone call that nobody ends is over after this. Twilio itself ends one after four hours.
+LONGEST_SECONDS = 4 * 3600 + 600
+
+
+class CallStatus(StrEnum):
+    """Where a phone call is, in Twilio's words. Those from `COMPLETED` on are final."""
+
+    QUEUED = "queued"
+    INITIATED = "initiated"
+    RINGING = "ringing"
+    IN_PROGRESS = "in-progress"
+    COMPLETED = "completed"
+    BUSY = "busy"
+    FAILED = "failed"
+    NO_ANSWER = "no-answer"
+    CANCELED = "canceled"
+
+    @property
+    def rank(self) -> int:
+        """A status never follows one with a higher rank: callbacks come in any order."""
+        return RANKS[self]
+
+    @property
+    def is_final(self) -> bool:
+        return self.rank == FINAL
+
+
+FINAL = 4
+RANKS: Mapping[CallStatus, int] = {
+    CallStatus.QUEUED: 0,
+    CallStatus.INITIATED: 1,
+    CallStatus.RINGING: 2,
+    CallStatus.IN_PROGRESS: 3,
+    **dict.fromkeys(list(CallStatus)[4:], FINAL),
+}
+
+
+class PhoneCallInput(Model):
+    """A phone call. `user_id`: who its turns are for. `longest_seconds`: when it is over, if nobody ends it."""
+
+    workspace_id: str
+    call_sid: str
+    user_id: str
+    longest_seconds: float = LONGEST_SECONDS
+
+
+class Moment(Model):
+    """A session of the phone call has begun, or has ended."""
+
+    session_id: str = ""
+
+
+class CallEnd(Model):
+    """The phone call is over. `status`: as Twilio says. `reason`: a word that says who ended it, or why."""
+
+    status: CallStatus = CallStatus.COMPLETED
+    reason: str = ""
+
+
+class PhoneCallState(Model):
+    """Where a phone call is, as its workflow knows it."""
+
+    status: Literal["open", "ended"] = "open"
+    connected: bool = False
+    turns: int = 0
+    waiting: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+
+class FinishCallStep(Model):
+    """Record that a phone call is over. `at`: when."""
+
+    workspace_id: str
+    call_sid: str
+    end: CallEnd
+    at: AwareDatetime
+
+
+class FinishCallOutcome(Model):
+    """`analysis`: the analysis to start; None: none is wanted, or nothing was said."""
+
+    analysis: SessionAnalysisInput | None = None
+
+
+class PhoneNumber(Model):
+    """A phone number of a workspace, with its settings."""
+
+    number: str
+    settings: NumberSettings
+    updated_at: datetime
+
+
+class NewCall(Model):
+    """A phone call that begins. `number`: the workspace's. `caller`: the other end."""
+
+    workspace_id: str
+    call_sid: Name
+    number: str
+    caller: str
+    direction: Literal["inbound", "outbound"] = "inbound"
+    user_id: str
+    account_sid: str = ""
+    parent_call_sid: str = ""
+    forwarded_from: str = ""
+    caller_name: str = ""
+    language: str
+    parameters: dict[str, str] = Field(default_factory=dict)
+    instructions: str = ""
+    status: CallStatus = CallStatus.RINGING
+
+
+class TurnMeasures(Model):
+    """What a gateway measured of a turn.
+
+    heard: what the caller heard of the answer; None: all of it. response_ms: from the end of the caller's speech to the
+    first text of the answer. audio_ms: how long the voice spoke, about. error: the code of what went wrong.
+    """
+
+    heard: str | None = None
+    response_ms: int | None = None
+    audio_ms: int | None = None
+    error: str = ""
+
+
+class Counts(Model):
+    """What a session adds to the counts of its phone call."""
+
+    sessions: int = 0
+    interruptions: int = 0
+    errors: int = 0
+    keys: int = 0
+
+
+class PhoneTurn(TurnReport):
+    """A turn of a phone call. See `TurnMeasures`; `knowledge_used`: the passages that its prompt had."""
+
+    heard: str | None = None
+    response_ms: int | None = None
+    audio_ms: int | None = None
+    error: str = ""
+    knowledge_used: tuple[dict[str, Any], ...] = ()
+
+
+class PhoneCallReport(Model):
+    """A phone call, as the database has it.
+
+    seconds: how long it lasted, or lasts. reason: who ended it, or why; empty while it goes on. sessions: of
+    ConversationRelay, more than one where a connection was lost. analysis: the job of its `SessionAnalysis`.
+    """
+
+    call_sid: str
+    number: str
+    caller: str
+    direction: Literal["inbound", "outbound"]
+    status: CallStatus
+    reason: str = ""
+    user_id: str
+    language: str
+    parameters: dict[str, str] = Field(default_factory=dict)
+    handoff: dict[str, Any] | None = None
+    started_at: datetime
+    ended_at: datetime | None = None
+    seconds: float
+    turns: int
+    sessions: int
+    interruptions: int
+    errors: int
+    keys: int
+    cost_usd: Decimal = Decimal(0)
+    analysis: str = ""
+
+
+def workflow_id(workspace_id: str, call_sid: str) -> str:
+    """The workflow id of a phone call."""
+    return f"{PHONE_CALL_PREFIX}{workspace_id}/{call_sid}"
+
+
+def turn_id(call_sid: str, number: int) -> str:
+    """The id of a turn, which is also its update's."""
+    return f"{call_sid}:{number}"

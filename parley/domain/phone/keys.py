@@ -1,0 +1,70 @@
+"""Keys that a caller presses: the choices of a menu, and digits up to the key that ends them."""
+
+import hashlib
+import hmac
+from typing import NamedTuple
+
+from parley.domain.phone.settings import KeyAction, NumberSettings
+
+
+class Entered(NamedTuple):
+    """Digits that a caller entered, as a model is told. What is secret is not in it."""
+
+    text: str
+
+
+class Keys:
+    """Collects the keys of one phone call. It never shows what is secret: not in a text, and not in its `repr`."""
+
+    def __init__(self, settings: NumberSettings, parameters: dict[str, str]) -> None:
+        """`parameters`: of the phone call; see `KeyAction.expected_sha256`."""
+        self._settings, self._parameters = settings, parameters
+        self._digits = ""
+        self._entry: KeyAction | None = None
+
+    def __repr__(self) -> str:
+        return f"Keys({len(self._digits)} pressed)"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether digits wait for their end."""
+        return bool(self._digits)
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether what is entered now is secret."""
+        return self._entry is not None and self._entry.secret
+
+    def begin(self, entry: KeyAction) -> None:
+        """The next keys are digits of this entry, also those that are choices of the menu."""
+        self._digits, self._entry = "", entry
+
+    def press(self, key: str) -> Entered | KeyAction | None:
+        """Take a key: the choice that it is, the digits that it ends, or None while digits are collected."""
+        choice = self._settings.keys.get(key)
+        if choice is not None and not self._digits and self._entry is None:
+            return choice
+        if key == self._settings.digits.finish_on:
+            return self.finish()
+        self._digits += key
+        most = self._entry.most if self._entry is not None and self._entry.most else self._settings.digits.most
+        return self.finish() if len(self._digits) >= most else None
+
+    def finish(self) -> Entered | None:
+        """End what is collected; None where no key was pressed."""
+        digits, entry = self._digits, self._entry
+        self._digits, self._entry = "", None
+        if not digits:
+            return None
+        name = entry.name if entry is not None and entry.name else "number"
+        if entry is None or not entry.secret:
+            return Entered(f"(The caller entered by keys: {digits})")
+        return Entered(f"(The caller entered the {name} by keys. {self._judged(digits, entry)})")
+
+    def _judged(self, digits: str, entry: KeyAction) -> str:
+        """What may be said of secret digits: whether they are those that the phone call's parameters expect."""
+        expected = self._parameters.get(entry.expected_sha256 or "")
+        if expected is None:
+            return f"It has {len(digits)} digits, and is secret."
+        entered = hashlib.sha256(digits.encode()).hexdigest()
+        return "It is right." if hmac.compare_digest(entered, expected.lower()) else "It is wrong."

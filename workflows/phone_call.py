@@ -1,0 +1,212 @@
+"""`PhoneCall`: one phone call. Its turns are those of a conversation; a gateway holds the socket and the deadlines."""
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+
+from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.phone.calls import PhoneCallSteps as Steps
+    from parley import visibility
+    from parley.domain.conversation.contract import (
+        MOST_WAITING,
+        TRY_AGAIN,
+        ComposeStep,
+        Say,
+        TurnOutcome,
+    )
+    from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
+    from parley.domain.phone.contract import (
+        CONNECT_SECONDS,
+        CONNECTED,
+        ENDED,
+        LEFT,
+        RECONNECT_SECONDS,
+        SAY,
+        STATE,
+        WORKFLOW,
+        CallEnd,
+        FinishCallStep,
+        Moment,
+        PhoneCallInput,
+        PhoneCallState,
+    )
+    from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
+    from parley.domain.session_analysis import SessionAnalysisInput
+    from parley.domain.session_analysis import workflow_id as analysis_id
+    from parley.domain.streaming import StreamBroken
+    from workflows.fallback import DurableEngine
+    from workflows.generate import show_waiting
+    from workflows.policies import ANSWER_STEP
+    from workflows.turns import DurableTurn
+
+LOST = CallEnd(reason="lost")
+TOO_LONG = CallEnd(reason="too_long")
+
+
+@workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
+class PhoneCall:
+    """Answer the turns of one phone call in their order, and record its end, however that becomes known.
+
+    The workflow never sees a token or a frame. A phone call ends by a callback of Twilio's or by the gateway. Where
+    neither comes, because the gateway was lost, it ends some time after its last session.
+    """
+
+    @workflow.init
+    def __init__(self, given: PhoneCallInput | None = None) -> None:
+        self._input = given or PhoneCallInput(workspace_id="", call_sid="", user_id="")
+        # One turn at a time: waiters get the lock in the order in which they asked for it.
+        self._order, self._waiting = asyncio.Lock(), 0
+        self._answering: DurableTurn | None = None
+        self._known: dict[str, TurnOutcome] = {}
+        self._cost_usd = Decimal(0)
+        # `None`: there was no session yet.
+        self._session_id: str | None = None
+        self._is_connected = False
+        self._end: CallEnd | None = None
+
+    @workflow.update(name=SAY)
+    async def say(self, say: Say) -> TurnOutcome:
+        """Answer a turn, after those that came before it."""
+        self._waiting += 1
+        try:
+            async with self._order:
+                return self._known.get(say.turn_id) or await self._answer(say)
+        finally:
+            self._waiting -= 1
+
+    @say.validator
+    def _check_say(self, say: Say) -> None:
+        if self._end is not None:
+            raise _refused(ConversationClosed("the phone call is over"))
+        if say.when_busy == "refuse" and self._waiting:
+            raise _refused(ConversationBusy("another turn is being answered: send this one again later"))
+        if self._waiting >= MOST_WAITING:
+            raise ApplicationError(f"{self._waiting} turns wait already", type=TRY_AGAIN, non_retryable=True)
+
+    @workflow.signal
+    async def stream_broken(self, broken: StreamBroken) -> None:
+        """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
+        if self._answering is not None:
+            self._answering.stream_broke(broken)
+
+    @workflow.signal(name=CONNECTED)
+    async def connected(self, session: Moment) -> None:
+        """A session has begun; a second one, where the first was lost."""
+        self._session_id, self._is_connected = session.session_id, True
+
+    @workflow.signal(name=LEFT)
+    async def left(self, session: Moment) -> None:
+        """A session has ended. It may be an earlier one, whose end is known late."""
+        if self._session_id in (None, session.session_id):
+            self._session_id, self._is_connected = session.session_id, False
+
+    @workflow.signal(name=ENDED)
+    async def ended(self, end: CallEnd) -> None:
+        """The phone call is over. The first who says so is right; the others repeat it."""
+        self._end = self._end or end
+
+    @workflow.query(name=STATE)
+    def get_state(self) -> PhoneCallState:
+        """Where the phone call is."""
+        return PhoneCallState(
+            status="ended" if self._end else "open",
+            connected=self._is_connected,
+            turns=len(self._known),
+            waiting=self._waiting,
+            cost_usd=self._cost_usd,
+        )
+
+    @workflow.run
+    async def run(self, given: PhoneCallInput | None = None) -> PhoneCallState:
+        """Wait for the end of the phone call, record it, and start its analysis if the workspace wants one.
+
+        Raises:
+            InvalidInput: the workflow was started without input.
+        """
+        if given is None:
+            raise InvalidInput("PhoneCall needs a PhoneCallInput", where="input")
+        visibility.record_owner(given.workspace_id, WORKFLOW)
+        self._end = await self._until_over()
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        step = FinishCallStep(
+            workspace_id=given.workspace_id, call_sid=given.call_sid, end=self._end, at=workflow.now()
+        )
+        engine = DurableEngine(ANSWER_STEP, show_waiting)
+        finished = await engine.decide(Steps.finish, step, summary=f"record the end: {self._end.reason or 'ended'}")
+        if finished.analysis is not None:
+            await _start_analysis(finished.analysis)
+        visibility.record_end(self._end.status.value, cost_usd=self._cost_usd)
+        return self.get_state()
+
+    async def _until_over(self) -> CallEnd:
+        """How the phone call ended. Without a session it has some time to get one."""
+        longest = workflow.now() + timedelta(seconds=self._input.longest_seconds)
+        while workflow.now() < longest:
+            state = (self._session_id, self._is_connected)
+            wait = min(self._longest_wait(), longest - workflow.now())
+            try:
+                await workflow.wait_condition(
+                    lambda before=state: self._end is not None or (self._session_id, self._is_connected) != before,
+                    timeout=wait,
+                )
+            except TimeoutError:
+                if not self._is_connected:
+                    return LOST
+            if self._end is not None:
+                return self._end
+        return TOO_LONG
+
+    def _longest_wait(self) -> timedelta:
+        if self._is_connected:
+            return timedelta(seconds=self._input.longest_seconds)
+        return timedelta(seconds=CONNECT_SECONDS if self._session_id is None else RECONNECT_SECONDS)
+
+    async def _answer(self, say: Say) -> TurnOutcome:
+        turn = DurableTurn(self._compose_step(say))
+        self._answering = turn
+        try:
+            outcome = await turn.outcome()
+        finally:
+            self._answering = None
+        self._known[say.turn_id] = outcome
+        if turn.meta is not None:
+            self._cost_usd += turn.meta.cost_usd
+            workflow.set_current_details(f"{len(self._known)} turns, ${self._cost_usd}")
+        return outcome
+
+    def _compose_step(self, say: Say) -> ComposeStep:
+        return ComposeStep(
+            workspace_id=self._input.workspace_id,
+            conversation_id=self._input.call_sid,
+            user_id=self._input.user_id,
+            turn_id=say.turn_id,
+            stream=say.stream,
+            at=workflow.now(),
+        )
+
+
+async def _start_analysis(given: SessionAnalysisInput) -> None:
+    """Start `SessionAnalysis`, without waiting for it. The phone call has ended even if it cannot be started."""
+    try:
+        await workflow.start_child_workflow(
+            SESSION_ANALYSIS,
+            given,
+            id=analysis_id(given),
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+            static_summary=visibility.plain(f"phone call {given.session_id}"[:200]),
+        )
+    except (WorkflowAlreadyStartedError, FailureError) as problem:
+        workflow.logger.info("the phone call is not analysed: %s", problem)
+
+
+def _refused(error: ParleyError) -> ApplicationError:
+    """Why an update is not accepted. It leaves nothing in the history."""
+    return ApplicationError(str(error), type=error.code, non_retryable=True)
