@@ -18,6 +18,7 @@ from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
+from activities.conversation.changing import ConversationChanges
 from activities.conversation.condensing import CondensingStep
 from activities.conversation.context import ConversationSteps
 from activities.events import EventActivities
@@ -110,6 +111,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     turns.end_turn,
                     turns.close,
                     phone_calls.finish,
+                    ConversationChanges(database).change,
                 ],
                 workflow_runner=RUNNER,
                 sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from gateway.auth import CurrentCaller, KeyedRoute, requires
-from parley.domain.conversation.contract import ConversationState, TurnReport
+from parley.domain.conversation.contract import ConversationExport, ConversationState, TurnReport
 from parley.domain.gateway_keys import Scope
 from parley.domain.model import Model
 
@@ -43,6 +43,12 @@ async def history(
     turns = await talk.history(after=after, limit=limit)
     following = turns[-1].number if len(turns) == limit else None
     return History(id=talk.id, user_id=talk.user_id, turns=turns, next=following)
+
+
+@router.get("/{conversation_id}/export", openapi_extra=requires(Scope.READ))
+async def export(caller: CurrentCaller, conversation_id: ConversationId) -> ConversationExport:
+    """Everything that is stored of a conversation: turns, summary, what was learned of the user in it, and its cost."""
+    return await (await caller.client.find_conversation(conversation_id)).export()
 
 
 @router.post("/{conversation_id}/close", openapi_extra=requires(Scope.GENERATE))

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from parley.domain.chat import ChatSession
     from parley.domain.conversation.contract import (
         ConversationCost,
+        ConversationExport,
         ConversationState,
         Ended,
         TurnReport,
@@ -150,6 +151,7 @@ _MODULES = {
     "parley.domain.chat": ("ChatSession",),
     "parley.domain.conversation.contract": (
         "ConversationCost",
+        "ConversationExport",
         "ConversationState",
         "Ended",
         "TurnReport",
@@ -262,6 +264,7 @@ __all__ = [
     "ConversationBusy",
     "ConversationClosed",
     "ConversationCost",
+    "ConversationExport",
     "ConversationHandle",
     "ConversationState",
     "Correction",

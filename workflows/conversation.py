@@ -4,43 +4,61 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
+from uuid import UUID, uuid5
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from activities.conversation.changing import ConversationChanges
     from activities.conversation.condensing import CondensingStep
     from activities.conversation.context import ConversationSteps as Steps
     from activities.conversation.memory import ConversationMemory
     from parley import visibility
+    from parley.domain.configuration import parse_section
     from parley.domain.conversation.contract import (
         CLOSE,
+        CONTEXT,
+        CORRECT_MEMORY,
+        COST,
+        FORGET_MEMORY,
         MOST_WAITING,
+        PREFERENCES,
         RECENT_TURNS,
         SAY,
+        SET_PREFERENCES,
         STATE,
         TRY_AGAIN,
         TURNS_PER_EXTRACTION,
         TURNS_PER_RUN,
         WORKFLOW,
         Carried,
+        Change,
+        Changed,
+        ChangeStep,
         Close,
         CloseStep,
         ComposeStep,
         CondenseTurnsOutcome,
         CondenseTurnsStep,
+        ContextState,
+        ConversationCost,
         ConversationInput,
         ConversationState,
+        CorrectMemory,
         Ended,
+        ForgetMemory,
         Say,
+        SetPreferences,
         TurnOutcome,
         upkeep_key,
     )
     from parley.domain.conversation.extraction import ACTION as EXTRACTION
-    from parley.domain.conversation.memory import RememberOutcome, RememberStep
+    from parley.domain.conversation.memory import RememberOutcome, RememberStep, checked_value
     from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
     from parley.domain.generate.contract import Meta
     from parley.domain.routing import Candidate
@@ -52,6 +70,8 @@ with workflow.unsafe.imports_passed_through():
 
 S = TypeVar("S")
 R = TypeVar("R")
+# The namespace of the ids of memories that a correction makes: a repeated update makes the same one.
+CHANGES = UUID("6f0d7d52-7d0c-4a53-9d25-3a0b0a6b3c11")
 SUMMARY = "between turns: {} on {} {}"
 
 
@@ -73,7 +93,8 @@ class Conversation:
         # One turn at a time: waiters get the lock in the order in which they asked for it.
         self._order, self._waiting = asyncio.Lock(), 0
         self._answering: DurableTurn | None = None
-        self._context_sha256 = carried.context_sha256
+        self._context_sha256, self._context = carried.context_sha256, carried.context
+        self._upkeep_usd, self._saved_usd = carried.upkeep_usd, carried.saved_usd
         self._turns_of_run, self._closed, self._ends = 0, False, False
         # What is left to do between turns.
         self._is_upkeep_due = False
@@ -118,7 +139,7 @@ class Conversation:
             self._answering = None
         if turn.meta is not None and turn.asked is not None:
             self._count(outcome, turn.meta)
-            self._context_sha256 = turn.context_sha256
+            self._context_sha256, self._context = turn.context_sha256, turn.context
             self._plan_upkeep(outcome, turn, turn.asked.action)
         return outcome
 
@@ -135,6 +156,7 @@ class Conversation:
     def _count(self, outcome: TurnOutcome, meta: Meta) -> None:
         self._turns, self._turns_of_run = self._turns + 1, self._turns_of_run + 1
         self._tokens, self._cost_usd = self._tokens + meta.usage.total_tokens, self._cost_usd + meta.cost_usd
+        self._saved_usd += meta.saved_usd
         self._recent[outcome.turn_id] = outcome
         if len(self._recent) > RECENT_TURNS:
             del self._recent[next(iter(self._recent))]
@@ -159,13 +181,16 @@ class Conversation:
             if len(turn_ids) >= TURNS_PER_EXTRACTION or (self._closed and turn_ids):
                 with suppress(ApplicationError):
                     remembered = await self._remember(turn_ids)
-                    self._cost_usd += remembered.cost_usd
+                    self._count_upkeep(remembered.cost_usd)
                     del self._unremembered[: len(turn_ids)]
+
+    def _count_upkeep(self, cost_usd: Decimal) -> None:
+        self._cost_usd, self._upkeep_usd = self._cost_usd + cost_usd, self._upkeep_usd + cost_usd
 
     async def _condense_until_short(self, through: int | None) -> None:
         while through is not None:
             condensed = await self._condense(through)
-            self._cost_usd += condensed.cost_usd
+            self._count_upkeep(condensed.cost_usd)
             through = condensed.condense_through
 
     async def _condense(self, through: int) -> CondenseTurnsOutcome:
@@ -206,6 +231,62 @@ class Conversation:
 
         return await first_success(engine, self._candidates, run, wait_limit=timedelta(0))
 
+    # Changes of what is stored of the user
+
+    @workflow.update(name=SET_PREFERENCES)
+    async def set_preferences(self, change: SetPreferences) -> Changed:
+        """Replace the preferences of the user, after the turns that wait."""
+        return await self._change(change)
+
+    @set_preferences.validator
+    def _check_preferences(self, change: SetPreferences) -> None:
+        self._check_change(lambda: parse_section(PREFERENCES, change.preferences))
+
+    @workflow.update(name=CORRECT_MEMORY)
+    async def correct_memory(self, change: CorrectMemory) -> Changed:
+        """Replace the value of a memory of the user, after the turns that wait."""
+        return await self._change(change)
+
+    @correct_memory.validator
+    def _check_correction(self, change: CorrectMemory) -> None:
+        self._check_change(lambda: checked_value(change.value))
+
+    @workflow.update(name=FORGET_MEMORY)
+    async def forget_memory(self, change: ForgetMemory) -> Changed:
+        """Remove a memory of the user, or all of them, after the turns that wait."""
+        return await self._change(change)
+
+    @forget_memory.validator
+    def _check_forgetting(self, change: ForgetMemory) -> None:
+        self._check_change(lambda: change)
+
+    def _check_change(self, check: Callable[[], object]) -> None:
+        if self._closed:
+            raise _refused(ConversationClosed("the conversation is closed: change it in client.memory"))
+        if self._ends:
+            raise ApplicationError("the run ends", type=TRY_AGAIN, non_retryable=True)
+        try:
+            check()
+        except InvalidInput as error:
+            raise _refused(error) from None
+
+    async def _change(self, change: Change) -> Changed:
+        """Make a change between two turns: those that came before it are answered without it."""
+        update = workflow.current_update_info()
+        assert update is not None  # noqa: S101 - only updates call this
+        step = ChangeStep(
+            workspace_id=self._input.workspace_id,
+            user_id=self._input.user_id,
+            change=change,
+            new_id=uuid5(CHANGES, update.id),
+        )
+        engine = DurableEngine(ANSWER_STEP, show_waiting)
+        async with self._order:
+            try:
+                return await engine.decide(ConversationChanges.change, step, summary="change what is stored")
+            except ActivityError as error:
+                raise error.cause or error from None
+
     # The conversation
 
     @workflow.update(name=CLOSE)
@@ -228,6 +309,18 @@ class Conversation:
             tokens=self._tokens,
             cost_usd=self._cost_usd,
             context_sha256=self._context_sha256,
+        )
+
+    @workflow.query(name=CONTEXT)
+    def get_context(self) -> ContextState:
+        """What the context of the last turn was made of. `get_state` has the hash of its prompt."""
+        return self._context
+
+    @workflow.query(name=COST)
+    def get_cost(self) -> ConversationCost:
+        """What the conversation has cost, as this run knows it."""
+        return ConversationCost(
+            answers_usd=self._cost_usd - self._upkeep_usd, upkeep_usd=self._upkeep_usd, saved_usd=self._saved_usd
         )
 
     @workflow.run
@@ -269,7 +362,10 @@ class Conversation:
             turns=self._turns,
             tokens=self._tokens,
             cost_usd=self._cost_usd,
+            upkeep_usd=self._upkeep_usd,
+            saved_usd=self._saved_usd,
             context_sha256=self._context_sha256,
+            context=self._context,
             recent=tuple(self._recent.values()),
             unremembered=tuple(self._unremembered),
         )

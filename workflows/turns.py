@@ -9,6 +9,7 @@ from activities.conversation.context import ConversationSteps as Steps
 from parley.domain.conversation.contract import (
     ComposeOutcome,
     ComposeStep,
+    ContextState,
     Ended,
     EndTurnStep,
     TurnOutcome,
@@ -32,7 +33,7 @@ class TurnRun:
     What a turn has come to is known after `outcome()`: the rest keeps its default where the turn had ended before.
 
     meta: how the answer was made, and what it cost; None where nothing was asked. context_sha256: the stored prompt.
-    asked: what was asked, and for what. condense_through: see `EndTurnOutcome`.
+    context: what that was made of. asked: what was asked, and for what. condense_through: see `EndTurnOutcome`.
     """
 
     def __init__(self, engine: Engine, step: ComposeStep) -> None:
@@ -41,7 +42,7 @@ class TurnRun:
         self._run: GenerateRun | None = None
         self.asked: GenerateInput | None = None
         self.meta: Meta | None = None
-        self.context_sha256 = ""
+        self.context_sha256, self.context = "", ContextState()
         self.condense_through: int | None = None
 
     async def outcome(self) -> TurnOutcome:
@@ -50,7 +51,8 @@ class TurnRun:
         if composed.job is None:
             return _ended_before(composed)
         job, run = composed.job, GenerateRun(self._engine, composed.job)
-        self._run, self.asked, self.context_sha256 = run, job.input, job.input.prompt.sha256 or ""
+        self._run, self.asked = run, job.input
+        self.context_sha256, self.context = job.input.prompt.sha256 or "", composed.context
         step = await self._answer(run, job)
         ended = await self._engine.decide(Steps.end_turn, step, summary="record how the turn ended")
         self.meta, self.condense_through = step.meta, ended.condense_through

@@ -4,6 +4,7 @@ All are local activities: they run in the workflow's own task, and only read and
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,6 +28,7 @@ from parley.domain.conversation.contract import (
     CloseStep,
     ComposeOutcome,
     ComposeStep,
+    ContextState,
     Ended,
     EndTurnOutcome,
     EndTurnStep,
@@ -38,6 +40,7 @@ from parley.domain.conversation.contract import (
 from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.policy import Policy
+from parley.domain.requests import Message
 from parley.domain.tokens import count_tokens, is_loaded
 from parley.storage import conversations, generations
 from parley.storage.database import Database
@@ -83,9 +86,10 @@ class ConversationSteps:
                 text=turn.text,
                 text_tokens=most_tokens(turn.text),
             )
-            prompt = turn_prompt(turn.terms, compose(material, budget_of(self._policy, _action(turn))))
-            stored = await generations.save_prompt(tx, step.workspace_id, prompt)
-        return ComposeOutcome(number=number, job=turn_job(step, turn.terms, turn.fingerprint, stored))
+            messages = compose(material, budget_of(self._policy, _action(turn)))
+            stored = await generations.save_prompt(tx, step.workspace_id, turn_prompt(turn.terms, messages))
+        job = turn_job(step, turn.terms, turn.fingerprint, stored)
+        return ComposeOutcome(number=number, job=job, context=_state_of(material, messages))
 
     @activity.defn(name="conversation.end_turn")
     @boundary
@@ -149,6 +153,15 @@ def summary_of(conversation: StoredConversation) -> RunningSummary:
 def budget_of(policy: Policy, action: str) -> ContextBudget:
     """How long the context of an action's turns may be."""
     return ContextBudget(condense_above=policy.of_action(action).condense_above_tokens or CONDENSE_ABOVE_TOKENS)
+
+
+def _state_of(material: Material, messages: Sequence[Message]) -> ContextState:
+    return ContextState(
+        messages=len(messages),
+        exchanges=sum(message.role == "assistant" for message in messages),
+        memories=len(material.memories),
+        summarized_through=material.summary.through,
+    )
 
 
 def _action(turn: ConversationTurn) -> str:

@@ -59,10 +59,7 @@ class WorkspaceConfiguration:
         given = parse_section(section, data, where=where)
         owner = _owner(section, user_id)
         async with self._database.transaction() as tx:
-            if given:
-                await storage.save(tx, self._workspace_id, section, given, owner=owner)
-            else:
-                await storage.remove(tx, self._workspace_id, section, owner=owner)
+            await storage.replace(tx, self._workspace_id, section, given, owner=owner)
 
     async def refresh(self, user_id: str) -> int:
         """Make every worker load a user's configuration again for its next request, after a change in the database.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import Any, Unpack
-from uuid import uuid4
+from typing import Any, TypeVar, Unpack
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
@@ -19,20 +19,31 @@ from parley.client.backend import Backend, WorkflowStart, temporal_errors, updat
 from parley.client.generate import TurnOptions, check_names, generate_input
 from parley.client.reading import first_problem
 from parley.client.streaming import GenerateStream, OnDisconnect
+from parley.domain.configuration import parse_section
 from parley.domain.conversation.contract import (
     CLOSE,
+    CORRECT_MEMORY,
+    FORGET_MEMORY,
     LONGEST_WAIT_SECONDS,
     MOST_WAITING,
+    PREFERENCES,
     SAY,
+    SET_PREFERENCES,
     TRY_AGAIN,
     WORKFLOW,
+    Change,
+    Changed,
     Close,
     ConversationCost,
+    ConversationExport,
     ConversationInput,
     ConversationState,
+    CorrectMemory,
     Ended,
+    ForgetMemory,
     NewTurn,
     Say,
+    SetPreferences,
     TurnOutcome,
     TurnReport,
     TurnResult,
@@ -43,6 +54,7 @@ from parley.domain.conversation.contract import (
     turn_request_id,
     workflow_id,
 )
+from parley.domain.conversation.memory import Memory, checked_value
 from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, Meta, Prompt, Refusal, Refused
 from parley.domain.generate.replies import parsed
@@ -50,8 +62,10 @@ from parley.domain.model import Model
 from parley.domain.requests import Message
 from parley.domain.streaming import StreamTarget
 from parley.failures import job_failure
-from parley.storage import conversations, generations
-from parley.storage.tables import ConversationTurn
+from parley.storage import conversations, generations, memories
+from parley.storage.tables import ConversationTurn, StoredConversation
+
+ModelT = TypeVar("ModelT", bound=Model)
 
 # How long a turn is sent again while the conversation takes none, and the pauses between.
 LONGEST_WAIT = 600.0
@@ -61,7 +75,7 @@ POLL_SECONDS = 0.25
 # What Temporal answers where another try may succeed: too many updates, or a run that ends just now.
 TRY_LATER = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED, RPCStatusCode.NOT_FOUND)
 # The errors of an update that a caller gets as they are.
-RAISED = {error.__name__: error for error in (ConversationBusy, ConversationClosed)}
+RAISED = {error.__name__: error for error in (ConversationBusy, ConversationClosed, InvalidInput, NotFound)}
 ENDED_WITH_RUN = "AcceptedUpdateCompletedWorkflow"
 
 
@@ -230,6 +244,88 @@ class ConversationHandle:
             rows = await conversations.history(tx, self._workspace_id, self.id, after=after, limit=limit)
         return tuple(_report(row) for row in rows)
 
+    async def export(self) -> ConversationExport:
+        """Everything that is stored of the conversation: its turns, its summary, what was learned in it, its cost.
+
+        Raises:
+            NotFound: the user has no such conversation.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.transaction() as tx:
+            found = await self._check_owner(tx)
+            turns = await conversations.all_turns(tx, self._workspace_id, self.id)
+            cost = await conversations.cost(tx, self._workspace_id, self.id)
+            learned = await memories.of_user(
+                tx, self._workspace_id, self.user_id, with_ended=True, conversation_id=self.id
+            )
+        return ConversationExport(
+            conversation_id=self.id,
+            user_id=self.user_id,
+            status="open" if found.closed_at is None else "closed",
+            created_at=found.created_at,
+            closed_at=found.closed_at,
+            summary=found.summary,
+            summarized_through=found.summarized_through,
+            turns=tuple(map(_report, turns)),
+            memories=learned,
+            cost=cost,
+        )
+
+    async def set_preferences(self, preferences: Mapping[str, Any]) -> None:
+        """Replace how the user likes to be answered, from the next turn on, in every conversation.
+
+        It is `client.configuration.set("ai_settings", …)`, after the turns that wait: none of them changes midway.
+
+        Args:
+            preferences: the fields of `ai_settings` by name, for example `tone`, `style`, `language` and `template`.
+                What is left out has its default.
+
+        Raises:
+            InvalidInput: a field is not valid; the error names every such field, and nothing is stored.
+            ConversationClosed: the conversation takes no change.
+            NotFound: the user has no such conversation.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        given = parse_section(PREFERENCES, dict(preferences))
+        await self._change(SET_PREFERENCES, SetPreferences(preferences=given))
+
+    async def correct_memory(self, memory_id: UUID, value: str) -> Memory:
+        """Replace the value of a memory of the user: `client.memory.correct`, after the turns that wait.
+
+        Args:
+            memory_id: from `client.memory.show`.
+            value: the right value, 1 to 200 characters on one line.
+
+        Returns:
+            The new memory.
+
+        Raises:
+            InvalidInput: the value is blank, too long, or not text that can be stored.
+            NotFound: the user has no such conversation, or no such memory.
+            ConversationClosed: the conversation takes no change.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        change = CorrectMemory(memory_id=memory_id, value=checked_value(value))
+        made = (await self._change(CORRECT_MEMORY, change)).memory
+        assert made is not None  # noqa: S101 - a correction makes one
+        return made
+
+    async def forget_memory(self, memory_id: UUID | None = None) -> int:
+        """Remove one memory of the user, or all: `client.memory.forget`, after the turns that wait.
+
+        Args:
+            memory_id: from `client.memory.show`; default: all of the user's, also ended ones.
+
+        Returns:
+            How many memories were forgotten.
+
+        Raises:
+            NotFound: the user has no such conversation, or no such memory.
+            ConversationClosed: the conversation takes no change.
+            Unreachable: Temporal or PostgreSQL does not answer.
+        """
+        return (await self._change(FORGET_MEMORY, ForgetMemory(memory_id=memory_id))).forgotten
+
     async def close(self) -> None:
         """Close the conversation, after the turns that wait. It takes no further turn; what was said stays.
 
@@ -242,6 +338,11 @@ class ConversationHandle:
         await self._send(CLOSE, Close(), f"close-{uuid4().hex}", ConversationState)
 
     # Turns
+
+    async def _change(self, update: str, change: Change) -> Changed:
+        if (await self.state()).status == "closed":
+            raise ConversationClosed(f"conversation {self.id!r} is closed: use client.memory or client.configuration")
+        return await self._send(update, change, f"{update}-{uuid4().hex}", Changed)
 
     def _turn(self, text: str, turn_id: str | None, action: str, options: TurnOptions) -> NewTurn:
         asked = generate_input(self._workspace_id, text, user_id=self.user_id, action=action, **options)
@@ -285,14 +386,14 @@ class ConversationHandle:
             raise NotFound(f"conversation {self.id!r} has no turn {turn_id!r}")
         return row
 
-    async def _send(self, update: str, given: Say | Close, update_id: str, result_type: type[Model]) -> None:
+    async def _send(self, update: str, given: Model, update_id: str, result_type: type[ModelT]) -> ModelT:
         """Send an update to the conversation's workflow, again while it takes none. It is started if needed."""
         start = self._start()
         admission = self._backend.admissions.setdefault(start.id, asyncio.Semaphore(MOST_WAITING))
         if admission.locked() and isinstance(given, Say) and given.when_busy == "refuse":
             raise ConversationBusy("other turns wait: send this one again later")
         async with admission:
-            await self._until_taken(
+            return await self._until_taken(
                 partial(
                     update_with_start,
                     self._backend,
@@ -315,25 +416,25 @@ class ConversationHandle:
             status="open",
         )
 
-    async def _until_taken(self, send: Callable[[], Awaitable[Model]]) -> None:
+    async def _until_taken(self, send: Callable[[], Awaitable[ModelT]]) -> ModelT:
         """Send an update until the workflow takes it: other processes may have filled its queue, or its run ends."""
         clock, pause = asyncio.get_running_loop(), FIRST_PAUSE
         deadline = clock.time() + LONGEST_WAIT
         while True:
             try:
                 with _update_errors():
-                    await send()
-                return
+                    return await send()
             except _TakesNone as error:
                 if clock.time() > deadline:
                     raise ConversationBusy(f"conversation {self.id!r} takes no turn: send it again later") from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _check_owner(self, tx: Any) -> None:
+    async def _check_owner(self, tx: Any) -> StoredConversation:
         found = await conversations.find(tx, self._workspace_id, self.id)
         if found is None or found.user_id != self.user_id:
             raise NotFound(f"user {self.user_id!r} has no conversation {self.id!r}")
+        return found
 
 
 class _TakesNone(Exception):

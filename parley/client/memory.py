@@ -5,11 +5,8 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 from parley.client.backend import Backend
-from parley.domain.conversation.memory import VALUE_CHARACTERS, Changes, Memory, one_plain_line
-from parley.domain.errors import InvalidInput
-from parley.domain.model import UNSTORABLE, is_blank
+from parley.domain.conversation.memory import Memory
 from parley.storage import memories
-from parley.storage.database import database_time
 
 
 class UserMemory:
@@ -43,23 +40,8 @@ class UserMemory:
             InvalidInput: the value is blank, too long, or not text that can be stored.
             NotFound: the user has no such memory.
         """
-        if is_blank(value) or UNSTORABLE.search(value) or len(value) > VALUE_CHARACTERS:
-            raise InvalidInput(f"must be text of 1 to {VALUE_CHARACTERS} characters", where="value")
         async with self._database.transaction() as tx:
-            await memories.lock(tx, self._workspace_id, user_id)
-            old = await memories.find(tx, self._workspace_id, user_id, memory_id)
-            now = await database_time(tx)
-            new = Memory(
-                id=uuid4(),
-                subject=old.subject,
-                predicate=old.predicate,
-                value=one_plain_line(value),
-                confidence=1,
-                importance=old.importance,
-                valid_from=now,
-            )
-            await memories.apply(tx, self._workspace_id, user_id, Changes(added=(new,), ended=((old.id, now),)))
-        return new
+            return await memories.correct(tx, self._workspace_id, user_id, memory_id, value, uuid4())
 
     async def forget(self, user_id: str, memory_id: UUID | None = None) -> int:
         """Remove the content of one memory, or of all of a user, and of the replies that they come from.
@@ -78,8 +60,4 @@ class UserMemory:
             NotFound: the user has no memory `memory_id`.
         """
         async with self._database.transaction() as tx:
-            await memories.lock(tx, self._workspace_id, user_id)
-            if memory_id is None:
-                return await memories.forget(tx, self._workspace_id, user_id)
-            found = await memories.find(tx, self._workspace_id, user_id, memory_id)
-            return await memories.forget(tx, self._workspace_id, user_id, (found.id,))
+            return await memories.forget_asked(tx, self._workspace_id, user_id, memory_id)

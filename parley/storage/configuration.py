@@ -75,6 +75,14 @@ async def save(tx: AsyncSession, workspace_id: str, section: str, payload: dict[
     await tx.execute(statement.on_conflict_do_update(index_elements=list(row), set_=content))
 
 
+async def replace(tx: AsyncSession, workspace_id: str, section: str, payload: dict[str, Any], *, owner: str) -> None:
+    """Replace a section as a whole; an empty one restores its defaults. `owner`: the user, or `WORKSPACE`."""
+    if payload:
+        await save(tx, workspace_id, section, payload, owner=owner)
+    else:
+        await remove(tx, workspace_id, section, owner=owner)
+
+
 async def remove(tx: AsyncSession, workspace_id: str, section: str, *, owner: str) -> bool:
     """Delete a section, so that its defaults apply. Returns whether it existed."""
     statement = delete(StoredConfiguration).where(

@@ -206,6 +206,16 @@ async def history(
     return (await tx.execute(query)).scalars().all()
 
 
+async def all_turns(tx: AsyncSession, workspace_id: str, conversation_id: str) -> Sequence[ConversationTurn]:
+    """All turns in order, those that wait last."""
+    query = (
+        select(ConversationTurn)
+        .where(*_is(ConversationTurn, workspace_id, conversation_id))
+        .order_by(col(ConversationTurn.number).nulls_last(), col(ConversationTurn.created_at))
+    )
+    return (await tx.execute(query)).scalars().all()
+
+
 async def state(tx: AsyncSession, workspace_id: str, conversation_id: str) -> ConversationState:
     """Where a conversation is.
 

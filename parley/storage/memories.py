@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.conversation.memory import Changes, Found, Memory
+from parley.domain.conversation.memory import Changes, Found, Memory, checked_value
 from parley.domain.errors import NotFound
-from parley.storage.database import NOW
+from parley.storage.database import NOW, database_time
 from parley.storage.tables import VECTOR, JournaledReply, StoredMemory
 
 # How many of a user's memories are compared with a text: the nearest, and the newest that have no vector yet.
@@ -120,11 +120,22 @@ async def near(
 
 
 async def of_user(
-    tx: AsyncSession, workspace_id: str, user_id: str, *, with_ended: bool, limit: int = MOST_LISTED
+    tx: AsyncSession,
+    workspace_id: str,
+    user_id: str,
+    *,
+    with_ended: bool,
+    conversation_id: str | None = None,
+    limit: int = MOST_LISTED,
 ) -> tuple[Memory, ...]:
-    """What is remembered of a user, the newest first. `with_ended`: also what was superseded or ended."""
+    """What is remembered of a user, the newest first.
+
+    with_ended: also what was superseded or ended. conversation_id: only what was learned there; None: everywhere.
+    """
     kept = col(StoredMemory.forgotten_at).is_(None) if with_ended else IS_VALID
     query = select(StoredMemory).where(_of(workspace_id, user_id), kept)
+    if conversation_id is not None:
+        query = query.where(col(StoredMemory.conversation_id) == conversation_id)
     newest = query.order_by(col(StoredMemory.valid_from).desc(), col(StoredMemory.memory_id)).limit(limit)
     return tuple(map(_memory, (await tx.execute(newest)).scalars()))
 
@@ -141,6 +152,32 @@ async def find(tx: AsyncSession, workspace_id: str, user_id: str, memory_id: UUI
     if row is None:
         raise NotFound(f"user {user_id!r} of workspace {workspace_id!r} has no memory {memory_id}")
     return _memory(row)
+
+
+async def correct(
+    tx: AsyncSession, workspace_id: str, user_id: str, memory_id: UUID, value: str, new_id: UUID
+) -> Memory:
+    """Replace the value of a memory by a new one, which is returned. Repeated with the same ids, it changes nothing.
+
+    Raises:
+        InvalidInput: the value is blank, too long, or not text that can be stored.
+        NotFound: the user has no such memory.
+    """
+    checked = checked_value(value)
+    await lock(tx, workspace_id, user_id)
+    old = await find(tx, workspace_id, user_id, memory_id)
+    now = await database_time(tx)
+    new = Memory(
+        id=new_id,
+        subject=old.subject,
+        predicate=old.predicate,
+        value=checked,
+        confidence=1,
+        importance=old.importance,
+        valid_from=now,
+    )
+    await apply(tx, workspace_id, user_id, Changes(added=(new,), ended=((old.id, now),)))
+    return await find(tx, workspace_id, user_id, new_id)
 
 
 async def forget(tx: AsyncSession, workspace_id: str, user_id: str, memory_ids: Iterable[UUID] | None = None) -> int:
@@ -167,6 +204,19 @@ async def forget(tx: AsyncSession, workspace_id: str, user_id: str, memory_ids: 
     if said_by:
         await tx.execute(replies.values(payload=EMPTIED))
     return len(attempts)
+
+
+async def forget_asked(tx: AsyncSession, workspace_id: str, user_id: str, memory_id: UUID | None) -> int:
+    """Remove the content of one memory, or of all without an id, as `forget` does; returns how many memories.
+
+    Raises:
+        NotFound: the user has no such memory, or it was forgotten.
+    """
+    await lock(tx, workspace_id, user_id)
+    if memory_id is None:
+        return await forget(tx, workspace_id, user_id)
+    found = await find(tx, workspace_id, user_id, memory_id)
+    return await forget(tx, workspace_id, user_id, (found.id,))
 
 
 def _of(workspace_id: str, user_id: str) -> ColumnElement[bool]:

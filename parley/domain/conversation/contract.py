@@ -5,9 +5,11 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
+from parley.domain.conversation.memory import Memory
 from parley.domain.generate.contract import (
     Cached,
     GenerateInput,
@@ -27,7 +29,11 @@ from parley.domain.streaming import StreamTarget
 
 WORKFLOW = "Conversation"
 PREFIX, PHONE_CALL_PREFIX = "conversation/", "phone-call/"
-SAY, CLOSE, STATE = "say", "close", "get_state"
+SAY, CLOSE = "say", "close"
+SET_PREFERENCES, CORRECT_MEMORY, FORGET_MEMORY = "set_preferences", "correct_memory", "forget_memory"
+STATE, CONTEXT, COST = "get_state", "get_context", "get_cost"
+# The section of the configuration that a user's preferences are.
+PREFERENCES = "ai_settings"
 # The type of the error by which the workflow refuses an update for now: its sender sends it again.
 TRY_AGAIN = "TryAgain"
 # The server refuses an update to a workflow that has ten in flight; some are left for a close.
@@ -73,16 +79,33 @@ class TurnOutcome(Model):
     outcome: Ended
 
 
+class ContextState(Model):
+    """What the last context was made of.
+
+    messages: all of it. exchanges: earlier turns with their answers, word for word. memories: what was recalled.
+    summarized_through: the number of the last turn that the running summary covers; 0 without one.
+    """
+
+    messages: int = 0
+    exchanges: int = 0
+    memories: int = 0
+    summarized_through: int = 0
+
+
 class Carried(Model):
     """What a run of the workflow hands on to the next: counts, ids and outcomes.
 
+    upkeep_usd, saved_usd: as in `ConversationCost`; cost_usd: of the answers and of the work between turns.
     recent: the turns that ended last. unremembered: turns from which no facts were extracted yet.
     """
 
     turns: int = 0
     tokens: int = 0
     cost_usd: Decimal = Decimal(0)
+    upkeep_usd: Decimal = Decimal(0)
+    saved_usd: Decimal = Decimal(0)
     context_sha256: str = ""
+    context: ContextState = ContextState()
     recent: tuple[TurnOutcome, ...] = ()
     unremembered: tuple[str, ...] = ()
 
@@ -109,6 +132,36 @@ class Say(Model):
 
 class Close(Model):
     """The update that ends the conversation after the turns that wait."""
+
+
+class SetPreferences(Model):
+    """The update that replaces how the user likes to be answered: the section `ai_settings`, for the next turn."""
+
+    preferences: dict[str, Any]
+
+
+class CorrectMemory(Model):
+    """The update that replaces the value of a memory of the user."""
+
+    memory_id: UUID
+    value: str
+
+
+class ForgetMemory(Model):
+    """The update that removes a memory of the user; without an id, all of them."""
+
+    memory_id: UUID | None = None
+
+
+Change = SetPreferences | CorrectMemory | ForgetMemory
+"""What an update changes of the conversation's user, between two turns."""
+
+
+class Changed(Model):
+    """What was changed. memory: the corrected one. forgotten: how many memories were removed."""
+
+    memory: Memory | None = None
+    forgotten: int = 0
 
 
 class ConversationState(Model):
@@ -183,6 +236,7 @@ class ComposeOutcome(Model):
 
     number: int
     job: Job | None = None
+    context: ContextState = ContextState()
     ended: TurnOutcome | None = None
 
 
@@ -224,6 +278,15 @@ class CondenseTurnsOutcome(Model):
 
     cost_usd: Decimal = Decimal(0)
     condense_through: int | None = None
+
+
+class ChangeStep(Model):
+    """Change what is stored of a user. `new_id`: of the memory that a correction makes."""
+
+    workspace_id: str
+    user_id: str
+    change: Change
+    new_id: UUID
 
 
 class CloseStep(Model):
@@ -369,3 +432,22 @@ class TurnReport(Model):
     request_id: str
     created_at: datetime
     ended_at: datetime | None
+
+
+class ConversationExport(Model):
+    """Everything that is stored of a conversation.
+
+    summary: of the turns through the number `summarized_through`. turns: all, those that wait last.
+    memories: what was learned of the user in this conversation; also what was superseded.
+    """
+
+    conversation_id: str
+    user_id: str
+    status: Literal["open", "closed"]
+    created_at: datetime
+    closed_at: datetime | None
+    summary: str
+    summarized_through: int
+    turns: tuple[TurnReport, ...]
+    memories: tuple[Memory, ...]
+    cost: ConversationCost

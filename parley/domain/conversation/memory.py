@@ -15,7 +15,8 @@ from uuid import UUID, uuid5
 from pydantic import AwareDatetime, Field
 from rapidfuzz import fuzz
 
-from parley.domain.model import Model
+from parley.domain.errors import InvalidInput
+from parley.domain.model import UNSTORABLE, Model, is_blank
 from parley.domain.requests import request_id
 from parley.domain.routing import Candidate
 
@@ -189,6 +190,17 @@ class Found(Model):
 
     memory: Memory
     similarity: float | None = None
+
+
+def checked_value(value: str) -> str:
+    """The value of a correction.
+
+    Raises:
+        InvalidInput: it is blank, too long, or not text that can be stored.
+    """
+    if is_blank(value) or UNSTORABLE.search(value) or len(value) > VALUE_CHARACTERS:
+        raise InvalidInput(f"must be text of 1 to {VALUE_CHARACTERS} characters", where="value")
+    return one_plain_line(value)
 
 
 def one_plain_line(text: str) -> str:
