@@ -184,6 +184,7 @@ class PhoneCall:
         except Unreachable as problem:
             self._error(str(problem))
             end = SessionEnd("failed", error_code=problem.code, error_message=str(problem))
+        seconds = self.clock.now() - began
         if self._redirect is not None:
             following, self._redirect = self._redirect, None
             return following
@@ -194,7 +195,7 @@ class PhoneCall:
             self._set_status("completed")
             await self._progress_early()
         await self.clock.sleep(ACTION_SECONDS)
-        return await self._ask_action(verb, end, self.clock.now() - began)
+        return await self._ask_action(verb, end, seconds)
 
     async def _hold_session(self, relay: twiml.Relay) -> SessionEnd:
         await self.clock.sleep(CONNECT_SECONDS)
@@ -246,9 +247,10 @@ class PhoneCall:
         return None if self._is_hung_up else found
 
     async def _say(self, verb: Verb) -> None:
-        self.log.note("text", token=verb.text, last=True)
+        turn = len(self.log.of("said"))
+        self.log.note("text", token=verb.text, last=True, turn=turn)
         await self._listen(len(verb.text) / SAY_CHARACTERS_PER_SECOND)
-        self.log.note("spoken", text=f" {verb.text}")
+        self.log.note("spoken", text=f" {verb.text}", turn=turn)
 
     async def _pause(self, verb: Verb) -> None:
         await self._listen(float(verb.attributes.get("length", 1)))

@@ -61,6 +61,7 @@ class Session:
         self._outgoing = Lane(clock, settings.network, settings.seed, self._send_now)
         incoming = Network(settings.network.delay, settings.network.jitter)
         self._incoming = Lane(clock, incoming, settings.seed + 1, self._take)
+        self.voice.begin_turn(self._turn)
         self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
         self._malformed = self._interrupts = 0
         self._interrupted_at: float | None = None
@@ -75,6 +76,10 @@ class Session:
             frames.Language: self._on_language,
             frames.End: self._on_end,
         }
+
+    @property
+    def _turn(self) -> int:
+        return len(self._log.of("said"))
 
     @property
     def is_over(self) -> bool:
@@ -135,10 +140,10 @@ class Session:
         self._end_turn(text, ended)
 
     def _end_turn(self, text: str, ended: float) -> None:
-        self.voice.begin_turn()
         self._interrupted_at = None
         self.awaits_answer = True
         self._log.note("said", text=text, ended=round(ended, 3))
+        self.voice.begin_turn(self._turn)
         self.send(frames.prompt(text, self._languages["transcription"], last=True))
 
     def _notice_speech(self, word: str) -> bool:
@@ -241,14 +246,14 @@ class Session:
 
     def _on_text(self, frame: frames.Text) -> None:
         late = self._interrupted_at is not None and self._clock.now() - self._interrupted_at > LATE_SECONDS
-        is_spoken = self.voice.say(
+        item = self.voice.say(
             frame.token,
             last=frame.last,
             interruptible=_inputs(frame.interruptible, self.relay.interruptible),
             preemptible=self.relay.preemptible if frame.preemptible is None else frame.preemptible,
         )
-        if is_spoken:
-            self._log.note("text", token=frame.token, last=frame.last)
+        if item is not None:
+            self._log.note("text", token=frame.token, last=frame.last, turn=item.turn)
         elif late and frame.token.strip():
             self._warn(f"text of the interrupted answer arrives long after the interruption: {frame.token!r}")
 
@@ -280,19 +285,19 @@ class Session:
 
     def _voice_speaking(self, item: Item) -> None:
         self.awaits_answer = False
-        self._log.note("speaking", kind=item.kind)
+        self._log.note("speaking", kind=item.kind, turn=item.turn)
         if "speaker-events" in self.relay.events:
             self.send(frames.info("agentSpeaking", "on"))
 
-    def _voice_word(self, item: Item, word: str) -> None:  # noqa: ARG002 - the interface of the voice
-        self._log.note("spoken", text=word)
+    def _voice_word(self, item: Item, word: str) -> None:
+        self._log.note("spoken", text=word, turn=item.turn)
 
     def _voice_played(self, text: str) -> None:
         if "tokens-played" in self.relay.events and text:
             self.send(frames.info("tokensPlayed", text))
 
-    def _voice_gap(self, item: Item, seconds: float) -> None:  # noqa: ARG002
-        self._log.note("gap", seconds=round(seconds, 3))
+    def _voice_gap(self, item: Item, seconds: float) -> None:
+        self._log.note("gap", seconds=round(seconds, 3), turn=item.turn)
 
     def _voice_quiet(self) -> None:
         self._log.note("quiet")

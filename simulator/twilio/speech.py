@@ -44,6 +44,7 @@ class Item:
         interruptible: what stops it: `any`, `speech`, `dtmf` or `none`.
         preemptible: whether a later item stops it.
         is_open: whether more text may come.
+        turn: the number of the caller's turn that it answers; 0 before the first one.
         heard: what was spoken.
     """
 
@@ -51,6 +52,7 @@ class Item:
     interruptible: str
     preemptible: bool = False
     is_open: bool = False
+    turn: int = 0
     seconds: float = 0.0
     rest: str = ""
     heard: str = ""
@@ -113,6 +115,7 @@ class Voice:
         self._added = asyncio.Event()
         self._open: Item | None = None
         self._is_dropping = False
+        self.turn = 0
 
     async def run(self) -> None:
         """Speak until cancelled."""
@@ -139,22 +142,27 @@ class Voice:
 
     # What the server sends
 
-    def say(self, token: str, *, last: bool, interruptible: str, preemptible: bool, kind: str = "text") -> bool:
-        """Add a piece of text. Returns False if it belongs to an answer that was interrupted, and is not spoken."""
+    def say(self, token: str, *, last: bool, interruptible: str, preemptible: bool, kind: str = "text") -> Item | None:
+        """Add a piece of text to the open item, or to a new one.
+
+        Returns None if it belongs to an answer that was interrupted: it is not spoken.
+        """
         if self._is_dropping:
             self._is_dropping = not last
-            return False
+            return None
         if self._open is None:
             self._open = Item(kind, interruptible, preemptible, is_open=True)
             self.add(self._open)
-        self._open.add(token, self._clock.now())
+        item = self._open
+        item.add(token, self._clock.now())
         if last:
-            self._open.close()
+            item.close()
             self._open = None
-        return True
+        return item
 
     def add(self, item: Item) -> None:
         """Queue an item; one that is preemptible, and is spoken now, stops for it."""
+        item.turn = self.turn
         self._queue.append(item)
         self._added.set()
         if self._current is not None and self._current.preemptible:
@@ -174,8 +182,9 @@ class Voice:
         self._stop()
         return heard
 
-    def begin_turn(self) -> None:
-        """The caller has said something: texts from now on answer it."""
+    def begin_turn(self, number: int) -> None:
+        """The caller has said something: what comes from now on answers it."""
+        self.turn = number
         self._is_dropping = False
 
     @property
@@ -200,7 +209,7 @@ class Voice:
     def _heard_of(self, item: Item) -> Heard:
         if item.began is None:
             return Heard("", 0.0)
-        return Heard(item.segment.strip(), self._clock.now() - item.segment_began)
+        return Heard(item.segment.strip(), max(0.0, self._clock.now() - item.segment_began))
 
     def _stop(self) -> None:
         if self._current is not None and self._current.segment:
@@ -210,7 +219,7 @@ class Voice:
 
     async def _say(self, item: Item) -> None:
         if item.kind in {"play", "digits"}:
-            self._begin(item)
+            self._begin(item, self._clock.now())
             await self._clock.sleep(item.seconds)
             self._on_event("played", text=item.rest)
             return
@@ -224,23 +233,29 @@ class Voice:
         self._end_segment(item)
 
     async def _say_word(self, item: Item, word: str, arrived: float) -> None:
-        await self._clock.sleep_until(arrived + self._settings.latency)
+        """Speak a word when its sound can be there, and the word before it is over.
+
+        Times are computed, not measured, so that a busy machine does not change what is heard.
+        """
+        start = max(arrived + self._settings.latency, item.quiet_since)
+        await self._clock.sleep_until(start)
         if item.began is None:
-            self._begin(item)
-        gap = self._clock.now() - item.quiet_since
+            self._begin(item, start)
+        gap = start - item.quiet_since
         if gap >= GAP_SECONDS:
             self._on_event("gap", item=item, seconds=gap)
         if not item.segment:
-            item.segment_began = self._clock.now()
-        await self._clock.sleep(len(word) / self._settings.characters_per_second)
+            item.segment_began = start
+        end = start + len(word) / self._settings.characters_per_second
+        await self._clock.sleep_until(end)
         item.take(word)
-        item.quiet_since = self._clock.now()
+        item.quiet_since = end
         self._on_event("word", item=item, word=word)
         if SEGMENT_END.search(word) and item.kind != "greeting":
             self._end_segment(item)
 
-    def _begin(self, item: Item) -> None:
-        item.began = item.segment_began = item.quiet_since = self._clock.now()
+    def _begin(self, item: Item, start: float) -> None:
+        item.began = item.segment_began = item.quiet_since = start
         self._on_event("speaking", item=item)
 
     def _end_segment(self, item: Item) -> None:

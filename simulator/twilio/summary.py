@@ -87,8 +87,10 @@ def turns_of(events: Sequence[Event]) -> list[Turn]:
     for event in events:
         if event.kind == "said":
             turns.append(Turn(event.details["text"], event.details["ended"], event.at))
-        elif turns and event.kind in NOTES:
-            NOTES[event.kind](turns[-1], event)
+            continue
+        number = event.details.get("turn", len(turns))
+        if number and event.kind in NOTES:
+            NOTES[event.kind](turns[number - 1], event)
     return turns
 
 

@@ -97,17 +97,17 @@ class Talk:
     def _greeting(self, event: Event, text: str) -> None:
         self._sent, self._at = text, event.at
 
-    def _text(self, event: Event, token: str, last: bool) -> None:  # noqa: ARG002
+    def _text(self, event: Event, *, token: str, **_: Any) -> None:
         if self._asked is not None and token.strip():
             self._delay, self._asked = f"first text after {_milliseconds((event.at - self._asked) / self._speed)}", None
         self._sent += token
 
-    def _speaking(self, event: Event, kind: str) -> None:
+    def _speaking(self, event: Event, *, kind: str, **_: Any) -> None:
         self._at = event.at
         if kind == "play":
             self._line(event.at, "agent", Text("♪ a recording", NOTE))
 
-    def _spoken(self, event: Event, text: str) -> None:  # noqa: ARG002
+    def _spoken(self, event: Event, *, text: str, **_: Any) -> None:  # noqa: ARG002
         self._heard += text
 
     def _interrupt(self, event: Event, *, by: str, heard: str, unheard: str, **_: Any) -> None:
