@@ -23,7 +23,7 @@ from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.scripts import Question, Script, write
 from benchmarks.stack import running, say
 from parley import Client, ConversationHandle, GenerateResult
-from parley.domain.conversation.context import KEPT_EXCHANGES
+from parley.domain.conversation.context import KEPT_EXCHANGES, Exchange
 from parley.domain.conversation.contract import TurnReport
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import Message, Provider
@@ -74,9 +74,9 @@ class Played:
     @property
     def messages(self) -> list[Message]:
         return [
-            Message(role=role, content=content)
+            message
             for turn in self.said
-            for role, content in (("user", turn.text), ("assistant", turn.answer or ""))
+            for message in Exchange(number=0, tokens=0, text=turn.text, answer=turn.answer or "").messages
         ]
 
 

@@ -24,7 +24,7 @@ FOODS = ("peanuts", "shellfish", "gluten", "lactose", "sesame", "strawberries")
 COLORS = ("blue", "green", "purple", "orange", "silver")
 RELATIVES = ("brother", "sister", "mother", "best friend", "boss")
 STATEMENTS = {
-    "lives_in": ("I live in {}.", "By the way, I live in {} these days.", "{} is where I am at home.", "We live in {}."),
+    "lives_in": ("I live in {}.", "By the way, I live in {} these days.", "{} is where I am at home."),
     "works_as": ("I work as a {}.", "I recently started as a {}.", "For a living I am a {}."),
     "works_at": ("I work at {}.", "I work for {} now.", "Oh, I work at {} by the way."),
     "likes": ("I like {}.", "I really love {}, you know.", "I enjoy {} as well."),
@@ -194,4 +194,5 @@ def _questions(rng: Random, script: Script) -> Iterator[Question]:
         listed = QUESTIONS if relative in ("user", "dog") else QUESTIONS_OF_RELATIVES
         yield Question(rng.choice(listed[predicate]).format(relative), subject, predicate, values)
     stranger = next(one for one in RELATIVES if (f"user's {one}", "lives_in") not in asked)
-    yield Question(QUESTIONS_OF_RELATIVES["lives_in"][0].format(stranger), f"user's {stranger}", "lives_in", frozenset())
+    never_told = QUESTIONS_OF_RELATIVES["lives_in"][0].format(stranger)
+    yield Question(never_told, f"user's {stranger}", "lives_in", frozenset())

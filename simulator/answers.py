@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from simulator import coaching
 from simulator.faults import damaged
@@ -153,8 +153,8 @@ class Answers:
         if prompt.messages[-1].role == "tool":
             results = [message.text for message in takewhile(_is_result, reversed(prompt.messages))]
             return f'The tools say: "{clip(" ".join(results[::-1]))}". This answer was computed by a simulator.'
-        *said, last = [part for text in prompt.texts("user") or [""] for part in _parts(text)]
-        assert isinstance(last, str)
+        *before, (records, last) = map(_parts, prompt.texts("user") or [""])
+        said = [*chain.from_iterable((*others, words) for others, words in before), *records]
         if about := asked_about(last):
             return f"{_told(recalled(said, about))} This answer was computed by a simulator."
         earlier = [part.said if isinstance(part, Record) else part for part in said]
@@ -166,12 +166,13 @@ class Answers:
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
 
 
-def _parts(text: str) -> Iterator[str | Record]:
-    """The records at the beginning of a user's message, and last its words."""
+def _parts(text: str) -> tuple[list[Record], str]:
+    """The records at the beginning of a user's message, and its words."""
+    records: list[Record] = []
     while record := RECORD.match(text):
-        yield Record(record["introduction"], record["said"])
+        records.append(Record(record["introduction"], record["said"]))
         text = text[record.end() :]
-    yield text
+    return records, text
 
 
 def _told(values: Sequence[str]) -> str:

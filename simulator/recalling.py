@@ -11,8 +11,7 @@ from dataclasses import dataclass
 About = tuple[str, str]
 
 LEAD = re.compile(
-    r"^(?:[-*] |user: |summary: |assistant: |by the way,? |actually,? |well,? |no,? |note that |correction: |oh,? |also,? "
-    r"|for the record,? |just so you know,? |one more thing: |did i say that )+",
+    r"^(?:[-*] |user: |summary: |by the way,? |actually,? |well,? |no,? |note that |correction: |oh,? |also,? )+",
     re.IGNORECASE,
 )
 VALUE = r"(?P<value>(?!it\b)[\w'’]+(?: [\w'’]+){0,3}?)"
@@ -77,23 +76,28 @@ PATTERNS = [
     for text in texts
 ]
 OF_MINE = r"(?:my|our) (?P<who>best friend|friend|brother|sister|mother|boss|dog)"
-QUESTIONS = [
-    (re.compile(text, re.IGNORECASE), predicate)
-    for text, predicate in (
-        (rf"\bwhere does {OF_MINE} live\b|\bwhich city is {OF_MINE.replace('who', 'who2')} at home\b", "lives in"),
-        (rf"\bwhat does {OF_MINE} work as\b|\bwhat is the profession of {OF_MINE.replace('who', 'who2')}\b", "works as"),
-        (rf"\bhow (?:old|aged) is {OF_MINE}\b", "is aged"),
-        (rf"\b(?:how is|what is the name of|what do I call) {OF_MINE}\b", "is named"),
-        (r"\bcity do I live in\b|\bwhere is my home\b|\btown am I based in\b", "lives in"),
-        (r"\bdo I do for a living\b|\bis my profession\b|\bdo I work as\b", "works as"),
-        (r"\bwho is my employer\b|\bcompany do I work (?:at|for)\b|\bwho pays my salary\b", "works at"),
-        (r"\b(?:what|which things) do I (?:like|enjoy)\b|\bwhat am I fond of\b|\bgives me pleasure\b", "likes"),
-        (r"\b(?:what|which things?) (?:do I hate|can I not stand)\b|\bwhat annoys me\b", "dislikes"),
-        (r"\bam I allergic to\b|\bmust I not eat\b|\bfood would make me ill\b", "is allergic to"),
-        (r"\bmy favou?rite colou?r\b|\bcolou?r do I like best\b|\bcolou?r should my new bike have\b", "has favorite color"),
-        (r"\bhow old am I\b|\bmy age\b|\bhow many candles\b", "is aged"),
-    )
-]
+ASKED = {
+    "lives in": (
+        rf"\bwhere does {OF_MINE} live\b",
+        rf"\bcity is {OF_MINE} at home in\b",
+        r"\bcity do I live in\b",
+        r"\bwhere is my home\b",
+    ),
+    "works as": (
+        rf"\bwhat does {OF_MINE} work as\b",
+        rf"\bwhat is the profession of {OF_MINE}",
+        r"\bis my profession\b",
+        r"\bdo I work as\b",
+    ),
+    "works at": (r"\bwho is my employer\b", r"\bcompany do I work (?:at|for)\b"),
+    "likes": (r"\b(?:what|which things) do I (?:like|enjoy)\b", r"\bgives me pleasure\b"),
+    "dislikes": (r"\bwhat do I hate\b", r"\bwhat annoys me\b"),
+    "is allergic to": (r"\bam I allergic to\b", r"\bfood would make me ill\b"),
+    "has favorite color": (r"\bis my favou?rite colou?r\b", r"\bcolou?r should my new bike have\b"),
+    "is named": (rf"\b(?:how is|what do I call) {OF_MINE}\b",),
+    "is aged": (rf"\bhow old is {OF_MINE}\b", r"\bhow old am I\b", r"\bhow many candles does my cake need\b"),
+}
+QUESTIONS = [(re.compile(text, re.IGNORECASE), predicate) for predicate, texts in ASKED.items() for text in texts]
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 MESSAGES_ARE_RIGHT = re.compile(r"\bmessages above\b[^.]*\bare right\b", re.IGNORECASE)
 SUBJECT = re.compile(r"^the user(?P<of>'s)? ", re.IGNORECASE)
@@ -111,8 +115,7 @@ def asked_about(question: str) -> About | None:
     """Return whose fact a question asks for, and the predicate; None if it asks for none."""
     for pattern, predicate in QUESTIONS:
         if match := pattern.search(question):
-            names = [name for name in match.groupdict().values() if name]
-            return (names[0].lower() if names else "user"), predicate
+            return match.groupdict().get("who", "user").lower(), predicate
     return None
 
 

@@ -14,7 +14,13 @@ from activities.boundary import boundary
 from activities.conversation.embedder import Embedder, Vector
 from activities.logs import step_logger
 from activities.paid_call import PaidCalls
-from parley.domain.conversation.extraction import Extraction, SourceTurn, extraction_request, may_state_facts, read_facts
+from parley.domain.conversation.extraction import (
+    Extraction,
+    SourceTurn,
+    extraction_request,
+    may_state_facts,
+    read_facts,
+)
 from parley.domain.conversation.memory import (
     MOST_RECALLED,
     Memory,

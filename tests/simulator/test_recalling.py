@@ -28,7 +28,7 @@ def record(*lines: str, introduction: str = "What is known of the user.") -> str
         ("Do I live in Rome?", "Which city do I live in?", "You have not told me that."),
         ("In the story I live in Rome.", "Which city do I live in?", "You have not told me that."),
         ("I'm 34 years old. It costs 39 euros.", "How old am I?", "You told me: 34."),
-        ("I like jazz. I love chess as well. I no longer enjoy jazz.", "What gives me pleasure?", "You told me: chess."),
+        ("I like jazz. I love chess. I no longer enjoy jazz.", "What gives me pleasure?", "You told me: chess."),
         ("I no longer work at Acme. I work at Hooli.", "Who is my employer?", "You told me: Hooli."),
         ("No, my favorite color is red, not blue.", "What is my favorite color?", "You told me: red."),
     ],

@@ -146,7 +146,8 @@ async def test_small_talk_is_not_sent_and_costs_nothing(remembering: Remembering
     assert await simulator.billed() == []
     assert (await remembering.say("Thanks!", "I live in Bergen.", "What is new?")).memories == 1
     (sent,) = await simulator.billed()
-    alone = await remembering.remember(*remembering.said.say("I live in Bergen.", conversation="d"), conversation_id="d")
+    (turn,) = remembering.said.say("I live in Bergen.", conversation="d")
+    alone = await remembering.remember(turn, conversation_id="d")
     assert alone.memories == 0
     (_, other) = await simulator.billed()
     assert sent["input_tokens"] == other["input_tokens"]
