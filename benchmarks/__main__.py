@@ -25,6 +25,7 @@ from benchmarks import (
     memory,
     overhead,
     parallel,
+    retention,
     savings,
     simulator_labels,
     streams,
@@ -52,6 +53,7 @@ MODULES = (
     http,
     conversation,
     memory,
+    retention,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from simulator import coaching
 from simulator.faults import damaged
 from simulator.filling import Filler
 from simulator.jobs import Jobs
 from simulator.labelling import Noise
+from simulator.recalling import Record, asked_about, recalled
 from simulator.seeded import SeededChoice
 from simulator.text import clip, keywords, related_sentence
 from simulator.tools import Tool, called
@@ -20,7 +21,7 @@ REASONING_TOKENS = 600
 PAIR, CUT = re.compile("[\U00010000-\U0010ffff]"), "\x1f"
 INTERRUPTED = re.compile(r"\binterrupted\b.*\bcontinue it exactly where it ends\b", re.IGNORECASE)
 # A record that a program puts before the user's words, such as a summary: a line that introduces it, and its tags.
-RECORD = re.compile(r"^[^\n]*\n<(?P<tag>\w+)>\n(?P<said>.*?)\n</(?P=tag)>\s*", re.DOTALL)
+RECORD = re.compile(r"^(?P<introduction>[^\n]*)\n<(?P<tag>\w+)>\n(?P<said>.*?)\n</(?P=tag)>\s*", re.DOTALL)
 PIECE = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 OPENERS = {
     True: ("You ask about {about}.", "Your question is about {about}.", "On {about}, as you ask:"),
@@ -152,16 +153,30 @@ class Answers:
         if prompt.messages[-1].role == "tool":
             results = [message.text for message in takewhile(_is_result, reversed(prompt.messages))]
             return f'The tools say: "{clip(" ".join(results[::-1]))}". This answer was computed by a simulator.'
-        *earlier, last = prompt.texts("user") or [""]
-        while record := RECORD.match(last):
-            earlier.append(record["said"])
-            last = last[record.end() :]
+        *before, (records, last) = map(_parts, prompt.texts("user") or [""])
+        said = [*chain.from_iterable((*others, words) for others, words in before), *records]
+        if about := asked_about(last):
+            return f"{_told(recalled(said, about))} This answer was computed by a simulator."
+        earlier = [part.said if isinstance(part, Record) else part for part in said]
         about = " and ".join(keywords(last, 2)) or "that"
         is_question = "?" in last
         opener = choice.pick(OPENERS[is_question], last).format(about=about)
-        recalled = related_sentence("\n".join([*prompt.texts("system"), *earlier]), last)
-        memory = f' From what was said before: "{recalled}"' if recalled else ""
+        related = related_sentence("\n".join([*prompt.texts("system"), *earlier]), last)
+        memory = f' From what was said before: "{related}"' if related else ""
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
+
+
+def _parts(text: str) -> tuple[list[Record], str]:
+    """The records at the beginning of a user's message, and its words."""
+    records: list[Record] = []
+    while record := RECORD.match(text):
+        records.append(Record(record["introduction"], record["said"]))
+        text = text[record.end() :]
+    return records, text
+
+
+def _told(values: Sequence[str]) -> str:
+    return f"You told me: {', '.join(values)}." if values else "You have not told me that."
 
 
 def _reasoning_tokens(damage: str, max_tokens: int | None) -> int:

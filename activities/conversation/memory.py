@@ -14,7 +14,13 @@ from activities.boundary import boundary
 from activities.conversation.embedder import Embedder, Vector
 from activities.logs import step_logger
 from activities.paid_call import PaidCalls
-from parley.domain.conversation.extraction import Extraction, SourceTurn, extraction_request, read_facts
+from parley.domain.conversation.extraction import (
+    Extraction,
+    SourceTurn,
+    extraction_request,
+    may_state_facts,
+    read_facts,
+)
 from parley.domain.conversation.memory import (
     MOST_RECALLED,
     Memory,
@@ -94,7 +100,7 @@ class ConversationMemory:
 
     async def _turns(self, tx: AsyncSession, step: RememberStep) -> list[SourceTurn]:
         found = await self._read_turns(tx, step.workspace_id, step.conversation_id, step.turn_ids)
-        return [turn for turn in found if not is_blank(turn.text)]
+        return [turn for turn in found if may_state_facts(turn.text)]
 
     async def _extract(self, step: RememberStep, turns: Sequence[SourceTurn]) -> Settled:
         charge = Charge(

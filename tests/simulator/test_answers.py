@@ -195,7 +195,7 @@ def test_chat_answers_quote_a_related_earlier_message():
 
 def test_chat_answers_quote_a_record_that_precedes_the_question():
     records = "What is known.\n<memories>\n- The user's dog is named Rex\n- The user likes jazz\n</memories>\n\n"
-    asked = "What is the name of my dog?"
+    asked = "Which name has my dog?"
     assert '"- The user\'s dog is named Rex"' in answer(records + asked)
     assert "Rex" not in answer(asked)
     # A record without an end is what the user says.

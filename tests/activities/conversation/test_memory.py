@@ -141,6 +141,18 @@ async def test_a_worker_that_dies_after_the_reply_stores_the_facts_with_its_next
     assert len(await simulator.billed()) == 1
 
 
+async def test_small_talk_is_not_sent_and_costs_nothing(remembering: Remembering, simulator: SimulatorAdmin):
+    assert await remembering.say("Good morning!", "How do I cook rice?") == RememberOutcome()
+    assert await simulator.billed() == []
+    assert (await remembering.say("Thanks!", "I live in Bergen.", "What is new?")).memories == 1
+    (sent,) = await simulator.billed()
+    (turn,) = remembering.said.say("I live in Bergen.", conversation="d")
+    alone = await remembering.remember(turn, conversation_id="d")
+    assert alone.memories == 0
+    (_, other) = await simulator.billed()
+    assert sent["input_tokens"] == other["input_tokens"]
+
+
 async def lost(*_: Any) -> int:
     raise RuntimeError("the worker dies")
 
@@ -155,7 +167,7 @@ async def test_other_turns_are_another_request(remembering: Remembering, simulat
 
 async def test_nothing_but_the_turns_is_sent(remembering: Remembering, simulator: SimulatorAdmin):
     await remembering.say("I live in Bergen.")
-    await remembering.say("What is new?")
+    await remembering.say("The new one costs 5 euros.")
     (_, second) = await simulator.requests()
     assert "Bergen" not in str(second)
     assert await remembering.texts() == {"The user lives in Bergen"}

@@ -13,6 +13,7 @@ from parley.domain.conversation.extraction import (
     Extraction,
     SourceTurn,
     extraction_request,
+    may_state_facts,
     read_facts,
 )
 from parley.domain.conversation.memory import Change
@@ -65,6 +66,45 @@ def test_a_long_turn_is_cut_in_the_middle():
     assert len(sent["text"]) < TURN_CHARACTERS + 100
     assert sent["text"].startswith("I live in Oslo.")
     assert sent["text"].endswith("I like tea.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Good morning!",
+        "Ha, good one. Thanks, that helps.",
+        "How do I cook rice?",
+        "Thanks! What will the weather be like tomorrow?",
+        "Please make that shorter.",
+        "Can you write a short poem about the sea?",
+    ],
+)
+def test_small_talk_is_not_worth_a_request(text: str):
+    assert not may_state_facts(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I live in Oslo.",
+        "Good morning! We moved to Oslo.",
+        "I live in Oslo, is that far?",
+        "What do you cook? My brother is allergic to nuts.",
+        "Please note that Anna lives in Oslo.",
+        "Please remember my birthday.",
+        "Can you find a school for my daughter?",
+        "And she works at Acme.",
+        "Oslo.",
+        "Ich wohne in Graz.",
+        "Was kostet das? Ich wohne in Graz.",
+        "Wo ist das? Meine Tochter heißt Ida.",
+        "我住在奥斯陆。",
+        "Call me Ida",
+        "Please call me Ida.",
+    ],
+)
+def test_whatever_may_state_a_fact_is_sent(text: str):
+    assert may_state_facts(text)
 
 
 def test_every_vendor_accepts_the_schema():
