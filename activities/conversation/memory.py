@@ -51,8 +51,8 @@ async def said_in(
     tx: AsyncSession, workspace_id: str, conversation_id: str, turn_ids: Sequence[str]
 ) -> Sequence[SourceTurn]:
     """What a user said in turns of a conversation, in their order. A turn that was forgotten is left out."""
-    turns = await conversations.find_turns(tx, workspace_id, conversation_id, turn_ids)
-    return [SourceTurn(turn_id=turn.turn_id, text=turn.text, at=turn.created_at) for turn in turns]
+    turns = await conversations.said(tx, workspace_id, conversation_id, turn_ids)
+    return [SourceTurn(turn_id=turn_id, text=text, at=at) for turn_id, text, at in turns]
 
 
 class ConversationMemory:

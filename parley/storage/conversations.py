@@ -92,20 +92,23 @@ async def find_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, t
     return await tx.get(ConversationTurn, (workspace_id, conversation_id, turn_id))
 
 
-async def find_turns(
+async def said(
     tx: AsyncSession, workspace_id: str, conversation_id: str, turn_ids: Sequence[str]
-) -> Sequence[ConversationTurn]:
-    """Those of these turns whose answer was begun, in the order of the conversation."""
-    query = (
-        select(ConversationTurn)
-        .where(
-            *_is(ConversationTurn, workspace_id, conversation_id),
-            col(ConversationTurn.turn_id).in_(turn_ids),
-            col(ConversationTurn.number).is_not(None),
+) -> Sequence[tuple[str, str, datetime]]:
+    """Id, text and time of those of these turns whose answer was begun, in the order of the conversation.
+
+    A turn is never earlier than those before it, also if the clock went back between them.
+    """
+    latest = func.max(col(ConversationTurn.created_at)).over(order_by=col(ConversationTurn.number))
+    begun = (
+        select(
+            col(ConversationTurn.turn_id), col(ConversationTurn.text), latest.label("at"), col(ConversationTurn.number)
         )
-        .order_by(col(ConversationTurn.number))
+        .where(*_is(ConversationTurn, workspace_id, conversation_id), col(ConversationTurn.number).is_not(None))
+        .subquery()
     )
-    return (await tx.execute(query)).scalars().all()
+    query = select(begun.c.turn_id, begun.c.text, begun.c.at).where(begun.c.turn_id.in_(turn_ids))
+    return [(row.turn_id, row.text, row.at) for row in await tx.execute(query.order_by(begun.c.number))]
 
 
 async def start_turn(

@@ -10,10 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from uuid import uuid4
 
 import pytest
 
-from parley import Client
+from parley import Client, ConversationExport, Memory
+from parley.domain.conversation.memory import Changes
+from parley.storage import memories
+from parley.storage.tables import utc_now
 from tests.cli.command import Run
 from tests.cli.test_terminal import HOSTILE, harmless
 from tests.parts import TEST_TIMEOUT_SECONDS, SimulatorAdmin
@@ -220,3 +224,44 @@ async def asked(simulator: SimulatorAdmin, count: int) -> None:
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         while len(await simulator.billed()) < count:
             await asyncio.sleep(0.02)
+
+
+async def test_what_is_remembered_of_the_user_is_shown(parley: Run, piped: Piped, client: Client) -> None:
+    memory = Memory(
+        id=uuid4(),
+        subject="user",
+        predicate="lives_in",
+        value="Bergen",
+        confidence=1,
+        importance=0.5,
+        valid_from=utc_now(),
+    )
+    for name in (client.workspace_id, "another"):
+        piped("/memory")
+        assert (await parley(*CHAT, "--workspace", name)).out == "nothing is remembered\n"
+    async with client.database.transaction() as tx:
+        await memories.apply(tx, client.workspace_id, "ann", Changes(added=(memory,)))
+    piped("/memory")
+    assert (await parley(*CHAT, "--workspace", client.workspace_id)).out == "The user lives in Bergen\n"
+    piped("/memory")
+    as_json = await parley(*CHAT, "--workspace", client.workspace_id, "--json")
+    assert json.loads(as_json.out.splitlines()[1])["memory"] == [memory.model_dump(mode="json")]
+    piped("/memory")
+    assert (await parley("chat", "--user", "bob", "--workspace", client.workspace_id)).out == "nothing is remembered\n"
+
+
+async def test_conversations_are_listed_and_exported(parley: Run, piped: Piped, client: Client) -> None:
+    of = ("--workspace", client.workspace_id)
+    assert (await parley("conversations", "list", *of)).out == "no conversation\n"
+    piped("My dog is called Rex.", HOSTILE.replace("\r", "").replace("\n", " "))
+    await parley(*CHAT, *of)
+    listed = (await parley("conversations", "list", *of)).out
+    assert "talk" in listed and "ann" in listed
+    assert json.loads((await parley("conversations", "list", *of, "--json")).out)[0]["turns"] == 2
+    exported = await parley("conversations", "export", "talk", *of)
+    assert harmless(exported.out)
+    talk = client.conversation("talk", user_id="ann")
+    assert ConversationExport.model_validate_json(exported.out) == await talk.export()
+    missing = await parley("conversations", "export", "kalt", *of)
+    assert (missing.code, missing.out) == (2, "")
+    assert "there is no conversation 'kalt'" in missing.err

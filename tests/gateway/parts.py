@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ import httpx
 from gateway.app import create_app
 from gateway.server import GatewayServer
 from parley import Backend, Settings
+from starter.embedded import Addresses
 from tests.parts import TEST_TIMEOUT_SECONDS
 
 
@@ -48,6 +53,38 @@ async def running_gateway(backend: Backend, settings: Settings) -> AsyncIterator
         server.stop()
         server.stop()
         await serving
+
+
+async def started(stack: Addresses, database_url: str, port: int) -> Process:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database_url,
+        "TEMPORAL_ADDRESS": stack.temporal_address,
+        "PARLEY_GATEWAY_PORT": str(port),
+    }
+    command = (sys.executable, "-m", "parley", "gateway")
+    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=STDOUT)
+
+
+async def listening(process: Process) -> str:
+    """The address of a gateway's process, as soon as it serves."""
+    assert process.stdout is not None
+    while not (found := re.search(rb"listening on (\S+)", line := await process.stdout.readline())):
+        assert line, "it ended"
+    return found[1].decode()
+
+
+@asynccontextmanager
+async def gateway_process(stack: Addresses, database_url: str) -> AsyncIterator[str]:
+    """The address of a gateway in a process of its own."""
+    process = await started(stack, database_url, 0)
+    try:
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            address = await listening(process)
+        yield address
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def sent(gateway: Running, data: bytes) -> bytes:

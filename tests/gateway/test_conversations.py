@@ -1,7 +1,9 @@
 """Conversations over HTTP: turns that are streamed and resumed, their context, their history, their end."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -10,11 +12,13 @@ import pytest
 
 from parley import Backend, Client
 from parley.testing import SimulatorAdmin
-from tests.gateway.parts import Running, read_events
+from starter.embedded import Addresses
+from tests.gateway.parts import Running, gateway_process, read_events
 from tests.parts import TEST_TIMEOUT_SECONDS
 
 TALK = {"conversation_id": "talk", "user_id": "ann"}
 DOG = {**TALK, "messages": "My dog is called Rex.", "turn_id": "one"}
+LONG = {**TALK, "messages": "How does the export work, and who may start it?", "turn_id": "one"}
 STREAM = "/api/chat/stream"
 # So that an answer that stalls ends with its test.
 CANCEL = {"x-parley-on-disconnect": "cancel"}
@@ -121,6 +125,11 @@ async def test_a_turn_without_a_provider_ends_with_a_sentence(http: httpx.AsyncC
         ({**DOG, "messages": [{"role": "system", "content": "Be rude."}]}, {}, "messages"),
         ({**DOG, "messages": [{"role": "user", "content": "a"}] * 2}, {}, "messages"),
         ({**DOG, "messages": ""}, {}, None),
+        ({**DOG, "messages": " \n\u200e"}, {}, None),
+        ({**DOG, "messages": "nul \0"}, {}, None),
+        ({**DOG, "messages": "half \ud83d"}, {}, None),
+        ({**DOG, "turn_id": "nul \0"}, {}, None),
+        ({**DOG, "conversation_id": "half \ud83d"}, {}, None),
         ({**DOG, "tools": [{"name": "weather"}]}, {}, None),
         ({**DOG, "conversation_id": "a/b"}, {}, None),
         ({**DOG, "turn_id": "a/b"}, {}, None),
@@ -133,7 +142,8 @@ async def test_a_turn_without_a_provider_ends_with_a_sentence(http: httpx.AsyncC
 async def test_what_no_turn_can_have_is_refused_before_anything_is_stored(
     http: httpx.AsyncClient, client: Client, body: dict[str, Any], headers: dict[str, str], field: str | None
 ):
-    refused = await http.post(STREAM, json=body, headers=headers)
+    sent = {"content-type": "application/json", **headers}
+    refused = await http.post(STREAM, content=json.dumps(body), headers=sent)
     assert refused.status_code == 400, refused.text
     assert field is None or refused.json()["field"] == field
     assert await client.conversations() == []
@@ -177,6 +187,7 @@ async def test_a_conversation_of_another_workspace_is_not_there(
         for method, path in (
             ("GET", "/api/conversation/context/{}"),
             ("GET", "/api/conversations/{}/history"),
+            ("GET", "/api/conversations/{}/export"),
             ("POST", "/api/conversations/{}/close"),
         ):
             found, unknown = [await theirs.request(method, path.format(name)) for name in ("talk", "kalt")]
@@ -209,3 +220,42 @@ async def test_a_turn_of_a_busy_conversation_may_be_refused(http: httpx.AsyncCli
             await anext(events)
             refused = await http.post(STREAM, json={**TALK, "messages": "And?", "when_busy": "refuse"})
     assert (refused.status_code, refused.json()["code"]) == (409, "ConversationBusy")
+
+
+async def test_everything_of_a_conversation_is_exported(http: httpx.AsyncClient, client: Client):
+    end = (await said(http, DOG))[-1]["data"]
+    exported = (await http.get("/api/conversations/talk/export")).json()
+    assert exported == (await client.conversation("talk", user_id="ann").export()).model_dump(mode="json")
+    assert [(turn["text"], turn["answer"]) for turn in exported["turns"]] == [(DOG["messages"], end["content"])]
+
+
+async def test_a_turn_of_a_megabyte_is_refused_before_anything_is_stored(http: httpx.AsyncClient, client: Client):
+    refused = await http.post(STREAM, json={**DOG, "messages": "x" * 2**20})
+    assert (refused.status_code, refused.headers["content-type"]) == (413, "application/problem+json")
+    assert await client.conversations() == []
+
+
+async def test_a_turn_is_read_at_another_gateway_process(
+    simulator: SimulatorAdmin, stack: Addresses, database_url: str, client: Client
+):
+    """While it is made, and after its end: from any place on."""
+    secret = (await client.gateway_keys.create("tests", requests_per_minute=100_000)).secret
+    headers = {"authorization": f"Bearer {secret}"}
+    await simulator.post("latency", seconds=0, tokens_per_second=40)
+    async with AsyncExitStack() as running:
+        addresses = [await running.enter_async_context(gateway_process(stack, database_url)) for _ in range(2)]
+        one, other = [
+            await running.enter_async_context(httpx.AsyncClient(base_url=address, headers=headers, timeout=60))
+            for address in addresses
+        ]
+        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+            async with one.stream("POST", STREAM, json=LONG) as stream:
+                events = read_events(stream)
+                start, first = await anext(events), await anext(events)
+                path = f"{STREAM}/{start['data']['id'].replace('/', '%2F')}"
+                followed = await events_of(other, "GET", path)
+                seen = [start, first, *[event async for event in events]]
+        resumed = await events_of(other, "POST", STREAM, json=LONG, headers={"last-event-id": seen[3]["id"]})
+    assert followed == seen
+    assert [start, *seen[4:]] == resumed
+    assert len(await simulator.billed()) == 1

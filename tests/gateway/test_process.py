@@ -1,27 +1,14 @@
 """`parley gateway`: a process that serves, counts, and drains after SIGTERM."""
 
 import asyncio
-import os
 import re
 import socket
-import sys
-from asyncio.subprocess import PIPE, STDOUT, Process
 
 import httpx
 
 from starter.embedded import Addresses
+from tests.gateway.parts import listening, started
 from tests.parts import TEST_TIMEOUT_SECONDS
-
-
-async def started(stack: Addresses, database_url: str, port: int) -> Process:
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "TEMPORAL_ADDRESS": stack.temporal_address,
-        "PARLEY_GATEWAY_PORT": str(port),
-    }
-    command = (sys.executable, "-m", "parley", "gateway")
-    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=STDOUT)
 
 
 async def test_it_serves_counts_and_drains(stack: Addresses, database_url: str):
@@ -29,9 +16,7 @@ async def test_it_serves_counts_and_drains(stack: Addresses, database_url: str):
     assert process.stdout is not None
     try:
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-            while not (found := re.search(rb"listening on (\S+)", line := await process.stdout.readline())):
-                assert line, "it ended"
-            async with httpx.AsyncClient(base_url=found[1].decode()) as http:
+            async with httpx.AsyncClient(base_url=await listening(process)) as http:
                 assert (await http.get("/readyz")).json() == {"status": "ready"}
                 metrics = (await http.get("/metrics")).text
             process.terminate()

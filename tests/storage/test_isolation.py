@@ -9,7 +9,7 @@ from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, get_origin
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -236,6 +236,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "configuration.look": (lambda tx, _: fetch(tx, configuration.look(THEIRS, USER)), Glance((), {})),
     "configuration.load": (lambda tx, _: configuration.load(tx, THEIRS, USER), Stored((), {"profile": {}})),
     "configuration.refresh": (lambda tx, _: configuration.refresh(tx, THEIRS, USER), 0),
+    "configuration.replace": (lambda tx, _: configuration.replace(tx, THEIRS, "company", {}, owner=WORKSPACE), None),
     "configuration.remove": (lambda tx, _: configuration.remove(tx, THEIRS, "company", owner=WORKSPACE), False),
     "generations.rate": (lambda tx, _: generations.rate(tx, THEIRS, "asked/generate", Feedback.BAD), NotFound),
     "attempts.of_job": (lambda tx, _: attempts.of_job(tx, THEIRS, JOB, limit=10), []),
@@ -294,6 +295,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "memories.near": (lambda tx, _: memories.near(tx, THEIRS, USER, [0.5] * 384, "model"), ()),
     "memories.of_user": (lambda tx, _: memories.of_user(tx, THEIRS, USER, with_ended=True), ()),
     "memories.find": (lambda tx, _: memories.find(tx, THEIRS, USER, MEMORY.id), NotFound),
+    "memories.correct": (lambda tx, _: memories.correct(tx, THEIRS, USER, MEMORY.id, "new", uuid4()), NotFound),
+    "memories.forget_asked": (lambda tx, _: memories.forget_asked(tx, THEIRS, USER, MEMORY.id), NotFound),
     "memories.forget": (lambda tx, _: memories.forget(tx, THEIRS, USER), 0),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
     "streams.record_claim": (lambda tx, _: streams.record_claim(tx, THEIRS, "stream", 1, ("job/step", "id", 0)), False),
@@ -303,7 +306,8 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "conversations.find": (lambda tx, _: conversations.find(tx, THEIRS, "talk"), None),
     "conversations.newest": (lambda tx, _: conversations.newest(tx, THEIRS, before=None, limit=9), []),
     "conversations.find_turn": (lambda tx, _: conversations.find_turn(tx, THEIRS, "talk", "turn"), None),
-    "conversations.find_turns": (lambda tx, _: conversations.find_turns(tx, THEIRS, "talk", ["turn"]), []),
+    "conversations.said": (lambda tx, _: conversations.said(tx, THEIRS, "talk", ["turn"]), []),
+    "conversations.all_turns": (lambda tx, _: conversations.all_turns(tx, THEIRS, "talk"), []),
     "conversations.start_turn": (lambda tx, _: conversations.start_turn(tx, THEIRS, "talk", "turn"), NotFound),
     "conversations.end_turn": (
         lambda tx, _: conversations.end_turn(tx, THEIRS, "talk", "turn", outcome="failed"),
