@@ -281,12 +281,13 @@ class CondenseTurnsOutcome(Model):
 
 
 class ChangeStep(Model):
-    """Change what is stored of a user. `new_id`: of the memory that a correction makes."""
+    """Change what is stored of a user. `update_id`: of the update that asks for it."""
 
     workspace_id: str
     user_id: str
+    conversation_id: str
+    update_id: str
     change: Change
-    new_id: UUID
 
 
 class CloseStep(Model):
