@@ -27,6 +27,7 @@ from parley.domain.phone.contract import (
     TurnMeasures,
     workflow_id,
 )
+from parley.domain.phone.keys import Keys
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
 from parley.storage import conversations, phone_calls
@@ -202,6 +203,11 @@ class PhoneCalls:
         )
 
     # Turns
+
+    def keys_of(self, call: OpenCall) -> Keys:
+        """The keys of a phone call."""
+        token = self._backend.settings.twilio_auth_token
+        return Keys(call.settings, call.parameters, token.get_secret_value() if token else "")
 
     def talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by its workflow."""

@@ -16,7 +16,7 @@ from parley.domain.errors import ParleyError
 from parley.domain.model import UNSTORABLE, is_blank
 from parley.domain.phone.contract import Counts, turn_id
 from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt
-from parley.domain.phone.keys import Entered, Keys
+from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
 
 # A caller does not say the same thing twice within this time, before a word of the answer: a frame was doubled.
@@ -36,7 +36,7 @@ class Talk:
     def __init__(self, calls: PhoneCalls, call: OpenCall, send: Send) -> None:
         self._calls, self._call, self._send = calls, call, send
         self._clock = asyncio.get_running_loop()
-        self._voice, self._keys = Voice(send), Keys(call.settings, call.parameters)
+        self._voice, self._keys = Voice(send), calls.keys_of(call)
         self._turn: Turn | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None

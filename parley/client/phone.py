@@ -27,6 +27,7 @@ from parley.domain.phone.contract import (
     PhoneTurn,
     workflow_id,
 )
+from parley.domain.phone.keys import sealed
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import Number, NumberSettings, instructions_of, masked
 from parley.storage import conversations, phone_calls
@@ -133,6 +134,20 @@ class Phone:
         async with self._backend.database.transaction() as tx:
             await phone_calls.begin(tx, call)
         return call_sid
+
+    def sealed(self, digits: str) -> str:
+        """Secret digits as a parameter of `dial` can have them: see `KeyAction.expected`.
+
+        Args:
+            digits: what the caller is to enter, for example a PIN.
+
+        Raises:
+            InvalidInput: TWILIO_AUTH_TOKEN is not set.
+        """
+        token = self._backend.settings.twilio_auth_token
+        if token is None:
+            raise InvalidInput("set TWILIO_AUTH_TOKEN: the digits are sealed with it", where="sealed")
+        return sealed(digits, token.get_secret_value())
 
     async def calls(
         self, *, before: datetime | None = None, limit: int = 50, is_open: bool | None = None
