@@ -1,6 +1,7 @@
 """What the steps of one process are built of: a worker's activities, and the steps that a gateway runs inline."""
 
 from activities.candidates import Candidates
+from activities.conversation.context import ConversationSteps
 from activities.conversation.embedder import Embedder, is_installed
 from activities.conversation.memory import ConversationMemory
 from activities.credentials import WorkspaceKeys
@@ -57,6 +58,10 @@ class Parts:
             raise InvalidInput(problem, where=variable("memory_vectors"))
         embedder = Embedder() if mode != "off" and is_installed() else None
         return ConversationMemory(self.database, self.paid_calls, embedder)
+
+    def conversation_steps(self) -> ConversationSteps:
+        """Raises InvalidInput as `conversation_memory` does."""
+        return ConversationSteps(self.database, self.policy, self.conversation_memory())
 
     async def close(self) -> None:
         """Close the connections to the providers."""

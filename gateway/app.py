@@ -15,6 +15,7 @@ from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
+from gateway.phone import routes as phone
 from gateway.state import Gateway
 from parley.client.backend import Backend
 from parley.domain.errors import ParleyError
@@ -39,10 +40,16 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
     app.state.sign_in_tries = sign_in.SignInTries()
-    for module in (health, jobs, chat, conversations, openai, embeddings, anthropic, models):
+    for module in (health, jobs, chat, conversations, openai, embeddings, anthropic, models, phone):
         app.include_router(module.router)
     console = (overview, job_pages, chat_pages, labels, budgets)
-    for router in (jobs.sockets, sign_in.router, sign_in.signed_in, *(module.router for module in console)):
+    for router in (
+        jobs.sockets,
+        phone.sockets,
+        sign_in.router,
+        sign_in.signed_in,
+        *(module.router for module in console),
+    ):
         app.include_router(router)
     app.mount(pages.STATIC, pages.static_files())
     for error in (ParleyError, RequestValidationError, HTTPException):

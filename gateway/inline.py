@@ -23,6 +23,7 @@ from gateway.errors import Ending, GenerationRefused
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.generate import check_names, with_stored_answer
 from parley.client.streaming import GenerateStream, OnDisconnect
+from parley.domain.conversation.contract import ComposeStep, TurnOutcome, turn_job_id
 from parley.domain.embedding import EmbeddingInput, EmbeddingJob, EmbeddingResult
 from parley.domain.errors import IdempotencyConflict, ParleyError, RateLimited
 from parley.domain.generate.contract import GenerateInput, GenerateResult, Job, Refusal, workflow_id
@@ -38,6 +39,7 @@ from parley.storage.database import Database
 from parley.streams.hub import PROCESS_HUB, ProcessReceiver
 from workflows.answering import REFUSALS, GenerateRun
 from workflows.policies import ANSWER_STEP, PAID_STEP
+from workflows.turns import TurnRun
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -184,6 +186,25 @@ class InlineGenerate:
         except ApplicationError as error:
             if error.type in REFUSALS:
                 raise GenerationRefused(Refusal(code=REFUSALS[error.type], message=error.message)) from None
+            raise job_failure(error) from None
+
+    async def turn(self, step: ComposeStep, *, time_limit: float = TIME_LIMIT_SECONDS) -> TurnOutcome:
+        """Answer a stored turn of a conversation, as its workflow does. It runs on if the caller is cancelled.
+
+        Args:
+            step: the turn.
+            time_limit: in seconds, as for `run`.
+
+        Raises:
+            Ending: it is closed, or closes.
+            JobFailed: the end of the turn could not be recorded.
+        """
+        self._check_open()
+        job_id = turn_job_id(step.workspace_id, step.conversation_id, step.turn_id)
+        engine = InlineEngine(self._steps, job_id, datetime.now(UTC) + timedelta(seconds=time_limit))
+        try:
+            return await asyncio.shield(self._tasks.start(TurnRun(engine, step).outcome()))
+        except ApplicationError as error:
             raise job_failure(error) from None
 
     def cancel(self, workspace_id: str, key: str) -> bool:
@@ -336,14 +357,17 @@ class _Steps:
     """The steps of `Generate` without their activities, with a bound for each provider."""
 
     def __init__(self, parts: Parts, tasks: _Tasks) -> None:
-        self._decisions, self._paid_steps, self._tasks = parts.generate_decisions(), parts.generate_paid_steps(), tasks
+        self._paid_steps, self._tasks = parts.generate_paid_steps(), tasks
+        free = (parts.generate_decisions(), parts.conversation_steps())
+        self._free = {type(one).__name__: one for one in free}
         self._most = parts.settings.paid_calls_in_flight
         self._slots: Mapping[Provider, asyncio.Semaphore] = {
             provider: asyncio.Semaphore(self._most) for provider in CHAT_PROVIDERS
         }
 
     def free(self, activity: Callable[[Any, S], Awaitable[R]]) -> Callable[[S], Awaitable[R]]:
-        return partial(without_boundary(activity), self._decisions)
+        """The code of a free activity, of the part whose method it is."""
+        return partial(without_boundary(activity), self._free[activity.__qualname__.partition(".")[0]])
 
     def paid(self, activity: Callable[[Any, S], Awaitable[R]]) -> Callable[[S], Awaitable[R]]:
         return partial(without_boundary(activity), self._paid_steps)

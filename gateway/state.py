@@ -9,11 +9,14 @@ from gateway.auth import Authentication, Caller
 from gateway.feeds import Feeds
 from gateway.inline import InlineGenerate
 from gateway.metrics import GatewayMetrics
+from gateway.phone.calls import PhoneCalls
 from gateway.retries import Retries
 from parley.client.backend import Backend, temporal_errors
 from parley.domain.errors import Unreachable
 
 READY_SECONDS = 5.0
+# How long the end waits for what workflows of phone calls are told, while Temporal does not answer.
+REPORT_SECONDS = 5.0
 
 
 class Gateway:
@@ -25,6 +28,7 @@ class Gateway:
         metrics: the counters.
         feeds: the events of jobs.
         inline: runs generations in this process.
+        phone: the phone calls that this process holds.
         policy: the operator's policy.
         retries: the requests that an SDK may repeat without a key.
         draining: set when the process begins to end. Streams that have no end of their own end then.
@@ -41,6 +45,7 @@ class Gateway:
         self.policy = backend.settings.policy()
         self.retries = Retries()
         self.inline = InlineGenerate(backend.database, backend.settings, backend.temporal, metrics.paid)
+        self.phone = PhoneCalls(backend, self.inline)
         self._kept: set[asyncio.Future[Any]] = set()
 
     def keep(self, work: asyncio.Future[Any]) -> None:
@@ -55,6 +60,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Finish the generations that run in this process, within the drain time."""
+        await self.phone.close(REPORT_SECONDS)
         await self.inline.close()
         for work in self._kept:
             work.cancel()

@@ -30,7 +30,7 @@ SETTLE_GRACE_SECONDS = 15.0
 PREFIX = "PARLEY_"
 # Vendors' variables, those of AutoAnalyze's specification, and the database's have the names that others use too.
 UNPREFIXED = (
-    *("openai_", "anthropic_", "elevenlabs_", "local_"),
+    *("openai_", "anthropic_", "elevenlabs_", "local_", "twilio_"),
     *("discovery_", "parallel_", "sessions_per_stream", "database_url"),
 )
 # Read by the command line, by docker-compose.yml and by the tests.
@@ -244,6 +244,23 @@ class Settings(BaseSettings):
         description="the longest pause within a request, and before the first one of a connection",
     )
 
+    # Phone calls
+    twilio_account_sid: str | None = Field(default=None, description="the account that dials: AC…")
+    twilio_auth_token: SecretStr | None = Field(
+        default=None, description="signs Twilio's requests; without it no phone call is taken"
+    )
+    twilio_shared_key: SecretStr | None = Field(
+        default=None,
+        description="secret of the shared key of a webhooks rule, which signs by HMAC-SHA256; default: the auth token",
+    )
+    twilio_base_url: str = Field(default="https://api.twilio.com", description="address of Twilio's REST API")
+    phone_public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+$",
+        description="the gateway's public address, https://… without a path, as Twilio requests it; default: as the "
+        "request says, and behind a trusted proxy as the proxy says",
+    )
+
     # Streams: where a gateway, or a client that streams, receives tokens from workers
     stream_host: str = Field(
         default="127.0.0.1", description="address that the receiver of streams listens on, for workers"
@@ -278,6 +295,8 @@ class Settings(BaseSettings):
         "anthropic_api_key",
         "elevenlabs_api_key",
         "local_api_key",
+        "twilio_auth_token",
+        "twilio_shared_key",
         "webhook_url",
         "webhook_secret",
     )

@@ -40,6 +40,7 @@ from parley.client.importing import Imported, import_chats
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
 from parley.client.memory import UserMemory
 from parley.client.optimizing import Optimized, optimize
+from parley.client.phone import Phone
 from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
 from parley.client.session_analysis import AnalysisHandle, start_analysis
@@ -574,6 +575,11 @@ class Client:
     def memory(self) -> UserMemory:
         """What is remembered of this workspace's users."""
         return UserMemory(self._backend, self.workspace_id)
+
+    @property
+    def phone(self) -> Phone:
+        """The phone numbers and phone calls of this workspace."""
+        return Phone(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:

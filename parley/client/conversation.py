@@ -242,7 +242,7 @@ class ConversationHandle:
         async with self._backend.database.reads() as tx:
             await self._check_owner(tx)
             rows = await conversations.history(tx, self._workspace_id, self.id, after=after, limit=limit)
-        return tuple(_report(row) for row in rows)
+        return tuple(turn_report(row) for row in rows)
 
     async def export(self) -> ConversationExport:
         """Everything that is stored of the conversation: its turns, its summary, what was learned in it, its cost.
@@ -365,10 +365,13 @@ class ConversationHandle:
     async def _take(self, row: ConversationTurn, when_busy: WhenBusy, stream: StreamTarget | None) -> TurnResult:
         """Have a stored turn answered unless it was, and read how it ended."""
         if not row.outcome:
-            say = Say(turn_id=row.turn_id, when_busy=when_busy, stream=stream)
-            await self._send(SAY, say, row.turn_id, TurnOutcome)
+            await self._have_answered(Say(turn_id=row.turn_id, when_busy=when_busy, stream=stream))
             row = await self._find_turn(row.turn_id)
         return _result(row)
+
+    async def _have_answered(self, say: Say) -> None:
+        """Have a stored turn answered."""
+        await self._send(SAY, say, say.turn_id, TurnOutcome)
 
     async def _ended(self, turn_id: str) -> TurnResult:
         """How a turn ended, as soon as it has."""
@@ -490,7 +493,8 @@ def _result(row: ConversationTurn) -> TurnResult:
     return TurnResult(success=False, content=sentence, refusal=refusal, **known)
 
 
-def _report(row: ConversationTurn) -> TurnReport:
+def turn_report(row: ConversationTurn) -> TurnReport:
+    """A turn, from its row."""
     meta = Meta.model_validate(row.meta) if row.meta else None
     return TurnReport(
         turn_id=row.turn_id,

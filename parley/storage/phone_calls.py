@@ -219,7 +219,7 @@ async def turn_counts(tx: AsyncSession, workspace_id: str, call_sids: Sequence[s
         )
         .group_by(col(ConversationTurn.conversation_id))
     )
-    return {sid: (turns, Decimal(usd)) for sid, turns, usd in (await tx.execute(query)).tuples()}
+    return {sid: (turns, Decimal(usd)) for sid, turns, usd in await tx.execute(query)}
 
 
 async def measure(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str, measures: TurnMeasures) -> bool:

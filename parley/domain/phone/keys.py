@@ -1,6 +1,5 @@
 """Keys that a caller presses: the choices of a menu, and digits up to the key that ends them."""
 
-import hashlib
 import hmac
 from typing import NamedTuple
 
@@ -16,9 +15,9 @@ class Entered(NamedTuple):
 class Keys:
     """Collects the keys of one phone call. It never shows what is secret: not in a text, and not in its `repr`."""
 
-    def __init__(self, settings: NumberSettings, parameters: dict[str, str]) -> None:
-        """`parameters`: of the phone call; see `KeyAction.expected_sha256`."""
-        self._settings, self._parameters = settings, parameters
+    def __init__(self, settings: NumberSettings, parameters: dict[str, str], token: str = "") -> None:
+        """`parameters`: of the phone call; see `KeyAction.expected`. `token`: with which they are sealed."""
+        self._settings, self._parameters, self._token = settings, parameters, token
         self._digits = ""
         self._entry: KeyAction | None = None
 
@@ -63,8 +62,13 @@ class Keys:
 
     def _judged(self, digits: str, entry: KeyAction) -> str:
         """What may be said of secret digits: whether they are those that the phone call's parameters expect."""
-        expected = self._parameters.get(entry.expected_sha256 or "")
+        expected = self._parameters.get(entry.expected or "")
         if expected is None:
             return f"It has {len(digits)} digits, and is secret."
-        entered = hashlib.sha256(digits.encode()).hexdigest()
-        return "It is right." if hmac.compare_digest(entered, expected.lower()) else "It is wrong."
+        is_right = hmac.compare_digest(sealed(digits, self._token).encode(), expected.encode())
+        return "It is right." if is_right else "It is wrong."
+
+
+def sealed(digits: str, token: str) -> str:
+    """Digits as they can be compared, and not read: so few digits can be found from a hash without a key."""
+    return hmac.digest(token.encode(), digits.encode(), "sha256").hex()

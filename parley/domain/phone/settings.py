@@ -68,8 +68,8 @@ class KeyAction(Model):
     say: the caller's turn is `text`. transfer: to a person. language: change to `language`. end: say good bye.
     enter: the next keys are a number, up to the key that ends it, after the agent has said `text`.
 
-    secret: what is entered reaches no model, no log and no table. expected_sha256: the parameter of the phone call with
-    the SHA-256 of what is right: a model learns only whether it is.
+    secret: what is entered reaches no model, no log and no table. expected: the parameter of the phone call that has
+    what is right, sealed by `client.phone.sealed`: a model learns only whether it is.
     """
 
     kind: Literal["say", "transfer", "language", "enter", "end"]
@@ -78,7 +78,7 @@ class KeyAction(Model):
     name: Text = ""
     secret: bool = False
     most: int | None = Field(default=None, ge=1, le=64)
-    expected_sha256: Name | None = None
+    expected: Name | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -1,0 +1,1 @@
+"""Phone calls: Twilio's webhooks and callbacks, and the WebSocket of ConversationRelay."""

@@ -1,0 +1,216 @@
+"""The answer to one turn of a phone call: spoken while it is made, within its deadlines."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.phone.calls import OpenCall, PhoneCalls
+from gateway.phone.voice import Voice
+from parley.client.conversation import ConversationHandle
+from parley.client.streaming import GenerateStream
+from parley.domain.conversation.contract import TurnResult
+from parley.domain.errors import ParleyError, Unreachable
+from parley.domain.phone.contract import TurnMeasures
+from parley.domain.phone.ear import SpokenText
+from parley.domain.phone.heard import speech_seconds
+from parley.domain.streaming import TextDelta
+
+# How long a piece of text may be held back because what follows decides how it is said.
+HELD_SECONDS = 0.05
+# After so long without a word the gateway looks whether Temporal answers, and answers by itself if it does not.
+PROBE_SECONDS = 0.7
+SENTENCE_END = re.compile(r"[.!?…。！？](?=\s|$)")
+# An answer that is too long ends with its sentence, if that ends within so many words.
+MORE_WORDS = 20
+TIMED_OUT, TEMPORAL_DOWN = "ResponseTimeout", "TemporalDown"
+
+
+@dataclass
+class Turn:
+    """What the caller said, and what came of it.
+
+    began: when the caller had finished, by the event loop's clock. prefix: what was said before the answer's first
+    word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
+    """
+
+    id: str
+    text: str
+    began: float
+    prefix: str = ""
+    said: str = ""
+    heard: str | None = None
+    response_ms: int | None = None
+    error: str = ""
+    cost_usd: Any = 0
+
+    @property
+    def measures(self) -> TurnMeasures:
+        spoken = self.said if self.heard is None else self.heard
+        audio_ms = round(speech_seconds(self.prefix + spoken) * 1000)
+        return TurnMeasures(heard=self.heard, response_ms=self.response_ms, audio_ms=audio_ms, error=self.error)
+
+
+class _TemporalDown(Exception):
+    """Temporal does not answer, and no word of the answer has come."""
+
+
+class Answer:
+    """Speaks the answer to a turn. Where none comes in time, the turn has an error, and nothing more is said."""
+
+    def __init__(self, calls: PhoneCalls, call: OpenCall, voice: Voice, turn: Turn) -> None:
+        self._calls, self._call, self._voice, self._turn = calls, call, voice, turn
+        self._clock = asyncio.get_running_loop()
+
+    async def speak(self) -> None:
+        """Answer the turn. It can be cancelled at any time: the request to the provider is cancelled too."""
+        filling = asyncio.ensure_future(self._fill_silence())
+        try:
+            await self._answer()
+        except TimeoutError:
+            self._turn.error = TIMED_OUT
+        except ParleyError as error:
+            self._turn.error = getattr(error, "reason", "") or error.code
+        finally:
+            await _stop(filling)
+        if not self._turn.error:
+            await self._voice.say("", last=True)
+
+    async def _answer(self) -> None:
+        """By the workflow; by this process, where Temporal does not answer."""
+        if not self._calls.is_temporal_down:
+            try:
+                await self._durably()
+                return
+            except (_TemporalDown, Unreachable) as error:
+                if self._turn.said or (isinstance(error, Unreachable) and await self._calls.is_temporal_up()):
+                    raise Unreachable(str(error) or TEMPORAL_DOWN) from None
+                self._calls.note_temporal_is_down()
+        await self._speak(self._calls.inline_talk(self._call))
+
+    async def _durably(self) -> None:
+        speaking = asyncio.ensure_future(self._speak(self._calls.talk(self._call)))
+        watching = asyncio.ensure_future(self._until_temporal_is_down())
+        try:
+            await asyncio.wait({speaking, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not speaking.done():
+                raise _TemporalDown
+            speaking.result()
+        finally:
+            await _stop(watching)
+            await _stop(speaking)
+
+    async def _until_temporal_is_down(self) -> None:
+        """Return when Temporal does not answer and nothing was said."""
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            if self._turn.said:
+                await asyncio.Event().wait()
+            if not await self._calls.is_temporal_up():
+                return
+
+    async def _speak(self, talk: ConversationHandle) -> None:
+        settings = self._call.settings
+        stream = talk.stream(
+            self._turn.text,
+            turn_id=self._turn.id,
+            on_disconnect="cancel",
+            action=settings.action,
+            template=settings.template,
+            model=settings.model,
+        )
+        patience = settings.deadlines.response_timeout
+        begins_by = self._turn.began + patience
+        async with asyncio.timeout_at(max(begins_by, self._clock.time() + patience / 4)) as limit, stream:
+            async with aclosing(speech_of(stream, self._call.language)) as pieces:
+                async for piece in pieces:
+                    if stream.is_refused:
+                        break
+                    limit.reschedule(self._clock.time() + patience)
+                    if not await self._say(piece):
+                        self._turn.heard = self._turn.said
+                        return
+            result = await stream.result()
+        self._record(result)
+
+    def _record(self, result: Any) -> None:
+        self._turn.cost_usd = result.meta.cost_usd
+        if isinstance(result, TurnResult) and not result.success:
+            self._turn.error = result.reason or "NoAnswer"
+        elif not self._turn.said.strip():
+            self._turn.error = "EmptyReply"
+
+    async def _say(self, piece: str) -> bool:
+        """Say the next piece of the answer; returns whether more may follow."""
+        turn, most = self._turn, self._call.settings.max_response_words
+        if not turn.said:
+            piece = piece.lstrip()
+            if not piece:
+                return True
+            turn.response_ms = round((self._clock.time() - turn.began) * 1000)
+        piece, is_whole = _within(turn.said, piece, most)
+        turn.said += piece
+        await self._voice.say(piece)
+        return is_whole
+
+    async def _fill_silence(self) -> None:
+        """Say something while the answer is late: a filler, and then what fits the kind of the question."""
+        deadlines, phrases = self._call.settings.deadlines, self._call.phrases
+        template = self._call.settings.template_for(self._turn.text) or phrases.slow
+        for seconds, text in sorted(((deadlines.filler, phrases.filler), (deadlines.template, template))):
+            await asyncio.sleep(max(self._turn.began + seconds - self._clock.time(), 0))
+            if self._turn.said:
+                return
+            filler = text if text.endswith(" ") else f"{text} "
+            self._turn.prefix += filler
+            await self._voice.say(filler)
+
+
+async def speech_of(stream: GenerateStream, language: str) -> AsyncGenerator[str]:
+    """The text of a stream as it is spoken, in pieces. What is held back is given out when the stream pauses."""
+    spoken, deltas = SpokenText(language), aiter(stream)
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(anext(deltas, None))
+    try:
+        while True:
+            if not (await asyncio.wait({waiting}, timeout=HELD_SECONDS))[0]:
+                if released := spoken.release():
+                    yield released
+                await asyncio.wait({waiting})
+            delta = waiting.result()
+            if delta is None:
+                break
+            if isinstance(delta, TextDelta) and (piece := spoken.feed(delta.text)):
+                yield piece
+            waiting = asyncio.ensure_future(anext(deltas, None))
+        if rest := spoken.flush():
+            yield rest
+    finally:
+        await _stop(waiting)
+
+
+def _within(said: str, piece: str, most: int) -> tuple[str, bool]:
+    """The part of a piece that an answer of at most so many words has room for, and whether more may follow.
+
+    An answer that is too long ends with a sentence, or some words later.
+    """
+    words = len(said.split())
+    if words + len(piece.split()) <= most:
+        return piece, True
+    for end in SENTENCE_END.finditer(piece):
+        if words + len(piece[: end.end()].split()) >= most:
+            return piece[: end.end()], False
+    if words + len(piece.split()) <= most + MORE_WORDS:
+        return piece, True
+    kept = re.match(rf"(?:\s*\S+){{0,{max(most + MORE_WORDS - words, 0)}}}", piece)
+    return kept[0] if kept else "", False
+
+
+async def _stop(work: Awaitable[Any]) -> None:
+    """Cancel work, and wait for its end. Nothing asks for its result any more."""
+    task = asyncio.ensure_future(work)
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,383 @@
+"""The phone calls of one gateway process: who they belong to, what may begin, and what their workflows are told."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.inline import InlineGenerate
+from parley.client.backend import Backend, start_workflow, temporal_errors
+from parley.client.phone import PhoneTalk, phone_call_start
+from parley.domain.conversation.contract import ComposeStep, Say
+from parley.domain.errors import NotFound, ParleyError, Unreachable
+from parley.domain.model import Model
+from parley.domain.phone.contract import (
+    CONNECTED,
+    ENDED,
+    LEFT,
+    CallEnd,
+    CallStatus,
+    Counts,
+    Moment,
+    NewCall,
+    TurnMeasures,
+    workflow_id,
+)
+from parley.domain.phone.keys import Keys
+from parley.domain.phone.limits import exceeded
+from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
+from parley.storage import conversations, phone_calls
+from parley.storage.tables import CallSession, ConversationTurn
+
+# How long a process uses what it knows of a number; while PostgreSQL does not answer, it uses it for longer.
+KNOWN_SECONDS = 2.0
+MOST_KNOWN = 10_000
+# How long Temporal is not asked again after it did not answer, and how long it has for an answer.
+DOWN_SECONDS = 3.0
+UP_SECONDS = 0.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+# A workflow that is told of a phone call so late is not told any more.
+REPORT_SECONDS = 3600.0
+# How much longer than its limit a phone call can last: for the last words.
+GRACE_SECONDS = 600.0
+
+log = logging.getLogger("parley.gateway.phone")
+
+
+@dataclass(frozen=True)
+class KnownNumber:
+    """A phone number, with its workspace and settings."""
+
+    workspace_id: str
+    number: str
+    settings: NumberSettings
+    read_at: float
+
+
+@dataclass
+class OpenCall:
+    """A phone call that this process holds.
+
+    language: that is spoken now. turns: those that are stored. unfinished: the last turn, if it is not known that its
+    answer was spoken. is_resumed: an earlier session was lost. seconds: since it began.
+    """
+
+    workspace_id: str
+    call_sid: str
+    user_id: str
+    settings: NumberSettings
+    language: str
+    parameters: dict[str, str]
+    turns: int = 0
+    unfinished: ConversationTurn | None = None
+    is_resumed: bool = False
+    seconds: float = 0.0
+
+    @property
+    def phrases(self) -> Phrases:
+        return self.settings.phrases_in(self.language)
+
+    @property
+    def longest_seconds(self) -> float:
+        return longest_seconds(self.settings)
+
+
+def longest_seconds(settings: NumberSettings) -> float:
+    """When a phone call is over for its workflow, if nobody ends it."""
+    return settings.limits.call_minutes * 60 + GRACE_SECONDS
+
+
+class InlineTalk(PhoneTalk):
+    """The turns of a phone call, answered by this process."""
+
+    def __init__(self, inline: InlineGenerate, *of: Any, **known: Any) -> None:
+        super().__init__(*of, **known)
+        self._inline = inline
+
+    async def _have_answered(self, say: Say) -> None:
+        step = ComposeStep(
+            workspace_id=self._workspace_id,
+            conversation_id=self.id,
+            user_id=self.user_id,
+            turn_id=say.turn_id,
+            stream=say.stream,
+            at=datetime.now(UTC),
+        )
+        await self._inline.turn(step)
+
+
+class PhoneCalls:
+    """The phone calls of this process. `sessions`: how many it holds."""
+
+    def __init__(self, backend: Backend, inline: InlineGenerate) -> None:
+        self._backend, self._inline = backend, inline
+        self._known: dict[str, KnownNumber] = {}
+        self._reports: dict[str, _Reports] = {}
+        self._down_until = 0.0
+        self.sessions = 0
+
+    # Numbers and limits
+
+    async def number(self, number: str) -> KnownNumber | None:
+        """A phone number; None: no workspace has it. While PostgreSQL does not answer, as it was known.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer, and the number was not known.
+        """
+        known = self._known.get(number)
+        if known is not None and time.monotonic() - known.read_at < KNOWN_SECONDS:
+            return known
+        try:
+            async with self._backend.database.reads() as tx:
+                row = await phone_calls.find_number(tx, number)
+        except Unreachable:
+            if known is None:
+                raise
+            return known
+        if row is None:
+            self._known.pop(number, None)
+            return None
+        if len(self._known) >= MOST_KNOWN:
+            self._known.pop(next(iter(self._known)))
+        settings = NumberSettings.model_validate(row.settings)
+        self._known[number] = found = KnownNumber(row.workspace_id, number, settings, time.monotonic())
+        return found
+
+    async def begin(self, number: KnownNumber, call: NewCall) -> str | None:
+        """Store a phone call that begins, once. Returns the limit that leaves no room for it; None if there is room.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.transaction() as tx:
+            if await phone_calls.find(tx, call.workspace_id, call.call_sid) is not None:
+                return None
+            await phone_calls.lock_limits(tx, call.workspace_id)
+            used = await phone_calls.used(tx, call.workspace_id, call.number, call.caller, call_sid=call.call_sid)
+            if limit := exceeded(number.settings.limits, used):
+                return limit
+            await phone_calls.begin(tx, call)
+        return None
+
+    async def join(self, number: KnownNumber, call: NewCall) -> OpenCall:
+        """The phone call of a session that begins. It is stored, if the webhook could not.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        where = (call.workspace_id, call.call_sid)
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.begin(tx, call)
+            row = await phone_calls.find(tx, *where)
+            assert row is not None  # noqa: S101 - it was stored just now
+            is_resumed, turns = row.sessions > 0, await phone_calls.turn_count(tx, *where)
+            last = await conversations.history(tx, *where, after=max(turns - 1, 0), limit=1) if is_resumed else ()
+            await phone_calls.count(tx, *where, Counts(sessions=1))
+            await phone_calls.set_status(tx, *where, CallStatus.IN_PROGRESS)
+        unfinished = [one for one in last if one.response_ms is None and one.heard is None and not one.error]
+        return OpenCall(
+            *where,
+            user_id=row.user_id,
+            settings=number.settings,
+            language=row.language,
+            parameters=row.parameters,
+            turns=turns,
+            unfinished=unfinished[0] if unfinished else None,
+            is_resumed=is_resumed,
+            seconds=max((datetime.now(UTC) - row.started_at).total_seconds(), 0.0),
+        )
+
+    def unrecorded(self, number: KnownNumber, call: NewCall) -> OpenCall:
+        """The phone call of a session that begins while PostgreSQL does not answer."""
+        return OpenCall(
+            call.workspace_id,
+            call.call_sid,
+            user_id=call.user_id,
+            settings=number.settings,
+            language=call.language,
+            parameters=call.parameters,
+        )
+
+    # Turns
+
+    def keys_of(self, call: OpenCall) -> Keys:
+        """The keys of a phone call."""
+        token = self._backend.settings.twilio_auth_token
+        return Keys(call.settings, call.parameters, token.get_secret_value() if token else "")
+
+    def talk(self, call: OpenCall) -> PhoneTalk:
+        """The turns of a phone call, answered by its workflow."""
+        of = (self._backend, call.workspace_id, call.call_sid, call.user_id)
+        return PhoneTalk(*of, longest_seconds=call.longest_seconds)
+
+    def inline_talk(self, call: OpenCall) -> PhoneTalk:
+        """The turns of a phone call, answered by this process."""
+        of = (self._backend, call.workspace_id, call.call_sid, call.user_id)
+        return InlineTalk(self._inline, *of, longest_seconds=call.longest_seconds)
+
+    @property
+    def is_temporal_down(self) -> bool:
+        """Whether Temporal did not answer just now."""
+        return time.monotonic() < self._down_until
+
+    def note_temporal_is_down(self) -> None:
+        """Do not ask Temporal for some seconds."""
+        self._down_until = time.monotonic() + DOWN_SECONDS
+
+    async def is_temporal_up(self) -> bool:
+        """Whether Temporal answers at once."""
+        try:
+            async with asyncio.timeout(UP_SECONDS):
+                with temporal_errors():
+                    return await self._backend.temporal.service_client.check_health()
+        except (Unreachable, TimeoutError):
+            return False
+
+    async def measure(self, call: OpenCall, turn_id: str, measures: TurnMeasures) -> bool:
+        """Record what was measured of a turn; returns whether it is stored.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        where = (call.workspace_id, call.call_sid, turn_id)
+        async with self._backend.database.transaction() as tx:
+            if measures.heard == "":
+                await phone_calls.cut_short(tx, *where)
+            return await phone_calls.measure(tx, *where, measures)
+
+    async def change_language(self, call: OpenCall, language: str) -> None:
+        """Record the language that a phone call changes to.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        instructions = instructions_of(call.settings, language)
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.set_language(tx, call.workspace_id, call.call_sid, language, instructions)
+
+    async def count(self, call: OpenCall, counts: Counts) -> None:
+        """Add what happened to the counts of a phone call.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.count(tx, call.workspace_id, call.call_sid, counts)
+
+    async def explain(self, workspace_id: str, call_sid: str, reason: str, handoff: Mapping[str, Any] | None) -> None:
+        """Record why a phone call ends.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.explain(tx, workspace_id, call_sid, reason, dict(handoff) if handoff else None)
+
+    async def find(self, workspace_id: str, call_sid: str) -> CallSession | None:
+        """A phone call, as it is stored; None where it is not.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            return await phone_calls.find(tx, workspace_id, call_sid)
+
+    async def set_status(self, workspace_id: str, call_sid: str, status: CallStatus) -> None:
+        """Record where a phone call is.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.set_status(tx, workspace_id, call_sid, status)
+
+    # What the workflow is told, later if Temporal does not answer now
+
+    def report_start(self, workspace_id: str, call_sid: str, user_id: str, longest: float) -> None:
+        """Start the workflow of a phone call."""
+        start = phone_call_start(workspace_id, call_sid, user_id, longest_seconds=longest)
+
+        async def work() -> None:
+            await start_workflow(self._backend, workspace_id, start)
+
+        self._report(start.id, work)
+
+    def report_connected(self, call: OpenCall, session_id: str) -> None:
+        """A session has begun."""
+        self.report_start(call.workspace_id, call.call_sid, call.user_id, call.longest_seconds)
+        self._signal(call.workspace_id, call.call_sid, CONNECTED, Moment(session_id=session_id))
+
+    def report_left(self, call: OpenCall, session_id: str) -> None:
+        """A session has ended."""
+        self._signal(call.workspace_id, call.call_sid, LEFT, Moment(session_id=session_id))
+
+    def report_end(self, workspace_id: str, call_sid: str, end: CallEnd) -> None:
+        """The phone call is over."""
+        self._signal(workspace_id, call_sid, ENDED, end)
+
+    def _signal(self, workspace_id: str, call_sid: str, name: str, given: Model) -> None:
+        target = workflow_id(workspace_id, call_sid)
+
+        async def work() -> None:
+            with temporal_errors(missing=NotFound(f"{target} has ended")):
+                await self._backend.temporal.get_workflow_handle(target).signal(name, given)
+
+        self._report(target, work)
+
+    def _report(self, target: str, work: Callable[[], Awaitable[None]]) -> None:
+        reports = self._reports.get(target)
+        if reports is None:
+            reports = self._reports[target] = _Reports(lambda: self._reports.pop(target, None))
+        reports.add(work)
+
+    async def reported(self) -> None:
+        """Wait until every workflow knows what it is to be told."""
+        while self._reports:
+            await asyncio.wait({one.sending for one in self._reports.values()})
+
+    async def close(self, seconds: float) -> None:
+        """End the reports, after those that can be sent in this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.reported()
+        except TimeoutError:
+            log.warning("%s phone calls could not be reported to Temporal", len(self._reports))
+        for one in list(self._reports.values()):
+            one.sending.cancel()
+
+
+class _Reports:
+    """What the workflow of one phone call is told, in order. Each is sent again until Temporal answers."""
+
+    def __init__(self, on_end: Callable[[], object]) -> None:
+        self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
+        self._on_end = on_end
+        self.sending: asyncio.Task[None] = asyncio.ensure_future(self._send())
+
+    def add(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._waiting.append(work)
+
+    async def _send(self) -> None:
+        await asyncio.sleep(0)
+        try:
+            while self._waiting:
+                await self._until_sent(self._waiting.popleft())
+        finally:
+            self._on_end()
+
+    async def _until_sent(self, work: Callable[[], Awaitable[None]]) -> None:
+        deadline, pause = time.monotonic() + REPORT_SECONDS, FIRST_PAUSE
+        while time.monotonic() < deadline:
+            try:
+                await work()
+                return
+            except Unreachable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            except ParleyError as error:  # the workflow has ended: it needs to know nothing more
+                log.debug("not reported: %s", error)
+                return

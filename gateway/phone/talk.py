@@ -1,0 +1,383 @@
+"""One talk with a caller: what the caller says and presses, what the agent answers, and how it ends."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+from gateway.phone.answering import Answer, Turn
+from gateway.phone.calls import OpenCall, PhoneCalls
+from gateway.phone.voice import Send, Voice
+from parley.domain.errors import ParleyError
+from parley.domain.model import UNSTORABLE, is_blank
+from parley.domain.phone.contract import Counts, turn_id
+from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt
+from parley.domain.phone.keys import Entered
+from parley.domain.phone.settings import KeyAction
+
+# A caller does not say the same thing twice within this time, before a word of the answer: a frame was doubled.
+DOUBLED_SECONDS = 2.0
+# How long the next turn waits for the record of the one before, which its prompt reads.
+RECORD_SECONDS = 1.0
+MOST_FAILURES = 2
+# A caller says no more than this at once.
+LONGEST_PROMPT = 20_000
+
+log = logging.getLogger("parley.gateway.phone")
+
+
+class Talk:
+    """Holds a talk. Its methods take Twilio's frames; `ended` is set when the agent has ended it."""
+
+    def __init__(self, calls: PhoneCalls, call: OpenCall, send: Send) -> None:
+        self._calls, self._call, self._send = calls, call, send
+        self._clock = asyncio.get_running_loop()
+        self._voice, self._keys = Voice(send), calls.keys_of(call)
+        self._turn: Turn | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._records: asyncio.Task[None] | None = None
+        self._timers: dict[str, asyncio.Task[None]] = {}
+        self._counts: Counter[str] = Counter()
+        # What was recognised of a speech that goes on, and what of it was answered already.
+        self._partial, self._taken = "", ""
+        # What the caller said that is in no stored turn.
+        self._unstored = ""
+        self._failures = self._silences = 0
+        self._cost_usd = Decimal(0)
+        self._number = call.turns
+        self.ended = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Begin, or go on after a session that was lost: with the answer that was interrupted, if there is one."""
+        call, limits = self._call, self._call.settings.limits
+        self._later("time", max(limits.call_minutes * 60 - call.seconds, 0.0), self._time_is_up)
+        if not call.is_resumed:
+            self._voice.expect(call.settings.welcome_greeting)
+            self._await_words()
+            return
+        if call.language != call.settings.language:
+            await self._send(Language(tts_language=call.language, transcription_language=call.language))
+        await self._voice.say(call.phrases.reconnected, last=call.unfinished is None)
+        if call.unfinished is None:
+            self._await_words()
+        else:
+            self._start(Turn(call.unfinished.turn_id, call.unfinished.text, self._clock.time()))
+
+    # What the caller does
+
+    async def on_prompt(self, frame: Prompt) -> None:
+        """The caller speaks, or has spoken."""
+        text = UNSTORABLE.sub("", frame.voice_prompt)[:LONGEST_PROMPT].strip()
+        self._forget("silence")
+        if not frame.last:
+            self._listen(text, frame.lang)
+            return
+        self._stop_listening()
+        said, self._taken = _rest_of(text, self._taken), ""
+        if is_blank(said):
+            self._await_words()
+        else:
+            await self._say(said, frame.lang)
+
+    async def on_interrupt(self, frame: Interrupt) -> None:
+        """The caller interrupts the agent: what was not heard is not part of the conversation."""
+        self._counts["interruptions"] += 1
+        self._forget("silence")
+        heard = self._voice.interrupted(frame.utterance_until_interrupt, frame.duration_until_interrupt_ms)
+        await self._cut(heard)
+        self._await_words()
+
+    async def on_dtmf(self, frame: Dtmf) -> None:
+        """The caller presses a key."""
+        self._counts["keys"] += 1
+        self._forget("silence")
+        pressed = self._keys.press(frame.digit)
+        self._forget("digits")
+        if pressed is None:
+            self._later("digits", self._call.settings.digits.seconds, self._finish_digits)
+        elif isinstance(pressed, Entered):
+            await self._say(pressed.text)
+        else:
+            await self._do(pressed)
+
+    async def on_info(self, frame: Info) -> None:
+        """Twilio reports something of its voice."""
+        if frame.name == "agentSpeaking" and frame.value == "off":
+            self._voice.stopped()
+
+    async def on_error(self, frame: Failed) -> None:
+        """Twilio reports an error of the session."""
+        self._counts["errors"] += 1
+        log.warning("%s: Twilio reports an error: %.200r", self._call.call_sid, frame.description)
+
+    async def close(self) -> None:
+        """The session is over: stop what runs, and record what is known."""
+        for name in list(self._timers):
+            self._forget(name)
+        turn, was_running = self._turn, self._is_answering
+        await self._stop_answer()
+        if turn is not None and was_running and turn.heard is None and turn.said:
+            turn.heard = turn.said
+            self._record(turn)
+        if self._records is not None:
+            await asyncio.wait({self._records})
+        with suppress(ParleyError):
+            await self._calls.count(self._call, Counts(**self._counts))
+
+    # Speech that goes on
+
+    def _listen(self, text: str, language: str) -> None:
+        """Keep what was recognised. Without more of it, or after too much of it, it counts as said."""
+        deadlines = self._call.settings.deadlines
+        self._partial = text
+        if text and "speech" not in self._timers:
+            self._later("longest speech", deadlines.max_speech, lambda: self._take_partial(language), keep=True)
+        self._later("speech", deadlines.speech_timeout, lambda: self._take_partial(language))
+
+    def _stop_listening(self) -> None:
+        self._partial = ""
+        self._forget("speech")
+        self._forget("longest speech")
+
+    async def _take_partial(self, language: str) -> None:
+        text, said = self._partial, _rest_of(self._partial, self._taken)
+        self._stop_listening()
+        if not is_blank(said):
+            self._taken = text
+            await self._say(said, language)
+
+    # Turns
+
+    async def _say(self, text: str, language: str = "") -> None:
+        """The caller has said something: answer it."""
+        if self._is_doubled(text) or self.ended.is_set():
+            return
+        await self._supersede()
+        entered = None if self._keys.is_secret else self._keys.finish()
+        self._forget("digits")
+        text = " ".join(part for part in (self._unstored, entered.text if entered else "", text) if part)
+        self._unstored = ""
+        settings, limits = self._call.settings, self._call.settings.limits
+        if settings.wants_a_person(text):
+            await self._transfer("transfer")
+        elif limits.call_usd is not None and self._cost_usd >= limits.call_usd:
+            await self._end(self._call.phrases.time_is_up, "call_usd")
+        else:
+            await self._follow_language(language)
+            self._number += 1
+            self._start(Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time()))
+
+    def _is_doubled(self, text: str) -> bool:
+        turn = self._turn
+        if turn is None or turn.text != text or turn.said or turn.heard is not None:
+            return False
+        return self._is_answering and self._clock.time() - turn.began < DOUBLED_SECONDS
+
+    def _start(self, turn: Turn) -> None:
+        self._turn, self._silences = turn, 0
+        self._forget("silence")
+        self._answering = asyncio.ensure_future(self._run(turn))
+
+    async def _run(self, turn: Turn) -> None:
+        if self._records is not None:
+            await asyncio.wait({self._records}, timeout=RECORD_SECONDS)
+        self._voice.begin()
+        try:
+            await Answer(self._calls, self._call, self._voice, turn).speak()
+        except ConnectionError:  # the socket is gone: its session ends
+            return
+        except Exception:
+            log.exception("%s: the turn failed", self._call.call_sid)
+            turn.error = "Bug"
+        self._cost_usd += turn.cost_usd
+        if turn.error:
+            await self._failed(turn)
+        else:
+            self._failures = 0
+            self._record(turn)
+            self._await_words()
+
+    async def _failed(self, turn: Turn) -> None:
+        """There is no answer: apologise, and hand over after the second time in a row."""
+        self._failures += 1
+        self._counts["errors"] += 1
+        log.warning("%s: a turn has no answer: %s", self._call.call_sid, turn.error)
+        if self._failures >= MOST_FAILURES:
+            turn.heard = turn.said
+            self._record(turn)
+            await self._transfer("failures")
+            return
+        apology = self._call.phrases.apology
+        turn.heard = f"{turn.said} {apology}".strip()
+        self._record(turn)
+        await self._voice.say(f" {apology}" if self._voice.said else apology, last=True)
+        self._await_words()
+
+    async def _supersede(self) -> None:
+        """The caller says more before the answer was spoken: what was sent of it is what was heard."""
+        turn = self._turn
+        if turn is not None and self._is_answering and turn.heard is None:
+            await self._stop_answer()
+            turn.heard = turn.said.strip()
+            await self._recorded(turn)
+
+    async def _cut(self, heard: str) -> None:
+        turn, was_running = self._turn, self._is_answering
+        if turn is None or turn.heard is not None:
+            return
+        await self._stop_answer()
+        part = heard[len(turn.prefix) :].strip()
+        if was_running or part != turn.said.strip():
+            turn.heard = part
+            await self._recorded(turn)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._answering is not None and not self._answering.done()
+
+    async def _stop_answer(self) -> None:
+        if self._answering is not None and self._answering is not asyncio.current_task():
+            self._answering.cancel()
+            await asyncio.wait({self._answering})
+
+    # Records
+
+    def _record(self, turn: Turn) -> None:
+        """Record what is known of a turn, after the records before it."""
+        before, measures = self._records, turn.measures
+
+        async def work() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            with suppress(ParleyError):
+                if not await self._calls.measure(self._call, turn.id, measures) and measures.heard == "":
+                    self._unstored = turn.text
+
+        self._records = asyncio.ensure_future(work())
+
+    async def _recorded(self, turn: Turn) -> None:
+        self._record(turn)
+        assert self._records is not None  # noqa: S101 - begun just now
+        await asyncio.wait({self._records}, timeout=RECORD_SECONDS)
+
+    # Keys and languages
+
+    async def _finish_digits(self) -> None:
+        if (entered := self._keys.finish()) is not None:
+            await self._say(entered.text)
+
+    async def _do(self, action: KeyAction) -> None:
+        match action.kind:
+            case "say":
+                await self._say(action.text)
+            case "transfer":
+                await self._transfer("transfer")
+            case "end":
+                await self._end(action.text or self._call.phrases.good_bye, "caller")
+            case "language":
+                await self._supersede()
+                await self._change_language(action.language or self._call.language)
+                await self._say_fixed(action.text)
+            case "enter":
+                await self._supersede()
+                self._keys.begin(action)
+                await self._say_fixed(action.text)
+
+    async def _say_fixed(self, text: str) -> None:
+        self._voice.begin()
+        if text:
+            await self._voice.say(text, last=True)
+        self._await_words()
+
+    async def _follow_language(self, tag: str) -> None:
+        """Change to the language in which the caller speaks, if the number has it."""
+        known = self._call.settings.language_like(tag) if tag else None
+        if known is not None and known != self._call.language:
+            await self._change_language(known)
+
+    async def _change_language(self, language: str) -> None:
+        self._call.language = language
+        await self._send(Language(tts_language=language, transcription_language=language))
+        with suppress(ParleyError):
+            await self._calls.change_language(self._call, language)
+
+    # The end
+
+    async def _transfer(self, reason: str) -> None:
+        """Hand over to a person, if the number has one. The action callback does it, with what is handed over."""
+        phrases = self._call.phrases
+        if self._call.settings.transfer_to is None:
+            await self._end(phrases.good_bye, reason)
+        else:
+            await self._end(phrases.transfer if reason == "transfer" else phrases.hand_off, reason)
+
+    async def _time_is_up(self) -> None:
+        await self._supersede()
+        await self._end(self._call.phrases.time_is_up, "time_is_up")
+
+    async def _end(self, text: str, reason: str) -> None:
+        """Say the last words, and end the session once they have been spoken."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self._later("end", 0, lambda: self._say_good_bye(text, reason))
+
+    async def _say_good_bye(self, text: str, reason: str) -> None:
+        last = self._turn.text if self._turn is not None else ""
+        handoff = {"reason": reason, "callSid": self._call.call_sid, "language": self._call.language, "said": last}
+        with suppress(ParleyError):
+            await self._calls.explain(self._call.workspace_id, self._call.call_sid, reason, handoff)
+        await self._voice.say(f" {text}" if self._voice.said else text, last=True)
+        await self._voice.until_spoken()
+        await self._send(End(handoff_data=json.dumps(handoff, ensure_ascii=False)))
+
+    # Silence
+
+    def _await_words(self) -> None:
+        """Ask whether the caller is still there, if nothing is said for long after the agent has spoken."""
+        if not self.ended.is_set() and not self._is_answering_elsewhere:
+            self._later("silence", self._voice.seconds_left + self._call.settings.deadlines.silence, self._silent)
+
+    @property
+    def _is_answering_elsewhere(self) -> bool:
+        return self._is_answering and self._answering is not asyncio.current_task()
+
+    async def _silent(self) -> None:
+        self._silences += 1
+        if self._silences > self._call.settings.deadlines.silences:
+            await self._end(self._call.phrases.silence_good_bye, "silence")
+        else:
+            await self._say_fixed(self._call.phrases.are_you_there)
+
+    def _later(self, name: str, seconds: float, work: Callable[[], Awaitable[None]], *, keep: bool = False) -> None:
+        """Do something after a time, unless it is forgotten. `keep`: a timer of that name that runs stays."""
+        if keep and name in self._timers:
+            return
+        self._forget(name)
+
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            self._timers.pop(name, None)
+            try:
+                await work()
+            except ConnectionError:
+                pass
+            except Exception:
+                log.exception("%s: %s failed", self._call.call_sid, name)
+
+        self._timers[name] = asyncio.ensure_future(wait())
+
+    def _forget(self, name: str) -> None:
+        timer: asyncio.Task[Any] | None = self._timers.pop(name, None)
+        if timer is not None and timer is not asyncio.current_task():
+            timer.cancel()
+
+
+def _rest_of(text: str, taken: str) -> str:
+    """What was said after the part that was answered already."""
+    words, before = text.split(), [word.casefold().strip(".,!?") for word in taken.split()]
+    begins = [word.casefold().strip(".,!?") for word in words[: len(before)]]
+    return " ".join(words[len(before) :]) if before and begins == before else text

@@ -1,0 +1,326 @@
+"""Phone numbers and phone calls of a workspace: settings, outbound calls, what was said and how it was served."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+from pydantic import TypeAdapter, ValidationError
+
+from parley.client.backend import Backend, WorkflowStart
+from parley.client.conversation import ConversationHandle, turn_report
+from parley.client.reading import first_problem
+from parley.domain.errors import InvalidInput, NotFound, Unreachable
+from parley.domain.phone.contract import (
+    WORKFLOW,
+    CallStatus,
+    NewCall,
+    PhoneCallInput,
+    PhoneCallReport,
+    PhoneNumber,
+    PhoneTurn,
+    workflow_id,
+)
+from parley.domain.phone.keys import sealed
+from parley.domain.phone.limits import exceeded
+from parley.domain.phone.settings import Number, NumberSettings, instructions_of, masked
+from parley.storage import conversations, phone_calls
+from parley.storage.tables import CallSession, ConversationTurn, StoredPhoneNumber
+
+REST_SECONDS = 15.0
+CALLS = "/2010-04-01/Accounts/{}/Calls.json"
+VOICE, STATUS = "/phone/voice", "/phone/status"
+STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
+PARAMETERS = "parameters"
+"""The query of a voice webhook that has the parameters of an outbound phone call. Twilio signs it with the URL."""
+NUMBER: TypeAdapter[str] = TypeAdapter(Number)
+# Every turn of a phone call is in one page.
+MOST_TURNS = 2000
+
+
+class Phone:
+    """The phone numbers and phone calls of one workspace: `client.phone`."""
+
+    def __init__(self, backend: Backend, workspace_id: str) -> None:
+        self._backend, self._workspace_id = backend, workspace_id
+
+    async def set_number(self, number: str, settings: NumberSettings | Mapping[str, Any] | None = None) -> PhoneNumber:
+        """Give a phone number to this workspace, or replace its settings.
+
+        In Twilio the number's voice webhook is the gateway's `/phone/voice`.
+
+        Args:
+            number: for example `+15550100001`.
+            settings: how its phone calls are held, whole; default: the defaults of `NumberSettings`.
+
+        Raises:
+            InvalidInput: the number or a setting is not valid, or the number belongs to another workspace.
+            Unreachable: PostgreSQL does not answer.
+        """
+        try:
+            checked = NumberSettings.model_validate(settings or {})
+        except ValidationError as error:
+            raise first_problem(error, where="settings") from None
+        kept = checked.model_dump(mode="json", exclude_defaults=True)
+        async with self._backend.database.transaction() as tx:
+            row = await phone_calls.save_number(tx, self._workspace_id, checked_number(number), kept)
+            return _number(row)
+
+    async def numbers(self) -> tuple[PhoneNumber, ...]:
+        """The phone numbers of this workspace.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            return tuple(map(_number, await phone_calls.numbers(tx, self._workspace_id)))
+
+    async def remove_number(self, number: str) -> None:
+        """Take no further phone call on a number. Its phone calls stay.
+
+        Raises:
+            NotFound: the workspace does not have the number.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.transaction() as tx:
+            if not await phone_calls.remove_number(tx, self._workspace_id, number):
+                raise NotFound(f"workspace {self._workspace_id!r} does not have the number {number!r}")
+
+    async def dial(self, to: str, *, from_number: str, parameters: Mapping[str, str] | None = None) -> str:
+        """Call somebody. When the phone is answered, the phone call is held as an inbound one.
+
+        A request whose answer is lost is not repeated: somebody's phone may ring already.
+
+        Args:
+            to: the number to call.
+            from_number: a number of this workspace.
+            parameters: texts that go with the phone call, for example the id of a customer; default: none.
+
+        Returns:
+            The id of the phone call, its CallSid.
+
+        Raises:
+            InvalidInput: an argument is not valid, a limit of the number is reached, TWILIO_ACCOUNT_SID,
+                TWILIO_AUTH_TOKEN or PARLEY_PHONE_PUBLIC_URL is not set, or Twilio refuses the request.
+            NotFound: the workspace does not have the number.
+            Unreachable: Twilio or PostgreSQL does not answer.
+        """
+        target, given = checked_number(to), dict(parameters or {})
+        async with self._backend.database.reads() as tx:
+            row = await phone_calls.find_number(tx, from_number)
+            used = await phone_calls.used(tx, self._workspace_id, from_number, target)
+        if row is None or row.workspace_id != self._workspace_id:
+            raise NotFound(f"workspace {self._workspace_id!r} does not have the number {from_number!r}")
+        settings = NumberSettings.model_validate(row.settings)
+        if limit := exceeded(settings.limits, used):
+            raise InvalidInput(f"the limit {limit} of {from_number} is reached: dial later, or raise it", where="dial")
+        call_sid = await self._request(target, from_number, given)
+        call = new_call(
+            self._workspace_id,
+            call_sid,
+            settings,
+            number=from_number,
+            caller=target,
+            direction="outbound",
+            parameters=given,
+            status=CallStatus.QUEUED,
+        )
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.begin(tx, call)
+        return call_sid
+
+    def sealed(self, digits: str) -> str:
+        """Secret digits as a parameter of `dial` can have them: see `KeyAction.expected`.
+
+        Args:
+            digits: what the caller is to enter, for example a PIN.
+
+        Raises:
+            InvalidInput: TWILIO_AUTH_TOKEN is not set.
+        """
+        token = self._backend.settings.twilio_auth_token
+        if token is None:
+            raise InvalidInput("set TWILIO_AUTH_TOKEN: the digits are sealed with it", where="sealed")
+        return sealed(digits, token.get_secret_value())
+
+    async def calls(
+        self, *, before: datetime | None = None, limit: int = 50, is_open: bool | None = None
+    ) -> tuple[PhoneCallReport, ...]:
+        """The phone calls of this workspace, the newest first.
+
+        Args:
+            before: only those that began before this aware time; default: all.
+            limit: the most to return; default 50.
+            is_open: True for those that go on, False for those that are over; default: both.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            rows = await phone_calls.newest(tx, self._workspace_id, before=before, limit=limit, is_open=is_open)
+            counts = await phone_calls.turn_counts(tx, self._workspace_id, [row.call_sid for row in rows])
+        return tuple(_call(row, *counts.get(row.call_sid, (0, Decimal(0)))) for row in rows)
+
+    async def call(self, call_sid: str) -> PhoneCallReport:
+        """A phone call, as it is now.
+
+        Raises:
+            NotFound: the workspace has no such phone call.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            row = await self._find(tx, call_sid)
+            counts = await phone_calls.turn_counts(tx, self._workspace_id, [call_sid])
+        return _call(row, *counts.get(call_sid, (0, Decimal(0))))
+
+    async def turns(self, call_sid: str) -> tuple[PhoneTurn, ...]:
+        """What was said in a phone call, in order: what was answered, and what the caller heard of it.
+
+        Raises:
+            NotFound: the workspace has no such phone call.
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self._backend.database.reads() as tx:
+            await self._find(tx, call_sid)
+            rows = await conversations.history(tx, self._workspace_id, call_sid, after=0, limit=MOST_TURNS)
+        return tuple(map(_turn, rows))
+
+    async def _find(self, tx: Any, call_sid: str) -> CallSession:
+        row = await phone_calls.find(tx, self._workspace_id, call_sid)
+        if row is None:
+            raise NotFound(f"workspace {self._workspace_id!r} has no phone call {call_sid!r}")
+        return row
+
+    async def _request(self, to: str, from_number: str, parameters: Mapping[str, str]) -> str:
+        """Ask Twilio to dial; returns the CallSid."""
+        settings = self._backend.settings
+        account, token, public = settings.twilio_account_sid, settings.twilio_auth_token, settings.phone_public_url
+        if account is None or token is None or public is None:
+            missing = "TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and PARLEY_PHONE_PUBLIC_URL"
+            raise InvalidInput(f"set {missing}: Twilio dials, and asks the gateway what to say", where="dial")
+        query = f"?{urlencode({PARAMETERS: json.dumps(parameters, sort_keys=True)})}" if parameters else ""
+        form = [
+            ("To", to),
+            ("From", from_number),
+            ("Url", f"{public}{VOICE}{query}"),
+            ("Method", "POST"),
+            ("StatusCallback", f"{public}{STATUS}"),
+            ("StatusCallbackMethod", "POST"),
+            *(("StatusCallbackEvent", event) for event in STATUS_EVENTS),
+        ]
+        path, auth = CALLS.format(account), (account, token.get_secret_value())
+        try:
+            async with httpx2.AsyncClient(base_url=settings.twilio_base_url, timeout=REST_SECONDS) as http:
+                answer = await http.post(
+                    path,
+                    content=urlencode(form),
+                    headers={"content-type": "application/x-www-form-urlencoded"},
+                    auth=auth,
+                )
+        except httpx2.HTTPError as error:
+            raise Unreachable(f"Twilio does not answer ({type(error).__name__}); {masked(to)} may ring") from None
+        return _sid_of(answer)
+
+
+class PhoneTalk(ConversationHandle):
+    """The turns of a phone call: those of a conversation, answered by the workflow `PhoneCall`."""
+
+    def __init__(
+        self, backend: Backend, workspace_id: str, call_sid: str, user_id: str, *, longest_seconds: float
+    ) -> None:
+        super().__init__(backend, workspace_id, call_sid, user_id)
+        self._longest_seconds = longest_seconds
+
+    def _start(self) -> WorkflowStart:
+        return phone_call_start(self._workspace_id, self.id, self.user_id, longest_seconds=self._longest_seconds)
+
+
+def phone_call_start(workspace_id: str, call_sid: str, user_id: str, *, longest_seconds: float) -> WorkflowStart:
+    """The workflow of a phone call. `longest_seconds`: when it is over, if nobody ends it."""
+    given = PhoneCallInput(
+        workspace_id=workspace_id, call_sid=call_sid, user_id=user_id, longest_seconds=longest_seconds
+    )
+    return WorkflowStart(
+        workflow=WORKFLOW,
+        input=given,
+        id=workflow_id(workspace_id, call_sid),
+        summary=f"phone call {call_sid}",
+        status="open",
+    )
+
+
+def new_call(workspace_id: str, call_sid: str, settings: NumberSettings, *, caller: str, **known: Any) -> NewCall:
+    """A phone call that begins, of a number with these settings."""
+    parameters = {**settings.parameters, **known.pop(PARAMETERS, {})}
+    return NewCall(
+        workspace_id=workspace_id,
+        call_sid=call_sid,
+        caller=caller,
+        user_id=user_of(workspace_id, caller),
+        language=settings.language,
+        instructions=instructions_of(settings, settings.language),
+        parameters=parameters,
+        **known,
+    )
+
+
+def user_of(workspace_id: str, caller: str) -> str:
+    """The user that a caller is: the same for each phone call, and without the number, because logs show users."""
+    return f"phone-{hashlib.sha256(f'{workspace_id}/{caller}'.encode()).hexdigest()[:16]}"
+
+
+def checked_number(number: str) -> str:
+    """A telephone number.
+
+    Raises:
+        InvalidInput: it is not one.
+    """
+    try:
+        return NUMBER.validate_python(number)
+    except ValidationError as error:
+        raise first_problem(error, where="number") from None
+
+
+def _sid_of(answer: httpx2.Response) -> str:
+    try:
+        said = answer.json()
+    except ValueError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    if answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        raise Unreachable(f"Twilio answers {answer.status_code}: dial again later")
+    if answer.status_code >= httpx2.codes.BAD_REQUEST:
+        message, code = str(said.get("message", "")).strip()[:300], said.get("code", answer.status_code)
+        raise InvalidInput(f"Twilio refuses it ({code}): {message or 'no reason is given'}", where="dial")
+    if not isinstance(sid := said.get("sid"), str):
+        raise Unreachable("Twilio's answer names no phone call")
+    return sid
+
+
+def _number(row: StoredPhoneNumber) -> PhoneNumber:
+    settings = NumberSettings.model_validate(row.settings)
+    return PhoneNumber(number=row.number, settings=settings, updated_at=row.updated_at)
+
+
+def _call(row: CallSession, turns: int, cost_usd: Decimal) -> PhoneCallReport:
+    known = row.model_dump(include=set(PhoneCallReport.model_fields))
+    seconds = ((row.ended_at or datetime.now(UTC)) - row.started_at).total_seconds()
+    return PhoneCallReport(**known, seconds=round(max(seconds, 0), 3), turns=turns, cost_usd=cost_usd)
+
+
+def _turn(row: ConversationTurn) -> PhoneTurn:
+    used: Sequence[dict[str, Any]] = row.knowledge_used or ()
+    return PhoneTurn(
+        **turn_report(row).model_dump(),
+        heard=row.heard,
+        response_ms=row.response_ms,
+        audio_ms=row.audio_ms,
+        error=row.error or "",
+        knowledge_used=tuple(used),
+    )

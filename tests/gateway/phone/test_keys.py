@@ -1,0 +1,146 @@
+"""Keys: menus, digits up to their end, secrets."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from parley import Client
+from parley.testing import SimulatorAdmin
+from tests.gateway.phone.twilio import Phone, Twilio
+from tests.parts import run_sql
+
+pytestmark = pytest.mark.usefixtures("worker", "client")
+PIN = "40718253"
+MENU = {
+    "1": {"kind": "say", "text": "Which formats can I export?"},
+    "2": {"kind": "enter", "name": "PIN", "secret": True, "text": "Enter your PIN, please.", "expected": "pin"},
+    "3": {"kind": "language", "language": "es-ES", "text": "Hola."},
+    "9": {"kind": "end"},
+}
+
+
+@pytest.fixture
+def number(number: dict[str, Any]) -> dict[str, Any]:
+    return {**number, "keys": MENU, "languages": [{"code": "es-ES"}], "digits": {"seconds": 60}}
+
+
+async def asked(client: Client, phone: Phone) -> list[str]:
+    return [turn.text for turn in await client.phone.turns(phone.sid)]
+
+
+async def test_keys_before_the_first_word_are_a_turn_of_their_own(client: Client, twilio: Twilio):
+    await client.phone.set_number("+15550100003", {"digits": {"seconds": 60}})
+    phone = twilio.phone(To="+15550100003")
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("12*#")
+        await session.answer()
+        await session.say("and the rest by voice")
+        await session.answer()
+    assert await asked(client, phone) == ["(The caller entered by keys: 12*)", "and the rest by voice"]
+
+
+async def test_keys_and_speech_that_come_at_once_are_both_answered(client: Client, twilio: Twilio):
+    await client.phone.set_number("+15550100003", {"digits": {"seconds": 60}})
+    phone = twilio.phone(To="+15550100003")
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("12*#")
+        await session.say("and the rest by voice")
+        await session.press("7")
+        await session.say("is my floor")
+        await session.answer()
+    said = " ".join(await asked(client, phone))
+    for part in ("12*", "and the rest by voice", "entered by keys: 7", "is my floor"):
+        assert part in said
+
+
+async def test_a_key_of_the_menu_is_a_turn(client: Client, twilio: Twilio):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("1")
+        assert await session.answer()
+    assert await asked(client, phone) == ["Which formats can I export?"]
+
+
+async def test_digits_end_without_their_key_after_a_pause(client: Client, twilio: Twilio):
+    await client.phone.set_number("+15550100003", {"digits": {"seconds": 0.1}})
+    phone = twilio.phone(To="+15550100003")
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("40")
+        assert await session.answer()
+    assert await asked(client, phone) == ["(The caller entered by keys: 40)"]
+
+
+@pytest.mark.parametrize(("right", "judged"), [(PIN, "It is right."), ("1", "It is wrong."), (None, "has 8 digits")])
+async def test_secret_digits_reach_no_model_no_log_and_no_table(  # noqa: PLR0917
+    client: Client,
+    twilio: Twilio,
+    simulator: SimulatorAdmin,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
+    number: dict[str, Any],
+    right: str | None,
+    judged: str,
+):
+    caplog.set_level(logging.DEBUG, logger="parley")
+    phone = twilio.phone()
+    known = {} if right is None else {"pin": client.phone.sealed(right)}
+    await client.phone.set_number("+15550100002", {**number, "parameters": known})
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("2")
+        assert await session.answer() == "Enter your PIN, please."
+        await session.press(PIN + "#")
+        assert await session.answer()
+    [text] = await asked(client, phone)
+    assert "the PIN by keys" in text
+    assert judged in text
+    assert len(await simulator.billed()) == 1
+    assert PIN not in caplog.text
+    for table in ("conversation_turns", "call_sessions", "conversations", "prompts", "replies", "llm_cache", "outbox"):
+        rows = await run_sql(database_url, f"SELECT count(*) FROM {table} one WHERE one::text LIKE '%{PIN}%'")
+        assert rows == [{"count": 0}], table
+
+
+async def test_a_key_changes_the_language(client: Client, twilio: Twilio):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("3")
+        assert await session.until("language") == {
+            "type": "language",
+            "ttsLanguage": "es-ES",
+            "transcriptionLanguage": "es-ES",
+        }
+        assert await session.answer() == "Hola."
+        await session.say("¿Qué formatos hay?", lang="es-ES")
+        await session.answer()
+    context = await (await client.find_conversation(phone.sid)).context()
+    assert "Answer in the language es-ES." in context[0].text
+    assert (await client.phone.call(phone.sid)).language == "es-ES"
+
+
+async def test_a_caller_who_speaks_another_language_of_the_number_is_answered_in_it(client: Client, twilio: Twilio):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("¿Qué formatos hay?", lang="es-MX")
+        assert (await session.until("language"))["ttsLanguage"] == "es-ES"
+        await session.answer()
+        await session.say("Bonjour", lang="fr-FR")
+        await session.answer()
+        assert [frame["type"] for frame in session.frames].count("language") == 1
+
+
+async def test_a_key_ends_the_phone_call_after_the_last_words(client: Client, twilio: Twilio):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("9")
+        assert "Good bye" in await session.answer()
+        assert await session.until("end")
+    assert [verb.tag for verb in await phone.action(HandoffData='{"reason": "caller"}')] == ["Hangup"]
