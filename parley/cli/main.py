@@ -58,6 +58,7 @@ COMMANDS = {
     "cancel": Command("jobs", "Request that a job stops. Results that are paid for stay stored."),
     "generate": Command("generate", "Answer one request within the budget, with the first model that can."),
     "chat": Command("chat", "Hold a conversation: each line of stdin is a turn, and /help shows the commands."),
+    "phone": Command("phone", "Make simulated phone calls to an agent."),
     "policy": Command("generate", "Check the policy file and show its routes."),
     "prompts": Command("generate", "List the prompts, or show one with its placeholders."),
     "report": Command("reports", "Report costs, tokens, latency and errors, and recommendations on them."),

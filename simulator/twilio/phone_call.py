@@ -205,6 +205,8 @@ class PhoneCall:
         settings = self.dialled.session
         session = Session(socket, relay, self._setup(relay), settings, self.log, self.clock)
         self._session = session
+        if self._is_hung_up or self._redirect is not None:  # while the socket was opened
+            session.hang_up()
         self._set_status("in-progress")
         self.changed.set()
         try:

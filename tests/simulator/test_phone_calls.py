@@ -142,7 +142,7 @@ async def test_a_barge_in_stops_the_voice_and_reports_the_last_segment(agent: Ag
 
 
 async def test_the_duration_comes_in_every_form(agent: Agent, make: Make):
-    await make('say "All."\nbarge in after 2 s with "Stop"\nhang up', phone_calls=8)
+    await make('say "All."\nbarge in after 1.5 s with "Stop"\nhang up', phone_calls=8)
     durations = [frame["durationUntilInterruptMs"] for frame in agent.received("interrupt")]
     assert all(float(duration) > 100 for duration in durations)
     assert {type(duration) for duration in durations} == {int, str, float}
