@@ -184,11 +184,13 @@ class StateDir:
     def twilio_token(self) -> str:
         """The auth token of the simulated Twilio account, made by the first start."""
         try:
-            return self._twilio_token.read_text(encoding="ascii").strip()
+            token = self._twilio_token.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
+            token = ""
+        if not token:
             token = secrets.token_hex(16)
             _write(self._twilio_token, token.encode())
-            return token
+        return token
 
     def read_gateway_key(self) -> str | None:
         """The development key of the gateway; None before there is one."""
