@@ -97,6 +97,8 @@ class Addresses:
     ui_url: str
     simulator_url: str | None = None
     gateway_url: str | None = None
+    twilio_auth_token: str | None = field(default=None, repr=False)
+    """Signs simulated phone calls; None where the stack's environment names a Twilio account."""
 
 
 def running_stack(state_dir: Path) -> Addresses | None:

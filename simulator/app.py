@@ -20,6 +20,7 @@ from simulator.endpoints import UNLOGGED_REQUEST_ID, BilledEndpoint, UnbilledEnd
 from simulator.faults import DELIVERIES, OUTAGES
 from simulator.openai import ChatCompletions
 from simulator.state import State
+from simulator.twilio.rest import OutboundCalls
 from simulator.wire import PROVIDERS, Refusal, Vendor
 
 ABOUT = {
@@ -30,8 +31,9 @@ ABOUT = {
 
 
 def create_app(config: Config) -> Starlette:
-    """Return the application of one simulator. Its State is `app.state.simulator`."""
+    """Return the application of one simulator. Its State is `app.state.simulator`, its phone `app.state.phone`."""
     state = State(config)
+    phone = OutboundCalls(seed=config.seed)
     openai = ChatCompletions(state.answers, state.stored)
     local = ChatCompletions(state.answers, state.stored, name="local")
     others: Mapping[str, Vendor] = {
@@ -45,12 +47,14 @@ def create_app(config: Config) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette):
         yield
+        await phone.close()
         state.close()
 
     app = Starlette(
         routes=[
             Route("/", _about),
             *admin.routes(state),
+            *phone.routes("/twilio"),
             *_completion_routes(openai, state),
             *(
                 _route(path, vendor, POST=BilledEndpoint(vendor, state))
@@ -63,6 +67,7 @@ def create_app(config: Config) -> Starlette:
         lifespan=lifespan,
     )
     app.state.simulator = state
+    app.state.phone = phone
     return app
 
 

@@ -14,6 +14,7 @@ import uvicorn
 from simulator.app import create_app
 from simulator.config import Config
 from simulator.state import State
+from simulator.twilio.rest import OutboundCalls
 
 
 class NotLoopback(ValueError):
@@ -34,6 +35,7 @@ class Server(uvicorn.Server):
         self._listener = _listen(config.host, config.port)
         app = create_app(config)
         self.state: State = app.state.simulator
+        self.phone: OutboundCalls = app.state.phone
         self.ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -106,7 +106,7 @@ def run_application(module: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process with a module of the application, whose exit code becomes this command's.
 
     Args:
-        module: `worker`, `gateway`, `starter` or `simulator`.
+        module: `worker`, `gateway`, `starter`, `simulator` or `simulator.twilio`.
         arguments: its command line.
 
     Raises:

@@ -80,7 +80,7 @@ class Person:
 
     async def _wait(self, seconds: float) -> None:
         await self._phone_call.session()
-        await self._clock.sleep(seconds)
+        await self._until_over(lambda: False, seconds)
 
     async def _wait_until_quiet(self) -> None:
         await self._quiet()
@@ -144,8 +144,9 @@ class Person:
                 return False
             await self._next_change(session.changed, left)
 
-    async def _until_over(self, condition: Callable[[], Any]) -> None:
-        until = self._clock.now() + EXPECTED
+    async def _until_over(self, condition: Callable[[], Any], seconds: float = EXPECTED) -> None:
+        """Wait for a condition, the end of the phone call, or so many seconds."""
+        until = self._clock.now() + seconds
         while not condition() and not self._phone_call.is_over and (left := until - self._clock.now()) > 0:
             await self._next_change(self._phone_call.changed, left)
 

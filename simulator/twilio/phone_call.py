@@ -25,7 +25,7 @@ PROGRESS = ("initiated", "ringing", "answered", "completed")
 
 @dataclass(frozen=True)
 class Dialled:
-    """Who calls whom, and which addresses Twilio asks.
+    """The two numbers, and the addresses that Twilio asks.
 
     Attributes:
         sid, caller, number: the CallSid, From and To.
@@ -205,6 +205,8 @@ class PhoneCall:
         settings = self.dialled.session
         session = Session(socket, relay, self._setup(relay), settings, self.log, self.clock)
         self._session = session
+        if self._is_hung_up or self._redirect is not None:  # while the socket was opened
+            session.hang_up()
         self._set_status("in-progress")
         self.changed.set()
         try:
@@ -243,8 +245,11 @@ class PhoneCall:
         further = {"HandoffData": end.handoff_data, "ErrorCode": end.error_code, "ErrorMessage": end.error_message}
         form += [(name, str(value)) for name, value in further.items() if value is not None]
         url = urljoin(self._base, verb.attributes["action"])
-        found = await self._ask(url, form, method=verb.attributes.get("method", "POST"))
-        return None if self._is_hung_up else found
+        method = verb.attributes.get("method", "POST")
+        if self._is_hung_up:  # whatever it answers, there is no phone call to go on with
+            await self._line.request(url, self._form() + form, self.log, method=method)
+            return None
+        return await self._ask(url, form, method=method)
 
     async def _say(self, verb: Verb) -> None:
         turn = len(self.log.of("said"))

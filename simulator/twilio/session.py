@@ -255,7 +255,8 @@ class Session:
         if item is not None:
             self._log.note("text", token=frame.token, last=frame.last, turn=item.turn)
         elif late and frame.token.strip():
-            self._warn(f"text of the interrupted answer arrives long after the interruption: {frame.token!r}")
+            self._warn(f"text of the interrupted answer arrives long after the interruption: {frame.token!r} …")
+            self._interrupted_at = None  # once is enough
 
     def _on_play(self, frame: frames.Play) -> None:
         self._log.note("play", source=frame.source, loop=frame.loop)

@@ -123,7 +123,11 @@ def read(body: str, content_type: str = "text/xml") -> Document:
     Raises:
         Refused: it is not TwiML.
     """
-    if content_type.partition(";")[0].strip().lower() not in TYPES:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/plain" and body.strip():
+        warning = f"a reply of type text/plain is read aloud: {body.strip()[:80]!r}"
+        return Document((Verb("Say", {}, body.strip(), ()),), (warning,))
+    if kind not in TYPES and body.strip():
         raise Refused(12300, f"the content type must be text/xml, and is {content_type!r}")
     if len(body.encode()) > MOST_BYTES:
         raise Refused(11750, f"the TwiML has more than {MOST_BYTES} bytes")

@@ -19,6 +19,9 @@ from starter.embedded.process import Command, Process
 from starter.embedded.state import HOST, PartFailed, StateDir
 
 NAMESPACE = "default"
+TWILIO_AUTH_TOKEN = "TWILIO_AUTH_TOKEN"  # noqa: S105 - the variable's name
+# The account of the simulated Twilio, as the simulator names it.
+SIMULATED_ACCOUNT = "AC" + "0" * 32
 ROOT = Path(__file__).parents[2]
 
 # The polling rate reduces an activity step from 50 ms to 17 ms; with more than one partition a queue's rate
@@ -236,7 +239,11 @@ def _servers(addresses: Addresses) -> dict[str, str]:
         # Connections to this machine must not go through the user's proxy.
         "NO_PROXY": ",".join(filter(None, (HOST, os.environ.get("NO_PROXY")))),
     }
-    return where | ({"PARLEY_SIMULATOR_URL": addresses.simulator_url} if addresses.simulator_url else {})
+    if addresses.simulator_url:
+        where["PARLEY_SIMULATOR_URL"] = addresses.simulator_url
+    if addresses.twilio_auth_token:
+        where |= {TWILIO_AUTH_TOKEN: addresses.twilio_auth_token, "TWILIO_ACCOUNT_SID": SIMULATED_ACCOUNT}
+    return where
 
 
 def _repeat(option: str, values: Sequence[str]) -> list[str]:

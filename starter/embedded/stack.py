@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,7 @@ from parley.domain.errors import ParleyError
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
 from starter.embedded.process import Command, PortTaken, Process, end_leftover, until
-from starter.embedded.services import Gateway, Service, Simulator, Temporal, Worker
+from starter.embedded.services import TWILIO_AUTH_TOKEN, Gateway, Service, Simulator, Temporal, Worker
 from starter.embedded.state import PartFailed, StackRunning, StateDir, addresses_of
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -124,6 +124,8 @@ class EmbeddedStack:
             self._postgres.erase()
             self._state.erase()
         self._codec_keys = _given_codec_keys() or self._state.codec_keys()
+        # Without an account in the environment, phone calls are simulated, and signed with a token of this stack.
+        self._twilio_token = None if os.environ.get(TWILIO_AUTH_TOKEN) else self._state.twilio_token()
         self._state.rotate_logs()
         self._save()
 
@@ -140,7 +142,8 @@ class EmbeddedStack:
         return addresses
 
     def _addresses(self) -> Addresses:
-        return addresses_of(self._record, self._postgres.password, self._codec_keys)
+        found = addresses_of(self._record, self._postgres.password, self._codec_keys)
+        return replace(found, twilio_auth_token=self._twilio_token)
 
     async def _start_postgres(self) -> None:
         await self._postgres.prepare()

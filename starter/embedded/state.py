@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Sequence
@@ -88,6 +89,7 @@ class StateDir:
         self.worker_ready = self.path / "worker-ready"
         self._codec_keys = self.path / "codec-keys"
         self._gateway_key = self.path / "gateway.key"
+        self._twilio_token = self.path / "twilio.token"
         self._logs = logs_dir(self.path)
 
     def create(self) -> None:
@@ -178,6 +180,17 @@ class StateDir:
         except InvalidInput as error:
             raise InvalidInput(error.problem, where=str(self._codec_keys)) from None
         return keys
+
+    def twilio_token(self) -> str:
+        """The auth token of the simulated Twilio account, made by the first start."""
+        try:
+            token = self._twilio_token.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            token = ""
+        if not token:
+            token = secrets.token_hex(16)
+            _write(self._twilio_token, token.encode())
+        return token
 
     def read_gateway_key(self) -> str | None:
         """The development key of the gateway; None before there is one."""

@@ -130,6 +130,16 @@ def test_what_is_not_twiml_is_refused(body: str, content_type: str, code: int):
     assert refused.value.code == code
 
 
+def test_a_reply_of_plain_text_is_read_aloud():
+    document = twiml.read("OK", "text/plain; charset=utf-8")
+    assert [(verb.name, verb.text) for verb in document.verbs] == [("Say", "OK")]
+    assert len(document.warnings) == 1
+
+
+def test_an_empty_reply_is_an_empty_document():
+    assert twiml.read("", "application/octet-stream") == twiml.Document((), ())
+
+
 @pytest.mark.parametrize("url", ["ws://a.example/relay", "https://a.example/relay", "/relay", ""])
 def test_a_url_without_wss_is_refused(url: str):
     with pytest.raises(twiml.Refused, match="64101"):

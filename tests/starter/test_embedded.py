@@ -25,6 +25,7 @@ from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses, PartFailed, StackRunning, ports, postgres, process, running_stack
 from starter.embedded import stack as stack_module
 from starter.embedded.process import Command, Process, is_alive, until
+from starter.embedded.services import SIMULATED_ACCOUNT, _servers
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import ProcessRecord, StackRecord, StateDir
 from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, run_sql
@@ -270,6 +271,26 @@ async def test_the_keys_of_the_histories_are_made_once_and_kept_private(
         assert again.codec_keys == added
     async with stack(state_dir, fresh=True) as fresh:
         assert fresh.codec_keys not in (added, first.codec_keys)
+
+
+async def test_the_token_of_simulated_phone_calls_is_made_once_and_kept_private(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TWILIO_AUTH_TOKEN", raising=False)
+    said: list[str] = []
+    async with stack(state_dir, on_progress=said.append) as first:
+        token = first.twilio_auth_token
+        assert token
+        assert token not in repr(first) + "".join(said)
+        environment = _servers(first)
+        assert (environment["TWILIO_AUTH_TOKEN"], environment["TWILIO_ACCOUNT_SID"]) == (token, SIMULATED_ACCOUNT)
+    assert stat.S_IMODE((state_dir / "twilio.token").stat().st_mode) == 0o600
+    async with stack(state_dir) as again:
+        assert again.twilio_auth_token == token
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "an-account's-own")
+    async with stack(state_dir) as real:
+        assert real.twilio_auth_token is None
+        assert "TWILIO_ACCOUNT_SID" not in _servers(real)
 
 
 async def test_the_keys_of_the_environment_come_first(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
