@@ -12,9 +12,10 @@ from parley.client.auto_analyze import (
     AutoAnalyzeReport,
     auto_analyze_input,
 )
+from parley.client.conversation import ConversationHandle
 from parley.client.generate import GenerateOptions, Messages, generate_input
 from parley.client.jobs import JobHandle, ProgressT, ReportT
-from parley.client.reading import parse_session
+from parley.client.reading import check_conversation_id, parse_session
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
@@ -31,6 +32,7 @@ from parley.domain.streaming import StreamTarget
 from parley.domain.voice_metrics import from_session
 from parley.settings import Settings
 from parley.streams.hub import ProcessReceiver, StreamHub
+from parley.testing.conversations import FakeConversationHandle, FakeConversations, FakeMemory
 
 ScriptedT = TypeVar("ScriptedT")
 
@@ -39,9 +41,10 @@ class FakeClient:
     """A client that starts nothing and costs nothing. It checks its arguments as `Client` does.
 
     Attributes:
-        requests: the input of each generation that was requested, in order.
+        requests: the input of each generation and turn that was requested, in order; of a turn with its context.
         sessions: the sessions that were given to `analyze`.
         runs: the input of each labelling run.
+        memory: what is remembered of users; `memory.add` adds a fact.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class FakeClient:
         self.sessions: list[Session] = []
         self.runs: list[AutoAnalyzeInput] = []
         self._answers, self._analyses, self._labellings = deque(answers), deque(analyses), deque(labellings)
+        self.memory = FakeMemory()
+        self._conversations = FakeConversations(workspace_id, self._answer, self.memory)
         self._by_key: dict[str, tuple[GenerateInput, GenerateResult]] = {}
 
     async def generate(
@@ -89,13 +94,37 @@ class FakeClient:
             raise IdempotencyConflict(f"{key} was already used for a different request: use another key")
         if answered is not None:
             return answered
-        self.requests.append(request)
-        if not self._answers:
-            raise AssertionError(f"no answer is scripted for request {len(self.requests)}: {messages!r}")
-        result = _result(_scripted(self._answers), request)
+        result = await self._answer(request)
         if key is not None and result.success:
             self._by_key[key] = request, result
         return result
+
+    async def _answer(self, request: GenerateInput) -> GenerateResult:
+        """Record a request, and take the next scripted answer."""
+        self.requests.append(request)
+        if not self._answers:
+            said = request.prompt.messages[-1].text
+            raise AssertionError(f"no answer is scripted for request {len(self.requests)}: {said!r}")
+        return _result(_scripted(self._answers), request)
+
+    def conversation(self, conversation_id: str, *, user_id: str) -> ConversationHandle:
+        """The handle of a conversation in memory, whose turns have the next scripted answers.
+
+        Raises:
+            InvalidInput: the id is not valid.
+        """
+        check_conversation_id(conversation_id)
+        return FakeConversationHandle(self._conversations, conversation_id, user_id)
+
+    async def find_conversation(self, conversation_id: str) -> ConversationHandle:
+        """The handle of a conversation that had a turn.
+
+        Raises:
+            InvalidInput: the id is not one of a conversation.
+            NotFound: there is no such conversation.
+        """
+        check_conversation_id(conversation_id)
+        return self.conversation(conversation_id, user_id=self._conversations.find(conversation_id).user_id)
 
     def generate_stream(
         self,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -12,13 +11,11 @@ import pytest
 
 from parley import Backend, Client
 from parley.testing import SimulatorAdmin
-from starter.embedded import Addresses
-from tests.gateway.parts import Running, gateway_process, read_events
+from tests.gateway.parts import Running, read_events
 from tests.parts import TEST_TIMEOUT_SECONDS
 
 TALK = {"conversation_id": "talk", "user_id": "ann"}
 DOG = {**TALK, "messages": "My dog is called Rex.", "turn_id": "one"}
-LONG = {**TALK, "messages": "How does the export work, and who may start it?", "turn_id": "one"}
 STREAM = "/api/chat/stream"
 # So that an answer that stalls ends with its test.
 CANCEL = {"x-parley-on-disconnect": "cancel"}
@@ -233,29 +230,3 @@ async def test_a_turn_of_a_megabyte_is_refused_before_anything_is_stored(http: h
     refused = await http.post(STREAM, json={**DOG, "messages": "x" * 2**20})
     assert (refused.status_code, refused.headers["content-type"]) == (413, "application/problem+json")
     assert await client.conversations() == []
-
-
-async def test_a_turn_is_read_at_another_gateway_process(
-    simulator: SimulatorAdmin, stack: Addresses, database_url: str, client: Client
-):
-    """While it is made, and after its end: from any place on."""
-    secret = (await client.gateway_keys.create("tests", requests_per_minute=100_000)).secret
-    headers = {"authorization": f"Bearer {secret}"}
-    await simulator.post("latency", seconds=0, tokens_per_second=40)
-    async with AsyncExitStack() as running:
-        addresses = [await running.enter_async_context(gateway_process(stack, database_url)) for _ in range(2)]
-        one, other = [
-            await running.enter_async_context(httpx.AsyncClient(base_url=address, headers=headers, timeout=60))
-            for address in addresses
-        ]
-        async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-            async with one.stream("POST", STREAM, json=LONG) as stream:
-                events = read_events(stream)
-                start, first = await anext(events), await anext(events)
-                path = f"{STREAM}/{start['data']['id'].replace('/', '%2F')}"
-                followed = await events_of(other, "GET", path)
-                seen = [start, first, *[event async for event in events]]
-        resumed = await events_of(other, "POST", STREAM, json=LONG, headers={"last-event-id": seen[3]["id"]})
-    assert followed == seen
-    assert [start, *seen[4:]] == resumed
-    assert len(await simulator.billed()) == 1

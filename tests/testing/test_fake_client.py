@@ -7,26 +7,108 @@ import pytest
 
 from parley import (
     Client,
+    ConversationClosed,
+    ConversationHandle,
     GenerateResult,
     IdempotencyConflict,
     InvalidInput,
     JobFailed,
     Meta,
+    NotFound,
     Refusal,
     Refused,
     TextDelta,
 )
 from parley.testing import FakeClient
+from parley.testing.conversations import FakeConversationHandle
 from tests.parts import SAMPLES
 
 SCHEMA = {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]}
 SESSION = json.loads((SAMPLES / "gatekeeper-dental-clinic.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["generate", "generate_stream", "analyze", "auto_analyze"])
+@pytest.mark.parametrize(
+    "name", ["generate", "generate_stream", "conversation", "find_conversation", "analyze", "auto_analyze"]
+)
 def test_signatures_are_those_of_the_client(name: str):
     fake, real = (inspect.signature(getattr(kind, name), eval_str=True) for kind in (FakeClient, Client))
     assert fake == real
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "say",
+        "stream",
+        "follow",
+        "state",
+        "cost",
+        "context",
+        "history",
+        "export",
+        "correct_memory",
+        "forget_memory",
+        "close",
+    ],
+)
+def test_signatures_of_a_conversation_are_those_of_the_client(name: str):
+    fake, real = (
+        inspect.signature(getattr(kind, name), eval_str=True) for kind in (FakeConversationHandle, ConversationHandle)
+    )
+    assert fake == real
+
+
+async def test_a_conversation_knows_what_was_said_and_what_is_remembered():
+    client = FakeClient("acme", answers=["Woof.", "Rex."])
+    memory = client.memory.add("ann", "lives_in", "Bergen")
+    talk = client.conversation("talk", user_id="ann")
+    await talk.say("My dog is called Rex.", turn_id="one")
+    await talk.correct_memory(memory.id, "Oslo")
+    await talk.set_preferences({"tone": "dry"})
+    async with talk.stream("What is it called?") as stream:
+        deltas = [delta.text async for delta in stream if isinstance(delta, TextDelta)]
+        assert (deltas, (await stream.result()).content) == (["Rex."], "Rex.")
+    context = [message.text for message in await talk.context()]
+    assert context[1:3] == ["My dog is called Rex.", "Woof."]
+    assert "dry" in context[0] and "lives in Oslo" in context[3] and context[4] == "What is it called?"
+    assert client.requests[1].prompt.messages == await talk.context()
+    assert [(turn.number, turn.text, turn.answer) for turn in await talk.history(after=1)] == [
+        (2, "What is it called?", "Rex.")
+    ]
+    assert ((await talk.state()).turns, (await talk.export()).turns) == (2, await talk.history())
+    assert (await client.find_conversation("talk")).user_id == "ann"
+
+
+async def test_a_turn_is_answered_once_and_a_closed_conversation_takes_none():
+    client = FakeClient(answers=["first"])
+    talk = client.conversation("talk", user_id="ann")
+    for read in (talk.state, talk.history, talk.close):
+        with pytest.raises(NotFound):
+            await read()
+    first = await talk.say("Hello?", turn_id="one")
+    assert await talk.say("Hello?", turn_id="one") == first
+    with pytest.raises(IdempotencyConflict):
+        await talk.say("Goodbye?", turn_id="one")
+    with pytest.raises(InvalidInput):
+        await talk.say("")
+    with pytest.raises(NotFound):
+        await client.conversation("talk", user_id="bob").history()
+    await talk.close()
+    with pytest.raises(ConversationClosed):
+        await talk.say("And now?")
+    async with talk.follow("one") as stream:
+        assert await stream.result() == first
+
+
+async def test_a_refused_turn_has_a_sentence_and_is_in_no_later_context():
+    refusal = Refusal(code=Refused.INSUFFICIENT_ENERGY, message="0 left")
+    refused = GenerateResult(success=False, refusal=refusal, meta=Meta(request_id="r"))
+    client = FakeClient(answers=[refused, "second"])
+    talk = client.conversation("talk", user_id="ann")
+    result = await talk.say("Hello?")
+    assert (result.success, result.reason, "energy" in (result.content or "")) == (False, "insufficient_energy", True)
+    await talk.say("And now?")
+    assert [message.text for message in await talk.context()] == ["And now?"]
 
 
 async def test_answers_come_in_order_and_requests_are_recorded():
