@@ -67,7 +67,7 @@ QUESTIONS = {
     "is_allergic_to": ("What am I allergic to?", "Which food would make me ill?"),
     "has_favorite_color": ("What is my favorite color?", "Which color should my new bike have?"),
     "is_named": ("How is my dog named?", "What do I call my dog?"),
-    "is_aged": ("How old am I?", "How many candles does my cake need?"),
+    "is_aged": ("How old am I?", "What is my age?"),
 }
 QUESTIONS_OF_RELATIVES = {
     "lives_in": ("Where does my {} live?", "Which city is my {} at home in?"),

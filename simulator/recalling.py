@@ -95,7 +95,7 @@ ASKED = {
     "is allergic to": (r"\bam I allergic to\b", r"\bfood would make me ill\b"),
     "has favorite color": (r"\bis my favou?rite colou?r\b", r"\bcolou?r should my new bike have\b"),
     "is named": (rf"\b(?:how is|what do I call) {OF_MINE}\b",),
-    "is aged": (rf"\bhow old is {OF_MINE}\b", r"\bhow old am I\b", r"\bhow many candles does my cake need\b"),
+    "is aged": (rf"\bhow old is {OF_MINE}\b", r"\bhow old am I\b", r"\bwhat is my age\b"),
 }
 QUESTIONS = [(re.compile(text, re.IGNORECASE), predicate) for predicate, texts in ASKED.items() for text in texts]
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")

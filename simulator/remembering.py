@@ -25,8 +25,8 @@ THINGS = r"(?:an? )(?:\w+ )?(?:dog|cat|car|boat|bike|bicycle|cabin|piano|guitar|
 # For a verb after "I", its third person, and the predicate.
 VERBS = (
     (r"live in|am living in|'m living in|'ve moved to|have moved to|moved to", r"lives in|moved to", "lives_in"),
-    (r"work as an?|started as an?", r"works as an?", "works_as"),
-    (r"work at|work for|started at", r"works at|works for", "works_at"),
+    (r"work as an?|started as an?", r"works as an?|started as an?", "works_as"),
+    (r"work at|work for|started at|quit my job at \w+ and started at", r"works at|works for", "works_at"),
     (r"like|love|enjoy", r"likes|loves|enjoys", "likes"),
     (r"don't like|do not like|hate|can't stand", r"doesn't like|hates|can't stand", "dislikes"),
     (r"am allergic to|'m allergic to", r"is allergic to", "is_allergic_to"),
@@ -51,7 +51,7 @@ def _rule(pattern: str, predicate: str, **more: str) -> Rule:
 
 def _rules() -> Iterator[Rule]:
     for first, third, predicate in VERBS:
-        yield _rule(rf"\bI ?{SOON}(?:{first}) {VALUE}", predicate)
+        yield _rule(rf"\b(?:I|we) ?{SOON}(?:{first}) {VALUE}", predicate)
         yield _rule(rf"\bI (?:no longer|don't|do not) (?:{first}) {VALUE}", predicate, change="ended")
         yield _rule(rf"\bmy (?P<who>{RELATIVES}) {SOON}(?:{third}) {VALUE}", predicate, subject="user's {}")
         yield Rule(re.compile(rf"\b(?P<who>[A-Z][a-z]+) (?:{third}) {VALUE}"), predicate, subject="{}")
@@ -65,7 +65,9 @@ def _rules() -> Iterator[Rule]:
     )
     yield _rule(rf"\bmy favou?rite (?P<thing>\w+) is {VALUE}", "has_favorite_{}")
     yield _rule(rf"\bmy birthday is (?:on )?{VALUE}", "has_birthday")
-    yield _rule(r"\bI(?: am|'m) (?P<value>\d{1,3}) years old", "is_aged")
+    yield _rule(
+        r"\bI(?: am|'m|(?= turned)) (?:turned )?(?P<value>\d{1,3}) (?:years old|last|yesterday|today)", "is_aged"
+    )
     yield _rule(rf"\bI {SOON}(?:have|own|bought|got|adopted) (?P<value>{THINGS}){END}", "owns")
     yield _rule(rf"\bI {SOON}sold my {VALUE}", "owns", change="ended")
     yield _rule(rf"\bI {SOON}quit my job at {VALUE}", "works_at", change="ended")
@@ -74,7 +76,7 @@ def _rules() -> Iterator[Rule]:
 
 
 RULES = tuple(_rules())
-NOT_PEOPLE = frozenset(("It", "This", "That", "What", "Who", "There", "He", "She", "They", "User"))
+NOT_PEOPLE = frozenset(("It", "We", "This", "That", "What", "Who", "There", "He", "She", "They", "User"))
 
 
 def extract(turns: Sequence[object]) -> list[Claim]:

@@ -5,7 +5,7 @@ import pytest
 from simulator.answers import Answers
 from simulator.wire import Message, Prompt
 
-OLDER = "What is known of the user. Where the messages above say otherwise, the messages above are right."
+OLDER = "What is known of the user. Where the messages above say otherwise, they are right."
 
 
 def told(question: str, *texts: str) -> str:

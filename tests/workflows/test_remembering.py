@@ -30,3 +30,15 @@ async def test_another_conversation_knows_what_was_said(client: Client, simulato
     other = client.conversation("third", user_id="bob")
     assert "Rex" not in ((await other.say("What is the name of my dog?")).content or "")
     assert await client.audit() == []
+
+
+async def test_what_was_corrected_just_now_prevails_over_the_memory(client: Client):
+    talk = client.conversation("first", user_id="ann")
+    for text in ("I live in Bergen.", *["Thanks."] * (TURNS_PER_EXTRACTION - 1)):
+        await talk.say(text)
+    assert await remembered(client, "ann", 1) == ["The user lives in Bergen"]
+    assert "Bergen" in ((await client.conversation("second", user_id="ann").say("Where is my home?")).content or "")
+    await talk.say("Actually, we moved to Oslo last month.")
+    answer = await talk.say("Where is my home?")
+    assert "Oslo" in (answer.content or "")
+    assert "Bergen" not in (answer.content or "")

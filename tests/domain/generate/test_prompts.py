@@ -24,7 +24,7 @@ RELEASED = {
     "auto_analyze_condensing@1": "b669183905c8",
     "auto_analyze_resolution@1": "8d7d0a821324",
     "casual@1": "5263593f563e",
-    "condensing@1": "f09466088264",
+    "condensing@2": "cf3a4741f526",
     "concise@1": "8122ac8bb49c",
     "creative@1": "f480ae38e6f8",
     "session_analysis@1": "b14db7fe6143",
