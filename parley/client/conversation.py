@@ -266,7 +266,7 @@ class ConversationHandle:
             closed_at=found.closed_at,
             summary=found.summary,
             summarized_through=found.summarized_through,
-            turns=tuple(map(_report, turns)),
+            turns=tuple(map(turn_report, turns)),
             memories=learned,
             cost=cost,
         )
