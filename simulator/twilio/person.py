@@ -125,26 +125,34 @@ class Person:
         answered = await self._until(lambda session: not session.awaits_answer, self._server_time(ANSWER))
         if not answered:
             self._log.note("error", text=f"no answer within {ANSWER:g} s")
-        while True:
-            await self._until(lambda session: not session.voice.is_busy, None)
+        while await self._until_silent():
             if not await self._until(lambda session: session.voice.is_busy, PAUSE):
-                return await self._phone_call.session()
+                break
+        return await self._phone_call.session()
 
-    async def _until(self, condition: Callable[[Session], bool], seconds: float | None) -> bool:
+    async def _until_silent(self) -> bool:
+        """Wait until the agent has said what it sent. Returns False if nothing comes any more, and it has not ended."""
+        while (session := await self._phone_call.session()).voice.is_busy:
+            if await self._next_change(session.changed, self._server_time(ANSWER)):
+                continue
+            if session.voice.is_incomplete:
+                self._log.note("error", text=f"an answer is not complete: for {ANSWER:g} s no text came, and no `last`")
+            return False
+        return True
+
+    async def _until(self, condition: Callable[[Session], bool], seconds: float) -> bool:
         """Wait for a condition, also over the end of a session. Returns False after `seconds`.
 
         Raises:
             Ended: the phone call is over.
         """
-        until = None if seconds is None else self._clock.now() + seconds
-        while True:
-            session = await self._phone_call.session()
-            if condition(session):
-                return True
-            left = None if until is None else until - self._clock.now()
-            if left is not None and left <= 0:
+        until = self._clock.now() + seconds
+        while not condition(session := await self._phone_call.session()):
+            left = until - self._clock.now()
+            if left <= 0:
                 return False
             await self._next_change(session.changed, left)
+        return True
 
     async def _until_over(self, condition: Callable[[], Any], seconds: float) -> None:
         """Wait for a condition, the end of the phone call, or so many seconds."""
@@ -156,13 +164,13 @@ class Person:
         """The seconds of the phone call's clock in which a server has so many seconds."""
         return seconds * self._clock.speed
 
-    async def _next_change(self, changed: asyncio.Event, seconds: float | None) -> None:
+    async def _next_change(self, changed: asyncio.Event, seconds: float) -> bool:
         changed.clear()
         try:
-            async with asyncio.timeout(None if seconds is None else seconds / self._clock.speed):
-                await changed.wait()
+            async with asyncio.timeout(seconds / self._clock.speed):
+                return await changed.wait()
         except TimeoutError:
-            return
+            return False
 
     def _answer(self) -> str:
         """What the agent has sent since the caller's last words."""

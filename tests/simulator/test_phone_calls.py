@@ -371,6 +371,20 @@ async def test_an_agent_that_does_not_answer_is_an_error(agent: Agent, make: Mak
     assert summarize([one.log]).unanswered == 1
 
 
+async def test_an_answer_without_a_last_piece_is_an_error(agent: Agent, make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(person, "ANSWER", 0.3)
+
+    async def forget(talk: Talk, prompt: str) -> None:
+        await talk.send(type="text", token="We are open until five", last=False)
+
+    agent.on_prompt = forget
+    one = await make(ASK)
+    [error] = texts(one, "error")
+    assert error.startswith("an answer is not complete")
+    # The last word may go on: it is not spoken.
+    assert turns_of(one.log.events)[0].heard == "We are open until"
+
+
 async def test_an_expected_text_that_does_not_come_is_an_error(agent: Agent, make: Make):
     one = await make('say "When?"\nexpect "MONDAY to friday"\nexpect "Sunday" within 0.1 s')
     assert [(found["text"], found["came"]) for found in details(one, "expected")] == [
@@ -402,6 +416,13 @@ async def test_a_webhook_that_fails_ends_the_phone_call(agent: Agent, make: Make
     assert texts(one, "error")[0].startswith("11200: ")
     assert texts(one, "error")[1].startswith("the phone call was over before the step")
     assert agent.form("/phone/status")["CallStatus"] == "completed"
+
+
+async def test_a_number_without_an_agent_is_rejected(agent: Agent, make: Make):
+    agent.rejects = True
+    one = await make(ASK)
+    assert one.phone_call.status == "busy"
+    assert texts(one, "warning") == ["the server rejects the phone call: it has no agent for +15550100002"]
 
 
 async def test_a_server_that_is_not_there_is_an_error(agent: Agent, make: Make):
@@ -515,6 +536,9 @@ async def test_the_program_prints_json_only(agent: Agent, capsys: pytest.Capture
 async def test_the_exit_code_says_whether_there_were_errors(capsys: pytest.CaptureFixture[str]):
     assert await run("hours", "--url", "http://127.0.0.1:9/phone/voice", "--speed", str(SPEED)) == 1
     assert "cannot be reached" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        await run("hours", "--number", "reception")
+    assert "must be a number such as +15550100001" in capsys.readouterr().err
     assert await run("no-such-script") == 2
     assert capsys.readouterr().err.startswith("simulator: 'no-such-script' is neither a file nor")
 
