@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,6 +19,7 @@ from simulator.twilio.summary import summarize, turns_of
 from simulator.twilio.view import MODELLED, Board, Talk, summary_panel
 
 MOST_PHONE_CALLS = 500
+PHONE_NUMBER = re.compile(r"\+\d{6,15}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -121,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print JSON only on stdout")
     add("--seed", type=int, default=7, help="repeats the same forms, delays and orders (default %(default)s)")
     add("--speed", type=_speed, default=1.0, help="speech and waiting so many times as fast (default %(default)s)")
-    add("--caller", default=CALLER, help="the number that calls (default %(default)s)")
-    add("--number", default=NUMBER, help="the number that is called (default %(default)s)")
+    add("--caller", type=_phone_number, default=CALLER, help="the number that calls (default %(default)s)")
+    add("--number", type=_phone_number, default=NUMBER, help="the number that is called (default %(default)s)")
     add("--algorithm", choices=("SHA1", "SHA256"), default="SHA1", help="of the signature (default %(default)s)")
     add("--scripts", action="store_true", help="list the ready scripts and the steps, and exit")
     return parser
@@ -132,6 +134,12 @@ def _count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= MOST_PHONE_CALLS:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a number from 1 to {MOST_PHONE_CALLS}")
     return int(text)
+
+
+def _phone_number(text: str) -> str:
+    if not PHONE_NUMBER.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number such as +15550100001")
+    return text
 
 
 def _speed(text: str) -> float:

@@ -9,6 +9,7 @@ from simulator.twilio.script import Script, Step
 from simulator.twilio.session import Session
 
 # Seconds: how long a person waits for an answer or for what a script expects, and for more after the agent's last word.
+# The first two are times of a server, which a fast clock does not shorten.
 ANSWER, EXPECTED, PAUSE = 15.0, 15.0, 0.7
 # Steps that may be left when the agent ends the phone call.
 OPTIONAL = {"hang up", "wait until quiet", "expect end", "wait"}
@@ -65,9 +66,9 @@ class Person:
     async def _barge_in(self, text: str, seconds: float | None) -> None:
         session = await self._phone_call.session()
         if not seconds:
-            heard = await self._until(lambda one: one.voice.is_busy, ANSWER)
+            heard = await self._until(lambda one: one.voice.is_busy, self._server_time(ANSWER))
         else:
-            heard = await self._until(_is_heard, ANSWER)
+            heard = await self._until(_is_heard, self._server_time(ANSWER))
             await self._clock.sleep(seconds)
         session = await self._phone_call.session()
         if heard and not session.voice.is_busy:
@@ -90,17 +91,18 @@ class Person:
             return _plain(text) in _plain(self._answer())
 
         try:
-            came = await self._until(is_said, seconds or EXPECTED)
+            came = await self._until(is_said, self._server_time(seconds or EXPECTED))
         except Ended:
             came = is_said()
         self._note_expected(text, came=came)
 
     async def _expect_transfer(self) -> None:
-        await self._until_over(lambda: self._phone_call.transferred_to is not None)
+        over = self._server_time(EXPECTED)
+        await self._until_over(lambda: self._phone_call.transferred_to is not None, over)
         self._note_expected("transfer", came=self._phone_call.transferred_to is not None)
 
     async def _expect_end(self) -> None:
-        await self._until_over(lambda: self._phone_call.is_over)
+        await self._until_over(lambda: self._phone_call.is_over, self._server_time(EXPECTED))
         self._note_expected("end", came=self._phone_call.is_over)
 
     async def _drop(self) -> None:
@@ -120,43 +122,55 @@ class Person:
 
     async def _quiet(self) -> Session:
         """Wait until the agent has answered and is silent for a moment."""
-        answered = await self._until(lambda session: not session.awaits_answer, ANSWER)
+        answered = await self._until(lambda session: not session.awaits_answer, self._server_time(ANSWER))
         if not answered:
             self._log.note("error", text=f"no answer within {ANSWER:g} s")
-        while True:
-            await self._until(lambda session: not session.voice.is_busy, None)
+        while await self._until_silent():
             if not await self._until(lambda session: session.voice.is_busy, PAUSE):
-                return await self._phone_call.session()
+                break
+        return await self._phone_call.session()
 
-    async def _until(self, condition: Callable[[Session], bool], seconds: float | None) -> bool:
+    async def _until_silent(self) -> bool:
+        """Wait until the agent has said what it sent. Returns False if nothing comes any more, and it has not ended."""
+        while (session := await self._phone_call.session()).voice.is_busy:
+            if await self._next_change(session.changed, self._server_time(ANSWER)):
+                continue
+            if session.voice.is_incomplete:
+                self._log.note("error", text=f"an answer is not complete: for {ANSWER:g} s no text came, and no `last`")
+            return False
+        return True
+
+    async def _until(self, condition: Callable[[Session], bool], seconds: float) -> bool:
         """Wait for a condition, also over the end of a session. Returns False after `seconds`.
 
         Raises:
             Ended: the phone call is over.
         """
-        until = None if seconds is None else self._clock.now() + seconds
-        while True:
-            session = await self._phone_call.session()
-            if condition(session):
-                return True
-            left = None if until is None else until - self._clock.now()
-            if left is not None and left <= 0:
+        until = self._clock.now() + seconds
+        while not condition(session := await self._phone_call.session()):
+            left = until - self._clock.now()
+            if left <= 0:
                 return False
             await self._next_change(session.changed, left)
+        return True
 
-    async def _until_over(self, condition: Callable[[], Any], seconds: float = EXPECTED) -> None:
+    async def _until_over(self, condition: Callable[[], Any], seconds: float) -> None:
         """Wait for a condition, the end of the phone call, or so many seconds."""
         until = self._clock.now() + seconds
         while not condition() and not self._phone_call.is_over and (left := until - self._clock.now()) > 0:
             await self._next_change(self._phone_call.changed, left)
 
-    async def _next_change(self, changed: asyncio.Event, seconds: float | None) -> None:
+    def _server_time(self, seconds: float) -> float:
+        """The seconds of the phone call's clock in which a server has so many seconds."""
+        return seconds * self._clock.speed
+
+    async def _next_change(self, changed: asyncio.Event, seconds: float) -> bool:
         changed.clear()
         try:
-            async with asyncio.timeout(None if seconds is None else seconds / self._clock.speed):
-                await changed.wait()
+            async with asyncio.timeout(seconds / self._clock.speed):
+                return await changed.wait()
         except TimeoutError:
-            return
+            return False
 
     def _answer(self) -> str:
         """What the agent has sent since the caller's last words."""

@@ -284,6 +284,9 @@ class PhoneCall:
     async def _hangup(self, verb: Verb) -> None:
         self._is_hung_up = True
         if verb.name == "Reject":
+            self.log.note(
+                "warning", text=f"the server rejects the phone call: it has no agent for {self.dialled.number}"
+            )
             self._set_status("busy" if verb.attributes.get("reason") == "busy" else "no-answer")
 
     # Requests

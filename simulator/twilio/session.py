@@ -245,7 +245,10 @@ class Session:
             self._finish(LOST)
 
     def _on_text(self, frame: frames.Text) -> None:
-        late = self._interrupted_at is not None and self._clock.now() - self._interrupted_at > LATE_SECONDS
+        late = (
+            self._interrupted_at is not None
+            and self._clock.now() - self._interrupted_at > LATE_SECONDS * self._clock.speed
+        )
         item = self.voice.say(
             frame.token,
             last=frame.last,

@@ -197,6 +197,11 @@ class Voice:
         return self._current is not None or bool(self._queue) or self._open is not None
 
     @property
+    def is_incomplete(self) -> bool:
+        """Whether an answer waits for its `last`."""
+        return self._open is not None
+
+    @property
     def unspoken(self) -> str:
         """The text that was received and not yet spoken."""
         return "".join(item.rest for item in self._items())

@@ -74,7 +74,8 @@ class Talk:
             style, sentence = SENTENCES[event.kind]
             if event.kind in {"status", "connected", "transfer"}:
                 self._finish()
-            self._line(event.at, "", Text(printable(sentence(event.details)), style))
+            who = "caller" if event.kind == "key" else ""
+            self._line(event.at, who, Text(printable(sentence(event.details)), style))
         self._live.update(self._moving())
 
     # The caller
@@ -112,7 +113,8 @@ class Talk:
 
     def _interrupt(self, event: Event, *, by: str, heard: str, unheard: str, **_: Any) -> None:
         what = "key" if by == "dtmf" else "voice"
-        where = f"after {printable(heard)!r}" if heard else "before the first word"
+        before = "before the next word" if self._heard else "before the first word"
+        where = f"after {printable(heard)!r}" if heard else before
         self._finish(unheard)
         self._line(event.at, "", Text(f"✋ the caller's {what} interrupts, {where}", TROUBLE))
         self._show_held()
@@ -142,7 +144,7 @@ class Talk:
         if self._heard.strip() or unheard:
             line = Text(printable(self._heard), AGENT)
             if unheard:
-                line.append(f"  {printable(unheard)}", "strike dim")
+                line.append(" " if line.plain else "").append(printable(unheard), "strike dim")
             if self._delay:
                 line.append(f"   {self._delay}", NOTE)
             self._line(self._at, "agent", line)

@@ -45,6 +45,7 @@ class Agent:
     answer: Callable[[str], list[str]] = lambda _: words(LONG)
     pace: float = 0.0
     voice_status: int = 200
+    rejects: bool = False
     on_prompt: Callable[["Talk", str], Any] | None = None
     on_key: Callable[["Talk", str], Any] | None = None
     public: str | None = None
@@ -131,7 +132,9 @@ class Server:
 
     async def _voice(self, request: Request) -> Response:
         await self._check(request)
-        return Response(connect(self._agent), self._agent.voice_status, media_type="text/xml")
+        reject = '<Response><Reject reason="busy"/></Response>'
+        twiml = reject if self._agent.rejects else connect(self._agent)
+        return Response(twiml, self._agent.voice_status, media_type="text/xml")
 
     async def _action(self, request: Request) -> Response:
         form = dict(await self._check(request))

@@ -4,12 +4,15 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.websockets import WebSocketDisconnect
 
+from simulator.twilio import person
 from simulator.twilio.__main__ import main
 from simulator.twilio.line import Account
 from simulator.twilio.log import KINDS, Event
@@ -178,12 +181,13 @@ async def test_one_text_may_forbid_the_interruption(agent: Agent, make: Make):
 async def test_text_that_is_sent_long_after_the_interruption_is_not_spoken_and_reported(agent: Agent, make: Make):
     async def go_on(talk: Talk, prompt: str) -> None:
         talk.answering = None  # an interruption does not stop this agent
-        for word in words(LONG * 2):
-            await talk.send(type="text", token=word, last=False)
-            await asyncio.sleep(0.01)
+        with suppress(WebSocketDisconnect, RuntimeError):
+            for word in words(LONG * 10):
+                await talk.send(type="text", token=word, last=False)
+                await asyncio.sleep(0.01)
 
     agent.on_prompt = go_on
-    one = await make('say "Tell me all."\nbarge in after 1 s with "a b c d e f g h i j k l m n o p q r s t"')
+    one = await make(f'say "Tell me all."\nbarge in after 1 s with "{" ".join(["Stop"] * 60)}"')
     [warning] = texts(one, "warning")
     assert "long after the interruption" in warning
 
@@ -355,18 +359,34 @@ async def test_a_shuffled_callback_may_overtake_the_action(agent: Agent, make: M
     assert orders == {("/phone/action", "/phone/status"), ("/phone/status", "/phone/action")}
 
 
-async def test_an_agent_that_does_not_answer_is_an_error(agent: Agent, make: Make):
+async def test_an_agent_that_does_not_answer_is_an_error(agent: Agent, make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(person, "ANSWER", 0.1)
+
     async def say_nothing(talk: Talk, prompt: str) -> None:
         return None
 
     agent.on_prompt = say_nothing
-    one = await make(ASK, speed=200)
-    assert texts(one, "error") == ["no answer within 15 s"]
+    one = await make(ASK)
+    assert texts(one, "error") == ["no answer within 0.1 s"]
     assert summarize([one.log]).unanswered == 1
 
 
+async def test_an_answer_without_a_last_piece_is_an_error(agent: Agent, make: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(person, "ANSWER", 0.3)
+
+    async def forget(talk: Talk, prompt: str) -> None:
+        await talk.send(type="text", token="We are open until five", last=False)
+
+    agent.on_prompt = forget
+    one = await make(ASK)
+    [error] = texts(one, "error")
+    assert error.startswith("an answer is not complete")
+    # The last word may go on: it is not spoken.
+    assert turns_of(one.log.events)[0].heard == "We are open until"
+
+
 async def test_an_expected_text_that_does_not_come_is_an_error(agent: Agent, make: Make):
-    one = await make('say "When?"\nexpect "MONDAY to friday"\nexpect "Sunday" within 1 s')
+    one = await make('say "When?"\nexpect "MONDAY to friday"\nexpect "Sunday" within 0.1 s')
     assert [(found["text"], found["came"]) for found in details(one, "expected")] == [
         ("MONDAY to friday", True),
         ("Sunday", False),
@@ -396,6 +416,13 @@ async def test_a_webhook_that_fails_ends_the_phone_call(agent: Agent, make: Make
     assert texts(one, "error")[0].startswith("11200: ")
     assert texts(one, "error")[1].startswith("the phone call was over before the step")
     assert agent.form("/phone/status")["CallStatus"] == "completed"
+
+
+async def test_a_number_without_an_agent_is_rejected(agent: Agent, make: Make):
+    agent.rejects = True
+    one = await make(ASK)
+    assert one.phone_call.status == "busy"
+    assert texts(one, "warning") == ["the server rejects the phone call: it has no agent for +15550100002"]
 
 
 async def test_a_server_that_is_not_there_is_an_error(agent: Agent, make: Make):
@@ -442,6 +469,21 @@ async def test_fifty_phone_calls_at_once(agent: Agent, make: Make):
     assert (summary.phone_calls, summary.turns, summary.errors) == (50, 50, 0)
     assert len({frame["callSid"] for frame in agent.received("setup")}) == 50
     assert len({frame["from"] for frame in agent.received("setup")}) == 50
+
+
+async def test_a_seed_repeats_what_the_server_receives(agent: Agent, make: Make):
+    def received() -> list[tuple[str, object]]:
+        texts = [(frame["type"], frame.get("voicePrompt") or frame.get("digit")) for frame in agent.frames]
+        agent.frames.clear()
+        return texts
+
+    script = f"network doubled 30%\nnetwork reordered 20%\npress 12345 at once\n{ASK}"
+    agent.attributes["dtmfDetection"] = "true"
+    runs = []
+    for seed in (1, 1, 2):
+        await make(script, seed=seed)
+        runs.append(received())
+    assert runs[0] == runs[1] != runs[2]
 
 
 async def test_watchers_see_the_events_as_they_happen(agent: Agent, make: Make):
@@ -494,6 +536,9 @@ async def test_the_program_prints_json_only(agent: Agent, capsys: pytest.Capture
 async def test_the_exit_code_says_whether_there_were_errors(capsys: pytest.CaptureFixture[str]):
     assert await run("hours", "--url", "http://127.0.0.1:9/phone/voice", "--speed", str(SPEED)) == 1
     assert "cannot be reached" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        await run("hours", "--number", "reception")
+    assert "must be a number such as +15550100001" in capsys.readouterr().err
     assert await run("no-such-script") == 2
     assert capsys.readouterr().err.startswith("simulator: 'no-such-script' is neither a file nor")
 
