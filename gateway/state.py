@@ -15,7 +15,7 @@ from parley.client.backend import Backend, temporal_errors
 from parley.domain.errors import Unreachable
 
 READY_SECONDS = 5.0
-# How long the end waits for what workflows of phone calls are told, while Temporal does not answer.
+# How long the end waits for reports to the workflows of phone calls, while Temporal does not answer.
 REPORT_SECONDS = 5.0
 
 

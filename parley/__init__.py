@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
+    from parley.client.phone import Phone
     from parley.client.reports import Reports
     from parley.client.session_analysis import AnalysisHandle, AnalysisReport
     from parley.client.streaming import GenerateStream
@@ -79,6 +80,17 @@ if TYPE_CHECKING:
     )
     from parley.domain.health import HealthReport
     from parley.domain.housekeeping import RefillReport
+    from parley.domain.phone.contract import CallStatus, PhoneCallReport, PhoneNumber, PhoneTurn
+    from parley.domain.phone.settings import (
+        AnswerTemplate,
+        Deadlines,
+        Digits,
+        KeyAction,
+        NumberSettings,
+        PhoneLimits,
+        Phrases,
+        SpokenLanguage,
+    )
     from parley.domain.queues import WORKFLOWS as WORKFLOW_TASK_QUEUE
     from parley.domain.recommendations import Recommendation
     from parley.domain.reports import (
@@ -131,6 +143,7 @@ _MODULES = {
     "parley.client.listing": ("JobPage", "JobSummary"),
     "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
+    "parley.client.phone": ("Phone",),
     "parley.client.reports": ("Reports",),
     "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
     "parley.client.streaming": ("GenerateStream",),
@@ -189,6 +202,17 @@ _MODULES = {
     "parley.domain.housekeeping": ("RefillReport",),
     "parley.domain.queues": ("WORKFLOW_TASK_QUEUE",),
     "parley.domain.recommendations": ("Recommendation",),
+    "parley.domain.phone.contract": ("CallStatus", "PhoneCallReport", "PhoneNumber", "PhoneTurn"),
+    "parley.domain.phone.settings": (
+        "AnswerTemplate",
+        "Deadlines",
+        "Digits",
+        "KeyAction",
+        "NumberSettings",
+        "PhoneLimits",
+        "Phrases",
+        "SpokenLanguage",
+    ),
     "parley.domain.reports": (
         "ActionSpend",
         "ActionTokens",
@@ -247,6 +271,7 @@ __all__ = [
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
+    "AnswerTemplate",
     "AttemptReport",
     "AutoAnalyzeHandle",
     "AutoAnalyzeInput",
@@ -257,6 +282,7 @@ __all__ = [
     "BilledAttempt",
     "CachePolicy",
     "Cached",
+    "CallStatus",
     "CapView",
     "ChatSession",
     "Client",
@@ -272,6 +298,8 @@ __all__ = [
     "CostLine",
     "Costs",
     "DaySpend",
+    "Deadlines",
+    "Digits",
     "Disagreement",
     "DiscoveryTerms",
     "Ended",
@@ -300,6 +328,7 @@ __all__ = [
     "JobFailed",
     "JobPage",
     "JobSummary",
+    "KeyAction",
     "LabelCount",
     "LabelKind",
     "LabelOrigin",
@@ -315,10 +344,17 @@ __all__ = [
     "NamedTool",
     "NewGatewayKey",
     "NotFound",
+    "NumberSettings",
     "OnRateLimit",
     "Optimized",
     "ParleyError",
     "Period",
+    "Phone",
+    "PhoneCallReport",
+    "PhoneLimits",
+    "PhoneNumber",
+    "PhoneTurn",
+    "Phrases",
     "Progress",
     "Prompt",
     "Provider",
@@ -336,6 +372,7 @@ __all__ = [
     "Settings",
     "Skipped",
     "SpendReport",
+    "SpokenLanguage",
     "Statistics",
     "Strategy",
     "StreamReceiver",

@@ -64,7 +64,7 @@ async def _wants_analysis(tx: AsyncSession, call: CallSession) -> bool:
 def session_of(call: CallSession, turns: Sequence[ConversationTurn], ended_at: datetime) -> Session | None:
     """A phone call as a session: the agent is the one who is coached. None where nothing was said.
 
-    When somebody spoke is known for the ends of the caller's turns; the length of each speech follows from its text.
+    The ends of the caller's turns are known; how long each speech lasted follows from its text.
     """
     said = tuple(_said(call, turns))
     if not said:

@@ -121,14 +121,14 @@ class Answer:
             template=settings.template,
             model=settings.model,
         )
-        patience = settings.deadlines.response_timeout
-        begins_by = self._turn.began + patience
-        async with asyncio.timeout_at(max(begins_by, self._clock.time() + patience / 4)) as limit, stream:
+        longest = settings.deadlines.response_timeout
+        begins_by = self._turn.began + longest
+        async with asyncio.timeout_at(max(begins_by, self._clock.time() + longest / 4)) as limit, stream:
             async with aclosing(speech_of(stream, self._call.language)) as pieces:
                 async for piece in pieces:
                     if stream.is_refused:
                         break
-                    limit.reschedule(self._clock.time() + patience)
+                    limit.reschedule(self._clock.time() + longest)
                     if not await self._say(piece):
                         self._turn.heard = self._turn.said
                         return

@@ -1,4 +1,4 @@
-"""The phone calls of one gateway process: who they belong to, what may begin, and what their workflows are told."""
+"""The phone calls of one gateway process: their workspaces, what may begin, and the reports to their workflows."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ MOST_KNOWN = 10_000
 DOWN_SECONDS = 3.0
 UP_SECONDS = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-# A workflow that is told of a phone call so late is not told any more.
+# After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
 # How much longer than its limit a phone call can last: for the last words.
 GRACE_SECONDS = 600.0
@@ -87,7 +87,7 @@ class OpenCall:
 
 
 def longest_seconds(settings: NumberSettings) -> float:
-    """When a phone call is over for its workflow, if nobody ends it."""
+    """When a phone call is over for its workflow, if nothing ends it before."""
     return settings.limits.call_minutes * 60 + GRACE_SECONDS
 
 
@@ -295,7 +295,7 @@ class PhoneCalls:
         async with self._backend.database.transaction() as tx:
             await phone_calls.set_status(tx, workspace_id, call_sid, status)
 
-    # What the workflow is told, later if Temporal does not answer now
+    # Reports to the workflow, sent later if Temporal does not answer now
 
     def report_start(self, workspace_id: str, call_sid: str, user_id: str, longest: float) -> None:
         """Start the workflow of a phone call."""
@@ -335,7 +335,7 @@ class PhoneCalls:
         reports.add(work)
 
     async def reported(self) -> None:
-        """Wait until every workflow knows what it is to be told."""
+        """Wait until every report is sent."""
         while self._reports:
             await asyncio.wait({one.sending for one in self._reports.values()})
 
@@ -351,7 +351,7 @@ class PhoneCalls:
 
 
 class _Reports:
-    """What the workflow of one phone call is told, in order. Each is sent again until Temporal answers."""
+    """The reports to the workflow of one phone call, in order. Each is sent again until Temporal answers."""
 
     def __init__(self, on_end: Callable[[], object]) -> None:
         self._waiting: deque[Callable[[], Awaitable[None]]] = deque()

@@ -46,7 +46,7 @@ async def voice(request: Request) -> Response:
     call = _new_call(known, form, _parameters(request))
     try:
         limit = await calls.begin(known, call)
-    except Unreachable:  # it is recorded later, if it can be: nobody waits for it
+    except Unreachable:  # the session records it, if it can
         limit = None
     if limit is not None:
         log.warning("%s: refused, because the limit %s of %s is reached", call_sid, limit, masked(known.number))
@@ -135,7 +135,7 @@ async def _reconnected(
 
 
 def _refused(known: KnownNumber, call: NewCall) -> Response:
-    """A caller hears that the line is busy; somebody who was called hears a sentence."""
+    """A caller hears that the line is busy; a person who was called hears a sentence."""
     if call.direction == "inbound":
         return _twiml(twiml.reject())
     return _twiml(twiml.say(known.settings.phrases.busy, language=known.settings.language), twiml.hang_up())
@@ -174,7 +174,7 @@ async def _number_of(calls: PhoneCalls, form: Mapping[str, str]) -> KnownNumber 
 
 
 def _ends(form: Mapping[str, str]) -> tuple[str, str, Literal["inbound", "outbound"]]:
-    """The number of a workspace, the other end, and who called whom."""
+    """The number of a workspace, the other end, and the direction."""
     sender, target = form.get("From", "")[:200], form.get("To", "")[:200]
     if form.get("Direction", "inbound").startswith("outbound"):
         return sender, target, "outbound"

@@ -59,7 +59,7 @@ COMMANDS = {
     "generate": Command("generate", "Answer one request within the budget, with the first model that can."),
     "chat": Command("chat", "Hold a conversation: each line of stdin is a turn, and /help shows the commands."),
     "conversations": Command("conversations", "List conversations, and export one."),
-    "phone": Command("phone", "Make simulated phone calls to an agent."),
+    "phone": Command("phone", "Set up phone numbers, dial, simulate and see phone calls."),
     "policy": Command("generate", "Check the policy file and show its routes."),
     "prompts": Command("generate", "List the prompts, or show one with its placeholders."),
     "report": Command("reports", "Report costs, tokens, latency and errors, and recommendations on them."),

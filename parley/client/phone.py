@@ -93,9 +93,9 @@ class Phone:
                 raise NotFound(f"workspace {self._workspace_id!r} does not have the number {number!r}")
 
     async def dial(self, to: str, *, from_number: str, parameters: Mapping[str, str] | None = None) -> str:
-        """Call somebody. When the phone is answered, the phone call is held as an inbound one.
+        """Call a number. When the phone is answered, the phone call is held as an inbound one.
 
-        A request whose answer is lost is not repeated: somebody's phone may ring already.
+        A request whose answer is lost is not repeated: the phone may ring already.
 
         Args:
             to: the number to call.
@@ -242,7 +242,7 @@ class PhoneTalk(ConversationHandle):
 
 
 def phone_call_start(workspace_id: str, call_sid: str, user_id: str, *, longest_seconds: float) -> WorkflowStart:
-    """The workflow of a phone call. `longest_seconds`: when it is over, if nobody ends it."""
+    """The workflow of a phone call. `longest_seconds`: when it is over, if nothing ends it before."""
     given = PhoneCallInput(
         workspace_id=workspace_id, call_sid=call_sid, user_id=user_id, longest_seconds=longest_seconds
     )

@@ -39,7 +39,10 @@ OLD = text("""
         ORDER BY last_turn_at LIMIT :limit FOR UPDATE SKIP LOCKED),
     turns AS (
         DELETE FROM conversation_turns t USING old
-        WHERE (t.workspace_id, t.conversation_id) = (old.workspace_id, old.conversation_id))
+        WHERE (t.workspace_id, t.conversation_id) = (old.workspace_id, old.conversation_id)),
+    phone_calls AS (
+        DELETE FROM call_sessions p USING old
+        WHERE (p.workspace_id, p.call_sid) = (old.workspace_id, old.conversation_id))
     DELETE FROM conversations c USING old
     WHERE (c.workspace_id, c.conversation_id) = (old.workspace_id, old.conversation_id)
     RETURNING c.workspace_id, c.conversation_id""")

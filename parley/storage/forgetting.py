@@ -52,6 +52,12 @@ FORGETTING: Mapping[str, str] = {
     "prompts": _delete("prompts", OF_CONTEXT),
     "conversation_turns": _delete("conversation_turns", OF_CONVERSATION),
     "conversations": _update("conversations", "summary = '', summary_tokens = 0", f"{OWN} AND summary <> ''"),
+    "call_sessions": _update(
+        "call_sessions",
+        "caller = '', caller_name = '', forwarded_from = '', handoff = NULL, parameters = '{}'",
+        f"{OWN} AND (caller, caller_name, forwarded_from, parameters, handoff)"
+        " IS DISTINCT FROM ('', '', '', '{}', NULL)",
+    ),
     "recordings": _delete("recordings", OF_RECORDING),
     "sessions": _delete("sessions", OWN),
     "session_analyses": _update(

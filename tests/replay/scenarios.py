@@ -20,7 +20,7 @@ from parley.domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, RE
 from parley.domain.queues import WORKFLOWS
 from parley.domain.session_analysis import Step
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.replay import conversation, generate
+from tests.replay import conversation, generate, phone
 
 HISTORIES = Path(__file__).parent / "histories"
 FINGERPRINTS = Path(__file__).parent / "fingerprints"
@@ -177,6 +177,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     purge,
     *generate.SCENARIOS,
     *conversation.SCENARIOS,
+    *phone.SCENARIOS,
 )
 
 

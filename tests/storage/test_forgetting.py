@@ -11,6 +11,7 @@ from parley.client.reading import read_session
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import NewTurn
 from parley.domain.conversation.memory import Changes
+from parley.domain.phone.contract import NewCall
 from parley.domain.requests import SpokenWord, ToolCall, TranscriptionReply, Usage
 from parley.domain.streaming import TextDelta
 from parley.storage import (
@@ -21,6 +22,7 @@ from parley.storage import (
     generations,
     ledger,
     memories,
+    phone_calls,
     sessions,
     streams,
     summaries,
@@ -85,6 +87,10 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
         await conversations.start_turn(tx, *talk, "turn")
         context = await generations.save_prompt(tx, books.workspace, asked_turn.prompt)
         await conversations.end_turn(tx, *talk, "turn", outcome="completed", context_sha256=context.sha256)
+        ends = {"number": "+15550100002", "caller": said, "caller_name": said, "parameters": {"name": said}}
+        call = NewCall(workspace_id=books.workspace, call_sid=f"CA{user}", user_id=user, language="en-US", **ends)
+        await phone_calls.begin(tx, call)
+        await phone_calls.explain(tx, books.workspace, call.call_sid, "transfer", {"said": said})
         await conversations.save_summary(tx, *talk, RunningSummary(text=said, through=1, tokens=1))
 
 

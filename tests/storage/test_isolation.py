@@ -24,8 +24,10 @@ from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import ConversationCost, NewTurn
 from parley.domain.conversation.memory import Changes, Memory
 from parley.domain.costs import BilledAttempt, Correction, Costs
-from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, NotFound, ParleyError
+from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, InvalidInput, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
+from parley.domain.phone.contract import CallStatus, Counts, NewCall, TurnMeasures
+from parley.domain.phone.limits import Use
 from parley.domain.reports import Feedback, Span, Spend
 from parley.domain.requests import ChatReply, Finish, Message, Provider, Usage
 from parley.domain.session import Session
@@ -50,6 +52,7 @@ from parley.storage import (
     memories,
     outbox,
     paid_requests,
+    phone_calls,
     reports,
     sessions,
     streams,
@@ -79,6 +82,7 @@ MEMORY = Memory(
 )
 ENDING = Changes(ended=((MEMORY.id, utc_now()),))
 MODEL = (Provider.ANTHROPIC, "model-1")
+NUMBER, CALL = "+15550100002", "CA1"
 FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
 
 
@@ -125,12 +129,19 @@ async def ids(books: LedgerFixture) -> Ids:
         turn = NewTurn.of("talk", "turn", generate_input(books.workspace, "secret", user_id=USER))
         await conversations.begin_turn(tx, turn)
         await conversations.start_turn(tx, books.workspace, "talk", "turn")
+        await phone_calls.save_number(tx, books.workspace, NUMBER, {})
+        await phone_calls.begin(tx, phone_call(books.workspace))
         await memories.apply(tx, books.workspace, USER, Changes(added=(MEMORY,)), settled)
         await streams.open_attempt(tx, books.workspace, "stream", "ws://127.0.0.1:1")
         await streams.store(tx, books.workspace, "stream", 1, streams.News(0, (DELTA,)))
     return Ids(
         attempt, session, session_sha256, recording_sha256, prompt, SummaryReference(attempt_id=settled, messages=1)
     )
+
+
+def phone_call(workspace_id: str) -> NewCall:
+    ends = {"number": NUMBER, "caller": "+15550100001"}
+    return NewCall(workspace_id=workspace_id, call_sid=CALL, user_id=USER, language="en-US", **ends)
 
 
 def generation(workspace_id: str, attempt_id: UUID) -> Generation:
@@ -323,6 +334,25 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "conversations.history": (lambda tx, _: conversations.history(tx, THEIRS, "talk", after=0, limit=9), []),
     "conversations.state": (lambda tx, _: conversations.state(tx, THEIRS, "talk"), NotFound),
     "conversations.cost": (lambda tx, _: conversations.cost(tx, THEIRS, "talk"), ConversationCost()),
+    "phone_calls.save_number": (lambda tx, _: phone_calls.save_number(tx, THEIRS, NUMBER, {"a": 1}), InvalidInput),
+    "phone_calls.numbers": (lambda tx, _: phone_calls.numbers(tx, THEIRS), []),
+    "phone_calls.remove_number": (lambda tx, _: phone_calls.remove_number(tx, THEIRS, NUMBER), False),
+    "phone_calls.lock_limits": (lambda tx, _: phone_calls.lock_limits(tx, THEIRS), None),
+    "phone_calls.used": (lambda tx, _: phone_calls.used(tx, THEIRS, NUMBER, "+15550100001"), Use()),
+    "phone_calls.find": (lambda tx, _: phone_calls.find(tx, THEIRS, CALL), None),
+    "phone_calls.newest": (lambda tx, _: phone_calls.newest(tx, THEIRS, before=None, limit=9), []),
+    "phone_calls.set_status": (lambda tx, _: phone_calls.set_status(tx, THEIRS, CALL, CallStatus.COMPLETED), False),
+    "phone_calls.explain": (lambda tx, _: phone_calls.explain(tx, THEIRS, CALL, "caller"), False),
+    "phone_calls.set_language": (lambda tx, _: phone_calls.set_language(tx, THEIRS, CALL, "es", "prompt"), False),
+    "phone_calls.set_analysis": (lambda tx, _: phone_calls.set_analysis(tx, THEIRS, CALL, "job"), False),
+    "phone_calls.count": (lambda tx, _: phone_calls.count(tx, THEIRS, CALL, Counts(errors=1)), False),
+    "phone_calls.turn_count": (lambda tx, _: phone_calls.turn_count(tx, THEIRS, "talk"), 0),
+    "phone_calls.turn_counts": (lambda tx, _: phone_calls.turn_counts(tx, THEIRS, ["talk"]), {}),
+    "phone_calls.measure": (
+        lambda tx, _: phone_calls.measure(tx, THEIRS, "talk", "turn", TurnMeasures(heard="a")),
+        False,
+    ),
+    "phone_calls.cut_short": (lambda tx, _: phone_calls.cut_short(tx, THEIRS, "talk", "turn"), False),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
     "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),

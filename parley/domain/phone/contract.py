@@ -21,7 +21,7 @@ ACTION = "phone_turn"
 RECONNECT_SECONDS = 60
 # How long it may ring before its first session.
 CONNECT_SECONDS = 300
-# A phone call that nobody ends is over after this. Twilio itself ends one after four hours.
+# A phone call whose end is never reported is over after this. Twilio itself ends one after four hours.
 LONGEST_SECONDS = 4 * 3600 + 600
 
 
@@ -59,7 +59,7 @@ RANKS: Mapping[CallStatus, int] = {
 
 
 class PhoneCallInput(Model):
-    """A phone call. `user_id`: who its turns are for. `longest_seconds`: when it is over, if nobody ends it."""
+    """A phone call. `user_id`: who its turns are for. `longest_seconds`: when it is over, if nothing ends it before."""
 
     workspace_id: str
     call_sid: str

@@ -17,7 +17,7 @@ from parley.domain.phone.ear import words_as_heard
 CHARACTERS_PER_SECOND = 15.0
 # How much of the reported words must be found in what was sent.
 SIMILAR = 80.0
-TOKEN = re.compile(r"\S+\s*")
+TOKEN = re.compile(r"\S+")
 # What a reported text is compared with at most: nothing longer is spoken in one turn.
 MOST_TOKENS = 5000
 

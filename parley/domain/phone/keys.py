@@ -7,7 +7,7 @@ from parley.domain.phone.settings import KeyAction, NumberSettings
 
 
 class Entered(NamedTuple):
-    """Digits that a caller entered, as a model is told. What is secret is not in it."""
+    """Digits that a caller entered, as a model reads it. What is secret is not in it."""
 
     text: str
 

@@ -1,6 +1,6 @@
 """TwiML: what Twilio does next with a phone call.
 
-Twilio ignores an attribute that it does not know, so that a misspelled one changes nothing and nobody notices. Here an
+Twilio ignores an attribute that it does not know, so that a misspelled one has no effect and shows no error. Here an
 element takes only the attributes that Twilio documents.
 """
 

@@ -204,7 +204,7 @@ async def test_a_limit_of_the_number_refuses_the_next_phone_call(
         await running_again(twilio)
     verbs = [verb.tag for verb in await twilio.phone(To=same).ring()]
     assert verbs == (["Connect"] if is_taken else ["Reject"])
-    assert [verb.tag for verb in await first.ring()] == ["Connect"]  # a repetition of what has begun is no news
+    assert [verb.tag for verb in await first.ring()] == ["Connect"]  # a repetition changes nothing
 
 
 async def running_again(twilio: Twilio) -> None:

@@ -250,7 +250,7 @@ async def test_while_temporal_is_down_the_gateway_answers_and_reports_later(
     assert "simulator" in first
 
 
-async def test_what_temporal_was_not_told_is_told_later(
+async def test_reports_that_temporal_did_not_take_are_sent_later(
     client: Client, backend: Backend, settings: Settings, worker: None
 ):
     """The workflow starts late, and learns of the end."""

@@ -122,7 +122,7 @@ class Session:
             frame = json.loads(await self.socket.recv())
         self.frames.append(frame)
         if frame["type"] == "text" and frame["last"]:
-            # Nobody listens as long as a voice would speak.
+            # The voice of a test takes no time.
             await self.send("info", name="agentSpeaking", value="off")
         return frame
 
