@@ -20,6 +20,7 @@ from benchmarks import (
     generate,
     history,
     http,
+    knowledge,
     labels,
     ledger,
     memory,
@@ -51,6 +52,7 @@ MODULES = (
     streams,
     http,
     conversation,
+    knowledge,
     memory,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parley.client.generation import GenerationHandle, GenerationReport
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
+    from parley.client.knowledge import Knowledge
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
@@ -78,6 +79,14 @@ if TYPE_CHECKING:
     )
     from parley.domain.health import HealthReport
     from parley.domain.housekeeping import RefillReport
+    from parley.domain.knowledge import (
+        AddedDocument,
+        AddOutcome,
+        DocumentKind,
+        KnowledgeDocument,
+        KnowledgePassage,
+        KnowledgeUsed,
+    )
     from parley.domain.queues import WORKFLOWS as WORKFLOW_TASK_QUEUE
     from parley.domain.recommendations import Recommendation
     from parley.domain.reports import (
@@ -128,6 +137,7 @@ _MODULES = {
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
+    "parley.client.knowledge": ("Knowledge",),
     "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
     "parley.client.reports": ("Reports",),
@@ -185,6 +195,14 @@ _MODULES = {
     ),
     "parley.domain.health": ("HealthReport",),
     "parley.domain.housekeeping": ("RefillReport",),
+    "parley.domain.knowledge": (
+        "AddOutcome",
+        "AddedDocument",
+        "DocumentKind",
+        "KnowledgeDocument",
+        "KnowledgePassage",
+        "KnowledgeUsed",
+    ),
     "parley.domain.queues": ("WORKFLOW_TASK_QUEUE",),
     "parley.domain.recommendations": ("Recommendation",),
     "parley.domain.reports": (
@@ -242,6 +260,8 @@ __all__ = [
     "WORKFLOW_TASK_QUEUE",
     "ActionSpend",
     "ActionTokens",
+    "AddOutcome",
+    "AddedDocument",
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
@@ -271,6 +291,7 @@ __all__ = [
     "DaySpend",
     "Disagreement",
     "DiscoveryTerms",
+    "DocumentKind",
     "Ended",
     "EnergyBalance",
     "ErrorKind",
@@ -297,6 +318,10 @@ __all__ = [
     "JobFailed",
     "JobPage",
     "JobSummary",
+    "Knowledge",
+    "KnowledgeDocument",
+    "KnowledgePassage",
+    "KnowledgeUsed",
     "LabelCount",
     "LabelKind",
     "LabelOrigin",
