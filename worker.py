@@ -87,8 +87,8 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
     memory = parts.conversation_memory()
-    turns, condensing = ConversationSteps(database, policy, memory), CondensingStep(database, paid_calls, policy)
-    phone_calls = PhoneCallSteps(database)
+    turns = ConversationSteps(database, policy, memory, parts.knowledge_search())
+    condensing, phone_calls = CondensingStep(database, paid_calls, policy), PhoneCallSteps(database)
     common: dict[str, Any] = {
         "interceptors": INTERCEPTORS,
         "graceful_shutdown_timeout": timedelta(seconds=settings.drain_seconds),

@@ -2,15 +2,16 @@
 
 from activities.candidates import Candidates
 from activities.conversation.context import ConversationSteps
-from activities.conversation.embedder import Embedder, is_installed
 from activities.conversation.memory import ConversationMemory
 from activities.credentials import WorkspaceKeys
 from activities.embedding import EmbeddingStep
 from activities.generate.deciding import GenerateDecisions
 from activities.generate.paid_steps import GeneratePaidSteps
+from activities.knowledge import KnowledgeSearch
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from parley.domain.errors import InvalidInput
+from parley.embedder import Embedder, is_installed, process_embedder
 from parley.providers.registry import Providers
 from parley.settings import Settings, variable
 from parley.storage.database import Database
@@ -52,16 +53,23 @@ class Parts:
 
     def conversation_memory(self) -> ConversationMemory:
         """Raises InvalidInput where the settings ask for vectors, and the extra for them is not installed."""
+        return ConversationMemory(self.database, self.paid_calls, self.embedder())
+
+    def knowledge_search(self) -> KnowledgeSearch:
+        """Raises InvalidInput as `conversation_memory` does."""
+        return KnowledgeSearch(self.embedder())
+
+    def embedder(self) -> Embedder | None:
+        """Computes vectors in this process; None: words are compared."""
         mode = self.settings.memory_vectors
         if mode == "local" and not is_installed():
             problem = "is local: install 'parley[local-embeddings]', or set it to auto or off"
             raise InvalidInput(problem, where=variable("memory_vectors"))
-        embedder = Embedder() if mode != "off" and is_installed() else None
-        return ConversationMemory(self.database, self.paid_calls, embedder)
+        return process_embedder() if mode != "off" and is_installed() else None
 
     def conversation_steps(self) -> ConversationSteps:
         """Raises InvalidInput as `conversation_memory` does."""
-        return ConversationSteps(self.database, self.policy, self.conversation_memory())
+        return ConversationSteps(self.database, self.policy, self.conversation_memory(), self.knowledge_search())
 
     async def close(self) -> None:
         """Close the connections to the providers."""

@@ -20,6 +20,7 @@ from benchmarks import (
     generate,
     history,
     http,
+    knowledge,
     labels,
     ledger,
     memory,
@@ -52,6 +53,7 @@ MODULES = (
     streams,
     http,
     conversation,
+    knowledge,
     memory,
     retention,
 )

@@ -20,7 +20,6 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.testing import ActivityEnvironment
 
-from activities.conversation.embedder import Embedder
 from activities.conversation.memory import ConversationMemory, ReadTurns
 from activities.parts import Parts
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
@@ -30,6 +29,7 @@ from parley.domain.conversation.extraction import ACTION, SourceTurn
 from parley.domain.conversation.memory import Memory, RememberStep
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
+from parley.embedder import Embedder
 from parley.settings import Settings
 from parley.storage import memories
 from parley.storage.database import Database

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import anthropic, chat, conversations, embeddings, health, jobs, models, openai
+from gateway import anthropic, chat, conversations, embeddings, health, jobs, knowledge, models, openai
 from gateway.boundary import Boundary, names
 from gateway.console import budgets, labels, overview, pages, sign_in
 from gateway.console import chat as chat_pages
@@ -40,7 +40,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
     app.state.sign_in_tries = sign_in.SignInTries()
-    for module in (health, jobs, chat, conversations, openai, embeddings, anthropic, models, phone):
+    for module in (health, jobs, chat, conversations, knowledge, openai, embeddings, anthropic, models, phone):
         app.include_router(module.router)
     console = (overview, job_pages, chat_pages, labels, budgets)
     for router in (
@@ -57,8 +57,10 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     if origins := names(settings.gateway_cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
 
+    uploads = {*jobs.UPLOADS, knowledge.UPLOAD}
+
     def body_limit(path: str) -> int:
-        return settings.gateway_upload_bytes if path in jobs.UPLOADS else settings.gateway_body_bytes
+        return settings.gateway_upload_bytes if path in uploads else settings.gateway_body_bytes
 
     app.add_middleware(Boundary, settings=settings, metrics=metrics, body_limit=body_limit)
     app.openapi = lambda: _openapi(app)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parley.client.generation import GenerationHandle, GenerationReport
     from parley.client.housekeeping import CostAlertReport, EventReport, Housekeeping
     from parley.client.importing import Imported, Skipped
+    from parley.client.knowledge import Knowledge
     from parley.client.listing import JobPage, JobSummary
     from parley.client.memory import UserMemory
     from parley.client.optimizing import Optimized
@@ -80,6 +81,14 @@ if TYPE_CHECKING:
     )
     from parley.domain.health import HealthReport
     from parley.domain.housekeeping import RefillReport
+    from parley.domain.knowledge import (
+        AddedDocument,
+        AddOutcome,
+        DocumentKind,
+        KnowledgeDocument,
+        KnowledgePassage,
+        KnowledgeUsed,
+    )
     from parley.domain.phone.contract import CallStatus, PhoneCallReport, PhoneNumber, PhoneTurn
     from parley.domain.phone.settings import (
         AnswerTemplate,
@@ -141,6 +150,7 @@ _MODULES = {
     "parley.client.housekeeping": ("CostAlertReport", "EventReport", "Housekeeping"),
     "parley.client.importing": ("Imported", "Skipped"),
     "parley.client.listing": ("JobPage", "JobSummary"),
+    "parley.client.knowledge": ("Knowledge",),
     "parley.client.memory": ("UserMemory",),
     "parley.client.optimizing": ("Optimized",),
     "parley.client.phone": ("Phone",),
@@ -200,6 +210,14 @@ _MODULES = {
     ),
     "parley.domain.health": ("HealthReport",),
     "parley.domain.housekeeping": ("RefillReport",),
+    "parley.domain.knowledge": (
+        "AddOutcome",
+        "AddedDocument",
+        "DocumentKind",
+        "KnowledgeDocument",
+        "KnowledgePassage",
+        "KnowledgeUsed",
+    ),
     "parley.domain.queues": ("WORKFLOW_TASK_QUEUE",),
     "parley.domain.recommendations": ("Recommendation",),
     "parley.domain.phone.contract": ("CallStatus", "PhoneCallReport", "PhoneNumber", "PhoneTurn"),
@@ -268,6 +286,8 @@ __all__ = [
     "WORKFLOW_TASK_QUEUE",
     "ActionSpend",
     "ActionTokens",
+    "AddOutcome",
+    "AddedDocument",
     "Analysis",
     "AnalysisHandle",
     "AnalysisReport",
@@ -302,6 +322,7 @@ __all__ = [
     "Digits",
     "Disagreement",
     "DiscoveryTerms",
+    "DocumentKind",
     "Ended",
     "EnergyBalance",
     "ErrorKind",
@@ -329,6 +350,10 @@ __all__ = [
     "JobPage",
     "JobSummary",
     "KeyAction",
+    "Knowledge",
+    "KnowledgeDocument",
+    "KnowledgePassage",
+    "KnowledgeUsed",
     "LabelCount",
     "LabelKind",
     "LabelOrigin",

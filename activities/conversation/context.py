@@ -13,6 +13,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.configuration import Configurations
 from activities.conversation.memory import ConversationMemory
+from activities.knowledge import KnowledgeSearch
 from parley.domain.conversation.context import (
     CONDENSE_ABOVE_TOKENS,
     MESSAGE_TOKENS,
@@ -24,6 +25,7 @@ from parley.domain.conversation.context import (
     condense_through,
 )
 from parley.domain.conversation.contract import (
+    KNOWLEDGE,
     CloseOutcome,
     CloseStep,
     ComposeOutcome,
@@ -40,6 +42,7 @@ from parley.domain.conversation.contract import (
 from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
 from parley.domain.generate.contract import DEFAULT_ACTION
 from parley.domain.generate.policy import Policy
+from parley.domain.knowledge import KnowledgePassage, KnowledgeUsed
 from parley.domain.requests import Message
 from parley.domain.tokens import count_tokens, is_loaded
 from parley.storage import conversations, generations
@@ -51,10 +54,12 @@ COUNTED_AT_ONCE = 10_000
 
 
 class ConversationSteps:
-    """`policy` decides for each action how long a context may be."""
+    """`policy` decides for each action how long a context may be, and whether the knowledge base is searched."""
 
-    def __init__(self, database: Database, policy: Policy, memory: ConversationMemory) -> None:
-        self._database, self._policy, self._memory = database, policy, memory
+    def __init__(
+        self, database: Database, policy: Policy, memory: ConversationMemory, knowledge: KnowledgeSearch
+    ) -> None:
+        self._database, self._policy, self._memory, self._knowledge = database, policy, memory, knowledge
         self._configurations = Configurations()
 
     @activity.defn(name="conversation.compose")
@@ -71,6 +76,7 @@ class ConversationSteps:
             return ComposeOutcome(number=number, ended=ended)
         # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
         async with self._database.transaction() as tx:
+            passages = await self._passages(tx, step, turn)
             material = Material(
                 instructions=conversation.instructions,
                 preferences=await self._preferences(tx, step),
@@ -83,6 +89,7 @@ class ConversationSteps:
                     after=conversation.summarized_through,
                     through=number - 1,
                 ),
+                passages=passages,
                 text=turn.text,
                 text_tokens=most_tokens(turn.text),
             )
@@ -90,6 +97,18 @@ class ConversationSteps:
             stored = await generations.save_prompt(tx, step.workspace_id, turn_prompt(turn.terms, messages))
         job = turn_job(step, turn.terms, turn.fingerprint, stored)
         return ComposeOutcome(number=number, job=job, context=_state_of(material, messages))
+
+    async def _passages(
+        self, tx: AsyncSession, step: ComposeStep, turn: ConversationTurn
+    ) -> tuple[KnowledgePassage, ...] | None:
+        """What the knowledge base has on the turn, kept in its row; None: the turn is answered without it."""
+        wanted = turn.terms.get(KNOWLEDGE, step.knowledge)
+        if not (self._policy.of_action(_action(turn)).knowledge if wanted is None else wanted):
+            return None
+        found = await self._knowledge.find(tx, step.workspace_id, turn.text)
+        used = [KnowledgeUsed(document_id=one.document_id, chunk=one.chunk, title=one.title) for one in found]
+        await conversations.record_knowledge(tx, step.workspace_id, step.conversation_id, step.turn_id, used)
+        return found
 
     @activity.defn(name="conversation.end_turn")
     @boundary

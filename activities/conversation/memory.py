@@ -3,7 +3,6 @@
 `remember` is a paid step: extract facts from turns, store them, compute their vectors. `recall` is free.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -11,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
-from activities.conversation.embedder import Embedder, Vector
 from activities.logs import step_logger
 from activities.paid_call import PaidCalls
 from parley.domain.conversation.extraction import (
@@ -31,6 +29,7 @@ from parley.domain.conversation.memory import (
     subject_of,
 )
 from parley.domain.model import is_blank
+from parley.embedder import Embedder, Vector
 from parley.storage import conversations, memories
 from parley.storage.budgets import Envelope
 from parley.storage.database import Database
@@ -158,12 +157,4 @@ class ConversationMemory:
     async def _vector(self, text: str) -> Vector | None:
         if self._embedder is None or is_blank(text):
             return None
-        try:
-            async with asyncio.timeout(VECTOR_SECONDS):
-                (vector,) = await self._embedder.vectors([text])
-        except TimeoutError:
-            return None
-        except Exception:  # any fault of the model or its runtime
-            log.exception("cannot compute a vector: memories are compared by words")
-            return None
-        return vector
+        return await self._embedder.vector_within(text, VECTOR_SECONDS)

@@ -77,6 +77,7 @@ COMMANDS = {
     "budget": Command("budget", "See and set what a workspace may spend."),
     "energy": Command("energy", "See and grant users' energy."),
     "memory": Command("memory", "See, correct and forget what is remembered of a user."),
+    "knowledge": Command("knowledge", "Add, list, remove and search the documents that answers are made from."),
     "keys": Command("keys", "Make, list and revoke the keys of the gateway."),
     "config": Command("config", "See and set the configuration of a workspace and its users."),
 }

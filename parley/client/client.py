@@ -37,6 +37,7 @@ from parley.client.generate import (
 from parley.client.generation import GenerationHandle, start_generation
 from parley.client.housekeeping import Housekeeping, check_health
 from parley.client.importing import Imported, import_chats
+from parley.client.knowledge import Knowledge
 from parley.client.listing import JobPage, JobSummary, find_job, job_page, list_jobs
 from parley.client.memory import UserMemory
 from parley.client.optimizing import Optimized, optimize
@@ -580,6 +581,11 @@ class Client:
     def phone(self) -> Phone:
         """The phone numbers and phone calls of this workspace."""
         return Phone(self._backend, self.workspace_id)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """The documents that this workspace's conversations are answered from."""
+        return Knowledge(self._backend, self.workspace_id)
 
     @property
     def housekeeping(self) -> Housekeeping:

@@ -58,6 +58,7 @@ from parley.domain.conversation.memory import Memory, checked_value
 from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, Meta, Prompt, Refusal, Refused
 from parley.domain.generate.replies import parsed
+from parley.domain.knowledge import KnowledgeUsed
 from parley.domain.model import Model
 from parley.domain.requests import Message
 from parley.domain.streaming import StreamTarget
@@ -91,6 +92,7 @@ class ConversationHandle:
         *,
         turn_id: str | None = None,
         when_busy: WhenBusy = "wait",
+        knowledge: bool | None = None,
         action: str = DEFAULT_ACTION,
         **options: Unpack[TurnOptions],
     ) -> TurnResult:
@@ -100,6 +102,8 @@ class ConversationHandle:
             text: what the user says, at most a million characters.
             turn_id: an idempotency key: the same id is the same turn, answered and paid once. Default: a new one.
             when_busy: `wait` for the turns before this one, the default; or `refuse` this one.
+            knowledge: whether the answer is made with what the workspace's knowledge base has on the text, which
+                `TurnReport.knowledge_used` then names. Default: as the policy of the action says.
             action: the kind of request, which decides its price and policy; default `ai_message`.
             options: see `TurnOptions`, for example `model`, `max_tokens`, `template`.
 
@@ -114,7 +118,7 @@ class ConversationHandle:
             ConversationBusy: another turn is being answered and `when_busy` is `refuse`, or too many wait.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
-        turn = self._turn(text, turn_id, action, options)
+        turn = self._turn(text, turn_id, action, options, knowledge)
         return await self._take(await self._begin(turn), when_busy, None)
 
     def stream(
@@ -125,6 +129,7 @@ class ConversationHandle:
         when_busy: WhenBusy = "wait",
         on_disconnect: OnDisconnect = "finish",
         offset: int | None = 0,
+        knowledge: bool | None = None,
         action: str = DEFAULT_ACTION,
         **options: Unpack[TurnOptions],
     ) -> GenerateStream:
@@ -137,6 +142,8 @@ class ConversationHandle:
             on_disconnect: what happens when the stream is left before its end. `finish`, the default: the answer is
                 completed. `cancel`: its request is cancelled, and what was made of it is not part of the conversation.
             offset: the number of deltas of this turn that the reader has already; None: all of them. Default: 0.
+            knowledge: whether the answer is made with what the workspace's knowledge base has on the text, which
+                `TurnReport.knowledge_used` then names. Default: as the policy of the action says.
             action: the kind of request, which decides its price and policy; default `ai_message`.
             options: see `TurnOptions`.
 
@@ -147,7 +154,7 @@ class ConversationHandle:
             InvalidInput: an argument is not valid; nothing was started.
             UnpricedModel: no price is known for `model`; nothing was started.
         """
-        turn = self._turn(text, turn_id, action, options)
+        turn = self._turn(text, turn_id, action, options, knowledge)
 
         begun: list[ConversationTurn] = []
 
@@ -344,7 +351,9 @@ class ConversationHandle:
             raise ConversationClosed(f"conversation {self.id!r} is closed: use client.memory or client.configuration")
         return await self._send(update, change, f"{update}-{uuid4().hex}", Changed)
 
-    def _turn(self, text: str, turn_id: str | None, action: str, options: TurnOptions) -> NewTurn:
+    def _turn(
+        self, text: str, turn_id: str | None, action: str, options: TurnOptions, knowledge: bool | None
+    ) -> NewTurn:
         asked = generate_input(self._workspace_id, text, user_id=self.user_id, action=action, **options)
         if asked.prompt.tools:
             raise InvalidInput("a turn of a conversation takes no tools: use client.generate", where="tools")
@@ -353,7 +362,7 @@ class ConversationHandle:
             raise InvalidInput(problem, where="wait_limit_seconds")
         check_names(self._backend.settings, asked)
         try:
-            return NewTurn.of(self.id, uuid4().hex if turn_id is None else turn_id, asked)
+            return NewTurn.of(self.id, uuid4().hex if turn_id is None else turn_id, asked, knowledge=knowledge)
         except ValidationError as error:
             raise first_problem(error, where="conversation") from None
 
@@ -508,7 +517,14 @@ def turn_report(row: ConversationTurn) -> TurnReport:
         request_id=_request_id(row),
         created_at=row.created_at,
         ended_at=row.ended_at,
+        knowledge_used=_used(row),
     )
+
+
+def _used(row: ConversationTurn) -> tuple[KnowledgeUsed, ...] | None:
+    if row.knowledge_used is None:
+        return None
+    return tuple(map(KnowledgeUsed.model_validate, row.knowledge_used))
 
 
 def _request_id(row: ConversationTurn) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -315,12 +315,10 @@ def _call(row: CallSession, turns: int, cost_usd: Decimal) -> PhoneCallReport:
 
 
 def _turn(row: ConversationTurn) -> PhoneTurn:
-    used: Sequence[dict[str, Any]] = row.knowledge_used or ()
     return PhoneTurn(
         **turn_report(row).model_dump(),
         heard=row.heard,
         response_ms=row.response_ms,
         audio_ms=row.audio_ms,
         error=row.error or "",
-        knowledge_used=tuple(used),
     )

@@ -30,6 +30,8 @@ class Scope(StrEnum):
     """Start and cancel jobs on sessions and chats, which cost money and energy."""
     READ = "read"
     """Read jobs, results, events and reports."""
+    KNOWLEDGE = "knowledge"
+    """Add and remove documents of the knowledge base, which answers are made from."""
     BUDGETS = "budgets"
     """Change what the workspace may spend."""
 

@@ -19,6 +19,7 @@ from parley.domain.conversation.contract import (
     workflow_id,
 )
 from parley.domain.errors import ConversationClosed, IdempotencyConflict, InvalidInput, NotFound
+from parley.domain.knowledge import KnowledgeUsed
 from parley.storage.database import NOW, changed_one
 from parley.storage.rows import add
 from parley.storage.tables import ConversationTurn, StoredConversation, UsageLog
@@ -137,6 +138,22 @@ async def start_turn(
         )
         await tx.execute(numbering.values(number=number))
     return conversation, turn
+
+
+async def record_knowledge(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str, used: Sequence[KnowledgeUsed]
+) -> bool:
+    """Record which passages of the knowledge base an open turn's prompt has; returns whether there is such a turn."""
+    open_turn = (
+        update(ConversationTurn)
+        .where(
+            *_is(ConversationTurn, workspace_id, conversation_id),
+            col(ConversationTurn.turn_id) == turn_id,
+            col(ConversationTurn.outcome) == "",
+        )
+        .values(knowledge_used=[one.model_dump(mode="json") for one in used])
+    )
+    return await changed_one(tx, open_turn)
 
 
 async def end_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str, **known: Any) -> bool:

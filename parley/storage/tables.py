@@ -26,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.types import TypeEngine, UserDefinedType
 from sqlmodel import Field, SQLModel
@@ -570,7 +570,8 @@ class ConversationTurn(SQLModel, table=True):
     tokens: of the text and the answer. meta: how the answer was made. terms: see domain/conversation/contract.py.
 
     Of a phone call alone, and None elsewhere: heard (what the caller heard of the answer, where that is not all of it),
-    response_ms, audio_ms, error: see `TurnMeasures`. knowledge_used: the passages that the prompt had.
+    response_ms, audio_ms, error: see `TurnMeasures`.
+    knowledge_used: the passages of the knowledge base in the prompt; None if it was not searched.
     """
 
     __tablename__ = "conversation_turns"
@@ -805,6 +806,25 @@ class StoredPhoneNumber(SQLModel, table=True):
     updated_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
+class StoredDocument(SQLModel, table=True):
+    """A document of a workspace's knowledge base; see domain/knowledge. `document_id` follows from the name."""
+
+    __tablename__ = "knowledge_documents"
+    __table_args__ = (UniqueConstraint("workspace_id", "name", name="one_document_per_name"),)
+
+    workspace_id: str = Field(primary_key=True)
+    document_id: UUID = Field(primary_key=True)
+    name: str
+    title: str
+    kind: str  # text, markdown, html, pdf
+    sha256: str
+    characters: int
+    chunks: int
+    vectors: int
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+    updated_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
+
+
 class CallSession(SQLModel, table=True):
     """A phone call: see `PhoneCallReport`. Its turns are those of the conversation with the id `call_sid`.
 
@@ -842,3 +862,22 @@ class CallSession(SQLModel, table=True):
     analysis: str = ""
     started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class KnowledgeChunk(SQLModel, table=True):
+    """A passage of a document. `words`: the lexemes of its title, headings (weight A) and text.
+
+    `embedding`: its vector, by the model `embedded_by`; None where vectors were not installed.
+    """
+
+    __tablename__ = "knowledge_chunks"
+    __table_args__ = (Index("knowledge_chunks_by_words", "words", postgresql_using="gin"),)
+
+    workspace_id: str = Field(primary_key=True)
+    document_id: UUID = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    heading: str
+    text: str
+    words: Any = Field(sa_type=TSVECTOR)
+    embedding: list[float] | None = Field(default=None, sa_type=VECTOR)
+    embedded_by: str = ""

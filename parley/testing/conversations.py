@@ -133,6 +133,7 @@ class FakeConversationHandle(ConversationHandle):
         *,
         turn_id: str | None = None,
         when_busy: WhenBusy = "wait",  # noqa: ARG002 - the signature of `ConversationHandle`
+        knowledge: bool | None = None,
         action: str = DEFAULT_ACTION,
         **options: Unpack[TurnOptions],
     ) -> TurnResult:
@@ -170,6 +171,7 @@ class FakeConversationHandle(ConversationHandle):
         when_busy: WhenBusy = "wait",
         on_disconnect: OnDisconnect = "finish",
         offset: int | None = 0,
+        knowledge: bool | None = None,
         action: str = DEFAULT_ACTION,
         **options: Unpack[TurnOptions],
     ) -> GenerateStream:
@@ -177,7 +179,9 @@ class FakeConversationHandle(ConversationHandle):
         turn, _ = self._asked(text, turn_id, action, options)
 
         async def run(_: StreamTarget) -> TurnResult:
-            return await self.say(text, turn_id=turn.turn_id, when_busy=when_busy, action=action, **options)
+            return await self.say(
+                text, turn_id=turn.turn_id, when_busy=when_busy, knowledge=knowledge, action=action, **options
+            )
 
         return self._stream(turn.turn_id, run, on_disconnect=on_disconnect, offset=offset)
 

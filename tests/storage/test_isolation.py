@@ -26,6 +26,7 @@ from parley.domain.conversation.memory import Changes, Memory
 from parley.domain.costs import BilledAttempt, Correction, Costs
 from parley.domain.errors import Billed, BudgetExhausted, InsufficientEnergy, InvalidInput, NotFound, ParleyError
 from parley.domain.generate.contract import Prompt, SummaryReference
+from parley.domain.knowledge import DocumentKind, chunks_of, read_document
 from parley.domain.phone.contract import CallStatus, Counts, NewCall, TurnMeasures
 from parley.domain.phone.limits import Use
 from parley.domain.reports import Feedback, Span, Spend
@@ -47,6 +48,7 @@ from parley.storage import (
     forgetting,
     generations,
     jobs,
+    knowledge,
     label_explorer,
     ledger,
     memories,
@@ -80,7 +82,10 @@ MEMORY = Memory(
     importance=1,
     valid_from=utc_now(),
 )
+DOCUMENT = read_document(b"our secret", DocumentKind.TEXT)
+VECTOR = [0.5] * 384
 ENDING = Changes(ended=((MEMORY.id, utc_now()),))
+DOCUMENT_ID = knowledge.document_id("acme", "secret.txt")
 MODEL = (Provider.ANTHROPIC, "model-1")
 NUMBER, CALL = "+15550100002", "CA1"
 FAILURE = Failure("SomeError", "it went wrong", Billed.NO, trips_breaker=False)
@@ -132,6 +137,8 @@ async def ids(books: LedgerFixture) -> Ids:
         await phone_calls.save_number(tx, books.workspace, NUMBER, {})
         await phone_calls.begin(tx, phone_call(books.workspace))
         await memories.apply(tx, books.workspace, USER, Changes(added=(MEMORY,)), settled)
+        vectors = ("model", [VECTOR])
+        await knowledge.put(tx, books.workspace, "secret.txt", "hash", DOCUMENT, chunks_of(DOCUMENT), vectors)
         await streams.open_attempt(tx, books.workspace, "stream", "ws://127.0.0.1:1")
         await streams.store(tx, books.workspace, "stream", 1, streams.News(0, (DELTA,)))
     return Ids(
@@ -310,6 +317,15 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "memories.forget_asked": (lambda tx, _: memories.forget_asked(tx, THEIRS, USER, MEMORY.id), NotFound),
     "memories.forget": (lambda tx, _: memories.forget(tx, THEIRS, USER), 0),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
+    "knowledge.lock": (lambda tx, _: knowledge.lock(tx, THEIRS, "secret.txt"), None),
+    "knowledge.find": (lambda tx, _: knowledge.find(tx, THEIRS, "secret.txt"), None),
+    "knowledge.exists": (lambda tx, _: knowledge.exists(tx, THEIRS), False),
+    "knowledge.documents": (lambda tx, _: knowledge.documents(tx, THEIRS), ()),
+    "knowledge.remove": (lambda tx, _: knowledge.remove(tx, THEIRS, DOCUMENT_ID), NotFound),
+    "knowledge.search": (lambda tx, _: knowledge.search(tx, THEIRS, "our secret", VECTOR, 9, model="model"), ()),
+    "knowledge.rank_by_words": (lambda tx, _: knowledge.rank_by_words(tx, THEIRS, "our secret"), []),
+    "knowledge.rank_by_vectors": (lambda tx, _: knowledge.rank_by_vectors(tx, THEIRS, VECTOR, "model"), {}),
+    "knowledge.passages": (lambda tx, _: knowledge.passages(tx, THEIRS, {(DOCUMENT_ID, 1): 1.0}), ()),
     "streams.record_claim": (lambda tx, _: streams.record_claim(tx, THEIRS, "stream", 1, ("job/step", "id", 0)), False),
     "streams.store": (lambda tx, _: streams.store(tx, THEIRS, "stream", 1, streams.News(0, (DELTA,))), None),
     "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),
@@ -320,6 +336,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "conversations.said": (lambda tx, _: conversations.said(tx, THEIRS, "talk", ["turn"]), []),
     "conversations.all_turns": (lambda tx, _: conversations.all_turns(tx, THEIRS, "talk"), []),
     "conversations.start_turn": (lambda tx, _: conversations.start_turn(tx, THEIRS, "talk", "turn"), NotFound),
+    "conversations.record_knowledge": (
+        lambda tx, _: conversations.record_knowledge(tx, THEIRS, "talk", "turn", ()),
+        False,
+    ),
     "conversations.end_turn": (
         lambda tx, _: conversations.end_turn(tx, THEIRS, "talk", "turn", outcome="failed"),
         False,
@@ -374,6 +394,7 @@ CREATES_ROWS = {
     "energy.grant",
     "energy.open_account",
     "generations.save_prompt",
+    "knowledge.put",
     "summaries.store",
     "sessions.save_session",
     "sessions.save_recording",

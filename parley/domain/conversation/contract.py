@@ -22,6 +22,7 @@ from parley.domain.generate.contract import (
     generation_id,
 )
 from parley.domain.generate.contract import job_key as key_of
+from parley.domain.knowledge import KnowledgeUsed
 from parley.domain.model import Model, Name, NameInId
 from parley.domain.requests import Asked, Finish, request_id
 from parley.domain.routing import Candidate
@@ -34,6 +35,8 @@ SET_PREFERENCES, CORRECT_MEMORY, FORGET_MEMORY = "set_preferences", "correct_mem
 STATE, CONTEXT, COST = "get_state", "get_context", "get_cost"
 # The section of the configuration that a user's preferences are.
 PREFERENCES = "ai_settings"
+# The term of a turn that says whether the knowledge base is searched for it.
+KNOWLEDGE = "knowledge"
 # The type of the error by which the workflow refuses an update for now: its sender sends it again.
 TRY_AGAIN = "TryAgain"
 # The server refuses an update to a workflow that has ten in flight; some are left for a close.
@@ -204,16 +207,20 @@ class NewTurn(Model):
     fingerprint: str
 
     @classmethod
-    def of(cls, conversation_id: str, turn_id: str, asked: GenerateInput) -> Self:
-        """The turn that asks this. Its input has one message, of the user."""
+    def of(cls, conversation_id: str, turn_id: str, asked: GenerateInput, *, knowledge: bool | None = None) -> Self:
+        """The turn that asks this. Its input has one message, of the user.
+
+        knowledge: whether the knowledge base is searched for it; None: as the policy of its action says.
+        """
+        chosen = {} if knowledge is None else {KNOWLEDGE: knowledge}
         return cls(
             workspace_id=asked.workspace_id,
             conversation_id=conversation_id,
             turn_id=turn_id,
             user_id=asked.user_id,
             text=asked.prompt.messages[0].text,
-            terms=terms_of(asked),
-            fingerprint=asked.fingerprint(),
+            terms=terms_of(asked) | chosen,
+            fingerprint=asked.fingerprint() + "".join(f"+{name}={value}" for name, value in chosen.items()),
         )
 
 
@@ -221,7 +228,11 @@ class NewTurn(Model):
 
 
 class ComposeStep(Model):
-    """Compose the prompt of a turn. `at`: when the turn's work began."""
+    """Compose the prompt of a turn. `at`: when the turn's work began.
+
+    knowledge: whether the knowledge base is searched for the turn, where the turn does not say so itself; None: as the
+        policy of its action says.
+    """
 
     workspace_id: str
     conversation_id: str
@@ -229,6 +240,7 @@ class ComposeStep(Model):
     turn_id: str
     stream: StreamTarget | None = None
     at: AwareDatetime
+    knowledge: bool | None = None
 
 
 class ComposeOutcome(Model):
@@ -355,7 +367,7 @@ def turn_prompt(terms: Mapping[str, Any], messages: tuple[Any, ...]) -> Prompt:
 
 def turn_job(step: ComposeStep, terms: Mapping[str, Any], fingerprint: str, prompt: Prompt) -> Job:
     """The generation that answers a turn. Its fingerprint is that of the turn: the context may change."""
-    others = {name: value for name, value in terms.items() if name != "prompt"}
+    others = {name: value for name, value in terms.items() if name not in ("prompt", KNOWLEDGE)}
     asked = GenerateInput(
         workspace_id=step.workspace_id, user_id=step.user_id, prompt=prompt, stream=step.stream, **others
     )
@@ -417,6 +429,7 @@ class ConversationCost(Model):
 class TurnReport(Model):
     """A turn, as the database has it.
 
+    knowledge_used: the passages of the knowledge base that its prompt has; None if it was not searched.
     outcome: None while it waits or is being answered. answer: None without one. Only the answer of a completed turn is
         part of the conversation.
     request_id: of its generation, in reports and for feedback.
@@ -433,6 +446,7 @@ class TurnReport(Model):
     request_id: str
     created_at: datetime
     ended_at: datetime | None
+    knowledge_used: tuple[KnowledgeUsed, ...] | None = None
 
 
 class ConversationExport(Model):

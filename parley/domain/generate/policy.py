@@ -26,6 +26,7 @@ class ActionPolicy(Model):
     template: put before the messages of requests that name none.
     condense_above_tokens: longer prompts are condensed before they are sent; None for no limit.
     quality_sample: the share of answers, from 0 to 1, that `ScoreQuality` grades.
+    knowledge: whether a conversation's turns are answered with what the workspace's knowledge base has on them.
     mode: how a gateway runs it, if neither the request nor its key says so.
     """
 
@@ -37,6 +38,7 @@ class ActionPolicy(Model):
     template: str | None = None
     condense_above_tokens: int | None = Field(default=None, gt=0)
     quality_sample: float = Field(default=0, ge=0, le=1)
+    knowledge: bool = False
     mode: Mode = Mode.DURABLE
 
 

@@ -155,13 +155,12 @@ class Counts(Model):
 
 
 class PhoneTurn(TurnReport):
-    """A turn of a phone call. See `TurnMeasures`; `knowledge_used`: the passages that its prompt had."""
+    """A turn of a phone call. See `TurnMeasures`."""
 
     heard: str | None = None
     response_ms: int | None = None
     audio_ms: int | None = None
     error: str = ""
-    knowledge_used: tuple[dict[str, Any], ...] = ()
 
 
 class PhoneCallReport(Model):

@@ -6,10 +6,10 @@ from itertools import combinations
 
 import pytest
 
-from activities.conversation import embedder
-from activities.conversation.embedder import Embedder
-from activities.conversation.wordpieces import token_ids
+from parley import embedder
 from parley.domain.errors import InvalidInput
+from parley.embedder import Embedder
+from parley.embedder.wordpieces import token_ids
 from tests.test_architecture import loaded_by
 
 BEGIN, END, UNKNOWN = 101, 102, 100
@@ -55,7 +55,7 @@ async def test_it_computes_in_a_thread_of_its_own_and_loads_once(monkeypatch: py
 
     def loaded() -> embedder.Compute:
         threads.append(threading.current_thread().name)
-        return lambda text: [float(len(text))]
+        return lambda text, most_tokens: [float(len(text))]
 
     monkeypatch.setattr(embedder, "_loaded", loaded)
     made = Embedder()

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.conversation.embedder import Embedder
 from activities.conversation.memory import ConversationMemory
 from activities.paid_call import PaidCalls
 from activities.parts import Parts
@@ -21,6 +20,7 @@ from parley.domain.conversation.memory import MOST_RECALLED, Changes, Memory, Re
 from parley.domain.errors import InvalidInput
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate
+from parley.embedder import Embedder
 from parley.settings import Settings
 from parley.storage import memories
 from parley.storage.database import Database

@@ -32,6 +32,8 @@ TABLES = (
     "energy_entries",
     "gateway_keys",
     "generations",
+    "knowledge_chunks",
+    "knowledge_documents",
     "llm_cache",
     "memories",
     "outbox",
@@ -642,6 +644,35 @@ def upgrade() -> None:
         sa.Column("energy_charged", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", "day", "provider", "model", "action", "simulated"),
     )
+    op.create_table(
+        "knowledge_documents",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("document_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("title", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("characters", sa.Integer(), nullable=False),
+        sa.Column("chunks", sa.Integer(), nullable=False),
+        sa.Column("vectors", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "document_id"),
+        sa.UniqueConstraint("workspace_id", "name", name="one_document_per_name"),
+    )
+    op.create_table(
+        "knowledge_chunks",
+        sa.Column("workspace_id", sa.String(), nullable=False),
+        sa.Column("document_id", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("heading", sa.String(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("words", postgresql.TSVECTOR(), nullable=False),
+        sa.Column("embedding", VECTOR, nullable=True),
+        sa.Column("embedded_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "document_id", "number"),
+    )
+    op.create_index("knowledge_chunks_by_words", "knowledge_chunks", ["words"], postgresql_using="gin")
     op.create_table(
         "phone_numbers",
         sa.Column("workspace_id", sa.String(), nullable=False),

