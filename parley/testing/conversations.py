@@ -142,7 +142,7 @@ class FakeConversationHandle(ConversationHandle):
             AssertionError: no answer is scripted for this turn.
             InvalidInput, IdempotencyConflict, ConversationClosed: as `ConversationHandle.say`.
         """
-        turn, asked = self._turn(text, turn_id, action, options)
+        turn, asked = self._asked(text, turn_id, action, options)
         kept = self._kept.known.get(self.id) or _Conversation(self.user_id)
         if kept.user_id != self.user_id:
             raise NotFound(f"user {self.user_id!r} has no conversation {self.id!r}")
@@ -174,7 +174,7 @@ class FakeConversationHandle(ConversationHandle):
         **options: Unpack[TurnOptions],
     ) -> GenerateStream:
         """The next scripted answer, as one delta; see `say`."""
-        turn, _ = self._turn(text, turn_id, action, options)
+        turn, _ = self._asked(text, turn_id, action, options)
 
         async def run(_: StreamTarget) -> TurnResult:
             return await self.say(text, turn_id=turn.turn_id, when_busy=when_busy, action=action, **options)
@@ -256,7 +256,7 @@ class FakeConversationHandle(ConversationHandle):
         kept = self._mine()
         kept.closed_at = kept.closed_at or datetime.now(UTC)
 
-    def _turn(self, text: str, turn_id: str | None, action: str, options: TurnOptions) -> tuple[NewTurn, GenerateInput]:
+    def _asked(self, text: str, turn_id: str | None, action: str, options: TurnOptions) -> tuple[NewTurn, GenerateInput]:
         asked = generate_input(self._kept.workspace_id, text, user_id=self.user_id, action=action, **options)
         try:
             return NewTurn.of(self.id, uuid4().hex if turn_id is None else turn_id, asked), asked

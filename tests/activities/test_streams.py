@@ -1,6 +1,7 @@
 """The paid call with a stream: what its sink does or fails to do changes nothing of what is paid."""
 
 import asyncio
+from datetime import datetime
 from uuid import UUID
 
 import pytest
@@ -30,15 +31,16 @@ class RecordingSink:
         self.sent: list[Delta] = []
         self.pays: list[tuple[str, str]] = []
         self.replies: list[ChatReply] = []
-        self.readers_left, self.is_closed = asyncio.Event(), False
+        self.readers_left, self.is_closed, self.is_newest = asyncio.Event(), False, True
 
-    async def open(self) -> Delivered:
+    async def open(self, scheduled_at: datetime | None = None) -> Delivered:
         self._may_fail("open")
         return self._delivered
 
-    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> bool:
         self._may_fail("record_claim")
         self.pays.append((paid_request_id, attempt_id))
+        return self.is_newest
 
     def send(self, delta: Delta) -> None:
         self._may_fail("send")
@@ -126,7 +128,7 @@ async def test_a_sink_that_does_not_open_leaves_the_answer_without_a_stream():
 
 async def test_an_unreachable_database_is_waited_for_before_a_stream_is_opened():
     class WithoutDatabase(RecordingSink):
-        async def open(self) -> Delivered:
+        async def open(self, scheduled_at: datetime | None = None) -> Delivered:
             raise Unreachable("PostgreSQL does not answer")
 
     with pytest.raises(Unreachable):

@@ -298,6 +298,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "memories.forget_asked": (lambda tx, _: memories.forget_asked(tx, THEIRS, USER, MEMORY.id), NotFound),
     "memories.forget": (lambda tx, _: memories.forget(tx, THEIRS, USER), 0),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
+    "paid_requests.held_seconds": (lambda tx, _: paid_requests.held_seconds(tx, THEIRS, uuid4()), 0.0),
     "streams.record_claim": (lambda tx, _: streams.record_claim(tx, THEIRS, "stream", 1, ("job/step", "id", 0)), False),
     "streams.store": (lambda tx, _: streams.store(tx, THEIRS, "stream", 1, streams.News(0, (DELTA,))), None),
     "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),
