@@ -256,7 +256,9 @@ class FakeConversationHandle(ConversationHandle):
         kept = self._mine()
         kept.closed_at = kept.closed_at or datetime.now(UTC)
 
-    def _asked(self, text: str, turn_id: str | None, action: str, options: TurnOptions) -> tuple[NewTurn, GenerateInput]:
+    def _asked(
+        self, text: str, turn_id: str | None, action: str, options: TurnOptions
+    ) -> tuple[NewTurn, GenerateInput]:
         asked = generate_input(self._kept.workspace_id, text, user_id=self.user_id, action=action, **options)
         try:
             return NewTurn.of(self.id, uuid4().hex if turn_id is None else turn_id, asked), asked

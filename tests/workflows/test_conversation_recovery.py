@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -243,3 +244,19 @@ async def test_the_views_have_the_names_of_the_specification(client: Client, tal
     (turn,) = await rows(client, ConversationTurn)
     assert (metrics.requests, metrics.completed, metrics.cache_hits) == (1, 1, 0)
     assert metrics.cost_usd == Decimal(turn.meta["cost_usd"])
+
+
+async def test_the_beginning_of_the_prompt_stays_from_turn_to_turn(
+    client: Client, talk: ConversationHandle, simulator: SimulatorAdmin
+) -> None:
+    """So that a provider's prompt cache has it: all that was sent before the memories and the last text."""
+    await client.configuration.set("ai_settings", {"tone": "dry"}, user_id=USER)
+    await remembered(client, "Bergen")
+    prompts: list[list[str]] = []
+    for said in ("Where do I live?", "How?", "And where do I live now?", "Why?"):
+        await talk.say(said, template="technical", cache=CachePolicy.OFF)
+        prompts.append([f"{message.role}: {message.text}" for message in await talk.context()])
+    for before, after in pairwise(prompts):
+        assert before[:-1] == after[: len(before) - 1]
+    assert "<memories>" in prompts[2][-1]
+    assert not any("<memories>" in message for message in prompts[2][:-1])
