@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
-from uuid import UUID, uuid5
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
@@ -73,8 +72,6 @@ with workflow.unsafe.imports_passed_through():
 
 S = TypeVar("S")
 R = TypeVar("R")
-# The namespace of the ids of memories that a correction makes: a repeated update makes the same one.
-CHANGES = UUID("6f0d7d52-7d0c-4a53-9d25-3a0b0a6b3c11")
 SUMMARY = "between turns: {} on {} {}"
 
 
@@ -311,7 +308,7 @@ class Conversation:
             workspace_id=self._input.workspace_id,
             user_id=self._input.user_id,
             change=change,
-            new_id=uuid5(CHANGES, update.id),
+            update_id=update.id,
         )
         engine = DurableEngine(ANSWER_STEP, show_waiting)
         async with self._order:

@@ -4,6 +4,7 @@
 """
 
 from typing import assert_never
+from uuid import uuid5
 
 from temporalio import activity
 
@@ -39,7 +40,8 @@ class ConversationChanges:
                     await configuration.replace(tx, step.workspace_id, PREFERENCES, given, owner=step.user_id)
                     return Changed()
                 case CorrectMemory(memory_id=memory_id, value=value):
-                    return Changed(memory=await memories.correct(tx, *owner, memory_id, value, step.new_id))
+                    new_id = uuid5(memory_id, step.update_id)
+                    return Changed(memory=await memories.correct(tx, *owner, memory_id, value, new_id))
                 case ForgetMemory(memory_id=memory_id):
                     return Changed(forgotten=await memories.forget_asked(tx, *owner, memory_id))
                 case _:

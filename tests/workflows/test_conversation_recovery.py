@@ -26,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("worker")
 USER = "ann"
 OF_MINE = "WHERE workspace_id = :workspace"
 # Conversations that take another model rather than to wait for a rate limit; that use up the user's energy soon.
-PREFERS, DEAR = "prefers", "dear"
+PREFERS, COSTLY = "prefers", "costly"
 POLICY = f"""
 [action.{PREFERS}]
 on_rate_limit = "cheaper"
-[action.{DEAR}]
+[action.{COSTLY}]
 energy = 1000
 [experiment.manner]
 action = "ai_message"
@@ -200,7 +200,7 @@ class TestHostileInput:
 
     async def test_200_turns_sent_at_once_all_end_in_one_order(self, client: Client, talk: ConversationHandle) -> None:
         """The user has energy for ten of them: the others end with a sentence, which is quicker."""
-        sent = (talk.say(f"text {number}", turn_id=str(number), action=DEAR) for number in range(200))
+        sent = (talk.say(f"text {number}", turn_id=str(number), action=COSTLY) for number in range(200))
         results = sorted(await asyncio.gather(*sent), key=lambda result: result.number)
         assert [result.number for result in results] == list(range(1, 201))
         assert [result.success for result in results] == [True] * 10 + [False] * 190

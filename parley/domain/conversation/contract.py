@@ -281,12 +281,12 @@ class CondenseTurnsOutcome(Model):
 
 
 class ChangeStep(Model):
-    """Change what is stored of a user. `new_id`: of the memory that a correction makes."""
+    """Change what is stored of a user. `update_id`: a repeated update makes the same memory."""
 
     workspace_id: str
     user_id: str
     change: Change
-    new_id: UUID
+    update_id: str
 
 
 class CloseStep(Model):
