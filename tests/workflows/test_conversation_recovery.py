@@ -260,3 +260,14 @@ async def test_the_beginning_of_the_prompt_stays_from_turn_to_turn(
         assert before[:-1] == after[: len(before) - 1]
     assert "<memories>" in prompts[2][-1]
     assert not any("<memories>" in message for message in prompts[2][:-1])
+
+
+async def test_what_a_providers_prompt_cache_has_is_cheaper(talk: ConversationHandle) -> None:
+    """Claude is asked to cache all before the last text; the next turn reads it."""
+    long = "The export to CSV contains the notes of the customer. " * 320
+    usages = [(await talk.say(said, cache=CachePolicy.OFF)).meta for said in (long, "How?", "Why?", "When?")]
+    read = [meta.usage.cached_input_tokens for meta in usages]
+    assert read[:2] == [0, 0]
+    assert read[2] > 4000 and read[3] > read[2]
+    assert usages[3].usage.cache_write_tokens < 200
+    assert usages[3].cost_usd < usages[1].cost_usd / 3
