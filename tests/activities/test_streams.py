@@ -9,7 +9,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.paid_call import PaidCalls
 from activities.streams import ReplyStream
-from parley.domain.errors import ProviderUnavailable, Unreachable
+from parley.domain.errors import ProviderUnavailable, StreamSuperseded, Unreachable
 from parley.domain.requests import ChatReply, Finish
 from parley.domain.streaming import Delivered, Delta, TextDelta
 from parley.settings import Settings
@@ -192,3 +192,16 @@ async def test_a_reply_that_was_received_is_settled_once_although_its_worker_hel
         assert (chat(settled).text, settled.attempt_id) == ("whole", attempt_id)
     assert await books.energy() == (PRICE, 0)
     assert await books.states() == ["settled"]
+
+
+async def test_an_attempt_that_is_not_the_newest_sends_and_costs_nothing(
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
+):
+    sink = RecordingSink()
+    sink.is_newest = False
+    stream = await opened(sink)
+    with pytest.raises(StreamSuperseded):
+        await make(paid_calls, stream)
+    assert (await simulator.requests(), await books.states(), await books.rows()) == ([], ["failed"], [])
+    sink.is_newest = True
+    assert (await make(paid_calls, stream)).cost_usd > 0
