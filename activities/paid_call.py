@@ -36,6 +36,7 @@ from parley.domain.errors import (
     ProviderNotConfigured,
     ProviderUnavailable,
     ReplyLost,
+    StreamSuperseded,
     UnpricedModel,
     Unreachable,
 )
@@ -73,6 +74,14 @@ STREAM_POINTS: dict[int, Point] = {1: "first_token", 5: "mid_text"}
 # Of a spooled attempt whose process ended before its outcome was written.
 ENDED_EARLY = Failure(
     "ProcessEnded", "the process ended before the reply was spooled", Billed.UNKNOWN, trips_breaker=False
+)
+# Two attempts at one answer: the newer one does not know what the older one pays, so that one must pay nothing.
+SUPERSEDED = Failure(
+    error_type=StreamSuperseded.__name__,
+    detail="a newer attempt of the stream makes the answer",
+    billed=Billed.NO,
+    trips_breaker=False,
+    cost_usd=Decimal(0),
 )
 T = TypeVar("T")
 
@@ -349,8 +358,9 @@ class PaidCalls:
     async def _work(self, work: _Work, claimed: Granted) -> Settled:
         async with self._lease_renewed(work.workspace_id, claimed.attempt_id):
             await self._failpoints.reach("claimed", work.workflow_id)
-            if work.stream:
-                await work.stream.claimed(work.request_id, str(claimed.attempt_id))
+            if work.stream and not await work.stream.claimed(work.request_id, str(claimed.attempt_id)):
+                await self._fail(work, claimed.attempt_id, SUPERSEDED)
+                raise StreamSuperseded(SUPERSEDED.detail)
             settled = await self._recovered(work, claimed) or await self._called(work, claimed.attempt_id)
         await self._failpoints.reach("settled", work.workflow_id)
         return settled

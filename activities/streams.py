@@ -6,13 +6,16 @@ checked, because it may be requested again. docs/streaming.md explains it.
 """
 
 from collections.abc import Awaitable
-from typing import Self
+from datetime import datetime
+from typing import Self, TypeVar
 from uuid import UUID
 
 from activities.logs import step_logger
-from parley.domain.errors import TruncatedReply, Unreachable
+from parley.domain.errors import StreamSuperseded, TruncatedReply, Unreachable
 from parley.domain.requests import ChatReply, Finish, Reply, Usage
 from parley.domain.streaming import Delivered, Delta, TextDelta, TokenSink, remaining, text_of
+
+T = TypeVar("T")
 
 log = step_logger(__name__)
 
@@ -33,19 +36,21 @@ class ReplyStream:
         self.paid_request_id = delivered.paid_request_id
 
     @classmethod
-    async def open(cls, sink: TokenSink, *, holds_text: bool) -> Self | None:
+    async def open(cls, sink: TokenSink, *, holds_text: bool, scheduled_at: datetime | None = None) -> Self | None:
         """Begin an attempt of a stream; None if its sink fails or takes none: the answer is made without it.
 
         Args:
             holds_text: send no text before `send_rest`.
+            scheduled_at: when the step of the attempt was scheduled; None: it has no step.
 
         Raises:
+            StreamSuperseded: a step that was scheduled later makes the answer.
             Unreachable: the database does not answer.
         """
         try:
-            delivered = await sink.open()
+            delivered = await sink.open(scheduled_at)
             return cls(sink, delivered, holds_text=holds_text) if delivered else None
-        except Unreachable:
+        except (StreamSuperseded, Unreachable):
             raise
         except Exception as error:  # noqa: BLE001
             log.warning("the stream was not opened: %s", error or type(error).__name__)
@@ -56,8 +61,9 @@ class ReplyStream:
         """Whether no attempt came before it."""
         return self.attempt == 1
 
-    async def claimed(self, paid_request_id: str, attempt_id: str) -> None:
-        await self._tolerant(self._sink.record_claim(paid_request_id, attempt_id))
+    async def claimed(self, paid_request_id: str, attempt_id: str) -> bool:
+        """Record what this attempt pays. Returns False if a newer attempt has begun, which does not know of it."""
+        return await self._tolerant(self._sink.record_claim(paid_request_id, attempt_id)) is not False
 
     def add(self, delta: Delta) -> bool:
         """Take a delta of the reply. Returns whether it was sent."""
@@ -112,8 +118,9 @@ class ReplyStream:
         except Exception as error:  # noqa: BLE001 - the reply is paid for, with or without readers
             log.warning("a delta was not sent: %s", error or type(error).__name__)
 
-    async def _tolerant(self, step: Awaitable[None]) -> None:
+    async def _tolerant(self, step: Awaitable[T]) -> T | None:
         try:
-            await step
+            return await step
         except Exception as error:  # noqa: BLE001
             log.warning("the stream's sink failed: %s", error or type(error).__name__)
+            return None

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import datetime
 
 from parley.connection import payload_codec
 from parley.domain.errors import ParleyError
@@ -68,14 +69,15 @@ class StoredSink:
         self._readers_left = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def open(self) -> Delivered:
-        """Begin a new attempt.
+    async def open(self, scheduled_at: datetime | None = None) -> Delivered:
+        """Begin a new attempt, of a step that was scheduled at that time.
 
         Raises:
+            StreamSuperseded: a step that was scheduled later has opened the stream.
             Unreachable: PostgreSQL does not answer.
         """
         async with self._database.reads() as tx:
-            opened = await streams.open_attempt(tx, *self._key, self._target.address or "")
+            opened = await streams.open_attempt(tx, *self._key, self._target.address or "", scheduled_at)
         delivered, outgoing = opened.delivered, self._outgoing
         outgoing.attempt, self._stored = delivered.attempt, len(delivered.deltas)
         outgoing.deltas.extend(delivered.deltas)
@@ -87,8 +89,8 @@ class StoredSink:
         self._keeping = asyncio.create_task(self._keep())
         return delivered.model_copy(update={"deltas": tuple(outgoing.deltas)})
 
-    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
-        """Record what this attempt pays.
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> bool:
+        """Record what this attempt pays. Returns whether it is the newest attempt.
 
         Raises:
             Unreachable: PostgreSQL does not answer.
@@ -98,6 +100,7 @@ class StoredSink:
             is_newest = await streams.record_claim(tx, *self._key, self._outgoing.attempt, claim)
         if not is_newest:
             self._supersede()
+        return is_newest
 
     def send(self, delta: Delta) -> None:
         """Send the next delta."""

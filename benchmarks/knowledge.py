@@ -5,6 +5,7 @@ half are in other words. The rest is answered by none of the pages: what is foun
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -126,7 +127,7 @@ async def _passages(tx: AsyncSession, keys: Sequence[ChunkKey]) -> Sequence[Know
 
 
 async def _ask(database: Database, questions: Sequence[Question]) -> dict[str, Any]:
-    first, among = dict.fromkeys(("words", "vectors", "both"), 0), dict.fromkeys(("words", "vectors", "both"), 0)
+    first, among = defaultdict[str, int](int), defaultdict[str, int](int)
     milliseconds: list[float] = []
     for question in questions:
         for name, passages in (await _found(database, question.text)).items():

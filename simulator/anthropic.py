@@ -10,6 +10,7 @@ from starlette.requests import Request
 from simulator.answers import Answer, Answers, pieces
 from simulator.chat_rules import anthropic_choice, anthropic_messages, anthropic_tools
 from simulator.faults import chat_traits
+from simulator.prefixes import Prefixes
 from simulator.schema_rules import anthropic_problem, anthropic_supports_schemas
 from simulator.schemas import schema_in_text
 from simulator.wire import (
@@ -75,6 +76,7 @@ PARAMETERS = frozenset(
 @dataclass(frozen=True)
 class Messages:
     answers: Answers
+    prefixes: Prefixes
     name: str = "anthropic"
     request_id_header: str = "request-id"
 
@@ -92,16 +94,20 @@ class Messages:
         system = content_text(body.get("system"))
         tools = anthropic_tools(body)
         choice = anthropic_choice(body, tools)
+        model, messages = _required(body, "model", str), _messages(body, bool(tools))
+        cache_read, cache_written = self.prefixes.use(body)
         forced = next((dict(tool.schema) for tool in tools if tool.name == choice.name), None)
         return Prompt(
-            model=_required(body, "model", str),
-            messages=(*([Message("system", system)] if system else []), *_messages(body, bool(tools))),
+            model=model,
+            messages=(*([Message("system", system)] if system else []), *messages),
             max_tokens=read_positive(body, "max_tokens"),
             schema=forced or _schema(body) or schema_in_text(system),
             tools=tools,
             choice=choice,
             stop=_stop_sequences(body),
             stream=bool(body.get("stream")),
+            cache_read=cache_read,
+            cache_written=cache_written,
         )
 
     def traits(self, parsed: Prompt) -> frozenset[str]:
@@ -176,9 +182,9 @@ class _FormattedAnswer:
             "stop_reason": stop_reason,
             "stop_sequence": None,
             "usage": {
-                "input_tokens": self.answer.input_tokens,
-                "cache_creation_input_tokens": 0,
-                "cache_read_input_tokens": 0,
+                "input_tokens": self.answer.input_tokens - self.prompt.cache_read - self.prompt.cache_written,
+                "cache_creation_input_tokens": self.prompt.cache_written,
+                "cache_read_input_tokens": self.prompt.cache_read,
                 "output_tokens": output_tokens,
                 "service_tier": "priority" if self.damage == "price_class" else "standard",
             },

@@ -38,7 +38,7 @@ def create_app(config: Config) -> Starlette:
     local = ChatCompletions(state.answers, state.stored, name="local")
     others: Mapping[str, Vendor] = {
         "/local/v1/chat/completions": local,
-        "/anthropic/v1/messages": Messages(state.answers),
+        "/anthropic/v1/messages": Messages(state.answers, state.prefixes),
         "/elevenlabs/v1/speech-to-text": SpeechToText(state.recordings),
     }
     vendors = (openai, *others.values())

@@ -8,6 +8,7 @@ from time import monotonic
 from simulator.answers import Answers
 from simulator.config import Config
 from simulator.faults import FaultPlan
+from simulator.prefixes import Prefixes
 from simulator.recordings import Recordings
 from simulator.records import RequestLog, StoredCompletions
 from simulator.wire import PROVIDERS, Refusal
@@ -80,6 +81,7 @@ class RateLimits:
 class State:
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.prefixes = Prefixes()
         self.answers = Answers(config.seed, config.context_window, config.noise)
         self.recordings = Recordings(config.transcript_directories, config.seed)
         self.requests = RequestLog(config.log)
@@ -92,6 +94,7 @@ class State:
         """Return to the state at the start: no requests, completions or faults, open gates, configured latency."""
         self.requests.reset()
         self.stored.reset()
+        self.prefixes.reset()
         self.gate.set(None, closed=False)
         self._apply_config()
 

@@ -50,6 +50,7 @@ class Prompt:
         seed: varies the wording.
         count: how many replies to give.
         store: store the completion, with `metadata`, so that it can be listed later.
+        cache_read, cache_written: the tokens of the prompt that the vendor's prompt cache has, and takes.
     """
 
     model: str
@@ -64,6 +65,8 @@ class Prompt:
     stream: bool = False
     include_usage: bool = False
     store: bool = False
+    cache_read: int = 0
+    cache_written: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

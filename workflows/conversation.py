@@ -275,7 +275,6 @@ class Conversation:
             workspace_id=self._input.workspace_id,
             user_id=self._input.user_id,
             change=change,
-            conversation_id=self._input.conversation_id,
             update_id=update.id,
         )
         engine = DurableEngine(ANSWER_STEP, show_waiting)

@@ -26,6 +26,7 @@ from parley.domain.errors import (
 )
 from parley.domain.queues import provider_queue
 from parley.domain.routing import Candidate
+from parley.domain.streaming import Restartable
 from workflows.policies import FIRST_PARK, LOCAL_STEP, LONGEST_PARK
 
 S = TypeVar("S")
@@ -141,6 +142,8 @@ class DurableEngine:
     ) -> R:
         while True:
             restarts = self._restarts
+            if self._broken and isinstance(step, Restartable):
+                step = step.model_copy(update={"broken": self._broken})
             try:
                 return await self._run_once(activity, step, candidate, summary)
             except ActivityError as error:

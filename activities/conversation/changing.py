@@ -4,7 +4,7 @@
 """
 
 from typing import assert_never
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import uuid5
 
 from temporalio import activity
 
@@ -40,13 +40,9 @@ class ConversationChanges:
                     await configuration.replace(tx, step.workspace_id, PREFERENCES, given, owner=step.user_id)
                     return Changed()
                 case CorrectMemory(memory_id=memory_id, value=value):
-                    return Changed(memory=await memories.correct(tx, *owner, memory_id, value, _new_id(step)))
+                    new_id = uuid5(memory_id, step.update_id)
+                    return Changed(memory=await memories.correct(tx, *owner, memory_id, value, new_id))
                 case ForgetMemory(memory_id=memory_id):
                     return Changed(forgotten=await memories.forget_asked(tx, *owner, memory_id))
                 case _:
                     assert_never(step.change)
-
-
-def _new_id(step: ChangeStep) -> UUID:
-    """Of the memory that a correction makes: a repeated update makes the same one."""
-    return uuid5(NAMESPACE_OID, "/".join((step.workspace_id, step.conversation_id, step.update_id)))

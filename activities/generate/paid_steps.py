@@ -1,5 +1,6 @@
 """The paid steps of `Generate` and `ScoreQuality`: request an answer, condense a long prompt, grade an answer."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.generate.deciding import answered_row, counts_of, result_of
 from activities.metrics import Metrics
-from activities.paid_call import PaidCalls
+from activities.paid_call import LEASE_POLL_SECONDS, PaidCalls
 from activities.streams import ReplyStream
 from parley.domain.capabilities import dropped_parameters
 from parley.domain.generate.condensing import (
@@ -80,7 +81,9 @@ class GeneratePaidSteps:
             yield None
             return
         sink = self._sinks(step.job.input.workspace_id, step.job.workflow_id, target)
-        stream = await ReplyStream.open(sink, holds_text=prompt.response_schema is not None)
+        scheduled_at = activity.info().scheduled_time if activity.in_activity() else None
+        holds_text = prompt.response_schema is not None
+        stream = await ReplyStream.open(sink, holds_text=holds_text, scheduled_at=scheduled_at)
         try:
             yield stream
         finally:
@@ -91,6 +94,9 @@ class GeneratePaidSteps:
         """The reply to the question: from the ledger, from an attempt that died after it was received, or paid for."""
         if stream is None or stream.is_first:
             return await self._make(step, step.request_id, request, result_id=step.result_id, stream=stream)
+        if step.broken and stream.attempt > step.broken + 1:
+            # After the attempt that broke, the server has started the step again too: that attempt may be at work.
+            await self._until_ended(step, stream.superseded)
         settled = await self._received_before(step, stream)
         if settled is not None:
             return settled
@@ -122,6 +128,15 @@ class GeneratePaidSteps:
             settled = await ledger.settled_by(tx, workspace_id, attempt_id)
             last = None if settled else await generations.last_reply(tx, workspace_id, job.job_key)
             return await ledger.settled_by(tx, workspace_id, last) if last else settled
+
+    async def _until_ended(self, step: AskStep, attempt_id: UUID | None) -> None:
+        """Wait until an attempt at the provider has ended, or its worker lets the lease expire."""
+        while attempt_id is not None:
+            async with self._database.transaction() as tx:
+                wait_seconds = await paid_requests.held_seconds(tx, step.job.input.workspace_id, attempt_id)
+            if not wait_seconds:
+                return
+            await asyncio.sleep(min(wait_seconds, LEASE_POLL_SECONDS))
 
     async def _is_open(self, step: AskStep, attempt_id: UUID | None) -> bool:
         """Whether an earlier attempt still holds its request: its worker died, or is cut off from the readers."""

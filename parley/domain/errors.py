@@ -83,6 +83,12 @@ class IdempotencyConflict(ParleyError):
     kind = ErrorKind.CONFLICT
 
 
+class StreamSuperseded(ParleyError):
+    """A step that was scheduled later makes the answer. Nothing was sent to a provider."""
+
+    kind = ErrorKind.CONFLICT
+
+
 class ConversationClosed(ParleyError):
     """The conversation is closed: it takes no further turn."""
 

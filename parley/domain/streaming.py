@@ -6,6 +6,7 @@ from 1. Only the newest attempt may send.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
@@ -107,21 +108,31 @@ class StreamBroken(Model):
     stream_id: Text = ""
 
 
+class Restartable(Model):
+    """A step that feeds a stream. `broken`: the attempt of the stream in whose place it was started; 0 for none."""
+
+    broken: int = Field(default=0, ge=0)
+
+
 class TokenSink(Protocol):
     """Takes the deltas of one attempt to the readers of a stream.
 
     Only `open` and `close` wait, and not for a reader: one who is slow, or left, delays no paid call.
     """
 
-    async def open(self) -> Delivered | None:
+    async def open(self, scheduled_at: datetime | None = None) -> Delivered | None:
         """Begin a new attempt of the stream: from here on what older attempts send is dropped.
 
+        scheduled_at: when the step of the attempt was scheduled; None: it has no step.
         None: another process makes the answer in its other mode, and the readers have that stream.
+
+        Raises:
+            StreamSuperseded: a step that was scheduled later has opened the stream.
         """
         ...
 
-    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
-        """Record what this attempt pays, before the provider is called."""
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> bool:
+        """Record what this attempt pays, before the provider is called. Returns whether it is the newest attempt."""
         ...
 
     def send(self, delta: Delta) -> None:

@@ -212,6 +212,15 @@ def lease_left(request: PaidRequest, now: datetime) -> float:
     return max((request.lease_until - now).total_seconds(), 0.0)
 
 
+async def held_seconds(tx: AsyncSession, workspace_id: str, attempt_id: UUID) -> float:
+    """How long an attempt still holds its request, in seconds; 0 if it has ended, or its lease has."""
+    found = await attempt(tx, workspace_id, attempt_id)
+    if found is None or found.state != "open":
+        return 0.0
+    request, now = await lock(tx, workspace_id, found.request_id)
+    return lease_left(request, now) if request.owner_attempt_id == attempt_id else 0.0
+
+
 async def take_lease(
     tx: AsyncSession, request: PaidRequest, attempt_id: UUID, *, lease_seconds: float, reservation_seconds: float
 ) -> None:

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.types import String
+from sqlalchemy.types import DateTime, String
 
+from parley.domain.errors import StreamSuperseded
 from parley.domain.requests import ChatReply
 from parley.domain.streaming import Delivered, Delta
 from parley.storage.database import changed_one
@@ -30,11 +31,13 @@ WITH_RECEIVER = f"""CASE WHEN one.receivers @> :added THEN one.receivers
 ADDED = bindparam("added", type_=ARRAY(String))
 OPEN = text(f"""
     INSERT INTO streams AS one (workspace_id, stream_id, attempt, receivers, paid_request_id, attempt_id, starts_at,
-                                created_at)
-    VALUES (:workspace_id, :stream_id, 1, :added, '', '', 0, statement_timestamp())
+                                created_at, scheduled_at)
+    VALUES (:workspace_id, :stream_id, 1, :added, '', '', 0, statement_timestamp(), :scheduled_at)
     ON CONFLICT (workspace_id, stream_id) DO UPDATE
-    SET attempt = one.attempt + 1, receivers = {WITH_RECEIVER}, ended_at = NULL
-    RETURNING *""").bindparams(ADDED)  # noqa: S608 - constants
+    SET attempt = one.attempt + 1, receivers = {WITH_RECEIVER}, ended_at = NULL,
+        scheduled_at = coalesce(:scheduled_at, one.scheduled_at)
+    WHERE :scheduled_at IS NULL OR one.scheduled_at IS NULL OR :scheduled_at >= one.scheduled_at
+    RETURNING *""").bindparams(ADDED, bindparam("scheduled_at", type_=DateTime(timezone=True)))  # noqa: S608 - constants
 ADD_RECEIVER = text(f"""
     UPDATE streams one SET receivers = {WITH_RECEIVER} WHERE {OF_STREAM} AND ended_at IS NULL
     AND NOT receivers @> :added""").bindparams(ADDED)  # noqa: S608 - constants
@@ -106,14 +109,23 @@ class News:
     ends: bool = False
 
 
-async def open_attempt(tx: AsyncSession, workspace_id: str, stream_id: str, address: str) -> Opened:
+async def open_attempt(
+    tx: AsyncSession, workspace_id: str, stream_id: str, address: str, scheduled_at: datetime | None = None
+) -> Opened:
     """Begin the next attempt of a stream, or its first one: from here on the older ones can write nothing.
 
     Args:
         address: of the receiver that the stream goes to, beside those that are known; empty: its readers poll.
+        scheduled_at: when the step of the attempt was scheduled: a fencing token. None: the attempt has no step.
+
+    Raises:
+        StreamSuperseded: a step that was scheduled later has opened the stream.
     """
     key = {"workspace_id": workspace_id, "stream_id": stream_id}
-    row = (await tx.execute(OPEN, {**key, "added": [address] if address else []})).mappings().one()
+    given = {**key, "added": [address] if address else [], "scheduled_at": scheduled_at}
+    row = (await tx.execute(OPEN, given)).mappings().first()
+    if row is None:
+        raise StreamSuperseded("a step that was scheduled later makes this answer")
     # Older attempts store nothing any more, so that the chunks do not change until this attempt writes.
     deltas = () if row["attempt"] == 1 else await _deltas(tx, key)
     known = {name: row[name] for name in ("attempt", "paid_request_id", "attempt_id", "starts_at", "reply")}

@@ -735,6 +735,7 @@ class StoredStream(SQLModel, table=True):
     reply: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+    scheduled_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)  # of the step of the newest attempt
 
 
 class StreamChunk(SQLModel, table=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from parley.domain.requests import ChatReply
@@ -244,15 +245,16 @@ class HubSink:
         self._hub, self._of, self._cancels = hub, (workspace_id, stream_id), cancels
         self._known, self._offset = Delivered(attempt=1), 0
 
-    async def open(self) -> Delivered | None:
+    async def open(self, scheduled_at: datetime | None = None) -> Delivered | None:  # noqa: ARG002 - steps die with it
         if self._hub.is_received(*self._of):
             return None
         delivered = self._hub.open(*self._of)
         self._known, self._offset = Delivered(attempt=delivered.attempt), len(delivered.deltas)
         return delivered
 
-    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> bool:
         self._record(paid_request_id=paid_request_id, attempt_id=attempt_id, starts_at=self._offset, reply=None)
+        return self._hub.position(*self._of)[0] == self._known.attempt
 
     def send(self, delta: Delta) -> None:
         self._hub.feed(*self._of, self._known.attempt, self._offset, delta)

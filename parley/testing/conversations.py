@@ -133,7 +133,7 @@ class FakeConversationHandle(ConversationHandle):
         *,
         turn_id: str | None = None,
         when_busy: WhenBusy = "wait",  # noqa: ARG002 - the signature of `ConversationHandle`
-        knowledge: bool | None = None,
+        knowledge: bool | None = None,  # noqa: ARG002 - there is no knowledge base
         action: str = DEFAULT_ACTION,
         **options: Unpack[TurnOptions],
     ) -> TurnResult:

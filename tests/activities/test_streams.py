@@ -1,6 +1,7 @@
 """The paid call with a stream: what its sink does or fails to do changes nothing of what is paid."""
 
 import asyncio
+from datetime import datetime
 from uuid import UUID
 
 import pytest
@@ -8,7 +9,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.paid_call import PaidCalls
 from activities.streams import ReplyStream
-from parley.domain.errors import ProviderUnavailable, Unreachable
+from parley.domain.errors import ProviderUnavailable, StreamSuperseded, Unreachable
 from parley.domain.requests import ChatReply, Finish
 from parley.domain.streaming import Delivered, Delta, TextDelta
 from parley.settings import Settings
@@ -30,15 +31,16 @@ class RecordingSink:
         self.sent: list[Delta] = []
         self.pays: list[tuple[str, str]] = []
         self.replies: list[ChatReply] = []
-        self.readers_left, self.is_closed = asyncio.Event(), False
+        self.readers_left, self.is_closed, self.is_newest = asyncio.Event(), False, True
 
-    async def open(self) -> Delivered:
+    async def open(self, scheduled_at: datetime | None = None) -> Delivered:
         self._may_fail("open")
         return self._delivered
 
-    async def record_claim(self, paid_request_id: str, attempt_id: str) -> None:
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> bool:
         self._may_fail("record_claim")
         self.pays.append((paid_request_id, attempt_id))
+        return self.is_newest
 
     def send(self, delta: Delta) -> None:
         self._may_fail("send")
@@ -126,7 +128,7 @@ async def test_a_sink_that_does_not_open_leaves_the_answer_without_a_stream():
 
 async def test_an_unreachable_database_is_waited_for_before_a_stream_is_opened():
     class WithoutDatabase(RecordingSink):
-        async def open(self) -> Delivered:
+        async def open(self, scheduled_at: datetime | None = None) -> Delivered:
             raise Unreachable("PostgreSQL does not answer")
 
     with pytest.raises(Unreachable):
@@ -190,3 +192,16 @@ async def test_a_reply_that_was_received_is_settled_once_although_its_worker_hel
         assert (chat(settled).text, settled.attempt_id) == ("whole", attempt_id)
     assert await books.energy() == (PRICE, 0)
     assert await books.states() == ["settled"]
+
+
+async def test_an_attempt_that_is_not_the_newest_sends_and_costs_nothing(
+    paid_calls: PaidCalls, books: LedgerFixture, simulator: SimulatorAdmin
+):
+    sink = RecordingSink()
+    sink.is_newest = False
+    stream = await opened(sink)
+    with pytest.raises(StreamSuperseded):
+        await make(paid_calls, stream)
+    assert (await simulator.requests(), await books.states(), await books.rows()) == ([], ["failed"], [])
+    sink.is_newest = True
+    assert (await make(paid_calls, stream)).cost_usd > 0

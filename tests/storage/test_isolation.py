@@ -326,6 +326,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "knowledge.rank_by_words": (lambda tx, _: knowledge.rank_by_words(tx, THEIRS, "our secret"), []),
     "knowledge.rank_by_vectors": (lambda tx, _: knowledge.rank_by_vectors(tx, THEIRS, VECTOR, "model"), {}),
     "knowledge.passages": (lambda tx, _: knowledge.passages(tx, THEIRS, {(DOCUMENT_ID, 1): 1.0}), ()),
+    "paid_requests.held_seconds": (lambda tx, _: paid_requests.held_seconds(tx, THEIRS, uuid4()), 0.0),
     "streams.record_claim": (lambda tx, _: streams.record_claim(tx, THEIRS, "stream", 1, ("job/step", "id", 0)), False),
     "streams.store": (lambda tx, _: streams.store(tx, THEIRS, "stream", 1, streams.News(0, (DELTA,))), None),
     "streams.load": (lambda tx, _: streams.load(tx, THEIRS, "stream", after=0), None),

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from parley.domain.errors import StreamSuperseded
 from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 from parley.storage import streams
 from parley.storage.database import Database
@@ -30,9 +31,9 @@ class Store:
     def __init__(self, database: Database, workspace: str = ACME) -> None:
         self._database, self._of = database, (workspace, STREAM)
 
-    async def open(self, address: str = HERE) -> Opened:
+    async def open(self, address: str = HERE, scheduled_at: datetime | None = None) -> Opened:
         async with self._database.reads() as tx:
-            return await streams.open_attempt(tx, *self._of, address)
+            return await streams.open_attempt(tx, *self._of, address, scheduled_at)
 
     async def claim(self, attempt: int) -> bool:
         async with self._database.reads() as tx:
@@ -167,3 +168,13 @@ async def test_old_streams_are_deleted_with_their_chunks(books: LedgerFixture):
     assert await purge(2 * day, STREAM) == 0
     assert await purge(2 * day) == 1
     assert [*await books.all(Row), *await books.all(StreamChunk)] == []
+
+
+async def test_a_step_that_was_scheduled_earlier_opens_nothing_after_a_later_one(store: Store):
+    earlier, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    numbers = [(await store.open(scheduled_at=when)).delivered.attempt for when in (earlier, earlier, later)]
+    with pytest.raises(StreamSuperseded):
+        await store.open(scheduled_at=earlier)
+    numbers += [(await store.open(scheduled_at=when)).delivered.attempt for when in (later, None)]
+    assert numbers == [1, 2, 3, 4, 5]
+    assert await store.claim(5)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("worker")
 USER = "ann"
 OF_MINE = "WHERE workspace_id = :workspace"
 # Conversations that take another model rather than to wait for a rate limit; that use up the user's energy soon.
-PREFERS, DEAR = "prefers", "dear"
+PREFERS, COSTLY = "prefers", "costly"
 POLICY = f"""
 [action.{PREFERS}]
 on_rate_limit = "cheaper"
-[action.{DEAR}]
+[action.{COSTLY}]
 energy = 1000
 [experiment.manner]
 action = "ai_message"
@@ -199,7 +200,7 @@ class TestHostileInput:
 
     async def test_200_turns_sent_at_once_all_end_in_one_order(self, client: Client, talk: ConversationHandle) -> None:
         """The user has energy for ten of them: the others end with a sentence, which is quicker."""
-        sent = (talk.say(f"text {number}", turn_id=str(number), action=DEAR) for number in range(200))
+        sent = (talk.say(f"text {number}", turn_id=str(number), action=COSTLY) for number in range(200))
         results = sorted(await asyncio.gather(*sent), key=lambda result: result.number)
         assert [result.number for result in results] == list(range(1, 201))
         assert [result.success for result in results] == [True] * 10 + [False] * 190
@@ -243,3 +244,30 @@ async def test_the_views_have_the_names_of_the_specification(client: Client, tal
     (turn,) = await rows(client, ConversationTurn)
     assert (metrics.requests, metrics.completed, metrics.cache_hits) == (1, 1, 0)
     assert metrics.cost_usd == Decimal(turn.meta["cost_usd"])
+
+
+async def test_the_beginning_of_the_prompt_stays_from_turn_to_turn(
+    client: Client, talk: ConversationHandle, simulator: SimulatorAdmin
+) -> None:
+    """So that a provider's prompt cache has it: all that was sent before the memories and the last text."""
+    await client.configuration.set("ai_settings", {"tone": "dry"}, user_id=USER)
+    await remembered(client, "Bergen")
+    prompts: list[list[str]] = []
+    for said in ("Where do I live?", "How?", "And where do I live now?", "Why?"):
+        await talk.say(said, template="technical", cache=CachePolicy.OFF)
+        prompts.append([f"{message.role}: {message.text}" for message in await talk.context()])
+    for before, after in pairwise(prompts):
+        assert before[:-1] == after[: len(before) - 1]
+    assert "<memories>" in prompts[2][-1]
+    assert not any("<memories>" in message for message in prompts[2][:-1])
+
+
+async def test_what_a_providers_prompt_cache_has_is_cheaper(talk: ConversationHandle) -> None:
+    """Claude is asked to cache all before the last text; the next turn reads it."""
+    long = "The export to CSV contains the notes of the customer. " * 320
+    usages = [(await talk.say(said, cache=CachePolicy.OFF)).meta for said in (long, "How?", "Why?", "When?")]
+    read = [meta.usage.cached_input_tokens for meta in usages]
+    assert read[:2] == [0, 0]
+    assert read[2] > 4000 and read[3] > read[2]
+    assert usages[3].usage.cache_write_tokens < 200
+    assert usages[3].cost_usd < usages[1].cost_usd / 3

@@ -293,11 +293,10 @@ class CondenseTurnsOutcome(Model):
 
 
 class ChangeStep(Model):
-    """Change what is stored of a user. `update_id`: of the update that asks for it."""
+    """Change what is stored of a user. `update_id`: a repeated update makes the same memory."""
 
     workspace_id: str
     user_id: str
-    conversation_id: str
     update_id: str
     change: Change
 

@@ -25,7 +25,7 @@ from parley.domain.requests import (
     request_id,
 )
 from parley.domain.routing import Candidate
-from parley.domain.streaming import StreamTarget
+from parley.domain.streaming import Restartable, StreamTarget
 
 WORKFLOW = "Generate"
 STEP = "generate"
@@ -290,7 +290,7 @@ class PrepareOutcome(Model):
     summary: SummaryReference | None = None
 
 
-class AskStep(Model):
+class AskStep(Restartable):
     """One attempt at an answer to `job.input.prompt`.
 
     ask: the number of the paid request: the first, then one for a condensed prompt or a new try at the schema.
