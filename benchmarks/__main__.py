@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     audit,
     cache,
+    chatting,
     conversation,
     database,
     faults,
@@ -56,6 +57,7 @@ MODULES = (
     memory,
     retention,
     talking,
+    chatting,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5
