@@ -1,7 +1,7 @@
 """Simultaneous conversations: how long the first token and the whole turn take, over the same stream by the SDK alone.
 
 Two loads: every conversation sends its turns one after the other without a pause, so that all of them speak at once;
-and every conversation waits 2 to 8 s before a turn, as somebody who reads and types. Then the memory that open and idle
+and every conversation waits 2 to 8 s before a turn, as a person who reads and types. Then the memory that open and idle
 conversations take: an open one has just been answered a turn, an idle one waits with what it carried over from its last
 run. The provider takes 200 ms to the first token and 10 ms for each.
 """
