@@ -15,7 +15,8 @@ from random import Random  # noqa: TID251 - the moments of the kills are random
 import httpx
 
 from parley.cli.billed import read_billed
-from parley.domain.conversation.contract import Ended, workflow_id
+from parley.domain.conversation.contract import Ended, turn_job_id, workflow_id
+from parley.domain.generate.contract import job_key as key_of
 from tests.faults.gateways import Reader, start_gateway
 from tests.faults.scene import Scene
 from tests.parts import TEST_TIMEOUT_SECONDS
@@ -126,7 +127,8 @@ class Talking:
         for number in range(talk.turns):
             turn_id = f"{client}-{number}"
             body = {
-                "messages": f"I am at the {client}. Question {number}: what does the export contain?",
+                # No two prompts are alike: an answer from the cache is not charged.
+                "messages": f"{talk.name} at the {client}. Question {number}: what does the export contain?",
                 "user_id": talk.user,
                 "conversation_id": talk.name,
             }
@@ -150,7 +152,8 @@ async def faults_of(place: Scene, talks: Sequence[Talk]) -> dict[str, int]:
         "turns missing, or answered twice": 0,
         "turns out of their client's order": 0,
         "readers with other tokens than the answer": 0,
-        "charges more or less than turns": 0,
+        "turns that are not charged": 0,
+        "turns that are charged more than once": 0,
         "energy still reserved": 0,
         "exchanges missing in the last context": 0,
     }
@@ -167,15 +170,27 @@ async def faults_of(place: Scene, talks: Sequence[Talk]) -> dict[str, int]:
             faults["readers with other tokens than the answer"] += sum(
                 reader.text != reader.result["content"] for turn in said for reader in turn.readers
             )
-        energy = await place.client.energy(talk.user)
-        faults["charges more or less than turns"] += abs(energy.charged - total)
-        faults["energy still reserved"] += energy.reserved
+        charged = await charges_of(place, talk)
+        energies = [charged.get(turn.turn_id, 0) for turn in history]
+        faults["turns that are not charged"] += energies.count(0)
+        faults["turns that are charged more than once"] += sum(one > 1 for one in energies)
+        faults["energy still reserved"] += (await place.client.energy(talk.user)).reserved
         context = "\n".join(message.text for message in await handle.context())
         faults["exchanges missing in the last context"] += sum(turn.text not in context for turn in history[-10:])
     path = place.directory / "billed.json"
     path.write_text(json.dumps(await place.simulator.billed()), encoding="utf-8")
     faults["audit findings"] = len(await place.client.audit(read_billed(path)))
     return faults
+
+
+async def charges_of(place: Scene, talk: Talk) -> dict[str, int]:
+    """The energy that each turn was charged."""
+    rows = await place.query("SELECT job_key, sum(energy_charged)::int AS energy FROM ai_usage_logs GROUP BY job_key")
+    by_key = {str(row["job_key"]): int(str(row["energy"])) for row in rows}
+    handle = place.client.conversation(talk.name, user_id=talk.user)
+    turn_ids = [turn.turn_id for turn in await handle.history(limit=talk.all_turns + 1)]
+    keys = {turn_id: key_of(turn_job_id(place.client.workspace_id, talk.name, turn_id)) for turn_id in turn_ids}
+    return {turn_id: by_key.get(key, 0) for turn_id, key in keys.items()}
 
 
 async def runs_of(place: Scene, talk: Talk) -> int:
