@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     audit,
     cache,
+    chatting,
     conversation,
     database,
     faults,
@@ -30,6 +31,7 @@ from benchmarks import (
     savings,
     simulator_labels,
     streams,
+    talking,
 )
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
@@ -56,6 +58,8 @@ MODULES = (
     knowledge,
     memory,
     retention,
+    talking,
+    chatting,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5
@@ -151,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(history.SESSIONS_PER_STREAM),
         help="history: sessions that a stream labels in a round",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger: the seed of the faults")
+    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking: the seed of the faults")
     parser.add_argument(
         "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
     )

@@ -2,7 +2,7 @@
 
 Each conversation plants facts of its user in several wordings, changes some of them later, and mixes in what must not
 be remembered of the user: facts of other people, questions, suppositions, moods, instructions. Facts are extracted from
-five turns at a time, as a conversation does. Then each fact is asked for.
+ten turns at a time, as a conversation does, and from twenty. Then each fact is asked for.
 
 The simulator extracts by rules of its own, and the wordings include some that it does not know. So the figures measure
 what Parley does with a careless model's claims, and not a model.
@@ -25,6 +25,7 @@ from activities.parts import Parts
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.scripts import QUESTIONS, Fact, Script, write
 from benchmarks.stack import running, say
+from parley.domain.conversation.contract import TURNS_PER_EXTRACTION
 from parley.domain.conversation.extraction import ACTION, SourceTurn
 from parley.domain.conversation.memory import Memory, RememberStep
 from parley.domain.requests import Provider
@@ -36,9 +37,10 @@ from parley.storage.database import Database
 
 CONVERSATIONS = 30
 # How many turns are extracted from at a time.
-TURNS_AT_A_TIME = (5, 20)
+TURNS_AT_A_TIME = (TURNS_PER_EXTRACTION, 20)
 WORKSPACE = "bench"
-CANDIDATE = Candidate(provider=Provider.ANTHROPIC, model="claude-haiku-4-5", simulated=True, reason="the benchmark's")
+# The cheapest one that the default policy offers to a conversation.
+CANDIDATE = Candidate(provider=Provider.OPENAI, model="gpt-4o-mini", simulated=True, reason="the cheapest")
 
 
 @dataclass

@@ -32,7 +32,7 @@ from simulator.wire import BYTES_PER_TOKEN, count_tokens
 
 CONVERSATIONS, SPEAKING, ASKING = 30, 30, 4
 PARLEY, WHOLE, LAST = "Parley", "the whole history", f"the last {KEPT_EXCHANGES} exchanges"
-TOLD = re.compile(r"You told me: (.+)\. This answer")
+SAID = re.compile(r"You said: (.+)\. This answer")
 MILLION = Decimal(1_000_000)
 # What each kind of request has taken: answers, summaries, extractions.
 SPENT = text("""
@@ -53,8 +53,8 @@ class Score:
 
     def take(self, number: int, script: Script, question: Question, answer: str) -> None:
         """Compare one answer with the truth."""
-        told = TOLD.search(answer)
-        values = frozenset(told[1].split(", ")) if told else frozenset()
+        said = SAID.search(answer)
+        values = frozenset(said[1].split(", ")) if said else frozenset()
         self.facts += len(question.values)
         self.known |= {(number, question.subject, question.predicate, value) for value in values & question.values}
         for value in values - question.values:

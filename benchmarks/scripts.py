@@ -194,5 +194,5 @@ def _questions(rng: Random, script: Script) -> Iterator[Question]:
         listed = QUESTIONS if relative in ("user", "dog") else QUESTIONS_OF_RELATIVES
         yield Question(rng.choice(listed[predicate]).format(relative), subject, predicate, values)
     stranger = next(one for one in RELATIVES if (f"user's {one}", "lives_in") not in asked)
-    never_told = QUESTIONS_OF_RELATIVES["lives_in"][0].format(stranger)
-    yield Question(never_told, f"user's {stranger}", "lives_in", frozenset())
+    never_said = QUESTIONS_OF_RELATIVES["lives_in"][0].format(stranger)
+    yield Question(never_said, f"user's {stranger}", "lives_in", frozenset())

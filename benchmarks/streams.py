@@ -22,7 +22,7 @@ from parley.settings import Settings
 from parley.streams.hub import StreamHub, StreamReader
 from parley.streams.receiver import SocketReceiver
 
-STREAMS, DELTAS, ROUNDS = (1, 5, 50), 100, 3
+STREAMS, DELTAS, ROUNDS = (1, 5, 50), 100, 1
 WORKSPACE = "benchmark"
 
 Measured = dict[str, float]

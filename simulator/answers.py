@@ -156,7 +156,7 @@ class Answers:
         *before, (records, last) = map(_parts, prompt.texts("user") or [""])
         said = [*chain.from_iterable((*others, words) for others, words in before), *records]
         if about := asked_about(last):
-            return f"{_told(recalled(said, about))} This answer was computed by a simulator."
+            return f"{_stated(recalled(said, about))} This answer was computed by a simulator."
         earlier = [part.said if isinstance(part, Record) else part for part in said]
         about = " and ".join(keywords(last, 2)) or "that"
         is_question = "?" in last
@@ -175,8 +175,8 @@ def _parts(text: str) -> tuple[list[Record], str]:
     return records, text
 
 
-def _told(values: Sequence[str]) -> str:
-    return f"You told me: {', '.join(values)}." if values else "You have not told me that."
+def _stated(values: Sequence[str]) -> str:
+    return f"You said: {', '.join(values)}." if values else "You have not said that."
 
 
 def _reasoning_tokens(damage: str, max_tokens: int | None) -> int:

@@ -1,6 +1,6 @@
 """Answers a question about the user from what the prompt says, as a careful reader does. It knows nothing else.
 
-Later statements replace earlier ones. A record that a program put into the prompt counts as said where it stands. So
+Later statements replace earlier ones. A record that a program put into the prompt counts as said at its place. So
 the last word of a prompt prevails, unless the record says that the messages above it are right where the two differ.
 """
 

@@ -1,68 +1,23 @@
 """kill -9 of a gateway with streams of two workspaces: every reader gets every token once, at the other gateway."""
 
 import asyncio
-import re
 import signal
-import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from starter.embedded import Addresses
-from tests.faults.scene import Scene, exited, scene
-from tests.gateway.parts import read_events
-from tests.parts import ROOT, TEST_TIMEOUT_SECONDS
+from tests.faults.gateways import Reader, start_gateway
+from tests.faults.scene import exited, scene
+from tests.parts import TEST_TIMEOUT_SECONDS
 
 STREAMS, TOKENS_PER_SECOND = 50, 8
 WORKSPACES = ("acme", "globex")
 
 
-async def start_gateway(place: Scene, name: str) -> tuple[asyncio.subprocess.Process, str]:
-    """A gateway process on any free port, and its address."""
-    path = place.directory / f"{name}.log"
-    with path.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "parley", "gateway"),
-            cwd=ROOT,
-            env={**place.environment, "PARLEY_GATEWAY_PORT": "0"},
-            stdout=log,
-            stderr=log,
-        )
-    place.processes.append(process)
-    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        while not (found := re.search(r"listening on (\S+)", path.read_text())):
-            assert process.returncode is None, path.read_text()
-            await asyncio.sleep(0.05)
-    return process, found[1]
-
-
-class Reader:
-    """One reader of one answer, who comes back to another gateway after the last event that it got."""
-
-    def __init__(self, secret: str, number: int) -> None:
-        self._headers = {"authorization": f"Bearer {secret}", "idempotency-key": f"turn-{number}"}
-        self._body = {"messages": f"Question {number}: what does the export contain?", "user_id": f"user-{number}"}
-        self.text, self.last, self.result = "", "", dict[str, Any]()
-        self.has_begun = asyncio.Event()
-
-    async def read(self, http: httpx.AsyncClient, url: str) -> None:
-        """Read until the end. Raises httpx.TransportError if the gateway dies."""
-        headers = self._headers | ({"last-event-id": self.last} if self.last else {})
-        async with http.stream("POST", f"{url}/api/chat/stream", json=self._body, headers=headers) as stream:
-            assert stream.status_code == 200, await stream.aread()
-            async for event in read_events(stream):
-                self._take(event)
-
-    def _take(self, event: dict[str, Any]) -> None:
-        assert event["event"] != "error", event
-        if event["event"] == "delta":
-            self.text += event["data"]["text"]
-            self.last = event["id"]
-            self.has_begun.set()
-        elif event["event"] == "end":
-            self.result = event["data"]
+def body(number: int) -> dict[str, str]:
+    return {"messages": f"Question {number}: what does the export contain?", "user_id": f"user-{number}"}
 
 
 async def until_killed(reader: Reader, http: httpx.AsyncClient, url: str) -> None:
@@ -79,7 +34,7 @@ async def test_every_reader_gets_every_token_once(stack: Addresses, template: st
             start_gateway(place, "doomed"), start_gateway(place, "other"), place.start_worker()
         )
         await place.simulator.gate(closed=True, provider="openai")
-        readers = [Reader(keys[number % len(keys)].secret, number) for number in range(STREAMS)]
+        readers = [Reader(keys[number % len(keys)].secret, f"turn-{number}", body(number)) for number in range(STREAMS)]
         reading = [asyncio.create_task(until_killed(reader, http, first)) for reader in readers]
         await place.simulator.requests(at_least=STREAMS)
         await place.simulator.gate(closed=False, provider="openai")

@@ -92,7 +92,7 @@ INSTRUCTION = re.compile(
     r"\b(?:ignore|forget|disregard|override|bypass)\b.*\b(?:rules?|instructions?|prompts?|guidelines?|everything|above)\b"
     r"|\bsystem prompt\b|\byou (?:must|should|will|are now|have to)\b|\bdeveloper mode\b|<\||```"
 )
-# What a model need not read: courtesies, and English questions and requests that name nobody.
+# What a model need not read: courtesies, and English questions and requests that name no one.
 COURTESIES = frozenset(
     WORD.findall(
         "a again all alright and bye cool day else evening fine good goodbye great ha haha hello help helps hey hi i is"
@@ -100,13 +100,13 @@ COURTESIES = frozenset(
         " thank thanks that then there this very well what wow yeah yep yes you"
     )
 )
-NAMES_NOBODY = r"(?!.*\b(?:my|our|me|us|we|mine|ours)\b)[^,;:()–—]*"
+NAMES_NO_ONE = r"(?!.*\b(?:my|our|me|us|we|mine|ours)\b)[^,;:()–—]*"
 ASKS = re.compile(
     r"^(?:(?:and|but|so|then) )?(?:what|which|where|when|why|how|is|are|do|does|did|can|could|will|would|should|may)\b"
-    rf"{NAMES_NOBODY}\?$",
+    rf"{NAMES_NO_ONE}\?$",
     re.IGNORECASE,
 )
-REQUESTS = re.compile(rf"^(?:please|(?i:can|could) you) (?!call|remember|note){NAMES_NOBODY}$")
+REQUESTS = re.compile(rf"^(?:please|(?i:can|could) you) (?!call|remember|note){NAMES_NO_ONE}$")
 A_NAME = re.compile(r"(?<=\s)[^\W\d_a-z]")
 # The words of someone else, repeated: "She said: I live in Oslo".
 REPORTED = re.compile(r"\b(?:said|says|told me|wrote|writes|asked|answered|replied|goes)\b[^.!?]*$")
