@@ -1,10 +1,11 @@
 """The knowledge base's search on labelled questions: this project's own pages, by words, by vectors, and by both.
 
-A question is answered by a passage with the words in its label. Half of the questions have the words of their page, half
-are in other words. The rest is answered by none of the pages: what is found for them is a false answer.
+A question is answered by a passage with the words in its label. Some questions have the words of their page, some are
+in other words. The rest is answered by none of the pages: what is found for them is a false answer.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -126,7 +127,7 @@ async def _passages(tx: AsyncSession, keys: Sequence[ChunkKey]) -> Sequence[Know
 
 
 async def _ask(database: Database, questions: Sequence[Question]) -> dict[str, Any]:
-    first, among = dict.fromkeys(("words", "vectors", "both"), 0), dict.fromkeys(("words", "vectors", "both"), 0)
+    first, among = Counter[str](words=0, vectors=0, both=0), Counter[str](words=0, vectors=0, both=0)
     milliseconds: list[float] = []
     for question in questions:
         for name, passages in (await _found(database, question.text)).items():
