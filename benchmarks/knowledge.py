@@ -90,7 +90,7 @@ async def measure(options: Options) -> Figures:  # noqa: ARG001 - the questions 
         figures: dict[str, Any] = {"load": {"pages": len(files_of(DOCS)), "passages": passages}}
         for name, questions in (("in their words", IN_ITS_WORDS), ("in other words", IN_OTHER_WORDS)):
             figures[f"questions {name}"] = await _ask(database, questions)
-        figures["questions that no page answers"] = await _ask_in_vain(database)
+        figures["questions that no page answers"] = await _ask_unanswered(database)
         await database.close()
     return figures
 
@@ -144,6 +144,6 @@ async def _ask(database: Database, questions: Sequence[Question]) -> dict[str, A
     return {"questions": len(questions), **shares, "milliseconds of a search, median": median(milliseconds)}
 
 
-async def _ask_in_vain(database: Database) -> dict[str, Any]:
+async def _ask_unanswered(database: Database) -> dict[str, Any]:
     found = [bool((await _found(database, text))["both"]) for text in UNANSWERED]
     return {"questions": len(UNANSWERED), "answered falsely": sum(found) / len(found)}
