@@ -10,6 +10,7 @@ from activities.generate.paid_steps import GeneratePaidSteps
 from activities.knowledge import KnowledgeSearch
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
+from activities.speech import SpeechStep
 from parley.domain.errors import InvalidInput
 from parley.embedder import Embedder, is_installed, process_embedder
 from parley.providers.registry import Providers
@@ -50,6 +51,9 @@ class Parts:
 
     def embedding_step(self) -> EmbeddingStep:
         return EmbeddingStep(self.database, self.paid_calls, self.policy, self.settings.starting_energy)
+
+    def speech_step(self) -> SpeechStep:
+        return SpeechStep(self.database, self.paid_calls, self.policy, self.settings.starting_energy)
 
     def conversation_memory(self) -> ConversationMemory:
         """Raises InvalidInput where the settings ask for vectors, and the extra for them is not installed."""

@@ -1,11 +1,11 @@
 """The knowledge base's search on labelled questions: this project's own pages, by words, by vectors, and by both.
 
-A question is answered by a passage with the words in its label. Half of the questions have the words of their page,
-half are in other words. The rest is answered by none of the pages: what is found for them is a false answer.
+A question is answered by a passage with the words in its label. Some questions have the words of their page, some are
+in other words. The rest is answered by none of the pages: what is found for them is a false answer.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -90,7 +90,7 @@ async def measure(options: Options) -> Figures:  # noqa: ARG001 - the questions 
         figures: dict[str, Any] = {"load": {"pages": len(files_of(DOCS)), "passages": passages}}
         for name, questions in (("in their words", IN_ITS_WORDS), ("in other words", IN_OTHER_WORDS)):
             figures[f"questions {name}"] = await _ask(database, questions)
-        figures["questions that no page answers"] = await _ask_in_vain(database)
+        figures["questions that no page answers"] = await _ask_unanswered(database)
         await database.close()
     return figures
 
@@ -127,7 +127,7 @@ async def _passages(tx: AsyncSession, keys: Sequence[ChunkKey]) -> Sequence[Know
 
 
 async def _ask(database: Database, questions: Sequence[Question]) -> dict[str, Any]:
-    first, among = defaultdict[str, int](int), defaultdict[str, int](int)
+    first, among = Counter[str](words=0, vectors=0, both=0), Counter[str](words=0, vectors=0, both=0)
     milliseconds: list[float] = []
     for question in questions:
         for name, passages in (await _found(database, question.text)).items():
@@ -144,6 +144,6 @@ async def _ask(database: Database, questions: Sequence[Question]) -> dict[str, A
     return {"questions": len(questions), **shares, "milliseconds of a search, median": median(milliseconds)}
 
 
-async def _ask_in_vain(database: Database) -> dict[str, Any]:
+async def _ask_unanswered(database: Database) -> dict[str, Any]:
     found = [bool((await _found(database, text))["both"]) for text in UNANSWERED]
     return {"questions": len(UNANSWERED), "answered falsely": sum(found) / len(found)}

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import anthropic, chat, conversations, embeddings, health, jobs, knowledge, models, openai
+from gateway import anthropic, chat, conversations, embeddings, health, jobs, knowledge, models, openai, speech
 from gateway.boundary import Boundary, names
 from gateway.console import budgets, labels, overview, pages, sign_in
 from gateway.console import chat as chat_pages
@@ -40,7 +40,7 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app = FastAPI(title="Parley", docs_url=None, redoc_url=None, responses=PROBLEMS, redirect_slashes=False)
     app.state.gateway = Gateway(backend, metrics)
     app.state.sign_in_tries = sign_in.SignInTries()
-    for module in (health, jobs, chat, conversations, knowledge, openai, embeddings, anthropic, models, phone):
+    for module in (health, jobs, chat, conversations, knowledge, speech, openai, embeddings, anthropic, models, phone):
         app.include_router(module.router)
     console = (overview, job_pages, chat_pages, labels, budgets)
     for router in (

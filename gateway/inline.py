@@ -19,19 +19,21 @@ from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlread
 from activities.boundary import as_application_error, attempt, without_boundary
 from activities.metrics import Metrics
 from activities.parts import Parts
+from activities.speech import clip_of
 from gateway.errors import Ending, GenerationRefused
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.generate import check_names, with_stored_answer
 from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.conversation.contract import ComposeStep, TurnOutcome, turn_job_id
 from parley.domain.embedding import EmbeddingInput, EmbeddingJob, EmbeddingResult
-from parley.domain.errors import IdempotencyConflict, ParleyError, RateLimited
+from parley.domain.errors import IdempotencyConflict, JobFailed, ParleyError, RateLimited
 from parley.domain.generate.contract import GenerateInput, GenerateResult, Job, Refusal, workflow_id
 from parley.domain.generate.quality import WORKFLOW as SCORE_QUALITY
 from parley.domain.generate.quality import ScoreInput
 from parley.domain.generate.quality import workflow_id as scoring_id
 from parley.domain.requests import CHAT_PROVIDERS, Provider
 from parley.domain.routing import Candidate
+from parley.domain.speech_job import Speech, SpeechInput, SpeechJob
 from parley.domain.streaming import StreamTarget
 from parley.failures import job_failure
 from parley.settings import Settings
@@ -45,6 +47,8 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 TIME_LIMIT_SECONDS = 60.0
+# A listener waits for speech: after this time a recorded sentence is better.
+SPEECH_SECONDS = 10.0
 # How long the record of an end waits for an unreachable database after the time limit. The ledger has what was paid.
 RECORD_SECONDS = 10.0
 BUSY_SECONDS = 1.0
@@ -55,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 class InlineGenerate:
-    """Runs generations and embeddings in this process. It bounds the paid calls in flight to each provider."""
+    """Runs generations, embeddings and speech in this process. It bounds the paid calls in flight to each provider."""
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class InlineGenerate:
         self._parts = Parts(database, settings, metrics)
         self._tasks = _Tasks()
         self._steps = _Steps(self._parts, self._tasks)
-        self._embedding = self._parts.embedding_step()
+        self._embedding, self._speech = self._parts.embedding_step(), self._parts.speech_step()
         self._running: dict[str, _Running] = {}
         self._is_closed = False
 
@@ -175,14 +179,38 @@ class InlineGenerate:
             IdempotencyConflict: the key was used for a different request.
             JobFailed: the provider does not serve it; `retry_after` is set if it asks for a wait.
         """
-        self._check_open()
         job = EmbeddingJob(input=request, key=key)
-        engine = InlineEngine(self._steps, job.id, datetime.now(UTC) + timedelta(seconds=time_limit))
-        work, summary = partial(self._embedding.embed, job), f"{request.provider.value} {request.model}"
+        return await self._one_call(partial(self._embedding.embed, job), job, time_limit)
+
+    async def speak(self, request: SpeechInput, *, time_limit: float = SPEECH_SECONDS) -> Speech | None:
+        """Have a voice say a text: one paid request. The same text, voice and settings are paid once.
+
+        Where no voice answers in time, a recorded sentence with the same words is returned; None: there is none.
+
+        Args:
+            request: what to say.
+            time_limit: in seconds, as for `run`.
+
+        Raises:
+            Ending: it is closed, or closes.
+            GenerationRefused: energy or budget.
+        """
+        job = SpeechJob(input=request)
         try:
-            return await asyncio.shield(
-                self._tasks.start(engine.retried(work, request.provider, summary, PAID_RETRIES))
-            )
+            async with asyncio.timeout(time_limit):
+                return await self._one_call(partial(self._speech.speak, job), job, time_limit)
+        except (JobFailed, TimeoutError) as error:
+            log.warning("no voice answers: %s", error or type(error).__name__)
+            return await asyncio.to_thread(clip_of, self._settings.speech_clips_dir, request.request.text)
+
+    async def _one_call(self, work: Callable[[], Awaitable[R]], job: EmbeddingJob | SpeechJob, time_limit: float) -> R:
+        """Run a job that is one paid request, tried again as every paid step is."""
+        self._check_open()
+        asked = job.input
+        engine = InlineEngine(self._steps, job.id, datetime.now(UTC) + timedelta(seconds=time_limit))
+        summary = f"{asked.provider.value} {asked.model}"
+        try:
+            return await asyncio.shield(self._tasks.start(engine.retried(work, asked.provider, summary, PAID_RETRIES)))
         except ApplicationError as error:
             if error.type in REFUSALS:
                 raise GenerationRefused(Refusal(code=REFUSALS[error.type], message=error.message)) from None
@@ -362,7 +390,7 @@ class _Steps:
         self._free = {type(one).__name__: one for one in free}
         self._most = parts.settings.paid_calls_in_flight
         self._slots: Mapping[Provider, asyncio.Semaphore] = {
-            provider: asyncio.Semaphore(self._most) for provider in CHAT_PROVIDERS
+            provider: asyncio.Semaphore(self._most) for provider in (*CHAT_PROVIDERS, Provider.ELEVENLABS)
         }
 
     def free(self, activity: Callable[[Any, S], Awaitable[R]]) -> Callable[[S], Awaitable[R]]:

@@ -130,6 +130,11 @@ class Settings(BaseSettings):
     elevenlabs_usd_per_hour: Decimal = Field(
         default=Decimal("0.40"), gt=0, description="list price of speech-to-text; genai-prices has none"
     )
+    elevenlabs_speech_model: str = Field(default="eleven_multilingual_v2", description="model of text-to-speech")
+    elevenlabs_voice: str = Field(default="21m00Tcm4TlvDq8ikWAM", description="voice of text-to-speech, by its id")
+    elevenlabs_usd_per_thousand_characters: Decimal = Field(
+        default=Decimal("0.10"), gt=0, description="list price of text-to-speech; genai-prices has none"
+    )
     local_base_url: str | None = Field(default=None, description="an OpenAI-compatible server: llama.cpp, vLLM, Ollama")
     local_api_key: SecretStr | None = Field(default=None, description="key of that server, if it needs one")
     local_model: str = Field(default="llama-3.1-8b-instruct", description="model of a request that names none")
@@ -210,6 +215,11 @@ class Settings(BaseSettings):
         default="auto",
         description="how memories are compared with a turn: local: by vectors of the extra local-embeddings; off: by "
         "words; auto: by vectors if the extra is installed; the knowledge base does the same",
+    )
+
+    # Speech
+    speech_clips_dir: Path | None = Field(
+        default=None, description="directory of recorded sentences (NAME.txt with NAME.wav), for when no voice answers"
     )
 
     # Events and metrics

@@ -19,6 +19,7 @@ from simulator.embeddings import Embeddings
 from simulator.endpoints import UNLOGGED_REQUEST_ID, BilledEndpoint, UnbilledEndpoint, error_response
 from simulator.faults import DELIVERIES, OUTAGES
 from simulator.openai import ChatCompletions
+from simulator.speech import TextToSpeech
 from simulator.state import State
 from simulator.twilio.rest import OutboundCalls
 from simulator.wire import PROVIDERS, Refusal, Vendor
@@ -36,12 +37,14 @@ def create_app(config: Config) -> Starlette:
     phone = OutboundCalls(seed=config.seed)
     openai = ChatCompletions(state.answers, state.stored)
     local = ChatCompletions(state.answers, state.stored, name="local")
+    speech_to_text = SpeechToText(state.recordings)
     others: Mapping[str, Vendor] = {
         "/local/v1/chat/completions": local,
         "/anthropic/v1/messages": Messages(state.answers, state.prefixes),
-        "/elevenlabs/v1/speech-to-text": SpeechToText(state.recordings),
+        "/elevenlabs/v1/speech-to-text": speech_to_text,
     }
     vendors = (openai, *others.values())
+    voices: Mapping[str, Vendor] = {"/elevenlabs/v1/text-to-speech/{voice}/stream": TextToSpeech(speech_to_text)}
     embeddings = {f"/{chat.name}/v1/embeddings": Embeddings(chat) for chat in (openai, local)}
 
     @asynccontextmanager
@@ -58,7 +61,7 @@ def create_app(config: Config) -> Starlette:
             *_completion_routes(openai, state),
             *(
                 _route(path, vendor, POST=BilledEndpoint(vendor, state))
-                for path, vendor in (others | embeddings).items()
+                for path, vendor in {**others, **embeddings, **voices}.items()
             ),
             *(_models_route(vendor, state) for vendor in vendors),
             *(Mount(f"/{vendor.name}", _not_found(vendor)) for vendor in vendors),

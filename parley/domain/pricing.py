@@ -21,7 +21,16 @@ from parley.domain.images import most_image_tokens
 from parley.domain.model import Model
 from parley.domain.money import MICRO_DOLLAR, as_usd
 from parley.domain.recording import seconds_by_size
-from parley.domain.requests import EmbeddingRequest, Message, Provider, Request, Tool, TranscriptionRequest, Usage
+from parley.domain.requests import (
+    EmbeddingRequest,
+    Message,
+    Provider,
+    Request,
+    SpeechRequest,
+    Tool,
+    TranscriptionRequest,
+    Usage,
+)
 
 MILLION = Decimal(1_000_000)
 HOUR = Decimal(3600)
@@ -64,6 +73,7 @@ class ConfiguredRates(Model):
     """The rates that `genai-prices` lacks and an operator sets."""
 
     elevenlabs_usd_per_hour: Decimal
+    elevenlabs_usd_per_thousand_characters: Decimal
     local_usd_per_million_input: Decimal | None = None
     local_usd_per_million_output: Decimal | None = None
 
@@ -84,7 +94,8 @@ def rates_for(
         UnpricedModel: no price is known. A missing price is never a cost of 0.
     """
     if provider is Provider.ELEVENLABS:
-        return Rates(source="settings", audio_hour=configured.elevenlabs_usd_per_hour)
+        per_million = configured.elevenlabs_usd_per_thousand_characters * 1000
+        return Rates(source="settings", audio_hour=configured.elevenlabs_usd_per_hour, input=per_million)
     if provider is Provider.LOCAL:
         return _local_rates(model, configured)
     return _class_rates(provider, model, prompt_tokens, price_class)
@@ -238,6 +249,8 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
 def _upper_bound_usage(provider: Provider, model: str, request: Request) -> Usage:
     if isinstance(request, TranscriptionRequest):
         return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
+    if isinstance(request, SpeechRequest):
+        return Usage(input_tokens=len(request.text.encode()))  # of a character more than one may be counted
     if isinstance(request, EmbeddingRequest):
         return Usage(input_tokens=sum(map(_tokens_to_embed, request.inputs)))
     sent = without_dropped(provider, model, request)

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
+    PlainSerializer,
     SerializerFunctionWrapHandler,
     Tag,
     field_validator,
@@ -340,6 +342,8 @@ class TranscriptionRequest(Model):
     audio: bytes = Field(exclude=True, repr=False)
 
 
+# Its audio is journaled: a minute of it has about two megabytes.
+MOST_SPOKEN_CHARACTERS = 1000
 Token = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 ToEmbed = Annotated[
     Annotated[Text, Field(min_length=1), Tag(AS_TEXT)]
@@ -365,7 +369,17 @@ class EmbeddingRequest(Inputs):
     kind: Literal["embedding"] = "embedding"
 
 
-Request = ChatRequest | TranscriptionRequest | EmbeddingRequest
+class SpeechRequest(Model):
+    """Text to speech with one voice. `stability`, `similarity`: of the voice, 0 to 1."""
+
+    kind: Literal["speech"] = "speech"
+    text: Annotated[Text, Field(min_length=1, max_length=MOST_SPOKEN_CHARACTERS)]
+    voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")]
+    stability: float = Field(default=0.5, ge=0, le=1)
+    similarity: float = Field(default=0.75, ge=0, le=1)
+
+
+Request = ChatRequest | TranscriptionRequest | EmbeddingRequest | SpeechRequest
 
 
 # No context window is as large and no recording as long: a greater count is an error of the provider.
@@ -468,6 +482,14 @@ class TranscriptionReply(Model):
     provider_request_id: Received = ""
 
 
+def _as_base64(audio: bytes) -> str:
+    return base64.b64encode(audio).decode("ascii")
+
+
+def _from_base64(audio: object) -> object:
+    return base64.b64decode(audio, validate=True) if isinstance(audio, str) else audio
+
+
 class EmbeddingReply(Model):
     """A vector for each input, in their order, packed as in `parley.domain.vectors`."""
 
@@ -478,7 +500,23 @@ class EmbeddingReply(Model):
     provider_request_id: Received = ""
 
 
-Reply = Annotated[ChatReply | TranscriptionReply | EmbeddingReply, Field(discriminator="kind")]
+class SpeechReply(Model):
+    """Audio of a text: PCM of 16 bits, mono, with `sample_rate` samples a second; base64 in JSON.
+
+    usage: the vendor counts the characters of the text, which are the input tokens here.
+    """
+
+    kind: Literal["speech"] = "speech"
+    audio: Annotated[bytes, BeforeValidator(_from_base64), PlainSerializer(_as_base64, when_used="json")] = Field(
+        repr=False
+    )
+    sample_rate: int = Field(gt=0)
+    usage: Usage
+    model: Received
+    provider_request_id: Received = ""
+
+
+Reply = Annotated[ChatReply | TranscriptionReply | EmbeddingReply | SpeechReply, Field(discriminator="kind")]
 
 
 def request_id(job_key: str, *parts: str) -> str:

@@ -1,4 +1,4 @@
-"""ElevenLabs speech-to-text on ElevenLabs' own SDK."""
+"""ElevenLabs speech-to-text and text-to-speech on ElevenLabs' own SDK."""
 
 import math
 from collections.abc import AsyncGenerator
@@ -7,7 +7,7 @@ from typing import Any, cast
 import httpx
 from elevenlabs.client import AsyncElevenLabs
 from elevenlabs.core.api_error import ApiError
-from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel
+from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel, VoiceSettings
 
 from parley.domain.errors import (
     AuthenticationFailed,
@@ -18,7 +18,17 @@ from parley.domain.errors import (
     QuotaExceeded,
     RateLimited,
 )
-from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
+from parley.domain.requests import (
+    Provider,
+    Reply,
+    Request,
+    SpeechReply,
+    SpeechRequest,
+    SpokenWord,
+    TranscriptionReply,
+    TranscriptionRequest,
+    Usage,
+)
 from parley.domain.streaming import Delta
 from parley.providers.protocol import (
     ATTEMPT_HEADER,
@@ -34,6 +44,8 @@ from parley.providers.protocol import (
 NAME = Provider.ELEVENLABS.value
 # A fixed name: the user's file name stays private.
 FILE_NAME = "recording"
+# What Parley asks for: samples without a container, which any other form can be made of.
+SPEECH_FORMAT, SPEECH_RATE = "pcm_16000", 16_000
 # https://elevenlabs.io/docs/eleven-api/resources/errors
 ERRORS = ErrorTable(
     codes={
@@ -52,14 +64,16 @@ ERRORS = ErrorTable(
 
 
 class ElevenLabsAdapter:
-    """Speech-to-text with word times, speakers and audio events."""
+    """Speech-to-text with word times, speakers and audio events; text-to-speech."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
         self._key = api_key
         self._http = httpx.AsyncClient(timeout=timeout)
         self._client = AsyncElevenLabs(api_key=api_key, base_url=base_url, timeout=timeout, httpx_client=self._http)
 
-    async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply:
+    async def call(self, request: Request, model: str, attempt_id: str) -> TranscriptionReply | SpeechReply:
+        if isinstance(request, SpeechRequest):
+            return await self._speak(request, model, attempt_id)
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
         with errors_mapped(ApiError, _mapped, self._key):
@@ -73,6 +87,30 @@ class ElevenLabsAdapter:
                 request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
             )
             return _reply(response, model)
+
+    async def _speak(self, request: SpeechRequest, model: str, attempt_id: str) -> SpeechReply:
+        settings = VoiceSettings(stability=request.stability, similarity_boost=request.similarity)
+        with errors_mapped(ApiError, _mapped, self._key):
+            spoken = self._client.text_to_speech.with_raw_response.stream(
+                request.voice,
+                text=request.text,
+                model_id=model,
+                output_format=SPEECH_FORMAT,
+                voice_settings=settings,
+                request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
+            )
+            async with spoken as response:
+                audio = b"".join([part async for part in response.data])
+        if not audio or len(audio) % 2:
+            raise MalformedReply(NAME, "the audio is empty or ends within a sample")
+        # It bills the characters of the text, and returns neither their number nor the name of the model.
+        return SpeechReply(
+            audio=audio,
+            sample_rate=SPEECH_RATE,
+            usage=Usage(input_tokens=len(request.text)),
+            model=model,
+            provider_request_id=response.headers.get("request-id", ""),
+        )
 
     async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
         """A recording is transcribed whole, so that there is nothing before the reply."""

@@ -92,7 +92,7 @@ def test_the_size_is_read_behind_a_long_preview():
 
 @pytest.mark.parametrize(("provider", "model"), [(OPENAI, "gpt-4o-mini"), (ANTHROPIC, "claude-haiku-4-5")])
 def test_the_upper_bound_covers_images_tools_and_calls(provider: Provider, model: str):
-    rates = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1))
+    rates = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1), elevenlabs_usd_per_thousand_characters=Decimal("0.10"))
     tool = Tool(
         name="f", description="Finds it.", parameters={"type": "object", "properties": {"a": {"type": "string"}}}
     )

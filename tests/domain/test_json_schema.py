@@ -17,7 +17,7 @@ from parley.domain.requests import ChatRequest, Message, Provider
 from simulator.schema_rules import anthropic_problem, openai_problem
 
 TEXT = {"type": "string"}
-RATES = ConfiguredRates(elevenlabs_usd_per_hour=Decimal("0.4"))
+RATES = ConfiguredRates(elevenlabs_usd_per_hour=Decimal("0.4"), elevenlabs_usd_per_thousand_characters=Decimal("0.10"))
 LAX: dict[str, Any] = {
     "type": "object",
     "properties": {

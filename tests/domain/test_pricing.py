@@ -9,11 +9,21 @@ from genai_prices.data_snapshot import get_snapshot
 from parley.domain.errors import UnpricedModel
 from parley.domain.json_schema import strict_object
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
-from parley.domain.requests import ChatRequest, EmbeddingRequest, Message, Provider, TranscriptionRequest, Usage
+from parley.domain.requests import (
+    ChatRequest,
+    EmbeddingRequest,
+    Message,
+    Provider,
+    SpeechRequest,
+    TranscriptionRequest,
+    Usage,
+)
 from simulator.wire import Message as SimulatorMessage
 from simulator.wire import Prompt
 
-CONFIGURED = ConfiguredRates(elevenlabs_usd_per_hour=Decimal("0.40"))
+CONFIGURED = ConfiguredRates(
+    elevenlabs_usd_per_hour=Decimal("0.40"), elevenlabs_usd_per_thousand_characters=Decimal("0.10")
+)
 LLM_VENDORS = (Provider.OPENAI, Provider.ANTHROPIC)
 
 
@@ -258,3 +268,9 @@ def test_embeddings_of_a_local_server_cost_the_operators_rate():
     )
     bound, _ = upper_bound(Provider.LOCAL, "nomic", EmbeddingRequest(inputs=("a" * 984,)), configured)
     assert bound == Decimal("0.001")
+
+
+def test_a_speech_costs_its_characters_and_its_bound_covers_them():
+    request = SpeechRequest(text="Fünf Euro, bitte.", voice="voice1")
+    bound, rates = upper_bound(Provider.ELEVENLABS, "eleven_multilingual_v2", request, CONFIGURED)
+    assert cost(Usage(input_tokens=len(request.text)), rates) == Decimal("0.0017") <= bound == Decimal("0.0018")

@@ -299,6 +299,7 @@ async def test_a_json_object_is_what_every_vendor_can_give(simulator: SimulatorA
 async def test_everything_together_is_inside_the_upper_bound(simulator: SimulatorAdmin, provider: Provider):
     model = {OPENAI: "gpt-4o-mini", ANTHROPIC: "claude-haiku-4-5", LOCAL: "llama"}[provider]
     rates = ConfiguredRates(
+        elevenlabs_usd_per_thousand_characters=Decimal(1),
         elevenlabs_usd_per_hour=Decimal(1),
         local_usd_per_million_input=Decimal(1),
         local_usd_per_million_output=Decimal(2),

@@ -154,7 +154,7 @@ async def test_a_model_without_schemas_follows_one_in_a_system_message(
         reply = await opened.adapter(provider).call(request, model, "attempt-1")
     assert isinstance(reply, ChatReply)
     assert read_reply(reply)[1] == ""
-    rates = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1))
+    rates = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1), elevenlabs_usd_per_thousand_characters=Decimal("0.10"))
     bound, _ = upper_bound(provider, model, request, rates)
     assert cost(reply.usage, rates_for(provider, model, rates)) < bound
 

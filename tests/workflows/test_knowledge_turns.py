@@ -1,10 +1,13 @@
 """A conversation's turn is answered with what the workspace's knowledge base has on it, and its record says so."""
 
+from pathlib import Path
+
 import pytest
 
 from parley import Client
 from parley.domain.conversation.context import KNOWLEDGE, NOTHING_KNOWN
 from parley.domain.requests import Message
+from parley.settings import DEFAULT_POLICY, Settings
 
 POOL = "# The pool\n\n## Hours\n\nThe pool opens at six and closes at ten.\n\n## Prices\n\nA ticket costs 7 dollars."
 HOSTILE = """# Lockers
@@ -75,3 +78,19 @@ async def test_what_a_document_says_is_not_remembered_of_the_user(client: Client
     await talk.say("Who lives in Rome, and how is the dog called?", knowledge=True)
     await talk.close()
     assert await client.memory.show("ann") == []
+
+
+class TestPolicy:
+    @pytest.fixture
+    def settings(self, settings: Settings, tmp_path: Path) -> Settings:
+        path = tmp_path / "policy.toml"
+        path.write_text(DEFAULT_POLICY.read_text(encoding="utf-8") + "\n[action.support]\nknowledge = true\n")
+        return settings.model_copy(update={"policy_file": path})
+
+    async def test_an_action_is_answered_from_the_knowledge_base(self, client: Client):
+        await client.knowledge.add(POOL, name="pool.md")
+        talk = client.conversation("talk", user_id="ann")
+        assert (await talk.say("When does the pool open?", action="support")).success
+        assert KNOWLEDGE in record(await talk.context())
+        assert (await talk.say("When does it close?", action="support", knowledge=False)).success
+        assert [turn.knowledge_used is None for turn in await talk.history()] == [False, True]

@@ -197,7 +197,7 @@ def test_a_share_of_the_requests_is_sampled():
 
 MINI, SONNET = "gpt-4o-mini", "claude-sonnet-4-6"
 READY = ProviderStatus(configured=True)
-RATES = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1))
+RATES = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1), elevenlabs_usd_per_thousand_characters=Decimal("0.10"))
 REAL_ROUTES = (
     Route(provider=ANTHROPIC, model=SONNET, tiers=("pro",)),
     Route(provider=OPENAI, model=MINI, priority=2),
