@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from websockets.asyncio.client import connect
@@ -286,3 +287,21 @@ async def test_no_number_is_in_a_log(client: Client, twilio: Twilio, caplog: pyt
     await known.action(SessionStatus="failed", ErrorCode="64105")
     for number in (CALLER, NUMBER, "+15550109999"):
         assert number not in caplog.text
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_outbound_phone_call_has_its_parameters(client: Client, gateway: Running):
+    path = "/phone/voice?" + urlencode({"parameters": json.dumps({"customer": "ann"})})
+    phone = Twilio(gateway).phone(From=NUMBER, To=CALLER, Direction="outbound-api")
+    answer = await phone.twilio.post(path, phone.form(CallStatus="in-progress"))
+    assert '<Parameter name="customer" value="ann" />' in answer.text
+    async with phone.session() as session:
+        await session.say("Hello?")
+        assert await session.answer()
+    call = await client.phone.call(phone.sid)
+    assert (call.direction, call.number, call.caller, call.parameters) == (
+        "outbound",
+        NUMBER,
+        CALLER,
+        {"customer": "ann"},
+    )
