@@ -39,7 +39,7 @@ KNOWN_SECONDS = 2.0
 MOST_KNOWN = 10_000
 # How long Temporal is not asked again after it did not answer, and how long it has for an answer.
 DOWN_SECONDS = 3.0
-UP_SECONDS = 0.5
+UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
