@@ -34,6 +34,7 @@ class Turn:
 
     began: when the caller had finished, by the event loop's clock. prefix: what was said before the answer's first
     word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
+    is_resumed: an earlier session began to answer it.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Turn:
     heard: str | None = None
     response_ms: int | None = None
     error: str = ""
+    is_resumed: bool = False
     cost_usd: Any = 0
 
     @property

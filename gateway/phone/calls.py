@@ -19,6 +19,7 @@ from parley.domain.phone.contract import (
     CONNECTED,
     ENDED,
     LEFT,
+    SESSION_ENDED,
     CallEnd,
     CallStatus,
     Counts,
@@ -30,7 +31,7 @@ from parley.domain.phone.contract import (
 from parley.domain.phone.keys import Keys
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
-from parley.storage import conversations, phone_calls
+from parley.storage import phone_calls
 from parley.storage.tables import CallSession, ConversationTurn
 
 # How long a process uses what it knows of a number; while PostgreSQL does not answer, it uses it for longer.
@@ -38,7 +39,7 @@ KNOWN_SECONDS = 2.0
 MOST_KNOWN = 10_000
 # How long Temporal is not asked again after it did not answer, and how long it has for an answer.
 DOWN_SECONDS = 3.0
-UP_SECONDS = 0.5
+UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
@@ -84,6 +85,12 @@ class OpenCall:
     @property
     def longest_seconds(self) -> float:
         return longest_seconds(self.settings)
+
+
+def _is_unfinished(turn: ConversationTurn) -> bool:
+    """Whether it is not known that the answer to a turn was spoken to its end."""
+    is_unknown = turn.response_ms is None and turn.heard is None and not turn.error
+    return is_unknown or turn.error == SESSION_ENDED
 
 
 def longest_seconds(settings: NumberSettings) -> float:
@@ -175,10 +182,9 @@ class PhoneCalls:
             row = await phone_calls.find(tx, *where)
             assert row is not None  # noqa: S101 - it was stored just now
             is_resumed, turns = row.sessions > 0, await phone_calls.turn_count(tx, *where)
-            last = await conversations.history(tx, *where, after=max(turns - 1, 0), limit=1) if is_resumed else ()
+            last = await phone_calls.last_turn(tx, *where) if is_resumed else None
             await phone_calls.count(tx, *where, Counts(sessions=1))
             await phone_calls.set_status(tx, *where, CallStatus.IN_PROGRESS)
-        unfinished = [one for one in last if one.response_ms is None and one.heard is None and not one.error]
         return OpenCall(
             *where,
             user_id=row.user_id,
@@ -186,7 +192,7 @@ class PhoneCalls:
             language=row.language,
             parameters=row.parameters,
             turns=turns,
-            unfinished=unfinished[0] if unfinished else None,
+            unfinished=last if last is not None and _is_unfinished(last) else None,
             is_resumed=is_resumed,
             seconds=max((datetime.now(UTC) - row.started_at).total_seconds(), 0.0),
         )

@@ -12,9 +12,10 @@ from typing import Any
 from gateway.phone.answering import Answer, Turn
 from gateway.phone.calls import OpenCall, PhoneCalls
 from gateway.phone.voice import Send, Voice
+from parley.domain.conversation.contract import Ended
 from parley.domain.errors import ParleyError
 from parley.domain.model import UNSTORABLE, is_blank
-from parley.domain.phone.contract import Counts, turn_id
+from parley.domain.phone.contract import SESSION_ENDED, Counts, turn_id
 from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt
 from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
@@ -64,8 +65,11 @@ class Talk:
         await self._voice.say(call.phrases.reconnected, last=call.unfinished is None)
         if call.unfinished is None:
             self._await_words()
-        else:
-            self._start(Turn(call.unfinished.turn_id, call.unfinished.text, self._clock.time()))
+        elif call.unfinished.outcome in ("", Ended.COMPLETED):
+            turn = Turn(call.unfinished.turn_id, call.unfinished.text, self._clock.time(), is_resumed=True)
+            self._start(turn)
+        else:  # its answer was cancelled when the session was lost
+            self._ask(call.unfinished.text)
 
     # What the caller does
 
@@ -121,7 +125,7 @@ class Talk:
         turn, was_running = self._turn, self._is_answering
         await self._stop_answer()
         if turn is not None and was_running and turn.heard is None and turn.said:
-            turn.heard = turn.said
+            turn.heard, turn.error = turn.said.strip(), SESSION_ENDED
             self._record(turn)
         if self._records is not None:
             await asyncio.wait({self._records})
@@ -168,8 +172,11 @@ class Talk:
             await self._end(self._call.phrases.time_is_up, "call_usd")
         else:
             await self._follow_language(language)
-            self._number += 1
-            self._start(Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time()))
+            self._ask(text)
+
+    def _ask(self, text: str) -> None:
+        self._number += 1
+        self._start(Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time()))
 
     def _is_doubled(self, text: str) -> bool:
         turn = self._turn
@@ -194,7 +201,9 @@ class Talk:
             log.exception("%s: the turn failed", self._call.call_sid)
             turn.error = "Bug"
         self._cost_usd += turn.cost_usd
-        if turn.error:
+        if turn.error and turn.is_resumed and not turn.said:  # it was cancelled when the session was lost
+            self._ask(turn.text)
+        elif turn.error:
             await self._failed(turn)
         else:
             self._failures = 0
@@ -223,6 +232,8 @@ class Talk:
         if turn is not None and self._is_answering and turn.heard is None:
             await self._stop_answer()
             turn.heard = turn.said.strip()
+            if self._voice.is_open:  # what follows is not a part of this sentence
+                await self._voice.say("", last=True)
             await self._recorded(turn)
 
     async def _cut(self, heard: str) -> None:

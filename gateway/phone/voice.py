@@ -49,6 +49,11 @@ class Voice:
         return heard_of(self.said, utterance, milliseconds)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the last sentence that was sent may go on."""
+        return not self._is_last
+
+    @property
     def seconds_left(self) -> float:
         """About how long the voice still needs for what was sent."""
         return max(self._ends_at - self._clock.time(), 0.0)

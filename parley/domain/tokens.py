@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 import tiktoken
 
@@ -15,6 +16,8 @@ CACHED_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"
 CACHE_VARIABLE = "TIKTOKEN_CACHE_DIR"
 # tiktoken's regular expression overflows on about a million blanks in a row, so long text is counted in slices.
 SLICE_CHARACTERS = 100_000
+# Threads count: one of them loads the vocabulary, because its place is a variable of the whole process.
+LOADING = Lock()
 
 
 def count_tokens(text: str) -> int:
@@ -23,13 +26,18 @@ def count_tokens(text: str) -> int:
     return sum(len(_encoding().encode_ordinary(part)) for part in slices)
 
 
+def _encoding() -> tiktoken.Encoding:
+    with LOADING:
+        return _loaded()
+
+
 def is_loaded() -> bool:
     """Whether a count takes no longer than its text: the vocabulary is in memory."""
-    return _encoding.cache_info().currsize > 0
+    return _loaded.cache_info().currsize > 0
 
 
 @cache
-def _encoding() -> tiktoken.Encoding:
+def _loaded() -> tiktoken.Encoding:
     """tiktoken loads a vocabulary from a file only, and checks its SHA-256. It is in memory afterwards.
 
     The file is temporary: a container may have neither a home nor a directory that a cache could stay in.

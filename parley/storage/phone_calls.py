@@ -208,6 +208,13 @@ async def turn_count(tx: AsyncSession, workspace_id: str, call_sid: str) -> int:
     return (await tx.execute(select(func.count()).where(*_of(workspace_id, call_sid)))).scalar_one()
 
 
+async def last_turn(tx: AsyncSession, workspace_id: str, call_sid: str) -> ConversationTurn | None:
+    """The turn of a phone call that was stored last, whether its answer was begun or not."""
+    query = select(ConversationTurn).where(*_of(workspace_id, call_sid))
+    newest_first = query.order_by(col(ConversationTurn.created_at).desc(), col(ConversationTurn.number).desc())
+    return (await tx.execute(newest_first.limit(1))).scalar()
+
+
 async def turn_counts(tx: AsyncSession, workspace_id: str, call_sids: Sequence[str]) -> dict[str, tuple[int, Decimal]]:
     """Of each phone call that has turns: how many, and what they cost in USD."""
     cost = func.coalesce(func.sum(col(ConversationTurn.meta)["cost_usd"].astext.cast(Numeric)), 0)

@@ -55,7 +55,6 @@ async def test_the_worker_is_killed_in_the_middle_of_a_sentence(stack: Addresses
         await phone.ring()
         async with phone.session() as session:
             await session.say(QUESTION)
-            await session.first_text()
             await exited(doomed, signal.SIGKILL)
             await place.start_worker()
             await session.answer()

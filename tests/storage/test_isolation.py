@@ -368,6 +368,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "phone_calls.set_analysis": (lambda tx, _: phone_calls.set_analysis(tx, THEIRS, CALL, "job"), False),
     "phone_calls.count": (lambda tx, _: phone_calls.count(tx, THEIRS, CALL, Counts(errors=1)), False),
     "phone_calls.turn_count": (lambda tx, _: phone_calls.turn_count(tx, THEIRS, "talk"), 0),
+    "phone_calls.last_turn": (lambda tx, _: phone_calls.last_turn(tx, THEIRS, "talk"), None),
     "phone_calls.turn_counts": (lambda tx, _: phone_calls.turn_counts(tx, THEIRS, ["talk"]), {}),
     "phone_calls.measure": (
         lambda tx, _: phone_calls.measure(tx, THEIRS, "talk", "turn", TurnMeasures(heard="a")),

@@ -17,6 +17,8 @@ WORKFLOW = "PhoneCall"
 SAY, STATE = "say", "get_state"
 CONNECTED, LEFT, ENDED = "connected", "left", "ended"
 ACTION = "phone_turn"
+# The error of a turn in the middle of which the session ended: the caller hung up, or the connection was lost.
+SESSION_ENDED = "SessionEnded"
 # How long a phone call without a session, and without a callback that says more, may still come back.
 RECONNECT_SECONDS = 60
 # How long it may ring before its first session.

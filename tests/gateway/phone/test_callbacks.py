@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from websockets.asyncio.client import connect
@@ -13,6 +14,7 @@ from parley import Backend, Client, Settings
 from parley.domain.phone.contract import workflow_id
 from parley.domain.phone.signature import HEADER, SETTINGS_HEADER, signature
 from parley.domain.phone.twiml import ATTRIBUTES
+from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, running_gateway
 from tests.gateway.phone.twilio import CALLER, FORM, NUMBER, TOKEN, Phone, Twilio
 
@@ -286,3 +288,62 @@ async def test_no_number_is_in_a_log(client: Client, twilio: Twilio, caplog: pyt
     await known.action(SessionStatus="failed", ErrorCode="64105")
     for number in (CALLER, NUMBER, "+15550109999"):
         assert number not in caplog.text
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_outbound_phone_call_has_its_parameters(client: Client, gateway: Running):
+    path = "/phone/voice?" + urlencode({"parameters": json.dumps({"customer": "ann"})})
+    phone = Twilio(gateway).phone(From=NUMBER, To=CALLER, Direction="outbound-api")
+    answer = await phone.twilio.post(path, phone.form(CallStatus="in-progress"))
+    assert '<Parameter name="customer" value="ann" />' in answer.text
+    async with phone.session() as session:
+        await session.say("Hello?")
+        assert await session.answer()
+    call = await client.phone.call(phone.sid)
+    assert (call.direction, call.number, call.caller, call.parameters) == (
+        "outbound",
+        NUMBER,
+        CALLER,
+        {"customer": "ann"},
+    )
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("fault", ["hang", "stall"])
+async def test_a_question_whose_answer_was_cut_off_by_a_lost_session_is_answered(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin, fault: str
+):
+    await simulator.fault(fault)
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export?")
+        await simulator.requests(at_least=1)
+        if fault == "stall":
+            await session.first_text()
+        session.socket.transport.abort()
+    await phone.action(SessionStatus="failed", ErrorCode="64105")
+    async with phone.session() as session:
+        said = await session.answer()
+    turns = await client.phone.turns(phone.sid)
+    assert said == f"I am sorry, the line was interrupted. {turns[-1].answer}"
+    assert {one.text for one in turns} == {"Which formats can I export, and who may start the export?"}
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_answer_that_is_overtaken_by_the_next_question_ends_its_sentence(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin
+):
+    await simulator.fault("stall")
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export?")
+        await session.first_text()
+        await session.say("And which of them is the fastest?")
+        await session.answer()
+        await session.answer()
+    first, second = await client.phone.turns(phone.sid)
+    sent = "".join(frame["token"] for frame in session.frames)
+    assert sent == (first.heard or "") + sent[len(first.heard or "") :]
+    assert sent.strip().endswith(second.answer or "")

@@ -62,7 +62,7 @@ SYSTEM_METRICS = """
            percentile_cont(0.95) WITHIN GROUP (ORDER BY t.response_ms) AS response_ms_p95,
            coalesce(sum(t.audio_ms), 0) AS audio_ms,
            count(*) FILTER (WHERE t.heard IS NOT NULL) AS interruptions,
-           count(*) FILTER (WHERE t.error <> '') AS errors
+           count(*) FILTER (WHERE t.error NOT IN ('', 'SessionEnded')) AS errors
     FROM call_sessions c
     JOIN conversation_turns t ON (t.workspace_id, t.conversation_id) = (c.workspace_id, c.call_sid)
     GROUP BY 1, 2, 3"""
