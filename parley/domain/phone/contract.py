@@ -17,6 +17,7 @@ WORKFLOW = "PhoneCall"
 SAY, STATE = "say", "get_state"
 CONNECTED, LEFT, ENDED = "connected", "left", "ended"
 ACTION = "phone_turn"
+Direction = Literal["inbound", "outbound", "console"]
 # How long a phone call without a session, and without a callback that says more, may still come back.
 RECONNECT_SECONDS = 60
 # How long it may ring before its first session.
@@ -114,13 +115,13 @@ class PhoneNumber(Model):
 
 
 class NewCall(Model):
-    """A phone call that begins. `number`: the workspace's. `caller`: the other end."""
+    """A phone call that begins. `number`: the workspace's. `caller`: the other end. `console`: a page plays Twilio."""
 
     workspace_id: str
     call_sid: Name
     number: str
     caller: str
-    direction: Literal["inbound", "outbound"] = "inbound"
+    direction: Direction = "inbound"
     user_id: str
     account_sid: str = ""
     parent_call_sid: str = ""
@@ -174,7 +175,7 @@ class PhoneCallReport(Model):
     call_sid: str
     number: str
     caller: str
-    direction: Literal["inbound", "outbound"]
+    direction: Direction
     status: CallStatus
     reason: str = ""
     user_id: str
