@@ -10,9 +10,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import anthropic, chat, conversations, embeddings, health, jobs, knowledge, models, openai, speech
 from gateway.boundary import Boundary, names
-from gateway.console import budgets, labels, overview, pages, sign_in
+from gateway.console import budgets, labels, overview, pages, phone_talk, sign_in
 from gateway.console import chat as chat_pages
 from gateway.console import jobs as job_pages
+from gateway.console import phone as phone_pages
 from gateway.errors import PROBLEMS, Problem, answer_error
 from gateway.metrics import GatewayMetrics
 from gateway.phone import routes as phone
@@ -42,10 +43,11 @@ def create_app(backend: Backend, settings: Settings, metrics: GatewayMetrics | N
     app.state.sign_in_tries = sign_in.SignInTries()
     for module in (health, jobs, chat, conversations, knowledge, speech, openai, embeddings, anthropic, models, phone):
         app.include_router(module.router)
-    console = (overview, job_pages, chat_pages, labels, budgets)
+    console = (overview, job_pages, chat_pages, phone_pages, phone_talk, labels, budgets)
     for router in (
         jobs.sockets,
         phone.sockets,
+        phone_talk.sockets,
         sign_in.router,
         sign_in.signed_in,
         *(module.router for module in console),

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.requests import HTTPConnection
 
 from gateway.auth import Caller, KeyedRoute, requires
 from gateway.console.pages import PREFIX, page
@@ -70,17 +71,27 @@ class ConsoleRoute(KeyedRoute):
 
     async def identify(self, request: Request, scope: Scope) -> Caller:
         """The caller who signed in. A form must also have the token of this sign-in."""
-        token, gateway = request.cookies.get(COOKIE, ""), _gateway(request)
         if request.method != "GET":
             check_origin(request)
-        async with gateway.backend.database.reads() as tx:
-            key = await console_sessions.find(tx, token)
-        if key is None:
-            raise Unauthenticated("your sign-in has ended: sign in again")
-        caller = await gateway.auth.admit(key, scope)
-        if request.method != "GET" and not _has_token(await request.form(), token):
+        caller = await caller_of(request, scope)
+        if request.method != "GET" and not _has_token(await request.form(), request.cookies[COOKIE]):
             raise NotPermitted("the form belongs to another sign-in: load the page again")
         return caller
+
+
+async def caller_of(connection: HTTPConnection, scope: Scope) -> Caller:
+    """The caller who signed in, by the cookie.
+
+    Raises:
+        Unauthenticated: the sign-in has ended.
+        NotPermitted, TooManyRequests, Unreachable: as `Authentication.admit` does.
+    """
+    gateway = _gateway(connection)
+    async with gateway.backend.database.reads() as tx:
+        key = await console_sessions.find(tx, connection.cookies.get(COOKIE, ""))
+    if key is None:
+        raise Unauthenticated("your sign-in has ended: sign in again")
+    return await gateway.auth.admit(key, scope)
 
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False)
@@ -140,7 +151,7 @@ def form_token(token: str) -> str:
     return hash_of(f"form {token}")
 
 
-def check_origin(request: Request) -> None:
+def check_origin(request: HTTPConnection) -> None:
     """Refuse a request that a page of another origin made.
 
     Raises:
@@ -176,5 +187,5 @@ def _own_path(path: str) -> str:
     return path if path == PREFIX or path.startswith((f"{PREFIX}/", f"{PREFIX}?")) else PREFIX
 
 
-def _gateway(request: Request) -> Gateway:
+def _gateway(request: HTTPConnection) -> Gateway:
     return request.app.state.gateway

@@ -77,7 +77,7 @@ async def action(request: Request) -> Response:
         return _twiml()
     status = _status(form)
     if status is not None and status.is_final:
-        await _over(calls, known, call_sid, status, "caller")
+        await record_end(calls, known, call_sid, status, "caller")
         return _twiml()
     handoff = _handoff(form)
     reason = str(handoff.get("reason", "")) or (row.reason if row is not None else "")
@@ -85,7 +85,7 @@ async def action(request: Request) -> Response:
         return await _ended_by_agent(calls, known, call_sid, reason)
     if _was_lost(form):
         return await _reconnected(request, calls, known, row, form)
-    await _over(calls, known, call_sid, CallStatus.COMPLETED, "caller")
+    await record_end(calls, known, call_sid, CallStatus.COMPLETED, "caller")
     return _twiml()
 
 
@@ -98,13 +98,13 @@ async def status(request: Request) -> Response:
     if known is None or now is None:
         return Response(status_code=204)
     if now.is_final:
-        await _over(calls, known, call_sid, now, "caller" if now is CallStatus.COMPLETED else now.value)
+        await record_end(calls, known, call_sid, now, "caller" if now is CallStatus.COMPLETED else now.value)
     else:
         await calls.set_status(known.workspace_id, call_sid, now)
     return Response(status_code=204)
 
 
-async def _over(calls: PhoneCalls, known: KnownNumber, call_sid: str, now: CallStatus, reason: str) -> None:
+async def record_end(calls: PhoneCalls, known: KnownNumber, call_sid: str, now: CallStatus, reason: str) -> None:
     """A phone call is over. The reason that is known already stays."""
     try:
         await calls.explain(known.workspace_id, call_sid, reason, None)
@@ -128,7 +128,7 @@ async def _reconnected(
 ) -> Response:
     call_sid = _call_sid(form)
     if row is not None and row.sessions >= MOST_SESSIONS:
-        await _over(calls, known, call_sid, CallStatus.COMPLETED, "lost")
+        await record_end(calls, known, call_sid, CallStatus.COMPLETED, "lost")
         return _twiml(twiml.say(known.settings.phrases.good_bye, language=row.language), twiml.hang_up())
     log.warning("%s: the session was lost (%.40s): it is connected again", call_sid, form.get("ErrorCode", ""))
     return _twiml(_connect(request, known, row.parameters if row is not None else {}, greet=False))

@@ -835,7 +835,7 @@ class CallSession(SQLModel, table=True):
 
     __tablename__ = "call_sessions"
     __table_args__ = (
-        CheckConstraint("direction IN ('inbound', 'outbound')", name="call_direction"),
+        CheckConstraint("direction IN ('inbound', 'outbound', 'console')", name="call_direction"),
         Index("call_sessions_newest", "workspace_id", "started_at"),
         Index("call_sessions_open", "workspace_id", postgresql_where="ended_at IS NULL"),
         Index("call_sessions_by_age", "started_at"),

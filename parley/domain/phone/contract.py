@@ -19,6 +19,7 @@ CONNECTED, LEFT, ENDED = "connected", "left", "ended"
 ACTION = "phone_turn"
 # The error of a turn in the middle of which the session ended: the caller hung up, or the connection was lost.
 SESSION_ENDED = "SessionEnded"
+Direction = Literal["inbound", "outbound", "console"]
 # How long a phone call without a session, and without a callback that says more, may still come back.
 RECONNECT_SECONDS = 60
 # How long it may ring before its first session.
@@ -116,13 +117,13 @@ class PhoneNumber(Model):
 
 
 class NewCall(Model):
-    """A phone call that begins. `number`: the workspace's. `caller`: the other end."""
+    """A phone call that begins. `number`: the workspace's. `caller`: the other end. `console`: a page plays Twilio."""
 
     workspace_id: str
     call_sid: Name
     number: str
     caller: str
-    direction: Literal["inbound", "outbound"] = "inbound"
+    direction: Direction = "inbound"
     user_id: str
     account_sid: str = ""
     parent_call_sid: str = ""
@@ -175,7 +176,7 @@ class PhoneCallReport(Model):
     call_sid: str
     number: str
     caller: str
-    direction: Literal["inbound", "outbound"]
+    direction: Direction
     status: CallStatus
     reason: str = ""
     user_id: str

@@ -707,7 +707,7 @@ def upgrade() -> None:
         sa.Column("analysis", sa.String(), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("direction IN ('inbound', 'outbound')", name="call_direction"),
+        sa.CheckConstraint("direction IN ('inbound', 'outbound', 'console')", name="call_direction"),
         sa.PrimaryKeyConstraint("workspace_id", "call_sid"),
     )
     op.create_index("call_sessions_newest", "call_sessions", ["workspace_id", "started_at"], unique=False)
