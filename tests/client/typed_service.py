@@ -13,9 +13,12 @@ from parley import (
     WORKFLOW_TASK_QUEUE,
     ActionSpend,
     ActionTokens,
+    AddedDocument,
+    AddOutcome,
     Analysis,
     AnalysisHandle,
     AnalysisReport,
+    AnswerTemplate,
     AttemptReport,
     AutoAnalyzeHandle,
     AutoAnalyzeInput,
@@ -26,6 +29,7 @@ from parley import (
     BilledAttempt,
     Cached,
     CachePolicy,
+    CallStatus,
     CapView,
     ChatSession,
     Client,
@@ -33,6 +37,7 @@ from parley import (
     ConversationBusy,
     ConversationClosed,
     ConversationCost,
+    ConversationExport,
     ConversationHandle,
     ConversationState,
     Correction,
@@ -40,8 +45,11 @@ from parley import (
     CostLine,
     Costs,
     DaySpend,
+    Deadlines,
+    Digits,
     Disagreement,
     DiscoveryTerms,
+    DocumentKind,
     Ended,
     EnergyBalance,
     ErrorKind,
@@ -68,6 +76,11 @@ from parley import (
     JobFailed,
     JobPage,
     JobSummary,
+    KeyAction,
+    Knowledge,
+    KnowledgeDocument,
+    KnowledgePassage,
+    KnowledgeUsed,
     LabelCount,
     LabelKind,
     LabelledChat,
@@ -83,10 +96,17 @@ from parley import (
     NamedTool,
     NewGatewayKey,
     NotFound,
+    NumberSettings,
     OnRateLimit,
     Optimized,
     ParleyError,
     Period,
+    Phone,
+    PhoneCallReport,
+    PhoneLimits,
+    PhoneNumber,
+    PhoneTurn,
+    Phrases,
     Progress,
     Prompt,
     Provider,
@@ -104,6 +124,7 @@ from parley import (
     Settings,
     Skipped,
     SpendReport,
+    SpokenLanguage,
     Statistics,
     Strategy,
     StreamReceiver,
@@ -437,6 +458,12 @@ async def talk(client: Client) -> None:
     state: ConversationState = await handle.state()
     cost: ConversationCost = await handle.cost()
     print(answered.number, ended, len(context), state.turns, cost.total_usd)
+    await handle.set_preferences({"language": "no"})
+    whole: ConversationExport = await handle.export()
+    fixed: Memory = await handle.correct_memory(whole.memories[0].id, "Bergen")
+    await handle.forget_memory(fixed.id)
+    used: tuple[KnowledgeUsed, ...] | None = turns[0].knowledge_used
+    print(used)
     await handle.close()
     listed: list[ListedConversation] = await client.conversations(before=None, limit=5)
     found: ConversationHandle = await client.find_conversation(listed[0].id)
@@ -444,6 +471,44 @@ async def talk(client: Client) -> None:
     known: list[Memory] = await memories.show(found.user_id, with_ended=True)
     corrected: Memory = await memories.correct("ann", known[0].id, "Bergen")
     print(await memories.forget("ann", corrected.id), await client.forget_user("ann"))
+
+
+async def know(client: Client) -> None:
+    """What conversations are answered from."""
+    knowledge: Knowledge = client.knowledge
+    kind: DocumentKind = DocumentKind.MARKDOWN
+    added: AddedDocument = await knowledge.add("# Hours", name="hours", kind=kind, on_progress=None)
+    outcome: AddOutcome = added.outcome
+    await knowledge.add_file(Path("prices.pdf"), name="prices")
+    documents: tuple[KnowledgeDocument, ...] = await knowledge.list(after="", limit=10)
+    passages: tuple[KnowledgePassage, ...] = await knowledge.search("When do you open?", limit=3)
+    await knowledge.remove(documents[0].id)
+    print(outcome, passages[0].text, knowledge.has_vectors)
+
+
+async def hold_phone_calls(client: Client) -> None:
+    """A number whose calls an agent answers."""
+    phone: Phone = client.phone
+    settings = NumberSettings(
+        phrases=Phrases(filler="One moment. "),
+        languages=(SpokenLanguage(code="es-US"),),
+        keys={"1": KeyAction(kind="enter", text="Your PIN, please.", secret=True, expected="pin")},
+        digits=Digits(most=4),
+        templates=(AnswerTemplate(words=("price",), text="Let me see the prices."),),
+        deadlines=Deadlines(filler=1.5),
+        limits=PhoneLimits(call_usd=Decimal(1)),
+    )
+    number: PhoneNumber = await phone.set_number("+15550100001", settings)
+    numbers: tuple[PhoneNumber, ...] = await phone.numbers()
+    call_sid: str = await phone.dial(
+        "+15550100002", from_number=number.number, parameters={"pin": phone.sealed("1234")}
+    )
+    call: PhoneCallReport = await phone.call(call_sid)
+    status: CallStatus = call.status
+    turns: tuple[PhoneTurn, ...] = await phone.turns(call_sid)
+    latest: tuple[PhoneCallReport, ...] = await phone.calls(before=None, limit=5, is_open=True)
+    await phone.remove_number(numbers[0].number)
+    print(status, turns[0].heard, len(latest))
 
 
 def with_receiver(client: Client, receiver: StreamReceiver) -> Backend:
