@@ -77,7 +77,7 @@ class GatewayServer(uvicorn.Server):
     """A server for the application. It listens as soon as it is made.
 
     After a signal it accepts no connection. Streams of answers finish, within the drain time; readers of a job's events
-    are sent away, and resume at another gateway.
+    are sent away, and resume at another gateway. Before that, sessions of phone calls end after their answers.
 
     Raises:
         InvalidInput: the address cannot be listened on.
@@ -117,9 +117,16 @@ class GatewayServer(uvicorn.Server):
 
     def stop(self) -> None:
         """Begin to drain; the second time, end at once."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        self.force_exit = self._gateway.draining.is_set()
         self._gateway.draining.set()
+        if self.force_exit or not self._gateway.phone.has_sessions:
+            self.should_exit = True
+        else:  # the server would cut off their answers
+            self._gateway.keep(asyncio.ensure_future(self._stop_after_phone_calls()))
+
+    async def _stop_after_phone_calls(self) -> None:
+        await self._gateway.phone.until_left()
+        self.should_exit = True
 
 
 async def run(settings: Settings) -> None:

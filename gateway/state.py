@@ -45,7 +45,7 @@ class Gateway:
         self.policy = backend.settings.policy()
         self.retries = Retries()
         self.inline = InlineGenerate(backend.database, backend.settings, backend.temporal, metrics.paid)
-        self.phone = PhoneCalls(backend, self.inline)
+        self.phone = PhoneCalls(backend, self.inline, self.draining)
         self._kept: set[asyncio.Future[Any]] = set()
 
     def keep(self, work: asyncio.Future[Any]) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -118,14 +119,35 @@ class InlineTalk(PhoneTalk):
 
 
 class PhoneCalls:
-    """The phone calls of this process. `sessions`: how many it holds."""
+    """The phone calls of this process. `draining`: set when it begins to end: sessions end after their answers."""
 
-    def __init__(self, backend: Backend, inline: InlineGenerate) -> None:
-        self._backend, self._inline = backend, inline
+    def __init__(self, backend: Backend, inline: InlineGenerate, draining: asyncio.Event) -> None:
+        self._backend, self._inline, self.draining = backend, inline, draining
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
         self._down_until = 0.0
-        self.sessions = 0
+        self._sessions, self._has_none = 0, asyncio.Event()
+        self._has_none.set()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Count a session that this process holds."""
+        self._sessions += 1
+        self._has_none.clear()
+        try:
+            yield
+        finally:
+            self._sessions -= 1
+            if not self._sessions:
+                self._has_none.set()
+
+    @property
+    def has_sessions(self) -> bool:
+        return self._sessions > 0
+
+    async def until_left(self) -> None:
+        """Wait until this process holds no session."""
+        await self._has_none.wait()
 
     # Numbers and limits
 

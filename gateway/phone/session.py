@@ -32,7 +32,9 @@ from parley.domain.phone.settings import masked
 SETUP_SECONDS = 10.0
 MOST_EARLY = 50
 # Codes of a close: too many malformed frames; what is not a session; a phone call that this gateway cannot hold.
-MALFORMED, NO_SESSION, UNKNOWN = 1007, 1002, 1008
+MALFORMED, NO_SESSION, UNKNOWN, RESTARTING = 1007, 1002, 1008, 1012
+# How long a process that ends waits for the end of an answer.
+LAST_WORDS_SECONDS = 15.0
 
 log = logging.getLogger("parley.gateway.phone")
 
@@ -58,14 +60,12 @@ class PhoneSession:
             log.warning("%s: no workspace has the number %s", setup.call_sid, masked(setup.to))
             await self._close(UNKNOWN)
             return
-        self._calls.sessions += 1
-        try:
+        with self._calls.session():
             await self._hold(await self._joined(*found), setup, early)
-        finally:
-            self._calls.sessions -= 1
 
     async def _hold(self, call: OpenCall, setup: Setup, early: list[TwilioFrame]) -> None:
         talk, code = Talk(self._calls, call, self._send), 1000
+        draining = asyncio.ensure_future(self._leave_when_draining(talk))
         self._calls.report_connected(call, setup.session_id)
         log.info("%s: session %s begins%s", call.call_sid, setup.session_id, " again" if call.is_resumed else "")
         try:
@@ -79,7 +79,16 @@ class PhoneSession:
         except (WebSocketDisconnect, ConnectionError):
             pass
         finally:
+            draining.cancel()
             await asyncio.shield(self._leave(talk, call, setup.session_id, code))
+
+    async def _leave_when_draining(self, talk: Talk) -> None:
+        """Leave the session to another gateway, after the answer that is being spoken."""
+        await self._calls.draining.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await talk.until_quiet()
+        await self._close(RESTARTING)
 
     async def _leave(self, talk: Talk, call: OpenCall, session_id: str, code: int) -> None:
         await talk.close()

@@ -118,6 +118,12 @@ class Talk:
         self._counts["errors"] += 1
         log.warning("%s: Twilio reports an error: %.200r", self._call.call_sid, frame.description)
 
+    async def until_quiet(self) -> None:
+        """Wait until the agent has finished what it says."""
+        while self._answering is not None and not self._answering.done():
+            await asyncio.wait({self._answering})
+        await self._voice.until_spoken()
+
     async def close(self) -> None:
         """The session is over: stop what runs, and record what is known."""
         for name in list(self._timers):

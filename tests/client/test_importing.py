@@ -458,7 +458,7 @@ class TestTokens:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         monkeypatch.setenv(tokens.CACHE_VARIABLE, "the caller's")
         monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
-        assert len(tokens._encoding.__wrapped__().encode_ordinary("hello world")) == 2
+        assert len(tokens._loaded.__wrapped__().encode_ordinary("hello world")) == 2
         assert os.environ[tokens.CACHE_VARIABLE] == "the caller's"
         assert list(tmp_path.iterdir()) == []
 

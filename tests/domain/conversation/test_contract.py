@@ -18,9 +18,10 @@ from parley.domain.conversation.contract import (
     turn_prompt,
     turn_request_id,
     workflow_id,
-    workflow_of,
+    workflows_of,
 )
 from parley.domain.generate.contract import GenerateResult, Meta, Refusal, Refused
+from parley.domain.phone.contract import workflow_id as phone_call_id
 from parley.domain.requests import Finish, Message
 
 ASKED = generate_input(
@@ -31,9 +32,10 @@ STEP = ComposeStep(
 )
 
 
-def test_a_turn_belongs_to_the_workflow_of_its_conversation():
-    assert workflow_of(turn_job_id("acme", "c", "t")) == workflow_id("acme", "c") == "conversation/acme/c"
-    assert workflow_of("generate/acme/key") == "generate/acme/key"
+def test_a_turn_belongs_to_the_workflow_of_its_conversation_or_of_its_phone_call():
+    assert workflows_of(turn_job_id("acme", "c", "t")) == (workflow_id("acme", "c"), phone_call_id("acme", "c"))
+    assert (workflow_id("acme", "c"), phone_call_id("acme", "c")) == ("conversation/acme/c", "phone-call/acme/c")
+    assert workflows_of("generate/acme/key") == ("generate/acme/key",)
 
 
 def test_the_generation_of_a_turn_is_asked_as_the_client_asked():

@@ -347,3 +347,28 @@ async def test_an_answer_that_is_overtaken_by_the_next_question_ends_its_sentenc
     sent = "".join(frame["token"] for frame in session.frames)
     assert sent == (first.heard or "") + sent[len(first.heard or "") :]
     assert sent.strip().endswith(second.answer or "")
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_gateway_that_drains_finishes_its_answer_and_leaves_the_talk_to_another_one(
+    client: Client, backend: Backend, settings: Settings, simulator: SimulatorAdmin
+):
+    await simulator.fault("slow_tokens", hold=1)
+    async with running_gateway(backend, settings) as first, running_gateway(backend, settings) as second:
+        phone = Twilio(first).phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await session.say("Which formats can I export?")
+            await session.first_text()
+            first.server.stop()
+            await session.answer()
+            said = "".join(frame["token"] for frame in session.frames)
+            assert await session.closed() == 1012
+        await first.serving
+        again = Phone(Twilio(second), phone.sid)
+        await again.action(SessionStatus="failed", ErrorCode="64105")
+        async with again.session() as session:
+            assert await session.answer() == "I am sorry, the line was interrupted."
+            await session.say("And which of them is the fastest?")
+            await session.answer()
+    assert (await client.phone.turns(phone.sid))[0].answer == said
