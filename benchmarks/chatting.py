@@ -8,9 +8,11 @@ run. The provider takes 200 ms to the first token and 10 ms for each.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random  # noqa: TID251 - a benchmark draws its load
 from statistics import median, quantiles
+from typing import Any
 
 import httpx2
 import openai
@@ -21,6 +23,7 @@ from benchmarks.gateway.prompt import MAX_TOKENS, MODEL
 from benchmarks.options import Figures, Options
 from benchmarks.stack import PARTS, Bench, running, say
 from parley import CachePolicy, Client
+from parley.domain.conversation.context import KEPT_EXCHANGES
 from parley.domain.conversation.contract import (
     RECENT_TURNS,
     WORKFLOW,
@@ -104,17 +107,22 @@ def _alone(bench: Bench) -> Speak:
         http_client=httpx2.AsyncClient(limits=limits, timeout=60),
     )
 
-    async def speak(_: int, turn: int) -> tuple[float, float]:
-        began, first = time.perf_counter(), 0.0
+    said = defaultdict[int, list[Any]](list)
+
+    async def speak(number: int, turn: int) -> tuple[float, float]:
+        """As a program does that sends the last exchanges along."""
+        began, first, answer = time.perf_counter(), 0.0, ""
+        said[number].append({"role": "user", "content": TEXT.format(turn)})
         async with await sdk.chat.completions.create(
             model=MODEL,
-            messages=[{"role": "user", "content": TEXT.format(turn)}],
+            messages=said[number][-2 * KEPT_EXCHANGES - 1 :],
             max_completion_tokens=MAX_TOKENS,
             stream=True,
         ) as chunks:
             async for chunk in chunks:
-                if not first and chunk.choices and chunk.choices[0].delta.content:
-                    first = time.perf_counter()
+                answer += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+                first = first or (time.perf_counter() if answer else 0.0)
+        said[number].append({"role": "assistant", "content": answer})
         return first - began, time.perf_counter() - began
 
     return speak

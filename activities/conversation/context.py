@@ -75,13 +75,13 @@ class ConversationSteps:
             ended = TurnOutcome(turn_id=step.turn_id, number=number, outcome=Ended(turn.outcome))
             return ComposeOutcome(number=number, ended=ended)
         # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
+        vector = asyncio.create_task(self._memory.vector_of(turn.text))
         async with self._database.transaction() as tx:
             passages = await self._passages(tx, step, turn)
             material = Material(
                 instructions=conversation.instructions,
                 preferences=await self._preferences(tx, step),
                 summary=summary_of(conversation),
-                memories=await self._memory.recall(tx, step.workspace_id, step.user_id, turn.text),
                 exchanges=await conversations.exchanges(
                     tx,
                     step.workspace_id,
@@ -90,6 +90,7 @@ class ConversationSteps:
                     through=number - 1,
                 ),
                 passages=passages,
+                memories=await self._memory.recall(tx, step.workspace_id, step.user_id, turn.text, computed=vector),
                 text=turn.text,
                 text_tokens=most_tokens(turn.text),
             )

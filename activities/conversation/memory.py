@@ -72,13 +72,21 @@ class ConversationMemory:
         self._read_turns, self._embedder = read_turns, embedder
 
     async def recall(
-        self, tx: AsyncSession, workspace_id: str, user_id: str, text: str, limit: int = MOST_RECALLED
+        self,
+        tx: AsyncSession,
+        workspace_id: str,
+        user_id: str,
+        text: str,
+        limit: int = MOST_RECALLED,
+        *,
+        computed: Awaitable[Vector | None] | None = None,
     ) -> tuple[Memory, ...]:
         """The user's valid memories that are most worth their tokens beside `text`, the best first; at most `limit`.
 
         It costs nothing and does not fail: without a vector of the text, words decide.
+        computed: the vector of the text, where its computation has begun.
         """
-        vector = await self._vector(text)
+        vector = await (computed or self.vector_of(text))
         name = self._embedder.name if self._embedder else ""
         found = await memories.near(tx, workspace_id, user_id, vector, name)
         return rank(text, found, utc_now(), limit)
@@ -154,7 +162,8 @@ class ConversationMemory:
         async with self._database.transaction() as tx:
             await memories.store_vectors(tx, workspace_id, user_id, name, found)
 
-    async def _vector(self, text: str) -> Vector | None:
+    async def vector_of(self, text: str) -> Vector | None:
+        """The vector of a text to recall memories for; None where it cannot be had in time."""
         if self._embedder is None or is_blank(text):
             return None
         return await self._embedder.vector_within(text, VECTOR_SECONDS)

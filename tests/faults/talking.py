@@ -81,8 +81,8 @@ class Talking:
         for talk in self.talks:
             await place.client.grant_energy(talk.user, 10 * talk.all_turns, key="talking")
         await place.simulator.post("latency", seconds=0.05, tokens_per_second=TOKENS_PER_SECOND)
-        self._worker, *gateways = await asyncio.gather(
-            place.start_worker(), *(self._start_gateway() for _ in range(GATEWAYS))
+        self._worker, gateways = await asyncio.gather(
+            place.start_worker(), asyncio.gather(*(self._start_gateway() for _ in range(GATEWAYS)))
         )
         self._gateways, self._urls = [one for one, _ in gateways], [url for _, url in gateways]
         for talk in self.talks:

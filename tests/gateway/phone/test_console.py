@@ -1,4 +1,4 @@
-"""Phone calls in the console, in Chromium: the list, one call with its waterfall, and the page that talks to an agent."""
+"""Phone calls in the console, in Chromium: the list, one call with its waterfall, and the page of a talk."""
 
 import asyncio
 import json
