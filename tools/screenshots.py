@@ -41,6 +41,12 @@ TURNS = (
     "Which formats can I export my invoices to?",
     "What is my dog called?",
 )
+NUMBER = "+15550100002"
+AGENT = {
+    "welcome_greeting": "Good day, this is the clinic's telephone. How can I help you?",
+    "deadlines": {"filler": 1},
+}
+ASKED = ("Which formats can I export my invoices to?", "And who may start the export?", "How long does it take?")
 # Each answer moves back by a share of a day, with two peaks in it; the other jobs to the day before.
 SPREAD = """
     CREATE TEMPORARY TABLE moves AS
@@ -96,6 +102,7 @@ async def fill(addresses: Addresses) -> str:
         talk = client.conversation("support-42", user_id="operator")
         for text in TURNS:
             await talk.say(text)
+        await client.phone.set_number(NUMBER, AGENT)
         await client.set_cap(Period.DAY, Decimal(5))
         await client.set_cap(Period.MONTH, Decimal(80))
         made = await client.gateway_keys.create("screenshots", requests_per_minute=100_000)
@@ -137,6 +144,7 @@ async def photograph(addresses: Addresses, secret: str) -> None:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for name, size, scheme in (("", DESKTOP, "light"), ("-dark", DESKTOP, "dark"), ("-phone", PHONE, "light")):
             await photograph_all(browser, addresses, secret, name, size, scheme)
+        await phone_call(browser, addresses, secret)
         await browser.close()
 
 
@@ -170,6 +178,39 @@ async def photograph_all(
     await context.close()
 
 
+async def phone_call(browser: Browser, addresses: Addresses, secret: str) -> None:
+    """Talk to an agent in the browser: the second answer is late, and the third question interrupts it."""
+    simulator = SimulatorAdmin(str(addresses.simulator_url))
+    page = await (await browser.new_context(viewport=DESKTOP)).new_page()  # pyright: ignore[reportArgumentType]
+    console = f"{addresses.gateway_url}/console"
+    await page.goto(f"{console}/phone")
+    await page.get_by_label("Gateway key").fill(secret)
+    await page.get_by_role("button", name="Sign in").click()
+    await page.get_by_role("link", name=f"Talk to the agent of {NUMBER}").click()
+    await page.get_by_role("button", name="Begin the phone call").click()
+    for number, text in enumerate(ASKED, 1):
+        await asyncio.sleep(4)  # as long as the voice speaks, and some words of the next answer
+        await simulator.gate(closed=number == 2, provider="openai")
+        await page.get_by_label("You say").press_sequentially(text, delay=30)
+        await page.keyboard.press("Enter")
+        if number == 2:
+            await page.get_by_text("One moment, please.").wait_for()
+            await asyncio.sleep(0.5)
+            await simulator.gate(closed=False, provider="openai")
+        await page.get_by_text(f"{number} answer", exact=False).wait_for()
+    await asyncio.sleep(2)
+    await take(page, "phone-talk")
+    await page.goto(f"{console}/phone")
+    await take(page, "phone")
+    address = await page.locator("#calls tbody a").first.get_attribute("href")
+    for suffix, size, scheme in (("", DESKTOP, "light"), ("-dark", DESKTOP, "dark"), ("-phone", PHONE, "light")):
+        await page.set_viewport_size(size)  # pyright: ignore[reportArgumentType]
+        await page.emulate_media(color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+        await page.goto(f"{addresses.gateway_url}{address}")
+        await take(page, f"phone-call{suffix}")
+    await simulator.close()
+
+
 async def take(page: Page, name: str) -> None:
     """One picture of a whole page, small enough for the repository."""
     wanted = os.environ.get("SCREENSHOTS_ALL") or name in PUBLISHED
@@ -183,7 +224,17 @@ async def take(page: Page, name: str) -> None:
         sys.exit(f"{path.name} is larger than {MOST_BYTES:,} bytes")
 
 
-PUBLISHED = ("overview", "chat", "jobs-dark", "session", "labels", "answer-phone")
+PUBLISHED = (
+    "overview",
+    "chat",
+    "jobs-dark",
+    "session",
+    "labels",
+    "answer-phone",
+    "phone",
+    "phone-call-dark",
+    "phone-talk",
+)
 
 if __name__ == "__main__":
     asyncio.run(main())

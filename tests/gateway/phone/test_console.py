@@ -1,4 +1,4 @@
-"""Phone calls in the console, in Chromium: the list, one call with its waterfall, and the page of a talk."""
+"""Phone calls in the console, in Chromium: the list, one with its waterfall, and the page that talks to an agent."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from playwright.async_api import Browser, Page, expect
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.console.pages import milliseconds, usd
 from parley import Backend, Client, Scope
@@ -332,8 +332,32 @@ async def test_only_the_signed_in_workspace_talks_to_its_numbers(
         await http.post("/console/sign-in", data={"key": stranger.secret})
         for path in (f"/console/phone/calls/{phone.sid}", TALK):
             assert (await http.get(path)).status_code == 404
-        assert NUMBER not in (await http.get("/console/phone")).text
+        assert f"Settings of {NUMBER}" not in (await http.get("/console/phone")).text
     assert [one.call_sid for one in await client.phone.calls()] == [phone.sid]
+
+
+async def test_a_phone_call_ends_with_the_key_of_its_sign_in(gateway: Running, client: Client):
+    made = await client.gateway_keys.create("console", scopes=tuple(Scope), requests_per_minute=100_000)
+    call = f"console-{uuid4().hex}"
+    url = f"{gateway.url.replace('http', 'ws')}/console/phone/relay?number={quote(NUMBER)}&call={call}"
+    async with connect(url, additional_headers={"cookie": await cookie_of(gateway, made.secret)}) as socket:
+        await socket.send(json.dumps({"type": "setup", "callSid": call, "to": "+15550199999", "from": CALLER}))
+        await until(lambda: began(client, call))
+        await client.gateway_keys.revoke(made.key.key_id)
+        with pytest.raises(ConnectionClosed) as closed:
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                while True:  # a process uses for a second what it knows of a key
+                    await socket.send(json.dumps({"type": "prompt", "voicePrompt": "", "last": False}))
+                    await asyncio.sleep(0.05)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1000
+    await until(lambda: is_over(client, call))
+    listed = await client.phone.call(call)
+    assert (listed.number, listed.direction, listed.caller) == (NUMBER, "console", f"client:{made.key.key_id}")
+
+
+async def began(client: Client, call_sid: str) -> bool:
+    return any(one.sessions for one in await client.phone.calls() if one.call_sid == call_sid)
 
 
 async def cookie_of(gateway: Running, secret: str) -> str:
