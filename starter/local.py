@@ -36,6 +36,8 @@ QUESTION = "Which formats can I export?"
 # What the first turn of a conversation says, and what its last turn asks, after it was condensed.
 FACT, ASKED = "My dog is called Rex, and I work at a dental clinic.", "What is my dog called?"
 QUESTIONS, TURNS_BETWEEN = Path("questions") / "pairs.jsonl", 20
+# The number that simulated phone calls go to, and the person to whom they are transferred.
+PHONE_NUMBER, PERSON_NUMBER = "+15550100002", "+15550100003"
 DEMO_LATENCY = 0.2
 VENDORS = tuple(variable(f"{provider.value}_{part}") for provider in Provider for part in ("api_key", "base_url"))
 
@@ -70,6 +72,12 @@ async def up(settings: Settings, *, fresh: bool, latency: float, console: Consol
         console.print(f"Gateway      [bold]{addresses.gateway_url}[/bold]")
         console.print(
             f"Its key      [bold]{key}[/bold] (workspace default, for development)", highlight=False, soft_wrap=True
+        )
+        await _set_up_phone(settings, addresses)
+        console.print(
+            f"Phone number [bold]{PHONE_NUMBER}[/bold] (simulated: {command('phone', 'simulate')} calls it)",
+            highlight=False,
+            soft_wrap=True,
         )
         console.print("Ctrl-C stops everything. In another terminal, for example:")
         for hint in hints():
@@ -125,6 +133,13 @@ async def _development_key(settings: Settings, state: StateDir, addresses: Addre
         )
     state.write_gateway_key(made.secret)
     return made.secret
+
+
+async def _set_up_phone(settings: Settings, addresses: Addresses) -> None:
+    """Give the development workspace a number that answers simulated phone calls, unless it has one."""
+    async with await _connect(settings, addresses) as client:
+        if not await client.phone.numbers():
+            await client.phone.set_number(PHONE_NUMBER, {"transfer_to": PERSON_NUMBER})
 
 
 async def _connect(settings: Settings, addresses: Addresses) -> Client:

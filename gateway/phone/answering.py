@@ -14,8 +14,8 @@ from parley.client.streaming import GenerateStream
 from parley.domain.conversation.contract import TurnResult
 from parley.domain.errors import ParleyError, Unreachable
 from parley.domain.phone.contract import TurnMeasures
-from parley.domain.phone.ear import SpokenText
 from parley.domain.phone.heard import speech_seconds
+from parley.domain.speech import SpokenText
 from parley.domain.streaming import TextDelta
 
 # How long a piece of text may be held back because what follows decides how it is said.
@@ -119,6 +119,7 @@ class Answer:
             self._turn.text,
             turn_id=self._turn.id,
             on_disconnect="cancel",
+            knowledge=settings.knowledge,
             action=settings.action,
             template=settings.template,
             model=settings.model,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rapidfuzz import fuzz
 
-from parley.domain.phone.ear import words_as_heard
+from parley.domain.speech import words_as_heard
 
 # How fast a voice speaks, where only the time is known.
 CHARACTERS_PER_SECOND = 15.0
