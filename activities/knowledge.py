@@ -20,9 +20,11 @@ class KnowledgeSearch:
 
     async def find(
         self, tx: AsyncSession, workspace_id: str, text: str, limit: int = MOST_PASSAGES
-    ) -> tuple[KnowledgePassage, ...]:
-        """The passages that are about a text, the best first; none where nothing is."""
-        if is_blank(text) or not await knowledge.exists(tx, workspace_id):
+    ) -> tuple[KnowledgePassage, ...] | None:
+        """The passages that are about a text, the best first; none where nothing is, None without any document."""
+        if not await knowledge.exists(tx, workspace_id):
+            return None
+        if is_blank(text):
             return ()
         vector = await self._embedder.vector_within(text, VECTOR_SECONDS) if self._embedder else None
         model = self._embedder.name if self._embedder else ""

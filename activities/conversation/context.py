@@ -107,6 +107,8 @@ class ConversationSteps:
         if not (self._policy.of_action(_action(turn)).knowledge if wanted is None else wanted):
             return None
         found = await self._knowledge.find(tx, step.workspace_id, turn.text)
+        if found is None:
+            return None
         used = [KnowledgeUsed(document_id=one.document_id, chunk=one.chunk, title=one.title) for one in found]
         await conversations.record_knowledge(tx, step.workspace_id, step.conversation_id, step.turn_id, used)
         return found

@@ -145,7 +145,7 @@ class TestHostile:
         await phone.status("completed")
         for column in ("text", "answer", "heard", "error"):
             await run_sql(database_url, f"UPDATE conversation_turns SET {column} = %s", HOSTILE)  # type: ignore[arg-type]
-        used, handoff = [{"title": HOSTILE, "chunk": 2}], {"said": HOSTILE}
+        used, handoff = [{"document_id": str(uuid4()), "title": HOSTILE, "chunk": 2}], {"said": HOSTILE}
         await run_sql(database_url, "UPDATE conversation_turns SET knowledge_used = %s::jsonb", json.dumps(used))
         await run_sql(database_url, "UPDATE call_sessions SET reason = %s", HOSTILE)
         await run_sql(database_url, "UPDATE call_sessions SET handoff = %s::jsonb", json.dumps(handoff))
@@ -343,7 +343,7 @@ async def test_a_phone_call_ends_with_the_key_of_its_sign_in(gateway: Running, c
     async with connect(url, additional_headers={"cookie": await cookie_of(gateway, made.secret)}) as socket:
         await socket.send(json.dumps({"type": "setup", "callSid": call, "to": "+15550199999", "from": CALLER}))
         await until(lambda: began(client, call))
-        await client.gateway_keys.revoke(made.key.key_id)
+        await client.gateway_keys.revoke(made.key_id)
         with pytest.raises(ConnectionClosed) as closed:
             async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
                 while True:  # a process uses for a second what it knows of a key
@@ -353,7 +353,7 @@ async def test_a_phone_call_ends_with_the_key_of_its_sign_in(gateway: Running, c
     assert closed.value.rcvd.code == 1000
     await until(lambda: is_over(client, call))
     listed = await client.phone.call(call)
-    assert (listed.number, listed.direction, listed.caller) == (NUMBER, "console", f"client:{made.key.key_id}")
+    assert (listed.number, listed.direction, listed.caller) == (NUMBER, "console", f"client:{made.key_id}")
 
 
 async def began(client: Client, call_sid: str) -> bool:
