@@ -1,6 +1,7 @@
 """What a phone call's page makes of a turn: what was heard of its answer, and where its time went."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ def attempt(begins: float, ends: float | None, state: str = "settled") -> Attemp
         tokens_completion=0,
         cost_usd=None,
         confirmed=False,
-        upper_bound_usd=0,
+        upper_bound_usd=Decimal(0),
         energy_charged=0,
         started_at=after(begins),
         ended_at=None if ends is None else after(ends),
