@@ -36,7 +36,7 @@ QUESTION = "Which formats can I export?"
 # What the first turn of a conversation says, and what its last turn asks, after it was condensed.
 FACT, ASKED = "My dog is called Rex, and I work at a dental clinic.", "What is my dog called?"
 QUESTIONS, TURNS_BETWEEN = Path("questions") / "pairs.jsonl", 20
-# The number that simulated phone calls go to, and the person to whom they are transferred.
+# The number that simulated phone calls go to, and the number of the person that they are transferred to.
 PHONE_NUMBER, PERSON_NUMBER = "+15550100002", "+15550100003"
 DEMO_LATENCY = 0.2
 VENDORS = tuple(variable(f"{provider.value}_{part}") for provider in Provider for part in ("api_key", "base_url"))

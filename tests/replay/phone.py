@@ -3,7 +3,7 @@
 from parley import CachePolicy, Client
 from parley.client.backend import start_workflow
 from parley.client.phone import PhoneTalk, new_call, phone_call_start
-from parley.domain.phone.contract import CONNECTED, ENDED, CallEnd, Moment, turn_id, workflow_id
+from parley.domain.phone.contract import CONNECTED, ENDED, STATE, CallEnd, Moment, PhoneCallState, turn_id, workflow_id
 from parley.storage import phone_calls
 from tests.parts import SimulatorAdmin
 
@@ -20,7 +20,10 @@ async def called(client: Client, *, turns: int, analysis: bool) -> str:
     await start_workflow(backend, client.workspace_id, phone_call_start(*of, longest_seconds=4200))
     workflow = client.temporal.get_workflow_handle(workflow_id(client.workspace_id, SID))
     talk = PhoneTalk(backend, *of, longest_seconds=4200)
+    # A query is answered after what came before it: no signal arrives within the task of another one.
+    await workflow.query(STATE, result_type=PhoneCallState)
     await workflow.signal(CONNECTED, Moment(session_id="VX1"))
+    await workflow.query(STATE, result_type=PhoneCallState)
     for turn in range(1, turns + 1):
         said = await talk.say(f"text {turn}", turn_id=turn_id(SID, turn), cache=CachePolicy.OFF)
         assert said.success

@@ -145,7 +145,8 @@ class TestHostile:
         await phone.status("completed")
         for column in ("text", "answer", "heard", "error"):
             await run_sql(database_url, f"UPDATE conversation_turns SET {column} = %s", HOSTILE)  # type: ignore[arg-type]
-        used, handoff = [{"document_id": str(uuid4()), "title": HOSTILE, "chunk": 2}], {"said": HOSTILE}
+        used = [{"document_id": str(uuid4()), "title": HOSTILE, "chunk": 2}]
+        handoff = {"said": HOSTILE}
         await run_sql(database_url, "UPDATE conversation_turns SET knowledge_used = %s::jsonb", json.dumps(used))
         await run_sql(database_url, "UPDATE call_sessions SET reason = %s", HOSTILE)
         await run_sql(database_url, "UPDATE call_sessions SET handoff = %s::jsonb", json.dumps(handoff))
@@ -379,3 +380,19 @@ class TestLimits:
             await page.get_by_role("button", name="Begin the phone call").click()
             await expect(page.get_by_role("alert")).to_have_text("the limit number_concurrent of the number is reached")
         assert await client.phone.calls() == ()
+
+
+async def test_a_gateway_that_ends_leaves_a_talk_to_the_next_one(gateway: Running, client: Client, key: str):
+    call = f"console-{uuid4().hex}"
+    url = f"{gateway.url.replace('http', 'ws')}/console/phone/relay?number={quote(NUMBER)}&call={call}"
+    async with connect(url, additional_headers={"cookie": await cookie_of(gateway, key)}) as socket:
+        await socket.send(json.dumps({"type": "setup", "callSid": call}))
+        await until(lambda: began(client, call))
+        gateway.server.stop()
+        with pytest.raises(ConnectionClosed) as closed:
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                await socket.recv()
+        await gateway.serving
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+    assert (await client.phone.call(call)).ended_at is None
