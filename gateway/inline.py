@@ -81,10 +81,10 @@ class InlineGenerate:
         """
         self._database, self._settings = database, settings
         self._backend = Backend(temporal, database, settings) if temporal else None
-        self._parts = Parts(database, settings, metrics)
+        self.parts = Parts(database, settings, metrics)
         self._tasks = _Tasks()
-        self._steps = _Steps(self._parts, self._tasks)
-        self._embedding, self._speech = self._parts.embedding_step(), self._parts.speech_step()
+        self._steps = _Steps(self.parts, self._tasks)
+        self._embedding, self._speech = self.parts.embedding_step(), self.parts.speech_step()
         self._running: dict[str, _Running] = {}
         self._is_closed = False
 
@@ -249,7 +249,7 @@ class InlineGenerate:
         left = await self._tasks.drain(self._settings.drain_seconds)
         if left:
             log.warning("%s tasks did not end in time; their requests end as lost when their leases expire", left)
-        await self._parts.close()
+        await self.parts.close()
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gateway.app import create_app
 from gateway.boundary import names
 from gateway.metrics import GatewayMetrics
+from gateway.phone.calls import PhoneCalls
 from gateway.state import Gateway
 from parley.client.backend import Backend, reporting_broken_streams
 from parley.connection import connect
@@ -108,6 +109,11 @@ class GatewayServer(uvicorn.Server):
         host, port = self._listener.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @property
+    def phone(self) -> PhoneCalls:
+        """The phone calls that this process holds."""
+        return self._gateway.phone
+
     async def run_until_stopped(self) -> None:
         """Serve until `stop` is called, and then until all streams have ended."""
         try:
@@ -151,6 +157,7 @@ async def run(settings: Settings) -> None:
         # What was made until here lives as long as the process: later collections need not look at it.
         gc.collect()
         gc.freeze()
+        server.phone.report_spooled()  # of processes that were killed
         log.info("listening on %s", server.url)
         await server.run_until_stopped()
         log.info("drained")

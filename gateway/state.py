@@ -10,9 +10,12 @@ from gateway.feeds import Feeds
 from gateway.inline import InlineGenerate
 from gateway.metrics import GatewayMetrics
 from gateway.phone.calls import PhoneCalls
+from gateway.phone.outage import Outage
 from gateway.retries import Retries
 from parley.client.backend import Backend, temporal_errors
 from parley.domain.errors import Unreachable
+from parley.settings import Settings
+from parley.storage.spool import Spool
 
 READY_SECONDS = 5.0
 # How long the end waits for reports to the workflows of phone calls, while Temporal does not answer.
@@ -45,8 +48,11 @@ class Gateway:
         self.policy = backend.settings.policy()
         self.retries = Retries()
         self.inline = InlineGenerate(backend.database, backend.settings, backend.temporal, metrics.paid)
-        self.phone = PhoneCalls(backend, self.inline, self.draining)
+        self.phone = PhoneCalls(backend, self.inline, self.draining, self._outage(backend.settings))
         self._kept: set[asyncio.Future[Any]] = set()
+
+    def _outage(self, settings: Settings) -> Outage | None:
+        return Outage(self.inline.parts, Spool(settings.spool, settings.spool_usd)) if settings.spool else None
 
     def keep(self, work: asyncio.Future[Any]) -> None:
         """Let work end that no request waits for any more."""

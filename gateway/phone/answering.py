@@ -2,21 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.phone.calls import OpenCall, PhoneCalls
+from gateway.phone.calls import OpenCall, PhoneCalls, turn_options
+from gateway.phone.outage import Outage
 from gateway.phone.voice import Voice
 from parley.client.conversation import ConversationHandle
-from parley.client.streaming import GenerateStream
 from parley.domain.conversation.contract import TurnResult
 from parley.domain.errors import ParleyError, Unreachable
 from parley.domain.phone.contract import TurnMeasures
 from parley.domain.phone.heard import speech_seconds
+from parley.domain.requests import ChatReply, Finish, Usage
 from parley.domain.speech import SpokenText
-from parley.domain.streaming import TextDelta
+from parley.domain.streaming import Delta, TextDelta
 
 # How long a piece of text may be held back because what follows decides how it is said.
 HELD_SECONDS = 0.05
@@ -25,6 +26,8 @@ PROBE_SECONDS = 0.7
 SENTENCE_END = re.compile(r"[.!?…。！？](?=\s|$)")
 # An answer that is too long ends with its sentence, if that ends within so many words.
 MORE_WORDS = 20
+# The reply of a turn that is answered without the database, until it is whole.
+UNFINISHED = ChatReply(text="", finish=Finish.CANCELLED, usage=Usage(is_known=False), model="")
 TIMED_OUT, TEMPORAL_DOWN = "ResponseTimeout", "TemporalDown"
 
 
@@ -34,6 +37,7 @@ class Turn:
 
     began: when the caller had finished, by the event loop's clock. prefix: what was said before the answer's first
     word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
+    reply: the whole answer, where PostgreSQL was down: it is not stored yet.
     is_resumed: an earlier session began to answer it.
     """
 
@@ -45,6 +49,7 @@ class Turn:
     heard: str | None = None
     response_ms: int | None = None
     error: str = ""
+    reply: ChatReply | None = None
     is_resumed: bool = False
     cost_usd: Any = 0
 
@@ -81,7 +86,39 @@ class Answer:
             await self._voice.say("", last=True)
 
     async def _answer(self) -> None:
+        """With the database; without it, where it does not answer and the settings allow that."""
+        try:
+            await self._stored()
+        except Unreachable:
+            if self._turn.said or self._calls.outage is None:
+                raise
+            await self._spooled(self._calls.outage)
+
+    async def _spooled(self, outage: Outage) -> None:
+        turn, longest = self._turn, self._call.settings.deadlines.response_timeout
+        turn.reply = UNFINISHED
+        async with (
+            asyncio.timeout(longest) as limit,
+            aclosing(outage.answer(self._call, turn.id, turn.text)) as deltas,
+            aclosing(speech_of(self._kept(deltas), self._call.language)) as pieces,
+        ):
+            async for piece in pieces:
+                limit.reschedule(self._clock.time() + longest)
+                if not await self._say(piece):
+                    turn.heard = turn.said
+                    return
+
+    async def _kept(self, deltas: AsyncIterator[Delta | ChatReply]) -> AsyncGenerator[Delta]:
+        """The deltas of an answer. The whole of it is kept, to be stored later."""
+        async for delta in deltas:
+            if isinstance(delta, ChatReply):
+                self._turn.reply = delta
+            else:
+                yield delta
+
+    async def _stored(self) -> None:
         """By the workflow; by this process, where Temporal does not answer."""
+        await self._calls.store_answered(self._call)
         if not self._calls.is_temporal_down:
             try:
                 await self._durably()
@@ -119,10 +156,7 @@ class Answer:
             self._turn.text,
             turn_id=self._turn.id,
             on_disconnect="cancel",
-            knowledge=settings.knowledge,
-            action=settings.action,
-            template=settings.template,
-            model=settings.model,
+            **turn_options(settings),
         )
         longest = settings.deadlines.response_timeout
         begins_by = self._turn.began + longest
@@ -171,7 +205,7 @@ class Answer:
             await self._voice.say(filler)
 
 
-async def speech_of(stream: GenerateStream, language: str) -> AsyncGenerator[str]:
+async def speech_of(stream: AsyncIterable[Delta], language: str) -> AsyncGenerator[str]:
     """The text of a stream as it is spoken, in pieces. What is held back is given out when the stream pauses."""
     spoken, deltas = SpokenText(language), aiter(stream)
     waiting: asyncio.Future[Any] = asyncio.ensure_future(anext(deltas, None))

@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from gateway.inline import InlineGenerate
 from parley.client.backend import Backend, start_workflow, temporal_errors
@@ -32,8 +33,12 @@ from parley.domain.phone.contract import (
 from parley.domain.phone.keys import Keys
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
+from parley.domain.requests import ChatReply
 from parley.storage import phone_calls
 from parley.storage.tables import CallSession, ConversationTurn
+
+if TYPE_CHECKING:
+    from gateway.phone.outage import Outage
 
 # How long a process uses what it knows of a number; while PostgreSQL does not answer, it uses it for longer.
 KNOWN_SECONDS = 2.0
@@ -44,6 +49,8 @@ UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
+# The reports of the spool, beside those of phone calls.
+SPOOL = "spool"
 # How much longer than its limit a phone call can last: for the last words.
 GRACE_SECONDS = 600.0
 
@@ -65,7 +72,8 @@ class OpenCall:
     """A phone call that this process holds.
 
     language: that is spoken now. turns: those that are stored. unfinished: the last turn, if it is not known that its
-    answer was spoken. is_resumed: an earlier session was lost. seconds: since it began.
+    answer was spoken. is_resumed: an earlier session was lost. seconds: since it began. exchanges: of this session,
+    what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
     """
 
     workspace_id: str
@@ -78,6 +86,8 @@ class OpenCall:
     unfinished: ConversationTurn | None = None
     is_resumed: bool = False
     seconds: float = 0.0
+    exchanges: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    unstored: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
 
     @property
     def phrases(self) -> Phrases:
@@ -92,6 +102,16 @@ def _is_unfinished(turn: ConversationTurn) -> bool:
     """Whether it is not known that the answer to a turn was spoken to its end."""
     is_unknown = turn.response_ms is None and turn.heard is None and not turn.error
     return is_unknown or turn.error == SESSION_ENDED
+
+
+def turn_options(settings: NumberSettings) -> dict[str, Any]:
+    """How the turns of a number are answered."""
+    return {
+        "knowledge": settings.knowledge,
+        "action": settings.action,
+        "template": settings.template,
+        "model": settings.model,
+    }
 
 
 def longest_seconds(settings: NumberSettings) -> float:
@@ -119,10 +139,16 @@ class InlineTalk(PhoneTalk):
 
 
 class PhoneCalls:
-    """The phone calls of this process. `draining`: set when it begins to end: sessions end after their answers."""
+    """The phone calls of this process.
 
-    def __init__(self, backend: Backend, inline: InlineGenerate, draining: asyncio.Event) -> None:
-        self._backend, self._inline, self.draining = backend, inline, draining
+    draining: set when it begins to end: sessions end after their answers. outage: answers while PostgreSQL is down;
+    None: then there is no answer.
+    """
+
+    def __init__(
+        self, backend: Backend, inline: InlineGenerate, draining: asyncio.Event, outage: "Outage | None" = None
+    ) -> None:
+        self._backend, self._inline, self.draining, self.outage = backend, inline, draining, outage
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
         self._down_until = 0.0
@@ -220,7 +246,13 @@ class PhoneCalls:
         )
 
     def unrecorded(self, number: KnownNumber, call: NewCall) -> OpenCall:
-        """The phone call of a session that begins while PostgreSQL does not answer."""
+        """The phone call of a session that begins while PostgreSQL does not answer. It is stored later."""
+
+        async def work() -> None:
+            async with self._backend.database.transaction() as tx:
+                await phone_calls.begin(tx, call)
+
+        self._report(workflow_id(call.workspace_id, call.call_sid), work)
         return OpenCall(
             call.workspace_id,
             call.call_sid,
@@ -342,6 +374,34 @@ class PhoneCalls:
     def report_left(self, call: OpenCall, session_id: str) -> None:
         """A session has ended."""
         self._signal(call.workspace_id, call.call_sid, LEFT, Moment(session_id=session_id))
+
+    def keep_answered(self, call: OpenCall, turn_id: str, text: str, reply: ChatReply, measures: TurnMeasures) -> None:
+        """Store a turn that was answered while PostgreSQL was down, and book its cost, when it is back."""
+        talk = self.talk(call)
+
+        async def store() -> None:
+            await talk.store_answered(text, turn_id, reply, **turn_options(call.settings))
+            await self.measure(call, turn_id, measures)
+
+        call.unstored.append(store)
+        self._report(workflow_id(call.workspace_id, call.call_sid), partial(self.store_answered, call))
+        self.report_spooled()
+
+    async def store_answered(self, call: OpenCall) -> None:
+        """Store the turns that were answered while PostgreSQL was down, before the next one gets its number.
+
+        Raises:
+            Unreachable: it is still down.
+        """
+        for store in tuple(call.unstored):
+            await store()
+            if store in call.unstored:  # the report of the turn may have stored it meanwhile: it is idempotent
+                call.unstored.remove(store)
+
+    def report_spooled(self) -> None:
+        """Book what the spool has, as soon as PostgreSQL answers."""
+        if self.outage is not None and SPOOL not in self._reports:
+            self._report(SPOOL, self.outage.book)
 
     def report_end(self, workspace_id: str, call_sid: str, end: CallEnd) -> None:
         """The phone call is over."""

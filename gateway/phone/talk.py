@@ -266,6 +266,12 @@ class Talk:
     def _record(self, turn: Turn) -> None:
         """Record what is known of a turn, after the records before it."""
         before, measures = self._records, turn.measures
+        if not turn.error:
+            self._call.exchanges[turn.id] = (turn.text, turn.said if turn.heard is None else turn.heard)
+        if turn.reply is not None and not turn.error:
+            reply = turn.reply if turn.reply.text else turn.reply.model_copy(update={"text": turn.said})
+            self._calls.keep_answered(self._call, turn.id, turn.text, reply, measures)
+            return
 
         async def work() -> None:
             if before is not None:
@@ -278,8 +284,8 @@ class Talk:
 
     async def _recorded(self, turn: Turn) -> None:
         self._record(turn)
-        assert self._records is not None  # noqa: S101 - begun just now
-        await asyncio.wait({self._records}, timeout=RECORD_SECONDS)
+        if self._records is not None:  # None: PostgreSQL is down, and the turn is stored later
+            await asyncio.wait({self._records}, timeout=RECORD_SECONDS)
 
     # Keys and languages
 

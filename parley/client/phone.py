@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urlencode
 
 import httpx2
@@ -15,8 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from parley.client.backend import Backend, WorkflowStart
 from parley.client.conversation import ConversationHandle, turn_report
+from parley.client.generate import TurnOptions
 from parley.client.reading import first_problem
+from parley.domain.conversation.contract import Ended, turn_request_id
 from parley.domain.errors import InvalidInput, NotFound, Unreachable
+from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
+from parley.domain.generate.contract import Meta
 from parley.domain.phone.contract import (
     WORKFLOW,
     CallStatus,
@@ -30,6 +34,7 @@ from parley.domain.phone.contract import (
 from parley.domain.phone.keys import sealed
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import Number, NumberSettings, instructions_of, masked
+from parley.domain.requests import ChatReply
 from parley.storage import conversations, phone_calls
 from parley.storage.tables import CallSession, ConversationTurn, StoredPhoneNumber
 
@@ -236,6 +241,35 @@ class PhoneTalk(ConversationHandle):
     ) -> None:
         super().__init__(backend, workspace_id, call_sid, user_id)
         self._longest_seconds = longest_seconds
+
+    async def store_answered(
+        self, text: str, turn_id: str, reply: ChatReply, *, knowledge: bool, action: str, **options: Unpack[TurnOptions]
+    ) -> None:
+        """Store a turn that was answered while the database was down. A turn that has ended stays as it is.
+
+        Raises:
+            IdempotencyConflict: `turn_id` was used for a different text.
+            Unreachable: PostgreSQL is still down.
+        """
+        turn, where = self._turn(text, turn_id, action, options, knowledge), (self._workspace_id, self.id, turn_id)
+        meta = Meta(
+            request_id=turn_request_id(*where),
+            usage=reply.usage,
+            answered_by=reply.model,
+            finish=reply.finish,
+            attempts=1,
+        )
+        async with self._backend.database.transaction() as tx:
+            await conversations.begin_turn(tx, turn)
+            await conversations.start_turn(tx, *where)
+            await conversations.end_turn(
+                tx,
+                *where,
+                outcome=Ended.COMPLETED.value,
+                answer=reply.text,
+                tokens=len(text.encode()) // CAUTIOUS_BYTES_PER_TOKEN + reply.usage.output_tokens,
+                meta=meta.model_dump(mode="json"),
+            )
 
     def _start(self) -> WorkflowStart:
         return phone_call_start(self._workspace_id, self.id, self.user_id, longest_seconds=self._longest_seconds)

@@ -105,7 +105,7 @@ async def test_a_failure_between_answers_is_an_apology(client: Client, twilio: T
 async def test_a_stream_that_stalls_in_the_middle_is_given_up(
     client: Client, twilio: Twilio, simulator: SimulatorAdmin
 ):
-    await numbered(client, deadlines={**SOON, "filler": 50, "template": 60, "response_timeout": 1.5})
+    await numbered(client, deadlines={**SOON, "filler": 50, "template": 60, "response_timeout": 5})
     await simulator.fault("stall")
     phone = twilio.phone(To=SHORT)
     await phone.ring()

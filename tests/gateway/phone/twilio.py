@@ -29,6 +29,7 @@ class Twilio:
 
     gateway: Running
     token: str = TOKEN
+    sessions: int = 0
 
     async def post(self, path: str, fields: Mapping[str, str], **headers: str) -> httpx.Response:
         """A signed webhook."""
@@ -72,9 +73,10 @@ class Phone:
 
     @asynccontextmanager
     async def session(self, url: str | None = None, *, setup: bool = True) -> AsyncIterator["Session"]:
-        """A session on the socket, with its first frame."""
+        """A session on the socket, with its first frame. After the last one the gateway has recorded what it knows."""
         url = url or f"{self.twilio.gateway.url.replace('http', 'ws')}/phone/relay"
         headers = {HEADER: signature(self.twilio.token, url)}
+        self.twilio.sessions += 1
         async with connect(url, additional_headers=headers) as socket:
             session = Session(socket)
             if setup:
@@ -91,6 +93,10 @@ class Phone:
                     customParameters={},
                 )
             yield session
+        self.twilio.sessions -= 1
+        if not self.twilio.sessions:
+            async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                await self.twilio.gateway.server.phone.until_left()
 
 
 class Session:

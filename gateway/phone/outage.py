@@ -1,0 +1,160 @@
+"""Answers of phone calls while PostgreSQL is down: from what this process has heard, by paid requests of the spool.
+
+There is no workflow, no cache, no memory and no knowledge base. The turn and its cost are stored when PostgreSQL is
+back.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import datetime
+
+from activities.parts import Parts
+from activities.streams import ReplyStream
+from gateway.phone.calls import OpenCall
+from parley.domain.conversation.contract import turn_job_id
+from parley.domain.errors import ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel
+from parley.domain.generate.contract import ask_id, job_key
+from parley.domain.phone.settings import instructions_of
+from parley.domain.requests import ChatReply, ChatRequest, Message
+from parley.domain.routing import Route, RoutingRequest, allowed
+from parley.domain.streaming import Delivered, Delta
+from parley.storage.ledger import Charge
+from parley.storage.spool import Spool
+
+# The tier of a user whose account cannot be read.
+TIER = "free"
+# A spoken word has less than three tokens.
+TOKENS_PER_WORD = 3
+
+
+class Outage:
+    """Answers turns without PostgreSQL, and books their costs when it is back."""
+
+    def __init__(self, parts: Parts, spool: Spool) -> None:
+        self._paid_calls, self._policy, self._models = parts.paid_calls, parts.policy, parts.candidates.models
+        self._spool = spool
+        # Requests whose readers have left are finished: what they cost is written.
+        self._asking: set[asyncio.Task[ChatReply]] = set()
+
+    async def answer(self, call: OpenCall, turn_id: str, text: str) -> AsyncGenerator[Delta | ChatReply]:
+        """The deltas of an answer, and last the whole of it. If it is closed before, the request is cancelled.
+
+        Raises:
+            BudgetExhausted: the cap of the spool leaves no room.
+            ProviderError: no provider answers, or the one that began broke off.
+            Unreachable: the spool cannot be written.
+        """
+        failure: ProviderError | None = None
+        for route in self._routes(call):
+            sink, is_begun = _Deltas(), False
+            asking = asyncio.ensure_future(self._ask(call, turn_id, text, route, sink))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asked)
+            try:
+                async for delta in sink.until_done(asking):
+                    is_begun = True
+                    yield delta
+                yield asking.result()
+                return
+            except (ProviderNotConfigured, UnpricedModel):
+                continue
+            except ProviderError as error:
+                if is_begun:
+                    raise
+                failure = error
+            finally:
+                sink.leave()
+        raise failure or ProviderUnavailable("all providers", "none can be asked without the database")
+
+    async def book(self) -> None:
+        """Book what the spool has.
+
+        Raises:
+            Unreachable: PostgreSQL is still down.
+        """
+        await self._paid_calls.book_spooled(self._spool)
+
+    def _routes(self, call: OpenCall) -> list[Route]:
+        asked = RoutingRequest(model=call.settings.model, tier=TIER, seed=call.call_sid)
+        return allowed(self._policy.routes(self._models), asked)
+
+    async def _ask(self, call: OpenCall, turn_id: str, text: str, route: Route, sink: "_Deltas") -> ChatReply:
+        job_id = turn_job_id(call.workspace_id, call.call_sid, turn_id)
+        key = job_key(job_id)
+        charge = Charge(
+            workspace_id=call.workspace_id,
+            user_id=call.user_id,
+            job_key=key,
+            workflow_id=job_id,
+            request_id=ask_id(key, 1),
+            action=call.settings.action,
+            energy=self._policy.of_action(call.settings.action).energy,
+        )
+        stream = await ReplyStream.open(sink, holds_text=False)
+        request = _request(call, text)
+        reply = await self._paid_calls.make_without_ledger(
+            self._spool, charge, request, route.provider, route.model or "", stream=stream
+        )
+        assert isinstance(reply, ChatReply)  # noqa: S101 - the reply to a chat request
+        return reply
+
+    def _asked(self, asking: "asyncio.Task[ChatReply]") -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # its reader may have left: then nothing else reads it
+
+
+class _Deltas:
+    """A sink of deltas that one reader of this process takes. The request is cancelled when the reader leaves."""
+
+    def __init__(self) -> None:
+        self._deltas: asyncio.Queue[Delta] = asyncio.Queue()
+        self._left = asyncio.Event()
+
+    async def until_done(self, asking: "asyncio.Task[ChatReply]") -> AsyncGenerator[Delta]:
+        """The deltas until the request is done. Its error, if it has one, is not raised."""
+        while not asking.done() or not self._deltas.empty():
+            waiting = asyncio.ensure_future(self._deltas.get())
+            await asyncio.wait({waiting, asking}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                yield waiting.result()
+            else:
+                waiting.cancel()
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def open(self, scheduled_at: datetime | None = None) -> Delivered:  # noqa: ARG002
+        return Delivered(attempt=1)
+
+    async def record_claim(self, paid_request_id: str, attempt_id: str) -> bool:  # noqa: ARG002
+        return True
+
+    def send(self, delta: Delta) -> None:
+        self._deltas.put_nowait(delta)
+
+    async def complete(self, reply: ChatReply) -> None:
+        """The spool has it."""
+
+    async def cancelled(self) -> None:
+        await self._left.wait()
+
+    async def close(self) -> None:
+        """Nothing is stored."""
+
+
+def _request(call: OpenCall, text: str) -> ChatRequest:
+    said = [
+        message
+        for question, answer in call.exchanges.values()
+        for message in (Message(role="user", content=question), Message(role="assistant", content=answer))
+        if message.text
+    ]
+    return ChatRequest(
+        messages=(
+            Message(role="system", content=instructions_of(call.settings, call.language)),
+            *said,
+            Message(role="user", content=text),
+        ),
+        max_tokens=call.settings.max_response_words * TOKENS_PER_WORD,
+    )

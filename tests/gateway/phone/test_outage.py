@@ -1,0 +1,99 @@
+"""A phone call while PostgreSQL is down: the talk goes on, and its cost is booked once when the database is back."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from parley import Backend, Client, Settings
+from parley.storage.spool import Spool
+from parley.storage.tables import UsageLog
+from tests.activities.proxy import DatabaseProxy
+from tests.gateway.parts import Running, running_gateway
+from tests.gateway.phone.twilio import Twilio
+from tests.parts import SimulatorAdmin
+from tests.storage.ledger_fixture import LedgerFixture
+
+pytestmark = pytest.mark.usefixtures("worker", "client")
+QUESTION, NEXT, LAST = "Which formats can I export?", "And which of them is the fastest?", "Who may start the export?"
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return settings.model_copy(update={"on_ledger_down": "spool", "spool_dir": tmp_path / "spool"})
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[DatabaseProxy]:
+    async with DatabaseProxy(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway(backend: Backend, proxy: DatabaseProxy, settings: Settings) -> AsyncIterator[Running]:
+    """A gateway whose connections to the database can be cut."""
+    own = Backend(backend.temporal, proxy.database, settings, backend.receiver)
+    async with running_gateway(own, settings) as running:
+        yield running
+
+
+async def test_the_talk_goes_on_and_is_stored_later(
+    gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, tmp_path: Path, simulator: SimulatorAdmin
+):
+    phone, spool = twilio.phone(), Spool(tmp_path / "spool", cap_usd=1)
+    await phone.ring()
+    said: list[str] = []
+    async with phone.session() as session:
+        await session.say(QUESTION)
+        said.append(await session.answer())
+        proxy.cut()
+        await session.say(NEXT)
+        said.append(await session.answer())
+        assert [one.outcome is not None for one in spool.attempts()] == [True]
+        proxy.restore()
+        await session.say(LAST)
+        said.append(await session.answer())
+    await gateway.server.phone.reported()
+    assert spool.attempts() == []
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.text, one.answer, one.outcome) for one in turns] == [
+        (text, answer, "completed") for text, answer in zip((QUESTION, NEXT, LAST), said, strict=True)
+    ]
+    rows = await LedgerFixture(client.database, client.workspace_id).all(UsageLog)
+    counted = await simulator.billed()
+    assert sorted(row.tokens_completion for row in rows) == sorted(one["output_tokens"] for one in counted)
+    assert all(row.confirmed for row in rows)
+
+
+async def test_an_interruption_is_kept(gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        proxy.cut()
+        await session.say(QUESTION)
+        said = await session.answer()
+        await session.interrupt(" ".join(said.split()[:3]), 900)
+        proxy.restore()
+        await session.say(NEXT)
+        await session.answer()
+    await gateway.server.phone.reported()
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.text, one.heard) for one in turns] == [(QUESTION, " ".join(said.split()[:3])), (NEXT, None)]
+
+
+class TestRefusing:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"on_ledger_down": "refuse"})
+
+    async def test_nothing_is_sent_and_the_caller_hears_an_apology(
+        self, twilio: Twilio, proxy: DatabaseProxy, simulator: SimulatorAdmin
+    ):
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            proxy.cut()
+            await session.say(QUESTION)
+            assert "Could you say it again" in await session.answer()
+            proxy.restore()
+        assert await simulator.billed() == []
