@@ -5,6 +5,7 @@ import fcntl
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from temporalio.client import Client
@@ -87,6 +88,10 @@ async def connect(
         raise Unreachable(f"TEMPORAL_ADDRESS: no Temporal server answers at {address}") from error
 
 
+# The account of the simulated Twilio, as the simulator names it.
+SIMULATED_ACCOUNT = "AC" + "0" * 32
+
+
 @dataclass(frozen=True)
 class Addresses:
     """How to reach a running stack. The repr has neither the database URL, which holds the password, nor the keys."""
@@ -99,6 +104,18 @@ class Addresses:
     gateway_url: str | None = None
     twilio_auth_token: str | None = field(default=None, repr=False)
     """Signs simulated phone calls; None where the stack's environment names a Twilio account."""
+
+    @property
+    def twilio(self) -> dict[str, Any]:
+        """The settings by which a client dials: the simulator plays Twilio. Empty where Twilio does."""
+        if not (self.twilio_auth_token and self.simulator_url and self.gateway_url):
+            return {}
+        return {
+            "twilio_account_sid": SIMULATED_ACCOUNT,
+            "twilio_auth_token": SecretStr(self.twilio_auth_token),
+            "twilio_base_url": f"{self.simulator_url}/twilio",
+            "phone_public_url": self.gateway_url,
+        }
 
 
 def running_stack(state_dir: Path) -> Addresses | None:

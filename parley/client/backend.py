@@ -88,7 +88,7 @@ class Backend:
         stack = running_stack(settings.state_dir) if settings.database_url is None else None
         if stack is not None:
             keys = known_codec_keys(settings.codec_keys, stack)
-            changes = {"database_url": SecretStr(stack.database_url), "codec_keys": keys}
+            changes = {"database_url": SecretStr(stack.database_url), "codec_keys": keys, **stack.twilio}
             settings = settings.model_copy(update=changes)
             temporal_address = temporal_address or stack.temporal_address
         if settings.database_url is None:

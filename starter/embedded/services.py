@@ -14,14 +14,12 @@ from signal import SIGKILL, SIGTERM
 from typing import Protocol
 from urllib.parse import quote
 
-from parley.connection import Addresses
+from parley.connection import SIMULATED_ACCOUNT, Addresses
 from starter.embedded.process import Command, Process
 from starter.embedded.state import HOST, PartFailed, StateDir
 
 NAMESPACE = "default"
 TWILIO_AUTH_TOKEN = "TWILIO_AUTH_TOKEN"  # noqa: S105 - the variable's name
-# The account of the simulated Twilio, as the simulator names it.
-SIMULATED_ACCOUNT = "AC" + "0" * 32
 ROOT = Path(__file__).parents[2]
 
 # The polling rate reduces an activity step from 50 ms to 17 ms; with more than one partition a queue's rate

@@ -290,6 +290,7 @@ async def test_the_token_of_simulated_phone_calls_is_made_once_and_kept_private(
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "an-account's-own")
     async with stack(state_dir) as real:
         assert real.twilio_auth_token is None
+        assert real.twilio == {}
         assert "TWILIO_ACCOUNT_SID" not in _servers(real)
 
 
