@@ -12,7 +12,7 @@ STACK = Addresses(
     ui_url="http://localhost:8080",
     simulator_url="http://localhost:8900",
     gateway_url="http://localhost:8700",
-    twilio_auth_token="secret",
+    twilio_auth_token="a-token-of-a-test",
 )
 
 
@@ -23,7 +23,7 @@ def test_the_settings_name_the_simulators_account():
         "http://localhost:8900/twilio",
     )
     assert settings.phone_public_url == "http://localhost:8700"
-    assert "secret" not in repr(settings)
+    assert "a-token-of-a-test" not in repr(settings)
 
 
 def test_an_account_of_twilios_is_left_as_it_is():
