@@ -81,8 +81,8 @@ def readers(field: str) -> set[str]:
         ("database_url", "codec_keys"): OURS.keys() - {"simulator"},
         ("webhook_",): {"workflows", "storage", "simulated"},
         ("secrets_dir",): {"storage", *(one.value for one in Provider)},
-        ("gateway_", "spool_", "on_ledger_down"): {"gateway"},
-        AUTO_ANALYZE: {"cli", "gateway"},
+        ("gateway_", "spool_", "on_ledger_down", "speech_clips_dir"): {"gateway"},
+        (*AUTO_ANALYZE, "twilio_", "phone_"): {"cli", "gateway"},
     }
     return next((names for prefixes, names in by_prefix.items() if field.startswith(prefixes)), set(WORKERS))
 
