@@ -1,10 +1,12 @@
 """Finds what a workspace's knowledge base has on a text. It is free, and cannot fail a turn for want of a vector."""
 
+from collections.abc import Awaitable
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.knowledge import KnowledgePassage
 from parley.domain.model import is_blank
-from parley.embedder import Embedder
+from parley.embedder import Embedder, Vector
 from parley.storage import knowledge
 
 MOST_PASSAGES = 4
@@ -19,13 +21,23 @@ class KnowledgeSearch:
         self._embedder = embedder
 
     async def find(
-        self, tx: AsyncSession, workspace_id: str, text: str, limit: int = MOST_PASSAGES
+        self,
+        tx: AsyncSession,
+        workspace_id: str,
+        text: str,
+        limit: int = MOST_PASSAGES,
+        *,
+        computed: Awaitable[Vector | None] | None = None,
     ) -> tuple[KnowledgePassage, ...] | None:
-        """The passages that are about a text, the best first; none where nothing is, None without any document."""
+        """The passages that are about a text, the best first; none where nothing is, None without any document.
+
+        computed: the vector of the text, where its computation has begun.
+        """
         if not await knowledge.exists(tx, workspace_id):
             return None
         if is_blank(text):
             return ()
-        vector = await self._embedder.vector_within(text, VECTOR_SECONDS) if self._embedder else None
-        model = self._embedder.name if self._embedder else ""
+        if self._embedder is None:
+            return await knowledge.search(tx, workspace_id, text, None, limit, model="")
+        vector, model = await (computed or self._embedder.vector_within(text, VECTOR_SECONDS)), self._embedder.name
         return await knowledge.search(tx, workspace_id, text, vector, limit, model=model)

@@ -4,7 +4,7 @@ All are local activities: they run in the workflow's own task, and only read and
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -45,6 +45,7 @@ from parley.domain.generate.policy import Policy
 from parley.domain.knowledge import KnowledgePassage, KnowledgeUsed
 from parley.domain.requests import Message
 from parley.domain.tokens import count_tokens, is_loaded
+from parley.embedder import Vector
 from parley.storage import conversations, generations
 from parley.storage.database import Database
 from parley.storage.tables import ConversationTurn, StoredConversation
@@ -77,7 +78,7 @@ class ConversationSteps:
         # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
         vector = asyncio.create_task(self._memory.vector_of(turn.text))
         async with self._database.transaction() as tx:
-            passages = await self._passages(tx, step, turn)
+            passages = await self._passages(tx, step, turn, vector)
             material = Material(
                 instructions=conversation.instructions,
                 preferences=await self._preferences(tx, step),
@@ -100,13 +101,13 @@ class ConversationSteps:
         return ComposeOutcome(number=number, job=job, context=_state_of(material, messages))
 
     async def _passages(
-        self, tx: AsyncSession, step: ComposeStep, turn: ConversationTurn
+        self, tx: AsyncSession, step: ComposeStep, turn: ConversationTurn, vector: Awaitable[Vector | None]
     ) -> tuple[KnowledgePassage, ...] | None:
         """What the knowledge base has on the turn, kept in its row; None: the turn is answered without it."""
         wanted = turn.terms.get(KNOWLEDGE, step.knowledge)
         if not (self._policy.of_action(_action(turn)).knowledge if wanted is None else wanted):
             return None
-        found = await self._knowledge.find(tx, step.workspace_id, turn.text)
+        found = await self._knowledge.find(tx, step.workspace_id, turn.text, computed=vector)
         if found is None:
             return None
         used = [KnowledgeUsed(document_id=one.document_id, chunk=one.chunk, title=one.title) for one in found]
