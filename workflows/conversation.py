@@ -25,7 +25,6 @@ with workflow.unsafe.imports_passed_through():
         CORRECT_MEMORY,
         COST,
         FORGET_MEMORY,
-        MOST_WAITING,
         PREFERENCES,
         RECENT_TURNS,
         SAY,
@@ -58,14 +57,14 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.domain.conversation.extraction import ACTION as EXTRACTION
     from parley.domain.conversation.memory import RememberOutcome, RememberStep, checked_value
-    from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
+    from parley.domain.errors import ConversationClosed, InvalidInput, ParleyError
     from parley.domain.generate.contract import Meta
     from parley.domain.routing import Candidate
     from parley.domain.streaming import StreamBroken
     from workflows.fallback import DurableEngine, first_success
     from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
-    from workflows.turns import DurableTurn
+    from workflows.turns import DurableTurn, TurnQueue, refused
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -87,9 +86,7 @@ class Conversation:
         self._turns, self._tokens, self._cost_usd = carried.turns, carried.tokens, carried.cost_usd
         self._recent = {one.turn_id: one for one in carried.recent}
         self._unremembered = list(carried.unremembered)
-        # One turn at a time: waiters get the lock in the order in which they asked for it.
-        self._order, self._waiting = asyncio.Lock(), 0
-        self._answering: DurableTurn | None = None
+        self._queue = TurnQueue()
         self._context_sha256, self._context = carried.context_sha256, carried.context
         self._upkeep_usd, self._saved_usd = carried.upkeep_usd, carried.saved_usd
         self._turns_of_run, self._closed, self._ends = 0, False, False
@@ -104,36 +101,24 @@ class Conversation:
     @workflow.update(name=SAY)
     async def say(self, say: Say) -> TurnOutcome:
         """Answer a turn, after those that came before it."""
-        self._waiting += 1
-        try:
-            async with self._order:
-                return self._recent.get(say.turn_id) or await self._answer(say)
-        finally:
-            self._waiting -= 1
+        return await self._queue.next(lambda: self._answer(say))
 
     @say.validator
     def _check_say(self, say: Say) -> None:
         if self._closed:
-            raise _refused(ConversationClosed("the conversation is closed: begin another one"))
-        if say.when_busy == "refuse" and self._waiting:
-            raise _refused(ConversationBusy("another turn is being answered: send this one again later"))
-        if self._ends or self._waiting >= MOST_WAITING:
-            # Its sender waits, and sends it again.
-            raise ApplicationError(f"{self._waiting} turns wait already", type=TRY_AGAIN, non_retryable=True)
+            raise refused(ConversationClosed("the conversation is closed: begin another one"))
+        self._queue.check(say, ends=self._ends)
 
     @workflow.signal
     async def stream_broken(self, broken: StreamBroken) -> None:
         """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
-        if self._answering is not None:
-            self._answering.stream_broke(broken)
+        self._queue.stream_broke(broken)
 
     async def _answer(self, say: Say) -> TurnOutcome:
+        if known := self._recent.get(say.turn_id):
+            return known
         turn = DurableTurn(self._compose_step(say))
-        self._answering = turn
-        try:
-            outcome = await turn.outcome()
-        finally:
-            self._answering = None
+        outcome = await self._queue.outcome(turn)
         if turn.meta is not None and turn.asked is not None:
             self._count(outcome, turn.meta)
             self._context_sha256, self._context = turn.context_sha256, turn.context
@@ -259,13 +244,13 @@ class Conversation:
 
     def _check_change(self, check: Callable[[], object]) -> None:
         if self._closed:
-            raise _refused(ConversationClosed("the conversation is closed: change it in client.memory"))
+            raise refused(ConversationClosed("the conversation is closed: change it in client.memory"))
         if self._ends:
             raise ApplicationError("the run ends", type=TRY_AGAIN, non_retryable=True)
         try:
             check()
         except InvalidInput as error:
-            raise _refused(error) from None
+            raise refused(error) from None
 
     async def _change(self, change: Change) -> Changed:
         """Make a change between two turns: those that came before it are answered without it."""
@@ -278,7 +263,7 @@ class Conversation:
             update_id=update.id,
         )
         engine = DurableEngine(ANSWER_STEP, show_waiting)
-        async with self._order:
+        async with self._queue.order:
             try:
                 return await engine.decide(ConversationChanges.change, step, summary="change what is stored")
             except ActivityError as error:
@@ -289,7 +274,7 @@ class Conversation:
     @workflow.update(name=CLOSE)
     async def close(self, _: Close) -> ConversationState:
         """Close the conversation, after the turns that wait."""
-        async with self._order:
+        async with self._queue.order:
             step = CloseStep(workspace_id=self._input.workspace_id, conversation_id=self._input.conversation_id)
             engine = DurableEngine(ANSWER_STEP, show_waiting)
             await engine.decide(Steps.close, step, summary="close the conversation")
@@ -302,7 +287,7 @@ class Conversation:
         return ConversationState(
             status="closed" if self._closed else "open",
             turns=self._turns,
-            waiting=self._waiting,
+            waiting=self._queue.waiting,
             tokens=self._tokens,
             cost_usd=self._cost_usd,
             context_sha256=self._context_sha256,
@@ -366,8 +351,3 @@ class Conversation:
             recent=tuple(self._recent.values()),
             unremembered=tuple(self._unremembered),
         )
-
-
-def _refused(error: ParleyError) -> ApplicationError:
-    """Why an update is not accepted. It leaves nothing in the history."""
-    return ApplicationError(str(error), type=error.code, non_retryable=True)

@@ -1,12 +1,11 @@
 """`PhoneCall`: one phone call. Its turns are those of a conversation; a gateway holds the socket and the deadlines."""
 
-import asyncio
 from datetime import timedelta
 from decimal import Decimal
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -14,13 +13,11 @@ with workflow.unsafe.imports_passed_through():
     from activities.phone.calls import PhoneCallSteps as Steps
     from parley import visibility
     from parley.domain.conversation.contract import (
-        MOST_WAITING,
-        TRY_AGAIN,
         ComposeStep,
         Say,
         TurnOutcome,
     )
-    from parley.domain.errors import ConversationBusy, ConversationClosed, InvalidInput, ParleyError
+    from parley.domain.errors import ConversationClosed, InvalidInput, ParleyError
     from parley.domain.phone.contract import (
         CONNECT_SECONDS,
         CONNECTED,
@@ -43,7 +40,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.fallback import DurableEngine
     from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
-    from workflows.turns import DurableTurn
+    from workflows.turns import DurableTurn, TurnQueue, refused
 
 LOST = CallEnd(reason="lost")
 TOO_LONG = CallEnd(reason="too_long")
@@ -60,9 +57,7 @@ class PhoneCall:
     @workflow.init
     def __init__(self, given: PhoneCallInput | None = None) -> None:
         self._input = given or PhoneCallInput(workspace_id="", call_sid="", user_id="")
-        # One turn at a time: waiters get the lock in the order in which they asked for it.
-        self._order, self._waiting = asyncio.Lock(), 0
-        self._answering: DurableTurn | None = None
+        self._queue = TurnQueue()
         self._known: dict[str, TurnOutcome] = {}
         self._cost_usd = Decimal(0)
         # `None`: there was no session yet.
@@ -73,27 +68,18 @@ class PhoneCall:
     @workflow.update(name=SAY)
     async def say(self, say: Say) -> TurnOutcome:
         """Answer a turn, after those that came before it."""
-        self._waiting += 1
-        try:
-            async with self._order:
-                return self._known.get(say.turn_id) or await self._answer(say)
-        finally:
-            self._waiting -= 1
+        return await self._queue.next(lambda: self._answer(say))
 
     @say.validator
     def _check_say(self, say: Say) -> None:
         if self._end is not None:
-            raise _refused(ConversationClosed("the phone call is over"))
-        if say.when_busy == "refuse" and self._waiting:
-            raise _refused(ConversationBusy("another turn is being answered: send this one again later"))
-        if self._waiting >= MOST_WAITING:
-            raise ApplicationError(f"{self._waiting} turns wait already", type=TRY_AGAIN, non_retryable=True)
+            raise refused(ConversationClosed("the phone call is over"))
+        self._queue.check(say)
 
     @workflow.signal
     async def stream_broken(self, broken: StreamBroken) -> None:
         """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
-        if self._answering is not None:
-            self._answering.stream_broke(broken)
+        self._queue.stream_broke(broken)
 
     @workflow.signal(name=CONNECTED)
     async def connected(self, session: Moment) -> None:
@@ -118,7 +104,7 @@ class PhoneCall:
             status="ended" if self._end else "open",
             connected=self._is_connected,
             turns=len(self._known),
-            waiting=self._waiting,
+            waiting=self._queue.waiting,
             cost_usd=self._cost_usd,
         )
 
@@ -168,12 +154,10 @@ class PhoneCall:
         return timedelta(seconds=CONNECT_SECONDS if self._session_id is None else RECONNECT_SECONDS)
 
     async def _answer(self, say: Say) -> TurnOutcome:
+        if known := self._known.get(say.turn_id):
+            return known
         turn = DurableTurn(self._compose_step(say))
-        self._answering = turn
-        try:
-            outcome = await turn.outcome()
-        finally:
-            self._answering = None
+        outcome = await self._queue.outcome(turn)
         self._known[say.turn_id] = outcome
         if turn.meta is not None:
             self._cost_usd += turn.meta.cost_usd
@@ -205,8 +189,3 @@ async def _start_analysis(given: SessionAnalysisInput) -> None:
         )
     except (WorkflowAlreadyStartedError, FailureError) as problem:
         workflow.logger.info("the phone call is not analysed: %s", problem)
-
-
-def _refused(error: ParleyError) -> ApplicationError:
-    """Why an update is not accepted. It leaves nothing in the history."""
-    return ApplicationError(str(error), type=error.code, non_retryable=True)

@@ -3,20 +3,26 @@
 Written against `Engine`, so that `Conversation`, `PhoneCall` and a gateway without Temporal answer the same turns.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from temporalio.exceptions import ApplicationError, FailureError
 
 from activities.conversation.context import ConversationSteps as Steps
 from parley.domain.conversation.contract import (
+    MOST_WAITING,
+    TRY_AGAIN,
     ComposeOutcome,
     ComposeStep,
     ContextState,
     Ended,
     EndTurnStep,
+    Say,
     TurnOutcome,
     outcome_of,
     turn_job_id,
 )
-from parley.domain.errors import ParleyError
+from parley.domain.errors import ConversationBusy, ParleyError
 from parley.domain.generate.contract import GenerateInput, Job, Meta
 from parley.domain.generate.quality import ScoreInput
 from parley.domain.routing import Candidate
@@ -115,3 +121,52 @@ class DurableTurn(TurnRun):
         """The worker of an attempt of a stream died: if it is this answer's, it goes on by a further attempt."""
         if broken.stream_id == self._stream_id:
             self._durable.stream_broke(broken.attempt)
+
+
+class TurnQueue:
+    """The turns of a workflow. One is answered at a time; waiters are served in the order in which they came.
+
+    Attributes: `waiting`, the number of turns that are not answered yet; `order`, held while nothing may come between.
+    """
+
+    def __init__(self) -> None:
+        self.order, self.waiting = asyncio.Lock(), 0
+        self._answering: DurableTurn | None = None
+
+    def check(self, say: Say, *, ends: bool = False) -> None:
+        """Check that a turn may wait. `ends`: the run takes no further turn.
+
+        Raises:
+            ApplicationError: it is refused; of the type TRY_AGAIN where its sender waits, and sends it again.
+        """
+        if say.when_busy == "refuse" and self.waiting:
+            raise refused(ConversationBusy("another turn is being answered: send this one again later"))
+        if ends or self.waiting >= MOST_WAITING:
+            raise ApplicationError(f"{self.waiting} turns wait already", type=TRY_AGAIN, non_retryable=True)
+
+    async def next(self, answer: Callable[[], Awaitable[TurnOutcome]]) -> TurnOutcome:
+        """Answer a turn, after those that came before it."""
+        self.waiting += 1
+        try:
+            async with self.order:
+                return await answer()
+        finally:
+            self.waiting -= 1
+
+    async def outcome(self, turn: DurableTurn) -> TurnOutcome:
+        """Answer the turn whose time has come."""
+        self._answering = turn
+        try:
+            return await turn.outcome()
+        finally:
+            self._answering = None
+
+    def stream_broke(self, broken: StreamBroken) -> None:
+        """The worker of an attempt of a turn's stream died: the answer goes on at once, by a further attempt."""
+        if self._answering is not None:
+            self._answering.stream_broke(broken)
+
+
+def refused(error: ParleyError) -> ApplicationError:
+    """Why an update is not accepted. It leaves nothing in the history."""
+    return ApplicationError(str(error), type=error.code, non_retryable=True)
