@@ -8,11 +8,10 @@ from pydantic import Field
 
 from parley.domain.generate.contract import Identifier, Meta
 from parley.domain.model import Model, Name, WorkspaceId
-from parley.domain.requests import EmbeddingRequest, Inputs, Provider, request_id
+from parley.domain.one_call import OneCallJob
+from parley.domain.requests import EmbeddingRequest, Inputs, Provider
 
 DEFAULT_ACTION = "ai_embedding"
-STEP = "embedding"
-JOB_PREFIX = "embedding:"
 
 
 class EmbeddingInput(Inputs):
@@ -38,26 +37,17 @@ class EmbeddingInput(Inputs):
         return EmbeddingRequest(inputs=self.inputs, dimensions=self.dimensions)
 
 
-class EmbeddingJob(Model):
+class EmbeddingJob(OneCallJob):
     """An embedding under the caller's idempotency key."""
 
+    step = "embedding"
     input: EmbeddingInput
     key: str
 
     @property
-    def id(self) -> str:
-        """The id in the ledger, in the place of that of a workflow."""
-        return f"{STEP}/{self.input.workspace_id}/{self.key}"
-
-    @property
-    def job_key(self) -> str:
-        """The same for all requests under the key."""
-        return f"{JOB_PREFIX}{hashlib.sha256(self.id.encode()).hexdigest()[:32]}"
-
-    @property
-    def request_id(self) -> str:
-        """The id of the one paid request."""
-        return request_id(self.job_key, STEP)
+    def of(self) -> tuple[str, str]:
+        """The workspace, and the idempotency key within it."""
+        return self.input.workspace_id, self.key
 
 
 class EmbeddingResult(Model):

@@ -10,11 +10,10 @@ import wave
 
 from parley.domain.generate.contract import Identifier, Meta
 from parley.domain.model import Model, Name, WorkspaceId
-from parley.domain.requests import Provider, SpeechReply, SpeechRequest, fingerprint, request_id
+from parley.domain.one_call import OneCallJob
+from parley.domain.requests import Provider, SpeechReply, SpeechRequest, fingerprint
 
 DEFAULT_ACTION = "ai_speech"
-STEP = "speech"
-JOB_PREFIX = "speech:"
 
 
 class SpeechInput(Model):
@@ -32,25 +31,16 @@ class SpeechInput(Model):
         return hashlib.sha256(f"{self.model}/{fingerprint(self.request)}".encode()).hexdigest()
 
 
-class SpeechJob(Model):
-    """The speech of a text."""
+class SpeechJob(OneCallJob):
+    """The speech of a text: the same one has the same ids."""
 
+    step = "speech"
     input: SpeechInput
 
     @property
-    def id(self) -> str:
-        """The id in the ledger, in the place of that of a workflow."""
-        return f"{STEP}/{self.input.workspace_id}/{self.input.fingerprint()}"
-
-    @property
-    def job_key(self) -> str:
-        """The same for the same speech."""
-        return f"{JOB_PREFIX}{hashlib.sha256(self.id.encode()).hexdigest()[:32]}"
-
-    @property
-    def request_id(self) -> str:
-        """The id of the one paid request."""
-        return request_id(self.job_key, STEP)
+    def of(self) -> tuple[str, str]:
+        """The workspace, and the idempotency key within it."""
+        return self.input.workspace_id, self.input.fingerprint()
 
 
 class Speech(Model):
