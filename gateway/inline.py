@@ -82,7 +82,7 @@ class InlineGenerate:
         self._database, self._settings = database, settings
         self._backend = Backend(temporal, database, settings) if temporal else None
         self.parts = Parts(database, settings, metrics)
-        self._tasks = _Tasks()
+        self._tasks = Tasks()
         self._steps = _Steps(self.parts, self._tasks)
         self._embedding, self._speech = self.parts.embedding_step(), self.parts.speech_step()
         self._running: dict[str, _Running] = {}
@@ -355,7 +355,7 @@ class _Running(NamedTuple):
     task: asyncio.Task[GenerateResult]
 
 
-class _Tasks:
+class Tasks:
     """Tasks that outlive their callers."""
 
     def __init__(self) -> None:
@@ -384,7 +384,7 @@ class _Tasks:
 class _Steps:
     """The steps of `Generate` without their activities, with a bound for each provider."""
 
-    def __init__(self, parts: Parts, tasks: _Tasks) -> None:
+    def __init__(self, parts: Parts, tasks: Tasks) -> None:
         self._paid_steps, self._tasks = parts.generate_paid_steps(), tasks
         free = (parts.generate_decisions(), parts.conversation_steps())
         self._free = {type(one).__name__: one for one in free}

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from activities.parts import Parts
 from activities.streams import ReplyStream
+from gateway.inline import Tasks
 from gateway.phone.calls import OpenCall
 from parley.domain.conversation.contract import turn_job_id
 from parley.domain.errors import ProviderError, ProviderNotConfigured, ProviderUnavailable, UnpricedModel
@@ -34,7 +35,7 @@ class Outage:
         self._paid_calls, self._policy, self._models = parts.paid_calls, parts.policy, parts.candidates.models
         self._spool = spool
         # Requests whose readers have left are finished: what they cost is written.
-        self._asking: set[asyncio.Task[ChatReply]] = set()
+        self._asking = Tasks()
 
     async def answer(self, call: OpenCall, turn_id: str, text: str) -> AsyncGenerator[Delta | ChatReply]:
         """The deltas of an answer, and last the whole of it. If it is closed before, the request is cancelled.
@@ -47,9 +48,7 @@ class Outage:
         failure: ProviderError | None = None
         for route in self._routes(call):
             sink, is_begun = _Deltas(), False
-            asking = asyncio.ensure_future(self._ask(call, turn_id, text, route, sink))
-            self._asking.add(asking)
-            asking.add_done_callback(self._asked)
+            asking = self._asking.start(self._ask(call, turn_id, text, route, sink))
             try:
                 async for delta in sink.until_done(asking):
                     is_begun = True
@@ -97,11 +96,6 @@ class Outage:
         )
         assert isinstance(reply, ChatReply)  # noqa: S101 - the reply to a chat request
         return reply
-
-    def _asked(self, asking: "asyncio.Task[ChatReply]") -> None:
-        self._asking.discard(asking)
-        if not asking.cancelled():
-            asking.exception()  # its reader may have left: then nothing else reads it
 
 
 class _Deltas:
