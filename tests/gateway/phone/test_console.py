@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -17,7 +16,7 @@ from parley import Backend, Client, Scope
 from parley.domain.phone.contract import CallStatus
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running
-from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio
+from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
 from tests.gateway.test_console import HOSTILE, PHONE, browser, check_width, sign_in, visiting
 from tests.parts import TEST_TIMEOUT_SECONDS, run_sql
 
@@ -31,12 +30,6 @@ EXPORT, WHO = "Which formats can I export?", "And who may start it?"
 @pytest.fixture
 async def key(client: Client) -> str:
     return (await client.gateway_keys.create("console", scopes=tuple(Scope), requests_per_minute=100_000)).secret
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def interrupted_call(twilio: Twilio) -> tuple[Phone, str]:

@@ -1,7 +1,6 @@
 """Inbound phone calls: webhook, session, turns, what was heard, and the end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,16 +8,10 @@ import pytest
 from parley import Client
 from parley.domain.phone.contract import workflow_id
 from parley.testing import SimulatorAdmin
-from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio
+from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
 from tests.parts import TEST_TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def ended(client: Client, phone: Phone) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +98,13 @@ class Phone:
         if isinstance(gateway, Running) and not self.twilio.sessions:
             async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
                 await gateway.server.phone.until_left()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until the condition holds."""
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+        while not await condition():
+            await asyncio.sleep(0.02)
 
 
 class Session:
