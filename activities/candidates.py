@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from activities.credentials import WorkspaceKeys
+from activities.workspaces import Workspaces
 from parley.domain.configuration import Credentials, Reference
 from parley.domain.errors import ProviderNotConfigured, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for
@@ -30,8 +30,8 @@ FindAccess = Callable[[Provider, Reference | None], Access | None]
 class Candidates:
     """What one worker knows of the models that it can call. Nothing here is paid."""
 
-    def __init__(self, database: Database, settings: Settings, keys: WorkspaceKeys, find_access: FindAccess) -> None:
-        self._database, self._keys, self._find_access = database, keys, find_access
+    def __init__(self, database: Database, settings: Settings, workspaces: Workspaces, find_access: FindAccess) -> None:
+        self._database, self._workspaces, self._find_access = database, workspaces, find_access
         self.rates = ConfiguredRates.of(settings)
         self.models: dict[Provider, str] = {one: getattr(settings, f"{one.value}_model") for one in Provider}
 
@@ -39,7 +39,8 @@ class Candidates:
         self, workspace_id: str, providers: Sequence[Provider], models: Mapping[Provider, str] | None = None
     ) -> list[Option]:
         """One option per provider, with the workspace's key. `models`: default to the environment's."""
-        references = {provider: await self._keys.of(workspace_id, provider) for provider in providers}
+        terms = await self._workspaces.terms_of(workspace_id)
+        references = {provider: terms.key_of(provider) for provider in providers}
         async with self._database.transaction() as tx:
             waits = await fetch(tx, breaker.waits(workspace_id))
         return [

@@ -22,12 +22,11 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from activities.boundary import RECONNECT_SECONDS, retry_while_unreachable
-from activities.credentials import WorkspaceKeys
 from activities.failpoints import Failpoints, Point
 from activities.logs import step_logger
 from activities.metrics import Metrics
 from activities.streams import ReplyStream
-from parley.domain.configuration import Reference
+from activities.workspaces import CallTerms, Workspaces
 from parley.domain.errors import (
     Billed,
     EmptyReply,
@@ -40,6 +39,7 @@ from parley.domain.errors import (
     UnpricedModel,
     Unreachable,
 )
+from parley.domain.masking import masked
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Request, Usage, request_id
 from parley.domain.requests import fingerprint as fingerprint_of
@@ -124,12 +124,12 @@ class PaidCalls:
         self,
         database: Database,
         settings: Settings,
-        keys: WorkspaceKeys,
+        workspaces: Workspaces,
         providers: Providers,
         metrics: Metrics | None = None,
     ) -> None:
         self._database, self._metrics = database, metrics or Metrics()
-        self._keys, self._providers = keys, providers
+        self._workspaces, self._providers = workspaces, providers
         self._failpoints = Failpoints(settings.failpoints)
         self._timeout = settings.provider_timeout_seconds
         self._settle_seconds = settings.settle_timeout_seconds
@@ -160,6 +160,7 @@ class PaidCalls:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
 
         Args:
+            request: what the workspace masks is replaced in it before it is sent, and never in the fingerprint.
             fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
             on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
                 by the caller, after it is stored.
@@ -174,8 +175,10 @@ class PaidCalls:
                 uncertain cost.
         """
         workspace_id, sha256 = charge.workspace_id, fingerprint or fingerprint_of(request)
+        terms = await self._retried(partial(self._workspaces.terms_of, workspace_id))
+        sent = masked(request, terms.masked)
         try:
-            offer, adapter = await self._offered(workspace_id, request, provider, model)
+            offer, adapter = self._offer(sent, provider, model, terms)
         except (UnpricedModel, ProviderNotConfigured):
             # Prices or keys may have changed since an earlier attempt was settled: its reply is still stored.
             known = {"workspace_id": workspace_id, "request_id": charge.request_id, "fingerprint": sha256}
@@ -186,7 +189,7 @@ class PaidCalls:
         claimed = await self._claim(charge, sha256, offer, stream.superseded if stream else None)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work.of(charge, request, offer, adapter, on_end=on_end, stream=stream)
+        work = _Work.of(charge, sent, offer, adapter, on_end=on_end, stream=stream)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -200,25 +203,27 @@ class PaidCalls:
         provider: Provider,
         model: str,
         *,
-        key: Reference | None = None,
         stream: ReplyStream | None = None,
     ) -> Reply:
         """Get a reply while the database is down: by an attempt in the spool, which `book_spooled` books later.
 
         It is a paid request of its own, beside `charge.request_id`, for the same result: the user is charged for one of
-        them. No cap, breaker or balance can be read: the spool's cap is the only one.
+        them. No cap, breaker or balance can be read: the spool's cap is the only one. The workspace's keys and masking
+        are those that this process read last.
 
         Args:
-            key: where the workspace's own key is; None: the fleet's key.
             stream: takes the reply to its readers while it is made.
 
         Raises:
-            UnpricedModel, ProviderNotConfigured: nothing was sent.
+            UnpricedModel, ProviderNotConfigured: nothing was sent; the latter also where this process has not read the
+                workspace's configuration.
             BudgetExhausted: it would exceed the spool's cap; nothing was sent.
             Unreachable: the spool cannot be written; nothing was sent.
             ProviderError: the attempt failed; what it may have cost is in the spool.
         """
-        offer, adapter = self._offer(request, provider, model, key)
+        terms = self._workspaces.remembered(charge.workspace_id, provider)
+        sent = masked(request, terms.masked)
+        offer, adapter = self._offer(sent, provider, model, terms)
         attempt_id = uuid4()
         own = {"request_id": request_id(charge.request_id, "spooled", attempt_id.hex)}
         charge = charge.model_copy(update={**own, "result_id": charge.result_id or charge.request_id})
@@ -229,7 +234,7 @@ class PaidCalls:
             offer=offer,
             sent_at=datetime.now(UTC),
         )
-        work = _Work.of(charge, request, offer, adapter, stream=stream)
+        work = _Work.of(charge, sent, offer, adapter, stream=stream)
         file = await asyncio.to_thread(spool.open, spooled)
         return await _uninterrupted(asyncio.create_task(self._spooled(work, file)))
 
@@ -311,7 +316,7 @@ class PaidCalls:
             ProviderNotConfigured: the provider has no key and no address.
             ProviderError: the provider does not answer, or refuses the key.
         """
-        adapter = self._providers.adapter(provider, await self._keys.of(workspace_id, provider))
+        adapter = self._providers.adapter(provider, (await self._workspaces.terms_of(workspace_id)).key_of(provider))
         clock = asyncio.get_running_loop()
         started = clock.time()
         try:
@@ -321,16 +326,9 @@ class PaidCalls:
             raise ProviderUnavailable(provider.value, f"no answer within {PING_SECONDS:.0f} s") from None
         return clock.time() - started
 
-    async def _offered(
-        self, workspace_id: str, request: Request, provider: Provider, model: str
-    ) -> tuple[Offer, Adapter]:
+    def _offer(self, request: Request, provider: Provider, model: str, terms: CallTerms) -> tuple[Offer, Adapter]:
         """The offer, and the adapter: with the workspace's own key, where it has one."""
-        reference = await self._retried(partial(self._keys.of, workspace_id, provider))
-        return self._offer(request, provider, model, reference)
-
-    def _offer(
-        self, request: Request, provider: Provider, model: str, reference: Reference | None
-    ) -> tuple[Offer, Adapter]:
+        reference = terms.key_of(provider)
         bound, rates = upper_bound(provider, model, request, self._rates)
         adapter = self._providers.adapter(provider, reference)
         access = self._providers.access(provider, reference)

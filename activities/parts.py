@@ -3,7 +3,6 @@
 from activities.candidates import Candidates
 from activities.conversation.context import ConversationSteps
 from activities.conversation.memory import ConversationMemory
-from activities.credentials import WorkspaceKeys
 from activities.embedding import EmbeddingStep
 from activities.generate.deciding import GenerateDecisions
 from activities.generate.paid_steps import GeneratePaidSteps
@@ -11,6 +10,7 @@ from activities.knowledge import KnowledgeSearch
 from activities.metrics import Metrics
 from activities.paid_call import PaidCalls
 from activities.speech import SpeechStep
+from activities.workspaces import Workspaces
 from parley.domain.errors import InvalidInput
 from parley.embedder import Embedder, is_installed, process_embedder
 from parley.providers.registry import Providers
@@ -38,9 +38,9 @@ class Parts:
         self._sinks = sinks
         self.database, self.settings, self.metrics = database, settings, metrics or Metrics()
         self.policy = settings.policy()
-        self._providers, keys = Providers(settings), WorkspaceKeys(database)
-        self.paid_calls = PaidCalls(database, settings, keys, self._providers, self.metrics)
-        self.candidates = Candidates(database, settings, keys, self._providers.access)
+        self._providers, self.workspaces = Providers(settings), Workspaces(database)
+        self.paid_calls = PaidCalls(database, settings, self.workspaces, self._providers, self.metrics)
+        self.candidates = Candidates(database, settings, self.workspaces, self._providers.access)
 
     def generate_decisions(self) -> GenerateDecisions:
         energy = self.settings.starting_energy

@@ -1,10 +1,13 @@
 """Delete rows that are old: answers, prompts, summaries, events, streams, conversations, and all that is left of jobs.
 
+Where a workspace keeps content for a shorter time than the fleet, its content is removed, and its rows of money stay.
+
 A conversation that continues after its summary is deleted is condensed again.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,14 +23,27 @@ from parley.domain.auto_analyze import contract as auto_analyze
 from parley.domain.generate import contract, quality
 from parley.domain.housekeeping import PurgeInput, PurgeReport
 from parley.settings import Settings
-from parley.storage import cache, conversations, generations, outbox, retention, streams, summaries
+from parley.storage import (
+    cache,
+    configuration,
+    conversations,
+    forgetting,
+    generations,
+    outbox,
+    retention,
+    streams,
+    summaries,
+)
 from parley.storage.database import Database
 from parley.storage.retention import RESULTS, Old
+from parley.storage.tables import OutboxEvent
 
 # A prompt is stored by the client just before it starts the workflow, or by the workflow itself.
 STARTED_AFTER_STORING = timedelta(days=1)
 # How long a reader may come back to a stream that has ended; after that it gets the result.
 READ_AGAIN = timedelta(hours=1)
+# The event that says which content a workspace's retention has removed.
+REMOVED = "content_removed"
 READ_PROMPTS = f"WorkflowType IN ('{contract.WORKFLOW}', '{quality.WORKFLOW}')"
 JOBS = (contract.WORKFLOW, quality.WORKFLOW, session_analysis.WORKFLOW, auto_analyze.WORKFLOW)
 RUNNING_JOBS = f"ExecutionStatus = 'Running' AND WorkflowType IN ({', '.join(map(repr, JOBS))})"
@@ -58,6 +74,7 @@ class PurgeActivities:
             requests=await self._purge_requests(old_jobs, job.batch),
             streams=await self._purge_streams(job, old_jobs.running),
             conversations=await self._purge_conversations(job),
+            contents=await self._remove_contents(job, old_jobs.running),
         )
 
     async def _stored_before_any_running(self, old: datetime) -> datetime:
@@ -111,6 +128,30 @@ class PurgeActivities:
             total += len(ids)
         return total
 
+    async def _remove_contents(self, job: PurgeInput, running: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Remove what workspaces keep for a limited time only, and report to each what was removed."""
+        async with self._database.transaction() as tx:
+            limits = await configuration.content_days(tx)
+        removed = {
+            workspace_id: await self._remove_content(workspace_id, Old(job.at - timedelta(days=days), running), job)
+            for workspace_id, days in limits.items()
+        }
+        return {workspace_id: counts for workspace_id, counts in removed.items() if counts}
+
+    async def _remove_content(self, workspace_id: str, old: Old, job: PurgeInput) -> dict[str, int]:
+        unneeded = await self._stored_before_any_running(old.before)
+        counts = dict[str, int]()
+        for table in forgetting.BY_AGE:
+            before = replace(old, before=unneeded) if table == "prompts" else old
+            remove = partial(forgetting.forget_old, workspace_id=workspace_id, table=table, old=before, limit=job.batch)
+            counts[table] = await self._in_batches(remove, job.batch)
+        removed = {table: count for table, count in counts.items() if count}
+        if removed:
+            async with self._database.transaction() as tx:
+                await outbox.write_once(tx, _removed_event(workspace_id, old.before, removed))
+            activity.logger.info("workspace %r: content of before %s is removed: %s", workspace_id, old.before, removed)
+        return removed
+
     async def _in_batches(self, delete: Callable[[AsyncSession], Awaitable[int]], batch: int) -> int:
         total, deleted = 0, batch
         while deleted == batch:
@@ -118,3 +159,8 @@ class PurgeActivities:
                 deleted = await delete(tx)
             total += deleted
         return total
+
+
+def _removed_event(workspace_id: str, before: datetime, counts: Mapping[str, int]) -> OutboxEvent:
+    payload = {"before": before.isoformat(), "rows": dict(counts)}
+    return OutboxEvent(workspace_id=workspace_id, kind=REMOVED, key=f"{REMOVED}:{before.isoformat()}", payload=payload)

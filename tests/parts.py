@@ -22,8 +22,8 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 
 from activities.candidates import Candidates
-from activities.credentials import WorkspaceKeys
 from activities.parts import Parts
+from activities.workspaces import Workspaces
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -161,7 +161,7 @@ async def reset_to_start(temporal: TemporalClient, job_id: str, result_type: typ
 
 
 def candidates_of(database: Database, settings: Settings) -> Candidates:
-    return Candidates(database, settings, WorkspaceKeys(database), Providers(settings).access)
+    return Candidates(database, settings, Workspaces(database), Providers(settings).access)
 
 
 @asynccontextmanager

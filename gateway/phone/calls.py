@@ -199,6 +199,8 @@ class PhoneCalls:
         if len(self._known) >= MOST_KNOWN:
             self._known.pop(next(iter(self._known)))
         settings = NumberSettings.model_validate(row.settings)
+        # An answer without PostgreSQL needs them.
+        await self._inline.parts.workspaces.terms_of(row.workspace_id)
         self._known[number] = found = KnownNumber(row.workspace_id, number, settings, time.monotonic())
         return found
 

@@ -1,4 +1,4 @@
-"""What an operator looks after: `parley events`, `alerts`, `health`."""
+"""What an operator looks after: `parley events`, `alerts`, `health`, `forget`."""
 
 from typing import Annotated
 
@@ -98,3 +98,25 @@ def _health(report: HealthReport) -> Table:
 
 def _breaker(one: ProviderHealth) -> str:
     return f"[red]open for {one.breaker_seconds:.0f} s[/]" if one.breaker_seconds > 0 else "closed"
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Argument(help="The user whose content is removed.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Remove what a user said and was answered, in every table. It does not come back; what it cost stays."""
+    if not yes and not typer.confirm(f"Remove all content of user {user!r} in workspace {workspace!r}?", err=True):
+        raise typer.Abort
+
+    async def work(client: Client) -> dict[str, int]:
+        return await client.forget_user(user)
+
+    counts = with_client(workspace, work)
+    if as_json:
+        show_json(counts)
+    else:
+        rows = ", ".join(f"{table} {count}" for table, count in counts.items())
+        out.say(f"removed: {rows or 'nothing'}; the ledger is unchanged")

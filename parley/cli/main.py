@@ -74,6 +74,7 @@ COMMANDS = {
         "housekeeping",
         "Check each provider by a free request from its own workers; exit 1 if a configured provider does not answer.",
     ),
+    "forget": Command("housekeeping", "Remove what a user said and was answered, in every table; what it cost stays."),
     "budget": Command("budget", "See and set what a workspace may spend."),
     "energy": Command("energy", "See and grant users' energy."),
     "memory": Command("memory", "See, correct and forget what is remembered of a user."),

@@ -56,22 +56,17 @@ def forget(
     user: User,
     memory_id: Annotated[str | None, typer.Argument(help="The memory to forget, from `parley memory show`.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget all that is remembered of the user.")] = False,
-    everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Also remove what the user said and was answered, in every table.")
-    ] = False,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
-    """Remove the content of a memory, or of all of a user. It does not come back; what it cost stays in the ledger."""
-    if (memory_id is not None) + everything + everywhere != 1:
-        raise InvalidInput("give the id of one memory, --all, or --everywhere", where="parley memory forget")
+    """Remove the content of a memory, or of all of a user. It does not come back; what it cost stays in the ledger.
+
+    `parley forget USER` also removes what the user said and was answered.
+    """
+    if (memory_id is not None) + everything != 1:
+        raise InvalidInput("give either the id of one memory, or --all", where="parley memory forget")
 
     async def work(client: Client) -> None:
-        if everywhere:
-            counts = await client.forget_user(user)
-            rows = ", ".join(f"{table} {count}" for table, count in counts.items())
-            show_json(counts) if as_json else out.say(f"forgotten: {rows or 'nothing'}")
-            return
         forgotten = await client.memory.forget(user, None if memory_id is None else _uuid(memory_id))
         show_json({"forgotten": forgotten}) if as_json else out.say(f"forgotten: {forgotten}")
 

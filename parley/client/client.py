@@ -558,7 +558,7 @@ class Client:
 
     async def forget_user(self, user_id: str) -> dict[str, int]:
         """Remove what a user said and was answered: memories, conversations, replies, cached answers, summaries,
-        streams, sessions and settings. What it cost stays: usage, energy and the ledger do not change.
+        streams, sessions, imported chats and settings. What it cost stays: usage, energy and the ledger do not change.
 
         Stored long prompts of a `Generate` go with the purge, and the histories of Temporal with its retention. An
         answer that is being made is not stopped: cancel the user's jobs first.

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from parley.domain.errors import InvalidInput
+from parley.domain.masking import EVERY_KIND, Personal
 from parley.domain.model import STORABLE, Model, Name
 from parley.domain.requests import ChatProvider, Provider
 
@@ -134,6 +135,18 @@ class Credentials(Model):
         return getattr(self, provider.value)
 
 
+class Privacy(Model):
+    """How the workspace protects what people say.
+
+    mask: personal data that no provider sees.
+    content_days: after how many days the content of conversations, phone calls, sessions and jobs is removed; None:
+        as the fleet's settings say. What it cost stays.
+    """
+
+    mask: tuple[Personal, ...] = Field(default=(), max_length=len(Personal))
+    content_days: int | None = Field(default=None, ge=1, le=36_500)
+
+
 class Configuration(Model):
     """All sections, with defaults for unset ones."""
 
@@ -143,6 +156,7 @@ class Configuration(Model):
     products: Products = Products()
     ai_settings: AISettings = AISettings()
     credentials: Credentials = Credentials()
+    privacy: Privacy = Privacy()
 
 
 PROFILE = "profile"
@@ -152,6 +166,7 @@ SECTIONS: dict[str, type[Model]] = {
     "products": Products,
     "ai_settings": AISettings,
     "credentials": Credentials,
+    "privacy": Privacy,
 }
 USER_SECTIONS = frozenset({"ai_settings"})
 
@@ -194,6 +209,10 @@ def read_configuration(sections: Mapping[str, object]) -> tuple[Configuration, t
     if "credentials" in read:
         credentials = cast("Credentials", read["credentials"])
         read["credentials"] = _with_unreadable(credentials, sections["credentials"])
+    if any(line.startswith(("privacy.mask", "privacy:")) for line in warnings):
+        # Text that should have been masked cannot be taken back from a provider.
+        warnings.append("privacy.mask: cannot be read, so everything is masked")
+        read["privacy"] = cast("Privacy", read["privacy"]).model_copy(update={"mask": EVERY_KIND})
     return Configuration.model_validate(read), _first(warnings)
 
 

@@ -119,7 +119,8 @@ class PurgeReport(Model):
 
     `answers`, `prompts`, `summaries`: of the cache, and stored ones. `events`: of the outbox. `requests`: paid requests
     of old jobs, with all that the ledger has of them. `results`: further rows of old jobs, by table. `streams`: stored
-    streams of answers. `conversations`: with their turns.
+    streams of answers. `conversations`: with their turns. `contents`: of workspaces that keep content for a limited
+    time, the rows that were deleted or emptied, by workspace and table.
     """
 
     answers: int
@@ -130,3 +131,4 @@ class PurgeReport(Model):
     streams: int = 0
     conversations: int = 0
     results: dict[str, int] = Field(default_factory=dict)
+    contents: dict[str, dict[str, int]] = Field(default_factory=dict)

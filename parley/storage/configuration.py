@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from parley.domain.configuration import PROFILE, USER_SECTIONS
+from parley.domain.configuration import PROFILE, USER_SECTIONS, read_configuration
 from parley.storage.database import changed, changed_one
 from parley.storage.driver import Query
 from parley.storage.tables import StoredConfiguration
@@ -91,6 +91,15 @@ async def remove(tx: AsyncSession, workspace_id: str, section: str, *, owner: st
         col(StoredConfiguration.section) == section,
     )
     return await changed_one(tx, statement)
+
+
+async def content_days(tx: AsyncSession) -> dict[str, int]:
+    """The workspaces that keep content for a limited time, with the days."""
+    query = select(col(StoredConfiguration.workspace_id), col(StoredConfiguration.payload)).where(
+        col(StoredConfiguration.owner) == WORKSPACE, col(StoredConfiguration.section) == "privacy"
+    )
+    read = {row.workspace_id: read_configuration({"privacy": row.payload})[0] for row in await tx.execute(query)}
+    return {workspace: found.privacy.content_days for workspace, found in read.items() if found.privacy.content_days}
 
 
 async def refresh(tx: AsyncSession, workspace_id: str, user_id: str) -> int:

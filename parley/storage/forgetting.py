@@ -1,81 +1,161 @@
-"""Removes what a user said, and what was said to the user, from every table. What it cost stays.
+"""Removes what people said, and what was said to them, from every table: of one user, or of before a time.
 
-The rows of the ledger stay as they are, so that balances, caps and the audit agree as before; a reply keeps its counts
-and loses its text. A prompt of a `Generate` that was stored for its length is found by its hash only: it goes with the
-purge.
+What it cost stays. The rows of the ledger stay as they are, so that balances, caps and the audit agree as before; a
+reply keeps its counts and loses its text.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.storage import memories
 from parley.storage.database import changed
+from parley.storage.retention import Old
 
-OWN = "workspace_id = :workspace AND user_id = :user"
-OF_ATTEMPT = """workspace_id = :workspace AND attempt_id IN (
-    SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
-    WHERE r.workspace_id = :workspace AND r.user_id = :user)"""
-OF_STREAM = """workspace_id = :workspace AND stream_id IN (
-    SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)"""
-# Given for sessions of this user alone.
-OF_RECORDING = """workspace_id = :workspace
-    AND sha256 IN (SELECT recording_sha256 FROM session_analyses WHERE workspace_id = :workspace AND user_id = :user)
-    AND sha256 NOT IN (SELECT recording_sha256 FROM session_analyses
-                       WHERE workspace_id = :workspace AND user_id <> :user AND recording_sha256 IS NOT NULL)"""
-OF_CONVERSATION = """workspace_id = :workspace AND conversation_id IN (
+OWN = "one.workspace_id = :workspace AND one.user_id = :user"
+OF_CONVERSATION = """one.conversation_id IN (
     SELECT conversation_id FROM conversations WHERE workspace_id = :workspace AND user_id = :user)"""
-OF_CONTEXT = f"""workspace_id = :workspace AND sha256 IN (
-    SELECT context_sha256 FROM conversation_turns WHERE {OF_CONVERSATION})"""  # noqa: S608 - constants
-HAS_RESULT = "(voice_metrics IS NOT NULL OR coaching IS NOT NULL OR result IS NOT NULL)"
-WITHOUT_CONTENT = """payload = (payload || CASE payload ->> 'kind'
-    WHEN 'chat' THEN jsonb_build_object('text', '')
-    WHEN 'transcription' THEN jsonb_build_object('words', jsonb_build_array())
-    ELSE jsonb_build_object('vectors', jsonb_build_array()) END) - 'tool_calls'"""
+# Given for sessions of this user alone.
+OF_RECORDING = """one.workspace_id = :workspace
+    AND one.sha256 IN (SELECT recording_sha256 FROM session_analyses
+                       WHERE workspace_id = :workspace AND user_id = :user)
+    AND one.sha256 NOT IN (SELECT recording_sha256 FROM session_analyses
+                           WHERE workspace_id = :workspace AND user_id <> :user AND recording_sha256 IS NOT NULL)"""
+IN_WORKSPACE = "one.workspace_id = :workspace"
+IS_OLD, HAS_ENDED = "one.created_at < :before", "one.status <> 'running'"
+NOT_ANALYSED = """NOT EXISTS (SELECT 1 FROM session_analyses a
+                 WHERE a.workspace_id = :workspace AND a.status = 'running' AND a.{0} = one.{1})"""
+OLD_STREAM = """one.stream_id IN (SELECT stream_id FROM streams WHERE workspace_id = :workspace AND created_at < :before
+                                 AND stream_id <> ALL(CAST(:running AS text[])))"""
+# Chats without a word of the user are labelled by rule.
+NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
+WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
+    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": []}'
+    WHEN 'speech' THEN '{"audio": ""}' ELSE '{"vectors": []}' END::jsonb) - 'tool_calls'"""
 
 
-def _delete(table: str, which: str) -> str:
-    return f"DELETE FROM {table} WHERE {which}"  # noqa: S608 - constants
+@dataclass(frozen=True)
+class Content:
+    """How a table loses its content.
+
+    columns: what its rows keep, as assignments; None: the rows are deleted. filled: which rows have content at all.
+    of_user: those of `:user`. old: those from before `:before` that nothing needs; "" if they stay until the purge or
+    until the user is forgotten.
+    """
+
+    of_user: str
+    old: str
+    columns: str | None = None
+    filled: str = "true"
+
+    def statement(self, table: str, which: str) -> str:
+        change = f"DELETE FROM {table} one" if self.columns is None else f"UPDATE {table} one SET {self.columns}"  # noqa: S608
+        return f"{change} WHERE {IN_WORKSPACE} AND {self.filled} AND {which}"
 
 
-def _update(table: str, columns: str, which: str) -> str:
-    return f"UPDATE {table} SET {columns} WHERE {which}"  # noqa: S608 - constants
-
-
-# How each table loses its content, in this order: what is found through another row comes before that row.
-FORGETTING: Mapping[str, str] = {
-    "llm_cache": _delete("llm_cache", OWN),
-    "summaries": _delete("summaries", OF_ATTEMPT),
-    "stream_chunks": _delete("stream_chunks", OF_STREAM),
-    "streams": _delete("streams", OF_STREAM),
-    "prompts": _delete("prompts", OF_CONTEXT),
-    "conversation_turns": _delete("conversation_turns", OF_CONVERSATION),
-    "conversations": _update("conversations", "summary = '', summary_tokens = 0", f"{OWN} AND summary <> ''"),
-    "call_sessions": _update(
-        "call_sessions",
+# In this order: what is found through another row comes before that row.
+CONTENT: Mapping[str, Content] = {
+    "llm_cache": Content(OWN, IS_OLD),
+    "summaries": Content(
+        """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
+                              WHERE r.workspace_id = :workspace AND r.user_id = :user)""",
+        IS_OLD,
+    ),
+    "stream_chunks": Content(
+        """one.stream_id IN (
+            SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)""",
+        OLD_STREAM,
+    ),
+    "streams": Content(
+        """one.stream_id IN (
+            SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)""",
+        f"{IS_OLD} AND one.stream_id <> ALL(CAST(:running AS text[]))",
+    ),
+    "prompts": Content(
+        f"""one.sha256 IN (
+            SELECT context_sha256 FROM conversation_turns one WHERE {IN_WORKSPACE} AND {OF_CONVERSATION})""",  # noqa: S608
+        "one.stored_at < :before",
+    ),
+    "conversation_turns": Content(OF_CONVERSATION, f"{IS_OLD} AND one.outcome <> ''"),
+    "conversations": Content(
+        OWN, "one.last_turn_at < :before", "summary = '', summary_tokens = 0", "one.summary <> ''"
+    ),
+    "call_sessions": Content(
+        OWN,
+        "one.started_at < :before",
         "caller = '', caller_name = '', forwarded_from = '', handoff = NULL, parameters = '{}'",
-        f"{OWN} AND (caller, caller_name, forwarded_from, parameters, handoff)"
-        " IS DISTINCT FROM ('', '', '', '{}', NULL)",
+        """(one.caller, one.caller_name, one.forwarded_from, one.parameters, one.handoff)
+           IS DISTINCT FROM ('', '', '', '{}', NULL)""",
     ),
-    "recordings": _delete("recordings", OF_RECORDING),
-    "sessions": _delete("sessions", OWN),
-    "session_analyses": _update(
-        "session_analyses", "voice_metrics = NULL, coaching = NULL, result = NULL", f"{OWN} AND {HAS_RESULT}"
+    "recordings": Content(OF_RECORDING, f"{IS_OLD} AND {NOT_ANALYSED.format('recording_sha256', 'sha256')}"),
+    "sessions": Content(OWN, f"{IS_OLD} AND {NOT_ANALYSED.format('session_sha256', 'sha256')}"),
+    "session_analyses": Content(
+        OWN,
+        f"{IS_OLD} AND {HAS_ENDED}",
+        "voice_metrics = NULL, coaching = NULL, result = NULL",
+        "(one.voice_metrics IS NOT NULL OR one.coaching IS NOT NULL OR one.result IS NOT NULL)",
     ),
-    "configuration": _delete("configuration", "workspace_id = :workspace AND owner = :user"),
-    "replies": _update("replies", WITHOUT_CONTENT, OF_ATTEMPT),
+    "auto_sessions": Content(
+        """(one.job_key, one.position) IN (
+            SELECT r.job_key, c.position FROM auto_runs r JOIN chat_sessions c USING (workspace_id, dataset_id)
+            WHERE r.workspace_id = :workspace AND c.user_id = :user)""",
+        f"""one.job_key IN (SELECT one.job_key FROM auto_runs one WHERE {IN_WORKSPACE} AND {IS_OLD} AND {HAS_ENDED})""",  # noqa: S608
+        "condensed = NULL, summary = NULL",
+        "(one.condensed IS NOT NULL OR one.summary IS NOT NULL)",
+    ),
+    "chat_sessions": Content(
+        OWN,
+        """one.dataset_id IN (SELECT d.dataset_id FROM datasets d WHERE d.workspace_id = :workspace
+                              AND d.created_at < :before AND NOT EXISTS (
+            SELECT 1 FROM auto_runs r WHERE r.workspace_id = :workspace AND r.dataset_id = d.dataset_id
+                                        AND r.status = 'running'))""",
+        f"payload = {NOTHING_SAID}",
+        f"one.payload <> {NOTHING_SAID.replace('payload', 'one.payload')}",
+    ),
+    "configuration": Content("one.owner = :user", ""),
+    "replies": Content(
+        """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
+                              WHERE r.workspace_id = :workspace AND r.user_id = :user)""",
+        """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
+                              WHERE r.workspace_id = :workspace AND t.started_at < :before AND r.expires_at < :before
+                                AND r.workflow_id <> ALL(CAST(:running AS text[])))""",
+        f"payload = {WITHOUT_CONTENT}",
+        f"one.payload <> {WITHOUT_CONTENT.replace('payload', 'one.payload')}",
+    ),
 }
+
+BY_AGE = tuple(table for table, content in CONTENT.items() if content.old)
 
 
 async def forget_user(tx: AsyncSession, workspace_id: str, user_id: str) -> dict[str, int]:
     """Remove the content of a user everywhere. Returns how many rows were deleted or emptied, by table; none: left out.
 
-    An answer that is being made is not stopped: what it stores afterwards needs a further call.
+    An answer that is being made is not stopped: what it stores afterwards needs a further call. A prompt of a
+    `Generate` that was stored for its length is found by its hash only: it goes with the purge.
     """
     await memories.lock(tx, workspace_id, user_id)
     counts = {"memories": await memories.forget(tx, workspace_id, user_id)}
-    user = {"workspace": workspace_id, "user": user_id}
-    for table, statement in FORGETTING.items():
-        counts[table] = await changed(tx, text(statement), user)
+    for table, content in CONTENT.items():
+        statement = text(content.statement(table, content.of_user))
+        counts[table] = await changed(tx, statement, {"workspace": workspace_id, "user": user_id})
     return {table: count for table, count in counts.items() if count}
+
+
+async def forget_old(tx: AsyncSession, workspace_id: str, table: str, old: Old, *, limit: int) -> int:
+    """Remove the content of at most `limit` rows of a table that are old. Returns how many; fewer than `limit`: all.
+
+    Memories stay: they are kept until they end or the user is forgotten.
+
+    Raises:
+        KeyError: the table is not one of `BY_AGE`.
+    """
+    content = {name: CONTENT[name] for name in BY_AGE}[table]
+    # ctid: the tables have keys of several kinds.
+    which = f"""one.ctid = ANY(ARRAY(SELECT one.ctid FROM {table} one
+                WHERE {IN_WORKSPACE} AND {content.filled} AND {content.old} LIMIT :limit FOR UPDATE SKIP LOCKED))"""  # noqa: S608
+    values = {"workspace": workspace_id, "before": old.before, "limit": limit}
+    if ":running" in content.old:
+        values["running"] = list(old.running)
+    return await changed(tx, text(content.statement(table, which)), values)

@@ -16,6 +16,7 @@ from parley.domain.errors import IdempotencyConflict, NotFound
 from parley.domain.generate.contract import Job, Prompt, Serving, ask_id, generation_id
 from parley.domain.reports import Feedback
 from parley.domain.requests import ChatReply, Usage
+from parley.storage import outbox
 from parley.storage.budgets import job_scope
 from parley.storage.database import NOW, changed_one, purge
 from parley.storage.driver import Query, defer
@@ -241,7 +242,7 @@ async def record_without_call(tx: AsyncSession, generation: Generation) -> bool:
         key=f"{generation.request_id}/{'answered' if answered else 'failed'}",
         payload=_event_payload(generation),
     )
-    await tx.execute(insert(OutboxEvent).values(**event.model_dump(exclude={"id"})).on_conflict_do_nothing())
+    await outbox.write_once(tx, event)
     return True
 
 

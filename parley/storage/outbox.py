@@ -98,6 +98,11 @@ async def retry(tx: AsyncSession, workspace_id: str, event_id: int) -> None:
         raise NotFound(f"workspace {workspace_id!r} has no undelivered event {event_id}")
 
 
+async def write_once(tx: AsyncSession, event: OutboxEvent) -> None:
+    """Write an event, unless one with its key is there."""
+    await tx.execute(insert(OutboxEvent).values(**event.model_dump(exclude={"id"})).on_conflict_do_nothing())
+
+
 async def mark_purged(tx: AsyncSession, before: datetime) -> None:
     """Record that events of before this time may be missing. A mark never moves back."""
     mark = insert(PurgeMark).values(subject=PURGED, before=before)

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import pytest
 
-from activities.credentials import WorkspaceKeys
 from activities.metrics import Metrics, serve_metrics
 from activities.paid_call import PaidCalls
+from activities.workspaces import Workspaces
 from parley.providers.registry import Providers
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -31,7 +31,7 @@ async def open_calls() -> AsyncIterator[Opener]:
         def make(database: Database, settings: Settings, metrics: Metrics | None = None) -> PaidCalls:
             providers = Providers(settings)
             opened.push_async_callback(providers.close)
-            return PaidCalls(database, settings, WorkspaceKeys(database), providers, metrics)
+            return PaidCalls(database, settings, Workspaces(database), providers, metrics)
 
         yield make
 

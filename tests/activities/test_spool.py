@@ -1,6 +1,7 @@
 """Paid requests that are sent while the database is down: each is booked once when it is back, at what it cost."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from activities.paid_call import PaidCalls
 from parley.domain.budgets import Period
-from parley.domain.errors import BudgetExhausted, ProviderUnavailable, Unreachable
+from parley.domain.errors import BudgetExhausted, ProviderNotConfigured, ProviderUnavailable, Unreachable
 from parley.domain.pricing import upper_bound
-from parley.domain.requests import ChatReply, Reply, fingerprint
+from parley.domain.requests import ChatReply, Provider, Reply, fingerprint
+from parley.settings import Settings
 from parley.storage import ledger
+from parley.storage.database import Database
 from parley.storage.ledger import Charge, Claim, Offer
 from parley.storage.spool import Spool, SpooledAttempt
 from parley.storage.tables import Attempt
@@ -40,11 +43,24 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool", ANTHROPIC.bound * 3)
 
 
+async def informed(calls: PaidCalls) -> PaidCalls:
+    """A process that has read the workspace's configuration."""
+    with suppress(ProviderNotConfigured):
+        await calls.ping(WORKSPACE, Provider.LOCAL)
+    return calls
+
+
 @pytest.fixture
-def far_calls(open_calls: Opener, proxy: DatabaseProxy, settings: Any) -> PaidCalls:
+async def paid_calls(open_calls: Opener, database: Database, settings: Settings) -> PaidCalls:
+    return await informed(open_calls(database, settings))
+
+
+@pytest.fixture
+async def far_calls(open_calls: Opener, proxy: DatabaseProxy, settings: Settings) -> PaidCalls:
     """A process whose database is down."""
+    calls = await informed(open_calls(proxy.database, settings))
     proxy.cut()
-    return open_calls(proxy.database, settings)
+    return calls
 
 
 async def send(calls: PaidCalls, spool: Spool) -> Reply:
@@ -78,6 +94,15 @@ async def test_is_answered_at_once_and_booked_when_the_database_is_back(
     assert (row.cost_usd, row.energy_charged) == (ANTHROPIC.cost(counted), PRICE)
     assert await books.events() == ["ai_generation_completed"]
     assert spool.attempts() == []
+
+
+async def test_a_process_that_does_not_know_the_workspace_sends_nothing(
+    open_calls: Opener, database: Database, settings: Settings, spool: Spool, simulator: SimulatorAdmin
+):
+    """It could use the fleet's key for a workspace with its own, or send text that the workspace masks."""
+    with pytest.raises(ProviderNotConfigured, match="configuration cannot be read"):
+        await send(open_calls(database, settings), spool)
+    assert await simulator.requests() == []
 
 
 async def test_of_a_process_that_died_may_have_cost_its_upper_bound(

@@ -9,9 +9,9 @@ from parley import Client
 from parley.domain.housekeeping import Week
 from parley.storage import alerts, outbox
 from parley.storage.database import Database
-from parley.storage.tables import EnergyEntry, OutboxEvent
+from parley.storage.tables import EnergyEntry, JournaledReply, OutboxEvent
 from tests.cli.command import Run
-from tests.storage.ledger_fixture import COST, LedgerFixture
+from tests.storage.ledger_fixture import COST, USER, LedgerFixture
 
 
 @pytest.fixture
@@ -80,3 +80,12 @@ async def test_the_refill_runs_now_and_prints_its_totals(parley: Run, books: Led
     assert (ran.code, done["users"], done["energy"], done["skipped"]) == (0, 1, 19, 0)
     assert "0 energy to 0 users" in (await parley("energy", "refill")).out
     assert [entry.amount for entry in await books.all(EnergyEntry, "id", kind="grant")] == [11, 19]
+
+
+async def test_a_user_is_forgotten_after_a_confirmation(parley: Run, books: LedgerFixture) -> None:
+    assert (await parley("forget", USER)).code == 1
+    assert await books.all(JournaledReply)
+    ran = await parley("forget", USER, "--yes", "--json")
+    assert (ran.code, json.loads(ran.out)) == (0, {"replies": 1})
+    assert (await parley("forget", USER, "--yes")).out == "removed: nothing; the ledger is unchanged\n"
+    assert await books.disagreements() == []

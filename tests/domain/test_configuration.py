@@ -11,6 +11,7 @@ from parley.domain.configuration import (
     UNREADABLE,
     WARNING_CHARACTERS,
     Configuration,
+    Privacy,
     fields,
     parse_section,
     read_configuration,
@@ -18,6 +19,7 @@ from parley.domain.configuration import (
 )
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.prompts import PLACEHOLDERS
+from parley.domain.masking import Personal
 from parley.domain.requests import Provider
 
 KEY = "sk-proj-0123456789abcdefghij"
@@ -38,6 +40,7 @@ FULL: dict[str, Any] = {
         "model": "gpt-4o",
     },
     "credentials": {"openai": {"env": "ACME_OPENAI_API_KEY"}, "anthropic": {"file": "acme/anthropic"}},
+    "privacy": {"mask": ["email", "card"], "content_days": 30},
 }
 
 
@@ -292,3 +295,16 @@ def test_fields_show_whether_they_were_set():
     assert filled["credentials.local"] == (None, False)
     assert filled["profile.tier"] == ("free", False)
     assert not any(is_set for _, _, is_set in fields(Configuration()))
+
+
+@pytest.mark.parametrize("stored", [{"mask": ["email", "names"]}, {"mask": "email"}, [], "email", {"mask": None}])
+def test_where_masking_cannot_be_read_everything_is_masked(stored: object):
+    configuration, warnings = read_configuration({"privacy": stored})
+    assert set(configuration.privacy.mask) == set(Personal)
+    assert any("everything is masked" in line for line in warnings)
+
+
+def test_an_invalid_retention_does_not_change_what_is_masked():
+    configuration, warnings = read_configuration({"privacy": {"mask": ["card"], "content_days": 0}})
+    assert configuration.privacy == Privacy(mask=(Personal.CARD,))
+    assert warnings

@@ -1,5 +1,8 @@
 """What a user said is removed from every table, and the money stays."""
 
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,16 +11,18 @@ from sqlalchemy import text
 
 from parley.client.generate import generate_input
 from parley.client.reading import read_session
+from parley.domain.chat import ChatMessage, ChatSession, Containment
 from parley.domain.conversation.context import RunningSummary
 from parley.domain.conversation.contract import NewTurn
 from parley.domain.conversation.memory import Changes
 from parley.domain.phone.contract import NewCall
-from parley.domain.requests import SpokenWord, ToolCall, TranscriptionReply, Usage
+from parley.domain.requests import SpeechReply, SpokenWord, ToolCall, TranscriptionReply, Usage
 from parley.domain.streaming import TextDelta
 from parley.storage import (
     analyses,
     configuration,
     conversations,
+    datasets,
     forgetting,
     generations,
     ledger,
@@ -28,9 +33,19 @@ from parley.storage import (
     summaries,
     usage,
 )
-from parley.storage.forgetting import FORGETTING
+from parley.storage.forgetting import BY_AGE, CONTENT
 from parley.storage.ledger import REPLY
-from parley.storage.tables import CachedAnswer, Generation, JournaledReply, StoredAnalysis, utc_now
+from parley.storage.retention import Old
+from parley.storage.tables import (
+    AutoRun,
+    AutoSession,
+    CachedAnswer,
+    Dataset,
+    Generation,
+    JournaledReply,
+    StoredAnalysis,
+    utc_now,
+)
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, RATES, USER, LedgerFixture, reply
 from tests.storage.test_memories import memory
@@ -45,10 +60,18 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
     await books.settle(answered, answer)
     heard = await books.granted(f"heard-{user}", user_id=user, energy=0)
     word = SpokenWord.model_validate({"text": said, "start": 0, "end": 1, "confidence": 1})
+    spoken = await books.granted(f"spoken-{user}", user_id=user, energy=0)
     words = TranscriptionReply(words=(word,), usage=Usage(audio_seconds=1), model="vendor/model-1")
     async with books.database.transaction() as tx:
         settlement = ledger.Settlement(books.workspace, heard, words, COST, RATES)
         await ledger.settle(tx, settlement)
+        audio = SpeechReply(
+            audio=b64decode(f"{said}AAA") if said == SECRET else b"",
+            sample_rate=1,
+            usage=Usage(),
+            model="vendor/model-1",
+        )
+        await ledger.settle(tx, ledger.Settlement(books.workspace, spoken, audio, COST, RATES))
         session = read_session(next(SAMPLES.glob("*.json"))).model_copy(update={"session_id": said, "user_id": user})
         session_sha256 = await sessions.save_session(tx, books.workspace, session)
         recording_sha256 = await sessions.save_recording(tx, books.workspace, said.encode(), 1.5)
@@ -62,7 +85,12 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
         )
         await analyses.begin(tx, analysis)
         await analyses.end(tx, books.workspace, user, "completed", {"coaching": {"processed": True, "said": said}})
-        asked = {"request_id": f"{user}/generate", "job_key": user, "fingerprint": "f", "action": "ai_message"}
+        asked: dict[str, Any] = {
+            "request_id": f"{user}/generate",
+            "job_key": user,
+            "fingerprint": "f",
+            "action": "ai_message",
+        }
         tx.add(Generation(**known, **asked, outcome="completed", attempt_id=answered))
         expires = utc_now() + timedelta(hours=1)
         cached = {
@@ -91,6 +119,19 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
         call = NewCall(workspace_id=books.workspace, call_sid=f"CA{user}", user_id=user, language="en-US", **ends)
         await phone_calls.begin(tx, call)
         await phone_calls.explain(tx, books.workspace, call.call_sid, "transfer", {"said": said})
+        chat = ChatSession(
+            session_id="chat",
+            user_id=user,
+            containment=Containment.AGENT,
+            messages=(ChatMessage(role="user", text=said),),
+        )
+        dataset_id = f"dataset of {user}"
+        tx.add(Dataset(workspace_id=books.workspace, dataset_id=dataset_id, name="chats", sessions=1, tokens=1))
+        await datasets.save_chats(tx, books.workspace, dataset_id, [(0, chat, 1)])
+        run: dict[str, Any] = {"workspace_id": books.workspace, "job_key": f"run of {user}"}
+        settings: dict[str, Any] = {"settings": {}, "status": "completed"}
+        tx.add(AutoRun(**run, workflow_id=f"auto-{user}", dataset_id=dataset_id, user_id="operator", **settings))
+        tx.add(AutoSession(**run, ordinal=0, position=0, condensed=said, summary=said))
         await conversations.save_summary(tx, *talk, RunningSummary(text=said, through=1, tokens=1))
 
 
@@ -115,10 +156,10 @@ async def filled(books: LedgerFixture) -> LedgerFixture:
 
 async def test_no_table_has_anything_that_the_user_said(filled: LedgerFixture):
     holding = {table for table, rows in (await contents(filled)).items() if SECRET in rows}
-    assert holding == {*FORGETTING, "memories"} - {"summaries", "streams"}
+    assert holding == {*CONTENT, "memories"} - {"summaries", "streams"}
     async with filled.database.transaction() as tx:
         counts = await forgetting.forget_user(tx, filled.workspace, USER)
-    assert counts == {**dict.fromkeys(FORGETTING, 1), "memories": 1, "replies": 2}
+    assert counts == {**dict.fromkeys(CONTENT, 1), "memories": 1, "replies": 3}
     assert [table for table, rows in (await contents(filled)).items() if SECRET in rows] == []
     # What is left can still be read.
     for row in await filled.all(JournaledReply):
@@ -132,9 +173,9 @@ async def test_the_money_and_other_users_stay(filled: LedgerFixture):
         await forgetting.forget_user(tx, filled.workspace, USER)
         assert await usage.costs(tx, filled.workspace, user_id=USER) == spent
     after = await contents(filled)
-    assert {table for table in before if before[table] != after[table]} == {*FORGETTING, "memories"}
+    assert {table for table in before if before[table] != after[table]} == {*CONTENT, "memories"}
     assert await filled.day() == day
-    for table in (*FORGETTING, "memories"):
+    for table in (*CONTENT, "memories"):
         assert [row for row in before[table].split("\n") if "bob" in row] == [
             row for row in after[table].split("\n") if "bob" in row
         ]
@@ -145,11 +186,58 @@ async def test_forgotten_again_nothing_is_left_to_forget(filled: LedgerFixture):
     for expected in (True, False):
         async with filled.database.transaction() as tx:
             counts = await forgetting.forget_user(tx, filled.workspace, USER)
-        counts.pop("replies", None)  # a reply without text is emptied again
         assert bool(counts) is expected
 
 
 def test_all_of_it_is_about_one_workspace_and_one_user():
-    for table, statement in FORGETTING.items():
-        assert ":workspace" in statement, table
-        assert ":user" in statement, table
+    for table, content in CONTENT.items():
+        assert content.statement(table, content.of_user).count(":workspace") >= 1, table
+        assert ":user" in content.of_user, table
+
+
+def test_every_old_content_is_of_before_a_time():
+    assert set(CONTENT) - set(BY_AGE) == {"configuration"}
+    for table in BY_AGE:
+        assert ":before" in CONTENT[table].old, table
+
+
+async def forget_old(books: LedgerFixture, days: float, running: Sequence[str] = ()) -> dict[str, int]:
+    """Remove what is older than so many days, one row at a time."""
+    old, counts = Old(utc_now() - timedelta(days=days), running), Counter[str]()
+    for table in BY_AGE:
+        while True:
+            async with books.database.transaction() as tx:
+                changed = await forgetting.forget_old(tx, books.workspace, table, old, limit=1)
+            counts[table] += changed
+            if not changed:
+                break
+    return dict(counts)
+
+
+async def test_of_before_a_time_no_table_has_anything_that_was_said_and_the_money_stays(filled: LedgerFixture):
+    await filled.run("UPDATE paid_requests SET expires_at = clock_timestamp() - interval '1 minute'")
+    assert not any((await forget_old(filled, days=1)).values())
+    before, day = await contents(filled), await filled.day()
+    counts = await forget_old(filled, days=0)
+    after = await contents(filled)
+    assert {table for table, rows in after.items() if SECRET in rows} == {"configuration", "memories"}
+    assert {table for table in before if before[table] != after[table]} == set(BY_AGE) == set(counts)
+    assert await filled.day() == day
+    assert await filled.disagreements() == []
+    assert not any((await forget_old(filled, days=0)).values())
+
+
+async def test_what_a_running_job_may_need_stays(filled: LedgerFixture):
+    await filled.run("UPDATE session_analyses SET status = 'running'")
+    await filled.run("UPDATE auto_runs SET status = 'running'")
+    counts = await forget_old(filled, days=0)
+    kept = ("sessions", "recordings", "session_analyses", "auto_sessions", "chat_sessions", "replies")
+    assert {table: counts[table] for table in kept} == dict.fromkeys(kept, 0)
+
+
+async def test_another_workspace_keeps_what_was_said(filled: LedgerFixture):
+    before = await contents(filled)
+    async with filled.database.transaction() as tx:
+        for table in BY_AGE:
+            assert await forgetting.forget_old(tx, "globex", table, Old(utc_now(), ()), limit=10) == 0
+    assert await contents(filled) == before

@@ -65,6 +65,7 @@ from parley.storage.breaker import BreakerView, Passes, Waits
 from parley.storage.configuration import WORKSPACE, Glance, Stored
 from parley.storage.driver import Query, fetch
 from parley.storage.ledger import Counted, Failure
+from parley.storage.retention import Old
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
@@ -316,6 +317,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "memories.correct": (lambda tx, _: memories.correct(tx, THEIRS, USER, MEMORY.id, "new", uuid4()), NotFound),
     "memories.forget_asked": (lambda tx, _: memories.forget_asked(tx, THEIRS, USER, MEMORY.id), NotFound),
     "memories.forget": (lambda tx, _: memories.forget(tx, THEIRS, USER), 0),
+    "forgetting.forget_old": (
+        lambda tx, _: forgetting.forget_old(tx, THEIRS, "replies", Old(utc_now(), ()), limit=9),
+        0,
+    ),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
     "knowledge.lock": (lambda tx, _: knowledge.lock(tx, THEIRS, "secret.txt"), None),
     "knowledge.find": (lambda tx, _: knowledge.find(tx, THEIRS, "secret.txt"), None),

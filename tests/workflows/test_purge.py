@@ -17,7 +17,7 @@ from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Message
 from parley.storage import generations, streams
-from parley.storage.tables import CachedAnswer, StoredPrompt
+from parley.storage.tables import CachedAnswer, JournaledReply, StoredPrompt
 from tests.parts import SimulatorAdmin
 from tests.storage.ledger_fixture import LedgerFixture, reply
 
@@ -192,3 +192,23 @@ async def test_the_stream_of_an_answer_is_deleted_an_hour_after_its_end(client: 
     assert (await purge(client, at=now)).streams == 0
     assert (await purge(client, at=now + timedelta(hours=2))).streams == 1
     assert (await purge(client, at=now + timedelta(days=2))).streams == 1
+
+
+async def test_a_workspace_keeps_content_for_its_own_time(client: Client) -> None:
+    """What was said is removed and reported; what it cost stays."""
+    await client.configuration.set("privacy", {"content_days": 7})
+    for key in ("old", "new"):
+        await client.generate(f"{key}: how do I cancel?", user_id=USER, key=key)
+    spent = await client.costs()
+    old = "workflow_id LIKE '%/old'"
+    await age(client, "attempts", "started_at", 8, f"request_id IN (SELECT request_id FROM paid_requests WHERE {old})")
+    await age(client, "paid_requests", "expires_at", 8, old)
+    await age(client, "llm_cache", "created_at", 8, "question LIKE 'old%'")
+    report = await purge(client, batch=1)
+    assert report.contents == {client.workspace_id: {"llm_cache": 1, "replies": 1}}
+    assert await questions(client) == {"new: how do I cancel?"}
+    texts = [row.payload["text"] for row in await LedgerFixture(client.database).all(JournaledReply)]
+    assert sorted(map(bool, texts)) == [False, True]
+    assert await client.costs() == spent
+    assert [event.kind for event in await client.housekeeping.events()].count("content_removed") == 1
+    assert (await purge(client)).contents == {}
