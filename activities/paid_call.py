@@ -171,6 +171,8 @@ class PaidCalls:
             UnpricedModel, ProviderNotConfigured: nothing was reserved.
             InsufficientEnergy, BudgetExhausted, BreakerOpen, IdempotencyConflict: nothing was paid.
             ProviderError: the attempt is recorded as failed, with what it may have cost.
+            StreamSuperseded: a newer attempt of the stream is paid in this one's place. Nothing was sent, or the request
+                was stopped and what it may have cost is recorded.
             ReplyLost: the attempt's end could not be recorded; when its lease expires, its upper bound becomes
                 uncertain cost.
         """
@@ -186,7 +188,7 @@ class PaidCalls:
                 return settled
             raise
         await self._failpoints.reach("claiming", charge.workflow_id)
-        claimed = await self._claim(charge, sha256, offer, stream.superseded if stream else None)
+        claimed = await self._claim(charge, sha256, offer, stream.supersedes if stream else None)
         if isinstance(claimed, Settled):
             return claimed
         work = _Work.of(charge, sent, offer, adapter, on_end=on_end, stream=stream)
@@ -354,7 +356,7 @@ class PaidCalls:
             await asyncio.sleep(min(claimed.wait_seconds, LEASE_POLL_SECONDS))
 
     async def _work(self, work: _Work, claimed: Granted) -> Settled:
-        async with self._lease_renewed(work.workspace_id, claimed.attempt_id):
+        async with self._lease_renewed(work, claimed.attempt_id):
             await self._failpoints.reach("claimed", work.workflow_id)
             if work.stream and not await work.stream.claimed(work.request_id, str(claimed.attempt_id)):
                 await self._fail(work, claimed.attempt_id, SUPERSEDED)
@@ -428,7 +430,7 @@ class PaidCalls:
                 return await work.adapter.call(work.request, work.offer.model, str(attempt_id))
         except TimeoutError:
             raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
-        except ProviderError:
+        except (ProviderError, StreamSuperseded):
             raise
         except Exception as error:  # the ledger records every error
             log.exception("unexpected error from %s", name)
@@ -441,16 +443,19 @@ class PaidCalls:
         """
         leaving = asyncio.create_task(stream.cancelled())
         await asyncio.sleep(0)
-        if _has_ended(leaving):  # before anything was sent: nothing is billed
+        if leaving.done():  # before anything was sent: nothing is billed
             return stream.received(work.offer.model, Finish.CANCELLED, Usage())
+        superseding = asyncio.create_task(stream.superseded())
         receiving = asyncio.create_task(self._received(work, stream, attempt_id, limit))
         try:
-            await asyncio.wait({receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if _has_ended(leaving) and not receiving.done():
-                # The connection is closed: vendors stop, and bill what they have made. They do not report how much.
-                await _stopped(receiving)
-                return stream.received(work.offer.model, Finish.CANCELLED, Usage(is_known=False))
-            return await receiving
+            await asyncio.wait({receiving, leaving, superseding}, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            # The connection is closed: vendors stop, and bill what they have made. They do not report how much.
+            await _stopped(receiving)
+            if superseding.done():  # the newer claim has recorded this attempt as lost, at its upper bound
+                raise StreamSuperseded(SUPERSEDED.detail)
+            return stream.received(work.offer.model, Finish.CANCELLED, Usage(is_known=False))
         except EmptyReply as error:
             if not (stream.before and error.is_complete):
                 raise
@@ -458,6 +463,7 @@ class PaidCalls:
             return stream.received(work.offer.model, Finish.STOP, error.usage or Usage(is_known=False))
         finally:
             leaving.cancel()
+            superseding.cancel()
             await _stopped(receiving)
 
     async def _received(self, work: _Work, stream: ReplyStream, attempt_id: UUID, limit: asyncio.Timeout) -> Reply:
@@ -553,23 +559,26 @@ class PaidCalls:
         return await retry_while_unreachable(work, seconds=self._settle_seconds)
 
     @asynccontextmanager
-    async def _lease_renewed(self, workspace_id: str, attempt_id: UUID) -> AsyncGenerator[None]:
-        renewal = asyncio.create_task(self._renew(workspace_id, attempt_id))
+    async def _lease_renewed(self, work: _Work, attempt_id: UUID) -> AsyncGenerator[None]:
+        renewal = asyncio.create_task(self._renew(work, attempt_id))
         try:
             yield
         finally:
             renewal.cancel()
 
-    async def _renew(self, workspace_id: str, attempt_id: UUID) -> None:
+    async def _renew(self, work: _Work, attempt_id: UUID) -> None:
         """Renew the lease until the call ends, after any error: the next try may succeed.
 
-        Losing the lease has no effect here: the reply may still win, or is counted as a duplicate.
+        A request that lost its lease goes on: its reply may still win, or is counted as a duplicate. That of a stream
+        stops: only the newest attempt reaches the readers.
         """
         while True:
             await asyncio.sleep(self._terms.lease_seconds / 3)
             try:
                 async with self._database.transaction() as tx:
-                    await ledger.renew(tx, workspace_id, attempt_id, self._terms.lease_seconds)
+                    is_held = await ledger.renew(tx, work.workspace_id, attempt_id, self._terms.lease_seconds)
+                if work.stream and not is_held:
+                    work.stream.supersede()
             except Exception as error:  # noqa: BLE001 - the renewal must not end before the call
                 log.warning("lease not renewed: %s", error)
 
@@ -602,10 +611,6 @@ async def _end(file: SpoolFile, outcome: Outcome) -> None:
         await asyncio.to_thread(file.end, outcome)
     except OSError as error:
         log.warning("the outcome of attempt %s was not spooled: %s", file.spooled.attempt_id, error.strerror)
-
-
-def _has_ended(task: "asyncio.Task[None]") -> bool:
-    return task.done() and task.exception() is None
 
 
 async def _stopped(task: "asyncio.Task[Any]") -> None:

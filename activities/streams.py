@@ -5,6 +5,7 @@ complete, because half a call cannot be continued. A reply that must follow a re
 checked, because it may be requested again. docs/streaming.md explains it.
 """
 
+import asyncio
 from collections.abc import Awaitable
 from datetime import datetime
 from typing import Self, TypeVar
@@ -27,11 +28,12 @@ class ReplyStream:
         self._sink, self._holds_text = sink, holds_text
         self._deltas = list(delivered.deltas)
         self._received: list[str] = []
+        self._newer_pays = asyncio.Event()
         self.attempt, self.reply = delivered.attempt, delivered.reply
         """Its number, and the reply that an earlier attempt received."""
         self.before = delivered.text
         """The text that earlier attempts sent, which this one continues."""
-        self.superseded = UUID(delivered.attempt_id) if delivered.attempt_id else None
+        self.supersedes = UUID(delivered.attempt_id) if delivered.attempt_id else None
         """The attempt at the provider that was made for the stream before, and its paid request."""
         self.paid_request_id = delivered.paid_request_id
 
@@ -84,7 +86,19 @@ class ReplyStream:
 
     async def cancelled(self) -> None:
         """Return when the readers have left and the request is to be cancelled; wait for ever otherwise."""
-        await self._sink.cancelled()
+        try:
+            await self._sink.cancelled()
+        except Exception as error:  # noqa: BLE001 - the reply is paid for
+            log.warning("the stream's sink failed: %s", error or type(error).__name__)
+            await asyncio.Event().wait()
+
+    def supersede(self) -> None:
+        """A newer attempt is paid in this one's place: its reply reaches no reader."""
+        self._newer_pays.set()
+
+    async def superseded(self) -> None:
+        """Return when a newer attempt is paid in this one's place; wait for ever otherwise."""
+        await self._newer_pays.wait()
 
     def received(self, model: str, finish: Finish, usage: Usage) -> ChatReply:
         """What was received, as a whole reply."""

@@ -96,20 +96,20 @@ class GeneratePaidSteps:
             return await self._make(step, step.request_id, request, result_id=step.result_id, stream=stream)
         if step.broken and stream.attempt > step.broken + 1:
             # After the attempt that broke, the server has started the step again too: that attempt may be at work.
-            await self._until_ended(step, stream.superseded)
+            await self._until_ended(step, stream.supersedes)
         settled = await self._received_before(step, stream)
         if settled is not None:
             return settled
         request_id = step.request_id
         # The request of a worker that died is not waited for.
-        if stream.before or await self._is_open(step, stream.superseded):
+        if stream.before or await self._is_open(step, stream.supersedes):
             request_id = step.further_request_id(stream.attempt, stream.before)
         request = continuing(request, stream.before)
         return await self._make(step, request_id, request, result_id=step.result_id, stream=stream)
 
     async def _received_before(self, step: AskStep, stream: ReplyStream) -> Settled | None:
         """The reply that an earlier attempt of the stream received. It is settled, if that attempt could not."""
-        workspace_id, attempt_id = step.job.input.workspace_id, stream.superseded
+        workspace_id, attempt_id = step.job.input.workspace_id, stream.supersedes
         # A reply of which nothing was delivered may have been judged, and asked for again.
         if attempt_id is None or not (stream.before or step.is_for(stream.paid_request_id)):
             return None

@@ -84,7 +84,7 @@ class IdempotencyConflict(ParleyError):
 
 
 class StreamSuperseded(ParleyError):
-    """A step that was scheduled later makes the answer. Nothing was sent to a provider."""
+    """A newer attempt makes the answer. Nothing was sent to a provider, or the request was stopped."""
 
     kind = ErrorKind.CONFLICT
 

@@ -63,7 +63,7 @@ class Outgoing:
 class Channel:
     """The way of one attempt to one receiver.
 
-    answer: the receiver's first position; None if it was not reached, or wants nothing. done: the receiver has all
+    answer: the receiver's first position; None if it cannot be connected to, or wants nothing. done: the receiver has all
     deltas, or takes none. cancelled: its last reader has left.
     """
 
@@ -116,11 +116,15 @@ class Channel:
             self._answered(None)
             self.leave()
 
-    def lost(self) -> None:
-        """The connection is gone: the next one begins with the receiver's position."""
+    def lost(self, *, was_reached: bool) -> None:
+        """The connection is gone: the next one begins with the receiver's position.
+
+        was_reached: the receiver took the connection, so that the next one, which is tried at once, may bring its answer.
+        """
         self._is_open = self._has_sent_end = False
         self._next = None
-        self._answered(None)
+        if not was_reached:
+            self._answered(None)
 
     def _open(self) -> Open:
         outgoing = self._outgoing
@@ -207,14 +211,15 @@ class Connection:
         """Connect, and connect again, while a channel needs it."""
         delays, loop = _delays(), asyncio.get_running_loop()
         while self._channels:
-            began = loop.time()
+            began, was_reached = loop.time(), False
             try:
                 async with self._connected() as socket:
+                    was_reached = True
                     await self._exchange(socket)
             except (OSError, ValueError, WebSocketException) as problem:
                 log.info("no connection to the receiver of streams at %s: %s", self.address, type(problem).__name__)
             for channel in [*self._channels.values()]:
-                channel.lost()
+                channel.lost(was_reached=was_reached)
             if loop.time() - began > STEADY_SECONDS:
                 delays = _delays()
             if self._channels:

@@ -22,7 +22,7 @@ class Proxy:
         self._is_cut = self._is_silent = False
         # How often the client has sent after the server had sent.
         self.round_trips, self._server_has_sent = 0, True
-        self.refused = asyncio.Event()
+        self.refused, self.withheld = asyncio.Event(), asyncio.Event()
         self.accepted = 0
 
     async def __aenter__(self) -> Self:
@@ -45,11 +45,16 @@ class Proxy:
         self._end_all()
 
     def restore(self) -> None:
-        self._is_cut = False
+        """Let connections through again, and forward what they send."""
+        self._is_cut = self._is_silent = False
 
     def fall_silent(self) -> None:
-        """Keep every connection open and forward nothing more, as when a worker's host vanishes."""
+        """Keep every connection open and forward nothing more, as when a worker's host vanishes.
+
+        `withheld` is set when a client sends something.
+        """
         self._is_silent = True
+        self.withheld.clear()
 
     def _end_all(self) -> None:
         for writer in self._writers:
@@ -81,7 +86,9 @@ class Proxy:
         while data := await _read(reader):
             self.round_trips += self._server_has_sent
             self._server_has_sent = False
-            if not self._is_silent:
+            if self._is_silent:
+                self.withheld.set()
+            else:
                 far_writer.write(data)
         far_writer.close()
 

@@ -171,6 +171,27 @@ async def test_readers_who_leave_close_the_connection_and_the_cost_is_uncertain(
     assert 0 < ask.cost(billed) <= row.cost_usd
 
 
+@CHATS
+async def test_an_attempt_in_whose_place_a_newer_one_is_paid_stops_its_request(
+    open_calls: Opener, database: Database, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin, ask: Ask
+):
+    calls = open_calls(database, settings.model_copy(update={"lease_seconds": 0.3}))
+    await simulator.fault("stall")
+    sink = RecordingSink()
+    making = asyncio.create_task(make(calls, await opened(sink), ask))
+    await simulator.requests(at_least=1, state="cut")
+    newer = await books.granted("stream-2", supersedes=UUID(sink.pays[0][1]))
+    with pytest.raises(StreamSuperseded):
+        await making
+    (billed,) = await simulator.requests(at_least=1, state="gone")
+    row = await books.row(UUID(sink.pays[0][1]))
+    assert (row.confirmed, row.cost_usd, row.energy_charged) == (False, ask.bound, 0)
+    assert 0 < ask.cost(billed) <= row.cost_usd
+    assert (await books.states(), sink.replies) == (["lost"], [])
+    await books.settle(newer)
+    assert await books.energy() == (PRICE, 0)
+
+
 async def test_a_stream_may_be_longer_than_the_timeout_but_not_silent_for_so_long(
     open_calls: Opener, database: Database, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin
 ):

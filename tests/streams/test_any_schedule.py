@@ -124,7 +124,7 @@ async def play(url: str, schedule: list[tuple[str, int]]) -> None:
         assert await read(late, len(sent) - len(sent) // 2) == sent[len(sent) // 2 :]
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schedule=SCHEDULES)
 @example(schedule=[("send", 3), ("attempt", 1), ("send late", 2), ("send", 3), ("settle", 1)])
 def test_every_reader_sees_every_delta_once_and_in_order(database_url: str, schedule: list[tuple[str, int]]) -> None:

@@ -210,6 +210,29 @@ class TestAttempts:
             await new.close()
         assert gateway.hub.position(*streams.key) == (2, 1)
 
+    async def test_a_receiver_whose_connection_was_lost_while_it_was_asked_is_asked_again(
+        self, streams: Streams, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connection may be dead for a while before its worker knows. The next one answers at once."""
+        monkeypatch.setattr("activities.token_sink.STORE_SECONDS", 60)
+        monkeypatch.setattr("activities.token_sink.ASK_SECONDS", TEST_TIMEOUT_SECONDS)
+        gateway, sinks = await streams.gateway(), streams.sinks()
+        async with Proxy(gateway.address) as proxy:
+            reader, old = gateway.hub.read(*streams.key), streams.sink(proxy.url, sinks)
+            await old.open()
+            old.send(word("only here "))
+            await read(reader, 1)
+            proxy.fall_silent()
+            new = streams.sink(proxy.url, sinks)
+            opening = asyncio.create_task(new.open())
+            await proxy.withheld.wait()
+            proxy.cut()
+            proxy.restore()
+            assert (await opening).text == "only here "
+            new.send(word("and on"))
+            assert await read(reader, 1) == ["and on"]
+            await new.close()
+
     async def test_a_broken_attempt_that_connects_again_goes_on(
         self, streams: Streams, monkeypatch: pytest.MonkeyPatch
     ) -> None:
