@@ -11,8 +11,10 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
+from temporalio.service import RPCError, RPCStatusCode
 
 from parley import Cached, CachePolicy, Client, ConversationHandle, Memory, TurnResult
+from parley.client import conversation as sending
 from parley.domain.conversation.memory import Changes
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import memories
@@ -230,6 +232,24 @@ async def until_known(client: Client, *values: str) -> None:
     async with asyncio.timeout(10):
         while [memory.value for memory in await client.memory.show(USER)] != [*values]:
             await asyncio.sleep(0.02)
+
+
+async def test_a_turn_is_sent_again_while_the_tasks_of_its_workflow_fail(
+    talk: ConversationHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses updates after three tasks in a row that failed or were too slow, which takes it 20 s."""
+    refusal = "Unable to perform workflow execution update due to Workflow Task in failed state."
+    refusals = [RPCError(refusal, RPCStatusCode.FAILED_PRECONDITION, b"")] * 2
+    send = sending.update_with_start
+
+    async def refuse_first(*given: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await send(*given, **options)
+
+    monkeypatch.setattr(sending, "update_with_start", refuse_first)
+    assert (await talk.say("How?")).success
+    assert not refusals
 
 
 async def test_the_views_have_the_names_of_the_specification(client: Client, talk: ConversationHandle) -> None:
