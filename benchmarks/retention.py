@@ -30,7 +30,8 @@ from parley.domain.requests import Message, Provider
 from parley.settings import Settings
 from simulator.wire import BYTES_PER_TOKEN, count_tokens
 
-CONVERSATIONS, SPEAKING, ASKING = 30, 30, 4
+# More conversations at once than the cores can serve would only make Temporal repeat their workflow tasks.
+CONVERSATIONS, SPEAKING, ASKING = 30, 8, 4
 PARLEY, WHOLE, LAST = "Parley", "the whole history", f"the last {KEPT_EXCHANGES} exchanges"
 SAID = re.compile(r"You said: (.+)\. This answer")
 MILLION = Decimal(1_000_000)
@@ -84,7 +85,7 @@ async def measure(options: Options) -> Figures:
     async with running(PARLEY_STARTING_ENERGY="1000000") as bench:
         client = await bench.client("retention")
         played = [
-            Played(number, write(number), client.conversation(f"c-{number}", user_id=f"user-{number}"))
+            Played(number, write(number, options.seed), client.conversation(f"c-{number}", user_id=f"user-{number}"))
             for number in range(options.requests or CONVERSATIONS)
         ]
         await _at_once(SPEAKING, [_speak(one) for one in played])
