@@ -1,7 +1,7 @@
 """Scripted conversations of a user: facts in several wordings, corrections, other people's facts, small talk, and bait.
 
-Each script has its own length, and is the same for each run with the same seed. It knows which facts are true at its end, and which were
-superseded. Some wordings are unknown to the simulator's extraction, as any model misses some.
+Each script has its own length, and is the same for each run with the same seed. It knows which facts are true at its
+end, and which were superseded. Some wordings are unknown to the simulator's extraction, as any model misses some.
 """
 
 from collections.abc import Iterator
