@@ -65,7 +65,7 @@ class Recalled:
 
 
 async def measure(options: Options) -> Figures:
-    scripts = [write(number) for number in range(options.requests or CONVERSATIONS)]
+    scripts = [write(number, options.seed) for number in range(options.requests or CONVERSATIONS)]
     recalled = {"vectors": Recalled(), "words": Recalled()}
     scores = {f"{turns} turns at a time": Score() for turns in TURNS_AT_A_TIME}
     # Every vector is waited for, so that the figures do not depend on the load of the machine.

@@ -16,8 +16,8 @@ Figures = dict[str, Mapping[str, float | str | Mapping[str, float]]]
 class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `seed` is for `faults` and `ledger`,
-    `only` is for `faults`, `schedules` and `minutes` are for `ledger`.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults`, `schedules` and
+    `minutes` are for `ledger`. `seed`: of what is random, in `faults`, `ledger`, `talking`, `retention` and `memory`.
     """
 
     sessions: int | None = None

@@ -12,17 +12,19 @@ for the questions, which are sent, the computed number must be the billed one.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import text
 
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from benchmarks.scripts import Question, Script, write
 from benchmarks.stack import running, say
-from parley import Client, ConversationHandle, GenerateResult
+from parley import Client, ConversationHandle, GenerateResult, Unreachable
 from parley.domain.conversation.context import KEPT_EXCHANGES, Exchange
 from parley.domain.conversation.contract import TurnReport
 from parley.domain.pricing import ConfiguredRates, rates_for
@@ -30,8 +32,11 @@ from parley.domain.requests import Message, Provider
 from parley.settings import Settings
 from simulator.wire import BYTES_PER_TOKEN, count_tokens
 
-CONVERSATIONS, SPEAKING, ASKING = 30, 30, 4
+# More conversations at once than the cores can serve would only make Temporal repeat their workflow tasks.
+CONVERSATIONS, SPEAKING, ASKING = 30, 8, 4
 PARLEY, WHOLE, LAST = "Parley", "the whole history", f"the last {KEPT_EXCHANGES} exchanges"
+MOST_TRIES = 5
+ResultT = TypeVar("ResultT", bound=GenerateResult)
 SAID = re.compile(r"You said: (.+)\. This answer")
 MILLION = Decimal(1_000_000)
 # What each kind of request has taken: answers, summaries, extractions.
@@ -84,7 +89,7 @@ async def measure(options: Options) -> Figures:
     async with running(PARLEY_STARTING_ENERGY="1000000") as bench:
         client = await bench.client("retention")
         played = [
-            Played(number, write(number), client.conversation(f"c-{number}", user_id=f"user-{number}"))
+            Played(number, write(number, options.seed), client.conversation(f"c-{number}", user_id=f"user-{number}"))
             for number in range(options.requests or CONVERSATIONS)
         ]
         await _at_once(SPEAKING, [_speak(one) for one in played])
@@ -106,10 +111,18 @@ async def _at_once(most: int, plays: Sequence[Any]) -> None:
     await asyncio.gather(*map(run, plays))
 
 
+async def _answered(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """The answer to a request that has an id of its own: as any client, this one sends it again where it must."""
+    for _ in range(MOST_TRIES - 1):
+        with suppress(Unreachable):
+            return await ask()
+    return await ask()
+
+
 async def _speak(one: Played) -> None:
     """Say the script, turn by turn."""
     for turn in one.script.turns:
-        result = await one.talk.say(turn.text, turn_id=turn.turn_id)
+        result = await _answered(partial(one.talk.say, turn.text, turn_id=turn.turn_id))
         assert result.success, result
     one.said = await one.talk.history(limit=len(one.script.turns))
     say(f"conversation {one.number}: {len(one.said)} turns")
@@ -117,12 +130,16 @@ async def _speak(one: Played) -> None:
 
 async def _ask(client: Client, one: Played, scores: dict[str, Score], differing: list[str]) -> None:
     """Ask for each fact: in the conversation, after its whole history, and after its last exchanges."""
-    for question in one.script.questions:
-        asked = Message(role="user", content=question.text)
+    for place, question in enumerate(one.script.questions):
+        asked, key = Message(role="user", content=question.text), f"{one.number}-question-{place}"
+        ask = partial(client.generate, user_id=one.talk.user_id)
+        before = {WHOLE: one.messages, LAST: one.messages[-2 * KEPT_EXCHANGES :]}
         answers: dict[str, GenerateResult] = {
-            PARLEY: await one.talk.say(question.text),
-            WHOLE: await client.generate([*one.messages, asked], user_id=one.talk.user_id),
-            LAST: await client.generate([*one.messages[-2 * KEPT_EXCHANGES :], asked], user_id=one.talk.user_id),
+            PARLEY: await _answered(partial(one.talk.say, question.text, turn_id=key)),
+            **{
+                name: await _answered(partial(ask, [*said, asked], key=f"{key} {name}"))
+                for name, said in before.items()
+            },
         }
         for name, answer in answers.items():
             scores[name].take(one.number, one.script, question, answer.content or "")

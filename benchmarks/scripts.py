@@ -1,7 +1,7 @@
 """Scripted conversations of a user: facts in several wordings, corrections, other people's facts, small talk, and bait.
 
-Each script has its own length, and is the same for each run. It knows which facts are true at its end, and which were
-superseded. Some wordings are unknown to the simulator's extraction, as any model misses some.
+Each script has its own length, and is the same for each run with the same seed. It knows which facts are true at its
+end, and which were superseded. Some wordings are unknown to the simulator's extraction, as any model misses some.
 """
 
 from collections.abc import Iterator
@@ -126,9 +126,9 @@ class Script:
     questions: list[Question] = field(default_factory=list)
 
 
-def write(number: int) -> Script:
-    """The script with this number."""
-    rng, script = Random(SEED + number), Script()
+def write(number: int, seed: int | None = None) -> Script:
+    """The script with this number. `seed`: of another set of scripts than the one that Parley was tuned on."""
+    rng, script = Random((SEED if seed is None else seed) + number), Script()
     length = rng.randint(SHORTEST, LONGEST)
     facts = list(_facts(rng, script))
     places = sorted(rng.sample(range(length), len(facts)))

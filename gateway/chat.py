@@ -91,6 +91,7 @@ class Performance(Model):
     confirmed_usd: Decimal
     uncertain_usd: Decimal
     saved_usd: Decimal
+    prompt_cache_saved_usd: Decimal
     error_rate: float | None
     attempt_error_rate: float | None
     cache_hit_rate: float | None
@@ -263,6 +264,7 @@ async def performance(
         confirmed_usd=seen.total.confirmed_usd,
         uncertain_usd=seen.total.uncertain_usd,
         saved_usd=seen.requests.saved_usd,
+        prompt_cache_saved_usd=seen.total.prompt_cache_saved_usd,
         error_rate=seen.requests.error_rate,
         attempt_error_rate=seen.attempts.error_rate,
         cache_hit_rate=seen.requests.cache_hit_rate,

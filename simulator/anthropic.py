@@ -95,7 +95,7 @@ class Messages:
         tools = anthropic_tools(body)
         choice = anthropic_choice(body, tools)
         model, messages = _required(body, "model", str), _messages(body, bool(tools))
-        cache_read, cache_written = self.prefixes.use(body)
+        cache_read, cache_written = self.prefixes.use_marked(body)
         forced = next((dict(tool.schema) for tool in tools if tool.name == choice.name), None)
         return Prompt(
             model=model,

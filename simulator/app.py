@@ -35,8 +35,8 @@ def create_app(config: Config) -> Starlette:
     """Return the application of one simulator. Its State is `app.state.simulator`, its phone `app.state.phone`."""
     state = State(config)
     phone = OutboundCalls(seed=config.seed)
-    openai = ChatCompletions(state.answers, state.stored)
-    local = ChatCompletions(state.answers, state.stored, name="local")
+    openai = ChatCompletions(state.answers, state.stored, state.prefixes)
+    local = ChatCompletions(state.answers, state.stored, state.prefixes, name="local")
     speech_to_text = SpeechToText(state.recordings)
     others: Mapping[str, Vendor] = {
         "/local/v1/chat/completions": local,

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from simulator.answers import Answer, Answers, Call, pieces
 from simulator.chat_rules import openai_choice, openai_messages, openai_tools
 from simulator.faults import chat_traits
+from simulator.prefixes import Prefixes
 from simulator.records import DEFAULT_LIMIT, StoredCompletions, StoredQuery
 from simulator.schema_rules import openai_problem, openai_supports_schemas
 from simulator.schemas import ANY_OBJECT, schema_in_text
@@ -116,6 +117,7 @@ class ChatCompletions:
 
     answers: Answers
     stored: StoredCompletions
+    prefixes: Prefixes
     name: str = "openai"
     request_id_header: str = "x-request-id"
 
@@ -133,7 +135,7 @@ class ChatCompletions:
         tools = openai_tools(body)
         system = "\n".join(message.text for message in messages if message.role == "system")
         store = body.get("store") is True and self.name == "openai"  # local servers do not store completions
-        return Prompt(
+        prompt = Prompt(
             model=read_model(body),
             messages=messages,
             max_tokens=read_positive(body, "max_completion_tokens") or read_positive(body, "max_tokens"),
@@ -148,6 +150,7 @@ class ChatCompletions:
             store=store,
             metadata=_metadata(body, store) if self.name == "openai" else {},
         )
+        return replace(prompt, cache_read=self.prefixes.use_automatic(prompt)) if self.name == "openai" else prompt
 
     def traits(self, parsed: Prompt) -> frozenset[str]:
         return chat_traits(parsed) | ({"chunks"} if parsed.stream else set())
@@ -294,7 +297,7 @@ class _FormattedAnswer:
             "prompt_tokens": given,
             "completion_tokens": made - beside,
             "total_tokens": given + made,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self.prompt.cache_read, "audio_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0},
         }
 

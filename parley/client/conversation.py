@@ -73,8 +73,14 @@ LONGEST_WAIT = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 # How often a turn that another process sent is looked up until it ends.
 POLL_SECONDS = 0.25
-# What Temporal answers where another try may succeed: too many updates, or a run that ends just now.
-TRY_LATER = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.ABORTED, RPCStatusCode.NOT_FOUND)
+# What Temporal answers where another try may succeed: too many updates, a run that ends just now, or a workflow whose
+# last tasks failed, or took a worker too long.
+TRY_LATER = (
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.ABORTED,
+    RPCStatusCode.NOT_FOUND,
+    RPCStatusCode.FAILED_PRECONDITION,
+)
 # The errors of an update that a caller gets as they are.
 RAISED = {error.__name__: error for error in (ConversationBusy, ConversationClosed, InvalidInput, NotFound)}
 ENDED_WITH_RUN = "AcceptedUpdateCompletedWorkflow"

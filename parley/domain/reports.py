@@ -41,7 +41,11 @@ class Span(Model):
 
 
 class Spend(Model):
-    """What some attempts cost. `simulated_usd`: the part of both amounts that the simulator counted."""
+    """What some attempts cost. `simulated_usd`: the part of both amounts that the simulator counted.
+
+    `prompt_cache_saved_usd`: what the tokens that the vendors' prompt caches had would have cost as other input, less
+    what they cost; negative where more was paid for writing to a cache than was saved by reading from it.
+    """
 
     attempts: int = 0
     simulated_attempts: int = 0
@@ -50,6 +54,7 @@ class Spend(Model):
     audio_seconds: Decimal = Decimal(0)
     confirmed_usd: Decimal = Decimal(0)
     uncertain_usd: Decimal = Decimal(0)
+    prompt_cache_saved_usd: Decimal = Decimal(0)
     simulated_usd: Decimal = Decimal(0)
     energy_charged: int = 0
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Date, RowMapping, and_, case, cast, extract, func, select, tuple_
+from sqlalchemy import ColumnElement, Date, Numeric, RowMapping, and_, case, cast, extract, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
@@ -43,7 +43,7 @@ from parley.domain.reports import (
     whole_steps,
     whole_weeks,
 )
-from parley.storage.tables import Attempt, Generation, PaidRequest, UsageLog
+from parley.storage.tables import USD, Attempt, Generation, PaidRequest, UsageLog
 
 Column = ColumnElement[Any] | Mapped[Any]
 Condition = ColumnElement[bool] | Mapped[bool]
@@ -73,6 +73,17 @@ SAME_REQUEST = and_(
 LATENCY_MS = func.greatest(extract("epoch", col(Generation.created_at) - col(Generation.started_at)) * 1000, 0)
 SAME_WORKSPACE = col(Attempt.workspace_id) == Generation.workspace_id
 CONFIRMED, COST = col(UsageLog.confirmed), col(UsageLog.cost_usd)
+
+
+def _rate(name: str) -> ColumnElement[Any]:
+    """A rate of the attempt's model, in USD per million tokens."""
+    return cast(col(UsageLog.rates)[name].astext, Numeric)
+
+
+PROMPT_CACHE_SAVED = (
+    col(UsageLog.tokens_cached) * (_rate("input") - _rate("cached_input"))
+    + col(UsageLog.tokens_cache_written) * (_rate("input") - _rate("cache_write"))
+) / 1_000_000
 SPEND: Sequence[ColumnElement[Any]] = (
     func.count().label("attempts"),
     _count(col(UsageLog.simulated)).label("simulated_attempts"),
@@ -81,6 +92,7 @@ SPEND: Sequence[ColumnElement[Any]] = (
     _total(col(UsageLog.audio_seconds)).label("audio_seconds"),
     _total(COST, CONFIRMED).label("confirmed_usd"),
     _total(COST, ~CONFIRMED).label("uncertain_usd"),
+    cast(_total(PROMPT_CACHE_SAVED, CONFIRMED), USD).label("prompt_cache_saved_usd"),
     _total(COST, col(UsageLog.simulated)).label("simulated_usd"),
     _total(col(UsageLog.energy_charged)).label("energy_charged"),
 )

@@ -13,11 +13,22 @@ from parley.domain.errors import Billed, NotFound
 from parley.domain.generate.contract import GenerateInput, Job, Prompt, Serving
 from parley.domain.recommendations import recommend
 from parley.domain.reports import Feedback, Span, TimeSeries
-from parley.domain.requests import Message, Provider
+from parley.domain.requests import Message, Provider, Usage
 from parley.storage import generations, reports
 from parley.storage.database import Database
 from parley.storage.tables import Generation
-from tests.storage.ledger_fixture import BOUND, COST, EXPIRED, NOTHING, PRICE, USAGE, USER, LedgerFixture
+from tests.storage.ledger_fixture import (
+    BOUND,
+    COST,
+    EXPIRED,
+    NOTHING,
+    PRICE,
+    RATES,
+    USAGE,
+    USER,
+    LedgerFixture,
+    reply,
+)
 
 NOW = datetime(2026, 11, 26, 15, 30, tzinfo=UTC)  # a Thursday
 MONTH = Span(since=NOW - timedelta(days=30), until=NOW)
@@ -144,6 +155,21 @@ class TestSpending:
         (line,) = (await read(books, reports.tokens)).lines
         assert (line.action, line.attempts, line.tokens_prompt, line.tokens_cached) == ("coaching", 2, 2000, 800)
         assert (line.prompt_per_attempt, line.completion_per_attempt) == (USAGE.input_tokens, USAGE.output_tokens)
+
+    async def test_what_a_prompt_cache_saved_is_less_what_writing_to_it_cost(self, books: LedgerFixture):
+        await settled(books, "read")
+        rates = RATES.model_copy(update={"cache_write": Decimal("1.25")})
+        written = await books.granted("written")
+        usage = Usage(input_tokens=1000, cache_write_tokens=400)
+        await books.settle(written, reply(usage=usage), rates)
+        await at(books, written, NOW - timedelta(hours=1))
+        await failed(books, "lost", Billed.UNKNOWN)
+        found = await read(books, reports.actions)
+        # 400 tokens read at $0.10 in place of $1 a million, and 400 written at $1.25.
+        assert found.total.prompt_cache_saved_usd == Decimal("0.00036") - Decimal("0.0001")
+        (line,) = found.lines
+        assert line.prompt_cache_saved_usd == found.total.prompt_cache_saved_usd
+        assert (await read(books, reports.summary)).total.prompt_cache_saved_usd == line.prompt_cache_saved_usd
 
     async def test_what_the_simulator_counted_is_marked(self, books: LedgerFixture):
         await settled(books, "simulated")

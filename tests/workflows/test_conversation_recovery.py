@@ -11,9 +11,12 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
+from temporalio.service import RPCError, RPCStatusCode
 
 from parley import Cached, CachePolicy, Client, ConversationHandle, Memory, TurnResult
+from parley.client import conversation as sending
 from parley.domain.conversation.memory import Changes
+from parley.domain.money import as_usd
 from parley.settings import DEFAULT_POLICY, Settings
 from parley.storage import memories
 from parley.storage.tables import CachedAnswer, ConversationTurn, utc_now
@@ -168,6 +171,25 @@ class TestTheCache:
         for other in others:
             assert (await other.say("How?")).meta.cached is Cached.NO
 
+    @pytest.mark.parametrize("how", [CachePolicy.EXACT, CachePolicy.SIMILAR])
+    async def test_another_user_never_gets_it(
+        self, client: Client, talk: ConversationHandle, simulator: SimulatorAdmin, how: CachePolicy
+    ) -> None:
+        """Even where the prompts are the same to the letter, streamed or not, and while no provider answers."""
+        await client.set_tier("bob", "basic")
+        await talk.say("How?", template="casual", cache=how)
+        await client.conversation("bobs", user_id="bob").say("How?", template="casual", cache=how)
+        assert {one.user_id for one in await rows(client, CachedAnswer)} == {USER, "bob"}
+        for user in (USER, "bob"):
+            text, again = await streamed(client.conversation(f"{user}-2", user_id=user), "How?", template="casual")
+            assert again.meta.cached is Cached.EXACT and text
+        assert {(one.user_id, one.uses) for one in await rows(client, CachedAnswer)} == {(USER, 1), ("bob", 1)}
+        assert len(await simulator.requests()) == 2
+        await client.set_tier("cyd", "basic")
+        await simulator.fault("auth", times=None)
+        none = await client.conversation("cyds", user_id="cyd").say("How?", template="casual", cache=how)
+        assert (none.success, none.meta.cached) == (False, Cached.NO)
+
     async def test_until_it_expires(self, client: Client, talk: ConversationHandle) -> None:
         await talk.say("How?")
         await LedgerFixture(client.database).run("UPDATE llm_cache SET expires_at = now() - interval '1 second'")
@@ -232,6 +254,24 @@ async def until_known(client: Client, *values: str) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_a_turn_is_sent_again_while_the_tasks_of_its_workflow_fail(
+    talk: ConversationHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses updates after three tasks in a row that failed or were too slow, which takes it 20 s."""
+    refusal = "Unable to perform workflow execution update due to Workflow Task in failed state."
+    refusals = [RPCError(refusal, RPCStatusCode.FAILED_PRECONDITION, b"")] * 2
+    send = sending.update_with_start
+
+    async def refuse_first(*given: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await send(*given, **options)
+
+    monkeypatch.setattr(sending, "update_with_start", refuse_first)
+    assert (await talk.say("How?")).success
+    assert not refusals
+
+
 async def test_the_views_have_the_names_of_the_specification(client: Client, talk: ConversationHandle) -> None:
     await talk.say("How?")
     await in_workspace(client, "b").conversation("talk", user_id=USER).say("How?")
@@ -271,3 +311,17 @@ async def test_what_a_providers_prompt_cache_has_is_cheaper(talk: ConversationHa
     assert read[2] > 4000 and read[3] > read[2]
     assert usages[3].usage.cache_write_tokens < 200
     assert usages[3].cost_usd < usages[1].cost_usd / 3
+
+
+async def test_openai_caches_without_being_asked_and_the_report_has_what_both_caches_saved(
+    client: Client, talk: ConversationHandle
+) -> None:
+    long = "The export to CSV contains the notes of the customer. " * 320
+    said = (long, "How?", "Why?")
+    metas = [(await talk.say(one, model="gpt-4o-mini", cache=CachePolicy.OFF)).meta for one in said]
+    assert [meta.provider for meta in metas] == ["openai"] * 3
+    first, *read = [meta.usage.cached_input_tokens for meta in metas]
+    assert first == 0 and min(read) > 4000
+    assert metas[1].cost_usd < metas[0].cost_usd * Decimal("0.6")  # cached input at half of the price
+    saved = (await client.reports.summary()).total.prompt_cache_saved_usd
+    assert saved == as_usd(sum(read) * (Decimal("0.15") - Decimal("0.075")) / 1_000_000)

@@ -52,9 +52,12 @@ DOUBLED = re.compile(r"(.)\1+")
 SAME = tuple((re.compile(rf"(?<!\S){pattern}(?!\S)"), same) for pattern, same in words.SAME)
 
 
-def cache_key(workspace_id: str, request: ChatRequest) -> str:
-    """SHA-256 of everything that decides an answer, except the model."""
-    return _sha256([workspace_id, request.model_dump(mode="json")])
+def cache_key(workspace_id: str, request: ChatRequest, user_id: str = "") -> str:
+    """SHA-256 of everything that decides an answer, except the model.
+
+    user_id: the only user who may get the answer; empty, the default: any user of the workspace.
+    """
+    return _sha256([workspace_id, request.model_dump(mode="json"), *([user_id] if user_id else [])])
 
 
 def context_sha256(request: ChatRequest) -> str:

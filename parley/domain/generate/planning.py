@@ -114,12 +114,14 @@ def render_request(job: Job, gathered: Gathered, policy: Policy, routes: Sequenc
     routing = routing_request(generate_input, action, gathered.balance, seed=job.request_id)
     routes = routes_for(generate_input, routes)
     own_routes = allowed(routes, routing)
+    # What is said in a conversation is its user's own: other users do not even learn that it was said before.
+    only_for = generate_input.user_id if job.is_turn else ""
     serving = Serving(
         energy=action.energy,
         max_cost_usd=action.max_cost_usd,
         cache=generate_input.cache or action.cache,
         cache_seconds=action.cache_seconds,
-        cache_key=cache_key(generate_input.workspace_id, request_for(generate_input, prompt)),
+        cache_key=cache_key(generate_input.workspace_id, request_for(generate_input, prompt), only_for),
         on_rate_limit=generate_input.on_rate_limit or action.on_rate_limit,
         template=template(chosen).id if chosen else "",
         experiment=experiment,

@@ -43,6 +43,10 @@ def composed(budget: ContextBudget = BUDGET, **known: object) -> tuple[Message, 
     return compose(Material.model_validate({"text": "and now?", "text_tokens": 3, **known}), budget)
 
 
+def sent(messages: tuple[Message, ...]) -> bytes:
+    return "\n".join(f"{message.role}: {message.text}" for message in messages).encode()
+
+
 def texts(messages: tuple[Message, ...]) -> list[str]:
     return [message.text for message in messages]
 
@@ -50,6 +54,21 @@ def texts(messages: tuple[Message, ...]) -> list[str]:
 class TestCompose:
     def test_of_the_first_turn_is_its_text(self):
         assert composed() == (Message(role="user", content="and now?"),)
+
+    def test_the_next_prompt_begins_with_this_one_up_to_what_is_for_this_turn_alone(self):
+        """A vendor's prompt cache compares bytes: a change at the beginning would make all that follows cost more."""
+        stays = {
+            "instructions": "Be exact.",
+            "preferences": Preferences(tone="dry"),
+            "summary": RunningSummary(text="Who they are.", through=2, tokens=4),
+        }
+        said = tuple(exchange(number) for number in range(3, 9))
+        before = composed(exchanges=said[:-1], text=said[-1].text, memories=(memory("tea"), memory("jazz")), **stays)
+        after = composed(exchanges=said, text="And now?", memories=(memory("chess"),), passages=(), **stays)
+        of_this_turn = before[-1].text
+        assert of_this_turn.endswith(said[-1].text) and "tea" in of_this_turn
+        assert sent(after).startswith(sent(before).removesuffix(of_this_turn.encode()))
+        assert "chess" in after[-1].text
 
     def test_the_last_exchanges_come_before_the_new_text(self):
         assert texts(composed(exchanges=exchanges(2))) == [
