@@ -52,7 +52,7 @@ def find_moment(turns: Sequence[Turn], quote: str, near: float | None) -> tuple[
         found = _find(turns, part, near)
         if found:
             words = turns[found.turn].text[found.start : found.end]
-            start, end = _times(turns[found.turn], found.start, found.end)
+            start, end = times_of(turns[found.turn], found.start, found.end)
             shown = shorten(" ".join(words.split()), QUOTE_CHARACTERS)
             moment = Moment(turn=found.turn, role=turns[found.turn].role, start=start, end=end, quote=shown)
             return moment, _plain(words) != _plain(quote)
@@ -136,7 +136,7 @@ def _plain(text: str) -> str:
     return " ".join(text.translate(SAME).split()).replace("...", "…").strip("' .,;:!?…-")
 
 
-def _times(turn: Turn, start: int, end: int) -> tuple[float, float]:
+def times_of(turn: Turn, start: int, end: int) -> tuple[float, float]:
     """When the part of a turn was said: by its words' times, or else in proportion to its place in the text."""
     spans = [match.span() for match in re.finditer(r"\S+", turn.text)]
     if len(spans) == len(turn.words):
