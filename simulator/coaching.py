@@ -65,6 +65,12 @@ RULES = (
     ("_evidence", re.compile("evidence|example|explain|explanation")),
     ("_acknowledgement", re.compile("empath|encourag|acknowledg|rapport")),
 )
+CUES = {
+    "_closing_technique": NEXT_STEP,
+    "_questioning_skills": OPEN_QUESTION,
+    "_evidence": EVIDENCE,
+    "_acknowledgement": ACKNOWLEDGES,
+}
 BETTER = {
     "_closing_technique": "Shall we take half an hour on Thursday morning to look at it together?",
     "_questioning_skills": "How do you handle that today, and what does it cost you?",
@@ -106,7 +112,7 @@ def parse_transcript(prompt: str) -> list[Line]:
 class Finding:
     """The result of one rule: a score from 0 to 100, a comment, and the lines that support it.
 
-    skill: the name of the field that it rates. better: what could have been said.
+    skill: the name of the field that it rates. better: what could have been said. cue: what a quote should contain.
     """
 
     title: str
@@ -115,6 +121,7 @@ class Finding:
     lines: tuple[Line, ...] = ()
     skill: str = ""
     better: str = ""
+    cue: re.Pattern[str] | None = None
 
 
 Findings = Mapping[str, "Finding | Sequence[Finding]"]
@@ -139,7 +146,8 @@ def findings(
     skills = {name: coach.skill(name) for name in names}
     weights = {name: WEIGHTS.get(name, 1 / len(skills)) for name in skills}
     overall = round(sum(weights[name] * skill.score for name, skill in skills.items()) / sum(weights.values()))
-    balance = replace(coach.talk_balance(), skill=names[0])
+    about = next((name for name in names if RULES[1][1].search(name)), names[0])
+    balance = replace(coach.talk_balance(), skill=about)
     ranked = sorted([*skills.values(), balance], key=lambda finding: -finding.score)
     strengths = [finding for finding in ranked if finding.score > GOOD] or ranked[:1]
     improvements = [finding for finding in reversed(ranked) if finding.score < GOOD] or ranked[-1:]
@@ -170,7 +178,9 @@ class _Coach:
             return Finding(title, 1, comment, tuple(self._lines[:1]), name)
         rule = next((rule for rule, cue in RULES if cue.search(name)), "_talk_balance")
         score, comment, lines = getattr(self, rule)()
-        return Finding(title, min(score, 100), comment, tuple(lines or self._rep[:1]), name, BETTER[rule])
+        return Finding(
+            title, min(score, 100), comment, tuple(lines or self._rep[:1]), name, BETTER[rule], CUES.get(rule)
+        )
 
     def talk_balance(self) -> Finding:
         score, comment, lines = self._talk_balance()

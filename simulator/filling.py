@@ -6,7 +6,7 @@ from typing import Any
 from simulator.coaching import Finding, Findings, quoted
 from simulator.schemas import ID_NAME, Schema, bound, kind, nullable, resolve
 from simulator.seeded import SeededChoice
-from simulator.text import Entry, clip, first_words, keywords, list_entries, mentions, related_sentence
+from simulator.text import Entry, clip, first_words, keywords, list_entries, mentions, related_sentence, sentence_with
 
 MAX_DEPTH = 12  # a schema may refer to itself
 LABEL_NAMES = ("label", "category", "topic", "name", "title", "intent", "theme", "tag")
@@ -153,7 +153,8 @@ def _part(finding: Finding, name: str) -> str:
     if name in SPOKEN and finding.better:
         return finding.better
     if name == "quote" and finding.lines:
-        return first_words(finding.lines[0].text)
+        text = finding.lines[0].text
+        return first_words(sentence_with(text, finding.cue) if finding.cue else text)
     if name in TITLE_NAMES:
         return finding.title
     if finding.lines and name in TIME_NAMES:

@@ -27,9 +27,9 @@ def clip(text: str, length: int = CLIP) -> str:
 
 
 def first_words(text: str, count: int = 20) -> str:
-    """Return the words of the first sentence, at most `count`, as they are."""
-    sentence = SENTENCE.match(text.strip())
-    return " ".join((sentence[0] if sentence else text).split()[:count])
+    """Return the words of the first sentence that is more than a word or two, at most `count`, as they are."""
+    sentences = [found[0] for found in SENTENCE.finditer(text) if len(found[0].split()) > 2]
+    return " ".join((sentences[0] if sentences else text).split()[:count])
 
 
 def sentence_with(text: str, cue: re.Pattern[str]) -> str:

@@ -1,6 +1,7 @@
 """Progress of a user over sessions: the same rubric, per skill and per habit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from parley.domain.coaching.contract import Coaching
@@ -41,14 +42,17 @@ class Past(NamedTuple):
     habits: Habits
 
 
-class Habit(NamedTuple):
+@dataclass(frozen=True)
+class Habit:
+    """A habit that is followed. `best`: which of its values is the best one; None: more is not better, nor less."""
+
     title: str
     value: Callable[[Habits], float | None]
     best: Callable[[Sequence[float]], float] | None
 
 
-HABITS = {
-    "talk_time_ratio": Habit("share of the talk time", lambda one: one.talk_time_ratio, None),
+HABITS: Mapping[str, Habit] = {
+    "talk_time_ratio": Habit("talk time, %", lambda one: round(100 * one.talk_time_ratio, 1), None),
     "pace_wpm": Habit("words a minute", lambda one: one.pace_wpm, None),
     "filler_words": Habit(
         "filler words a minute", lambda one: one.filler_words.per_minute if one.filler_words.listed else None, min
