@@ -158,7 +158,7 @@ class SessionAnalysisActivities:
                 session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
                 rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
                 analysis = _assembled(session, rubric, row, step)
-            earlier = await analyses.earlier(tx, row, limit=EARLIER_SESSIONS)
+            earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
             analysis = analysis.model_copy(update={"trends": _trends(earlier, analysis)})
             await analyses.end(tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json"))
             cost_usd = await usage.total_usd(tx, job.workspace_id, step.job_key)

@@ -79,7 +79,7 @@ async def previous(
     return count, (await tx.execute(latest)).scalar()
 
 
-async def earlier(tx: AsyncSession, row: StoredAnalysis, *, limit: int) -> list[dict[str, Any]]:
+async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, limit: int) -> list[dict[str, Any]]:
     """The latest results of the same user under the same rubric from before a job, the oldest first.
 
     Each other session counts once, with its latest analysis by a model.
@@ -87,7 +87,7 @@ async def earlier(tx: AsyncSession, row: StoredAnalysis, *, limit: int) -> list[
     by_session = (
         select(col(StoredAnalysis.result), col(StoredAnalysis.created_at))
         .where(
-            col(StoredAnalysis.workspace_id) == row.workspace_id,
+            col(StoredAnalysis.workspace_id) == workspace_id,
             col(StoredAnalysis.user_id) == row.user_id,
             col(StoredAnalysis.rubric) == row.rubric,
             col(StoredAnalysis.created_at) < row.created_at,
