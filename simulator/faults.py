@@ -285,9 +285,9 @@ def _changed(value: Any, names: Collection[str], change: Callable[[str], str], n
 
 
 def _near(quote: str) -> str:
-    """Return a quote without its second word, in capitals, as a model remembers it."""
-    first, *rest = quote.split()
-    return " ".join([first, *rest[1:]]).upper() if len(rest) > 3 else quote.upper()
+    """Return a quote without its third word, in capitals, as a model remembers it."""
+    words = quote.split()
+    return " ".join([*words[:2], *words[3:]] if len(words) > 4 else words).upper()
 
 
 FALSE_NUMBERS = "The pace was 987 words a minute. The rep asked 432 questions."

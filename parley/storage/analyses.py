@@ -84,8 +84,10 @@ async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, l
 
     Each other session counts once, with its latest analysis by a model.
     """
+    newest_first = col(StoredAnalysis.created_at).desc()
+    of_session = func.row_number().over(partition_by=col(StoredAnalysis.session_id), order_by=newest_first)
     by_session = (
-        select(col(StoredAnalysis.result), col(StoredAnalysis.created_at))
+        select(col(StoredAnalysis.result), col(StoredAnalysis.created_at), of_session.label("place"))
         .where(
             col(StoredAnalysis.workspace_id) == workspace_id,
             col(StoredAnalysis.user_id) == row.user_id,
@@ -94,11 +96,11 @@ async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, l
             col(StoredAnalysis.session_id) != row.session_id,
             *BY_A_MODEL,
         )
-        .distinct(col(StoredAnalysis.session_id))
-        .order_by(col(StoredAnalysis.session_id), col(StoredAnalysis.created_at).desc())
         .subquery()
     )
-    latest = select(by_session.c.result).order_by(by_session.c.created_at.desc()).limit(limit)
+    latest = (
+        select(by_session.c.result).where(by_session.c.place == 1).order_by(by_session.c.created_at.desc()).limit(limit)
+    )
     return list((await tx.execute(latest)).scalars())[::-1]
 
 
