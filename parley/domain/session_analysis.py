@@ -25,6 +25,8 @@ VOICE_ACTION = "session_voice_metrics"
 ENERGY = {COACHING_ACTION: 5, VOICE_ACTION: 3}
 DEFAULT_BUDGET_USD = Decimal("1.00")
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
+# Rubrics that the id of an analysis does not name: by name or by version, it is the same analysis.
+IDS_WITHOUT_RUBRIC = (DEFAULT_RUBRIC, f"{DEFAULT_RUBRIC}@1")
 
 SHORT_SECONDS = 60
 LONG_SECONDS = 300
@@ -234,7 +236,8 @@ def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
 
     Two analyses are the same if they have the same session, recording, rubric, provider and model.
     """
-    content = (job.session_sha256, job.recording_sha256 or "", job.rubric, job.provider or "", job.model or "")
+    rubric = () if job.rubric in IDS_WITHOUT_RUBRIC else (job.rubric,)
+    content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "", *rubric)
     digest = hashlib.sha256("/".join(content).encode()).hexdigest()
     parts = ("session-analysis", job.workspace_id, job.session_id, digest[:12], run_name)
     return "/".join(part for part in parts if part)

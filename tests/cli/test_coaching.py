@@ -6,6 +6,7 @@ from rich.console import Console
 
 from parley.cli.coaching import coaching, progress
 from parley.domain.coaching.trends import Trends
+from parley.report.filters import clock
 from tests.domain.coaching.material import coaching as made
 from tests.report.analyses import OTHERS, SHORT, of_sample
 
@@ -23,8 +24,8 @@ def test_moments_are_shown_with_their_time_their_words_and_a_better_line():
     assert max(map(len, text.splitlines())) <= 80
     point = analysis.coaching.improvements[0]
     assert point.moment is not None
-    whole = " ".join(text.split())
-    for expected in (f"0:47 “{point.moment.quote}” sales rep", f"say instead: “{point.better}”", "by sales@1"):
+    when, whole = clock(point.moment.start), " ".join(text.split())
+    for expected in (f"{when} “{point.moment.quote}” sales rep", f"say instead: “{point.better}”", "by sales@1"):
         assert expected in whole
     assert text.index("strengths") < text.index("improvements") < text.index(point.moment.quote, text.index("improv"))
 

@@ -36,6 +36,14 @@ def test_the_weights_of_our_rubrics_are_percent(name: str):
     assert sum(one.weight for one in built_in_rubrics()[name].skill) == 100
 
 
+def test_the_page_on_coaching_shows_every_level():
+    page = (FILES[0].parents[3] / "docs" / "coaching.md").read_text(encoding="utf-8")
+    for rubric in built_in_rubrics().values():
+        for one in rubric.skill:
+            levels = " | ".join(one.levels[score] for score in (0, 50, 100))
+            assert f"| `{rubric.id}` | {one.title} (`{one.id}`) | {one.weight}% | {levels} |" in page
+
+
 def test_a_rubric_is_json_or_toml():
     written = (
         'id = "our-demo"\nversion = 3\ntitle = "Product demo"\n[[skill]]\nid = "clarity"\ntitle = "Clarity"\n'
