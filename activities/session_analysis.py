@@ -7,9 +7,15 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
-from parley.domain.coaching import Coaching, coaching_request, read_reply, rule_based
+from parley.domain.coaching.contract import Coaching
+from parley.domain.coaching.numbers import check_numbers
+from parley.domain.coaching.prompts import coaching_request
+from parley.domain.coaching.replies import read_reply
+from parley.domain.coaching.rubric import Rubric
+from parley.domain.coaching.rule_based import rule_based
+from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy
-from parley.domain.habits import habits
+from parley.domain.habits import Habits, habits
 from parley.domain.requests import Finish, Provider, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
@@ -35,7 +41,7 @@ from parley.domain.session_analysis import (
 )
 from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
 from parley.settings import Settings
-from parley.storage import analyses, budgets, energy, usage
+from parley.storage import analyses, budgets, energy, rubrics, usage
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session
@@ -59,7 +65,10 @@ class SessionAnalysisActivities:
         voice = await self._candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-            count, latest = await analyses.previous(tx, job.workspace_id, job.session_id, *_content(job))
+            rubric = await rubrics.load(tx, job.workspace_id, job.rubric)
+            count, latest = await analyses.previous(
+                tx, job.workspace_id, job.session_id, *_content(job), rubric.reference
+            )
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
             )
@@ -72,7 +81,7 @@ class SessionAnalysisActivities:
                 plan = _plan(job, session, plan, chat=chat, voice=voice)
                 _require_energy(plan, energy.available(account), job.user_id)
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
-            await analyses.begin(tx, _row(step))
+            await analyses.begin(tx, _row(step, rubric.reference))
         return plan
 
     @activity.defn(name="session_analysis.measure_voice")
@@ -108,9 +117,17 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
+            rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
         measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
         variant = step.variant
-        request = coaching_request(session, measured, max_tokens=variant.max_tokens, truncated=variant.truncated)
+        request = coaching_request(
+            session,
+            rubric,
+            habits(session),
+            measured,
+            max_tokens=variant.max_tokens,
+            truncated=variant.truncated,
+        )
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
         except ContextTooLong as error:
@@ -118,7 +135,7 @@ class SessionAnalysisActivities:
         except EmptyReply as error:
             return StepOutcome(problem=error.detail, cut=True)
         assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
-        coaching, problem = read_reply(settled.reply)
+        coaching, problem = read_reply(settled.reply, rubric, session)
         if coaching is not None:
             await self._store(step, coaching=coaching.model_dump(mode="json"))
         return StepOutcome(
@@ -133,13 +150,16 @@ class SessionAnalysisActivities:
         """Assemble the result, mark the parts that are rule-based, and store it."""
         job = step.input
         async with self._database.transaction() as tx:
+            row = await analyses.load(tx, job.workspace_id, step.job_key)
             if step.cached_job:
-                row = await analyses.load(tx, job.workspace_id, step.cached_job)
-                analysis = _from_cache(Analysis.model_validate(row.result), step)
+                cached = await analyses.load(tx, job.workspace_id, step.cached_job)
+                analysis = _from_cache(Analysis.model_validate(cached.result), step)
             else:
                 session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-                row = await analyses.load(tx, job.workspace_id, step.job_key)
-                analysis = _assembled(session, row, step)
+                rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
+                analysis = _assembled(session, rubric, row, step)
+            earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
+            analysis = analysis.model_copy(update={"trends": _trends(earlier, analysis)})
             await analyses.end(tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json"))
             cost_usd = await usage.total_usd(tx, job.workspace_id, step.job_key)
         return SessionAnalysisResult(
@@ -157,7 +177,7 @@ class SessionAnalysisActivities:
     async def close(self, step: CloseStep) -> Closed:
         """Mark a job that ends without a result. One that failed before it had a row gets one, for its reason."""
         async with self._database.transaction() as tx:
-            await analyses.begin(tx, _row(step))
+            await analyses.begin(tx, _row(step, step.input.rubric))
             await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None, step.reason)
             return Closed(cost_usd=await usage.total_usd(tx, step.input.workspace_id, step.job_key))
 
@@ -213,7 +233,7 @@ def _require_energy(plan: Plan, available: int, user_id: str) -> None:
         raise InsufficientEnergy(f"user {user_id!r} has {available} energy; this analysis needs {needed}")
 
 
-def _row(step: PrepareStep | CloseStep) -> StoredAnalysis:
+def _row(step: PrepareStep | CloseStep, rubric: str) -> StoredAnalysis:
     job = step.input
     return StoredAnalysis(
         workspace_id=job.workspace_id,
@@ -223,6 +243,7 @@ def _row(step: PrepareStep | CloseStep) -> StoredAnalysis:
         session_sha256=job.session_sha256,
         recording_sha256=job.recording_sha256,
         user_id=job.user_id,
+        rubric=rubric,
     )
 
 
@@ -241,12 +262,16 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
     )
 
 
-def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analysis:
+def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: FinishStep) -> Analysis:
     counted = habits(session)
     # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
     metrics = VoiceMetrics.model_validate(measured) if measured else from_session(session)
-    coaching = Coaching.model_validate(row.coaching) if row.coaching else rule_based(counted)
+    if row.coaching:
+        # Here, and not where the reply is read: the voice may be measured at the same time.
+        coaching = check_numbers(Coaching.model_validate(row.coaching), counted, metrics)
+    else:
+        coaching = rule_based(session, counted, rubric)
     return Analysis(
         session_id=session.session_id,
         user_id=step.input.user_id,
@@ -256,8 +281,16 @@ def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analy
         habits=counted,
         coaching=coaching,
         provenance=step.provenance,
-        warnings=step.warnings,
+        warnings=(*step.warnings, *coaching.checks.warnings()),
     )
+
+
+def _trends(earlier: list[dict[str, Any]], analysis: Analysis) -> Trends:
+    past = [
+        Past(one["session_id"], Coaching.model_validate(one["coaching"]), Habits.model_validate(one["habits"]))
+        for one in earlier
+    ]
+    return trends(past, Past(analysis.session_id, analysis.coaching, analysis.habits))
 
 
 def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:
@@ -266,6 +299,6 @@ def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:
         update={
             "strategy": step.choice.strategy,
             "strategy_reason": step.choice.reason,
-            "warnings": step.warnings,
+            "warnings": (*step.warnings, *earlier.coaching.checks.warnings()),
         }
     )

@@ -28,6 +28,7 @@ from parley.client.reading import MAX_RECORDING_BYTES, MAX_SESSION_BYTES
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
@@ -86,6 +87,7 @@ class AnalysisBody(Model):
     wait: bool = True
     wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS
     run_name: str = ""
+    rubric: str | dict[str, Any] = DEFAULT_RUBRIC
 
 
 def _options(options: type) -> dict[str, Any]:

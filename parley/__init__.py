@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parley.client.optimizing import Optimized
     from parley.client.phone import Phone
     from parley.client.reports import Reports
-    from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+    from parley.client.session_analysis import AnalysisHandle, AnalysisReport, RecordingPart
     from parley.client.streaming import GenerateStream
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from parley.domain.auto_analyze.estimate import RunEstimate
     from parley.domain.budgets import CapView, Period
     from parley.domain.chat import ChatSession
+    from parley.domain.coaching.rubric import Rubric, RubricSkill
     from parley.domain.conversation.contract import (
         ConversationCost,
         ConversationExport,
@@ -155,7 +156,7 @@ _MODULES = {
     "parley.client.optimizing": ("Optimized",),
     "parley.client.phone": ("Phone",),
     "parley.client.reports": ("Reports",),
-    "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport"),
+    "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport", "RecordingPart"),
     "parley.client.streaming": ("GenerateStream",),
     "parley.domain.auto_analyze.contract": (
         "AutoAnalyzeInput",
@@ -172,6 +173,7 @@ _MODULES = {
     "parley.domain.auto_analyze.estimate": ("RunEstimate",),
     "parley.domain.budgets": ("CapView", "Period"),
     "parley.domain.chat": ("ChatSession",),
+    "parley.domain.coaching.rubric": ("Rubric", "RubricSkill"),
     "parley.domain.conversation.contract": (
         "ConversationCost",
         "ConversationExport",
@@ -384,11 +386,14 @@ __all__ = [
     "Prompt",
     "Provider",
     "Recommendation",
+    "RecordingPart",
     "RefillReport",
     "Refusal",
     "Refused",
     "Report",
     "Reports",
+    "Rubric",
+    "RubricSkill",
     "RunEstimate",
     "Scope",
     "Session",

@@ -145,7 +145,7 @@ class Answers:
         text = "\n".join(prompt.texts("user"))
         findings = {}
         if coaching.asks_for_coaching(prompt.schema):
-            findings = coaching.findings(coaching.parse_transcript(text), choice)
+            findings = coaching.findings(coaching.parse_transcript(text), choice, coaching.skills_of(prompt.schema))
         return json.dumps(Filler(prompt.schema, choice, findings).fill(text), ensure_ascii=False)
 
     def _chat(self, prompt: Prompt, choice: SeededChoice) -> str:

@@ -13,13 +13,18 @@ Scores, each from 0 to 100:
 - closing: 15; for a next step in the last five rep turns 60, +20 if it is asked as a question, +20 if it
   names a time.
 - overall: 20% opening, 30% questioning, 30% objection handling, 20% closing.
+- evidence: 20, +20 for each rep turn with evidence, at most four.
+- acknowledgement: 30, +20 for each rep turn that acknowledges, at most three.
 - talk balance (in strengths and improvements only): 100, minus 2 for each percentage point by which the rep's share
   of the words is below 35% or above 60%.
+
+The skills of another rubric are rated by the rule that their names suggest, or else by the talk balance. A strength or
+an improvement has its skill, the time and the quote of one line, and a better line to say.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.coaching_cues import (
     ACKNOWLEDGES,
@@ -32,7 +37,7 @@ from simulator.coaching_cues import (
     STATES_PURPOSE,
     objection,
 )
-from simulator.schemas import Schema, all_property_names
+from simulator.schemas import Schema, all_property_names, resolve
 from simulator.seeded import SeededChoice
 from simulator.text import clip, sentence_with
 
@@ -51,6 +56,30 @@ TITLES = {
 }
 NAMES = {*WEIGHTS, "overall_score", "strengths", "improvements"}
 GOOD = 60
+# The rule for a skill by its name; the first one that fits.
+RULES = (
+    ("_closing_technique", re.compile("clos|next_step|resol")),
+    ("_questioning_skills", re.compile("question|diagnos|discover|listen")),
+    ("_objection_handling", re.compile("objection|conflict")),
+    ("_opening_technique", re.compile("open|welcom|greet|intro|goal")),
+    ("_evidence", re.compile("evidence|example|explain|explanation")),
+    ("_acknowledgement", re.compile("empath|encourag|acknowledg|rapport")),
+)
+CUES = {
+    "_closing_technique": NEXT_STEP,
+    "_questioning_skills": OPEN_QUESTION,
+    "_evidence": EVIDENCE,
+    "_acknowledgement": ACKNOWLEDGES,
+}
+BETTER = {
+    "_closing_technique": "Shall we take half an hour on Thursday morning to look at it together?",
+    "_questioning_skills": "How do you handle that today, and what does it cost you?",
+    "_objection_handling": "I understand. What would it have to bring you to be worth that?",
+    "_opening_technique": "The reason I am calling concerns your work. Is now a good moment?",
+    "_evidence": "Let me give you an example, with the result that it had.",
+    "_acknowledgement": "I understand why that matters to you.",
+    "_talk_balance": "I have talked enough. How do you see it?",
+}
 LINE = re.compile(
     r"^[ \t]*\[(?:(\d+):)?(\d{1,3}):(\d{2})(?:\.\d+)?\][ \t]*([A-Za-z]{1,20}):[ \t]*(\S.*)$", re.MULTILINE
 )
@@ -81,12 +110,18 @@ def parse_transcript(prompt: str) -> list[Line]:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one rule: a score from 0 to 100, a comment, and the lines that support it."""
+    """The result of one rule: a score from 0 to 100, a comment, and the lines that support it.
+
+    skill: the name of the field that it rates. better: what could have been said. cue: what a quote should contain.
+    """
 
     title: str
     score: int
     comment: str
     lines: tuple[Line, ...] = ()
+    skill: str = ""
+    better: str = ""
+    cue: re.Pattern[str] | None = None
 
 
 Findings = Mapping[str, "Finding | Sequence[Finding]"]
@@ -97,12 +132,23 @@ def asks_for_coaching(schema: Schema) -> bool:
     return "overall_score" in names or len(names & NAMES) >= 2
 
 
-def findings(lines: Sequence[Line], choice: SeededChoice) -> dict[str, "Finding | Sequence[Finding]"]:
-    """Return the results of all rules, by the name of the field that asks for them."""
+def skills_of(schema: Schema) -> list[str]:
+    """Return the names of the skills that a schema asks for under `skills`; else those of a sales call."""
+    rated = resolve(schema, resolve(schema, schema).get("properties", {}).get("skills", {}))
+    return list(rated.get("properties", {})) or list(WEIGHTS)
+
+
+def findings(
+    lines: Sequence[Line], choice: SeededChoice, names: Sequence[str] = tuple(WEIGHTS)
+) -> dict[str, "Finding | Sequence[Finding]"]:
+    """Return the results of all rules, by the name of the field that asks for them. `names`: the skills to rate."""
     coach = _Coach(lines, choice)
-    skills = {name: coach.skill(name) for name in WEIGHTS}
-    overall = round(sum(WEIGHTS[name] * skill.score for name, skill in skills.items()))
-    ranked = sorted([*skills.values(), coach.talk_balance()], key=lambda finding: -finding.score)
+    skills = {name: coach.skill(name) for name in names}
+    weights = {name: WEIGHTS.get(name, 1 / len(skills)) for name in skills}
+    overall = round(sum(weights[name] * skill.score for name, skill in skills.items()) / sum(weights.values()))
+    about = next((name for name in names if RULES[1][1].search(name)), names[0])
+    balance = replace(coach.talk_balance(), skill=about)
+    ranked = sorted([*skills.values(), balance], key=lambda finding: -finding.score)
     strengths = [finding for finding in ranked if finding.score > GOOD] or ranked[:1]
     improvements = [finding for finding in reversed(ranked) if finding.score < GOOD] or ranked[-1:]
     summary = coach.summary(overall, strengths[0], improvements[0])
@@ -126,19 +172,40 @@ class _Coach:
         self._rep = [line for line in lines if line.is_rep]
 
     def skill(self, name: str) -> Finding:
+        title = TITLES.get(name) or name.replace("_", " ").capitalize()
         if not self._rep:
-            return Finding(TITLES[name], 1, "No line of the rep was found in the transcript.")
-        score, comment, lines = getattr(self, f"_{name}")()
-        return Finding(TITLES[name], min(score, 100), comment, tuple(lines))
+            comment = "No line of the rep was found in the transcript."
+            return Finding(title, 1, comment, tuple(self._lines[:1]), name)
+        rule = next((rule for rule, cue in RULES if cue.search(name)), "_talk_balance")
+        score, comment, lines = getattr(self, rule)()
+        return Finding(
+            title, min(score, 100), comment, tuple(lines or self._rep[:1]), name, BETTER[rule], CUES.get(rule)
+        )
 
     def talk_balance(self) -> Finding:
+        score, comment, lines = self._talk_balance()
+        return Finding(TITLES["talk_balance"], score, comment, tuple(lines), better=BETTER["_talk_balance"])
+
+    def _talk_balance(self) -> tuple[int, str, list[Line]]:
         words = sum(len(line.text.split()) for line in self._lines)
         share = round(100 * sum(len(line.text.split()) for line in self._rep) / words) if words else 0
         outside = max(35 - share, share - 60, 0)
         comment = self._wording(
             "talk", f"The rep spoke {share}% of the words.", f"{share}% of the words were the rep's."
         )
-        return Finding(TITLES["talk_balance"], max(0, 100 - 2 * outside), comment)
+        return max(0, 100 - 2 * outside), comment, sorted(self._rep, key=lambda line: -len(line.text))[:1]
+
+    def _evidence(self) -> tuple[int, str, list[Line]]:
+        lines = [line for line in self._rep if EVIDENCE.search(line.text)]
+        said = f": {quoted(lines[0], EVIDENCE)}" if lines else ""
+        comment = self._wording(f"evidence {len(lines)}", "Turns with evidence", "Evidence was in as many turns")
+        return 20 + 20 * min(len(lines), 4), f"{comment}, {len(lines)} in all{said}.", lines
+
+    def _acknowledgement(self) -> tuple[int, str, list[Line]]:
+        lines = [line for line in self._rep if ACKNOWLEDGES.search(line.text)]
+        said = f": {quoted(lines[0], ACKNOWLEDGES)}" if lines else ""
+        comment = self._wording(f"acknowledged {len(lines)}", "Turns that acknowledge", "Acknowledged in as many turns")
+        return 30 + 20 * min(len(lines), 3), f"{comment}, {len(lines)} in all{said}.", lines
 
     def summary(self, overall: int, best: Finding, worst: Finding) -> str:
         return self._wording(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.jobs import asks_for_groups
-from simulator.schemas import ID_NAME, items_field
+from simulator.schemas import ID_NAME, all_property_names, items_field
 from simulator.wire import PROVIDERS, Prompt, Refusal
 
 FAULT_HEADER = "x-simulator-fault"
@@ -19,6 +19,7 @@ CHAT, STREAM, ITEMS = frozenset({"chat"}), frozenset({"stream"}), frozenset({"it
 # A stream in OpenAI's chunks.
 CHUNKS = frozenset({"chunks"})
 GROUPS = frozenset({"groups"})
+QUOTES = frozenset({"quotes"})
 ANY: frozenset[str] = frozenset()
 
 # Error replies: nothing is computed or billed.
@@ -48,6 +49,9 @@ DAMAGES: Mapping[str, frozenset[str]] = {
     "invented_items": ITEMS,
     "duplicated_items": ITEMS,
     "one_group": GROUPS,
+    "invented_quotes": QUOTES,
+    "near_quotes": QUOTES,
+    "false_numbers": QUOTES,
     "empty": CHAT,
     "odd_finish": CHAT,
     "content_parts": CHAT,
@@ -223,6 +227,8 @@ def chat_traits(prompt: Prompt) -> frozenset[str]:
         traits.add("items")
     if prompt.schema and asks_for_groups(prompt.schema):
         traits.add("groups")
+    if prompt.schema and "quote" in all_property_names(prompt.schema):
+        traits.add("quotes")
     return frozenset(traits)
 
 
@@ -230,6 +236,8 @@ def damaged(text: str, damage: str, prompt: Prompt) -> tuple[str, str | None]:
     """Return the text with the fault named by `damage`, and its finish reason (None if missing)."""
     if damage in CHANGED_ENDS:
         return CHANGED_ENDS[damage](text)
+    if damage in WRONG_TEXTS:
+        return json.dumps(_changed(json.loads(text), *WRONG_TEXTS[damage]), ensure_ascii=False), "stop"
     if damage in WRONG_ITEMS and prompt.schema:
         return _with_wrong_items(text, WRONG_ITEMS[damage], items_field(prompt.schema) or ""), "stop"
     return text, "stop"
@@ -267,6 +275,27 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
 
 
+def _changed(value: Any, names: Collection[str], change: Callable[[str], str], name: str = "") -> Any:
+    """Return a value with the texts of these fields changed, at any depth."""
+    if isinstance(value, dict):
+        return {key: _changed(part, names, change, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_changed(part, names, change, name) for part in value]
+    return change(value) if isinstance(value, str) and name in names else value
+
+
+def _near(quote: str) -> str:
+    """Return a quote without its third word, in capitals, as a model remembers it."""
+    words = quote.split()
+    return " ".join([*words[:2], *words[3:]] if len(words) > 4 else words).upper()
+
+
+FALSE_NUMBERS = "The pace was 987 words a minute. The rep asked 432 questions."
+WRONG_TEXTS: Mapping[str, tuple[Collection[str], Callable[[str], str]]] = {
+    "invented_quotes": (("quote",), lambda quote: f"{INVENTED}: {quote[::-1]}"),
+    "near_quotes": (("quote",), _near),
+    "false_numbers": (("comment", "text"), lambda text: f"{text} {FALSE_NUMBERS}"),
+}
 WRONG_ITEMS: Mapping[str, Callable[[Items], Items]] = {
     "missing_items": lambda items: items[:-1],
     "invented_items": lambda items: [*items, _invented(items)],

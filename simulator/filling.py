@@ -6,11 +6,12 @@ from typing import Any
 from simulator.coaching import Finding, Findings, quoted
 from simulator.schemas import ID_NAME, Schema, bound, kind, nullable, resolve
 from simulator.seeded import SeededChoice
-from simulator.text import Entry, clip, keywords, list_entries, mentions, related_sentence
+from simulator.text import Entry, clip, first_words, keywords, list_entries, mentions, related_sentence, sentence_with
 
 MAX_DEPTH = 12  # a schema may refer to itself
 LABEL_NAMES = ("label", "category", "topic", "name", "title", "intent", "theme", "tag")
 QUOTE_NAMES = ("quote", "evidence", "example", "excerpt", "phrase")
+SPOKEN = ("better", "better_line", "say_instead")
 TIME_NAMES = ("time", "timestamp", "at", "start")
 TITLE_NAMES = ("title", "name", "area", "skill", "label", "topic", "category")
 FORMATS = {
@@ -127,7 +128,7 @@ class Filler:
         schema = resolve(self._root, declared)
         shape = kind(schema)
         if schema.get("enum"):
-            return schema["enum"][min(len(schema["enum"]) * finding.score // 101, len(schema["enum"]) - 1)]
+            return _chosen(schema["enum"], finding)
         if shape == "object":
             return {key: self._shape(child, finding, key) for key, child in schema.get("properties", {}).items()}
         if shape == "array":
@@ -140,8 +141,20 @@ class Filler:
         return _fit(_part(finding, name), schema)
 
 
+def _chosen(options: Sequence[Any], finding: Finding) -> Any:
+    """Return the finding's skill if the options are skills, or else the option at the place of its score."""
+    if finding.skill in options:
+        return finding.skill
+    return options[min(len(options) * finding.score // 101, len(options) - 1)]
+
+
 def _part(finding: Finding, name: str) -> str:
     """Return the part of a finding that a text field asks for by its name."""
+    if name in SPOKEN and finding.better:
+        return finding.better
+    if name == "quote" and finding.lines:
+        text = finding.lines[0].text
+        return first_words(sentence_with(text, finding.cue) if finding.cue else text)
     if name in TITLE_NAMES:
         return finding.title
     if finding.lines and name in TIME_NAMES:

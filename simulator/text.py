@@ -26,6 +26,12 @@ def clip(text: str, length: int = CLIP) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def first_words(text: str, count: int = 20) -> str:
+    """Return the words of the first sentence that is more than a word or two, at most `count`, as they are."""
+    sentences = [found[0] for found in SENTENCE.finditer(text) if len(found[0].split()) > 2]
+    return " ".join((sentences[0] if sentences else text).split()[:count])
+
+
 def sentence_with(text: str, cue: re.Pattern[str]) -> str:
     """Return the sentence in which the first match of a cue begins, or the whole text if there is none."""
     match = cue.search(text)

@@ -1,6 +1,7 @@
 """The list of jobs and the page of one job: how far it is, what it cost, how its answer was made."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,12 +11,11 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from gateway.auth import Caller, CurrentCaller, requires
 from gateway.console.pages import PREFIX, job_url
 from gateway.console.sign_in import FORM, ConsoleRoute, check_origin, show
-from gateway.console.speech import speech_of
 from gateway.jobs import JobId, checked_id, event_stream
 from parley.client.attempts import AttemptReport
 from parley.client.auto_analyze import AutoAnalyzeHandle
@@ -28,11 +28,16 @@ from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import WORKFLOW as GENERATE
 from parley.domain.generate.contract import job_key as generation_key
 from parley.domain.session_analysis import Progress
+from parley.report.media import media_type
+from parley.report.page import Sound, view
 from parley.visibility import JOB
 
 PAGE_JOBS = 30
 # Of the running jobs on a page: each is a query to its worker.
 MOST_PROGRESS, PROGRESS_SECONDS = 10, 2.0
+# A recording is sent in parts of at most so many bytes; its first bytes show its type.
+PART_BYTES, FIRST_BYTES = 1_000_000, 16
+RANGE = re.compile(r"bytes=(\d{1,12})-(\d{1,12})?")
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=ConsoleRoute)
 
@@ -93,6 +98,28 @@ async def show_job(request: Request, caller: CurrentCaller, job_id: JobId) -> HT
         temporal_url=await _temporal_url(caller, job),
         **await _details(caller, job),
     )
+
+
+@router.get("/recording/{job_id:path}", openapi_extra=requires(Scope.READ))
+async def recording(
+    caller: CurrentCaller, job_id: JobId, asked: Annotated[str, Header(alias="range", max_length=100)] = ""
+) -> Response:
+    """A part of the recording of a session analysis: a browser asks for the next parts as it plays."""
+    job = await find_job(caller, job_id)
+    handle = await _handle(caller, job)
+    if not isinstance(handle, AnalysisHandle):
+        raise NotFound(f"{job.id} has no recording: it is not a session analysis")
+    start, count = _part(asked)
+    part = await handle.recording(start=start, count=count)
+    if not part.content:
+        return Response(status_code=416, headers={"content-range": f"bytes */{part.size}"})
+    first = part if start == 0 else await handle.recording(count=FIRST_BYTES)
+    headers = {
+        "accept-ranges": "bytes",
+        "content-range": f"bytes {start}-{start + len(part.content) - 1}/{part.size}",
+        "cache-control": "private, no-store",
+    }
+    return Response(part.content, status_code=206, headers=headers, media_type=media_type(first.content))
 
 
 @router.get("/events/{job_id:path}", openapi_extra=requires(Scope.READ))
@@ -168,12 +195,25 @@ async def _generation(handle: GenerationHandle) -> dict[str, Any]:
 
 
 async def _analysis(handle: AnalysisHandle) -> dict[str, Any]:
-    analysis = session = None
+    analysis = session = sound = None
     with suppress(NotFound):  # it begins
         analysis = (await handle.report()).analysis
-    with suppress(NotFound):  # it begins, or its session has been purged
+    if analysis is None:
+        return {"analysis": None}
+    with suppress(NotFound):  # its session has been purged
         session = await handle.session()
-    return {"analysis": analysis, "session": session, "speech": speech_of(session) if session else None}
+    with suppress(NotFound):  # it had no recording, or what it had has been purged
+        kind = media_type((await handle.recording(count=FIRST_BYTES)).content)
+        sound = Sound(job_url(handle.job_key, "recording"), kind)
+    return dict(view(analysis, session, sound))
+
+
+def _part(asked: str) -> tuple[int, int]:
+    """The first byte and the number of bytes that a `Range` asks for; the first `PART_BYTES` if it cannot be read."""
+    found = RANGE.fullmatch(asked)
+    start = int(found[1]) if found else 0
+    end = int(found[2]) if found and found[2] else start + PART_BYTES - 1
+    return start, min(max(end - start + 1, 1), PART_BYTES)
 
 
 async def _handle(caller: Caller, job: JobSummary) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:

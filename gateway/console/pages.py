@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,15 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from parley.report import page as report
+from parley.report.filters import NONE, milliseconds, moment
+
 if TYPE_CHECKING:
     from gateway.errors import Problem
 
 PREFIX = "/console"
 STATIC = f"{PREFIX}/static"
 HERE = Path(__file__).parent
-NONE = "–"
 HEADERS = {
     # No script or style in a page itself, none of another host, no frame around a page, no form to another host.
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -45,7 +46,8 @@ class ConsoleFiles(StaticFiles):
 
 
 def _version() -> str:
-    files = sorted(path for path in (HERE / "static").rglob("*") if path.is_file())
+    folders = (HERE / "static", report.STATIC)
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
@@ -54,7 +56,7 @@ VERSION = _version()
 
 def static_files() -> ConsoleFiles:
     """What is served below `STATIC`."""
-    return ConsoleFiles(directory=HERE / "static")
+    return ConsoleFiles(directory=HERE / "static", packages=[("parley", "report/static")])
 
 
 def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **context: Any) -> HTMLResponse:
@@ -82,64 +84,21 @@ def usd(amount: Decimal | None, places: int = 6) -> str:
     return f"${amount:,f}" if amount and not text.strip("-0.,") else f"${text}"
 
 
-def moment(time: datetime | None, *, seconds: bool = False) -> str:
-    """A time in UTC, which the page says once."""
-    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M") if time else NONE
-
-
-def percent(share: float | None) -> str:
-    """A share from 0 to 1."""
-    return NONE if share is None else f"{share:.1%}"
-
-
-def duration(seconds: float | timedelta | None) -> str:
-    """A duration in its most readable unit."""
-    if seconds is None:
-        return NONE
-    value = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def milliseconds(amount: float | None) -> str:
-    """A duration that is given in milliseconds."""
-    return duration(None if amount is None else amount / 1000)
-
-
-def clock(seconds: float) -> str:
-    """A place in a session: minutes and seconds."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02}"
-
-
-def number(count: float | None) -> str:
-    """A number with separators between thousands."""
-    return NONE if count is None else f"{count:,}"
-
-
 def _environment() -> Environment:
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader([HERE / "templates", report.TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    report.add_filters(made)
     made.filters.update(
-        clock=clock,
-        duration=duration,
         milliseconds=milliseconds,
         moment=moment,
-        number=number,
-        percent=percent,
         usd=usd,
     )
-    made.globals.update(prefix=PREFIX, static=f"{STATIC}/{VERSION}", job_url=job_url, quote=quote, dash=NONE)
+    made.globals.update(prefix=PREFIX, static=f"{STATIC}/{VERSION}", job_url=job_url, quote=quote)
     return made
 
 

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from parley.cli.coaching import coaching, progress
 from parley.cli.table import Column, Table
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
@@ -47,7 +48,9 @@ def report(found: AnalysisReport | AutoAnalyzeReport) -> RenderableType:
         return bulk_report(found)
     if found.analysis is None:
         return Group(Panel(f"{escape(found.id)} is {_ended(found)}; nothing to show yet."), costs(found.costs))
-    return Group(_header(found, found.analysis), _coaching(found.analysis), _voice(found.analysis), costs(found.costs))
+    analysis = found.analysis
+    coached = (coaching(analysis.coaching), *progress(analysis.trends))
+    return Group(_header(found, analysis), *coached, _voice(analysis), costs(found.costs))
 
 
 def _ended(found: AnalysisReport | AutoAnalyzeReport) -> str:
@@ -89,21 +92,6 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
         lines.append("[yellow]rule-based result: no model assessed this session[/yellow]")
     lines += [f"[yellow]{escape(warning)}[/yellow]" for warning in analysis.warnings]
     return Panel("\n".join(lines), title="Session analysis", title_align="left")
-
-
-def _coaching(analysis: Analysis) -> RenderableType:
-    coaching = analysis.coaching
-    table = Table(box=box.SIMPLE, show_header=True)
-    table.add_column("coaching")
-    table.add_column("score", justify="right")
-    table.add_column("comment", overflow="fold")
-    table.add_row("[bold]overall[/bold]", f"[bold]{coaching.overall_score}[/bold]", "")
-    for name in ("opening_technique", "questioning_skills", "objection_handling", "closing_technique"):
-        skill = getattr(coaching, name)
-        table.add_row(name.replace("_", " "), str(skill.score), escape(skill.comment))
-    for title, points in (("strengths", coaching.strengths), ("improvements", coaching.improvements)):
-        table.add_row(title, "", escape("\n".join(f"• {point}" for point in points)))
-    return table
 
 
 def _voice(analysis: Analysis) -> RenderableType:

@@ -11,9 +11,11 @@ from parley import AnalysisHandle, AutoAnalyzeHandle, AutoAnalyzeOptions, Client
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
 from parley.cli.exporting import write_sessions
+from parley.cli.reporting import write_report
 from parley.client.listing import KINDS, STATUSES
-from parley.client.reading import read_recording, read_session
+from parley.client.reading import read_recording, read_rubric, read_session
 from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.requests import ChatProviderName
 from parley.process import command
 
@@ -22,6 +24,10 @@ app = typer.Typer()
 OnlyProvider = Annotated[ChatProviderName | None, typer.Option(help="Call this provider only.")]
 OnlyModel = Annotated[
     str | None, typer.Option(help="Call this model only; --provider is optional where a provider has a price for it.")
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the report of a session analysis to this file, as one HTML page."),
 ]
 JobId = Annotated[
     str, typer.Argument(metavar="ID", help="The job's id, as the command that started it printed it, or a job's key.")
@@ -36,6 +42,13 @@ def analyze(
     provider: OnlyProvider = None,
     model: OnlyModel = None,
     wait: Annotated[bool, typer.Option(help="Wait while every provider is down, or give a rule-based result.")] = True,
+    rubric: Annotated[
+        str,
+        typer.Option(
+            help="What is rated: sales, support, interview, teaching, a stored rubric, or a .toml or .json file."
+        ),
+    ] = DEFAULT_RUBRIC,
+    html: Html = None,
     run_name: Annotated[str, typer.Option(help="Separates two analyses of the same content.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     as_json: Json = False,
@@ -44,10 +57,15 @@ def analyze(
     content = read_session(session)
     recording = read_recording(audio)[0] if audio else None
     only = Provider(provider) if provider else None
+    rated_by = read_rubric(Path(rubric)) if rubric.endswith((".toml", ".json")) else rubric
+    if html and detach:
+        raise InvalidInput("the report is written when the job has ended: use it with `results`", where="--html")
 
     async def work(client: Client) -> None:
-        job = await client.analyze(content, audio=recording, provider=only, model=model, wait=wait, run_name=run_name)
-        await follow_started(client, job, detach=detach, as_json=as_json)
+        job = await client.analyze(
+            content, audio=recording, provider=only, model=model, wait=wait, run_name=run_name, rubric=rated_by
+        )
+        await follow_started(client, job, detach=detach, as_json=as_json, html=html, audio=audio)
 
     with_client(workspace, work)
 
@@ -160,13 +178,17 @@ def results(
     export: Annotated[
         Path | None, typer.Option(help="Write a labelling run's sessions to this file: .jsonl or .csv.")
     ] = None,
+    html: Html = None,
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
     """Show a job's result and what it cost."""
 
     async def work(client: Client) -> None:
-        found = await (await client.job(job_id)).report()
+        job = await client.job(job_id)
+        found = await job.report()
+        if html is not None:
+            await write_report(job, found, html)
         if export is not None:
             written = await write_sessions(client.labelled_sessions(job_id), export)
             sessions = display.counted(written, "session")
@@ -219,7 +241,13 @@ async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Impo
 
 
 async def follow_started(
-    client: Client, job: AnalysisHandle | AutoAnalyzeHandle, *, detach: bool, as_json: bool
+    client: Client,
+    job: AnalysisHandle | AutoAnalyzeHandle,
+    *,
+    detach: bool,
+    as_json: bool,
+    html: Path | None = None,
+    audio: Path | None = None,
 ) -> None:
     """Print the id of a started job; unless `detach`, follow it to its end."""
     job_id = job.id
@@ -230,15 +258,22 @@ async def follow_started(
         show_json({"id": job_id}) if as_json else out.say(job_id)
         return
     err.say(job_id)
-    await show_job(client, job_id, as_json=as_json)
+    await show_job(client, job_id, as_json=as_json, html=html, audio=audio)
 
 
-async def show_job(client: Client, job_id: str, *, as_json: bool) -> None:
-    """Follow a job to its end and show its result."""
+async def show_job(
+    client: Client, job_id: str, *, as_json: bool, html: Path | None = None, audio: Path | None = None
+) -> None:
+    """Follow a job to its end and show its result.
+
+    `html`: the file that its report is written to. `audio`: the file of its recording.
+    """
     try:
         found = await display.watched(err, await client.job(job_id))
     except asyncio.CancelledError:
         line = f"The job continues. Follow it again with: {command('progress', job_id, '--follow')}"
         err.say(line)
         raise
+    if html is not None:
+        await write_report(await client.job(job_id), found, html, audio)
     show_json(found) if as_json else out.print(display.report(found))

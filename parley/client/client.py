@@ -50,6 +50,7 @@ from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, workflow_id
@@ -322,6 +323,7 @@ class Client:
         wait: bool = True,
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,
         run_name: str = "",
+        rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
     ) -> AnalysisHandle:
         """Store a session and start its analysis. Starting the same content again returns the running job.
 
@@ -333,12 +335,15 @@ class Client:
             wait: wait while every provider is down; False: return a rule-based result, marked as such, at once.
             wait_limit_seconds: the longest wait, in seconds; default: one day.
             run_name: separates two analyses of the same content.
+            rubric: by which skills the session is rated: `sales` (the default), `support`, `interview`, `teaching`, the
+                name of a rubric that the workspace has stored, or a rubric of its own, which is stored.
 
         Returns:
             The job's handle, at once.
 
         Raises:
-            InvalidInput: the session or recording is not valid; the error names the field, and nothing is stored.
+            InvalidInput: the session, recording or rubric is not valid; the error names the field, and nothing is
+                stored.
             UnpricedModel: no price is known for `model`; nothing is stored.
             Unreachable: Temporal or PostgreSQL does not answer.
         """
@@ -352,6 +357,7 @@ class Client:
             wait=wait,
             wait_limit_seconds=wait_limit_seconds,
             run_name=run_name,
+            rubric=rubric,
         )
 
     async def import_chats(

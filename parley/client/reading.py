@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from tinytag import TinyTag, TinyTagException
 
+from parley.domain.coaching.rubric import Rubric, parse_rubric
 from parley.domain.conversation.contract import ConversationId
 from parley.domain.errors import InvalidInput
 from parley.domain.model import WorkspaceId
@@ -18,6 +19,7 @@ from parley.domain.session import MAX_SESSION_SECONDS, Session
 
 MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
+MAX_RUBRIC_BYTES = 100_000
 SHOWN_CHARACTERS = 60
 WORKSPACE_ID: TypeAdapter[str] = TypeAdapter(WorkspaceId)
 CONVERSATION_ID: TypeAdapter[str] = TypeAdapter(ConversationId)
@@ -38,6 +40,19 @@ def read_session(path: Path) -> Session:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=where) from None
     return parse_session(read_json(text, where=where), where=where)
+
+
+def read_rubric(path: Path) -> Rubric:
+    """A rubric file: TOML, or JSON if its name ends in `.json`.
+
+    Raises:
+        InvalidInput: the file is not valid; the error names the file, the field and the problem.
+    """
+    raw = _read(path, MAX_RUBRIC_BYTES)
+    try:
+        return parse_rubric(raw.decode("utf-8-sig"), where=path.name)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=path.name) from None
 
 
 def read_json(text: str, *, where: str = "", field: str = "") -> Any:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import parse_session, recording_seconds
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, check_rubric
 from parley.domain.costs import Costs
+from parley.domain.errors import NotFound
 from parley.domain.model import Model
 from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import WORKFLOW, Analysis, Progress, SessionAnalysisInput, workflow_id
-from parley.storage import analyses, usage
-from parley.storage.sessions import load_session, save_recording, save_session
+from parley.storage import analyses, rubrics, usage
+from parley.storage.sessions import load_session, recording_part, save_recording, save_session
+
+WHOLE = 2**31 - 2
+
+
+class RecordingPart(Model):
+    """Bytes of a recording, and the size of the whole recording."""
+
+    content: bytes
+    size: int
 
 
 class AnalysisReport(Model):
@@ -72,6 +83,23 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
             row = await analyses.find(tx, self._workspace_id, self.job_key)
             return await load_session(tx, self._workspace_id, row.session_id, row.session_sha256)
 
+    async def recording(self, *, start: int = 0, count: int = WHOLE) -> RecordingPart:
+        """The recording of the session that it analyses.
+
+        Args:
+            start: the first byte; default: 0.
+            count: the most bytes; default: all.
+
+        Raises:
+            NotFound: there is no such job, it has no recording, or the recording has been purged.
+        """
+        async with self._backend.database.reads() as tx:
+            row = await analyses.find(tx, self._workspace_id, self.job_key)
+            if row.recording_sha256 is None:
+                raise NotFound(f"{row.workflow_id} was given no recording")
+            content, size = await recording_part(tx, self._workspace_id, row.recording_sha256, start, count)
+        return RecordingPart(content=content, size=size)
+
 
 async def start_analysis(
     backend: Backend,
@@ -84,13 +112,19 @@ async def start_analysis(
     wait: bool,
     wait_limit_seconds: int,
     run_name: str,
+    rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
 ) -> AnalysisHandle:
     """Store a session and its recording, and start the job on them. `Client.analyze` documents the arguments."""
     checked = session if isinstance(session, Session) else parse_session(session)
     provider = provider or provider_of(model, backend.settings)
     check_model(provider, model, backend.settings)
     seconds = recording_seconds(audio) if audio is not None else 0.0
+    rubric = check_rubric(rubric) if isinstance(rubric, dict) else rubric
     async with backend.database.transaction() as tx:
+        if isinstance(rubric, Rubric):
+            await rubrics.save(tx, workspace_id, rubric)
+        else:
+            rubric = await rubrics.load(tx, workspace_id, rubric)
         sha256 = await save_session(tx, workspace_id, checked)
         recording = await save_recording(tx, workspace_id, audio, seconds) if audio is not None else None
     job = SessionAnalysisInput(
@@ -100,6 +134,7 @@ async def start_analysis(
         session_id=checked.session_id,
         session_sha256=sha256,
         recording_sha256=recording,
+        rubric=rubric.reference,
         provider=provider,
         model=model,
         wait=wait,
@@ -122,4 +157,4 @@ def _details(job: SessionAnalysisInput) -> str:
     recording = "with its recording" if job.recording_sha256 else "without a recording"
     provider = f"{job.provider.value} only" if job.provider else "the provider that ranks first"
     outage = f"waits up to {job.wait_limit_seconds} s in an outage" if job.wait else "does not wait in an outage"
-    return f"One voice session, {recording}; {provider}; {outage}; at most ${job.budget_usd}."
+    return f"One voice session, {recording}; by {job.rubric}; {provider}; {outage}; at most ${job.budget_usd}."

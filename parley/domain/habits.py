@@ -112,6 +112,18 @@ def filler_words(turns: Sequence[Turn], language: str) -> FillerWords:
     )
 
 
+def filler_places(text: str, language: str) -> list[tuple[int, int]]:
+    """Where the fillers of a language are in a text: the first character of each, and the one after its last."""
+    pattern = _pattern(language.partition("-")[0].lower())
+    starts = [0, *(found.end() for found in SENTENCE_END.finditer(text))]
+    ends = [*starts[1:], len(text)]
+    return [
+        (start + found.start(), start + found.end())
+        for start, end in zip(starts, ends, strict=True)
+        for found in pattern.finditer(text[start:end])
+    ]
+
+
 def _sentences(turns: Sequence[Turn]) -> Iterator[str]:
     for turn in turns:
         yield from SENTENCE_END.split(" ".join(turn.text.split()))
@@ -123,7 +135,8 @@ def _pattern(language: str) -> re.Pattern[str]:
     plain = rf"\b(?:{_alternatives(FILLERS[language])})\b"
     between = rf"(?:^|(?<=[,.…–-] ))(?:{_alternatives(SET_OFF[language])})(?=[,?…]|\.\.\.| [–-] )"
     no_noun = "".join(rf"(?<!\b{word} )" for word in DETERMINERS.split())
-    hedging = [rf"{no_noun}\b{hedge}\b" for hedge in HEDGES.get(language, ())]
+    # The literal first: 25 look-behinds at every character of a long session would take half a minute.
+    hedging = [rf"\b(?={hedge}\b){no_noun}{hedge}" for hedge in HEDGES.get(language, ())]
     return re.compile("|".join((plain, between, *hedging)), re.IGNORECASE)
 
 

@@ -7,7 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from parley.domain.coaching import MAX_TOKENS, Coaching
+from parley.domain.coaching.contract import Coaching
+from parley.domain.coaching.prompts import MAX_TOKENS
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, REFERENCE
+from parley.domain.coaching.trends import Trends
 from parley.domain.habits import Habits
 from parley.domain.model import Model, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
@@ -22,6 +25,8 @@ VOICE_ACTION = "session_voice_metrics"
 ENERGY = {COACHING_ACTION: 5, VOICE_ACTION: 3}
 DEFAULT_BUDGET_USD = Decimal("1.00")
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
+# Rubrics that the id of an analysis does not name: by name or by version, it is the same analysis.
+IDS_WITHOUT_RUBRIC = (DEFAULT_RUBRIC, f"{DEFAULT_RUBRIC}@1")
 
 SHORT_SECONDS = 60
 LONG_SECONDS = 300
@@ -40,7 +45,8 @@ class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
     `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the result is
-    rule-based and marked as such. `provider` and `model` select one provider and exclude the others.
+    rule-based and marked as such. `provider` and `model` select one provider and exclude the others. `rubric`: the name
+    of a rubric, or `name@version`.
     """
 
     workspace_id: WorkspaceId
@@ -49,6 +55,7 @@ class SessionAnalysisInput(ByName):
     session_id: str = Field(min_length=1, max_length=200)
     session_sha256: str
     recording_sha256: str | None = None
+    rubric: str = Field(default=DEFAULT_RUBRIC, pattern=REFERENCE)
     wait: bool = True
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
@@ -125,6 +132,7 @@ class Analysis(Model):
     voice_metrics: VoiceMetrics
     habits: Habits
     coaching: Coaching
+    trends: Trends = Field(default_factory=Trends)
     provenance: tuple[Provenance, ...]
     warnings: tuple[str, ...] = ()
 
@@ -226,9 +234,10 @@ def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:
 def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
     """One workflow id per analysis: starting it twice returns the running one. `run_name` distinguishes two runs.
 
-    Two analyses are the same if they have the same session, recording, provider and model.
+    Two analyses are the same if they have the same session, recording, rubric, provider and model.
     """
-    content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "")
+    rubric = () if job.rubric in IDS_WITHOUT_RUBRIC else (job.rubric,)
+    content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "", *rubric)
     digest = hashlib.sha256("/".join(content).encode()).hexdigest()
     parts = ("session-analysis", job.workspace_id, job.session_id, digest[:12], run_name)
     return "/".join(part for part in parts if part)

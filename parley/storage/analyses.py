@@ -11,6 +11,11 @@ from parley.domain.errors import NotFound
 from parley.storage.database import NOW
 from parley.storage.tables import StoredAnalysis
 
+BY_A_MODEL = (
+    col(StoredAnalysis.status) == "completed",
+    col(StoredAnalysis.result)["coaching"]["processed"].as_boolean(),
+)
+
 
 async def begin(tx: AsyncSession, analysis: StoredAnalysis) -> None:
     """Create the job's row once. A job that is reset after it ended without a result is running again."""
@@ -57,21 +62,46 @@ async def find(tx: AsyncSession, workspace_id: str, analysis_id: str) -> StoredA
 
 
 async def previous(
-    tx: AsyncSession, workspace_id: str, session_id: str, session_sha256: str, recording_sha256: str | None
+    tx: AsyncSession, workspace_id: str, session_id: str, session_sha256: str, recording_sha256: str | None, rubric: str
 ) -> tuple[int, StoredAnalysis | None]:
-    """How often this content was analysed by a model, and the latest such analysis."""
+    """How often this content was analysed by a model under this rubric, and the latest such analysis."""
     same = (
         col(StoredAnalysis.workspace_id) == workspace_id,
         col(StoredAnalysis.session_id) == session_id,
         col(StoredAnalysis.session_sha256) == session_sha256,
         col(StoredAnalysis.recording_sha256).is_not_distinct_from(recording_sha256),
-        col(StoredAnalysis.status) == "completed",
-        col(StoredAnalysis.result)["coaching"]["processed"].as_boolean(),
+        col(StoredAnalysis.rubric) == rubric,
+        *BY_A_MODEL,
         col(StoredAnalysis.result)["strategy"].as_string() != "cached_analysis",
     )
     count = (await tx.execute(select(func.count()).select_from(StoredAnalysis).where(*same))).scalar_one()
     latest = select(StoredAnalysis).where(*same).order_by(col(StoredAnalysis.ended_at).desc()).limit(1)
     return count, (await tx.execute(latest)).scalar()
+
+
+async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, limit: int) -> list[dict[str, Any]]:
+    """The latest results of the same user under the same rubric from before a job, the oldest first.
+
+    Each other session counts once, with its latest analysis by a model.
+    """
+    newest_first = col(StoredAnalysis.created_at).desc()
+    of_session = func.row_number().over(partition_by=col(StoredAnalysis.session_id), order_by=newest_first)
+    by_session = (
+        select(col(StoredAnalysis.result), col(StoredAnalysis.created_at), of_session.label("place"))
+        .where(
+            col(StoredAnalysis.workspace_id) == workspace_id,
+            col(StoredAnalysis.user_id) == row.user_id,
+            col(StoredAnalysis.rubric) == row.rubric,
+            col(StoredAnalysis.created_at) < row.created_at,
+            col(StoredAnalysis.session_id) != row.session_id,
+            *BY_A_MODEL,
+        )
+        .subquery()
+    )
+    latest = (
+        select(by_session.c.result).where(by_session.c.place == 1).order_by(by_session.c.created_at.desc()).limit(limit)
+    )
+    return list((await tx.execute(latest)).scalars())[::-1]
 
 
 async def store_parts(tx: AsyncSession, workspace_id: str, job_key: str, **parts: Any) -> None:

@@ -4,8 +4,10 @@ import hashlib
 import json
 from decimal import Decimal
 
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from parley.domain.errors import NotFound
 from parley.domain.session import Session
@@ -65,3 +67,18 @@ async def load_recording(tx: AsyncSession, workspace_id: str, sha256: str) -> Re
     if row is None:
         raise NotFound(f"workspace {workspace_id!r} has no recording {sha256[:12]}")
     return row
+
+
+async def recording_part(tx: AsyncSession, workspace_id: str, sha256: str, start: int, count: int) -> tuple[bytes, int]:
+    """At most `count` bytes of a recording from the byte `start`, and the size of the whole.
+
+    Raises:
+        NotFound: the workspace has no such recording.
+    """
+    query = select(func.substring(col(Recording.audio), start + 1, count), func.length(col(Recording.audio))).where(
+        col(Recording.workspace_id) == workspace_id, col(Recording.sha256) == sha256
+    )
+    found = (await tx.execute(query)).first()
+    if found is None:
+        raise NotFound(f"workspace {workspace_id!r} has no recording {sha256[:12]}")
+    return bytes(found[0]), int(found[1])

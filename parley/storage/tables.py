@@ -358,6 +358,7 @@ class StoredAnalysis(SQLModel, table=True):
         Index("session_analyses_by_workflow", "workspace_id", "workflow_id"),
         Index("session_analyses_by_recording", "workspace_id", "recording_sha256"),
         Index("session_analyses_by_age", "created_at"),
+        Index("session_analyses_by_user", "workspace_id", "user_id", "rubric", "created_at"),
     )
 
     workspace_id: str = Field(primary_key=True)
@@ -367,6 +368,7 @@ class StoredAnalysis(SQLModel, table=True):
     session_sha256: str
     recording_sha256: str | None = None
     user_id: str
+    rubric: str = ""  # `name@version`; empty for results from before there were rubrics
     status: str = "running"  # running, completed, failed, cancelled
     voice_metrics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     coaching: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
@@ -374,6 +376,18 @@ class StoredAnalysis(SQLModel, table=True):
     reason: str = ""  # why it failed or was cancelled
     created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
     ended_at: datetime | None = Field(default=None, sa_type=TIMESTAMP)
+
+
+class StoredRubric(SQLModel, table=True):
+    """A workspace's own rubric. A version never changes: the scores by it stay comparable."""
+
+    __tablename__ = "rubrics"
+
+    workspace_id: str = Field(primary_key=True)
+    rubric_id: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    payload: dict[str, Any] = Field(sa_type=JSONB)
+    created_at: datetime = Field(default=None, sa_type=WRITTEN_AT)
 
 
 class Dataset(SQLModel, table=True):

@@ -19,9 +19,10 @@ from parley.client.reading import check_conversation_id, parse_session
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
-from parley.domain.coaching import rule_based
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in, check_rubric
+from parley.domain.coaching.rule_based import rule_based
 from parley.domain.costs import Costs
-from parley.domain.errors import IdempotencyConflict
+from parley.domain.errors import IdempotencyConflict, InvalidInput
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, Meta, workflow_id
 from parley.domain.generate.replies import parsed
 from parley.domain.habits import habits
@@ -151,7 +152,7 @@ class FakeClient:
             ProcessReceiver(StreamHub()), self.workspace_id, stream_id, run, on_disconnect=on_disconnect
         )
 
-    async def analyze(
+    async def analyze(  # noqa: PLR0913 - the signature of `Client`
         self,
         session: Session | dict[str, object],
         *,
@@ -161,16 +162,18 @@ class FakeClient:
         wait: bool = True,  # noqa: ARG002
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,  # noqa: ARG002
         run_name: str = "",
+        rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
     ) -> AnalysisHandle:
         """The handle of an analysis that has ended.
 
         Raises:
-            InvalidInput: the session is not valid; the error names the field.
+            InvalidInput: the session or rubric is not valid; the error names the field.
         """
+        own = _rubric(rubric)
         checked = session if isinstance(session, Session) else parse_session(session)
         self.sessions.append(checked)
         job_id = "/".join(filter(None, ("session-analysis", self.workspace_id, checked.session_id, run_name)))
-        outcome = self._analyses.popleft() if self._analyses else _rule_based(checked, job_id)
+        outcome = self._analyses.popleft() if self._analyses else _rule_based(checked, own, job_id)
         return FakeAnalysisHandle(job_id, outcome)
 
     async def auto_analyze(
@@ -251,7 +254,16 @@ def _result(answer: str | dict[str, Any] | GenerateResult, request: GenerateInpu
     return GenerateResult(success=True, content=text, parsed=value, meta=meta)
 
 
-def _rule_based(session: Session, job_id: str) -> AnalysisReport:
+def _rubric(given: str | Rubric | dict[str, object]) -> Rubric:
+    if isinstance(given, str):
+        found = built_in(given)
+        if found is None:
+            raise InvalidInput(f"there is no rubric {given!r}: the fake client stores none", field="rubric")
+        return found
+    return given if isinstance(given, Rubric) else check_rubric(given)
+
+
+def _rule_based(session: Session, rubric: Rubric, job_id: str) -> AnalysisReport:
     """What Parley stores when no provider is available."""
     counted = habits(session)
     analysis = Analysis(
@@ -261,7 +273,7 @@ def _rule_based(session: Session, job_id: str) -> AnalysisReport:
         strategy_reason="rule-based, by the fake client",
         voice_metrics=from_session(session),
         habits=counted,
-        coaching=rule_based(counted),
+        coaching=rule_based(session, counted, rubric),
         provenance=(),
     )
     return AnalysisReport(

@@ -26,6 +26,38 @@ class TestJobs:
         for expected in ("fast_parallel", "simulator/claude", "the simulator answered", "confirmed $", "strengths"):
             assert expected in ran.out
 
+    async def test_a_report_is_written_when_the_job_has_ended_and_again_later(
+        self, parley: Run, tmp_path: Path
+    ) -> None:
+        page, later = tmp_path / "report.html", tmp_path / "later.html"
+        ran = await parley("analyze", SHORT, "--audio", RECORDING, "--html", page)
+        assert ran.code == 0, ran.err
+        assert f"report written to {page}" in ran.err
+        again = await parley("results", ran.err.split("\n")[0], "--html", later, "--json")
+        assert json.loads(again.out)["analysis"]["coaching"]["strengths"][0]["moment"]["quote"]
+        assert page.read_text() == later.read_text()
+        assert "data:audio/ogg;base64," in page.read_text()
+
+    async def test_a_report_needs_an_analysis_and_a_place(self, parley: Run, tmp_path: Path) -> None:
+        ran = await parley("analyze", SHORT, "--html", tmp_path / "nowhere" / "report.html")
+        assert (ran.code, "cannot be written: No such file" in ran.err) == (2, True)
+        ran = await parley("analyze", SHORT, "--html", tmp_path / "report.html", "--detach")
+        assert (ran.code, "--html: the report is written when the job has ended" in ran.err) == (2, True)
+
+    async def test_a_rubric_file_decides_what_is_rated(self, parley: Run, tmp_path: Path) -> None:
+        levels = 'levels = { 0 = "none", 100 = "open ones" }'
+        skill = f'[[skill]]\nid = "questions"\ntitle = "Asking"\nweight = 1\n{levels}\n'
+        own = tmp_path / "own.toml"
+        own.write_text(f'id = "own"\nversion = 1\ntitle = "Our demo"\n{skill}')
+        ran = await parley("analyze", SHORT, "--rubric", own)
+        assert ran.code == 0, ran.err
+        assert "by own@1" in ran.out
+        assert "Asking" in ran.out
+        own.write_text(f'id = "own"\nversion = 1\ntitle = "Our demo"\n{skill.replace("100", "10")}')
+        ran = await parley("analyze", SHORT, "--rubric", own)
+        assert ran.code == 2
+        assert 'own.toml: skill.0: the levels of questions must say what 100 means: add 100 = "…"' in ran.err
+
     async def test_json_is_alone_on_stdout(self, parley: Run) -> None:
         ran = await parley("analyze", SAMPLE, "--json")
         report = json.loads(ran.out)

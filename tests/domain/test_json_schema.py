@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from parley.domain.capabilities import without_dropped
-from parley.domain.coaching import COACHING_SCHEMA
+from parley.domain.coaching.prompts import coaching_schema
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.replies import parsed
 from parley.domain.json_check import check_schema
@@ -15,6 +15,7 @@ from parley.domain.json_schema import strict_form, strict_object
 from parley.domain.pricing import ConfiguredRates, upper_bound
 from parley.domain.requests import ChatRequest, Message, Provider
 from simulator.schema_rules import anthropic_problem, openai_problem
+from tests.domain.coaching.material import SALES
 
 TEXT = {"type": "string"}
 RATES = ConfiguredRates(elevenlabs_usd_per_hour=Decimal("0.4"), elevenlabs_usd_per_thousand_characters=Decimal("0.10"))
@@ -51,7 +52,8 @@ def test_a_lax_schema_is_made_strict_for_every_vendor():
 
 
 def test_a_strict_schema_stays_as_it_is():
-    assert strict_form(COACHING_SCHEMA) == COACHING_SCHEMA
+    schema = coaching_schema(SALES)
+    assert strict_form(schema) == schema
     assert strict_form(strict_form(LAX)) == strict_form(LAX)
 
 

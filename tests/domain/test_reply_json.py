@@ -8,16 +8,14 @@ import pytest
 from parley.domain.auto_analyze.labels import read_groups
 from parley.domain.auto_analyze.validation import judge
 from parley.domain.chat import Containment
-from parley.domain.coaching import read_reply
+from parley.domain.coaching.replies import read_reply
 from parley.domain.generate.quality import read_grade
 from parley.domain.generate.replies import parsed
 from parley.domain.reply_json import MAX_DEPTH, read_reply_json
 from parley.domain.requests import ChatReply, Finish, Usage
+from tests.domain.coaching.material import ANSWER as COACHING
+from tests.domain.coaching.material import SALES, TALK
 
-SKILL = {"score": 60, "comment": "Fair."}
-COACHING = {"overall_score": 60, "strengths": ["Polite."], "improvements": ["Ask more."]} | dict.fromkeys(
-    ("opening_technique", "questioning_skills", "objection_handling", "closing_technique"), SKILL
-)
 LABELS = {"sessions": [{"id": "s1", "intent": "refund", "summary": "Wants the {money} back [now]."}]}
 GROUPS = {"groups": [{"canonical": "refund", "members": ["refund", "refunds"]}]}
 AROUND = {
@@ -46,7 +44,7 @@ def reply(way: str, value: Any) -> ChatReply:
 @pytest.mark.parametrize("way", AROUND)
 def test_every_job_reads_the_same_text(way: str):
     assert parsed(wrapped(way, {"a": 1}), {"type": "object"}) == ({"a": 1}, "")
-    assert read_reply(reply(way, COACHING))[1] == ""
+    assert read_reply(reply(way, COACHING), SALES, TALK)[1] == ""
     assert read_grade(reply(way, {"score": 0.5, "reason": "Fair."})).score is not None
     assert read_groups(reply(way, GROUPS), ["refund", "refunds"]) == ({"refund": "refund", "refunds": "refund"}, "")
     assert judge(reply(way, LABELS), {"s1": Containment.SELF_SERVICE}).missing == ()

@@ -59,12 +59,15 @@ def test_the_workflow_id_identifies_the_analysis():
     job = SessionAnalysisInput(workspace_id="acme", user_id="u", session_id="s-1", session_sha256="a" * 64)
     one = workflow_id(job)
     assert one.startswith("session-analysis/acme/s-1/")
-    assert workflow_id(job.model_copy(update={"wait": False})) == one
+    for same in ({"wait": False}, {"rubric": "sales@1"}):
+        assert workflow_id(job.model_copy(update=same)) == one
     differences = (
         {"workspace_id": "other"},
         {"session_id": "s-2"},
         {"session_sha256": "b" * 64},
         {"recording_sha256": "c" * 64},
+        {"rubric": "support@1"},
+        {"rubric": "sales@2"},
         {"provider": Provider.OPENAI},
         {"provider": Provider.OPENAI, "model": "gpt-4o"},
     )

@@ -39,6 +39,16 @@ FLAGS = [
 TOO_WIDE = """[...document.querySelectorAll('body *')]
     .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5 && !one.closest('.scroll, .skip'))
     .map((one) => one.outerHTML.slice(0, 120))"""
+# Where a recording begins to play, and where it pauses.
+HEARD = """() => {
+    const audio = document.getElementById("recording");
+    const at = (event) => new Promise((done) => {
+        audio.addEventListener(event, () => done(audio.currentTime), { once: true });
+    });
+    audio.muted = true;
+    window.began = at("playing");
+    window.ended = at("pause");
+}"""
 PHONE = {"width": 390, "height": 844}
 HOSTILE = '"><img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>{{7*7}}'
 
@@ -248,6 +258,31 @@ async def test_no_text_of_a_user_or_a_model_becomes_markup_on_a_telephone(browse
             assert await page.locator("main img, main script").count() == 0
             await check_width(page)
             assert await page.title() != "owned"
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_moment_of_a_session_is_played(browser: Browser, gateway: Running, client: Client, key: str):
+    talk, audio = SAMPLES / "gatekeeper-dental-clinic.json", SAMPLES / "gatekeeper-dental-clinic.ogg"
+    job = await client.analyze(Session.model_validate_json(talk.read_bytes()), audio=audio.read_bytes())
+    report = await job.result()
+    assert report.analysis is not None
+    point = report.analysis.coaching.improvements[0]
+    assert point.moment is not None
+    async with visiting(browser, gateway, viewport=PHONE) as page:
+        await sign_in(page, key, f"/console/jobs/{quote(job.job_key, safe='')}")
+        await expect(page.get_by_text(f"“{point.moment.quote}”").first).to_be_visible()
+        await expect(page.get_by_text(f"“{point.better}”").first).to_be_visible()
+        await check_width(page)
+        await page.evaluate(HEARD)
+        await page.get_by_role("button", name="Play from").first.press("Enter")
+        start = await page.get_by_role("button", name="Play from").first.get_attribute("data-play")
+        assert abs(await page.evaluate("window.began") - float(str(start))) < 1
+        address = await page.locator("#recording").get_attribute("src")
+        part = await page.request.get(str(address), headers={"range": "bytes=10-19"})
+        assert (part.status, await part.body()) == (206, audio.read_bytes()[10:20])
+        assert part.headers["content-range"] == f"bytes 10-19/{audio.stat().st_size}"
+        assert part.headers["content-type"] == "audio/ogg"
+        assert (await page.request.get(str(address), headers={"range": "bytes=999999999-"})).status == 416
 
 
 @pytest.mark.usefixtures("worker")

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.console import pages
+from parley.report import page as report
 
 STATIC = Path(pages.__file__).parent / "static"
 VENDOR = STATIC / "vendor"
 LISTED = re.findall(r"^\| `([\w.]+)` \|.*`([0-9a-f]{64})` \|$", (VENDOR / "README.md").read_text(), re.MULTILINE)
-CSS = (STATIC / "console.css").read_text(encoding="utf-8")
+CSS = (report.STATIC / "report.css").read_text(encoding="utf-8")
 LIGHT, DARK = (
     dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S)
 )

@@ -108,6 +108,20 @@ async def test_a_session_is_analysed_from_an_upload_with_its_audio(http: httpx.A
     assert "elevenlabs" in {one["provider"] for one in provenance}
 
 
+async def test_a_session_is_rated_by_a_rubric_of_the_body(http: httpx.AsyncClient):
+    levels = {"0": "none", "100": "open ones"}
+    own = {"id": "own", "version": 1, "title": "Our demo"}
+    own |= {"skill": [{"id": "questions", "title": "Asking", "weight": 1, "levels": levels}]}
+    for rubric, reference in (("support", "support@1"), (own, "own@1")):
+        job = (await http.post(f"{JOBS}/session-analysis", json={"session": SESSION, "rubric": rubric})).json()
+        await ended(http, job["url"])
+        result = (await http.get(f"{job['url']}/result")).json()
+        found = result["analysis"]["coaching"]["rubric"]
+        assert f"{found['id']}@{found['version']}" == reference
+    wrong = await http.post(f"{JOBS}/session-analysis", json={"session": SESSION, "rubric": own | {"skill": []}})
+    assert (wrong.status_code, "rubric: skill" in wrong.text) == (400, True)
+
+
 @pytest.fixture
 async def labelled(http: httpx.AsyncClient) -> dict[str, Any]:
     """A labelling run of an upload, started."""

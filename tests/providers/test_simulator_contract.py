@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from parley.domain.coaching import COACHING_SCHEMA, read_reply
+from parley.domain.coaching.contract import Checks
+from parley.domain.coaching.replies import read_reply
 from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -26,8 +27,9 @@ from parley.domain.errors import (
 from parley.domain.pricing import ConfiguredRates, cost, rates_for, upper_bound
 from parley.domain.requests import ChatReply, Finish, Provider, TranscriptionReply
 from simulator.faults import FAULTS
+from tests.domain.coaching.material import SALES, TALK
 from tests.parts import SimulatorAdmin
-from tests.providers.vendors import ALL, CHAT, KEY, MODEL, SECONDS, chat, providers, question, simulated
+from tests.providers.vendors import ALL, CHAT, COACHING, KEY, MODEL, SECONDS, chat, providers, question, simulated
 
 # The simulator's paths for vendors whose SDK expects the API version in the base URL.
 PATHS = {Provider.OPENAI: "openai/v1", Provider.LOCAL: "local/v1"}
@@ -74,6 +76,9 @@ OTHERS = {
     "invented_items",
     "duplicated_items",
     "one_group",
+    "invented_quotes",
+    "near_quotes",
+    "false_numbers",
     "in_stream_error",
     "no_finish",
     "odd_finish",
@@ -136,9 +141,8 @@ async def test_a_completion_is_complete_with_the_vendors_usage(simulator: Simula
 
 @each_llm
 async def test_a_schema_is_followed_and_counted(simulator: SimulatorAdmin, provider: Provider):
-    request = chat(response_schema=COACHING_SCHEMA, max_tokens=1000)
-    reply: ChatReply = await ask(simulator.url, provider, request)
-    coaching, problem = read_reply(reply)
+    reply: ChatReply = await ask(simulator.url, provider, COACHING)
+    coaching, problem = read_reply(reply, SALES, TALK)
     assert (coaching is not None, problem) == (True, "")
     assert reply.usage.input_tokens == (await only_call(simulator))["input_tokens"] > 200
 
@@ -149,13 +153,12 @@ async def test_a_schema_is_followed_and_counted(simulator: SimulatorAdmin, provi
 async def test_a_model_without_schemas_follows_one_in_a_system_message(
     simulator: SimulatorAdmin, provider: Provider, model: str
 ):
-    request = chat(response_schema=COACHING_SCHEMA, max_tokens=1000)
     async with providers(simulated(simulator.url)) as opened:
-        reply = await opened.adapter(provider).call(request, model, "attempt-1")
+        reply = await opened.adapter(provider).call(COACHING, model, "attempt-1")
     assert isinstance(reply, ChatReply)
-    assert read_reply(reply)[1] == ""
+    assert read_reply(reply, SALES, TALK)[1] == ""
     rates = ConfiguredRates(elevenlabs_usd_per_hour=Decimal(1), elevenlabs_usd_per_thousand_characters=Decimal("0.10"))
-    bound, _ = upper_bound(provider, model, request, rates)
+    bound, _ = upper_bound(provider, model, COACHING, rates)
     assert cost(reply.usage, rates_for(provider, model, rates)) < bound
 
 
@@ -239,11 +242,25 @@ async def test_a_history_with_a_blank_turn_is_answered(simulator: SimulatorAdmin
 @each_llm
 async def test_malformed_content_is_returned_since_it_is_paid_for(simulator: SimulatorAdmin, provider: Provider):
     await simulator.fault("malformed")
-    reply: ChatReply = await ask(simulator.url, provider, chat(response_schema=COACHING_SCHEMA, max_tokens=1000))
+    reply: ChatReply = await ask(simulator.url, provider, COACHING)
     assert reply.finish is Finish.STOP
     assert reply.usage.output_tokens > 0
     with pytest.raises(json.JSONDecodeError):
         json.loads(reply.text)
+
+
+@each_llm
+async def test_quotes_and_numbers_may_be_wrong(simulator: SimulatorAdmin, provider: Provider):
+    checked: dict[str, Any] = {}
+    for fault in ("", "near_quotes", "false_numbers", "invented_quotes"):
+        if fault:
+            await simulator.fault(fault)
+        coaching, problem = read_reply(await ask(simulator.url, provider, COACHING), SALES, TALK)
+        checked[fault] = (coaching.checks, problem) if coaching else problem
+    assert checked[""] == (Checks(), "")
+    assert checked["near_quotes"][0].quotes_corrected > 1
+    assert checked["false_numbers"] == (Checks(), "")  # code that has the measurements corrects them
+    assert checked["invented_quotes"] == "quote: none of the quotes is in the transcript"
 
 
 @each_llm

@@ -9,7 +9,6 @@ import httpx2
 import pytest
 
 from parley.domain.capabilities import dropped_parameters
-from parley.domain.coaching import COACHING_SCHEMA
 from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -29,6 +28,7 @@ from tests.providers.vendors import (
     ALL,
     AUDIO,
     CHAT,
+    COACHING_SCHEMA,
     KEY,
     MODEL,
     ReceivedRequest,

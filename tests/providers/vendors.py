@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from parley.domain.coaching.prompts import coaching_request
+from parley.domain.habits import habits
 from parley.domain.requests import ChatRequest, Message, Provider, Request, TranscriptionRequest
 from parley.providers.registry import Providers
 from parley.settings import Settings
+from tests.domain.coaching.material import SALES, TALK
 from tests.parts import SAMPLES
 
 CHAT = (Provider.OPENAI, Provider.LOCAL, Provider.ANTHROPIC)
@@ -32,6 +35,11 @@ def chat(**changes: Any) -> ChatRequest:
         "temperature": 0.1,
     }
     return ChatRequest(**(fields | changes))
+
+
+# A request with a transcript, for a reply by a schema.
+COACHING = coaching_request(TALK, SALES, habits(TALK), None, max_tokens=1500)
+COACHING_SCHEMA = COACHING.response_schema
 
 
 def question(provider: Provider) -> Request:

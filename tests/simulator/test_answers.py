@@ -10,7 +10,7 @@ from simulator.answers import Answers
 from simulator.coaching import parse_transcript
 from simulator.text import list_entries
 from simulator.wire import Message, Prompt
-from tests.simulator.material import COACHING_SCHEMA, GOOD_CALL, POOR_CALL
+from tests.simulator.material import COACHING_SCHEMA, GOOD_CALL, POOR_CALL, closed
 
 
 def answer(text: str, schema: dict[str, Any] | None = None, seed: int = 7, *earlier: str) -> str:
@@ -92,6 +92,41 @@ def test_only_lines_between_transcript_tags_are_parsed():
         (62, "01:02", True, "this"),
         (3605, "60:05", False, "that"),
     ]
+
+
+SKILL = closed({"score": {"type": "integer", "description": "0 to 100"}, "comment": {"type": "string"}})
+SUPPORT = ("welcome", "empathy", "diagnosis_questions", "resolution", "helpfulness")
+
+
+def moments(schema_skills: tuple[str, ...]) -> dict[str, Any]:
+    texts = {name: {"type": "string"} for name in ("text", "at", "quote", "better")}
+    point = closed({"skill": {"type": "string", "enum": list(schema_skills)}, **texts})
+    points = {"type": "array", "items": point}
+    skills = closed(dict.fromkeys(schema_skills, SKILL))
+    return closed({"skills": skills, "strengths": points, "improvements": points})
+
+
+@pytest.mark.parametrize("transcript", [GOOD_CALL, POOR_CALL])
+def test_points_lead_to_a_moment_by_the_words_of_a_line(transcript: str):
+    reply = json.loads(answer(transcript, moments(SUPPORT)))
+    lines = {line.time: line.text for line in parse_transcript(transcript)}
+    assert list(reply["skills"]) == list(SUPPORT)
+    for point in (*reply["strengths"], *reply["improvements"]):
+        assert point["quote"] in lines[point["at"]]
+        assert point["skill"] in SUPPORT
+        assert point["better"].endswith((".", "?"))
+
+
+def test_the_skills_of_another_rubric_are_rated_by_rules():
+    good, poor = (json.loads(answer(call, moments(SUPPORT)))["skills"] for call in (GOOD_CALL, POOR_CALL))
+    assert {name: one["score"] for name, one in good.items()} == {
+        "welcome": 100,
+        "empathy": 50,
+        "diagnosis_questions": 90,
+        "resolution": 100,
+        "helpfulness": 72,  # 74% of the words
+    }
+    assert sum(one["score"] for one in poor.values()) < sum(one["score"] for one in good.values())
 
 
 def test_coaching_without_a_transcript_says_so():

@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, get_origin
@@ -56,6 +56,7 @@ from parley.storage import (
     paid_requests,
     phone_calls,
     reports,
+    rubrics,
     sessions,
     streams,
     summaries,
@@ -67,6 +68,7 @@ from parley.storage.driver import Query, fetch
 from parley.storage.ledger import Counted, Failure
 from parley.storage.retention import Old
 from parley.storage.tables import CachedAnswer, Generation, StoredAnalysis, utc_now
+from tests.domain.coaching.material import SALES
 from tests.parts import SAMPLES
 from tests.storage.ledger_fixture import COST, EXPIRED, JOB, RATES, TERMS, USER, LedgerFixture, reply
 
@@ -122,8 +124,10 @@ async def ids(books: LedgerFixture) -> Ids:
             session_id=session.session_id,
             session_sha256=session_sha256,
             user_id=USER,
+            rubric="own@1",
         )
         await analyses.begin(tx, row)
+        await rubrics.save(tx, books.workspace, SALES.model_copy(update={"id": "own"}))
         result = {"coaching": {"processed": True}, "strategy": "standard"}
         await analyses.end(tx, books.workspace, "job", "completed", result)
         tx.add(generation(books.workspace, attempt))
@@ -145,6 +149,13 @@ async def ids(books: LedgerFixture) -> Ids:
     return Ids(
         attempt, session, session_sha256, recording_sha256, prompt, SummaryReference(attempt_id=settled, messages=1)
     )
+
+
+def later(ids: Ids) -> StoredAnalysis:
+    """An analysis after that of the workspace, of the same user under the same rubric."""
+    fields = {"workspace_id": THEIRS, "job_key": "later", "workflow_id": "later", "session_id": "another"}
+    when = datetime.now(UTC) + timedelta(days=1)
+    return StoredAnalysis(**fields, session_sha256=ids.session_sha256, user_id=USER, rubric="own@1", created_at=when)
 
 
 def phone_call(workspace_id: str) -> NewCall:
@@ -285,8 +296,14 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "analyses.load": (lambda tx, _: analyses.load(tx, THEIRS, "job"), NotFound),
     "analyses.find": (lambda tx, _: analyses.find(tx, THEIRS, "workflow"), NotFound),
     "analyses.previous": (
-        lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256, None),
+        lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256, None, "sales@1"),
         (0, None),
+    ),
+    "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), limit=10), []),
+    "rubrics.load": (lambda tx, _: rubrics.load(tx, THEIRS, "own"), InvalidInput),
+    "sessions.recording_part": (
+        lambda tx, ids: sessions.recording_part(tx, THEIRS, ids.recording_sha256, 0, 10),
+        NotFound,
     ),
     "analyses.store_parts": (lambda tx, _: analyses.store_parts(tx, THEIRS, "job", status="failed"), None),
     "outbox.events": (lambda tx, _: outbox.events(tx, THEIRS), []),
@@ -403,6 +420,7 @@ CREATES_ROWS = {
     "generations.save_prompt",
     "knowledge.put",
     "summaries.store",
+    "rubrics.save",
     "sessions.save_session",
     "sessions.save_recording",
     "streams.open_attempt",

@@ -4,15 +4,20 @@ import asyncio
 from uuid import uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
+from parley.domain.coaching.contract import Coaching
 from parley.domain.errors import InvalidInput
+from parley.storage import analyses
 from parley.storage.database import Database, engine
-from parley.storage.migrate import has_vectors, migrate
+from parley.storage.migrate import configuration, has_vectors, migrate
 from parley.storage.tables import SQLModel
 from tests.parts import run_sql
 
@@ -53,3 +58,39 @@ async def test_an_account_that_cannot_create_the_extension_is_refused_with_what_
 
 async def test_the_server_says_whether_it_has_the_extension(database: Database) -> None:
     assert await has_vectors(database)
+
+
+async def test_analyses_from_before_the_rubrics_stay_readable(database_url: str, database: Database) -> None:
+    """They have one rubric, no moments, and are not compared with later ones."""
+    review = {"score": 70, "comment": "Well asked."}
+    skills = dict.fromkeys(
+        ("opening_technique", "questioning_skills", "objection_handling", "closing_technique"), review
+    )
+    texts = {"strengths": ["Clear."], "improvements": ["Ask more.", "Close."]}
+    old = {"overall_score": 72, "processed": True, "fallback": False, **texts, **skills}
+    opened = engine(SecretStr(database_url))
+    async with opened.begin() as connection:
+        await connection.run_sync(_to_before, "0006")
+    await run_sql(
+        database_url,
+        "INSERT INTO session_analyses (workspace_id, job_key, workflow_id, session_id, session_sha256, user_id, status,"
+        " coaching, result, reason, created_at)"
+        " VALUES ('w', 'k', 'w', 's', 'x', 'u', 'completed', %s, %s, '', now())",
+        Jsonb(old),
+        Jsonb({"coaching": old, "strategy": "hybrid"}),
+    )
+    await opened.dispose()
+    await migrate(SecretStr(database_url))
+    async with database.transaction() as tx:
+        row = await analyses.load(tx, "w", "k")
+    assert row.result is not None
+    assert (row.rubric, row.result["strategy"], row.result["coaching"]) == ("", "hybrid", row.coaching)
+    coaching = Coaching.model_validate(row.coaching)
+    assert [skill.score for skill in coaching.skills] == [70] * 4
+    assert [point.text for point in coaching.improvements] == texts["improvements"]
+    assert (coaching.overall_score, coaching.strengths[0].moment) == (72, None)
+
+
+def _to_before(connection: Connection, revision: str) -> None:
+    config = configuration(connection)
+    command.downgrade(config, str(ScriptDirectory.from_config(config).get_revision(revision).down_revision))

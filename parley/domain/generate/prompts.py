@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from parley.domain.auto_analyze.prompts import CONDENSE_SYSTEM, LABEL_SYSTEM, RESOLVE_SYSTEM
-from parley.domain.coaching import SYSTEM as COACHING_SYSTEM
+from parley.domain.coaching.prompts import SYSTEM as COACHING_SYSTEM
 from parley.domain.conversation.extraction import SYSTEM as EXTRACTION_SYSTEM
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.quality import SYSTEM as QUALITY_SYSTEM
@@ -74,8 +74,8 @@ class Template(Model):
 OF_JOBS = (
     Template(
         name="session_analysis",
-        version=1,
-        purpose="Coaches a sales rep on one recorded session.",
+        version=2,
+        purpose="Coaches a user on one recorded session.",
         text=COACHING_SYSTEM,
         job="SessionAnalysis",
     ),

@@ -1,0 +1,49 @@
+"""Writes the report of an analysis as one HTML page."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from parley import AnalysisHandle, AnalysisReport, AutoAnalyzeHandle, InvalidInput, NotFound
+from parley.cli.console import err
+
+
+async def write_report(
+    job: AnalysisHandle | AutoAnalyzeHandle, found: Any, path: Path, recording: Path | None = None
+) -> None:
+    """Write the page of an analysis that has a result, with its recording.
+
+    A recording that is too large for a page is linked where its file is known.
+
+    Raises:
+        InvalidInput: the job is not a session analysis, it has no result, or the file cannot be written.
+    """
+    if not isinstance(job, AnalysisHandle) or not isinstance(found, AnalysisReport) or found.analysis is None:
+        raise InvalidInput("only a session analysis that has a result has a report", where="--html")
+    # Here, because a template engine takes 50 ms to load.
+    from parley.report.page import MOST_EMBEDDED, report_page  # noqa: PLC0415
+
+    audio = session = None
+    with suppress(NotFound):  # it had no recording, or what it had has been purged
+        audio = await job.recording(count=MOST_EMBEDDED + 1)
+    with suppress(NotFound):  # it has been purged
+        session = await job.session()
+    link = _address(recording, path) if recording else ""
+    _write(path, report_page(found.analysis, session, audio.content if audio else None, link=link))
+    err.say(f"report written to {path}")
+    if audio is not None and audio.size > MOST_EMBEDDED:
+        err.say(f"it plays {recording}, which must stay there" if link else "the recording is too large for the page")
+
+
+def _address(recording: Path, page: Path) -> str:
+    """The address of the recording from the page."""
+    return quote(os.path.relpath(recording, page.parent).replace(os.sep, "/"))
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"cannot be written: {error.strerror}", where=str(path)) from None

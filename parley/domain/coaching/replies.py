@@ -1,0 +1,121 @@
+"""Reads a model's reply: the structure follows the rubric, and every quote is in the transcript."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from parley.domain.coaching.contract import Checks, Coaching, CoachingPoint, scored
+from parley.domain.coaching.quotes import find_moment
+from parley.domain.coaching.rubric import HIGHEST, LOWEST, Rubric
+from parley.domain.model import STORABLE, Model
+from parley.domain.reply_json import read_reply_json
+from parley.domain.requests import ChatReply, Finish
+from parley.domain.session import Session
+from parley.domain.text import one_line
+
+PROBLEM_CHARACTERS = 200
+AT = re.compile(r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2})")
+
+# Strict: a JSON `true` is not a score of 1.
+Score = Annotated[int, Field(strict=True, ge=LOWEST, le=HIGHEST)]
+Remark = Annotated[str, Field(min_length=1, max_length=2000), STORABLE]
+
+
+class SkillReview(Model):
+    score: Score | None
+    comment: Remark
+
+
+class GivenPoint(Model):
+    """A strength or an improvement as the model wrote it."""
+
+    skill: str
+    text: Remark
+    at: Annotated[str, Field(max_length=100)]
+    quote: Remark
+    better: Annotated[str, Field(max_length=2000), STORABLE] = ""
+
+
+GivenPoints = Annotated[tuple[GivenPoint, ...], Field(max_length=10)]
+
+
+class CoachingReply(Model):
+    """The reply that the model must give."""
+
+    skills: dict[str, SkillReview]
+    strengths: GivenPoints
+    improvements: GivenPoints
+
+
+def read_reply(reply: ChatReply, rubric: Rubric, session: Session) -> tuple[Coaching | None, str]:
+    """The coaching in a reply, or None and the problem of the reply.
+
+    A point whose quote is not in the transcript is dropped, and counted. A reply without any point that is left cannot
+    be used.
+    """
+    if reply.finish is Finish.LENGTH:
+        return None, "cut at the token limit"
+    if reply.finish is Finish.REFUSED:
+        return None, "the model refused"
+    try:
+        answer = CoachingReply.model_validate(read_reply_json(reply.text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "reply"
+        return None, one_line(f"{place}: {first['msg']}", PROBLEM_CHARACTERS)
+    except ValueError as error:
+        return None, one_line(f"the reply is not JSON: {error}", PROBLEM_CHARACTERS)
+    problem = _other_skills(answer, rubric)
+    return (None, problem) if problem else _coaching(answer, rubric, session)
+
+
+def _other_skills(answer: CoachingReply, rubric: Rubric) -> str:
+    """Where a reply does not follow the rubric; empty if it does."""
+    ids = [skill.id for skill in rubric.skill]
+    for name in ids:
+        if name not in answer.skills:
+            return f"skills.{name}: Field required"
+    points = [("strengths", one) for one in answer.strengths] + [("improvements", one) for one in answer.improvements]
+    named = [("skills", name) for name in answer.skills] + [(place, point.skill) for place, point in points]
+    for place, name in named:
+        if name not in ids:
+            return one_line(f"{place}: {name[:50]!r} is not a skill of the rubric", PROBLEM_CHARACTERS)
+    if all(review.score is None for review in answer.skills.values()):
+        return "skills: none is rated"
+    return ""
+
+
+def _coaching(answer: CoachingReply, rubric: Rubric, session: Session) -> tuple[Coaching | None, str]:
+    strengths, corrected, dropped = _checked(answer.strengths, session)
+    improvements, more_corrected, more_dropped = _checked(answer.improvements, session)
+    if not strengths and not improvements:
+        return None, "quote: none of the quotes is in the transcript"
+    skills = scored(rubric, {name: (review.score, review.comment) for name, review in answer.skills.items()})
+    coaching = Coaching(
+        rubric=rubric.summary,
+        overall_score=rubric.overall([skill.score for skill in skills]),
+        skills=skills,
+        strengths=strengths,
+        improvements=improvements,
+        checks=Checks(quotes_corrected=corrected + more_corrected, points_dropped=dropped + more_dropped),
+    )
+    return coaching, ""
+
+
+def _checked(given: Sequence[GivenPoint], session: Session) -> tuple[tuple[CoachingPoint, ...], int, int]:
+    """The points whose quotes are in the transcript; how many quotes were corrected, and how many points dropped."""
+    points: list[CoachingPoint] = []
+    corrections = 0
+    for one in given:
+        moment, corrected = find_moment(session.turns, one.quote, _seconds(one.at))
+        if moment is not None:
+            points.append(CoachingPoint(skill=one.skill, text=one.text, moment=moment, better=one.better))
+            corrections += corrected
+    return tuple(points), corrections, len(given) - len(points)
+
+
+def _seconds(at: str) -> float | None:
+    found = AT.search(at)
+    return int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None

@@ -1,0 +1,91 @@
+"""A model's numbers for what was measured: contradictions are replaced, or their sentences dropped."""
+
+import pytest
+
+from parley.domain.coaching.numbers import check_numbers
+from tests.domain.coaching.material import coaching, counted, voice
+
+
+def checked(text: str, *, share: float = 0.5, listed: bool = True) -> str:
+    """A skill's comment after the check: pace 150 (140 with pauses), 5 questions, 12 fillers, 42 s, 40 of 100."""
+    found = check_numbers(coaching(comment=text), counted(share=share, listed=listed), voice())
+    return found.skills[0].comment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You spoke at 150 words a minute.",
+        "The pace of 140 words per minute is calm.",
+        "About 145 wpm, which is comfortable.",
+        "You asked 5 questions.",
+        "You asked five questions, two of them open.",
+        "Aim for 120 words a minute.",
+        "You spoke at 150 words a minute; try to stay under 130 words a minute.",
+        "A comfortable pace is 120 to 160 words a minute.",
+        "Faster than 100 words a minute: over 120 wpm.",
+        "12 filler words, 1.0 filler words a minute.",
+        "Two questions were about the budget.",
+        "The longest monologue was 42 seconds.",
+        "You spoke 50% of the time.",
+        "The customer saves 40% of the calls, or 3,000 euros.",
+        "At 00:36 you answered at once.",
+        "This skill has 40 of 100, the overall score is 63.",
+    ],
+)
+def test_what_agrees_or_is_advice_stays(text: str):
+    assert checked(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("You spoke at 210 words a minute.", "You spoke at 150 words a minute."),
+        ("You should know that you spoke at 95 wpm.", "You should know that you spoke at 150 wpm."),
+        ("Your pace was 95.", "Your pace was 150."),
+        ("You spoke at over 200 words per minute.", "You spoke at 150 words per minute."),
+        ("Your pace was 210 words a minute, aim for 140 words a minute.",
+         "Your pace was 150 words a minute, aim for 140 words a minute."),
+        ("The rep asked only twelve questions.", "The rep asked only 5 questions."),
+        ("17 questions in total, well done.", "5 questions in total, well done."),
+        ("There were 99 filler words.", "There were 12 filler words."),
+        ("You used 9.5 filler words per minute.", "You used 1.0 filler words per minute."),
+        ("The longest monologue was 180 seconds.", "The longest monologue was 42 seconds."),
+        ("A 90-second monologue is too long.", "A 42-second monologue is too long."),
+        ("You talked 90% of the time.", "You talked 50% of the time."),
+        ("I give this 95/100.", "I give this 40/100."),
+        ("The overall score is 99.", "The overall score is 63."),
+        ("Sie sprachen mit 210 Wörter pro Minute.", "Sie sprachen mit 150 Wörter pro Minute."),
+        ("Good. You spoke at 210 wpm. Go on.", "Good. You spoke at 150 wpm. Go on."),
+    ],
+)  # fmt: skip
+def test_a_contradicted_number_is_replaced_by_the_measured_one(text: str, right: str):
+    assert checked(text) == right
+
+
+def test_a_share_of_the_time_belongs_to_the_one_it_is_about():
+    assert checked("The prospect spoke 30% of the time.", share=0.7) == "The prospect spoke 30% of the time."
+    assert checked("The prospect spoke 70% of the time.", share=0.7) == "The prospect spoke 30% of the time."
+    assert checked("You had 30% of the talk time.", share=0.7) == "You had 70% of the talk time."
+
+
+def test_a_sentence_is_dropped_where_a_replacement_would_be_a_guess():
+    found = check_numbers(
+        coaching(comment="Lively. It was 90% of the time one voice.", text="I rate this 99 out of 100."),
+        counted(),
+        voice(),
+    )
+    assert {skill.comment for skill in found.skills} == {"Lively."}
+    assert found.strengths == ()
+    assert found.checks.sentences_dropped == 5
+
+
+def test_changes_are_counted_and_lines_to_say_stay():
+    found = check_numbers(coaching(comment="At 987 wpm.", text="Asked 99 questions."), counted(), voice())
+    assert [point.text for point in found.strengths] == ["Asked 5 questions."]
+    assert found.improvements[0].better == "At 987 words a minute."
+    assert found.checks.warnings() == ("coaching: 5 numbers of the model replaced by the measured ones",)
+
+
+def test_fillers_of_a_language_without_a_list_are_not_measured():
+    assert checked("There were 99 filler words.", listed=False) == "There were 99 filler words."
