@@ -21,6 +21,7 @@ FORMATS = "use a WAV, MP3, OGG, FLAC, M4A or WebM file"
 # FFmpeg's names where they differ from the container's.
 DEMUXERS = {"mp4": "mov", "matroska": "matroska"}
 MOST_CHANNELS = 8
+BLOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,19 @@ def decode(audio: bytes, *, rate: int | None = None) -> Sound:
     Raises:
         InvalidInput: it is not a recording in one of these formats, has no sound, or is longer than a session can be.
     """
-    import av  # noqa: PLC0415 - FFmpeg is loaded only where sound is decoded
     import numpy as np  # noqa: PLC0415
-    from av.error import FFmpegError  # noqa: PLC0415
+
+    blocks = list(decode_blocks(audio, rate=rate))
+    channels = zip(*(block.channels for block in blocks), strict=True)
+    return Sound(blocks[0].rate, tuple(np.concatenate(parts) for parts in channels))
+
+
+def decode_blocks(audio: bytes, *, rate: int | None = None) -> Iterator[Sound]:
+    """Decode a recording as `decode` does, in pieces of `BLOCK_SECONDS`, so that hours of it take little memory.
+
+    The last piece may be shorter. Errors are raised where the pieces are read.
+    """
+    import av  # noqa: PLC0415 - FFmpeg is loaded only where sound is decoded
 
     name = container(audio)
     if not name:
@@ -62,16 +73,32 @@ def decode(audio: bytes, *, rate: int | None = None) -> Sound:
         with av.open(BytesIO(with_true_length(audio)), format=DEMUXERS.get(name, name)) as file:
             if not file.streams.audio:
                 raise InvalidInput("has no sound: it has no audio track", where="recording")
-            parts = [frame.to_ndarray() for frame in _frames(file, rate)]
-            rate = rate or file.streams.audio[0].codec_context.sample_rate
-    except (FFmpegError, ValueError) as error:
+            empty = True
+            for block in _blocks(file, rate or file.streams.audio[0].codec_context.sample_rate):
+                yield block
+                empty = False
+    except (av.error.FFmpegError, ValueError) as error:
         raise InvalidInput(f"cannot be decoded: {error}; {FORMATS}", where="recording") from None
-    if not parts:
+    if empty:
         raise InvalidInput(f"has no sound that can be decoded; {FORMATS}", where="recording")
-    return Sound(rate, tuple(np.concatenate(parts, axis=1).astype(np.float32, copy=False)))
 
 
-def _frames(file: Any, rate: int | None) -> Iterator[Any]:
+def _blocks(file: Any, rate: int) -> Iterator[Sound]:
+    import numpy as np  # noqa: PLC0415
+
+    parts: list[Any] = []
+    seconds = 0.0
+    for frame in _frames(file, rate):
+        parts.append(frame.to_ndarray())
+        seconds += frame.samples / rate
+        if seconds >= BLOCK_SECONDS:
+            yield Sound(rate, tuple(np.concatenate(parts, axis=1)))
+            parts, seconds = [], 0.0
+    if parts:
+        yield Sound(rate, tuple(np.concatenate(parts, axis=1)))
+
+
+def _frames(file: Any, rate: int) -> Iterator[Any]:
     """Frames of 32-bit floats, one plane a channel.
 
     Raises:
@@ -82,7 +109,7 @@ def _frames(file: Any, rate: int | None) -> Iterator[Any]:
     stream = file.streams.audio[0]
     if (count := stream.codec_context.channels) > MOST_CHANNELS:
         raise InvalidInput(f"has {count} channels, more than {MOST_CHANNELS}", where="recording")
-    resampler = av.AudioResampler(format="fltp", rate=rate or stream.codec_context.sample_rate)
+    resampler = av.AudioResampler(format="fltp", rate=rate)
     seconds = 0.0
     for frame in _decoded(file, stream):
         seconds += frame.samples / frame.sample_rate

@@ -28,6 +28,7 @@ from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import WORKFLOW as GENERATE
 from parley.domain.generate.contract import job_key as generation_key
 from parley.domain.session_analysis import Progress
+from parley.domain.voice_metrics import as_measured
 from parley.visibility import JOB
 
 PAGE_JOBS = 30
@@ -173,7 +174,9 @@ async def _analysis(handle: AnalysisHandle) -> dict[str, Any]:
         analysis = (await handle.report()).analysis
     with suppress(NotFound):  # it begins, or its session has been purged
         session = await handle.session()
-    return {"analysis": analysis, "session": session, "speech": speech_of(session) if session else None}
+    measured = as_measured(analysis.voice_metrics) if analysis else ()
+    speech = speech_of(session) if session else None
+    return {"analysis": analysis, "measured": measured, "session": session, "speech": speech}
 
 
 async def _handle(caller: Caller, job: JobSummary) -> AnalysisHandle | AutoAnalyzeHandle | GenerationHandle:

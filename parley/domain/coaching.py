@@ -1,6 +1,7 @@
 """The coaching analysis: the request, the reply that a model must give, and the rule-based fallback."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, ValidationError
@@ -12,7 +13,7 @@ from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, ChatRequest, Finish, Message
 from parley.domain.session import Session, Turn
 from parley.domain.text import one_line
-from parley.domain.voice_metrics import VoiceMetrics
+from parley.domain.voice_metrics import VoiceMetrics, as_measured
 
 MAX_TOKENS = 1000
 TEMPERATURE = 0.1
@@ -78,8 +79,7 @@ def coaching_request(
     scenario = _cut(session.scenario, TRUNCATED_SCENARIO_CHARACTERS) if truncated else session.scenario
     parts = [f"Scenario: {_inert(scenario)}"] if scenario else []
     if metrics is not None:
-        measured = metrics.model_dump(exclude={"source", "clarity_note"}, exclude_none=True)
-        parts.append("Measured on the rep's voice: " + ", ".join(f"{name} {value}" for name, value in measured.items()))
+        parts.append("Measured on the rep's voice, with scores from 0 to 100:\n" + "\n".join(_measured(metrics)))
     parts.append("<transcript>\n" + "\n".join(turns) + "\n</transcript>")
     return ChatRequest(
         messages=(
@@ -91,6 +91,11 @@ def coaching_request(
         schema_name="coaching",
         response_schema=COACHING_SCHEMA,
     )
+
+
+def _measured(metrics: VoiceMetrics) -> Iterator[str]:
+    for name, score, measure in as_measured(metrics):
+        yield f"{name}: {measure}" if score is None else f"{name}: {measure}, score {score}"
 
 
 def _line(turn: Turn, text: str) -> str:
@@ -156,17 +161,17 @@ def _observations(counted: Habits) -> tuple[tuple[str, ...], tuple[str, ...]]:
     fillers, share = counted.filler_words, counted.talk_time_ratio
     rules = (
         (
-            share <= 0.55,
-            f"Left the prospect room: the rep spoke {share:.0%} of the time.",
-            f"Leave the prospect more room: the rep spoke {share:.0%} of the time.",
+            None if share is None else share <= 0.55,
+            f"Left the prospect room: the rep spoke {share or 0:.0%} of the time.",
+            f"Leave the prospect more room: the rep spoke {share or 0:.0%} of the time.",
         ),
         (
-            fillers.per_minute <= 3 if fillers.listed else None,
+            None if fillers.per_minute is None else fillers.per_minute <= 3,
             f"Few filler words: {fillers.per_minute} a minute.",
             f"Fewer filler words: {fillers.per_minute} a minute.",
         ),
         (
-            counted.questions >= 4,
+            None if counted.questions is None else counted.questions >= 4,
             f"Asked {counted.questions} questions.",
             f"Ask more: {counted.questions} questions in the session.",
         ),

@@ -77,11 +77,12 @@ def test_the_system_prompt_names_the_language_and_excludes_instructions():
     assert '"es"' in system.content
 
 
-def test_the_prompt_has_the_known_metrics_only():
+def test_the_prompt_has_measures_with_units_and_names_what_was_not_measured():
     talk = session(turn("Hello there.", 0, 1))
     written = coaching_request(talk, from_session(talk), max_tokens=10).messages[1].content
-    assert "pace_wpm 120.0" in written
-    assert "mean_confidence" not in written
+    assert "\npace: 120 words a minute while speaking, score 100\n" in written
+    assert "\nclarity: not measured: not measurable without speech-to-text of a recording\n" in written
+    assert "None" not in written
     assert "Measured" not in prompt(talk)
 
 
@@ -179,9 +180,7 @@ def test_an_unfinished_reply_is_refused_even_if_it_parses(finish: Finish, word: 
 
 def counted(*, share: float = 0.5, fillers: float = 1.0, questions: int = 5, listed: bool = True) -> Habits:
     words = FillerWords(listed=listed, count=1, per_minute=fillers, by_word={}, examples=())
-    return Habits(
-        filler_words=words, talk_time_ratio=share, pace_wpm=140, questions=questions, longest_monologue_seconds=9
-    )
+    return Habits(filler_words=words, talk_time_ratio=share, questions=questions, longest_monologue_seconds=9)
 
 
 def test_a_rule_based_analysis_is_marked():
