@@ -65,6 +65,7 @@ def decode_blocks(audio: bytes, *, rate: int | None = None) -> Iterator[Sound]:
     The last piece may be shorter. Errors are raised where the pieces are read.
     """
     import av  # noqa: PLC0415 - FFmpeg is loaded only where sound is decoded
+    from av.error import FFmpegError  # noqa: PLC0415
 
     name = container(audio)
     if not name:
@@ -77,7 +78,7 @@ def decode_blocks(audio: bytes, *, rate: int | None = None) -> Iterator[Sound]:
             for block in _blocks(file, rate or file.streams.audio[0].codec_context.sample_rate):
                 yield block
                 empty = False
-    except (av.error.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         raise InvalidInput(f"cannot be decoded: {error}; {FORMATS}", where="recording") from None
     if empty:
         raise InvalidInput(f"has no sound that can be decoded; {FORMATS}", where="recording")

@@ -166,7 +166,7 @@ def _observations(counted: Habits) -> tuple[tuple[str, ...], tuple[str, ...]]:
             f"Leave the prospect more room: the rep spoke {share or 0:.0%} of the time.",
         ),
         (
-            None if fillers.per_minute is None else fillers.per_minute <= 3,
+            None if fillers.per_minute is None or not fillers.listed else fillers.per_minute <= 3,
             f"Few filler words: {fillers.per_minute} a minute.",
             f"Fewer filler words: {fillers.per_minute} a minute.",
         ),
