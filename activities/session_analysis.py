@@ -33,13 +33,25 @@ from parley.domain.session_analysis import (
     choose_strategy,
     facts,
 )
-from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
+from parley.domain.voice_metrics import (
+    NO_RECORDING,
+    Acoustics,
+    Curves,
+    VoiceMetrics,
+    from_session,
+    from_words,
+    rep_speaker,
+    with_acoustics,
+)
 from parley.settings import Settings
 from parley.storage import analyses, budgets, energy, usage
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session
 from parley.storage.tables import StoredAnalysis
+
+# Why a recording has no acoustics; a warning of the analysis has the cause.
+NO_SOUND = "the sound of the recording was not measured"
 
 
 class SessionAnalysisActivities:
@@ -108,7 +120,7 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
-        measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
+        measured = _metrics(session, row.voice_metrics, row.acoustics, job) if step.after_voice else None
         variant = step.variant
         request = coaching_request(session, measured, max_tokens=variant.max_tokens, truncated=variant.truncated)
         try:
@@ -245,19 +257,29 @@ def _assembled(session: Session, row: StoredAnalysis, step: FinishStep) -> Analy
     counted = habits(session)
     # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
-    metrics = VoiceMetrics.model_validate(measured) if measured else from_session(session)
+    sound = row.acoustics if step.acoustics else None
     coaching = Coaching.model_validate(row.coaching) if row.coaching else rule_based(counted)
     return Analysis(
         session_id=session.session_id,
         user_id=step.input.user_id,
         strategy=step.choice.strategy,
         strategy_reason=step.choice.reason,
-        voice_metrics=metrics,
+        voice_metrics=_metrics(session, measured, sound, step.input),
         habits=counted,
         coaching=coaching,
         provenance=step.provenance,
         warnings=step.warnings,
+        curves=Curves.model_validate(row.curves) if sound and row.curves else None,
     )
+
+
+def _metrics(
+    session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, job: SessionAnalysisInput
+) -> VoiceMetrics:
+    """The metrics from what was recognised and measured on the recording; from the transcript where nothing was."""
+    metrics = VoiceMetrics.model_validate(words) if words else from_session(session)
+    reason = NO_RECORDING if job.recording_sha256 is None else NO_SOUND
+    return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 
 def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:

@@ -28,7 +28,8 @@ OF_CONVERSATION = """workspace_id = :workspace AND conversation_id IN (
     SELECT conversation_id FROM conversations WHERE workspace_id = :workspace AND user_id = :user)"""
 OF_CONTEXT = f"""workspace_id = :workspace AND sha256 IN (
     SELECT context_sha256 FROM conversation_turns WHERE {OF_CONVERSATION})"""  # noqa: S608 - constants
-HAS_RESULT = "(voice_metrics IS NOT NULL OR coaching IS NOT NULL OR result IS NOT NULL)"
+PARTS = ("voice_metrics", "acoustics", "curves", "coaching", "result")
+HAS_RESULT = f"({' OR '.join(f'{part} IS NOT NULL' for part in PARTS)})"
 WITHOUT_CONTENT = """payload = (payload || CASE payload ->> 'kind'
     WHEN 'chat' THEN jsonb_build_object('text', '')
     WHEN 'transcription' THEN jsonb_build_object('words', jsonb_build_array())
@@ -61,7 +62,7 @@ FORGETTING: Mapping[str, str] = {
     "recordings": _delete("recordings", OF_RECORDING),
     "sessions": _delete("sessions", OWN),
     "session_analyses": _update(
-        "session_analyses", "voice_metrics = NULL, coaching = NULL, result = NULL", f"{OWN} AND {HAS_RESULT}"
+        "session_analyses", ", ".join(f"{part} = NULL" for part in PARTS), f"{OWN} AND {HAS_RESULT}"
     ),
     "configuration": _delete("configuration", "workspace_id = :workspace AND owner = :user"),
     "replies": _update("replies", WITHOUT_CONTENT, OF_ATTEMPT),
