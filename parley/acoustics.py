@@ -32,7 +32,9 @@ MARGIN_SECONDS = 0.5
 PITCH_HZ = (60.0, 500.0)
 LEVEL_SECONDS = 0.05  # three periods of the lowest pitch
 MOMENT_SECONDS = 0.4  # the moment of ITU-R BS.1770's momentary loudness
-HARMONICITY = {"minimum_pitch": 75.0, "silence_threshold": 0.1, "periods_per_window": 4.5}  # Praat's for this method
+# Praat's for this method; and its threshold of voicing, a correlation of 0.45, as harmonics to noise.
+HARMONICITY = {"minimum_pitch": PITCH_HZ[0], "silence_threshold": 0.1, "periods_per_window": 4.5}
+VOICED_DB = -0.87
 # Gates as in ITU-R BS.1770: what is silent, or much quieter than the rest, is no speech of this speaker.
 SILENCE_DB, GATE_DB = -70.0, -20.0
 FULL_SCALE = 0.999
@@ -52,7 +54,9 @@ NO_NOISE = "the voice has too little noise to measure"
 
 @dataclass(frozen=True)
 class Frames:
-    """One channel in steps of `STEP_SECONDS`. A frame without pitch or without harmonicity has NaN there.
+    """One channel in steps of `STEP_SECONDS`. A frame without pitch has NaN there.
+
+    harmonicity_db: harmonics to noise; -200: none; NaN: not measured, as at an end, or without noise.
 
     level_db: of the mean square in 50 ms; 0 dB is that of a constant 1. clipped: samples at full scale, by frame.
     """
@@ -87,31 +91,30 @@ def _with_margins(blocks: Iterable[Sound]) -> Iterator[tuple[Row, int, int]]:
 
 def _frames(samples: Row, first: int, last: int) -> Frames:
     """The frames of samples `first` to `last`; the others are margins."""
+    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)  # floats of a file may be no numbers
     per_frame = round(STEP_SECONDS * RATE)
     count = -(-(last - first) // per_frame)
-    sound = _praat().Sound(np.nan_to_num(samples).astype(np.float64), float(RATE))
+    sound = _praat().Sound(samples.astype(np.float64), float(RATE))
     floor, ceiling = PITCH_HZ
     pitch = sound.to_pitch_ac(time_step=STEP_SECONDS, pitch_floor=floor, pitch_ceiling=ceiling)
     harmonicity = sound.to_harmonicity_ac(time_step=STEP_SECONDS, **HARMONICITY)
     place = first / RATE
     own = samples[first:last]
     clipped = np.add.reduceat(np.abs(own) >= FULL_SCALE, np.arange(0, len(own), per_frame), dtype=np.float32)
-    values = harmonicity.values()
     return Frames(
-        pitch_hz=_on_grid(pitch.xs() - place, pitch.values(), count),
+        pitch_hz=_on_grid(pitch, place, count, np.nan),
         level_db=_levels(samples, first, count),
-        # -200 says that nothing was periodic.
-        harmonicity_db=_on_grid(harmonicity.xs() - place, np.where(values > -200, values, np.nan), count),
+        harmonicity_db=_on_grid(harmonicity, place, count, np.nan),
         clipped=clipped,
     )
 
 
-def _on_grid(seconds: NDArray[np.float64], values: NDArray[np.float64], count: int) -> Row:
-    """Values at these times as a row of frames."""
-    row = np.full(count, np.nan, dtype=np.float32)
-    places = np.floor(seconds / STEP_SECONDS).astype(int)
+def _on_grid(contour: Any, start: float, count: int, missing: float) -> Row:
+    """A contour of the library as a row of frames that begins at `start` seconds."""
+    row = np.full(count, missing, dtype=np.float32)
+    places = np.floor((contour.xs() - start) / STEP_SECONDS).astype(int)
     inside = (places >= 0) & (places < count)
-    row[places[inside]] = values[inside]
+    row[places[inside]] = contour.values()[inside]
     return row
 
 
@@ -142,8 +145,10 @@ def own_channel(channels: Sequence[Frames], own: Sequence[Stretch], others: Sequ
 
 
 def _contrast(frames: Frames, own: Sequence[Stretch], others: Sequence[Stretch]) -> float:
-    inside, outside = (_mean_level(frames.level_db[_within(which, frames)]) for which in (own, others))
-    return inside - outside if others else inside
+    """How much louder the speaker alone is than others alone."""
+    inside, outside = _within(own, frames), _within(others, frames)
+    levels = [_mean_level(frames.level_db[mask]) for mask in (inside & ~outside, outside & ~inside)]
+    return levels[0] - levels[1]
 
 
 def _mean_level(levels: Row) -> float:
@@ -172,7 +177,8 @@ def measured(
     frames, alone = own_channel(channels, own, others)
     mask = _within(own, frames)
     speech = _gated(frames.level_db, mask if alone else mask & ~_within(others, frames))
-    pitch = np.where(speech, frames.pitch_hz, np.nan)
+    # Without the second measure the library finds a pitch in noise.
+    pitch = np.where(speech & ~(frames.harmonicity_db < VOICED_DB), frames.pitch_hz, np.nan)
     pitch = np.where(_is_plausible(pitch), pitch, np.nan)
     return _acoustics(frames, speech, pitch), _curves(frames, speech, pitch) if speech.any() else None
 
