@@ -14,6 +14,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.acoustics import AcousticsActivities
 from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
@@ -36,7 +37,7 @@ from activities.token_sink import Sinks
 from parley.connection import connect
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.policy import Policy
-from parley.domain.queues import STORAGE, WORKFLOWS, provider_queue
+from parley.domain.queues import ACOUSTICS, STORAGE, WORKFLOWS, provider_queue
 from parley.domain.requests import Provider
 from parley.process import leave, run_service
 from parley.settings import Settings
@@ -53,11 +54,13 @@ from workflows.quality import ScoreQuality
 from workflows.schedules import ensure_scheduled
 from workflows.session_analysis import SessionAnalysis
 
-ROLES = ("workflows", "storage", *(provider.value for provider in Provider))
+ROLES = ("workflows", "storage", "acoustics", *(provider.value for provider in Provider))
 # The sandbox only checks modules that it loads itself, which takes 100 ms of CPU per workflow for Parley's modules.
 # tests/test_architecture.py checks them instead.
 RUNNER = UnsandboxedWorkflowRunner()
 INTERCEPTORS = [FairnessInterceptor()]
+# Each takes a core. The other recordings wait in the queue, where another worker can take them.
+MEASUREMENTS_AT_ONCE = 2
 HEARTBEAT_INTERVAL = timedelta(seconds=HEARTBEAT_SECONDS)
 # Temporal offers a workflow task to the worker that has the workflow in memory, and after this time to any other.
 STICKY_TIMEOUT = timedelta(seconds=2)
@@ -124,6 +127,10 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]
             daily = housekeeping(client, database, settings, policy)
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *rounds, *merging, *daily], **common)
+        if role == "acoustics":
+            steps = [AcousticsActivities(database).measure_acoustics]
+            bound = MEASUREMENTS_AT_ONCE
+            return Worker(client, task_queue=ACOUSTICS, activities=steps, max_concurrent_activities=bound, **common)
         provider = Provider(role)
         labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
         between_turns = [condensing.condense, memory.remember]

@@ -39,13 +39,25 @@ from parley.domain.session_analysis import (
     choose_strategy,
     facts,
 )
-from parley.domain.voice_metrics import VoiceMetrics, from_session, from_words, rep_speaker
+from parley.domain.voice_metrics import (
+    NO_RECORDING,
+    Acoustics,
+    Curves,
+    VoiceMetrics,
+    from_session,
+    from_words,
+    rep_speaker,
+    with_acoustics,
+)
 from parley.settings import Settings
 from parley.storage import analyses, budgets, energy, rubrics, usage
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session
 from parley.storage.tables import StoredAnalysis
+
+# Why a recording has no acoustics; a warning of the analysis has the cause.
+NO_SOUND = "the sound of the recording was not measured"
 
 
 class SessionAnalysisActivities:
@@ -118,7 +130,7 @@ class SessionAnalysisActivities:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
             rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
-        measured = VoiceMetrics.model_validate(row.voice_metrics) if row.voice_metrics and step.after_voice else None
+        measured = _metrics(session, row.voice_metrics, row.acoustics, job) if step.after_voice else None
         variant = step.variant
         request = coaching_request(
             session,
@@ -266,7 +278,8 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
     counted = habits(session)
     # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
-    metrics = VoiceMetrics.model_validate(measured) if measured else from_session(session)
+    sound = row.acoustics if step.acoustics else None
+    metrics = _metrics(session, measured, sound, step.input)
     if row.coaching:
         # Here, and not where the reply is read: the voice may be measured at the same time.
         coaching = check_numbers(Coaching.model_validate(row.coaching), counted, metrics)
@@ -282,15 +295,30 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
         coaching=coaching,
         provenance=step.provenance,
         warnings=(*step.warnings, *coaching.checks.warnings()),
+        curves=Curves.model_validate(row.curves) if sound and row.curves else None,
     )
 
 
 def _trends(earlier: list[dict[str, Any]], analysis: Analysis) -> Trends:
     past = [
-        Past(one["session_id"], Coaching.model_validate(one["coaching"]), Habits.model_validate(one["habits"]))
+        Past(
+            one["session_id"],
+            Coaching.model_validate(one["coaching"]),
+            Habits.model_validate(one["habits"]),
+            VoiceMetrics.model_validate(one["voice_metrics"]),
+        )
         for one in earlier
     ]
-    return trends(past, Past(analysis.session_id, analysis.coaching, analysis.habits))
+    return trends(past, Past(analysis.session_id, analysis.coaching, analysis.habits, analysis.voice_metrics))
+
+
+def _metrics(
+    session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, job: SessionAnalysisInput
+) -> VoiceMetrics:
+    """The metrics from what was recognised and measured on the recording; from the transcript where nothing was."""
+    metrics = VoiceMetrics.model_validate(words) if words else from_session(session)
+    reason = NO_RECORDING if job.recording_sha256 is None else NO_SOUND
+    return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 
 def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:

@@ -32,6 +32,7 @@ from benchmarks import (
     simulator_labels,
     streams,
     talking,
+    voice,
 )
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
@@ -60,6 +61,7 @@ MODULES = (
     retention,
     talking,
     chatting,
+    voice,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

@@ -51,6 +51,11 @@ def test_no_vendor_sdk_is_imported_before_a_call(module: str):
     assert not loaded_by(module) & {*SDKS}
 
 
+def test_no_library_of_sound_is_imported_before_a_recording_is_measured():
+    assert not loaded_by("worker", "workflows.session_analysis", "parley") & {"av", "praatfan_rust"}
+    assert not loaded_by("workflows.session_analysis", "parley.cli.main") & {"numpy"}
+
+
 def nondeterministic_calls(source: str) -> list[str]:
     """Calls in a module whose result differs in a replay, or on another machine."""
     calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]

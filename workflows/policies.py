@@ -6,7 +6,7 @@ from typing import Any
 from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
-from parley.domain.queues import STORAGE
+from parley.domain.queues import ACOUSTICS, STORAGE
 
 # Without a heartbeat for this long a worker counts as dead. Activities heartbeat every two seconds.
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
@@ -31,6 +31,15 @@ BULK_STEP: dict[str, Any] = {
     **STORAGE_STEP,
     "start_to_close_timeout": timedelta(hours=1),
     "schedule_to_close_timeout": timedelta(hours=4),
+}
+
+# Minutes of CPU for hours of sound. An analysis does not wait longer for it: it goes on without.
+ACOUSTICS_STEP: dict[str, Any] = {
+    "task_queue": ACOUSTICS,
+    "start_to_close_timeout": timedelta(minutes=10),
+    "schedule_to_close_timeout": timedelta(minutes=20),
+    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+    "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
 }
 
 # A paid step has three attempts, 1 s apart and doubling; a provider's Retry-After overrides the delay. The timeout of

@@ -5,17 +5,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from activities.acoustics import AcousticsActivities
     from activities.session_analysis import SessionAnalysisActivities as Activities
     from parley import visibility
     from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
+        AcousticsStep,
         CloseStep,
         FinishStep,
         PaidStep,
@@ -33,7 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from parley.failures import reason_of
     from workflows.fallback import DurableEngine, first_success
-    from workflows.policies import PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
+    from workflows.policies import ACOUSTICS_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
 
 MAX_ASKS = 3
 
@@ -46,6 +48,7 @@ class SessionAnalysis:
         self._progress = Progress(phase=Step.PREPARE)
         self._provenance: list[Provenance] = []
         self._warnings: list[str] = []
+        self._has_acoustics = False
 
     @workflow.run
     async def run(self, job: SessionAnalysisInput | None = None) -> SessionAnalysisResult:
@@ -83,6 +86,7 @@ class SessionAnalysis:
                 choice=plan.choice,
                 provenance=tuple(self._provenance),
                 warnings=(*plan.warnings, *self._warnings),
+                acoustics=self._has_acoustics,
                 cached_job=plan.cached_job,
             ),
             summary="store the result",
@@ -110,13 +114,39 @@ class SessionAnalysis:
         await self._coach(plan, after_voice=measured)
 
     async def _measure_voice(self, plan: Plan) -> bool:
-        """Returns whether the recording was measured. If not, `finish` computes the metrics from the transcript."""
+        """Returns whether the recording was measured: its words, its sound, or both.
+
+        `finish` takes words that are missing from the transcript, and marks sound that is missing.
+        """
         self._enter(Step.VOICE)
-        problem = "" if plan.voice is None else await self._voice_problem(plan.voice)
+        has_words, _ = await asyncio.gather(self._measure_words(plan.voice), self._measure_acoustics())
+        self._done(Step.VOICE)
+        return has_words or self._has_acoustics
+
+    async def _measure_words(self, candidate: Candidate | None) -> bool:
+        problem = "" if candidate is None else await self._voice_problem(candidate)
         if problem:
             self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
-        self._done(Step.VOICE)
-        return plan.voice is not None and not problem
+        return candidate is not None and not problem
+
+    async def _measure_acoustics(self) -> None:
+        if self._job.recording_sha256 is None:
+            return
+        try:
+            outcome = await workflow.execute_activity_method(
+                AcousticsActivities.measure_acoustics,
+                AcousticsStep(input=self._job, job_key=self._job_key),
+                summary="pitch and loudness",
+                **ACOUSTICS_STEP,
+            )
+            problem = outcome.problem
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            problem = reason_of(error)
+        if problem:
+            self._warnings.append(f"pitch and loudness are not measured: {problem}")
+        self._has_acoustics = not problem
 
     async def _voice_problem(self, candidate: Candidate) -> str:
         try:

@@ -31,9 +31,12 @@ from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
 from parley.domain.generate.contract import Meta
+from parley.domain.habits import Habits
 from parley.domain.session_analysis import Analysis
 from parley.domain.session_analysis import Progress as JobProgress
 from parley.domain.text import one_line
+from parley.domain.turn_taking import Interruptions
+from parley.domain.voice_metrics import as_measured
 
 POLL_SECONDS = 0.3
 NAME_WIDTH = 10
@@ -100,27 +103,29 @@ def _voice(analysis: Analysis) -> RenderableType:
     table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
     table.add_column("score", justify="right")
     table.add_column("measure")
-    clarity = voice.clarity_note or f"recognised with {voice.mean_confidence:.0%}"
-    table.add_row("pace", str(voice.pace), f"{voice.pace_wpm:.0f} words a minute while speaking")
-    table.add_row("tonality", str(voice.tonality), f"rate varies by {voice.rate_variation:.0%}")
-    table.add_row("clarity", "-" if voice.clarity is None else str(voice.clarity), clarity)
-    table.add_row("energy", str(voice.energy), f"{voice.speaking_share:.0%} speech between pauses")
-    table.add_row(
-        "emotional inflection",
-        str(voice.emotional_inflection),
-        f"{voice.expressive_per_minute} cues a minute",
-    )
+    for name, score, measure in as_measured(voice):
+        table.add_row(name, "-" if score is None else str(score), escape(measure))
     fillers = counted.filler_words
     common = ", ".join(f"{word} {count}" for word, count in list(fillers.by_word.items())[:4])
     said = f"{fillers.per_minute} a minute: {common}" if common else "none"
-    said = said if fillers.listed else "no list for this language"
+    said = counted.not_measured.get("filler_words", said)
     table.add_row(
         "filler words",
         str(fillers.count),
         escape(said),
     )
-    table.add_row("talk time", f"{counted.talk_time_ratio:.0%}", f"{counted.questions} questions asked")
+    asked = "questions not counted" if counted.questions is None else f"{counted.questions} questions asked"
+    share = "-" if counted.talk_time_ratio is None else f"{counted.talk_time_ratio:.0%}"
+    table.add_row("talk time", share, f"{asked}, the longest monologue {counted.longest_monologue_seconds:.0f} s")
+    if counted.interruptions:
+        table.add_row("turns", "-", _turns(counted, counted.interruptions))
     return table
+
+
+def _turns(counted: Habits, overlaps: Interruptions) -> str:
+    latency = counted.response_latency_seconds
+    answers = "never answers" if latency is None else f"answers after {latency:.1f} s"
+    return f"{answers}, interrupts {overlaps.by_user} times, is interrupted {overlaps.by_others} times"
 
 
 def story(meta: Meta) -> str:

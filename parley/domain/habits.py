@@ -1,11 +1,21 @@
-"""Habits that are counted in a transcript without a model: filler words, talk time, pace."""
+"""Habits in a conversation, counted in a transcript without a model: filler words, turns, questions."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from pydantic import Field
+
 from parley.domain.model import Model
 from parley.domain.session import Session, Turn
+from parley.domain.speaking import seconds_of, speech_of
+from parley.domain.turn_taking import (
+    Interruptions,
+    interruptions,
+    longest_monologue,
+    response_latency,
+    talk_time_ratio,
+)
 
 # Hesitations and verbal tics by language. Words that often have a meaning ("like", "so") count only where the
 # punctuation around them shows that they are not part of the sentence.
@@ -38,60 +48,77 @@ EXAMPLE_CHARACTERS = 80
 # An ellipsis is a hesitation, not the end of a sentence.
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\.\.)\s+")
 NOTHING = re.compile(r"(?!)")
-WORD = re.compile(r"\w+(?:['’-]\w+)*")
+# Question marks of Latin, Greek, Arabic and East Asian scripts; several in a row end one question.
+QUESTION = re.compile("[?\u037e\u061f\uff1f]+")
+# A transcript without any of these has no punctuation.
+PUNCTUATION = re.compile("[.!?,;\u037e\u061f\u06d4\u0964\u3002\uff01\uff0c\uff1f]")
+NO_PUNCTUATION = "the transcript has no punctuation"
+NO_LIST = "no list of filler words for this language"
+NO_SPEECH = "the user does not speak"
+NO_RESPONSE = "the user never speaks after another speaker"
 
 
 class FillerWords(Model):
-    """`per_minute`: per minute of the rep's talk time. `listed`: whether Parley has a list for the language."""
+    """The filler words of the rep. `listed`: whether Parley has a list for the language; without one none is counted.
+
+    per_minute: their number over the minutes in which the rep speaks. None: not listed, or the rep does not speak.
+    """
 
     listed: bool = True
     count: int
-    per_minute: float
+    per_minute: float | None
     by_word: dict[str, int]
     examples: tuple[str, ...]
 
 
 class Habits(Model):
-    """Counted facts about the rep. Shares are between 0 and 1; pace is in words per minute of the rep's talk time."""
+    """Counted facts about the rep. `parley.domain.turn_taking` has what is counted in turns.
+
+    questions: sentences of the rep that end with a question mark.
+    not_measured: why a value is None, by its name.
+    """
 
     filler_words: FillerWords
-    talk_time_ratio: float
-    pace_wpm: float
-    questions: int
+    talk_time_ratio: float | None
+    questions: int | None
     longest_monologue_seconds: float
+    response_latency_seconds: float | None = None
+    interruptions: Interruptions | None = None
+    not_measured: dict[str, str] = Field(default_factory=dict)
 
 
 def habits(session: Session) -> Habits:
     """Count the rep's habits in a session."""
-    own = [turn for turn in session.turns if turn.role == "rep"]
-    seconds = talk_seconds(own)
-    everyone = talk_seconds(session.turns)
+    turns = [turn for turn in session.turns if turn.role == "rep"]
+    own, others = (speech_of(session, role) for role in ("rep", "prospect"))
+    fillers = filler_words(turns, session.language, seconds_of(own))
+    ratio, asked, latency = talk_time_ratio(own, others), questions(session), response_latency(own, others)
+    unknown = {
+        "filler_words": "" if fillers.per_minute is not None else NO_SPEECH if fillers.listed else NO_LIST,
+        "talk_time_ratio": NO_SPEECH if ratio is None else "",
+        "questions": NO_PUNCTUATION if asked is None else "",
+        "response_latency_seconds": NO_RESPONSE if latency is None else "",
+    }
     return Habits(
-        filler_words=filler_words(own, session.language),
-        talk_time_ratio=round(seconds / everyone, 3) if everyone else 0.0,
-        pace_wpm=pace_wpm(own),
-        questions=sum(turn.text.count("?") for turn in own),
-        longest_monologue_seconds=round(max((turn.end - turn.start for turn in own), default=0.0), 1),
+        filler_words=fillers,
+        talk_time_ratio=ratio,
+        questions=asked,
+        longest_monologue_seconds=longest_monologue(own, others),
+        response_latency_seconds=latency,
+        interruptions=interruptions(own, others),
+        not_measured={name: reason for name, reason in unknown.items() if reason},
     )
 
 
-def talk_seconds(turns: Sequence[Turn]) -> float:
-    return sum(turn.end - turn.start for turn in turns)
+def questions(session: Session) -> int | None:
+    """The questions that the rep asks. None: the transcript has no punctuation that shows them."""
+    if not any(PUNCTUATION.search(turn.text) for turn in session.turns):
+        return None
+    return sum(len(QUESTION.findall(turn.text)) for turn in session.turns if turn.role == "rep")
 
 
-def words(text: str) -> list[str]:
-    return WORD.findall(text)
-
-
-def pace_wpm(turns: Sequence[Turn]) -> float:
-    """Words per minute of the turns' talk time."""
-    seconds = talk_seconds(turns)
-    count = sum(len(words(turn.text)) for turn in turns)
-    return round(count * 60 / seconds, 1) if seconds else 0.0
-
-
-def filler_words(turns: Sequence[Turn], language: str) -> FillerWords:
-    """Count the fillers of a language, with one example per sentence. A language without a list counts none."""
+def filler_words(turns: Sequence[Turn], language: str, seconds: float) -> FillerWords:
+    """Count the fillers of a language in turns with so many seconds of speech, with one example per sentence."""
     known = language.partition("-")[0].lower()
     pattern = _pattern(known)
     found: Counter[str] = Counter()
@@ -101,12 +128,11 @@ def filler_words(turns: Sequence[Turn], language: str) -> FillerWords:
         found.update(match.group().lower() for match in matches)
         if matches:
             examples[_around(sentence, matches[0].start())] = None
-    minutes = talk_seconds(turns) / 60
     count = found.total()
     return FillerWords(
         listed=known in FILLERS,
         count=count,
-        per_minute=round(count / minutes, 1) if minutes else 0.0,
+        per_minute=round(count * 60 / seconds, 1) if seconds and known in FILLERS else None,
         by_word=dict(found.most_common()),
         examples=tuple(examples)[:EXAMPLES],
     )

@@ -6,6 +6,7 @@ from parley.domain.requests import Provider
 
 WORKFLOWS = "parley"
 STORAGE = "parley-storage"
+ACOUSTICS = "parley-acoustics"
 # Temporal's limit for a fairness key.
 FAIRNESS_KEY_BYTES = 64
 

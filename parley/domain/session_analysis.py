@@ -16,7 +16,7 @@ from parley.domain.model import Model, WorkspaceId
 from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
 from parley.domain.routing import Candidate
 from parley.domain.session import Session
-from parley.domain.voice_metrics import VoiceMetrics
+from parley.domain.voice_metrics import Curves, VoiceMetrics
 
 WORKFLOW = "SessionAnalysis"
 COACHING_ACTION = "session_coaching"
@@ -135,6 +135,7 @@ class Analysis(Model):
     trends: Trends = Field(default_factory=Trends)
     provenance: tuple[Provenance, ...]
     warnings: tuple[str, ...] = ()
+    curves: Curves | None = None
 
 
 class Plan(Model):
@@ -186,6 +187,19 @@ class PaidStep(Model):
         return name.value.replace(" ", "-")
 
 
+class AcousticsStep(Model):
+    """Measure the sound of the job's recording."""
+
+    input: SessionAnalysisInput
+    job_key: str
+
+
+class AcousticsOutcome(Model):
+    """The sound is measured and stored. `problem`: why it is not; empty if it is."""
+
+    problem: str = ""
+
+
 class StepOutcome(Model):
     """The outcome of a paid step. `problem`: why the reply cannot be used; empty if it can."""
 
@@ -196,13 +210,14 @@ class StepOutcome(Model):
 
 
 class FinishStep(Model):
-    """Assemble the result and store it."""
+    """Assemble the result and store it. `acoustics`: whether the sound of the recording was measured."""
 
     input: SessionAnalysisInput
     job_key: str
     choice: Choice
     provenance: tuple[Provenance, ...] = ()
     warnings: tuple[str, ...] = ()
+    acoustics: bool = False
     cached_job: str | None = None
 
 

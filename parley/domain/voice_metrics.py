@@ -1,84 +1,215 @@
-"""Voice metrics from timed words: pace, tonality, clarity, energy, emotional inflection.
+"""Voice metrics of the rep: pace, tonality, clarity, energy and emotional inflection, each from 0 to 100.
 
-They are measured on words, times, confidences and audio events, because a speech-to-text service returns no pitch or
-loudness. Each score from 0 to 100 is a documented function of such a measure, so that it can be checked and recomputed.
-The scales are specific to Parley.
+A score is a linear function of a measure with a unit, between the two values of its `Scale`. The measures come from
+timed words (`parley.domain.speaking`) and from the sound of the recording (`Acoustics`, by `parley.acoustics`). What
+cannot be measured is None, and `not_measured` says why. docs/voice-metrics.md has all of them with their sources.
 """
 
 import math
 import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from pydantic import Field
 
 from parley.domain.model import Model
 from parley.domain.requests import SpokenWord
 from parley.domain.session import Session
+from parley.domain.speaking import (
+    LEAST_PACE_SECONDS,
+    Pace,
+    Pauses,
+    Stretch,
+    joined,
+    pace,
+    pauses,
+    phrases,
+    seconds_of,
+    speech_of,
+    timed_words,
+)
 
-# Conversational English has 120 to 160 words a minute. The score falls outside of this range.
-COMFORTABLE_WPM = (120.0, 160.0)
-WPM_PER_POINT = 0.8
-# A gap of this length between two words of one speaker is a pause.
-PAUSE_SECONDS = 0.6
-OWN_PAUSE_SECONDS = 3.0
-# The coefficient of variation of the speech rate that counts as lively.
-LIVELY_VARIATION = 0.35
-PHRASE_WORDS = 6
-EXPRESSIVE_PER_MINUTE = 8.0
-# Why clarity has no score: a transcript does not show how clearly it was spoken.
-NO_RECORDING, NO_WORDS = "not measurable without a recording", "no word was recognised"
+MOST_POINTS = 2000
+
+NO_RECORDING = "not measurable without a recording"
+NO_SPEECH_TO_TEXT = "not measurable without speech-to-text of a recording"
+NO_WORDS = "no word was recognised"
+NO_WORD_TIMES = "the words of the transcript have no times"
+TOO_LITTLE_SPEECH = f"the user speaks for less than {LEAST_PACE_SECONDS:g} s"
+NO_SCALE = "there is no scale for characters a minute"
+
+
+class Scale(NamedTuple):
+    """The values of a measure that score 0 and 100. Values beyond them score the same."""
+
+    zero: float
+    full: float
+
+    def score(self, value: float | None) -> float | None:
+        """The score of a value; None for None."""
+        return None if value is None else 100 * min(max((value - self.zero) / (self.full - self.zero), 0.0), 1.0)
+
+
+# Conversational English has 120 to 160 words a minute. The score falls on both sides of this range.
+SLOW_WPM, FAST_WPM = Scale(40.0, 120.0), Scale(240.0, 160.0)
+# Hincks (2004): presenters vary by 1.8 (the least lively) to 3.7 semitones (the most lively).
+PITCH_VARIATION = Scale(1.0, 4.0)
+# Five to ninety-five percent of a normal distribution are 3.3 standard deviations.
+PITCH_RANGE = Scale(3.3, 13.2)
+# ITU-T G.191 and P.56 level speech to 26 dB below full scale.
+LOUDNESS = Scale(-46.0, -26.0)
+# Parley's own: a speech synthesiser has 1.8 dB, readers of audiobooks have 2.7 to 3.9.
+LOUDNESS_VARIATION = Scale(1.0, 5.0)
+CONFIDENCE = Scale(0.0, 1.0)
+
+
+class Acoustics(Model):
+    """What is measured on the sound of the user's speech. None: not measured; `not_measured` says why, by its name.
+
+    speech_seconds, voiced_seconds: how long the user is heard, and with a pitch.
+    pitch_median_hz: the median of the pitch.
+    pitch_variation_semitones: half the distance of the 16th from the 84th percentile, which is the standard deviation
+        of normal values, and hardly changes with octave errors.
+    pitch_range_semitones: from the 5th to the 95th percentile.
+    loudness_db: the mean level of speech; 0 dB is the mean square of a constant at full scale.
+    loudness_variation_db: the standard deviation of the level of the speech within 400 ms.
+    harmonics_to_noise_db: the median of the voiced frames.
+    clipped_share: the share of the user's samples that are at full scale, from 0 to 1.
+    """
+
+    speech_seconds: float = 0.0
+    voiced_seconds: float = 0.0
+    pitch_median_hz: float | None = None
+    pitch_variation_semitones: float | None = None
+    pitch_range_semitones: float | None = None
+    loudness_db: float | None = None
+    loudness_variation_db: float | None = None
+    harmonics_to_noise_db: float | None = None
+    clipped_share: float = 0.0
+    not_measured: dict[str, str] = Field(default_factory=dict)
+
+
+class Curves(Model):
+    """Pitch and loudness of the user's speech over a session, in steps of `step_seconds` from its start.
+
+    A step is None where the user does not speak, and in `pitch_hz` where the speech has no pitch.
+    """
+
+    step_seconds: float
+    pitch_hz: tuple[float | None, ...] = Field(max_length=MOST_POINTS)
+    loudness_db: tuple[float | None, ...] = Field(max_length=MOST_POINTS)
 
 
 class VoiceMetrics(Model):
     """Scores from 0 to 100 and the measures behind them.
 
-    source: where the words and times come from. clarity_note: why clarity is None; empty where it is measured.
+    source: where the words and times come from.
+    pauses: the pauses between the user's words.
+    mean_confidence: how surely speech-to-text recognised the user's words, from 0 to 1.
+    acoustics: what was measured on the sound.
+    not_measured: why a score or measure is None, by its name.
     """
 
     source: Literal["elevenlabs", "transcript"]
-    pace: int
-    pace_wpm: float
-    tonality: int
-    rate_variation: float
-    clarity: int | None
-    clarity_note: str = ""
-    mean_confidence: float | None
-    energy: int
-    speaking_share: float
-    emotional_inflection: int
-    expressive_per_minute: float
+    pace: int | None
+    pace_wpm: float | None
+    pace_cpm: float | None = None
+    pauses: Pauses | None = None
+    tonality: int | None = None
+    clarity: int | None = None
+    mean_confidence: float | None = None
+    energy: int | None = None
+    emotional_inflection: int | None = None
+    acoustics: Acoustics | None = None
+    not_measured: dict[str, str] = Field(default_factory=dict)
+
+
+class Measured(NamedTuple):
+    """A metric as a person reads it. `score`: None if it has none. `measure`: with its unit, or why it is missing."""
+
+    name: str
+    score: int | None
+    measure: str
 
 
 def from_words(words: Sequence[SpokenWord], speaker: str) -> VoiceMetrics:
-    """Metrics of one speaker from a transcription."""
-    own = [word for word in words if word.speaker == speaker]
-    spoken = [word for word in own if word.kind == "word"]
-    events = sum(word.kind == "audio_event" for word in own)
-    confidence = statistics.fmean(word.confidence for word in spoken) if spoken else None
-    return _metrics("elevenlabs", spoken, events, confidence)
+    """Metrics of one speaker from a transcription of a recording."""
+    spoken = [word for word in words if word.kind == "word"]
+    own = [word for word in spoken if word.speaker == speaker]
+    speech = _Speech(
+        source="elevenlabs",
+        text=" ".join(word.text for word in own),
+        own=phrases(own),
+        others=phrases(word for word in spoken if word.speaker != speaker),
+        timed=bool(own),
+        confidence=statistics.fmean(word.confidence for word in own) if own else None,
+    )
+    return _from_speech(speech)
 
 
 def from_session(session: Session) -> VoiceMetrics:
     """Metrics of the rep from the words of the transcript, or from its turns if words have no times."""
-    spoken: list[SpokenWord] = []
-    for turn in session.turns:
-        if turn.role == "rep":
-            spoken += [SpokenWord(text=word.text, start=word.start, end=word.end) for word in turn.words]
-            spoken += [] if turn.words else spread(turn.text, turn.start, turn.end)
-    return _metrics("transcript", spoken, 0, None)
+    turns = [turn for turn in session.turns if turn.role == "rep"]
+    whole = [Stretch(turn.start, turn.end) for turn in turns if not turn.words]
+    speech = _Speech(
+        source="transcript",
+        text=" ".join(turn.text for turn in turns),
+        own=joined((*phrases(timed_words(turns)), *whole)),
+        others=speech_of(session, "prospect"),
+        timed=bool(turns) and not whole,
+        confidence=None,
+    )
+    return _from_speech(speech)
 
 
-def spread(text: str, start: float, end: float) -> list[SpokenWord]:
-    """Give the words of a text times within its turn, in proportion to their length."""
-    parts = text.split()
-    seconds_per_character = (end - start) / max(sum(len(part) for part in parts), 1)
-    spoken: list[SpokenWord] = []
-    for part in parts:
-        until = start + len(part) * seconds_per_character
-        spoken.append(SpokenWord(text=part, start=start, end=until))
-        start = until
-    return spoken
+def with_acoustics(metrics: VoiceMetrics, acoustics: Acoustics | None, reason: str = NO_RECORDING) -> VoiceMetrics:
+    """The metrics with those of the sound.
+
+    Args:
+        metrics: the metrics from words.
+        acoustics: None: nothing was measured on the sound.
+        reason: why not.
+    """
+    sound = acoustics or Acoustics(not_measured=dict.fromkeys(("pitch", "loudness", "harmonics_to_noise"), reason))
+    variation = LOUDNESS_VARIATION.score(sound.loudness_variation_db)
+    no_pitch, no_loudness, no_harmonics = (
+        sound.not_measured.get(name, "") for name in ("pitch", "loudness", "harmonics_to_noise")
+    )
+    unknown = {
+        "tonality": no_pitch,
+        "energy": no_loudness,
+        "emotional_inflection": no_pitch or no_loudness,
+        "harmonics_to_noise": no_harmonics,
+    }
+    return metrics.model_copy(
+        update={
+            "acoustics": acoustics,
+            "tonality": _mean(PITCH_VARIATION.score(sound.pitch_variation_semitones)),
+            "energy": _mean(LOUDNESS.score(sound.loudness_db), variation),
+            "emotional_inflection": _mean(PITCH_RANGE.score(sound.pitch_range_semitones), variation),
+            "not_measured": _named({**metrics.not_measured, **unknown}),
+        }
+    )
+
+
+def as_measured(metrics: VoiceMetrics) -> tuple[Measured, ...]:
+    """Every metric with its score and its measure, as people and prompts read it."""
+    sound = metrics.acoustics or Acoustics()
+    rows = {
+        "pace": (metrics.pace, _pace_text(metrics)),
+        "pauses": (None, _pauses_text(metrics.pauses)),
+        "tonality": (metrics.tonality, _pitch_text(sound)),
+        "clarity": (metrics.clarity, _worded("recognised with {:.0%} confidence", metrics.mean_confidence)),
+        "energy": (metrics.energy, _loudness_text(sound)),
+        "emotional_inflection": (metrics.emotional_inflection, _inflection_text(sound)),
+        "harmonics_to_noise": (None, _worded("{:.1f} dB", sound.harmonics_to_noise_db)),
+    }
+    reasons = metrics.not_measured
+    return tuple(
+        Measured(name.replace("_", " "), score, text or f"not measured: {reasons.get(name, NO_RECORDING)}")
+        for name, (score, text) in rows.items()
+    )
 
 
 def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
@@ -96,83 +227,81 @@ def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
     return max(sorted(talked), key=lambda speaker: talked[speaker], default="")
 
 
-def _metrics(
-    source: Literal["elevenlabs", "transcript"],
-    spoken: Sequence[SpokenWord],
-    events: int,
-    confidence: float | None,
-) -> VoiceMetrics:
-    phrases = _phrases(_in_sequence(spoken))
-    articulating = sum(phrase[-1].end - phrase[0].start for phrase in phrases)
-    minutes = articulating / 60
-    wpm = len(spoken) / minutes if minutes else 0.0
-    variation = _rate_variation(phrases)
-    share = _speaking_share(phrases, articulating)
-    expressive = (
-        (events + sum(word.text.rstrip("\"'”’").endswith(("!", "?")) for word in spoken)) / minutes if minutes else 0.0
+class _Speech(NamedTuple):
+    """What is known of the rep's speech from words. `timed`: whether the words have times."""
+
+    source: Literal["elevenlabs", "transcript"]
+    text: str
+    own: Sequence[Stretch]
+    others: Sequence[Stretch]
+    timed: bool
+    confidence: float | None
+
+
+def _from_speech(speech: _Speech) -> VoiceMetrics:
+    found = pace(speech.text, seconds_of(speech.own))
+    recognised = speech.source != "transcript"
+    unknown = {
+        "pace": NO_SCALE if found.characters_per_minute else "" if found.words_per_minute else TOO_LITTLE_SPEECH,
+        "pauses": "" if speech.timed else NO_WORD_TIMES,
+        "clarity": "" if speech.confidence is not None else NO_WORDS if recognised else NO_SPEECH_TO_TEXT,
+    }
+    metrics = VoiceMetrics(
+        source=speech.source,
+        pace=_pace_score(found),
+        pace_wpm=found.words_per_minute,
+        pace_cpm=found.characters_per_minute,
+        pauses=pauses(speech.own, speech.others) if speech.timed else None,
+        clarity=_mean(CONFIDENCE.score(speech.confidence)),
+        mean_confidence=None if speech.confidence is None else round(speech.confidence, 3),
+        not_measured=_named(unknown),
     )
-    return VoiceMetrics(
-        source=source,
-        pace=_pace_score(wpm),
-        pace_wpm=round(wpm, 1),
-        tonality=_percent(variation / LIVELY_VARIATION),
-        rate_variation=round(variation, 3),
-        clarity=None if confidence is None else _percent(confidence),
-        clarity_note="" if confidence is not None else NO_RECORDING if source == "transcript" else NO_WORDS,
-        mean_confidence=None if confidence is None else round(confidence, 3),
-        energy=_percent(share),
-        speaking_share=round(share, 3),
-        emotional_inflection=_percent(expressive / EXPRESSIVE_PER_MINUTE),
-        expressive_per_minute=round(expressive, 1),
-    )
+    return with_acoustics(metrics, None)
 
 
-def _in_sequence(spoken: Sequence[SpokenWord]) -> list[SpokenWord]:
-    """Words in order of time, without overlaps: diarisation and transcripts may contain them."""
-    ordered: list[SpokenWord] = []
-    at = 0.0
-    for word in sorted(spoken, key=lambda word: word.start):
-        start = max(word.start, at)
-        at = max(word.end, start)
-        ordered.append(word.model_copy(update={"start": start, "end": at}))
-    return ordered
+def _pace_score(found: Pace) -> int | None:
+    """The lower of the scores for a slow and for a fast speaker: within the comfortable range both are 100."""
+    slow, fast = SLOW_WPM.score(found.words_per_minute), FAST_WPM.score(found.words_per_minute)
+    return None if slow is None or fast is None else _mean(min(slow, fast))
 
 
-def _phrases(spoken: Sequence[SpokenWord]) -> list[list[SpokenWord]]:
-    """Words cut into phrases at pauses."""
-    phrases: list[list[SpokenWord]] = []
-    for word in spoken:
-        if phrases and word.start - phrases[-1][-1].end < PAUSE_SECONDS:
-            phrases[-1].append(word)
-        else:
-            phrases.append([word])
-    return phrases
+def _mean(*scores: float | None) -> int | None:
+    """The rounded mean; None if one of the scores is."""
+    known = [score for score in scores if score is not None]
+    return math.floor(statistics.fmean(known) + 0.5) if len(known) == len(scores) else None
 
 
-def _rate_variation(phrases: Sequence[Sequence[SpokenWord]]) -> float:
-    """Coefficient of variation of the words per second, over stretches of a few words each."""
-    rates: list[float] = []
-    for phrase in phrases:
-        for at in range(0, len(phrase) - PHRASE_WORDS + 1, PHRASE_WORDS):
-            stretch = phrase[at : at + PHRASE_WORDS]
-            seconds = stretch[-1].end - stretch[0].start
-            if seconds > 0:
-                rates.append(PHRASE_WORDS / seconds)
-    return statistics.pstdev(rates) / statistics.fmean(rates) if len(rates) > 1 else 0.0
+def _named(unknown: dict[str, str]) -> dict[str, str]:
+    return {name: reason for name, reason in unknown.items() if reason}
 
 
-def _speaking_share(phrases: Sequence[Sequence[SpokenWord]], articulating: float) -> float:
-    """Time spent on words over that time plus the pauses. A gap over `OWN_PAUSE_SECONDS` is another's turn."""
-    gaps = [after[0].start - before[-1].end for before, after in pairwise(phrases)]
-    pausing = sum(gap for gap in gaps if gap <= OWN_PAUSE_SECONDS)
-    return articulating / (articulating + pausing) if articulating else 0.0
+def _pace_text(metrics: VoiceMetrics) -> str:
+    if metrics.pace_cpm is not None:
+        return f"{metrics.pace_cpm:.0f} characters a minute while speaking"
+    return _worded("{:.0f} words a minute while speaking", metrics.pace_wpm)
 
 
-def _pace_score(wpm: float) -> int:
-    low, high = COMFORTABLE_WPM
-    off = max(low - wpm, wpm - high, 0.0)
-    return _percent(1 - off / WPM_PER_POINT / 100)
+def _pauses_text(found: Pauses | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.count}, {found.total_seconds:.1f} s in all, the longest {found.longest_seconds:.1f} s"
 
 
-def _percent(share: float) -> int:
-    return math.floor(100 * min(max(share, 0.0), 1.0) + 0.5)
+def _pitch_text(sound: Acoustics) -> str:
+    varies = _worded("pitch varies by {:.1f} semitones", sound.pitch_variation_semitones)
+    return varies and f"{varies} around {sound.pitch_median_hz:.0f} Hz"
+
+
+def _loudness_text(sound: Acoustics) -> str:
+    varies = _worded("varies by {:.1f} dB", sound.loudness_variation_db)
+    return varies and f"loudness {sound.loudness_db:.1f} dB below full scale, {varies}".replace(" -", " ", 1)
+
+
+def _inflection_text(sound: Acoustics) -> str:
+    ranged = _worded("pitch ranges over {:.1f} semitones", sound.pitch_range_semitones)
+    return ranged and _worded(ranged + ", loudness varies by {:.1f} dB", sound.loudness_variation_db)
+
+
+def _worded(form: str, value: float | None) -> str:
+    """A value in words; empty where it is not measured."""
+    return "" if value is None else form.format(value)

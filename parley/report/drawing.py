@@ -9,7 +9,7 @@ from parley.domain.coaching.quotes import times_of
 from parley.domain.coaching.trends import Trends
 from parley.domain.habits import filler_places
 from parley.domain.session import Session
-from parley.domain.voice_metrics import PAUSE_SECONDS
+from parley.domain.speaking import PAUSE_SECONDS
 
 WIDTH, HEIGHT = 1000, 100
 # A silence between two turns is drawn from this length.

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from parley.domain.session import Session
 from parley.domain.session_analysis import Analysis
+from parley.domain.voice_metrics import as_measured
 from parley.report import drawing, filters
 from parley.report.media import media_type
 
@@ -52,6 +53,7 @@ def view(analysis: Analysis, session: Session | None, sound: Sound | None) -> Ma
         "curves": _curves(analysis),
         "trend_lines": drawing.scores(analysis.trends),
         "points": dict(drawing.anchored(analysis.coaching)),
+        "measured": as_measured(analysis.voice_metrics),
         "titles": {skill.id: skill.title for skill in analysis.coaching.skills},
     }
 
@@ -98,10 +100,10 @@ def _sha256(text: str) -> str:
 
 def _curves(analysis: Analysis) -> tuple[tuple[str, str, str, float, float], ...]:
     """Each measured curve: its name, its unit, its path, and its lowest and highest value."""
-    measured = getattr(analysis, "curves", None)
-    if measured is None:
+    curves = analysis.curves
+    if curves is None:
         return ()
-    found = (("pitch", "Hz", measured.pitch_hz), ("loudness", "dB", measured.loudness_db))
+    found = (("pitch", "Hz", curves.pitch_hz), ("loudness", "dB", curves.loudness_db))
     known = [(name, unit, values, [one for one in values if one is not None]) for name, unit, values in found]
     return tuple((name, unit, drawing.curve(values), min(own), max(own)) for name, unit, values, own in known if own)
 

@@ -371,6 +371,8 @@ class StoredAnalysis(SQLModel, table=True):
     rubric: str = ""  # `name@version`; empty for results from before there were rubrics
     status: str = "running"  # running, completed, failed, cancelled
     voice_metrics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    acoustics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    curves: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     coaching: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     result: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     reason: str = ""  # why it failed or was cancelled

@@ -1,12 +1,11 @@
 import pytest
 
 from parley.domain.habits import EXAMPLE_CHARACTERS, EXAMPLES, FillerWords, filler_words, habits
-from parley.domain.session import Turn
 from tests.domain.sessions import session, turn
 
 
 def count(text: str, language: str = "en") -> dict[str, int]:
-    return filler_words([turn(text)], language).by_word
+    return filler_words([turn(text)], language, 60).by_word
 
 
 @pytest.mark.parametrize(
@@ -48,29 +47,31 @@ def test_a_word_with_a_meaning_is_not_a_filler(text: str, language: str):
 
 
 def test_a_language_without_a_list_is_marked_as_not_counted():
-    assert filler_words([turn("um")], "ja") == FillerWords(listed=False, count=0, per_minute=0, by_word={}, examples=())
-    assert filler_words([turn("um")], "en").listed
+    unlisted = FillerWords(listed=False, count=0, per_minute=None, by_word={}, examples=())
+    assert filler_words([turn("um")], "ja", 60) == unlisted
+    assert filler_words([turn("um")], "en", 60).listed
+    assert habits(session(language="ja")).not_measured["filler_words"] == "no list of filler words for this language"
 
 
 def test_the_commonest_filler_comes_first_and_the_rate_is_per_minute_of_talk():
-    found = filler_words([turn("uh um um", 0, 30), turn("um", 90, 120)], "en")
+    found = filler_words([turn("uh um um", 0, 30), turn("um", 90, 120)], "en", 60)
     assert (list(found.by_word), found.count, found.per_minute) == (["um", "uh"], 4, 4.0)
 
 
 def test_each_example_is_a_separate_sentence():
     text = "So, um, I, uh, think, you know, yes.  Um, second\none! No filler here. So, um, I, uh, think, you know, yes."
-    assert filler_words([turn(text)], "en").examples == ("So, um, I, uh, think, you know, yes.", "Um, second one!")
+    assert filler_words([turn(text)], "en", 60).examples == ("So, um, I, uh, think, you know, yes.", "Um, second one!")
 
 
 def test_a_hesitation_does_not_end_an_example():
-    assert filler_words([turn("We... um... try it. Fine.")], "en").examples == ("We... um... try it.",)
+    assert filler_words([turn("We... um... try it. Fine.")], "en", 60).examples == ("We... um... try it.",)
 
 
 @pytest.mark.parametrize("before", [0, 3, 39, 41, 500])
 @pytest.mark.parametrize("after", [0, 30, 500])
 def test_an_example_is_short_within_the_text_and_shows_the_filler_between_whole_words(before: int, after: int):
     text = "word " * before + "um" + " word" * after
-    [example] = filler_words([turn(text)], "en").examples
+    [example] = filler_words([turn(text)], "en", 60).examples
     assert example in text
     assert set(example.split()) <= {"word", "um"}
     assert "um" in example.split()
@@ -78,12 +79,12 @@ def test_an_example_is_short_within_the_text_and_shows_the_filler_between_whole_
 
 
 def test_an_endless_word_is_cut_too():
-    [example] = filler_words([turn("um " + "x" * 5000)], "en").examples
+    [example] = filler_words([turn("um " + "x" * 5000)], "en", 60).examples
     assert example == "um"
 
 
 def test_there_are_only_a_few_examples():
-    found = filler_words([turn(f"Um {number}.") for number in range(20)], "en")
+    found = filler_words([turn(f"Um {number}.") for number in range(20)], "en", 60)
     assert (len(found.examples), found.count) == (EXAMPLES, 20)
 
 
@@ -99,14 +100,40 @@ def test_only_the_turns_of_the_rep_count():
     assert counted.questions == 2
     assert counted.talk_time_ratio == 0.9
     assert counted.longest_monologue_seconds == 6.0
-    assert counted.pace_wpm == 46.7  # 7 words in 9 s
+    assert counted.not_measured == {}
 
 
-def test_words_with_apostrophes_and_hyphens_are_one_word():
-    assert habits(session(turn("I'm well-known, isn't it", 0, 60))).pace_wpm == 4.0
+def test_a_speech_cut_into_twelve_turns_has_the_habits_of_the_whole():
+    pieces = [turn(f"Um, this is point {at}.", at * 3.5, at * 3.5 + 3.5) for at in range(12)]
+    whole = turn(" ".join(piece.text for piece in pieces), 0, 42)
+    answer = turn("I see.", 42, 44, "prospect")
+    assert habits(session(*pieces, answer)) == habits(session(whole, answer))
+    assert habits(session(whole, answer)).longest_monologue_seconds == 42
 
 
-@pytest.mark.parametrize("only", [turn("Um.", 5, 5), turn("Hello.", 0, 5, "prospect")], ids=["no-time", "no-rep"])
-def test_no_talk_time_gives_zeros_instead_of_a_division_by_zero(only: Turn):
-    counted = habits(session(only))
-    assert (counted.talk_time_ratio, counted.pace_wpm, counted.filler_words.per_minute) == (0, 0, 0)
+def test_the_way_of_taking_turns_is_counted():
+    counted = habits(
+        session(turn("Hello.", 0, 4), turn("I wonder if.", 4.5, 9, "prospect"), turn("No.", 7, 10), turn("A!", 12, 13))
+    )
+    assert (counted.interruptions.by_user, counted.interruptions.overlap_seconds) == (1, 2)
+    assert counted.response_latency_seconds is None
+    assert counted.not_measured == {"response_latency_seconds": "the user never speaks after another speaker"}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("Who? What?? Why?!", 3), ("您是谁？", 1), ("من أنت؟", 1), ("Ποιος είσαι;\u037e", 1), ("No.", 0), ("no", None)],
+)
+def test_questions_are_counted_where_a_transcript_has_punctuation(text: str, count: int | None):
+    counted = habits(session(turn(text)))
+    assert counted.questions == count
+    assert ("questions" in counted.not_measured) is (count is None)
+
+
+def test_what_needs_speech_is_not_measured_without_any():
+    for only in (turn("Um.", 5, 5), turn("Hello.", 0, 5, "prospect")):
+        counted = habits(session(only))
+        assert counted.filler_words.per_minute is None
+        assert counted.not_measured["filler_words"] == "the user does not speak"
+    assert habits(session(turn("Hello.", 0, 5, "prospect"))).talk_time_ratio == 0
+    assert habits(session(turn("Um.", 5, 5))).talk_time_ratio is None

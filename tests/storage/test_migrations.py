@@ -1,6 +1,7 @@
 """The migrations create exactly the tables that the code declares, and two can run concurrently."""
 
 import asyncio
+from importlib import import_module
 from uuid import uuid4
 
 import pytest
@@ -10,15 +11,21 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from parley.domain.coaching.contract import Coaching
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, built_in_rubrics
+from parley.domain.coaching.rule_based import rule_based
 from parley.domain.errors import InvalidInput
+from parley.domain.habits import habits
+from parley.domain.session_analysis import Analysis
+from parley.domain.voice_metrics import as_measured
 from parley.storage import analyses
 from parley.storage.database import Database, engine
 from parley.storage.migrate import configuration, has_vectors, migrate
-from parley.storage.tables import SQLModel
+from parley.storage.tables import SQLModel, StoredAnalysis
+from tests.domain.sessions import session
 from tests.parts import run_sql
 
 
@@ -54,6 +61,43 @@ async def test_an_account_that_cannot_create_the_extension_is_refused_with_what_
     finally:
         await run_sql(template, f"DROP DATABASE {name} WITH (FORCE)")
         await run_sql(template, f"DROP ROLE {name}")
+
+
+async def test_results_from_before_the_acoustics_can_be_read(database: Database) -> None:
+    kept = {"source": "elevenlabs", "pace": 90, "pace_wpm": 112.0, "clarity": None, "mean_confidence": None}
+    guessed = {"rate_variation": 0.2, "tonality": 57, "energy": 80, "speaking_share": 0.8, "clarity_note": "no words"}
+    fillers = {"listed": True, "count": 1, "per_minute": 2.0, "by_word": {"um": 1}, "examples": ["Um."]}
+    result = {
+        "session_id": "s-1",
+        "user_id": "ann",
+        "strategy": "hybrid",
+        "strategy_reason": "r",
+        "voice_metrics": {**kept, **guessed, "emotional_inflection": 5, "expressive_per_minute": 0.4},
+        "habits": {
+            "filler_words": fillers,
+            "talk_time_ratio": 0.5,
+            "pace_wpm": 112.0,
+            "questions": 3,
+            "longest_monologue_seconds": 9.0,
+        },
+        "coaching": rule_based(session(), habits(session()), built_in_rubrics()[DEFAULT_RUBRIC]).model_dump(mode="json"),
+        "provenance": [],
+        "warnings": [],
+    }
+    names = {"workspace_id": "acme", "workflow_id": "w", "session_id": "s-1", "session_sha256": "0", "user_id": "ann"}
+    async with database.transaction() as tx:
+        tx.add(StoredAnalysis(**names, job_key="earlier", result=result))
+        tx.add(StoredAnalysis(**names, job_key="running"))
+    migration = import_module("parley.storage.migrations.versions.0005_voice_curves")
+    async with database.transaction() as tx:
+        await tx.execute(text(migration.NEW_SHAPE), {"reason": migration.REASON})
+        row = await tx.get(StoredAnalysis, ("acme", "earlier"))
+        assert row is not None
+        analysis = Analysis.model_validate(row.result)
+    assert (analysis.voice_metrics.pace_wpm, analysis.voice_metrics.tonality) == (112, None)
+    assert analysis.voice_metrics.not_measured["clarity"] == migration.REASON
+    assert set(analysis.habits.not_measured) == {"response_latency_seconds", "interruptions"}
+    assert as_measured(analysis.voice_metrics)[2].measure == f"not measured: {migration.REASON}"
 
 
 async def test_the_server_says_whether_it_has_the_extension(database: Database) -> None:

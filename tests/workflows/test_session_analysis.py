@@ -111,6 +111,37 @@ class TestStrategies:
         assert len(await simulator.billed()) == 4
 
 
+class TestAcoustics:
+    async def test_the_sound_of_the_users_turns_is_measured_beside_the_words(self, client: Client) -> None:
+        report = await (await client.analyze(read_session(SHORT), audio=RECORDING.read_bytes())).result()
+        assert report.analysis is not None
+        voice, curves = report.analysis.voice_metrics, report.analysis.curves
+        assert report.analysis.warnings == ()
+        assert voice.acoustics is not None
+        assert voice.acoustics.pitch_median_hz == pytest.approx(94.1, rel=0.02)  # by Praat; the prospect has 107 Hz
+        assert None not in (voice.tonality, voice.energy, voice.clarity, voice.emotional_inflection)
+        assert curves is not None
+        heard = [at * curves.step_seconds for at, level in enumerate(curves.loudness_db) if level is not None]
+        turns = [turn for turn in read_session(SHORT).turns if turn.role == "rep"]
+        assert all(any(turn.start - 0.1 <= at <= turn.end for turn in turns) for at in heard)
+
+    async def test_a_session_without_speech_to_text_is_measured_by_its_sound(self, client: Client) -> None:
+        report = await (await client.analyze(read_session(LONG), audio=RECORDING.read_bytes())).result()
+        assert report.analysis is not None
+        voice = report.analysis.voice_metrics
+        assert (voice.source, voice.clarity) == ("transcript", None)
+        assert voice.tonality is not None
+        assert voice.not_measured == {"clarity": "not measurable without speech-to-text of a recording"}
+
+    async def test_a_silent_recording_has_no_scores_of_its_sound(self, client: Client, session: Session) -> None:
+        report = await (await client.analyze(session, audio=silence(200))).result()
+        assert report.analysis is not None
+        voice = report.analysis.voice_metrics
+        assert (voice.tonality, voice.energy, voice.emotional_inflection) == (None, None, None)
+        assert "silent" in voice.not_measured["energy"]
+        assert report.analysis.curves is None
+
+
 class TestProviders:
     async def test_another_provider_answers_while_one_is_down(
         self, client: Client, simulator: SimulatorAdmin, session: Session

@@ -6,7 +6,7 @@ Advice keeps its numbers: "aim for 140 words a minute" is a goal, not a claim.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from parley.domain.coaching.contract import Coaching, CoachingPoint, SkillScore
@@ -178,13 +178,12 @@ OUT_OF = _phrase(r"\s?(?:/|of|out of) ?100\b")
 
 
 def _measures(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> tuple[Measure, ...]:
-    paces = (voice.pace_wpm, counted.pace_wpm)
     longest = counted.longest_monologue_seconds
     scores = [skill.score for skill in coaching.skills] + [coaching.overall_score]
     rated = [float(score) for score in scores if score is not None]
     found = [
-        *(Measure(claim, paces, f"{voice.pace_wpm:.0f}", 1.0) for claim in (PACE, PACE_NAMED)),
-        *(Measure(claim, (counted.questions,), str(counted.questions)) for claim in (QUESTIONS, QUESTIONS_IN_ALL)),
+        *_known((PACE, PACE_NAMED), voice.pace_wpm, tolerance=1.0),
+        *_known((QUESTIONS, QUESTIONS_IN_ALL), counted.questions),
         *(Measure(claim, (longest,), f"{longest:.0f}", 1.0) for claim in (MONOLOGUE, MONOLOGUE_FIRST, UNBROKEN)),
         Measure(OUT_OF, rated, "", 0.5),
     ]
@@ -197,6 +196,12 @@ def _measures(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> tuple
     return tuple(found)
 
 
+def _known(claims: Iterable[re.Pattern[str]], value: float | None, *, tolerance: float = 0.0) -> Iterator[Measure]:
+    """What a text may say of a measure. Where nothing was measured, no number can be right: the sentence is dropped."""
+    for claim in claims:
+        yield Measure(claim, () if value is None else (value,), "" if value is None else f"{value:.0f}", tolerance)
+
+
 def _own_score(skill: SkillScore) -> tuple[Measure, ...]:
     """In a skill's own comment, a score out of 100 is that of the skill."""
     return () if skill.score is None else (Measure(OUT_OF, (skill.score,), str(skill.score), 0.5),)
@@ -204,7 +209,7 @@ def _own_score(skill: SkillScore) -> tuple[Measure, ...]:
 
 def _whose(coaching: Coaching, counted: Habits) -> Callable[[str], Measure | None]:
     """The share of the talk time that a clause is about: of the user, of the other side, or of either."""
-    share = round(100 * counted.talk_time_ratio, 1)
+    share = None if counted.talk_time_ratio is None else round(100 * counted.talk_time_ratio, 1)
     user = re.compile(rf"\b(?:you|your|rep|{re.escape(coaching.rubric.user)})\b", re.IGNORECASE)
     other = re.compile(rf"\b(?:prospect|customer|{re.escape(coaching.rubric.other)})\b", re.IGNORECASE)
 
@@ -212,6 +217,8 @@ def _whose(coaching: Coaching, counted: Habits) -> Callable[[str], Measure | Non
         claim = SHARE if SHARE.search(clause) else TALK_TIME if TALK_TIME.search(clause) else None
         if claim is None:
             return None
+        if share is None:
+            return Measure(claim, (), "")
         is_user, is_other = bool(user.search(clause)), bool(other.search(clause))
         if is_user == is_other:
             return Measure(claim, (share, 100 - share), "", 1.0)

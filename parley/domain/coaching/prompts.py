@@ -8,7 +8,7 @@ from parley.domain.habits import Habits
 from parley.domain.json_schema import strict_object
 from parley.domain.requests import ChatRequest, Message
 from parley.domain.session import Session, Turn
-from parley.domain.voice_metrics import VoiceMetrics
+from parley.domain.voice_metrics import VoiceMetrics, as_measured
 
 MAX_TOKENS = 1500
 TEMPERATURE = 0.1
@@ -46,7 +46,7 @@ def coaching_request(
     parts = [_rubric(rubric)]
     if scenario:
         parts.append(f"Scenario: {inert(scenario)}")
-    parts.append("Measured: " + ", ".join(_measured(counted, metrics)))
+    parts.append("Measured: " + "; ".join(_measured(counted, metrics)))
     parts.append("<transcript>\n" + "\n".join(turns) + "\n</transcript>")
     system = SYSTEM.format(
         coach=rubric.coach, user=rubric.user, other=rubric.other, language=json.dumps(session.language)
@@ -95,19 +95,25 @@ def _rubric(rubric: Rubric) -> str:
 
 
 def _measured(counted: Habits, metrics: VoiceMetrics | None) -> list[str]:
-    fillers = counted.filler_words
-    known = [
-        f"the rep speaks {counted.talk_time_ratio:.0%} of the talk time",
-        f"pace {counted.pace_wpm:.0f} words a minute",
-        f"{counted.questions} questions",
-        f"longest monologue {counted.longest_monologue_seconds:.0f} s",
-    ]
-    if fillers.listed:
+    """Measures with their units; what could not be measured is left out of the habits, and named for the voice."""
+    fillers, share, taken = counted.filler_words, counted.talk_time_ratio, counted.interruptions
+    known = [f"longest monologue {counted.longest_monologue_seconds:.0f} s"]
+    if share is not None:
+        known.append(f"the rep speaks {share:.0%} of the talk time")
+    if counted.questions is not None:
+        known.append(f"{counted.questions} questions")
+    if fillers.per_minute is not None:
         known.append(f"{fillers.count} filler words ({fillers.per_minute} a minute)")
-    if metrics is not None:
-        voice = metrics.model_dump(exclude={"source", "clarity_note"}, exclude_none=True)
-        known += [f"{name} {value}" for name, value in voice.items()]
-    return known
+    if counted.response_latency_seconds is not None:
+        known.append(f"the rep answers after {counted.response_latency_seconds:.1f} s")
+    if taken is not None:
+        known.append(f"the rep interrupts {taken.by_user} times and is interrupted {taken.by_others} times")
+    voice = as_measured(metrics) if metrics else ()
+    return known + [f"{one.name}: {one.measure}" + _rated(one.score) for one in voice]
+
+
+def _rated(score: int | None) -> str:
+    return "" if score is None else f" (score {score})"
 
 
 def _line(turn: Turn, text: str) -> str:

@@ -30,19 +30,19 @@ def _observations(
     user, other = rubric.user, rubric.other
     rules = (
         (
-            share <= 0.55,
-            f"Left the {other} room: the {user} spoke {share:.0%} of the time.",
-            f"Leave the {other} more room: the {user} spoke {share:.0%} of the time.",
+            None if share is None else share <= 0.55,
+            f"Left the {other} room: the {user} spoke {share or 0:.0%} of the time.",
+            f"Leave the {other} more room: the {user} spoke {share or 0:.0%} of the time.",
             _longest_turn(session),
         ),
         (
-            fillers.per_minute <= 3 if fillers.listed else None,
+            None if fillers.per_minute is None or not fillers.listed else fillers.per_minute <= 3,
             f"Few filler words: {fillers.per_minute} a minute.",
             f"Fewer filler words: {fillers.per_minute} a minute.",
             find_moment(session.turns, fillers.examples[0], None)[0] if fillers.examples else None,
         ),
         (
-            counted.questions >= 4,
+            None if counted.questions is None else counted.questions >= 4,
             f"Asked {counted.questions} questions.",
             f"Ask more: {counted.questions} questions in the session.",
             _first_question(session),

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from parley.domain.coaching.contract import Coaching
 from parley.domain.habits import Habits
 from parley.domain.model import Model
+from parley.domain.voice_metrics import VoiceMetrics
 
 EARLIER_SESSIONS = 10
 OVERALL = "overall"
@@ -40,6 +41,7 @@ class Past(NamedTuple):
     session_id: str
     coaching: Coaching
     habits: Habits
+    voice: VoiceMetrics
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,18 @@ class Habit:
     """A habit that is followed. `best`: which of its values is the best one; None: more is not better, nor less."""
 
     title: str
-    value: Callable[[Habits], float | None]
+    value: Callable[[Past], float | None]
     best: Callable[[Sequence[float]], float] | None
 
 
 HABITS: Mapping[str, Habit] = {
-    "talk_time_ratio": Habit("talk time, %", lambda one: round(100 * one.talk_time_ratio, 1), None),
-    "pace_wpm": Habit("words a minute", lambda one: one.pace_wpm, None),
+    "talk_time_ratio": Habit("talk time, %", lambda one: _share(one.habits.talk_time_ratio), None),
+    "pace_wpm": Habit("words a minute", lambda one: one.voice.pace_wpm, None),
     "filler_words": Habit(
-        "filler words a minute", lambda one: one.filler_words.per_minute if one.filler_words.listed else None, min
+        "filler words a minute", lambda one: one.habits.filler_words.per_minute, min
     ),
-    "questions": Habit("questions", lambda one: one.questions, max),
-    "longest_monologue_seconds": Habit("longest monologue, s", lambda one: one.longest_monologue_seconds, min),
+    "questions": Habit("questions", lambda one: one.habits.questions, max),
+    "longest_monologue_seconds": Habit("longest monologue, s", lambda one: one.habits.longest_monologue_seconds, min),
 }
 
 
@@ -72,8 +74,12 @@ def trends(earlier: Sequence[Past], current: Past) -> Trends:
         values = [_score(one.coaching, skill.id) for one in sessions]
         lines.append(_trend("score", skill.id, skill.title, values, max))
     for name, habit in HABITS.items():
-        lines.append(_trend("habit", name, habit.title, [habit.value(one.habits) for one in sessions], habit.best))
+        lines.append(_trend("habit", name, habit.title, [habit.value(one) for one in sessions], habit.best))
     return Trends(sessions=tuple(one.session_id for one in sessions), lines=tuple(lines))
+
+
+def _share(ratio: float | None) -> float | None:
+    return None if ratio is None else round(100 * ratio, 1)
 
 
 def _score(coaching: Coaching, skill_id: str) -> int | None:
