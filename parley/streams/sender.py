@@ -63,8 +63,8 @@ class Outgoing:
 class Channel:
     """The way of one attempt to one receiver.
 
-    answer: the receiver's first position; None if it cannot be connected to, or wants nothing. done: the receiver has all
-    deltas, or takes none. cancelled: its last reader has left.
+    answer: the receiver's first position; None if it cannot be connected to, or wants nothing. done: the receiver has
+    all deltas, or takes none. cancelled: its last reader has left.
     """
 
     def __init__(

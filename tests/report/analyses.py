@@ -33,7 +33,7 @@ def analysis_of(session: Session, *, rubric: str = "sales", earlier: tuple[Analy
     coaching, problem = read_reply(reply, rated_by, session)
     assert coaching is not None, problem
     coaching = check_numbers(coaching, counted, voice)
-    past = [Past(one.session_id, one.coaching, one.habits) for one in earlier]
+    past = [Past(one.session_id, one.coaching, one.habits, one.voice_metrics) for one in earlier]
     source: dict[str, Any] = {"provider": "anthropic", "model": "m", "answered_by": "simulator/m", "simulated": True}
     return Analysis(
         session_id=session.session_id,
@@ -43,7 +43,7 @@ def analysis_of(session: Session, *, rubric: str = "sales", earlier: tuple[Analy
         voice_metrics=voice,
         habits=counted,
         coaching=coaching,
-        trends=trends(past, Past(session.session_id, coaching, counted)),
+        trends=trends(past, Past(session.session_id, coaching, counted, voice)),
         provenance=(Provenance(step=Step.COACHING, **source),),
     )
 

@@ -80,7 +80,9 @@ async def test_results_from_before_the_acoustics_can_be_read(database: Database)
             "questions": 3,
             "longest_monologue_seconds": 9.0,
         },
-        "coaching": rule_based(session(), habits(session()), built_in_rubrics()[DEFAULT_RUBRIC]).model_dump(mode="json"),
+        "coaching": rule_based(session(), habits(session()), built_in_rubrics()[DEFAULT_RUBRIC]).model_dump(
+            mode="json"
+        ),
         "provenance": [],
         "warnings": [],
     }

@@ -56,9 +56,7 @@ class Habit:
 HABITS: Mapping[str, Habit] = {
     "talk_time_ratio": Habit("talk time, %", lambda one: _share(one.habits.talk_time_ratio), None),
     "pace_wpm": Habit("words a minute", lambda one: one.voice.pace_wpm, None),
-    "filler_words": Habit(
-        "filler words a minute", lambda one: one.habits.filler_words.per_minute, min
-    ),
+    "filler_words": Habit("filler words a minute", lambda one: one.habits.filler_words.per_minute, min),
     "questions": Habit("questions", lambda one: one.habits.questions, max),
     "longest_monologue_seconds": Habit("longest monologue, s", lambda one: one.habits.longest_monologue_seconds, min),
 }

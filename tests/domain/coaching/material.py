@@ -46,10 +46,9 @@ ANSWER: dict[str, Any] = {
 
 
 def counted(*, share: float = 0.5, fillers: float = 1.0, questions: int = 5, listed: bool = True) -> Habits:
-    words = FillerWords(listed=listed, count=12, per_minute=fillers, by_word={}, examples=())
-    return Habits(
-        filler_words=words, talk_time_ratio=share, pace_wpm=140, questions=questions, longest_monologue_seconds=42
-    )
+    rate = fillers if listed else None
+    words = FillerWords(listed=listed, count=12, per_minute=rate, by_word={}, examples=())
+    return Habits(filler_words=words, talk_time_ratio=share, questions=questions, longest_monologue_seconds=42)
 
 
 def voice(pace_wpm: float = 150.0) -> VoiceMetrics:

@@ -16,7 +16,7 @@ def checked(text: str, *, share: float = 0.5, listed: bool = True) -> str:
     "text",
     [
         "You spoke at 150 words a minute.",
-        "The pace of 140 words per minute is calm.",
+        "The pace of 150 words per minute is calm.",
         "About 145 wpm, which is comfortable.",
         "You asked 5 questions.",
         "You asked five questions, two of them open.",

@@ -58,13 +58,14 @@ def test_the_system_prompt_names_the_language_and_excludes_instructions():
     assert '"es"' in system.content
 
 
-def test_the_prompt_has_the_known_metrics_only():
+def test_the_prompt_has_measures_with_units_and_names_what_was_not_measured():
     talk = session(turn("Hello there.", 0, 1))
     written = coaching_request(talk, SALES, habits(talk), from_session(talk), max_tokens=10).messages[1].content
-    assert "pace_wpm 120.0" in written
-    assert "mean_confidence" not in written
+    assert "pace: 120 words a minute while speaking (score 100)" in written
+    assert "clarity: not measured: not measurable without speech-to-text of a recording" in written
+    assert "None" not in written
     assert "the rep speaks 100% of the talk time" in prompt(talk)
-    assert "pace_wpm" not in prompt(talk)
+    assert "words a minute" not in prompt(talk)
 
 
 def test_a_truncated_prompt_has_head_and_tail_and_marks_the_gap():

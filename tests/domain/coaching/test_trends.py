@@ -2,7 +2,7 @@
 
 from parley.domain.coaching.contract import Coaching
 from parley.domain.coaching.trends import Past, Trend, Trends, trends
-from tests.domain.coaching.material import coaching, counted
+from tests.domain.coaching.material import coaching, counted, voice
 
 
 def past(
@@ -10,7 +10,7 @@ def past(
 ) -> Past:
     rated = coaching(overall=overall)
     skills = (rated.skills[0].model_copy(update={"score": opening}), *rated.skills[1:])
-    return Past(name, rated.model_copy(update={"skills": skills}), counted(fillers=fillers, listed=listed))
+    return Past(name, rated.model_copy(update={"skills": skills}), counted(fillers=fillers, listed=listed), voice())
 
 
 def line(found: Trends, name: str) -> Trend:
