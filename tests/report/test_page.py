@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
-from pydantic import BaseModel
 
-from parley.domain.session_analysis import Analysis
+from parley.domain.voice_metrics import Curves
 from parley.report.drawing import curve, scores, time_line
 from parley.report.media import media_type
 from parley.report.page import MOST_EMBEDDED, STATIC, report_page
@@ -22,16 +21,9 @@ from tests.report.analyses import LONG, OTHERS, RECORDING, SHORT, analysis_of, o
 PHONE, DESKTOP = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
 
 
-class Curves(BaseModel):
-    step_seconds: float = 1.0
-    pitch_hz: tuple[float | None, ...] = (100.0, 200.0, None, 150.0, 100.0)
-    loudness_db: tuple[float | None, ...] = (-20.0, -30.0, None, None, -25.0)
-
-
-class MeasuredAnalysis(Analysis):
-    """An analysis whose recording was measured."""
-
-    curves: Curves = Curves()
+CURVES = Curves(
+    step_seconds=1.0, pitch_hz=(100.0, 200.0, None, 150.0, 100.0), loudness_db=(-20.0, -30.0, None, None, -25.0)
+)
 
 
 class Texts(HTMLParser):
@@ -182,7 +174,7 @@ async def opened(browser: Browser, path: Path, **options: Any) -> tuple[Page, li
 async def test_a_moment_is_played_with_the_keyboard(browser: Browser, tmp_path: Path):
     analysis, talk = of_sample(SHORT, earlier=(*OTHERS, LONG))
     file = tmp_path / "report.html"
-    measured = MeasuredAnalysis.model_validate(analysis.model_dump())
+    measured = analysis.model_copy(update={"curves": CURVES})
     file.write_text(report_page(measured, talk, RECORDING.read_bytes()), encoding="utf-8")
     page, seen = await opened(browser, file, viewport=DESKTOP)
     first = page.get_by_role("button", name="Play from").first
