@@ -35,7 +35,7 @@ MOMENT_SECONDS = 0.4  # the moment of ITU-R BS.1770's momentary loudness
 # Praat's for this method; and its threshold of voicing, a correlation of 0.45, as harmonics to noise.
 HARMONICITY = {"minimum_pitch": PITCH_HZ[0], "silence_threshold": 0.1, "periods_per_window": 4.5}
 VOICED_DB = -0.87
-# Gates as in ITU-R BS.1770: what is silent, or much quieter than the rest, is no speech of this speaker.
+# Gates as in ITU-R BS.1770: what is silent, or much quieter than the rest, is not speech of this speaker.
 SILENCE_DB, GATE_DB = -70.0, -20.0
 FULL_SCALE = 0.999
 # De Looze and Hirst (2008): a speaker's range by the quartiles. The second factor is theirs for expressive speech.
@@ -190,7 +190,7 @@ def _gated(levels: Row, mask: Mask) -> Mask:
 
 
 def _is_plausible(pitch: Row) -> Mask:
-    """Which frames have a pitch within the speaker's range that is no octave error."""
+    """Which frames have a pitch within the speaker's range, without octave errors."""
     voiced = np.flatnonzero(np.isfinite(pitch))
     plausible = np.zeros(len(pitch), dtype=bool)
     if len(voiced):

@@ -16,7 +16,7 @@ from parley.domain.requests import SpokenWord
 from parley.domain.session import Session, Turn
 
 # A gap of this length between two words is a pause. Research on fluency begins at 0.25 s (De Jong and Bosker 2013);
-# word times of speech-to-text are off by up to a few tenths of a second, so that gaps below cannot be told from none.
+# word times of speech-to-text are off by up to a few tenths of a second, so that shorter gaps may not be there.
 PAUSE_SECONDS = 0.6
 # No word of a conversation takes longer. What does was stretched over a silence.
 LONGEST_WORD_SECONDS = 2.0

@@ -33,7 +33,7 @@ class Interruptions(Model):
 
 
 def talk_time_ratio(own: Sequence[Stretch], others: Sequence[Stretch]) -> float | None:
-    """The user's speaking time over that of both sides, from 0 to 1. None: nobody speaks."""
+    """The user's speaking time over that of both sides, from 0 to 1. None: no one speaks."""
     both = seconds_of(own) + seconds_of(others)
     return round(seconds_of(own) / both, 3) if both else None
 
@@ -61,7 +61,7 @@ def _is_inside(start: float, other: Stretch) -> bool:
 def response_latency(own: Sequence[Stretch], others: Sequence[Stretch]) -> float | None:
     """The median time from the end of another's speech to the start of the user's next, in seconds.
 
-    A start inside another's speech is no response. None: the user never responds.
+    A start inside another's speech does not count. None: the user never responds.
     """
     sides = sorted([*((stretch, True) for stretch in own), *((stretch, False) for stretch in others)])
     latencies: list[float] = []

@@ -1,4 +1,4 @@
-"""Recordings that are no clear voice: nothing is claimed that was not measured."""
+"""Recordings without a clear voice: nothing is claimed that was not measured."""
 
 import math
 from typing import Any
@@ -59,7 +59,7 @@ def test_silence_has_neither_pitch_nor_loudness(sound: Any) -> None:
     assert (found.loudness_db, found.pitch_median_hz, curves) == (None, None, None)
 
 
-def test_samples_that_are_no_numbers_are_silent() -> None:
+def test_samples_that_are_not_numbers_are_silent() -> None:
     sound = voice(120, 3)
     sound[RATE : RATE + 50] = np.nan
     sound[RATE + 50 : RATE + 99] = np.inf

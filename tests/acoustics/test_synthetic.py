@@ -97,7 +97,7 @@ def test_harmonics_to_noise(decibels: float) -> None:
     assert found.harmonics_to_noise_db == pytest.approx(decibels, abs=0.5)
 
 
-def test_pauses_are_no_speech() -> None:
+def test_pauses_do_not_count_as_speech() -> None:
     phrase, pause = voice(140, 2), noise(1, level_db=-60)
     found = acoustics(np.concatenate([phrase, pause] * 4))
     assert found.speech_seconds == pytest.approx(8, rel=WITHIN)

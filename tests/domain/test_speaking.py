@@ -84,7 +84,7 @@ def test_pauses_are_counted_and_measured():
     assert pauses(own, []) == Pauses(count=2, total_seconds=3.5, mean_seconds=1.75, longest_seconds=2.5)
 
 
-def test_a_gap_in_which_another_speaks_is_no_pause():
+def test_a_gap_in_which_another_speaks_is_not_a_pause():
     own = [Stretch(0, 2), Stretch(3, 5), Stretch(7.5, 8)]
     assert pauses(own, [Stretch(5.5, 7)]) == Pauses(count=1, total_seconds=1, mean_seconds=1, longest_seconds=1)
 

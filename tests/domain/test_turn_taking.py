@@ -45,10 +45,10 @@ def test_a_long_stretch_interrupts_once_however_many_pieces_it_overlaps():
 
 def test_the_response_latency_is_the_median_of_the_gaps_before_the_users_answers():
     own, others = stretches((1, 2), (4.5, 5), (5.7, 6), (9, 10)), stretches((0, 0.8), (3, 4), (7, 8))
-    assert response_latency(own, others) == 0.5  # 0.2, 0.5 and 1.0 s; the third stretch answers nobody
+    assert response_latency(own, others) == 0.5  # 0.2, 0.5 and 1.0 s; the third stretch answers no one
 
 
-def test_an_answer_that_begins_before_the_other_ends_is_no_gap():
+def test_an_answer_that_begins_before_the_other_ends_is_not_a_gap():
     assert response_latency(stretches((3, 6)), stretches((0, 4))) is None
     assert response_latency(stretches((0, 4)), stretches((5, 6))) is None
 

@@ -61,7 +61,7 @@ def test_pauses_do_not_slow_the_pace():
     assert fluent.pauses.count == 0
 
 
-def test_the_others_turn_is_no_pause():
+def test_the_others_turn_is_not_a_pause():
     other = steady(5, 0.3, start=12.2, speaker="B")
     metrics = measured(*steady(30, 0.4), *other, *steady(30, 0.4, start=14.0))
     assert metrics.pauses is not None
