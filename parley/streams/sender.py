@@ -63,8 +63,8 @@ class Outgoing:
 class Channel:
     """The way of one attempt to one receiver.
 
-    answer: the receiver's first position; None if it cannot be connected to, or wants nothing. done: the receiver has all
-    deltas, or takes none. cancelled: its last reader has left.
+    answer: the receiver's first position; None if it cannot be connected to, or wants nothing. done: the receiver has
+    all deltas, or takes none. cancelled: its last reader has left.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Channel:
     def lost(self, *, was_reached: bool) -> None:
         """The connection is gone: the next one begins with the receiver's position.
 
-        was_reached: the receiver took the connection, so that the next one, which is tried at once, may bring its answer.
+        was_reached: the receiver took the connection: the next one, which is tried at once, may bring its answer.
         """
         self._is_open = self._has_sent_end = False
         self._next = None

@@ -173,7 +173,12 @@ async def test_readers_who_leave_close_the_connection_and_the_cost_is_uncertain(
 
 @CHATS
 async def test_an_attempt_in_whose_place_a_newer_one_is_paid_stops_its_request(
-    open_calls: Opener, database: Database, settings: Settings, books: LedgerFixture, simulator: SimulatorAdmin, ask: Ask
+    open_calls: Opener,
+    database: Database,
+    settings: Settings,
+    books: LedgerFixture,
+    simulator: SimulatorAdmin,
+    ask: Ask,
 ):
     calls = open_calls(database, settings.model_copy(update={"lease_seconds": 0.3}))
     await simulator.fault("stall")
