@@ -17,7 +17,8 @@ class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
     `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `seed` is for `faults` and `ledger`,
-    `only` is for `faults`, `schedules` and `minutes` are for `ledger`.
+    `only` is for `faults`, `schedules` and `minutes` are for `ledger`, `conversations` is for `chatting`: how many at a
+    time, without the figures of memory; empty: all cases.
     """
 
     sessions: int | None = None
@@ -29,3 +30,4 @@ class Options:
     only: tuple[str, ...] = ()
     schedules: int | None = None
     minutes: float | None = None
+    conversations: tuple[int, ...] = ()
