@@ -21,7 +21,6 @@ from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
 from activities.conversation.changing import ConversationChanges
 from activities.conversation.condensing import CondensingStep
-from activities.conversation.context import ConversationSteps
 from activities.events import EventActivities
 from activities.generate.paid_steps import QualityPaidSteps
 from activities.health import HealthActivities
@@ -90,7 +89,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)
     memory = parts.conversation_memory()
-    turns = ConversationSteps(database, policy, memory, parts.knowledge_search())
+    turns = parts.conversation_steps()
     condensing, phone_calls = CondensingStep(database, paid_calls, policy), PhoneCallSteps(database)
     common: dict[str, Any] = {
         "interceptors": INTERCEPTORS,

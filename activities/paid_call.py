@@ -171,8 +171,8 @@ class PaidCalls:
             UnpricedModel, ProviderNotConfigured: nothing was reserved.
             InsufficientEnergy, BudgetExhausted, BreakerOpen, IdempotencyConflict: nothing was paid.
             ProviderError: the attempt is recorded as failed, with what it may have cost.
-            StreamSuperseded: a newer attempt of the stream is paid in this one's place. Nothing was sent, or the request
-                was stopped and what it may have cost is recorded.
+            StreamSuperseded: a newer attempt of the stream is paid in its place. Nothing was sent, or the request was
+                stopped, and what it may have cost is recorded.
             ReplyLost: the attempt's end could not be recorded; when its lease expires, its upper bound becomes
                 uncertain cost.
         """

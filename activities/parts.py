@@ -73,7 +73,8 @@ class Parts:
 
     def conversation_steps(self) -> ConversationSteps:
         """Raises InvalidInput as `conversation_memory` does."""
-        return ConversationSteps(self.database, self.policy, self.conversation_memory(), self.knowledge_search())
+        memory, knowledge = self.conversation_memory(), self.knowledge_search()
+        return ConversationSteps(self.database, self.policy, memory, knowledge, self.generate_decisions())
 
     async def close(self) -> None:
         """Close the connections to the providers."""

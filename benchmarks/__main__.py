@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         tuple(parsed.only),
         parsed.schedules,
         parsed.minutes,
+        tuple(parsed.conversations),
     )
     try:
         results = asyncio.run(_run(parsed.names, options))
@@ -163,6 +164,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--schedules", type=int, metavar="N", help="ledger: number of schedules to run")
     parser.add_argument("--minutes", type=float, metavar="M", help="ledger: for how long, in place of a number")
+    parser.add_argument(
+        "--conversations",
+        action="append",
+        type=int,
+        default=[],
+        choices=chatting.CONVERSATIONS,
+        help="chatting: measure the first token of so many conversations only; may be repeated",
+    )
     parser.add_argument("--data", type=Path, default=defaults.data, metavar="FILE", help="labels: sessions, JSONL")
     parser.add_argument(
         "--truth", type=Path, default=defaults.truth, metavar="FILE", help="labels: true intents, JSONL"

@@ -56,12 +56,13 @@ async def measure(options: Options) -> Figures:
     async with running(PARLEY_STARTING_ENERGY="1000000") as bench:
         await bench.latency(seconds=LATENCY_SECONDS, tokens_per_second=TOKENS_PER_SECOND)
         client = await bench.client("chatting")
-        for count in CONVERSATIONS:
+        for count in options.conversations or CONVERSATIONS:
             for pace, pause in PACES.items() if count > 1 else [*PACES.items()][:1]:
                 figures[f"{count} conversations {pace}"] = await _compared(bench, client, count, pause)
                 say(f"{count} {pace}: done")
-        await bench.latency(seconds=0)
-        figures["memory, MiB"] = await _memory(bench, client, options.sessions or IDLE)
+        if not options.conversations:
+            await bench.latency(seconds=0)
+            figures["memory, MiB"] = await _memory(bench, client, options.sessions or IDLE)
     return figures
 
 

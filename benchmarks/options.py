@@ -17,7 +17,8 @@ class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
     `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults`, `schedules` and
-    `minutes` are for `ledger`. `seed`: of what is random, in `faults`, `ledger`, `talking`, `retention` and `memory`.
+    `minutes` are for `ledger`, `conversations` is for `chatting`: how many at a time, without the figures of memory;
+    empty: all cases. `seed`: of what is random, in `faults`, `ledger`, `talking`, `retention` and `memory`.
     """
 
     sessions: int | None = None
@@ -29,3 +30,4 @@ class Options:
     only: tuple[str, ...] = ()
     schedules: int | None = None
     minutes: float | None = None
+    conversations: tuple[int, ...] = ()

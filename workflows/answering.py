@@ -63,10 +63,22 @@ class GenerateRun:
     scoring: the grading to start after it. cost_usd: what a run without a result has cost.
     """
 
-    def __init__(self, engine: Engine, job: Job, *, on_prepared: Callable[[], None] | None = None) -> None:
-        """`on_prepared`: called when the key is known to be that of this request, before anything is paid."""
+    def __init__(
+        self,
+        engine: Engine,
+        job: Job,
+        *,
+        prepared: PrepareOutcome | None = None,
+        on_prepared: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin a run.
+
+        Args:
+            prepared: what was decided already.
+            on_prepared: called when the key is known to be that of this request, before anything is paid.
+        """
         self._engine, self._job, self._on_prepared = engine, job, on_prepared
-        self._prepared = PrepareOutcome()
+        self._is_prepared, self._prepared = prepared is not None, prepared or PrepareOutcome()
         self.scoring: ScoreInput | None = None
         self.cost_usd = Decimal(0)
 
@@ -88,7 +100,8 @@ class GenerateRun:
             return await self._end(error)
 
     async def _answer(self) -> GenerateResult:
-        self._prepared = await self._engine.decide(Decisions.prepare, self._job, summary="budget, cache, routing")
+        if not self._is_prepared:
+            self._prepared = await self._engine.decide(Decisions.prepare, self._job, summary="budget, cache, routing")
         if self._on_prepared is not None:
             self._on_prepared()
         if self._prepared.result is not None:

@@ -53,10 +53,10 @@ class TurnRun:
 
     async def outcome(self) -> TurnOutcome:
         """Answer the turn, and record how it ended. A turn never fails: it ends without an answer."""
-        composed = await self._engine.decide(Steps.compose, self._turn, summary="compose the context")
+        composed = await self._engine.decide(Steps.compose, self._turn, summary="context, budget, cache, routing")
         if composed.job is None:
             return _ended_before(composed)
-        job, run = composed.job, GenerateRun(self._engine, composed.job)
+        job, run = composed.job, GenerateRun(self._engine, composed.job, prepared=composed.prepared)
         self._run, self.asked = run, job.input
         self.context_sha256, self.context = job.input.prompt.sha256 or "", composed.context
         step = await self._answer(run, job)

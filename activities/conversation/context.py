@@ -13,6 +13,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.configuration import Configurations
 from activities.conversation.memory import ConversationMemory
+from activities.generate.deciding import GenerateDecisions
 from activities.knowledge import KnowledgeSearch
 from parley.domain.conversation.context import (
     CONDENSE_ABOVE_TOKENS,
@@ -39,15 +40,18 @@ from parley.domain.conversation.contract import (
     turn_prompt,
     turn_request_id,
 )
+from parley.domain.errors import ParleyError
 from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
-from parley.domain.generate.contract import DEFAULT_ACTION
+from parley.domain.generate.contract import DEFAULT_ACTION, Job, PrepareOutcome, Prompt
 from parley.domain.generate.policy import Policy
 from parley.domain.knowledge import KnowledgePassage, KnowledgeUsed
 from parley.domain.requests import Message
 from parley.domain.tokens import count_tokens, is_loaded
 from parley.embedder import Vector
-from parley.storage import conversations, generations
+from parley.storage import configuration, conversations, generations, memories
+from parley.storage.configuration import Glance
 from parley.storage.database import Database
+from parley.storage.driver import fetch_together
 from parley.storage.tables import ConversationTurn, StoredConversation
 
 # A longer text is counted in a thread, so that it delays no other workflow.
@@ -58,54 +62,93 @@ class ConversationSteps:
     """`policy` decides for each action how long a context may be, and whether the knowledge base is searched."""
 
     def __init__(
-        self, database: Database, policy: Policy, memory: ConversationMemory, knowledge: KnowledgeSearch
+        self,
+        database: Database,
+        policy: Policy,
+        memory: ConversationMemory,
+        knowledge: KnowledgeSearch,
+        decisions: GenerateDecisions,
     ) -> None:
-        self._database, self._policy, self._memory, self._knowledge = database, policy, memory, knowledge
+        self._database, self._policy, self._decisions = database, policy, decisions
+        self._memory, self._knowledge = memory, knowledge
         self._configurations = Configurations()
 
     @activity.defn(name="conversation.compose")
     @boundary
     async def compose(self, step: ComposeStep) -> ComposeOutcome:
-        """Give the turn its number, compose its prompt and store it. A turn that ended before is not answered again."""
+        """Give the turn its number, compose its prompt, store it, and decide which providers may answer it.
+
+        A turn that ended before is not answered again.
+        """
         async with self._database.transaction() as tx:
             conversation, turn = await conversations.start_turn(
                 tx, step.workspace_id, step.conversation_id, step.turn_id
             )
-        number = turn.number or conversation.turns + 1
+        number = turn.number
+        assert number is not None  # noqa: S101 - it was started
         if turn.outcome:
             ended = TurnOutcome(turn_id=step.turn_id, number=number, outcome=Ended(turn.outcome))
             return ComposeOutcome(number=number, ended=ended)
         # The conversation is not locked any more: recall may take its time, and other turns are stored meanwhile.
-        vector = asyncio.create_task(self._memory.vector_of(turn.text))
-        async with self._database.transaction() as tx:
-            passages = await self._passages(tx, step, turn, vector)
-            material = Material(
-                instructions=conversation.instructions,
-                preferences=await self._preferences(tx, step),
-                summary=summary_of(conversation),
-                exchanges=await conversations.exchanges(
-                    tx,
-                    step.workspace_id,
-                    step.conversation_id,
-                    after=conversation.summarized_through,
-                    through=number - 1,
-                ),
-                passages=passages,
-                memories=await self._memory.recall(tx, step.workspace_id, step.user_id, turn.text, computed=vector),
-                text=turn.text,
-                text_tokens=most_tokens(turn.text),
-            )
+        async with self._database.reads() as tx:
+            material = await self._material(tx, step, conversation, turn, through=number - 1)
             messages = compose(material, budget_of(self._policy, _action(turn)))
-            stored = await generations.save_prompt(tx, step.workspace_id, turn_prompt(turn.terms, messages))
+            prompt = turn_prompt(turn.terms, messages)
+            stored = await generations.save_prompt(tx, step.workspace_id, prompt)
         job = turn_job(step, turn.terms, turn.fingerprint, stored)
-        return ComposeOutcome(number=number, job=job, context=_state_of(material, messages))
+        prepared = await self._prepared(job, prompt)
+        return ComposeOutcome(number=number, job=job, prepared=prepared, context=_state_of(material, messages))
+
+    async def _material(
+        self,
+        tx: AsyncSession,
+        step: ComposeStep,
+        conversation: StoredConversation,
+        turn: ConversationTurn,
+        *,
+        through: int,
+    ) -> Material:
+        """What the prompt is composed of, with the exchanges up to the number `through`.
+
+        A vector of the text is computed while the database is asked for the rest.
+        """
+        of_user = (step.workspace_id, step.user_id)
+        glance, has_memories = await fetch_together(tx, configuration.look(*of_user), memories.exist(*of_user))
+        vector = asyncio.create_task(self._vector(turn.text, is_needed=has_memories or self._is_searched(step, turn)))
+        return Material(
+            instructions=conversation.instructions,
+            preferences=await self._preferences(tx, step, glance),
+            summary=summary_of(conversation),
+            exchanges=await conversations.exchanges(
+                tx,
+                step.workspace_id,
+                step.conversation_id,
+                after=conversation.summarized_through,
+                through=through,
+            ),
+            passages=await self._passages(tx, step, turn, vector),
+            memories=await self._memory.recall(tx, *of_user, turn.text, computed=vector) if has_memories else (),
+            text=turn.text,
+            text_tokens=most_tokens(turn.text),
+        )
+
+    async def _vector(self, text: str, *, is_needed: bool) -> Vector | None:
+        return await self._memory.vector_of(text) if is_needed else None
+
+    async def _prepared(self, job: Job, prompt: Prompt) -> PrepareOutcome | None:
+        """What is decided for the turn's generation, within the same step: a step of its own takes 5 ms more."""
+        try:
+            return await self._decisions.decide(job, prompt)
+        except ParleyError as error:
+            if error.retryable:
+                raise
+            return None
 
     async def _passages(
         self, tx: AsyncSession, step: ComposeStep, turn: ConversationTurn, vector: Awaitable[Vector | None]
     ) -> tuple[KnowledgePassage, ...] | None:
         """What the knowledge base has on the turn, kept in its row; None: the turn is answered without it."""
-        wanted = turn.terms.get(KNOWLEDGE, step.knowledge)
-        if not (self._policy.of_action(_action(turn)).knowledge if wanted is None else wanted):
+        if not self._is_searched(step, turn):
             return None
         found = await self._knowledge.find(tx, step.workspace_id, turn.text, computed=vector)
         if found is None:
@@ -113,6 +156,11 @@ class ConversationSteps:
         used = [KnowledgeUsed(document_id=one.document_id, chunk=one.chunk, title=one.title) for one in found]
         await conversations.record_knowledge(tx, step.workspace_id, step.conversation_id, step.turn_id, used)
         return found
+
+    def _is_searched(self, step: ComposeStep, turn: ConversationTurn) -> bool:
+        """Whether the knowledge base is searched for the turn."""
+        wanted = turn.terms.get(KNOWLEDGE, step.knowledge)
+        return self._policy.of_action(_action(turn)).knowledge if wanted is None else wanted
 
     @activity.defn(name="conversation.end_turn")
     @boundary
@@ -148,9 +196,9 @@ class ConversationSteps:
             await conversations.close(tx, step.workspace_id, step.conversation_id)
         return CloseOutcome()
 
-    async def _preferences(self, tx: AsyncSession, step: ComposeStep) -> Preferences:
+    async def _preferences(self, tx: AsyncSession, step: ComposeStep, glance: Glance) -> Preferences:
         """What the user has set, without the defaults."""
-        loaded = await self._configurations.get(tx, step.workspace_id, step.user_id)
+        loaded = await self._configurations.get(tx, step.workspace_id, step.user_id, glance)
         settings = loaded.configuration.ai_settings
         known = settings.model_fields_set & Preferences.model_fields.keys()
         return Preferences(**{name: getattr(settings, name) for name in known})

@@ -68,6 +68,10 @@ class GenerateDecisions:
         prompt. What was answered before under the same key is returned again; a reply that was paid for and not judged
         is judged first.
         """
+        return await self.decide(job)
+
+    async def decide(self, job: Job, prompt: Prompt | None = None) -> PrepareOutcome:
+        """What `prepare` does. `prompt`: the job's prompt in full, where the caller has it."""
         workspace_id, user_id = job.input.workspace_id, job.input.user_id
         async with self._database.reads() as tx:
             before, glance, caps, waits = await fetch_together(
@@ -83,7 +87,7 @@ class GenerateDecisions:
                 return PrepareOutcome(result=answer)
             loaded = await self._configurations.get(tx, workspace_id, user_id, glance)
             balance = await self._balance(tx, job, loaded.configuration, least_left_usd(caps), earlier.energy)
-            prompt = await generations.load_prompt(tx, workspace_id, job.input.prompt)
+            prompt = prompt or await generations.load_prompt(tx, workspace_id, job.input.prompt)
             gathered = Gathered(
                 configuration=loaded.configuration, warnings=loaded.warnings, prompt=prompt, balance=balance
             )
@@ -110,12 +114,13 @@ class GenerateDecisions:
             policy=self._policy,
             today=utc_now().date(),
         )
-        async with self._database.transaction() as tx:
-            if decided.refusal is not None:
+        if decided.refusal is not None:
+            async with self._database.transaction() as tx:
                 result = await self._refused(tx, job, decided.serving, decided.refusal, energy_left)
-                return PrepareOutcome(result=result)
+            return PrepareOutcome(result=result)
+        async with self._database.transaction() as tx:
             outcome = await _for_history(tx, job, request.prompt, decided, summary)
-            return outcome.model_copy(update={"first_ask": earlier.first_ask, "is_first": earlier.is_first})
+        return outcome.model_copy(update={"first_ask": earlier.first_ask, "is_first": earlier.is_first})
 
     @activity.defn(name="generate.end")
     @boundary

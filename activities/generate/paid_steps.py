@@ -180,7 +180,7 @@ class GeneratePaidSteps:
     async def _prompt(self, job: Job) -> Prompt:
         if job.input.prompt.sha256 is None:
             return job.input.prompt
-        async with self._database.transaction() as tx:
+        async with self._database.reads() as tx:
             return await generations.load_prompt(tx, job.input.workspace_id, job.input.prompt)
 
     async def _make(

@@ -1,9 +1,10 @@
 """Conversations and their turns: each text, its place in the order, how it ended, and the running summary."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Numeric, Select, and_, cast, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,8 +22,11 @@ from parley.domain.conversation.contract import (
 from parley.domain.errors import ConversationClosed, IdempotencyConflict, InvalidInput, NotFound
 from parley.domain.knowledge import KnowledgeUsed
 from parley.storage.database import NOW, changed_one
-from parley.storage.rows import add
+from parley.storage.driver import Query, defer, fetch_together
+from parley.storage.rows import add_later, table
 from parley.storage.tables import ConversationTurn, StoredConversation, UsageLog
+
+RowT = TypeVar("RowT", StoredConversation, ConversationTurn)
 
 # More exchanges since a summary than these are never in a context.
 MOST_READ = 500
@@ -34,6 +38,11 @@ IS_EXCHANGE = or_(
     col(ConversationTurn.outcome) == Ended.COMPLETED.value,
     and_(col(ConversationTurn.outcome) != "", col(ConversationTurn.heard).is_not(None)),
 )
+CONVERSATION_IS = "workspace_id = :workspace AND conversation_id = :conversation"
+LOCK = table(StoredConversation).select().where(text(CONVERSATION_IS)).with_for_update()
+TURN = table(ConversationTurn).select().where(text(f"{CONVERSATION_IS} AND turn_id = :turn"))
+COUNT = text(f"UPDATE conversations SET turns = :number, last_turn_at = clock_timestamp() WHERE {CONVERSATION_IS}")  # noqa: S608 - constants
+NUMBER = text(f"UPDATE conversation_turns SET number = :number WHERE {CONVERSATION_IS} AND turn_id = :turn")  # noqa: S608 - constants
 OLD = text("""
     WITH old AS (
         SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
@@ -60,18 +69,17 @@ async def begin_turn(tx: AsyncSession, turn: NewTurn) -> ConversationTurn:
     first = StoredConversation(
         workspace_id=turn.workspace_id, conversation_id=turn.conversation_id, user_id=turn.user_id
     )
-    await add(tx, first)
-    conversation = await _locked(tx, turn.workspace_id, turn.conversation_id)
+    await add_later(tx, first)
+    conversation, known = await _locked(tx, turn.workspace_id, turn.conversation_id, turn.turn_id)
     if conversation.user_id != turn.user_id:
         raise InvalidInput(f"conversation {turn.conversation_id!r} belongs to another user", where="user_id")
-    known = await find_turn(tx, turn.workspace_id, turn.conversation_id, turn.turn_id)
     if known is not None:
         if known.fingerprint != turn.fingerprint:
             raise IdempotencyConflict(f"turn {turn.turn_id!r} was already used for a different text: use another id")
         return known
     _check_open(conversation)
     row = ConversationTurn(**turn.model_dump(exclude={"user_id"}))
-    await add(tx, row)
+    await add_later(tx, row)
     return row
 
 
@@ -124,19 +132,15 @@ async def start_turn(
         ConversationClosed: the conversation was closed before the turn had a number.
         NotFound: the turn was not stored.
     """
-    conversation = await _locked(tx, workspace_id, conversation_id)
-    turn = await find_turn(tx, workspace_id, conversation_id, turn_id)
+    conversation, turn = await _locked(tx, workspace_id, conversation_id, turn_id)
     if turn is None:
         raise NotFound(f"conversation {conversation_id!r} has no turn {turn_id!r}")
     if turn.number is None:
         _check_open(conversation)
-        number = conversation.turns + 1
-        counting = update(StoredConversation).where(*_is(StoredConversation, workspace_id, conversation_id))
-        await tx.execute(counting.values(turns=number, last_turn_at=NOW))
-        numbering = update(ConversationTurn).where(
-            *_is(ConversationTurn, workspace_id, conversation_id), col(ConversationTurn.turn_id) == turn_id
-        )
-        await tx.execute(numbering.values(number=number))
+        of = {"workspace": workspace_id, "conversation": conversation_id}
+        turn.number = conversation.turns + 1
+        await defer(tx, COUNT, {**of, "number": turn.number})
+        await defer(tx, NUMBER, {**of, "number": turn.number, "turn": turn_id})
     return conversation, turn
 
 
@@ -300,17 +304,27 @@ async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> list[s
     return [workflow_id(row.workspace_id, row.conversation_id) for row in deleted]
 
 
-async def _locked(tx: AsyncSession, workspace_id: str, conversation_id: str) -> StoredConversation:
-    """The row of a conversation, locked.
+async def _locked(
+    tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str
+) -> tuple[StoredConversation, ConversationTurn | None]:
+    """The row of a conversation, locked, and one of its turns, if it has it, as it is under the lock.
 
     Raises:
         NotFound: the workspace has no such conversation.
     """
-    query = select(StoredConversation).where(*_is(StoredConversation, workspace_id, conversation_id)).with_for_update()
-    row = (await tx.execute(query)).scalar()
-    if row is None:
+    of = {"workspace": workspace_id, "conversation": conversation_id}
+    conversation, turn = await fetch_together(
+        tx,
+        Query(LOCK, of, partial(_first, StoredConversation)),
+        Query(TURN, {**of, "turn": turn_id}, partial(_first, ConversationTurn)),
+    )
+    if conversation is None:
         raise NotFound(f"workspace {workspace_id!r} has no conversation {conversation_id!r}")
-    return row
+    return conversation, turn
+
+
+def _first(row: Callable[..., RowT], rows: Sequence[Any]) -> RowT | None:
+    return row(**rows[0]._asdict()) if rows else None
 
 
 def _completed(workspace_id: str, conversation_id: str, after: int, columns: Sequence[Any]) -> Select[*tuple[Any, ...]]:

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 import psycopg
 from psycopg.abc import PQGen
@@ -213,12 +213,15 @@ async def fetch(tx: AsyncSession, query: Query[T]) -> T:
     return result
 
 
+@overload
+async def fetch_together(tx: AsyncSession, first: Query[T1], second: Query[T2], /) -> tuple[T1, T2]: ...
+@overload
 async def fetch_together(
-    tx: AsyncSession, first: Query[T1], second: Query[T2], third: Query[T3], fourth: Query[T4]
-) -> tuple[T1, T2, T3, T4]:
-    """The results of four queries, in one round trip."""
-    one, two, three, four = await _fetch(tx, first, second, third, fourth)
-    return one, two, three, four
+    tx: AsyncSession, first: Query[T1], second: Query[T2], third: Query[T3], fourth: Query[T4], /
+) -> tuple[T1, T2, T3, T4]: ...
+async def fetch_together(tx: AsyncSession, *queries: Query[Any]) -> tuple[Any, ...]:
+    """The results of several queries, in one round trip. Each one sees what was committed before it ran."""
+    return tuple(await _fetch(tx, *queries))
 
 
 async def _fetch(tx: AsyncSession, *queries: Query[Any]) -> list[Any]:

@@ -87,6 +87,8 @@ async def for_history(tx: AsyncSession, job: Job, prompt: Prompt) -> Prompt:
     """The prompt for a workflow's history: inline if it is short; else, and for a turn, a reference."""
     if prompt.is_short and not job.is_turn:
         return prompt
+    if job.is_turn and prompt.hash() == job.input.prompt.sha256:  # it was stored when it was composed
+        return job.input.prompt
     return await save_prompt(tx, job.input.workspace_id, prompt)
 
 

@@ -16,6 +16,7 @@ from sqlmodel import col
 from parley.domain.conversation.memory import Changes, Found, Memory, checked_value
 from parley.domain.errors import NotFound
 from parley.storage.database import NOW, database_time
+from parley.storage.driver import Query
 from parley.storage.tables import VECTOR, JournaledReply, StoredMemory
 
 # How many of a user's memories are compared with a text: the nearest, and the newest that have no vector yet.
@@ -23,6 +24,9 @@ MOST_COMPARED = 50
 MOST_LISTED = 1000
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 IS_VALID = and_(col(StoredMemory.valid_until).is_(None), col(StoredMemory.forgotten_at).is_(None))
+EXIST = text("""
+    SELECT EXISTS (SELECT FROM memories WHERE workspace_id = :workspace AND user_id = :user
+                   AND valid_until IS NULL AND forgotten_at IS NULL) AS found""")
 # A reply without what it said. Its usage stays: it is what was paid.
 EMPTIED = text("payload || jsonb_build_object('text', '')")
 
@@ -92,6 +96,11 @@ async def store_vectors(
             col(StoredMemory.forgotten_at).is_(None),
         )
         await tx.execute(row.values(embedding=list(vector), embedded_by=model))
+
+
+def exist(workspace_id: str, user_id: str) -> Query[bool]:
+    """Whether a user has a valid memory."""
+    return Query(EXIST, {"workspace": workspace_id, "user": user_id}, lambda rows: rows[0].found)
 
 
 async def near(

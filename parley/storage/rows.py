@@ -39,6 +39,11 @@ async def add(tx: AsyncSession, row: SQLModel) -> bool:
     return written.first() is not None
 
 
+async def add_later(tx: AsyncSession, row: SQLModel) -> None:
+    """Insert a row unless it exists, by a deferred statement: see `driver.defer`."""
+    await defer(tx, _adding_later(_class(row)), row.model_dump())
+
+
 @cache
 def _saving(*rows: type[Any]) -> Insert:
     last, *others = (_upsert(row) for row in rows)
@@ -49,6 +54,11 @@ def _saving(*rows: type[Any]) -> Insert:
 def _adding(row: type[Any]) -> Insert:
     columns = table(row).primary_key.columns
     return insert(table(row)).on_conflict_do_nothing().returning(*columns)
+
+
+@cache
+def _adding_later(row: type[Any]) -> Insert:
+    return insert_of(row).on_conflict_do_nothing()
 
 
 def insert_of(row: type[SQLModel]) -> Insert:

@@ -119,7 +119,7 @@ class Channel:
     def lost(self, *, was_reached: bool) -> None:
         """The connection is gone: the next one begins with the receiver's position.
 
-        was_reached: the receiver took the connection, so that the next one, which is tried at once, may bring its answer.
+        was_reached: the receiver took the connection: the next one, which is tried at once, may bring its answer.
         """
         self._is_open = self._has_sent_end = False
         self._next = None

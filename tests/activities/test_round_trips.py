@@ -8,9 +8,11 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.parts import Parts
+from parley.domain.conversation.contract import ComposeOutcome, ComposeStep, NewTurn
 from parley.domain.generate.contract import AskOutcome, AskStep, GenerateInput, Job, PrepareOutcome, Prompt
 from parley.domain.requests import Message
 from parley.settings import Settings
+from parley.storage import conversations
 from tests.activities.proxy import DatabaseProxy
 
 
@@ -45,4 +47,31 @@ async def test_each_step_waits_as_seldom_as_it_can(proxy: DatabaseProxy, setting
         assert outcome.result is not None
         assert outcome.result.success
     assert trips == [2, 6]
+    await parts.close()
+
+
+async def test_a_turn_waits_as_seldom_as_it_can_before_it_is_asked(proxy: DatabaseProxy, settings: Settings):
+    """`begin_turn`: lock, commit. `compose`: lock, commit; what is known of the user, exchanges, prompt; `prepare`."""
+    parts = Parts(proxy.database, settings)
+    turns, environment, trips = parts.conversation_steps(), ActivityEnvironment(), list[int]()
+    for number in range(2):  # the first turn connects and fills the worker's caches
+        prompt = Prompt(messages=(Message(role="user", content=f"hello {number}"),))
+        given = GenerateInput(workspace_id="acme", user_id="ann", prompt=prompt)
+        began = proxy.round_trips
+        async with proxy.database.transaction() as tx:
+            await conversations.begin_turn(tx, NewTurn.of("talk", f"turn-{number}", given))
+        stored = proxy.round_trips
+        step = ComposeStep(
+            workspace_id="acme",
+            conversation_id="talk",
+            user_id="ann",
+            turn_id=f"turn-{number}",
+            at=datetime.now(UTC),
+        )
+        composed: ComposeOutcome = await environment.run(turns.compose, step)
+        trips = [stored - began, proxy.round_trips - stored]
+        assert composed.job is not None
+        assert composed.prepared is not None
+        assert composed.prepared.candidates
+    assert trips == [2, 7]
     await parts.close()

@@ -328,6 +328,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: memories.store_vectors(tx, THEIRS, USER, "model", {MEMORY.id: [0.5] * 384}),
         None,
     ),
+    "memories.exist": (lambda tx, _: fetch(tx, memories.exist(THEIRS, USER)), False),
     "memories.near": (lambda tx, _: memories.near(tx, THEIRS, USER, [0.5] * 384, "model"), ()),
     "memories.of_user": (lambda tx, _: memories.of_user(tx, THEIRS, USER, with_ended=True), ()),
     "memories.find": (lambda tx, _: memories.find(tx, THEIRS, USER, MEMORY.id), NotFound),

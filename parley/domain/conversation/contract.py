@@ -17,6 +17,7 @@ from parley.domain.generate.contract import (
     Identifier,
     Job,
     Meta,
+    PrepareOutcome,
     Prompt,
     Refused,
     generation_id,
@@ -244,10 +245,14 @@ class ComposeStep(Model):
 
 
 class ComposeOutcome(Model):
-    """The generation that answers the turn; or how the turn ended, if it did before."""
+    """The generation that answers the turn; or how the turn ended, if it did before.
+
+    prepared: what was decided for the generation; None where that failed: it is prepared as any other, and ends so.
+    """
 
     number: int
     job: Job | None = None
+    prepared: PrepareOutcome | None = None
     context: ContextState = ContextState()
     ended: TurnOutcome | None = None
 
