@@ -16,6 +16,7 @@ from parley.domain.conversation.extraction import (
     Extraction,
     SourceTurn,
     extraction_request,
+    has_topic,
     may_state_facts,
     read_facts,
 )
@@ -28,7 +29,6 @@ from parley.domain.conversation.memory import (
     rank,
     subject_of,
 )
-from parley.domain.model import is_blank
 from parley.embedder import Embedder, Vector
 from parley.storage import conversations, memories
 from parley.storage.budgets import Envelope
@@ -83,9 +83,11 @@ class ConversationMemory:
     ) -> tuple[Memory, ...]:
         """The user's valid memories that are most worth their tokens beside `text`, the best first; at most `limit`.
 
-        It costs nothing and does not fail: without a vector of the text, words decide.
+        It costs nothing and does not fail: without a vector of the text, words decide. A courtesy recalls nothing.
         computed: the vector of the text, where its computation has begun.
         """
+        if not has_topic(text):
+            return ()
         vector = await (computed or self.vector_of(text))
         name = self._embedder.name if self._embedder else ""
         found = await memories.near(tx, workspace_id, user_id, vector, name)
@@ -163,7 +165,7 @@ class ConversationMemory:
             await memories.store_vectors(tx, workspace_id, user_id, name, found)
 
     async def vector_of(self, text: str) -> Vector | None:
-        """The vector of a text to recall memories for; None where it cannot be had in time."""
-        if self._embedder is None or is_blank(text):
+        """The vector of a text to recall memories for; None where it has no topic, or no vector can be had in time."""
+        if self._embedder is None or not has_topic(text):
             return None
         return await self._embedder.vector_within(text, VECTOR_SECONDS)

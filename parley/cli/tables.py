@@ -41,7 +41,7 @@ def summary(found: Summary) -> RenderableType:
     """Totals, the outcomes of attempts and requests, and the share of each provider."""
     rows = [*_attempts(found.attempts), *_requests(found.requests, found.reasons)]
     saved = f"${found.total.prompt_cache_saved_usd}"
-    rows.append(("saved by prompt caches", saved, "of the vendors: below the price of other input"))
+    rows.append(("prompt caches saved", saved, "the vendors' own, below the price of other input"))
     shares = ", ".join(f"{provider} {_percent(part)}" for provider, part in found.providers.items())
     return _page(
         found.span,

@@ -63,7 +63,13 @@ class TestReports:
     async def test_the_summary_shows_providers_costs_and_simulation(self, parley: Run) -> None:
         await parley("analyze", SAMPLE)
         shown = (await parley("report")).out
-        for expected in ("anthropic", "was counted by the simulator", "no requests", "1 settled"):
+        for expected in (
+            "anthropic",
+            "was counted by the simulator",
+            "no requests",
+            "1 settled",
+            "prompt caches saved",
+        ):
             assert expected in shown
         found = json.loads((await parley("report", "--json")).out)
         assert found["total"]["simulated_usd"] == found["total"]["confirmed_usd"] != "0.000000"

@@ -143,8 +143,13 @@ def may_state_facts(text: str) -> bool:
     return not all(_is_small_talk(sentence) for sentence in SENTENCE_END.split(_flat(text)))
 
 
+def has_topic(text: str) -> bool:
+    """Whether a text has a word that is more than a courtesy. Without one, nothing is worth recalling for it."""
+    return not COURTESIES.issuperset(WORD.findall(text.casefold()))
+
+
 def _is_small_talk(sentence: str) -> bool:
-    if COURTESIES.issuperset(WORD.findall(sentence.casefold())):
+    if not has_topic(sentence):
         return True
     if ASKS.match(sentence):
         return True

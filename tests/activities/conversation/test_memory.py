@@ -318,6 +318,16 @@ async def test_a_turn_does_not_wait_for_a_model_that_is_loading(
     assert await remembering.recall("Who lives in Bergen?") == ["The user lives in Bergen"]
 
 
+async def test_a_courtesy_recalls_nothing(database: Database, paid_calls: PaidCalls, embedder: Embedder):
+    """It has no topic: what its vector is near to would only cost tokens."""
+    remembering = Remembering(database, paid_calls, embedder)
+    await remembering.say("My favorite color is blue. I love good mornings. I like help. I work at Perfect.")
+    for text in ("Good morning!", "Thanks, that helps.", "Ha, good one.", "Perfect, thank you so much!", "?", "🙂"):
+        assert await remembering.recall(text) == [], text
+        assert await remembering.memory.vector_of(text) is None
+    assert await remembering.recall("Good morning, which color do I like?")
+
+
 async def test_a_text_of_any_kind_is_compared(database: Database, paid_calls: PaidCalls, embedder: Embedder):
     remembering = Remembering(database, paid_calls, embedder)
     await remembering.say("I live in Bergen.")
