@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     audit,
     cache,
+    calling,
     chatting,
     conversation,
     database,
@@ -44,6 +45,7 @@ MODULES = (
     labels,
     history,
     cache,
+    calling,
     generate,
     database,
     gateway,

@@ -29,6 +29,7 @@ from parley.domain.phone.contract import (
     PhoneCallReport,
     PhoneNumber,
     PhoneTurn,
+    TurnMeasures,
     workflow_id,
 )
 from parley.domain.phone.keys import sealed
@@ -349,10 +350,5 @@ def _call(row: CallSession, turns: int, cost_usd: Decimal) -> PhoneCallReport:
 
 
 def _turn(row: ConversationTurn) -> PhoneTurn:
-    return PhoneTurn(
-        **turn_report(row).model_dump(),
-        heard=row.heard,
-        response_ms=row.response_ms,
-        audio_ms=row.audio_ms,
-        error=row.error or "",
-    )
+    measures = {name: getattr(row, name) for name in TurnMeasures.model_fields}
+    return PhoneTurn(**turn_report(row).model_dump(), **{**measures, "error": row.error or ""})
