@@ -47,6 +47,7 @@ class Callers:
             script,
             f"{self.url}/phone/voice",
             f"{self.url}/phone/status",
+            f"{self.url}/phone/voice",
             Account(token=self.token),
             caller=f"+1555020{number:04}",
             number=NUMBER,

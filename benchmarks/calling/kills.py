@@ -17,7 +17,6 @@ from benchmarks.faults.load import Load
 from benchmarks.faults.stage import stage
 from benchmarks.options import Figures
 from benchmarks.stack import say
-from parley import Client
 from parley.cli.billed import read_billed
 from parley.client.phone import user_of
 from parley.domain.conversation.contract import turn_job_id
@@ -149,20 +148,20 @@ async def under_kills(calls: int, kills: Sequence[str], seed: int) -> tuple[Figu
 
 async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any], dict[str, int]]:
     summary = summarize([one.log for one in held])
-    stored = {one.phone_call.dialled.sid: await place.client.phone.turns(one.phone_call.dialled.sid) for one in held}
-    charges = [await _charges(place.client, place, one, stored[one.phone_call.dialled.sid]) for one in held]
+    calls = {call.call_sid: call for call in await place.client.phone.calls(limit=2 * len(held))}
+    stored = {call_sid: await place.client.phone.turns(call_sid) for call_sid in calls}
+    charges = [await _charges(place, one, stored.get(one.phone_call.dialled.sid, ())) for one in held]
     energies = [energy for call in charges for energy in call]
     said = [turn for one in held for turn in turns_of(one.log.events)]
     kept = [turn for turns in stored.values() for turn in turns]
     gaps = sorted((gap for turn in said for gap in turn.gaps), reverse=True)
     path = place.directory / "billed.json"
     path.write_text(json.dumps(await place.simulator.billed()), encoding="utf-8")
-    states = [await place.client.phone.call(one.phone_call.dialled.sid) for one in held]
     figures = {
         "prompts of callers": len(said),
         "turns that are stored": len(kept),
         "turns with an error": {error: sum(turn.error == error for turn in kept) for error in {t.error for t in kept}},
-        "sessions of ConversationRelay": sum(state.sessions for state in states),
+        "sessions of ConversationRelay": sum(call.sessions for call in calls.values()),
         "first text, ms": {"p50": summary.first_text_ms.p50 or 0, "p95": summary.first_text_ms.p95 or 0},
         "silences in an answer of 500 ms and more": len(gaps),
         "the longest ones, s": str(gaps[:5]),
@@ -170,10 +169,12 @@ async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any
     }
     faults = {
         "phone calls that were lost": sum(1 for one in held if one.log.of("error")),
-        "phone calls that go on": sum(state.ended_at is None for state in states),
+        "phone calls that go on": sum(call.ended_at is None for call in calls.values()),
         "turns that are charged twice": sum(energy > 1 for energy in energies),
-        "audit findings": len(await place.client.audit(read_billed(path))),
+        "audit findings": len(audited := await place.client.audit(read_billed(path))),
     }
+    for finding in audited[:5]:
+        say(str(finding))
     for one in held:
         for event in one.log.of("error"):
             say(f"{one.phone_call.dialled.sid}: {event.details['text']}")
@@ -187,8 +188,9 @@ def _repeated(turn: Turn, kept: Sequence[PhoneTurn]) -> list[str]:
     return [words for words in repetitions(spoken) if not any(words in repetitions(answer) for answer in answers)]
 
 
-async def _charges(client: Client, place: Scene, one: Simulated, turns: Sequence[PhoneTurn]) -> list[int]:
+async def _charges(place: Scene, one: Simulated, turns: Sequence[PhoneTurn]) -> list[int]:
     """The energy that each turn of a phone call was charged."""
+    client = place.client
     user = user_of(client.workspace_id, one.phone_call.dialled.caller)
     rows = await place.query("SELECT job_key, sum(energy_charged)::int AS energy FROM ai_usage_logs GROUP BY job_key")
     by_key = {str(row["job_key"]): int(str(row["energy"])) for row in rows}

@@ -124,7 +124,7 @@ class Answer:
 
     async def _stored(self) -> None:
         """By the workflow; by this process, where Temporal does not answer."""
-        await self._calls.store_answered(self._call)
+        await self._calls.store_unstored(self._call)
         if not self._calls.is_temporal_down:
             try:
                 await self._durably()

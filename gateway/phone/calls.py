@@ -383,12 +383,28 @@ class PhoneCalls:
             await talk.store_answered(text, turn_id, reply, **turn_options(call.settings))
             await self.measure(call, turn_id, measures)
 
-        call.unstored.append(store)
-        self._report(workflow_id(call.workspace_id, call.call_sid), partial(self.store_answered, call))
+        self._store_later(call, store)
         self.report_spooled()
 
-    async def store_answered(self, call: OpenCall) -> None:
-        """Store the turns that were answered while PostgreSQL was down, before the next one gets its number.
+    async def keep_failed(self, call: OpenCall, turn_id: str, text: str, measures: TurnMeasures) -> None:
+        """Store a turn that has no answer; when PostgreSQL is back, if it is down."""
+        talk = self.talk(call)
+
+        async def store() -> None:
+            await talk.store_failed(text, turn_id, measures.error, **turn_options(call.settings))
+            await self.measure(call, turn_id, measures)
+
+        try:
+            await store()
+        except Unreachable:
+            self._store_later(call, store)
+
+    def _store_later(self, call: OpenCall, store: Callable[[], Awaitable[None]]) -> None:
+        call.unstored.append(store)
+        self._report(workflow_id(call.workspace_id, call.call_sid), partial(self.store_unstored, call))
+
+    async def store_unstored(self, call: OpenCall) -> None:
+        """Store the turns that were held while PostgreSQL was down, before the next one gets its number.
 
         Raises:
             Unreachable: it is still down.

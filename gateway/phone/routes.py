@@ -32,7 +32,10 @@ sockets = APIRouter()
 
 @router.post(VOICE, include_in_schema=False)
 async def voice(request: Request) -> Response:
-    """A phone call begins: say what Twilio does with it. A repetition is answered in the same way."""
+    """A phone call begins: say what Twilio does with it. A repetition is answered in the same way.
+
+    As the fallback URL of a number it is also asked where the action callback was not answered: then the talk goes on.
+    """
     form = await signed_form(request)
     calls, call_sid = _calls(request), _call_sid(form)
     try:
@@ -52,7 +55,7 @@ async def voice(request: Request) -> Response:
         log.warning("%s: refused, because the limit %s of %s is reached", call_sid, limit, masked(known.number))
         return _refused(known, call)
     calls.report_start(known.workspace_id, call_sid, call.user_id, longest_seconds(known.settings))
-    return _twiml(_connect(request, known, call.parameters, greet=True))
+    return _twiml(_connect(request, known, call.parameters, greet=not await _had_session(calls, known, form)))
 
 
 @sockets.websocket(RELAY)
@@ -132,6 +135,17 @@ async def _reconnected(
         return _twiml(twiml.say(known.settings.phrases.good_bye, language=row.language), twiml.hang_up())
     log.warning("%s: the session was lost (%.40s): it is connected again", call_sid, form.get("ErrorCode", ""))
     return _twiml(_connect(request, known, row.parameters if row is not None else {}, greet=False))
+
+
+async def _had_session(calls: PhoneCalls, known: KnownNumber, form: Mapping[str, str]) -> bool:
+    """Whether Twilio asks because another address of this phone call did not answer, after its first session."""
+    if not form.get("ErrorUrl"):
+        return False
+    try:
+        row = await calls.find(known.workspace_id, _call_sid(form))
+    except Unreachable:
+        return False
+    return row is not None and row.sessions > 0
 
 
 def _refused(known: KnownNumber, call: NewCall) -> Response:

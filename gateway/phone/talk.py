@@ -277,7 +277,9 @@ class Talk:
             if before is not None:
                 await asyncio.wait({before})
             with suppress(ParleyError):
-                if not await self._calls.measure(self._call, turn.id, measures) and measures.heard == "":
+                if turn.error and turn.error != SESSION_ENDED:
+                    await self._calls.keep_failed(self._call, turn.id, turn.text, measures)
+                elif not await self._calls.measure(self._call, turn.id, measures) and measures.heard == "":
                     self._unstored = turn.text
 
         self._records = asyncio.ensure_future(work())

@@ -272,6 +272,22 @@ class PhoneTalk(ConversationHandle):
                 meta=meta.model_dump(mode="json"),
             )
 
+    async def store_failed(
+        self, text: str, turn_id: str, reason: str, *, knowledge: bool, action: str, **options: Unpack[TurnOptions]
+    ) -> None:
+        """Store a turn that was given up before it was begun. Of one that was begun, its workflow records the end.
+
+        Raises:
+            IdempotencyConflict: `turn_id` was used for a different text.
+            Unreachable: PostgreSQL does not answer.
+        """
+        turn, where = self._turn(text, turn_id, action, options, knowledge), (self._workspace_id, self.id, turn_id)
+        async with self._backend.database.transaction() as tx:
+            row = await conversations.begin_turn(tx, turn)
+            if row.number is None:
+                await conversations.start_turn(tx, *where)
+                await conversations.end_turn(tx, *where, outcome=Ended.FAILED.value, reason=reason)
+
     def _start(self) -> WorkflowStart:
         return phone_call_start(self._workspace_id, self.id, self.user_id, longest_seconds=self._longest_seconds)
 
