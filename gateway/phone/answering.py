@@ -210,7 +210,7 @@ class Answer:
             filler = text if text.endswith(" ") else f"{text} "
             self._turn.prefix += filler
             self._note(time)
-            await self._voice.say(filler)
+            await self._voice.say_fixed(filler)
 
 
 async def speech_of(stream: AsyncIterable[Delta], language: str) -> AsyncGenerator[str]:

@@ -39,6 +39,7 @@ from parley.storage.tables import CallSession, ConversationTurn
 
 if TYPE_CHECKING:
     from gateway.phone.outage import Outage
+    from gateway.phone.recordings import Recordings
 
 # How long a process uses what it knows of a number; while PostgreSQL does not answer, it uses it for longer.
 KNOWN_SECONDS = 2.0
@@ -71,6 +72,7 @@ class KnownNumber:
 class OpenCall:
     """A phone call that this process holds.
 
+    number: the workspace's. public_url: of the gateway, where Twilio is at the other end; else empty.
     language: that is spoken now. turns: those that are stored. unfinished: the last turn, if it is not known that its
     answer was spoken. is_resumed: an earlier session was lost. seconds: since it began. exchanges: of this session,
     what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
@@ -82,6 +84,8 @@ class OpenCall:
     settings: NumberSettings
     language: str
     parameters: dict[str, str]
+    number: str = ""
+    public_url: str = ""
     turns: int = 0
     unfinished: ConversationTurn | None = None
     is_resumed: bool = False
@@ -141,14 +145,21 @@ class InlineTalk(PhoneTalk):
 class PhoneCalls:
     """The phone calls of this process.
 
-    draining: set when it begins to end: sessions end after their answers. outage: answers while PostgreSQL is down;
-    None: then there is no answer.
+    draining: set when it begins to end: sessions end after their answers. recordings: of texts that no model makes.
+    outage: answers while PostgreSQL is down; None: then there is no answer.
     """
 
     def __init__(
-        self, backend: Backend, inline: InlineGenerate, draining: asyncio.Event, outage: "Outage | None" = None
+        self,
+        backend: Backend,
+        inline: InlineGenerate,
+        draining: asyncio.Event,
+        *,
+        recordings: "Recordings",
+        outage: "Outage | None" = None,
     ) -> None:
         self._backend, self._inline, self.draining, self.outage = backend, inline, draining, outage
+        self.recordings = recordings
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
         self._down_until = 0.0
@@ -239,6 +250,7 @@ class PhoneCalls:
             settings=number.settings,
             language=row.language,
             parameters=row.parameters,
+            number=number.number,
             turns=turns,
             unfinished=last if last is not None and _is_unfinished(last) else None,
             is_resumed=is_resumed,
@@ -260,6 +272,7 @@ class PhoneCalls:
             settings=number.settings,
             language=call.language,
             parameters=call.parameters,
+            number=number.number,
         )
 
     # Turns

@@ -1,5 +1,6 @@
 """The paths that Twilio requests: the voice webhook, the socket, and the callbacks. Every request is signed."""
 
+import hmac
 import json
 import logging
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from xml.etree.ElementTree import Element
 from fastapi import APIRouter, Request, Response, WebSocket
 
 from gateway.phone.calls import KnownNumber, PhoneCalls, longest_seconds
+from gateway.phone.recordings import PATH as RECORDINGS
 from gateway.phone.session import PhoneSession
 from gateway.phone.signed import check_signature, public_url, signed_form
 from parley.client.phone import PARAMETERS, STATUS, VOICE, new_call
@@ -63,7 +65,19 @@ async def relay(socket: WebSocket) -> None:
     """A session of ConversationRelay."""
     check_signature(socket)
     await socket.accept()
-    await PhoneSession(_calls(socket), socket).run()
+    settings = socket.app.state.gateway.backend.settings
+    await PhoneSession(_calls(socket), socket, public_url(socket, settings, is_socket=False)).run()
+
+
+@router.get(RECORDINGS, include_in_schema=False)
+async def recording(request: Request, number: str, language: str, name: str, seal: str) -> Response:
+    """A recording that a session has named. Its seal stands for a signature: Twilio may fetch it as any client."""
+    calls = _calls(request)
+    if not hmac.compare_digest(seal, calls.recordings.seal(number, language, name)):
+        return Response(status_code=403)
+    known = await calls.number(number)
+    audio = None if known is None else await calls.recordings.audio(known.workspace_id, known.settings, language, name)
+    return Response(status_code=404) if audio is None else Response(audio, media_type="audio/wav")
 
 
 @router.post(ACTION, include_in_schema=False)

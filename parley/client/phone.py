@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Unpack
 from urllib.parse import urlencode
@@ -46,6 +46,8 @@ STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
 PARAMETERS = "parameters"
 """The query of a voice webhook that has the parameters of an outbound phone call. Twilio signs it with the URL."""
 NUMBER: TypeAdapter[str] = TypeAdapter(Number)
+# A caller waits: after this time another worker takes over from one that died in a workflow task.
+TASK_TIMEOUT = timedelta(seconds=2)
 # Every turn of a phone call is in one page.
 MOST_TURNS = 2000
 
@@ -303,6 +305,7 @@ def phone_call_start(workspace_id: str, call_sid: str, user_id: str, *, longest_
         id=workflow_id(workspace_id, call_sid),
         summary=f"phone call {call_sid}",
         status="open",
+        task_timeout=TASK_TIMEOUT,
     )
 
 

@@ -1,4 +1,4 @@
-"""Every fault of a provider in a turn of a phone call: the caller hears something, a row says what, the talk goes on."""
+"""Every fault of a provider in a turn of a phone call: the caller hears something, there is a row, the talk goes on."""
 
 import asyncio
 from typing import Any

@@ -74,7 +74,7 @@ async def test_two_failures_in_a_row_end_in_an_apology_and_a_hand_off(
     await phone.ring()
     async with phone.session() as session:
         await session.say("Which formats can I export?")
-        assert await session.answer() == "Hm. Still looking.  Sorry?"
+        assert await session.answer() == "Hm. Still looking. Sorry?"
         await session.say("Which formats?")
         assert (await session.answer()).endswith("A person." if target else "Bye.")
         handoff = json.loads((await session.until("end"))["handoffData"])
