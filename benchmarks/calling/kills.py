@@ -37,6 +37,10 @@ TURNS = 12
 FIRST_TOKEN_SECONDS, SIGMA, TOKENS_PER_SECOND = 0.4, 0.35, 60
 
 
+# What a caller reports who could not say all. Other errors are those of a gateway that was killed while it was asked.
+LOST = "the phone call was over before"
+
+
 class Front:
     """Forwards each connection to a gateway that lives. A connection to one that dies ends."""
 
@@ -161,6 +165,7 @@ async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any
         "prompts of callers": len(said),
         "turns that are stored": len(kept),
         "turns with an error": {error: sum(turn.error == error for turn in kept) for error in {t.error for t in kept}},
+        "errors that Twilio would log": sum(len(_errors(one)) for one in held),
         "sessions of ConversationRelay": sum(call.sessions for call in calls.values()),
         "first text, ms": {"p50": summary.first_text_ms.p50 or 0, "p95": summary.first_text_ms.p95 or 0},
         "silences in an answer of 500 ms and more": len(gaps),
@@ -168,7 +173,7 @@ async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any
         "repeated words": str(sorted(words for turn in said for words in _repeated(turn, kept))[:5]),
     }
     faults = {
-        "phone calls that were lost": sum(1 for one in held if one.log.of("error")),
+        "phone calls that were lost": sum(any(LOST in error for error in _errors(one)) for one in held),
         "phone calls that go on": sum(call.ended_at is None for call in calls.values()),
         "turns that are charged twice": sum(energy > 1 for energy in energies),
         "audit findings": len(audited := await place.client.audit(read_billed(path))),
@@ -176,9 +181,13 @@ async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any
     for finding in audited[:5]:
         say(str(finding))
     for one in held:
-        for event in one.log.of("error"):
-            say(f"{one.phone_call.dialled.sid}: {event.details['text']}")
+        for error in _errors(one):
+            say(f"{one.phone_call.dialled.sid}: {error}")
     return figures, faults
+
+
+def _errors(one: Simulated) -> list[str]:
+    return [event.details["text"] for event in one.log.of("error")]
 
 
 def _repeated(turn: Turn, kept: Sequence[PhoneTurn]) -> list[str]:
