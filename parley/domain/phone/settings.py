@@ -158,6 +158,7 @@ class NumberSettings(Model):
     recorded_voice: the id of an ElevenLabs voice, in which the texts are played that no model makes; None: Twilio's own
         voice says them. See `fixed_texts`.
     keys: the menu. transfer_to: the number of a person. transfer_phrases: what a caller says to reach one.
+    keep_days: for so long its phone calls are kept, with all that was said; None: as conversations are.
     analysis: whether a `SessionAnalysis` starts after the phone call.
     max_response_words: of one answer; the rest is not spoken.
     """
@@ -184,6 +185,7 @@ class NumberSettings(Model):
     digits: Digits = Digits()
     transfer_to: Number | None = None
     transfer_phrases: tuple[Name, ...] = PERSON
+    keep_days: int | None = Field(default=None, ge=1, le=36_500)
     analysis: bool = False
     max_response_words: int = Field(default=200, ge=10, le=2000)
     phrases: Phrases = Phrases()
