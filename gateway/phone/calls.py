@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.inline import InlineGenerate
 from parley.client.backend import Backend, start_workflow, temporal_errors
 from parley.client.phone import PhoneTalk, phone_call_start
-from parley.domain.conversation.contract import ComposeStep, Say
+from parley.domain.conversation.contract import ComposeStep, Say, turn_job_id
 from parley.domain.errors import NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.phone.contract import (
@@ -48,6 +48,8 @@ MOST_KNOWN = 10_000
 DOWN_SECONDS = 3.0
 UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+# How often it is looked up whether a worker makes an answer.
+LOOK_SECONDS = 0.1
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
 # The reports of the spool, beside those of phone calls.
@@ -131,6 +133,9 @@ class InlineTalk(PhoneTalk):
         self._inline = inline
 
     async def _have_answered(self, say: Say) -> None:
+        await self._answer_inline(say)
+
+    async def _answer_inline(self, say: Say) -> None:
         step = ComposeStep(
             workspace_id=self._workspace_id,
             conversation_id=self.id,
@@ -140,6 +145,56 @@ class InlineTalk(PhoneTalk):
             at=datetime.now(UTC),
         )
         await self._inline.turn(step)
+
+
+class DurableTalk(InlineTalk):
+    """The turns of a phone call, answered by its workflow; and by this process too, where no worker makes an answer.
+
+    Both are runs of one turn, with one set of ids: each takes what the other has paid, and the first end is final.
+    """
+
+    def __init__(self, silent_seconds: float, *of: Any, **known: Any) -> None:
+        """`silent_seconds`: for so long no worker may make an answer."""
+        super().__init__(*of, **known)
+        self._silent_seconds = silent_seconds
+
+    async def _have_answered(self, say: Say) -> None:
+        durable = asyncio.ensure_future(super(InlineTalk, self)._have_answered(say))
+        silent = asyncio.ensure_future(self._until_silent(say.turn_id))
+        running: set[asyncio.Future[None]] = {durable}
+        try:
+            await asyncio.wait({durable, silent}, return_when=asyncio.FIRST_COMPLETED)
+            if not durable.done():
+                log.warning("%s: no worker makes the answer: this process does", self.id)
+                running.add(asyncio.ensure_future(self._answer_inline(say)))
+            await _first_success(running)
+        finally:
+            for task in (silent, *running):
+                task.cancel()
+            await asyncio.wait({silent, *running})
+
+    async def _until_silent(self, turn_id: str) -> None:
+        """Return when no worker has made the answer for some time: none has begun it, or the one that did has died."""
+        hub, of = self._backend.receiver.hub, (self._workspace_id, turn_job_id(self._workspace_id, self.id, turn_id))
+        clock = asyncio.get_running_loop()
+        since = clock.time()
+        while clock.time() - since < self._silent_seconds:
+            await asyncio.sleep(LOOK_SECONDS)
+            if hub.is_received(*of):
+                since = clock.time()
+
+
+async def _first_success(running: Collection["asyncio.Future[None]"]) -> None:
+    """Wait until one of them succeeds, or all have failed: then an error of theirs is raised."""
+    failure: Exception | None = None
+    for done in asyncio.as_completed(running):
+        try:
+            await done
+            return
+        except ParleyError as error:
+            failure = error
+    assert failure is not None  # noqa: S101 - one of them has ended
+    raise failure
 
 
 class PhoneCalls:
@@ -284,8 +339,8 @@ class PhoneCalls:
 
     def talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by its workflow."""
-        of = (self._backend, call.workspace_id, call.call_sid, call.user_id)
-        return PhoneTalk(*of, longest_seconds=call.longest_seconds)
+        of = (self._inline, self._backend, call.workspace_id, call.call_sid, call.user_id)
+        return DurableTalk(call.settings.deadlines.worker, *of, longest_seconds=call.longest_seconds)
 
     def inline_talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by this process."""

@@ -71,10 +71,7 @@ class Phone:
             InvalidInput: the number or a setting is not valid, or the number belongs to another workspace.
             Unreachable: PostgreSQL does not answer.
         """
-        try:
-            checked = NumberSettings.model_validate(settings or {})
-        except ValidationError as error:
-            raise first_problem(error, where="settings") from None
+        checked = checked_settings(settings)
         kept = checked.model_dump(mode="json", exclude_defaults=True)
         async with self._backend.database.transaction() as tx:
             row = await phone_calls.save_number(tx, self._workspace_id, checked_number(number), kept)
@@ -327,6 +324,18 @@ def new_call(workspace_id: str, call_sid: str, settings: NumberSettings, *, call
 def user_of(workspace_id: str, caller: str) -> str:
     """The user that a caller is: the same for each phone call, and without the number, because logs show users."""
     return f"phone-{hashlib.sha256(f'{workspace_id}/{caller}'.encode()).hexdigest()[:16]}"
+
+
+def checked_settings(settings: NumberSettings | Mapping[str, Any] | None) -> NumberSettings:
+    """The settings of a number; None: the defaults.
+
+    Raises:
+        InvalidInput: one is not valid.
+    """
+    try:
+        return NumberSettings.model_validate(settings or {})
+    except ValidationError as error:
+        raise first_problem(error, where="settings") from None
 
 
 def checked_number(number: str) -> str:

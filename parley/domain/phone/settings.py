@@ -107,6 +107,7 @@ class AnswerTemplate(Model):
 class Deadlines(Model):
     """How long things may take, in seconds.
 
+    worker: after this without a worker that makes the answer, the gateway makes it itself.
     filler, template: after these without a word of the answer, the caller hears `phrases.filler`, and then the template
         for the kind of question.
     response_timeout: after this without a word of the answer, or in the middle of it, the turn fails.
@@ -115,6 +116,7 @@ class Deadlines(Model):
     silence: the pause after which the agent asks whether the caller is still there. silences: of them, then it ends.
     """
 
+    worker: Seconds = 1
     filler: Seconds = 1.5
     template: Seconds = 3
     response_timeout: Seconds = 5
