@@ -31,9 +31,10 @@ from tests.faults.scene import Scene
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 EACH = 2
-LEAST_SECONDS, MOST_SECONDS = 0.5, 2.5
+# Between two kills, after the killed process has started again.
+LEAST_SECONDS, MOST_SECONDS = 2.0, 8.0
 # Long enough that callers still talk at the last kill.
-TURNS = 12
+TURNS = 16
 FIRST_TOKEN_SECONDS, SIGMA, TOKENS_PER_SECOND = 0.4, 0.35, 60
 
 

@@ -48,8 +48,9 @@ MOST_KNOWN = 10_000
 DOWN_SECONDS = 3.0
 UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
-# How often it is looked up whether a worker makes an answer.
-LOOK_SECONDS = 0.1
+# How often it is looked up whether a worker makes an answer; how much longer workers have that are connected; and the
+# most answers that this process makes at once in their place.
+LOOK_SECONDS, PATIENCE, MOST_TAKEN_OVER = 0.1, 2.5, 8
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
 # The reports of the spool, beside those of phone calls.
@@ -153,10 +154,14 @@ class DurableTalk(InlineTalk):
     Both are runs of one turn, with one set of ids: each takes what the other has paid, and the first end is final.
     """
 
-    def __init__(self, silent_seconds: float, *of: Any, **known: Any) -> None:
-        """`silent_seconds`: for so long no worker may make an answer."""
+    def __init__(self, silent_seconds: float, taking_over: asyncio.Semaphore, *of: Any, **known: Any) -> None:
+        """`silent_seconds`: for so long no worker may make an answer. `taking_over`: held while this process makes one.
+
+        Workers that are only slow get more time, and few of their answers are made here: two runs of each turn would
+        make all of them slower.
+        """
         super().__init__(*of, **known)
-        self._silent_seconds = silent_seconds
+        self._silent_seconds, self._taking_over = silent_seconds, taking_over
 
     async def _have_answered(self, say: Say) -> None:
         durable = asyncio.ensure_future(super(InlineTalk, self)._have_answered(say))
@@ -166,22 +171,29 @@ class DurableTalk(InlineTalk):
             await asyncio.wait({durable, silent}, return_when=asyncio.FIRST_COMPLETED)
             if not durable.done():
                 log.warning("%s: no worker makes the answer: this process does", self.id)
-                running.add(asyncio.ensure_future(self._answer_inline(say)))
+                running.add(asyncio.ensure_future(self._take_over(say)))
             await _first_success(running)
         finally:
             for task in (silent, *running):
                 task.cancel()
             await asyncio.wait({silent, *running})
 
+    async def _take_over(self, say: Say) -> None:
+        async with self._taking_over:
+            await self._answer_inline(say)
+
     async def _until_silent(self, turn_id: str) -> None:
         """Return when no worker has made the answer for some time: none has begun it, or the one that did has died."""
-        hub, of = self._backend.receiver.hub, (self._workspace_id, turn_job_id(self._workspace_id, self.id, turn_id))
-        clock = asyncio.get_running_loop()
+        of = (self._workspace_id, turn_job_id(self._workspace_id, self.id, turn_id))
+        clock, receiver = asyncio.get_running_loop(), self._backend.receiver
         since = clock.time()
-        while clock.time() - since < self._silent_seconds:
+        while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if hub.is_received(*of):
+            if receiver.hub.is_fed(*of):
                 since = clock.time()
+            longest = self._silent_seconds * (PATIENCE if receiver.connections else 1)
+            if clock.time() - since >= longest and not self._taking_over.locked():
+                return
 
 
 async def _first_success(running: Collection["asyncio.Future[None]"]) -> None:
@@ -215,6 +227,7 @@ class PhoneCalls:
     ) -> None:
         self._backend, self._inline, self.draining, self.outage = backend, inline, draining, outage
         self.recordings = recordings
+        self._taking_over = asyncio.Semaphore(MOST_TAKEN_OVER)
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
         self._down_until = 0.0
@@ -340,7 +353,7 @@ class PhoneCalls:
     def talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by its workflow."""
         of = (self._inline, self._backend, call.workspace_id, call.call_sid, call.user_id)
-        return DurableTalk(call.settings.deadlines.worker, *of, longest_seconds=call.longest_seconds)
+        return DurableTalk(call.settings.deadlines.worker, self._taking_over, *of, longest_seconds=call.longest_seconds)
 
     def inline_talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by this process."""

@@ -47,7 +47,7 @@ class FakeClient:
         sessions: the sessions that were given to `analyze`.
         runs: the input of each labelling run.
         memory: what is remembered of users; `memory.add` adds a fact.
-        phone: phone numbers and phone calls; `phone.add` adds a phone call, `phone.dialled` has those that were started.
+        phone: phone numbers and phone calls; `phone.add` adds a phone call, `phone.dialled` has those of `dial`.
         knowledge: the documents of the knowledge base, which are found by their words.
     """
 
