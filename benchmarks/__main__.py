@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(history.SESSIONS_PER_STREAM),
         help="history: sessions that a stream labels in a round",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking: the seed of the faults")
+    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking, calling: the seed")
     parser.add_argument(
         "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
     )

@@ -20,7 +20,7 @@ QUESTIONS = (
     "Which papers do I have to bring with me next time?",
     "How long does it take until the results are there?",
     "Can I pay with a card, or do you take cash alone?",
-    "Thank you. And whom may I ask if something hurts tonight?",
+    "Thank you. And what may I do if something hurts tonight?",
 )
 
 

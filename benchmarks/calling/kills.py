@@ -31,6 +31,7 @@ from tests.faults.scene import Scene
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 EACH = 2
+DEADLINES = {"silence": 60}
 # Between two kills, after the killed process has started again.
 LEAST_SECONDS, MOST_SECONDS = 2.0, 8.0
 # Long enough that callers still talk at the last kill.
@@ -138,7 +139,7 @@ async def under_kills(calls: int, kills: Sequence[str], seed: int) -> tuple[Figu
         place, rng = running.place, Random(seed)
         place.environment["PARLEY_STARTING_ENERGY"] = "1000000"
         limits = {"workspace_concurrent": None}
-        await place.client.phone.set_number(NUMBER, {"limits": limits, "deadlines": {"silence": 60}})
+        await place.client.phone.set_number(NUMBER, {"limits": limits, "deadlines": DEADLINES})
         await place.simulator.post(
             "latency", median=FIRST_TOKEN_SECONDS, sigma=SIGMA, tokens_per_second=TOKENS_PER_SECOND
         )

@@ -50,7 +50,7 @@ UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 # How often it is looked up whether a worker makes an answer; how much longer workers have that are connected; and the
 # most answers that this process makes at once in their place.
-LOOK_SECONDS, PATIENCE, MOST_TAKEN_OVER = 0.1, 2.5, 8
+LOOK_SECONDS, LONGER_IF_CONNECTED, MOST_TAKEN_OVER = 0.1, 2.5, 8
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
 # The reports of the spool, beside those of phone calls.
@@ -191,7 +191,7 @@ class DurableTalk(InlineTalk):
             await asyncio.sleep(LOOK_SECONDS)
             if receiver.hub.is_fed(*of):
                 since = clock.time()
-            longest = self._silent_seconds * (PATIENCE if receiver.connections else 1)
+            longest = self._silent_seconds * (LONGER_IF_CONNECTED if receiver.connections else 1)
             if clock.time() - since >= longest and not self._taking_over.locked():
                 return
 

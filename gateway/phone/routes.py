@@ -71,7 +71,7 @@ async def relay(socket: WebSocket) -> None:
 
 @router.get(RECORDINGS, include_in_schema=False)
 async def recording(request: Request, number: str, language: str, name: str, seal: str) -> Response:
-    """A recording that a session has named. Its seal stands for a signature: Twilio may fetch it as any client."""
+    """A recording that a session has named. It has a seal, because Twilio may fetch it without a signature."""
     calls = _calls(request)
     if not hmac.compare_digest(seal, calls.recordings.seal(number, language, name)):
         return Response(status_code=403)

@@ -109,7 +109,7 @@ async def test_documents_are_found_by_their_words():
     client = FakeClient("acme")
     added = await client.knowledge.add("# Hours\n\nWe open at nine.", name="hours.md")
     assert (added.outcome, added.document.title) == ("added", "Hours")
-    await client.knowledge.add("Parking is behind the house.", name="parking.txt")
+    await client.knowledge.add("Parking is behind the building.", name="parking.txt")
     assert (await client.knowledge.add("# Hours\n\nWe open at nine.", name="hours.md")).outcome == "unchanged"
     assert [one.name for one in await client.knowledge.search("When do you open?")] == ["hours.md"]
     assert await client.knowledge.search("Salary") == ()
