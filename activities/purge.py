@@ -116,9 +116,15 @@ class PurgeActivities:
         )
 
     async def _purge_conversations(self, job: PurgeInput) -> int:
-        """Delete conversations without a turn for long, and end their workflows, which wait for a turn."""
+        """Delete conversations without a turn for long, and end their workflows, which wait for a turn.
+
+        Phone calls whose number keeps them for less are deleted before.
+        """
         before = job.at - timedelta(days=self._settings.conversation_days)
-        total, ids = 0, [""] * job.batch
+        total = await self._in_batches(
+            lambda tx: conversations.purge_phone_calls(tx, job.at, limit=job.batch), job.batch
+        )
+        ids = [""] * job.batch
         while len(ids) == job.batch:
             async with self._database.transaction() as tx:
                 ids = await conversations.purge(tx, before, limit=job.batch)

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks import (
     audit,
     cache,
+    calling,
     chatting,
     conversation,
     database,
@@ -45,6 +46,7 @@ MODULES = (
     labels,
     history,
     cache,
+    calling,
     generate,
     database,
     gateway,
@@ -158,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(history.SESSIONS_PER_STREAM),
         help="history: sessions that a stream labels in a round",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking, retention, memory")
+    parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking, calling, retention, memory")
     parser.add_argument(
         "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
     )

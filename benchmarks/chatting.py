@@ -16,12 +16,11 @@ from typing import Any
 
 import httpx2
 import openai
-import psutil
 from sqlalchemy import text
 
 from benchmarks.gateway.prompt import MAX_TOKENS, MODEL
 from benchmarks.options import Figures, Options
-from benchmarks.stack import PARTS, Bench, running, say
+from benchmarks.stack import MEBIBYTE, Bench, running, say
 from parley import CachePolicy, Client
 from parley.domain.conversation.context import KEPT_EXCHANGES
 from parley.domain.conversation.contract import (
@@ -35,7 +34,6 @@ from parley.domain.conversation.contract import (
 )
 from parley.domain.queues import WORKFLOWS
 from parley.domain.streaming import TextDelta
-from starter.embedded.state import StateDir
 
 CONVERSATIONS = (1, 5, 50, 100)
 TURNS = {1: 20, 5: 8, 50: 3, 100: 2}
@@ -45,7 +43,6 @@ OPEN, IDLE, STARTING = 1_000, 20_000, 50
 TEXT = "Turn {}: what does the export to CSV contain, and who may start it?"
 ALONE, PARLEY = "SDK alone", "Parley"
 PACES = {"without a pause": (0.0, 0.0), "with pauses": (LEAST_PAUSE, MOST_PAUSE)}
-MEBIBYTE = 2**20
 
 # Answers the turn of a conversation with that number; returns the seconds to the first text, and to the end.
 Speak = Callable[[int, int], Awaitable[tuple[float, float]]]
@@ -146,29 +143,18 @@ def _parley(client: Client, name: str) -> Speak:
 
 async def _memory(bench: Bench, client: Client, idle: int) -> dict[str, float]:
     """The memory of each part: without further conversations, with open ones, and with idle ones beside them."""
-    figures = {f"{name}, before": value for name, value in _used(bench).items()}
+    figures = {f"{name}, before": value for name, value in bench.memory().items()}
     speak = _parley(client, "open")
     await _bounded(lambda number: speak(number, 0), OPEN)
     await asyncio.sleep(5)
-    figures |= {f"{name}, with {OPEN} open": value for name, value in _used(bench).items()}
+    figures |= {f"{name}, with {OPEN} open": value for name, value in bench.memory().items()}
     say(f"{OPEN} open conversations: done")
     await _bounded(lambda number: _start_idle(client, number), idle)
     await asyncio.sleep(5)
-    figures |= {f"{name}, with {idle} idle too": value for name, value in _used(bench).items()}
+    figures |= {f"{name}, with {idle} idle too": value for name, value in bench.memory().items()}
     async with client.database.reads() as tx:
         size = (await tx.execute(text("SELECT pg_database_size(current_database())"))).scalar_one()
     return figures | {"tables and indexes of Parley at the end": size / MEBIBYTE}
-
-
-def _used(bench: Bench) -> dict[str, float]:
-    """The memory of each part with its child processes; what they share counts once."""
-    started = StateDir(bench.directory / "state").read_stack().processes
-    return {name: _megabytes(started[name].pid) for name in PARTS if name in started}
-
-
-def _megabytes(pid: int) -> float:
-    parent = psutil.Process(pid)
-    return sum(one.memory_full_info().pss for one in (parent, *parent.children(recursive=True))) / MEBIBYTE
 
 
 async def _bounded(run: Callable[[int], Awaitable[object]], count: int) -> None:

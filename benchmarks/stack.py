@@ -32,7 +32,7 @@ from parley.storage.migrate import migrate
 from parley.visibility import DEFINITIONS
 from starter.embedded import Addresses
 from starter.embedded.postgres import Postgres
-from starter.embedded.services import Simulator, Temporal, Worker
+from starter.embedded.services import Gateway, Simulator, Temporal, Worker
 from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import StateDir
 
@@ -43,7 +43,8 @@ WORKER_ENVIRONMENT = {
     "ELEVENLABS_REQUESTS_PER_SECOND": "1000",
 }
 SPANS = "spans.jsonl"
-PARTS = (Worker.name, Temporal.name, Postgres.name, Simulator.name)
+PARTS = (Gateway.name, Worker.name, Temporal.name, Postgres.name, Simulator.name)
+MEBIBYTE = 2**20
 REMOVED_PREFIXES = ("OPENAI_", "ANTHROPIC_", "ELEVENLABS_", "LOCAL_", "TEMPORAL_", "DATABASE_", "PARLEY_")
 STREAMS = text("SELECT ordinal, stream FROM auto_sessions WHERE workspace_id = :workspace AND job_key = :job")
 ATTEMPTS = text("SELECT id, request_id FROM attempts WHERE workspace_id = :workspace")
@@ -82,6 +83,11 @@ class Bench:
         """Seconds of CPU that each part of the stack has used so far, with its child processes."""
         started = StateDir(self.directory / "state").read_stack().processes
         return {name: _cpu_seconds(started[name].pid) for name in PARTS if name in started}
+
+    def memory(self) -> dict[str, float]:
+        """MiB of memory of each part, with its child processes; what they share counts once."""
+        started = StateDir(self.directory / "state").read_stack().processes
+        return {name: _mebibytes(started[name].pid) for name in PARTS if name in started}
 
     async def billed(self) -> list[dict[str, Any]]:
         """The requests that a provider would have billed."""
@@ -140,6 +146,11 @@ class Bench:
         ]
 
 
+def _mebibytes(pid: int) -> float:
+    parent = psutil.Process(pid)
+    return sum(one.memory_full_info().pss for one in (parent, *parent.children(recursive=True))) / MEBIBYTE
+
+
 def _cpu_seconds(pid: int) -> float:
     parent = psutil.Process(pid)
     times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
@@ -147,12 +158,15 @@ def _cpu_seconds(pid: int) -> float:
 
 
 @asynccontextmanager
-async def running(worker: str | None = "worker", **environment: str) -> AsyncIterator[Bench]:
+async def running(
+    worker: str | None = "worker", *, gateway: str | None = None, **environment: str
+) -> AsyncIterator[Bench]:
     """Start the services, and end them after the block.
 
     Args:
         worker: the module to run as the worker, None for no worker.
-        environment: further environment variables of the worker.
+        gateway: the module to run as the gateway, None for no gateway.
+        environment: further environment variables of the worker and the gateway.
     """
     with own_environment(), tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
         os.environ.update(environment | {"BENCH_SPANS": str(Path(directory) / SPANS)})
@@ -163,6 +177,7 @@ async def running(worker: str | None = "worker", **environment: str) -> AsyncIte
             migrate=_migrate,
             simulator_latency=0.0,
             worker=worker,
+            gateway=gateway,
             drain=10,
         )
         async with stack as addresses, AsyncExitStack() as cleanup:

@@ -20,6 +20,7 @@ from activities.boundary import as_application_error, attempt, without_boundary
 from activities.metrics import Metrics
 from activities.parts import Parts
 from activities.speech import clip_of
+from activities.token_sink import Sinks
 from gateway.errors import Ending, GenerationRefused
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.generate import check_names, with_stored_answer
@@ -81,7 +82,9 @@ class InlineGenerate:
         """
         self._database, self._settings = database, settings
         self._backend = Backend(temporal, database, settings) if temporal else None
-        self.parts = Parts(database, settings, metrics)
+        # A turn of a phone call is read by the receiver of this process, as if a worker made it.
+        self._sinks = Sinks(database, settings)
+        self.parts = Parts(database, settings, metrics, sinks=self._sinks)
         self._tasks = Tasks()
         self._steps = _Steps(self.parts, self._tasks)
         self._embedding, self._speech = self.parts.embedding_step(), self.parts.speech_step()
@@ -249,6 +252,7 @@ class InlineGenerate:
         left = await self._tasks.drain(self._settings.drain_seconds)
         if left:
             log.warning("%s tasks did not end in time; their requests end as lost when their leases expire", left)
+        await self._sinks.close()
         await self.parts.close()
 
     def _check_open(self) -> None:

@@ -11,6 +11,7 @@ from gateway.inline import InlineGenerate
 from gateway.metrics import GatewayMetrics
 from gateway.phone.calls import PhoneCalls
 from gateway.phone.outage import Outage
+from gateway.phone.recordings import Recordings
 from gateway.retries import Retries
 from parley.client.backend import Backend, temporal_errors
 from parley.domain.errors import Unreachable
@@ -48,7 +49,13 @@ class Gateway:
         self.policy = backend.settings.policy()
         self.retries = Retries()
         self.inline = InlineGenerate(backend.database, backend.settings, backend.temporal, metrics.paid)
-        self.phone = PhoneCalls(backend, self.inline, self.draining, self._outage(backend.settings))
+        self.phone = PhoneCalls(
+            backend,
+            self.inline,
+            self.draining,
+            recordings=Recordings(self.inline, backend.settings),
+            outage=self._outage(backend.settings),
+        )
         self._kept: set[asyncio.Future[Any]] = set()
 
     def _outage(self, settings: Settings) -> Outage | None:

@@ -1,6 +1,7 @@
 """Sends a computed reply: at a given pace, completely, in part or not at all."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +18,8 @@ class Connection:
 
     def __init__(self, receive: Receive, send: Send, closing: asyncio.Event) -> None:
         self._receive, self._send, self._closing = receive, send, closing
-        self.parts_sent = 0
-        """How many parts of the body were sent."""
+        self.sent_at: list[float] = []
+        """When each part of the body was sent, as Unix time in seconds."""
         self._ends: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Self:
@@ -62,7 +63,11 @@ class Connection:
 
     async def send(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        self.parts_sent += 1
+        self.sent_at.append(time.time())
+
+    def first_token_at(self, body: Body) -> float | None:
+        """When the first token of a stream was sent, after it was."""
+        return self.sent_at[body.tokens[0]] if body.tokens else None
 
     async def finish(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": False})

@@ -90,13 +90,14 @@ class BilledEndpoint:
         if not await send_all_but_last(connection, body, headers, seconds):
             self._client_left(connection, received, body, 200)
             return
+        received.first_token_at = connection.first_token_at(body)
         # The log is complete before the last part is sent, so a client that has the whole reply finds it there.
         log.end(received, "answered", 200)
         await connection.finish(body.parts[-1])
 
     def _client_left(self, connection: Connection, received: ReceivedRequest, body: Body, status: int | None) -> None:
         if body.stream:
-            self._state.requests.bill_part(received, body.share(connection.parts_sent))
+            self._state.requests.bill_part(received, body.share(len(connection.sent_at)))
         self._state.requests.end(received, "gone", status)
 
 

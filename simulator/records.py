@@ -82,6 +82,7 @@ class ReceivedRequest:
     fault: str | None = None
     billed: bool = False
     billed_at: float | None = None
+    first_token_at: float | None = None
     ended_at: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0

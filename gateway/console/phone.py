@@ -11,11 +11,11 @@ from pydantic import AwareDatetime
 from gateway.auth import Caller, CurrentCaller, requires
 from gateway.console.pages import PREFIX
 from gateway.console.sign_in import ConsoleRoute, show
-from gateway.console.waterfall import heard_of, longest_of, waterfall_of
+from gateway.console.waterfall import Waterfall, heard_of, longest_of, waterfall_of
 from parley.domain.conversation.contract import sentence_for, turn_job_id
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import job_key
-from parley.domain.phone.contract import PhoneCallReport, PhoneNumber, PhoneTurn
+from parley.domain.phone.contract import PhoneCallReport, PhoneTurn
 from parley.domain.phone.settings import masked
 
 PHONE = f"{PREFIX}/phone"
@@ -57,8 +57,7 @@ async def show_call(
     last = min(through or len(turns), len(turns))
     first = max(last - PAGE_TURNS, 0)
     shown = turns[first:last]
-    numbers = {one.number: one for one in await caller.client.phone.numbers()}
-    waterfalls = {one.turn_id: await _waterfall(caller, call, one, numbers.get(call.number)) for one in shown}
+    waterfalls = {one.turn_id: await _waterfall(caller, call, one) for one in shown}
     return show(
         request,
         "phone-call.html",
@@ -89,9 +88,9 @@ def other_end(call: PhoneCallReport) -> str:
     return "the console" if call.direction == "console" else masked(call.caller)
 
 
-async def _waterfall(caller: Caller, call: PhoneCallReport, turn: PhoneTurn, number: PhoneNumber | None) -> Any:
+async def _waterfall(caller: Caller, call: PhoneCallReport, turn: PhoneTurn) -> Waterfall:
     found = await caller.client.attempts(_job_key(caller, call, turn))
-    return waterfall_of(turn, found.attempts, number)
+    return waterfall_of(turn, found.attempts)
 
 
 def _job_key(caller: Caller, call: PhoneCallReport, turn: PhoneTurn) -> str:

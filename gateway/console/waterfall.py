@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from parley.client.attempts import AttemptReport
-from parley.domain.phone.contract import PhoneNumber, PhoneTurn
+from parley.domain.phone.contract import PhoneTurn
 
 FILLER, TEMPLATE = "filler", "template"
 WORD = re.compile(r"\S+")
@@ -54,8 +54,8 @@ class Heard:
     cut: str
 
 
-def waterfall_of(turn: PhoneTurn, attempts: Sequence[AttemptReport], number: PhoneNumber | None) -> Waterfall:
-    """The waterfall of a turn. `number`: with the settings of its phone call, None if they are not known any more."""
+def waterfall_of(turn: PhoneTurn, attempts: Sequence[AttemptReport]) -> Waterfall:
+    """The waterfall of a turn, and of the attempts at its answer."""
     first = turn.response_ms
     whole = _since(turn.created_at, turn.ended_at) if turn.ended_at else None
     stages: list[Stage] = []
@@ -71,13 +71,16 @@ def waterfall_of(turn: PhoneTurn, attempts: Sequence[AttemptReport], number: Pho
         for one in attempts
         if one.ended_at is not None
     ]
+    if turn.first_token_ms is not None:
+        stages.append(Stage("Until its first token arrives", "token", 0, turn.first_token_ms))
     if first is not None:
         stages.append(Stage("Until its first text is sent", "first", 0, first))
         if whole is not None and whole > first:
             stages.append(Stage("Until its last text is made", "rest", first, whole))
     elif whole is not None:
         stages.append(Stage("Until the turn ends without text", "failed", 0, whole))
-    return Waterfall(tuple(stages), _marks(turn, first if first is not None else whole, number))
+    marks = (FILLER, turn.filler_ms), (TEMPLATE, turn.template_ms)
+    return Waterfall(tuple(stages), tuple(Mark(kind, at) for kind, at in marks if at is not None))
 
 
 def heard_of(turn: PhoneTurn) -> Heard:
@@ -94,15 +97,6 @@ def heard_of(turn: PhoneTurn) -> Heard:
 def longest_of(waterfalls: Mapping[str, Waterfall]) -> float:
     """The time that the widest bar is, the same for all turns of a page."""
     return max((one.ends for one in waterfalls.values()), default=0.0) or 1.0
-
-
-def _marks(turn: PhoneTurn, waited: float | None, number: PhoneNumber | None) -> tuple[Mark, ...]:
-    """What was said before the answer: the wait for its first text and the settings of the number decide it."""
-    if waited is None or number is None or number.updated_at > turn.created_at:
-        return ()
-    deadlines = number.settings.deadlines
-    known = ((FILLER, deadlines.filler * 1000), (TEMPLATE, deadlines.template * 1000))
-    return tuple(Mark(kind, at) for kind, at in known if waited >= at)
 
 
 def _since(began: datetime, then: datetime | None) -> float:

@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.phone.calls import OpenCall, PhoneCalls, turn_options
@@ -37,6 +37,7 @@ class Turn:
 
     began: when the caller had finished, by the event loop's clock. prefix: what was said before the answer's first
     word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
+    times: the milliseconds after which something happened, by the names that `TurnMeasures` has for them.
     reply: the whole answer, where PostgreSQL was down: it is not stored yet.
     is_resumed: an earlier session began to answer it.
     """
@@ -47,7 +48,7 @@ class Turn:
     prefix: str = ""
     said: str = ""
     heard: str | None = None
-    response_ms: int | None = None
+    times: dict[str, int] = field(default_factory=dict[str, int])
     error: str = ""
     reply: ChatReply | None = None
     is_resumed: bool = False
@@ -57,7 +58,7 @@ class Turn:
     def measures(self) -> TurnMeasures:
         spoken = self.said if self.heard is None else self.heard
         audio_ms = round(speech_seconds(self.prefix + spoken) * 1000)
-        return TurnMeasures(heard=self.heard, response_ms=self.response_ms, audio_ms=audio_ms, error=self.error)
+        return TurnMeasures(heard=self.heard, audio_ms=audio_ms, error=self.error, **self.times)
 
 
 class _TemporalDown(Exception):
@@ -108,17 +109,22 @@ class Answer:
                     turn.heard = turn.said
                     return
 
-    async def _kept(self, deltas: AsyncIterator[Delta | ChatReply]) -> AsyncGenerator[Delta]:
-        """The deltas of an answer. The whole of it is kept, to be stored later."""
+    async def _kept(self, deltas: AsyncIterable[Delta | ChatReply]) -> AsyncGenerator[Delta]:
+        """The deltas of an answer. If the whole of it follows, it is kept, to be stored later."""
         async for delta in deltas:
             if isinstance(delta, ChatReply):
                 self._turn.reply = delta
             else:
+                self._note("first_token_ms")
                 yield delta
+
+    def _note(self, time: str) -> None:
+        """Something of the turn happens now, for the first time or again."""
+        self._turn.times.setdefault(time, round((self._clock.time() - self._turn.began) * 1000))
 
     async def _stored(self) -> None:
         """By the workflow; by this process, where Temporal does not answer."""
-        await self._calls.store_answered(self._call)
+        await self._calls.store_unstored(self._call)
         if not self._calls.is_temporal_down:
             try:
                 await self._durably()
@@ -161,7 +167,7 @@ class Answer:
         longest = settings.deadlines.response_timeout
         begins_by = self._turn.began + longest
         async with asyncio.timeout_at(max(begins_by, self._clock.time() + longest / 4)) as limit, stream:
-            async with aclosing(speech_of(stream, self._call.language)) as pieces:
+            async with aclosing(speech_of(self._kept(stream), self._call.language)) as pieces:
                 async for piece in pieces:
                     if stream.is_refused:
                         break
@@ -186,7 +192,7 @@ class Answer:
             piece = piece.lstrip()
             if not piece:
                 return True
-            turn.response_ms = round((self._clock.time() - turn.began) * 1000)
+            self._note("response_ms")
         piece, is_whole = _within(turn.said, piece, most)
         turn.said += piece
         await self._voice.say(piece)
@@ -196,13 +202,15 @@ class Answer:
         """Say something while the answer is late: a filler, and then what fits the kind of the question."""
         deadlines, phrases = self._call.settings.deadlines, self._call.phrases
         template = self._call.settings.template_for(self._turn.text) or phrases.slow
-        for seconds, text in sorted(((deadlines.filler, phrases.filler), (deadlines.template, template))):
+        fillers = (deadlines.filler, phrases.filler, "filler_ms"), (deadlines.template, template, "template_ms")
+        for seconds, text, time in sorted(fillers):
             await asyncio.sleep(max(self._turn.began + seconds - self._clock.time(), 0))
             if self._turn.said:
                 return
             filler = text if text.endswith(" ") else f"{text} "
             self._turn.prefix += filler
-            await self._voice.say(filler)
+            self._note(time)
+            await self._voice.say_fixed(filler)
 
 
 async def speech_of(stream: AsyncIterable[Delta], language: str) -> AsyncGenerator[str]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.inline import InlineGenerate
 from parley.client.backend import Backend, start_workflow, temporal_errors
 from parley.client.phone import PhoneTalk, phone_call_start
-from parley.domain.conversation.contract import ComposeStep, Say
+from parley.domain.conversation.contract import ComposeStep, Say, turn_job_id
 from parley.domain.errors import NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.phone.contract import (
@@ -39,6 +39,7 @@ from parley.storage.tables import CallSession, ConversationTurn
 
 if TYPE_CHECKING:
     from gateway.phone.outage import Outage
+    from gateway.phone.recordings import Recordings
 
 # How long a process uses what it knows of a number; while PostgreSQL does not answer, it uses it for longer.
 KNOWN_SECONDS = 2.0
@@ -47,6 +48,9 @@ MOST_KNOWN = 10_000
 DOWN_SECONDS = 3.0
 UP_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+# How often it is looked up whether a worker makes an answer; how much longer workers have that are connected; and the
+# most answers that this process makes at once in their place.
+LOOK_SECONDS, LONGER_IF_CONNECTED, MOST_TAKEN_OVER = 0.1, 2.5, 8
 # After so long a report to a workflow is given up.
 REPORT_SECONDS = 3600.0
 # The reports of the spool, beside those of phone calls.
@@ -71,6 +75,7 @@ class KnownNumber:
 class OpenCall:
     """A phone call that this process holds.
 
+    number: the workspace's. public_url: of the gateway, where Twilio is at the other end; else empty.
     language: that is spoken now. turns: those that are stored. unfinished: the last turn, if it is not known that its
     answer was spoken. is_resumed: an earlier session was lost. seconds: since it began. exchanges: of this session,
     what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
@@ -82,6 +87,8 @@ class OpenCall:
     settings: NumberSettings
     language: str
     parameters: dict[str, str]
+    number: str = ""
+    public_url: str = ""
     turns: int = 0
     unfinished: ConversationTurn | None = None
     is_resumed: bool = False
@@ -127,6 +134,9 @@ class InlineTalk(PhoneTalk):
         self._inline = inline
 
     async def _have_answered(self, say: Say) -> None:
+        await self._answer_inline(say)
+
+    async def _answer_inline(self, say: Say) -> None:
         step = ComposeStep(
             workspace_id=self._workspace_id,
             conversation_id=self.id,
@@ -138,17 +148,86 @@ class InlineTalk(PhoneTalk):
         await self._inline.turn(step)
 
 
+class DurableTalk(InlineTalk):
+    """The turns of a phone call, answered by its workflow; and by this process too, where no worker makes an answer.
+
+    Both are runs of one turn, with one set of ids: each takes what the other has paid, and the first end is final.
+    """
+
+    def __init__(self, silent_seconds: float, taking_over: asyncio.Semaphore, *of: Any, **known: Any) -> None:
+        """`silent_seconds`: for so long no worker may make an answer. `taking_over`: held while this process makes one.
+
+        Workers that are only slow get more time, and few of their answers are made here: two runs of each turn would
+        make all of them slower.
+        """
+        super().__init__(*of, **known)
+        self._silent_seconds, self._taking_over = silent_seconds, taking_over
+
+    async def _have_answered(self, say: Say) -> None:
+        durable = asyncio.ensure_future(super(InlineTalk, self)._have_answered(say))
+        silent = asyncio.ensure_future(self._until_silent(say.turn_id))
+        running: set[asyncio.Future[None]] = {durable}
+        try:
+            await asyncio.wait({durable, silent}, return_when=asyncio.FIRST_COMPLETED)
+            if not durable.done():
+                log.warning("%s: no worker makes the answer: this process does", self.id)
+                running.add(asyncio.ensure_future(self._take_over(say)))
+            await _first_success(running)
+        finally:
+            for task in (silent, *running):
+                task.cancel()
+            await asyncio.wait({silent, *running})
+
+    async def _take_over(self, say: Say) -> None:
+        async with self._taking_over:
+            await self._answer_inline(say)
+
+    async def _until_silent(self, turn_id: str) -> None:
+        """Return when no worker has made the answer for some time: none has begun it, or the one that did has died."""
+        of = (self._workspace_id, turn_job_id(self._workspace_id, self.id, turn_id))
+        clock, receiver = asyncio.get_running_loop(), self._backend.receiver
+        since = clock.time()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if receiver.hub.is_fed(*of):
+                since = clock.time()
+            longest = self._silent_seconds * (LONGER_IF_CONNECTED if receiver.connections else 1)
+            if clock.time() - since >= longest and not self._taking_over.locked():
+                return
+
+
+async def _first_success(running: Collection["asyncio.Future[None]"]) -> None:
+    """Wait until one of them succeeds, or all have failed: then an error of theirs is raised."""
+    failure: Exception | None = None
+    for done in asyncio.as_completed(running):
+        try:
+            await done
+            return
+        except ParleyError as error:
+            failure = error
+    assert failure is not None  # noqa: S101 - one of them has ended
+    raise failure
+
+
 class PhoneCalls:
     """The phone calls of this process.
 
-    draining: set when it begins to end: sessions end after their answers. outage: answers while PostgreSQL is down;
-    None: then there is no answer.
+    draining: set when it begins to end: sessions end after their answers. recordings: of texts that no model makes.
+    outage: answers while PostgreSQL is down; None: then there is no answer.
     """
 
     def __init__(
-        self, backend: Backend, inline: InlineGenerate, draining: asyncio.Event, outage: "Outage | None" = None
+        self,
+        backend: Backend,
+        inline: InlineGenerate,
+        draining: asyncio.Event,
+        *,
+        recordings: "Recordings",
+        outage: "Outage | None" = None,
     ) -> None:
         self._backend, self._inline, self.draining, self.outage = backend, inline, draining, outage
+        self.recordings = recordings
+        self._taking_over = asyncio.Semaphore(MOST_TAKEN_OVER)
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
         self._down_until = 0.0
@@ -241,6 +320,7 @@ class PhoneCalls:
             settings=number.settings,
             language=row.language,
             parameters=row.parameters,
+            number=number.number,
             turns=turns,
             unfinished=last if last is not None and _is_unfinished(last) else None,
             is_resumed=is_resumed,
@@ -262,6 +342,7 @@ class PhoneCalls:
             settings=number.settings,
             language=call.language,
             parameters=call.parameters,
+            number=number.number,
         )
 
     # Turns
@@ -273,8 +354,8 @@ class PhoneCalls:
 
     def talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by its workflow."""
-        of = (self._backend, call.workspace_id, call.call_sid, call.user_id)
-        return PhoneTalk(*of, longest_seconds=call.longest_seconds)
+        of = (self._inline, self._backend, call.workspace_id, call.call_sid, call.user_id)
+        return DurableTalk(call.settings.deadlines.worker, self._taking_over, *of, longest_seconds=call.longest_seconds)
 
     def inline_talk(self, call: OpenCall) -> PhoneTalk:
         """The turns of a phone call, answered by this process."""
@@ -385,12 +466,28 @@ class PhoneCalls:
             await talk.store_answered(text, turn_id, reply, **turn_options(call.settings))
             await self.measure(call, turn_id, measures)
 
-        call.unstored.append(store)
-        self._report(workflow_id(call.workspace_id, call.call_sid), partial(self.store_answered, call))
+        self._store_later(call, store)
         self.report_spooled()
 
-    async def store_answered(self, call: OpenCall) -> None:
-        """Store the turns that were answered while PostgreSQL was down, before the next one gets its number.
+    async def keep_failed(self, call: OpenCall, turn_id: str, text: str, measures: TurnMeasures) -> None:
+        """Store a turn that has no answer; when PostgreSQL is back, if it is down."""
+        talk = self.talk(call)
+
+        async def store() -> None:
+            await talk.store_failed(text, turn_id, measures.error, **turn_options(call.settings))
+            await self.measure(call, turn_id, measures)
+
+        try:
+            await store()
+        except Unreachable:
+            self._store_later(call, store)
+
+    def _store_later(self, call: OpenCall, store: Callable[[], Awaitable[None]]) -> None:
+        call.unstored.append(store)
+        self._report(workflow_id(call.workspace_id, call.call_sid), partial(self.store_unstored, call))
+
+    async def store_unstored(self, call: OpenCall) -> None:
+        """Store the turns that were held while PostgreSQL was down, before the next one gets its number.
 
         Raises:
             Unreachable: it is still down.

@@ -1,5 +1,6 @@
 """The paths that Twilio requests: the voice webhook, the socket, and the callbacks. Every request is signed."""
 
+import hmac
 import json
 import logging
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from xml.etree.ElementTree import Element
 from fastapi import APIRouter, Request, Response, WebSocket
 
 from gateway.phone.calls import KnownNumber, PhoneCalls, longest_seconds
+from gateway.phone.recordings import PATH as RECORDINGS
 from gateway.phone.session import PhoneSession
 from gateway.phone.signed import check_signature, public_url, signed_form
 from parley.client.phone import PARAMETERS, STATUS, VOICE, new_call
@@ -32,7 +34,10 @@ sockets = APIRouter()
 
 @router.post(VOICE, include_in_schema=False)
 async def voice(request: Request) -> Response:
-    """A phone call begins: say what Twilio does with it. A repetition is answered in the same way."""
+    """A phone call begins: say what Twilio does with it. A repetition is answered in the same way.
+
+    As the fallback URL of a number it is also asked where the action callback was not answered: then the talk goes on.
+    """
     form = await signed_form(request)
     calls, call_sid = _calls(request), _call_sid(form)
     try:
@@ -52,7 +57,7 @@ async def voice(request: Request) -> Response:
         log.warning("%s: refused, because the limit %s of %s is reached", call_sid, limit, masked(known.number))
         return _refused(known, call)
     calls.report_start(known.workspace_id, call_sid, call.user_id, longest_seconds(known.settings))
-    return _twiml(_connect(request, known, call.parameters, greet=True))
+    return _twiml(_connect(request, known, call.parameters, greet=not await _had_session(calls, known, form)))
 
 
 @sockets.websocket(RELAY)
@@ -60,7 +65,19 @@ async def relay(socket: WebSocket) -> None:
     """A session of ConversationRelay."""
     check_signature(socket)
     await socket.accept()
-    await PhoneSession(_calls(socket), socket).run()
+    settings = socket.app.state.gateway.backend.settings
+    await PhoneSession(_calls(socket), socket, public_url(socket, settings, is_socket=False)).run()
+
+
+@router.get(RECORDINGS, include_in_schema=False)
+async def recording(request: Request, number: str, language: str, name: str, seal: str) -> Response:
+    """A recording that a session has named. It has a seal, because Twilio may fetch it without a signature."""
+    calls = _calls(request)
+    if not hmac.compare_digest(seal, calls.recordings.seal(number, language, name)):
+        return Response(status_code=403)
+    known = await calls.number(number)
+    audio = None if known is None else await calls.recordings.audio(known.workspace_id, known.settings, language, name)
+    return Response(status_code=404) if audio is None else Response(audio, media_type="audio/wav")
 
 
 @router.post(ACTION, include_in_schema=False)
@@ -132,6 +149,17 @@ async def _reconnected(
         return _twiml(twiml.say(known.settings.phrases.good_bye, language=row.language), twiml.hang_up())
     log.warning("%s: the session was lost (%.40s): it is connected again", call_sid, form.get("ErrorCode", ""))
     return _twiml(_connect(request, known, row.parameters if row is not None else {}, greet=False))
+
+
+async def _had_session(calls: PhoneCalls, known: KnownNumber, form: Mapping[str, str]) -> bool:
+    """Whether Twilio asks because another address of this phone call did not answer, after its first session."""
+    if not form.get("ErrorUrl"):
+        return False
+    try:
+        row = await calls.find(known.workspace_id, _call_sid(form))
+    except Unreachable:
+        return False
+    return row is not None and row.sessions > 0
 
 
 def _refused(known: KnownNumber, call: NewCall) -> Response:

@@ -42,8 +42,9 @@ log = logging.getLogger("parley.gateway.phone")
 class PhoneSession:
     """Holds a session on a socket that Twilio has opened."""
 
-    def __init__(self, calls: PhoneCalls, socket: WebSocket) -> None:
-        self._calls, self._socket = calls, socket
+    def __init__(self, calls: PhoneCalls, socket: WebSocket, public_url: str = "") -> None:
+        """`public_url`: of the gateway, from which Twilio fetches recordings; empty: the other end plays none."""
+        self._calls, self._socket, self._public_url = calls, socket, public_url
         self._malformed = 0
         self._sending = asyncio.Lock()
 
@@ -64,6 +65,7 @@ class PhoneSession:
             await self._hold(await self._joined(*found), setup, early)
 
     async def _hold(self, call: OpenCall, setup: Setup, early: list[TwilioFrame]) -> None:
+        call.public_url = self._public_url
         talk, code = Talk(self._calls, call, self._send), 1000
         draining = asyncio.ensure_future(self._leave_when_draining(talk))
         self._calls.report_connected(call, setup.session_id)

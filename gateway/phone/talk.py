@@ -37,7 +37,8 @@ class Talk:
     def __init__(self, calls: PhoneCalls, call: OpenCall, send: Send) -> None:
         self._calls, self._call, self._send = calls, call, send
         self._clock = asyncio.get_running_loop()
-        self._voice, self._keys = Voice(send), calls.keys_of(call)
+        self._voice = Voice(send, lambda text: calls.recordings.source(call, text))
+        self._keys = calls.keys_of(call)
         self._turn: Turn | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None
@@ -55,6 +56,7 @@ class Talk:
     async def begin(self) -> None:
         """Begin, or go on after a session that was lost: with the answer that was interrupted, if there is one."""
         call, limits = self._call, self._call.settings.limits
+        self._calls.recordings.prepare(call)
         self._later("time", max(limits.call_minutes * 60 - call.seconds, 0.0), self._time_is_up)
         if not call.is_resumed:
             self._voice.expect(call.settings.welcome_greeting)
@@ -229,7 +231,7 @@ class Talk:
         apology = self._call.phrases.apology
         turn.heard = f"{turn.said} {apology}".strip()
         self._record(turn)
-        await self._voice.say(f" {apology}" if self._voice.said else apology, last=True)
+        await self._voice.say_fixed(apology, last=True)
         self._await_words()
 
     async def _supersede(self) -> None:
@@ -277,7 +279,9 @@ class Talk:
             if before is not None:
                 await asyncio.wait({before})
             with suppress(ParleyError):
-                if not await self._calls.measure(self._call, turn.id, measures) and measures.heard == "":
+                if turn.error and turn.error != SESSION_ENDED:
+                    await self._calls.keep_failed(self._call, turn.id, turn.text, measures)
+                elif not await self._calls.measure(self._call, turn.id, measures) and measures.heard == "":
                     self._unstored = turn.text
 
         self._records = asyncio.ensure_future(work())
@@ -313,7 +317,7 @@ class Talk:
     async def _say_fixed(self, text: str) -> None:
         self._voice.begin()
         if text:
-            await self._voice.say(text, last=True)
+            await self._voice.say_fixed(text, last=True)
         self._await_words()
 
     async def _follow_language(self, tag: str) -> None:
@@ -324,6 +328,7 @@ class Talk:
 
     async def _change_language(self, language: str) -> None:
         self._call.language = language
+        self._calls.recordings.prepare(self._call)
         await self._send(Language(tts_language=language, transcription_language=language))
         with suppress(ParleyError):
             await self._calls.change_language(self._call, language)
@@ -353,7 +358,7 @@ class Talk:
         handoff = {"reason": reason, "callSid": self._call.call_sid, "language": self._call.language, "said": last}
         with suppress(ParleyError):
             await self._calls.explain(self._call.workspace_id, self._call.call_sid, reason, handoff)
-        await self._voice.say(f" {text}" if self._voice.said else text, last=True)
+        await self._voice.say_fixed(text, last=True)
         await self._voice.until_spoken()
         await self._send(End(handoff_data=json.dumps(handoff, ensure_ascii=False)))
 

@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from parley.domain.phone.frames import Text, ToTwilio
+from parley.domain.phone.frames import Play, Text, ToTwilio
 from parley.domain.phone.heard import heard_of, speech_seconds
 
 Send = Callable[[ToTwilio], Awaitable[None]]
+# The address of the recording of a text; None: it has none.
+Recorded = Callable[[str], str | None]
 
 
 class Voice:
     """Sends what is said. It knows what was sent since the caller spoke, and about when that has been spoken."""
 
-    def __init__(self, send: Send) -> None:
-        self._send, self._clock = send, asyncio.get_running_loop()
+    def __init__(self, send: Send, recorded: Recorded) -> None:
+        self._send, self._recorded, self._clock = send, recorded, asyncio.get_running_loop()
         self._ends_at = 0.0
         self._is_last, self._is_quiet = True, asyncio.Event()
         self.said = ""
@@ -32,6 +34,16 @@ class Voice:
         self._is_last = last
         self.expect(text)
         await self._send(Text(token=text, last=last))
+
+    async def say_fixed(self, text: str, *, last: bool = False) -> None:
+        """Say a text that no model has made: by its recording, if it has one and begins a sentence."""
+        source = None if self.is_open else self._recorded(text)
+        if source is None:
+            await self.say(f" {text}" if self.said and not self.said.endswith(" ") else text, last=last)
+            return
+        self.said += f"{text} "
+        self.expect(text)
+        await self._send(Play(source=source))
 
     def expect(self, text: str) -> None:
         """A text is spoken that was sent in another way: the greeting."""

@@ -151,7 +151,10 @@ def reporting_broken_streams(temporal: temporalio.client.Client) -> OnBroken:
 
 @dataclass(frozen=True)
 class WorkflowStart:
-    """A workflow to start: its name, its input, and what an operator sees of it. `status`: its search attribute."""
+    """A workflow to start: its name, its input, and what an operator sees of it. `status`: its search attribute.
+
+    task_timeout: after this a worker that took a workflow task and has said nothing counts as dead; None: 10 s.
+    """
 
     workflow: str
     input: Model
@@ -162,6 +165,7 @@ class WorkflowStart:
     memo: Mapping[str, Any] = field(default_factory=dict[str, Any])
     id_reuse_policy: WorkflowIDReusePolicy = WorkflowIDReusePolicy.ALLOW_DUPLICATE
     id_conflict_policy: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.USE_EXISTING
+    task_timeout: timedelta | None = None
 
 
 async def start_workflow(
@@ -226,6 +230,7 @@ def _shown(workspace_id: str, start: WorkflowStart) -> dict[str, Any]:
         "priority": Priority(fairness_key=fairness_key(workspace_id)),
         "id_reuse_policy": start.id_reuse_policy,
         "id_conflict_policy": start.id_conflict_policy,
+        "task_timeout": start.task_timeout,
         "memo": {**start.memo, **correlation.get()},
         "search_attributes": TypedSearchAttributes(attributes),
         "static_summary": visibility.plain(start.summary[:200]),

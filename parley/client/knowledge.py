@@ -77,10 +77,8 @@ class Knowledge:
             InvalidInput: the name or the content is not valid, too long, or has no text.
             Unreachable: PostgreSQL does not answer.
         """
-        _check_name(name)
-        data = content.encode(errors="replace") if isinstance(content, str) else content
         try:
-            return await self._add(data, name, kind, on_progress)
+            return await self._add(*content_of(content, name, kind), name, on_progress)
         except InvalidInput as error:
             raise InvalidInput(error.problem, where=error.where or name, field=error.field) from None
 
@@ -132,10 +130,7 @@ class Knowledge:
         Raises:
             InvalidInput: the text is blank, or the limit is not valid.
         """
-        if is_blank(text) or UNSTORABLE.search(text):
-            raise InvalidInput("must be text that is not blank", where="text")
-        if not 1 <= limit <= MOST_FOUND:
-            raise InvalidInput(f"must be 1 to {MOST_FOUND}", where="limit")
+        checked_search(text, limit)
         embedder = self._embedder()
         vector = (await embedder.vectors([text]))[0] if embedder else None
         model = embedder.name if embedder else ""
@@ -145,12 +140,7 @@ class Knowledge:
     def _embedder(self) -> Embedder | None:
         return process_embedder() if self._wants_vectors and is_installed() else None
 
-    async def _add(
-        self, data: bytes, name: str, kind: DocumentKind | None, on_progress: OnProgress | None
-    ) -> AddedDocument:
-        if len(data) > MOST_BYTES:
-            raise InvalidInput(f"has {len(data):,} bytes; at most {MOST_BYTES:,} are allowed: split it")
-        kind = kind or kind_of(name, data)
+    async def _add(self, data: bytes, kind: DocumentKind, name: str, on_progress: OnProgress | None) -> AddedDocument:
         sha256 = hashlib.sha256(CUT + kind.value.encode() + b"\0" + data).hexdigest()
         async with self._database.reads() as tx:
             known = await knowledge.find(tx, self._workspace_id, name)
@@ -233,6 +223,31 @@ def read_file(path: Path) -> bytes:
 def _is_readable(path: Path) -> bool:
     is_hidden = path.name.startswith(".") or path.is_symlink()
     return not is_hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def content_of(content: str | bytes, name: str, kind: DocumentKind | None) -> tuple[bytes, DocumentKind]:
+    """The bytes of a document, and their form.
+
+    Raises:
+        InvalidInput: the name is not valid, or the content is too long.
+    """
+    _check_name(name)
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    if len(data) > MOST_BYTES:
+        raise InvalidInput(f"has {len(data):,} bytes; at most {MOST_BYTES:,} are allowed: split it")
+    return data, kind or kind_of(name, data)
+
+
+def checked_search(text: str, limit: int) -> None:
+    """Check the arguments of a search.
+
+    Raises:
+        InvalidInput: the text is blank, or the limit is not valid.
+    """
+    if is_blank(text) or UNSTORABLE.search(text):
+        raise InvalidInput("must be text that is not blank", where="text")
+    if not 1 <= limit <= MOST_FOUND:
+        raise InvalidInput(f"must be 1 to {MOST_FOUND}", where="limit")
 
 
 def _check_name(name: str) -> None:

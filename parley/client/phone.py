@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Unpack
 from urllib.parse import urlencode
@@ -29,6 +29,7 @@ from parley.domain.phone.contract import (
     PhoneCallReport,
     PhoneNumber,
     PhoneTurn,
+    TurnMeasures,
     workflow_id,
 )
 from parley.domain.phone.keys import sealed
@@ -45,6 +46,8 @@ STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
 PARAMETERS = "parameters"
 """The query of a voice webhook that has the parameters of an outbound phone call. Twilio signs it with the URL."""
 NUMBER: TypeAdapter[str] = TypeAdapter(Number)
+# A caller waits: after this time another worker takes over from one that died in a workflow task.
+TASK_TIMEOUT = timedelta(seconds=2)
 # Every turn of a phone call is in one page.
 MOST_TURNS = 2000
 
@@ -68,10 +71,7 @@ class Phone:
             InvalidInput: the number or a setting is not valid, or the number belongs to another workspace.
             Unreachable: PostgreSQL does not answer.
         """
-        try:
-            checked = NumberSettings.model_validate(settings or {})
-        except ValidationError as error:
-            raise first_problem(error, where="settings") from None
+        checked = checked_settings(settings)
         kept = checked.model_dump(mode="json", exclude_defaults=True)
         async with self._backend.database.transaction() as tx:
             row = await phone_calls.save_number(tx, self._workspace_id, checked_number(number), kept)
@@ -271,6 +271,22 @@ class PhoneTalk(ConversationHandle):
                 meta=meta.model_dump(mode="json"),
             )
 
+    async def store_failed(
+        self, text: str, turn_id: str, reason: str, *, knowledge: bool, action: str, **options: Unpack[TurnOptions]
+    ) -> None:
+        """Store a turn that was given up before it was begun. Of one that was begun, its workflow records the end.
+
+        Raises:
+            IdempotencyConflict: `turn_id` was used for a different text.
+            Unreachable: PostgreSQL does not answer.
+        """
+        turn, where = self._turn(text, turn_id, action, options, knowledge), (self._workspace_id, self.id, turn_id)
+        async with self._backend.database.transaction() as tx:
+            row = await conversations.begin_turn(tx, turn)
+            if row.number is None:
+                await conversations.start_turn(tx, *where)
+                await conversations.end_turn(tx, *where, outcome=Ended.FAILED.value, reason=reason)
+
     def _start(self) -> WorkflowStart:
         return phone_call_start(self._workspace_id, self.id, self.user_id, longest_seconds=self._longest_seconds)
 
@@ -286,6 +302,7 @@ def phone_call_start(workspace_id: str, call_sid: str, user_id: str, *, longest_
         id=workflow_id(workspace_id, call_sid),
         summary=f"phone call {call_sid}",
         status="open",
+        task_timeout=TASK_TIMEOUT,
     )
 
 
@@ -307,6 +324,18 @@ def new_call(workspace_id: str, call_sid: str, settings: NumberSettings, *, call
 def user_of(workspace_id: str, caller: str) -> str:
     """The user that a caller is: the same for each phone call, and without the number, because logs show users."""
     return f"phone-{hashlib.sha256(f'{workspace_id}/{caller}'.encode()).hexdigest()[:16]}"
+
+
+def checked_settings(settings: NumberSettings | Mapping[str, Any] | None) -> NumberSettings:
+    """The settings of a number; None: the defaults.
+
+    Raises:
+        InvalidInput: one is not valid.
+    """
+    try:
+        return NumberSettings.model_validate(settings or {})
+    except ValidationError as error:
+        raise first_problem(error, where="settings") from None
 
 
 def checked_number(number: str) -> str:
@@ -349,10 +378,5 @@ def _call(row: CallSession, turns: int, cost_usd: Decimal) -> PhoneCallReport:
 
 
 def _turn(row: ConversationTurn) -> PhoneTurn:
-    return PhoneTurn(
-        **turn_report(row).model_dump(),
-        heard=row.heard,
-        response_ms=row.response_ms,
-        audio_ms=row.audio_ms,
-        error=row.error or "",
-    )
+    measures = {name: getattr(row, name) for name in TurnMeasures.model_fields}
+    return PhoneTurn(**turn_report(row).model_dump(), **{**measures, "error": row.error or ""})

@@ -163,7 +163,8 @@ BILLED_CHECKS: dict[str, str] = {
         SELECT t.workspace_id, t.id::text, 'billed', 'not billed'
         FROM billed b JOIN attempts t ON t.id = b.attempt_id
         WHERE b.billed AND t.state <> 'open' AND t.billed = 'no'""",
-    # Between the first and the last attempt of a provider that the list mentions, it is taken to be complete.
+    # Between the first and the last attempt of a provider that the list mentions, it is taken to be complete. A stream
+    # whose readers left before its request was sent is settled for nothing, and no provider knows of it.
     "what is confirmed was billed": """
         SELECT t.workspace_id, t.id::text, 'billed', coalesce(b.source || ' says not billed', 'not in the list')
         FROM (SELECT k.workspace_id, k.provider, k.simulated, min(k.started_at) AS since, max(k.started_at) AS until
@@ -171,7 +172,8 @@ BILLED_CHECKS: dict[str, str] = {
         JOIN attempts t ON (t.workspace_id, t.provider, t.simulated) = (s.workspace_id, s.provider, s.simulated)
                             AND t.started_at BETWEEN s.since AND s.until
         LEFT JOIN billed b ON b.attempt_id = t.id
-        WHERE t.state <> 'open' AND t.billed = 'yes' AND (b.attempt_id IS NULL OR NOT b.billed)""",
+        WHERE t.state <> 'open' AND t.billed = 'yes' AND t.cost_usd <> 0
+          AND (b.attempt_id IS NULL OR NOT b.billed)""",
     # A difference of a millionth is allowed: the ledger rounds each attempt, a list may round its total.
     "what was billed costs what the ledger says": """
         SELECT t.workspace_id, t.id::text, '$' || b.cost_usd, '$' || t.cost_usd

@@ -43,10 +43,7 @@ LOCK = table(StoredConversation).select().where(text(CONVERSATION_IS)).with_for_
 TURN = table(ConversationTurn).select().where(text(f"{CONVERSATION_IS} AND turn_id = :turn"))
 COUNT = text(f"UPDATE conversations SET turns = :number, last_turn_at = clock_timestamp() WHERE {CONVERSATION_IS}")  # noqa: S608 - constants
 NUMBER = text(f"UPDATE conversation_turns SET number = :number WHERE {CONVERSATION_IS} AND turn_id = :turn")  # noqa: S608 - constants
-OLD = text("""
-    WITH old AS (
-        SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
-        ORDER BY last_turn_at LIMIT :limit FOR UPDATE SKIP LOCKED),
+DELETE = """,
     turns AS (
         DELETE FROM conversation_turns t USING old
         WHERE (t.workspace_id, t.conversation_id) = (old.workspace_id, old.conversation_id)),
@@ -55,7 +52,19 @@ OLD = text("""
         WHERE (p.workspace_id, p.call_sid) = (old.workspace_id, old.conversation_id))
     DELETE FROM conversations c USING old
     WHERE (c.workspace_id, c.conversation_id) = (old.workspace_id, old.conversation_id)
-    RETURNING c.workspace_id, c.conversation_id""")
+    RETURNING c.workspace_id, c.conversation_id"""
+OLD = text(f"""
+    WITH old AS (
+        SELECT workspace_id, conversation_id FROM conversations WHERE last_turn_at < :before
+        ORDER BY last_turn_at LIMIT :limit FOR UPDATE SKIP LOCKED){DELETE}""")  # noqa: S608 - a constant
+# Phone calls of numbers that say for how long theirs are kept.
+OLD_PHONE_CALLS = text(f"""
+    WITH old AS (
+        SELECT c.workspace_id, c.conversation_id FROM phone_numbers n
+        JOIN call_sessions p ON (p.workspace_id, p.number) = (n.workspace_id, n.number)
+        JOIN conversations c ON (c.workspace_id, c.conversation_id) = (p.workspace_id, p.call_sid)
+        WHERE p.ended_at < CAST(:at AS timestamptz) - make_interval(days => (n.settings->>'keep_days')::int)
+        LIMIT :limit FOR UPDATE OF c SKIP LOCKED){DELETE}""")  # noqa: S608 - a constant
 
 
 async def begin_turn(tx: AsyncSession, turn: NewTurn) -> ConversationTurn:
@@ -302,6 +311,11 @@ async def purge(tx: AsyncSession, older_than: datetime, *, limit: int) -> list[s
     """
     deleted = await tx.execute(OLD, {"before": older_than, "limit": limit})
     return [workflow_id(row.workspace_id, row.conversation_id) for row in deleted]
+
+
+async def purge_phone_calls(tx: AsyncSession, at: datetime, *, limit: int) -> int:
+    """Delete phone calls that are over for longer than the settings of their numbers keep them; returns how many."""
+    return len((await tx.execute(OLD_PHONE_CALLS, {"at": at, "limit": limit})).all())
 
 
 async def _locked(

@@ -28,6 +28,11 @@ class StreamReceiver(Protocol):
         """Where the streams are read."""
         ...
 
+    @property
+    def connections(self) -> int:
+        """How many workers of other processes are connected."""
+        ...
+
     async def address(self) -> str | None:
         """Where workers send deltas. It is opened on first use. None: readers are in the process that pays.
 
@@ -97,6 +102,11 @@ class StreamHub:
             stream.extend(known.deltas[len(stream.deltas) :])
         stream.is_fed, stream.is_received = True, is_received
         return known.model_copy(update={"attempt": stream.attempt, "deltas": tuple(stream.deltas)})
+
+    def is_fed(self, workspace_id: str, stream_id: str) -> bool:
+        """Whether an attempt of a stream is made now, in this process or in another one that is connected."""
+        stream = self._streams.get((workspace_id, stream_id))
+        return stream is not None and stream.is_fed
 
     def is_received(self, workspace_id: str, stream_id: str) -> bool:
         """Whether another process makes an attempt of a stream now."""
@@ -278,6 +288,8 @@ class HubSink:
 
 class ProcessReceiver:
     """The receiver of a process whose own workers pay: nothing is sent to it."""
+
+    connections = 0
 
     def __init__(self, hub: StreamHub) -> None:
         self.hub = hub

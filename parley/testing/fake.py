@@ -34,6 +34,8 @@ from parley.domain.voice_metrics import from_session
 from parley.settings import Settings
 from parley.streams.hub import ProcessReceiver, StreamHub
 from parley.testing.conversations import FakeConversationHandle, FakeConversations, FakeMemory
+from parley.testing.knowledge import FakeKnowledge
+from parley.testing.phone import FakePhone
 
 ScriptedT = TypeVar("ScriptedT")
 
@@ -46,6 +48,8 @@ class FakeClient:
         sessions: the sessions that were given to `analyze`.
         runs: the input of each labelling run.
         memory: what is remembered of users; `memory.add` adds a fact.
+        phone: phone numbers and phone calls; `phone.add` adds a phone call, `phone.dialled` has those of `dial`.
+        knowledge: the documents of the knowledge base, which are found by their words.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class FakeClient:
         self.runs: list[AutoAnalyzeInput] = []
         self._answers, self._analyses, self._labellings = deque(answers), deque(analyses), deque(labellings)
         self.memory = FakeMemory()
+        self.phone, self.knowledge = FakePhone(workspace_id), FakeKnowledge()
         self._conversations = FakeConversations(workspace_id, self._answer, self.memory)
         self._by_key: dict[str, tuple[GenerateInput, GenerateResult]] = {}
 

@@ -30,6 +30,7 @@ class Dialled:
     Attributes:
         sid, caller, number: the CallSid, From and To.
         voice_url: the webhook that answers TwiML; None if `document` is given.
+        fallback_url: is asked for TwiML where another address does not answer; None for none.
         status_url: the status callback; None sends none.
         status_events: which events of an outbound phone call are sent.
         callbacks: `in order`, `shuffled`, `twice` or `never`.
@@ -40,6 +41,7 @@ class Dialled:
     number: str
     voice_url: str | None = None
     document: str | None = None
+    fallback_url: str | None = None
     status_url: str | None = None
     direction: str = "inbound"
     status_events: tuple[str, ...] = ("completed",)
@@ -293,7 +295,15 @@ class PhoneCall:
 
     async def _ask(self, url: str, form: Form, *, method: str = "POST") -> Document:
         self._base = url
-        response = await self._line.request(url, self._form() + form, self.log, method=method)
+        try:
+            response = await self._line.request(url, self._form() + form, self.log, method=method)
+        except Unreachable as problem:
+            fallback = self.dialled.fallback_url
+            if fallback is None:
+                raise
+            self.log.note("warning", text=f"{problem}: the fallback URL is asked")
+            failed = [("ErrorCode", str(problem.code)), ("ErrorUrl", url)]
+            response = await self._line.request(fallback, self._form() + failed, self.log)
         return self._read(response.text, response.headers.get("content-type", ""))
 
     def _read(self, body: str, content_type: str) -> Document:

@@ -29,7 +29,7 @@ class Plan:
     """What is simulated.
 
     Attributes:
-        voice_url: the webhook. status_url: the status callback, or None.
+        voice_url: the webhook. status_url: the status callback, or None. fallback_url: see `Dialled`.
         number: the number that is called; the script may name another.
         seed: chooses forms, delays and orders: the same seed repeats them.
         run: a name that no other simulation has: CallSids are made of it.
@@ -39,6 +39,7 @@ class Plan:
     script: Script
     voice_url: str
     status_url: str | None = None
+    fallback_url: str | None = None
     account: Account = field(default_factory=Account)
     caller: str = CALLER
     number: str = NUMBER
@@ -92,6 +93,7 @@ def _make(plan: Plan, number: int, client: httpx2.AsyncClient, watch: Watch | No
         number=script.number or plan.number,
         voice_url=plan.voice_url,
         status_url=plan.status_url,
+        fallback_url=plan.fallback_url,
         callbacks=script.callbacks,
         seed=seed,
         session=session_settings(script, seed),

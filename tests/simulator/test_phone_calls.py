@@ -431,6 +431,16 @@ async def test_a_server_that_is_not_there_is_an_error(agent: Agent, make: Make):
     assert "cannot be reached" in texts(one, "error")[0]
 
 
+async def test_the_fallback_url_is_asked_where_the_webhook_does_not_answer(agent: Agent):
+    nowhere = "http://127.0.0.1:1/phone/voice"
+    plan = Plan(parse(ASK), nowhere, fallback_url=f"{agent.url}/phone/voice", account=Account(token=TOKEN), speed=SPEED)
+    [one] = await simulate(plan)
+    assert not one.log.of("error")
+    assert turns_of(one.log.events)[0].is_answered
+    form = agent.form("/phone/voice")
+    assert (form["ErrorCode"], form["ErrorUrl"]) == ("11200", nowhere)
+
+
 async def test_a_socket_that_is_refused_is_an_error_and_an_action(agent: Agent, make: Make):
     agent.public = "http://127.0.0.1:9"
     agent.action = f'action="{agent.url}/phone/action"'

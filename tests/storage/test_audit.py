@@ -246,6 +246,17 @@ async def test_a_listed_attempt_that_was_not_billed_costs_nothing(
     assert await compared(a_full_ledger, altered(unlisted, FAILED, billed=False)) == []
 
 
+async def test_a_settled_attempt_that_cost_nothing_need_not_be_listed(
+    a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
+):
+    """A stream whose readers left before its request was sent."""
+    unlisted = billed[:SETTLED] + billed[SETTLED + 1 :]
+    assert await compared(a_full_ledger, unlisted) == ["what is confirmed was billed"]
+    free = f"UPDATE attempts SET cost_usd = 0 WHERE id = '{billed[SETTLED].attempt_id}'"
+    assert await a_full_ledger.run(free) == 1
+    assert await compared(a_full_ledger, unlisted) == []
+
+
 async def test_a_list_is_complete_between_its_ends_for_its_own_providers(
     a_full_ledger: LedgerFixture, billed: list[BilledAttempt]
 ):

@@ -19,8 +19,14 @@ from parley import (
     Refused,
     TextDelta,
 )
+from parley.client.knowledge import Knowledge
+from parley.client.phone import Phone
+from parley.domain.conversation.contract import Ended
+from parley.domain.phone.contract import CallStatus, PhoneTurn
 from parley.testing import FakeClient
 from parley.testing.conversations import FakeConversationHandle
+from parley.testing.knowledge import FakeKnowledge
+from parley.testing.phone import FakePhone
 from tests.parts import SAMPLES
 
 SCHEMA = {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]}
@@ -56,6 +62,63 @@ def test_signatures_of_a_conversation_are_those_of_the_client(name: str):
         inspect.signature(getattr(kind, name), eval_str=True) for kind in (FakeConversationHandle, ConversationHandle)
     )
     assert fake == real
+
+
+@pytest.mark.parametrize(("fake", "real"), [(FakePhone, Phone), (FakeKnowledge, Knowledge)])
+def test_phone_and_knowledge_have_every_method_of_the_client(fake: type, real: type):
+    for name, method in inspect.getmembers(real, inspect.isfunction):
+        if not name.startswith("_") and name in vars(real) and name != "add_file":
+            assert name in vars(fake), name
+            assert inspect.signature(getattr(fake, name), eval_str=True) == inspect.signature(method, eval_str=True)
+
+
+async def test_phone_calls_are_dialled_and_shown_without_a_telephone():
+    client = FakeClient("acme")
+    with pytest.raises(NotFound):
+        await client.phone.dial("+15550100009", from_number="+15550100002")
+    with pytest.raises(InvalidInput):
+        await client.phone.set_number("+15550100002", {"language": "?"})
+    await client.phone.set_number("+15550100002", {"language": "es-ES"})
+    with pytest.raises(InvalidInput):
+        await client.phone.dial("5550100009", from_number="+15550100002")
+    sid = await client.phone.dial("+15550100009", from_number="+15550100002", parameters={"order": "7"})
+    assert client.phone.dialled == [("+15550100009", "+15550100002", {"order": "7"})]
+    [call] = await client.phone.calls(is_open=True)
+    assert (call.call_sid, call.status, call.language, call.parameters) == (sid, "queued", "es-ES", {"order": "7"})
+    turn = PhoneTurn(
+        turn_id=f"{sid}:1",
+        number=1,
+        text="Hola",
+        answer="Hola, ¿qué tal?",
+        outcome=Ended.COMPLETED,
+        reason="",
+        request_id="r",
+        created_at=call.started_at,
+        ended_at=call.started_at,
+        heard="Hola,",
+    )
+    client.phone.add(call.model_copy(update={"status": CallStatus.COMPLETED, "ended_at": call.started_at}), [turn])
+    assert (await client.phone.call(sid)).status == "completed"
+    assert await client.phone.turns(sid) == (turn,)
+    assert await client.phone.calls(is_open=True) == ()
+    await client.phone.remove_number("+15550100002")
+    assert await client.phone.numbers() == ()
+
+
+async def test_documents_are_found_by_their_words():
+    client = FakeClient("acme")
+    added = await client.knowledge.add("# Hours\n\nWe open at nine.", name="hours.md")
+    assert (added.outcome, added.document.title) == ("added", "Hours")
+    await client.knowledge.add("Parking is behind the building.", name="parking.txt")
+    assert (await client.knowledge.add("# Hours\n\nWe open at nine.", name="hours.md")).outcome == "unchanged"
+    assert [one.name for one in await client.knowledge.search("When do you open?")] == ["hours.md"]
+    assert await client.knowledge.search("Salary") == ()
+    with pytest.raises(InvalidInput):
+        await client.knowledge.search(" ")
+    await client.knowledge.remove("hours.md")
+    assert [one.name for one in await client.knowledge.list()] == ["parking.txt"]
+    with pytest.raises(NotFound):
+        await client.knowledge.remove("hours.md")
 
 
 async def test_a_conversation_knows_what_was_said_and_what_is_remembered():

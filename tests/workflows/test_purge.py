@@ -12,11 +12,14 @@ from temporalio.testing import ActivityEnvironment
 from activities.purge import PurgeActivities
 from parley import Backend, Client
 from parley.client.generate import generate_input
+from parley.client.phone import new_call
+from parley.domain.errors import NotFound
 from parley.domain.generate.contract import Cached, GenerateResult, Prompt, workflow_id
 from parley.domain.housekeeping import PURGE, PurgeInput, PurgeReport
+from parley.domain.phone.settings import NumberSettings
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Message
-from parley.storage import generations, streams
+from parley.storage import generations, phone_calls, streams
 from parley.storage.tables import CachedAnswer, JournaledReply, StoredPrompt
 from tests.parts import SimulatorAdmin
 from tests.storage.ledger_fixture import LedgerFixture, reply
@@ -212,3 +215,23 @@ async def test_a_workspace_keeps_content_for_its_own_time(client: Client) -> Non
     assert await client.costs() == spent
     assert [event.kind for event in await client.housekeeping.events()].count("content_removed") == 1
     assert (await purge(client)).contents == {}
+
+
+async def test_phone_calls_are_kept_as_long_as_their_number_says(client: Client):
+    kept = {"+15550100002": 30, "+15550100003": None}
+    for number, days in kept.items():
+        settings = NumberSettings(keep_days=days)
+        await client.phone.set_number(number, settings)
+        async with client.database.transaction() as tx:
+            for age_in_days in (None, 29, 31):
+                call_sid, caller = f"CA-{number[1:]}-{age_in_days}", "+15550100001"
+                call = new_call(client.workspace_id, call_sid, settings, caller=caller, number=number)
+                await phone_calls.begin(tx, call)
+    for days in (29, 31):
+        await age(client, "call_sessions", "ended_at", days, "call_sid LIKE :sid", sid=f"%-{days}")
+    assert (await purge(client, batch=1)).conversations == 1
+    found = {call.call_sid for call in await client.phone.calls()}
+    assert len(found) == 5
+    assert "CA-15550100002-31" not in found
+    with pytest.raises(NotFound):
+        await client.find_conversation("CA-15550100002-31")

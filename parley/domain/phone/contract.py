@@ -138,11 +138,16 @@ class NewCall(Model):
 class TurnMeasures(Model):
     """What a gateway measured of a turn.
 
-    heard: what the caller heard of the answer; None: all of it. response_ms: from the end of the caller's speech to the
-    first text of the answer. audio_ms: how long the voice spoke, about. error: the code of what went wrong.
+    heard: what the caller heard of the answer; None: all of it. audio_ms: how long the voice spoke, about. error: the
+    code of what went wrong. The others are milliseconds from the end of the caller's speech, None where it did not
+    happen: filler_ms, template_ms: to what was said because the answer was late. first_token_ms: to the first piece
+    of the answer that came. response_ms: to the first text of the answer that was sent.
     """
 
     heard: str | None = None
+    filler_ms: int | None = None
+    template_ms: int | None = None
+    first_token_ms: int | None = None
     response_ms: int | None = None
     audio_ms: int | None = None
     error: str = ""
@@ -161,6 +166,9 @@ class PhoneTurn(TurnReport):
     """A turn of a phone call. See `TurnMeasures`."""
 
     heard: str | None = None
+    filler_ms: int | None = None
+    template_ms: int | None = None
+    first_token_ms: int | None = None
     response_ms: int | None = None
     audio_ms: int | None = None
     error: str = ""

@@ -107,6 +107,7 @@ class AnswerTemplate(Model):
 class Deadlines(Model):
     """How long things may take, in seconds.
 
+    worker: after this without a worker that makes the answer, the gateway makes it itself.
     filler, template: after these without a word of the answer, the caller hears `phrases.filler`, and then the template
         for the kind of question.
     response_timeout: after this without a word of the answer, or in the middle of it, the turn fails.
@@ -115,6 +116,7 @@ class Deadlines(Model):
     silence: the pause after which the agent asks whether the caller is still there. silences: of them, then it ends.
     """
 
+    worker: Seconds = 1
     filler: Seconds = 1.5
     template: Seconds = 3
     response_timeout: Seconds = 5
@@ -155,7 +157,10 @@ class NumberSettings(Model):
     system_prompt: what the agent is, and how it answers. It is put before every turn. template, action, model: as for
         a turn of a conversation.
     parameters: what is sent with each phone call, beside those of `client.phone.dial`.
+    recorded_voice: the id of an ElevenLabs voice, in which the texts are played that no model makes; None: Twilio's own
+        voice says them. See `fixed_texts`.
     keys: the menu. transfer_to: the number of a person. transfer_phrases: what a caller says to reach one.
+    keep_days: for so long its phone calls are kept, with all that was said; None: as conversations are.
     analysis: whether a `SessionAnalysis` starts after the phone call.
     max_response_words: of one answer; the rest is not spoken.
     """
@@ -182,9 +187,11 @@ class NumberSettings(Model):
     digits: Digits = Digits()
     transfer_to: Number | None = None
     transfer_phrases: tuple[Name, ...] = PERSON
+    keep_days: int | None = Field(default=None, ge=1, le=36_500)
     analysis: bool = False
     max_response_words: int = Field(default=200, ge=10, le=2000)
     phrases: Phrases = Phrases()
+    recorded_voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
     templates: tuple[AnswerTemplate, ...] = Field(default=(), max_length=50)
     deadlines: Deadlines = Deadlines()
     limits: PhoneLimits = PhoneLimits()
@@ -201,6 +208,11 @@ class NumberSettings(Model):
         """What the agent says in a language without a model."""
         found = next((one.phrases for one in self.languages if one.code == language), None)
         return found or self.phrases
+
+    def fixed_texts(self, language: str) -> dict[str, str]:
+        """What the agent says in a language without a model, by the names of the texts."""
+        templates = {f"template-{number}": one.text for number, one in enumerate(self.templates)}
+        return self.phrases_in(language).model_dump() | templates
 
     def language_like(self, tag: str) -> str | None:
         """The language of the number that a tag means, for example es-US for es; None if it has none."""

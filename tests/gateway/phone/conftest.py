@@ -30,7 +30,7 @@ async def twilio(gateway: Running) -> Twilio:
 @pytest.fixture
 def number() -> dict[str, Any]:
     """Settings of the number, which a test may change: deadlines that a busy machine keeps."""
-    return {"deadlines": {"filler": 30, "template": 31, "response_timeout": 60, "silence": 600}}
+    return {"deadlines": {"worker": 60, "filler": 30, "template": 31, "response_timeout": 60, "silence": 600}}
 
 
 @pytest.fixture

@@ -243,6 +243,17 @@ async def test_a_lost_session_is_connected_again_and_the_talk_goes_on(client: Cl
 
 
 @pytest.mark.usefixtures("worker")
+async def test_as_the_fallback_url_the_voice_webhook_goes_on_where_the_action_callback_failed(twilio: Twilio):
+    phone, failed = twilio.phone(), {"ErrorCode": "11200", "ErrorUrl": "https://phone.example.com/phone/action"}
+    greeting = "Connect/ConversationRelay[@welcomeGreeting]"
+    assert (await phone.ring(**failed)).find(greeting) is not None
+    async with phone.session():
+        pass
+    twiml = await phone.ring(**failed)
+    assert twiml.find(greeting) is None
+    assert twiml.find("Connect/ConversationRelay") is not None
+
+
 async def test_a_session_that_is_lost_again_and_again_ends(client: Client, twilio: Twilio):
     phone = twilio.phone()
     await phone.ring()

@@ -120,7 +120,10 @@ class TestLate:
             assert (await figures.inner_text()).lower().count("filler after") == 2
             await page.get_by_role("button", name="Hang up").click()
             await page.get_by_role("link", name="Its record").click()
-            await expect(page.locator(".mark")).to_have_text(["filler after 50 ms", "template after 100 ms"])
+            [call] = await client.phone.calls()
+            [turn] = await client.phone.turns(call.call_sid)
+            said = [f"filler after {milliseconds(turn.filler_ms)}", f"template after {milliseconds(turn.template_ms)}"]
+            await expect(page.locator(".mark")).to_have_text(said)
             assert await page.locator("rect.filler, rect.template").count() == 2
 
 

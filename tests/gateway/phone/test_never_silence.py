@@ -47,6 +47,9 @@ async def test_a_late_answer_is_preceded_by_a_filler_and_by_the_template_of_its_
     turn = (await client.phone.turns(phone.sid))[0]
     assert (turn.answer or "").startswith((turn.heard or "") + " ")
     assert turn.heard == " ".join(said.split()[6:8])
+    times = (turn.filler_ms, turn.template_ms, turn.first_token_ms, turn.response_ms)
+    assert times == tuple(sorted(time or 0 for time in times)), times
+    assert (turn.filler_ms or 0) >= 50
 
 
 @pytest.mark.usefixtures("worker")
@@ -56,7 +59,8 @@ async def test_an_answer_in_time_has_no_filler(client: Client, twilio: Twilio):
     async with phone.session() as session:
         await session.say("Which formats can I export?")
         said = await session.answer()
-    assert (await client.phone.turns(phone.sid))[0].answer == said
+    turn = (await client.phone.turns(phone.sid))[0]
+    assert (turn.answer, turn.filler_ms, turn.template_ms) == (said, None, None)
 
 
 @pytest.mark.usefixtures("worker")
@@ -70,7 +74,7 @@ async def test_two_failures_in_a_row_end_in_an_apology_and_a_hand_off(
     await phone.ring()
     async with phone.session() as session:
         await session.say("Which formats can I export?")
-        assert await session.answer() == "Hm. Still looking.  Sorry?"
+        assert await session.answer() == "Hm. Still looking. Sorry?"
         await session.say("Which formats?")
         assert (await session.answer()).endswith("A person." if target else "Bye.")
         handoff = json.loads((await session.until("end"))["handoffData"])

@@ -87,7 +87,7 @@ class TestRefusing:
         return settings.model_copy(update={"on_ledger_down": "refuse"})
 
     async def test_nothing_is_sent_and_the_caller_hears_an_apology(
-        self, twilio: Twilio, proxy: DatabaseProxy, simulator: SimulatorAdmin
+        self, gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, simulator: SimulatorAdmin
     ):
         phone = twilio.phone()
         await phone.ring()
@@ -96,4 +96,12 @@ class TestRefusing:
             await session.say(QUESTION)
             assert "Could you say it again" in await session.answer()
             proxy.restore()
-        assert await simulator.billed() == []
+            assert await simulator.billed() == []
+            await session.say(QUESTION)
+            said = await session.answer()
+        await gateway.server.phone.reported()
+        turns = await client.phone.turns(phone.sid)
+        assert [(one.outcome, one.error, one.answer) for one in turns] == [
+            ("failed", "Unreachable", None),
+            ("completed", "", said),
+        ]

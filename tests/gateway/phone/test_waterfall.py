@@ -10,11 +10,9 @@ import pytest
 from gateway.console.waterfall import Heard, Mark, heard_of, waterfall_of
 from parley.client.attempts import AttemptReport
 from parley.domain.conversation.contract import Ended
-from parley.domain.phone.contract import PhoneNumber, PhoneTurn
-from parley.domain.phone.settings import NumberSettings
+from parley.domain.phone.contract import PhoneTurn
 
 BEGAN = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
-NUMBER = PhoneNumber(number="+15550100002", settings=NumberSettings(), updated_at=BEGAN - timedelta(days=1))
 
 
 def after(ms: float) -> datetime:
@@ -70,7 +68,7 @@ def test_of_an_answer_that_was_never_whole_what_was_heard_is_shown():
 
 def test_each_attempt_is_a_stage_and_one_without_an_end_is_none():
     answered = turn(response_ms=700, ended_at=after(1200))
-    drawn = waterfall_of(answered, [attempt(100, 300, "failed"), attempt(400, 1100), attempt(500, None)], NUMBER)
+    drawn = waterfall_of(answered, [attempt(100, 300, "failed"), attempt(400, 1100), attempt(500, None)])
     assert [(stage.name, stage.state, stage.begins, stage.ends) for stage in drawn.stages] == [
         ("Until a model is asked", "wait", 0, 100),
         ("openai gpt-4o-mini", "failed", 100, 300),
@@ -82,22 +80,17 @@ def test_each_attempt_is_a_stage_and_one_without_an_end_is_none():
 
 
 def test_an_answer_of_the_cache_has_no_attempt_and_a_turn_that_waits_has_no_stage():
-    assert [one.state for one in waterfall_of(turn(response_ms=40, ended_at=after(30)), (), NUMBER).stages] == ["first"]
-    waiting = waterfall_of(turn(answer=None, outcome=None, ended_at=None), (), NUMBER)
+    assert [one.state for one in waterfall_of(turn(response_ms=40, ended_at=after(30)), ()).stages] == ["first"]
+    waiting = waterfall_of(turn(answer=None, outcome=None, ended_at=None), ())
     assert (waiting.stages, waiting.marks, waiting.ends) == ((), (), 0.0)
 
 
-@pytest.mark.parametrize(
-    ("known", "marks"),
-    [
-        ({"response_ms": 1499}, []),
-        ({"response_ms": 1500}, [Mark("filler", 1500)]),
-        ({"response_ms": 4000}, [Mark("filler", 1500), Mark("template", 3000)]),
-        ({"answer": None, "outcome": Ended.CANCELLED, "error": "ResponseTimeout"}, [Mark("filler", 1500)]),
-    ],
-)
-def test_what_was_said_meanwhile_follows_from_the_wait(known: dict[str, Any], marks: list[Mark]):
-    late = turn(**known, ended_at=after(2900))
-    assert list(waterfall_of(late, (), NUMBER).marks) == marks
-    changed = NUMBER.model_copy(update={"updated_at": after(1)})
-    assert waterfall_of(late, (), changed).marks == waterfall_of(late, (), None).marks == ()
+def test_what_was_said_meanwhile_is_what_was_measured():
+    late = turn(response_ms=4000, filler_ms=1507, template_ms=3012, ended_at=after(4900))
+    assert waterfall_of(late, ()).marks == (Mark("filler", 1507), Mark("template", 3012))
+    assert waterfall_of(turn(response_ms=4000, ended_at=after(4900)), ()).marks == ()
+
+
+def test_the_first_token_has_a_stage_of_its_own():
+    measured = turn(first_token_ms=640, response_ms=690, ended_at=after(650))
+    assert [(one.state, one.ends) for one in waterfall_of(measured, ()).stages] == [("token", 640), ("first", 690)]
