@@ -13,12 +13,14 @@ from tinytag import TinyTag, TinyTagException
 from parley.domain.conversation.contract import ConversationId
 from parley.domain.errors import InvalidInput
 from parley.domain.model import WorkspaceId
+from parley.domain.recording import seconds_by_size, true_seconds
 from parley.domain.requests import CONTENT_TAGS
 from parley.domain.session import MAX_SESSION_SECONDS, Session
 
 MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
 SHOWN_CHARACTERS = 60
+AUDIO_FILES = "use a WAV, MP3, OGG, FLAC, M4A or WebM file"
 WORKSPACE_ID: TypeAdapter[str] = TypeAdapter(WorkspaceId)
 CONVERSATION_ID: TypeAdapter[str] = TypeAdapter(ConversationId)
 
@@ -112,21 +114,26 @@ def read_recording(path: Path) -> tuple[bytes, float]:
 
 
 def recording_seconds(audio: bytes, *, where: str = "recording") -> float:
-    """The length of a recording in seconds, from its headers.
+    """The length of a recording in seconds: as its headers say, but no longer than its bytes.
 
     Raises:
         InvalidInput: it is not audio with a length.
     """
+    seconds = true_seconds(audio)
+    if seconds is None:
+        seconds = min(_claimed_seconds(audio, where), seconds_by_size(audio))
+    if not 0 < seconds <= MAX_SESSION_SECONDS:
+        raise InvalidInput(f"is not audio with a length: {AUDIO_FILES}", where=where)
+    return seconds
+
+
+def _claimed_seconds(audio: bytes, where: str) -> float:
     try:
-        seconds = TinyTag.get(file_obj=BytesIO(audio), tags=False).duration
+        return TinyTag.get(file_obj=BytesIO(audio), tags=False).duration or 0.0
     except (TinyTagException, ValueError, OverflowError, IndexError, KeyError) as error:
         raise InvalidInput(
-            f"is not audio: {error}" if str(error) else "is not audio: use a wav, mp3, flac, ogg or m4a file",
-            where=where,
+            f"is not audio: {error}; {AUDIO_FILES}" if str(error) else f"is not audio: {AUDIO_FILES}", where=where
         ) from None
-    if not seconds or not 0 < seconds <= MAX_SESSION_SECONDS:
-        raise InvalidInput("is not audio with a length (wav, mp3, flac, ogg, m4a …)", where=where)
-    return seconds
 
 
 def _read(path: Path, limit: int) -> bytes:

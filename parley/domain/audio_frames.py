@@ -119,7 +119,7 @@ def ogg_packets(audio: bytes) -> Iterator[Frame]:
             packet = begun.pop(serial, b"") or audio[start : min(start + PACKET_HEAD, at)]
             start = at
             if packet[:8] == b"OpusHead" or packet[:7] == b"\x01vorbis":
-                seconds_of[serial] = _opus_seconds if packet[:1] == b"O" else _vorbis_seconds(packet)
+                seconds_of[serial] = opus_seconds if packet[:1] == b"O" else _vorbis_seconds(packet)
             elif packet[:8] != b"OpusTags":
                 yield place, seconds_of.get(serial, _unknown_seconds)(packet)
         if start < at:
@@ -127,7 +127,8 @@ def ogg_packets(audio: bytes) -> Iterator[Frame]:
         place = max(at, place + 27)
 
 
-def _opus_seconds(packet: bytes) -> float:
+def opus_seconds(packet: bytes) -> float:
+    """The length of a packet of Opus, of which two bytes are enough."""
     if not packet:
         return 0.0
     frames = (1, 2, 2, packet[1] & 0x3F if len(packet) > 1 else 0)[packet[0] & 3]

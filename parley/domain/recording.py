@@ -7,9 +7,18 @@ frame, and no length in a header or in the file's tables is trusted.
 import re
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
-from parley.domain.audio_frames import AAC_HERTZ, AAC_SAMPLES, Frame, flac_frames, mpeg_frames, ogg_packets
+from parley.domain.audio_frames import (
+    AAC_HERTZ,
+    AAC_SAMPLES,
+    Frame,
+    flac_frames,
+    mpeg_frames,
+    ogg_packets,
+    opus_seconds,
+)
 
 # Codecs of WAV with a fixed size for each sample: PCM, floats, A-law, mu-law, and the extensible header of these.
 FIXED_SIZE_CODECS = frozenset({0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE})
@@ -24,13 +33,98 @@ ES_DESCRIPTOR, DECODER_CONFIGURATION, DECODER_SPECIFIC = 3, 4, 5
 AAC_TYPES = (0x40, 0x66, 0x67, 0x68)
 # One skips the encoder's delay, one is the sound.
 MOST_EDITS = 2
+# Matroska and WebM, RFC 9559: elements that contain others, and those that have the sound.
+SEGMENT, CLUSTER, BLOCK_GROUP = 0x18538067, 0x1F43B675, 0xA0
+BLOCKS = (0xA3, 0xA1)
+# Writers that stream give this length to a chunk, or 0: they do not know the length when they write the header.
+UNKNOWN_SIZES = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF})
 # Where some content begins and ends.
 Place = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Wav:
+    """The sound of a WAV file whose samples have a fixed size. `form`: the content of its `fmt` chunk.
+
+    sound: where the samples begin and end: as far as there are bytes, whatever length the header claims.
+    """
+
+    form: bytes
+    channels: int
+    sample_rate: int
+    frame_bytes: int
+    sound: Place
+    little_endian: bool
+
+    @property
+    def seconds(self) -> float:
+        start, end = self.sound
+        return (end - start) // self.frame_bytes / self.sample_rate
+
+
+def read_wav(audio: bytes) -> Wav | None:
+    """The layout of a WAV file; None if it is none, or if its codec has no fixed size for a sample."""
+    if not WAV.match(audio):
+        return None
+    little_endian = audio[:4] != b"RIFX"
+    order, form, place = "<" if little_endian else ">", b"", 12
+    while place + 8 <= len(audio):
+        name, size = audio[place : place + 4], struct.unpack_from(f"{order}I", audio, place + 4)[0]
+        place += 8
+        if name == b"data":
+            return _wav(form, order, (place, _end_of_sound(audio, place, size)))
+        if name == b"fmt ":
+            form = audio[place : place + size]
+        place += size + size % 2
+    return None
+
+
+def _end_of_sound(audio: bytes, place: int, size: int) -> int:
+    return len(audio) if size in UNKNOWN_SIZES else min(place + size, len(audio))
+
+
+def _wav(form: bytes, order: str, sound: Place) -> Wav | None:
+    if len(form) < 16:
+        return None
+    codec, channels, sample_rate, _, frame_bytes = struct.unpack_from(f"{order}HHIIH", form)
+    if codec not in FIXED_SIZE_CODECS or not (channels and sample_rate and frame_bytes):
+        return None
+    return Wav(form, channels, sample_rate, frame_bytes, sound, order == "<")
+
+
+def with_true_length(audio: bytes) -> bytes:
+    """A recording that a decoder reads to its end: a WAV file gets a header with the length of its sound."""
+    wav = read_wav(audio)
+    if wav is None:
+        return audio
+    start, end = wav.sound
+    order = "<" if wav.little_endian else ">"
+    form = b"fmt " + struct.pack(f"{order}I", len(wav.form)) + wav.form
+    content = b"WAVE" + form + b"data" + struct.pack(f"{order}I", end - start) + audio[start:end]
+    return (b"RIFF" if wav.little_endian else b"RIFX") + struct.pack(f"{order}I", len(content)) + content
+
+
+def container(audio: bytes) -> str:
+    """The container of a recording by its first bytes, as FFmpeg names it; empty if it is none of those that are read.
+
+    A decoder must not guess: some of its formats are lists of other files and addresses that it would open.
+    """
+    return next((name for signature, name, _ in FORMATS if signature.match(audio)), "")
+
+
+def true_seconds(audio: bytes) -> float | None:
+    """How long the sound in these bytes is, in seconds; None for a container that is not walked."""
+    wav = read_wav(audio)
+    if wav is not None:
+        return wav.seconds
+    if container(audio) == "matroska":
+        return _of_matroska(audio)
+    return None
+
+
 def seconds_by_size(audio: bytes) -> float:
     """How long the sound in these bytes can be, in seconds, whatever the file's header claims."""
-    measure = next((measure for signature, measure in FORMATS if signature.match(audio)), None)
+    measure = next((measure for signature, _, measure in FORMATS if signature.match(audio)), None)
     return measure(audio) if measure else _by_lowest_rate(len(audio))
 
 
@@ -141,11 +235,47 @@ def _boxes(audio: bytes, within: Place, *path: bytes) -> Iterator[Place]:
         start += size
 
 
-FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], float]], ...] = (
-    (re.compile(rb"(RIFF|RIFX|RF64)....WAVE", re.DOTALL), _of_wav),
-    (re.compile(rb"FORM....AIFF", re.DOTALL), _of_aiff),
-    (re.compile(rb"fLaC"), _walked(flac_frames)),
-    (re.compile(rb"OggS"), _walked(ogg_packets)),
-    (re.compile(rb"....ftyp", re.DOTALL), _of_mp4),
-    (re.compile(rb"ID3|\xff"), _walked(mpeg_frames)),
+def _of_matroska(audio: bytes) -> float:
+    """The frames of Opus; other codecs are not walked. A block is a packet, unless it is laced, which Opus is not."""
+    if b"A_OPUS" not in audio[:MATROSKA_HEAD]:
+        return _by_lowest_rate(len(audio))
+    return sum(opus_seconds(audio[at : at + 2]) for at in islice(_matroska_packets(audio, 0, len(audio)), MOST_FRAMES))
+
+
+def _matroska_packets(audio: bytes, place: int, end: int) -> Iterator[int]:
+    """Where the packets of the blocks begin. Containers are entered, so that their sizes do not matter."""
+    while place < end and audio[place]:
+        name, place = _vint(audio, place, marked=True)
+        if place >= end or not audio[place]:
+            return
+        size, place = _vint(audio, place, marked=False)
+        if name in BLOCKS:
+            # The track's number, a relative time of two bytes, a byte of flags.
+            yield place + 4
+        if name not in (SEGMENT, CLUSTER, BLOCK_GROUP):
+            place += size
+
+
+def _vint(audio: bytes, place: int, *, marked: bool) -> tuple[int, int]:
+    """A number of variable length (RFC 8794, section 4), and the place after it.
+
+    marked: the number keeps the bit that marks its length, as ids do.
+    """
+    length = 9 - audio[place].bit_length()
+    number = int.from_bytes(audio[place : place + length])
+    return number if marked else number & ((1 << 7 * length) - 1), place + length
+
+
+WAV = re.compile(rb"(RIFF|RIFX|RF64)....WAVE", re.DOTALL)
+# Where the names of a file's codecs are, which stand before its sound.
+MATROSKA_HEAD = 4096
+FORMATS: tuple[tuple[re.Pattern[bytes], str, Callable[[bytes], float]], ...] = (
+    (WAV, "wav", _of_wav),
+    (re.compile(rb"FORM....AIF[FC]", re.DOTALL), "aiff", _of_aiff),
+    (re.compile(rb"fLaC"), "flac", _walked(flac_frames)),
+    (re.compile(rb"OggS"), "ogg", _walked(ogg_packets)),
+    (re.compile(rb"....ftyp", re.DOTALL), "mp4", _of_mp4),
+    (re.compile(rb"\x1a\x45\xdf\xa3"), "matroska", _of_matroska),
+    (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "aac", _walked(mpeg_frames)),
+    (re.compile(rb"ID3|\xff"), "mp3", _walked(mpeg_frames)),
 )
