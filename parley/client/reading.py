@@ -15,7 +15,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.model import WorkspaceId
 from parley.domain.recording import seconds_by_size, true_seconds
 from parley.domain.requests import CONTENT_TAGS
-from parley.domain.session import MAX_SESSION_SECONDS, Session
+from parley.domain.session import MAX_SESSION_SECONDS, MISPLACED, Session
 
 MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
@@ -63,7 +63,8 @@ def read_json(text: str, *, where: str = "", field: str = "") -> Any:
 def first_problem(error: ValidationError, *, where: str = "") -> InvalidInput:
     """A validation error as one line that names the field."""
     first = error.errors(include_url=False)[0]
-    return InvalidInput(_problem(first), where=where, field=_field(first["loc"]))
+    field = first["ctx"]["field"] if first["type"] == MISPLACED else _field(first["loc"])
+    return InvalidInput(_problem(first), where=where, field=field)
 
 
 def check_workspace_id(workspace_id: str) -> None:

@@ -43,6 +43,9 @@ def reply(text: str, finish: Finish = Finish.STOP) -> ChatReply:
     return ChatReply(text=text, finish=finish, usage=Usage(), model="m")
 
 
+ROLES = ("rep", "prospect")
+
+
 def test_every_turn_is_a_line_with_its_time_and_speaker():
     talk = session(turn("Hello.", 0, 2), turn("Yes?", 65.9, 67, "prospect"), turn("So.", 3600, 3601))
     assert transcript(talk) == ["[00:00] rep: Hello.", "[01:05] prospect: Yes?", "[60:00] rep: So."]
@@ -86,7 +89,7 @@ def test_the_prompt_has_the_known_metrics_only():
 
 
 def test_a_truncated_prompt_has_head_and_tail_and_marks_the_gap():
-    talk = session(*(turn(f"number {n}", n, n + 1) for n in range(100)))
+    talk = session(*(turn(f"number {n}", n, n + 1, ROLES[n % 2]) for n in range(100)))
     lines = transcript(talk, truncated=True)
     shown = [line.rpartition("number ")[2] for line in lines if "number" in line]
     assert shown == [str(n) for n in (*range(30), *range(70, 100))]
@@ -95,12 +98,12 @@ def test_a_truncated_prompt_has_head_and_tail_and_marks_the_gap():
 
 @pytest.mark.parametrize("turns", [1, 59, 60])
 def test_a_truncated_session_of_few_turns_has_all_of_them(turns: int):
-    talk = session(*(turn(f"number {n}", n, n + 1) for n in range(turns)))
+    talk = session(*(turn(f"number {n}", n, n + 1, ROLES[n % 2]) for n in range(turns)))
     assert transcript(talk, truncated=True) == transcript(talk)
 
 
 def test_a_truncated_prompt_has_a_maximum_size_and_marks_cuts():
-    talk = session(*(turn("long " * 5000, n, n + 1) for n in range(200)), scenario="story " * 100_000)
+    talk = session(*(turn("long " * 5000, n, n + 1, ROLES[n % 2]) for n in range(200)), scenario="story " * 100_000)
     written = prompt(talk, truncated=True)
     assert len(written) < 30_000
     assert written.count("[… cut]") == 61
