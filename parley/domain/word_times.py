@@ -46,7 +46,9 @@ def mended(words: Sequence[Timed], start: float, end: float) -> Mended:
     kept = _in_order(words)
     untimed = sum(word.start is None for word in kept)
     placed = _interpolated(kept, start, end)
-    shortened = tuple(_shortened(placed, place) for place in range(len(placed)))
+    shortened = tuple(
+        _shortened(placed, place) if kept[place].start is not None else placed[place] for place in range(len(placed))
+    )
     stretched = sum(new != old for new, old in zip(shortened, placed, strict=True))
     return Mended(shortened, untimed, stretched)
 
@@ -88,11 +90,14 @@ def _interpolated(words: Sequence[Timed], start: float, end: float) -> list[Plac
         if word.start is None:
             run.append(word)
             continue
-        placed += spread([one.text for one in run], min(at, word.start), word.start)
+        earliest = at if placed else max(at, word.start - _slowest(run))
+        placed += spread(
+            [one.text for one in run], min(earliest, word.start), min(word.start, earliest + _slowest(run))
+        )
         run = []
         at = word.end if word.end is not None else word.start + _usual(word.text)
         placed.append(Placed(word.text, word.start, at))
-    return placed + spread([one.text for one in run], at, max(end, at))
+    return placed + spread([one.text for one in run], at, max(min(end, at + _slowest(run)), at))
 
 
 def spread(texts: Sequence[str], start: float, end: float) -> list[Placed]:
@@ -104,6 +109,10 @@ def spread(texts: Sequence[str], start: float, end: float) -> list[Placed]:
         placed.append(Placed(text, start, until))
         start = until
     return placed
+
+
+def _slowest(words: Sequence[Timed]) -> float:
+    return sum(max(SLOWEST_SECONDS, SLOWEST_SECONDS_PER_CHARACTER * len(word.text)) for word in words)
 
 
 def _shortened(words: Sequence[Placed], place: int) -> Placed:
