@@ -63,8 +63,8 @@ def read_json(text: str, *, where: str = "", field: str = "") -> Any:
 def first_problem(error: ValidationError, *, where: str = "") -> InvalidInput:
     """A validation error as one line that names the field."""
     first = error.errors(include_url=False)[0]
-    field = first["ctx"]["field"] if first["type"] == MISPLACED else _field(first["loc"])
-    return InvalidInput(_problem(first), where=where, field=field)
+    field = first.get("ctx", {}).get("field") if first["type"] == MISPLACED else None
+    return InvalidInput(_problem(first), where=where, field=field or _field(first["loc"]))
 
 
 def check_workspace_id(workspace_id: str) -> None:

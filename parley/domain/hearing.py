@@ -2,7 +2,9 @@
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,7 +20,11 @@ TURN_PAUSE_SECONDS = 1.0
 DOUBTFUL_CONFIDENCE = 0.5
 # Labels that name the side that is coached, as telephone systems and services write them.
 USER_LABELS = frozenset({"rep", "agent", "seller", "sales", "salesperson", "sales rep", "advisor", "user", "internal"})
+# A recording and its transcript have most longer words in common, even where many were misheard.
+LEAST_COMMON, FEWEST_COMPARED, SHORTEST_COMPARED = 0.25, 20, 4
 INTRODUCTION = r"\b(?:this is|my name is|my name's|i am|i'm|it is|it's)\s+"
+# It travels with the job, whose payloads are small.
+MOST_SCENARIO_CHARACTERS = 500
 NO_SPEECH = "no speech was recognised: it has silence, noise or music only"
 
 
@@ -36,17 +42,22 @@ class Who(Model):
 
 
 class Hearing(Model):
-    """What is known of a recording or a transcript that is not a session yet.
+    """How a recording or a transcript becomes a session.
 
-    language: a BCP 47 tag; None: as it was heard.
+    scenario: what it is about. language: a BCP 47 tag; None: as it was heard. who: the user.
     """
+
+    scenario: Annotated[Text, Field(max_length=MOST_SCENARIO_CHARACTERS)] = ""
+    language: Language | None = None
+    who: Who = Field(default_factory=Who)
+
+
+class Owner(Model):
+    """Whose session it is, and its name."""
 
     session_id: Name
     user_id: Name
     prospect_id: Name | None = None
-    scenario: Text = ""
-    language: Language | None = None
-    who: Who = Field(default_factory=Who)
 
 
 class Passage(Model):
@@ -121,12 +132,13 @@ def passage_of(words: Sequence[SpokenWord], speaker: str) -> Passage:
     return Passage(speaker=speaker, start=words[0].start, end=end, text=text, words=tuple(words))
 
 
-def session_of(transcript: Transcript, hearing: Hearing, *, seconds: float | None = None) -> Session:
+def session_of(transcript: Transcript, hearing: Hearing, owner: Owner, *, seconds: float | None = None) -> Session:
     """The session of a transcript.
 
     Args:
         transcript: what was said.
         hearing: what is known of it.
+        owner: whose it is.
         seconds: how long the recording is; None: as the transcript says, or else to its last word.
 
     Raises:
@@ -140,9 +152,7 @@ def session_of(transcript: Transcript, hearing: Hearing, *, seconds: float | Non
     last = max(passage.end for passage in passages)
     return Session.model_validate(
         {
-            "session_id": hearing.session_id,
-            "user_id": hearing.user_id,
-            "prospect_id": hearing.prospect_id,
+            **owner.model_dump(),
             "scenario": hearing.scenario,
             "language": hearing.language or language_tag(transcript.language or "en"),
             "duration_seconds": seconds or transcript.seconds or max(last, 0.001),
@@ -173,7 +183,8 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
         InvalidInput: no speaker is the one who was named.
     """
     labels = transcript.speakers
-    named = [(who.role, "role"), (who.speaker, "speaker"), (who.channel and channel_label(who.channel), "channel")]
+    channel = channel_label(who.channel) if who.channel else None
+    named = [(who.role, "role"), (who.speaker, "speaker"), (channel, "channel")]
     for name, option in named:
         if name:
             return _named(transcript, name, option), ""
@@ -188,6 +199,22 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
     most = max(labels, key=lambda label: said[label])
     others = ", ".join(label for label in labels if label != most)
     return most, f"{most}, who says most, is taken for the user; other speakers: {others}; correct it by naming one"
+
+
+def mismatch(heard: Sequence[SpokenWord], session: Session) -> str:
+    """Why a recording seems to be of another session than the transcript; empty if it seems to be of this one."""
+    said, written = _distinct(word.text for word in heard), _distinct(turn.text for turn in session.turns)
+    fewer = min(said.total(), written.total())
+    share = (said & written).total() / fewer if fewer >= FEWEST_COMPARED else 1.0
+    if share >= LEAST_COMMON:
+        return ""
+    return f"the recording and the transcript do not match: they have {share:.0%} of their words in common"
+
+
+def _distinct(texts: Iterable[str]) -> Counter[str]:
+    """Words that tell one talk from another: those of a few letters are in every talk."""
+    words = (word for text in texts for word in re.findall(r"\w+", text.casefold()))
+    return Counter(word for word in words if len(word) >= SHORTEST_COMPARED)
 
 
 def _named(transcript: Transcript, name: str, option: str) -> str:

@@ -178,8 +178,8 @@ def _with_times(turn: dict[str, Any], place: str, untimed: list[str], stretched:
     words, start, end = turn.get("words"), turn.get("start"), turn.get("end")
     if not isinstance(words, list | tuple) or not words or not (_is_time(start) and _is_time(end)):
         return turn
-    listed = cast("Sequence[Any]", words)
-    if not all(isinstance(word, dict) and isinstance(word.get("text"), str) for word in listed):
+    listed = [cast("dict[str, Any]", word) for word in cast("Sequence[Any]", words) if isinstance(word, dict)]
+    if len(listed) < len(cast("Sequence[Any]", words)) or not all(isinstance(word.get("text"), str) for word in listed):
         return turn
     timed = [Timed(word["text"], _time(word.get("start")), _time(word.get("end"))) for word in listed]
     done = mended(timed, cast("float", start), cast("float", end))

