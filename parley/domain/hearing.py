@@ -20,8 +20,8 @@ TURN_PAUSE_SECONDS = 1.0
 DOUBTFUL_CONFIDENCE = 0.5
 # Labels that name the side that is coached, as telephone systems and services write them.
 USER_LABELS = frozenset({"rep", "agent", "seller", "sales", "salesperson", "sales rep", "advisor", "user", "internal"})
-# A recording and its transcript have most longer words in common, even where many were misheard.
-LEAST_COMMON, FEWEST_COMPARED, SHORTEST_COMPARED = 0.25, 20, 4
+# A recording and its transcript say many things in the same three words, even where every fifth word was misheard.
+LEAST_COMMON, FEWEST_COMPARED = 0.1, 20
 INTRODUCTION = r"\b(?:this is|my name is|my name's|i am|i'm|it is|it's)\s+"
 # It travels with the job, whose payloads are small.
 MOST_SCENARIO_CHARACTERS = 500
@@ -60,6 +60,14 @@ class Owner(Model):
     prospect_id: Name | None = None
 
 
+class TranscriptWord(Model):
+    """A word as a transcript has it, times in seconds; None where it gives none."""
+
+    text: str
+    start: float | None
+    end: float | None
+
+
 class Passage(Model):
     """What one speaker says without a pause, times in seconds. `words`: empty where the source has no word times."""
 
@@ -67,7 +75,7 @@ class Passage(Model):
     start: float
     end: float
     text: str
-    words: tuple[SpokenWord, ...] = ()
+    words: tuple[TranscriptWord, ...] = ()
 
 
 class Transcript(Model):
@@ -122,14 +130,14 @@ def _passages(words: Sequence[SpokenWord], speaker: str) -> list[Passage]:
             groups[-1].append(word)
         else:
             groups.append([word])
-    return [passage_of(group, speaker) for group in groups]
+    return [_passage(group, speaker) for group in groups]
 
 
-def passage_of(words: Sequence[SpokenWord], speaker: str) -> Passage:
-    """Words of one speaker, one after the other, as a passage."""
+def _passage(words: Sequence[SpokenWord], speaker: str) -> Passage:
     text = " ".join(word.text.strip() for word in words)
     end = max(word.end for word in words)
-    return Passage(speaker=speaker, start=words[0].start, end=end, text=text, words=tuple(words))
+    timed = tuple(TranscriptWord(text=word.text, start=word.start, end=word.end) for word in words)
+    return Passage(speaker=speaker, start=words[0].start, end=end, text=text, words=timed)
 
 
 def session_of(transcript: Transcript, hearing: Hearing, owner: Owner, *, seconds: float | None = None) -> Session:
@@ -203,18 +211,18 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
 
 def mismatch(heard: Sequence[SpokenWord], session: Session) -> str:
     """Why a recording seems to be of another session than the transcript; empty if it seems to be of this one."""
-    said, written = _distinct(word.text for word in heard), _distinct(turn.text for turn in session.turns)
+    said, written = _triples(word.text for word in heard), _triples(turn.text for turn in session.turns)
     fewer = min(said.total(), written.total())
     share = (said & written).total() / fewer if fewer >= FEWEST_COMPARED else 1.0
     if share >= LEAST_COMMON:
         return ""
-    return f"the recording and the transcript do not match: they have {share:.0%} of their words in common"
+    return f"the recording and the transcript do not match: {share:.0%} of what is said is in both"
 
 
-def _distinct(texts: Iterable[str]) -> Counter[str]:
-    """Words that tell one talk from another: those of a few letters are in every talk."""
-    words = (word for text in texts for word in re.findall(r"\w+", text.casefold()))
-    return Counter(word for word in words if len(word) >= SHORTEST_COMPARED)
+def _triples(texts: Iterable[str]) -> Counter[tuple[str, ...]]:
+    """Each three words that follow each other: single words, and most pairs, are in every talk."""
+    words = [word for text in texts for word in re.findall(r"\w+", text.casefold())]
+    return Counter(zip(words, words[1:], words[2:], strict=False))
 
 
 def _named(transcript: Transcript, name: str, option: str) -> str:

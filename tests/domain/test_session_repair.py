@@ -1,4 +1,4 @@
-"""Sessions as services and exports write them: what can be repaired is, and it is said; the rest is refused by place."""
+"""Sessions as services write them: what can be repaired is, and it is said; the rest is refused by place."""
 
 from typing import Any
 
