@@ -37,7 +37,7 @@ from parley.connection import connect
 from parley.domain.errors import InvalidInput
 from parley.domain.generate.policy import Policy
 from parley.domain.queues import ACOUSTICS, STORAGE, WORKFLOWS, provider_queue
-from parley.domain.requests import Provider
+from parley.domain.requests import HEARING_PROVIDERS, Provider
 from parley.process import leave, run_service
 from parley.settings import Settings
 from parley.storage.database import Database
@@ -120,7 +120,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                 **common,
             )
         if role == "storage":
-            steps = [analysis.prepare, analysis.finish, analysis.close]
+            steps = [analysis.prepare, analysis.prepare_hearing, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close]
             rounds = [auto_runs.open_round, auto_runs.apply_fallback]
             merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]
@@ -133,12 +133,14 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
         provider = Provider(role)
         labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
         between_turns = [condensing.condense, memory.remember]
+        hearing = [analysis.hear, analysis.measure_voice]
         chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score, *between_turns]
         return Worker(
             client,
             task_queue=provider_queue(provider),
-            activities=[health.ping, *([analysis.measure_voice] if provider is Provider.ELEVENLABS else chat)],
-            max_concurrent_activities=settings.paid_calls_in_flight,
+            activities=[health.ping, *(hearing if provider in HEARING_PROVIDERS else chat)],
+            # Speech-to-text on this machine uses its processors: one recording at a time, the others wait in the queue.
+            max_concurrent_activities=1 if provider is Provider.WHISPER else settings.paid_calls_in_flight,
             max_task_queue_activities_per_second=requests_per_second(provider, settings),
             **common,
         )

@@ -7,7 +7,7 @@ from activities.workspaces import Workspaces
 from parley.domain.configuration import Credentials, Reference
 from parley.domain.errors import ProviderNotConfigured, UnpricedModel
 from parley.domain.pricing import ConfiguredRates, rates_for
-from parley.domain.requests import CHAT_PROVIDERS, Provider
+from parley.domain.requests import CHAT_PROVIDERS, HEARING_PROVIDERS, Provider
 from parley.domain.routing import Option, ProviderStatus
 from parley.settings import Settings
 from parley.storage import breaker
@@ -33,6 +33,7 @@ class Candidates:
     def __init__(self, database: Database, settings: Settings, workspaces: Workspaces, find_access: FindAccess) -> None:
         self._database, self._workspaces, self._find_access = database, workspaces, find_access
         self.rates = ConfiguredRates.of(settings)
+        self._hearing = HEARING_PROVIDERS if settings.hearing == "auto" else (Provider(settings.hearing),)
         self.models: dict[Provider, str] = {one: getattr(settings, f"{one.value}_model") for one in Provider}
 
     async def options(
@@ -62,6 +63,12 @@ class Candidates:
         options = await self.options(workspace_id, names, {provider: model} if provider and model else None)
         _refuse_unusable(options, by_name=provider is not None)
         return options
+
+    async def hearing_options(self, workspace_id: str) -> list[Option]:
+        """What can hear a recording, the best first: the simulator only where nothing real can."""
+        options = await self.options(workspace_id, self._hearing)
+        real = [option for option in options if option.configured and not option.simulated]
+        return real or options
 
     def statuses(self, credentials: Credentials, waits: Waits) -> dict[Provider, ProviderStatus]:
         """The status of every chat provider, with the keys that `credentials` refer to."""

@@ -6,7 +6,7 @@ from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
 from parley.domain.health import HealthInput, Ping, Pong, Survey
-from parley.domain.requests import Provider
+from parley.domain.requests import REMOTE_PROVIDERS
 
 
 class HealthActivities:
@@ -17,7 +17,7 @@ class HealthActivities:
     @boundary
     async def survey(self, given: HealthInput) -> Survey:
         """The options that routing would find now. A local activity."""
-        options = await self._candidates.options(given.workspace_id, list(Provider))
+        options = await self._candidates.options(given.workspace_id, REMOTE_PROVIDERS)
         return Survey(options=tuple(options))
 
     @activity.defn(name="health.ping")

@@ -41,7 +41,17 @@ from parley.domain.errors import (
 )
 from parley.domain.masking import masked
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Request, Usage, request_id
+from parley.domain.requests import (
+    ChatReply,
+    ChatRequest,
+    Finish,
+    Provider,
+    Reply,
+    Request,
+    Usage,
+    longest_seconds,
+    request_id,
+)
 from parley.domain.requests import fingerprint as fingerprint_of
 from parley.domain.streaming import TextDelta, ToolCallDelta
 from parley.providers.protocol import Adapter
@@ -421,15 +431,15 @@ class PaidCalls:
 
     async def _call(self, work: _Work, attempt_id: UUID) -> Reply:
         """One call within the timeout. An error that no adapter expects is an outage that may have been billed."""
-        name = work.offer.provider.value
+        name, timeout = work.offer.provider.value, longest_seconds(work.request, self._timeout)
         try:
             # The SDK's own timeout is shorter, since its error says whether the request was sent.
-            async with asyncio.timeout(self._timeout + 1) as limit:
+            async with asyncio.timeout(timeout + 1) as limit:
                 if work.stream:
                     return await self._streamed(work, work.stream, attempt_id, limit)
                 return await work.adapter.call(work.request, work.offer.model, str(attempt_id))
         except TimeoutError:
-            raise ProviderUnavailable(name, f"no answer within {self._timeout:.0f} s") from None
+            raise ProviderUnavailable(name, f"no answer within {timeout:.0f} s") from None
         except (ProviderError, StreamSuperseded):
             raise
         except Exception as error:  # the ledger records every error

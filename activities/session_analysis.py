@@ -14,9 +14,10 @@ from parley.domain.coaching.replies import read_reply
 from parley.domain.coaching.rubric import Rubric
 from parley.domain.coaching.rule_based import rule_based
 from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
-from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy
+from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
-from parley.domain.requests import Finish, Provider, TranscriptionRequest, request_id
+from parley.domain.hearing import mismatch, session_of, transcript_of
+from parley.domain.requests import Finish, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
@@ -27,6 +28,7 @@ from parley.domain.session_analysis import (
     Closed,
     CloseStep,
     FinishStep,
+    HearingPlan,
     PaidStep,
     Plan,
     PrepareStep,
@@ -38,6 +40,7 @@ from parley.domain.session_analysis import (
     Strategy,
     choose_strategy,
     facts,
+    hearing_request,
 )
 from parley.domain.voice_metrics import (
     NO_RECORDING,
@@ -53,11 +56,12 @@ from parley.settings import Settings
 from parley.storage import analyses, budgets, energy, rubrics, usage
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
-from parley.storage.sessions import load_recording, load_session
+from parley.storage.sessions import load_recording, load_session, save_session
 from parley.storage.tables import StoredAnalysis
 
 # Why a recording has no acoustics; a warning of the analysis has the cause.
 NO_SOUND = "the sound of the recording was not measured"
+NOTHING_HEARS = "nothing can hear a recording: set ELEVENLABS_API_KEY, or pip install 'parley[local-speech]'"
 
 
 class SessionAnalysisActivities:
@@ -74,7 +78,7 @@ class SessionAnalysisActivities:
         job = step.input
         # Before the transaction, because this reads on a separate connection.
         chat = await self._candidates.chat_options(job.workspace_id, job.provider, job.model)
-        voice = await self._candidates.options(job.workspace_id, (Provider.ELEVENLABS,))
+        voice = await self._candidates.hearing_options(job.workspace_id)
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             rubric = await rubrics.load(tx, job.workspace_id, job.rubric)
@@ -90,11 +94,49 @@ class SessionAnalysisActivities:
             if choice.strategy is Strategy.CACHED_ANALYSIS and latest:
                 plan = plan.model_copy(update={"cached_job": latest.job_key})
             else:
-                plan = _plan(job, session, plan, chat=chat, voice=voice)
-                _require_energy(plan, energy.available(account), job.user_id)
+                plan = _plan(step, session, plan, chat=chat, voice=voice)
+                paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
+                _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
             await analyses.begin(tx, _row(step, rubric.reference))
         return plan
+
+    @activity.defn(name="session_analysis.prepare_hearing")
+    @boundary
+    async def prepare_hearing(self, step: PrepareStep) -> HearingPlan:
+        """Open the job of a recording alone, and rank what can hear it."""
+        job = step.input
+        candidates = rank(await self._candidates.hearing_options(job.workspace_id), RoutingRequest()).candidates
+        if not candidates:
+            raise ProviderNotConfigured(f"{NOTHING_HEARS}, or send a transcript")
+        async with self._database.transaction() as tx:
+            account = await energy.open_account(
+                tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
+            )
+            _require_energy(COACHING_ACTION, VOICE_ACTION, available=energy.available(account), user_id=job.user_id)
+            rubric = await rubrics.load(tx, job.workspace_id, job.rubric)
+            await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
+            await analyses.begin(tx, _row(step, rubric.reference))
+        return HearingPlan(candidates=candidates, request_id=hearing_request(job, candidates))
+
+    @activity.defn(name="session_analysis.hear")
+    @boundary
+    async def hear(self, step: PaidStep) -> StepOutcome:
+        """Transcribe a recording that came alone, and store it as a session.
+
+        Raises:
+            InvalidInput: nobody speaks in it, or the user who was named is not in it.
+        """
+        job = step.input
+        assert job.hearing is not None  # noqa: S101 - only such a job has this step
+        settled, seconds = await self._transcribed(step, Step.HEAR)
+        assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
+        heard = transcript_of(settled.reply.words, settled.reply.language)
+        session = session_of(heard, job.hearing, job.owner, seconds=seconds)
+        async with self._database.transaction() as tx:
+            sha256 = await save_session(tx, job.workspace_id, session)
+            await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
+        return StepOutcome(provenance=_provenance(step, Step.HEAR, settled), session_sha256=sha256)
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -102,12 +144,8 @@ class SessionAnalysisActivities:
         """Transcribe the recording, and compute the metrics from its words."""
         job = step.input
         async with self._database.transaction() as tx:
-            recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-        request = TranscriptionRequest(
-            audio_sha256=recording.sha256, audio_seconds=float(recording.seconds), audio=recording.audio
-        )
-        settled = await self._pay(step, Step.VOICE, VOICE_ACTION, request)
+        settled, _ = await self._transcribed(step, Step.VOICE)
         assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
@@ -119,7 +157,8 @@ class SessionAnalysisActivities:
             )
         metrics = from_words(words, speaker)
         await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
-        return StepOutcome(provenance=_provenance(step, Step.VOICE, settled))
+        other = mismatch(words, session)
+        return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), warnings=(other,) if other else ())
 
     @activity.defn(name="session_analysis.coach")
     @boundary
@@ -193,7 +232,17 @@ class SessionAnalysisActivities:
             await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None, step.reason)
             return Closed(cost_usd=await usage.total_usd(tx, step.input.workspace_id, step.job_key))
 
-    async def _pay(self, step: PaidStep, name: Step, action: str, request: Any) -> Settled:
+    async def _transcribed(self, step: PaidStep, name: Step) -> tuple[Settled, float]:
+        """The transcription of the job's recording, and how long that is in seconds."""
+        job = step.input
+        async with self._database.transaction() as tx:
+            recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
+        seconds = float(recording.seconds)
+        request = TranscriptionRequest(audio_sha256=recording.sha256, audio_seconds=seconds, audio=recording.audio)
+        return await self._pay(step, name, VOICE_ACTION, request, step.hearing_request), seconds
+
+    async def _pay(self, step: PaidStep, name: Step, action: str, request: Any, shared_id: str = "") -> Settled:
+        """Pay for a step of the job. `shared_id`: the request's id, if other jobs share its reply."""
         job = step.input
         charge = Charge(
             workspace_id=job.workspace_id,
@@ -201,8 +250,8 @@ class SessionAnalysisActivities:
             prospect_id=job.prospect_id,
             job_key=step.job_key,
             workflow_id=step.workflow_id,
-            request_id=request_id(step.job_key, step.request_step(name)),
-            result_id=request_id(step.job_key, step.result_step(name)),
+            request_id=shared_id or request_id(step.job_key, step.request_step(name)),
+            result_id=shared_id or request_id(step.job_key, step.result_step(name)),
             action=action,
             energy=ENERGY[action],
         )
@@ -217,10 +266,10 @@ def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:
     return job.session_sha256, job.recording_sha256
 
 
-def _plan(job: SessionAnalysisInput, session: Session, plan: Plan, *, chat: list[Option], voice: list[Option]) -> Plan:
+def _plan(step: PrepareStep, session: Session, plan: Plan, *, chat: list[Option], voice: list[Option]) -> Plan:
     """The candidates for coaching and, where there is a recording to measure, for the voice."""
-    cheap = plan.choice.strategy is Strategy.COST_OPTIMIZED
-    candidate, warnings = _voice_candidate(job, session, voice, cheap=cheap)
+    job, cheap = step.input, plan.choice.strategy is Strategy.COST_OPTIMIZED
+    candidate, warnings = (step.heard_by, ()) if step.heard_by else _voice_candidate(job, session, voice, cheap=cheap)
     order = Order.CHEAPEST_FIRST if cheap else Order.AS_GIVEN
     coaching = rank(chat, RoutingRequest(provider=job.provider, order=order)).candidates
     return plan.model_copy(update={"coaching": coaching, "voice": candidate, "warnings": warnings})
@@ -235,12 +284,12 @@ def _voice_candidate(
         return None, ("voice metrics are computed from the transcript's word times because the strategy saves cost",)
     ranked = rank(options, RoutingRequest()).candidates
     if not ranked:
-        return None, ("ELEVENLABS_API_KEY is not set: voice metrics are computed from the transcript",)
+        return None, (f"voice metrics are computed from the transcript: {NOTHING_HEARS}",)
     return ranked[0], ()
 
 
-def _require_energy(plan: Plan, available: int, user_id: str) -> None:
-    needed = ENERGY[COACHING_ACTION] + (ENERGY[VOICE_ACTION] if plan.voice else 0)
+def _require_energy(*actions: str, available: int, user_id: str) -> None:
+    needed = sum(ENERGY[action] for action in actions)
     if available < needed:
         raise InsufficientEnergy(f"user {user_id!r} has {available} energy; this analysis needs {needed}")
 
@@ -294,7 +343,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
         habits=counted,
         coaching=coaching,
         provenance=step.provenance,
-        warnings=(*step.warnings, *coaching.checks.warnings()),
+        warnings=(*session.warnings, *step.warnings, *coaching.checks.warnings()),
         curves=Curves.model_validate(row.curves) if sound and row.curves else None,
     )
 

@@ -144,6 +144,16 @@ class Settings(BaseSettings):
     local_usd_per_million_output: Decimal | None = Field(
         default=None, ge=0, description="price of a million output tokens; 0 if it costs nothing"
     )
+    whisper_model: str = Field(
+        default="tiny.en",
+        description="speech-to-text on this machine: tiny.en, which the extra local-speech ships and which knows "
+        "English only, or the directory of another Whisper model for CTranslate2",
+    )
+    hearing: Literal["auto", "elevenlabs", "whisper"] = Field(
+        default="auto",
+        description="what hears recordings; auto: ElevenLabs if there is a key, else this machine if the extra "
+        "local-speech is installed, else the simulator",
+    )
     provider_timeout_seconds: float = Field(default=60, gt=0, description="the longest request to a provider")
     secrets_dir: Path | None = Field(default=None, description="directory of the key files that workspaces name")
 
@@ -153,6 +163,7 @@ class Settings(BaseSettings):
     # ElevenLabs allows 100 requests per minute; Temporal's limit lets a few more through in a window
     elevenlabs_requests_per_second: float = Field(default=1.5, gt=0, description="limit of the whole fleet")
     local_requests_per_second: float = Field(default=50, gt=0, description="limit of the whole fleet")
+    whisper_requests_per_second: float = Field(default=50, gt=0, description="limit of the whole fleet")
 
     # The paid call
     lease_seconds: float = Field(

@@ -139,6 +139,7 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
         "openai_requests_per_second": 1000,
         "anthropic_requests_per_second": 1000,
         "elevenlabs_requests_per_second": 1000,
+        "hearing": "elevenlabs",
     }
     return Settings(**{**values, **changes})
 

@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 from typer.main import get_command
 
 from parley.cli.main import app
-from parley.domain.requests import Provider
+from parley.domain.requests import REMOTE_PROVIDERS, Provider
 from parley.settings import OTHER_VARIABLES, Settings, variable
 from parley.storage.database import Database
 from parley.visibility import DEFINITIONS
@@ -162,7 +162,7 @@ def test_our_services_start_with_nothing_but_the_passwords_set(monkeypatch: pyte
 
 
 def test_a_key_reaches_storage_and_its_providers_worker_only():
-    for provider in Provider:
+    for provider in REMOTE_PROVIDERS:
         key = f"{provider.name}_API_KEY"
         holders = {name for name, service in SERVICES.items() if key in service.get("environment", {})}
         assert holders == {"storage", provider.value}

@@ -51,6 +51,13 @@ PAID_STEP: dict[str, Any] = {
     "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_attempts=3),
 }
 
+# A recording of hours is transcribed on this machine in many minutes, and waits for those before it.
+HEAR_STEP: dict[str, Any] = {
+    **PAID_STEP,
+    "start_to_close_timeout": timedelta(hours=5),
+    "schedule_to_close_timeout": timedelta(hours=12),
+}
+
 # For a caller who does not wait: one attempt, and none if no worker is free.
 PAID_STEP_AT_ONCE: dict[str, Any] = {
     **PAID_STEP,

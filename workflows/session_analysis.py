@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
@@ -32,10 +33,11 @@ with workflow.unsafe.imports_passed_through():
         Strategy,
         Variant,
         next_variant,
+        steps_of,
     )
     from parley.failures import reason_of
     from workflows.fallback import DurableEngine, first_success
-    from workflows.policies import ACOUSTICS_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
+    from workflows.policies import ACOUSTICS_STEP, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
 
 MAX_ASKS = 3
 
@@ -46,6 +48,8 @@ class SessionAnalysis:
 
     def __init__(self) -> None:
         self._progress = Progress(phase=Step.PREPARE)
+        self._heard_by: Candidate | None = None
+        self._hearing_request = ""
         self._provenance: list[Provenance] = []
         self._warnings: list[str] = []
         self._has_acoustics = False
@@ -63,6 +67,7 @@ class SessionAnalysis:
         visibility.record_start(job.workspace_id, WORKFLOW)
         self._job = job
         self._job_key = workflow.info().first_execution_run_id
+        self._progress = Progress(phase=steps_of(job)[0], total_steps=len(steps_of(job)))
         try:
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
@@ -74,6 +79,8 @@ class SessionAnalysis:
         return self._progress
 
     async def _analyse(self) -> SessionAnalysisResult:
+        if self._job.hearing is not None:
+            await self._hear()
         plan = await self._prepare()
         if plan.cached_job is None:
             await self._measure_and_coach(plan)
@@ -97,7 +104,7 @@ class SessionAnalysis:
         return result
 
     async def _prepare(self) -> Plan:
-        step = PrepareStep(input=self._job, job_key=self._job_key, workflow_id=workflow.info().workflow_id)
+        step = self._prepare_step()
         plan = await workflow.execute_activity_method(
             Activities.prepare, step, summary="strategy, candidates, budget", **STORAGE_STEP
         )
@@ -105,6 +112,30 @@ class SessionAnalysis:
         self._update(strategy=plan.choice.strategy, strategy_reason=plan.choice.reason)
         self._done(Step.PREPARE)
         return plan
+
+    def _prepare_step(self) -> PrepareStep:
+        return PrepareStep(
+            input=self._job,
+            job_key=self._job_key,
+            workflow_id=workflow.info().workflow_id,
+            heard_by=self._heard_by,
+        )
+
+    async def _hear(self) -> None:
+        """Transcribe a recording that came alone. It is the session from then on."""
+        self._enter(Step.HEAR)
+        plan = await workflow.execute_activity_method(
+            Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **STORAGE_STEP
+        )
+        self._hearing_request = plan.request_id
+        outcome = await self._on_a_provider(plan.candidates, Activities.hear, after_voice=False, policy=HEAR_STEP)
+        assert outcome.provenance is not None  # noqa: S101 - it was heard
+        self._accept(outcome)
+        heard_by = outcome.provenance.provider
+        self._heard_by = next(one for one in plan.candidates if one.provider.value == heard_by)
+        self._job = self._job.model_copy(update={"session_sha256": outcome.session_sha256})
+        self._done(Step.HEAR)
+        self._enter(Step.PREPARE)
 
     async def _measure_and_coach(self, plan: Plan) -> None:
         if plan.choice.strategy is Strategy.FAST_PARALLEL:
@@ -150,7 +181,9 @@ class SessionAnalysis:
 
     async def _voice_problem(self, candidate: Candidate) -> str:
         try:
-            outcome = await self._on_a_provider((candidate,), Activities.measure_voice, after_voice=False)
+            outcome = await self._on_a_provider(
+                (candidate,), Activities.measure_voice, after_voice=False, policy=HEAR_STEP
+            )
         except ApplicationError as error:
             # `finish` computes the metrics from the transcript instead. Coaching has a rule-based substitute only, so
             # there a job that waits fails after the wait limit.
@@ -187,9 +220,10 @@ class SessionAnalysis:
         variant: Variant | None = None,
         *,
         after_voice: bool,
+        policy: dict[str, Any] = PAID_STEP,
     ) -> StepOutcome:
         """Run the step on the first candidate that answers, each attempt on the queue of its provider."""
-        engine = DurableEngine(PAID_STEP if self._job.wait else PAID_STEP_AT_ONCE, self._on_wait)
+        engine = DurableEngine(policy if self._job.wait else PAID_STEP_AT_ONCE, self._on_wait)
 
         async def attempt(candidate: Candidate) -> StepOutcome:
             step = PaidStep(
@@ -199,6 +233,7 @@ class SessionAnalysis:
                 candidate=candidate,
                 variant=variant or Variant(),
                 after_voice=after_voice,
+                hearing_request=self._hearing_request,
             )
             summary = f"{candidate.provider.value} {candidate.model}: {candidate.reason}"
             return await engine.run_step(activity, step, candidate, summary=summary)
@@ -207,7 +242,8 @@ class SessionAnalysis:
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:
-        """Record the provenance of a usable reply. Returns the problem of an unusable one."""
+        """Record the provenance of a usable reply, and its warnings. Returns the problem of an unusable one."""
+        self._warnings += outcome.warnings
         if not outcome.problem and outcome.provenance:
             self._provenance.append(outcome.provenance)
         return outcome.problem
@@ -240,7 +276,7 @@ class SessionAnalysis:
 
     def _update(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)
-        workflow.set_current_details(as_table(self._progress))
+        workflow.set_current_details(as_table(self._progress, steps_of(self._job)))
 
 
 def _outage_message(error: ApplicationError) -> str:
@@ -250,9 +286,9 @@ def _outage_message(error: ApplicationError) -> str:
     return str(error.message)
 
 
-def as_table(progress: Progress) -> str:
+def as_table(progress: Progress, steps: Sequence[Step]) -> str:
     """The progress as a Markdown table for the Temporal UI."""
-    rows = [f"| {step.value} | {_state(step, progress)} |" for step in Step]
+    rows = [f"| {step.value} | {_state(step, progress)} |" for step in steps]
     strategy = f"**{progress.strategy.value}**: {progress.strategy_reason}\n\n" if progress.strategy else ""
     note = f"\n\n{visibility.plain(progress.note)}" if progress.note else ""
     return strategy + "| step | state |\n|---|---|\n" + "\n".join(rows) + note

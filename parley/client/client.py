@@ -44,7 +44,7 @@ from parley.client.optimizing import Optimized, optimize
 from parley.client.phone import Phone
 from parley.client.reading import check_conversation_id, check_workspace_id
 from parley.client.reports import Reports
-from parley.client.session_analysis import AnalysisHandle, start_analysis
+from parley.client.session_analysis import AnalysisHandle, HearingOptions, start_analysis
 from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
@@ -55,6 +55,7 @@ from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, workflow_id
 from parley.domain.health import HealthReport
+from parley.domain.hearing import Transcript
 from parley.domain.model import Model
 from parley.domain.reports import Feedback
 from parley.domain.requests import Provider
@@ -315,7 +316,7 @@ class Client:
 
     async def analyze(
         self,
-        session: Session | dict[str, object],
+        session: Session | Transcript | dict[str, object] | None = None,
         *,
         audio: bytes | None = None,
         provider: Provider | None = None,
@@ -324,11 +325,15 @@ class Client:
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,
         run_name: str = "",
         rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
+        **heard: Unpack[HearingOptions],
     ) -> AnalysisHandle:
         """Store a session and start its analysis. Starting the same content again returns the running job.
 
+        A recording alone is heard first: its words become the session. Naming another user for it pays for the
+        analysis only, not for hearing it again.
+
         Args:
-            session: the session, or its JSON as parsed.
+            session: the session, its JSON as parsed, or a transcript; default: none, and the recording is heard.
             audio: the recording's bytes; default: none, and voice metrics come from the transcript.
             provider: call this provider only; default: the provider that ranks first, then the next.
             model: call this model only; without `provider`, of the first provider that has a price for it.
@@ -337,6 +342,7 @@ class Client:
             run_name: separates two analyses of the same content.
             rubric: by which skills the session is rated: `sales` (the default), `support`, `interview`, `teaching`, the
                 name of a rubric that the workspace has stored, or a rubric of its own, which is stored.
+            heard: how a recording alone or a transcript becomes a session; see `HearingOptions`.
 
         Returns:
             The job's handle, at once.
@@ -351,6 +357,7 @@ class Client:
             self._backend,
             self.workspace_id,
             session,
+            heard=heard,
             audio=audio,
             provider=provider,
             model=model,

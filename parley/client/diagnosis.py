@@ -22,7 +22,7 @@ from parley.connection import EMBEDDED, GATEWAY, Addresses, connect, known_codec
 from parley.domain.errors import InvalidInput, ParleyError
 from parley.domain.model import Model
 from parley.domain.queues import WORKFLOWS
-from parley.domain.requests import CHAT_PROVIDERS, Provider
+from parley.domain.requests import CHAT_PROVIDERS, REMOTE_PROVIDERS, Provider
 from parley.settings import Settings, problem, variable
 from parley.storage.database import Database
 from parley.storage.migrate import has_vectors, is_current
@@ -141,7 +141,8 @@ def _policy(settings: Settings) -> Check:
 
 def _keys(settings: Settings, stack: Addresses | None) -> Check:
     """Which providers have a key; never a key."""
-    names = {provider: variable(f"{provider.value}_api_key") for provider in Provider if provider is not Provider.LOCAL}
+    vendors = [provider for provider in REMOTE_PROVIDERS if provider is not Provider.LOCAL]
+    names = {provider: variable(f"{provider.value}_api_key") for provider in vendors}
     given = [name for provider, name in names.items() if getattr(settings, f"{provider.value}_api_key") is not None]
     absent = [name for name in names.values() if name not in given]
     found = f"set: {', '.join(given) or 'none'}; not set: {', '.join(absent) or 'none'}"

@@ -13,14 +13,18 @@ from tinytag import TinyTag, TinyTagException
 from parley.domain.coaching.rubric import Rubric, parse_rubric
 from parley.domain.conversation.contract import ConversationId
 from parley.domain.errors import InvalidInput
+from parley.domain.hearing import Transcript
 from parley.domain.model import WorkspaceId
-from parley.domain.recording import seconds_by_size, true_seconds
+from parley.domain.recording import container, seconds_by_size, true_seconds
 from parley.domain.requests import CONTENT_TAGS
-from parley.domain.session import MAX_SESSION_SECONDS, Session
+from parley.domain.session import MAX_SESSION_SECONDS, MISPLACED, Session
+from parley.domain.transcripts import read_json_transcript, read_text_transcript
 
 MAX_SESSION_BYTES = 5_000_000
 MAX_RECORDING_BYTES = 100_000_000
 MAX_RUBRIC_BYTES = 100_000
+# Services write much about each word.
+MAX_TRANSCRIPT_BYTES = 50_000_000
 SHOWN_CHARACTERS = 60
 AUDIO_FILES = "use a WAV, MP3, OGG, FLAC, M4A or WebM file"
 WORKSPACE_ID: TypeAdapter[str] = TypeAdapter(WorkspaceId)
@@ -33,15 +37,50 @@ def read_session(path: Path) -> Session:
     Raises:
         InvalidInput: the file is not valid; the error names the file, the field and the problem.
     """
-    where = path.name
-    raw = _read(path, MAX_SESSION_BYTES)
+    text = _text(_read(path, MAX_SESSION_BYTES), path.name)
+    return parse_session(read_json(text, where=path.name), where=path.name)
+
+
+def read_conversation(path: Path) -> Session | Transcript | bytes:
+    """A file to analyse, known by its content: a session, a transcript of another service, or a recording.
+
+    Raises:
+        InvalidInput: the file is none of them, or not valid; the error names the file, the place and the problem.
+    """
+    raw = _read(path, MAX_RECORDING_BYTES)
+    if is_recording(raw):
+        recording_seconds(raw, where=path.name)
+        return raw
+    if len(raw) > MAX_TRANSCRIPT_BYTES:
+        raise InvalidInput(f"has more than the {MAX_TRANSCRIPT_BYTES:,} bytes allowed for text", where=path.name)
+    return parse_conversation(_text(raw, path.name), where=path.name)
+
+
+def is_recording(content: bytes) -> bool:
+    """Whether a file begins as a recording does. A mark of UTF-16 begins as MP3 does."""
+    return bool(container(content)) and not content.startswith(b"\xff\xfe")
+
+
+def parse_conversation(text: str, *, where: str) -> Session | Transcript:
+    """A session or a transcript from its text.
+
+    Raises:
+        InvalidInput: it is neither, or not valid; the error names the place and the problem.
+    """
+    if not text.lstrip().startswith(("{", "[")):
+        return read_text_transcript(text, where=where)
+    data = read_json(text, where=where)
+    is_session = isinstance(data, dict) and ("turns" in data or "session_id" in data)
+    return parse_session(data, where=where) if is_session else read_json_transcript(data, where=where)
+
+
+def _text(raw: bytes, where: str) -> str:
     if not raw.strip():
         raise InvalidInput("is empty: it must contain a session as a JSON object", where=where)
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"is not UTF-8: byte {error.start}; save the file as UTF-8", where=where) from None
-    return parse_session(read_json(text, where=where), where=where)
 
 
 def read_rubric(path: Path) -> Rubric:
@@ -78,7 +117,8 @@ def read_json(text: str, *, where: str = "", field: str = "") -> Any:
 def first_problem(error: ValidationError, *, where: str = "") -> InvalidInput:
     """A validation error as one line that names the field."""
     first = error.errors(include_url=False)[0]
-    return InvalidInput(_problem(first), where=where, field=_field(first["loc"]))
+    field = first.get("ctx", {}).get("field") if first["type"] == MISPLACED else None
+    return InvalidInput(_problem(first), where=where, field=field or _field(first["loc"]))
 
 
 def check_workspace_id(workspace_id: str) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import TypedDict
+
+from pydantic import ValidationError
+
 from parley.client.backend import Backend, WorkflowStart, start_workflow
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
-from parley.client.reading import parse_session, recording_seconds
+from parley.client.reading import first_problem, parse_session, recording_seconds
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, check_rubric
 from parley.domain.costs import Costs
-from parley.domain.errors import NotFound
+from parley.domain.errors import InvalidInput, NotFound
+from parley.domain.hearing import Hearing, Owner, Transcript, session_of
 from parley.domain.model import Model
 from parley.domain.requests import Provider
 from parley.domain.session import Session
@@ -23,6 +29,8 @@ class RecordingPart(Model):
 
     content: bytes
     size: int
+
+DEFAULT_USER = "operator"
 
 
 class AnalysisReport(Model):
@@ -77,7 +85,7 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
         """The session that it analyses.
 
         Raises:
-            NotFound: there is no such job, or its session has been purged.
+            NotFound: there is no such job, its recording is not heard yet, or its session has been purged.
         """
         async with self._backend.database.reads() as tx:
             row = await analyses.find(tx, self._workspace_id, self.job_key)
@@ -101,11 +109,35 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
         return RecordingPart(content=content, size=size)
 
 
+class HearingOptions(TypedDict, total=False):
+    """How a recording alone, or a transcript, becomes a session. A session says all of it itself.
+
+    user_id: whose session it is; default: `operator`.
+    session_id: its name; default: made of the content.
+    prospect_id: the other person, for the reports; default: none.
+    scenario: what it is about, at most 500 characters; default: empty.
+    language: a BCP 47 tag; default: as it is heard, or as the transcript says.
+    user_channel: the number of the user's channel, from 1.
+    user_speaker: the user's label or name, as the transcript has it or as the user introduces themself.
+    user_role: the user's role, where labels are roles, for example `agent`.
+    """
+
+    user_id: str
+    session_id: str
+    prospect_id: str | None
+    scenario: str
+    language: str | None
+    user_channel: int | None
+    user_speaker: str | None
+    user_role: str | None
+
+
 async def start_analysis(
     backend: Backend,
     workspace_id: str,
-    session: Session | dict[str, object],
+    session: Session | Transcript | dict[str, object] | None,
     *,
+    heard: HearingOptions,
     audio: bytes | None,
     provider: Provider | None,
     model: str | None,
@@ -115,26 +147,29 @@ async def start_analysis(
     rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
 ) -> AnalysisHandle:
     """Store a session and its recording, and start the job on them. `Client.analyze` documents the arguments."""
-    checked = session if isinstance(session, Session) else parse_session(session)
+    seconds = recording_seconds(audio) if audio is not None else None
+    checked = _session(session, heard, seconds)
+    if checked is None and audio is None:
+        raise InvalidInput("is missing: give a session, a transcript, or a recording", where="session")
     provider = provider or provider_of(model, backend.settings)
     check_model(provider, model, backend.settings)
-    seconds = recording_seconds(audio) if audio is not None else 0.0
+    hearing = _hearing(heard) if checked is None else None
+    owner = _owner(heard, audio or b"") if checked is None else _owner_of(checked)
     rubric = check_rubric(rubric) if isinstance(rubric, dict) else rubric
     async with backend.database.transaction() as tx:
         if isinstance(rubric, Rubric):
             await rubrics.save(tx, workspace_id, rubric)
         else:
             rubric = await rubrics.load(tx, workspace_id, rubric)
-        sha256 = await save_session(tx, workspace_id, checked)
-        recording = await save_recording(tx, workspace_id, audio, seconds) if audio is not None else None
+        sha256 = "" if checked is None else await save_session(tx, workspace_id, checked)
+        recording = await save_recording(tx, workspace_id, audio, seconds or 0.0) if audio is not None else None
     job = SessionAnalysisInput(
         workspace_id=workspace_id,
-        user_id=checked.user_id,
-        prospect_id=checked.prospect_id,
-        session_id=checked.session_id,
+        **owner.model_dump(),
         session_sha256=sha256,
         recording_sha256=recording,
         rubric=rubric.reference,
+        hearing=hearing,
         provider=provider,
         model=model,
         wait=wait,
@@ -152,9 +187,48 @@ async def start_analysis(
     return AnalysisHandle(backend, workspace_id, started.id, started.first_execution_run_id or "")
 
 
+def _session(
+    given: Session | Transcript | dict[str, object] | None, heard: HearingOptions, seconds: float | None
+) -> Session | None:
+    """The session that was given; None for a recording alone."""
+    if isinstance(given, Transcript):
+        hearing, owner = _hearing(heard), _owner(heard, given.model_dump_json().encode())
+        try:
+            return session_of(given, hearing, owner, seconds=seconds)
+        except ValidationError as error:
+            raise first_problem(error, where="transcript") from None
+    if given is not None and heard:
+        raise InvalidInput("is of a recording or a transcript: a session says it itself", where=min(heard))
+    return parse_session(given) if isinstance(given, dict) else given
+
+
+def _hearing(heard: HearingOptions) -> Hearing:
+    who = {"channel": heard.get("user_channel"), "speaker": heard.get("user_speaker"), "role": heard.get("user_role")}
+    try:
+        return Hearing.model_validate(
+            {"scenario": heard.get("scenario", ""), "language": heard.get("language"), "who": who}
+        )
+    except ValidationError as error:
+        raise first_problem(error, where="recording") from None
+
+
+def _owner(heard: HearingOptions, content: bytes) -> Owner:
+    digest = hashlib.sha256(content).hexdigest()
+    names = {"session_id": f"recording-{digest[:12]}", "user_id": DEFAULT_USER, "prospect_id": None}
+    try:
+        return Owner.model_validate({name: heard.get(name) or default for name, default in names.items()})
+    except ValidationError as error:
+        raise first_problem(error, where="recording") from None
+
+
+def _owner_of(session: Session) -> Owner:
+    return Owner(session_id=session.session_id, user_id=session.user_id, prospect_id=session.prospect_id)
+
+
 def _details(job: SessionAnalysisInput) -> str:
     """What an operator needs to know of the job at a glance, as Markdown."""
     recording = "with its recording" if job.recording_sha256 else "without a recording"
     provider = f"{job.provider.value} only" if job.provider else "the provider that ranks first"
     outage = f"waits up to {job.wait_limit_seconds} s in an outage" if job.wait else "does not wait in an outage"
+    recording = "a recording alone" if job.hearing else recording
     return f"One voice session, {recording}; by {job.rubric}; {provider}; {outage}; at most ${job.budget_usd}."

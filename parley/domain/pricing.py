@@ -98,6 +98,8 @@ def rates_for(
         return Rates(source="settings", audio_hour=configured.elevenlabs_usd_per_hour, input=per_million)
     if provider is Provider.LOCAL:
         return _local_rates(model, configured)
+    if provider is Provider.WHISPER:
+        return Rates(source="this machine")
     return _class_rates(provider, model, prompt_tokens, price_class)
 
 

@@ -28,8 +28,12 @@ class Provider(StrEnum):
     ANTHROPIC = "anthropic"
     ELEVENLABS = "elevenlabs"
     LOCAL = "local"
+    WHISPER = "whisper"
 
 
+# Those that hear: the vendor first, then this machine. It is no remote service, so it is not pinged.
+HEARING_PROVIDERS = (Provider.ELEVENLABS, Provider.WHISPER)
+REMOTE_PROVIDERS = tuple(provider for provider in Provider if provider is not Provider.WHISPER)
 # The providers that answer chats, in the order in which they are tried where nothing else decides.
 ChatProviderName = Literal["anthropic", "openai", "local"]
 CHAT_PROVIDERS = tuple(Provider(name) for name in get_args(ChatProviderName))
@@ -380,6 +384,16 @@ class SpeechRequest(Model):
 
 
 Request = ChatRequest | TranscriptionRequest | EmbeddingRequest | SpeechRequest
+
+
+# A recording is transcribed faster than it plays, also on a busy machine.
+SECONDS_PER_AUDIO_SECOND = 0.5
+
+
+def longest_seconds(request: Request, timeout: float) -> float:
+    """How long one call may take: the timeout of a provider, and for a recording more by its length."""
+    extra = request.audio_seconds * SECONDS_PER_AUDIO_SECOND if isinstance(request, TranscriptionRequest) else 0.0
+    return timeout + extra
 
 
 # No context window is as large and no recording as long: a greater count is an error of the provider.

@@ -1,14 +1,28 @@
 """A recorded voice session: its turns, with speakers and times."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from parley.domain.languages import LANGUAGE, has_blanks, language_tag
 from parley.domain.model import Model, Name, Text, not_blank
+from parley.domain.word_times import Timed, mended
 
 MAX_SESSION_SECONDS = 8 * 3600.0
-# A BCP 47 tag. It is part of the system prompt, so it must not be arbitrary text.
-LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
+# Turns of one speaker that follow each other so closely are one: services cut a speech into pieces.
+SAME_TURN_SECONDS = 3.0
+# So much may a turn end after the session: times are rounded, and a recording is cut at its end.
+LATE_SECONDS = 1.0
+# Turns of one speaker that overlap by more are of two people.
+OVERLAP_SECONDS = 1.0
+# A greater number is no time in any unit.
+MOST_TIME = 1e12
+# The type of an error that names its field itself, because it was found in the whole.
+MISPLACED = "misplaced"
+# Nobody speaks so slowly for so long: the times are not in seconds.
+SLOWEST_WORDS_PER_MINUTE, LONG_SECONDS, CHARACTERS_PER_WORD = 3.0, 300.0, 1.5
 
 
 def _to_the_microsecond(seconds: float) -> float:
@@ -16,6 +30,11 @@ def _to_the_microsecond(seconds: float) -> float:
 
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_SESSION_SECONDS), AfterValidator(_to_the_microsecond)]
+Language = Annotated[
+    str,
+    BeforeValidator(lambda given: language_tag(given) if isinstance(given, str) else given),
+    Field(pattern=LANGUAGE),
+]
 
 
 class Word(Model):
@@ -27,13 +46,17 @@ class Word(Model):
 
 
 class Turn(Model):
-    """An uninterrupted stretch of one speaker. `rep` is the sales representative being coached. Times in seconds."""
+    """An uninterrupted stretch of one speaker, times in seconds. `rep` is the user who is coached, `prospect` others.
+
+    speaker: the label or name that a transcript gives the speaker; empty where it gives none.
+    """
 
     role: Literal["rep", "prospect"]
     start: Seconds
     end: Seconds
     text: Annotated[Text, AfterValidator(not_blank)]
     words: tuple[Word, ...] = ()
+    speaker: Annotated[Text, Field(max_length=200)] = ""
 
     @model_validator(mode="after")
     def _times_run_forward(self) -> Self:
@@ -48,25 +71,144 @@ class Turn(Model):
 
 
 class Session(Model):
-    """One sales practice session as a product sends it."""
+    """One sales practice session as a product sends it.
+
+    language: a BCP 47 tag; codes of three letters and English names become short codes.
+    turns: turns of one speaker that follow each other within `SAME_TURN_SECONDS` become one.
+    warnings: what was repaired in it, or is doubtful; a result repeats them.
+    """
 
     session_id: Name
     user_id: Name
     prospect_id: Name | None = None
     scenario: Text = ""
-    language: str = Field(default="en", pattern=LANGUAGE)
+    language: Language = "en"
     duration_seconds: float = Field(gt=0, le=MAX_SESSION_SECONDS)
     turns: tuple[Turn, ...] = Field(min_length=1)
+    warnings: tuple[Text, ...] = ()
 
-    @model_validator(mode="after")
-    def _turns_are_in_order(self) -> Self:
+    @model_validator(mode="before")
+    @classmethod
+    def _repair(cls, given: Any) -> Any:
+        return _repaired(cast("dict[str, Any]", given)) if isinstance(given, dict) else given
+
+    @field_validator("turns")
+    @classmethod
+    def _merge(cls, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         at = 0.0
-        for number, turn in enumerate(self.turns):
+        for number, turn in enumerate(turns):
             if turn.start < at:
                 raise ValueError(f"turns out of order: turn {number} starts at {turn.start}, before {at}")
             at = turn.start
+        return merged(turns)
+
+    @model_validator(mode="after")
+    def _has_plausible_times(self) -> Self:
+        seconds = sum(turn.end - turn.start for turn in self.turns)
+        text = "".join(turn.text for turn in self.turns)
+        count = len(text.split()) if has_blanks(self.language) else len(text) / CHARACTERS_PER_WORD
+        pace = count * 60 / seconds if seconds else 0.0
+        if seconds > LONG_SECONDS and pace < SLOWEST_WORDS_PER_MINUTE:
+            raise ValueError(f"its turns have {pace:.1f} words a minute: times are in seconds (milliseconds?)")
         return self
 
     @property
     def speakers(self) -> int:
         return len({turn.role for turn in self.turns})
+
+
+def merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns, in which a speech that was cut into pieces is one."""
+    whole: list[Turn] = []
+    for turn in turns:
+        if whole and _continues(whole[-1], turn):
+            whole[-1] = _joined(whole[-1], turn)
+        else:
+            whole.append(turn)
+    return tuple(whole)
+
+
+def _continues(last: Turn, turn: Turn) -> bool:
+    same = (last.role, last.speaker, bool(last.words)) == (turn.role, turn.speaker, bool(turn.words))
+    return same and turn.start - last.end <= SAME_TURN_SECONDS and last.end - turn.start <= OVERLAP_SECONDS
+
+
+def _joined(last: Turn, turn: Turn) -> Turn:
+    words = tuple(sorted((*last.words, *turn.words), key=lambda word: word.start))
+    text = f"{last.text.rstrip()} {turn.text.lstrip()}"
+    return last.model_copy(update={"end": max(last.end, turn.end), "text": text, "words": words})
+
+
+def _repaired(given: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a session with times for all words, and with warnings.
+
+    Raises:
+        PydanticCustomError: a turn ends after the session.
+    """
+    turns = given.get("turns")
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in cast("list[Any]", turns)):
+        return given
+    listed = cast("list[dict[str, Any]]", turns)
+    _check_ends(listed, given.get("duration_seconds"))
+    untimed: list[str] = []
+    stretched: list[str] = []
+    repaired = [_with_times(turn, f"turns.{number}", untimed, stretched) for number, turn in enumerate(listed)]
+    problems = [
+        *_said(untimed, "without a usable time: it is estimated from the words around it"),
+        *_said(stretched, "stretched over a silence: shortened"),
+        *_overlaps(listed),
+    ]
+    warnings = (*given.get("warnings", ()), *problems)
+    return {**given, "turns": repaired, **({"warnings": warnings} if warnings else {})}
+
+
+def _check_ends(turns: Sequence[dict[str, Any]], duration: Any) -> None:
+    ends = [(number, turn["end"]) for number, turn in enumerate(turns) if _is_time(turn.get("end"))]
+    if not ends or not _is_time(duration) or not 0 < duration <= MAX_SESSION_SECONDS:
+        return
+    number, end = max(ends, key=lambda one: one[1])
+    if end > duration + LATE_SECONDS:
+        hint = " (milliseconds?)" if duration / 5 <= end / 1000 <= duration + LATE_SECONDS else ""
+        problem = f"{end:g} is beyond the session's {duration:g} s{hint}"
+        raise PydanticCustomError(MISPLACED, "{problem}", {"problem": problem, "field": f"turns.{number}.end"})
+
+
+def _with_times(turn: dict[str, Any], place: str, untimed: list[str], stretched: list[str]) -> dict[str, Any]:
+    """The turn with repaired words. The places of repaired words are added to the lists, once for each turn."""
+    words, start, end = turn.get("words"), turn.get("start"), turn.get("end")
+    if not isinstance(words, list | tuple) or not words or not (_is_time(start) and _is_time(end)):
+        return turn
+    listed = [cast("dict[str, Any]", word) for word in cast("Sequence[Any]", words) if isinstance(word, dict)]
+    if len(listed) < len(cast("Sequence[Any]", words)) or not all(isinstance(word.get("text"), str) for word in listed):
+        return turn
+    timed = [Timed(word["text"], _time(word.get("start")), _time(word.get("end"))) for word in listed]
+    done = mended(timed, cast("float", start), cast("float", end))
+    untimed += [place] * done.untimed
+    stretched += [place] * done.stretched
+    times = [{"start": round(word.start, 6), "end": round(word.end, 6)} for word in done.words]
+    return {**turn, "words": [{**word, **new} for word, new in zip(listed, times, strict=True)]}
+
+
+def _said(places: Sequence[str], problem: str) -> list[str]:
+    count = "1 word is" if len(places) == 1 else f"{len(places)} words are"
+    return [f"{places[0]}: {count} {problem}"] if places else []
+
+
+def _overlaps(turns: Sequence[dict[str, Any]]) -> list[str]:
+    """Where one label may stand for two people: it is on two turns at once."""
+    timed = [turn for turn in turns if _is_time(turn.get("start")) and _is_time(turn.get("end"))]
+    until: dict[Any, float] = {}
+    for number, turn in enumerate(timed):
+        label = str(turn.get("speaker") or turn.get("role"))
+        if until.get(label, 0.0) - turn["start"] > OVERLAP_SECONDS:
+            return [f"turns.{number}: {label} speaks in two turns at once: one label may stand for two people"]
+        until[label] = max(until.get(label, 0.0), turn["end"])
+    return []
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST_TIME
+
+
+def _time(value: Any) -> float | None:
+    return float(value) if _is_time(value) else None

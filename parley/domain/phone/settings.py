@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from parley.domain.languages import LANGUAGE
 from parley.domain.model import Model, Name, Text
-from parley.domain.session import LANGUAGE
 
 # E.164, or the name of a SIP endpoint or of a client.
 NUMBER = re.compile(r"\+[1-9][0-9]{3,14}|(?:sip|client):[^\s<>\"/]{1,120}")

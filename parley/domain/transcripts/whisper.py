@@ -1,0 +1,41 @@
+"""Whisper's JSON, of its command, of OpenAI's API and of whisper.cpp; and WhisperX's, which has speakers.
+
+https://github.com/openai/whisper, https://github.com/m-bain/whisperX, https://github.com/ggml-org/whisper.cpp
+"""
+
+from parley.domain.hearing import Passage, Transcript
+from parley.domain.transcripts.fields import MILLISECONDS, Fields, grouped, label
+
+
+def read(given: Fields) -> Transcript:
+    """Segments with words, or words without segments. Words may have no times: WhisperX gives none to numbers."""
+    passages = [passage for segment in given.list_of("segments") for passage in _passages(segment)]
+    if not passages:
+        passages = grouped([(label(word.text("speaker")), word.word()) for word in given.list_of("words")])
+    return Transcript(passages=tuple(passages), language=given.text("language"), seconds=given.time("duration"))
+
+
+def _passages(segment: Fields) -> list[Passage]:
+    """A segment; several passages where its words have several speakers."""
+    own = label(segment.text("speaker"))
+    words = [(label(word.text("speaker")) or own, word.word()) for word in segment.list_of("words")]
+    start, end = segment.needed_time("start"), segment.needed_time("end")
+    if end < start:
+        raise segment.problem("end", f"{end:g} is before the start, {start:g}")
+    if len({speaker for speaker, _ in words}) > 1:
+        return grouped(words)
+    speaker = words[0][0] if words else own
+    said = tuple(word for _, word in words if word.text)
+    return [Passage(speaker=speaker, start=start, end=end, text=segment.text("text"), words=said)]
+
+
+def read_cpp(given: Fields) -> Transcript:
+    """whisper.cpp: offsets in milliseconds."""
+    passages: list[Passage] = []
+    for segment in given.list_of("transcription"):
+        times = segment.inner("offsets")
+        start, end = times.needed_time("from", unit=MILLISECONDS), times.needed_time("to", unit=MILLISECONDS)
+        passages.append(
+            Passage(speaker=label(segment.text("speaker")), start=start, end=max(start, end), text=segment.text("text"))
+        )
+    return Transcript(passages=tuple(passages), language=given.inner("result").text("language"))

@@ -1,0 +1,254 @@
+"""Transcripts are read as services write them, and wrong ones are refused by place."""
+
+import json
+from typing import Any
+
+import pytest
+
+from parley.client.reading import parse_conversation
+from parley.domain.errors import InvalidInput
+from parley.domain.hearing import Hearing, Owner, Transcript, Who, session_of
+from parley.domain.session import Session
+
+OWNER = Owner(session_id="m-1", user_id="ann")
+SAID = [("Hello there.", 0.5, 1.5), ("Hi, this is Bo.", 2.0, 4.0)]
+
+
+def timed(
+    text: str, start: float, end: float, unit: float = 1, name: str = "text", **more: Any
+) -> list[dict[str, Any]]:
+    parts = text.split()
+    step = (end - start) / len(parts)
+    return [
+        {name: part, "start": (start + n * step) * unit, "end": (start + (n + 1) * step) * unit, **more}
+        for n, part in enumerate(parts)
+    ]
+
+
+def each(**extra: Any) -> Any:
+    return [(text, start, end, number) for number, (text, start, end) in enumerate(SAID)]
+
+
+WHISPER = {
+    "text": "Hello there. Hi, this is Bo.",
+    "segments": [
+        {"id": n, "seek": 0, "start": start, "end": end, "text": f" {text}", "tokens": [1], "avg_logprob": -0.2,
+         "words": [word | {"probability": 0.9} for word in timed(text, start, end, name="word")]}
+        for text, start, end, n in each()
+    ],
+    "language": "en",
+}  # fmt: skip
+WHISPER_API = {
+    "task": "transcribe", "language": "english", "duration": 4.5, "text": "Hello there. Hi, this is Bo.",
+    "words": [word for text, start, end, _ in each() for word in timed(text, start, end, name="word")],
+}  # fmt: skip
+WHISPER_CPP = {
+    "systeminfo": "AVX = 1", "result": {"language": "en"},
+    "transcription": [
+        {"timestamps": {"from": "00:00:00,500", "to": "00:00:01,500"},
+         "offsets": {"from": int(start * 1000), "to": int(end * 1000)}, "text": f" {text}"}
+        for text, start, end, _ in each()
+    ],
+}  # fmt: skip
+WHISPERX = {
+    "segments": [
+        {"start": start, "end": end, "text": f" {text}", "speaker": f"SPEAKER_0{n}",
+         "words": [word | {"score": 0.8, "speaker": f"SPEAKER_0{n}"} for word in timed(text, start, end, name="word")]}
+        for text, start, end, n in each()
+    ],
+    "word_segments": [], "language": "en",
+}  # fmt: skip
+ASSEMBLYAI = {
+    "id": "t-1", "status": "completed", "language_code": "en_us", "audio_duration": 5, "text": "…",
+    "words": [w for text, start, end, n in each() for w in timed(text, start, end, 1000, speaker="AB"[n])],
+    "utterances": [
+        {"speaker": "AB"[n], "start": int(start * 1000), "end": int(end * 1000), "text": text, "confidence": 0.9,
+         "words": timed(text, start, end, 1000, confidence=0.9, speaker="AB"[n])}
+        for text, start, end, n in each()
+    ],
+}  # fmt: skip
+DEEPGRAM_WORDS = [
+    {"word": w["text"].lower().strip(".,"), "punctuated_word": w["text"], "start": w["start"], "end": w["end"],
+     "confidence": 0.9, "speaker": n}
+    for text, start, end, n in each() for w in timed(text, start, end)
+]  # fmt: skip
+DEEPGRAM = {
+    "metadata": {"duration": 5.0, "channels": 1, "request_id": "r"},
+    "results": {"channels": [
+        {"alternatives": [{"transcript": "…", "confidence": 0.9, "words": DEEPGRAM_WORDS}], "detected_language": "en"}
+    ]},
+}  # fmt: skip
+DEEPGRAM_CHANNELS = {
+    "metadata": {"duration": 5.0, "channels": 2},
+    "results": {
+        "channels": [{"alternatives": [{"transcript": "", "words": []}]}] * 2,
+        "utterances": [
+            {"start": start, "end": end, "channel": n, "transcript": text, "speaker": 0,
+             "words": [word | {"punctuated_word": word["word"]} for word in timed(text, start, end, name="word")]}
+            for text, start, end, n in each()
+        ],
+    },
+}  # fmt: skip
+REV = {
+    "monologues": [
+        {
+            "speaker": n,
+            "elements": [
+                part
+                for word in timed(text, start, end, name="value")
+                for part in (
+                    {"type": "text", "value": word["value"].rstrip(".,"), "ts": word["start"], "end_ts": word["end"]},
+                    {"type": "punct", "value": word["value"][-1] if word["value"][-1] in ".," else " "},
+                )
+            ],
+        }
+        for text, start, end, n in each()
+    ]
+}
+TWILIO = {
+    "meta": {"key": "sentences", "page": 0, "page_size": 50, "next_page_url": None},
+    "sentences": [
+        {"media_channel": n + 1, "sentence_index": n, "start_time": str(start), "end_time": str(end),
+         "transcript": text, "confidence": "0.98", "sid": "GX0", "words": [
+             {"word": w["text"], "start_time": w["start"], "end_time": w["end"]} for w in timed(text, start, end)]}
+        for text, start, end, n in each()
+    ],
+}  # fmt: skip
+ZOOM = (
+    "WEBVTT\r\n\r\n1\r\n00:00:00.500 --> 00:00:01.500\r\nAnn Lee: Hello there.\r\n\r\n"
+    "2\r\n00:00:02.000 --> 00:00:04.000\r\nBo (Acme): Hi, this is Bo.\r\n"
+)
+TEAMS = (
+    "WEBVTT\n\nNOTE made by a service\n\n00:00.500 --> 00:01.500 align:start\n<v Ann Lee>Hello there.</v>\n\n"
+    "00:02.000 --> 00:04.000\n<v Bo>Hi, <b>this</b> is Bo.</v>"
+)
+SRT = "1\n00:00:00,500 --> 00:00:01,500\nHello there.\n\n2\n00:00:02,000 --> 00:00:04,000\nHi, this is Bo.\n"
+
+FORMATS: dict[str, tuple[Any, tuple[str, ...], bool]] = {
+    "whisper": (WHISPER, ("",), True),
+    "whisper api": (WHISPER_API, ("",), True),
+    "whisper.cpp": (WHISPER_CPP, ("",), False),
+    "whisperx": (WHISPERX, ("SPEAKER_00", "SPEAKER_01"), True),
+    "assemblyai": (ASSEMBLYAI, ("speaker A", "speaker B"), True),
+    "assemblyai words": (ASSEMBLYAI | {"utterances": None}, ("speaker A", "speaker B"), True),
+    "deepgram": (DEEPGRAM, ("speaker 0", "speaker 1"), True),
+    "deepgram channels": (DEEPGRAM_CHANNELS, ("channel 1", "channel 2"), True),
+    "rev": (REV, ("speaker 0", "speaker 1"), True),
+    "twilio": (TWILIO, ("channel 1", "channel 2"), True),
+    "zoom": (ZOOM, ("Ann Lee", "Bo (Acme)"), False),
+    "teams": (TEAMS, ("Ann Lee", "Bo"), False),
+    "srt": (SRT, ("",), False),
+    "srt with a mark": ("\ufeff" + SRT, ("",), False),
+}
+
+
+def parsed(given: Any) -> Transcript:
+    text = given if isinstance(given, str) else json.dumps(given)
+    transcript = parse_conversation(text, where="meeting")
+    assert isinstance(transcript, Transcript)
+    return transcript
+
+
+def as_session(given: Any, **who: Any) -> Session:
+    return session_of(parsed(given), Hearing(who=Who(**who)), OWNER)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read(name: str):
+    given, speakers, has_words = FORMATS[name]
+    transcript = parsed(given)
+    assert transcript.speakers == speakers
+    assert " ".join(passage.text for passage in transcript.passages) == "Hello there. Hi, this is Bo."
+    assert (transcript.passages[0].start, transcript.passages[-1].end) == (0.5, 4.0)
+    session = as_session(given)
+    assert session.language.partition("-")[0] == "en"
+    words = [word for turn in session.turns for word in turn.words]
+    assert [word.text for word in words] == (["Hello", "there.", "Hi,", "this", "is", "Bo."] if has_words else [])
+    assert len(session.turns) == (2 if len(speakers) > 1 else 1)
+
+
+class TestTheUser:
+    @pytest.mark.parametrize("name", ["Bo", "bo", "Bo (Acme)"])
+    def test_is_found_by_name_or_introduction(self, name: str):
+        assert [turn.role for turn in as_session(ZOOM, speaker=name).turns] == ["prospect", "rep"]
+        assert [turn.role for turn in as_session(REV, speaker="Bo").turns] == ["prospect", "rep"]
+
+    @pytest.mark.parametrize("label", ["SPEAKER_01", "speaker 1", "Speaker 01"])
+    def test_is_found_by_label_however_it_is_written(self, label: str):
+        assert [turn.role for turn in as_session(WHISPERX, speaker=label).turns] == ["prospect", "rep"]
+
+    def test_is_found_by_channel(self):
+        assert [turn.role for turn in as_session(TWILIO, channel=2).turns] == ["prospect", "rep"]
+
+    def test_is_found_by_role(self):
+        roles = ZOOM.replace("Ann Lee", "Customer").replace("Bo (Acme)", "Agent")
+        assert [turn.role for turn in as_session(roles, role="customer").turns] == ["rep", "prospect"]
+        assert [turn.role for turn in as_session(roles).turns] == ["prospect", "rep"]
+        assert as_session(roles).warnings == ()
+
+    def test_is_channel_1_or_who_says_most_with_a_warning(self):
+        assert as_session(TWILIO).turns[0].role == "rep"
+        assert "channel 1 is taken for the user" in as_session(TWILIO).warnings[0]
+        assert as_session(ZOOM).turns[1].role == "rep"
+        assert (
+            "Bo (Acme), who says most, is taken for the user; other speakers: Ann Lee" in as_session(ZOOM).warnings[0]
+        )
+        assert "one speaker was heard" in as_session(SRT).warnings[0]
+
+    def test_who_is_not_there_is_refused_with_the_speakers(self):
+        with pytest.raises(InvalidInput, match=r"user speaker: 'Zed' is not a speaker of it: Ann Lee, Bo \(Acme\)"):
+            as_session(ZOOM, speaker="Zed")
+
+
+class TestTheField:
+    def test_words_without_times_are_estimated(self):
+        given = json.loads(json.dumps(WHISPERX))
+        for name in ("start", "end", "score"):
+            del given["segments"][1]["words"][1][name]
+        session = as_session(given)
+        assert len(session.turns[1].words) == 4
+        assert "1 word is without a usable time" in " ".join(session.warnings)
+
+    def test_a_segment_of_two_speakers_is_two_passages(self):
+        given = json.loads(json.dumps(WHISPERX))
+        given["segments"][1]["words"][3]["speaker"] = "SPEAKER_00"
+        assert [passage.speaker for passage in parsed(given).passages] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
+
+    def test_two_people_in_a_cue_are_two_passages(self):
+        cue = "WEBVTT\n\n00:00.000 --> 00:04.000\n- Ann: Hello there.\n- Bo: Hi!\n"
+        assert [(one.speaker, one.text) for one in parsed(cue).passages] == [("Ann", "Hello there."), ("Bo", "Hi!")]
+
+    def test_a_colon_in_a_sentence_is_no_name(self):
+        cue = "WEBVTT\n\n00:00.000 --> 00:04.000\nand there is one thing that matters more than that: the price\n"
+        assert parsed(cue).speakers == ("",)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"a": 1}, "meeting: is neither a session nor a transcript that is known: Whisper"),
+        ([1], "meeting: is neither a session"),
+        ("just text", "meeting: is neither a session"),
+        ({"segments": 5}, "meeting: segments: must be a list"),
+        ({"segments": [5]}, "meeting: segments.0: must be an object"),
+        ({"segments": [{"start": 0, "text": "a"}]}, "meeting: segments.0.end: is missing: a time in the recording"),
+        ({"segments": [{"start": "x", "end": 1, "text": "a"}]}, "meeting: segments.0.start: must be a number"),
+        ({"segments": [{"start": 5, "end": 1, "text": "a"}]}, "meeting: segments.0.end: 1 is before the start, 5"),
+        ({"segments": [{"start": 0, "end": 1e9, "text": "a"}]}, "segments.0.end: 1000000000.0 is not a time within 8"),
+        ({"segments": [{"start": 0, "end": 1, "text": ["a"]}]}, "meeting: segments.0.text: must be text"),
+        ({"segments": []}, "meeting: has no words"),
+        ({"segments": [{"start": 0, "end": 1, "text": " "}]}, "meeting: has no words"),
+        (ASSEMBLYAI | {"status": "processing"}, "meeting: status: is processing: the transcript is not complete"),
+        ({"results": {"channels": [{"alternatives": 1}]}}, "meeting: results.channels.0.alternatives: must be a list"),
+        ({"monologues": [{"elements": [{"type": "text", "value": "a", "ts": -1}]}]}, "monologues.0.elements.0.ts: -1"),
+        (TWILIO | {"meta": {"next_page_url": "https://x"}}, "meeting: meta.next_page_url: there are more pages"),
+        ("WEBVTT\n\n00:00:01 --> 00:00:04.000\nHello\n", "meeting: line 3: is not a time"),
+        ("WEBVTT\n\n00:05.000 --> 00:04.000\nHello\n", "meeting: line 3: ends at 4 s before it starts at 5 s"),
+        ("WEBVTT\n", "meeting: has no words"),
+        ("1\n00:00:00,500 --> soon\nHello\n\n2\n00:00:00,500 --> 00:00:02,500\nHi", "meeting: is neither a session"),
+    ],
+)  # fmt: skip
+def test_a_wrong_transcript_is_refused_by_place(given: Any, problem: str):
+    with pytest.raises(InvalidInput) as caught:
+        parsed(given)
+    assert problem in str(caught.value)

@@ -1,0 +1,74 @@
+"""A recording alone becomes a session, through the typed client on real parts."""
+
+import pytest
+
+from parley import Client
+from parley.client.reading import read_session
+from parley.domain.errors import InvalidInput, JobFailed
+from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
+from tests.parts import SAMPLES, SimulatorAdmin
+from tests.sounds import wav
+
+RECORDING = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
+COACHING, VOICE = ENERGY[COACHING_ACTION], ENERGY[VOICE_ACTION]
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+async def test_a_recording_alone_is_heard_once(client: Client, simulator: SimulatorAdmin):
+    job = await client.analyze(audio=RECORDING, user_id="ann")
+    report = await job.result()
+    assert report.analysis is not None
+    assert [source.step for source in report.analysis.provenance] == [Step.HEAR, Step.VOICE, Step.COACHING]
+    assert [request["provider"] for request in await simulator.billed()] == ["elevenlabs", "anthropic"]
+    assert report.costs.energy_charged == COACHING + VOICE
+    assert report.analysis.voice_metrics.source != "transcript"
+    session = await job.session()
+    spoken = read_session(SAMPLES / "gatekeeper-dental-clinic.json")
+    assert session.user_id == "ann"
+    assert " ".join(turn.text for turn in session.turns) == " ".join(turn.text for turn in spoken.turns)
+    assert {turn.role for turn in session.turns} == {"rep", "prospect"}
+    assert any("is taken for the user" in warning for warning in report.analysis.warnings)
+
+
+async def test_the_user_is_corrected_without_hearing_again(client: Client, simulator: SimulatorAdmin):
+    first = await client.analyze(audio=RECORDING)
+    await first.result()
+    guessed = (await first.session()).turns
+    other = next(turn.speaker for turn in guessed if turn.role == "prospect")
+    second = await client.analyze(audio=RECORDING, user_speaker=other)
+    report = await second.result()
+    assert second.id != first.id
+    corrected = (await second.session()).turns
+    assert [turn.role for turn in corrected] == ["prospect" if turn.role == "rep" else "rep" for turn in guessed]
+    assert [request["provider"] for request in await simulator.billed()] == ["elevenlabs", "anthropic", "anthropic"]
+    assert report.costs.energy_charged == COACHING
+    assert report.analysis is not None
+    assert not any("is taken for the user" in warning for warning in report.analysis.warnings)
+
+
+async def test_an_unknown_user_fails_the_job_and_names_the_speakers(client: Client):
+    with pytest.raises(JobFailed, match="'Nobody' is not a speaker of it: "):
+        await (await client.analyze(audio=RECORDING, user_speaker="Nobody")).result()
+
+
+async def test_silence_is_said_to_be_silence(client: Client):
+    with pytest.raises(JobFailed, match="no speech was recognised"):
+        await (await client.analyze(audio=wav(bytes(32_000)))).result()
+
+
+async def test_without_a_recording_or_a_session_nothing_starts(client: Client):
+    with pytest.raises(InvalidInput, match="give a session, a transcript, or a recording"):
+        await client.analyze()
+
+
+async def test_options_of_a_recording_are_refused_for_a_session(client: Client):
+    with pytest.raises(InvalidInput, match="user_speaker: is of a recording or a transcript"):
+        await client.analyze(read_session(SAMPLES / "gatekeeper-dental-clinic.json"), user_speaker="B")
+
+
+async def test_a_recording_of_another_session_is_noticed(client: Client):
+    job = await client.analyze(read_session(SAMPLES / "price-negotiation-ferries.json"), audio=RECORDING)
+    report = await job.result()
+    assert report.analysis is not None
+    assert any("the recording and the transcript do not match" in warning for warning in report.analysis.warnings)
