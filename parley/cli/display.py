@@ -100,7 +100,7 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
 def _voice(analysis: Analysis) -> RenderableType:
     voice, counted = analysis.voice_metrics, analysis.habits
     table = Table(box=box.SIMPLE)
-    table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
+    table.add_column(f"voice, measured on {'the recording' if voice.source == 'recording' else 'the transcript'}")
     table.add_column("score", justify="right")
     table.add_column("measure")
     for name, score, measure in as_measured(voice):

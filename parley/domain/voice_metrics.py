@@ -111,7 +111,7 @@ class VoiceMetrics(Model):
     not_measured: why a score or measure is None, by its name.
     """
 
-    source: Literal["elevenlabs", "transcript"]
+    source: Literal["recording", "transcript"]
     pace: int | None
     pace_wpm: float | None
     pace_cpm: float | None = None
@@ -138,7 +138,7 @@ def from_words(words: Sequence[SpokenWord], speaker: str) -> VoiceMetrics:
     spoken = [word for word in words if word.kind == "word"]
     own = [word for word in spoken if word.speaker == speaker]
     speech = _Speech(
-        source="elevenlabs",
+        source="recording",
         text=" ".join(word.text for word in own),
         own=phrases(own),
         others=phrases(word for word in spoken if word.speaker != speaker),
@@ -230,7 +230,7 @@ def rep_speaker(words: Sequence[SpokenWord], session: Session) -> str:
 class _Speech(NamedTuple):
     """What is known of the rep's speech from words. `timed`: whether the words have times."""
 
-    source: Literal["elevenlabs", "transcript"]
+    source: Literal["recording", "transcript"]
     text: str
     own: Sequence[Stretch]
     others: Sequence[Stretch]

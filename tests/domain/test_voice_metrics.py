@@ -103,7 +103,7 @@ def test_a_transcript_without_word_times_has_its_pace_alone():
         ),
     }
     assert all(getattr(metrics, name) is None for name in SCORES[1:])
-    assert measured(*steady(3, 1)).source == "elevenlabs"
+    assert measured(*steady(3, 1)).source == "recording"
 
 
 def test_word_times_are_used_where_a_turn_has_them():

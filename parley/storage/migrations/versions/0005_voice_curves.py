@@ -16,7 +16,7 @@ REASON = "not measured by the version that made this result"
 NEW_SHAPE = """
 UPDATE session_analyses SET result = result || jsonb_build_object(
     'voice_metrics', jsonb_build_object(
-        'source', result #> '{voice_metrics,source}',
+        'source', CASE result #>> '{voice_metrics,source}' WHEN 'transcript' THEN 'transcript' ELSE 'recording' END,
         'pace', result #> '{voice_metrics,pace}',
         'pace_wpm', result #> '{voice_metrics,pace_wpm}',
         'clarity', result #> '{voice_metrics,clarity}',
