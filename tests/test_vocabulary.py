@@ -37,7 +37,7 @@ ALLOWED = {
     ("tests/starter/test_embedded.py", "nobody"),
     # Prompts.
     ("parley/domain/auto_analyze/prompts.py", "stands"),
-    ("parley/domain/coaching.py", "stands"),
+    ("parley/domain/coaching/prompts.py", "stands"),
     ("parley/domain/generate/prompts.toml", "stands"),
     ("parley/domain/generate/prompts.toml", "whom"),
     ("parley/domain/generate/quality.py", "is no merit"),

@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from playwright.async_api import async_playwright  # noqa: E402
 
+from parley.process import leave  # noqa: E402
 from parley.report.page import report_page  # noqa: E402
 from tests.report.analyses import LONG, OTHERS, RECORDING, SHORT, of_sample  # noqa: E402
 
@@ -40,3 +41,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    leave(0)

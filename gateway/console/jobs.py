@@ -29,7 +29,7 @@ from parley.domain.generate.contract import WORKFLOW as GENERATE
 from parley.domain.generate.contract import job_key as generation_key
 from parley.domain.session_analysis import Progress
 from parley.report.media import media_type
-from parley.report.page import Sound, view
+from parley.report.page import view
 from parley.visibility import JOB
 
 PAGE_JOBS = 30
@@ -195,7 +195,8 @@ async def _generation(handle: GenerationHandle) -> dict[str, Any]:
 
 
 async def _analysis(handle: AnalysisHandle) -> dict[str, Any]:
-    analysis = session = sound = None
+    analysis = session = None
+    sound = ""
     with suppress(NotFound):  # it begins
         analysis = (await handle.report()).analysis
     if analysis is None:
@@ -203,8 +204,8 @@ async def _analysis(handle: AnalysisHandle) -> dict[str, Any]:
     with suppress(NotFound):  # its session has been purged
         session = await handle.session()
     with suppress(NotFound):  # it had no recording, or what it had has been purged
-        kind = media_type((await handle.recording(count=FIRST_BYTES)).content)
-        sound = Sound(job_url(handle.job_key, "recording"), kind)
+        await handle.recording(count=FIRST_BYTES)
+        sound = job_url(handle.job_key, "recording")
     return dict(view(analysis, session, sound))
 
 

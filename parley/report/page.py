@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,6 @@ TEMPLATES, STATIC = HERE / "templates", HERE / "static"
 MOST_EMBEDDED = 8_000_000
 
 
-@dataclass(frozen=True)
-class Sound:
-    """What a page plays: an address, which may be a data URI, and its media type."""
-
-    source: str
-    type: str
-
-
 def add_filters(environment: Environment) -> None:
     """Give an environment what the templates of this folder need."""
     environment.filters.update(
@@ -43,8 +34,8 @@ def add_filters(environment: Environment) -> None:
     environment.globals.update(dash=filters.NONE)
 
 
-def view(analysis: Analysis, session: Session | None, sound: Sound | None) -> Mapping[str, Any]:
-    """The context of the template `analysis-view.html`."""
+def view(analysis: Analysis, session: Session | None, sound: str) -> Mapping[str, Any]:
+    """The context of the template `analysis-view.html`. `sound`: the address of the recording; empty: none to play."""
     return {
         "analysis": analysis,
         "session": session,
@@ -67,12 +58,9 @@ def report_page(analysis: Analysis, session: Session | None, audio: bytes | None
         audio: the recording; one of more than `MOST_EMBEDDED` bytes is left out.
         link: the address of a recording that is left out, relative to the page; default: none.
     """
-    sound = None
-    if audio is not None and len(audio) <= MOST_EMBEDDED:
-        kind = media_type(audio)
-        sound = Sound(f"data:{kind};base64,{base64.b64encode(audio).decode()}", kind)
-    elif audio is not None and link:
-        sound = Sound(link, media_type(audio))
+    sound = ""
+    if audio is not None:
+        sound = _data_uri(audio) if len(audio) <= MOST_EMBEDDED else link
     style, script = ((STATIC / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     return (
         _environment()
@@ -84,6 +72,10 @@ def report_page(analysis: Analysis, session: Session | None, audio: bytes | None
             policy=_policy(style, script),
         )
     )
+
+
+def _data_uri(audio: bytes) -> str:
+    return f"data:{media_type(audio)};base64,{base64.b64encode(audio).decode()}"
 
 
 def _policy(style: str, script: str) -> str:

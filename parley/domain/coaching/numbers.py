@@ -81,7 +81,7 @@ def corrected(
 ) -> tuple[str, int, int]:
     """The text without contradictions, how many numbers were replaced, and how many sentences dropped.
 
-    `whose`: the measure of a share of the talk time in a clause, which depends on whom the clause is about.
+    `whose`: the measure of a share of the talk time in a clause, which depends on the speaker that it is about.
     """
     sentences: list[str] = []
     replaced = dropped = 0
