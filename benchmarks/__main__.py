@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         results = asyncio.run(_run(parsed.names, options))
     except (ParleyError, TimeoutError) as problem:
-        print(f"benchmarks: {problem or 'took too long'}", file=sys.stderr)
+        print(f"benchmarks: {str(problem) or 'took too long'}", file=sys.stderr)
         return 1
     if parsed.json:
         parsed.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
