@@ -198,7 +198,9 @@ def _errors(one: Simulated) -> list[str]:
 def _repeated(turn: Turn, kept: Sequence[PhoneTurn]) -> list[str]:
     """Words that the caller heard twice, and that are not twice in the answer itself."""
     answers = [one.answer or "" for one in kept if one.text == turn.said]
-    spoken = turn.answer.replace(Phrases().reconnected, "")
+    spoken = turn.answer
+    for phrase in (Phrases().reconnected, Phrases().filler, Phrases().slow):
+        spoken = spoken.replace(phrase, "")
     return [words for words in repetitions(spoken) if not any(words in repetitions(answer) for answer in answers)]
 
 
