@@ -25,6 +25,7 @@ from parley.domain.errors import (
     ParleyError,
     ProviderUnavailable,
     RateLimited,
+    StreamSuperseded,
 )
 from parley.domain.generate.contract import (
     AskOutcome,
@@ -97,6 +98,8 @@ class GenerateRun:
         try:
             return await self._answer()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
+            if is_superseded(error):
+                raise
             return await self._end(error)
 
     async def _answer(self) -> GenerateResult:
@@ -271,6 +274,11 @@ class Answering:
 def cheapest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates for a summary, by the most that they may cost."""
     return sorted(candidates, key=lambda one: one.upper_bound_usd or Decimal(0))
+
+
+def is_superseded(error: BaseException) -> bool:
+    """Whether another run of the same job makes the answer: that one records how it ends."""
+    return isinstance(error, ApplicationError) and error.type == StreamSuperseded.__name__
 
 
 def end_step(job: Job, prepared: PrepareOutcome, error: BaseException) -> EndStep:

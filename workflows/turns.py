@@ -27,7 +27,7 @@ from parley.domain.generate.contract import GenerateInput, Job, Meta
 from parley.domain.generate.quality import ScoreInput
 from parley.domain.routing import Candidate
 from parley.domain.streaming import StreamBroken
-from workflows.answering import GenerateRun, cheapest_first
+from workflows.answering import GenerateRun, cheapest_first, is_superseded
 from workflows.fallback import DurableEngine, Engine
 from workflows.generate import show_waiting, start_scoring
 from workflows.policies import ANSWER_STEP
@@ -52,7 +52,11 @@ class TurnRun:
         self.condense_through: int | None = None
 
     async def outcome(self) -> TurnOutcome:
-        """Answer the turn, and record how it ended. A turn never fails: it ends without an answer."""
+        """Answer the turn, and record how it ended. A turn never fails: it ends without an answer.
+
+        Raises:
+            ApplicationError: of the type `StreamSuperseded`: another run of the same turn answers it.
+        """
         composed = await self._engine.decide(Steps.compose, self._turn, summary="context, budget, cache, routing")
         if composed.job is None:
             return _ended_before(composed)
@@ -78,6 +82,8 @@ class TurnRun:
         try:
             result = await run.result()
         except (FailureError, ParleyError) as error:
+            if is_superseded(error):
+                raise
             reason = (error.type if isinstance(error, ApplicationError) else type(error).__name__) or ""
             failed = Meta(request_id=job.request_id, cost_usd=run.cost_usd)
             return self._end_step(job, Ended.FAILED, reason, failed)

@@ -6,7 +6,7 @@ started again. No phone call may be lost, no turn charged twice, and the ledger 
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random  # noqa: TID251 - the moments of the kills are random
 from typing import Any
@@ -19,7 +19,7 @@ from benchmarks.options import Figures
 from benchmarks.stack import say
 from parley.cli.billed import read_billed
 from parley.client.phone import user_of
-from parley.domain.conversation.contract import turn_job_id
+from parley.domain.conversation.contract import Ended, turn_job_id
 from parley.domain.generate.contract import job_key
 from parley.domain.phone.contract import PhoneTurn
 from parley.domain.phone.settings import Phrases
@@ -32,6 +32,8 @@ from tests.faults.scene import Scene
 TOKEN = "0123456789abcdef0123456789abcdef"
 EACH = 2
 DEADLINES = {"silence": 60}
+# A turn of a phone call is free for its caller, unless it has the action of a message.
+CHARGED = {"action": "ai_message"}
 # Between two kills, after the killed process has started again.
 LEAST_SECONDS, MOST_SECONDS = 2.0, 8.0
 # Long enough that callers still talk at the last kill.
@@ -139,7 +141,7 @@ async def under_kills(calls: int, kills: Sequence[str], seed: int) -> tuple[Figu
         place, rng = running.place, Random(seed)
         place.environment["PARLEY_STARTING_ENERGY"] = "1000000"
         limits = {"workspace_concurrent": None}
-        await place.client.phone.set_number(NUMBER, {"limits": limits, "deadlines": DEADLINES})
+        await place.client.phone.set_number(NUMBER, {"limits": limits, "deadlines": DEADLINES, **CHARGED})
         await place.simulator.post(
             "latency", median=FIRST_TOKEN_SECONDS, sigma=SIGMA, tokens_per_second=TOKENS_PER_SECOND
         )
@@ -178,6 +180,7 @@ async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any
         "phone calls that were lost": sum(any(LOST in error for error in _errors(one)) for one in held),
         "phone calls that go on": sum(call.ended_at is None for call in calls.values()),
         "turns that are charged twice": sum(energy > 1 for energy in energies),
+        "answered turns that are not charged": _uncharged(stored, held, charges),
         "audit findings": len(audited := await place.client.audit(read_billed(path))),
     }
     for finding in audited[:5]:
@@ -195,8 +198,20 @@ def _errors(one: Simulated) -> list[str]:
 def _repeated(turn: Turn, kept: Sequence[PhoneTurn]) -> list[str]:
     """Words that the caller heard twice, and that are not twice in the answer itself."""
     answers = [one.answer or "" for one in kept if one.text == turn.said]
-    spoken = turn.answer.replace(Phrases().reconnected, "")
+    spoken = turn.answer
+    for phrase in (Phrases().reconnected, Phrases().filler, Phrases().slow):
+        spoken = spoken.replace(phrase, "")
     return [words for words in repetitions(spoken) if not any(words in repetitions(answer) for answer in answers)]
+
+
+def _uncharged(
+    stored: Mapping[str, Sequence[PhoneTurn]], held: Sequence[Simulated], charges: Sequence[Sequence[int]]
+) -> int:
+    return sum(
+        turn.outcome is Ended.COMPLETED and not turn.cached and not energy
+        for one, energies in zip(held, charges, strict=True)
+        for turn, energy in zip(stored.get(one.phone_call.dialled.sid, ()), energies, strict=True)
+    )
 
 
 async def _charges(place: Scene, one: Simulated, turns: Sequence[PhoneTurn]) -> list[int]:

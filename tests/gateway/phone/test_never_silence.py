@@ -122,6 +122,23 @@ async def test_a_stream_that_stalls_in_the_middle_is_given_up(
 
 
 @pytest.mark.usefixtures("worker")
+async def test_what_the_worker_and_the_gateway_both_answer_is_answered_and_charged_once(client: Client, twilio: Twilio):
+    """The gateway does not wait for the worker: each turn has two runs at the same time."""
+    patient = {"worker": 0.001, "filler": 50, "template": 60, "response_timeout": 60}
+    await client.phone.set_number(SHORT, {"deadlines": patient, "action": "ai_message"})
+    phone, said = twilio.phone(To=SHORT), list[str]()
+    await phone.ring()
+    async with phone.session() as session:
+        for number in range(6):
+            await session.say(f"Which formats can I export, and what is number {number} of them?")
+            said.append(await session.answer())
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.answer, one.outcome, one.error) for one in turns] == [(one, "completed", "") for one in said]
+    charged = await client.energy((await client.phone.call(phone.sid)).user_id)
+    assert (charged.charged, charged.reserved) == (len(turns), 0)
+
+
+@pytest.mark.usefixtures("worker")
 async def test_what_was_recognised_counts_as_said_after_a_pause(client: Client, twilio: Twilio):
     await numbered(client, deadlines={"speech_timeout": 0.1, "response_timeout": 60, "filler": 50, "template": 60})
     phone = twilio.phone(To=SHORT)
