@@ -109,7 +109,7 @@ def _coaching(analysis: Analysis) -> RenderableType:
 def _voice(analysis: Analysis) -> RenderableType:
     voice, counted = analysis.voice_metrics, analysis.habits
     table = Table(box=box.SIMPLE)
-    table.add_column(f"voice, measured on {'the recording' if voice.source == 'elevenlabs' else 'the transcript'}")
+    table.add_column(f"voice, measured on {'the transcript' if voice.source == 'transcript' else 'the recording'}")
     table.add_column("score", justify="right")
     table.add_column("measure")
     clarity = voice.clarity_note or f"recognised with {voice.mean_confidence:.0%}"
