@@ -82,7 +82,8 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
         f"strategy [bold]{analysis.strategy.value}[/bold]: {escape(analysis.strategy_reason)}",
     ]
     for source in analysis.provenance:
-        lines.append(f"{source.step.value} by [bold]{escape(source.answered_by)}[/bold] ({escape(source.reason)})")
+        place = " on this machine" if source.provider == Provider.WHISPER.value else ""
+        lines.append(f"{source.step.value} by [bold]{escape(source.answered_by)}[/bold]{place} ({escape(source.reason)})")
     if any(source.simulated for source in analysis.provenance):
         lines.append(f"[yellow]{SIMULATED}[/yellow]")
     if analysis.coaching.fallback:
