@@ -19,6 +19,7 @@ from benchmarks import (
     faults,
     gateway,
     generate,
+    hearing,
     history,
     http,
     knowledge,
@@ -60,6 +61,7 @@ MODULES = (
     retention,
     talking,
     chatting,
+    hearing,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

@@ -30,6 +30,7 @@ from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
 from parley.domain.generate.contract import Meta
+from parley.domain.requests import Provider
 from parley.domain.session_analysis import Analysis
 from parley.domain.session_analysis import Progress as JobProgress
 from parley.domain.text import one_line
@@ -83,7 +84,8 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
     ]
     for source in analysis.provenance:
         place = " on this machine" if source.provider == Provider.WHISPER.value else ""
-        lines.append(f"{source.step.value} by [bold]{escape(source.answered_by)}[/bold]{place} ({escape(source.reason)})")
+        by = f"[bold]{escape(source.answered_by)}[/bold]{place}"
+        lines.append(f"{source.step.value} by {by} ({escape(source.reason)})")
     if any(source.simulated for source in analysis.provenance):
         lines.append(f"[yellow]{SIMULATED}[/yellow]")
     if analysis.coaching.fallback:
