@@ -20,6 +20,7 @@ from benchmarks import (
     faults,
     gateway,
     generate,
+    hearing,
     history,
     http,
     knowledge,
@@ -64,6 +65,7 @@ MODULES = (
     talking,
     chatting,
     voice,
+    hearing,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

@@ -24,7 +24,12 @@ from parley.client.generate import GenerateOptions
 from parley.client.generation import GenerationHandle
 from parley.client.importing import Imported
 from parley.client.listing import KINDS, STATUSES, JobPage, find_job
-from parley.client.reading import MAX_RECORDING_BYTES, MAX_SESSION_BYTES
+from parley.client.reading import (
+    MAX_RECORDING_BYTES,
+    MAX_TRANSCRIPT_BYTES,
+    parse_conversation,
+    session_or_transcript,
+)
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress
@@ -33,6 +38,7 @@ from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.gateway_keys import Scope
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateResult
 from parley.domain.generate.contract import WORKFLOW as GENERATE
+from parley.domain.hearing import Transcript
 from parley.domain.model import UNSTORABLE, Model
 from parley.domain.requests import Provider
 from parley.domain.session import Session
@@ -79,7 +85,11 @@ class GenerationProgress(Model):
 
 
 class AnalysisBody(Model):
-    """A session analysis. In a multipart body, `session` and `audio` are parts, and the rest is the part `options`."""
+    """A session analysis. In a multipart body, `session` and `audio` are parts, and the rest is the part `options`.
+
+    session: a session, or a transcript of another service. Without one the recording is heard. The fields after
+    `run_name` say how a recording alone, or a transcript, becomes a session.
+    """
 
     session: dict[str, Any] | None = None
     provider: Provider | None = None
@@ -88,6 +98,14 @@ class AnalysisBody(Model):
     wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS
     run_name: str = ""
     rubric: str | dict[str, Any] = DEFAULT_RUBRIC
+    user_id: str | None = None
+    session_id: str | None = None
+    prospect_id: str | None = None
+    scenario: str | None = None
+    language: str | None = None
+    user_channel: int | None = None
+    user_speaker: str | None = None
+    user_role: str | None = None
 
 
 def _options(options: type) -> dict[str, Any]:
@@ -149,22 +167,25 @@ async def start_generation(
 
 @router.post("/session-analysis", status_code=202, openapi_extra=start_with_files(AnalysisBody, "session", "audio"))
 async def start_analysis(caller: CurrentCaller, request: Request, response: Response) -> StartedJob:
-    """Start the analysis of a session, of JSON or of an upload. The same content is the same job."""
-    audio = None
+    """Start the analysis of a session, a transcript or a recording, of JSON or of an upload.
+
+    The same content is the same job.
+    """
+    audio: bytes | None = None
+    session: Session | Transcript | None = None
     if is_multipart(request):
         async with parts_of(request) as form:
             given = await _given(form, AnalysisBody)
-            text = await text_of(form, "session", MAX_SESSION_BYTES)
-            session = given.session if text is None else json_of(text, where="session")
+            text = await text_of(form, "session", MAX_TRANSCRIPT_BYTES)
+            session = None if text is None else parse_conversation(text, where="session")
             if form.get("audio") is not None:
                 audio = await bytes_of(form["audio"], "audio", MAX_RECORDING_BYTES)
     else:
         given = checked(AnalysisBody, await _json(request), where="body")
-        session = given.session
-    if session is None:
-        raise InvalidInput("is missing: send the session as JSON", where="session")
-    options = given.model_dump(exclude={"session"})
-    handle = await caller.client.analyze(checked(Session, session, where="session"), audio=audio, **_named(options))
+    if session is None and given.session is not None:
+        session = session_or_transcript(given.session, where="session")
+    options = {name: value for name, value in given.model_dump(exclude={"session"}).items() if value is not None}
+    handle = await caller.client.analyze(session, audio=audio, **_named(options))
     return _started(response, handle.id, SESSION_ANALYSIS)
 
 

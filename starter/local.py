@@ -28,7 +28,9 @@ from starter.embedded.stack import EmbeddedStack
 from starter.embedded.state import StateDir
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-SHORT, RECORDING = "gatekeeper-dental-clinic.json", "gatekeeper-dental-clinic.ogg"
+SHORT = "gatekeeper-dental-clinic.json"
+# A recording alone, with the user on channel 1.
+RECORDING = Path("recordings") / "two-channels.ogg"
 LONG = "discovery-bakery-maintenance.json"
 CHATS = Path("chats") / "support.jsonl"
 DEVELOPMENT_REQUESTS = 60_000
@@ -52,7 +54,7 @@ def hints() -> list[str]:
     """Commands to try. The samples are in the repository, or in the installed package."""
     samples = SAMPLES.relative_to(Path.cwd()) if SAMPLES.is_relative_to(Path.cwd()) else SAMPLES
     return [
-        command("analyze", str(samples / SHORT)),
+        command("analyze", str(samples / RECORDING), "--user-channel", "1"),
         command("auto-analyze", str(samples / CHATS)),
         command("generate", "Write a subject line for a follow-up", "--user", "operator"),
     ]
@@ -150,7 +152,7 @@ async def _connect(settings: Settings, addresses: Addresses) -> Client:
 
 async def _run_jobs(settings: Settings, addresses: Addresses, console: Console) -> None:
     async with await _connect(settings, addresses) as client:
-        short = await client.analyze(read_session(SAMPLES / SHORT), audio=read_recording(SAMPLES / RECORDING)[0])
+        short = await client.analyze(audio=read_recording(SAMPLES / RECORDING)[0], user_channel=1)
         long = await client.analyze(read_session(SAMPLES / LONG))
         chats = await client.import_chats(SAMPLES / CHATS)
         console.print(f"{display.counted(chats.sessions, 'chat session')} imported, {chats.tokens:,} tokens")

@@ -32,6 +32,7 @@ from parley.domain.costs import Correction, Costs, Disagreement
 from parley.domain.errors import Unreachable
 from parley.domain.generate.contract import Meta
 from parley.domain.habits import Habits
+from parley.domain.requests import Provider
 from parley.domain.session_analysis import Analysis
 from parley.domain.session_analysis import Progress as JobProgress
 from parley.domain.text import one_line
@@ -88,7 +89,9 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
         f"strategy [bold]{analysis.strategy.value}[/bold]: {escape(analysis.strategy_reason)}",
     ]
     for source in analysis.provenance:
-        lines.append(f"{source.step.value} by [bold]{escape(source.answered_by)}[/bold] ({escape(source.reason)})")
+        place = " on this machine" if source.provider == Provider.WHISPER.value else ""
+        by = f"[bold]{escape(source.answered_by)}[/bold]{place}"
+        lines.append(f"{source.step.value} by {by} ({escape(source.reason)})")
     if any(source.simulated for source in analysis.provenance):
         lines.append(f"[yellow]{SIMULATED}[/yellow]")
     if analysis.coaching.fallback:

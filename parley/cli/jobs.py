@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,8 @@ from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, 
 from parley.cli.exporting import write_sessions
 from parley.cli.reporting import write_report
 from parley.client.listing import KINDS, STATUSES
-from parley.client.reading import read_recording, read_rubric, read_session
+from parley.client.reading import read_conversation, read_recording, read_rubric
+from parley.client.session_analysis import HearingOptions
 from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.requests import ChatProviderName
@@ -36,8 +37,18 @@ JobId = Annotated[
 
 @app.command()
 def analyze(
-    session: Annotated[Path, typer.Argument(metavar="SESSION", help="A session file (JSON).")],
-    audio: Annotated[Path | None, typer.Option(help="The session's recording.")] = None,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A recording, a transcript (Whisper, Deepgram, Zoom, SRT …), or a session (JSON)."
+        ),
+    ],
+    audio: Annotated[Path | None, typer.Option(help="The recording of a session or a transcript.")] = None,
+    user: Annotated[str | None, typer.Option(help="Whose session it is; default: operator.")] = None,
+    user_channel: Annotated[int | None, typer.Option(min=1, help="The user's channel, from 1.")] = None,
+    user_speaker: Annotated[str | None, typer.Option(help="The user's label or name in it.")] = None,
+    user_role: Annotated[str | None, typer.Option(help="The user's role, where labels are roles: agent.")] = None,
+    language: Annotated[str | None, typer.Option(help="Its language, for example en; default: as heard.")] = None,
     workspace: Workspace = "default",
     provider: OnlyProvider = None,
     model: OnlyModel = None,
@@ -53,19 +64,37 @@ def analyze(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Analyse one session and show the result."""
-    content = read_session(session)
-    recording = read_recording(audio)[0] if audio else None
+    """Analyse one recording, transcript or session, and show the result."""
+    content = read_conversation(file)
+    if isinstance(content, bytes) and audio:
+        raise InvalidInput("is a second recording: give a transcript or a session with it", where="--audio")
+    session = None if isinstance(content, bytes) else content
+    recording = content if isinstance(content, bytes) else read_recording(audio)[0] if audio else None
     only = Provider(provider) if provider else None
     rated_by = read_rubric(Path(rubric)) if rubric.endswith((".toml", ".json")) else rubric
     if html and detach:
         raise InvalidInput("the report is written when the job has ended: use it with `results`", where="--html")
+    named = {
+        "user_id": user,
+        "user_channel": user_channel,
+        "user_speaker": user_speaker,
+        "user_role": user_role,
+        "language": language,
+    }
+    heard = cast("HearingOptions", {name: value for name, value in named.items() if value is not None})
 
     async def work(client: Client) -> None:
         job = await client.analyze(
-            content, audio=recording, provider=only, model=model, wait=wait, run_name=run_name, rubric=rated_by
+            session,
+            audio=recording,
+            provider=only,
+            model=model,
+            wait=wait,
+            run_name=run_name,
+            rubric=rated_by,
+            **heard,
         )
-        await follow_started(client, job, detach=detach, as_json=as_json, html=html, audio=audio)
+        await follow_started(client, job, detach=detach, as_json=as_json, html=html, audio=file if session is None else audio)
 
     with_client(workspace, work)
 
@@ -258,7 +287,7 @@ async def follow_started(
         show_json({"id": job_id}) if as_json else out.say(job_id)
         return
     err.say(job_id)
-    await show_job(client, job_id, as_json=as_json, html=html, audio=audio)
+    await show_job(client, job_id, as_json=as_json, html=html, audio=file if session is None else audio)
 
 
 async def show_job(

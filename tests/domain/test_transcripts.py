@@ -7,7 +7,8 @@ import pytest
 
 from parley.client.reading import parse_conversation
 from parley.domain.errors import InvalidInput
-from parley.domain.hearing import Hearing, Owner, Transcript, Who, session_of
+from parley.domain.hearing import Hearing, Owner, Transcript, Who, mismatch, session_of
+from parley.domain.requests import SpokenWord
 from parley.domain.session import Session
 
 OWNER = Owner(session_id="m-1", user_id="ann")
@@ -252,3 +253,15 @@ def test_a_wrong_transcript_is_refused_by_place(given: Any, problem: str):
     with pytest.raises(InvalidInput) as caught:
         parsed(given)
     assert problem in str(caught.value)
+
+
+class TestMismatch:
+    spoken = tuple(SpokenWord(text=word, start=n, end=n) for n, word in enumerate(("we sell lifts " * 9).split()))
+
+    @pytest.mark.parametrize(
+        ("text", "found"), [("we sell lifts " * 12, False), ("the price of ferries is " * 9, True)]
+    )
+    def test_a_recording_of_another_session_is_noticed(self, text: str, found: bool):
+        turn = {"role": "rep", "start": 0, "end": 60, "text": text}
+        session = Session.model_validate({**OWNER.model_dump(), "duration_seconds": 60, "turns": [turn]})
+        assert mismatch(self.spoken, session).startswith("the recording and the transcript do not match") is found

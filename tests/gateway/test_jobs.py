@@ -122,6 +122,30 @@ async def test_a_session_is_rated_by_a_rubric_of_the_body(http: httpx.AsyncClien
     assert (wrong.status_code, "rubric: skill" in wrong.text) == (400, True)
 
 
+async def test_a_recording_alone_is_analysed_from_an_upload(http: httpx.AsyncClient):
+    audio = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
+    options = json.dumps({"user_id": "ann", "session_id": "call-7"})
+    answer = await http.post(f"{JOBS}/session-analysis", files={"audio": ("a.ogg", audio)}, data={"options": options})
+    assert answer.status_code == 202, answer.text
+    await ended(http, answer.json()["url"])
+    analysis = (await http.get(f"{answer.json()['url']}/result")).json()["analysis"]
+    assert (analysis["session_id"], analysis["user_id"], analysis["provenance"][0]["step"]) == (
+        "call-7",
+        "ann",
+        "hearing",
+    )
+
+
+async def test_a_transcript_is_analysed_as_it_was_exported(http: httpx.AsyncClient):
+    cue = "WEBVTT\n\n00:01.000 --> 00:04.000\nAnn: How many lifts do you have?\n"
+    options = json.dumps({"user_speaker": "Ann", "run_name": "vtt"})
+    answer = await http.post(f"{JOBS}/session-analysis", files={"session": ("m.vtt", cue)}, data={"options": options})
+    assert answer.status_code == 202, answer.text
+    await ended(http, answer.json()["url"])
+    analysis = (await http.get(f"{answer.json()['url']}/result")).json()["analysis"]
+    assert analysis["habits"]["questions"] == 1
+
+
 @pytest.fixture
 async def labelled(http: httpx.AsyncClient) -> dict[str, Any]:
     """A labelling run of an upload, started."""
@@ -327,6 +351,7 @@ async def test_events_are_asked_for_again_elsewhere_where_a_gateway_ends(
         ("generate", {"json": {"messages": "Hi", "user_id": "ann", "model": "no-such-model"}}, "no-such-model"),
         ("generate", {"content": b'{"messages": ', "headers": {"content-type": "application/json"}}, "not JSON"),
         ("session-analysis", {"json": {"session": {"turns": []}}}, "session"),
+        ("session-analysis", {"json": {"session": {"segments": [{"start": 0}]}}}, "segments.0.end"),
         ("session-analysis", {"json": {}}, "session"),
         ("session-analysis", {"content": b"\xff", "headers": {"content-type": "application/json"}}, "UTF-8"),
         ("session-analysis", {"json": {"session": SESSION, "run_name": "a/b"}}, "run_name"),

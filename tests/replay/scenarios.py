@@ -39,6 +39,12 @@ async def hybrid_with_recording(client: Client, _: SimulatorAdmin) -> str:
     return job.id
 
 
+async def recording_alone(client: Client, _: SimulatorAdmin) -> str:
+    job = await client.analyze(audio=RECORDING.read_bytes())
+    await job.result()
+    return job.id
+
+
 async def fast_parallel(client: Client, simulator: SimulatorAdmin) -> str:
     """The reply to coaching arrives before the transcription, so that each run has the same order of commands."""
     await simulator.gate(closed=True, provider="elevenlabs")
@@ -161,6 +167,7 @@ async def purge(client: Client, _: SimulatorAdmin) -> str:
 
 SCENARIOS: tuple[Scenario, ...] = (
     hybrid_with_recording,
+    recording_alone,
     fast_parallel,
     cost_optimized,
     cached,

