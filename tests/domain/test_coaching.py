@@ -81,7 +81,7 @@ def test_the_prompt_has_measures_with_units_and_names_what_was_not_measured():
     talk = session(turn("Hello there.", 0, 1))
     written = coaching_request(talk, from_session(talk), max_tokens=10).messages[1].content
     assert "\npace: 120 words a minute while speaking, score 100\n" in written
-    assert "\nclarity: not measured: not measurable without speech-to-text of a recording\n" in written
+    assert "\nclarity: not measured: there is no speech-to-text of a recording\n" in written
     assert "None" not in written
     assert "Measured" not in prompt(talk)
 

@@ -132,7 +132,7 @@ class TestAcoustics:
         voice = report.analysis.voice_metrics
         assert (voice.source, voice.clarity) == ("transcript", None)
         assert voice.tonality is not None
-        assert voice.not_measured == {"clarity": "not measurable without speech-to-text of a recording"}
+        assert voice.not_measured == {"clarity": "there is no speech-to-text of a recording"}
 
     async def test_a_silent_recording_has_no_scores_of_its_sound(self, client: Client, session: Session) -> None:
         report = await (await client.analyze(session, audio=silence(200))).result()
