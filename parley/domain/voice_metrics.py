@@ -32,8 +32,8 @@ from parley.domain.speaking import (
 
 MOST_POINTS = 2000
 
-NO_RECORDING = "not measurable without a recording"
-NO_SPEECH_TO_TEXT = "not measurable without speech-to-text of a recording"
+NO_RECORDING = "there is no recording"
+NO_SPEECH_TO_TEXT = "there is no speech-to-text of a recording"
 NO_WORDS = "no word was recognised"
 NO_WORD_TIMES = "the words of the transcript have no times"
 TOO_LITTLE_SPEECH = f"the user speaks for less than {LEAST_PACE_SECONDS:g} s"

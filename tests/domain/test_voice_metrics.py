@@ -96,10 +96,10 @@ def test_a_transcript_without_word_times_has_its_pace_alone():
     assert (metrics.source, metrics.pace_wpm, metrics.pace) == ("transcript", 120, 100)
     assert metrics.not_measured == {
         "pauses": "the words of the transcript have no times",
-        "clarity": "not measurable without speech-to-text of a recording",
+        "clarity": "there is no speech-to-text of a recording",
         **dict.fromkeys(
             ("tonality", "energy", "emotional_inflection", "harmonics_to_noise"),
-            "not measurable without a recording",
+            "there is no recording",
         ),
     }
     assert all(getattr(metrics, name) is None for name in SCORES[1:])

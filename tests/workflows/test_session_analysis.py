@@ -9,6 +9,7 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
+from activities import acoustics
 from parley import AnalysisHandle, Backend, Client, visibility
 from parley.client.reading import read_session
 from parley.domain.errors import JobFailed, NotFound
@@ -131,7 +132,7 @@ class TestAcoustics:
         voice = report.analysis.voice_metrics
         assert (voice.source, voice.clarity) == ("transcript", None)
         assert voice.tonality is not None
-        assert voice.not_measured == {"clarity": "not measurable without speech-to-text of a recording"}
+        assert voice.not_measured == {"clarity": "there is no speech-to-text of a recording"}
 
     async def test_a_silent_recording_has_no_scores_of_its_sound(self, client: Client, session: Session) -> None:
         report = await (await client.analyze(session, audio=silence(200))).result()
@@ -140,6 +141,18 @@ class TestAcoustics:
         assert (voice.tonality, voice.energy, voice.emotional_inflection) == (None, None, None)
         assert "silent" in voice.not_measured["energy"]
         assert report.analysis.curves is None
+
+    async def test_an_analysis_goes_on_where_the_sound_cannot_be_measured(
+        self, client: Client, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(acoustics, "LIBRARIES", ("a_library_that_is_not_installed",))
+        report = await (await client.analyze(session, audio=RECORDING.read_bytes())).result()
+        assert report.analysis is not None
+        [warning] = report.analysis.warnings
+        assert warning.startswith("pitch and loudness are not measured: the worker has no acoustics: install")
+        voice = report.analysis.voice_metrics
+        assert (voice.source, voice.tonality, voice.acoustics) == ("elevenlabs", None, None)
+        assert voice.not_measured["tonality"] == "the sound of the recording was not measured"
 
 
 class TestProviders:
