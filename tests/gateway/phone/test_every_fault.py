@@ -56,7 +56,7 @@ async def test_the_caller_hears_something_there_is_a_row_and_the_talk_goes_on(
 
 
 def _question(fault: str) -> str:
-    return f"What does the export contain, with the fault {fault}?"
+    return f"What does the export contain, with the fault {fault.replace('_', ' ')}?"  # as it is spoken
 
 
 async def _answered(session: Session, question: str) -> str:
