@@ -88,7 +88,7 @@ def _frames(file: Any, rate: int | None) -> Iterator[Any]:
         seconds += frame.samples / frame.sample_rate
         if seconds > MAX_SESSION_SECONDS:
             raise InvalidInput(f"is longer than {MAX_SESSION_SECONDS / 3600:g} hours", where="recording")
-        frame.pts = None  # Gaps and jumps of the file's clock are no sound.
+        frame.pts = None  # Gaps and jumps of the file's clock are not sound.
         yield from resampler.resample(frame)
     yield from resampler.resample(None)
 

@@ -50,7 +50,7 @@ def test_telephone_codecs_without_a_fact_chunk(codec: int, silence: bytes):
     assert loudness(sound.mixed()) < 0.001
 
 
-def test_chunks_after_the_sound_are_no_sound():
+def test_chunks_after_the_sound_are_not_sound():
     audio = wav(PCM) + b"LIST\x08\0\0\0INFOabcd"
     assert decode(audio).seconds == 2.0
     assert recording_seconds(audio) == 2.0
@@ -85,6 +85,6 @@ def test_silence_is_sound():
         b"\x1a\x45\xdf\xa3" + bytes(100),
     ],
 )
-def test_what_is_no_sound_is_refused(content: bytes):
+def test_what_is_not_sound_is_refused(content: bytes):
     with pytest.raises(InvalidInput, match="WAV, MP3, OGG, FLAC, M4A or WebM"):
         decode(content)
