@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parley.client.optimizing import Optimized
     from parley.client.phone import Phone
     from parley.client.reports import Reports
-    from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+    from parley.client.session_analysis import AnalysisHandle, AnalysisReport, HearingOptions
     from parley.client.streaming import GenerateStream
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Refused,
     )
     from parley.domain.health import HealthReport
+    from parley.domain.hearing import Transcript
     from parley.domain.housekeeping import RefillReport
     from parley.domain.knowledge import (
         AddedDocument,
