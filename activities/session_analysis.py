@@ -125,7 +125,7 @@ class SessionAnalysisActivities:
         """Transcribe a recording that came alone, and store it as a session.
 
         Raises:
-            InvalidInput: nobody speaks in it, or the user who was named is not in it.
+            InvalidInput: it has no speech, or the user who was named is not in it.
         """
         job = step.input
         assert job.hearing is not None  # noqa: S101 - only such a job has this step

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parley.client.optimizing import Optimized
     from parley.client.phone import Phone
     from parley.client.reports import Reports
-    from parley.client.session_analysis import AnalysisHandle, AnalysisReport, RecordingPart
+    from parley.client.session_analysis import AnalysisHandle, AnalysisReport, HearingOptions, RecordingPart
     from parley.client.streaming import GenerateStream
     from parley.domain.auto_analyze.contract import (
         AutoAnalyzeInput,
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         Refused,
     )
     from parley.domain.health import HealthReport
+    from parley.domain.hearing import Transcript
     from parley.domain.housekeeping import RefillReport
     from parley.domain.knowledge import (
         AddedDocument,
@@ -156,7 +157,8 @@ _MODULES = {
     "parley.client.optimizing": ("Optimized",),
     "parley.client.phone": ("Phone",),
     "parley.client.reports": ("Reports",),
-    "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport", "RecordingPart"),
+    "parley.client.session_analysis": ("AnalysisHandle", "AnalysisReport", "HearingOptions", "RecordingPart"),
+    "parley.domain.hearing": ("Transcript",),
     "parley.client.streaming": ("GenerateStream",),
     "parley.domain.auto_analyze.contract": (
         "AutoAnalyzeInput",
@@ -342,6 +344,7 @@ __all__ = [
     "GenerationHandle",
     "GenerationReport",
     "HealthReport",
+    "HearingOptions",
     "Housekeeping",
     "IdempotencyConflict",
     "ImagePart",
@@ -415,6 +418,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "ToolChoice",
+    "Transcript",
     "Turn",
     "TurnOptions",
     "TurnReport",

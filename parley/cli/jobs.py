@@ -94,7 +94,9 @@ def analyze(
             rubric=rated_by,
             **heard,
         )
-        await follow_started(client, job, detach=detach, as_json=as_json, html=html, audio=file if session is None else audio)
+        await follow_started(
+            client, job, detach=detach, as_json=as_json, html=html, audio=file if session is None else audio
+        )
 
     with_client(workspace, work)
 

@@ -30,6 +30,7 @@ class RecordingPart(Model):
     content: bytes
     size: int
 
+
 DEFAULT_USER = "operator"
 
 

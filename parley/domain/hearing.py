@@ -150,7 +150,7 @@ def session_of(transcript: Transcript, hearing: Hearing, owner: Owner, *, second
         seconds: how long the recording is; None: as the transcript says, or else to its last word.
 
     Raises:
-        InvalidInput: nobody speaks, or no speaker is the one who was named.
+        InvalidInput: there is no speech, or no speaker is the one who was named.
         ValidationError: the transcript's times are not possible.
     """
     passages = [passage for passage in transcript.passages if passage.text.strip()]
@@ -197,7 +197,7 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
         if name:
             return _named(transcript, name, option), ""
     if len(labels) == 1:
-        return labels[0], "one speaker was heard: if there are more, their voices could not be told apart"
+        return labels[0], "one speaker was heard: if there are more, their voices could not be separated"
     known = [label for label in labels if label.casefold() in USER_LABELS]
     if len(known) == 1:
         return known[0], ""

@@ -31,7 +31,7 @@ class Provider(StrEnum):
     WHISPER = "whisper"
 
 
-# Those that hear: the vendor first, then this machine. It is no remote service, so it is not pinged.
+# Those that hear: the vendor first, then this machine. It is not a remote service, so it is not pinged.
 HEARING_PROVIDERS = (Provider.ELEVENLABS, Provider.WHISPER)
 REMOTE_PROVIDERS = tuple(provider for provider in Provider if provider is not Provider.WHISPER)
 # The providers that answer chats, in the order in which they are tried where nothing else decides.

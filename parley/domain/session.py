@@ -17,11 +17,11 @@ SAME_TURN_SECONDS = 3.0
 LATE_SECONDS = 1.0
 # Turns of one speaker that overlap by more are of two people.
 OVERLAP_SECONDS = 1.0
-# A greater number is no time in any unit.
+# A greater number is not a time in any unit.
 MOST_TIME = 1e12
 # The type of an error that names its field itself, because it was found in the whole.
 MISPLACED = "misplaced"
-# Nobody speaks so slowly for so long: the times are not in seconds.
+# No person speaks so slowly for so long: the times are not in seconds.
 SLOWEST_WORDS_PER_MINUTE, LONG_SECONDS, CHARACTERS_PER_WORD = 3.0, 300.0, 1.5
 
 
@@ -155,7 +155,7 @@ def _repaired(given: dict[str, Any]) -> dict[str, Any]:
     repaired = [_with_times(turn, f"turns.{number}", untimed, stretched) for number, turn in enumerate(listed)]
     problems = [
         *_said(untimed, "without a usable time: it is estimated from the words around it"),
-        *_said(stretched, "stretched over a silence: shortened"),
+        *_said(stretched, "stretched over a silence: its time is cut"),
         *_overlaps(listed),
     ]
     warnings = (*given.get("warnings", ()), *problems)

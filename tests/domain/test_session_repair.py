@@ -73,10 +73,10 @@ class TestWords:
         ],
         ids=["before a silence", "after a silence"],
     )
-    def test_a_word_stretched_over_a_silence_is_shortened(self, given_times: Any, place: int, expected: Any):
+    def test_a_word_stretched_over_a_silence_is_cut(self, given_times: Any, place: int, expected: Any):
         session = given(spoken(0, 10, words=words(*given_times)))
         assert times(session)[place] == expected
-        assert session.warnings == ("turns.0: 1 word is stretched over a silence: shortened",)
+        assert session.warnings == ("turns.0: 1 word is stretched over a silence: its time is cut",)
 
     def test_good_words_stay_as_they_are(self):
         good = [(0.1, 0.4), (0.4, 0.9), (2.5, 3.6)]

@@ -219,7 +219,7 @@ class TestTheField:
         cue = "WEBVTT\n\n00:00.000 --> 00:04.000\n- Ann: Hello there.\n- Bo: Hi!\n"
         assert [(one.speaker, one.text) for one in parsed(cue).passages] == [("Ann", "Hello there."), ("Bo", "Hi!")]
 
-    def test_a_colon_in_a_sentence_is_no_name(self):
+    def test_a_colon_in_a_sentence_is_not_a_name(self):
         cue = "WEBVTT\n\n00:00.000 --> 00:04.000\nand there is one thing that matters more than that: the price\n"
         assert parsed(cue).speakers == ("",)
 

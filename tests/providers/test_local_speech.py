@@ -64,11 +64,11 @@ async def test_a_voice_that_is_heard_through_the_line_is_not_written_twice(call)
 
 
 @pytest.mark.parametrize("sound", [np.zeros(2 * RATE, np.float32), tone(2.0), tone(2.0) * tone(2.0, hertz=3)])
-async def test_nothing_is_heard_where_nobody_speaks(sound):
+async def test_nothing_is_heard_where_there_is_no_speech(sound):
     assert (await heard(encode(sound))).words == ()
 
 
-async def test_what_is_no_sound_is_refused():
+async def test_what_is_not_sound_is_refused():
     with pytest.raises(BadRequest, match="is not audio that can be decoded"):
         await heard(b"no audio")
 

@@ -48,8 +48,8 @@ async def test_the_user_is_corrected_without_hearing_again(client: Client, simul
 
 
 async def test_an_unknown_user_fails_the_job_and_names_the_speakers(client: Client):
-    with pytest.raises(JobFailed, match="'Nobody' is not a speaker of it: "):
-        await (await client.analyze(audio=RECORDING, user_speaker="Nobody")).result()
+    with pytest.raises(JobFailed, match="'Zed' is not a speaker of it: "):
+        await (await client.analyze(audio=RECORDING, user_speaker="Zed")).result()
 
 
 async def test_silence_is_said_to_be_silence(client: Client):

@@ -5,19 +5,22 @@ from parley.domain.transcripts.fields import MILLISECONDS, Fields, grouped, labe
 
 
 def read(given: Fields) -> Transcript:
-    """Utterances have speakers; without them the words do, or nobody."""
+    """Utterances have speakers; without them the words do, or no label is known."""
     if given.text("status") not in ("", "completed"):
         raise given.problem("status", f"is {given.text('status')}: the transcript is not complete")
     passages = [_passage(utterance) for utterance in given.list_of("utterances")]
     if not passages:
         passages = grouped([(_speaker(word), word.word(unit=MILLISECONDS)) for word in given.list_of("words")])
     return Transcript(
-        passages=tuple(passages), language=given.text("language_code"), seconds=given.time("audio_duration")
+        passages=tuple(passages), language=given.text("language_code"), seconds=given.seconds("audio_duration")
     )
 
 
 def _passage(utterance: Fields) -> Passage:
-    start, end = utterance.needed_time("start", unit=MILLISECONDS), utterance.needed_time("end", unit=MILLISECONDS)
+    start, end = (
+        utterance.needed_seconds("start", unit=MILLISECONDS),
+        utterance.needed_seconds("end", unit=MILLISECONDS),
+    )
     words = tuple(word.word(unit=MILLISECONDS) for word in utterance.list_of("words"))
     return Passage(
         speaker=_speaker(utterance), start=start, end=max(start, end), text=utterance.text("text"), words=words

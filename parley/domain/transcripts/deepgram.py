@@ -15,14 +15,14 @@ def read(given: Fields) -> Transcript:
     passages = [_passage(utterance, len(channels)) for utterance in results.list_of("utterances")]
     for number, channel in enumerate(channels if not passages else ()):
         passages += grouped(_words(channel, number, len(channels)))
-    seconds = given.inner("metadata").time("duration")
+    seconds = given.inner("metadata").seconds("duration")
     return Transcript(passages=tuple(passages), language=language, seconds=seconds)
 
 
 def _passage(utterance: Fields, channels: int) -> Passage:
-    start, end = utterance.needed_time("start"), utterance.needed_time("end")
+    start, end = utterance.needed_seconds("start"), utterance.needed_seconds("end")
     words = tuple(word.word() for word in utterance.list_of("words"))
-    number = int(utterance.time("channel") or 0)
+    number = int(utterance.seconds("channel") or 0)
     text = utterance.text("transcript")
     return Passage(
         speaker=_speaker(utterance, number, channels), start=start, end=max(start, end), text=text, words=words

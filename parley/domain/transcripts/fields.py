@@ -28,7 +28,7 @@ class Fields:
         """The objects of a list; none where it is missing.
 
         Raises:
-            InvalidInput: it is no list of objects.
+            InvalidInput: it is not a list of objects.
         """
         given = self._given.get(name)
         if given is None:
@@ -42,7 +42,7 @@ class Fields:
         """The object under a name; an empty one where it is missing.
 
         Raises:
-            InvalidInput: it is no object.
+            InvalidInput: it is not an object.
         """
         given = self._given.get(name)
         return self._inner({} if given is None else given, name)
@@ -66,11 +66,11 @@ class Fields:
             return str(given).strip()
         return ""
 
-    def time(self, name: str, *, unit: float = 1.0) -> float | None:
+    def seconds(self, name: str, *, unit: float = 1.0) -> float | None:
         """A time in seconds; None where it is missing. `unit`: the seconds of one unit of the format.
 
         Raises:
-            InvalidInput: it is no number, or not within the length that a session can have.
+            InvalidInput: it is not a number, or not within the length that a session can have.
         """
         given = self._given.get(name)
         if given is None:
@@ -85,9 +85,9 @@ class Fields:
             raise self.problem(name, f"{given} is not a time within {MAX_SESSION_SECONDS / 3600:g} hours")
         return seconds
 
-    def needed_time(self, name: str, *, unit: float = 1.0) -> float:
-        """As `time`, but it must be there."""
-        seconds = self.time(name, unit=unit)
+    def needed_seconds(self, name: str, *, unit: float = 1.0) -> float:
+        """As `seconds`, but it must be there."""
+        seconds = self.seconds(name, unit=unit)
         if seconds is None:
             raise self.problem(name, "is missing: a time in the recording")
         return seconds
@@ -95,7 +95,7 @@ class Fields:
     def word(self, start: str = "start", end: str = "end", *, unit: float = 1.0) -> TranscriptWord:
         """The object as a word, whose times may be missing."""
         return TranscriptWord(
-            text=self.text(*WORD_NAMES), start=self.time(start, unit=unit), end=self.time(end, unit=unit)
+            text=self.text(*WORD_NAMES), start=self.seconds(start, unit=unit), end=self.seconds(end, unit=unit)
         )
 
     def _inner(self, given: Any, name: str) -> "Fields":

@@ -16,7 +16,7 @@ def read(given: Fields) -> Transcript:
 
 
 def _passage(sentence: Fields) -> Passage:
-    start, end = sentence.needed_time("start_time"), sentence.needed_time("end_time")
+    start, end = sentence.needed_seconds("start_time"), sentence.needed_seconds("end_time")
     channel = sentence.text("media_channel", "channel")
     words = tuple(word.word("start_time", "end_time") for word in sentence.list_of("words"))
     return Passage(

@@ -12,14 +12,14 @@ def read(given: Fields) -> Transcript:
     passages = [passage for segment in given.list_of("segments") for passage in _passages(segment)]
     if not passages:
         passages = grouped([(label(word.text("speaker")), word.word()) for word in given.list_of("words")])
-    return Transcript(passages=tuple(passages), language=given.text("language"), seconds=given.time("duration"))
+    return Transcript(passages=tuple(passages), language=given.text("language"), seconds=given.seconds("duration"))
 
 
 def _passages(segment: Fields) -> list[Passage]:
     """A segment; several passages where its words have several speakers."""
     own = label(segment.text("speaker"))
     words = [(label(word.text("speaker")) or own, word.word()) for word in segment.list_of("words")]
-    start, end = segment.needed_time("start"), segment.needed_time("end")
+    start, end = segment.needed_seconds("start"), segment.needed_seconds("end")
     if end < start:
         raise segment.problem("end", f"{end:g} is before the start, {start:g}")
     if len({speaker for speaker, _ in words}) > 1:
@@ -34,7 +34,7 @@ def read_cpp(given: Fields) -> Transcript:
     passages: list[Passage] = []
     for segment in given.list_of("transcription"):
         times = segment.inner("offsets")
-        start, end = times.needed_time("from", unit=MILLISECONDS), times.needed_time("to", unit=MILLISECONDS)
+        start, end = times.needed_seconds("from", unit=MILLISECONDS), times.needed_seconds("to", unit=MILLISECONDS)
         passages.append(
             Passage(speaker=label(segment.text("speaker")), start=start, end=max(start, end), text=segment.text("text"))
         )

@@ -58,12 +58,9 @@ SYSTEM_METRICS = """
     SELECT c.workspace_id, c.number, date_trunc('hour', t.created_at) AS hour,
            count(DISTINCT c.call_sid) AS phone_calls,
            count(*) AS turns,
-           avg(t.first_token_ms) AS first_token_ms_average,
            avg(t.response_ms) AS response_ms_average,
            percentile_cont(0.95) WITHIN GROUP (ORDER BY t.response_ms) AS response_ms_p95,
            coalesce(sum(t.audio_ms), 0) AS audio_ms,
-           count(t.filler_ms) AS fillers,
-           count(t.template_ms) AS templates,
            count(*) FILTER (WHERE t.heard IS NOT NULL) AS interruptions,
            count(*) FILTER (WHERE t.error NOT IN ('', 'SessionEnded')) AS errors
     FROM call_sessions c
@@ -258,9 +255,6 @@ def upgrade() -> None:
         sa.Column("meta", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("context_sha256", sa.String(), nullable=False),
         sa.Column("heard", sa.String(), nullable=True),
-        sa.Column("filler_ms", sa.Integer(), nullable=True),
-        sa.Column("template_ms", sa.Integer(), nullable=True),
-        sa.Column("first_token_ms", sa.Integer(), nullable=True),
         sa.Column("response_ms", sa.Integer(), nullable=True),
         sa.Column("audio_ms", sa.Integer(), nullable=True),
         sa.Column("knowledge_used", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
