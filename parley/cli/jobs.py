@@ -289,7 +289,7 @@ async def follow_started(
         show_json({"id": job_id}) if as_json else out.say(job_id)
         return
     err.say(job_id)
-    await show_job(client, job_id, as_json=as_json, html=html, audio=file if session is None else audio)
+    await show_job(client, job_id, as_json=as_json, html=html, audio=audio)
 
 
 async def show_job(

@@ -14,7 +14,7 @@ VIEW = """
     SELECT c.workspace_id, c.number, date_trunc('hour', t.created_at) AS hour,
            count(DISTINCT c.call_sid) AS phone_calls,
            count(*) AS turns,
-           {first_token}
+           {averages}
            avg(t.response_ms) AS response_ms_average,
            percentile_cont(0.95) WITHIN GROUP (ORDER BY t.response_ms) AS response_ms_p95,
            coalesce(sum(t.audio_ms), 0) AS audio_ms,
@@ -25,7 +25,7 @@ VIEW = """
     JOIN conversation_turns t ON (t.workspace_id, t.conversation_id) = (c.workspace_id, c.call_sid)
     GROUP BY 1, 2, 3"""
 WITH_TIMES = VIEW.format(
-    first_token="avg(t.first_token_ms) AS first_token_ms_average,",
+    averages="avg(t.first_token_ms) AS first_token_ms_average,",
     counts="count(t.filler_ms) AS fillers, count(t.template_ms) AS templates,",
 )
 
@@ -41,4 +41,4 @@ def downgrade() -> None:
     op.execute("DROP VIEW system_metrics")
     for name in COLUMNS:
         op.drop_column("conversation_turns", name)
-    op.execute(VIEW.format(first_token="", counts=""))
+    op.execute(VIEW.format(averages="", counts=""))
