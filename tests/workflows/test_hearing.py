@@ -19,7 +19,8 @@ async def test_a_recording_alone_is_heard_once(client: Client, simulator: Simula
     job = await client.analyze(audio=RECORDING, user_id="ann")
     report = await job.result()
     assert report.analysis is not None
-    assert [source.step for source in report.analysis.provenance] == [Step.HEAR, Step.VOICE, Step.COACHING]
+    first, *others = [source.step for source in report.analysis.provenance]
+    assert (first, set(others)) == (Step.HEAR, {Step.VOICE, Step.COACHING})  # the others are made at the same time
     assert [request["provider"] for request in await simulator.billed()] == ["elevenlabs", "anthropic"]
     assert report.costs.energy_charged == COACHING + VOICE
     assert report.analysis.voice_metrics.source != "transcript"

@@ -63,7 +63,7 @@ class TestStrategies:
         analysis = (await job.result()).analysis
         assert analysis is not None
         assert analysis.strategy is Strategy.FAST_PARALLEL
-        assert analysis.voice_metrics.source == "elevenlabs"
+        assert analysis.voice_metrics.source == "recording"
         assert {source.step for source in analysis.provenance} == {Step.VOICE, Step.COACHING}
         assert all(source.simulated and source.answered_by.startswith("simulator/") for source in analysis.provenance)
 
@@ -148,10 +148,10 @@ class TestAcoustics:
         monkeypatch.setattr(acoustics, "LIBRARIES", ("a_library_that_is_not_installed",))
         report = await (await client.analyze(session, audio=RECORDING.read_bytes())).result()
         assert report.analysis is not None
-        [warning] = report.analysis.warnings
-        assert warning.startswith("pitch and loudness are not measured: the worker has no acoustics: install")
+        [warning] = [one for one in report.analysis.warnings if one.startswith("pitch and loudness")]
+        assert "are not measured: the worker has no acoustics: install" in warning
         voice = report.analysis.voice_metrics
-        assert (voice.source, voice.tonality, voice.acoustics) == ("elevenlabs", None, None)
+        assert (voice.source, voice.tonality, voice.acoustics) == ("recording", None, None)
         assert voice.not_measured["tonality"] == "the sound of the recording was not measured"
 
 
@@ -244,7 +244,7 @@ class TestContent:
             for number, turn in enumerate(session.turns * 10)
         )
         await simulator.fault("context_too_long", times=1)
-        many = session.model_copy(update={"turns": turns, "duration_seconds": 290.0})
+        many = session.model_copy(update={"turns": turns, "duration_seconds": 201.0 + len(turns)})
         report = await (await client.analyze(many)).result()
         assert report.analysis is not None
         assert report.analysis.coaching.processed
@@ -360,7 +360,7 @@ class TestJobs:
         assert running.done == (Step.PREPARE, Step.VOICE)
         await simulator.gate(closed=False)
         await job.result()
-        assert (await job.progress()).done == tuple(Step)
+        assert (await job.progress()).done == tuple(step for step in Step if step is not Step.HEAR)
 
     async def test_an_operator_finds_the_job_by_its_search_attributes(self, client: Client, session: Session) -> None:
         job = await client.analyze(session)

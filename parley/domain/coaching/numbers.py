@@ -190,7 +190,7 @@ def _measures(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> tuple
     if coaching.overall_score is not None:
         found.insert(0, Measure(OVERALL, (coaching.overall_score,), str(coaching.overall_score), 0.5))
     fillers = counted.filler_words
-    if fillers.listed:
+    if fillers.per_minute is not None:
         found.append(Measure(FILLER_RATE, (fillers.per_minute,), f"{fillers.per_minute}", 0.5))
         found.append(Measure(FILLER_COUNT, (fillers.count,), str(fillers.count)))
     return tuple(found)
