@@ -14,7 +14,6 @@ from parley.domain.voice_metrics import from_session
 from tests.domain.coaching.material import SALES, counted
 from tests.domain.sessions import session, turn
 
-
 # Neighbouring turns of one speaker are one turn.
 ROLES = ("rep", "prospect")
 
