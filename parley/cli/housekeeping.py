@@ -107,7 +107,10 @@ def forget(
     workspace: Workspace = "default",
     as_json: Json = False,
 ) -> None:
-    """Remove what a user said and was answered, in every table. It does not come back; what it cost stays."""
+    """Remove what a user said and was answered, in every table.
+
+    It does not come back; what it cost stays.
+    """
     if not yes and not typer.confirm(f"Remove all content of user {user!r} in workspace {workspace!r}?", err=True):
         raise typer.Abort
 

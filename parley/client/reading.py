@@ -69,7 +69,10 @@ def parse_conversation(text: str, *, where: str) -> Session | Transcript:
     """
     if not text.lstrip().startswith(("{", "[")):
         return read_text_transcript(text, where=where)
-    return session_or_transcript(read_json(text, where=where), where=where)
+    data = read_json(text, where=where)
+    if _is_session(data) and len(text.encode()) > MAX_SESSION_BYTES:
+        raise InvalidInput(f"has more than the {MAX_SESSION_BYTES:,} bytes allowed for a session", where=where)
+    return session_or_transcript(data, where=where)
 
 
 def session_or_transcript(data: Any, *, where: str) -> Session | Transcript:
@@ -78,8 +81,11 @@ def session_or_transcript(data: Any, *, where: str) -> Session | Transcript:
     Raises:
         InvalidInput: it is neither, or not valid; the error names the place and the problem.
     """
-    is_session = isinstance(data, dict) and ("turns" in data or "session_id" in data)
-    return parse_session(data, where=where) if is_session else read_json_transcript(data, where=where)
+    return parse_session(data, where=where) if _is_session(data) else read_json_transcript(data, where=where)
+
+
+def _is_session(data: Any) -> bool:
+    return isinstance(data, dict) and ("turns" in data or "session_id" in data)
 
 
 def _text(raw: bytes, where: str) -> str:

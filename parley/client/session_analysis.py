@@ -32,6 +32,7 @@ class RecordingPart(Model):
 
 
 DEFAULT_USER = "operator"
+NOTHING_GIVEN = "is missing: give a session, a transcript, or a recording"
 
 
 class AnalysisReport(Model):
@@ -149,9 +150,9 @@ async def start_analysis(
 ) -> AnalysisHandle:
     """Store a session and its recording, and start the job on them. `Client.analyze` documents the arguments."""
     seconds = recording_seconds(audio) if audio is not None else None
-    checked = _session(session, heard, seconds)
+    checked = given_session(session, heard, seconds)
     if checked is None and audio is None:
-        raise InvalidInput("is missing: give a session, a transcript, or a recording", where="session")
+        raise InvalidInput(NOTHING_GIVEN, where="session")
     provider = provider or provider_of(model, backend.settings)
     check_model(provider, model, backend.settings)
     hearing = _hearing(heard) if checked is None else None
@@ -188,7 +189,7 @@ async def start_analysis(
     return AnalysisHandle(backend, workspace_id, started.id, started.first_execution_run_id or "")
 
 
-def _session(
+def given_session(
     given: Session | Transcript | dict[str, object] | None, heard: HearingOptions, seconds: float | None
 ) -> Session | None:
     """The session that was given; None for a recording alone."""

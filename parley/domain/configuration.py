@@ -132,7 +132,8 @@ class Credentials(Model):
     local: Reference | None = None
 
     def of(self, provider: Provider) -> Reference | None:
-        return getattr(self, provider.value)
+        """The reference for a provider; None also for one that runs in the worker and has no key."""
+        return getattr(self, provider.value, None)
 
 
 class Privacy(Model):
@@ -297,9 +298,10 @@ def _without(data: Any, place: Place) -> Any:
 
 def _with_unreadable(credentials: Credentials, stored: object) -> Credentials:
     """The credentials, with `UNREADABLE` in place of each reference that cannot be read."""
-    named = cast("Mapping[str, object]", stored) if isinstance(stored, Mapping) else dict.fromkeys(Provider, stored)
-    lost = [name for name in Provider if named.get(name) is not None and credentials.of(name) is None]
-    return credentials.model_copy(update={name.value: UNREADABLE for name in lost})
+    keyed = Credentials.model_fields
+    named = cast("Mapping[str, object]", stored) if isinstance(stored, Mapping) else dict.fromkeys(keyed, stored)
+    lost = [name for name in keyed if named.get(name) is not None and getattr(credentials, name) is None]
+    return credentials.model_copy(update=dict.fromkeys(lost, UNREADABLE))
 
 
 def _fields(part: Model, prefix: str) -> Iterator[tuple[str, Any, bool]]:

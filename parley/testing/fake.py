@@ -15,8 +15,14 @@ from parley.client.auto_analyze import (
 from parley.client.conversation import ConversationHandle
 from parley.client.generate import GenerateOptions, Messages, generate_input
 from parley.client.jobs import JobHandle, ProgressT, ReportT
-from parley.client.reading import check_conversation_id, parse_session
-from parley.client.session_analysis import AnalysisHandle, AnalysisReport
+from parley.client.reading import check_conversation_id
+from parley.client.session_analysis import (
+    NOTHING_GIVEN,
+    AnalysisHandle,
+    AnalysisReport,
+    HearingOptions,
+    given_session,
+)
 from parley.client.streaming import GenerateStream, OnDisconnect
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, AutoAnalyzeProgress, Phase, Statistics
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in, check_rubric
@@ -26,6 +32,7 @@ from parley.domain.errors import IdempotencyConflict, InvalidInput
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, Meta, workflow_id
 from parley.domain.generate.replies import parsed
 from parley.domain.habits import habits
+from parley.domain.hearing import Transcript
 from parley.domain.requests import Provider
 from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS, Analysis, Progress, Step, Strategy
@@ -159,23 +166,31 @@ class FakeClient:
 
     async def analyze(  # noqa: PLR0913 - the signature of `Client`
         self,
-        session: Session | dict[str, object],
+        session: Session | Transcript | dict[str, object] | None = None,
         *,
-        audio: bytes | None = None,  # noqa: ARG002 - the signature of `Client`
-        provider: Provider | None = None,  # noqa: ARG002
+        audio: bytes | None = None,
+        provider: Provider | None = None,  # noqa: ARG002 - the signature of `Client`
         model: str | None = None,  # noqa: ARG002
         wait: bool = True,  # noqa: ARG002
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,  # noqa: ARG002
         run_name: str = "",
         rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
+        **heard: Unpack[HearingOptions],
     ) -> AnalysisHandle:
-        """The handle of an analysis that has ended.
+        """The handle of an analysis that has ended. A recording alone is not heard: its result must be scripted.
 
         Raises:
             InvalidInput: the session or rubric is not valid; the error names the field.
         """
         own = _rubric(rubric)
-        checked = session if isinstance(session, Session) else parse_session(session)
+        checked = given_session(session, heard, None)
+        if checked is None and audio is None:
+            raise InvalidInput(NOTHING_GIVEN, where="session")
+        if checked is None:
+            if not self._analyses:
+                raise AssertionError("no analysis is scripted for a recording alone: a FakeClient hears nothing")
+            name = heard.get("session_id") or "recording"
+            return FakeAnalysisHandle(f"session-analysis/{self.workspace_id}/{name}", self._analyses.popleft())
         self.sessions.append(checked)
         job_id = "/".join(filter(None, ("session-analysis", self.workspace_id, checked.session_id, run_name)))
         outcome = self._analyses.popleft() if self._analyses else _rule_based(checked, own, job_id)

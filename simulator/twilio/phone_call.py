@@ -303,6 +303,7 @@ class PhoneCall:
                 raise
             self.log.note("warning", text=f"{problem}: the fallback URL is asked")
             failed = [("ErrorCode", str(problem.code)), ("ErrorUrl", url)]
+            self._base = fallback
             response = await self._line.request(fallback, self._form() + failed, self.log)
         return self._read(response.text, response.headers.get("content-type", ""))
 

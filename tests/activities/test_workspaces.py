@@ -103,3 +103,9 @@ async def test_a_provider_sees_no_masked_text(open_calls: Opener, settings: Sett
     # What is masked does not change which request it is: the first one is not paid again.
     assert (await make(worker, asked)).attempt_id == before.attempt_id
     assert await books.disagreements() == []
+
+
+async def test_a_provider_that_runs_in_the_worker_has_no_key_to_refer_to(database: Database) -> None:
+    assert (await Workspaces(database).terms_of(WORKSPACE)).key_of(Provider.WHISPER) is None
+    await refer(database, {"openai": {"env": VARIABLE}})
+    assert (await Workspaces(database).terms_of(WORKSPACE)).key_of(Provider.WHISPER) is None

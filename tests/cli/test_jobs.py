@@ -141,10 +141,6 @@ TURN = {"role": "rep", "start": 0, "end": 2, "text": "Hello there"}
 GOOD = {"session_id": "s", "user_id": "u", "duration_seconds": 10, "turns": [TURN]}
 
 
-def words(*times: tuple[float, float]) -> dict[str, object]:
-    return {**TURN, "words": [{"text": "w", "start": start, "end": end} for start, end in times]}
-
-
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "not JSON": (b"{", "is not JSON"),
     "not UTF-8": (b'{"session_id": "\xff"}', "is not UTF-8"),
@@ -155,7 +151,6 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
         json.dumps({key: value for key, value in GOOD.items() if key != "duration_seconds"}).encode(),
         "duration_seconds",
     ),
-    "words out of order": (json.dumps({**GOOD, "turns": [words((1, 1.5), (0.2, 0.4))]}).encode(), "turns.0"),
     "10 MB": (json.dumps({**GOOD, "turns": [{**TURN, "text": "x" * 10_000_000}]}).encode(), "bytes"),
     "NUL": (json.dumps({**GOOD, "turns": [{**TURN, "text": "a\0b"}]}).encode(), "turns.0.text"),
 }

@@ -24,11 +24,11 @@ def test_one_prompt_is_shown_verbatim(capsys: pytest.CaptureFixture[str]):
     assert execute(["prompts", "session_analysis", "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert (described["id"], described["job"], described["placeholders"]) == (
-        "session_analysis@1",
+        "session_analysis@2",
         "SessionAnalysis",
         [],
     )
-    assert described["text"].startswith("You are an experienced sales coach.")
+    assert described["text"].startswith("You are {coach}.")
 
 
 def test_an_unknown_prompt_exits_2(capsys: pytest.CaptureFixture[str]):

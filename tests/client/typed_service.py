@@ -67,6 +67,7 @@ from parley import (
     GenerationHandle,
     GenerationReport,
     HealthReport,
+    HearingOptions,
     Housekeeping,
     IdempotencyConflict,
     ImagePart,
@@ -111,11 +112,14 @@ from parley import (
     Prompt,
     Provider,
     Recommendation,
+    RecordingPart,
     RefillReport,
     Refusal,
     Refused,
     Report,
     Reports,
+    Rubric,
+    RubricSkill,
     RunEstimate,
     Scope,
     Session,
@@ -137,6 +141,7 @@ from parley import (
     ToolCall,
     ToolCallDelta,
     ToolChoice,
+    Transcript,
     Turn,
     TurnOptions,
     TurnReport,
@@ -292,7 +297,15 @@ async def coach(client: Client, recording: bytes | None) -> None:
         run_name="morning",
     )
     stored: Session = await handle.session()
-    print(stored.session_id)
+    part: RecordingPart = await handle.recording(start=0, count=1000)
+    print(stored.session_id, part.size)
+    levels = {0: "asks nothing", 100: "asks and listens"}
+    skill: RubricSkill = RubricSkill(id="questions", title="Asking", weight=1, levels=levels)
+    rubric: Rubric = Rubric(id="own", version=1, title="Our demo", skill=(skill,))
+    named: HearingOptions = {"user_id": "ann", "user_channel": 1}
+    await client.analyze(audio=recording, rubric=rubric, **named)
+    said: Transcript = Transcript(passages=(), language="en")
+    await client.analyze(said, user_speaker="Ann")
     progress: Progress = await handle.progress()
     strategy: Strategy | None = progress.strategy
     done: AnalysisReport = await handle.result()

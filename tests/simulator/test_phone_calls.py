@@ -458,7 +458,7 @@ async def test_a_wrong_token_is_noticed_by_the_server(agent: Agent, make: Make):
 async def test_the_simulator_plays_the_tunnel_to_a_public_address(agent: Agent, make: Make):
     agent.public = "https://phone.example.com"
     account = Account(token=TOKEN, public_url=agent.public, local_url=agent.url)
-    plan = Plan(parse(ASK), f"{agent.public}/phone/voice", f"{agent.public}/phone/status", account, speed=SPEED)
+    plan = Plan(parse(ASK), f"{agent.public}/phone/voice", f"{agent.public}/phone/status", account=account, speed=SPEED)
     [one] = await simulate(plan)
     assert (one.log.of("error"), agent.unsigned) == ([], [])
     assert {headers["host"] for headers in agent.headers} == {"phone.example.com"}
