@@ -138,17 +138,23 @@ class PurgeActivities:
         """Remove what workspaces keep for a limited time only, and report to each what was removed."""
         async with self._database.transaction() as tx:
             limits = await configuration.content_days(tx)
+        if not limits:
+            return {}
+        # Listed once for all: a workspace that keeps content for longer needs no later time than the earliest start.
+        unneeded = await self._stored_before_any_running(job.at - timedelta(days=min(limits.values())))
         removed = {
-            workspace_id: await self._remove_content(workspace_id, Old(job.at - timedelta(days=days), running), job)
+            workspace_id: await self._remove_content(
+                workspace_id, Old(job.at - timedelta(days=days), running), unneeded, job
+            )
             for workspace_id, days in limits.items()
         }
         return {workspace_id: counts for workspace_id, counts in removed.items() if counts}
 
-    async def _remove_content(self, workspace_id: str, old: Old, job: PurgeInput) -> dict[str, int]:
-        unneeded = await self._stored_before_any_running(old.before)
+    async def _remove_content(self, workspace_id: str, old: Old, unneeded: datetime, job: PurgeInput) -> dict[str, int]:
+        """Remove what is old in a workspace. `unneeded`: no running workflow needs a prompt that was stored before."""
         counts = dict[str, int]()
         for table in forgetting.BY_AGE:
-            before = replace(old, before=unneeded) if table == "prompts" else old
+            before = replace(old, before=min(old.before, unneeded)) if table == "prompts" else old
             remove = partial(forgetting.forget_old, workspace_id=workspace_id, table=table, old=before, limit=job.batch)
             counts[table] = await self._in_batches(remove, job.batch)
         removed = {table: count for table, count in counts.items() if count}

@@ -17,6 +17,10 @@ from parley.storage.retention import Old
 OWN = "one.workspace_id = :workspace AND one.user_id = :user"
 OF_CONVERSATION = """one.conversation_id IN (
     SELECT conversation_id FROM conversations WHERE workspace_id = :workspace AND user_id = :user)"""
+OF_ATTEMPT = """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
+                                   WHERE r.workspace_id = :workspace AND r.user_id = :user)"""
+OF_STREAM = """one.stream_id IN (
+    SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)"""
 # Given for sessions of this user alone.
 OF_RECORDING = """one.workspace_id = :workspace
     AND one.sha256 IN (SELECT recording_sha256 FROM session_analyses
@@ -61,18 +65,15 @@ class Content:
 CONTENT: Mapping[str, Content] = {
     "llm_cache": Content(OWN, IS_OLD),
     "summaries": Content(
-        """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
-                              WHERE r.workspace_id = :workspace AND r.user_id = :user)""",
+        OF_ATTEMPT,
         IS_OLD,
     ),
     "stream_chunks": Content(
-        """one.stream_id IN (
-            SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)""",
+        OF_STREAM,
         OLD_STREAM,
     ),
     "streams": Content(
-        """one.stream_id IN (
-            SELECT workflow_id FROM generations WHERE workspace_id = :workspace AND user_id = :user)""",
+        OF_STREAM,
         f"{IS_OLD} AND one.stream_id <> ALL(CAST(:running AS text[]))",
     ),
     "prompts": Content(
@@ -118,8 +119,7 @@ CONTENT: Mapping[str, Content] = {
     ),
     "configuration": Content("one.owner = :user", ""),
     "replies": Content(
-        """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
-                              WHERE r.workspace_id = :workspace AND r.user_id = :user)""",
+        OF_ATTEMPT,
         """one.attempt_id IN (SELECT t.id FROM paid_requests r JOIN attempts t USING (workspace_id, request_id)
                               WHERE r.workspace_id = :workspace AND t.started_at < :before AND r.expires_at < :before
                                 AND r.workflow_id <> ALL(CAST(:running AS text[])))""",
