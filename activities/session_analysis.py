@@ -1,5 +1,6 @@
 """The activities of `SessionAnalysis`: open the job, measure the voice, coach, store the result."""
 
+import asyncio
 from typing import Any
 
 from temporalio import activity
@@ -7,7 +8,8 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
-from parley.domain.coaching.contract import Coaching
+from parley.domain.coaching.contract import Coaching, Excerpt
+from parley.domain.coaching.excerpt import excerpt_of
 from parley.domain.coaching.numbers import check_numbers
 from parley.domain.coaching.prompts import coaching_request
 from parley.domain.coaching.replies import read_reply
@@ -170,14 +172,9 @@ class SessionAnalysisActivities:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
             rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
         measured = _metrics(session, row.voice_metrics, row.acoustics, job) if step.after_voice else None
-        variant = step.variant
+        excerpt = await _excerpt(session, step.variant.transcript_tokens)
         request = coaching_request(
-            session,
-            rubric,
-            habits(session),
-            measured,
-            max_tokens=variant.max_tokens,
-            truncated=variant.truncated,
+            session, rubric, habits(session), measured, max_tokens=step.variant.max_tokens, excerpt=excerpt
         )
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
@@ -188,6 +185,7 @@ class SessionAnalysisActivities:
         assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
         coaching, problem = read_reply(settled.reply, rubric, session)
         if coaching is not None:
+            coaching = coaching.model_copy(update={"excerpt": excerpt})
             await self._store(step, coaching=coaching.model_dump(mode="json"))
         return StepOutcome(
             provenance=_provenance(step, Step.COACHING, settled),
@@ -260,6 +258,11 @@ class SessionAnalysisActivities:
     async def _store(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
             await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
+
+
+async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | None:
+    """What is read of a transcript. Tokens are counted in a thread: a long transcript takes a second."""
+    return None if budget_tokens is None else await asyncio.to_thread(excerpt_of, session, budget_tokens)
 
 
 def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:
@@ -343,7 +346,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
         habits=counted,
         coaching=coaching,
         provenance=step.provenance,
-        warnings=(*session.warnings, *step.warnings, *coaching.checks.warnings()),
+        warnings=(*session.warnings, *step.warnings, *coaching.warnings()),
         curves=Curves.model_validate(row.curves) if sound and row.curves else None,
     )
 
@@ -376,6 +379,6 @@ def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:
         update={
             "strategy": step.choice.strategy,
             "strategy_reason": step.choice.reason,
-            "warnings": (*step.warnings, *earlier.coaching.checks.warnings()),
+            "warnings": (*step.warnings, *earlier.coaching.warnings()),
         }
     )

@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         StepOutcome,
         Strategy,
         Variant,
+        first_variant,
         next_variant,
         steps_of,
     )
@@ -196,7 +197,7 @@ class SessionAnalysis:
         If none is, `finish` stores a rule-based analysis and marks it as a fallback.
         """
         self._enter(Step.COACHING)
-        variant, problem = Variant(), ""
+        variant, problem = first_variant(plan.choice.strategy, self._job), ""
         while variant.ask <= MAX_ASKS:
             try:
                 outcome = await self._on_a_provider(plan.coaching, Activities.coach, variant, after_voice=after_voice)

@@ -27,6 +27,11 @@ VOICE_ACTION = "session_voice_metrics"
 ENERGY = {COACHING_ACTION: 5, VOICE_ACTION: 3}
 DEFAULT_BUDGET_USD = Decimal("1.00")
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
+# What `cost_optimized` reads of a transcript: about a quarter of an hour of speech.
+DEFAULT_TRANSCRIPT_TOKENS = 3000
+LEAST_TRANSCRIPT_TOKENS = 500
+# What is read where the whole transcript does not fit into a model's context.
+TOO_LONG_TOKENS = 4000
 # Rubrics that the id of an analysis does not name: by name or by version, it is the same analysis.
 IDS_WITHOUT_RUBRIC = (DEFAULT_RUBRIC, f"{DEFAULT_RUBRIC}@1")
 
@@ -49,7 +54,7 @@ class SessionAnalysisInput(ByName):
     session_sha256: empty for a recording alone, which is heard first; `hearing` says how it becomes a session.
     `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the result is
     rule-based and marked as such. `provider` and `model` select one provider and exclude the others. `rubric`: the name
-    of a rubric, or `name@version`.
+    of a rubric, or `name@version`. `transcript_tokens`: the most tokens of the transcript that `cost_optimized` sends.
     """
 
     workspace_id: WorkspaceId
@@ -62,6 +67,7 @@ class SessionAnalysisInput(ByName):
     hearing: Hearing | None = None
     wait: bool = True
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
+    transcript_tokens: int = Field(default=DEFAULT_TRANSCRIPT_TOKENS, ge=LEAST_TRANSCRIPT_TOKENS, le=1_000_000)
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
 
     @property
@@ -179,14 +185,15 @@ class PrepareStep(Model):
 
 
 class Variant(Model):
-    """How a request is made: at first as it is, later with more output tokens or a truncated transcript.
+    """How a request is made: later with more output tokens, or with an excerpt of the transcript.
 
-    `ask`: 1 for the first request of a step, one more for each repetition.
+    `ask`: 1 for the first request of a step, one more for each repetition. `transcript_tokens`: the most tokens of the
+    transcript; None: all of it.
     """
 
     ask: int = 1
     max_tokens: int = MAX_TOKENS
-    truncated: bool = False
+    transcript_tokens: int | None = None
 
 
 class PaidStep(Model):
@@ -273,8 +280,18 @@ def next_variant(variant: Variant, outcome: StepOutcome) -> Variant:
     return Variant(
         ask=variant.ask + 1,
         max_tokens=variant.max_tokens * 2 if outcome.cut else variant.max_tokens,
-        truncated=variant.truncated or outcome.too_long,
+        transcript_tokens=_less(variant.transcript_tokens) if outcome.too_long else variant.transcript_tokens,
     )
+
+
+def _less(transcript_tokens: int | None) -> int:
+    return TOO_LONG_TOKENS if transcript_tokens is None else max(transcript_tokens // 2, LEAST_TRANSCRIPT_TOKENS)
+
+
+def first_variant(strategy: Strategy, job: SessionAnalysisInput) -> Variant:
+    """How coaching is requested first: `cost_optimized` reads an excerpt of a long transcript."""
+    limited = strategy is Strategy.COST_OPTIMIZED
+    return Variant(transcript_tokens=job.transcript_tokens if limited else None)
 
 
 def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:

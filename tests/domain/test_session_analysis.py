@@ -13,6 +13,7 @@ from parley.domain.session_analysis import (
     Variant,
     choose_strategy,
     facts,
+    first_variant,
     next_variant,
     workflow_id,
 )
@@ -94,7 +95,7 @@ def test_a_validation_error_does_not_quote_the_input():
     [
         (StepOutcome(problem="bad"), Variant(ask=2, max_tokens=1000)),
         (StepOutcome(problem="cut", cut=True), Variant(ask=2, max_tokens=2000)),
-        (StepOutcome(problem="long", too_long=True), Variant(ask=2, max_tokens=1000, truncated=True)),
+        (StepOutcome(problem="long", too_long=True), Variant(ask=2, max_tokens=1000, transcript_tokens=4000)),
     ],
     ids=["malformed", "cut", "too-long"],
 )
@@ -102,8 +103,16 @@ def test_the_next_variant_depends_on_the_problem(outcome: StepOutcome, expected:
     assert next_variant(Variant(max_tokens=1000), outcome) == expected
 
 
-def test_a_prompt_that_was_too_long_stays_truncated():
-    assert next_variant(Variant(truncated=True), StepOutcome(cut=True)).truncated
+def test_an_excerpt_stays_one_and_has_half_of_its_tokens_where_it_is_too_long():
+    assert next_variant(Variant(transcript_tokens=3000), StepOutcome(cut=True)).transcript_tokens == 3000
+    assert next_variant(Variant(transcript_tokens=3000), StepOutcome(too_long=True)).transcript_tokens == 1500
+    assert next_variant(Variant(transcript_tokens=600), StepOutcome(too_long=True)).transcript_tokens == 500
+
+
+def test_only_the_strategy_that_saves_cost_reads_an_excerpt_at_first():
+    job = SessionAnalysisInput(workspace_id="w", user_id="u", session_id="s", session_sha256="a", transcript_tokens=900)
+    assert first_variant(Strategy.COST_OPTIMIZED, job).transcript_tokens == 900
+    assert first_variant(Strategy.HYBRID, job).transcript_tokens is None
 
 
 def test_every_repetition_has_its_own_request_id():

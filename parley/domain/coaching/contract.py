@@ -69,10 +69,43 @@ class Checks(Model):
         return tuple(line.format(f"{count} {noun}{'s' * (count != 1)}") for count, line, noun in lines if count)
 
 
+class TurnRange(Model):
+    """Turns of a session that follow each other: their numbers from 0, and their times in seconds."""
+
+    first: int
+    last: int
+    start: float
+    end: float
+
+
+class Excerpt(Model):
+    """What a model read of a long transcript, and what was left out by the rules of `parley.domain.coaching.excerpt`.
+
+    budget_tokens: the most tokens that the turns may have. tokens, turns: what was read, of `transcript_tokens` and
+    `transcript_turns`. cut: the numbers of turns of which only the beginning and the end were read, because they have
+    more than `longest_turn_tokens`. left_out: the turns that were not read.
+    """
+
+    budget_tokens: int
+    tokens: int
+    transcript_tokens: int
+    turns: int
+    transcript_turns: int
+    cut: tuple[int, ...]
+    longest_turn_tokens: int
+    left_out: tuple[TurnRange, ...]
+
+    def warning(self) -> str:
+        """One line for a reader of the result."""
+        read = f"{self.turns} of {self.transcript_turns} turns ({self.tokens} of {self.transcript_tokens} tokens)"
+        return f"coaching: the model read {read}, selected by rules; quotes are checked against the whole transcript"
+
+
 class Coaching(Model):
     """A coaching analysis as it is stored. A rule-based one is `fallback` and not `processed`.
 
-    overall_score: the mean of the skills' scores by their weights; None: no skill was rated.
+    overall_score: the mean of the skills' scores by their weights; None: no skill was rated. excerpt: what the model
+    read of the transcript; None: all of it.
     """
 
     rubric: RubricSummary
@@ -81,8 +114,13 @@ class Coaching(Model):
     strengths: tuple[CoachingPoint, ...]
     improvements: tuple[CoachingPoint, ...]
     checks: Checks = Field(default_factory=Checks)
+    excerpt: Excerpt | None = None
     processed: bool = True
     fallback: bool = False
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the result should know: what the model did not read, and what code changed."""
+        return (*((self.excerpt.warning(),) if self.excerpt else ()), *self.checks.warnings())
 
 
 def scored(rubric: Rubric, reviews: dict[str, tuple[int | None, str]]) -> tuple[SkillScore, ...]:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from parley.domain.coaching.contract import Excerpt
+from parley.domain.coaching.excerpt import cut_to
 from parley.domain.coaching.rubric import Rubric, inert
 from parley.domain.habits import Habits
 from parley.domain.json_schema import strict_object
@@ -12,10 +14,9 @@ from parley.domain.voice_metrics import VoiceMetrics, as_measured
 
 MAX_TOKENS = 1500
 TEMPERATURE = 0.1
-# A truncated transcript keeps the beginning and the end, where openings and closings are.
-TRUNCATED_TURNS = 60
-TRUNCATED_TURN_CHARACTERS = 400
-TRUNCATED_SCENARIO_CHARACTERS = 2000
+# Of the scenario, beside an excerpt of the transcript.
+SCENARIO_CHARACTERS = 2000
+EXCERPT = "The transcript is an excerpt: […] marks what is left out, and what may be there counts as said."
 
 SYSTEM = """You are {coach}. You review one recorded conversation and coach the {user}, who is "rep" in the \
 transcript; "prospect" is the {other}. Judge only what was said. Write in the language {language}.
@@ -35,19 +36,21 @@ def coaching_request(
     metrics: VoiceMetrics | None,
     *,
     max_tokens: int,
-    truncated: bool = False,
+    excerpt: Excerpt | None = None,
 ) -> ChatRequest:
     """The request to the model. `metrics`: what was measured on the recording, if it was.
 
-    `truncated`: leave out the middle of the transcript, and cut long turns.
+    `excerpt`: the turns of the transcript that the model reads; None: all of them.
     """
-    turns = _truncated_lines(session.turns) if truncated else [_line(turn, turn.text) for turn in session.turns]
-    scenario = _cut(session.scenario, TRUNCATED_SCENARIO_CHARACTERS) if truncated else session.scenario
     parts = [_rubric(rubric)]
-    if scenario:
+    if session.scenario:
+        scenario = _cut(session.scenario, SCENARIO_CHARACTERS) if excerpt else session.scenario
         parts.append(f"Scenario: {inert(scenario)}")
     parts.append("Measured: " + "; ".join(_measured(counted, metrics)))
-    parts.append("<transcript>\n" + "\n".join(turns) + "\n</transcript>")
+    if excerpt:
+        parts.append(EXCERPT)
+    lines = _excerpt_lines(session.turns, excerpt) if excerpt else [_line(turn, turn.text) for turn in session.turns]
+    parts.append("<transcript>\n" + "\n".join(lines) + "\n</transcript>")
     system = SYSTEM.format(
         coach=rubric.coach, user=rubric.user, other=rubric.other, language=json.dumps(session.language)
     )
@@ -120,14 +123,19 @@ def _line(turn: Turn, text: str) -> str:
     return f"[{int(turn.start) // 60:02d}:{int(turn.start) % 60:02d}] {turn.role}: {inert(text)}"
 
 
-def _truncated_lines(turns: tuple[Turn, ...]) -> list[str]:
-    """The first and last turns, each cut to a length, for a prompt that is otherwise too long."""
-    half = TRUNCATED_TURNS // 2
-    head, tail = (turns[:half], turns[-half:]) if len(turns) > TRUNCATED_TURNS else (turns, ())
-    lines = [_line(turn, _cut(turn.text, TRUNCATED_TURN_CHARACTERS)) for turn in (*head, *tail)]
-    left_out = len(turns) - len(head) - len(tail)
-    if left_out:
-        lines.insert(half, f"[… {left_out} turns left out …]")
+def _excerpt_lines(turns: tuple[Turn, ...], excerpt: Excerpt) -> list[str]:
+    """The turns of an excerpt, with a mark for each run of turns that is left out."""
+    missing = {one.first: one for one in excerpt.left_out}
+    cut, lines, number = frozenset(excerpt.cut), list[str](), 0
+    while number < len(turns):
+        gap = missing.get(number)
+        if gap:
+            lines.append(f"[… {gap.last - gap.first + 1} turns left out …]")
+            number = gap.last + 1
+            continue
+        turn = turns[number]
+        lines.append(_line(turn, cut_to(turn.text, excerpt.longest_turn_tokens) if number in cut else turn.text))
+        number += 1
     return lines
 
 

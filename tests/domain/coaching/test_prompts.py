@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from parley.domain.coaching.prompts import MAX_TOKENS, coaching_request, coaching_schema
+from parley.domain.coaching.excerpt import GAP, excerpt_of
+from parley.domain.coaching.prompts import EXCERPT, MAX_TOKENS, coaching_request, coaching_schema
 from parley.domain.coaching.replies import CoachingReply, GivenPoint, SkillReview
 from parley.domain.coaching.rubric import built_in_rubrics
 from parley.domain.habits import habits
@@ -71,26 +72,26 @@ def test_the_prompt_has_measures_with_units_and_names_what_was_not_measured():
     assert "words a minute" not in prompt(talk)
 
 
-def test_a_truncated_prompt_has_head_and_tail_and_marks_the_gap():
-    talk = session(*(turn(f"number {n}", n, n + 1, ROLES[n % 2]) for n in range(100)))
-    lines = transcript(talk, truncated=True)
-    shown = [line.rpartition("number ")[2] for line in lines if "number" in line]
-    assert shown == [str(n) for n in (*range(30), *range(70, 100))]
-    assert lines[30] == "[… 40 turns left out …]"
+def test_an_excerpt_has_its_turns_as_they_are_and_marks_the_gaps():
+    talk = session(*(turn(f"this is number {n}", n, n + 1, ROLES[n % 2]) for n in range(100)))
+    excerpt = excerpt_of(talk, 1000)
+    lines = transcript(talk, excerpt=excerpt)
+    assert lines[0] == "[00:00] rep: this is number 0"
+    assert lines[-1] == "[01:39] prospect: this is number 99"
+    gaps = [one.last - one.first + 1 for one in excerpt.left_out]
+    assert [line for line in lines if line.startswith("[…")] == [f"[… {gap} turns left out …]" for gap in gaps]
+    assert len(lines) == 100 - sum(gaps) + len(gaps)
+    assert EXCERPT in prompt(talk, excerpt=excerpt)
+    assert EXCERPT not in prompt(talk)
 
 
-@pytest.mark.parametrize("turns", [1, 59, 60])
-def test_a_truncated_session_of_few_turns_has_all_of_them(turns: int):
-    talk = session(*(turn(f"number {n}", n, n + 1, ROLES[n % 2]) for n in range(turns)))
-    assert transcript(talk, truncated=True) == transcript(talk)
-
-
-def test_a_truncated_prompt_has_a_maximum_size_and_marks_cuts():
+def test_an_excerpt_of_long_turns_has_a_maximum_size_and_marks_cuts():
     talk = session(*(turn("long " * 5000, n, n + 1, ROLES[n % 2]) for n in range(200)), scenario="story " * 100_000)
-    request = coaching_request(talk, SALES, counted(), None, max_tokens=MAX_TOKENS, truncated=True)
+    excerpt = excerpt_of(talk, 3000)
+    request = coaching_request(talk, SALES, counted(), None, max_tokens=MAX_TOKENS, excerpt=excerpt)
     written = request.messages[1].content
-    assert len(written) < 30_000
-    assert written.count("[… cut]") == 61
+    assert len(written) < 20_000
+    assert written.count(GAP) == excerpt.turns == len(excerpt.cut)
 
 
 def objects(schema: Any) -> list[dict[str, Any]]:
