@@ -82,7 +82,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     """One Temporal worker per role, each on its own task queue."""
     database, settings, policy = parts.database, parts.settings, parts.policy
     paid_calls, candidates = parts.paid_calls, parts.candidates
-    analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings)
+    analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings, parts.embedder())
     auto_runs = RunActivities(database, candidates)
     auto_labels = LabellingActivities(database, paid_calls)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()

@@ -7,6 +7,7 @@ from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import Candidates
+from activities.earlier_analyses import EarlierAnalyses
 from activities.paid_call import PaidCalls
 from parley.domain.coaching.contract import Coaching, Excerpt
 from parley.domain.coaching.excerpt import excerpt_of
@@ -27,6 +28,7 @@ from parley.domain.session_analysis import (
     ENERGY,
     VOICE_ACTION,
     Analysis,
+    Choice,
     Closed,
     CloseStep,
     FinishStep,
@@ -40,6 +42,7 @@ from parley.domain.session_analysis import (
     Step,
     StepOutcome,
     Strategy,
+    after_a_miss,
     choose_strategy,
     facts,
     hearing_request,
@@ -54,6 +57,7 @@ from parley.domain.voice_metrics import (
     rep_speaker,
     with_acoustics,
 )
+from parley.embedder import Embedder
 from parley.settings import Settings
 from parley.storage import analyses, budgets, energy, rubrics, usage
 from parley.storage.database import Database
@@ -69,8 +73,16 @@ NOTHING_HEARS = "nothing can hear a recording: set ELEVENLABS_API_KEY, or pip in
 class SessionAnalysisActivities:
     """Activities of one worker, on its database and its providers."""
 
-    def __init__(self, database: Database, paid_calls: PaidCalls, candidates: Candidates, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        paid_calls: PaidCalls,
+        candidates: Candidates,
+        settings: Settings,
+        embedder: Embedder | None,
+    ) -> None:
         self._database, self._paid_calls, self._candidates = database, paid_calls, candidates
+        self._earlier = EarlierAnalyses(database, embedder)
         self._starting_energy = settings.starting_energy
 
     @activity.defn(name="session_analysis.prepare")
@@ -83,24 +95,27 @@ class SessionAnalysisActivities:
         voice = await self._candidates.hearing_options(job.workspace_id)
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-            rubric = await rubrics.load(tx, job.workspace_id, job.rubric)
-            count, latest = await analyses.previous(
-                tx, job.workspace_id, job.session_id, *_content(job), rubric.reference
-            )
+            row = _row(step, (await rubrics.load(tx, job.workspace_id, job.rubric)).reference)
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
             )
             # A caller who names a provider wants a new reply from it, not an earlier result.
-            choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=0 if job.provider else count))
-            plan = Plan(choice=choice, coaching=())
-            if choice.strategy is Strategy.CACHED_ANALYSIS and latest:
-                plan = plan.model_copy(update={"cached_job": latest.job_key})
-            else:
-                plan = _plan(step, session, plan, chat=chat, voice=voice)
-                paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
-                _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
+            count = 0 if job.provider else await analyses.count(tx, job.workspace_id, job.user_id)
+        choice = choose_strategy(facts(session, tier=account.tier, previous_analyses=count))
+        found = await self._earlier.find(row, session) if choice.strategy is Strategy.CACHED_ANALYSIS else None
+        if found:
+            plan = Plan(choice=choice, coaching=(), reused=found.reused, provenance=found.provenance)
+        else:
+            choice = after_a_miss(choice) if choice.strategy is Strategy.CACHED_ANALYSIS else choice
+            plan = _plan(step, session, choice, chat=chat, voice=voice)
+            paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
+            _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
+        async with self._database.transaction() as tx:
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
-            await analyses.begin(tx, _row(step, rubric.reference))
+            await analyses.begin(tx, row)
+            if found and found.coaching:
+                coaching = found.coaching.model_dump(mode="json")
+                await analyses.store_parts(tx, job.workspace_id, step.job_key, coaching=coaching)
         return plan
 
     @activity.defn(name="session_analysis.prepare_hearing")
@@ -185,7 +200,7 @@ class SessionAnalysisActivities:
         assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
         coaching, problem = read_reply(settled.reply, rubric, session)
         if coaching is not None:
-            coaching = coaching.model_copy(update={"excerpt": excerpt})
+            coaching = coaching.model_copy(update={"excerpt": excerpt, "knows_voice": step.after_voice})
             await self._store(step, coaching=coaching.model_dump(mode="json"))
         return StepOutcome(
             provenance=_provenance(step, Step.COACHING, settled),
@@ -200,9 +215,9 @@ class SessionAnalysisActivities:
         job = step.input
         async with self._database.transaction() as tx:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
-            if step.cached_job:
-                cached = await analyses.load(tx, job.workspace_id, step.cached_job)
-                analysis = _from_cache(Analysis.model_validate(cached.result), step)
+            if step.reused and step.reused.kind == "exact":
+                same = await analyses.load(tx, job.workspace_id, step.reused.job_key)
+                analysis = _used_again(Analysis.model_validate(same.result), step)
             else:
                 session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
                 rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
@@ -265,17 +280,13 @@ async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | Non
     return None if budget_tokens is None else await asyncio.to_thread(excerpt_of, session, budget_tokens)
 
 
-def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:
-    return job.session_sha256, job.recording_sha256
-
-
-def _plan(step: PrepareStep, session: Session, plan: Plan, *, chat: list[Option], voice: list[Option]) -> Plan:
+def _plan(step: PrepareStep, session: Session, choice: Choice, *, chat: list[Option], voice: list[Option]) -> Plan:
     """The candidates for coaching and, where there is a recording to measure, for the voice."""
-    job, cheap = step.input, plan.choice.strategy is Strategy.COST_OPTIMIZED
+    job, cheap = step.input, choice.strategy is Strategy.COST_OPTIMIZED
     candidate, warnings = (step.heard_by, ()) if step.heard_by else _voice_candidate(job, session, voice, cheap=cheap)
     order = Order.CHEAPEST_FIRST if cheap else Order.AS_GIVEN
     coaching = rank(chat, RoutingRequest(provider=job.provider, order=order)).candidates
-    return plan.model_copy(update={"coaching": coaching, "voice": candidate, "warnings": warnings})
+    return Plan(choice=choice, coaching=coaching, voice=candidate, warnings=warnings)
 
 
 def _voice_candidate(
@@ -346,8 +357,14 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
         habits=counted,
         coaching=coaching,
         provenance=step.provenance,
-        warnings=(*session.warnings, *step.warnings, *coaching.warnings()),
+        warnings=(
+            *((step.reused.warning(),) if step.reused else ()),
+            *session.warnings,
+            *step.warnings,
+            *coaching.warnings(),
+        ),
         curves=Curves.model_validate(row.curves) if sound and row.curves else None,
+        reused=step.reused,
     )
 
 
@@ -373,12 +390,13 @@ def _metrics(
     return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 
-def _from_cache(earlier: Analysis, step: FinishStep) -> Analysis:
-    """An earlier result under the strategy of this job, so that it is not mistaken for a new one."""
+def _used_again(earlier: Analysis, step: FinishStep) -> Analysis:
+    """An earlier result of the same content, marked as such: it is not a new one."""
     return earlier.model_copy(
         update={
             "strategy": step.choice.strategy,
             "strategy_reason": step.choice.reason,
+            "reused": step.reused,
             "warnings": (*step.warnings, *earlier.coaching.warnings()),
         }
     )

@@ -83,8 +83,10 @@ class SessionAnalysis:
         if self._job.hearing is not None:
             await self._hear()
         plan = await self._prepare()
-        if plan.cached_job is None:
+        if plan.reused is None:
             await self._measure_and_coach(plan)
+        elif plan.reused.kind == "similar":
+            await self._measure_acoustics()
         self._enter(Step.FINISH)
         result = await workflow.execute_activity_method(
             Activities.finish,
@@ -95,7 +97,7 @@ class SessionAnalysis:
                 provenance=tuple(self._provenance),
                 warnings=(*plan.warnings, *self._warnings),
                 acoustics=self._has_acoustics,
-                cached_job=plan.cached_job,
+                reused=plan.reused,
             ),
             summary="store the result",
             **STORAGE_STEP,
@@ -109,6 +111,7 @@ class SessionAnalysis:
         plan = await workflow.execute_activity_method(
             Activities.prepare, step, summary="strategy, candidates, budget", **STORAGE_STEP
         )
+        self._provenance += plan.provenance
         visibility.record(visibility.STRATEGY, plan.choice.strategy.value)
         self._update(strategy=plan.choice.strategy, strategy_reason=plan.choice.reason)
         self._done(Step.PREPARE)

@@ -142,8 +142,29 @@ class Provenance(Model):
     reason: str = ""
 
 
+class Reused(Model):
+    """The earlier analysis of the same user whose coaching a result has.
+
+    kind: `exact`: of the same content, and the whole result is used; `similar`: of the same conversation, held or
+    transcribed again. similarity: of the texts, of 100. cosine: the least one of the passages' vectors.
+    """
+
+    kind: Literal["exact", "similar"]
+    job_key: str
+    session_id: str
+    similarity: float = 100.0
+    cosine: float = 1.0
+
+    def warning(self) -> str:
+        """One line for a reader of a result that has the coaching of another session."""
+        return (
+            f"coaching is that of the similar session {self.session_id!r} ({self.similarity:g}% of the text is the"
+            f" same), with the moments and numbers of this one: analysis {self.job_key}"
+        )
+
+
 class Analysis(Model):
-    """The whole result as it is stored."""
+    """The whole result as it is stored. `reused`: where its coaching comes from; None: it was made for it."""
 
     session_id: str
     user_id: str
@@ -156,15 +177,20 @@ class Analysis(Model):
     provenance: tuple[Provenance, ...]
     warnings: tuple[str, ...] = ()
     curves: Curves | None = None
+    reused: Reused | None = None
 
 
 class Plan(Model):
-    """The result of `prepare`: the strategy and the candidates of each step. `cached_job`: the analysis to return."""
+    """The result of `prepare`: the strategy and the candidates of each step.
+
+    reused: the analysis that is used again; nothing is paid then. provenance: of the coaching of a similar one.
+    """
 
     choice: Choice
     coaching: tuple[Candidate, ...]
     voice: Candidate | None = None
-    cached_job: str | None = None
+    reused: Reused | None = None
+    provenance: tuple[Provenance, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -256,7 +282,7 @@ class FinishStep(Model):
     provenance: tuple[Provenance, ...] = ()
     warnings: tuple[str, ...] = ()
     acoustics: bool = False
-    cached_job: str | None = None
+    reused: Reused | None = None
 
 
 class CloseStep(Model):
@@ -329,14 +355,14 @@ def facts(session: Session, *, tier: str, previous_analyses: int) -> Facts:
 def choose_strategy(known: Facts) -> Choice:
     """Choose the strategy of an analysis, with the reason.
 
-    cached_analysis  a free user who had the same session analysed more than twice gets the latest result
+    cached_analysis  a free user with more than two analyses gets an earlier one again; without one: `after_a_miss`
     fast_parallel    a short and simple session: voice and coaching concurrently
     cost_optimized   a long session: no speech-to-text if the transcript has word times, the cheapest model first
     hybrid           any other session: voice first, so that the coaching prompt has the metrics
     """
     seconds = known.duration_seconds
     if known.tier == "free" and known.previous_analyses > FREE_ANALYSES:
-        reason = f"free tier and {known.previous_analyses} previous analyses of this session"
+        reason = f"free tier and {known.previous_analyses} previous analyses of this user"
         return Choice(strategy=Strategy.CACHED_ANALYSIS, reason=reason)
     if seconds > LONG_SECONDS:
         return Choice(strategy=Strategy.COST_OPTIMIZED, reason=f"{seconds:g} s is over {LONG_SECONDS} s")
@@ -345,6 +371,12 @@ def choose_strategy(known: Facts) -> Choice:
         return Choice(strategy=Strategy.FAST_PARALLEL, reason=reason)
     within = f"{seconds:g} s, {known.turns} turns: neither short and simple nor over {LONG_SECONDS} s"
     return Choice(strategy=Strategy.HYBRID, reason=within)
+
+
+def after_a_miss(choice: Choice) -> Choice:
+    """The choice of a session for which no earlier analysis can be used again: the cheap path."""
+    reason = f"{choice.reason}, none of this or a similar conversation"
+    return Choice(strategy=Strategy.COST_OPTIMIZED, reason=reason)
 
 
 def is_simple(known: Facts) -> bool:

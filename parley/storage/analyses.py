@@ -1,15 +1,20 @@
 """Session analyses: one row per job, written part by part. Two jobs on one session have separate rows."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, true, update
+from sqlalchemy import ColumnElement, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import NotFound
+from parley.domain.session_analysis import Strategy
 from parley.storage.database import NOW
-from parley.storage.tables import StoredAnalysis
+from parley.storage.tables import StoredAnalysis, StoredSession
+
+# By how much the length of a session may differ from that of another one about as long.
+SAME_LENGTH = 0.2
 
 BY_A_MODEL = (
     col(StoredAnalysis.status) == "completed",
@@ -61,22 +66,73 @@ async def find(tx: AsyncSession, workspace_id: str, analysis_id: str) -> StoredA
     return row
 
 
-async def previous(
-    tx: AsyncSession, workspace_id: str, session_id: str, session_sha256: str, recording_sha256: str | None, rubric: str
-) -> tuple[int, StoredAnalysis | None]:
-    """How often this content was analysed by a model under this rubric, and the latest such analysis."""
-    same = (
-        col(StoredAnalysis.workspace_id) == workspace_id,
-        col(StoredAnalysis.session_id) == session_id,
-        col(StoredAnalysis.session_sha256) == session_sha256,
-        col(StoredAnalysis.recording_sha256).is_not_distinct_from(recording_sha256),
-        col(StoredAnalysis.rubric) == rubric,
-        *BY_A_MODEL,
-        col(StoredAnalysis.result)["strategy"].as_string() != "cached_analysis",
+async def count(tx: AsyncSession, workspace_id: str, user_id: str) -> int:
+    """How many analyses a model has made for a user. Those that used an earlier one again do not count."""
+    query = select(func.count()).select_from(StoredAnalysis).where(*_made_for(workspace_id, user_id))
+    return (await tx.execute(query)).scalar_one()
+
+
+async def latest_of(tx: AsyncSession, workspace_id: str, analysis: StoredAnalysis) -> StoredAnalysis | None:
+    """The latest analysis that a model has made of the same content, for the same user, under the same rubric."""
+    same = select(StoredAnalysis).where(
+        *_made_for(workspace_id, analysis.user_id),
+        col(StoredAnalysis.session_id) == analysis.session_id,
+        col(StoredAnalysis.session_sha256) == analysis.session_sha256,
+        col(StoredAnalysis.recording_sha256).is_not_distinct_from(analysis.recording_sha256),
+        col(StoredAnalysis.rubric) == analysis.rubric,
     )
-    count = (await tx.execute(select(func.count()).select_from(StoredAnalysis).where(*same))).scalar_one()
-    latest = select(StoredAnalysis).where(*same).order_by(col(StoredAnalysis.ended_at).desc()).limit(1)
-    return count, (await tx.execute(latest)).scalar()
+    return (await tx.execute(same.order_by(col(StoredAnalysis.ended_at).desc()).limit(1))).scalar()
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier analysis of a user, and its session, both as they are stored. `coaching`: a model's, unchecked."""
+
+    job_key: str
+    recording_sha256: str | None
+    coaching: dict[str, Any]
+    provenance: list[dict[str, Any]]
+    session: dict[str, Any]
+
+
+async def of_about(
+    tx: AsyncSession, workspace_id: str, analysis: StoredAnalysis, seconds: float, *, limit: int
+) -> list[Earlier]:
+    """The newest analyses that a model has made for the same user under the same rubric, of sessions about as long."""
+    length = col(StoredSession.payload)["duration_seconds"].as_float()
+    is_of_session = (
+        (col(StoredSession.workspace_id) == col(StoredAnalysis.workspace_id))
+        & (col(StoredSession.session_id) == col(StoredAnalysis.session_id))
+        & (col(StoredSession.sha256) == col(StoredAnalysis.session_sha256))
+    )
+    query = (
+        select(
+            col(StoredAnalysis.job_key),
+            col(StoredAnalysis.recording_sha256),
+            col(StoredAnalysis.coaching),
+            col(StoredAnalysis.result)["provenance"],
+            col(StoredSession.payload),
+        )
+        .join(StoredSession, is_of_session)
+        .where(
+            *_made_for(workspace_id, analysis.user_id),
+            col(StoredAnalysis.rubric) == analysis.rubric,
+            col(StoredAnalysis.coaching).is_not(None),
+            length.between(seconds * (1 - SAME_LENGTH), seconds * (1 + SAME_LENGTH)),
+        )
+        .order_by(col(StoredAnalysis.created_at).desc())
+        .limit(limit)
+    )
+    return [Earlier(*row) for row in (await tx.execute(query)).all()]
+
+
+def _made_for(workspace_id: str, user_id: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(StoredAnalysis.workspace_id) == workspace_id,
+        col(StoredAnalysis.user_id) == user_id,
+        *BY_A_MODEL,
+        col(StoredAnalysis.result)["strategy"].as_string() != Strategy.CACHED_ANALYSIS.value,
+    )
 
 
 async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, limit: int) -> list[dict[str, Any]]:

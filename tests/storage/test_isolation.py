@@ -158,6 +158,11 @@ def later(ids: Ids) -> StoredAnalysis:
     return StoredAnalysis(**fields, session_sha256=ids.session_sha256, user_id=USER, rubric="own@1", created_at=when)
 
 
+def same(ids: Ids) -> StoredAnalysis:
+    """Another analysis of the workspace's session, in another workspace."""
+    return later(ids).model_copy(update={"session_id": ids.session.session_id})
+
+
 def phone_call(workspace_id: str) -> NewCall:
     ends = {"number": NUMBER, "caller": "+15550100001"}
     return NewCall(workspace_id=workspace_id, call_sid=CALL, user_id=USER, language="en-US", **ends)
@@ -295,10 +300,9 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "sessions.load_recording": (lambda tx, ids: sessions.load_recording(tx, THEIRS, ids.recording_sha256), NotFound),
     "analyses.load": (lambda tx, _: analyses.load(tx, THEIRS, "job"), NotFound),
     "analyses.find": (lambda tx, _: analyses.find(tx, THEIRS, "workflow"), NotFound),
-    "analyses.previous": (
-        lambda tx, ids: analyses.previous(tx, THEIRS, ids.session.session_id, ids.session_sha256, None, "sales@1"),
-        (0, None),
-    ),
+    "analyses.count": (lambda tx, _: analyses.count(tx, THEIRS, USER), 0),
+    "analyses.latest_of": (lambda tx, ids: analyses.latest_of(tx, THEIRS, same(ids)), None),
+    "analyses.of_about": (lambda tx, ids: analyses.of_about(tx, THEIRS, same(ids), 600, limit=10), []),
     "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), limit=10), []),
     "rubrics.load": (lambda tx, _: rubrics.load(tx, THEIRS, "own"), InvalidInput),
     "sessions.recording_part": (

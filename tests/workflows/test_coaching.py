@@ -172,7 +172,7 @@ async def test_progress_is_over_the_users_other_sessions_under_the_same_rubric(c
 async def test_a_cached_result_is_one_of_the_same_rubric(client: Client, session: Session):
     for number in range(3):
         await analysed(client, session, run_name=str(number))
-    assert (await analysed(client, session, rubric="support")).strategy is Strategy.HYBRID
+    assert (await analysed(client, session, rubric="support")).strategy is Strategy.COST_OPTIMIZED
     cached = await analysed(client, session, run_name="cached")
     assert cached.strategy is Strategy.CACHED_ANALYSIS
     assert cached.coaching.rubric.reference == "sales@1"

@@ -105,7 +105,7 @@ class Coaching(Model):
     """A coaching analysis as it is stored. A rule-based one is `fallback` and not `processed`.
 
     overall_score: the mean of the skills' scores by their weights; None: no skill was rated. excerpt: what the model
-    read of the transcript; None: all of it.
+    read of the transcript; None: all of it. knows_voice: whether it was given what was measured on the recording.
     """
 
     rubric: RubricSummary
@@ -115,6 +115,7 @@ class Coaching(Model):
     improvements: tuple[CoachingPoint, ...]
     checks: Checks = Field(default_factory=Checks)
     excerpt: Excerpt | None = None
+    knows_voice: bool = False
     processed: bool = True
     fallback: bool = False
 

@@ -49,7 +49,15 @@ STOPS = frozenset(".,;:!?-")
 STRAIGHT = str.maketrans(dict.fromkeys("’‘´`", "'") | dict.fromkeys("“”„«»", '"') | dict.fromkeys("‐‑‒–—−", "-"))
 QUOTED = re.compile(r"\"([^\"]*)\"|(?<!\w)'([^']*)'(?!\w)")
 DOUBLED = re.compile(r"(.)\1+")
-SAME = tuple((re.compile(rf"(?<!\S){pattern}(?!\S)"), same) for pattern, same in words.SAME)
+Wordings = Sequence[tuple[re.Pattern[str], str]]
+
+
+def _wordings(patterns: Sequence[tuple[str, str]]) -> Wordings:
+    return [(re.compile(rf"(?<!\S){pattern}(?!\S)"), same) for pattern, same in patterns]
+
+
+SAME = _wordings(words.SAME)
+SPELLINGS = _wordings((*words.CONTRACTIONS, *words.SPELLING))
 
 
 def cache_key(workspace_id: str, request: ChatRequest, user_id: str = "") -> str:
@@ -105,6 +113,19 @@ def find_same(wanted: str, questions: Sequence[str]) -> list[int]:
     return [place for text, _, place in alike if same_question(wanted, text)]
 
 
+def plain_words(text: str) -> tuple[str, ...] | None:
+    """The words of spoken text in one spelling. Politeness is kept.
+
+    Punctuation is a choice of the one who writes speech down, so it is left out. Only "twenty, five" stays two numbers.
+    None: it has other letters than Latin ones, and cannot be compared.
+    """
+    straight = _straight(text)
+    if not all(map(_is_latin, straight)):
+        return None
+    said = _in_lower_case(_without_slips([_unmarked(token) for token in _tokens(straight)]))
+    return tuple(_same_wording(" ".join(_numbers(said)), SPELLINGS).split())
+
+
 @dataclass(frozen=True)
 class _Understood:
     """A question without what makes no difference."""
@@ -131,7 +152,7 @@ def _is_moved(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 @lru_cache(maxsize=4096)
 def _understood(text: str) -> _Understood | None:
     """None for a question that cannot be compared: too long, empty, or not in Latin letters."""
-    straight = unicodedata.normalize("NFC", text).translate(STRAIGHT)
+    straight = _straight(text)
     if len(straight) > LONGEST_QUESTION or not all(map(_is_latin, straight)):
         return None
     said = _in_lower_case(_without_slips(_tokens(straight)))
@@ -142,6 +163,11 @@ def _understood(text: str) -> _Understood | None:
         return None
     asks = plain[0] in words.ASKING or ("?" in straight and not ordered)
     return _Understood(plain, tuple(map("".join, QUOTED.findall(straight))), asks)
+
+
+def _straight(text: str) -> str:
+    """The text with one form of each letter, quotation mark and dash."""
+    return unicodedata.normalize("NFC", text).translate(STRAIGHT)
 
 
 def _is_latin(char: str) -> bool:
@@ -179,6 +205,12 @@ def _changes_meaning(sign: str, before: str, behind: str) -> bool:
     if sign == COMMA:
         return said in words.TENS or (behind[0].isupper() and behind != "I")
     return False
+
+
+def _unmarked(token: str) -> str:
+    """The token without a sign that changes the meaning of what is written."""
+    word = token.rstrip("".join(STOPS))
+    return token if not word or word.lower() in words.TENS else word
 
 
 def _without_slips(tokens: list[str]) -> list[str]:
@@ -233,8 +265,8 @@ def _numbers(tokens: Sequence[str]) -> list[str]:
     return numbers
 
 
-def _same_wording(text: str) -> str:
-    for pattern, same in SAME:
+def _same_wording(text: str, wordings: Wordings = SAME) -> str:
+    for pattern, same in wordings:
         text = " ".join(pattern.sub(same, text).split())
     return text
 

@@ -20,8 +20,8 @@ ACTION = (
 )
 # Wordings with the same meaning, replaced one after the other in lower-case text without punctuation. Each pattern
 # matches whole words. `order!` and `framed` are marks that later patterns, or the comparison, remove.
-SAME = (
-    # Contractions, and words run together.
+# Contractions, and words run together.
+CONTRACTIONS = (
     (r"(can|do|does|did|is|are|was|were|has|have|had|should|could|would|must|need)n't", r"\1 not"),
     (r"(do|does|did|is|are|was|were|has|have|had|should|could|would)nt", r"\1 not"),
     (r"(?:cannot|cant|ca not|can't)", "can not"),
@@ -41,7 +41,9 @@ SAME = (
     (r"asap", "as soon as possible"),
     (r"in order to", "to"),
     (r"ok", "okay"),
-    # Politeness. A greeting or thanks with a name in it is left alone.
+)
+POLITENESS = (
+    # A greeting or thanks with a name in it is left alone.
     (rf"^{GREETING}(?: {GREETING})*", ""),
     (r"(?:bitte|danke|por favor|s'il vous plaît|per favore)$", ""),
     (r"(?:(?:many )?thanks|thank you|thx|cheers)(?: a lot| so much| very much| in advance| for your help)*$", ""),
@@ -63,13 +65,16 @@ SAME = (
     (rf"how (?:do i|can i|i can) {ACTION}", r"how to \1"),
     (r"^is it possible (?:for me )?to", "can i"),
     (r"i (?:would like|wish) to", "i want to"),
-    # Spelling.
+)
+SPELLING = (
     (r"cancelation", "cancellation"),
     (r"(cancel|travel|label|model)(ed|ing|er)", r"\1l\2"),
     (r"(\w{2,}[rntld])is(e|ed|es|ing|ation)", r"\1iz\2"),
     (r"(col|fav|hon|lab|flav|behavi|neighb)our(s|ite|ites)?", r"\1or\2"),
     (r"licence(s?)", r"license\1"),
 )
+# In this order.
+SAME = (*CONTRACTIONS, *POLITENESS, *SPELLING)
 
 # A clause that begins with one of these may be before or after the rest of the question.
 MOVABLE = frozenset(_words("for in on with at if when since because during via through inside within"))
