@@ -120,7 +120,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                 **common,
             )
         if role == "storage":
-            steps = [analysis.prepare, analysis.prepare_hearing, analysis.finish, analysis.close]
+            steps = [analysis.prepare, analysis.prepare_hearing, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close]
             rounds = [auto_runs.open_round, auto_runs.apply_fallback]
             merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
@@ -33,6 +34,7 @@ from parley.domain.session_analysis import (
     Plan,
     PrepareStep,
     Provenance,
+    Published,
     SessionAnalysisInput,
     SessionAnalysisResult,
     Step,
@@ -53,7 +55,8 @@ from parley.domain.voice_metrics import (
     with_acoustics,
 )
 from parley.settings import Settings
-from parley.storage import analyses, budgets, energy, rubrics, usage
+from parley.storage import analyses, budgets, energy, outbox, rubrics, usage
+from parley.storage.analyses import AMENDED, PROVISIONAL, result_event
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session, save_session
@@ -202,16 +205,11 @@ class SessionAnalysisActivities:
         job = step.input
         async with self._database.transaction() as tx:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
-            if step.cached_job:
-                cached = await analyses.load(tx, job.workspace_id, step.cached_job)
-                analysis = _from_cache(Analysis.model_validate(cached.result), step)
-            else:
-                session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-                rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
-                analysis = _assembled(session, rubric, row, step)
-            earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
-            analysis = analysis.model_copy(update={"trends": _trends(earlier, analysis)})
+            was_provisional = bool((row.result or {}).get("pending"))
+            analysis = await _analysis(tx, row, step)
             await analyses.end(tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json"))
+            if was_provisional:
+                await outbox.write_once(tx, result_event(AMENDED, row, analysis))
             cost_usd = await usage.total_usd(tx, job.workspace_id, step.job_key)
         return SessionAnalysisResult(
             job_key=step.job_key,
@@ -223,14 +221,32 @@ class SessionAnalysisActivities:
             cost_usd=cost_usd,
         )
 
+    @activity.defn(name="session_analysis.publish")
+    @boundary
+    async def publish(self, step: FinishStep) -> Published:
+        """Store what there is as a provisional result, while the job goes on with the steps that are pending."""
+        workspace_id = step.input.workspace_id
+        async with self._database.transaction() as tx:
+            row = await analyses.load(tx, workspace_id, step.job_key)
+            analysis = await _analysis(tx, row, step)
+            await analyses.store_parts(tx, workspace_id, step.job_key, result=analysis.model_dump(mode="json"))
+            await outbox.write_once(tx, result_event(PROVISIONAL, row, analysis))
+            return Published(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
+
     @activity.defn(name="session_analysis.close")
     @boundary
     async def close(self, step: CloseStep) -> Closed:
-        """Mark a job that ends without a result. One that failed before it had a row gets one, for its reason."""
+        """Mark a job that is not completed. One that failed before it had a row gets one, for its reason.
+
+        A provisional result stays, and nothing of it is pending any more.
+        """
+        workspace_id = step.input.workspace_id
         async with self._database.transaction() as tx:
             await analyses.begin(tx, _row(step, step.input.rubric))
-            await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None, step.reason)
-            return Closed(cost_usd=await usage.total_usd(tx, step.input.workspace_id, step.job_key))
+            row = await analyses.load(tx, workspace_id, step.job_key)
+            result = {**row.result, "pending": []} if row.result else None
+            await analyses.end(tx, workspace_id, step.job_key, step.status, result, step.reason)
+            return Closed(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
 
     async def _transcribed(self, step: PaidStep, name: Step) -> tuple[Settled, float]:
         """The transcription of the job's recording, and how long that is in seconds."""
@@ -323,6 +339,20 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
     )
 
 
+async def _analysis(tx: AsyncSession, row: StoredAnalysis, step: FinishStep) -> Analysis:
+    """The result of a job with what is stored of it."""
+    job = step.input
+    if step.cached_job:
+        cached = await analyses.load(tx, job.workspace_id, step.cached_job)
+        analysis = _from_cache(Analysis.model_validate(cached.result), step)
+    else:
+        session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+        rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
+        analysis = _assembled(session, rubric, row, step)
+    earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
+    return analysis.model_copy(update={"trends": _trends(earlier, analysis)})
+
+
 def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: FinishStep) -> Analysis:
     counted = habits(session)
     # If the job continued without the voice metrics, ignore metrics that were stored later.
@@ -345,6 +375,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
         provenance=step.provenance,
         warnings=(*session.warnings, *step.warnings, *coaching.checks.warnings()),
         curves=Curves.model_validate(row.curves) if sound and row.curves else None,
+        pending=step.pending,
     )
 
 

@@ -36,8 +36,8 @@ with workflow.unsafe.imports_passed_through():
         steps_of,
     )
     from parley.failures import reason_of
-    from workflows.fallback import DurableEngine, first_success
-    from workflows.policies import ACOUSTICS_STEP, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
+    from workflows.fallback import DurableEngine, NoProviderServed, first_success
+    from workflows.policies import ACOUSTICS_STEP, FIRST_PARK, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
 
 MAX_ASKS = 3
 
@@ -53,6 +53,8 @@ class SessionAnalysis:
         self._provenance: list[Provenance] = []
         self._warnings: list[str] = []
         self._has_acoustics = False
+        self._variant, self._after_voice = Variant(), False
+        self._outage: NoProviderServed | None = None
 
     @workflow.run
     async def run(self, job: SessionAnalysisInput | None = None) -> SessionAnalysisResult:
@@ -84,24 +86,28 @@ class SessionAnalysis:
         plan = await self._prepare()
         if plan.cached_job is None:
             await self._measure_and_coach(plan)
+        if self._outage is not None:
+            await self._publish(plan)
+            await self._coach_later(plan, self._outage)
         self._enter(Step.FINISH)
         result = await workflow.execute_activity_method(
-            Activities.finish,
-            FinishStep(
-                input=self._job,
-                job_key=self._job_key,
-                choice=plan.choice,
-                provenance=tuple(self._provenance),
-                warnings=(*plan.warnings, *self._warnings),
-                acoustics=self._has_acoustics,
-                cached_job=plan.cached_job,
-            ),
-            summary="store the result",
-            **STORAGE_STEP,
+            Activities.finish, self._finish_step(plan), summary="store the result", **STORAGE_STEP
         )
         self._done(Step.FINISH)
         visibility.record_end("completed", cost_usd=result.cost_usd, score=result.overall_score)
         return result
+
+    def _finish_step(self, plan: Plan, *pending: Step) -> FinishStep:
+        return FinishStep(
+            input=self._job,
+            job_key=self._job_key,
+            choice=plan.choice,
+            provenance=tuple(self._provenance),
+            warnings=(*plan.warnings, *self._warnings),
+            acoustics=self._has_acoustics,
+            cached_job=plan.cached_job,
+            pending=pending,
+        )
 
     async def _prepare(self) -> Plan:
         step = self._prepare_step()
@@ -191,27 +197,65 @@ class SessionAnalysis:
         return self._accept(outcome)
 
     async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
+        """Request coaching. Where the caller does not wait for a provider, an outage leaves it for later."""
+        self._enter(Step.COACHING)
+        self._after_voice = after_voice
+        try:
+            await self._ask(plan, waits=self._job.wait)
+        except ApplicationError as error:
+            if self._job.wait:
+                raise
+            problem = _outage_message(error)
+            if isinstance(error, NoProviderServed) and error.may_recover:
+                self._outage = error
+                return
+            self._warn_of_rules(problem)
+        self._done(Step.COACHING)
+
+    async def _coach_later(self, plan: Plan, outage: NoProviderServed) -> None:
+        """Request coaching again until a provider is available, within the wait limit. A provisional result is stored.
+
+        Nothing that happens here takes that result from the caller: it stays rule-based after any error.
+        """
+        pause = timedelta(seconds=float(outage.details[0])) if outage.details else FIRST_PARK
+        pause = min(pause, timedelta(seconds=self._job.wait_limit_seconds))
+        self._enter(Step.COACHING)
+        self._on_wait(str(outage.message), pause)
+        await workflow.sleep(pause)
+        try:
+            await self._ask(plan, waits=True)
+        except ApplicationError as error:
+            self._warn_of_rules(str(error.message))
+        self._done(Step.COACHING)
+
+    async def _publish(self, plan: Plan) -> None:
+        """Store a rule-based result, which the caller gets at once."""
+        await workflow.execute_activity_method(
+            Activities.publish,
+            self._finish_step(plan, Step.COACHING),
+            summary="store a provisional result",
+            **STORAGE_STEP,
+        )
+        self._update(provisional=True)
+
+    async def _ask(self, plan: Plan, *, waits: bool) -> None:
         """Request coaching until a reply is usable, at most `MAX_ASKS` times.
 
         If none is, `finish` stores a rule-based analysis and marks it as a fallback.
         """
-        self._enter(Step.COACHING)
-        variant, problem = Variant(), ""
-        while variant.ask <= MAX_ASKS:
-            try:
-                outcome = await self._on_a_provider(plan.coaching, Activities.coach, variant, after_voice=after_voice)
-            except ApplicationError as error:
-                if self._job.wait:
-                    raise
-                problem = _outage_message(error)
-                break
+        problem = ""
+        while self._variant.ask <= MAX_ASKS:
+            outcome = await self._on_a_provider(
+                plan.coaching, Activities.coach, self._variant, after_voice=self._after_voice, waits=waits
+            )
             problem = self._accept(outcome)
             if not problem:
-                break
-            variant = next_variant(variant, outcome)
-        if problem:
-            self._warnings.append(f"coaching is rule-based: {problem}")
-        self._done(Step.COACHING)
+                return
+            self._variant = next_variant(self._variant, outcome)
+        self._warn_of_rules(problem)
+
+    def _warn_of_rules(self, problem: str) -> None:
+        self._warnings.append(f"coaching is rule-based: {problem}")
 
     async def _on_a_provider(
         self,
@@ -220,10 +264,15 @@ class SessionAnalysis:
         variant: Variant | None = None,
         *,
         after_voice: bool,
+        waits: bool | None = None,
         policy: dict[str, Any] = PAID_STEP,
     ) -> StepOutcome:
-        """Run the step on the first candidate that answers, each attempt on the queue of its provider."""
-        engine = DurableEngine(policy if self._job.wait else PAID_STEP_AT_ONCE, self._on_wait)
+        """Run the step on the first candidate that answers, each attempt on the queue of its provider.
+
+        waits: while all are down; None: if the job does.
+        """
+        waits = self._job.wait if waits is None else waits
+        engine = DurableEngine(policy if waits else PAID_STEP_AT_ONCE, self._on_wait)
 
         async def attempt(candidate: Candidate) -> StepOutcome:
             step = PaidStep(
@@ -238,7 +287,7 @@ class SessionAnalysis:
             summary = f"{candidate.provider.value} {candidate.model}: {candidate.reason}"
             return await engine.run_step(activity, step, candidate, summary=summary)
 
-        wait_limit = timedelta(seconds=self._job.wait_limit_seconds if self._job.wait else 0)
+        wait_limit = timedelta(seconds=self._job.wait_limit_seconds if waits else 0)
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:

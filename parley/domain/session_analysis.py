@@ -47,8 +47,8 @@ class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
     session_sha256: empty for a recording alone, which is heard first; `hearing` says how it becomes a session.
-    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the result is
-    rule-based and marked as such. `provider` and `model` select one provider and exclude the others. `rubric`: the name
+    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the first result
+    is rule-based and provisional, and is amended if a provider is available within that time. `provider` and `model` select one provider and exclude the others. `rubric`: the name
     of a rubric, or `name@version`.
     """
 
@@ -98,7 +98,7 @@ def steps_of(job: SessionAnalysisInput) -> tuple[Step, ...]:
 
 
 class Progress(Model):
-    """The progress of an analysis. `note`: what it waits for."""
+    """The progress of an analysis. `note`: what it waits for. `provisional`: it has a result that is amended later."""
 
     phase: Step
     strategy: Strategy | None = None
@@ -106,6 +106,7 @@ class Progress(Model):
     done: tuple[Step, ...] = ()
     total_steps: int = len(Step) - 1
     note: str = ""
+    provisional: bool = False
 
 
 class Facts(Model):
@@ -137,7 +138,10 @@ class Provenance(Model):
 
 
 class Analysis(Model):
-    """The whole result as it is stored."""
+    """The whole result as it is stored.
+
+    pending: the steps whose outcome is still to come. With any, the result is provisional: it is amended later.
+    """
 
     session_id: str
     user_id: str
@@ -150,6 +154,7 @@ class Analysis(Model):
     provenance: tuple[Provenance, ...]
     warnings: tuple[str, ...] = ()
     curves: Curves | None = None
+    pending: tuple[Step, ...] = ()
 
 
 class Plan(Model):
@@ -241,7 +246,11 @@ class StepOutcome(Model):
 
 
 class FinishStep(Model):
-    """Assemble the result and store it. `acoustics`: whether the sound of the recording was measured."""
+    """Assemble the result and store it.
+
+    acoustics: whether the sound of the recording was measured.
+    pending: the steps that are still to come, of a provisional result.
+    """
 
     input: SessionAnalysisInput
     job_key: str
@@ -250,6 +259,7 @@ class FinishStep(Model):
     warnings: tuple[str, ...] = ()
     acoustics: bool = False
     cached_job: str | None = None
+    pending: tuple[Step, ...] = ()
 
 
 class CloseStep(Model):
@@ -260,6 +270,12 @@ class CloseStep(Model):
     workflow_id: str
     status: Literal["failed", "cancelled"]
     reason: str
+
+
+class Published(Model):
+    """A provisional result is stored. `cost_usd`: of the job's paid requests so far."""
+
+    cost_usd: Decimal
 
 
 class Closed(Model):
