@@ -8,6 +8,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
+from parley.domain.coaching.collecting import may_share
 from parley.domain.coaching.contract import Coaching
 from parley.domain.coaching.numbers import check_numbers
 from parley.domain.coaching.prompts import coaching_request
@@ -72,7 +73,7 @@ class SessionAnalysisActivities:
 
     def __init__(self, database: Database, paid_calls: PaidCalls, candidates: Candidates, settings: Settings) -> None:
         self._database, self._paid_calls, self._candidates = database, paid_calls, candidates
-        self._starting_energy = settings.starting_energy
+        self._starting_energy, self._collect_seconds = settings.starting_energy, settings.collect_seconds
 
     @activity.defn(name="session_analysis.prepare")
     @boundary
@@ -98,6 +99,10 @@ class SessionAnalysisActivities:
                 plan = plan.model_copy(update={"cached_job": latest.job_key})
             else:
                 plan = _plan(step, session, plan, chat=chat, voice=voice)
+                if may_share(session, account.tier):
+                    plan = plan.model_copy(
+                        update={"collect_seconds": self._collect_seconds, "rubric": rubric.reference}
+                    )
                 paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
                 _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
@@ -139,7 +144,7 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
-        return StepOutcome(provenance=_provenance(step, Step.HEAR, settled), session_sha256=sha256)
+        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, settled), session_sha256=sha256)
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -152,16 +157,21 @@ class SessionAnalysisActivities:
         assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
-            return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised")
+            return StepOutcome(
+                provenance=_provenance(step.candidate, Step.VOICE, settled), problem="no words were recognised"
+            )
         speaker = rep_speaker(words, session)
         if not speaker:
             return StepOutcome(
-                provenance=_provenance(step, Step.VOICE, settled), problem="no speaker talks during the rep's turns"
+                provenance=_provenance(step.candidate, Step.VOICE, settled),
+                problem="no speaker talks during the rep's turns",
             )
         metrics = from_words(words, speaker)
         await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
         other = mismatch(words, session)
-        return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), warnings=(other,) if other else ())
+        return StepOutcome(
+            provenance=_provenance(step.candidate, Step.VOICE, settled), warnings=(other,) if other else ()
+        )
 
     @activity.defn(name="session_analysis.coach")
     @boundary
@@ -172,7 +182,9 @@ class SessionAnalysisActivities:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
             rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
-        measured = _metrics(session, row.voice_metrics, row.acoustics, job) if step.after_voice else None
+        measured = (
+            metrics_of(session, row.voice_metrics, row.acoustics, row.recording_sha256) if step.after_voice else None
+        )
         variant = step.variant
         request = coaching_request(
             session,
@@ -188,15 +200,10 @@ class SessionAnalysisActivities:
             return StepOutcome(problem=error.detail, too_long=True)
         except EmptyReply as error:
             return StepOutcome(problem=error.detail, cut=True)
-        assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
-        coaching, problem = read_reply(settled.reply, rubric, session)
+        outcome, coaching = judged(settled, rubric, session, step.candidate)
         if coaching is not None:
             await self._store(step, coaching=coaching.model_dump(mode="json"))
-        return StepOutcome(
-            provenance=_provenance(step, Step.COACHING, settled),
-            problem=problem,
-            cut=settled.reply.finish is Finish.LENGTH,
-        )
+        return outcome
 
     @activity.defn(name="session_analysis.finish")
     @boundary
@@ -278,6 +285,20 @@ class SessionAnalysisActivities:
             await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
 
 
+def judged(
+    settled: Settled, rubric: Rubric, session: Session, candidate: Candidate
+) -> tuple[StepOutcome, Coaching | None]:
+    """The outcome of a reply to a request for coaching, and the coaching if the reply can be used."""
+    assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
+    coaching, problem = read_reply(settled.reply, rubric, session)
+    outcome = StepOutcome(
+        provenance=_provenance(candidate, Step.COACHING, settled),
+        problem=problem,
+        cut=settled.reply.finish is Finish.LENGTH,
+    )
+    return outcome, coaching
+
+
 def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:
     return job.session_sha256, job.recording_sha256
 
@@ -324,7 +345,7 @@ def _row(step: PrepareStep | CloseStep, rubric: str) -> StoredAnalysis:
     )
 
 
-def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
+def _provenance(candidate: Candidate, name: Step, settled: Settled) -> Provenance:
     """The source of a reply, by the journal. `reason` belongs to the step's candidate.
 
     The reply comes from another candidate if an earlier attempt there was settled first.
@@ -335,7 +356,7 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
         model=settled.model,
         answered_by=settled.reply.model,
         simulated=settled.simulated,
-        reason=step.candidate.reason,
+        reason=candidate.reason,
     )
 
 
@@ -358,7 +379,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
     # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
     sound = row.acoustics if step.acoustics else None
-    metrics = _metrics(session, measured, sound, step.input)
+    metrics = metrics_of(session, measured, sound, step.input.recording_sha256)
     if row.coaching:
         # Here, and not where the reply is read: the voice may be measured at the same time.
         coaching = check_numbers(Coaching.model_validate(row.coaching), counted, metrics)
@@ -392,12 +413,12 @@ def _trends(earlier: list[dict[str, Any]], analysis: Analysis) -> Trends:
     return trends(past, Past(analysis.session_id, analysis.coaching, analysis.habits, analysis.voice_metrics))
 
 
-def _metrics(
-    session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, job: SessionAnalysisInput
+def metrics_of(
+    session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, recording_sha256: str | None
 ) -> VoiceMetrics:
     """The metrics from what was recognised and measured on the recording; from the transcript where nothing was."""
     metrics = VoiceMetrics.model_validate(words) if words else from_session(session)
-    reason = NO_RECORDING if job.recording_sha256 is None else NO_SOUND
+    reason = NO_RECORDING if recording_sha256 is None else NO_SOUND
     return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 

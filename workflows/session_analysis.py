@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.acoustics import AcousticsActivities
+    from activities.collecting import CollectingActivities
     from activities.session_analysis import SessionAnalysisActivities as Activities
     from parley import visibility
+    from parley.domain.coaching.collecting import CollectedJob, CollectedOutcome, CollectorInput, CollectStep
     from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
@@ -40,6 +43,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.policies import ACOUSTICS_STEP, FIRST_PARK, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
 
 MAX_ASKS = 3
+# Longer than a shared request takes, unless its provider's workers are away.
+COLLECTOR_ANSWERS = timedelta(minutes=15)
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -55,6 +60,8 @@ class SessionAnalysis:
         self._has_acoustics = False
         self._variant, self._after_voice = Variant(), False
         self._outage: NoProviderServed | None = None
+        self._coached: CollectedOutcome | None = None
+        self._job_key = workflow.info().first_execution_run_id
 
     @workflow.run
     async def run(self, job: SessionAnalysisInput | None = None) -> SessionAnalysisResult:
@@ -68,13 +75,18 @@ class SessionAnalysis:
             raise InvalidInput("SessionAnalysis needs a SessionAnalysisInput", where="input")
         visibility.record_start(job.workspace_id, WORKFLOW)
         self._job = job
-        self._job_key = workflow.info().first_execution_run_id
         self._progress = Progress(phase=steps_of(job)[0], total_steps=len(steps_of(job)))
         try:
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
             await self._close(error)
             raise
+
+    @workflow.signal
+    def coached(self, ended: CollectedOutcome) -> None:
+        """Take the outcome of a shared request. That of an earlier job of this id is ignored."""
+        if ended.job_key == self._job_key:
+            self._coached = ended
 
     @workflow.query
     def get_progress(self) -> Progress:
@@ -244,6 +256,12 @@ class SessionAnalysis:
         If none is, `finish` stores a rule-based analysis and marks it as a fallback.
         """
         problem = ""
+        if plan.collect_seconds and self._variant.ask == 1:
+            outcome = await self._coached_with_others(plan)
+            problem = self._accept(outcome)
+            if not problem:
+                return
+            self._variant = next_variant(self._variant, outcome)
         while self._variant.ask <= MAX_ASKS:
             outcome = await self._on_a_provider(
                 plan.coaching, Activities.coach, self._variant, after_voice=self._after_voice, waits=waits
@@ -253,6 +271,37 @@ class SessionAnalysis:
                 return
             self._variant = next_variant(self._variant, outcome)
         self._warn_of_rules(problem)
+
+    async def _coached_with_others(self, plan: Plan) -> StepOutcome:
+        """Wait for other short sessions of free users, and share the first request for coaching with them.
+
+        If a collector was terminated, the job joins the next one. Its request keeps its id, so that it is paid once.
+        """
+        candidate = plan.coaching[0]
+        collector = CollectorInput(
+            workspace_id=self._job.workspace_id,
+            candidate=candidate,
+            rubric=plan.rubric,
+            seconds=plan.collect_seconds,
+        )
+        job = CollectedJob(
+            job_key=self._job_key,
+            workflow_id=workflow.info().workflow_id,
+            prospect_id=self._job.prospect_id,
+            after_voice=self._after_voice,
+        )
+        self._update(note="waiting for other sessions, to share a request")
+        while self._coached is None:
+            await workflow.execute_activity_method(
+                CollectingActivities.collect,
+                CollectStep(collector=collector, job=job),
+                summary="share a request",
+                **STORAGE_STEP,
+            )
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._coached is not None, timeout=COLLECTOR_ANSWERS)
+        self._update(note="")
+        return self._coached.outcome or StepOutcome(problem="the shared request had no reply")
 
     def _warn_of_rules(self, problem: str) -> None:
         self._warnings.append(f"coaching is rule-based: {problem}")

@@ -41,7 +41,8 @@ NOTHING_GIVEN = "is missing: give a session, a transcript, or a recording"
 class AnalysisReport(Model):
     """A session analysis as it is now. `analysis` is None until it has a result; `costs` come from the ledger.
 
-    While `analysis.pending` names steps, the result is provisional: it is amended when they are done. `reason`: why it failed or was cancelled.
+    While `analysis.pending` names steps, the result is provisional: it is amended when they are done. `reason`: why
+    the job failed or was cancelled.
     """
 
     id: str

@@ -33,7 +33,7 @@ IDS_WITHOUT_RUBRIC = (DEFAULT_RUBRIC, f"{DEFAULT_RUBRIC}@1")
 SHORT_SECONDS = 60
 LONG_SECONDS = 300
 SIMPLE_TURNS = 20
-FREE_ANALYSES = 2
+FREE_TIER, FREE_ANALYSES = "free", 2
 
 
 class Strategy(StrEnum):
@@ -47,8 +47,9 @@ class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
     session_sha256: empty for a recording alone, which is heard first; `hearing` says how it becomes a session.
-    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the first result
-    is rule-based and provisional, and is amended if a provider is available within that time. `provider` and `model` select one provider and exclude the others. `rubric`: the name
+    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the first
+    result is rule-based and provisional, and is amended if a provider is available within that time. `provider` and
+    `model` select one provider and exclude the others. `rubric`: the name
     of a rubric, or `name@version`.
     """
 
@@ -158,13 +159,19 @@ class Analysis(Model):
 
 
 class Plan(Model):
-    """The result of `prepare`: the strategy and the candidates of each step. `cached_job`: the analysis to return."""
+    """The result of `prepare`: the strategy and the candidates of each step. `cached_job`: the analysis to return.
+
+    collect_seconds: how long the coaching waits for other sessions to share a request; 0: not at all.
+    rubric: by which the session is rated, with its version.
+    """
 
     choice: Choice
     coaching: tuple[Candidate, ...]
     voice: Candidate | None = None
     cached_job: str | None = None
     warnings: tuple[str, ...] = ()
+    collect_seconds: float = 0
+    rubric: str = ""
 
 
 class HearingPlan(Model):
@@ -334,7 +341,7 @@ def choose_strategy(known: Facts) -> Choice:
     hybrid           any other session: voice first, so that the coaching prompt has the metrics
     """
     seconds = known.duration_seconds
-    if known.tier == "free" and known.previous_analyses > FREE_ANALYSES:
+    if known.tier == FREE_TIER and known.previous_analyses > FREE_ANALYSES:
         reason = f"free tier and {known.previous_analyses} previous analyses of this session"
         return Choice(strategy=Strategy.CACHED_ANALYSIS, reason=reason)
     if seconds > LONG_SECONDS:
