@@ -19,6 +19,7 @@ from activities.alert import AlertActivities
 from activities.auto_analyze.labelling import LabellingActivities
 from activities.auto_analyze.runs import RunActivities
 from activities.boundary import HEARTBEAT_SECONDS
+from activities.collecting import CollectingActivities
 from activities.conversation.changing import ConversationChanges
 from activities.conversation.condensing import CondensingStep
 from activities.events import EventActivities
@@ -43,6 +44,7 @@ from parley.settings import Settings
 from parley.storage.database import Database
 from workflows.auto_analyze.job import AutoAnalyze
 from workflows.auto_analyze.stream import AutoAnalyzeStream
+from workflows.collector import CoachingCollector
 from workflows.conversation import Conversation
 from workflows.fairness import FairnessInterceptor
 from workflows.generate import Generate
@@ -67,6 +69,7 @@ WORKFLOW_CLASSES = (
     SessionAnalysis,
     AutoAnalyze,
     AutoAnalyzeStream,
+    CoachingCollector,
     Conversation,
     Generate,
     PhoneCall,
@@ -83,6 +86,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     database, settings, policy = parts.database, parts.settings, parts.policy
     paid_calls, candidates = parts.paid_calls, parts.candidates
     analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings, parts.embedder())
+    collecting = CollectingActivities(database, paid_calls, client)
     auto_runs = RunActivities(database, candidates)
     auto_labels = LabellingActivities(database, paid_calls)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
@@ -120,7 +124,8 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                 **common,
             )
         if role == "storage":
-            steps = [analysis.prepare, analysis.prepare_hearing, analysis.finish, analysis.close]
+            starting = [analysis.prepare, analysis.prepare_hearing, collecting.collect]
+            steps = [*starting, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.finish, auto_runs.close]
             rounds = [auto_runs.open_round, auto_runs.apply_fallback]
             merging = [auto_runs.plan_conflicts, auto_runs.apply_conflicts]
@@ -134,7 +139,8 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
         labelling = [auto_labels.classify, auto_labels.condense, auto_labels.resolve]
         between_turns = [condensing.condense, memory.remember]
         hearing = [analysis.hear, analysis.measure_voice]
-        chat = [analysis.coach, *labelling, generate.ask, generate.condense, quality.score, *between_turns]
+        coaching = [analysis.coach, collecting.coach_jointly]
+        chat = [*coaching, *labelling, generate.ask, generate.condense, quality.score, *between_turns]
         return Worker(
             client,
             task_queue=provider_queue(provider),

@@ -10,8 +10,8 @@ Once the request is sent, neither cancellation nor SIGTERM interrupts it: it is 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,6 +31,7 @@ from parley.domain.errors import (
     Billed,
     EmptyReply,
     MalformedReply,
+    ParleyError,
     ProviderError,
     ProviderNotConfigured,
     ProviderUnavailable,
@@ -39,6 +40,7 @@ from parley.domain.errors import (
     UnpricedModel,
     Unreachable,
 )
+from parley.domain.joint import shares_of_amount, shares_of_usage
 from parley.domain.masking import masked
 from parley.domain.pricing import ConfiguredRates, Rates, counted_cost, rates_for, upper_bound
 from parley.domain.requests import (
@@ -127,8 +129,37 @@ class _Work:
         return cls(*names, request, offer, adapter, on_end, stream)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request that may be sent together with others, and the account that it is booked on."""
+
+    charge: Charge
+    request: ChatRequest
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A granted request of a joint request. `place`: among those that were asked for."""
+
+    place: int
+    work: _Work
+    attempt_id: UUID
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How requests become one, and how its reply becomes theirs.
+
+    join: makes one request of those at the given places. divide: makes so many replies of the reply, in the order of
+    the places; it must not fail, since the reply is paid for.
+    """
+
+    join: Callable[[Sequence[int]], ChatRequest]
+    divide: Callable[[ChatReply, int], Sequence[ChatReply]]
+
+
 class PaidCalls:
-    """All paid requests go through `make`."""
+    """All paid requests go through `make` and `make_jointly`."""
 
     def __init__(
         self,
@@ -206,6 +237,108 @@ class PaidCalls:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
             raise ReplyLost(str(error)) from error
+
+    async def make_jointly(
+        self, asked: Sequence[Asked], joint: Joint, provider: Provider, model: str
+    ) -> list[Settled | ParleyError]:
+        """Get the one reply to each of several requests of a workspace, by one call to the provider.
+
+        Each request is claimed, charged and settled by itself, and reserves what it could cost alone. The cost of the
+        call is shared in proportion. A request that is refused or has its reply already is not part of the call; a
+        request that is left alone is sent as it is.
+
+        Args:
+            asked: the requests with their accounts, each with a request id of its own.
+
+        Returns:
+            For each request its reply, or the error that `make` would raise.
+
+        Raises:
+            UnpricedModel, ProviderNotConfigured: nothing was reserved.
+            ReplyLost: the ends of the attempts could not be recorded.
+        """
+        terms = await self._retried(partial(self._workspaces.terms_of, asked[0].charge.workspace_id))
+        ends: dict[int, Settled | ParleyError] = {}
+        members: list[_Member] = []
+        joint_id = uuid4()
+        async with AsyncExitStack() as leases:
+            # In the order in which their settlement locks them.
+            for place, one in sorted(enumerate(asked), key=lambda entry: entry[1].charge.request_id):
+                sent = masked(one.request, terms.masked)
+                offer, adapter = self._offer(sent, provider, model, terms)
+                work = _Work.of(one.charge, sent, offer, adapter)
+                await self._failpoints.reach("claiming", work.workflow_id)
+                try:
+                    claimed = await self._claim(one.charge, fingerprint_of(one.request), offer, joint_id=joint_id)
+                except Unreachable:  # the whole step is repeated
+                    raise
+                except ParleyError as refusal:
+                    ends[place] = refusal
+                    continue
+                if isinstance(claimed, Settled):
+                    ends[place] = claimed
+                    continue
+                members.append(_Member(place, work, claimed.attempt_id))
+                await leases.enter_async_context(self._lease_renewed(work, claimed.attempt_id))
+            if members:
+                whole = members[0].work
+                if len(members) > 1:
+                    request = joint.join([member.place for member in members])
+                    whole = replace(whole, request=masked(request, terms.masked))
+                try:
+                    called = self._called_jointly(whole, joint_id, members, joint)
+                    ends |= await _uninterrupted(asyncio.create_task(called))
+                except Unreachable as error:
+                    raise ReplyLost(str(error)) from error
+        return [ends[place] for place in range(len(asked))]
+
+    async def _called_jointly(
+        self, whole: _Work, joint_id: UUID, members: Sequence[_Member], joint: Joint
+    ) -> dict[int, Settled | ParleyError]:
+        """Call the provider once, and end each member's attempt. `whole`: what is sent."""
+        await self._failpoints.reach("claimed", whole.workflow_id)
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        try:
+            reply = await self._call(whole, joint_id)
+        except ProviderError as error:
+            await self._failpoints.reach("called", whole.workflow_id)
+            failures = _shared_failures(self._failure(error, whole.offer), members)
+            for member, failure in zip(members, failures, strict=True):
+                await self._fail(member.work, member.attempt_id, failure)
+                self._count(member.work, "failed", failure.usage, failure.cost_usd, clock.time() - started)
+            return {member.place: error for member in members}
+        assert isinstance(reply, ChatReply)  # noqa: S101 - it answers a request of this kind
+        await self._failpoints.reach("called", whole.workflow_id)
+        seconds = clock.time() - started
+        settlements = self._shared_settlements(whole, members, joint, reply)
+
+        async def settle(tx: AsyncSession) -> list[Settled]:
+            settled = await ledger.settle_jointly(tx, settlements)
+            await self._failpoints.reach("settling", whole.workflow_id)
+            return settled
+
+        settled = await self._persist(settle)
+        for member, one, end in zip(members, settlements, settled, strict=True):
+            outcome = "settled" if end.attempt_id == member.attempt_id else "duplicate"
+            self._count(member.work, outcome, one.reply.usage, one.cost_usd, seconds)
+        await self._failpoints.reach("settled", whole.workflow_id)
+        return {member.place: end for member, end in zip(members, settled, strict=True)}
+
+    def _shared_settlements(
+        self, whole: _Work, members: Sequence[_Member], joint: Joint, reply: ChatReply
+    ) -> list[Settlement]:
+        """Each member's reply and its share of the cost. An unknown cost stays unknown: each keeps its bound."""
+        bounds = [member.work.offer.upper_bound_usd for member in members]
+        cost_usd, rates = self._counted(whole.offer, reply.usage)
+        costs = [None] * len(members) if cost_usd is None else shares_of_amount(cost_usd, bounds)
+        replies = joint.divide(reply, len(members)) if len(members) > 1 else [reply]
+        return [
+            Settlement(whole.workspace_id, member.attempt_id, one.model_copy(update={"usage": usage}), cost, rates)
+            for member, one, usage, cost in zip(
+                members, replies, shares_of_usage(reply.usage, bounds), costs, strict=True
+            )
+        ]
 
     async def make_without_ledger(
         self,
@@ -355,11 +488,16 @@ class PaidCalls:
         return offer, adapter
 
     async def _claim(
-        self, charge: Charge, fingerprint: str, offer: Offer, supersedes: UUID | None
+        self,
+        charge: Charge,
+        fingerprint: str,
+        offer: Offer,
+        supersedes: UUID | None = None,
+        joint_id: UUID | None = None,
     ) -> Settled | Granted:
         """Claim the request. While another attempt holds the lease, wait, since its reply may arrive."""
         while True:
-            claim = Claim(charge, fingerprint, offer, self._terms, attempt_id=uuid4(), supersedes=supersedes)
+            claim = Claim(charge, fingerprint, offer, self._terms, uuid4(), supersedes, joint_id)
             claimed = await self._persist(partial(ledger.claim, request_claim=claim))
             if not isinstance(claimed, Held):
                 return claimed
@@ -608,6 +746,17 @@ class PaidCalls:
         self._metrics.attempt_ended(
             offer.provider, offer.model, work.action, outcome, spent, usage, seconds, confirmed=confirmed
         )
+
+
+def _shared_failures(failure: Failure, members: Sequence[_Member]) -> list[Failure]:
+    """Each member's share of a failed call, which counts once for the breaker."""
+    bounds = [member.work.offer.upper_bound_usd for member in members]
+    cost_usd, usages = failure.cost_usd, shares_of_usage(failure.usage, bounds)
+    costs = [None] * len(members) if cost_usd is None else shares_of_amount(cost_usd, bounds)
+    return [
+        replace(failure, usage=usage, cost_usd=cost, trips_breaker=failure.trips_breaker and place == 0)
+        for place, (usage, cost) in enumerate(zip(usages, costs, strict=True))
+    ]
 
 
 async def _recorded(stream: ReplyStream | None, reply: Reply) -> Reply:

@@ -3,12 +3,14 @@
 import asyncio
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.earlier_analyses import EarlierAnalyses
 from activities.paid_call import PaidCalls
+from parley.domain.coaching.collecting import may_share
 from parley.domain.coaching.contract import Coaching, Excerpt
 from parley.domain.coaching.excerpt import excerpt_of
 from parley.domain.coaching.numbers import check_numbers
@@ -37,6 +39,7 @@ from parley.domain.session_analysis import (
     Plan,
     PrepareStep,
     Provenance,
+    Published,
     SessionAnalysisInput,
     SessionAnalysisResult,
     Step,
@@ -59,7 +62,8 @@ from parley.domain.voice_metrics import (
 )
 from parley.embedder import Embedder
 from parley.settings import Settings
-from parley.storage import analyses, budgets, energy, rubrics, usage
+from parley.storage import analyses, budgets, energy, outbox, rubrics, usage
+from parley.storage.analyses import AMENDED, PROVISIONAL, result_event
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
 from parley.storage.sessions import load_recording, load_session, save_session
@@ -83,7 +87,7 @@ class SessionAnalysisActivities:
     ) -> None:
         self._database, self._paid_calls, self._candidates = database, paid_calls, candidates
         self._earlier = EarlierAnalyses(database, embedder)
-        self._starting_energy = settings.starting_energy
+        self._starting_energy, self._collect_seconds = settings.starting_energy, settings.collect_seconds
 
     @activity.defn(name="session_analysis.prepare")
     @boundary
@@ -108,6 +112,8 @@ class SessionAnalysisActivities:
         else:
             choice = after_a_miss(choice) if choice.strategy is Strategy.CACHED_ANALYSIS else choice
             plan = _plan(step, session, choice, chat=chat, voice=voice)
+            if may_share(session, account.tier):
+                plan = plan.model_copy(update={"collect_seconds": self._collect_seconds, "rubric": row.rubric})
             paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
             _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
         async with self._database.transaction() as tx:
@@ -153,7 +159,7 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
-        return StepOutcome(provenance=_provenance(step, Step.HEAR, settled), session_sha256=sha256)
+        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, settled), session_sha256=sha256)
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -166,16 +172,21 @@ class SessionAnalysisActivities:
         assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
         words = settled.reply.words
         if not any(word.kind == "word" for word in words):
-            return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), problem="no words were recognised")
+            return StepOutcome(
+                provenance=_provenance(step.candidate, Step.VOICE, settled), problem="no words were recognised"
+            )
         speaker = rep_speaker(words, session)
         if not speaker:
             return StepOutcome(
-                provenance=_provenance(step, Step.VOICE, settled), problem="no speaker talks during the rep's turns"
+                provenance=_provenance(step.candidate, Step.VOICE, settled),
+                problem="no speaker talks during the rep's turns",
             )
         metrics = from_words(words, speaker)
         await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
         other = mismatch(words, session)
-        return StepOutcome(provenance=_provenance(step, Step.VOICE, settled), warnings=(other,) if other else ())
+        return StepOutcome(
+            provenance=_provenance(step.candidate, Step.VOICE, settled), warnings=(other,) if other else ()
+        )
 
     @activity.defn(name="session_analysis.coach")
     @boundary
@@ -186,7 +197,9 @@ class SessionAnalysisActivities:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
             rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
-        measured = _metrics(session, row.voice_metrics, row.acoustics, job) if step.after_voice else None
+        measured = (
+            metrics_of(session, row.voice_metrics, row.acoustics, row.recording_sha256) if step.after_voice else None
+        )
         excerpt = await _excerpt(session, step.variant.transcript_tokens)
         request = coaching_request(
             session, rubric, habits(session), measured, max_tokens=step.variant.max_tokens, excerpt=excerpt
@@ -197,16 +210,11 @@ class SessionAnalysisActivities:
             return StepOutcome(problem=error.detail, too_long=True)
         except EmptyReply as error:
             return StepOutcome(problem=error.detail, cut=True)
-        assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
-        coaching, problem = read_reply(settled.reply, rubric, session)
+        outcome, coaching = judged(settled, rubric, session, step.candidate)
         if coaching is not None:
             coaching = coaching.model_copy(update={"excerpt": excerpt, "knows_voice": step.after_voice})
             await self._store(step, coaching=coaching.model_dump(mode="json"))
-        return StepOutcome(
-            provenance=_provenance(step, Step.COACHING, settled),
-            problem=problem,
-            cut=settled.reply.finish is Finish.LENGTH,
-        )
+        return outcome
 
     @activity.defn(name="session_analysis.finish")
     @boundary
@@ -215,16 +223,11 @@ class SessionAnalysisActivities:
         job = step.input
         async with self._database.transaction() as tx:
             row = await analyses.load(tx, job.workspace_id, step.job_key)
-            if step.reused and step.reused.kind == "exact":
-                same = await analyses.load(tx, job.workspace_id, step.reused.job_key)
-                analysis = _used_again(Analysis.model_validate(same.result), step)
-            else:
-                session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-                rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
-                analysis = _assembled(session, rubric, row, step)
-            earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
-            analysis = analysis.model_copy(update={"trends": _trends(earlier, analysis)})
+            was_provisional = bool((row.result or {}).get("pending"))
+            analysis = await _analysis(tx, row, step)
             await analyses.end(tx, job.workspace_id, step.job_key, "completed", analysis.model_dump(mode="json"))
+            if was_provisional:
+                await outbox.write_once(tx, result_event(AMENDED, row, analysis))
             cost_usd = await usage.total_usd(tx, job.workspace_id, step.job_key)
         return SessionAnalysisResult(
             job_key=step.job_key,
@@ -236,14 +239,32 @@ class SessionAnalysisActivities:
             cost_usd=cost_usd,
         )
 
+    @activity.defn(name="session_analysis.publish")
+    @boundary
+    async def publish(self, step: FinishStep) -> Published:
+        """Store what there is as a provisional result, while the job goes on with the steps that are pending."""
+        workspace_id = step.input.workspace_id
+        async with self._database.transaction() as tx:
+            row = await analyses.load(tx, workspace_id, step.job_key)
+            analysis = await _analysis(tx, row, step)
+            await analyses.store_parts(tx, workspace_id, step.job_key, result=analysis.model_dump(mode="json"))
+            await outbox.write_once(tx, result_event(PROVISIONAL, row, analysis))
+            return Published(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
+
     @activity.defn(name="session_analysis.close")
     @boundary
     async def close(self, step: CloseStep) -> Closed:
-        """Mark a job that ends without a result. One that failed before it had a row gets one, for its reason."""
+        """Mark a job that is not completed. One that failed before it had a row gets one, for its reason.
+
+        A provisional result stays, and nothing of it is pending any more.
+        """
+        workspace_id = step.input.workspace_id
         async with self._database.transaction() as tx:
             await analyses.begin(tx, _row(step, step.input.rubric))
-            await analyses.end(tx, step.input.workspace_id, step.job_key, step.status, None, step.reason)
-            return Closed(cost_usd=await usage.total_usd(tx, step.input.workspace_id, step.job_key))
+            row = await analyses.load(tx, workspace_id, step.job_key)
+            result = {**row.result, "pending": []} if row.result else None
+            await analyses.end(tx, workspace_id, step.job_key, step.status, result, step.reason)
+            return Closed(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
 
     async def _transcribed(self, step: PaidStep, name: Step) -> tuple[Settled, float]:
         """The transcription of the job's recording, and how long that is in seconds."""
@@ -278,6 +299,20 @@ class SessionAnalysisActivities:
 async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | None:
     """What is read of a transcript. Tokens are counted in a thread: a long transcript takes a second."""
     return None if budget_tokens is None else await asyncio.to_thread(excerpt_of, session, budget_tokens)
+
+
+def judged(
+    settled: Settled, rubric: Rubric, session: Session, candidate: Candidate
+) -> tuple[StepOutcome, Coaching | None]:
+    """The outcome of a reply to a request for coaching, and the coaching if the reply can be used."""
+    assert settled.reply.kind == "chat"  # noqa: S101 - it answers a request of this kind
+    coaching, problem = read_reply(settled.reply, rubric, session)
+    outcome = StepOutcome(
+        provenance=_provenance(candidate, Step.COACHING, settled),
+        problem=problem,
+        cut=settled.reply.finish is Finish.LENGTH,
+    )
+    return outcome, coaching
 
 
 def _plan(step: PrepareStep, session: Session, choice: Choice, *, chat: list[Option], voice: list[Option]) -> Plan:
@@ -322,7 +357,7 @@ def _row(step: PrepareStep | CloseStep, rubric: str) -> StoredAnalysis:
     )
 
 
-def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
+def _provenance(candidate: Candidate, name: Step, settled: Settled) -> Provenance:
     """The source of a reply, by the journal. `reason` belongs to the step's candidate.
 
     The reply comes from another candidate if an earlier attempt there was settled first.
@@ -333,8 +368,22 @@ def _provenance(step: PaidStep, name: Step, settled: Settled) -> Provenance:
         model=settled.model,
         answered_by=settled.reply.model,
         simulated=settled.simulated,
-        reason=step.candidate.reason,
+        reason=candidate.reason,
     )
+
+
+async def _analysis(tx: AsyncSession, row: StoredAnalysis, step: FinishStep) -> Analysis:
+    """The result of a job with what is stored of it."""
+    job = step.input
+    if step.reused and step.reused.kind == "exact":
+        same = await analyses.load(tx, job.workspace_id, step.reused.job_key)
+        analysis = _used_again(Analysis.model_validate(same.result), step)
+    else:
+        session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+        rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
+        analysis = _assembled(session, rubric, row, step)
+    earlier = await analyses.earlier(tx, job.workspace_id, row, limit=EARLIER_SESSIONS)
+    return analysis.model_copy(update={"trends": _trends(earlier, analysis)})
 
 
 def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: FinishStep) -> Analysis:
@@ -342,7 +391,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
     # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
     sound = row.acoustics if step.acoustics else None
-    metrics = _metrics(session, measured, sound, step.input)
+    metrics = metrics_of(session, measured, sound, step.input.recording_sha256)
     if row.coaching:
         # Here, and not where the reply is read: the voice may be measured at the same time.
         coaching = check_numbers(Coaching.model_validate(row.coaching), counted, metrics)
@@ -365,6 +414,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
         ),
         curves=Curves.model_validate(row.curves) if sound and row.curves else None,
         reused=step.reused,
+        pending=step.pending,
     )
 
 
@@ -381,12 +431,12 @@ def _trends(earlier: list[dict[str, Any]], analysis: Analysis) -> Trends:
     return trends(past, Past(analysis.session_id, analysis.coaching, analysis.habits, analysis.voice_metrics))
 
 
-def _metrics(
-    session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, job: SessionAnalysisInput
+def metrics_of(
+    session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, recording_sha256: str | None
 ) -> VoiceMetrics:
     """The metrics from what was recognised and measured on the recording; from the transcript where nothing was."""
     metrics = VoiceMetrics.model_validate(words) if words else from_session(session)
-    reason = NO_RECORDING if job.recording_sha256 is None else NO_SOUND
+    reason = NO_RECORDING if recording_sha256 is None else NO_SOUND
     return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 

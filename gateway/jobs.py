@@ -239,10 +239,13 @@ async def progress(caller: CurrentCaller, job_id: JobId) -> Progress | AutoAnaly
 
 @router.get("/{job_id:path}/result", openapi_extra=requires(Scope.READ))
 async def result(caller: CurrentCaller, job_id: JobId) -> GenerateResult | AnalysisReport | AutoAnalyzeReport:
-    """The result of a job that has ended; 409 while it runs, with the time after which to ask again."""
+    """The result of a job that has ended; 409 while it runs, with the time after which to ask again.
+
+    An analysis may have a provisional result while it runs: its `pending` names the steps that will amend it.
+    """
     handle = await _find(caller, job_id)
     status = await handle.status() if isinstance(handle, GenerationHandle) else await caller.client.status(job_id)
-    if status == "running":
+    if status == "running" and not (isinstance(handle, AnalysisHandle) and await handle.is_provisional()):
         raise NotFinished(f"{job_id} still runs: ask again, or follow its events", retry_after=RETRY_SECONDS)
     if isinstance(handle, GenerationHandle):
         return await handle.result()

@@ -191,6 +191,12 @@ class Settings(BaseSettings):
         default=Decimal(1), gt=0, description="the most that the requests of a spool may cost together, in USD"
     )
     starting_energy: int = Field(default=100, ge=0, description="granted to a user with the first request")
+    collect_seconds: float = Field(
+        default=3.0,
+        ge=0,
+        le=60,
+        description="how long short sessions of free users wait for others, to share a request; 0: not at all",
+    )
 
     # Generate
     policy_file: Path | None = Field(

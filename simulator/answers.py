@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
+from typing import Any
 
 from simulator import coaching
 from simulator.faults import damaged
@@ -12,6 +13,7 @@ from simulator.filling import Filler
 from simulator.jobs import Jobs
 from simulator.labelling import Noise
 from simulator.recalling import Record, asked_about, recalled
+from simulator.schemas import Schema
 from simulator.seeded import SeededChoice
 from simulator.text import clip, keywords, related_sentence
 from simulator.tools import Tool, called
@@ -143,10 +145,12 @@ class Answers:
         if reply is not None:
             return json.dumps(reply, ensure_ascii=False)
         text = "\n".join(prompt.texts("user"))
-        findings = {}
-        if coaching.asks_for_coaching(prompt.schema):
-            findings = coaching.findings(coaching.parse_transcript(text), choice, coaching.skills_of(prompt.schema))
-        return json.dumps(Filler(prompt.schema, choice, findings).fill(text), ensure_ascii=False)
+        each = coaching.schema_of_each(prompt.schema)
+        if each is None:
+            return json.dumps(_filled(prompt.schema, text, choice), ensure_ascii=False)
+        blocks = coaching.blocks(text)
+        results = [{"index": index, "coaching": _filled(each, block, choice)} for index, block in blocks]
+        return json.dumps({"sessions": results}, ensure_ascii=False)
 
     def _chat(self, prompt: Prompt, choice: SeededChoice) -> str:
         """Answer the last user message, and quote an earlier sentence about the same topic, or what tools gave."""
@@ -164,6 +168,14 @@ class Answers:
         related = related_sentence("\n".join([*prompt.texts("system"), *earlier]), last)
         memory = f' From what was said before: "{related}"' if related else ""
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
+
+
+def _filled(schema: Schema, text: str, choice: SeededChoice) -> Any:
+    """Return a reply to a text in the form of a schema, with the findings of coaching if it asks for them."""
+    findings = {}
+    if coaching.asks_for_coaching(schema):
+        findings = coaching.findings(coaching.parse_transcript(text), choice, coaching.skills_of(schema))
+    return Filler(schema, choice, findings).fill(text)
 
 
 def _parts(text: str) -> tuple[list[Record], str]:

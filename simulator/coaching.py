@@ -37,7 +37,7 @@ from simulator.coaching_cues import (
     STATES_PURPOSE,
     objection,
 )
-from simulator.schemas import Schema, all_property_names, resolve
+from simulator.schemas import Schema, all_property_names, item_field_names, resolve
 from simulator.seeded import SeededChoice
 from simulator.text import clip, sentence_with
 
@@ -83,6 +83,7 @@ BETTER = {
 LINE = re.compile(
     r"^[ \t]*\[(?:(\d+):)?(\d{1,3}):(\d{2})(?:\.\d+)?\][ \t]*([A-Za-z]{1,20}):[ \t]*(\S.*)$", re.MULTILINE
 )
+BLOCK = re.compile(r'<session index="(\d+)">(.*?)</session>', re.DOTALL)
 TAGGED = re.compile(r"<transcript[^>]*>(.*)</transcript>", re.DOTALL)
 
 
@@ -130,6 +131,20 @@ Findings = Mapping[str, "Finding | Sequence[Finding]"]
 def asks_for_coaching(schema: Schema) -> bool:
     names = all_property_names(schema)
     return "overall_score" in names or len(names & NAMES) >= 2
+
+
+def schema_of_each(schema: Schema) -> Schema | None:
+    """Return the schema of one session's coaching, if a schema asks for that of several sessions by index."""
+    if not {"index", "coaching"} <= item_field_names(schema, "sessions"):
+        return None
+    listed = resolve(schema, resolve(schema, schema)["properties"]["sessions"])
+    item = resolve(schema, listed["items"])
+    return resolve(schema, item["properties"]["coaching"])
+
+
+def blocks(text: str) -> list[tuple[int, str]]:
+    """Return the sessions in a prompt with several, each with its index."""
+    return [(int(index), block) for index, block in BLOCK.findall(text)]
 
 
 def skills_of(schema: Schema) -> list[str]:

@@ -178,6 +178,7 @@ class DurableEngine:
 
 class NoProviderServed(ApplicationError):
     """Every candidate failed. `tried`: what each one answered. `refused`: every one refused this request.
+    `may_recover`: one of them may serve it later.
 
     Its type is `ProviderUnavailable`, or the type of all failures if it is one of `UNANIMOUS`. Its detail is the
     shortest wait that a provider asks for, in seconds, if one does.
@@ -190,6 +191,7 @@ class NoProviderServed(ApplicationError):
         waits = [float(failure.details[0]) for _, failure in failures if failure.type in TRY_LATER and failure.details]
         super().__init__(f"no provider could serve: {self.tried}", *sorted(waits)[:1], type=kind)
         self.refused = types <= REQUEST_REFUSED
+        self.may_recover = bool(types & TRY_LATER)
 
 
 async def first_success(
@@ -221,8 +223,7 @@ async def first_success(
                     raise
                 failures.append((candidate, error))
         problem = NoProviderServed(failures)
-        may_recover = any(failure.type in TRY_LATER for _, failure in failures)
-        if not may_recover or engine.now() + pause > deadline:
+        if not problem.may_recover or engine.now() + pause > deadline:
             raise problem
         engine.report_waiting(problem.tried, pause)
         await engine.sleep(pause)

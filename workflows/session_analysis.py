@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.acoustics import AcousticsActivities
+    from activities.collecting import CollectingActivities
     from activities.session_analysis import SessionAnalysisActivities as Activities
     from parley import visibility
+    from parley.domain.coaching.collecting import CollectedJob, CollectedOutcome, CollectorInput, CollectStep
     from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
@@ -37,10 +40,12 @@ with workflow.unsafe.imports_passed_through():
         steps_of,
     )
     from parley.failures import reason_of
-    from workflows.fallback import DurableEngine, first_success
-    from workflows.policies import ACOUSTICS_STEP, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
+    from workflows.fallback import DurableEngine, NoProviderServed, first_success
+    from workflows.policies import ACOUSTICS_STEP, FIRST_PARK, HEAR_STEP, PAID_STEP, PAID_STEP_AT_ONCE, STORAGE_STEP
 
 MAX_ASKS = 3
+# Longer than a shared request takes, unless its provider's workers are away.
+COLLECTOR_ANSWERS = timedelta(minutes=15)
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -54,6 +59,10 @@ class SessionAnalysis:
         self._provenance: list[Provenance] = []
         self._warnings: list[str] = []
         self._has_acoustics = False
+        self._variant, self._after_voice = Variant(), False
+        self._outage: NoProviderServed | None = None
+        self._coached: CollectedOutcome | None = None
+        self._job_key = workflow.info().first_execution_run_id
 
     @workflow.run
     async def run(self, job: SessionAnalysisInput | None = None) -> SessionAnalysisResult:
@@ -67,13 +76,18 @@ class SessionAnalysis:
             raise InvalidInput("SessionAnalysis needs a SessionAnalysisInput", where="input")
         visibility.record_start(job.workspace_id, WORKFLOW)
         self._job = job
-        self._job_key = workflow.info().first_execution_run_id
         self._progress = Progress(phase=steps_of(job)[0], total_steps=len(steps_of(job)))
         try:
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
             await self._close(error)
             raise
+
+    @workflow.signal
+    def coached(self, ended: CollectedOutcome) -> None:
+        """Take the outcome of a shared request. That of an earlier job of this id is ignored."""
+        if ended.job_key == self._job_key:
+            self._coached = ended
 
     @workflow.query
     def get_progress(self) -> Progress:
@@ -87,24 +101,28 @@ class SessionAnalysis:
             await self._measure_and_coach(plan)
         elif plan.reused.kind == "similar":
             await self._measure_acoustics()
+        if self._outage is not None:
+            await self._publish(plan)
+            await self._coach_later(plan, self._outage)
         self._enter(Step.FINISH)
         result = await workflow.execute_activity_method(
-            Activities.finish,
-            FinishStep(
-                input=self._job,
-                job_key=self._job_key,
-                choice=plan.choice,
-                provenance=tuple(self._provenance),
-                warnings=(*plan.warnings, *self._warnings),
-                acoustics=self._has_acoustics,
-                reused=plan.reused,
-            ),
-            summary="store the result",
-            **STORAGE_STEP,
+            Activities.finish, self._finish_step(plan), summary="store the result", **STORAGE_STEP
         )
         self._done(Step.FINISH)
         visibility.record_end("completed", cost_usd=result.cost_usd, score=result.overall_score)
         return result
+
+    def _finish_step(self, plan: Plan, *pending: Step) -> FinishStep:
+        return FinishStep(
+            input=self._job,
+            job_key=self._job_key,
+            choice=plan.choice,
+            provenance=tuple(self._provenance),
+            warnings=(*plan.warnings, *self._warnings),
+            acoustics=self._has_acoustics,
+            reused=plan.reused,
+            pending=pending,
+        )
 
     async def _prepare(self) -> Plan:
         step = self._prepare_step()
@@ -142,6 +160,7 @@ class SessionAnalysis:
         self._enter(Step.PREPARE)
 
     async def _measure_and_coach(self, plan: Plan) -> None:
+        self._variant = first_variant(plan.choice.strategy, self._job)
         if plan.choice.strategy is Strategy.FAST_PARALLEL:
             await asyncio.gather(self._measure_voice(plan), self._coach(plan, after_voice=False))
             return
@@ -195,27 +214,102 @@ class SessionAnalysis:
         return self._accept(outcome)
 
     async def _coach(self, plan: Plan, *, after_voice: bool) -> None:
+        """Request coaching. Where the caller does not wait for a provider, an outage leaves it for later."""
+        self._enter(Step.COACHING)
+        self._after_voice = after_voice
+        try:
+            await self._ask(plan, waits=self._job.wait)
+        except ApplicationError as error:
+            if self._job.wait:
+                raise
+            problem = _outage_message(error)
+            if isinstance(error, NoProviderServed) and error.may_recover:
+                self._outage = error
+                return
+            self._warn_of_rules(problem)
+        self._done(Step.COACHING)
+
+    async def _coach_later(self, plan: Plan, outage: NoProviderServed) -> None:
+        """Request coaching again until a provider is available, within the wait limit. A provisional result is stored.
+
+        Nothing that happens here takes that result from the caller: it stays rule-based after any error.
+        """
+        pause = timedelta(seconds=float(outage.details[0])) if outage.details else FIRST_PARK
+        pause = min(pause, timedelta(seconds=self._job.wait_limit_seconds))
+        self._enter(Step.COACHING)
+        self._on_wait(str(outage.message), pause)
+        await workflow.sleep(pause)
+        try:
+            await self._ask(plan, waits=True)
+        except ApplicationError as error:
+            self._warn_of_rules(str(error.message))
+        self._done(Step.COACHING)
+
+    async def _publish(self, plan: Plan) -> None:
+        """Store a rule-based result, which the caller gets at once."""
+        await workflow.execute_activity_method(
+            Activities.publish,
+            self._finish_step(plan, Step.COACHING),
+            summary="store a provisional result",
+            **STORAGE_STEP,
+        )
+        self._update(provisional=True)
+
+    async def _ask(self, plan: Plan, *, waits: bool) -> None:
         """Request coaching until a reply is usable, at most `MAX_ASKS` times.
 
         If none is, `finish` stores a rule-based analysis and marks it as a fallback.
         """
-        self._enter(Step.COACHING)
-        variant, problem = first_variant(plan.choice.strategy, self._job), ""
-        while variant.ask <= MAX_ASKS:
-            try:
-                outcome = await self._on_a_provider(plan.coaching, Activities.coach, variant, after_voice=after_voice)
-            except ApplicationError as error:
-                if self._job.wait:
-                    raise
-                problem = _outage_message(error)
-                break
+        problem = ""
+        if plan.collect_seconds and self._variant.ask == 1:
+            outcome = await self._coached_with_others(plan)
             problem = self._accept(outcome)
             if not problem:
-                break
-            variant = next_variant(variant, outcome)
-        if problem:
-            self._warnings.append(f"coaching is rule-based: {problem}")
-        self._done(Step.COACHING)
+                return
+            self._variant = next_variant(self._variant, outcome)
+        while self._variant.ask <= MAX_ASKS:
+            outcome = await self._on_a_provider(
+                plan.coaching, Activities.coach, self._variant, after_voice=self._after_voice, waits=waits
+            )
+            problem = self._accept(outcome)
+            if not problem:
+                return
+            self._variant = next_variant(self._variant, outcome)
+        self._warn_of_rules(problem)
+
+    async def _coached_with_others(self, plan: Plan) -> StepOutcome:
+        """Wait for other short sessions of free users, and share the first request for coaching with them.
+
+        If a collector was terminated, the job joins the next one. Its request keeps its id, so that it is paid once.
+        """
+        candidate = plan.coaching[0]
+        collector = CollectorInput(
+            workspace_id=self._job.workspace_id,
+            candidate=candidate,
+            rubric=plan.rubric,
+            seconds=plan.collect_seconds,
+        )
+        job = CollectedJob(
+            job_key=self._job_key,
+            workflow_id=workflow.info().workflow_id,
+            prospect_id=self._job.prospect_id,
+            after_voice=self._after_voice,
+        )
+        self._update(note="waiting for other sessions, to share a request")
+        while self._coached is None:
+            await workflow.execute_activity_method(
+                CollectingActivities.collect,
+                CollectStep(collector=collector, job=job),
+                summary="share a request",
+                **STORAGE_STEP,
+            )
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._coached is not None, timeout=COLLECTOR_ANSWERS)
+        self._update(note="")
+        return self._coached.outcome or StepOutcome(problem="the shared request had no reply")
+
+    def _warn_of_rules(self, problem: str) -> None:
+        self._warnings.append(f"coaching is rule-based: {problem}")
 
     async def _on_a_provider(
         self,
@@ -224,10 +318,15 @@ class SessionAnalysis:
         variant: Variant | None = None,
         *,
         after_voice: bool,
+        waits: bool | None = None,
         policy: dict[str, Any] = PAID_STEP,
     ) -> StepOutcome:
-        """Run the step on the first candidate that answers, each attempt on the queue of its provider."""
-        engine = DurableEngine(policy if self._job.wait else PAID_STEP_AT_ONCE, self._on_wait)
+        """Run the step on the first candidate that answers, each attempt on the queue of its provider.
+
+        waits: while all are down; None: if the job does.
+        """
+        waits = self._job.wait if waits is None else waits
+        engine = DurableEngine(policy if waits else PAID_STEP_AT_ONCE, self._on_wait)
 
         async def attempt(candidate: Candidate) -> StepOutcome:
             step = PaidStep(
@@ -242,7 +341,7 @@ class SessionAnalysis:
             summary = f"{candidate.provider.value} {candidate.model}: {candidate.reason}"
             return await engine.run_step(activity, step, candidate, summary=summary)
 
-        wait_limit = timedelta(seconds=self._job.wait_limit_seconds if self._job.wait else 0)
+        wait_limit = timedelta(seconds=self._job.wait_limit_seconds if waits else 0)
         return await first_success(engine, candidates, attempt, wait_limit=wait_limit)
 
     def _accept(self, outcome: StepOutcome) -> str:

@@ -25,7 +25,7 @@ from parley.cli.table import Column, Table
 from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
-from parley.client.session_analysis import AnalysisReport
+from parley.client.session_analysis import AnalysisHandle, AnalysisReport
 from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
 from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
@@ -96,6 +96,9 @@ def _header(found: AnalysisReport, analysis: Analysis) -> RenderableType:
         lines.append(f"[yellow]{SIMULATED}[/yellow]")
     if analysis.coaching.fallback:
         lines.append("[yellow]rule-based result: no model assessed this session[/yellow]")
+    if analysis.pending:
+        later = " and ".join(step.value for step in analysis.pending)
+        lines.append(f"[yellow]provisional: {later} will amend it; follow it with `parley progress --follow`[/yellow]")
     lines += [f"[yellow]{escape(warning)}[/yellow]" for warning in analysis.warnings]
     return Panel("\n".join(lines), title="Session analysis", title_align="left")
 
@@ -201,13 +204,15 @@ def corrections(found: list[Correction], *, dry_run: bool) -> RenderableType:
     return Group(table, "nothing was changed") if dry_run else table
 
 
-async def watched(console: Console, job: JobHandle[Any, Any]) -> Any:
-    """Wait for a job, and draw its progress if `console` is a terminal.
+async def watched(console: Console, job: JobHandle[Any, Any], *, final: bool = False) -> Any:
+    """Wait for a job's result, and draw its progress if `console` is a terminal.
+
+    `final`: wait until it ends; else a provisional result is returned as well.
 
     Raises:
         JobFailed: it failed or was cancelled.
     """
-    ended = asyncio.create_task(job.result())
+    ended = asyncio.create_task(job.result(final=final) if isinstance(job, AnalysisHandle) else job.result())
     if console.is_terminal:
         with progress_bars(console) as bar:
             await _draw(bar, job, ended)

@@ -52,7 +52,10 @@ def analyze(
     workspace: Workspace = "default",
     provider: OnlyProvider = None,
     model: OnlyModel = None,
-    wait: Annotated[bool, typer.Option(help="Wait while every provider is down, or give a rule-based result.")] = True,
+    wait: Annotated[
+        bool,
+        typer.Option(help="Wait while every provider is down, or give a rule-based result, which is amended later."),
+    ] = True,
     rubric: Annotated[
         str,
         typer.Option(
@@ -191,7 +194,7 @@ def progress(
 
     async def work(client: Client) -> None:
         if follow:
-            await show_job(client, job_id, as_json=as_json)
+            await show_job(client, job_id, as_json=as_json, final=True)
             return
         job = await client.job(job_id)
         status, state = await client.status(job.id), await job.progress()
@@ -293,14 +296,21 @@ async def follow_started(
 
 
 async def show_job(
-    client: Client, job_id: str, *, as_json: bool, html: Path | None = None, audio: Path | None = None
+    client: Client,
+    job_id: str,
+    *,
+    as_json: bool,
+    final: bool = False,
+    html: Path | None = None,
+    audio: Path | None = None,
 ) -> None:
-    """Follow a job to its end and show its result.
+    """Follow a job until it has a result, and show it.
 
-    `html`: the file that its report is written to. `audio`: the file of its recording.
+    `final`: follow it to its end; else a provisional result is shown as well. `html`: the file that its report is
+    written to. `audio`: the file of its recording.
     """
     try:
-        found = await display.watched(err, await client.job(job_id))
+        found = await display.watched(err, await client.job(job_id), final=final)
     except asyncio.CancelledError:
         line = f"The job continues. Follow it again with: {command('progress', job_id, '--follow')}"
         err.say(line)

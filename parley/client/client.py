@@ -337,8 +337,10 @@ class Client:
             audio: the recording's bytes; default: none, and voice metrics come from the transcript.
             provider: call this provider only; default: the provider that ranks first, then the next.
             model: call this model only; without `provider`, of the first provider that has a price for it.
-            wait: wait while every provider is down; False: return a rule-based result, marked as such, at once.
-            wait_limit_seconds: the longest wait, in seconds; default: one day.
+            wait: wait while every provider is down or limits the rate; False: store a rule-based result, marked as
+                provisional, at once, and amend it when a provider is available.
+            wait_limit_seconds: the longest wait, or the longest time until a provisional result is final, in seconds;
+                default: one day.
             run_name: separates two analyses of the same content.
             rubric: by which skills the session is rated: `sales` (the default), `support`, `interview`, `teaching`, the
                 name of a rubric that the workspace has stored, or a rubric of its own, which is stored.

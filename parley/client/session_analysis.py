@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from contextlib import suppress
 from typing import TypedDict
 
 from pydantic import ValidationError
@@ -22,6 +24,7 @@ from parley.storage import analyses, rubrics, usage
 from parley.storage.sessions import load_session, recording_part, save_recording, save_session
 
 WHOLE = 2**31 - 2
+POLL_SECONDS = 0.5
 
 
 class RecordingPart(Model):
@@ -36,9 +39,10 @@ NOTHING_GIVEN = "is missing: give a session, a transcript, or a recording"
 
 
 class AnalysisReport(Model):
-    """A session analysis as it is now. `analysis` is None until it has completed; `costs` come from the ledger.
+    """A session analysis as it is now. `analysis` is None until it has a result; `costs` come from the ledger.
 
-    `reason`: why it failed or was cancelled.
+    While `analysis.pending` names steps, the result is provisional: it is amended when they are done. `reason`: why
+    the job failed or was cancelled.
     """
 
     id: str
@@ -63,8 +67,40 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
         """
         return await self._query_progress(Progress)
 
+    async def result(self, *, final: bool = False) -> AnalysisReport:
+        """Wait until there is a result, and return the report.
+
+        Args:
+            final: wait until the job ends; default: a provisional result is returned as well, which is amended later.
+
+        Raises:
+            JobFailed: it failed or was cancelled; `reason` is the code of the error.
+            NotFound: there is no such job.
+            Unreachable: Temporal does not answer.
+        """
+        ended = asyncio.create_task(super().result())
+        try:
+            while not final and not ended.done():
+                if await self.is_provisional():
+                    return await self.report()
+                await asyncio.wait({ended}, timeout=POLL_SECONDS)
+            return await ended
+        finally:
+            ended.cancel()
+
+    async def is_provisional(self) -> bool:
+        """Whether there is a result that is amended later.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        with suppress(NotFound):  # the job has not begun
+            async with self._backend.database.reads() as tx:
+                return await analyses.is_provisional(tx, self._workspace_id, self.job_key)
+        return False
+
     async def report(self) -> AnalysisReport:
-        """The session's analysis, if it has completed, and what it cost so far.
+        """The session's analysis, if it has a result, and what it cost so far.
 
         Raises:
             NotFound: there is no such job.
@@ -231,6 +267,7 @@ def _details(job: SessionAnalysisInput) -> str:
     """What an operator needs to know of the job at a glance, as Markdown."""
     recording = "with its recording" if job.recording_sha256 else "without a recording"
     provider = f"{job.provider.value} only" if job.provider else "the provider that ranks first"
-    outage = f"waits up to {job.wait_limit_seconds} s in an outage" if job.wait else "does not wait in an outage"
+    outage = "waits" if job.wait else "gives a provisional result, and waits"
+    outage = f"{outage} up to {job.wait_limit_seconds} s in an outage"
     recording = "a recording alone" if job.hearing else recording
     return f"One voice session, {recording}; by {job.rubric}; {provider}; {outage}; at most ${job.budget_usd}."

@@ -38,7 +38,7 @@ IDS_WITHOUT_RUBRIC = (DEFAULT_RUBRIC, f"{DEFAULT_RUBRIC}@1")
 SHORT_SECONDS = 60
 LONG_SECONDS = 300
 SIMPLE_TURNS = 20
-FREE_ANALYSES = 2
+FREE_TIER, FREE_ANALYSES = "free", 2
 
 
 class Strategy(StrEnum):
@@ -52,9 +52,10 @@ class SessionAnalysisInput(ByName):
     """The session to analyse, by reference to stored content.
 
     session_sha256: empty for a recording alone, which is heard first; `hearing` says how it becomes a session.
-    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the result is
-    rule-based and marked as such. `provider` and `model` select one provider and exclude the others. `rubric`: the name
-    of a rubric, or `name@version`. `transcript_tokens`: the most tokens of the transcript that `cost_optimized` sends.
+    `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the first
+    result is rule-based and provisional, and is amended if a provider is available within that time. `provider` and
+    `model` select one provider and exclude the others. `rubric`: the name of a rubric, or `name@version`.
+    `transcript_tokens`: the most tokens of the transcript that `cost_optimized` sends.
     """
 
     workspace_id: WorkspaceId
@@ -104,7 +105,7 @@ def steps_of(job: SessionAnalysisInput) -> tuple[Step, ...]:
 
 
 class Progress(Model):
-    """The progress of an analysis. `note`: what it waits for."""
+    """The progress of an analysis. `note`: what it waits for. `provisional`: it has a result that is amended later."""
 
     phase: Step
     strategy: Strategy | None = None
@@ -112,6 +113,7 @@ class Progress(Model):
     done: tuple[Step, ...] = ()
     total_steps: int = len(Step) - 1
     note: str = ""
+    provisional: bool = False
 
 
 class Facts(Model):
@@ -164,7 +166,11 @@ class Reused(Model):
 
 
 class Analysis(Model):
-    """The whole result as it is stored. `reused`: where its coaching comes from; None: it was made for it."""
+    """The whole result as it is stored.
+
+    pending: the steps whose outcome is still to come. With any, the result is provisional: it is amended later.
+    reused: where its coaching comes from; None: it was made for it.
+    """
 
     session_id: str
     user_id: str
@@ -178,12 +184,15 @@ class Analysis(Model):
     warnings: tuple[str, ...] = ()
     curves: Curves | None = None
     reused: Reused | None = None
+    pending: tuple[Step, ...] = ()
 
 
 class Plan(Model):
     """The result of `prepare`: the strategy and the candidates of each step.
 
     reused: the analysis that is used again; nothing is paid then. provenance: of the coaching of a similar one.
+    collect_seconds: how long the coaching waits for other sessions to share a request; 0: not at all.
+    rubric: by which the session is rated, with its version.
     """
 
     choice: Choice
@@ -192,6 +201,8 @@ class Plan(Model):
     reused: Reused | None = None
     provenance: tuple[Provenance, ...] = ()
     warnings: tuple[str, ...] = ()
+    collect_seconds: float = 0
+    rubric: str = ""
 
 
 class HearingPlan(Model):
@@ -274,7 +285,11 @@ class StepOutcome(Model):
 
 
 class FinishStep(Model):
-    """Assemble the result and store it. `acoustics`: whether the sound of the recording was measured."""
+    """Assemble the result and store it.
+
+    acoustics: whether the sound of the recording was measured.
+    pending: the steps that are still to come, of a provisional result.
+    """
 
     input: SessionAnalysisInput
     job_key: str
@@ -283,6 +298,7 @@ class FinishStep(Model):
     warnings: tuple[str, ...] = ()
     acoustics: bool = False
     reused: Reused | None = None
+    pending: tuple[Step, ...] = ()
 
 
 class CloseStep(Model):
@@ -293,6 +309,12 @@ class CloseStep(Model):
     workflow_id: str
     status: Literal["failed", "cancelled"]
     reason: str
+
+
+class Published(Model):
+    """A provisional result is stored. `cost_usd`: of the job's paid requests so far."""
+
+    cost_usd: Decimal
 
 
 class Closed(Model):
@@ -361,7 +383,7 @@ def choose_strategy(known: Facts) -> Choice:
     hybrid           any other session: voice first, so that the coaching prompt has the metrics
     """
     seconds = known.duration_seconds
-    if known.tier == "free" and known.previous_analyses > FREE_ANALYSES:
+    if known.tier == FREE_TIER and known.previous_analyses > FREE_ANALYSES:
         reason = f"free tier and {known.previous_analyses} previous analyses of this user"
         return Choice(strategy=Strategy.CACHED_ANALYSIS, reason=reason)
     if seconds > LONG_SECONDS:

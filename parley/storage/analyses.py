@@ -9,13 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from parley.domain.errors import NotFound
-from parley.domain.session_analysis import Strategy
+from parley.domain.session_analysis import Analysis, Strategy
 from parley.storage.database import NOW
-from parley.storage.tables import StoredAnalysis, StoredSession
+from parley.storage.tables import OutboxEvent, StoredAnalysis, StoredSession
 
 # By how much the length of a session may differ from that of another one about as long.
 SAME_LENGTH = 0.2
 
+# Events: a result that is amended later is stored, and it has been amended.
+PROVISIONAL, AMENDED = "session_analysis_provisional", "session_analysis_amended"
 BY_A_MODEL = (
     col(StoredAnalysis.status) == "completed",
     col(StoredAnalysis.result)["coaching"]["processed"].as_boolean(),
@@ -135,6 +137,21 @@ def _made_for(workspace_id: str, user_id: str) -> tuple[ColumnElement[bool], ...
     )
 
 
+async def is_provisional(tx: AsyncSession, workspace_id: str, job_key: str) -> bool:
+    """Whether the job has a result that is amended later.
+
+    Raises:
+        NotFound: the workspace has no such analysis.
+    """
+    pending = select(col(StoredAnalysis.result)["pending"]).where(
+        col(StoredAnalysis.workspace_id) == workspace_id, col(StoredAnalysis.job_key) == job_key
+    )
+    found = (await tx.execute(pending)).first()
+    if found is None:
+        raise NotFound(f"workspace {workspace_id!r} has no analysis {job_key!r}")
+    return bool(found[0])
+
+
 async def earlier(tx: AsyncSession, workspace_id: str, row: StoredAnalysis, *, limit: int) -> list[dict[str, Any]]:
     """The latest results of the same user under the same rubric from before a job, the oldest first.
 
@@ -182,3 +199,16 @@ async def end(
         )
         .values(status=status, result=result, reason=reason, ended_at=NOW)
     )
+
+
+def result_event(kind: str, row: StoredAnalysis, analysis: Analysis) -> OutboxEvent:
+    """The event of a stored result: which job it is of, and whether a model has assessed the session."""
+    payload = {
+        "job_id": row.workflow_id,
+        "job_key": row.job_key,
+        "session_id": row.session_id,
+        "user_id": row.user_id,
+        "fallback": analysis.coaching.fallback,
+        "pending": [step.value for step in analysis.pending],
+    }
+    return OutboxEvent(workspace_id=row.workspace_id, kind=kind, key=f"{kind}:{row.job_key}", payload=payload)

@@ -5,11 +5,13 @@ as the ledger does.
 """
 
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from parley.domain.costs import BilledAttempt, Disagreement
+from parley.domain.joint import Member, shares_of_billed
 
 # Every query yields: workspace_id, subject, expected, found. A NULL :workspace audits all of them.
 CHECKS: dict[str, str] = {
@@ -81,6 +83,11 @@ CHECKS: dict[str, str] = {
         FROM attempts t LEFT JOIN paid_requests c ON (c.settled_attempt_id, c.workspace_id) = (t.id, t.workspace_id)
                                                  AND c.state = 'settled'
         WHERE t.state = 'settled' AND c.request_id IS NULL""",
+    "a joint request has one provider and model, and one attempt at each of its requests": """
+        SELECT min(t.workspace_id), t.joint_id::text, concat_ws('/', 1, 1, count(*)),
+               concat_ws('/', count(DISTINCT t.workspace_id), count(DISTINCT (t.provider, t.model)),
+                              count(DISTINCT t.request_id))
+        FROM attempts t WHERE t.joint_id IS NOT NULL GROUP BY t.joint_id""",
     "a duplicate attempt is of a settled request": """
         SELECT t.workspace_id, t.id::text, 'settled', c.state
         FROM attempts t JOIN paid_requests c USING (workspace_id, request_id)
@@ -197,6 +204,9 @@ CREATE_BILLED = text("""
 INSERT_BILLED = text("""
     INSERT INTO billed VALUES
         (:source, :attempt_id, :billed, :cost_usd, :input_tokens, :output_tokens, :audio_seconds)""")
+MEMBERS = text("""
+    SELECT joint_id, id, upper_bound_usd FROM attempts
+    WHERE joint_id = ANY(CAST(:listed AS uuid[])) ORDER BY joint_id, request_id COLLATE "C", id""")
 # A nested loop is quadratic here, and PostgreSQL chooses it where statistics are missing or old. The memory is what a
 # join of a million rows needs; with half of it the joins go through files.
 READ_WHOLE_TABLES = text("SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '256MB', true)")
@@ -214,11 +224,25 @@ async def audit_billed(tx: AsyncSession, workspace_id: str, billed: Sequence[Bil
 
 
 async def load_billed(tx: AsyncSession, billed: Sequence[BilledAttempt]) -> None:
-    """Put a provider's list into the table `billed`, which exists until the transaction ends."""
+    """Put a provider's list into the table `billed`, which exists until the transaction ends.
+
+    What the list says of a joint request is divided into its members' shares.
+    """
     await tx.execute(CREATE_BILLED)
     if billed:
-        await tx.execute(INSERT_BILLED, [row.model_dump() for row in billed])
+        members = await _members(tx, billed)
+        rows = [part for row in billed for part in shares_of_billed(row, members.get(row.attempt_id, ()))]
+        await tx.execute(INSERT_BILLED, [row.model_dump() for row in rows])
     await tx.execute(text("ANALYZE billed"))
+
+
+async def _members(tx: AsyncSession, billed: Sequence[BilledAttempt]) -> dict[UUID | None, list[Member]]:
+    """The members of the joint requests in a provider's list, by the id that the list has."""
+    listed = [row.attempt_id for row in billed if row.attempt_id]
+    found: dict[UUID | None, list[Member]] = {}
+    for row in (await tx.execute(MEMBERS, {"listed": listed})).all():
+        found.setdefault(row.joint_id, []).append(Member(attempt_id=row.id, upper_bound_usd=row.upper_bound_usd))
+    return found
 
 
 async def _run(tx: AsyncSession, checks: Mapping[str, str], workspace_id: str | None) -> list[Disagreement]:

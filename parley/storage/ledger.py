@@ -144,6 +144,7 @@ class Claim:
     """A claim of a request's lease. `fingerprint`: hash of the logical request; one id never names two requests.
 
     The caller creates `attempt_id`, so that it can repeat a claim if it is unknown whether the commit took effect.
+    `joint_id`: sent to the provider in its place, where attempts at several requests are sent as one.
     `supersedes`: an attempt at an earlier request for the same result, which is not waited for any more. If it is open,
     it ends as lost, and what it holds of the user's energy is free for this claim.
     """
@@ -154,6 +155,7 @@ class Claim:
     terms: Terms
     attempt_id: UUID
     supersedes: UUID | None = None
+    joint_id: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,7 @@ async def _begin(
     if request.energy_reserved == 0:
         await energy.reserve(tx, request.workspace_id, request.user_id, request.energy_price, request.request_id)
     attempt = _attempt(request, attempt_id, offer, passes, now, number=len(earlier) + 1)
+    attempt.joint_id = request_claim.joint_id
     await save(tx, attempt)
     if request.owner_attempt_id != attempt_id:
         await paid_requests.take_lease(tx, request, attempt_id, **request_claim.terms.periods)
@@ -316,31 +319,68 @@ async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
     Raises:
         NotFound: the workspace has no such attempt.
     """
-    attempt_id = settlement.attempt_id
-    locked = await paid_requests.lock_with_attempt(tx, settlement.workspace_id, attempt_id)
+    [settled] = await settle_jointly(tx, [settlement])
+    return settled
+
+
+async def settle_jointly(tx: AsyncSession, settlements: Sequence[Settlement]) -> list[Settled]:
+    """Settle the attempts of a workspace that were sent as one request, all or none. As `settle` for each of them.
+
+    `settlements`: in the order of their request ids, so that two such transactions do not deadlock. Each kind of row is
+    locked for all of them before the next kind.
+    """
+    found = [await paid_requests.lock_with_attempt(tx, one.workspace_id, one.attempt_id) for one in settlements]
+    ending = [(one, locked) for one, locked in zip(settlements, found, strict=True) if not _is_over(locked.attempt)]
+    for _, locked in ending:
+        if locked.is_troubled:
+            await breaker.succeeded(tx, *_breakers_of(locked.attempt))
+    moves = [
+        move
+        for one, locked in zip(settlements, found, strict=True)
+        for move in await _withdraw_one(tx, locked, one.withdraws)
+    ]
+    costs = [_known_cost(locked.attempt, one.cost_usd) for one, locked in ending]
+    for (_, locked), cost_usd in zip(ending, costs, strict=True):
+        moves.append(await _rebook(tx, locked.request, locked.attempt, **_booked(locked.attempt, cost_usd)))
+    settled = {
+        locked.attempt.id: await _book(tx, one, locked, cost_usd)
+        for (one, locked), cost_usd in zip(ending, costs, strict=True)
+    }
+    for one, _ in ending:
+        if one.on_end:
+            await one.on_end(tx)
+    await _on_their_days(tx, found[0].request, moves)
+    return [
+        settled.get(locked.attempt.id) or await _settled(tx, locked.request.workspace_id, locked.request.request_id)
+        for locked in found
+    ]
+
+
+def _is_over(attempt: Attempt) -> bool:
+    return attempt.state in ("settled", "duplicate")
+
+
+async def _withdraw_one(tx: AsyncSession, locked: Locked, attempt_id: UUID | None) -> list[DayMove]:
+    """Withdraw the request's open attempt, if it has this id."""
+    request = locked.request
+    withdrawn = await _open_attempt_of(tx, request, attempt_id)
+    if withdrawn is None:
+        return []
+    move = await _withdraw(tx, request, withdrawn, locked.now)
+    if _is_over(locked.attempt):  # else its settlement saves the request
+        await save(tx, request)
+    return [move]
+
+
+async def _book(tx: AsyncSession, settlement: Settlement, locked: Locked, cost_usd: Decimal | None) -> Settled:
+    """Journal the reply as the request's own, or record it as a duplicate."""
     request, attempt = locked.request, locked.attempt
-    is_over = attempt.state in ("settled", "duplicate")
-    if locked.is_troubled and not is_over:
-        await breaker.succeeded(tx, *_breakers_of(attempt))
-    withdrawn = await _open_attempt_of(tx, request, settlement.withdraws)
-    moves = [await _withdraw(tx, request, withdrawn, locked.now)] if withdrawn else []
-    if is_over:
-        if withdrawn:
-            await save(tx, request)
-        await _on_their_days(tx, request, moves)
-        return await _settled(tx, request.workspace_id, request.request_id)
-    cost_usd = _known_cost(attempt, settlement.cost_usd)
-    moves.append(await _rebook(tx, request, attempt, **_booked(attempt, cost_usd)))
     attempt.rates = settlement.rates.model_dump(mode="json")
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
-    if request.owner_attempt_id == attempt_id:
+    if request.owner_attempt_id == attempt.id:
         request.owner_attempt_id, request.lease_until = None, None
     book = _book_duplicate if request.settled_attempt_id else _book_winner
-    settled = await book(tx, locked, settlement.reply, cost_usd)
-    if settlement.on_end:
-        await settlement.on_end(tx)
-    await _on_their_days(tx, request, moves)
-    return settled
+    return await book(tx, locked, settlement.reply, cost_usd)
 
 
 async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:

@@ -171,13 +171,17 @@ class PaidRequest(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """One try at a request. Its id is sent to the provider, so that the provider's records can be joined."""
+    """One try at a request. Its id is sent to the provider, so that the provider's records can be joined.
+
+    joint_id: sent in its place, where attempts at several requests are sent as one; each has its share of the cost.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (
         UniqueConstraint("workspace_id", "request_id", "number", name="attempts_are_numbered"),
         CheckConstraint("state IN ('open', 'settled', 'duplicate', 'lost', 'failed')", name="attempt_state"),
         Index("attempts_by_time", "workspace_id", "started_at"),
+        Index("attempts_by_joint", "joint_id", postgresql_where="joint_id IS NOT NULL"),
     )
 
     id: UUID = Field(default_factory=uuid4, primary_key=True)
@@ -194,6 +198,7 @@ class Attempt(SQLModel, table=True):
     rates: dict[str, Any] = Field(sa_type=JSONB)
     breaker_generation: int = 0
     fleet_generation: int | None = None
+    joint_id: UUID | None = None
     error_type: str | None = None
     error: str | None = None
     started_at: datetime = Field(default=None, sa_type=WRITTEN_AT)

@@ -242,6 +242,15 @@ class FakeAnalysisHandle(_EndedJob[Progress, AnalysisReport], AnalysisHandle):
         """Every step is done."""
         return Progress(phase=Step.FINISH, done=tuple(Step))
 
+    async def result(self, *, final: bool = False) -> AnalysisReport:  # noqa: ARG002 - the signature of `AnalysisHandle`
+        """As `report`: the job has ended."""
+        return await self.report()
+
+    async def is_provisional(self) -> bool:
+        """Whether the scripted report is of a provisional result."""
+        analysis = (await self.report()).analysis
+        return analysis is not None and bool(analysis.pending)
+
 
 class FakeAutoAnalyzeHandle(_EndedJob[AutoAnalyzeProgress, AutoAnalyzeReport], AutoAnalyzeHandle):
     """A scripted labelling run that has ended."""

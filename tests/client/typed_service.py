@@ -308,7 +308,8 @@ async def coach(client: Client, recording: bytes | None) -> None:
     await client.analyze(said, user_speaker="Ann")
     progress: Progress = await handle.progress()
     strategy: Strategy | None = progress.strategy
-    done: AnalysisReport = await handle.result()
+    provisional: bool = await handle.is_provisional()
+    done: AnalysisReport = await handle.result(final=provisional)
     again: AnalysisReport = await handle.report()
     analysis: Analysis | None = done.analysis
     print(strategy, again.status, analysis and analysis.coaching.overall_score, handle.id, handle.job_key)

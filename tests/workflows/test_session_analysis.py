@@ -192,18 +192,6 @@ class TestProviders:
         assert failed.value.reason == "ProviderNotConfigured"
         assert await simulator.requests() == []
 
-    async def test_an_outage_gives_a_marked_rule_based_result_without_waiting(
-        self, client: Client, simulator: SimulatorAdmin, session: Session
-    ) -> None:
-        await simulator.fault("server_error", times=None)
-        report = await (await client.analyze(session, wait=False)).result()
-        assert report.analysis is not None
-        coaching = report.analysis.coaching
-        assert (coaching.overall_score, coaching.processed, coaching.fallback) == (50, False, True)
-        assert any("rule-based" in warning for warning in report.analysis.warnings)
-        assert report.costs.energy_charged == 0
-        assert await client.audit() == []
-
 
 class TestContent:
     async def test_a_malformed_reply_is_requested_again_and_charged_once(

@@ -1,14 +1,16 @@
 """Reads a model's reply: the structure follows the rubric, and every quote is in the transcript."""
 
+import json
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from parley.domain.coaching.contract import Checks, Coaching, CoachingPoint, scored
 from parley.domain.coaching.quotes import find_moment
 from parley.domain.coaching.rubric import HIGHEST, LOWEST, Rubric
+from parley.domain.json_schema import is_array, is_object
 from parley.domain.model import STORABLE, Model
 from parley.domain.reply_json import read_reply_json
 from parley.domain.requests import ChatReply, Finish
@@ -69,6 +71,34 @@ def read_reply(reply: ChatReply, rubric: Rubric, session: Session) -> tuple[Coac
         return None, one_line(f"the reply is not JSON: {error}", PROBLEM_CHARACTERS)
     problem = _other_skills(answer, rubric)
     return (None, problem) if problem else _coaching(answer, rubric, session)
+
+
+def divide(reply: ChatReply, count: int) -> list[ChatReply]:
+    """The reply to a joint request as so many replies to single ones, by the index of each session.
+
+    A session without exactly one result has an empty reply, which `read_reply` refuses. So has each session of a reply
+    that was cut or is not JSON. It never fails, since the reply is paid for.
+    """
+    results = _results(reply) if reply.finish is Finish.STOP else {}
+    return [
+        reply.model_copy(update={"text": json.dumps(found[0], ensure_ascii=False) if len(found) == 1 else ""})
+        for found in (results.get(index, []) for index in range(1, count + 1))
+    ]
+
+
+def _results(reply: ChatReply) -> dict[int, list[Any]]:
+    """The results in the reply to a joint request, by index. An index that is not a whole number has none."""
+    try:
+        answer = read_reply_json(reply.text)
+    except ValueError:
+        return {}
+    listed = answer.get("sessions") if is_object(answer) else None
+    found: dict[int, list[Any]] = {}
+    for one in listed if is_array(listed) else ():
+        index = one.get("index") if is_object(one) else None
+        if isinstance(index, int) and not isinstance(index, bool):
+            found.setdefault(index, []).append(one.get("coaching"))
+    return found
 
 
 def _other_skills(answer: CoachingReply, rubric: Rubric) -> str:

@@ -1,0 +1,173 @@
+"""Short sessions of free users share one request for coaching, on real parts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from temporalio.client import Client as TemporalClient
+
+from parley import AnalysisHandle, AnalysisReport, Backend, BilledAttempt, Client
+from parley.domain.budgets import Period
+from parley.domain.errors import JobFailed
+from parley.domain.pricing import Rates, cost
+from parley.domain.requests import Usage
+from parley.domain.session import Session, Turn
+from parley.domain.session_analysis import COACHING_ACTION, ENERGY
+from parley.settings import Settings
+from parley.storage.database import Database
+from parley.testing import SimulatorAdmin
+from tests.parts import running_workers
+
+COACHING = ENERGY[COACHING_ACTION]
+SHARES = text("""
+    SELECT t.joint_id, t.state, t.cost_usd, t.upper_bound_usd, r.job_key, t.rates
+    FROM attempts t JOIN paid_requests r USING (workspace_id, request_id) WHERE t.workspace_id = :workspace""")
+
+
+def short(number: int, said: str = "What do you use today?") -> Session:
+    turns = (
+        Turn(role="rep", start=0, end=3, text=f"My name is Ann, caller {number}. {said}"),
+        Turn(role="prospect", start=4, end=6, text="We have a tool, and it is too expensive."),
+    )
+    return Session(
+        session_id=f"short-{number}", user_id=f"user-{number}", language="en", duration_seconds=6, turns=turns
+    )
+
+
+@pytest.fixture
+async def collecting(temporal: TemporalClient, database: Database, settings: Settings) -> AsyncIterator[None]:
+    """Workers that let short sessions wait for each other for a second."""
+    waiting = settings.model_copy(update={"collect_seconds": 1.0})
+    async with running_workers(temporal, database, waiting):
+        yield
+
+
+async def analysed(client: Client, count: int, **how: Any) -> list[AnalysisReport]:
+    jobs = [await client.analyze(short(number), **how) for number in range(count)]
+    return list(await asyncio.gather(*(job.result() for job in jobs)))
+
+
+async def attempts(client: Client) -> list[Any]:
+    async with client.database.transaction() as tx:
+        return list((await tx.execute(SHARES, {"workspace": client.workspace_id})).all())
+
+
+def processed(reports: list[AnalysisReport]) -> bool:
+    return all(report.analysis is not None and report.analysis.coaching.processed for report in reports)
+
+
+@pytest.mark.usefixtures("collecting")
+class TestSharing:
+    async def test_five_sessions_share_a_request_and_its_cost(self, client: Client, simulator: SimulatorAdmin) -> None:
+        reports = await analysed(client, 5)
+        assert processed(reports)
+        [billed] = await simulator.billed()
+        shares = await attempts(client)
+        assert {str(share.joint_id) for share in shares} == {billed["attempt_id"]}
+        usage = Usage(input_tokens=billed["input_tokens"], output_tokens=billed["output_tokens"])
+        assert sum(share.cost_usd for share in shares) == cost(usage, Rates.model_validate(shares[0].rates))
+        assert all(Decimal(0) < share.cost_usd < share.upper_bound_usd for share in shares)
+        for report in reports:
+            [own] = [share for share in shares if share.job_key == report.job_key]
+            assert report.costs.confirmed_usd == own.cost_usd
+            assert report.costs.energy_charged == COACHING
+        assert await client.audit() == []
+        assert await client.audit(await listed(simulator)) == []
+
+    async def test_each_session_gets_its_own_coaching(self, client: Client) -> None:
+        questions = ["What do you use today?", "Buy it.", "How does it work? What does it cost you?"]
+        jobs = [await client.analyze(short(number, said)) for number, said in enumerate(questions)]
+        reports = await asyncio.gather(*(job.result() for job in jobs))
+        skills = [skill for report in reports if report.analysis for skill in report.analysis.coaching.skills]
+        assert [skill.score for skill in skills if skill.id == "questioning_skills"] == [30, 10, 50]
+
+    async def test_a_session_that_is_left_alone_is_sent_as_it_is(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        [report] = await analysed(client, 1)
+        assert processed([report])
+        assert len(await simulator.billed()) == 1
+        assert await client.audit(await listed(simulator)) == []
+
+    async def test_paying_users_and_other_workspaces_share_nothing(
+        self, backend: Backend, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        other = backend.client(f"workspace-{uuid4().hex[:8]}")
+        await client.set_tier("user-1", "pro")
+        jobs = [await client.analyze(short(0)), await client.analyze(short(1)), await other.analyze(short(2))]
+        assert processed(list(await asyncio.gather(*(job.result() for job in jobs))))
+        assert len(await simulator.billed()) == 3
+        [paying] = [share for share in await attempts(client) if share.job_key == jobs[1].job_key]
+        assert paying.joint_id is None
+
+    async def test_a_session_that_is_cancelled_while_it_waits_is_not_paid_for(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        jobs = [await client.analyze(short(number)) for number in range(2)]
+        await waits_for_others(jobs[0])
+        await jobs[0].cancel()
+        with pytest.raises(JobFailed):
+            await jobs[0].result()
+        assert processed([await jobs[1].result()])
+        assert {share.job_key for share in await attempts(client)} == {jobs[1].job_key}
+        assert len(await simulator.billed()) == 1
+
+    async def test_a_failed_request_is_repeated_alone_under_new_ids(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("bad_request", times=1)
+        reports = await analysed(client, 3)
+        assert processed(reports)
+        assert len(await simulator.billed()) == 3
+        assert [report.costs.energy_charged for report in reports] == [COACHING] * 3
+        alone = [share for share in await attempts(client) if share.joint_id is None]
+        assert [share.state for share in alone] == ["settled"] * 3
+        assert await client.audit(await listed(simulator)) == []
+
+    async def test_replies_that_cannot_be_used_are_charged_once(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        await simulator.fault("malformed", times=1)
+        reports = await analysed(client, 2)
+        assert processed(reports)
+        assert len(await simulator.billed()) == 3
+        assert [report.costs.energy_charged for report in reports] == [COACHING] * 2
+        assert await client.audit() == []
+
+    async def test_a_failure_that_was_billed_is_shared(self, client: Client, simulator: SimulatorAdmin) -> None:
+        await simulator.fault("empty", times=1)
+        reports = await analysed(client, 2)
+        assert processed(reports)
+        assert await client.audit(await listed(simulator)) == []
+
+    async def test_a_cap_holds_while_requests_are_shared(self, client: Client) -> None:
+        await client.set_cap(Period.DAY, Decimal("0.02"))
+        jobs = [await client.analyze(short(number)) for number in range(5)]
+        ends = await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
+        refused = [end for end in ends if isinstance(end, JobFailed)]
+        assert {end.reason for end in refused} <= {"BudgetExhausted"}
+        assert processed([end for end in ends if isinstance(end, AnalysisReport)])
+        assert await client.audit() == []
+
+
+async def waits_for_others(job: AnalysisHandle) -> None:
+    while "share a request" not in (await job.progress()).note:
+        await asyncio.sleep(0.05)
+
+
+async def listed(simulator: SimulatorAdmin) -> list[Any]:
+    """What the simulator would bill, as a provider lists it."""
+    return [
+        BilledAttempt(
+            source=f"request {number}",
+            attempt_id=one["attempt_id"],
+            billed=one["billed"],
+            input_tokens=one["input_tokens"],
+            output_tokens=one["output_tokens"],
+        )
+        for number, one in enumerate(await simulator.requests())
+    ]
