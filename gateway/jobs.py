@@ -42,7 +42,12 @@ from parley.domain.hearing import Transcript
 from parley.domain.model import UNSTORABLE, Model
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS, Progress
+from parley.domain.session_analysis import (
+    DEFAULT_TRANSCRIPT_TOKENS,
+    DEFAULT_VOICE_DEADLINE_SECONDS,
+    DEFAULT_WAIT_LIMIT_SECONDS,
+    Progress,
+)
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.visibility import JOB
 
@@ -96,6 +101,8 @@ class AnalysisBody(Model):
     model: str | None = None
     wait: bool = True
     wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS
+    voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS
+    transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS
     run_name: str = ""
     rubric: str | dict[str, Any] = DEFAULT_RUBRIC
     user_id: str | None = None

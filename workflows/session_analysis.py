@@ -61,6 +61,7 @@ class SessionAnalysis:
         self._has_acoustics = False
         self._variant, self._after_voice = Variant(), False
         self._outage: NoProviderServed | None = None
+        self._late_voice: asyncio.Task[bool] | None = None
         self._coached: CollectedOutcome | None = None
         self._job_key = workflow.info().first_execution_run_id
 
@@ -80,6 +81,8 @@ class SessionAnalysis:
         try:
             return await self._analyse()
         except (FailureError, ParleyError, asyncio.CancelledError) as error:
+            if self._late_voice is not None:
+                self._late_voice.cancel()
             await self._close(error)
             raise
 
@@ -101,9 +104,7 @@ class SessionAnalysis:
             await self._measure_and_coach(plan)
         elif plan.reused.kind == "similar":
             await self._measure_acoustics()
-        if self._outage is not None:
-            await self._publish(plan)
-            await self._coach_later(plan, self._outage)
+        await self._amend(plan)
         self._enter(Step.FINISH)
         result = await workflow.execute_activity_method(
             Activities.finish, self._finish_step(plan), summary="store the result", **STORAGE_STEP
@@ -164,8 +165,41 @@ class SessionAnalysis:
         if plan.choice.strategy is Strategy.FAST_PARALLEL:
             await asyncio.gather(self._measure_voice(plan), self._coach(plan, after_voice=False))
             return
-        measured = await self._measure_voice(plan)
+        if plan.choice.strategy is Strategy.HYBRID and self._job.recording_sha256 is not None:
+            measured = await self._measured_by_deadline(plan)
+        else:
+            measured = await self._measure_voice(plan)
         await self._coach(plan, after_voice=measured)
+
+    async def _measured_by_deadline(self, plan: Plan) -> bool:
+        """Returns whether the recording was measured by the deadline. What is measured later amends the result."""
+        voice = asyncio.create_task(self._measure_voice(plan))
+        try:
+            await workflow.wait([voice], timeout=self._job.voice_deadline_seconds)
+        except asyncio.CancelledError:
+            voice.cancel()
+            raise
+        if voice.done():
+            return voice.result()
+        self._late_voice = voice
+        return False
+
+    async def _amend(self, plan: Plan) -> None:
+        """Store a provisional result if something is still to come, and wait for it: the final result amends it."""
+        late = self._late_voice is not None and not self._late_voice.done()
+        pending = (*((Step.VOICE,) if late else ()), *((Step.COACHING,) if self._outage else ()))
+        if pending:
+            await self._publish(plan, *pending)
+        await asyncio.gather(self._await_voice(), self._coach_later(plan))
+
+    async def _await_voice(self) -> None:
+        """Wait for a voice that was late. There is a result without it, so no error ends the job."""
+        if self._late_voice is None:
+            return
+        try:
+            await self._late_voice
+        except ApplicationError as error:
+            self._warnings.append(f"voice metrics are computed from the transcript: {error.message}")
 
     async def _measure_voice(self, plan: Plan) -> bool:
         """Returns whether the recording was measured: its words, its sound, or both.
@@ -229,11 +263,14 @@ class SessionAnalysis:
             self._warn_of_rules(problem)
         self._done(Step.COACHING)
 
-    async def _coach_later(self, plan: Plan, outage: NoProviderServed) -> None:
-        """Request coaching again until a provider is available, within the wait limit. A provisional result is stored.
+    async def _coach_later(self, plan: Plan) -> None:
+        """After an outage, request coaching again until a provider is available, within the wait limit.
 
         Nothing that happens here takes that result from the caller: it stays rule-based after any error.
         """
+        outage = self._outage
+        if outage is None:
+            return
         pause = timedelta(seconds=float(outage.details[0])) if outage.details else FIRST_PARK
         pause = min(pause, timedelta(seconds=self._job.wait_limit_seconds))
         self._enter(Step.COACHING)
@@ -245,11 +282,11 @@ class SessionAnalysis:
             self._warn_of_rules(str(error.message))
         self._done(Step.COACHING)
 
-    async def _publish(self, plan: Plan) -> None:
-        """Store a rule-based result, which the caller gets at once."""
+    async def _publish(self, plan: Plan, *pending: Step) -> None:
+        """Store what there is, which the caller gets at once. `pending`: what will amend it."""
         await workflow.execute_activity_method(
             Activities.publish,
-            self._finish_step(plan, Step.COACHING),
+            self._finish_step(plan, *pending),
             summary="store a provisional result",
             **STORAGE_STEP,
         )

@@ -18,6 +18,11 @@ from parley.client.session_analysis import HearingOptions
 from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.requests import ChatProviderName
+from parley.domain.session_analysis import (
+    DEFAULT_TRANSCRIPT_TOKENS,
+    DEFAULT_VOICE_DEADLINE_SECONDS,
+    LEAST_TRANSCRIPT_TOKENS,
+)
 from parley.process import command
 
 app = typer.Typer()
@@ -56,6 +61,12 @@ def analyze(
         bool,
         typer.Option(help="Wait while every provider is down, or give a rule-based result, which is amended later."),
     ] = True,
+    voice_deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How long `hybrid` waits for the measures of a recording.")
+    ] = DEFAULT_VOICE_DEADLINE_SECONDS,
+    transcript_tokens: Annotated[
+        int, typer.Option(min=LEAST_TRANSCRIPT_TOKENS, help="What `cost_optimized` reads of a long transcript at most.")
+    ] = DEFAULT_TRANSCRIPT_TOKENS,
     rubric: Annotated[
         str,
         typer.Option(
@@ -93,6 +104,8 @@ def analyze(
             provider=only,
             model=model,
             wait=wait,
+            voice_deadline_seconds=voice_deadline,
+            transcript_tokens=transcript_tokens,
             run_name=run_name,
             rubric=rated_by,
             **heard,

@@ -60,7 +60,11 @@ from parley.domain.model import Model
 from parley.domain.reports import Feedback
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
+from parley.domain.session_analysis import (
+    DEFAULT_TRANSCRIPT_TOKENS,
+    DEFAULT_VOICE_DEADLINE_SECONDS,
+    DEFAULT_WAIT_LIMIT_SECONDS,
+)
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
 from parley.storage import budgets, corrections, energy, forgetting, generations, usage
@@ -323,6 +327,8 @@ class Client:
         model: str | None = None,
         wait: bool = True,
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,
+        voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS,
+        transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS,
         run_name: str = "",
         rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
         **heard: Unpack[HearingOptions],
@@ -341,6 +347,10 @@ class Client:
                 provisional, at once, and amend it when a provider is available.
             wait_limit_seconds: the longest wait, or the longest time until a provisional result is final, in seconds;
                 default: one day.
+            voice_deadline_seconds: how long the strategy `hybrid` waits for what is measured on the recording, in
+                seconds; default: 10. What is measured later amends the result.
+            transcript_tokens: the most tokens of the transcript that the strategy `cost_optimized` sends to the model;
+                default: 3000.
             run_name: separates two analyses of the same content.
             rubric: by which skills the session is rated: `sales` (the default), `support`, `interview`, `teaching`, the
                 name of a rubric that the workspace has stored, or a rubric of its own, which is stored.
@@ -365,6 +375,8 @@ class Client:
             model=model,
             wait=wait,
             wait_limit_seconds=wait_limit_seconds,
+            voice_deadline_seconds=voice_deadline_seconds,
+            transcript_tokens=transcript_tokens,
             run_name=run_name,
             rubric=rubric,
         )

@@ -19,7 +19,15 @@ from parley.domain.hearing import Hearing, Owner, Transcript, session_of
 from parley.domain.model import Model
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import WORKFLOW, Analysis, Progress, SessionAnalysisInput, workflow_id
+from parley.domain.session_analysis import (
+    DEFAULT_TRANSCRIPT_TOKENS,
+    DEFAULT_VOICE_DEADLINE_SECONDS,
+    WORKFLOW,
+    Analysis,
+    Progress,
+    SessionAnalysisInput,
+    workflow_id,
+)
 from parley.storage import analyses, rubrics, usage
 from parley.storage.sessions import load_session, recording_part, save_recording, save_session
 
@@ -181,6 +189,8 @@ async def start_analysis(
     model: str | None,
     wait: bool,
     wait_limit_seconds: int,
+    voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS,
+    transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS,
     run_name: str,
     rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
 ) -> AnalysisHandle:
@@ -194,6 +204,22 @@ async def start_analysis(
     hearing = _hearing(heard) if checked is None else None
     owner = _owner(heard, audio or b"") if checked is None else _owner_of(checked)
     rubric = check_rubric(rubric) if isinstance(rubric, dict) else rubric
+    terms = {
+        "workspace_id": workspace_id,
+        **owner.model_dump(),
+        "session_sha256": "",
+        "hearing": hearing,
+        "provider": provider,
+        "model": model,
+        "wait": wait,
+        "wait_limit_seconds": wait_limit_seconds,
+        "voice_deadline_seconds": voice_deadline_seconds,
+        "transcript_tokens": transcript_tokens,
+    }
+    try:
+        job = SessionAnalysisInput.model_validate(terms)
+    except ValidationError as error:
+        raise first_problem(error) from None
     async with backend.database.transaction() as tx:
         if isinstance(rubric, Rubric):
             await rubrics.save(tx, workspace_id, rubric)
@@ -201,18 +227,8 @@ async def start_analysis(
             rubric = await rubrics.load(tx, workspace_id, rubric)
         sha256 = "" if checked is None else await save_session(tx, workspace_id, checked)
         recording = await save_recording(tx, workspace_id, audio, seconds or 0.0) if audio is not None else None
-    job = SessionAnalysisInput(
-        workspace_id=workspace_id,
-        **owner.model_dump(),
-        session_sha256=sha256,
-        recording_sha256=recording,
-        rubric=rubric.reference,
-        hearing=hearing,
-        provider=provider,
-        model=model,
-        wait=wait,
-        wait_limit_seconds=wait_limit_seconds,
-    )
+    content = {"session_sha256": sha256, "recording_sha256": recording, "rubric": rubric.reference}
+    job = job.model_copy(update=content)
     start = WorkflowStart(
         workflow=WORKFLOW,
         input=job,

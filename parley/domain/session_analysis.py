@@ -27,6 +27,8 @@ VOICE_ACTION = "session_voice_metrics"
 ENERGY = {COACHING_ACTION: 5, VOICE_ACTION: 3}
 DEFAULT_BUDGET_USD = Decimal("1.00")
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
+# A session of five minutes is transcribed within it.
+DEFAULT_VOICE_DEADLINE_SECONDS = 10.0
 # What `cost_optimized` reads of a transcript: about a quarter of an hour of speech.
 DEFAULT_TRANSCRIPT_TOKENS = 3000
 LEAST_TRANSCRIPT_TOKENS = 500
@@ -55,7 +57,8 @@ class SessionAnalysisInput(ByName):
     `wait`: wait for up to `wait_limit_seconds` (default: a day) while every provider is down. If False, the first
     result is rule-based and provisional, and is amended if a provider is available within that time. `provider` and
     `model` select one provider and exclude the others. `rubric`: the name of a rubric, or `name@version`.
-    `transcript_tokens`: the most tokens of the transcript that `cost_optimized` sends.
+    `transcript_tokens`: the most tokens of the transcript that `cost_optimized` sends. `voice_deadline_seconds`: how
+    long `hybrid` waits for the recording's measures; what comes later amends the result.
     """
 
     workspace_id: WorkspaceId
@@ -69,6 +72,9 @@ class SessionAnalysisInput(ByName):
     wait: bool = True
     wait_limit_seconds: int = Field(default=DEFAULT_WAIT_LIMIT_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS)
     transcript_tokens: int = Field(default=DEFAULT_TRANSCRIPT_TOKENS, ge=LEAST_TRANSCRIPT_TOKENS, le=1_000_000)
+    voice_deadline_seconds: float = Field(
+        default=DEFAULT_VOICE_DEADLINE_SECONDS, gt=0, le=MAX_WAIT_LIMIT_SECONDS, allow_inf_nan=False
+    )
     budget_usd: Decimal = Field(default=DEFAULT_BUDGET_USD, gt=0, lt=10**12)  # what the ledger can store
 
     @property
@@ -380,7 +386,7 @@ def choose_strategy(known: Facts) -> Choice:
     cached_analysis  a free user with more than two analyses gets an earlier one again; without one: `after_a_miss`
     fast_parallel    a short and simple session: voice and coaching concurrently
     cost_optimized   a long session: no speech-to-text if the transcript has word times, the cheapest model first
-    hybrid           any other session: voice first, so that the coaching prompt has the metrics
+    hybrid           any other session: voice first, until a deadline, so that the coaching prompt has the metrics
     """
     seconds = known.duration_seconds
     if known.tier == FREE_TIER and known.previous_analyses > FREE_ANALYSES:

@@ -35,7 +35,15 @@ from parley.domain.habits import habits
 from parley.domain.hearing import Transcript
 from parley.domain.requests import Provider
 from parley.domain.session import Session
-from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS, Analysis, Progress, Step, Strategy
+from parley.domain.session_analysis import (
+    DEFAULT_TRANSCRIPT_TOKENS,
+    DEFAULT_VOICE_DEADLINE_SECONDS,
+    DEFAULT_WAIT_LIMIT_SECONDS,
+    Analysis,
+    Progress,
+    Step,
+    Strategy,
+)
 from parley.domain.streaming import StreamTarget
 from parley.domain.voice_metrics import from_session
 from parley.settings import Settings
@@ -173,6 +181,8 @@ class FakeClient:
         model: str | None = None,  # noqa: ARG002
         wait: bool = True,  # noqa: ARG002
         wait_limit_seconds: int = DEFAULT_WAIT_LIMIT_SECONDS,  # noqa: ARG002
+        voice_deadline_seconds: float = DEFAULT_VOICE_DEADLINE_SECONDS,  # noqa: ARG002
+        transcript_tokens: int = DEFAULT_TRANSCRIPT_TOKENS,  # noqa: ARG002
         run_name: str = "",
         rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
         **heard: Unpack[HearingOptions],

@@ -294,6 +294,8 @@ async def coach(client: Client, recording: bytes | None) -> None:
         model=None,
         wait=True,
         wait_limit_seconds=3600,
+        voice_deadline_seconds=5.0,
+        transcript_tokens=2000,
         run_name="morning",
     )
     stored: Session = await handle.session()

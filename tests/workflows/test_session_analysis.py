@@ -91,6 +91,24 @@ class TestStrategies:
         assert any("saves cost" in warning for warning in report.analysis.warnings)
         assert [request["provider"] for request in await simulator.billed()] == ["openai"]
 
+    async def test_a_long_transcript_is_read_in_part_and_the_result_says_what_was_left_out(
+        self, client: Client, simulator: SimulatorAdmin
+    ) -> None:
+        whole = await (await client.analyze(read_session(LONG), provider=Provider.OPENAI)).result()
+        report = await (await client.analyze(read_session(LONG), transcript_tokens=800)).result()
+        assert whole.analysis is not None
+        assert report.analysis is not None
+        excerpt = report.analysis.coaching.excerpt
+        assert whole.analysis.coaching.excerpt is None
+        assert excerpt is not None
+        assert excerpt.tokens <= 800 < excerpt.transcript_tokens
+        assert sum(gap.last - gap.first + 1 for gap in excerpt.left_out) == excerpt.transcript_turns - excerpt.turns
+        assert any(
+            f"read {excerpt.turns} of {excerpt.transcript_turns} turns" in one for one in report.analysis.warnings
+        )
+        first, second = await simulator.billed()
+        assert second["input_tokens"] < first["input_tokens"] * 0.7
+
     async def test_a_free_user_gets_the_latest_result_after_more_than_two_analyses(
         self, client: Client, simulator: SimulatorAdmin, session: Session
     ) -> None:
