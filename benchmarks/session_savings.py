@@ -7,12 +7,13 @@ savings depend on them.
 """
 
 import asyncio
-import random
+import random  # noqa: TID251 - the load is random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 from sqlalchemy import text
@@ -50,6 +51,13 @@ WORDS = {
     "firm": ("Northline", "Acme Tools", "Brightwater", "Fieldstone"),
     "what": ("invoices", "your fleet", "cold storage", "the night shift", "spare parts", "bookings"),
 }
+TURNS: tuple[tuple[Literal["rep", "prospect"], tuple[str, ...]], ...] = (
+    ("rep", OPENINGS),
+    ("prospect", REPLIES),
+    ("rep", QUESTIONS),
+    ("prospect", REPLIES),
+    ("rep", CLOSINGS),
+)
 SPENT = text("""
     SELECT coalesce(sum(u.cost_usd), 0) AS usd, coalesce(sum(u.tokens_total), 0) AS tokens,
            count(DISTINCT coalesce(t.joint_id, t.id)) AS requests, count(t.joint_id) AS joint,
@@ -124,16 +132,12 @@ def _sample(number: int, name: str) -> Session:
 
 def _short(chance: random.Random, number: int) -> Session:
     words = {name: chance.choice(options) for name, options in WORDS.items()}
-    said = [(role, chance.choice(lines).format(**words)) for role, lines in _turns()]
     turns = tuple(
-        Turn(role=role, start=4.0 * place, end=4.0 * place + 3, text=line) for place, (role, line) in enumerate(said)
+        Turn(role=role, start=4.0 * place, end=4.0 * place + 3, text=chance.choice(lines).format(**words))
+        for place, (role, lines) in enumerate(TURNS)
     )
     name = f"short-{number}"
     return Session(session_id=name, user_id=name, language="en", duration_seconds=4 * len(turns), turns=turns)
-
-
-def _turns() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return (("rep", OPENINGS), ("prospect", REPLIES), ("rep", QUESTIONS), ("prospect", REPLIES), ("rep", CLOSINGS))
 
 
 async def _pass(bench: Bench, name: str, load: Sequence[Work], *, all_pay: bool = False) -> Spent:
