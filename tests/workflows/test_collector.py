@@ -67,6 +67,8 @@ class TestSharing:
             [own] = [share for share in shares if share.job_key == report.job_key]
             assert report.costs.confirmed_usd == own.cost_usd
             assert report.costs.energy_charged == COACHING
+            [attempt] = (await client.attempts(report.job_key)).attempts
+            assert (attempt.joint_id, attempt.cost_usd) == (own.joint_id, own.cost_usd)
         assert await client.audit() == []
         assert await client.audit(listed(await simulator.requests())) == []
 
