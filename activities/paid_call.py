@@ -258,39 +258,47 @@ class PaidCalls:
             ReplyLost: the ends of the attempts could not be recorded.
         """
         terms = await self._retried(partial(self._workspaces.terms_of, asked[0].charge.workspace_id))
+        # In the order in which their settlement locks them.
+        ordered = sorted(enumerate(asked), key=lambda entry: entry[1].charge.request_id)
         ends: dict[int, Settled | ParleyError] = {}
         members: list[_Member] = []
         joint_id = uuid4()
         async with AsyncExitStack() as leases:
-            # In the order in which their settlement locks them.
-            for place, one in sorted(enumerate(asked), key=lambda entry: entry[1].charge.request_id):
+            for place, one in ordered:
                 sent = masked(one.request, terms.masked)
-                offer, adapter = self._offer(sent, provider, model, terms)
-                work = _Work.of(one.charge, sent, offer, adapter)
-                await self._failpoints.reach("claiming", work.workflow_id)
-                try:
-                    claimed = await self._claim(one.charge, fingerprint_of(one.request), offer, joint_id=joint_id)
-                except Unreachable:  # the whole step is repeated
-                    raise
-                except ParleyError as refusal:
-                    ends[place] = refusal
-                    continue
-                if isinstance(claimed, Settled):
+                work = _Work.of(one.charge, sent, *self._offer(sent, provider, model, terms))
+                claimed = await self._claim_or_refusal(one, work.offer, joint_id)
+                if not isinstance(claimed, Granted):
                     ends[place] = claimed
                     continue
                 members.append(_Member(place, work, claimed.attempt_id))
                 await leases.enter_async_context(self._lease_renewed(work, claimed.attempt_id))
-            if members:
-                whole = members[0].work
-                if len(members) > 1:
-                    request = joint.join([member.place for member in members])
-                    whole = replace(whole, request=masked(request, terms.masked))
-                try:
-                    called = self._called_jointly(whole, joint_id, members, joint)
-                    ends |= await _uninterrupted(asyncio.create_task(called))
-                except Unreachable as error:
-                    raise ReplyLost(str(error)) from error
+            if not members:
+                return [ends[place] for place in range(len(asked))]
+            whole = members[0].work
+            if len(members) > 1:
+                request = joint.join([member.place for member in members])
+                whole = replace(whole, request=masked(request, terms.masked))
+            try:
+                called = self._called_jointly(whole, joint_id, members, joint)
+                ends |= await _uninterrupted(asyncio.create_task(called))
+            except Unreachable as error:
+                raise ReplyLost(str(error)) from error
         return [ends[place] for place in range(len(asked))]
+
+    async def _claim_or_refusal(self, one: Asked, offer: Offer, joint_id: UUID) -> Settled | Granted | ParleyError:
+        """Claim a member of a joint request. What refuses it is returned: the others are not refused with it.
+
+        Raises:
+            Unreachable: the database is down, and the whole step is repeated.
+        """
+        await self._failpoints.reach("claiming", one.charge.workflow_id)
+        try:
+            return await self._claim(one.charge, fingerprint_of(one.request), offer, joint_id=joint_id)
+        except Unreachable:
+            raise
+        except ParleyError as refusal:
+            return refusal
 
     async def _called_jointly(
         self, whole: _Work, joint_id: UUID, members: Sequence[_Member], joint: Joint

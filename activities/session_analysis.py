@@ -262,7 +262,10 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             await analyses.begin(tx, _row(step, step.input.rubric))
             row = await analyses.load(tx, workspace_id, step.job_key)
-            result = {**row.result, "pending": []} if row.result else None
+            result = None
+            if row.result:
+                analysis = Analysis.model_validate(row.result).model_copy(update={"pending": ()})
+                result = analysis.model_dump(mode="json")
             await analyses.end(tx, workspace_id, step.job_key, step.status, result, step.reason)
             return Closed(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
 

@@ -140,6 +140,7 @@ def quick_settings(database_url: str, simulator_url: str, **changes: Any) -> Set
         "anthropic_requests_per_second": 1000,
         "elevenlabs_requests_per_second": 1000,
         "hearing": "elevenlabs",
+        "collect_seconds": 0,
     }
     return Settings(**{**values, **changes})
 

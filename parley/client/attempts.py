@@ -18,6 +18,7 @@ class AttemptReport(Model):
     state: `open`, `settled`, `duplicate`, `lost` or `failed`. error, message: why it failed.
     cost_usd: what it cost, its upper bound where that is not `confirmed`; None where it was not billed.
     answered_by: the name that the reply gives.
+    joint_id: under which the request was sent together with those of other jobs; None: alone, under `attempt_id`.
     """
 
     attempt_id: UUID
@@ -36,6 +37,7 @@ class AttemptReport(Model):
     confirmed: bool
     upper_bound_usd: Decimal
     energy_charged: int
+    joint_id: UUID | None = None
     started_at: datetime
     ended_at: datetime | None
 

@@ -32,7 +32,8 @@ from parley.storage import analyses, rubrics, usage
 from parley.storage.sessions import load_session, recording_part, save_recording, save_session
 
 WHOLE = 2**31 - 2
-POLL_SECONDS = 0.5
+# How often a job is looked at for a provisional result: seldom, if it takes long.
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.5, 5.0
 
 
 class RecordingPart(Model):
@@ -86,12 +87,13 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
             NotFound: there is no such job.
             Unreachable: Temporal does not answer.
         """
-        ended = asyncio.create_task(super().result())
+        ended, pause = asyncio.create_task(super().result()), FIRST_POLL_SECONDS
         try:
             while not final and not ended.done():
                 if await self.is_provisional():
                     return await self.report()
-                await asyncio.wait({ended}, timeout=POLL_SECONDS)
+                await asyncio.wait({ended}, timeout=pause)
+                pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
             return await ended
         finally:
             ended.cancel()

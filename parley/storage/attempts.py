@@ -23,7 +23,7 @@ async def of_job(tx: AsyncSession, workspace_id: str, job_key: str, *, limit: in
                 col(getattr(Attempt, name))
                 for name in ("request_id", "number", "provider", "model", "simulated", "state")
             ),
-            *(col(getattr(Attempt, name)) for name in ("upper_bound_usd", "started_at", "ended_at")),
+            *(col(getattr(Attempt, name)) for name in ("upper_bound_usd", "joint_id", "started_at", "ended_at")),
             func.coalesce(Attempt.error_type, "").label("error"),
             func.coalesce(Attempt.error, "").label("message"),
             *(col(getattr(UsageLog, name)) for name in ("cost_usd", "confirmed", "answered_by", "energy_charged")),

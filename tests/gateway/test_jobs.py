@@ -95,6 +95,29 @@ async def test_a_session_is_analysed_from_json(http: httpx.AsyncClient):
     assert (await http.get(JOBS, params={"kind": "SessionAnalysis"})).json()["jobs"][0]["id"] == job["id"]
 
 
+async def test_events_tell_that_a_provisional_result_is_there_and_then_amended(
+    http: httpx.AsyncClient, simulator: SimulatorAdmin
+):
+    await simulator.fault("rate_limit", times=2, retry_after=2)
+    body = {"session": SESSION, "wait": False, "run_name": "queued"}
+    job = (await http.post(f"{JOBS}/session-analysis", json=body)).json()
+    async with asyncio.timeout(TEST_TIMEOUT_SECONDS), http.stream("GET", f"{job['url']}/events") as stream:
+        events = read_events(stream)
+        async for event in events:
+            if event["data"].get("progress", {}).get("provisional"):
+                break
+        first = (await http.get(f"{job['url']}/result")).json()
+        rest = [event async for event in events]
+    assert (first["status"], first["analysis"]["pending"]) == ("running", ["coaching"])
+    assert rest[-1]["event"] == "end"
+    last = (await http.get(f"{job['url']}/result")).json()
+    assert (last["status"], last["analysis"]["pending"], last["analysis"]["coaching"]["fallback"]) == (
+        "completed",
+        [],
+        False,
+    )
+
+
 async def test_a_session_is_analysed_from_an_upload_with_its_audio(http: httpx.AsyncClient):
     audio = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
     files = {"session": ("../../etc/passwd", json.dumps(SESSION)), "audio": ("a.ogg", audio)}

@@ -176,6 +176,7 @@ class Actor:
         self._operations: dict[type[Any], Callable[[Any], Awaitable[None]]] = {
             schedules.Claim: self._claim,
             schedules.End: self._end,
+            schedules.EndJointly: self._end_jointly,
             schedules.Call: self._call,
             schedules.Cut: self._cut,
             schedules.Recover: self._recover,
@@ -301,6 +302,12 @@ class Actor:
         if attempt:
             await self._finish(attempt, trips_breaker=operation.trips_breaker)
 
+    async def _end_jointly(self, operation: schedules.EndJointly) -> None:
+        both = [attempt for place in operation.attempts if (attempt := self._world.known(place))]
+        ids = {self._world.request_id(one.workspace, one.request): one for one in both if one.is_answered}
+        if len(ids) == 2 and len({one.workspace for one in both}) == 1:
+            await self._settle_all([ids[request_id] for request_id in sorted(ids)])
+
     async def _finish(self, attempt: Try, *, trips_breaker: bool) -> None:
         if attempt.is_answered:
             await self._settle(attempt)
@@ -330,9 +337,22 @@ class Actor:
 
     async def _settle(self, attempt: Try, withdraws: UUID | None = None) -> None:
         """Settle an attempt's reply; then record the answer, or the summary, as the steps of `Generate` do."""
-        workspace = attempt.workspace
-        settlement = Settlement(
-            workspace,
+        settlement = self._settlement(attempt, withdraws)
+        settled = await self._transact(lambda tx: ledger.settle(tx, settlement))
+        self._world.counts["settles"] += 1
+        await self._record(attempt, settled)
+
+    async def _settle_all(self, attempts: list[Try]) -> None:
+        """Settle the replies of attempts in one transaction, in the order of their request ids."""
+        settlements = [self._settlement(attempt) for attempt in attempts]
+        settled = await self._transact(lambda tx: ledger.settle_jointly(tx, settlements))
+        self._world.counts["joint settles"] += 1
+        for attempt, one in zip(attempts, settled, strict=True):
+            await self._record(attempt, one)
+
+    def _settlement(self, attempt: Try, withdraws: UUID | None = None) -> Settlement:
+        return Settlement(
+            attempt.workspace,
             attempt.attempt_id,
             attempt.reply,
             attempt.cost_usd,
@@ -340,8 +360,10 @@ class Actor:
             withdraws=withdraws,
             on_end=self._on_end(attempt),
         )
-        settled = await self._transact(lambda tx: ledger.settle(tx, settlement))
-        self._world.counts["settles"] += 1
+
+    async def _record(self, attempt: Try, settled: Settled) -> None:
+        """Record the answer, or the summary, as the steps of `Generate` do."""
+        workspace = attempt.workspace
         self._world.must_be_the_reply(workspace, self._world.request_id(workspace, attempt.request), settled)
         job = self._world.job(workspace, attempt.request.job)
 

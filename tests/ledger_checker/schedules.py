@@ -78,6 +78,13 @@ class End:
 
 
 @dataclass(frozen=True)
+class EndJointly:
+    """Settle two attempts of different requests of a workspace in one transaction, if both are answered."""
+
+    attempts: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Call:
     """A whole paid call: claim, and end the attempt that was granted."""
 
@@ -148,7 +155,9 @@ class Reconcile:
     workspace: int
 
 
-Operation = Claim | End | Call | Cut | Recover | Renew | SetCap | Wait | Sweep | Purge | Refill | Grant | Reconcile
+Operation = (
+    Claim | End | EndJointly | Call | Cut | Recover | Renew | SetCap | Wait | Sweep | Purge | Refill | Grant | Reconcile
+)
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,7 @@ OPERATIONS: tuple[tuple[st.SearchStrategy[Operation], int], ...] = (
     (CLAIM, 6),
     (st.builds(End, attempt=ATTEMPT, trips_breaker=TRIPS_BREAKER), 6),
     (st.builds(Call, claim=CLAIM, trips_breaker=TRIPS_BREAKER), 6),
+    (st.builds(EndJointly, attempts=st.tuples(ATTEMPT, ATTEMPT)), 2),
     (st.builds(Cut, attempt=ATTEMPT), 1),
     (st.builds(Recover, attempt=ATTEMPT), 1),
     (st.builds(Renew, attempt=ATTEMPT), 1),

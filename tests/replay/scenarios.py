@@ -15,12 +15,16 @@ from temporalio.client import WorkflowHistory
 from parley import Client
 from parley.client.reading import read_session
 from parley.domain.auto_analyze.contract import DiscoveryTerms
+from parley.domain.coaching.collecting import CollectorInput
 from parley.domain.errors import JobFailed
 from parley.domain.housekeeping import ALERT_ON_COSTS, DELIVER_EVENTS, PURGE, REFILL_ENERGY, SWEEP
 from parley.domain.queues import WORKFLOWS
+from parley.domain.requests import Provider
+from parley.domain.routing import Candidate
 from parley.domain.session_analysis import Step
 from tests.parts import SAMPLES, SimulatorAdmin
 from tests.replay import conversation, generate, phone
+from tests.short_sessions import short
 
 HISTORIES = Path(__file__).parent / "histories"
 FINGERPRINTS = Path(__file__).parent / "fingerprints"
@@ -88,6 +92,31 @@ async def rule_based(client: Client, simulator: SimulatorAdmin) -> str:
     job = await client.analyze(read_session(HYBRID), wait=False)
     await job.result()
     return job.id
+
+
+async def provisional(client: Client, simulator: SimulatorAdmin) -> str:
+    await simulator.fault("rate_limit", times=2, retry_after=1)
+    job = await client.analyze(read_session(HYBRID), wait=False)
+    await job.result(final=True)
+    return job.id
+
+
+async def shared(client: Client, _: SimulatorAdmin) -> str:
+    """One of two sessions that share a request."""
+    jobs = [await client.analyze(short(number)) for number in range(2)]
+    await asyncio.gather(*(job.result() for job in jobs))
+    return jobs[0].id
+
+
+async def collector(client: Client, simulator: SimulatorAdmin) -> str:
+    """The collector of such sessions. The second comes while the first waits."""
+    await shared(client, simulator)
+    return CollectorInput(
+        workspace_id=client.workspace_id,
+        candidate=Candidate(provider=Provider.ANTHROPIC, model="claude-haiku-4-5", simulated=True, reason=""),
+        rubric="sales@1",
+        seconds=1,
+    ).workflow_id
 
 
 async def cancelled(client: Client, simulator: SimulatorAdmin) -> str:
@@ -165,6 +194,8 @@ async def purge(client: Client, _: SimulatorAdmin) -> str:
     return await housekeeping(client, PURGE)
 
 
+# Those whose sessions wait for each other.
+SHARING = (shared, collector)
 SCENARIOS: tuple[Scenario, ...] = (
     hybrid_with_recording,
     recording_alone,
@@ -174,6 +205,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     fallback_provider,
     asked_again,
     rule_based,
+    provisional,
+    shared,
+    collector,
     cancelled,
     auto_analyze,
     auto_analyze_stream,

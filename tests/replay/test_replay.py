@@ -18,17 +18,18 @@ from parley import Client
 from parley.settings import DEFAULT_POLICY, Settings
 from tests.parts import SimulatorAdmin
 from tests.replay.generate import POLICY
-from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, Scenario, committed, fingerprint
+from tests.replay.scenarios import FINGERPRINTS, HISTORIES, SCENARIOS, SHARING, Scenario, committed, fingerprint
 from worker import RUNNER, WORKFLOW_CLASSES
 
 RECORD = bool(os.environ.get("PARLEY_RECORD"))
 
 
 @pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
+def settings(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     policy = tmp_path / "policy.toml"
     policy.write_text(f"{DEFAULT_POLICY.read_text()}\n{POLICY}")
-    return settings.model_copy(update={"policy_file": policy})
+    seconds = 1.0 if request.node.callspec.params["scenario"] in SHARING else 0.0
+    return settings.model_copy(update={"policy_file": policy, "collect_seconds": seconds})
 
 
 def replayer() -> Replayer:

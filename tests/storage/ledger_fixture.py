@@ -86,6 +86,7 @@ class LedgerFixture:
         job: str = JOB,
         fingerprint: str = "what was asked",
         supersedes: UUID | None = None,
+        joint_id: UUID | None = None,
         **changes: Any,
     ) -> Settled | Held | Granted:
         account: dict[str, Any] = {
@@ -100,7 +101,8 @@ class LedgerFixture:
         offer = Offer(provider=provider, model="model-1", simulated=True, upper_bound_usd=bound, rates=RATES)
         charge = Charge(**{**account, **changes})
         async with self.database.transaction() as tx:
-            return await ledger.claim(tx, Claim(charge, fingerprint, offer, terms, attempt_id or uuid4(), supersedes))
+            claim = Claim(charge, fingerprint, offer, terms, attempt_id or uuid4(), supersedes, joint_id)
+            return await ledger.claim(tx, claim)
 
     async def granted(self, step: str = STEP, **terms: Any) -> UUID:
         claimed = await self.claim(step, **terms)
@@ -117,6 +119,16 @@ class LedgerFixture:
         async with self.database.transaction() as tx:
             settlement = Settlement(self.workspace, attempt_id, answer, known, rates)
             return await ledger.settle(tx, settlement)
+
+    async def settle_jointly(self, *attempt_ids: UUID, costs: Sequence[Decimal | None] = ()) -> list[Settled]:
+        """Settle attempts that were sent as one. They are given in the order of their request ids."""
+        known = costs or [COST] * len(attempt_ids)
+        async with self.database.transaction() as tx:
+            settlements = [
+                Settlement(self.workspace, attempt_id, reply(), cost_usd, RATES)
+                for attempt_id, cost_usd in zip(attempt_ids, known, strict=True)
+            ]
+            return await ledger.settle_jointly(tx, settlements)
 
     async def fail(
         self,

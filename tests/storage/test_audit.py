@@ -29,6 +29,8 @@ PLANTED = {
     "a settled request has one settled attempt, a reply, a row and an event": "DELETE FROM replies",
     "a settled attempt is the one that settled its request": """
         UPDATE attempts SET state = 'settled' WHERE state = 'duplicate'""",
+    "a joint request has one provider and model, and one attempt at each of its requests": """
+        UPDATE attempts SET joint_id = '00000000-0000-4000-8000-000000000000'""",
     "a duplicate attempt is of a settled request": "UPDATE paid_requests SET state = 'open' WHERE state = 'settled'",
     "a result is charged at most once, and only for a settled attempt": """
         UPDATE ai_usage_logs SET energy_charged = 1 WHERE outcome IN ('duplicate', 'lost')""",

@@ -228,6 +228,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, ids: ledger.settle(tx, ledger.Settlement(THEIRS, ids.attempt, reply(), COST, RATES)),
         NotFound,
     ),
+    "ledger.settle_jointly": (
+        lambda tx, ids: ledger.settle_jointly(tx, [ledger.Settlement(THEIRS, ids.attempt, reply(), COST, RATES)]),
+        NotFound,
+    ),
     "ledger.journaled": (lambda tx, _: ledger.journaled(tx, THEIRS, "job/step", "what was asked"), None),
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
     "budgets.lock": (lambda tx, _: budgets.lock(tx, THEIRS, budgets.job_scope(JOB)), False),
@@ -403,6 +407,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     ),
     "phone_calls.cut_short": (lambda tx, _: phone_calls.cut_short(tx, THEIRS, "talk", "turn"), False),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
+    "analyses.is_provisional": (lambda tx, _: analyses.is_provisional(tx, THEIRS, "job"), NotFound),
     "analyses.end": (lambda tx, _: analyses.end(tx, THEIRS, "job", "failed", None), None),
     "breaker.look": (lambda tx, _: breaker.look(tx, Provider.ANTHROPIC, THEIRS), BreakerView(0, 0, 0)),
     "breaker.waits": (lambda tx, _: fetch(tx, breaker.waits(THEIRS)), Waits({}, {})),
@@ -444,7 +449,7 @@ def functions_with_a_workspace() -> set[str]:
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
             reads = inspect.iscoroutinefunction(function) or get_origin(function.__annotations__.get("return")) is Query
             own = function.__module__ == module.name and not name.startswith("_") and reads
-            if own and {"workspace_id", "settlement"} & inspect.signature(function).parameters.keys():
+            if own and {"workspace_id", "settlement", "settlements"} & inspect.signature(function).parameters.keys():
                 found.add(f"{module.name.removeprefix('parley.storage.')}.{name}")
     return found
 

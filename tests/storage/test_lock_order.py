@@ -17,13 +17,17 @@ from parley.storage import breaker
 from parley.storage.breaker import Passes
 from tests.storage.ledger_fixture import BOUND, EXPIRED, JOB, STEP, TERMS, USER, LedgerFixture, until
 
+OTHER_JOB, OTHER_USER = "other job", "bob"
 # Every row that two transactions may share, in the order of the page.
 ROWS = {
     "request": f"SELECT 1 FROM paid_requests WHERE request_id = '{JOB}/{STEP}'",
+    "another request": f"SELECT 1 FROM paid_requests WHERE request_id = '{OTHER_JOB}/{STEP}'",
     "fleet's breaker": "SELECT 1 FROM breakers WHERE provider = 'anthropic' AND workspace_id = ''",
     "breaker": "SELECT 1 FROM breakers WHERE provider = 'anthropic' AND workspace_id <> ''",
     "envelope": f"SELECT 1 FROM budgets WHERE scope = 'job:{JOB}'",
+    "another envelope": f"SELECT 1 FROM budgets WHERE scope = 'job:{OTHER_JOB}'",
     "energy": f"SELECT 1 FROM energy_accounts WHERE user_id = '{USER}'",
+    "another energy": f"SELECT 1 FROM energy_accounts WHERE user_id = '{OTHER_USER}'",
     "day's cap": "SELECT 1 FROM spending_caps WHERE period = 'day'",
     "week's cap": "SELECT 1 FROM spending_caps WHERE period = 'week'",
     "yesterday": "SELECT 1 FROM budgets WHERE scope = 'day:' || ((now() - interval '1 day') AT TIME ZONE 'UTC')::date",
@@ -57,6 +61,15 @@ async def settle(books: LedgerFixture) -> Operation:
     return Operation(
         lambda: books.settle(attempt_id), ["request", "fleet's breaker", "breaker", "envelope", "energy", "today"]
     )
+
+
+async def settle_jointly(books: LedgerFixture) -> Operation:
+    """Two requests of different jobs and users: each kind of row is locked for both before the next kind."""
+    await books.open(user=OTHER_USER, job=OTHER_JOB)
+    both = [await books.granted(), await books.granted(job=OTHER_JOB, user_id=OTHER_USER)]
+    await trouble(books)
+    rows = ["request", "another request", "fleet's breaker", "breaker", "envelope", "another envelope"]
+    return Operation(lambda: books.settle_jointly(*both), [*rows, "energy", "another energy", "today"])
 
 
 async def fail(books: LedgerFixture) -> Operation:
@@ -109,7 +122,7 @@ async def trouble(books: LedgerFixture) -> None:
         await breaker.failed(tx, Provider.ANTHROPIC, books.workspace, Passes(0, 0), TERMS.breaker)
 
 
-OPERATIONS = [claim, takeover, supersede, settle, fail, late_reply, sweep]
+OPERATIONS = [claim, takeover, supersede, settle, settle_jointly, fail, late_reply, sweep]
 
 
 @pytest.mark.parametrize("prepare", OPERATIONS, ids=lambda prepare: prepare.__name__)

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parley.domain.coaching.collecting import MOST_CHARACTERS, may_share
 from parley.domain.coaching.prompts import MAX_TOKENS, coaching_request, joint_request
@@ -79,6 +81,19 @@ def test_a_result_that_is_missing_or_ambiguous_fails_its_session_alone(
 @pytest.mark.parametrize("text", ["", "[]", "no JSON", '{"sessions": {"1": 2}}', '{"sessions": [{"index": 1, '])
 def test_a_reply_that_is_no_list_of_results_fails_every_session(text: str) -> None:
     assert usable(divide(reply().model_copy(update={"text": text}), 2)) == [False, False]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(("sessions", "index", "coaching")) | st.text(), inner)
+    ),
+)
+
+
+@given(text=st.text() | JSON.map(json.dumps) | JSON.map(lambda value: json.dumps({"sessions": [value]})))
+def test_no_reply_makes_its_division_fail(text: str) -> None:
+    assert len(divide(reply().model_copy(update={"text": text}), 3)) == 3
 
 
 def test_a_reply_that_was_cut_is_cut_for_every_session() -> None:
