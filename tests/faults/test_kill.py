@@ -13,12 +13,13 @@ import pytest
 
 from parley import AnalysisReport
 from parley.client.reading import read_session
-from parley.domain.session_analysis import COACHING_ACTION, ENERGY
+from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
 from starter.embedded import Addresses
 from tests.faults.scene import Scene, exited, frozen, scene
 from tests.parts import SAMPLES, TEST_TIMEOUT_SECONDS
 
 SAMPLE = SAMPLES / "cold-call-logistics.json"
+RECORDING = SAMPLES / "gatekeeper-dental-clinic.ogg"
 
 # What the ledger must say of the attempts, and how many calls the provider bills at most, by the point of death.
 POINTS = {
@@ -143,4 +144,29 @@ async def test_sigterm_lets_a_paid_call_finish(stack: Addresses, template: str, 
         await place.start_worker()
         await job.result()
         assert len(await place.simulator.billed()) == 1
+        assert await place.client.audit() == []
+
+
+async def test_a_kill_between_the_first_result_and_the_voice_loses_nothing(
+    stack: Addresses, template: str, tmp_path: Path
+) -> None:
+    """The voice waits for its retry when the worker dies, and amends the result on the next worker."""
+    async with scene(stack, template, tmp_path) as place:
+        worker = await place.start_worker(PARLEY_HEARING="elevenlabs")
+        await place.simulator.fault("rate_limit", provider="elevenlabs", times=1, retry_after=3)
+        session = read_session(SAMPLE)
+        job = await place.client.analyze(session, audio=RECORDING.read_bytes(), voice_deadline_seconds=0.2)
+        first = (await job.result()).analysis
+        assert first is not None
+        assert first.pending == (Step.VOICE,)
+        worker.kill()
+        await exited(worker, signal.SIGKILL)
+        await place.start_worker(PARLEY_HEARING="elevenlabs")
+        last = (await job.result(final=True)).analysis
+        assert last is not None
+        assert (last.pending, last.voice_metrics.source) == ((), "recording")
+        assert last.coaching.overall_score == first.coaching.overall_score
+        billed = [request["provider"] for request in await place.simulator.billed()]
+        assert sorted(billed) == ["anthropic", "elevenlabs"]
+        assert (await place.client.energy(session.user_id)).charged == ENERGY[COACHING_ACTION] + ENERGY[VOICE_ACTION]
         assert await place.client.audit() == []

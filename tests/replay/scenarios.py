@@ -43,6 +43,16 @@ async def hybrid_with_recording(client: Client, _: SimulatorAdmin) -> str:
     return job.id
 
 
+async def late_voice(client: Client, simulator: SimulatorAdmin) -> str:
+    """The transcription arrives after the deadline and after the first result, which it amends."""
+    await simulator.gate(closed=True, provider="elevenlabs")
+    job = await client.analyze(read_session(HYBRID), audio=RECORDING.read_bytes(), voice_deadline_seconds=0.2)
+    await job.result()
+    await simulator.gate(closed=False, provider="elevenlabs")
+    await job.result(final=True)
+    return job.id
+
+
 async def recording_alone(client: Client, _: SimulatorAdmin) -> str:
     job = await client.analyze(audio=RECORDING.read_bytes())
     await job.result()
@@ -198,6 +208,7 @@ async def purge(client: Client, _: SimulatorAdmin) -> str:
 SHARING = (shared, collector)
 SCENARIOS: tuple[Scenario, ...] = (
     hybrid_with_recording,
+    late_voice,
     recording_alone,
     fast_parallel,
     cost_optimized,
