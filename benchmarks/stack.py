@@ -74,6 +74,16 @@ class Bench:
         """Set the latency of the simulator: `seconds`, or `median` and `sigma` of a lognormal."""
         (await self._http.post("/admin/latency", json=terms)).raise_for_status()
 
+    async def limit(self, provider: str, requests: int, window_seconds: float) -> None:
+        """Set how many requests the simulator of a provider admits in any so many seconds."""
+        terms = {"provider": provider, "requests": requests, "window_seconds": window_seconds}
+        (await self._http.post("/admin/limits", json=terms)).raise_for_status()
+
+    async def requests(self, provider: str) -> list[dict[str, Any]]:
+        """The requests that a provider received, with their times, states and costs."""
+        response = await self._http.get("/admin/requests", params={"provider": provider})
+        return response.raise_for_status().json()
+
     @property
     def spans(self) -> Path:
         """The file in which a traced worker records the times of its steps."""
