@@ -89,6 +89,7 @@ class Conversation:
         self._queue = TurnQueue()
         self._context_sha256, self._context = carried.context_sha256, carried.context
         self._upkeep_usd, self._saved_usd = carried.upkeep_usd, carried.saved_usd
+        self._prompt_cache_saved_usd = carried.prompt_cache_saved_usd
         self._turns_of_run, self._closed, self._ends = 0, False, False
         # What is left to do between turns.
         self._is_upkeep_due = False
@@ -139,6 +140,7 @@ class Conversation:
         self._turns, self._turns_of_run = self._turns + 1, self._turns_of_run + 1
         self._tokens, self._cost_usd = self._tokens + meta.usage.total_tokens, self._cost_usd + meta.cost_usd
         self._saved_usd += meta.saved_usd
+        self._prompt_cache_saved_usd += meta.prompt_cache_saved_usd
         self._recent[outcome.turn_id] = outcome
         if len(self._recent) > RECENT_TURNS:
             del self._recent[next(iter(self._recent))]
@@ -302,7 +304,10 @@ class Conversation:
     def get_cost(self) -> ConversationCost:
         """What the conversation has cost, as this run knows it."""
         return ConversationCost(
-            answers_usd=self._cost_usd - self._upkeep_usd, upkeep_usd=self._upkeep_usd, saved_usd=self._saved_usd
+            answers_usd=self._cost_usd - self._upkeep_usd,
+            upkeep_usd=self._upkeep_usd,
+            saved_usd=self._saved_usd,
+            prompt_cache_saved_usd=self._prompt_cache_saved_usd,
         )
 
     @workflow.run
@@ -346,6 +351,7 @@ class Conversation:
             cost_usd=self._cost_usd,
             upkeep_usd=self._upkeep_usd,
             saved_usd=self._saved_usd,
+            prompt_cache_saved_usd=self._prompt_cache_saved_usd,
             context_sha256=self._context_sha256,
             context=self._context,
             recent=tuple(self._recent.values()),

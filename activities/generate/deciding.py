@@ -336,6 +336,7 @@ async def _recorded_answer(tx: AsyncSession, job: Job, row: Generation | None, *
     details = await counts_of(tx, job, settled) | {"cost_usd": row.cost_usd, "reason": reason}
     if row.cached:
         details |= {"cached": Cached(row.cached), "saved_usd": row.saved_usd, "usage": Usage(), "energy_charged": 0}
+        details |= {"prompt_cache_saved_usd": Decimal(0)}
     serving = Serving(template=row.template, experiment=row.experiment, arm=row.arm)
     return result_of(job, serving, settled, value, **details)
 
@@ -366,6 +367,7 @@ def result_of(job: Job, serving: Serving, settled: Settled, value: Any, **detail
         "answered_by": reply.model,
         "simulated": settled.simulated,
         "finish": reply.finish,
+        "prompt_cache_saved_usd": settled.prompt_cache_saved_usd,
         "energy_charged": settled.energy_charged,
         "energy_left": settled.energy_left,
         **details,

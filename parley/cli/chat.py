@@ -208,7 +208,8 @@ class Chat:
             )
             return
         out.say(f"{state.turns} turns, {state.tokens} tokens: ${cost.total_usd}")
-        out.say(f"answers ${cost.answers_usd}, between turns ${cost.upkeep_usd}, saved by the cache ${cost.saved_usd}")
+        out.say(f"answers ${cost.answers_usd}, between turns ${cost.upkeep_usd}")
+        out.say(f"saved by the cache ${cost.saved_usd}, by the vendors' prompt caches ${cost.prompt_cache_saved_usd}")
 
     async def _close(self) -> None:
         await self._talk.close()

@@ -58,7 +58,7 @@ def shares_of_billed(billed: BilledAttempt, members: Sequence[Member]) -> list[B
     """What a provider's list says of a joint request, divided between its members.
 
     Args:
-        members: in the order of their request ids. None: it is no joint request, and is returned as it is.
+        members: in the order of their request ids. Empty: it is not a joint request, and is returned unchanged.
     """
     if not members:
         return [billed]

@@ -206,6 +206,13 @@ def counted_cost(usage: Usage, rates: Rates) -> Decimal | None:
     return cost(usage, rates) if usage.is_known and rates.exact else None
 
 
+def prompt_cache_saved(usage: Usage, rates: Rates) -> Decimal:
+    """What a vendor's prompt cache saved, in USD: below 0 where writing to it cost more than reading saved."""
+    read = usage.cached_input_tokens * (rates.input - rates.cached_input)
+    written = usage.cache_write_tokens * (rates.input - rates.cache_write)
+    return as_usd((read + written) / MILLION)
+
+
 def _amount(usage: Usage, rates: Rates) -> Decimal:
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     tokens = (

@@ -292,15 +292,19 @@ async def cost(tx: AsyncSession, workspace_id: str, conversation_id: str) -> Con
     answers = select(
         func.coalesce(func.sum(_number_in_meta("cost_usd")), 0),
         func.coalesce(func.sum(_number_in_meta("saved_usd")), 0),
+        func.coalesce(func.sum(_number_in_meta("prompt_cache_saved_usd")), 0),
     ).where(*_is(ConversationTurn, workspace_id, conversation_id))
-    answers_usd, saved_usd = (await tx.execute(answers)).one()
+    answers_usd, saved_usd, prompt_cache_saved_usd = (await tx.execute(answers)).one()
     upkeep = select(func.coalesce(func.sum(UsageLog.cost_usd), 0)).where(
         col(UsageLog.workspace_id) == workspace_id,
         col(UsageLog.job_key) == upkeep_key(workspace_id, conversation_id),
     )
     upkeep_usd = (await tx.execute(upkeep)).scalar_one()
     return ConversationCost(
-        answers_usd=Decimal(answers_usd), upkeep_usd=Decimal(upkeep_usd), saved_usd=Decimal(saved_usd)
+        answers_usd=Decimal(answers_usd),
+        upkeep_usd=Decimal(upkeep_usd),
+        saved_usd=Decimal(saved_usd),
+        prompt_cache_saved_usd=Decimal(prompt_cache_saved_usd),
     )
 
 

@@ -22,7 +22,7 @@ from sqlmodel import col
 
 from parley.domain.errors import Billed, IdempotencyConflict, NotFound
 from parley.domain.model import Model, storable
-from parley.domain.pricing import Rates
+from parley.domain.pricing import Rates, prompt_cache_saved
 from parley.domain.requests import Provider, Reply, Usage
 from parley.storage import breaker, budgets, energy, paid_requests
 from parley.storage.breaker import BreakerTerms, Passes
@@ -129,6 +129,7 @@ class Settled:
     model: str
     simulated: bool
     cost_usd: Decimal
+    prompt_cache_saved_usd: Decimal
     energy_charged: int
     energy_left: int | None
     is_only_attempt: bool = field(default=False, compare=False)
@@ -715,13 +716,15 @@ async def _settled(tx: AsyncSession, workspace_id: str, request_id: str) -> Sett
 
 
 def _as_settled(attempt: Attempt, payload: dict[str, Any], charged: int, energy_left: int | None) -> Settled:
+    reply = REPLY.validate_python(payload)
     return Settled(
-        reply=REPLY.validate_python(payload),
+        reply=reply,
         attempt_id=attempt.id,
         provider=Provider(attempt.provider),
         model=attempt.model,
         simulated=attempt.simulated,
         cost_usd=attempt.cost_usd or Decimal(0),
+        prompt_cache_saved_usd=prompt_cache_saved(reply.usage, Rates.model_validate(attempt.rates)),
         energy_charged=charged,
         energy_left=energy_left,
     )

@@ -213,6 +213,7 @@ class FakeConversationHandle(ConversationHandle):
         return ConversationCost(
             answers_usd=sum((meta.cost_usd for meta in metas), Decimal(0)),
             saved_usd=sum((meta.saved_usd for meta in metas), Decimal(0)),
+            prompt_cache_saved_usd=sum((meta.prompt_cache_saved_usd for meta in metas), Decimal(0)),
         )
 
     async def context(self) -> tuple[Message, ...]:

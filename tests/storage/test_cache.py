@@ -60,6 +60,7 @@ class Cache:
             model=model,
             simulated=True,
             cost_usd=COST,
+            prompt_cache_saved_usd=Decimal(0),
             energy_charged=1,
             energy_left=9,
         )

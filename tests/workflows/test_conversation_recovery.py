@@ -325,3 +325,5 @@ async def test_openai_caches_without_being_asked_and_the_report_has_what_both_ca
     assert metas[1].cost_usd < metas[0].cost_usd * Decimal("0.6")  # cached input at half of the price
     saved = (await client.reports.summary()).total.prompt_cache_saved_usd
     assert saved == as_usd(sum(read) * (Decimal("0.15") - Decimal("0.075")) / 1_000_000)
+    assert sum(meta.prompt_cache_saved_usd for meta in metas) == saved
+    assert (await talk.cost()).prompt_cache_saved_usd == saved

@@ -99,7 +99,7 @@ class ContextState(Model):
 class Carried(Model):
     """What a run of the workflow hands on to the next: counts, ids and outcomes.
 
-    upkeep_usd, saved_usd: as in `ConversationCost`; cost_usd: of the answers and of the work between turns.
+    cost_usd: of the answers and of the work between turns. The other amounts are those of `ConversationCost`.
     recent: the turns that ended last. unremembered: turns from which no facts were extracted yet.
     """
 
@@ -108,6 +108,7 @@ class Carried(Model):
     cost_usd: Decimal = Decimal(0)
     upkeep_usd: Decimal = Decimal(0)
     saved_usd: Decimal = Decimal(0)
+    prompt_cache_saved_usd: Decimal = Decimal(0)
     context_sha256: str = ""
     context: ContextState = ContextState()
     recent: tuple[TurnOutcome, ...] = ()
@@ -419,11 +420,13 @@ class ConversationCost(Model):
 
     answers_usd: of the turns. upkeep_usd: of summaries and of the extraction of facts between turns.
     saved_usd: what cached answers cost when they were made.
+    prompt_cache_saved_usd: what the vendors' prompt caches saved on the answers, less what writing to them cost.
     """
 
     answers_usd: Decimal = Decimal(0)
     upkeep_usd: Decimal = Decimal(0)
     saved_usd: Decimal = Decimal(0)
+    prompt_cache_saved_usd: Decimal = Decimal(0)
 
     @property
     def total_usd(self) -> Decimal:

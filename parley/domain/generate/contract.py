@@ -155,6 +155,7 @@ class Meta(Model):
     request_id: the id of the generation, in reports and for feedback.
     cost_usd: the cost of all attempts of this generation, in USD.
     saved_usd: what a cached answer cost when it was paid for, in USD.
+    prompt_cache_saved_usd: what the vendor's prompt cache saved, in USD; below 0 where writing to it cost more.
     provider, model: the model that was called. answered_by: the name that the reply gives.
     attempts: how many attempts at providers there were.
     reason: why this model was chosen.
@@ -166,6 +167,7 @@ class Meta(Model):
     usage: Usage = Usage()
     cost_usd: Decimal = Decimal(0)
     saved_usd: Decimal = Decimal(0)
+    prompt_cache_saved_usd: Decimal = Decimal(0)
     provider: Provider | None = None
     model: str = ""
     answered_by: str = ""

@@ -79,7 +79,7 @@ def test_a_result_that_is_missing_or_ambiguous_fails_its_session_alone(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "no JSON", '{"sessions": {"1": 2}}', '{"sessions": [{"index": 1, '])
-def test_a_reply_that_is_no_list_of_results_fails_every_session(text: str) -> None:
+def test_a_reply_without_a_list_of_results_fails_every_session(text: str) -> None:
     assert usable(divide(reply().model_copy(update={"text": text}), 2)) == [False, False]
 
 
