@@ -1,7 +1,7 @@
 """Selects what a model reads of a long transcript: the turns that say the most, within a number of tokens.
 
 A summary by a model would have to read the whole transcript, at the rate of the model that coaches: it costs more than
-it saves, and its words are no quotes. So rules select whole exchanges, in the transcript's own words:
+it saves, and its words cannot be quoted. So rules select whole exchanges, in the transcript's own words:
 
 - the first and the last turns, up to a share of the tokens each, because openings and closings are rated;
 - then, one after the other, the pair of neighbouring turns that adds the most per token. A turn adds the rarity of each
