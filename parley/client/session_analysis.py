@@ -32,8 +32,8 @@ from parley.storage import analyses, rubrics, usage
 from parley.storage.sessions import load_session, recording_part, save_recording, save_session
 
 WHOLE = 2**31 - 2
-# How often a job is looked at for a provisional result: seldom, if it takes long.
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.5, 5.0
+# How often a job is looked at for a provisional result: the longer it takes, the more seldom.
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, GROWTH = 0.5, 5.0, 1.1
 
 
 class RecordingPart(Model):
@@ -93,7 +93,7 @@ class AnalysisHandle(JobHandle[Progress, AnalysisReport]):
                 if await self.is_provisional():
                     return await self.report()
                 await asyncio.wait({ended}, timeout=pause)
-                pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
+                pause = min(pause * GROWTH, LONGEST_POLL_SECONDS)
             return await ended
         finally:
             ended.cancel()

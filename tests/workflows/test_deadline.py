@@ -67,11 +67,10 @@ async def test_a_voice_before_the_deadline_is_in_the_prompt_and_nothing_is_provi
 async def test_a_late_voice_that_cannot_be_paid_leaves_the_result(
     client: Client, simulator: SimulatorAdmin, session: Session
 ) -> None:
-    await simulator.gate(closed=True, provider="elevenlabs")
+    await simulator.fault("rate_limit", provider="elevenlabs", times=1, retry_after=2)
     await simulator.fault("bad_request", provider="elevenlabs", times=None)
     job = await client.analyze(session, audio=RECORDING, voice_deadline_seconds=0.2)
     assert analysis_of(await job.result()).pending == (Step.VOICE,)
-    await simulator.gate(closed=False, provider="elevenlabs")
     report = await job.result(final=True)
     assert report.status == "completed"
     analysis = analysis_of(report)
