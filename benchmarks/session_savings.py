@@ -61,7 +61,8 @@ TURNS: tuple[tuple[Literal["rep", "prospect"], tuple[str, ...]], ...] = (
 SPENT = text("""
     SELECT coalesce(sum(u.cost_usd), 0) AS usd, coalesce(sum(u.tokens_total), 0) AS tokens,
            count(DISTINCT coalesce(t.joint_id, t.id)) AS requests, count(t.joint_id) AS joint,
-           count(DISTINCT t.joint_id) AS joint_requests
+           count(DISTINCT t.joint_id) AS joint_requests,
+           coalesce(sum(u.cost_usd) FILTER (WHERE u.user_id LIKE 'short-%'), 0) AS short_usd
     FROM ai_usage_logs u JOIN attempts t ON t.id = u.attempt_id WHERE u.workspace_id = :workspace""")
 
 
@@ -77,13 +78,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Spent:
-    """What one pass over the load has cost. `joint`: the sessions that shared a request, or could have."""
+    """What one pass over the load has cost. `joint`: the attempts that were claimed to share a request, also alone."""
 
     usd: Decimal
     tokens: int
     requests: int
     joint: int
     joint_requests: int
+    short_usd: Decimal
     strategies: Counter[str]
     disagreements: int
 
@@ -102,7 +104,10 @@ async def measure(options: Options) -> Figures:
         ),
         "neither": _figures(neither, neither),
         "cached analyses": _figures(cached, neither),
-        "shared requests": {"saved, % of dollars": float((cached.usd - both.usd) / neither.usd * 100)},
+        "shared requests": {
+            "saved, % of dollars": float((cached.usd - both.usd) / neither.usd * 100),
+            "saved, % of the dollars of short sessions": float((1 - both.short_usd / cached.short_usd) * 100),
+        },
         f"both (target: {TARGET} of dollars)": _figures(both, neither),
         MUST_BE_ZERO: {"disagreements": float(neither.disagreements + cached.disagreements + both.disagreements)},
     }
@@ -172,7 +177,7 @@ def _figures(spent: Spent, without: Spent) -> dict[str, float | str]:
         "saved, % of dollars": float((without.usd - spent.usd) / without.usd * 100),
         "saved, % of tokens": (without.tokens - spent.tokens) / without.tokens * 100,
         "requests to providers": float(spent.requests),
-        "sessions in joint requests": float(spent.joint),
-        "joint requests": float(spent.joint_requests),
+        "sessions that may share": float(spent.joint),
+        "requests that they share": float(spent.joint_requests),
         **{f"analyses by {name}": float(count) for name, count in sorted(spent.strategies.items())},
     }

@@ -6,7 +6,7 @@ does, unless it dies with its session.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -176,8 +176,8 @@ class Actor:
         self._operations: dict[type[Any], Callable[[Any], Awaitable[None]]] = {
             schedules.Claim: self._claim,
             schedules.End: self._end,
-            schedules.EndJointly: self._end_jointly,
             schedules.Call: self._call,
+            schedules.CallJointly: self._call_jointly,
             schedules.Cut: self._cut,
             schedules.Recover: self._recover,
             schedules.Renew: self._renew,
@@ -302,11 +302,15 @@ class Actor:
         if attempt:
             await self._finish(attempt, trips_breaker=operation.trips_breaker)
 
-    async def _end_jointly(self, operation: schedules.EndJointly) -> None:
-        both = [attempt for place in operation.attempts if (attempt := self._world.known(place))]
-        ids = {self._world.request_id(one.workspace, one.request): one for one in both if one.is_answered}
-        if len(ids) == 2 and len({one.workspace for one in both}) == 1:
-            await self._settle_all([ids[request_id] for request_id in sorted(ids)])
+    async def _call_jointly(self, operation: schedules.CallJointly) -> None:
+        other = replace(operation.claim, request=operation.other, supersedes=None)
+        claims = [operation.claim, other] if other.request != operation.claim.request else [operation.claim]
+        granted = [attempt for one in claims if (attempt := await self._granted(one))]
+        if len(granted) == 2 and all(attempt.is_answered for attempt in granted):
+            await self._settle_all(sorted(granted, key=lambda one: self._world.request_id(one.workspace, one.request)))
+            return
+        for attempt in granted:
+            await self._finish(attempt, trips_breaker=False)
 
     async def _finish(self, attempt: Try, *, trips_breaker: bool) -> None:
         if attempt.is_answered:

@@ -171,6 +171,7 @@ class Checker:
             "refusals": done["refusals"],
             "held, or settled already": done["claims: held"] + done["claims: settled"],
             "settles": done["settles"],
+            "joint settles": done["joint settles"],
             "late replies": counted["late"],
             "failed attempts": done["fails"],
             "renewals": done["renewals"],

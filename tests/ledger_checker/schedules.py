@@ -78,18 +78,19 @@ class End:
 
 
 @dataclass(frozen=True)
-class EndJointly:
-    """Settle two attempts of different requests of a workspace in one transaction, if both are answered."""
-
-    attempts: tuple[int, int]
-
-
-@dataclass(frozen=True)
 class Call:
     """A whole paid call: claim, and end the attempt that was granted."""
 
     claim: Claim
     trips_breaker: bool
+
+
+@dataclass(frozen=True)
+class CallJointly:
+    """Claim a request and another one of its workspace, and settle both in one transaction if both are answered."""
+
+    claim: Claim
+    other: int
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,20 @@ class Reconcile:
 
 
 Operation = (
-    Claim | End | EndJointly | Call | Cut | Recover | Renew | SetCap | Wait | Sweep | Purge | Refill | Grant | Reconcile
+    Claim
+    | End
+    | Call
+    | CallJointly
+    | Cut
+    | Recover
+    | Renew
+    | SetCap
+    | Wait
+    | Sweep
+    | Purge
+    | Refill
+    | Grant
+    | Reconcile
 )
 
 
@@ -200,7 +214,7 @@ OPERATIONS: tuple[tuple[st.SearchStrategy[Operation], int], ...] = (
     (CLAIM, 6),
     (st.builds(End, attempt=ATTEMPT, trips_breaker=TRIPS_BREAKER), 6),
     (st.builds(Call, claim=CLAIM, trips_breaker=TRIPS_BREAKER), 6),
-    (st.builds(EndJointly, attempts=st.tuples(ATTEMPT, ATTEMPT)), 2),
+    (st.builds(CallJointly, claim=CLAIM, other=st.integers(0, 3)), 3),
     (st.builds(Cut, attempt=ATTEMPT), 1),
     (st.builds(Recover, attempt=ATTEMPT), 1),
     (st.builds(Renew, attempt=ATTEMPT), 1),

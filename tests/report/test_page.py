@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
+from parley.domain.session_analysis import Step
 from parley.domain.voice_metrics import Curves
 from parley.report.drawing import curve, scores, time_line
 from parley.report.media import media_type
@@ -85,6 +86,13 @@ def test_an_analysis_without_its_session_and_without_a_model_has_a_page():
     page = report_page(analysis, None, None)
     assert "Transcript</h2>" not in page
     assert "in the transcript</a>" not in page
+
+
+def test_a_provisional_result_says_what_will_amend_it():
+    analysis, _ = of_sample(LONG)
+    later = analysis.model_copy(update={"pending": (Step.COACHING,)})
+    notices = ["coaching will amend it" in report_page(one, None, None) for one in (analysis, later)]
+    assert notices == [False, True]
 
 
 def test_the_time_line_has_turns_pauses_fillers_and_moments():
