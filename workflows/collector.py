@@ -27,6 +27,8 @@ with workflow.unsafe.imports_passed_through():
 
 # Requests under way at once. Further sessions wait longer.
 MOST_REQUESTS = 20
+# About thirty events each.
+REQUESTS_PER_RUN = 200
 NOTHING_WAITS = timedelta(minutes=1)
 
 
@@ -38,6 +40,7 @@ class CoachingCollector:
         self._waiting: list[tuple[CollectedJob, datetime]] = []
         self._known: set[str] = set()
         self._sending: set[asyncio.Task[None]] = set()
+        self._requests = 0
 
     @workflow.run
     async def run(self, given: CollectorInput | None = None) -> None:
@@ -70,7 +73,7 @@ class CoachingCollector:
 
     async def _fill(self) -> None:
         """Wait until enough jobs wait, or the first one has waited long enough. A long history is ended meanwhile."""
-        if workflow.info().is_continue_as_new_suggested():
+        if self._requests >= REQUESTS_PER_RUN or workflow.info().is_continue_as_new_suggested():
             await self._continue_as_new()
             return
         _, since = self._waiting[0]
@@ -90,6 +93,7 @@ class CoachingCollector:
     def _send_first(self) -> None:
         jobs = tuple(job for job, _ in self._waiting[:MOST_MEMBERS])
         del self._waiting[:MOST_MEMBERS]
+        self._requests += 1
         sending = asyncio.create_task(self._send(jobs))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)

@@ -13,7 +13,6 @@ from temporalio.testing import WorkflowEnvironment
 
 from parley import AnalysisHandle, AnalysisReport, Backend, Client
 from parley.domain.budgets import Period
-from parley.domain.coaching.collecting import WORKFLOW
 from parley.domain.errors import JobFailed
 from parley.domain.pricing import Rates, cost
 from parley.domain.requests import Usage
@@ -23,6 +22,7 @@ from parley.storage.database import Database
 from parley.testing import SimulatorAdmin
 from tests.parts import running_workers
 from tests.short_sessions import listed, short
+from workflows import collector
 
 COACHING = ENERGY[COACHING_ACTION]
 SHARES = text("""
@@ -86,6 +86,16 @@ class TestSharing:
         assert processed([report])
         assert len(await simulator.billed()) == 1
         assert await client.audit(listed(await simulator.requests())) == []
+
+    async def test_a_long_run_continues_as_new_with_those_that_wait(
+        self, client: Client, simulator: SimulatorAdmin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(collector, "REQUESTS_PER_RUN", 1)
+        assert processed(await analysed(client, 7))
+        assert len(await simulator.billed()) == 2
+        last = await client.temporal.get_workflow_handle(collector_of(client)).describe()
+        assert last.raw_description.workflow_execution_info.first_run_id != last.run_id
+        assert await client.audit() == []
 
     async def test_paying_users_and_other_workspaces_share_nothing(
         self, backend: Backend, client: Client, simulator: SimulatorAdmin
@@ -159,14 +169,18 @@ async def test_a_collector_that_was_terminated_loses_nothing(
         await simulator.gate(closed=True)
         jobs = [await client.analyze(short(number)) for number in range(2)]
         await simulator.requests(at_least=1, state="in_flight")
-        [collector] = [one async for one in skipping.client.list_workflows(f"WorkflowType = '{WORKFLOW}'")]
-        await skipping.client.get_workflow_handle(collector.id).terminate()
+        await skipping.client.get_workflow_handle(collector_of(client)).terminate()
         await simulator.gate(closed=False)
         reports = list(await asyncio.gather(*(job.result() for job in jobs)))
         assert processed(reports)
         assert len(await simulator.billed()) == 1
         assert [report.costs.energy_charged for report in reports] == [COACHING] * 2
         assert await client.audit() == []
+
+
+def collector_of(client: Client) -> str:
+    """The workflow id of the collector that the tests' sessions wait in."""
+    return f"coaching-collector/{client.workspace_id}/anthropic/claude-haiku-4-5/sales@1"
 
 
 async def waits_for_others(job: AnalysisHandle) -> None:
