@@ -319,6 +319,7 @@ class Client:
         session: Session | Transcript | dict[str, object] | None = None,
         *,
         audio: bytes | None = None,
+        audio_url: str | None = None,
         provider: Provider | None = None,
         model: str | None = None,
         wait: bool = True,
@@ -335,6 +336,7 @@ class Client:
         Args:
             session: the session, its JSON as parsed, or a transcript; default: none, and the recording is heard.
             audio: the recording's bytes; default: none, and voice metrics come from the transcript.
+            audio_url: the https URL of the recording, which is fetched before anything is stored; default: none.
             provider: call this provider only; default: the provider that ranks first, then the next.
             model: call this model only; without `provider`, of the first provider that has a price for it.
             wait: wait while every provider is down; False: return a rule-based result, marked as such, at once.
@@ -359,6 +361,7 @@ class Client:
             session,
             heard=heard,
             audio=audio,
+            audio_url=audio_url,
             provider=provider,
             model=model,
             wait=wait,

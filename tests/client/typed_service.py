@@ -304,6 +304,7 @@ async def coach(client: Client, recording: bytes | None) -> None:
     rubric: Rubric = Rubric(id="own", version=1, title="Our demo", skill=(skill,))
     named: HearingOptions = {"user_id": "ann", "user_channel": 1}
     await client.analyze(audio=recording, rubric=rubric, **named)
+    await client.analyze(audio_url="https://recordings.example/call.wav", user_id="ann")
     said: Transcript = Transcript(passages=(), language="en")
     await client.analyze(said, user_speaker="Ann")
     progress: Progress = await handle.progress()
