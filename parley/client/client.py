@@ -50,7 +50,7 @@ from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
-from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in_rubrics
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, workflow_id
@@ -63,7 +63,7 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import DEFAULT_WAIT_LIMIT_SECONDS
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, corrections, energy, forgetting, generations, usage
+from parley.storage import budgets, corrections, energy, forgetting, generations, rubrics, usage
 from parley.storage.audit import audit, audit_billed
 from parley.storage.driver import fetch
 
@@ -369,6 +369,15 @@ class Client:
             run_name=run_name,
             rubric=rubric,
         )
+
+    async def rubrics(self) -> list[Rubric]:
+        """The rubrics by which sessions can be rated: Parley's, then the workspace's own, each in its newest version.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self.database.reads() as tx:
+            return [*built_in_rubrics().values(), *await rubrics.stored(tx, self.workspace_id)]
 
     async def import_chats(
         self, path: str | Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None

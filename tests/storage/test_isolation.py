@@ -300,6 +300,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         (0, None),
     ),
     "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), limit=10), []),
+    "rubrics.stored": (lambda tx, _: rubrics.stored(tx, THEIRS), []),
     "rubrics.load": (lambda tx, _: rubrics.load(tx, THEIRS, "own"), InvalidInput),
     "sessions.recording_part": (
         lambda tx, ids: sessions.recording_part(tx, THEIRS, ids.recording_sha256, 0, 10),
