@@ -92,11 +92,13 @@ class GenerationProgress(Model):
 class AnalysisBody(Model):
     """A session analysis. In a multipart body, `session` and `audio` are parts, and the rest is the part `options`.
 
-    session: a session, or a transcript of another service. Without one the recording is heard. The fields after
+    session: a session, or a transcript of another service. Without one the recording is heard.
+    audio_url: the https URL of the recording, instead of the part `audio`; the gateway fetches it. The fields after
     `run_name` say how a recording alone, or a transcript, becomes a session.
     """
 
     session: dict[str, Any] | None = None
+    audio_url: str | None = None
     provider: Provider | None = None
     model: str | None = None
     wait: bool = True

@@ -154,6 +154,11 @@ class Settings(BaseSettings):
         description="what hears recordings; auto: ElevenLabs if there is a key, else this machine if the extra "
         "local-speech is installed, else the simulator",
     )
+    audio_hosts: str = Field(
+        default="",
+        description="host:port,… of your own servers from which recordings are fetched by http and at private "
+        "addresses; default: recordings are fetched by https and from public addresses only",
+    )
     provider_timeout_seconds: float = Field(default=60, gt=0, description="the longest request to a provider")
     secrets_dir: Path | None = Field(default=None, description="directory of the key files that workspaces name")
 
@@ -372,6 +377,10 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"PARLEY_WEBHOOK_SECRET {error}") from None
         return self
+
+    def trusted_audio_hosts(self) -> frozenset[str]:
+        """The servers of `audio_hosts`, each as `host:port`."""
+        return frozenset(host.strip() for host in self.audio_hosts.split(",") if host.strip())
 
     def policy(self) -> Policy:
         """The policy file, or the default policy of the package.

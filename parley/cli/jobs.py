@@ -2,16 +2,27 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import typer
 from rich.markup import escape
 
-from parley import AnalysisHandle, AutoAnalyzeHandle, AutoAnalyzeOptions, Client, Imported, InvalidInput, Provider
+from parley import (
+    AnalysisHandle,
+    AutoAnalyzeHandle,
+    AutoAnalyzeOptions,
+    Client,
+    Imported,
+    InvalidInput,
+    Provider,
+    Session,
+    Transcript,
+)
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
 from parley.cli.exporting import write_sessions
 from parley.cli.reporting import write_report
+from parley.client.fetching import is_url
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
@@ -43,12 +54,16 @@ JobId = Annotated[
 @app.command()
 def analyze(
     file: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="FILE", help="A recording, a transcript (Whisper, Deepgram, Zoom, SRT …), or a session (JSON)."
+            metavar="FILE",
+            help="A recording, a transcript (Whisper, Deepgram, Zoom, SRT …), or a session (JSON); or "
+            "the https URL of a recording.",
         ),
     ],
-    audio: Annotated[Path | None, typer.Option(help="The recording of a session or a transcript.")] = None,
+    audio: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The recording of a session or a transcript, or its https URL.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Whose session it is; default: operator.")] = None,
     user_channel: Annotated[int | None, typer.Option(min=1, help="The user's channel, from 1.")] = None,
     user_speaker: Annotated[str | None, typer.Option(help="The user's label or name in it.")] = None,
@@ -79,11 +94,7 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """Analyse one recording, transcript or session, and show the result."""
-    content = read_conversation(file)
-    if isinstance(content, bytes) and audio:
-        raise InvalidInput("is a second recording: give a transcript or a session with it", where="--audio")
-    session = None if isinstance(content, bytes) else content
-    recording = content if isinstance(content, bytes) else read_recording(audio)[0] if audio else None
+    given = _given(file, audio)
     only = Provider(provider) if provider else None
     rated_by = read_rubric(Path(rubric)) if rubric.endswith((".toml", ".json")) else rubric
     if html and detach:
@@ -99,8 +110,9 @@ def analyze(
 
     async def work(client: Client) -> None:
         job = await client.analyze(
-            session,
-            audio=recording,
+            given.session,
+            audio=given.audio,
+            audio_url=given.url,
             provider=only,
             model=model,
             wait=wait,
@@ -110,11 +122,32 @@ def analyze(
             rubric=rated_by,
             **heard,
         )
-        await follow_started(
-            client, job, detach=detach, as_json=as_json, html=html, audio=file if session is None else audio
-        )
+        await follow_started(client, job, detach=detach, as_json=as_json, html=html, audio=given.path)
 
     with_client(workspace, work)
+
+
+class _Given(NamedTuple):
+    """What to analyse: a session or transcript, a recording by its bytes and the path of its file, or by its URL."""
+
+    session: Session | Transcript | None = None
+    audio: bytes | None = None
+    path: Path | None = None
+    url: str | None = None
+
+
+def _given(file: str, audio: str | None) -> _Given:
+    """What a file, or the URL of a recording, has; with the recording that is beside it."""
+    content = None if is_url(file) else read_conversation(Path(file))
+    if content is not None and not isinstance(content, bytes):
+        return _recording(audio)._replace(session=content) if audio else _Given(session=content)
+    if audio:
+        raise InvalidInput("is a second recording: give a transcript or a session with it", where="--audio")
+    return _Given(url=file) if content is None else _Given(audio=content, path=Path(file))
+
+
+def _recording(audio: str) -> _Given:
+    return _Given(url=audio) if is_url(audio) else _Given(audio=read_recording(Path(audio))[0], path=Path(audio))
 
 
 @app.command("import")

@@ -50,6 +50,7 @@ COMMANDS = {
     "doctor": Command("doctor", "Check this machine, the settings and the servers, and say what to do."),
     "codec-server": Command("codec", "Decrypt payloads for Temporal's UI and command line, until Ctrl-C."),
     "analyze": Command("jobs", "Analyse one recording, transcript or session, and show the result."),
+    "rubrics": Command("rubrics", "List the rubrics by which sessions are rated, with their skills."),
     "import": Command("jobs", "Import a file of chat sessions: the whole file, or nothing."),
     "auto-analyze": Command("jobs", "Import chat sessions and label them consistently."),
     "jobs": Command("jobs", "List jobs, the newest first, with status, cost and the reason of a failure."),

@@ -50,7 +50,7 @@ from parley.domain.auto_analyze.contract import WORKFLOW as AUTO_ANALYZE
 from parley.domain.auto_analyze.contract import ExportedSession
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.budgets import CapView, Period
-from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, built_in_rubrics
 from parley.domain.costs import BilledAttempt, Correction, Costs, Disagreement
 from parley.domain.errors import InvalidInput, NotFound
 from parley.domain.generate.contract import DEFAULT_ACTION, GenerateInput, GenerateResult, workflow_id
@@ -67,7 +67,7 @@ from parley.domain.session_analysis import (
 )
 from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
 from parley.settings import Settings
-from parley.storage import budgets, corrections, energy, forgetting, generations, usage
+from parley.storage import budgets, corrections, energy, forgetting, generations, rubrics, usage
 from parley.storage.audit import audit, audit_billed
 from parley.storage.driver import fetch
 
@@ -323,6 +323,7 @@ class Client:
         session: Session | Transcript | dict[str, object] | None = None,
         *,
         audio: bytes | None = None,
+        audio_url: str | None = None,
         provider: Provider | None = None,
         model: str | None = None,
         wait: bool = True,
@@ -341,6 +342,7 @@ class Client:
         Args:
             session: the session, its JSON as parsed, or a transcript; default: none, and the recording is heard.
             audio: the recording's bytes; default: none, and voice metrics come from the transcript.
+            audio_url: the https URL of the recording, which is fetched before anything is stored; default: none.
             provider: call this provider only; default: the provider that ranks first, then the next.
             model: call this model only; without `provider`, of the first provider that has a price for it.
             wait: wait while every provider is down or limits the rate; False: store a rule-based result, marked as
@@ -371,6 +373,7 @@ class Client:
             session,
             heard=heard,
             audio=audio,
+            audio_url=audio_url,
             provider=provider,
             model=model,
             wait=wait,
@@ -380,6 +383,15 @@ class Client:
             run_name=run_name,
             rubric=rubric,
         )
+
+    async def rubrics(self) -> list[Rubric]:
+        """The rubrics by which sessions can be rated: Parley's, then the workspace's own, each in its newest version.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        async with self.database.reads() as tx:
+            return [*built_in_rubrics().values(), *await rubrics.stored(tx, self.workspace_id)]
 
     async def import_chats(
         self, path: str | Path, *, skip_invalid: bool = False, on_progress: Callable[[int], None] = lambda _: None

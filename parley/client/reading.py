@@ -231,16 +231,16 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"{_shown(twice)} is twice in one object: remove one")
+        raise ValueError(f"{shown(twice)} is twice in one object: remove one")
     return found
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(_shown(part) for part in location if part not in CONTENT_TAGS)
+    return ".".join(shown(part) for part in location if part not in CONTENT_TAGS)
 
 
-def _shown(name: int | str) -> str:
-    """A name from the file, always printable and on one line."""
+def shown(name: int | str) -> str:
+    """A name that a caller gave, always printable, short and on one line."""
     text = str(name)
     text = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
     return text if text.isprintable() else ascii(text)

@@ -10,6 +10,7 @@ from typing import TypedDict
 from pydantic import ValidationError
 
 from parley.client.backend import Backend, WorkflowStart, start_workflow
+from parley.client.fetching import fetch_recording
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem, parse_session, recording_seconds
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, Rubric, check_rubric
@@ -44,6 +45,7 @@ class RecordingPart(Model):
 
 
 DEFAULT_USER = "operator"
+TWO_RECORDINGS = "is a second recording: give its content or its URL"
 NOTHING_GIVEN = "is missing: give a session, a transcript, or a recording"
 
 
@@ -187,6 +189,7 @@ async def start_analysis(
     *,
     heard: HearingOptions,
     audio: bytes | None,
+    audio_url: str | None,
     provider: Provider | None,
     model: str | None,
     wait: bool,
@@ -197,6 +200,10 @@ async def start_analysis(
     rubric: str | Rubric | dict[str, object] = DEFAULT_RUBRIC,
 ) -> AnalysisHandle:
     """Store a session and its recording, and start the job on them. `Client.analyze` documents the arguments."""
+    if audio_url is not None:
+        if audio is not None:
+            raise InvalidInput(TWO_RECORDINGS, where="audio_url")
+        audio = await fetch_recording(audio_url, hosts=backend.settings.trusted_audio_hosts())
     seconds = recording_seconds(audio) if audio is not None else None
     checked = given_session(session, heard, seconds)
     if checked is None and audio is None:

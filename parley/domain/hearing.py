@@ -13,6 +13,7 @@ from parley.domain.languages import language_tag
 from parley.domain.model import Model, Name, Text
 from parley.domain.requests import SpokenWord
 from parley.domain.session import Language, Session
+from parley.domain.speaking import parts, written
 
 # A speaker who is silent for so long has ended a turn, if another one speaks meanwhile or afterwards.
 TURN_PAUSE_SECONDS = 1.0
@@ -134,7 +135,7 @@ def _passages(words: Sequence[SpokenWord], speaker: str) -> list[Passage]:
 
 
 def _passage(words: Sequence[SpokenWord], speaker: str) -> Passage:
-    text = " ".join(word.text.strip() for word in words)
+    text = written(word.text.strip() for word in words)
     end = max(word.end for word in words)
     timed = tuple(TranscriptWord(text=word.text, start=word.start, end=word.end) for word in words)
     return Passage(speaker=speaker, start=words[0].start, end=end, text=text, words=timed)
@@ -220,8 +221,8 @@ def mismatch(heard: Sequence[SpokenWord], session: Session) -> str:
 
 
 def _triples(texts: Iterable[str]) -> Counter[tuple[str, ...]]:
-    """Each three words that follow each other: single words, and most pairs, are in every talk."""
-    words = [word for text in texts for word in re.findall(r"\w+", text.casefold())]
+    """Each three words, or letters of scripts without blanks, in a row: most pairs are in every talk."""
+    words = [word for text in texts for word in parts(text.casefold())]
     return Counter(zip(words, words[1:], words[2:], strict=False))
 
 

@@ -24,9 +24,14 @@ LONGEST_WORD_SECONDS = 2.0
 LEAST_PACE_SECONDS = 1.0
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
 # Letters of scripts without blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, and Chinese characters.
-UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+UNSPACED_LETTERS = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+UNSPACED = re.compile(f"[{UNSPACED_LETTERS}]")
+# A blank beside such letters or their punctuation, on both sides, is of the one who joined the words.
+BESIDE = f"[{UNSPACED_LETTERS}\u3001-\u303f\uff01-\uff1f]"
+NO_BLANK = re.compile(f"(?<={BESIDE}) (?={BESIDE})")
+SHORTEST_PARTS = re.compile(rf"[{UNSPACED_LETTERS}]|[^\W{UNSPACED_LETTERS}]+")
 LETTER = re.compile(r"\w")
 SENTENCE_ENDS = tuple(".!?…。！？")
 
@@ -64,6 +69,16 @@ class Pauses(Model):
 def words(text: str) -> list[str]:
     """The words of a text: "I'm" and "well-known" are one word each, a dash is none."""
     return WORD.findall(text)
+
+
+def written(spoken: Iterable[str]) -> str:
+    """Words as one text, with blanks between them except in scripts that have none."""
+    return NO_BLANK.sub("", " ".join(spoken))
+
+
+def parts(text: str) -> list[str]:
+    """The words of a text, or its letters in scripts without blanks, whose words two writers part differently."""
+    return SHORTEST_PARTS.findall(text)
 
 
 def timed_words(turns: Iterable[Turn]) -> list[SpokenWord]:

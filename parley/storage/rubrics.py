@@ -1,7 +1,7 @@
 """A workspace's own rubrics, each version of which is stored once."""
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -49,11 +49,18 @@ async def load(tx: AsyncSession, workspace_id: str, reference: str) -> Rubric:
         query = query.where(col(StoredRubric.version) == int(version))
     payload = (await tx.execute(query.order_by(col(StoredRubric.version).desc()).limit(1))).scalar()
     if payload is None:
-        known = ", ".join([*BUILT_IN, *await _names(tx, workspace_id)])
+        known = ", ".join([*BUILT_IN, *(rubric.id for rubric in await stored(tx, workspace_id))])
         raise InvalidInput(f"there is no rubric {reference!r}; there are {known}", field="rubric")
     return Rubric.model_validate(payload)
 
 
-async def _names(tx: AsyncSession, workspace_id: str) -> list[str]:
-    names = select(col(StoredRubric.rubric_id)).where(col(StoredRubric.workspace_id) == workspace_id).distinct()
-    return sorted((await tx.execute(names)).scalars())
+async def stored(tx: AsyncSession, workspace_id: str) -> list[Rubric]:
+    """The workspace's own rubrics by name, each in its newest version."""
+    name, version = col(StoredRubric.rubric_id), col(StoredRubric.version)
+    newest = (
+        select(col(StoredRubric.payload))
+        .where(col(StoredRubric.workspace_id) == workspace_id)
+        .ext(distinct_on(name))
+        .order_by(name, version.desc())
+    )
+    return [Rubric.model_validate(payload) for payload in (await tx.execute(newest)).scalars()]

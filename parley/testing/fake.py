@@ -18,6 +18,7 @@ from parley.client.jobs import JobHandle, ProgressT, ReportT
 from parley.client.reading import check_conversation_id
 from parley.client.session_analysis import (
     NOTHING_GIVEN,
+    TWO_RECORDINGS,
     AnalysisHandle,
     AnalysisReport,
     HearingOptions,
@@ -177,6 +178,7 @@ class FakeClient:
         session: Session | Transcript | dict[str, object] | None = None,
         *,
         audio: bytes | None = None,
+        audio_url: str | None = None,
         provider: Provider | None = None,  # noqa: ARG002 - the signature of `Client`
         model: str | None = None,  # noqa: ARG002
         wait: bool = True,  # noqa: ARG002
@@ -189,12 +191,16 @@ class FakeClient:
     ) -> AnalysisHandle:
         """The handle of an analysis that has ended. A recording alone is not heard: its result must be scripted.
 
+        Nothing is fetched from `audio_url`.
+
         Raises:
             InvalidInput: the session or rubric is not valid; the error names the field.
         """
         own = _rubric(rubric)
+        if audio is not None and audio_url is not None:
+            raise InvalidInput(TWO_RECORDINGS, where="audio_url")
         checked = given_session(session, heard, None)
-        if checked is None and audio is None:
+        if checked is None and audio is None and audio_url is None:
             raise InvalidInput(NOTHING_GIVEN, where="session")
         if checked is None:
             if not self._analyses:

@@ -304,8 +304,11 @@ async def coach(client: Client, recording: bytes | None) -> None:
     levels = {0: "asks nothing", 100: "asks and listens"}
     skill: RubricSkill = RubricSkill(id="questions", title="Asking", weight=1, levels=levels)
     rubric: Rubric = Rubric(id="own", version=1, title="Our demo", skill=(skill,))
+    listed: list[Rubric] = await client.rubrics()
+    print(len(listed))
     named: HearingOptions = {"user_id": "ann", "user_channel": 1}
     await client.analyze(audio=recording, rubric=rubric, **named)
+    await client.analyze(audio_url="https://recordings.example/call.wav", user_id="ann")
     said: Transcript = Transcript(passages=(), language="en")
     await client.analyze(said, user_speaker="Ann")
     progress: Progress = await handle.progress()

@@ -7,7 +7,7 @@ import pytest
 
 from parley.client.reading import parse_conversation
 from parley.domain.errors import InvalidInput
-from parley.domain.hearing import Hearing, Owner, Transcript, Who, mismatch, session_of
+from parley.domain.hearing import Hearing, Owner, Transcript, Who, mismatch, session_of, transcript_of
 from parley.domain.requests import SpokenWord
 from parley.domain.session import Session
 
@@ -265,3 +265,23 @@ class TestMismatch:
         turn = {"role": "rep", "start": 0, "end": 60, "text": text}
         session = Session.model_validate({**OWNER.model_dump(), "duration_seconds": 60, "turns": [turn]})
         assert mismatch(self.spoken, session).startswith("the recording and the transcript do not match") is found
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [("我们卖电梯，请问您有几台？" * 12, False), ("渡轮的价格是多少呢" * 9, True)],
+        ids=["the same", "another"],
+    )
+    def test_letters_are_compared_where_there_are_no_blanks(self, text: str, found: bool):
+        """Writers part such a text into words of any length."""
+        heard = tuple(
+            SpokenWord(text=word, start=n, end=n)
+            for n, word in enumerate(["我们", "卖", "电梯", "请问", "您", "有", "几台"] * 12)
+        )
+        turn = {"role": "rep", "start": 0, "end": 60, "text": text}
+        session = Session.model_validate({**OWNER.model_dump(), "duration_seconds": 60, "turns": [turn]})
+        assert bool(mismatch(heard, session)) is found
+
+    def test_words_that_were_heard_are_joined_as_their_script_is_written(self):
+        said = ["你们", "用", "Excel", "吗", "？", "Not", "today", "。"]
+        heard = [SpokenWord(text=word, start=n / 2, end=n / 2 + 0.4, confidence=0.9) for n, word in enumerate(said)]
+        assert [passage.text for passage in transcript_of(heard, "zh").passages] == ["你们用 Excel 吗？ Not today 。"]

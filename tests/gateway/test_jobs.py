@@ -159,6 +159,18 @@ async def test_a_recording_alone_is_analysed_from_an_upload(http: httpx.AsyncCli
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://bucket/call.wav", "presigned"),
+        ("https://127.0.0.1/call.wav?signature=s3cret", "127.0.0.1 is not a public host"),
+    ],
+)
+async def test_a_url_that_must_not_be_fetched_is_refused(url: str, words: str, http: httpx.AsyncClient):
+    refused = await http.post(f"{JOBS}/session-analysis", json={"audio_url": url})
+    assert (refused.status_code, words in refused.text, "s3cret" in refused.text) == (400, True, False), refused.text
+
+
 async def test_a_transcript_is_analysed_as_it_was_exported(http: httpx.AsyncClient):
     cue = "WEBVTT\n\n00:01.000 --> 00:04.000\nAnn: How many lifts do you have?\n"
     options = json.dumps({"user_speaker": "Ann", "run_name": "vtt"})

@@ -308,6 +308,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "analyses.latest_of": (lambda tx, ids: analyses.latest_of(tx, THEIRS, same(ids)), None),
     "analyses.of_about": (lambda tx, ids: analyses.of_about(tx, THEIRS, same(ids), 600, limit=10), []),
     "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), limit=10), []),
+    "rubrics.stored": (lambda tx, _: rubrics.stored(tx, THEIRS), []),
     "rubrics.load": (lambda tx, _: rubrics.load(tx, THEIRS, "own"), InvalidInput),
     "sessions.recording_part": (
         lambda tx, ids: sessions.recording_part(tx, THEIRS, ids.recording_sha256, 0, 10),

@@ -125,6 +125,8 @@ async def test_a_workspaces_own_rubric_is_stored_once(client: Client, session: S
         await client.analyze(session, rubric=OWN | {"title": "Another"})
     second = await analysed(client, session, rubric=Rubric.model_validate(OWN | {"title": "Another", "version": 2}))
     assert second.coaching.rubric.reference == "our-demo@2"
+    listed = [rubric.reference for rubric in await client.rubrics()]
+    assert listed == ["sales@1", "support@1", "interview@1", "teaching@1", "our-demo@2"]
     assert (await client.analyze(session, rubric="our-demo")).id == (
         await client.analyze(session, rubric="our-demo@2")
     ).id

@@ -2,10 +2,11 @@
 
 import pytest
 
-from parley import Client
+from parley import Backend, Client
 from parley.client.reading import read_session
 from parley.domain.errors import InvalidInput, JobFailed
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
+from tests.pages import reply, serving
 from tests.parts import SAMPLES, SimulatorAdmin
 from tests.sounds import wav
 
@@ -30,6 +31,22 @@ async def test_a_recording_alone_is_heard_once(client: Client, simulator: Simula
     assert " ".join(turn.text for turn in session.turns) == " ".join(turn.text for turn in spoken.turns)
     assert {turn.role for turn in session.turns} == {"rep", "prospect"}
     assert any("is taken for the user" in warning for warning in report.analysis.warnings)
+
+
+async def test_a_recording_by_its_url_is_the_same_job_as_its_content(backend: Backend, client: Client):
+    async with serving({"/call": reply("200 OK", RECORDING)}) as (host, asked):
+        settings = backend.settings.model_copy(update={"audio_hosts": f"files.example:443, {host}"})
+        trusting = Client(Backend(backend.temporal, backend.database, settings), client.workspace_id)
+        url = f"http://{host}/call?signature=1"
+        job = await trusting.analyze(audio_url=url, user_id="ann")
+        assert job.id == (await client.analyze(audio=RECORDING, user_id="ann")).id
+        await job.result()
+        assert (await job.recording()).content == RECORDING
+        with pytest.raises(InvalidInput, match="audio_url: is a second recording"):
+            await trusting.analyze(audio=RECORDING, audio_url=url)
+        with pytest.raises(InvalidInput, match="http:// is not fetched"):
+            await client.analyze(audio_url=url)
+        assert asked == ["/call?signature=1"]
 
 
 async def test_the_user_is_corrected_without_hearing_again(client: Client, simulator: SimulatorAdmin):

@@ -8,6 +8,7 @@ from typing import Any, cast
 from parley.domain.errors import InvalidInput
 from parley.domain.hearing import Passage, TranscriptWord
 from parley.domain.session import MAX_SESSION_SECONDS
+from parley.domain.speaking import written
 
 # The names that services give a word's text.
 WORD_NAMES = ("punctuated_word", "text", "word", "value")
@@ -126,5 +127,5 @@ def spoken(words: Sequence[TranscriptWord], speaker: str) -> Passage | None:
     times = [time for word in said for time in (word.start, word.end) if time is not None]
     if not times:
         return None
-    text = " ".join(word.text for word in said)
+    text = written(word.text for word in said)
     return Passage(speaker=speaker, start=min(times), end=max(times), text=text, words=tuple(said))
