@@ -16,7 +16,7 @@ from parley.domain.conversation.contract import Ended
 from parley.domain.errors import ParleyError
 from parley.domain.model import UNSTORABLE, is_blank
 from parley.domain.phone.contract import SESSION_ENDED, Counts, turn_id
-from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt
+from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt, SendDigits
 from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
 
@@ -313,6 +313,10 @@ class Talk:
                 await self._supersede()
                 self._keys.begin(action)
                 await self._say_fixed(action.text)
+            case "send_digits":
+                await self._supersede()
+                await self._say_fixed(action.text)
+                await self._send(SendDigits(digits=action.digits or ""))
 
     async def _say_fixed(self, text: str) -> None:
         self._voice.begin()

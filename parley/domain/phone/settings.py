@@ -14,6 +14,8 @@ from parley.domain.model import Model, Name, Text
 NUMBER = re.compile(r"\+[1-9][0-9]{3,14}|(?:sip|client):[^\s<>\"/]{1,120}")
 SHOWN_DIGITS = 4
 KEY = r"^[0-9A-D*#]$"
+# What ConversationRelay sends as tones. `w` is a pause of half a second, `W` of a second.
+TONES = r"^[0-9*#wW]{1,64}$"
 
 
 def _check_number(number: str) -> str:
@@ -25,6 +27,7 @@ def _check_number(number: str) -> str:
 Number = Annotated[str, AfterValidator(_check_number)]
 Tag = Annotated[str, Field(pattern=LANGUAGE)]
 Key = Annotated[str, Field(pattern=KEY)]
+Tones = Annotated[str, Field(pattern=TONES)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Interruptible = Literal["none", "dtmf", "speech", "any"]
 """What interrupts the agent while it speaks."""
@@ -66,15 +69,18 @@ class KeyAction(Model):
     """What a key of the menu does.
 
     say: the caller's turn is `text`. transfer: to a person. language: change to `language`. end: say good bye.
-    enter: the next keys are a number, up to the key that ends it, after the agent has said `text`.
+    enter: the next keys are a number, up to the key that ends it, after the agent has said `text`. send_digits: the
+    agent says `text`, and sends `digits` as tones to the other end, for example to the menu of another system:
+    0 to 9, * and #, with w for a pause of half a second and W for one of a second.
 
     secret: what is entered reaches no model, no log and no table. expected: the parameter of the phone call that has
     what is right, sealed by `client.phone.sealed`: a model learns only whether it is.
     """
 
-    kind: Literal["say", "transfer", "language", "enter", "end"]
+    kind: Literal["say", "transfer", "language", "enter", "end", "send_digits"]
     text: Text = ""
     language: Tag | None = None
+    digits: Tones | None = None
     name: Text = ""
     secret: bool = False
     most: int | None = Field(default=None, ge=1, le=64)
@@ -86,6 +92,8 @@ class KeyAction(Model):
             raise ValueError("`say` needs the `text` that the caller says with this key")
         if self.kind == "language" and self.language is None:
             raise ValueError("`language` needs the `language` to change to")
+        if (self.kind == "send_digits") != (self.digits is not None):
+            raise ValueError("`send_digits` needs the `digits` to send, and nothing else has them")
         return self
 
 
