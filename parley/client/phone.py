@@ -182,7 +182,8 @@ class Phone:
         async with self._backend.database.reads() as tx:
             row = await self._find(tx, call_sid)
             counts = await phone_calls.turn_counts(tx, self._workspace_id, [call_sid])
-        return _call(row, *counts.get(call_sid, (0, Decimal(0))))
+            talk = await conversations.find(tx, self._workspace_id, call_sid)
+        return _call(row, *counts.get(call_sid, (0, Decimal(0))), summary=talk.summary if talk else "")
 
     async def turns(self, call_sid: str) -> tuple[PhoneTurn, ...]:
         """What was said in a phone call, in order: what was answered, and what the caller heard of it.
@@ -372,10 +373,10 @@ def _number(row: StoredPhoneNumber) -> PhoneNumber:
     return PhoneNumber(number=row.number, settings=settings, updated_at=row.updated_at)
 
 
-def _call(row: CallSession, turns: int, cost_usd: Decimal) -> PhoneCallReport:
+def _call(row: CallSession, turns: int, cost_usd: Decimal, *, summary: str = "") -> PhoneCallReport:
     known = row.model_dump(include=set(PhoneCallReport.model_fields))
     seconds = ((row.ended_at or datetime.now(UTC)) - row.started_at).total_seconds()
-    return PhoneCallReport(**known, seconds=round(max(seconds, 0), 3), turns=turns, cost_usd=cost_usd)
+    return PhoneCallReport(**known, seconds=round(max(seconds, 0), 3), turns=turns, cost_usd=cost_usd, summary=summary)
 
 
 def _turn(row: ConversationTurn) -> PhoneTurn:

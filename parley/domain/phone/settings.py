@@ -170,6 +170,8 @@ class NumberSettings(Model):
     keys: the menu. transfer_to: the number of a person. transfer_phrases: what a caller says to reach one.
     keep_days: for so long its phone calls are kept, with all that was said; None: as conversations are.
     analysis: whether a `SessionAnalysis` starts after the phone call.
+    summary, remember: whether what was said is summarized after the phone call, and whether facts of the caller are
+        extracted from it, for later ones. Both are paid requests.
     max_response_words: of one answer; the rest is not spoken.
     """
 
@@ -197,6 +199,8 @@ class NumberSettings(Model):
     transfer_phrases: tuple[Name, ...] = PERSON
     keep_days: int | None = Field(default=None, ge=1, le=36_500)
     analysis: bool = False
+    summary: bool = False
+    remember: bool = False
     max_response_words: int = Field(default=200, ge=10, le=2000)
     phrases: Phrases = Phrases()
     recorded_voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
