@@ -237,6 +237,8 @@ class Phone:
 class PhoneTalk(ConversationHandle):
     """The turns of a phone call: those of a conversation, answered by the workflow `PhoneCall`."""
 
+    _takes_tools = True
+
     def __init__(
         self, backend: Backend, workspace_id: str, call_sid: str, user_id: str, *, longest_seconds: float
     ) -> None:

@@ -39,7 +39,10 @@ def masked(number: str) -> str:
 
 
 class Phrases(Model):
-    """What the agent says without a model. `apology`: after the first failure. `hand_off`: after the second."""
+    """What the agent says without a model. `apology`: after the first failure. `hand_off`: after the second.
+
+    done, farewell: where its model has used a tool, or ends the phone call, without a word.
+    """
 
     filler: Text = "One moment, please. "
     slow: Text = "This takes a little longer than usual. I am still looking. "
@@ -51,6 +54,8 @@ class Phrases(Model):
     silence_good_bye: Text = "I cannot hear you. Please call again. Good bye."
     time_is_up: Text = "I am sorry, we have to end here. Thank you for your call. Good bye."
     reconnected: Text = "I am sorry, the line was interrupted. "
+    done: Text = "Done. What else can I do for you?"
+    farewell: Text = "Thank you for your call. Good bye."
     busy: Text = "All lines are busy at the moment. Please call again later."
 
 
@@ -159,6 +164,10 @@ PERSON = (
 )
 
 
+AgentTool = Literal["transfer_to_person", "end_call", "send_digits", "change_language"]
+"""What the model of the agent may ask for in a turn."""
+
+
 class NumberSettings(Model):
     """How the phone calls of a number are held. Empty texts: Twilio's own choice.
 
@@ -197,6 +206,7 @@ class NumberSettings(Model):
     digits: Digits = Digits()
     transfer_to: Number | None = None
     transfer_phrases: tuple[Name, ...] = PERSON
+    tools: tuple[AgentTool, ...] = Field(default=(), max_length=4)
     keep_days: int | None = Field(default=None, ge=1, le=36_500)
     analysis: bool = False
     summary: bool = False
@@ -210,11 +220,25 @@ class NumberSettings(Model):
 
     @model_validator(mode="after")
     def _languages_are_known(self) -> Self:
-        codes = {self.language, *(one.code for one in self.languages)}
         for key, action in self.keys.items():
-            if action.language is not None and action.language not in codes:
+            if action.language is not None and action.language not in self.codes:
                 raise ValueError(f"key {key}: {action.language} is not in `languages`")
         return self
+
+    @model_validator(mode="after")
+    def _tools_can_be_used(self) -> Self:
+        if len(set(self.tools)) < len(self.tools):
+            raise ValueError("`tools` names a tool twice")
+        if "transfer_to_person" in self.tools and self.transfer_to is None:
+            raise ValueError("the tool `transfer_to_person` needs `transfer_to`")
+        if "change_language" in self.tools and not self.languages:
+            raise ValueError("the tool `change_language` needs `languages`")
+        return self
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The languages that a phone call of the number may have."""
+        return frozenset({self.language, *(one.code for one in self.languages)})
 
     def phrases_in(self, language: str) -> Phrases:
         """What the agent says in a language without a model."""
