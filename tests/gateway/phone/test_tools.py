@@ -47,7 +47,7 @@ async def test_after_a_tool_the_talk_goes_on(client: Client, twilio: Twilio, num
         await session.say("Please change the language to es-ES.")
         assert (await session.until("language"))["ttsLanguage"] == "es-ES"
         assert await session.answer() == Phrases().done
-        await session.say("Which formats can I export?")
+        await session.say("Which formats can I export?", lang="es-ES")
         assert "simulator" in await session.answer()
     assert [(turn.heard, turn.error) for turn in await client.phone.turns(phone.sid)] == [
         (Phrases().done, ""),
