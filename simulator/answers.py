@@ -114,7 +114,7 @@ class Answers:
         """Return the tools that the answer calls. It follows from results that the last messages bring."""
         if prompt.messages[-1].role == "tool" and prompt.choice.mode == "auto":
             return []
-        return called(prompt.tools, prompt.choice, [*prompt.texts("user"), ""][-1] or prompt.text)
+        return called(prompt.tools, prompt.choice, ["", *prompt.texts("user")][-1] or prompt.text)
 
     def _calls(self, prompt: Prompt, tools: list[Tool], damage: str) -> tuple[tuple[Call, ...], str | None, int]:
         """Return the calls, the finish reason, and the tokens. A call that does not fit is cut, and is the last."""

@@ -1,11 +1,10 @@
 """`Conversation`: one long-lived chat. Its turns are answered one at a time, each by the story of a `Generate`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -14,9 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.conversation.changing import ConversationChanges
-    from activities.conversation.condensing import CondensingStep
     from activities.conversation.context import ConversationSteps as Steps
-    from activities.conversation.memory import ConversationMemory
     from parley import visibility
     from parley.domain.configuration import parse_section
     from parley.domain.conversation.contract import (
@@ -41,8 +38,6 @@ with workflow.unsafe.imports_passed_through():
         Close,
         CloseStep,
         ComposeStep,
-        CondenseTurnsOutcome,
-        CondenseTurnsStep,
         ContextState,
         ConversationCost,
         ConversationInput,
@@ -53,18 +48,17 @@ with workflow.unsafe.imports_passed_through():
         Say,
         SetPreferences,
         TurnOutcome,
-        upkeep_key,
     )
-    from parley.domain.conversation.extraction import ACTION as EXTRACTION
-    from parley.domain.conversation.memory import RememberOutcome, RememberStep, checked_value
+    from parley.domain.conversation.memory import checked_value
     from parley.domain.errors import ConversationClosed, InvalidInput, ParleyError
     from parley.domain.generate.contract import Meta
     from parley.domain.routing import Candidate
     from parley.domain.streaming import StreamBroken
-    from workflows.fallback import DurableEngine, first_success
+    from workflows.fallback import DurableEngine
     from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
     from workflows.turns import DurableTurn, TurnQueue, refused
+    from workflows.upkeep import Upkeep
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -164,7 +158,7 @@ class Conversation:
                 await self._condense_until_short(through)
             if len(turn_ids) >= TURNS_PER_EXTRACTION or (self._closed and turn_ids):
                 with suppress(ApplicationError):
-                    remembered = await self._remember(turn_ids)
+                    remembered = await self._upkeep.remember(turn_ids)
                     self._count_upkeep(remembered.cost_usd)
                     del self._unremembered[: len(turn_ids)]
 
@@ -173,47 +167,19 @@ class Conversation:
 
     async def _condense_until_short(self, through: int | None) -> None:
         while through is not None:
-            condensed = await self._condense(through)
+            condensed = await self._upkeep.condense(through, self._action)
             self._count_upkeep(condensed.cost_usd)
             through = condensed.condense_through
 
-    async def _condense(self, through: int) -> CondenseTurnsOutcome:
-        def step(candidate: Candidate) -> CondenseTurnsStep:
-            return CondenseTurnsStep(
-                workspace_id=self._input.workspace_id,
-                conversation_id=self._input.conversation_id,
-                user_id=self._input.user_id,
-                action=self._action,
-                through=through,
-                candidate=candidate,
-            )
-
-        return await self._pay("condense", CondensingStep.condense, step)
-
-    async def _remember(self, turn_ids: tuple[str, ...]) -> RememberOutcome:
-        def step(candidate: Candidate) -> RememberStep:
-            return RememberStep(
-                workspace_id=self._input.workspace_id,
-                user_id=self._input.user_id,
-                conversation_id=self._input.conversation_id,
-                turn_ids=turn_ids,
-                action=EXTRACTION,
-                candidate=candidate,
-                job_key=upkeep_key(self._input.workspace_id, self._input.conversation_id),
-                workflow_id=workflow.info().workflow_id,
-            )
-
-        return await self._pay("extract facts", ConversationMemory.remember, step)
-
-    async def _pay(self, what: str, activity: Callable[[Any, S], Awaitable[R]], step_on: Callable[[Candidate], S]) -> R:
-        """Run a paid step between turns on the first candidate that serves it."""
-        engine = DurableEngine(ANSWER_STEP, show_waiting)
-
-        async def run(candidate: Candidate) -> R:
-            summary = SUMMARY.format(what, candidate.provider.value, candidate.model)
-            return await engine.run_step(activity, step_on(candidate), candidate, summary=summary)
-
-        return await first_success(engine, self._candidates, run, wait_limit=timedelta(0))
+    @property
+    def _upkeep(self) -> Upkeep:
+        return Upkeep(
+            workspace_id=self._input.workspace_id,
+            conversation_id=self._input.conversation_id,
+            user_id=self._input.user_id,
+            candidates=self._candidates,
+            label="between turns",
+        )
 
     # Changes of what is stored of the user
 

@@ -1,11 +1,13 @@
 """`PhoneCall`: one phone call. Its turns are those of a conversation; a gateway holds the socket and the deadlines."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -13,12 +15,15 @@ with workflow.unsafe.imports_passed_through():
     from activities.phone.calls import PhoneCallSteps as Steps
     from parley import visibility
     from parley.domain.conversation.contract import (
+        TURNS_PER_EXTRACTION,
         ComposeStep,
+        Ended,
         Say,
         TurnOutcome,
     )
     from parley.domain.errors import ConversationClosed, InvalidInput, ParleyError
     from parley.domain.phone.contract import (
+        ACTION,
         CONNECT_SECONDS,
         CONNECTED,
         ENDED,
@@ -28,11 +33,13 @@ with workflow.unsafe.imports_passed_through():
         STATE,
         WORKFLOW,
         CallEnd,
+        FinishCallOutcome,
         FinishCallStep,
         Moment,
         PhoneCallInput,
         PhoneCallState,
     )
+    from parley.domain.routing import Candidate
     from parley.domain.session_analysis import WORKFLOW as SESSION_ANALYSIS
     from parley.domain.session_analysis import SessionAnalysisInput
     from parley.domain.session_analysis import workflow_id as analysis_id
@@ -41,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.generate import show_waiting
     from workflows.policies import ANSWER_STEP
     from workflows.turns import DurableTurn, TurnQueue, refused
+    from workflows.upkeep import Upkeep
 
 LOST = CallEnd(reason="lost")
 TOO_LONG = CallEnd(reason="too_long")
@@ -60,6 +68,9 @@ class PhoneCall:
         self._queue = TurnQueue()
         self._known: dict[str, TurnOutcome] = {}
         self._cost_usd = Decimal(0)
+        # Of the last answer: what is paid after the hang-up runs on them.
+        self._candidates: tuple[Candidate, ...] = ()
+        self._action = ACTION
         # `None`: there was no session yet.
         self._session_id: str | None = None
         self._is_connected = False
@@ -110,7 +121,7 @@ class PhoneCall:
 
     @workflow.run
     async def run(self, given: PhoneCallInput | None = None) -> PhoneCallState:
-        """Wait for the end of the phone call, record it, and start its analysis if the workspace wants one.
+        """Wait for the end of the phone call, record it, and do what its number wants done after it.
 
         Raises:
             InvalidInput: the workflow was started without input.
@@ -127,8 +138,34 @@ class PhoneCall:
         finished = await engine.decide(Steps.finish, step, summary=f"record the end: {self._end.reason or 'ended'}")
         if finished.analysis is not None:
             await _start_analysis(finished.analysis)
+        await self._keep_up(finished)
         visibility.record_end(self._end.status.value, cost_usd=self._cost_usd)
         return self.get_state()
+
+    async def _keep_up(self, finished: FinishCallOutcome) -> None:
+        """Summarize what was said, and extract facts of the caller. A failure is only in the history."""
+        if not self._candidates:  # this workflow has answered no turn
+            return
+        upkeep = Upkeep(
+            workspace_id=self._input.workspace_id,
+            conversation_id=self._input.call_sid,
+            user_id=self._input.user_id,
+            candidates=self._candidates,
+            label="after the hang-up",
+        )
+        if finished.summarize_through is not None:
+            with suppress(ApplicationError):
+                self._cost_usd += (await upkeep.condense(finished.summarize_through, self._action)).cost_usd
+        for turn_ids in self._remembered(finished):
+            with suppress(ApplicationError):
+                self._cost_usd += (await upkeep.remember(turn_ids)).cost_usd
+
+    def _remembered(self, finished: FinishCallOutcome) -> Iterator[tuple[str, ...]]:
+        """The turns that facts are extracted from, in the parts of which each is one paid request."""
+        if finished.remember:
+            answered = tuple(one.turn_id for one in self._known.values() if one.outcome is Ended.COMPLETED)
+            for first in range(0, len(answered), TURNS_PER_EXTRACTION):
+                yield answered[first : first + TURNS_PER_EXTRACTION]
 
     async def _until_over(self) -> CallEnd:
         """How the phone call ended. Without a session it has some time to get one."""
@@ -159,6 +196,8 @@ class PhoneCall:
         turn = DurableTurn(self._compose_step(say))
         outcome = await self._queue.outcome(turn)
         self._known[say.turn_id] = outcome
+        self._candidates = turn.cheapest_first or self._candidates
+        self._action = turn.asked.action if turn.asked is not None else self._action
         if turn.meta is not None:
             self._cost_usd += turn.meta.cost_usd
             workflow.set_current_details(f"{len(self._known)} turns, ${self._cost_usd}")

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
 from activities.boundary import boundary
+from parley.domain.conversation.contract import Ended
 from parley.domain.model import is_blank
 from parley.domain.phone.contract import FinishCallOutcome, FinishCallStep
 from parley.domain.phone.heard import speech_seconds
@@ -30,7 +31,7 @@ class PhoneCallSteps:
     @activity.defn(name="phone_call.finish")
     @boundary
     async def finish(self, step: FinishCallStep) -> FinishCallOutcome:
-        """Record that a phone call is over, close its conversation, and store its session if it is to be analysed."""
+        """Record that a phone call is over, close its conversation, and say what its number wants done after it."""
         where = (step.workspace_id, step.call_sid)
         async with self._database.transaction() as tx:
             await phone_calls.set_status(tx, *where, step.end.status, reason=step.end.reason)
@@ -38,27 +39,41 @@ class PhoneCallSteps:
             if call is None:
                 return FinishCallOutcome()
             await conversations.close(tx, *where)
-            if not await _wants_analysis(tx, call):
+            settings = await _settings_of(tx, call)
+            if settings is None:
                 return FinishCallOutcome()
             turns = await conversations.history(tx, *where, after=0, limit=MOST_TURNS)
-            session = session_of(call, turns, step.at)
-            if session is None:
-                return FinishCallOutcome()
-            given = SessionAnalysisInput(
-                workspace_id=step.workspace_id,
-                user_id=session.user_id,
-                session_id=session.session_id,
-                session_sha256=await save_session(tx, step.workspace_id, session),
+            answered = [turn.number for turn in turns if turn.number and turn.outcome == Ended.COMPLETED]
+            return FinishCallOutcome(
+                analysis=await _to_analyse(tx, call, turns, step.at) if settings.analysis else None,
+                summarize_through=max(answered, default=None) if settings.summary else None,
+                remember=settings.remember,
             )
-            await phone_calls.set_analysis(tx, *where, workflow_id(given))
-        return FinishCallOutcome(analysis=given)
 
 
-async def _wants_analysis(tx: AsyncSession, call: CallSession) -> bool:
+async def _settings_of(tx: AsyncSession, call: CallSession) -> NumberSettings | None:
+    """The settings of the number that was called; None where the workspace has it no more."""
     number = await phone_calls.find_number(tx, call.number)
     if number is None or number.workspace_id != call.workspace_id:
-        return False
-    return NumberSettings.model_validate(number.settings).analysis
+        return None
+    return NumberSettings.model_validate(number.settings)
+
+
+async def _to_analyse(
+    tx: AsyncSession, call: CallSession, turns: Sequence[ConversationTurn], ended_at: datetime
+) -> SessionAnalysisInput | None:
+    """Store what was said as a session; returns its analysis, or None where nothing was said."""
+    session = session_of(call, turns, ended_at)
+    if session is None:
+        return None
+    given = SessionAnalysisInput(
+        workspace_id=call.workspace_id,
+        user_id=session.user_id,
+        session_id=session.session_id,
+        session_sha256=await save_session(tx, call.workspace_id, session),
+    )
+    await phone_calls.set_analysis(tx, call.workspace_id, call.call_sid, workflow_id(given))
+    return given
 
 
 def session_of(call: CallSession, turns: Sequence[ConversationTurn], ended_at: datetime) -> Session | None:

@@ -1,6 +1,7 @@
 """The answer to one turn of a phone call: spoken while it is made, within its deadlines."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
 from contextlib import aclosing
@@ -15,9 +16,10 @@ from parley.domain.conversation.contract import TurnResult
 from parley.domain.errors import ParleyError, Unreachable
 from parley.domain.phone.contract import TurnMeasures
 from parley.domain.phone.heard import speech_seconds
+from parley.domain.phone.tools import Asked, UnknownToolCall, read_call
 from parley.domain.requests import ChatReply, Finish, Usage
 from parley.domain.speech import SpokenText
-from parley.domain.streaming import Delta, TextDelta
+from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 
 # How long a piece of text may be held back because what follows decides how it is said.
 HELD_SECONDS = 0.05
@@ -30,6 +32,8 @@ MORE_WORDS = 20
 UNFINISHED = ChatReply(text="", finish=Finish.CANCELLED, usage=Usage(is_known=False), model="")
 TIMED_OUT, TEMPORAL_DOWN = "ResponseTimeout", "TemporalDown"
 
+log = logging.getLogger("parley.gateway.phone")
+
 
 @dataclass
 class Turn:
@@ -39,7 +43,7 @@ class Turn:
     word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
     times: the milliseconds after which something happened, by the names that `TurnMeasures` has for them.
     reply: the whole answer, where PostgreSQL was down: it is not stored yet.
-    is_resumed: an earlier session began to answer it.
+    is_resumed: an earlier session began to answer it. asked: what the model asks for beside its words.
     """
 
     id: str
@@ -52,6 +56,7 @@ class Turn:
     error: str = ""
     reply: ChatReply | None = None
     is_resumed: bool = False
+    asked: Asked | None = None
     cost_usd: Any = 0
 
     @property
@@ -71,6 +76,7 @@ class Answer:
     def __init__(self, calls: PhoneCalls, call: OpenCall, voice: Voice, turn: Turn) -> None:
         self._calls, self._call, self._voice, self._turn = calls, call, voice, turn
         self._clock = asyncio.get_running_loop()
+        self._tool_call: ToolCallDelta | None = None
 
     async def speak(self) -> None:
         """Answer the turn. It can be cancelled at any time: the request to the provider is cancelled too."""
@@ -83,7 +89,7 @@ class Answer:
             self._turn.error = getattr(error, "reason", "") or error.code
         finally:
             await _stop(filling)
-        if not self._turn.error:
+        if not self._turn.error and (self._turn.said or self._turn.asked is None):
             await self._voice.say("", last=True)
 
     async def _answer(self) -> None:
@@ -116,7 +122,17 @@ class Answer:
                 self._turn.reply = delta
             else:
                 self._note("first_token_ms")
+                if isinstance(delta, ToolCallDelta):
+                    self._collect(delta)
                 yield delta
+
+    def _collect(self, piece: ToolCallDelta) -> None:
+        """Keep the first tool call of the answer. An agent does one thing in a turn: others are not done."""
+        if self._tool_call is None:
+            self._tool_call = piece
+        elif piece.index == self._tool_call.index:
+            arguments = self._tool_call.arguments + piece.arguments
+            self._tool_call = self._tool_call.model_copy(update={"arguments": arguments})
 
     def _note(self, time: str) -> None:
         """Something of the turn happens now, for the first time or again."""
@@ -182,6 +198,12 @@ class Answer:
         self._turn.cost_usd = result.meta.cost_usd
         if isinstance(result, TurnResult) and not result.success:
             self._turn.error = result.reason or "NoAnswer"
+        elif (called := self._tool_call) is not None:
+            try:
+                self._turn.asked = read_call(self._call.settings, called.name, called.arguments)
+            except UnknownToolCall as error:
+                log.warning("%s: %s", self._call.call_sid, error)
+                self._turn.error = UnknownToolCall.__name__
         elif not self._turn.said.strip():
             self._turn.error = "EmptyReply"
 

@@ -33,6 +33,7 @@ from parley.domain.phone.contract import (
 from parley.domain.phone.keys import Keys
 from parley.domain.phone.limits import exceeded
 from parley.domain.phone.settings import NumberSettings, Phrases, instructions_of
+from parley.domain.phone.tools import tools_of
 from parley.domain.requests import ChatReply
 from parley.storage import phone_calls
 from parley.storage.tables import CallSession, ConversationTurn
@@ -118,6 +119,7 @@ def turn_options(settings: NumberSettings) -> dict[str, Any]:
         "action": settings.action,
         "template": settings.template,
         "model": settings.model,
+        **({"tools": tools_of(settings)} if settings.tools else {}),
     }
 
 

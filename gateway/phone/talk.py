@@ -16,7 +16,7 @@ from parley.domain.conversation.contract import Ended
 from parley.domain.errors import ParleyError
 from parley.domain.model import UNSTORABLE, is_blank
 from parley.domain.phone.contract import SESSION_ENDED, Counts, turn_id
-from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt
+from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt, SendDigits
 from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
 
@@ -215,8 +215,29 @@ class Talk:
             await self._failed(turn)
         else:
             self._failures = 0
+            if turn.asked is not None:
+                await self._act(turn, turn.asked.action)
+                return
             self._record(turn)
             self._await_words()
+
+    async def _act(self, turn: Turn, action: KeyAction) -> None:
+        """Do what the model asks for, after its words. Where it had none, the caller hears a phrase, never silence."""
+        if action.language is not None:
+            await self._change_language(action.language)
+        phrases = self._call.phrases
+        phrase = {"transfer": phrases.transfer, "end": phrases.farewell}.get(action.kind, phrases.done)
+        rest = "" if turn.said else phrase
+        turn.heard = turn.said.strip() or phrase
+        self._record(turn)
+        if action.kind == "transfer":
+            await self._end(rest, "transfer")
+        elif action.kind == "end":
+            await self._end(rest, "agent")
+        else:
+            await self._say_fixed(rest)
+            if action.digits is not None:
+                await self._send(SendDigits(digits=action.digits))
 
     async def _failed(self, turn: Turn) -> None:
         """There is no answer: apologise, and hand over after the second time in a row."""
@@ -313,6 +334,10 @@ class Talk:
                 await self._supersede()
                 self._keys.begin(action)
                 await self._say_fixed(action.text)
+            case "send_digits":
+                await self._supersede()
+                await self._say_fixed(action.text)
+                await self._send(SendDigits(digits=action.digits or ""))
 
     async def _say_fixed(self, text: str) -> None:
         self._voice.begin()
@@ -356,9 +381,12 @@ class Talk:
     async def _say_good_bye(self, text: str, reason: str) -> None:
         last = self._turn.text if self._turn is not None else ""
         handoff = {"reason": reason, "callSid": self._call.call_sid, "language": self._call.language, "said": last}
+        if self._turn is not None and self._turn.asked is not None and self._turn.asked.why:
+            handoff["why"] = self._turn.asked.why
         with suppress(ParleyError):
             await self._calls.explain(self._call.workspace_id, self._call.call_sid, reason, handoff)
-        await self._voice.say_fixed(text, last=True)
+        if text:
+            await self._voice.say_fixed(text, last=True)
         await self._voice.until_spoken()
         await self._send(End(handoff_data=json.dumps(handoff, ensure_ascii=False)))
 

@@ -112,6 +112,8 @@ def show(call_sid: CallSid, workspace: Workspace = "default", as_json: Json = Fa
             show_json({**call.model_dump(mode="json"), "transcript": said})
             return
         out.print(_calls([call]))
+        if call.summary:
+            out.print(Text(f"Summary: {call.summary}\n"))
         out.print(_turns(turns))
 
     with_client(workspace, work)

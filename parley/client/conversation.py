@@ -89,6 +89,9 @@ ENDED_WITH_RUN = "AcceptedUpdateCompletedWorkflow"
 class ConversationHandle:
     """One conversation of a user. Attributes: `id`, and `user_id`, who pays with energy."""
 
+    # Whether what holds the conversation does what the model asks for by tools.
+    _takes_tools = False
+
     def __init__(self, backend: Backend, workspace_id: str, conversation_id: str, user_id: str) -> None:
         self._backend, self._workspace_id, self.id, self.user_id = backend, workspace_id, conversation_id, user_id
 
@@ -361,7 +364,7 @@ class ConversationHandle:
         self, text: str, turn_id: str | None, action: str, options: TurnOptions, knowledge: bool | None
     ) -> NewTurn:
         asked = generate_input(self._workspace_id, text, user_id=self.user_id, action=action, **options)
-        if asked.prompt.tools:
+        if asked.prompt.tools and not self._takes_tools:
             raise InvalidInput("a turn of a conversation takes no tools: use client.generate", where="tools")
         if asked.wait_limit_seconds > LONGEST_WAIT_SECONDS:
             problem = f"must be at most {LONGEST_WAIT_SECONDS}: a reader waits for the answer"

@@ -17,7 +17,7 @@ from parley.client.backend import Backend, WorkflowStart
 from parley.client.conversation import ConversationHandle, turn_report
 from parley.client.generate import TurnOptions
 from parley.client.reading import first_problem
-from parley.domain.conversation.contract import Ended, turn_request_id
+from parley.domain.conversation.contract import Ended, NewTurn, turn_request_id
 from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
 from parley.domain.generate.contract import Meta
@@ -182,7 +182,8 @@ class Phone:
         async with self._backend.database.reads() as tx:
             row = await self._find(tx, call_sid)
             counts = await phone_calls.turn_counts(tx, self._workspace_id, [call_sid])
-        return _call(row, *counts.get(call_sid, (0, Decimal(0))))
+            talk = await conversations.find(tx, self._workspace_id, call_sid)
+        return _call(row, *counts.get(call_sid, (0, Decimal(0))), summary=talk.summary if talk else "")
 
     async def turns(self, call_sid: str) -> tuple[PhoneTurn, ...]:
         """What was said in a phone call, in order: what was answered, and what the caller heard of it.
@@ -236,6 +237,8 @@ class Phone:
 class PhoneTalk(ConversationHandle):
     """The turns of a phone call: those of a conversation, answered by the workflow `PhoneCall`."""
 
+    _takes_tools = True
+
     def __init__(
         self, backend: Backend, workspace_id: str, call_sid: str, user_id: str, *, longest_seconds: float
     ) -> None:
@@ -251,25 +254,21 @@ class PhoneTalk(ConversationHandle):
             IdempotencyConflict: `turn_id` was used for a different text.
             Unreachable: PostgreSQL is still down.
         """
-        turn, where = self._turn(text, turn_id, action, options, knowledge), (self._workspace_id, self.id, turn_id)
         meta = Meta(
-            request_id=turn_request_id(*where),
+            request_id=turn_request_id(self._workspace_id, self.id, turn_id),
             usage=reply.usage,
             answered_by=reply.model,
             finish=reply.finish,
             attempts=1,
         )
-        async with self._backend.database.transaction() as tx:
-            await conversations.begin_turn(tx, turn)
-            await conversations.start_turn(tx, *where)
-            await conversations.end_turn(
-                tx,
-                *where,
-                outcome=Ended.COMPLETED.value,
-                answer=reply.text,
-                tokens=len(text.encode()) // CAUTIOUS_BYTES_PER_TOKEN + reply.usage.output_tokens,
-                meta=meta.model_dump(mode="json"),
-            )
+        await self._store_ended(
+            self._turn(text, turn_id, action, options, knowledge),
+            even_if_begun=True,
+            outcome=Ended.COMPLETED.value,
+            answer=reply.text,
+            tokens=len(text.encode()) // CAUTIOUS_BYTES_PER_TOKEN + reply.usage.output_tokens,
+            meta=meta.model_dump(mode="json"),
+        )
 
     async def store_failed(
         self, text: str, turn_id: str, reason: str, *, knowledge: bool, action: str, **options: Unpack[TurnOptions]
@@ -280,12 +279,17 @@ class PhoneTalk(ConversationHandle):
             IdempotencyConflict: `turn_id` was used for a different text.
             Unreachable: PostgreSQL does not answer.
         """
-        turn, where = self._turn(text, turn_id, action, options, knowledge), (self._workspace_id, self.id, turn_id)
+        turn = self._turn(text, turn_id, action, options, knowledge)
+        await self._store_ended(turn, even_if_begun=False, outcome=Ended.FAILED.value, reason=reason)
+
+    async def _store_ended(self, turn: NewTurn, *, even_if_begun: bool, **known: Any) -> None:
+        """Store a turn together with its end. `even_if_begun`: end it also where a workflow has begun it."""
+        where = (turn.workspace_id, turn.conversation_id, turn.turn_id)
         async with self._backend.database.transaction() as tx:
             row = await conversations.begin_turn(tx, turn)
-            if row.number is None:
+            if row.number is None or even_if_begun:
                 await conversations.start_turn(tx, *where)
-                await conversations.end_turn(tx, *where, outcome=Ended.FAILED.value, reason=reason)
+                await conversations.end_turn(tx, *where, **known)
 
     def _start(self) -> WorkflowStart:
         return phone_call_start(self._workspace_id, self.id, self.user_id, longest_seconds=self._longest_seconds)
@@ -371,10 +375,10 @@ def _number(row: StoredPhoneNumber) -> PhoneNumber:
     return PhoneNumber(number=row.number, settings=settings, updated_at=row.updated_at)
 
 
-def _call(row: CallSession, turns: int, cost_usd: Decimal) -> PhoneCallReport:
+def _call(row: CallSession, turns: int, cost_usd: Decimal, *, summary: str = "") -> PhoneCallReport:
     known = row.model_dump(include=set(PhoneCallReport.model_fields))
     seconds = ((row.ended_at or datetime.now(UTC)) - row.started_at).total_seconds()
-    return PhoneCallReport(**known, seconds=round(max(seconds, 0), 3), turns=turns, cost_usd=cost_usd)
+    return PhoneCallReport(**known, seconds=round(max(seconds, 0), 3), turns=turns, cost_usd=cost_usd, summary=summary)
 
 
 def _turn(row: ConversationTurn) -> PhoneTurn:

@@ -25,7 +25,7 @@ from parley.domain.phone.contract import (
 from parley.domain.phone.settings import NumberSettings
 from parley.domain.queues import WORKFLOWS
 from parley.storage import phone_calls
-from tests.parts import TEST_TIMEOUT_SECONDS
+from tests.parts import TEST_TIMEOUT_SECONDS, SimulatorAdmin
 
 NUMBER, CALLER, SID = "+15550100002", "+15550100001", "CA1"
 LONGEST = 4200.0
@@ -96,6 +96,33 @@ async def test_what_was_said_is_analysed_after_the_hang_up(client: Client):
         ("prospect", "And which of them is the fastest?"),
     ]
     assert (session.session_id, session.user_id) == (SID, call.user_id)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_facts_and_a_summary_are_paid_once_after_the_hang_up(client: Client, simulator: SimulatorAdmin):
+    workflow = await begun(client, summary=True, remember=True)
+    await talk(client).say("I live in Oslo. Which formats can I export?", turn_id=turn_id(SID, 1))
+    answered = len(await simulator.billed())
+    await workflow.signal(ENDED, CallEnd(reason="caller"))
+    await workflow.signal(ENDED, CallEnd(reason="completed"))
+    await result(workflow)
+    call = await client.phone.call(SID)
+    assert (call.status, call.reason) == ("completed", "caller")
+    assert "export" in call.summary
+    assert [one.text for one in await client.memory.show(call.user_id)] == ["The user lives in Oslo"]
+    assert len(await simulator.billed()) == answered + 2
+    assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_failure_after_the_hang_up_does_not_touch_the_end(client: Client, simulator: SimulatorAdmin):
+    workflow = await begun(client, summary=True, remember=True)
+    await talk(client).say("I live in Oslo. Which formats can I export?", turn_id=turn_id(SID, 1))
+    await simulator.fault("auth", times=None)
+    await workflow.signal(ENDED, CallEnd(reason="caller"))
+    await result(workflow)
+    call = await client.phone.call(SID)
+    assert (call.status, call.reason, call.summary) == ("completed", "caller", "")
 
 
 @pytest.mark.usefixtures("worker")

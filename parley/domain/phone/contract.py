@@ -103,9 +103,15 @@ class FinishCallStep(Model):
 
 
 class FinishCallOutcome(Model):
-    """`analysis`: the analysis to start; None: none is wanted, or nothing was said."""
+    """The work to do after the phone call, as its number wants it and as far as something was said.
+
+    analysis: the analysis to start; None: none. summarize_through: the number of the last turn of the summary; None: no
+    summary. remember: whether to extract facts.
+    """
 
     analysis: SessionAnalysisInput | None = None
+    summarize_through: int | None = None
+    remember: bool = False
 
 
 class PhoneNumber(Model):
@@ -179,6 +185,7 @@ class PhoneCallReport(Model):
 
     seconds: how long it lasted, or lasts. reason: who ended it, or why; empty while it goes on. sessions: of
     ConversationRelay, more than one where a connection was lost. analysis: the job of its `SessionAnalysis`.
+    summary: of what was said, made after the hang-up where the number wants it; lists of phone calls leave it out.
     """
 
     call_sid: str
@@ -201,6 +208,7 @@ class PhoneCallReport(Model):
     keys: int
     cost_usd: Decimal = Decimal(0)
     analysis: str = ""
+    summary: str = ""
 
 
 def workflow_id(workspace_id: str, call_sid: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from pydantic.alias_generators import to_camel
 
 from parley.domain.model import Received
+from parley.domain.phone.settings import Tones
 
 # ConversationRelay ends a session after so many malformed frames in a row, and so does Parley.
 MOST_MALFORMED = 10
@@ -155,7 +156,7 @@ class SendDigits(ToTwilio):
     """Tones to the other end."""
 
     type: Literal["sendDigits"] = "sendDigits"
-    digits: str = Field(pattern=r"^[0-9wW#*]+$")
+    digits: Tones
 
 
 class Language(ToTwilio):

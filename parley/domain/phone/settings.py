@@ -14,6 +14,8 @@ from parley.domain.model import Model, Name, Text
 NUMBER = re.compile(r"\+[1-9][0-9]{3,14}|(?:sip|client):[^\s<>\"/]{1,120}")
 SHOWN_DIGITS = 4
 KEY = r"^[0-9A-D*#]$"
+# What ConversationRelay sends as tones. `w` is a pause of half a second, `W` of a second.
+TONES = r"^[0-9*#wW]{1,64}$"
 
 
 def _check_number(number: str) -> str:
@@ -25,6 +27,7 @@ def _check_number(number: str) -> str:
 Number = Annotated[str, AfterValidator(_check_number)]
 Tag = Annotated[str, Field(pattern=LANGUAGE)]
 Key = Annotated[str, Field(pattern=KEY)]
+Tones = Annotated[str, Field(pattern=TONES)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Interruptible = Literal["none", "dtmf", "speech", "any"]
 """What interrupts the agent while it speaks."""
@@ -36,7 +39,10 @@ def masked(number: str) -> str:
 
 
 class Phrases(Model):
-    """What the agent says without a model. `apology`: after the first failure. `hand_off`: after the second."""
+    """What the agent says without a model. `apology`: after the first failure. `hand_off`: after the second.
+
+    done, farewell: where its model has used a tool, or ends the phone call, without a word.
+    """
 
     filler: Text = "One moment, please. "
     slow: Text = "This takes a little longer than usual. I am still looking. "
@@ -48,6 +54,8 @@ class Phrases(Model):
     silence_good_bye: Text = "I cannot hear you. Please call again. Good bye."
     time_is_up: Text = "I am sorry, we have to end here. Thank you for your call. Good bye."
     reconnected: Text = "I am sorry, the line was interrupted. "
+    done: Text = "Done. What else can I do for you?"
+    farewell: Text = "Thank you for your call. Good bye."
     busy: Text = "All lines are busy at the moment. Please call again later."
 
 
@@ -66,15 +74,18 @@ class KeyAction(Model):
     """What a key of the menu does.
 
     say: the caller's turn is `text`. transfer: to a person. language: change to `language`. end: say good bye.
-    enter: the next keys are a number, up to the key that ends it, after the agent has said `text`.
+    enter: the next keys are a number, up to the key that ends it, after the agent has said `text`. send_digits: the
+    agent says `text`, and sends `digits` as tones to the other end, for example to the menu of another system:
+    0 to 9, * and #, with w for a pause of half a second and W for one of a second.
 
     secret: what is entered reaches no model, no log and no table. expected: the parameter of the phone call that has
     what is right, sealed by `client.phone.sealed`: a model learns only whether it is.
     """
 
-    kind: Literal["say", "transfer", "language", "enter", "end"]
+    kind: Literal["say", "transfer", "language", "enter", "end", "send_digits"]
     text: Text = ""
     language: Tag | None = None
+    digits: Tones | None = None
     name: Text = ""
     secret: bool = False
     most: int | None = Field(default=None, ge=1, le=64)
@@ -86,6 +97,8 @@ class KeyAction(Model):
             raise ValueError("`say` needs the `text` that the caller says with this key")
         if self.kind == "language" and self.language is None:
             raise ValueError("`language` needs the `language` to change to")
+        if (self.kind == "send_digits") != (self.digits is not None):
+            raise ValueError("`send_digits` needs the `digits` to send, and nothing else has them")
         return self
 
 
@@ -151,6 +164,10 @@ PERSON = (
 )
 
 
+AgentTool = Literal["transfer_to_person", "end_call", "send_digits", "change_language"]
+"""What the model of the agent may ask for in a turn."""
+
+
 class NumberSettings(Model):
     """How the phone calls of a number are held. Empty texts: Twilio's own choice.
 
@@ -162,6 +179,8 @@ class NumberSettings(Model):
     keys: the menu. transfer_to: the number of a person. transfer_phrases: what a caller says to reach one.
     keep_days: for so long its phone calls are kept, with all that was said; None: as conversations are.
     analysis: whether a `SessionAnalysis` starts after the phone call.
+    summary, remember: whether what was said is summarized after the phone call, and whether facts of the caller are
+        extracted from it, for later ones. Both are paid requests.
     max_response_words: of one answer; the rest is not spoken.
     """
 
@@ -187,8 +206,11 @@ class NumberSettings(Model):
     digits: Digits = Digits()
     transfer_to: Number | None = None
     transfer_phrases: tuple[Name, ...] = PERSON
+    tools: tuple[AgentTool, ...] = Field(default=(), max_length=4)
     keep_days: int | None = Field(default=None, ge=1, le=36_500)
     analysis: bool = False
+    summary: bool = False
+    remember: bool = False
     max_response_words: int = Field(default=200, ge=10, le=2000)
     phrases: Phrases = Phrases()
     recorded_voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
@@ -198,11 +220,25 @@ class NumberSettings(Model):
 
     @model_validator(mode="after")
     def _languages_are_known(self) -> Self:
-        codes = {self.language, *(one.code for one in self.languages)}
         for key, action in self.keys.items():
-            if action.language is not None and action.language not in codes:
+            if action.language is not None and action.language not in self.codes:
                 raise ValueError(f"key {key}: {action.language} is not in `languages`")
         return self
+
+    @model_validator(mode="after")
+    def _tools_can_be_used(self) -> Self:
+        if len(set(self.tools)) < len(self.tools):
+            raise ValueError("`tools` names a tool twice")
+        if "transfer_to_person" in self.tools and self.transfer_to is None:
+            raise ValueError("the tool `transfer_to_person` needs `transfer_to`")
+        if "change_language" in self.tools and not self.languages:
+            raise ValueError("the tool `change_language` needs `languages`")
+        return self
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The languages that a phone call of the number may have."""
+        return frozenset({self.language, *(one.code for one in self.languages)})
 
     def phrases_in(self, language: str) -> Phrases:
         """What the agent says in a language without a model."""

@@ -16,6 +16,7 @@ MENU = {
     "1": {"kind": "say", "text": "Which formats can I export?"},
     "2": {"kind": "enter", "name": "PIN", "secret": True, "text": "Enter your PIN, please.", "expected": "pin"},
     "3": {"kind": "language", "language": "es-ES", "text": "Hola."},
+    "4": {"kind": "send_digits", "digits": "9ww42#", "text": "I dial the extension."},
     "9": {"kind": "end"},
 }
 
@@ -134,6 +135,18 @@ async def test_a_caller_who_speaks_another_language_of_the_number_is_answered_in
         await session.say("Bonjour", lang="fr-FR")
         await session.answer()
         assert [frame["type"] for frame in session.frames].count("language") == 1
+
+
+async def test_a_key_sends_tones_to_the_other_end(client: Client, twilio: Twilio):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("4")
+        assert await session.answer() == "I dial the extension."
+        assert await session.until("sendDigits") == {"type": "sendDigits", "digits": "9ww42#"}
+        await session.say("Which formats can I export?")
+        assert await session.answer()
+    assert await asked(client, phone) == ["Which formats can I export?"]
 
 
 async def test_a_key_ends_the_phone_call_after_the_last_words(client: Client, twilio: Twilio):
