@@ -1,5 +1,6 @@
 """The activities of `SessionAnalysis`: open the job, measure the voice, coach, store the result."""
 
+import asyncio
 from typing import Any
 
 from temporalio import activity
@@ -7,6 +8,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
+from parley.channels import levels, speakers_apart
 from parley.domain.coaching.contract import Coaching
 from parley.domain.coaching.numbers import check_numbers
 from parley.domain.coaching.prompts import coaching_request
@@ -14,7 +16,7 @@ from parley.domain.coaching.replies import read_reply
 from parley.domain.coaching.rubric import Rubric
 from parley.domain.coaching.rule_based import rule_based
 from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
-from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, ProviderNotConfigured
+from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
 from parley.domain.hearing import mismatch, session_of, transcript_of
 from parley.domain.requests import Finish, TranscriptionRequest, request_id
@@ -238,7 +240,12 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
         seconds = float(recording.seconds)
-        request = TranscriptionRequest(audio_sha256=recording.sha256, audio_seconds=seconds, audio=recording.audio)
+        request = TranscriptionRequest(
+            audio_sha256=recording.sha256,
+            audio_seconds=seconds,
+            channels=await asyncio.to_thread(_channels, recording.audio),
+            audio=recording.audio,
+        )
         return await self._pay(step, name, VOICE_ACTION, request, step.hearing_request), seconds
 
     async def _pay(self, step: PaidStep, name: Step, action: str, request: Any, shared_id: str = "") -> Settled:
@@ -260,6 +267,15 @@ class SessionAnalysisActivities:
     async def _store(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
             await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
+
+
+def _channels(audio: bytes) -> int:
+    """How many channels of a recording are transcribed each alone; 1 where its voices are mixed, or unknown."""
+    try:
+        found = levels(audio)
+    except InvalidInput:
+        return 1
+    return found.channels if speakers_apart(found) else 1
 
 
 def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:

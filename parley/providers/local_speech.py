@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parley.audio import decode
+from parley.channels import levels, own_words
 from parley.domain.errors import BadRequest, Billed, InvalidInput, ProviderUnavailable
 from parley.domain.hearing import channel_label
 from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
@@ -32,10 +34,6 @@ RATE = 16_000
 # A long recording is transcribed in pieces, so that it needs no more memory than a short one. Each ends in a quiet
 # place within its last seconds.
 PIECE_SECONDS, SEARCH_SECONDS, QUIET_SECONDS = 600, 30, 0.1
-# Channels that differ by less than this share of their sound are one sound, recorded twice.
-SAME_SOUND = 0.05
-# A word that is so much quieter on its own channel than on another is the other speaker's, heard through the line.
-CROSSTALK = 0.2
 ONLY_SPEAKER = "speaker 1"
 THREADS = max(min(os.cpu_count() or 1, 4), 1)
 
@@ -57,7 +55,7 @@ class LocalSpeechAdapter:
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
         async with self._busy:
-            return await asyncio.to_thread(_transcribed, request.audio, model)
+            return await asyncio.to_thread(_transcribed, request, model)
 
     async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
         """A recording is transcribed whole, so that there is nothing before the reply."""
@@ -73,21 +71,19 @@ class LocalSpeechAdapter:
         """The model stays loaded, for the next adapter of this process."""
 
 
-def _transcribed(audio: bytes, model: str) -> TranscriptionReply:
+def _transcribed(request: TranscriptionRequest, model: str) -> TranscriptionReply:
     """Decode and transcribe; it takes seconds of CPU time for each minute.
 
     Raises:
         BadRequest: the recording cannot be decoded.
         ProviderUnavailable: the model cannot be loaded.
     """
-    from parley.audio import decode  # noqa: PLC0415 - FFmpeg is loaded only where sound is decoded
-
     try:
-        sound = decode(audio, rate=RATE)
+        sound = decode(request.audio, rate=RATE)
     except InvalidInput as error:
         raise BadRequest(NAME, error.problem) from None
     whisper = _loaded(model)
-    words, language = _words(whisper, sound)
+    words, language = _words(whisper, sound, request)
     return TranscriptionReply(
         words=tuple(sorted(words, key=lambda word: word.start)),
         language=language,
@@ -115,32 +111,16 @@ def _directory(model: str) -> str:
     return str(get_model_path())
 
 
-def _words(whisper: Any, sound: Sound) -> tuple[list[SpokenWord], str]:
+def _words(whisper: Any, sound: Sound, request: TranscriptionRequest) -> tuple[list[SpokenWord], str]:
     """The words of all speakers, and the language."""
-    if len(sound.channels) == 1 or _is_one_sound(sound):
-        return _of_channel(whisper, sound.channels[0], speaker=ONLY_SPEAKER)
+    if request.channels == 1:
+        return _of_channel(whisper, sound.mixed(), speaker=ONLY_SPEAKER)
     heard = [
         _of_channel(whisper, channel, speaker=channel_label(number))
         for number, channel in enumerate(sound.channels, start=1)
     ]
-    own = [word for number, (words, _) in enumerate(heard) for word in words if not _is_crosstalk(sound, number, word)]
-    return own, next((language for words, language in heard if words), "")
-
-
-def _is_one_sound(sound: Sound) -> bool:
-    first = sound.channels[0]
-    return all(_loudness(first - other) <= SAME_SOUND * _loudness(first) for other in sound.channels[1:])
-
-
-def _is_crosstalk(sound: Sound, number: int, word: SpokenWord) -> bool:
-    span = slice(int(word.start * sound.rate), int(word.end * sound.rate) + 1)
-    levels = [_loudness(channel[span]) for channel in sound.channels]
-    return levels[number] < CROSSTALK * max(levels)
-
-
-def _loudness(samples: Samples) -> float:
-    """The root of the mean square."""
-    return float((samples.astype("float64") ** 2).mean() ** 0.5) if len(samples) else 0.0
+    words = [word for found, _ in heard for word in found]
+    return own_words(levels(request.audio), words), next((language for found, language in heard if found), "")
 
 
 def _of_channel(whisper: Any, samples: Samples, *, speaker: str) -> tuple[list[SpokenWord], str]:
