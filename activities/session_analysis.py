@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.paid_call import PaidCalls
-from parley.channels import levels, speakers_apart
+from parley.channels import channels_apart
 from parley.domain.coaching.contract import Coaching
 from parley.domain.coaching.numbers import check_numbers
 from parley.domain.coaching.prompts import coaching_request
@@ -270,12 +270,11 @@ class SessionAnalysisActivities:
 
 
 def _channels(audio: bytes) -> int:
-    """How many channels of a recording are transcribed each alone; 1 where its voices are mixed, or unknown."""
+    """How many channels are transcribed each alone. The provider refuses a recording that cannot be decoded."""
     try:
-        found = levels(audio)
+        return channels_apart(audio)
     except InvalidInput:
         return 1
-    return found.channels if speakers_apart(found) else 1
 
 
 def _content(job: SessionAnalysisInput) -> tuple[str, str | None]:

@@ -66,15 +66,26 @@ def _root_mean_square(steps: Any) -> Any:
     return (steps.astype("float64") ** 2).mean(axis=2) ** 0.5
 
 
-def speakers_apart(found: Levels) -> bool:
+def _speakers_apart(found: Levels) -> bool:
     """Whether each channel has a speaker of its own; else the voices are mixed on all of them."""
-    if found.channels == 1:
-        return False
     import numpy as np  # noqa: PLC0415
 
     second, loudest = np.sort(found.values, axis=0)[-2:]
     spoken = loudest > SILENT * np.percentile(loudest, LOUD)
     return bool(spoken.any()) and float((loudest > APART * second)[spoken].mean()) >= MOSTLY
+
+
+def channels_apart(audio: bytes) -> int:
+    """How many channels of a recording have a speaker each; 1 where the voices are mixed.
+
+    Raises:
+        InvalidInput: it cannot be decoded.
+    """
+    first = next(decode_blocks(audio, rate=RATE))
+    if len(first.channels) == 1:
+        return 1
+    found = levels(audio)
+    return found.channels if _speakers_apart(found) else 1
 
 
 def own_words(found: Levels, words: Sequence[SpokenWord]) -> list[SpokenWord]:

