@@ -10,6 +10,7 @@ from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.earlier_analyses import EarlierAnalyses
 from activities.paid_call import PaidCalls
+from parley.channels import channels_apart
 from parley.domain.coaching.collecting import may_share
 from parley.domain.coaching.contract import Coaching, Excerpt
 from parley.domain.coaching.excerpt import excerpt_of
@@ -19,7 +20,7 @@ from parley.domain.coaching.replies import read_reply
 from parley.domain.coaching.rubric import Rubric
 from parley.domain.coaching.rule_based import rule_based
 from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
-from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, ProviderNotConfigured
+from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
 from parley.domain.hearing import mismatch, session_of, transcript_of
 from parley.domain.requests import Finish, TranscriptionRequest, request_id
@@ -275,7 +276,12 @@ class SessionAnalysisActivities:
         async with self._database.transaction() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
         seconds = float(recording.seconds)
-        request = TranscriptionRequest(audio_sha256=recording.sha256, audio_seconds=seconds, audio=recording.audio)
+        request = TranscriptionRequest(
+            audio_sha256=recording.sha256,
+            audio_seconds=seconds,
+            channels=await asyncio.to_thread(_channels, recording.audio),
+            audio=recording.audio,
+        )
         return await self._pay(step, name, VOICE_ACTION, request, step.hearing_request), seconds
 
     async def _pay(self, step: PaidStep, name: Step, action: str, request: Any, shared_id: str = "") -> Settled:
@@ -302,6 +308,14 @@ class SessionAnalysisActivities:
 async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | None:
     """What is read of a transcript. Tokens are counted in a thread: a long transcript takes a second."""
     return None if budget_tokens is None else await asyncio.to_thread(excerpt_of, session, budget_tokens)
+
+
+def _channels(audio: bytes) -> int:
+    """How many channels are transcribed each alone. The provider refuses a recording that cannot be decoded."""
+    try:
+        return channels_apart(audio)
+    except InvalidInput:
+        return 1
 
 
 def judged(

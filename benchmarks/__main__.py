@@ -38,6 +38,7 @@ from benchmarks import (
     streams,
     talking,
     voice,
+    voices,
 )
 from benchmarks.options import MUST_BE_ZERO, Figures, Options
 from parley.domain.errors import ParleyError
@@ -72,6 +73,7 @@ MODULES = (
     chatting,
     voice,
     hearing,
+    voices,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
 LOAD_INTERVAL_SECONDS = 5

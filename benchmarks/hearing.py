@@ -36,9 +36,7 @@ class Spoken(NamedTuple):
 
 
 async def measure(options: Options) -> Figures:  # noqa: ARG001 - it has no options
-    if not SPEECH.is_dir():  # noqa: ASYNC240 - nothing else runs
-        raise InvalidInput("is not installed: apt-get install pocketsphinx-testdata", where="the speech")
-    reader, player = _read(SPEECH / "librivox" / "transcription"), _read(SPEECH / "cards" / "cards.transcription")
+    reader, player = sentences()
     adapter = LocalSpeechAdapter()
     await _heard(adapter, reader[0].samples)  # loads the model
     alone, cpu_seconds = await _heard(adapter, _joined(reader))
@@ -58,6 +56,17 @@ async def measure(options: Options) -> Figures:  # noqa: ARG001 - it has no opti
         "speakers": {"words on the channel of their speaker": _placed(conversation, channels)},
         "time": {"CPU seconds per minute of a channel": (cpu_seconds + more) / (seconds / 60)},
     }
+
+
+def sentences() -> tuple[list[Spoken], list[Spoken]]:
+    """The sentences of the two people.
+
+    Raises:
+        InvalidInput: the package is not installed.
+    """
+    if not SPEECH.is_dir():
+        raise InvalidInput("is not installed: apt-get install pocketsphinx-testdata", where="the speech")
+    return _read(SPEECH / "librivox" / "transcription"), _read(SPEECH / "cards" / "cards.transcription")
 
 
 def _read(transcription: Path) -> list[Spoken]:
@@ -92,7 +101,7 @@ def _conversation(first: list[Spoken], second: list[Spoken]) -> tuple[Any, Any]:
 async def _heard(adapter: LocalSpeechAdapter, *channels: Any) -> tuple[TranscriptionReply, float]:
     """What is heard, and the CPU seconds of it."""
     audio = _wav(channels)
-    request = TranscriptionRequest(audio_sha256="benchmark", audio_seconds=1, audio=audio)
+    request = TranscriptionRequest(audio_sha256="benchmark", audio_seconds=1, channels=len(channels), audio=audio)
     began = time.process_time()
     reply = await asyncio.wait_for(adapter.call(request, SHIPPED_MODEL, "benchmark"), timeout=600)
     return reply, time.process_time() - began

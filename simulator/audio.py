@@ -31,15 +31,33 @@ class Activity:
     segments: tuple[Segment, ...]
 
 
-def activity(data: bytes) -> Activity:
+def channels(data: bytes) -> int:
+    """How many channels a recording has.
+
+    Raises:
+        Undecodable: the bytes are not audio that can be decoded.
+    """
+    for read in (miniaudio.wav_get_info, miniaudio.flac_get_info, miniaudio.vorbis_get_info, miniaudio.mp3_get_info):
+        try:
+            return read(data).nchannels
+        except miniaudio.DecodeError:
+            continue
+    raise Undecodable("no channels")
+
+
+def activity(data: bytes, channel: int | None = None) -> Activity:
     """Decode wav, mp3, flac or ogg and find the stretches of speech.
+
+    Args:
+        data: the recording.
+        channel: the number of the channel, from 0; None: all channels as one.
 
     Raises:
         Undecodable: the bytes are not audio in one of these formats.
     """
     levels: list[float] = []
     samples = 0
-    for block in _blocks(data):
+    for block in _blocks(data) if channel is None else _channel_blocks(data, channel):
         samples += len(block)
         levels.extend(_levels(block))
     if not samples:
@@ -47,10 +65,15 @@ def activity(data: bytes) -> Activity:
     return Activity(round(samples / RATE, 3), tuple(_segments(levels)))
 
 
-def _blocks(data: bytes) -> Iterator[Sequence[int]]:
-    """Yield mono samples, ten seconds at a time, so that a long recording is never in memory as a whole."""
+def _channel_blocks(data: bytes, channel: int) -> Iterator[Sequence[int]]:
+    count = channels(data)
+    yield from (block[channel::count] for block in _blocks(data, count))
+
+
+def _blocks(data: bytes, count: int = 1) -> Iterator[Sequence[int]]:
+    """Yield the samples of so many channels, ten seconds at a time: a long recording is never in memory as a whole."""
     try:
-        yield from miniaudio.stream_memory(data, nchannels=1, sample_rate=RATE, frames_to_read=FRAME * 333)
+        yield from miniaudio.stream_memory(data, nchannels=count, sample_rate=RATE, frames_to_read=FRAME * 333)
     except miniaudio.MiniaudioError as problem:
         raise Undecodable(str(problem)) from problem
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from simulator.audio import Undecodable
+from simulator.audio import Undecodable, channels
 from simulator.recordings import Recordings, Transcript, TranscriptWord
 from simulator.wire import Body, Refusal, Reply, model_name
 
@@ -44,17 +44,24 @@ ERRORS: Mapping[str, tuple[int, str, str, str]] = {
     ),
 }
 NO_KEY = "Neither authorization header nor xi-api-key received, please provide one."
+NOT_BOTH = "Multichannel mode does not support diarization and assigns speakers based on the channel they speak on."
+MOST_CHANNELS = 5
+TOO_MANY = "Multichannel mode supports up to 5 channels, but the audio file contains {} channels."
 BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
 PART_NAME = re.compile(r'\bname="([^"]*)"')
 
 
 @dataclass(frozen=True)
 class TranscriptionRequest:
-    """`timestamps`: whether the reply has the times of the words. `language`: used if the recording is not known."""
+    """`timestamps`: whether the reply has the times of the words. `language`: used if the recording is not known.
+
+    `apart`: whether each channel of a recording with more than one has a transcript of its own.
+    """
 
     model: str
     audio: bytes
     diarize: bool
+    apart: bool
     timestamps: bool
     language: str
 
@@ -73,10 +80,14 @@ class SpeechToText:
         for field in ("model_id", "file"):
             if not form.parts.get(field):
                 raise Refusal("missing_field", field=field)
+        apart, diarize = form.flag("use_multi_channel"), form.flag("diarize")
+        if apart and diarize:
+            raise Refusal("bad_request", NOT_BOTH)
         return TranscriptionRequest(
             model=form.text("model_id"),
             audio=form.parts["file"],
-            diarize=form.flag("diarize"),
+            diarize=diarize,
+            apart=apart,
             timestamps=form.text("timestamps_granularity", "word") != "none",
             language=form.text("language_code"),
         )
@@ -87,11 +98,20 @@ class SpeechToText:
     async def answer(self, parsed: TranscriptionRequest, number: int, damage: str) -> Reply:  # noqa: ARG002 (no damage)
         try:
             # In a thread: decoding a long recording would block every other request.
-            transcript = await asyncio.to_thread(self.recordings.transcribe, parsed.audio)
+            transcripts = await asyncio.to_thread(self._transcripts, parsed)
         except Undecodable as problem:
             raise Refusal("undecodable") from problem
-        body = Body.json(_format(parsed, transcript, number))
-        return Reply(body, audio_seconds=transcript.seconds)
+        body = Body.json(_format(parsed, transcripts, number))
+        return Reply(body, audio_seconds=sum(transcript.seconds for transcript in transcripts))
+
+    def _transcripts(self, parsed: TranscriptionRequest) -> list[Transcript]:
+        """One transcript, or one for each of several channels."""
+        count = channels(parsed.audio) if parsed.apart else 1
+        if count == 1:
+            return [self.recordings.transcribe(parsed.audio)]
+        if count > MOST_CHANNELS:
+            raise Refusal("bad_request", TOO_MANY.format(count))
+        return [self.recordings.transcribe(parsed.audio, number) for number in range(count)]
 
     def models(self) -> object:
         return [{"model_id": model_name("any"), "name": "Simulator"}]
@@ -106,15 +126,24 @@ class SpeechToText:
         return status, {"detail": detail | {"message": message}}
 
 
-def _format(request: TranscriptionRequest, transcript: Transcript, number: int) -> dict[str, Any]:
+def _format(request: TranscriptionRequest, transcripts: list[Transcript], number: int) -> dict[str, Any]:
+    reply = {
+        "transcription_id": f"simulator-{number:08d}",
+        "audio_duration_secs": transcripts[0].seconds,
+        "model": model_name(request.model),  # the vendor's reply has no such field: it shows that this one is simulated
+    }
+    if len(transcripts) == 1:
+        return reply | _transcript(request, transcripts[0])
+    by_channel = [_transcript(request, one) | {"channel_index": index} for index, one in enumerate(transcripts)]
+    return reply | {"transcripts": by_channel}
+
+
+def _transcript(request: TranscriptionRequest, transcript: Transcript) -> dict[str, Any]:
     return {
         "language_code": transcript.language or request.language or "und",
         "language_probability": 0.98 if transcript.language else 0.0,
         "text": _text(transcript.words),
         "words": [_word(word, request) for word in transcript.words],
-        "transcription_id": f"simulator-{number:08d}",
-        "audio_duration_secs": transcript.seconds,
-        "model": model_name(request.model),  # the vendor's reply has no such field: it shows that this one is simulated
     }
 
 
@@ -129,7 +158,7 @@ def _word(word: TranscriptWord, request: TranscriptionRequest) -> dict[str, Any]
         "start": word.start if request.timestamps else None,
         "end": word.end if request.timestamps else None,
         "type": word.kind,
-        "speaker_id": word.speaker if request.diarize else None,
+        "speaker_id": word.speaker if request.diarize or request.apart else None,
         "logprob": word.logprob,
     }
 

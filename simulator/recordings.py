@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import log
 from pathlib import Path
@@ -52,16 +52,22 @@ class Recordings:
         for directory in directories:
             self._known |= dict(_sessions(directory))
 
-    def transcribe(self, data: bytes) -> Transcript:
+    def transcribe(self, data: bytes, channel: int | None = None) -> Transcript:
         """Return the transcript of a known recording. For any other, return the stretches of speech, without words.
+
+        Args:
+            data: the recording.
+            channel: the number of the channel to transcribe, from 0; None: all channels as one. The speakers of a known
+                recording are on the channels in the order in which they first speak.
 
         Raises:
             Undecodable: an unknown recording is not audio.
         """
         session = self._known.get(sha256(data).hexdigest())
         if session is not None:
-            return self._known_transcript(session)
-        found = activity(data)
+            known = self._known_transcript(session)
+            return known if channel is None else _of_speaker(known, f"speaker_{channel}")
+        found = activity(data, channel)
         words = tuple(TranscriptWord("(speech)", part.start, part.end, "audio_event") for part in found.segments)
         return Transcript(found.seconds, "", words)
 
@@ -82,6 +88,10 @@ class Recordings:
     def _word(self, text: str, start: float, end: float, speaker: str) -> TranscriptWord:
         confidence = self._choice.number(80, 99, text, start) / 100
         return TranscriptWord(text, start, end, "word", speaker, round(log(confidence), 4))
+
+
+def _of_speaker(transcript: Transcript, speaker: str) -> Transcript:
+    return replace(transcript, words=tuple(word for word in transcript.words if word.speaker == speaker))
 
 
 def _sessions(directory: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -230,7 +230,7 @@ def upper_bound(provider: Provider, model: str, request: Request, configured: Co
     Tokens are bounded by UTF-8 bytes, since a byte-level tokeniser never makes more tokens than bytes. The bound is
     loose (about four times an English prompt) but certain, as a reservation requires. Tools count with their schemas,
     images by the vendor's formula (see `most_image_tokens`). A recording counts with the length in its header, or with
-    that of the sound in its bytes if that is more.
+    that of the sound in its bytes if that is more, for each channel that is transcribed alone.
 
     Raises:
         UnpricedModel: no price is known.
@@ -257,7 +257,8 @@ def _possible_rates(provider: Provider, model: str, usage: Usage, rates: Rates) 
 
 def _upper_bound_usage(provider: Provider, model: str, request: Request) -> Usage:
     if isinstance(request, TranscriptionRequest):
-        return Usage(audio_seconds=max(request.audio_seconds, seconds_by_size(request.audio)))
+        seconds = max(request.audio_seconds, seconds_by_size(request.audio))
+        return Usage(audio_seconds=seconds * request.channels)
     if isinstance(request, SpeechRequest):
         return Usage(input_tokens=len(request.text.encode()))  # of a character more than one may be counted
     if isinstance(request, EmbeddingRequest):

@@ -338,11 +338,16 @@ class ChatRequest(Asked, Sampling):
 
 
 class TranscriptionRequest(Model):
-    """Speech to text with word times, speakers and audio events. `audio` is not part of the serialized request."""
+    """Speech to text with word times, speakers and audio events. `audio` is not part of the serialized request.
+
+    channels: how many channels have a speaker of their own, and are transcribed each alone. 1: the voices are mixed.
+    """
 
     kind: Literal["transcription"] = "transcription"
     audio_sha256: str
     audio_seconds: float = Field(gt=0)
+    # Not in the fingerprint of a recording whose voices are mixed.
+    channels: int = Field(default=1, ge=1, exclude_if=lambda number: number == 1)
     audio: bytes = Field(exclude=True, repr=False)
 
 

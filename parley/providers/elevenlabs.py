@@ -1,23 +1,32 @@
 """ElevenLabs speech-to-text and text-to-speech on ElevenLabs' own SDK."""
 
+import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, cast
 
 import httpx
 from elevenlabs.client import AsyncElevenLabs
 from elevenlabs.core.api_error import ApiError
-from elevenlabs.types import SpeechToTextChunkResponseModel, SpeechToTextWordResponseModel, VoiceSettings
+from elevenlabs.types import (
+    MultichannelSpeechToTextResponseModel,
+    SpeechToTextChunkResponseModel,
+    SpeechToTextWordResponseModel,
+    VoiceSettings,
+)
 
+from parley.channels import levels, own_words
 from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
+    InvalidInput,
     MalformedReply,
     ProviderError,
     ProviderUnavailable,
     QuotaExceeded,
     RateLimited,
 )
+from parley.domain.hearing import channel_label
 from parley.domain.requests import (
     Provider,
     Reply,
@@ -45,6 +54,8 @@ from parley.providers.protocol import (
 NAME = Provider.ELEVENLABS.value
 # A fixed name: the user's file name stays private.
 FILE_NAME = "recording"
+# https://elevenlabs.io/docs/eleven-api/guides/how-to/speech-to-text/batch/multichannel-transcription
+MOST_CHANNELS = 5
 # What Parley asks for: samples without a container, which any other form can be made of.
 SPEECH_FORMAT, SPEECH_RATE = "pcm_16000", 16_000
 # https://elevenlabs.io/docs/eleven-api/resources/errors
@@ -65,7 +76,7 @@ ERRORS = ErrorTable(
 
 
 class ElevenLabsAdapter:
-    """Speech-to-text with word times, speakers and audio events; text-to-speech."""
+    """Speech-to-text with word times, speakers or channels, and audio events; text-to-speech."""
 
     def __init__(self, *, api_key: str, base_url: str | None, timeout: float) -> None:
         self._key, self._timeout = api_key, timeout
@@ -77,11 +88,14 @@ class ElevenLabsAdapter:
             return await self._speak(request, model, attempt_id)
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
+        apart = 1 < request.channels <= MOST_CHANNELS
         with errors_mapped(ApiError, _mapped, self._key):
             response = await self._client.speech_to_text.convert(
                 model_id=model,
                 file=(FILE_NAME, request.audio),
-                diarize=True,
+                # It does one or the other.
+                diarize=not apart,
+                use_multi_channel=apart,
                 tag_audio_events=True,
                 timestamps_granularity="word",
                 # The SDK's retry would lose the form fields.
@@ -91,7 +105,11 @@ class ElevenLabsAdapter:
                     "timeout_in_seconds": math.ceil(longest_seconds(request, self._timeout)),
                 },
             )
-            return _reply(response, model)
+            reply = _reply(response, model)
+        if not apart:
+            return reply
+        words = await asyncio.to_thread(_own_words, request.audio, reply.words)
+        return reply.model_copy(update={"words": words})
 
     async def _speak(self, request: SpeechRequest, model: str, attempt_id: str) -> SpeechReply:
         settings = VoiceSettings(stability=request.stability, similarity_boost=request.similarity)
@@ -133,31 +151,50 @@ class ElevenLabsAdapter:
 
 
 def _reply(response: object, model: str) -> TranscriptionReply:
-    if not isinstance(response, SpeechToTextChunkResponseModel):
+    if not isinstance(response, SpeechToTextChunkResponseModel | MultichannelSpeechToTextResponseModel):
         raise MalformedReply(NAME, "the body is not a transcription")
     # The API bills the length of the audio. It does not return the name of the model.
     extra = cast(dict[str, Any], response.model_extra or {})
     if extra.get("error") or extra.get("detail"):
         raise ERRORS.error(NAME, 200, extra, None)
+    is_by_channel = isinstance(response, MultichannelSpeechToTextResponseModel)
+    transcripts = response.transcripts if is_by_channel else [response]
     seconds = response.audio_duration_secs
-    usage = Usage(audio_seconds=seconds) if seconds else None
+    # Nothing says that further channels cost nothing: each one counts.
+    usage = Usage(audio_seconds=seconds * len(transcripts)) if seconds else None
     with usage_kept(NAME, usage):
+        words = [word for one in transcripts for word in _words(one, by_channel=is_by_channel)]
         return TranscriptionReply(
-            words=tuple(_word(word) for word in response.words if word.type != "spacing" and word.start is not None),
-            language=response.language_code,
+            words=tuple(sorted(words, key=lambda word: word.start) if is_by_channel else words),
+            language=next((one.language_code for one in transcripts if one.words), transcripts[0].language_code),
             usage=usage or Usage(is_known=False),
             model=str(extra.get("model", model)),
             provider_request_id=response.transcription_id or "",
         )
 
 
-def _word(word: SpeechToTextWordResponseModel) -> SpokenWord:
+def _own_words(audio: bytes, words: tuple[SpokenWord, ...]) -> tuple[SpokenWord, ...]:
+    """The words without those of other channels; all words where the sound cannot be decoded here."""
+    try:
+        return tuple(own_words(levels(audio), words))
+    except InvalidInput:
+        return words
+
+
+def _words(transcript: SpeechToTextChunkResponseModel, *, by_channel: bool) -> Iterator[SpokenWord]:
+    speaker = channel_label((transcript.channel_index or 0) + 1) if by_channel else None
+    for word in transcript.words:
+        if word.type != "spacing" and word.start is not None:
+            yield _word(word, speaker or word.speaker_id or "")
+
+
+def _word(word: SpeechToTextWordResponseModel, speaker: str) -> SpokenWord:
     start = word.start or 0.0
     return SpokenWord(
         text=word.text,
         start=start,
         end=max(word.end if word.end is not None else start, start),
-        speaker=word.speaker_id or "",
+        speaker=speaker,
         confidence=math.exp(min(word.logprob, 0.0)),
         kind="audio_event" if word.type == "audio_event" else "word",
     )

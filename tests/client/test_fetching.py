@@ -51,7 +51,7 @@ async def test_a_private_host_is_not_asked_even_by_a_redirect_or_a_name():
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked(monkeypatch: pytest.MonkeyPatch):
-    """A name that is public when it is checked, and private for whoever resolves it again."""
+    """A name that is public when it is checked, and private when it is resolved again."""
     async with serving({"/secret": reply("200 OK", RECORDING)}) as (private, asked):
         port = int(private.partition(":")[2])
         answers = iter(["127.0.0.2", "127.0.0.1"])
@@ -82,7 +82,7 @@ async def test_other_schemes_are_refused_with_what_to_do(url: str):
     assert "presigned" in await problem(url)
 
 
-def test_a_windows_path_is_no_url():
+def test_a_windows_path_is_not_a_url():
     assert [is_url(text) for text in ("https://a.example/b", "C:\\calls\\a.wav", "calls/a.wav")] == [True, False, False]
 
 

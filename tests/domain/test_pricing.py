@@ -180,6 +180,8 @@ def test_the_upper_bound_holds_for_every_model_cached_share_and_price_tier():
 def test_the_upper_bound_of_a_recording_is_its_length():
     request = TranscriptionRequest(audio_sha256="a", audio_seconds=7200, audio=b"")
     assert upper_bound(Provider.ELEVENLABS, "scribe_v1", request, CONFIGURED)[0] == Decimal("0.80")
+    apart = request.model_copy(update={"channels": 2})
+    assert upper_bound(Provider.ELEVENLABS, "scribe_v1", apart, CONFIGURED)[0] == Decimal("1.60")
 
 
 def wav(seconds: int, *, claims: int) -> bytes:

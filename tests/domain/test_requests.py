@@ -64,6 +64,11 @@ def test_audio_is_known_by_its_hash_alone():
     assert fingerprint(transcription(b"one")) != fingerprint(transcription(b"one", sha256="b" * 64))
 
 
+def test_channels_that_are_heard_alone_are_another_request():
+    apart = transcription(b"one").model_copy(update={"channels": 2})
+    assert fingerprint(apart) != fingerprint(transcription(b"one"))
+
+
 def test_audio_is_neither_printed_nor_serialised():
     request = transcription(b"secret sound")
     assert "secret sound" not in repr(request)

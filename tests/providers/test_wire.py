@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
@@ -43,6 +44,7 @@ from tests.providers.vendors import (
     real,
     word,
 )
+from tests.sounds import encode, tone
 
 OPENAI, LOCAL, ANTHROPIC, ELEVENLABS = Provider.OPENAI, Provider.LOCAL, Provider.ANTHROPIC, Provider.ELEVENLABS
 each_vendor = pytest.mark.parametrize("provider", ALL)
@@ -379,6 +381,32 @@ async def test_words_include_audio_events_and_no_spacing():
     assert reply.model == MODEL
 
 
+BY_CHANNEL = question(ELEVENLABS).model_copy(update={"channels": 2, "audio": encode(tone(2.0), 0.5 * tone(2.0))})
+
+
+async def test_channels_are_transcribed_in_one_request_and_each_counts():
+    theirs = elevenlabs_body(word("No", start=0.5, end=0.8, speaker_id="speaker_1"), channel_index=1)
+    mine = elevenlabs_body(word("Yes"), word("(laughs)", type="audio_event", speaker_id=None), channel_index=0)
+    body = {"transcripts": [mine, theirs], "transcription_id": "t-2", "audio_duration_secs": 30.0}
+    reply: TranscriptionReply = await ask(ELEVENLABS, body, request=BY_CHANNEL)
+    assert [(word.text, word.speaker) for word in reply.words] == [
+        ("No", "channel 2"),
+        ("Yes", "channel 1"),
+        ("(laughs)", "channel 1"),
+    ]
+    assert (reply.usage.audio_seconds, reply.language, reply.provider_request_id) == (60.0, "eng", "t-2")
+
+
+@pytest.mark.parametrize(
+    ("channels", "fields"), [(1, (b"true", b"false")), (2, (b"false", b"true")), (6, (b"true", b"false"))]
+)
+async def test_speakers_are_known_by_voice_or_by_channel(channels: int, fields: tuple[bytes, bytes]):
+    """The vendor refuses both at once, and more than five channels."""
+    body = (await sent(ELEVENLABS, BY_CHANNEL.model_copy(update={"channels": channels}))).body
+    found = [re.search(rb'name="%s"\r\n\r\n(\w+)' % name, body) for name in (b"diarize", b"use_multi_channel")]
+    assert tuple(one and one[1] for one in found) == fields
+
+
 @pytest.mark.parametrize(
     ("provider", "body"),
     [
@@ -433,6 +461,8 @@ def damaged(body: dict[str, Any], **changes: object) -> dict[str, Any]:
         (ELEVENLABS, damaged(elevenlabs_body(), words=None)),
         (ELEVENLABS, damaged(elevenlabs_body(), words=[None])),
         (ELEVENLABS, elevenlabs_body({"type": "word", "start": 0})),
+        (ELEVENLABS, {"transcripts": []}),
+        (ELEVENLABS, {"transcripts": [damaged(elevenlabs_body(), words=[None])]}),
         (ELEVENLABS, elevenlabs_body(word(logprob=None))),
         (ELEVENLABS, elevenlabs_body(word(logprob=float("nan")))),
         (ELEVENLABS, elevenlabs_body(word(start="soon"))),

@@ -2,12 +2,14 @@
 
 from math import exp
 
+import numpy as np
 import pytest
 from elevenlabs.client import AsyncElevenLabs
 from elevenlabs.core.api_error import ApiError
 
 from simulator.server import Server
 from tests.simulator.material import wav
+from tests.sounds import encode, tone
 
 
 async def transcribe(client: AsyncElevenLabs, audio: bytes, attempt: str = "", **options):
@@ -57,6 +59,23 @@ async def test_an_unknown_recording_gets_stretches_of_speech_without_words(eleve
     assert second.end == pytest.approx(4.4, abs=0.1)
     assert reply.audio_duration_secs == pytest.approx(5.0, abs=0.05)
     assert (await admin.only_request())["audio_seconds"] == reply.audio_duration_secs
+
+
+async def test_channels_are_transcribed_apart_and_each_is_billed(elevenlabs_client, admin):
+    speech, silence = tone(1.5, level=0.4), np.zeros(24_000, np.float32)
+    audio = encode(np.concatenate((speech, silence)), np.concatenate((silence, speech)))
+    reply = await transcribe(elevenlabs_client, audio, diarize=False, use_multi_channel=True)
+    starts = [round(one.words[0].start, 1) for one in reply.transcripts]
+    assert ([one.channel_index for one in reply.transcripts], starts) == ([0, 1], [0.0, 1.5])
+    assert (await admin.only_request())["audio_seconds"] == 2 * reply.audio_duration_secs == pytest.approx(6.0, abs=0.1)
+    with pytest.raises(ApiError, match="does not support diarization"):
+        await transcribe(elevenlabs_client, audio, diarize=True, use_multi_channel=True)
+
+
+async def test_a_single_channel_has_one_transcript(elevenlabs_client, recordings):
+    audio = (recordings / "known.wav").read_bytes()
+    reply = await transcribe(elevenlabs_client, audio, diarize=False, use_multi_channel=True)
+    assert reply.text == "Who's there? Dev here."
 
 
 async def test_silence_has_no_speech(elevenlabs_client):

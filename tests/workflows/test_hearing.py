@@ -1,5 +1,6 @@
 """A recording alone becomes a session, through the typed client on real parts."""
 
+import numpy as np
 import pytest
 
 from parley import Backend, Client
@@ -8,7 +9,7 @@ from parley.domain.errors import InvalidInput, JobFailed
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, VOICE_ACTION, Step
 from tests.pages import reply, serving
 from tests.parts import SAMPLES, SimulatorAdmin
-from tests.sounds import wav
+from tests.sounds import encode, tone, wav
 
 RECORDING = (SAMPLES / "gatekeeper-dental-clinic.ogg").read_bytes()
 COACHING, VOICE = ENERGY[COACHING_ACTION], ENERGY[VOICE_ACTION]
@@ -68,6 +69,16 @@ async def test_the_user_is_corrected_without_hearing_again(client: Client, simul
 async def test_an_unknown_user_fails_the_job_and_names_the_speakers(client: Client):
     with pytest.raises(JobFailed, match="'Zed' is not a speaker of it: "):
         await (await client.analyze(audio=RECORDING, user_speaker="Zed")).result()
+
+
+async def test_a_speaker_on_each_channel_is_heard_in_one_request(client: Client, simulator: SimulatorAdmin):
+    """The simulator does not know the words of these tones."""
+    speech, silence = tone(1.5), np.zeros(24_000, np.float32)
+    left, right = np.concatenate((speech, silence)), np.concatenate((silence, speech))
+    for channels in ((left, right), (left + right, left + right)):
+        with pytest.raises(JobFailed, match="no speech was recognised"):
+            await (await client.analyze(audio=encode(*channels, form="flac"))).result()
+    assert [round(request["audio_seconds"]) for request in await simulator.billed()] == [6, 3]
 
 
 async def test_silence_is_said_to_be_silence(client: Client):

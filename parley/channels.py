@@ -1,0 +1,100 @@
+"""The channels of a recording: whether each has a speaker of its own, and which words come through the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from parley.audio import decode_blocks
+from parley.domain.hearing import channel_label
+from parley.domain.requests import SpokenWord
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# Levels do not need more.
+RATE = 8_000
+STEP_SECONDS = 0.05
+# A step is silent below a share of the level that only the loudest steps exceed: the percentile, the share.
+LOUD, SILENT = 95, 0.1
+# Of speakers with a channel each, one is this many times louder on the own channel than on the others, for most of the
+# time with speech. Two microphones in one room hear both speakers nearly alike.
+APART = 2.0
+MOSTLY = 0.5
+# A word that is so much quieter on its own channel than on another is the other speaker's, heard through the line.
+CROSSTALK = 0.2
+
+
+class Levels(NamedTuple):
+    """The level of each channel, a row each, in steps of `STEP_SECONDS`: the root of the mean square."""
+
+    values: npt.NDArray[np.float64]
+
+    @property
+    def channels(self) -> int:
+        return len(self.values)
+
+
+def levels(audio: bytes) -> Levels:
+    """Measure the channels of a recording. Hours of it take little memory.
+
+    Raises:
+        InvalidInput: it cannot be decoded.
+    """
+    import numpy as np  # noqa: PLC0415 - loaded only where sound is decoded
+
+    return Levels(np.concatenate(list(_levels(audio)), axis=1))
+
+
+def _levels(audio: bytes) -> Iterator[Any]:
+    import numpy as np  # noqa: PLC0415
+
+    step = round(STEP_SECONDS * RATE)
+    rest: Any = None
+    for block in decode_blocks(audio, rate=RATE):
+        samples = np.stack(block.channels)
+        samples = samples if rest is None else np.concatenate((rest, samples), axis=1)
+        whole = samples.shape[1] // step * step
+        rest = samples[:, whole:]
+        yield _root_mean_square(samples[:, :whole].reshape(len(samples), -1, step))
+    if rest.shape[1]:
+        yield _root_mean_square(rest[:, np.newaxis, :])
+
+
+def _root_mean_square(steps: Any) -> Any:
+    return (steps.astype("float64") ** 2).mean(axis=2) ** 0.5
+
+
+def _speakers_apart(found: Levels) -> bool:
+    """Whether each channel has a speaker of its own; else the voices are mixed on all of them."""
+    import numpy as np  # noqa: PLC0415
+
+    second, loudest = np.sort(found.values, axis=0)[-2:]
+    spoken = loudest > SILENT * np.percentile(loudest, LOUD)
+    return bool(spoken.any()) and float((loudest > APART * second)[spoken].mean()) >= MOSTLY
+
+
+def channels_apart(audio: bytes) -> int:
+    """How many channels of a recording have a speaker each; 1 where the voices are mixed.
+
+    Raises:
+        InvalidInput: it cannot be decoded.
+    """
+    first = next(decode_blocks(audio, rate=RATE))
+    if len(first.channels) == 1:
+        return 1
+    found = levels(audio)
+    return found.channels if _speakers_apart(found) else 1
+
+
+def own_words(found: Levels, words: Sequence[SpokenWord]) -> list[SpokenWord]:
+    """The words of channels, each with its channel's label, without those that come through the line."""
+    labels = [channel_label(number + 1) for number in range(found.channels)]
+    return [word for word in words if word.speaker not in labels or not _is_crosstalk(found, labels, word)]
+
+
+def _is_crosstalk(found: Levels, labels: Sequence[str], word: SpokenWord) -> bool:
+    steps = found.values[:, int(word.start / STEP_SECONDS) : int(word.end / STEP_SECONDS) + 1]
+    loudness = (steps**2).sum(axis=1) ** 0.5
+    return bool(loudness[labels.index(word.speaker)] < CROSSTALK * loudness.max())
