@@ -193,7 +193,7 @@ class TestContent:
         self, client: Client, path: Path, simulator: SimulatorAdmin
     ) -> None:
         await simulator.fault("malformed", times=3)
-        job = await start(client, path, chats(8))
+        job = await start(client, path, chats(8), sessions_per_stream=1)
         report = await job.result()
         assert report.statistics is not None
         assert report.statistics.fallbacks == 1

@@ -119,7 +119,8 @@ class RunState:
         visibility.record(visibility.PHASE, phase.value)
         self.phase, self.phase_started_at, self.phase_first_done = phase, workflow.now(), self.sessions_done
         self.streams = {}
-        self.note = ""
+        # What slows the streams down is shown while they work.
+        self.note = "; ".join(self.plan.warnings) if phase is Phase.PARALLEL else ""
         self._update()
 
     def complete_discovery_round(self, reports: Sequence[BatchReport], next_ordinal: int) -> None:

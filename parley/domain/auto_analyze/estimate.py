@@ -13,11 +13,15 @@ LABELS_OF_A_SESSION = 65
 
 
 class RunEstimate(Model):
-    """The estimated cost of a labelling run, with the model that it is estimated for."""
+    """The estimated cost of a labelling run, with the model that it is estimated for.
+
+    `warnings`: what makes the run slower than it could be.
+    """
 
     provider: Provider
     model: str
     estimated_usd: Decimal
+    warnings: tuple[str, ...] = ()
 
 
 def estimated_usd(sessions: int, tokens: int, rates: Rates) -> Decimal:
