@@ -327,11 +327,11 @@ async def store_labels(
 
     A label's first round is the lowest one that found it, in whatever order the streams store theirs.
     """
-    await _label_sessions(tx, workspace_id, job_key, found, place)
+    await _label_sessions(tx, (workspace_id, job_key), found, place)
     # Fallback labels are not offered to other sessions.
     learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
     seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
-    new = await _store_seen(tx, workspace_id, job_key, seen, place.round) if seen else 0
+    new = await _store_seen(tx, (workspace_id, job_key), seen, place.round) if seen else 0
     if place.ends is not None:
         ended = update(AutoBatch).where(*_of(AutoBatch, workspace_id, job_key), col(AutoBatch.number) == place.ends)
         await (await tx.connection()).execute(ended.values(labelled=True))
@@ -339,7 +339,7 @@ async def store_labels(
 
 
 async def _label_sessions(
-    tx: AsyncSession, workspace_id: str, job_key: str, found: Mapping[int, SessionLabels], place: Place
+    tx: AsyncSession, run: tuple[str, str], found: Mapping[int, SessionLabels], place: Place
 ) -> None:
     """Give sessions their labels, all in one statement."""
     if not found:
@@ -353,7 +353,7 @@ async def _label_sessions(
     )
     labelled = (
         update(AutoSession)
-        .where(*_of(AutoSession, workspace_id, job_key), col(AutoSession.ordinal) == given.c.at)
+        .where(*_of(AutoSession, *run), col(AutoSession.ordinal) == given.c.at)
         .values({name: given.c[name] for name in columns})
         .values(phase=place.phase.value, round=place.round, stream=place.stream)
     )
@@ -361,12 +361,12 @@ async def _label_sessions(
 
 
 async def _store_seen(
-    tx: AsyncSession, workspace_id: str, job_key: str, seen: Sequence[tuple[str, str]], round_number: int
+    tx: AsyncSession, run: tuple[str, str], seen: Sequence[tuple[str, str]], round_number: int
 ) -> int:
     """Store labels, or that an earlier round found them. Returns how many are new."""
     columns_of = [(String, "kind", [kind for kind, _ in seen]), (String, "label", [label for _, label in seen])]
     given = _table_of(columns_of)
-    rows = select(literal(workspace_id), literal(job_key), given.c.kind, given.c.label, literal(round_number))
+    rows = select(*map(literal, run), given.c.kind, given.c.label, literal(round_number))
     columns = ("workspace_id", "job_key", "kind", "label", "first_round")
     made = insert(AutoLabel).from_select(columns, rows.order_by(given.c.kind, given.c.label))
     stored = await (await tx.connection()).execute(

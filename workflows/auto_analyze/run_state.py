@@ -296,8 +296,13 @@ class RunState:
         pace = (workflow.now() - self.phase_started_at).total_seconds() / labelled
         in_discovery = self.plan.discovery - self.next_ordinal if self.discovery_pending else 0
         rest = self.plan.requested - self.sessions_done - in_discovery
-        faster = self.parallel_streams / discovery_width(self.discovery_steps) if self.phase is Phase.DISCOVERY else 1
+        faster = self.parallel_streams / self._discovery_at_once() if self.phase is Phase.DISCOVERY else 1
         return round(pace * (in_discovery + max(rest, 0) / faster), 1)
+
+    def _discovery_at_once(self) -> float:
+        """How many requests the rounds of the discovery had at once, on average."""
+        steps = max(self.discovery_steps, 1)
+        return sum(map(discovery_width, range(steps))) / steps
 
     def _show(self) -> None:
         workflow.set_current_details(as_table(self.progress()))
