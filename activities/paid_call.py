@@ -70,7 +70,6 @@ from parley.storage.ledger import (
     Held,
     Offer,
     OnEnd,
-    OnReply,
     Settled,
     Settlement,
     Terms,
@@ -113,7 +112,6 @@ class _Work:
     offer: Offer
     adapter: Adapter
     on_end: OnEnd | None
-    on_reply: OnReply | None
     stream: ReplyStream | None
 
     @classmethod
@@ -125,11 +123,10 @@ class _Work:
         adapter: Adapter,
         *,
         on_end: OnEnd | None = None,
-        on_reply: OnReply | None = None,
         stream: ReplyStream | None = None,
     ) -> Self:
         names = (charge.workspace_id, charge.workflow_id, charge.request_id, charge.action)
-        return cls(*names, request, offer, adapter, on_end, on_reply, stream)
+        return cls(*names, request, offer, adapter, on_end, stream)
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,7 @@ class PaidCalls:
             ),
         )
 
-    async def make(  # noqa: PLR0913 - what is written with the reply, and its stream
+    async def make(
         self,
         charge: Charge,
         request: Request,
@@ -199,7 +196,6 @@ class PaidCalls:
         *,
         fingerprint: str | None = None,
         on_end: OnEnd | None = None,
-        on_reply: OnReply | None = None,
         stream: ReplyStream | None = None,
     ) -> Settled:
         """Get the one reply to a request: its settled reply if there is one, else by a call to the provider.
@@ -209,9 +205,6 @@ class PaidCalls:
             fingerprint: of what is asked, where a repetition may send it in other words; default: of `request`.
             on_end: writes in the transaction that ends an attempt: both are committed, or neither. The reply is judged
                 by the caller, after it is stored.
-            on_reply: writes what follows from the reply in the transaction that settles it, which saves one. If it
-                fails, the reply is settled without it. It is called only for a reply that this attempt receives and
-                that the request gets, and again if the transaction is repeated, so the caller writes where it was not.
             stream: takes the reply to its readers while it is made. An earlier attempt for it, which may not send any
                 more, is superseded: see `Claim`.
 
@@ -239,7 +232,7 @@ class PaidCalls:
         claimed = await self._claim(charge, sha256, offer, stream.supersedes if stream else None)
         if isinstance(claimed, Settled):
             return claimed
-        work = _Work.of(charge, sent, offer, adapter, on_end=on_end, on_reply=on_reply, stream=stream)
+        work = _Work.of(charge, sent, offer, adapter, on_end=on_end, stream=stream)
         try:
             return await _uninterrupted(asyncio.create_task(self._work(work, claimed)))
         except Unreachable as error:
@@ -661,23 +654,14 @@ class PaidCalls:
             rates,
             withdraws=withdraws,
             on_end=work.on_end,
-            on_reply=work.on_reply,
         )
 
-        async def settle(tx: AsyncSession, settlement: Settlement) -> Settled:
+        async def settle(tx: AsyncSession) -> Settled:
             settled = await ledger.settle(tx, settlement)
             await self._failpoints.reach("settling", work.workflow_id)
             return settled
 
-        try:
-            return await self._persist(partial(settle, settlement=settlement))
-        except Unreachable:
-            raise
-        except Exception:
-            if settlement.on_reply is None:
-                raise
-            log.exception("what follows from a reply is not written with it")
-            return await self._persist(partial(settle, settlement=replace(settlement, on_reply=None)))
+        return await self._persist(settle)
 
     async def _fail(self, work: _Work, attempt_id: UUID, failure: Failure) -> None:
         async def fail(tx: AsyncSession) -> None:
