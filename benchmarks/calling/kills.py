@@ -12,9 +12,6 @@ from random import Random  # noqa: TID251 - the moments of the kills are random
 from typing import Any
 from urllib.parse import urlsplit
 
-from temporalio.testing import ActivityEnvironment
-
-from activities.sweep import SweepActivities
 from benchmarks.calling.callers import NUMBER, Callers, script
 from benchmarks.faults.load import Load
 from benchmarks.faults.stage import stage
@@ -24,7 +21,6 @@ from parley.cli.billed import read_billed
 from parley.client.phone import user_of
 from parley.domain.conversation.contract import Ended, turn_job_id
 from parley.domain.generate.contract import job_key
-from parley.domain.housekeeping import SweepInput
 from parley.domain.phone.contract import PhoneTurn
 from parley.domain.phone.settings import Phrases
 from simulator.twilio.script import Script
@@ -32,7 +28,6 @@ from simulator.twilio.simulation import Simulated
 from simulator.twilio.summary import Turn, repetitions, summarize, turns_of
 from tests.faults.gateways import start_gateway
 from tests.faults.scene import Scene
-from tests.storage.ledger_fixture import until
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 EACH = 2
@@ -160,7 +155,7 @@ async def under_kills(calls: int, kills: Sequence[str], seed: int) -> tuple[Figu
 
 
 async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any], dict[str, int]]:
-    await _end_what_was_killed(place)
+    await place.sweep()
     summary = summarize([one.log for one in held])
     calls = {call.call_sid: call for call in await place.client.phone.calls(limit=2 * len(held))}
     stored = {call_sid: await place.client.phone.turns(call_sid) for call_sid in calls}
@@ -195,17 +190,6 @@ async def _found(place: Scene, held: Sequence[Simulated]) -> tuple[dict[str, Any
         for error in _errors(one):
             say(f"{one.phone_call.dialled.sid}: {error}")
     return figures, faults
-
-
-async def _end_what_was_killed(place: Scene) -> None:
-    """Sweep until no attempt is open: a gateway that was killed leaves what it asked for open until its lease ends."""
-    sweeper = SweepActivities(place.database, place.client.temporal)
-
-    async def nothing_is_open() -> bool:
-        await ActivityEnvironment().run(sweeper.sweep, SweepInput())
-        return "open" not in await place.attempts()
-
-    await until(nothing_is_open)
 
 
 def _errors(one: Simulated) -> list[str]:

@@ -21,13 +21,17 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, Register
 from temporalio.client import Client as TemporalClient
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
 
 from activities.failpoints import HELD
+from activities.sweep import SweepActivities
 from parley import Backend, Client
+from parley.domain.housekeeping import SweepInput
 from parley.storage.database import Database
 from parley.visibility import ALL
 from starter.embedded import Addresses
 from tests.parts import ROOT, TEST_TIMEOUT_SECONDS, SimulatorAdmin, quick_settings, run_sql, running_simulator
+from tests.storage.ledger_fixture import until
 
 T = TypeVar("T")
 
@@ -89,6 +93,16 @@ class Scene:
         """The states of the ledger's attempts, in order."""
         rows = await self.query("SELECT state FROM attempts ORDER BY request_id, number")
         return [str(row["state"]) for row in rows]
+
+    async def sweep(self) -> None:
+        """Sweep until no attempt is open: what a process that was killed has asked for is open until its lease ends."""
+        sweeper = SweepActivities(self.database, self.client.temporal)
+
+        async def nothing_is_open() -> bool:
+            await ActivityEnvironment().run(sweeper.sweep, SweepInput())
+            return "open" not in await self.attempts()
+
+        await until(nothing_is_open)
 
     async def stop(self) -> None:
         for process in self.processes:

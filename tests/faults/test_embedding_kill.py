@@ -5,16 +5,11 @@ import signal
 import sys
 from pathlib import Path
 
-from temporalio.testing import ActivityEnvironment
-
-from activities.sweep import SweepActivities
 from gateway.inline import InlineGenerate
-from parley.domain.housekeeping import SweepInput
 from starter.embedded import Addresses
 from tests.faults.inline_process import USER, embedding
 from tests.faults.scene import exited, scene
 from tests.parts import ROOT
-from tests.storage.ledger_fixture import until
 
 KEY = "document-7"
 
@@ -30,13 +25,7 @@ async def test_only_what_was_in_flight_is_paid_again(stack: Addresses, template:
         )
         place.processes.append(process)
         await exited(process, signal.SIGKILL)
-        sweeper = SweepActivities(place.database, client.temporal)
-
-        async def nothing_is_open() -> bool:
-            await ActivityEnvironment().run(sweeper.sweep, SweepInput())
-            return "open" not in await place.attempts()
-
-        await until(nothing_is_open)
+        await place.sweep()
         assert await place.attempts() == ["lost"]
         assert (await client.energy(USER)).reserved == 0
         assert await client.audit() == []

@@ -5,18 +5,13 @@ import json
 import signal
 from pathlib import Path
 
-from temporalio.testing import ActivityEnvironment
-
-from activities.sweep import SweepActivities
 from parley.cli.billed import read_billed
 from parley.domain.errors import JobFailed
 from parley.domain.generate.contract import GenerateResult
-from parley.domain.housekeeping import SweepInput
 from parley.storage.ledger import WITHDRAWN
 from starter.embedded import Addresses
 from tests.faults.gated_simulator import gated_simulator
 from tests.faults.scene import exited, scene
-from tests.storage.ledger_fixture import until
 
 USER = "ann"
 CALLED, IN_FLIGHT = 3, 3
@@ -78,13 +73,8 @@ async def test_the_sweeper_releases_the_reservations_of_a_terminated_generation(
         ended = await asyncio.gather(*generations, return_exceptions=True)
         assert [type(error) for error in ended] == [JobFailed] * 2
         assert (await client.energy(USER)).reserved == 2
-        sweeper = SweepActivities(place.database, client.temporal)
-
-        async def swept() -> bool:
-            await ActivityEnvironment().run(sweeper.sweep, SweepInput())
-            return await place.attempts() == ["lost", "lost"]
-
-        await until(swept)
+        await place.sweep()
+        assert await place.attempts() == ["lost", "lost"]
         energy, costs = await client.energy(USER), await client.costs()
         assert (energy.charged, energy.reserved) == (0, 0)
         assert costs.confirmed_usd == 0

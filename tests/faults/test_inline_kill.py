@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from temporalio.testing import ActivityEnvironment
 
-from activities.sweep import SweepActivities
 from parley import Backend
 from parley.domain.generate.contract import GenerateResult
-from parley.domain.housekeeping import SweepInput
 from starter.embedded import Addresses
 from tests.faults.inline_process import QUESTION, USER
 from tests.faults.scene import Scene, exited, frozen, scene
 from tests.parts import ROOT
-from tests.storage.ledger_fixture import until
 from tests.workflows.modes import inline_client
 
 KEY = "order-7"
@@ -65,13 +61,7 @@ async def killed_at(point: str, place: Scene) -> Outcome:
         process.kill()
     await exited(process, signal.SIGKILL)
     await place.simulator.gate(closed=False, provider="openai")
-    sweeper = SweepActivities(place.database, client.temporal)
-
-    async def nothing_is_open() -> bool:
-        await ActivityEnvironment().run(sweeper.sweep, SweepInput())
-        return "open" not in await place.attempts()
-
-    await until(nothing_is_open)
+    await place.sweep()
     swept, reserved, audited = await place.attempts(), (await client.energy(USER)).reserved, await client.audit()
     async with inline_client(Backend(client.temporal, place.database, client.settings), workspace_id) as again:
         result = await again.generate(QUESTION, user_id=USER, key=KEY)
