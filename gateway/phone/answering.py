@@ -122,17 +122,10 @@ class Answer:
                 self._turn.reply = delta
             else:
                 self._note("first_token_ms")
-                if isinstance(delta, ToolCallDelta):
-                    self._collect(delta)
+                # A paid call delivers a tool call whole. An agent does one thing in a turn: further calls are not done.
+                if isinstance(delta, ToolCallDelta) and self._tool_call is None:
+                    self._tool_call = delta
                 yield delta
-
-    def _collect(self, piece: ToolCallDelta) -> None:
-        """Keep the first tool call of the answer. An agent does one thing in a turn: others are not done."""
-        if self._tool_call is None:
-            self._tool_call = piece
-        elif piece.index == self._tool_call.index:
-            arguments = self._tool_call.arguments + piece.arguments
-            self._tool_call = self._tool_call.model_copy(update={"arguments": arguments})
 
     def _note(self, time: str) -> None:
         """Something of the turn happens now, for the first time or again."""
