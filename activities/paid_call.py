@@ -336,10 +336,10 @@ class PaidCalls:
     def _shared_settlements(
         self, whole: _Work, members: Sequence[_Member], joint: Joint, reply: ChatReply
     ) -> list[Settlement]:
-        """Each member's reply and its share of the cost. An unknown cost stays unknown: each keeps its bound."""
+        """Each member's reply and its share of the cost."""
         bounds = [member.work.offer.upper_bound_usd for member in members]
         cost_usd, rates = self._counted(whole.offer, reply.usage)
-        costs = [None] * len(members) if cost_usd is None else shares_of_amount(cost_usd, bounds)
+        costs = _shares_of_cost(cost_usd, bounds)
         replies = joint.divide(reply, len(members)) if len(members) > 1 else [reply]
         return [
             Settlement(whole.workspace_id, member.attempt_id, one.model_copy(update={"usage": usage}), cost, rates)
@@ -756,11 +756,16 @@ class PaidCalls:
         )
 
 
+def _shares_of_cost(cost_usd: Decimal | None, bounds: Sequence[Decimal]) -> Sequence[Decimal | None]:
+    """Each member's share of a call's cost. An unknown cost stays unknown: each keeps its bound."""
+    return [None] * len(bounds) if cost_usd is None else shares_of_amount(cost_usd, bounds)
+
+
 def _shared_failures(failure: Failure, members: Sequence[_Member]) -> list[Failure]:
     """Each member's share of a failed call, which counts once for the breaker."""
     bounds = [member.work.offer.upper_bound_usd for member in members]
     cost_usd, usages = failure.cost_usd, shares_of_usage(failure.usage, bounds)
-    costs = [None] * len(members) if cost_usd is None else shares_of_amount(cost_usd, bounds)
+    costs = _shares_of_cost(cost_usd, bounds)
     return [
         replace(failure, usage=usage, cost_usd=cost, trips_breaker=failure.trips_breaker and place == 0)
         for place, (usage, cost) in enumerate(zip(usages, costs, strict=True))
