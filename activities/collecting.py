@@ -9,7 +9,7 @@ from temporalio.common import Priority
 
 from activities.boundary import boundary
 from activities.paid_call import Asked, Joint, PaidCalls
-from activities.session_analysis import judged, metrics_of
+from activities.session_analysis import Material, judged, material_of
 from parley.domain.coaching.collecting import (
     WORKFLOW,
     Collected,
@@ -20,18 +20,13 @@ from parley.domain.coaching.collecting import (
 )
 from parley.domain.coaching.prompts import MAX_TOKENS, coaching_request, joint_request
 from parley.domain.coaching.replies import divide
-from parley.domain.coaching.rubric import Rubric
 from parley.domain.errors import ParleyError
-from parley.domain.habits import Habits, habits
 from parley.domain.queues import WORKFLOWS, fairness_key
 from parley.domain.requests import ChatRequest, request_id
-from parley.domain.session import Session
 from parley.domain.session_analysis import COACHING_ACTION, ENERGY, Step, StepOutcome
-from parley.domain.voice_metrics import VoiceMetrics
-from parley.storage import analyses, rubrics
+from parley.storage import analyses
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
-from parley.storage.sessions import load_session
 
 
 @dataclass(frozen=True)
@@ -40,10 +35,7 @@ class _Loaded:
 
     job: CollectedJob
     user_id: str
-    session: Session
-    rubric: Rubric
-    counted: Habits
-    measured: VoiceMetrics | None
+    material: Material
 
 
 class CollectingActivities:
@@ -81,9 +73,9 @@ class CollectingActivities:
         return JointOutcome(outcomes=tuple(outcomes))
 
     async def _replies(self, step: JointStep, loaded: list[_Loaded]) -> list[Settled | ParleyError]:
-        rubric = loaded[0].rubric
+        rubric = loaded[0].material.rubric
         asked = [Asked(_charge(step, one), _request(one)) for one in loaded]
-        members = [(one.session, one.counted, one.measured) for one in loaded]
+        members = [(one.material.session, one.material.counted, one.material.measured) for one in loaded]
         joint = Joint(join=lambda places: joint_request(rubric, [members[place] for place in places]), divide=divide)
         candidate = step.candidate
         return await self._paid_calls.make_jointly(asked, joint, candidate.provider, candidate.model)
@@ -92,7 +84,7 @@ class CollectingActivities:
         """Judge a job's reply, and store its coaching. None if there is no reply."""
         if isinstance(end, ParleyError):
             return None
-        outcome, coaching = judged(end, one.rubric, one.session, step.candidate)
+        outcome, coaching = judged(end, one.material.rubric, one.material.session, step.candidate)
         if coaching is not None:
             coaching = coaching.model_copy(update={"knows_voice": one.job.after_voice})
             parts = {"coaching": coaching.model_dump(mode="json")}
@@ -106,15 +98,12 @@ async def _loaded(tx: AsyncSession, workspace_id: str, job: CollectedJob) -> _Lo
     row = await analyses.load(tx, workspace_id, job.job_key)
     if row.status != "running":
         return None
-    session = await load_session(tx, workspace_id, row.session_id, row.session_sha256)
-    rubric = await rubrics.load(tx, workspace_id, row.rubric)
-    measured = metrics_of(session, row.voice_metrics, row.acoustics, row.recording_sha256) if job.after_voice else None
-    return _Loaded(job, row.user_id, session, rubric, habits(session), measured)
+    return _Loaded(job, row.user_id, await material_of(tx, row, after_voice=job.after_voice))
 
 
 def _charge(step: JointStep, one: _Loaded) -> Charge:
     """The account of a job's first request for coaching, as if it were sent alone."""
-    asked = request_id(one.job.job_key, Step.COACHING.value)
+    asked = request_id(one.job.job_key, Step.COACHING.first_request)
     return Charge(
         workspace_id=step.workspace_id,
         user_id=one.user_id,
@@ -129,4 +118,4 @@ def _charge(step: JointStep, one: _Loaded) -> Charge:
 
 
 def _request(one: _Loaded) -> ChatRequest:
-    return coaching_request(one.session, one.rubric, one.counted, one.measured, max_tokens=MAX_TOKENS)
+    return coaching_request(*one.material, max_tokens=MAX_TOKENS)

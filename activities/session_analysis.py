@@ -1,7 +1,7 @@
 """The activities of `SessionAnalysis`: open the job, measure the voice, coach, store the result."""
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
@@ -195,15 +195,11 @@ class SessionAnalysisActivities:
         """Request the coaching analysis from one candidate. The outcome says why a reply cannot be used."""
         job = step.input
         async with self._database.transaction() as tx:
-            session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
             row = await analyses.load(tx, job.workspace_id, step.job_key)
-            rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
-        measured = (
-            metrics_of(session, row.voice_metrics, row.acoustics, row.recording_sha256) if step.after_voice else None
-        )
+            session, rubric, counted, measured = await material_of(tx, row, after_voice=step.after_voice)
         excerpt = await _excerpt(session, step.variant.transcript_tokens)
         request = coaching_request(
-            session, rubric, habits(session), measured, max_tokens=step.variant.max_tokens, excerpt=excerpt
+            session, rubric, counted, measured, max_tokens=step.variant.max_tokens, excerpt=excerpt
         )
         try:
             settled = await self._pay(step, Step.COACHING, COACHING_ACTION, request)
@@ -294,7 +290,7 @@ class SessionAnalysisActivities:
             job_key=step.job_key,
             workflow_id=step.workflow_id,
             request_id=shared_id or request_id(step.job_key, step.request_step(name)),
-            result_id=shared_id or request_id(step.job_key, step.result_step(name)),
+            result_id=shared_id or request_id(step.job_key, name.first_request),
             action=action,
             energy=ENERGY[action],
         )
@@ -303,6 +299,23 @@ class SessionAnalysisActivities:
     async def _store(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
             await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
+
+
+class Material(NamedTuple):
+    """What the prompt for coaching is made of. `measured`: on the recording; None where the prompt has none of it."""
+
+    session: Session
+    rubric: Rubric
+    counted: Habits
+    measured: VoiceMetrics | None
+
+
+async def material_of(tx: AsyncSession, row: StoredAnalysis, *, after_voice: bool) -> Material:
+    """What a job's prompt for coaching is made of. `after_voice`: with what was measured on the recording."""
+    session = await load_session(tx, row.workspace_id, row.session_id, row.session_sha256)
+    rubric = await rubrics.load(tx, row.workspace_id, row.rubric)
+    measured = _metrics_of(session, row.voice_metrics, row.acoustics, row.recording_sha256) if after_voice else None
+    return Material(session, rubric, habits(session), measured)
 
 
 async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | None:
@@ -408,7 +421,7 @@ def _assembled(session: Session, rubric: Rubric, row: StoredAnalysis, step: Fini
     # If the job continued without the voice metrics, ignore metrics that were stored later.
     measured = row.voice_metrics if any(source.step is Step.VOICE for source in step.provenance) else None
     sound = row.acoustics if step.acoustics else None
-    metrics = metrics_of(session, measured, sound, step.input.recording_sha256)
+    metrics = _metrics_of(session, measured, sound, step.input.recording_sha256)
     if row.coaching:
         # Here, and not where the reply is read: the voice may be measured at the same time.
         coaching = check_numbers(Coaching.model_validate(row.coaching), counted, metrics)
@@ -448,7 +461,7 @@ def _trends(earlier: list[dict[str, Any]], analysis: Analysis) -> Trends:
     return trends(past, Past(analysis.session_id, analysis.coaching, analysis.habits, analysis.voice_metrics))
 
 
-def metrics_of(
+def _metrics_of(
     session: Session, words: dict[str, Any] | None, sound: dict[str, Any] | None, recording_sha256: str | None
 ) -> VoiceMetrics:
     """The metrics from what was recognised and measured on the recording; from the transcript where nothing was."""

@@ -104,6 +104,11 @@ class Step(StrEnum):
     COACHING = "coaching"
     FINISH = "finish"
 
+    @property
+    def first_request(self) -> str:
+        """The id, within a job, of the step's first request. The user is charged for one of the step's requests."""
+        return self.value.replace(" ", "-")
+
 
 def steps_of(job: SessionAnalysisInput) -> tuple[Step, ...]:
     """The steps of a job in their order: only a recording alone is heard first."""
@@ -255,12 +260,7 @@ class PaidStep(Model):
 
     def request_step(self, name: Step) -> str:
         """The request id within the job: `voice-metrics`, `coaching`, and for repetitions `coaching/ask-{ask}`."""
-        place = self.result_step(name)
-        return place if self.variant.ask == 1 else f"{place}/ask-{self.variant.ask}"
-
-    def result_step(self, name: Step) -> str:
-        """The id, within the job, of the step's first request: the user is charged for one of its requests."""
-        return name.value.replace(" ", "-")
+        return name.first_request if self.variant.ask == 1 else f"{name.first_request}/ask-{self.variant.ask}"
 
 
 class AcousticsStep(Model):
