@@ -24,7 +24,9 @@ from parley.domain.phone.settings import KeyAction
 DOUBLED_SECONDS = 2.0
 # How long the next turn waits for the record of the one before, which its prompt reads.
 RECORD_SECONDS = 1.0
-MOST_FAILURES = 2
+# In a row. Where no person can take over, a phone call that goes on is worth more than one that is ended: most failures
+# are an outage of seconds.
+MOST_FAILURES, MOST_FAILURES_WITHOUT_A_PERSON = 2, 5
 # A caller says no more than this at once.
 LONGEST_PROMPT = 20_000
 
@@ -240,11 +242,12 @@ class Talk:
                 await self._send(SendDigits(digits=action.digits))
 
     async def _failed(self, turn: Turn) -> None:
-        """There is no answer: apologise, and hand over after the second time in a row."""
+        """There is no answer: apologise. After the second time in a row hand over to a person, if the number has one."""
         self._failures += 1
         self._counts["errors"] += 1
         log.warning("%s: a turn has no answer: %s", self._call.call_sid, turn.error)
-        if self._failures >= MOST_FAILURES:
+        has_person = self._call.settings.transfer_to is not None
+        if self._failures >= (MOST_FAILURES if has_person else MOST_FAILURES_WITHOUT_A_PERSON):
             turn.heard = turn.said
             self._record(turn)
             await self._transfer("failures")

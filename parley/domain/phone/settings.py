@@ -39,8 +39,10 @@ def masked(number: str) -> str:
 
 
 class Phrases(Model):
-    """What the agent says without a model. `apology`: after the first failure. `hand_off`: after the second.
+    """What the agent says without a model.
 
+    apology: after a failure. hand_off: before a person takes over, after two failures in a row.
+    good_bye: before a phone call ends where no person can take over, after five in a row.
     done, farewell: where its model has used a tool, or ends the phone call, without a word.
     """
 

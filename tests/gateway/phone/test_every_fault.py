@@ -32,7 +32,7 @@ async def test_the_caller_hears_something_there_is_a_row_and_the_talk_goes_on(
     faults: dict[str, frozenset[str]],
     times: int | None,
 ):
-    monkeypatch.setattr(talk, "MOST_FAILURES", 1000)  # the talk has a failure after the other
+    monkeypatch.setattr(talk, "MOST_FAILURES_WITHOUT_A_PERSON", 1000)  # the talk has a failure after the other
     shown = [name for name, traits in faults.items() if traits <= CHAT]
     phone, said = twilio.phone(), dict[str, str]()
     await phone.ring()

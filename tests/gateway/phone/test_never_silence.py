@@ -15,7 +15,7 @@ from parley.domain.errors import Unreachable
 from parley.domain.phone.contract import workflow_id
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import running_gateway
-from tests.gateway.phone.twilio import Twilio
+from tests.gateway.phone.twilio import Phone, Twilio
 
 pytestmark = pytest.mark.usefixtures("client")
 SHORT = "+15550100010"
@@ -64,29 +64,51 @@ async def test_an_answer_in_time_has_no_filler(client: Client, twilio: Twilio):
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize("target", [None, "+15550100099"])
-async def test_two_failures_in_a_row_end_in_an_apology_and_a_hand_off(
-    client: Client, twilio: Twilio, simulator: SimulatorAdmin, target: str | None
+async def test_two_failures_in_a_row_end_in_an_apology_and_a_person(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin
 ):
-    await numbered(client, transfer_to=target)
+    await numbered(client, transfer_to="+15550100099")
+    phone, handoff = await _failed(twilio, simulator, failures=2, last_words="A person.")
+    [verb] = await phone.action(SessionStatus="ended", HandoffData=json.dumps(handoff))
+    assert verb.tag == "Dial"
+    await _recorded(client, phone, failures=2)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_without_a_person_the_phone_call_goes_on_until_the_fifth_failure_in_a_row(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin
+):
+    await numbered(client)
+    phone, handoff = await _failed(twilio, simulator, failures=5, last_words="Bye.")
+    [verb] = await phone.action(SessionStatus="ended", HandoffData=json.dumps(handoff))
+    assert verb.tag == "Hangup"
+    await _recorded(client, phone, failures=5)
+
+
+async def _failed(
+    twilio: Twilio, simulator: SimulatorAdmin, *, failures: int, last_words: str
+) -> tuple[Phone, dict[str, Any]]:
+    """A phone call whose agent gives up after so many turns without an answer; returns it, and what it hands over."""
     await simulator.fault("hang", times=None)
     phone = twilio.phone(To=SHORT)
     await phone.ring()
     async with phone.session() as session:
-        await session.say("Which formats can I export?")
-        assert await session.answer() == "Hm. Still looking. Sorry?"
+        for number in range(1, failures):
+            await session.say(f"Which formats can I export, {number}?")
+            assert await session.answer() == "Hm. Still looking. Sorry?"
         await session.say("Which formats?")
-        assert (await session.answer()).endswith("A person." if target else "Bye.")
+        assert (await session.answer()).endswith(last_words)
         handoff = json.loads((await session.until("end"))["handoffData"])
     await simulator.reset()
-    assert handoff["reason"] == "failures"
-    [verb] = await phone.action(SessionStatus="ended", HandoffData=json.dumps(handoff))
-    assert verb.tag == ("Dial" if target else "Hangup")
+    return phone, handoff
+
+
+async def _recorded(client: Client, phone: Phone, *, failures: int) -> None:
     turns = await client.phone.turns(phone.sid)
-    assert [one.error for one in turns] == ["ResponseTimeout"] * 2
-    assert turns[0].heard == "Sorry?"
+    assert [one.error for one in turns] == ["ResponseTimeout"] * failures
+    assert {one.heard for one in turns[:-1]} == {"Sorry?"}
     call = await client.phone.call(phone.sid)
-    assert (call.reason, call.errors) == ("failures", 2)
+    assert (call.reason, call.errors) == ("failures", failures)
 
 
 @pytest.mark.usefixtures("worker")
