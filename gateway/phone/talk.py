@@ -242,7 +242,7 @@ class Talk:
                 await self._send(SendDigits(digits=action.digits))
 
     async def _failed(self, turn: Turn) -> None:
-        """There is no answer: apologise. After the second time in a row hand over to a person, if the number has one."""
+        """There is no answer: apologise, and after some times in a row hand over to a person, or end the phone call."""
         self._failures += 1
         self._counts["errors"] += 1
         log.warning("%s: a turn has no answer: %s", self._call.call_sid, turn.error)
