@@ -1,4 +1,7 @@
-"""Computes completions from prompts by rules over features of the text. Instructions in the text have no effect."""
+"""Computes completions from prompts by rules over features of the text.
+
+Instructions in the text have no effect, except for words that are to be said before a tool is called.
+"""
 
 import json
 import re
@@ -21,6 +24,7 @@ from simulator.wire import BYTES_PER_TOKEN, Message, Prompt, Refusal, count_toke
 
 REASONING_TOKENS = 600
 PAIR, CUT = re.compile("[\U00010000-\U0010ffff]"), "\x1f"
+SAY = re.compile(r"""\bsay (?P<quote>["'])(?P<words>.+?)(?P=quote)(?!\w)""", re.IGNORECASE)
 INTERRUPTED = re.compile(r"\binterrupted\b.*\bcontinue it exactly where it ends\b", re.IGNORECASE)
 # A record that a program puts before the user's words, such as a summary: a line that introduces it, and its tags.
 RECORD = re.compile(r"^(?P<introduction>[^\n]*)\n<(?P<tag>\w+)>\n(?P<said>.*?)\n</(?P=tag)>\s*", re.DOTALL)
@@ -91,7 +95,9 @@ class Answers:
         tools = self._called(prompt)
         if tools:
             calls, finish, tokens = self._calls(prompt, tools, damage)
-            return Answer("", finish, input_tokens, tokens + reasoning, reasoning, calls)
+            words = "" if damage == "empty" else _words_before_tools(prompt)
+            tokens += count_tokens(words) + reasoning
+            return Answer(words, finish, input_tokens, tokens, reasoning, calls)
         choice = SeededChoice(self._choice.seed + prompt.seed + number)
         text, finish = damaged(self._text(prompt, choice), damage, prompt)
         text, stopped_by = _until_stop(text, prompt.stop)
@@ -108,7 +114,10 @@ class Answers:
         rest, finish = damaged(whole.text.removeprefix(said), damage, prompt)
         limited = _first_tokens(rest, prompt.max_tokens)
         finish = "length" if finish and len(limited) < len(rest) else finish
-        return Answer(limited, finish, prompt.input_tokens, count_tokens(limited), stopped_by=whole.stopped_by)
+        finish = whole.finish if whole.calls and finish == "stop" else finish
+        calls = whole.calls if finish == whole.finish else ()
+        tokens = count_tokens(limited) + sum(count_tokens(call.arguments) for call in calls)
+        return Answer(limited, finish, prompt.input_tokens, tokens, calls=calls, stopped_by=whole.stopped_by)
 
     def _called(self, prompt: Prompt) -> list[Tool]:
         """Return the tools that the answer calls. It follows from results that the last messages bring."""
@@ -202,6 +211,12 @@ def _interrupted(prompt: Prompt) -> str | None:
     """Return the assistant's text that the last message asks to continue; None if it asks for something else."""
     *_, said, asked = (Message("", ""), *prompt.messages)
     return said.text if said.role == "assistant" and INTERRUPTED.search(asked.text) else None
+
+
+def _words_before_tools(prompt: Prompt) -> str:
+    """Return what an answer says before it calls tools: what the user has asked it to say, in quotes."""
+    asked = SAY.search(["", *prompt.texts("user")][-1])
+    return asked["words"] if asked else ""
 
 
 def _is_result(message: Message) -> bool:

@@ -142,7 +142,7 @@ class _FormattedAnswer:
     damage: str
 
     def message(self) -> dict[str, Any]:
-        blocks = [*self._thinking(), *(block | self._whole(text) for block, text in self._blocks())]
+        blocks = [*self._thinking(), *(block | _whole(block, text) for block, text in self._blocks())]
         whole = self._message(blocks, self.stop_reason, self.answer.output_tokens)
         return whole | {"stop_sequence": self.answer.stopped_by}
 
@@ -192,16 +192,12 @@ class _FormattedAnswer:
 
     def _blocks(self) -> list[tuple[dict[str, Any], str]]:
         """The empty blocks of the answer, each with its text or the JSON text of its input."""
-        if not self.answer.calls:
-            return [({"type": "text", "text": ""}, self.answer.text)]
-        return [
+        words = [({"type": "text", "text": ""}, self.answer.text)] if self.answer.text or not self.answer.calls else []
+        calls = [
             ({"type": "tool_use", "id": f"toolu_{self.id}_{place}", "name": call.name, "input": {}}, call.arguments)
             for place, call in enumerate(self.answer.calls)
         ]
-
-    def _whole(self, text: str) -> dict[str, Any]:
-        """What fills an empty block."""
-        return {"input": _tool_input(text)} if self.answer.calls else {"text": text}
+        return [*words, *calls]
 
     def _event(self, kind: str, **fields: Any) -> str:
         data = json.dumps({"type": kind, **fields}, ensure_ascii=self.damage == "split_escapes")
@@ -216,6 +212,11 @@ class _FormattedAnswer:
         if block["type"] == "tool_use":
             return {"type": "input_json_delta", "partial_json": piece}
         return {"type": "text_delta", "text": piece}
+
+
+def _whole(block: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """What fills an empty block."""
+    return {"input": _tool_input(text)} if block["type"] == "tool_use" else {"text": text}
 
 
 def _tool_input(text: str) -> object:

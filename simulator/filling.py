@@ -1,5 +1,6 @@
 """Fills any JSON schema from the text of a prompt: by features of the text, or else by the seed."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from simulator.schemas import ID_NAME, Schema, bound, kind, nullable, resolve
 from simulator.seeded import SeededChoice
 from simulator.text import Entry, clip, first_words, keywords, list_entries, mentions, related_sentence, sentence_with
 
+MARKS = "\"'.,;:!?()"
 MAX_DEPTH = 12  # a schema may refer to itself
 LABEL_NAMES = ("label", "category", "topic", "name", "title", "intent", "theme", "tag")
 QUOTE_NAMES = ("quote", "evidence", "example", "excerpt", "phrase")
@@ -92,6 +94,8 @@ class Filler:
     def _string(self, schema: Schema, path: tuple[str, ...], text: str) -> str:
         if schema.get("format") in FORMATS:
             return FORMATS[schema["format"]]
+        if fitting := _words_like(schema.get("pattern"), text):
+            return fitting[-1]
         if any(name in path[-1].lower() for name in LABEL_NAMES):
             return _fit(self._label(text), schema)
         about = f"{path[-1].replace('_', ' ')} {schema.get('description', '')}"
@@ -203,6 +207,12 @@ def _count(schema: Schema, count: int) -> int:
     low, high = bound(schema, "minItems", None), bound(schema, "maxItems", None)
     count = count if high is None else min(count, int(high))
     return count if low is None else max(count, int(low))
+
+
+def _words_like(pattern: str | None, text: str) -> list[str]:
+    """Return the words of a text that follow a declared pattern."""
+    words = (word.strip(MARKS) for word in text.split())
+    return [word for word in words if word and re.search(pattern, word)] if pattern else []
 
 
 def _fit(text: str, schema: Schema) -> str:

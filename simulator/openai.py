@@ -217,7 +217,7 @@ class _FormattedAnswer:
         if not answer.calls:
             return message
         calls = [self._call(place, call) for place, call in enumerate(answer.calls)]
-        return message | {"content": None, "tool_calls": calls}
+        return message | {"content": self._content(answer) if answer.text else None, "tool_calls": calls}
 
     def _call(self, place: int, call: Call) -> dict[str, Any]:
         function = {"name": call.name, "arguments": call.arguments}

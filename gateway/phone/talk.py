@@ -42,6 +42,8 @@ class Talk:
         self._voice = Voice(send, lambda text: calls.recordings.source(call, text))
         self._keys = calls.keys_of(call)
         self._turn: Turn | None = None
+        # The turn whose answer the voice says, as long as it says nothing else and nobody has interrupted it.
+        self._spoken: Turn | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -134,7 +136,8 @@ class Talk:
             self._forget(name)
         turn, was_running = self._turn, self._is_answering
         await self._stop_answer()
-        if turn is not None and was_running and turn.heard is None and turn.said:
+        # An answer that is whole is recorded already: only its tool was waiting.
+        if turn is not None and was_running and turn.heard is None and turn.said and turn.asked is None:
             turn.heard, turn.error = turn.said.strip(), SESSION_ENDED
             self._record(turn)
         if self._records is not None:
@@ -195,14 +198,15 @@ class Talk:
         return self._is_answering and self._clock.time() - turn.began < DOUBLED_SECONDS
 
     def _start(self, turn: Turn) -> None:
-        self._turn, self._silences = turn, 0
+        self._turn = self._spoken = turn
+        self._silences = 0
+        self._voice.begin()
         self._forget("silence")
         self._answering = asyncio.ensure_future(self._run(turn))
 
     async def _run(self, turn: Turn) -> None:
         if self._records is not None:
             await asyncio.wait({self._records}, timeout=RECORD_SECONDS)
-        self._voice.begin()
         try:
             await Answer(self._calls, self._call, self._voice, turn).speak()
         except ConnectionError:  # the socket is gone: its session ends
@@ -224,22 +228,27 @@ class Talk:
             self._await_words()
 
     async def _act(self, turn: Turn, action: KeyAction) -> None:
-        """Do what the model asks for, after its words. Where it had none, the caller hears a phrase, never silence."""
+        """Do what the model asks for, once its words have been spoken: a caller who interrupts them prevents it.
+
+        Where it had none, the caller hears a phrase, never silence.
+        """
+        if turn.said:
+            self._record(turn)
+            await self._voice.until_spoken()
         if action.language is not None:
             await self._change_language(action.language)
-        phrases = self._call.phrases
-        phrase = {"transfer": phrases.transfer, "end": phrases.farewell}.get(action.kind, phrases.done)
-        rest = "" if turn.said else phrase
-        turn.heard = turn.said.strip() or phrase
-        self._record(turn)
-        if action.kind == "transfer":
-            await self._end(rest, "transfer")
-        elif action.kind == "end":
-            await self._end(rest, "agent")
-        else:
-            await self._say_fixed(rest)
-            if action.digits is not None:
-                await self._send(SendDigits(digits=action.digits))
+        phrases, phrase = self._call.phrases, ""
+        if not turn.said:
+            turn.heard = phrase = {"transfer": phrases.transfer, "end": phrases.farewell}.get(action.kind, phrases.done)
+            self._record(turn)
+        if action.kind in ("transfer", "end"):
+            await self._end(phrase, "transfer" if action.kind == "transfer" else "agent")
+            return
+        if phrase:
+            await self._voice.say_fixed(phrase, last=True)
+        if action.digits is not None:
+            await self._send(SendDigits(digits=action.digits))
+        self._await_words()
 
     async def _failed(self, turn: Turn) -> None:
         """There is no answer: apologise, and after some times in a row hand over to a person, or end the phone call."""
@@ -260,7 +269,7 @@ class Talk:
 
     async def _supersede(self) -> None:
         """The caller says more before the answer was spoken: what was sent of it is what was heard."""
-        turn = self._turn
+        turn, self._spoken = self._turn, None
         if turn is not None and self._is_answering and turn.heard is None:
             await self._stop_answer()
             turn.heard = turn.said.strip()
@@ -269,12 +278,14 @@ class Talk:
             await self._recorded(turn)
 
     async def _cut(self, heard: str) -> None:
-        turn, was_running = self._turn, self._is_answering
-        if turn is None or turn.heard is not None:
+        """The caller interrupts: if the voice says the answer to a turn, this much of it was heard."""
+        turn, was_running = self._spoken, self._is_answering
+        if turn is None:
             return
+        self._spoken = None
         await self._stop_answer()
         part = heard[len(turn.prefix) :].strip()
-        if was_running or part != turn.said.strip():
+        if was_running or part != (turn.said if turn.heard is None else turn.heard).strip():
             turn.heard = part
             await self._recorded(turn)
 
@@ -343,6 +354,7 @@ class Talk:
                 await self._send(SendDigits(digits=action.digits or ""))
 
     async def _say_fixed(self, text: str) -> None:
+        self._spoken = None
         self._voice.begin()
         if text:
             await self._voice.say_fixed(text, last=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Numeric, case, func, null, select, text, update
+from sqlalchemy import ColumnElement, Numeric, case, func, null, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -230,10 +230,12 @@ async def turn_counts(tx: AsyncSession, workspace_id: str, call_sids: Sequence[s
 
 
 async def measure(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str, measures: TurnMeasures) -> bool:
-    """Record what was measured of a turn. What is None stays as it is; what was heard is recorded once."""
+    """Record what was measured of a turn. What is None stays as it is; what was heard can only become shorter."""
     known: dict[str, Any] = {name: value for name, value in measures.model_dump().items() if value not in (None, "")}
     if measures.heard is not None:
-        known["heard"] = func.coalesce(col(ConversationTurn.heard), measures.heard)
+        heard = col(ConversationTurn.heard)
+        is_shorter = or_(heard.is_(None), func.starts_with(heard, measures.heard))
+        known["heard"] = case((is_shorter, measures.heard), else_=heard)
     if not known:
         return False
     return await changed_one(tx, _turn(workspace_id, call_sid, turn_id).values(**known))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from parley.domain.generate.continuing import INSTRUCTION, continuing
-from parley.domain.requests import ChatRequest, Message, ToolCall
+from parley.domain.generate.continuing import INSTRUCTION, TOOLS, continuing
+from parley.domain.requests import ChatRequest, Message, Tool, ToolCall
 from parley.domain.streaming import TextDelta, ToolCallDelta, remaining
 
 CALL = ToolCall(id="c1", name="look", arguments='{"a": 1}')
@@ -37,6 +37,10 @@ class TestContinuing:
             Message(role="user", content=INSTRUCTION),
         )
         assert request.max_tokens == 80
+
+    def test_says_that_a_tool_may_have_to_be_called_again(self):
+        request = REQUEST.model_copy(update={"tools": (Tool(name="end_call", description="Hang up."),)})
+        assert continuing(request, "Good bye.").messages[-1].text == INSTRUCTION + TOOLS
 
     def test_leaves_room_for_a_last_sentence(self):
         assert continuing(REQUEST, "x" * 4000).max_tokens == 64

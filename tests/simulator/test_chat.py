@@ -30,6 +30,8 @@ OPENAI_OTHER: Any = {"type": "function", "function": {"name": OTHER["name"], "pa
 ASKED: Any = {"role": "user", "content": "Book a table on the terrace, please."}
 CALL: Any = {"id": "call_1", "type": "function", "function": {"name": "book_table", "arguments": "{}"}}
 CALLING: Any = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+SPOKEN: Any = {"role": "user", "content": "Say 'One moment, it's booked.' and book a table on the terrace."}
+WORDS = "One moment, it's booked."
 RESULT: Any = {"role": "tool", "tool_call_id": "call_1", "content": "Booked for six."}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 DATA_URL = f"data:image/png;base64,{PNG}"
@@ -191,6 +193,35 @@ async def test_a_streamed_call_is_the_same_call(openai_client):
     assert len(deltas) > 3
 
 
+async def test_openai_says_what_it_is_asked_to_say_before_it_calls_a_tool(openai_client):
+    whole = (await complete(openai_client, SPOKEN, tools=[OPENAI_TOOL])).choices[0]
+    assert (whole.finish_reason, whole.message.content) == ("tool_calls", WORDS)
+    assert [call.function.name for call in whole.message.tool_calls] == ["book_table"]
+    stream = await complete(openai_client, SPOKEN, tools=[OPENAI_TOOL], stream=True)
+    deltas = [chunk.choices[0].delta async for chunk in stream]
+    assert "".join(delta.content or "" for delta in deltas) == WORDS
+    kinds = [bool(delta.tool_calls) for delta in deltas if delta.content or delta.tool_calls]
+    assert kinds == sorted(kinds)
+    assert (await complete(openai_client, SPOKEN)).choices[0].message.content != WORDS
+
+
+@pytest.mark.parametrize(("said", "rest"), [("One moment,", " it's booked."), (WORDS, None)])
+async def test_an_answer_that_is_continued_calls_its_tool_too(openai_client, said, rest):
+    asked = "Your answer was interrupted. Continue it exactly where it ends."
+    continued = ({"role": "assistant", "content": said}, {"role": "user", "content": asked})
+    [choice] = (await complete(openai_client, SPOKEN, *continued, tools=[OPENAI_TOOL])).choices
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", rest)
+    assert [call.function.name for call in choice.message.tool_calls] == ["book_table"]
+
+
+async def test_an_argument_with_a_pattern_is_the_last_word_that_follows_it(openai_client):
+    schema = {"type": "object", "properties": {"digits": {"type": "string", "pattern": "^[0-9#w]+$"}}}
+    tool: Any = {"type": "function", "function": {"name": "send_digits", "parameters": schema}}
+    asked: Any = {"role": "user", "content": "Room 7: send the digits 9ww42#."}
+    completion = await complete(openai_client, asked, tools=[tool])
+    assert json.loads(completion.choices[0].message.tool_calls[0].function.arguments) == {"digits": "9ww42#"}
+
+
 @pytest.mark.parametrize(
     ("fault", "with_usage", "beside"),
     [("", 1, 0), ("usage_beside_choice", 1, 1), ("usage_in_every_chunk", None, None), ("no_usage", 0, 0)],
@@ -240,6 +271,21 @@ async def test_anthropic_calls_the_tool_that_the_prompt_mentions(anthropic_clien
     [block] = reply.content
     assert (reply.stop_reason, block.type, block.name) == ("tool_use", "tool_use", "book_table")
     jsonschema.validate(block.input, TOOL["schema"])
+
+
+async def test_anthropic_says_what_it_is_asked_to_say_before_it_calls_a_tool(anthropic_client):
+    reply = await message(anthropic_client, SPOKEN, tools=[ANTHROPIC_TOOL])
+    assert [(block.type, getattr(block, "text", None)) for block in reply.content] == [
+        ("text", WORDS),
+        ("tool_use", None),
+    ]
+    jsonschema.validate(reply.content[1].input, TOOL["schema"])
+    async with anthropic_client.messages.stream(
+        model="claude", max_tokens=300, messages=[SPOKEN], tools=[ANTHROPIC_TOOL]
+    ) as stream:
+        streamed = await stream.get_final_message()
+    assert [block.type for block in streamed.content] == ["text", "tool_use"]
+    assert (streamed.content[0].text, streamed.content[1].input) == (WORDS, reply.content[1].input)
 
 
 async def test_anthropic_answers_from_the_results_of_tools(anthropic_client):

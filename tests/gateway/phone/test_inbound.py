@@ -121,6 +121,40 @@ async def test_an_answer_that_was_sent_whole_is_cut_to_what_was_heard(client: Cl
     assert (turn.heard, turn.answer, turn.outcome) == (heard, said, "completed")
 
 
+async def test_an_interruption_of_something_else_does_not_cut_the_answer(
+    client: Client, twilio: Twilio, number: dict[str, Any]
+):
+    """After the answer, the agent asks for digits: what is heard of that is no part of the answer."""
+    keys = {"1": {"kind": "enter", "text": "Please enter your number."}}
+    await client.phone.set_number(NUMBER, {**number, "keys": keys})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        said = await session.answer()
+        await session.press("1")
+        assert await session.answer() == "Please enter your number."
+        await session.interrupt("Please enter", 500)
+        await session.say("And who may start it?")
+        await session.answer()
+    assert (await questions(client, phone))[1] == ("assistant", said)
+
+
+async def test_an_answer_that_was_too_long_is_cut_to_what_was_heard(
+    client: Client, twilio: Twilio, number: dict[str, Any]
+):
+    await client.phone.set_number(NUMBER, {**number, "max_response_words": 10})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export at the end of the month?")
+        heard = " ".join((await session.answer()).split()[:5])
+        await session.interrupt(heard, 1200)
+        await session.say("And who may start it?")
+        await session.answer()
+    assert (await questions(client, phone))[1] == ("assistant", heard)
+
+
 async def test_an_interruption_after_the_last_word_changes_nothing(client: Client, twilio: Twilio):
     phone = twilio.phone()
     await phone.ring()

@@ -113,6 +113,8 @@ class Session:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.frames: list[dict[str, Any]] = []
+        self.is_slow = False
+        """Whether the voice takes time: `spoken` ends it. That of other sessions takes none."""
 
     async def send(self, kind: str, **fields: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, **fields}))
@@ -135,10 +137,13 @@ class Session:
         async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
             frame = json.loads(await self.socket.recv())
         self.frames.append(frame)
-        if frame["type"] == "text" and frame["last"]:
-            # The voice of a test takes no time.
-            await self.send("info", name="agentSpeaking", value="off")
+        if frame["type"] == "text" and frame["last"] and not self.is_slow:
+            await self.spoken()
         return frame
+
+    async def spoken(self) -> None:
+        """The voice has said all that was sent."""
+        await self.send("info", name="agentSpeaking", value="off")
 
     async def answer(self) -> str:
         """What the agent says, until it has finished."""
