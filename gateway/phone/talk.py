@@ -109,10 +109,8 @@ class Talk:
         self._forget("digits")
         if pressed is None:
             self._later("digits", self._call.settings.digits.seconds, self._finish_digits)
-        elif isinstance(pressed, Entered):
-            await self._say(pressed.text)
         else:
-            await self._do(pressed)
+            await self._take_keys(pressed)
 
     async def on_info(self, frame: Info) -> None:
         """Twilio reports something of its voice."""
@@ -175,8 +173,10 @@ class Talk:
             return
         await self._supersede()
         entered = None if self._keys.is_secret else self._keys.finish()
-        self._forget("digits")
-        text = " ".join(part for part in (self._unstored, entered.text if entered else "", text) if part)
+        if not self._keys.is_open:
+            self._forget("digits")
+        keyed = entered.text if isinstance(entered, Entered) else ""
+        text = " ".join(part for part in (self._unstored, keyed, text) if part)
         self._unstored = ""
         settings, limits = self._call.settings, self._call.settings.limits
         if settings.wants_a_person(text):
@@ -329,8 +329,14 @@ class Talk:
     # Keys and languages
 
     async def _finish_digits(self) -> None:
-        if (entered := self._keys.finish()) is not None:
-            await self._say(entered.text)
+        if (pressed := self._keys.finish()) is not None:
+            await self._take_keys(pressed)
+
+    async def _take_keys(self, pressed: Entered | KeyAction) -> None:
+        if isinstance(pressed, Entered):
+            await self._say(pressed.text)
+        else:
+            await self._do(pressed)
 
     async def _do(self, action: KeyAction) -> None:
         match action.kind:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from parley.domain.phone.settings import KeyAction, NumberSettings
 
+RIGHT = "It is right."
+
 
 class Entered(NamedTuple):
     """Digits that a caller entered, as a model reads it. What is secret is not in it."""
@@ -13,13 +15,19 @@ class Entered(NamedTuple):
 
 
 class Keys:
-    """Collects the keys of one phone call. It never shows what is secret: not in a text, and not in its `repr`."""
+    """Collects the keys of one phone call. It never shows what is secret: not in a text, and not in its `repr`.
+
+    A secret entry stays open until it is judged right, or until another one begins: the rest of digits that a pause has
+    divided, and those of another try, are secret too.
+    """
 
     def __init__(self, settings: NumberSettings, parameters: dict[str, str], token: str = "") -> None:
         """`parameters`: of the phone call; see `KeyAction.expected`. `token`: with which they are sealed."""
         self._settings, self._parameters, self._token = settings, parameters, token
         self._digits = ""
         self._entry: KeyAction | None = None
+        # Whether digits of the entry were judged before: then a key of the menu, alone, is its choice again.
+        self._is_judged = False
 
     def __repr__(self) -> str:
         return f"Keys({len(self._digits)} pressed)"
@@ -36,7 +44,7 @@ class Keys:
 
     def begin(self, entry: KeyAction) -> None:
         """The next keys are digits of this entry, also those that are choices of the menu."""
-        self._digits, self._entry = "", entry
+        self._digits, self._entry, self._is_judged = "", entry, False
 
     def press(self, key: str) -> Entered | KeyAction | None:
         """Take a key: the choice that it is, the digits that it ends, or None while digits are collected."""
@@ -49,16 +57,19 @@ class Keys:
         most = self._entry.most if self._entry is not None and self._entry.most else self._settings.digits.most
         return self.finish() if len(self._digits) >= most else None
 
-    def finish(self) -> Entered | None:
-        """End what is collected; None where no key was pressed."""
-        digits, entry = self._digits, self._entry
-        self._digits, self._entry = "", None
+    def finish(self) -> Entered | KeyAction | None:
+        """End what is collected: digits, or one key that is a choice; None where no key was pressed."""
+        digits, entry, self._digits = self._digits, self._entry, ""
         if not digits:
             return None
-        name = entry.name if entry is not None and entry.name else "number"
+        if self._is_judged and digits in self._settings.keys:
+            return self._settings.keys[digits]
         if entry is None or not entry.secret:
+            self._entry = None
             return Entered(f"(The caller entered by keys: {digits})")
-        return Entered(f"(The caller entered the {name} by keys. {self._judged(digits, entry)})")
+        judgement = self._judged(digits, entry)
+        self._entry, self._is_judged = (None, False) if judgement == RIGHT else (entry, True)
+        return Entered(f"(The caller entered the {entry.name or 'number'} by keys. {judgement})")
 
     def _judged(self, digits: str, entry: KeyAction) -> str:
         """What may be said of secret digits: whether they are those that the phone call's parameters expect."""
@@ -66,7 +77,7 @@ class Keys:
         if expected is None:
             return f"It has {len(digits)} digits, and is secret."
         is_right = hmac.compare_digest(sealed(digits, self._token).encode(), expected.encode())
-        return "It is right." if is_right else "It is wrong."
+        return RIGHT if is_right else "It is wrong."
 
 
 def sealed(digits: str, token: str) -> str:

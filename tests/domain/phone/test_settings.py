@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from parley.domain.phone.contract import CallStatus
-from parley.domain.phone.keys import Entered, Keys
+from parley.domain.phone.keys import Entered, Keys, sealed
 from parley.domain.phone.limits import Use, Used, exceeded
 from parley.domain.phone.settings import KeyAction, NumberSettings, PhoneLimits, instructions_of, masked
 
@@ -91,6 +91,36 @@ def test_secret_digits_are_in_no_text_and_no_repr():
     assert isinstance(entered, Entered)
     assert "4711" not in entered.text
     assert "4 digits" in entered.text
+
+
+def pressed(keys: Keys, digits: str) -> list[Entered | KeyAction]:
+    return [done for key in digits if (done := keys.press(key)) is not None]
+
+
+def test_a_secret_entry_stays_open_until_it_is_right():
+    choice = KeyAction(kind="end")
+    settings = NumberSettings(keys={"4": choice})
+    keys = Keys(settings, {"pin": sealed("4711", "token")}, "token")
+    keys.begin(KeyAction(kind="enter", name="PIN", secret=True, expected="pin"))
+    wrong = Entered("(The caller entered the PIN by keys. It is wrong.)")
+    assert pressed(keys, "4712#") == [wrong]
+    assert pressed(keys, "47") == []
+    assert keys.finish() == wrong  # a pause
+    assert pressed(keys, "12#") == [wrong]
+    assert pressed(keys, "4#") == [choice]
+    assert pressed(keys, "4711#") == [Entered("(The caller entered the PIN by keys. It is right.)")]
+    assert pressed(keys, "12#") == [Entered("(The caller entered by keys: 12)")]
+    assert pressed(keys, "4") == [choice]
+
+
+def test_another_entry_ends_a_secret_one():
+    keys = Keys(NumberSettings(), {})
+    keys.begin(KeyAction(kind="enter", secret=True))
+    assert pressed(keys, "4711#") == [
+        Entered("(The caller entered the number by keys. It has 4 digits, and is secret.)")
+    ]
+    keys.begin(KeyAction(kind="enter"))
+    assert pressed(keys, "12#") == [Entered("(The caller entered by keys: 12)")]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,15 @@ async def test_digits_end_without_their_key_after_a_pause(client: Client, twilio
     assert await asked(client, phone) == ["(The caller entered by keys: 40)"]
 
 
+async def is_nowhere(database_url: str, text: str) -> bool:
+    tables = ("conversation_turns", "call_sessions", "conversations", "prompts", "replies", "llm_cache", "outbox")
+    counts = [
+        await run_sql(database_url, f"SELECT count(*) FROM {table} one WHERE one::text LIKE '%{text}%'")
+        for table in tables
+    ]
+    return all(rows == [{"count": 0}] for rows in counts)
+
+
 @pytest.mark.parametrize(("right", "judged"), [(PIN, "It is right."), ("1", "It is wrong."), (None, "has 8 digits")])
 async def test_secret_digits_reach_no_model_no_log_and_no_table(  # noqa: PLR0917
     client: Client,
@@ -102,9 +111,48 @@ async def test_secret_digits_reach_no_model_no_log_and_no_table(  # noqa: PLR091
     assert judged in text
     assert len(await simulator.billed()) == 1
     assert PIN not in caplog.text
-    for table in ("conversation_turns", "call_sessions", "conversations", "prompts", "replies", "llm_cache", "outbox"):
-        rows = await run_sql(database_url, f"SELECT count(*) FROM {table} one WHERE one::text LIKE '%{PIN}%'")
-        assert rows == [{"count": 0}], table
+    assert await is_nowhere(database_url, PIN)
+
+
+@pytest.mark.parametrize("way", ["another try", "a pause"])
+async def test_the_rest_of_secret_digits_and_another_try_are_secret_too(
+    client: Client,
+    twilio: Twilio,
+    database_url: str,
+    caplog: pytest.LogCaptureFixture,
+    number: dict[str, Any],
+    way: str,
+):
+    caplog.set_level(logging.DEBUG, logger="parley")
+    pause = 0.1 if way == "a pause" else 60
+    changes = {"parameters": {"pin": client.phone.sealed(PIN)}, "digits": {"seconds": pause}}
+    await client.phone.set_number("+15550100003", {**number, **changes})
+    phone = twilio.phone(To="+15550100003")
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("2")
+        await session.answer()
+        if way == "a pause":
+            await session.press(PIN[:2])
+            await session.answer()
+            await session.press(PIN[2:])
+            await session.answer()
+        else:
+            await session.press("11111111#")
+            await session.answer()
+            await session.press(PIN + "#")
+            await session.answer()
+            await session.press("77#")
+            await session.answer()
+    texts = await asked(client, phone)
+    if way == "a pause":
+        assert texts == ["(The caller entered the PIN by keys. It is wrong.)"] * 2
+    else:
+        judged = [f"(The caller entered the PIN by keys. It is {what}.)" for what in ("wrong", "right")]
+        assert texts == [*judged, "(The caller entered by keys: 77)"]
+    for secret in (PIN, PIN[2:]):
+        assert secret not in caplog.text
+        assert await is_nowhere(database_url, secret)
 
 
 async def test_a_key_changes_the_language(client: Client, twilio: Twilio):
