@@ -65,6 +65,15 @@ class Turn:
         audio_ms = round(speech_seconds(self.prefix + spoken) * 1000)
         return TurnMeasures(heard=self.heard, audio_ms=audio_ms, error=self.error, **self.times)
 
+    @property
+    def sent(self) -> str:
+        """The answer as it was sent, with an apology if there was one."""
+        return (self.said if self.heard is None else self.heard).strip()
+
+    def part_of(self, spoken: str) -> str:
+        """The part of the answer in the beginning of what was spoken since the caller had finished."""
+        return spoken[len(self.prefix) :].strip()
+
 
 class _TemporalDown(Exception):
     """Temporal does not answer, and no word of the answer has come."""

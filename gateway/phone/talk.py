@@ -68,14 +68,15 @@ class Talk:
             return
         if call.language != call.settings.language:
             await self._send(Language(tts_language=call.language, transcription_language=call.language))
-        await self._voice.say(call.phrases.reconnected, last=call.unfinished is None)
+        phrase = f"{call.phrases.reconnected.strip()} "
+        await self._voice.say(phrase, last=call.unfinished is None)
         if call.unfinished is None:
             self._await_words()
         elif call.unfinished.outcome in ("", Ended.COMPLETED):
-            turn = Turn(call.unfinished.turn_id, call.unfinished.text, self._clock.time(), is_resumed=True)
+            turn = Turn(call.unfinished.turn_id, call.unfinished.text, self._clock.time(), phrase, is_resumed=True)
             self._start(turn)
         else:  # its answer was cancelled when the session was lost
-            self._ask(call.unfinished.text)
+            self._ask(call.unfinished.text, phrase)
 
     # What the caller does
 
@@ -132,11 +133,12 @@ class Talk:
         """The session is over: stop what runs, and record what is known."""
         for name in list(self._timers):
             self._forget(name)
-        turn, was_running = self._turn, self._is_answering
+        turn, heard = self._spoken, self._voice.heard_by_now
+        # An answer that is whole is recorded already: it may only be spoken still, or its tool waits for that.
+        is_whole = turn is not None and (not self._is_answering or turn.asked is not None)
         await self._stop_answer()
-        # An answer that is whole is recorded already: only its tool was waiting.
-        if turn is not None and was_running and turn.heard is None and turn.said and turn.asked is None:
-            turn.heard, turn.error = turn.said.strip(), SESSION_ENDED
+        if turn is not None and turn.said and (not is_whole or turn.part_of(heard) != turn.sent):
+            turn.heard, turn.error = turn.part_of(heard), turn.error or SESSION_ENDED
             self._record(turn)
         if self._records is not None:
             await asyncio.wait({self._records})
@@ -187,9 +189,10 @@ class Talk:
             await self._follow_language(language)
             self._ask(text)
 
-    def _ask(self, text: str) -> None:
+    def _ask(self, text: str, prefix: str = "") -> None:
+        """Answer a new turn. `prefix`: what the voice says before it."""
         self._number += 1
-        self._start(Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time()))
+        self._start(Turn(turn_id(self._call.call_sid, self._number), text, self._clock.time(), prefix))
 
     def _is_doubled(self, text: str) -> bool:
         turn = self._turn
@@ -200,7 +203,7 @@ class Talk:
     def _start(self, turn: Turn) -> None:
         self._turn = self._spoken = turn
         self._silences = 0
-        self._voice.begin()
+        self._voice.begin(turn.prefix)
         self._forget("silence")
         self._answering = asyncio.ensure_future(self._run(turn))
 
@@ -216,7 +219,7 @@ class Talk:
             turn.error = "Bug"
         self._cost_usd += turn.cost_usd
         if turn.error and turn.is_resumed and not turn.said:  # it was cancelled when the session was lost
-            self._ask(turn.text)
+            self._ask(turn.text, turn.prefix)
         elif turn.error:
             await self._failed(turn)
         else:
@@ -284,8 +287,8 @@ class Talk:
             return
         self._spoken = None
         await self._stop_answer()
-        part = heard[len(turn.prefix) :].strip()
-        if was_running or part != (turn.said if turn.heard is None else turn.heard).strip():
+        part = turn.part_of(heard)
+        if was_running or part != turn.sent:
             turn.heard = part
             await self._recorded(turn)
 
@@ -305,7 +308,7 @@ class Talk:
         before, measures = self._records, turn.measures
         if not turn.error:
             self._call.exchanges[turn.id] = (turn.text, turn.said if turn.heard is None else turn.heard)
-        if turn.reply is not None and not turn.error:
+        if turn.reply is not None and turn.error in ("", SESSION_ENDED):
             reply = turn.reply if turn.reply.text else turn.reply.model_copy(update={"text": turn.said})
             self._calls.keep_answered(self._call, turn.id, turn.text, reply, measures)
             return
@@ -400,6 +403,7 @@ class Talk:
             self._later("end", 0, lambda: self._say_good_bye(text, reason))
 
     async def _say_good_bye(self, text: str, reason: str) -> None:
+        self._spoken = None
         last = self._turn.text if self._turn is not None else ""
         handoff = {"reason": reason, "callSid": self._call.call_sid, "language": self._call.language, "said": last}
         if self._turn is not None and self._turn.asked is not None and self._turn.asked.why:

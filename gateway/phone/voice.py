@@ -22,9 +22,9 @@ class Voice:
         self.said = ""
         """All that was sent since the caller spoke."""
 
-    def begin(self) -> None:
-        """The caller has spoken: what was said before is not interrupted any more."""
-        self.said = ""
+    def begin(self, said: str = "") -> None:
+        """The caller has spoken: what was said before is not interrupted any more. `said`: what was sent since."""
+        self.said = said
 
     async def say(self, text: str, *, last: bool = False) -> None:
         """Send the next piece. `last`: nothing follows until the caller speaks."""
@@ -59,6 +59,13 @@ class Voice:
         self._is_last = True
         self._end()
         return heard_of(self.said, utterance, milliseconds)
+
+    @property
+    def heard_by_now(self) -> str:
+        """About what the caller has heard of all that was sent, whole words of it."""
+        if not (left := self.seconds_left):
+            return self.said
+        return heard_of(self.said, "", (speech_seconds(self.said) - left) * 1000)
 
     @property
     def is_open(self) -> bool:

@@ -342,6 +342,27 @@ async def test_a_question_whose_answer_was_cut_off_by_a_lost_session_is_answered
 
 
 @pytest.mark.usefixtures("worker")
+async def test_an_interruption_of_the_words_before_a_resumed_answer_leaves_nothing_of_it(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin
+):
+    await simulator.fault("hang")
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export?")
+        await simulator.requests(at_least=1)
+        session.socket.transport.abort()
+    await phone.action(SessionStatus="failed", ErrorCode="64105")
+    async with phone.session() as session:
+        await session.answer()
+        await session.interrupt("I am sorry, the line", 1300)
+        await session.say("And which of them is the fastest?")
+        await session.answer()
+    turns = await client.phone.turns(phone.sid)
+    assert [one.heard for one in turns][-2:] == ["", None]
+
+
+@pytest.mark.usefixtures("worker")
 async def test_an_answer_that_is_overtaken_by_the_next_question_ends_its_sentence(
     client: Client, twilio: Twilio, simulator: SimulatorAdmin
 ):

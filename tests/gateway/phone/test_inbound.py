@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from parley import Client
-from parley.domain.phone.contract import workflow_id
+from parley.domain.phone.contract import SESSION_ENDED, workflow_id
 from parley.testing import SimulatorAdmin
 from tests.gateway.phone.twilio import CALLER, NUMBER, Phone, Twilio, until
 from tests.parts import TEST_TIMEOUT_SECONDS
@@ -49,6 +49,10 @@ async def questions(client: Client, phone: Phone) -> list[tuple[str, str]]:
     """What the last turn was answered with, without system prompts."""
     context = await (await client.find_conversation(phone.sid)).context()
     return [(message.role, message.text) for message in context if message.role != "system"]
+
+
+async def all_ended(client: Client, phone: Phone) -> bool:
+    return all(one.outcome is not None for one in await client.phone.turns(phone.sid))
 
 
 async def test_an_interruption_before_the_first_word_leaves_no_answer(
@@ -140,6 +144,45 @@ async def test_an_interruption_of_something_else_does_not_cut_the_answer(
     assert (await questions(client, phone))[1] == ("assistant", said)
 
 
+class TestSilence:
+    @pytest.fixture
+    def number(self, number: dict[str, Any]) -> dict[str, Any]:
+        return {**number, "deadlines": {**number["deadlines"], "silence": 0.2, "silences": 20}}
+
+    async def test_an_interruption_of_are_you_still_there_does_not_cut_the_answer(self, client: Client, twilio: Twilio):
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await session.say("Which formats can I export?")
+            said = await session.answer()
+            assert await session.answer() == "Are you still there?"
+            await session.interrupt("Are you", 300)
+            await session.say("And who may start it?")
+            await session.answer()
+        assert (await questions(client, phone))[1] == ("assistant", said)
+
+
+@pytest.mark.parametrize("is_spoken", [True, False])
+async def test_a_caller_who_hangs_up_has_heard_what_was_spoken_until_then(
+    client: Client, twilio: Twilio, is_spoken: bool
+):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        session.is_slow = not is_spoken
+        await session.say("Which formats can I export, and who may start the export?")
+        said = await session.answer()
+    [turn] = await client.phone.turns(phone.sid)
+    assert turn.answer == said
+    if is_spoken:
+        assert (turn.heard, turn.error) == (None, "")
+    else:
+        assert turn.error == SESSION_ENDED
+        assert turn.heard is not None
+        assert turn.heard != said
+        assert said.startswith(turn.heard)
+
+
 async def test_an_answer_that_was_too_long_is_cut_to_what_was_heard(
     client: Client, twilio: Twilio, number: dict[str, Any]
 ):
@@ -152,6 +195,7 @@ async def test_an_answer_that_was_too_long_is_cut_to_what_was_heard(
         await session.interrupt(heard, 1200)
         await session.say("And who may start it?")
         await session.answer()
+    await until(lambda: all_ended(client, phone))  # the requests for both answers were cancelled
     assert (await questions(client, phone))[1] == ("assistant", heard)
 
 

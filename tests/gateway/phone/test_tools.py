@@ -9,6 +9,7 @@ import pytest
 
 from gateway.phone import calls
 from parley import Client
+from parley.domain.phone.contract import SESSION_ENDED
 from parley.domain.phone.settings import NumberSettings, Phrases
 from parley.domain.phone.tools import UnknownToolCall, read_call, tools_of
 from parley.domain.requests import Tool
@@ -95,7 +96,9 @@ async def test_a_caller_who_interrupts_the_words_before_a_tool_prevents_it(
 
 
 @pytest.mark.usefixtures("worker")
-async def test_a_session_that_ends_in_the_words_before_a_tool_has_no_error(client: Client, twilio: Twilio):
+async def test_a_caller_who_hangs_up_in_the_words_before_a_tool_has_heard_a_part_of_them(
+    client: Client, twilio: Twilio
+):
     """A caller hangs up while the agent says good bye."""
     phone = twilio.phone()
     await phone.ring()
@@ -104,7 +107,10 @@ async def test_a_session_that_ends_in_the_words_before_a_tool_has_no_error(clien
         await session.say(f"Say '{GOOD_BYE}' and end the call.")
         assert await session.answer() == GOOD_BYE
     [turn] = await client.phone.turns(phone.sid)
-    assert (turn.answer, turn.heard, turn.error) == (GOOD_BYE, None, "")
+    assert (turn.answer, turn.error) == (GOOD_BYE, SESSION_ENDED)
+    assert turn.heard is not None
+    assert turn.heard != GOOD_BYE
+    assert GOOD_BYE.startswith(turn.heard)
 
 
 async def simulated(gateway: Running, script: str, speed: float = 10) -> Simulated:
