@@ -17,6 +17,7 @@ from parley.domain.errors import ParleyError
 from parley.domain.model import UNSTORABLE, is_blank
 from parley.domain.phone.contract import SESSION_ENDED, Counts, turn_id
 from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Language, Prompt, SendDigits
+from parley.domain.phone.heard import heard_of
 from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
 
@@ -44,6 +45,8 @@ class Talk:
         self._turn: Turn | None = None
         # The turn whose answer the voice says, as long as it says nothing else and nobody has interrupted it.
         self._spoken: Turn | None = None
+        # The one before, with all that the voice was sent: its interruption may be reported after what the caller said.
+        self._before: tuple[Turn, str] | None = None
         self._answering: asyncio.Task[None] | None = None
         self._records: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -98,8 +101,14 @@ class Talk:
         """The caller interrupts the agent: what was not heard is not part of the conversation."""
         self._counts["interruptions"] += 1
         self._forget("silence")
-        heard = self._voice.interrupted(frame.utterance_until_interrupt, frame.duration_until_interrupt_ms)
-        await self._cut(heard)
+        reported = frame.utterance_until_interrupt, frame.duration_until_interrupt_ms
+        before, self._before, is_silent = self._before, None, not self._voice.said
+        heard = self._voice.interrupted(*reported)
+        if before is not None and is_silent and not is_blank(frame.utterance_until_interrupt):
+            turn, said = before
+            self._shorten(turn, turn.part_of(heard_of(said, *reported)))
+        else:
+            await self._cut(heard)
         self._await_words()
 
     async def on_dtmf(self, frame: Dtmf) -> None:
@@ -272,7 +281,8 @@ class Talk:
 
     async def _supersede(self) -> None:
         """The caller says more before the answer was spoken: what was sent of it is what was heard."""
-        turn, self._spoken = self._turn, None
+        turn, self._before = self._turn, (self._spoken, self._voice.said) if self._spoken is not None else None
+        self._spoken = None
         if turn is not None and self._is_answering and turn.heard is None:
             await self._stop_answer()
             turn.heard = turn.said.strip()
@@ -291,6 +301,11 @@ class Talk:
         if was_running or part != turn.sent:
             turn.heard = part
             await self._recorded(turn)
+
+    def _shorten(self, turn: Turn, heard: str) -> None:
+        if heard != turn.sent:
+            turn.heard = heard
+            self._record(turn)
 
     @property
     def _is_answering(self) -> bool:

@@ -144,6 +144,29 @@ async def test_an_interruption_of_something_else_does_not_cut_the_answer(
     assert (await questions(client, phone))[1] == ("assistant", said)
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_an_interruption_that_is_overtaken_by_the_next_question_cuts_the_answer_before_it(
+    client: Client, twilio: Twilio, simulator: SimulatorAdmin, is_whole: bool
+):
+    if not is_whole:
+        await simulator.fault("stall")
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export?")
+        said = await session.answer() if is_whole else await session.first_text()
+        while len(said.split()) < 4:
+            said += (await session.frame())["token"]
+        heard = " ".join(said.split()[:3])
+        await session.say("And which of them is the fastest?")
+        await session.interrupt(heard, 900)
+        if not is_whole:
+            await session.answer()  # the end of the first sentence
+        assert await session.answer()
+    assert [one.heard for one in await client.phone.turns(phone.sid)] == [heard, None]
+    assert (await questions(client, phone))[1] == ("assistant", heard)
+
+
 class TestSilence:
     @pytest.fixture
     def number(self, number: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,16 @@ async def test_keys_and_speech_that_come_at_once_are_both_answered(client: Clien
         assert part in said
 
 
+async def test_a_key_that_comes_twice_was_pressed_twice(client: Client, twilio: Twilio):
+    """A frame of a key has no id: one that a network has doubled looks like one of two keys."""
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.press("7700#")
+        await session.answer()
+    assert await asked(client, phone) == ["(The caller entered by keys: 7700)"]
+
+
 async def test_a_key_of_the_menu_is_a_turn(client: Client, twilio: Twilio):
     phone = twilio.phone()
     await phone.ring()
