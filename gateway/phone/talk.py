@@ -117,8 +117,10 @@ class Talk:
         self._forget("silence")
         pressed = self._keys.press(frame.digit)
         self._forget("digits")
-        if pressed is None:
+        if self._keys.is_open:
             self._later("digits", self._call.settings.digits.seconds, self._finish_digits)
+        elif pressed is None:
+            self._await_words()
         else:
             await self._take_keys(pressed)
 
@@ -175,6 +177,8 @@ class Talk:
         if not is_blank(said):
             self._taken = text
             await self._say(said, language)
+        else:
+            self._await_words()
 
     # Turns
 

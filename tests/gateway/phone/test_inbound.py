@@ -185,6 +185,26 @@ class TestSilence:
         assert (await questions(client, phone))[1] == ("assistant", said)
 
 
+    @pytest.mark.parametrize("what", ["a lone #", "a blank partial", "a partial that was answered"])
+    async def test_what_says_nothing_does_not_end_the_question_whether_the_caller_is_there(
+        self, client: Client, twilio: Twilio, number: dict[str, Any], what: str
+    ):
+        deadlines = {**number["deadlines"], "silence": 1.5, "speech_timeout": 0.1}
+        await client.phone.set_number("+15550100003", {**number, "deadlines": deadlines})
+        phone = twilio.phone(To="+15550100003")
+        await phone.ring()
+        async with phone.session() as session:
+            if what == "a partial that was answered":
+                await session.partial("Which formats can I export?")
+                await session.answer()
+                await session.partial("Which formats can I export?")
+            elif what == "a blank partial":
+                await session.partial(" ")
+            else:
+                await session.press("#")
+            assert await session.answer() == "Are you still there?"
+
+
 @pytest.mark.parametrize("is_spoken", [True, False])
 async def test_a_caller_who_hangs_up_has_heard_what_was_spoken_until_then(
     client: Client, twilio: Twilio, is_spoken: bool
