@@ -25,11 +25,13 @@ from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 HELD_SECONDS = 0.05
 # After so long without a word the gateway looks whether Temporal answers, and answers by itself if it does not.
 PROBE_SECONDS = 0.7
+WORD = re.compile(r"\S+")
 SENTENCE_END = re.compile(r"[.!?…。！？](?=\s|$)")
 # An answer that is too long ends with its sentence, if that ends within so many words.
 MORE_WORDS = 20
 # The reply of a turn that is answered without the database, until it is whole.
 UNFINISHED = ChatReply(text="", finish=Finish.CANCELLED, usage=Usage(is_known=False), model="")
+TIMES = ("filler_ms", "template_ms", "first_token_ms", "response_ms")
 TIMED_OUT, TEMPORAL_DOWN = "ResponseTimeout", "TemporalDown"
 
 log = logging.getLogger("parley.gateway.phone")
@@ -43,7 +45,9 @@ class Turn:
     word. said: what was sent of the answer. heard: what the caller heard of it; None: all of it, as far as is known.
     times: the milliseconds after which something happened, by the names that `TurnMeasures` has for them.
     reply: the whole answer, where PostgreSQL was down: it is not stored yet.
-    is_resumed: an earlier session began to answer it. asked: what the model asks for beside its words.
+    is_resumed: an earlier session began to answer it. skip: the caller has heard about so many characters of the answer
+    there. before: what of it was left out for that, which is a part of `said`.
+    asked: what the model asks for beside its words.
     """
 
     id: str
@@ -56,6 +60,8 @@ class Turn:
     error: str = ""
     reply: ChatReply | None = None
     is_resumed: bool = False
+    skip: int = 0
+    before: str = ""
     asked: Asked | None = None
     cost_usd: Any = 0
 
@@ -72,7 +78,7 @@ class Turn:
 
     def part_of(self, spoken: str) -> str:
         """The part of the answer in the beginning of what was spoken since the caller had finished."""
-        return spoken[len(self.prefix) :].strip()
+        return (self.before + spoken[len(self.prefix) :]).strip()
 
 
 class _TemporalDown(Exception):
@@ -198,6 +204,7 @@ class Answer:
 
     def _record(self, result: Any) -> None:
         self._turn.cost_usd = result.meta.cost_usd
+        self._turn.said = self._turn.said or self._turn.before
         if isinstance(result, TurnResult) and not result.success:
             self._turn.error = result.reason or "NoAnswer"
         elif (called := self._tool_call) is not None:
@@ -213,14 +220,24 @@ class Answer:
         """Say the next piece of the answer; returns whether more may follow."""
         turn, most = self._turn, self._call.settings.max_response_words
         if not turn.said:
-            piece = piece.lstrip()
+            piece = self._unheard(piece)
             if not piece:
                 return True
             self._note("response_ms")
+            turn.said = turn.before
         piece, is_whole = _within(turn.said, piece, most)
         turn.said += piece
         await self._voice.say(piece)
         return is_whole
+
+    def _unheard(self, piece: str) -> str:
+        """The first words of the answer that the caller has not heard: an earlier session may have said some."""
+        turn = self._turn
+        turn.before += piece if turn.before else piece.lstrip()
+        answer = turn.before
+        begins = next((word.start() for word in WORD.finditer(answer) if word.end() > turn.skip), len(answer))
+        turn.before = answer[:begins]
+        return answer[begins:]
 
     async def _fill_silence(self) -> None:
         """Say something while the answer is late: a filler, and then what fits the kind of the question."""

@@ -12,16 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.inline import InlineGenerate
+from gateway.phone.resuming import heard_characters
 from parley.client.backend import Backend, start_workflow, temporal_errors
 from parley.client.phone import PhoneTalk, phone_call_start
-from parley.domain.conversation.contract import ComposeStep, Say, turn_job_id
+from parley.domain.conversation.contract import ComposeStep, Ended, Say, turn_job_id
 from parley.domain.errors import NotFound, ParleyError, Unreachable
 from parley.domain.model import Model
 from parley.domain.phone.contract import (
     CONNECTED,
     ENDED,
     LEFT,
-    SESSION_ENDED,
     CallEnd,
     CallStatus,
     Counts,
@@ -78,8 +78,8 @@ class OpenCall:
 
     number: the workspace's. public_url: of the gateway, where Twilio is at the other end; else empty.
     language: that is spoken now. turns: those that are stored. unfinished: the last turn, if it is not known that its
-    answer was spoken. is_resumed: an earlier session was lost. seconds: since it began. exchanges: of this session,
-    what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
+    answer was spoken. heard: so many characters of it were. is_resumed: an earlier session was lost.
+    session: the number of this one. seconds: since the phone call began. exchanges: of this session, what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
     """
 
     workspace_id: str
@@ -92,7 +92,9 @@ class OpenCall:
     public_url: str = ""
     turns: int = 0
     unfinished: ConversationTurn | None = None
+    heard: int = 0
     is_resumed: bool = False
+    session: int = 1
     seconds: float = 0.0
     exchanges: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     unstored: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
@@ -104,12 +106,6 @@ class OpenCall:
     @property
     def longest_seconds(self) -> float:
         return longest_seconds(self.settings)
-
-
-def _is_unfinished(turn: ConversationTurn) -> bool:
-    """Whether it is not known that the answer to a turn was spoken to its end."""
-    is_unknown = turn.response_ms is None and turn.heard is None and not turn.error
-    return is_unknown or turn.error == SESSION_ENDED
 
 
 def turn_options(settings: NumberSettings) -> dict[str, Any]:
@@ -307,13 +303,17 @@ class PhoneCalls:
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
-        where = (call.workspace_id, call.call_sid)
+        where, now = (call.workspace_id, call.call_sid), datetime.now(UTC)
         async with self._backend.database.transaction() as tx:
             await phone_calls.begin(tx, call)
             row = await phone_calls.find(tx, *where)
             assert row is not None  # noqa: S101 - it was stored just now
-            is_resumed, turns = row.sessions > 0, await phone_calls.turn_count(tx, *where)
+            is_resumed, session, turns = row.sessions > 0, row.sessions + 1, await phone_calls.turn_count(tx, *where)
             last = await phone_calls.last_turn(tx, *where) if is_resumed else None
+            lost_at = now if row.left_session < row.sessions else None
+            heard = heard_characters(last, number.settings, row.language, lost_at) if last is not None else None
+            if last is not None and heard is not None and last.outcome == Ended.COMPLETED:
+                await phone_calls.go_on(tx, *where, last.turn_id)
             await phone_calls.count(tx, *where, Counts(sessions=1))
             await phone_calls.set_status(tx, *where, CallStatus.IN_PROGRESS)
         return OpenCall(
@@ -324,9 +324,11 @@ class PhoneCalls:
             parameters=row.parameters,
             number=number.number,
             turns=turns,
-            unfinished=last if last is not None and _is_unfinished(last) else None,
+            unfinished=last if heard is not None else None,
+            heard=heard or 0,
             is_resumed=is_resumed,
-            seconds=max((datetime.now(UTC) - row.started_at).total_seconds(), 0.0),
+            session=session,
+            seconds=max((now - row.started_at).total_seconds(), 0.0),
         )
 
     def unrecorded(self, number: KnownNumber, call: NewCall) -> OpenCall:
@@ -404,14 +406,14 @@ class PhoneCalls:
         async with self._backend.database.transaction() as tx:
             await phone_calls.set_language(tx, call.workspace_id, call.call_sid, language, instructions)
 
-    async def count(self, call: OpenCall, counts: Counts) -> None:
-        """Add what happened to the counts of a phone call.
+    async def leave(self, call: OpenCall, counts: Counts) -> None:
+        """Record that a session has ended, and add what happened to the counts of its phone call.
 
         Raises:
             Unreachable: PostgreSQL does not answer.
         """
         async with self._backend.database.transaction() as tx:
-            await phone_calls.count(tx, call.workspace_id, call.call_sid, counts)
+            await phone_calls.count(tx, call.workspace_id, call.call_sid, counts, left_session=call.session)
 
     async def explain(self, workspace_id: str, call_sid: str, reason: str, handoff: Mapping[str, Any] | None) -> None:
         """Record why a phone call ends.

@@ -9,7 +9,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
-from gateway.phone.answering import Answer, Turn
+from gateway.phone.answering import TIMES, Answer, Turn
 from gateway.phone.calls import OpenCall, PhoneCalls
 from gateway.phone.voice import Send, Voice
 from parley.domain.conversation.contract import Ended
@@ -20,6 +20,7 @@ from parley.domain.phone.frames import Dtmf, End, Failed, Info, Interrupt, Langu
 from parley.domain.phone.heard import heard_of
 from parley.domain.phone.keys import Entered
 from parley.domain.phone.settings import KeyAction
+from parley.storage.tables import ConversationTurn
 
 # A caller does not say the same thing twice within this time, before a word of the answer: a frame was doubled.
 DOUBLED_SECONDS = 2.0
@@ -76,10 +77,21 @@ class Talk:
         if call.unfinished is None:
             self._await_words()
         elif call.unfinished.outcome in ("", Ended.COMPLETED):
-            turn = Turn(call.unfinished.turn_id, call.unfinished.text, self._clock.time(), phrase, is_resumed=True)
-            self._start(turn)
+            self._start(self._resumed(call.unfinished, phrase))
         else:  # its answer was cancelled when the session was lost
             self._ask(call.unfinished.text, phrase)
+
+    def _resumed(self, turn: ConversationTurn, phrase: str) -> Turn:
+        known = {name: getattr(turn, name) for name in TIMES}
+        return Turn(
+            turn.turn_id,
+            turn.text,
+            self._clock.time(),
+            phrase,
+            times={name: after for name, after in known.items() if after is not None},
+            is_resumed=True,
+            skip=self._call.heard,
+        )
 
     # What the caller does
 
@@ -154,7 +166,7 @@ class Talk:
         if self._records is not None:
             await asyncio.wait({self._records})
         with suppress(ParleyError):
-            await self._calls.count(self._call, Counts(**self._counts))
+            await self._calls.leave(self._call, Counts(**self._counts))
 
     # Speech that goes on
 

@@ -194,9 +194,10 @@ async def set_analysis(tx: AsyncSession, workspace_id: str, call_sid: str, job_i
     return await changed_one(tx, update(CallSession).where(*_is(workspace_id, call_sid)).values(analysis=job_id))
 
 
-async def count(tx: AsyncSession, workspace_id: str, call_sid: str, counts: Counts) -> bool:
-    """Add what happened to the counts of a phone call."""
+async def count(tx: AsyncSession, workspace_id: str, call_sid: str, counts: Counts, *, left_session: int = 0) -> bool:
+    """Add what happened to the counts of a phone call. `left_session`: the number of the session that ends."""
     added = {name: getattr(CallSession, name) + number for name, number in counts.model_dump().items()}
+    added["left_session"] = func.greatest(col(CallSession.left_session), left_session)
     return await changed_one(tx, update(CallSession).where(*_is(workspace_id, call_sid)).values(**added))
 
 
@@ -239,6 +240,11 @@ async def measure(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: s
     if not known:
         return False
     return await changed_one(tx, _turn(workspace_id, call_sid, turn_id).values(**known))
+
+
+async def go_on(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str) -> bool:
+    """The rest of an answer is spoken that was cut off by the end of a session: nothing of it is missing any more."""
+    return await changed_one(tx, _turn(workspace_id, call_sid, turn_id).values(heard=None, error=""))
 
 
 async def cut_short(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str) -> bool:

@@ -854,7 +854,8 @@ class CallSession(SQLModel, table=True):
     """A phone call: see `PhoneCallReport`. Its turns are those of the conversation with the id `call_sid`.
 
     status: Twilio's last word, of which a final one stays. handoff: what the agent gave to the person who took over.
-    analysis: the job of its `SessionAnalysis`.
+    analysis: the job of its `SessionAnalysis`. sessions: of ConversationRelay, that have begun. left_session: the
+    number of the latest one whose end is recorded; the gateway of a later one is connected, or was lost.
     """
 
     __tablename__ = "call_sessions"
@@ -881,6 +882,7 @@ class CallSession(SQLModel, table=True):
     reason: str = ""
     handoff: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
     sessions: int = 0
+    left_session: int = 0
     interruptions: int = 0
     errors: int = 0
     keys: int = 0

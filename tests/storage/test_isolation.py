@@ -406,6 +406,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: phone_calls.measure(tx, THEIRS, "talk", "turn", TurnMeasures(heard="a")),
         False,
     ),
+    "phone_calls.go_on": (lambda tx, _: phone_calls.go_on(tx, THEIRS, "talk", "turn"), False),
     "phone_calls.cut_short": (lambda tx, _: phone_calls.cut_short(tx, THEIRS, "talk", "turn"), False),
     "alerts.alerts": (lambda tx, _: alerts.alerts(tx, THEIRS), []),
     "analyses.is_provisional": (lambda tx, _: analyses.is_provisional(tx, THEIRS, "job"), NotFound),

@@ -12,11 +12,13 @@ from websockets.exceptions import InvalidStatus
 
 from parley import Backend, Client, Settings
 from parley.domain.phone.contract import workflow_id
+from parley.domain.phone.heard import CHARACTERS_PER_SECOND
 from parley.domain.phone.signature import HEADER, SETTINGS_HEADER, signature
 from parley.domain.phone.twiml import ATTRIBUTES
 from parley.testing import SimulatorAdmin
 from tests.gateway.parts import Running, running_gateway
 from tests.gateway.phone.twilio import CALLER, FORM, NUMBER, TOKEN, Phone, Twilio
+from tests.parts import run_sql
 
 pytestmark = pytest.mark.usefixtures("client")
 
@@ -227,7 +229,6 @@ async def test_a_lost_session_is_connected_again_and_the_talk_goes_on(client: Cl
     async with phone.session() as session:
         await session.say("Which formats can I export?")
         first = await session.answer()
-        session.socket.transport.abort()
     twiml = await phone.action(SessionStatus="failed", ErrorCode="64105")
     relay = twiml.find("Connect/ConversationRelay")
     assert relay is not None
@@ -240,6 +241,51 @@ async def test_a_lost_session_is_connected_again_and_the_talk_goes_on(client: Cl
     assert [message.text for message in context if message.role == "assistant"] == [first]
     call = await client.phone.call(phone.sid)
     assert (call.sessions, call.turns, call.status) == (2, 2, "in-progress")
+
+
+async def spoken_again(phone: Phone) -> str:
+    """What is said after a session was lost."""
+    await phone.action(SessionStatus="failed", ErrorCode="64105")
+    async with phone.session() as session:
+        said = await session.answer()
+    phrase = "I am sorry, the line was interrupted. "
+    assert said.startswith(phrase)
+    return said.removeprefix(phrase)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_answer_that_was_spoken_when_the_session_was_lost_goes_on_where_it_was(client: Client, twilio: Twilio):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        session.is_slow = True
+        await session.say("Which formats can I export, and who may start the export?")
+        first = await session.answer()
+    [cut] = await client.phone.turns(phone.sid)
+    assert f"{cut.heard} {await spoken_again(phone)}".strip() == first
+    [whole] = await client.phone.turns(phone.sid)
+    assert (whole.heard, whole.error, whole.response_ms) == (None, "", cut.response_ms)
+
+
+@pytest.mark.usefixtures("worker")
+async def test_an_answer_that_was_spoken_when_the_gateway_was_lost_goes_on_with_words_that_were_not_heard(
+    client: Client, twilio: Twilio, database_url: str
+):
+    """Nobody has recorded the end of the session: the answer had been spoken for two seconds."""
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export, and who may start the export?")
+        first = await session.answer()
+    begun = """
+        UPDATE conversation_turns SET created_at = clock_timestamp() - make_interval(secs => 2 + response_ms / 1000.0)
+        WHERE conversation_id = %s RETURNING number"""
+    assert await run_sql(database_url, begun, phone.sid)
+    await run_sql(database_url, "UPDATE call_sessions SET left_session = 0 WHERE call_sid = %s", phone.sid)
+    rest = await spoken_again(phone)
+    assert first.endswith(rest)
+    assert 2 * CHARACTERS_PER_SECOND <= len(first) - len(rest) < len(first)
+    assert (await client.phone.turns(phone.sid))[0].heard is None
 
 
 @pytest.mark.usefixtures("worker")

@@ -184,7 +184,6 @@ class TestSilence:
             await session.answer()
         assert (await questions(client, phone))[1] == ("assistant", said)
 
-
     @pytest.mark.parametrize("what", ["a lone #", "a blank partial", "a partial that was answered"])
     async def test_what_says_nothing_does_not_end_the_question_whether_the_caller_is_there(
         self, client: Client, twilio: Twilio, number: dict[str, Any], what: str
