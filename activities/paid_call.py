@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -156,6 +156,13 @@ class Joint:
 
     join: Callable[[Sequence[int]], ChatRequest]
     divide: Callable[[ChatReply, int], Sequence[ChatReply]]
+
+
+class SpooledReply(NamedTuple):
+    """A reply that was made without the ledger. `cost_usd`: None where it is not known."""
+
+    reply: Reply
+    cost_usd: Decimal | None
 
 
 class PaidCalls:
@@ -357,7 +364,7 @@ class PaidCalls:
         model: str,
         *,
         stream: ReplyStream | None = None,
-    ) -> Reply:
+    ) -> SpooledReply:
         """Get a reply while the database is down: by an attempt in the spool, which `book_spooled` books later.
 
         It is a paid request of its own, beside `charge.request_id`, for the same result: the user is charged for one of
@@ -391,7 +398,7 @@ class PaidCalls:
         file = await asyncio.to_thread(spool.open, spooled)
         return await _uninterrupted(asyncio.create_task(self._spooled(work, file)))
 
-    async def _spooled(self, work: _Work, file: SpoolFile) -> Reply:
+    async def _spooled(self, work: _Work, file: SpoolFile) -> SpooledReply:
         try:
             reply = await self._call(work, file.spooled.attempt_id)
             reply = await _recorded(work.stream, reply)
@@ -402,7 +409,7 @@ class PaidCalls:
             raise
         finally:
             file.close()
-        return reply
+        return SpooledReply(reply, cost_usd)
 
     async def book_spooled(self, spool: Spool) -> int:
         """Book the attempts of the spool whose processes have ended or are done with them; returns how many.

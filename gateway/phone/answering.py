@@ -6,8 +6,10 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
+from activities.paid_call import SpooledReply
 from gateway.phone.calls import OpenCall, PhoneCalls, turn_options
 from gateway.phone.outage import Outage
 from gateway.phone.voice import Voice
@@ -63,7 +65,7 @@ class Turn:
     skip: int = 0
     before: str = ""
     asked: Asked | None = None
-    cost_usd: Any = 0
+    cost_usd: Decimal = Decimal(0)
 
     @property
     def measures(self) -> TurnMeasures:
@@ -130,11 +132,12 @@ class Answer:
                     turn.heard = turn.said
                     return
 
-    async def _kept(self, deltas: AsyncIterable[Delta | ChatReply]) -> AsyncGenerator[Delta]:
+    async def _kept(self, deltas: AsyncIterable[Delta | SpooledReply]) -> AsyncGenerator[Delta]:
         """The deltas of an answer. If the whole of it follows, it is kept, to be stored later."""
         async for delta in deltas:
-            if isinstance(delta, ChatReply):
-                self._turn.reply = delta
+            if isinstance(delta, SpooledReply):
+                assert isinstance(delta.reply, ChatReply)  # noqa: S101 - the reply to a chat request
+                self._turn.reply, self._turn.cost_usd = delta.reply, delta.cost_usd or Decimal(0)
             else:
                 self._note("first_token_ms")
                 # A paid call delivers a tool call whole. An agent does one thing in a turn: further calls are not done.

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,11 @@ class OpenCall:
     """A phone call that this process holds.
 
     number: the workspace's. public_url: of the gateway, where Twilio is at the other end; else empty.
-    language: that is spoken now. turns: those that are stored. unfinished: the last turn, if it is not known that its
-    answer was spoken. heard: so many characters of it were. is_resumed: an earlier session was lost.
-    session: the number of this one. seconds: since the phone call began. exchanges: of this session, what was said and what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
+    language: that is spoken now. last_turn: the highest number in the ids of its turns.
+    unfinished: the last turn, if it is not known that its answer was spoken. heard: so many characters of it were.
+    is_resumed: an earlier session was lost. session: the number of this one. seconds: since the phone call began.
+    cost_usd: of its stored turns. exchanges: of this session, what was said and what was heard, by the ids of their
+    turns. unstored: stores a turn that PostgreSQL does not have.
     """
 
     workspace_id: str
@@ -90,12 +93,13 @@ class OpenCall:
     parameters: dict[str, str]
     number: str = ""
     public_url: str = ""
-    turns: int = 0
+    last_turn: int = 0
     unfinished: ConversationTurn | None = None
     heard: int = 0
     is_resumed: bool = False
     session: int = 1
     seconds: float = 0.0
+    cost_usd: Decimal = Decimal(0)
     exchanges: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     unstored: list[Callable[[], Awaitable[None]]] = field(default_factory=list[Callable[[], Awaitable[None]]])
 
@@ -308,7 +312,9 @@ class PhoneCalls:
             await phone_calls.begin(tx, call)
             row = await phone_calls.find(tx, *where)
             assert row is not None  # noqa: S101 - it was stored just now
-            is_resumed, session, turns = row.sessions > 0, row.sessions + 1, await phone_calls.turn_count(tx, *where)
+            is_resumed, session = row.sessions > 0, row.sessions + 1
+            last_number = await phone_calls.last_turn_number(tx, *where)
+            cost_usd = await phone_calls.cost_usd(tx, *where)
             last = await phone_calls.last_turn(tx, *where) if is_resumed else None
             lost_at = now if row.left_session < row.sessions else None
             heard = heard_characters(last, number.settings, row.language, lost_at) if last is not None else None
@@ -323,16 +329,20 @@ class PhoneCalls:
             language=row.language,
             parameters=row.parameters,
             number=number.number,
-            turns=turns,
+            last_turn=last_number,
             unfinished=last if heard is not None else None,
             heard=heard or 0,
             is_resumed=is_resumed,
             session=session,
+            cost_usd=cost_usd,
             seconds=max((now - row.started_at).total_seconds(), 0.0),
         )
 
     def unrecorded(self, number: KnownNumber, call: NewCall) -> OpenCall:
-        """The phone call of a session that begins while PostgreSQL does not answer. It is stored later."""
+        """The phone call of a session that begins while PostgreSQL does not answer. It is stored later.
+
+        It may have had sessions before: the ids of its turns go on at the seconds of the clock, which none has reached.
+        """
 
         async def work() -> None:
             async with self._backend.database.transaction() as tx:
@@ -347,6 +357,7 @@ class PhoneCalls:
             language=call.language,
             parameters=call.parameters,
             number=number.number,
+            last_turn=int(time.time()),
         )
 
     # Turns
@@ -395,6 +406,16 @@ class PhoneCalls:
             if measures.heard == "":
                 await phone_calls.cut_short(tx, *where)
             return await phone_calls.measure(tx, *where, measures)
+
+    async def cost_usd(self, call: OpenCall) -> Decimal:
+        """What the turns of a phone call have cost until now.
+
+        Raises:
+            Unreachable: PostgreSQL does not answer.
+        """
+        await self.store_unstored(call)
+        async with self._backend.database.reads() as tx:
+            return await phone_calls.cost_usd(tx, call.workspace_id, call.call_sid)
 
     async def change_language(self, call: OpenCall, language: str) -> None:
         """Record the language that a phone call changes to.
@@ -462,12 +483,14 @@ class PhoneCalls:
         """A session has ended."""
         self._signal(call.workspace_id, call.call_sid, LEFT, Moment(session_id=session_id))
 
-    def keep_answered(self, call: OpenCall, turn_id: str, text: str, reply: ChatReply, measures: TurnMeasures) -> None:
+    def keep_answered(
+        self, call: OpenCall, turn_id: str, text: str, reply: ChatReply, measures: TurnMeasures, cost_usd: Decimal
+    ) -> None:
         """Store a turn that was answered while PostgreSQL was down, and book its cost, when it is back."""
         talk = self.talk(call)
 
         async def store() -> None:
-            await talk.store_answered(text, turn_id, reply, **turn_options(call.settings))
+            await talk.store_answered(text, turn_id, reply, cost_usd, **turn_options(call.settings))
             await self.measure(call, turn_id, measures)
 
         self._store_later(call, store)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from datetime import datetime
 
+from activities.paid_call import SpooledReply
 from activities.parts import Parts
 from activities.streams import ReplyStream
 from gateway.inline import Tasks
@@ -37,8 +38,10 @@ class Outage:
         # Requests whose readers have left are finished: what they cost is written.
         self._asking = Tasks()
 
-    async def answer(self, call: OpenCall, turn_id: str, text: str) -> AsyncGenerator[Delta | ChatReply]:
-        """The deltas of an answer, and last the whole of it. If it is closed before, the request is cancelled.
+    async def answer(self, call: OpenCall, turn_id: str, text: str) -> AsyncGenerator[Delta | SpooledReply]:
+        """The deltas of an answer, and last the whole of it with its cost.
+
+        If it is closed before, the request is cancelled.
 
         Raises:
             BudgetExhausted: the cap of the spool leaves no room.
@@ -77,7 +80,7 @@ class Outage:
         asked = RoutingRequest(model=call.settings.model, tier=TIER, seed=call.call_sid)
         return allowed(self._policy.routes(self._models), asked)
 
-    async def _ask(self, call: OpenCall, turn_id: str, text: str, route: Route, sink: "_Deltas") -> ChatReply:
+    async def _ask(self, call: OpenCall, turn_id: str, text: str, route: Route, sink: "_Deltas") -> SpooledReply:
         job_id = turn_job_id(call.workspace_id, call.call_sid, turn_id)
         key = job_key(job_id)
         charge = Charge(
@@ -91,11 +94,9 @@ class Outage:
         )
         stream = await ReplyStream.open(sink, holds_text=False)
         request = _request(call, text)
-        reply = await self._paid_calls.make_without_ledger(
+        return await self._paid_calls.make_without_ledger(
             self._spool, charge, request, route.provider, route.model or "", stream=stream
         )
-        assert isinstance(reply, ChatReply)  # noqa: S101 - the reply to a chat request
-        return reply
 
 
 class _Deltas:
@@ -105,7 +106,7 @@ class _Deltas:
         self._deltas: asyncio.Queue[Delta] = asyncio.Queue()
         self._left = asyncio.Event()
 
-    async def until_done(self, asking: "asyncio.Task[ChatReply]") -> AsyncGenerator[Delta]:
+    async def until_done(self, asking: "asyncio.Task[SpooledReply]") -> AsyncGenerator[Delta]:
         """The deltas until the request is done. Its error, if it has one, is not raised."""
         while not asking.done() or not self._deltas.empty():
             waiting = asyncio.ensure_future(self._deltas.get())

@@ -57,8 +57,8 @@ class Talk:
         # What the caller said that is in no stored turn.
         self._unstored = ""
         self._failures = self._silences = 0
-        self._cost_usd = Decimal(0)
-        self._number = call.turns
+        self._cost_usd = call.cost_usd
+        self._number = call.last_turn
         self.ended = asyncio.Event()
 
     async def begin(self) -> None:
@@ -205,14 +205,22 @@ class Talk:
         keyed = entered.text if isinstance(entered, Entered) else ""
         text = " ".join(part for part in (self._unstored, keyed, text) if part)
         self._unstored = ""
-        settings, limits = self._call.settings, self._call.settings.limits
+        settings = self._call.settings
         if settings.wants_a_person(text):
             await self._transfer("transfer")
-        elif limits.call_usd is not None and self._cost_usd >= limits.call_usd:
+        elif await self._is_spent(settings.limits.call_usd):
             await self._end(self._call.phrases.time_is_up, "call_usd")
         else:
             await self._follow_language(language)
             self._ask(text)
+
+    async def _is_spent(self, most: Decimal | None) -> bool:
+        """Whether the phone call has cost what it may: also by answers that were cut off, and in earlier sessions."""
+        if most is None:
+            return False
+        with suppress(ParleyError):  # without PostgreSQL, what is known here counts
+            self._cost_usd = await self._calls.cost_usd(self._call)
+        return self._cost_usd >= most
 
     def _ask(self, text: str, prefix: str = "") -> None:
         """Answer a new turn. `prefix`: what the voice says before it."""
@@ -341,7 +349,7 @@ class Talk:
             self._call.exchanges[turn.id] = (turn.text, turn.said if turn.heard is None else turn.heard)
         if turn.reply is not None and turn.error in ("", SESSION_ENDED):
             reply = turn.reply if turn.reply.text else turn.reply.model_copy(update={"text": turn.said})
-            self._calls.keep_answered(self._call, turn.id, turn.text, reply, measures)
+            self._calls.keep_answered(self._call, turn.id, turn.text, reply, measures, turn.cost_usd)
             return
 
         async def work() -> None:

@@ -246,7 +246,15 @@ class PhoneTalk(ConversationHandle):
         self._longest_seconds = longest_seconds
 
     async def store_answered(
-        self, text: str, turn_id: str, reply: ChatReply, *, knowledge: bool, action: str, **options: Unpack[TurnOptions]
+        self,
+        text: str,
+        turn_id: str,
+        reply: ChatReply,
+        cost_usd: Decimal = Decimal(0),
+        *,
+        knowledge: bool,
+        action: str,
+        **options: Unpack[TurnOptions],
     ) -> None:
         """Store a turn that was answered while the database was down. A turn that has ended stays as it is.
 
@@ -258,6 +266,7 @@ class PhoneTalk(ConversationHandle):
             request_id=turn_request_id(self._workspace_id, self.id, turn_id),
             usage=reply.usage,
             answered_by=reply.model,
+            cost_usd=cost_usd,
             finish=reply.finish,
             attempts=1,
         )

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Numeric, case, func, null, or_, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, Numeric, case, cast, func, null, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -204,9 +204,11 @@ async def count(tx: AsyncSession, workspace_id: str, call_sid: str, counts: Coun
 # Turns
 
 
-async def turn_count(tx: AsyncSession, workspace_id: str, call_sid: str) -> int:
-    """How many turns of a phone call are stored."""
-    return (await tx.execute(select(func.count()).where(*_of(workspace_id, call_sid)))).scalar_one()
+async def last_turn_number(tx: AsyncSession, workspace_id: str, call_sid: str) -> int:
+    """The highest number in the ids of a phone call's turns; 0 without any. One that was not stored is skipped."""
+    number = cast(func.substring(col(ConversationTurn.turn_id), ":([0-9]{1,18})$"), BigInteger)
+    query = select(func.coalesce(func.max(number), 0)).where(*_of(workspace_id, call_sid))
+    return (await tx.execute(query)).scalar_one()
 
 
 async def last_turn(tx: AsyncSession, workspace_id: str, call_sid: str) -> ConversationTurn | None:
@@ -228,6 +230,11 @@ async def turn_counts(tx: AsyncSession, workspace_id: str, call_sids: Sequence[s
         .group_by(col(ConversationTurn.conversation_id))
     )
     return {sid: (turns, Decimal(usd)) for sid, turns, usd in await tx.execute(query)}
+
+
+async def cost_usd(tx: AsyncSession, workspace_id: str, call_sid: str) -> Decimal:
+    """What the turns of a phone call have cost, in USD."""
+    return (await turn_counts(tx, workspace_id, [call_sid])).get(call_sid, (0, Decimal(0)))[1]
 
 
 async def measure(tx: AsyncSession, workspace_id: str, call_sid: str, turn_id: str, measures: TurnMeasures) -> bool:

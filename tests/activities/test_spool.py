@@ -64,7 +64,8 @@ async def far_calls(open_calls: Opener, proxy: DatabaseProxy, settings: Settings
 
 
 async def send(calls: PaidCalls, spool: Spool) -> Reply:
-    return await calls.make_without_ledger(spool, Charge(**ACCOUNT), CHAT, ANTHROPIC.provider, ANTHROPIC.model)
+    charge = Charge(**ACCOUNT)
+    return (await calls.make_without_ledger(spool, charge, CHAT, ANTHROPIC.provider, ANTHROPIC.model)).reply
 
 
 def interrupted() -> SpooledAttempt:

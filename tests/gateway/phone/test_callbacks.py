@@ -289,6 +289,26 @@ async def test_an_answer_that_was_spoken_when_the_gateway_was_lost_goes_on_with_
 
 
 @pytest.mark.usefixtures("worker")
+async def test_after_a_lost_session_no_turn_has_the_id_of_another_one(
+    client: Client, twilio: Twilio, database_url: str
+):
+    """A turn that is interrupted before it is stored has an id, and no row."""
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        for text in ("Which formats can I export?", "And which of them is the fastest?"):
+            await session.say(text)
+            await session.answer()
+    await run_sql(database_url, "DELETE FROM conversation_turns WHERE turn_id = %s", f"{phone.sid}:1")
+    await phone.action(SessionStatus="failed", ErrorCode="64105")
+    async with phone.session() as session:
+        await session.answer()
+        await session.say("Who may start the export?")
+        said = await session.answer()
+    assert (await client.phone.turns(phone.sid))[-1].answer == said
+
+
+@pytest.mark.usefixtures("worker")
 async def test_as_the_fallback_url_the_voice_webhook_goes_on_where_the_action_callback_failed(twilio: Twilio):
     phone, failed = twilio.phone(), {"ErrorCode": "11200", "ErrorUrl": "https://phone.example.com/phone/action"}
     greeting = "Connect/ConversationRelay[@welcomeGreeting]"

@@ -241,6 +241,27 @@ async def test_an_answer_that_was_too_long_is_cut_to_what_was_heard(
     assert (await questions(client, phone))[1] == ("assistant", heard)
 
 
+@pytest.mark.parametrize("way", ["an answer that was cut", "an earlier session"])
+async def test_a_phone_call_costs_no_more_than_it_may(client: Client, twilio: Twilio, number: dict[str, Any], way: str):
+    changes = {"max_response_words": 10, "limits": {"call_usd": "0.00001"}}
+    await client.phone.set_number(NUMBER, {**number, **changes})
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say("Which formats can I export?")
+        await session.answer()
+        await until(lambda: all_ended(client, phone))
+        if way == "an answer that was cut":
+            await session.say("And who may start it?")
+            assert "we have to end here" in await session.answer()
+    if way == "an earlier session":
+        async with phone.session() as session:
+            await session.answer()
+            await session.say("And who may start it?")
+            assert "we have to end here" in await session.answer()
+    assert (await client.phone.call(phone.sid)).reason == "call_usd"
+
+
 async def test_an_interruption_after_the_last_word_changes_nothing(client: Client, twilio: Twilio):
     phone = twilio.phone()
     await phone.ring()

@@ -60,6 +60,7 @@ async def test_the_talk_goes_on_and_is_stored_later(
         (text, answer, "completed") for text, answer in zip((QUESTION, NEXT, LAST), said, strict=True)
     ]
     rows = await LedgerFixture(client.database, client.workspace_id).all(UsageLog)
+    assert sorted(one.cost_usd for one in turns) == sorted(row.cost_usd for row in rows)
     counted = await simulator.billed()
     assert sorted(row.tokens_completion for row in rows) == sorted(one["output_tokens"] for one in counted)
     assert all(row.confirmed for row in rows)
@@ -79,6 +80,24 @@ async def test_an_interruption_is_kept(gateway: Running, twilio: Twilio, client:
     await gateway.server.phone.reported()
     turns = await client.phone.turns(phone.sid)
     assert [(one.text, one.heard) for one in turns] == [(QUESTION, " ".join(said.split()[:3])), (NEXT, None)]
+
+
+async def test_a_phone_call_that_is_connected_again_meanwhile_keeps_its_turns(
+    gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy
+):
+    phone = twilio.phone()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say(QUESTION)
+        said = [await session.answer()]
+    proxy.cut()
+    async with phone.session() as session:
+        await session.say(NEXT)
+        said.append(await session.answer())
+    proxy.restore()
+    await gateway.server.phone.reported()
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.text, one.answer) for one in turns] == list(zip((QUESTION, NEXT), said, strict=True))
 
 
 class TestRefusing:
