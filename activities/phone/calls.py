@@ -10,6 +10,7 @@ from temporalio import activity
 from activities.boundary import boundary
 from parley.domain.conversation.contract import Ended
 from parley.domain.model import is_blank
+from parley.domain.phone.callers import is_withheld
 from parley.domain.phone.contract import FinishCallOutcome, FinishCallStep
 from parley.domain.phone.heard import speech_seconds
 from parley.domain.phone.settings import NumberSettings
@@ -47,7 +48,7 @@ class PhoneCallSteps:
             return FinishCallOutcome(
                 analysis=await _to_analyse(tx, call, turns, step.at) if settings.analysis else None,
                 summarize_through=max(answered, default=None) if settings.summary else None,
-                remember=settings.remember,
+                remember=settings.remember and not is_withheld(call.caller),
             )
 
 

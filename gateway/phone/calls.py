@@ -296,7 +296,7 @@ class PhoneCalls:
                 return None
             await phone_calls.lock_limits(tx, call.workspace_id)
             used = await phone_calls.used(tx, call.workspace_id, call.number, call.caller, call_sid=call.call_sid)
-            if limit := exceeded(number.settings.limits, used):
+            if limit := exceeded(number.settings.limits, used, call.caller):
                 return limit
             await phone_calls.begin(tx, call)
         return None

@@ -21,6 +21,7 @@ from parley.domain.conversation.contract import Ended, NewTurn, turn_request_id
 from parley.domain.errors import InvalidInput, NotFound, Unreachable
 from parley.domain.generate.condensing import CAUTIOUS_BYTES_PER_TOKEN
 from parley.domain.generate.contract import Meta
+from parley.domain.phone.callers import is_withheld
 from parley.domain.phone.contract import (
     WORKFLOW,
     CallStatus,
@@ -123,7 +124,7 @@ class Phone:
         if row is None or row.workspace_id != self._workspace_id:
             raise NotFound(f"workspace {self._workspace_id!r} does not have the number {from_number!r}")
         settings = NumberSettings.model_validate(row.settings)
-        if limit := exceeded(settings.limits, used):
+        if limit := exceeded(settings.limits, used, target):
             raise InvalidInput(f"the limit {limit} of {from_number} is reached: dial later, or raise it", where="dial")
         call_sid = await self._request(target, from_number, given)
         call = new_call(
@@ -320,13 +321,13 @@ def phone_call_start(workspace_id: str, call_sid: str, user_id: str, *, longest_
 
 
 def new_call(workspace_id: str, call_sid: str, settings: NumberSettings, *, caller: str, **known: Any) -> NewCall:
-    """A phone call that begins, of a number with these settings."""
+    """A phone call that begins, of a number with these settings. A caller without a number is a user of its own."""
     parameters = {**settings.parameters, **known.pop(PARAMETERS, {})}
     return NewCall(
         workspace_id=workspace_id,
         call_sid=call_sid,
         caller=caller,
-        user_id=user_of(workspace_id, caller),
+        user_id=user_of(workspace_id, call_sid if is_withheld(caller) else caller),
         language=settings.language,
         instructions=instructions_of(settings, settings.language),
         parameters=parameters,

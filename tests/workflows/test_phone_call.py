@@ -31,10 +31,10 @@ NUMBER, CALLER, SID = "+15550100002", "+15550100001", "CA1"
 LONGEST = 4200.0
 
 
-async def begun(client: Client, **settings: Any) -> WorkflowHandle[Any, Any]:
+async def begun(client: Client, *, caller: str = CALLER, **settings: Any) -> WorkflowHandle[Any, Any]:
     """A phone call that has begun, and its workflow."""
     number = await client.phone.set_number(NUMBER, settings)
-    call = new_call(client.workspace_id, SID, number.settings, number=NUMBER, caller=CALLER)
+    call = new_call(client.workspace_id, SID, number.settings, number=NUMBER, caller=caller)
     async with client.database.transaction() as tx:
         await phone_calls.begin(tx, call)
     backend = client._backend  # pyright: ignore[reportPrivateUsage]
@@ -112,6 +112,20 @@ async def test_facts_and_a_summary_are_paid_once_after_the_hang_up(client: Clien
     assert [one.text for one in await client.memory.show(call.user_id)] == ["The user lives in Oslo"]
     assert len(await simulator.billed()) == answered + 2
     assert await client.audit() == []
+
+
+@pytest.mark.usefixtures("worker")
+async def test_of_a_caller_who_withholds_the_number_nothing_is_remembered(client: Client, simulator: SimulatorAdmin):
+    workflow = await begun(client, caller="+266696687", remember=True)
+    call = await client.phone.call(SID)
+    backend = client._backend  # pyright: ignore[reportPrivateUsage]
+    own = PhoneTalk(backend, client.workspace_id, SID, call.user_id, longest_seconds=LONGEST)
+    await own.say("I live in Oslo. Which formats can I export?", turn_id=turn_id(SID, 1))
+    answered = len(await simulator.billed())
+    await workflow.signal(ENDED, CallEnd(reason="caller"))
+    await result(workflow)
+    assert await client.memory.show(call.user_id) == []
+    assert len(await simulator.billed()) == answered
 
 
 @pytest.mark.usefixtures("worker")

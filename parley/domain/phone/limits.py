@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from parley.domain.model import Model
+from parley.domain.phone.callers import is_withheld
 from parley.domain.phone.settings import PhoneLimits
 
 
@@ -22,9 +23,12 @@ class Use(Model):
     caller: Used = Used()
 
 
-def exceeded(limits: PhoneLimits, use: Use) -> str | None:
-    """The limit that leaves no room for another phone call, for example `caller_minutes`; None if there is room."""
-    for whose in ("workspace", "number", "caller"):
+def exceeded(limits: PhoneLimits, use: Use, caller: str) -> str | None:
+    """The limit that leaves no room for another phone call, for example `caller_minutes`; None if there is room.
+
+    Those who withhold their number are not one caller.
+    """
+    for whose in ("workspace", "number") if is_withheld(caller) else ("workspace", "number", "caller"):
         for what in ("concurrent", "minutes", "usd"):
             most = getattr(limits, f"{whose}_{what}")
             if most is not None and getattr(getattr(use, whose), what) >= most:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from parley.domain.phone.callers import is_withheld
 from parley.domain.phone.contract import CallStatus
 from parley.domain.phone.keys import Entered, Keys, sealed
 from parley.domain.phone.limits import Use, Used, exceeded
@@ -140,7 +141,21 @@ def test_the_first_limit_that_is_reached_is_named(limits: dict[str, Any], found:
         number=Used(concurrent=3, minutes=50, usd=Decimal("0.5")),
         caller=Used(concurrent=1, minutes=9.5),
     )
-    assert exceeded(PhoneLimits(**limits), use) == found
+    assert exceeded(PhoneLimits(**limits), use, "+15550100001") == found
+    withheld = found if found is None or not found.startswith("caller") else None
+    assert exceeded(PhoneLimits(**limits), use, "anonymous") == withheld
+
+
+@pytest.mark.parametrize(
+    ("caller", "withheld"),
+    [
+        *((one, True) for one in ("anonymous", "Restricted", "", "+266696687", "+7378742833", "+2562533", "266696687")),
+        *((one, True) for one in ("+8656696", "+86282452253", "sip:anonymous@anonymous.invalid", "client:Anonymous")),
+        *((one, False) for one in ("+15550100001", "+26669668", "sip:ann@example.com", "client:ann", "anonymouse")),
+    ],
+)
+def test_a_number_may_be_withheld(caller: str, withheld: bool):
+    assert is_withheld(caller) == withheld
 
 
 def test_a_final_status_has_the_highest_rank():

@@ -211,6 +211,13 @@ async def test_a_limit_of_the_number_refuses_the_next_phone_call(
     assert [verb.tag for verb in await first.ring()] == ["Connect"]  # a repetition changes nothing
 
 
+async def test_callers_who_withhold_their_number_are_not_one_caller(client: Client, twilio: Twilio):
+    await client.phone.set_number("+15550100007", {"limits": {"caller_concurrent": 1}})
+    phones = [twilio.phone(To="+15550100007", From="anonymous") for _ in range(3)]
+    assert [verb.tag for phone in phones for verb in await phone.ring()] == ["Connect"] * 3
+    assert len({(await client.phone.call(phone.sid)).user_id for phone in phones}) == 3
+
+
 async def running_again(twilio: Twilio) -> None:
     """Forget what the gateway knows of the numbers."""
     twilio.gateway.server._gateway.phone._known.clear()  # pyright: ignore[reportPrivateUsage]
