@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Unpack
@@ -41,7 +42,7 @@ from parley.storage import conversations, phone_calls
 from parley.storage.tables import CallSession, ConversationTurn, StoredPhoneNumber
 
 REST_SECONDS = 15.0
-CALLS = "/2010-04-01/Accounts/{}/Calls.json"
+CALLS, CALL = "/2010-04-01/Accounts/{}/Calls.json", "/2010-04-01/Accounts/{}/Calls/{}.json"
 VOICE, STATUS = "/phone/voice", "/phone/status"
 STATUS_EVENTS = ("initiated", "ringing", "answered", "completed")
 PARAMETERS = "parameters"
@@ -124,8 +125,7 @@ class Phone:
         if row is None or row.workspace_id != self._workspace_id:
             raise NotFound(f"workspace {self._workspace_id!r} does not have the number {from_number!r}")
         settings = NumberSettings.model_validate(row.settings)
-        if limit := exceeded(settings.limits, used, target):
-            raise InvalidInput(f"the limit {limit} of {from_number} is reached: dial later, or raise it", where="dial")
+        _check_limit(exceeded(settings.limits, used, target), from_number)
         call_sid = await self._request(target, from_number, given)
         call = new_call(
             self._workspace_id,
@@ -137,9 +137,29 @@ class Phone:
             parameters=given,
             status=CallStatus.QUEUED,
         )
-        async with self._backend.database.transaction() as tx:
-            await phone_calls.begin(tx, call)
+        limit = await self._begin(call, settings)
+        if limit is not None:  # another phone call has begun meanwhile
+            await self._hang_up(call_sid)
+        _check_limit(limit, from_number)
         return call_sid
+
+    async def _begin(self, call: NewCall, settings: NumberSettings) -> str | None:
+        """Store a phone call that Twilio dials; returns the limit that leaves no room for it.
+
+        What is not stored is refused by the voice webhook too.
+        """
+        where = (call.workspace_id, call.call_sid)
+        async with self._backend.database.transaction() as tx:
+            await phone_calls.lock_limits(tx, call.workspace_id)
+            if (
+                await phone_calls.find(tx, *where) is not None
+            ):  # it was answered at once, and the webhook had room for it
+                return None
+            used = await phone_calls.used(tx, call.workspace_id, call.number, call.caller, call_sid=call.call_sid)
+            if limit := exceeded(settings.limits, used, call.caller):
+                return limit
+            await phone_calls.begin(tx, call)
+        return None
 
     def sealed(self, digits: str) -> str:
         """Secret digits as a parameter of `dial` can have them: see `KeyAction.expected`.
@@ -221,18 +241,27 @@ class Phone:
             ("StatusCallbackMethod", "POST"),
             *(("StatusCallbackEvent", event) for event in STATUS_EVENTS),
         ]
-        path, auth = CALLS.format(account), (account, token.get_secret_value())
         try:
-            async with httpx2.AsyncClient(base_url=settings.twilio_base_url, timeout=REST_SECONDS) as http:
-                answer = await http.post(
-                    path,
-                    content=urlencode(form),
-                    headers={"content-type": "application/x-www-form-urlencoded"},
-                    auth=auth,
-                )
+            return _sid_of(await self._post(CALLS.format(account), form))
         except httpx2.HTTPError as error:
             raise Unreachable(f"Twilio does not answer ({type(error).__name__}); {masked(to)} may ring") from None
-        return _sid_of(answer)
+
+    async def _hang_up(self, call_sid: str) -> None:
+        with suppress(httpx2.HTTPError):
+            await self._post(
+                CALL.format(self._backend.settings.twilio_account_sid, call_sid), [("Status", "completed")]
+            )
+
+    async def _post(self, path: str, form: list[tuple[str, str]]) -> httpx2.Response:
+        settings = self._backend.settings
+        token = settings.twilio_auth_token
+        async with httpx2.AsyncClient(base_url=settings.twilio_base_url, timeout=REST_SECONDS) as http:
+            return await http.post(
+                path,
+                content=urlencode(form),
+                headers={"content-type": "application/x-www-form-urlencoded"},
+                auth=(settings.twilio_account_sid or "", token.get_secret_value() if token else ""),
+            )
 
 
 class PhoneTalk(ConversationHandle):
@@ -350,6 +379,11 @@ def checked_settings(settings: NumberSettings | Mapping[str, Any] | None) -> Num
         return NumberSettings.model_validate(settings or {})
     except ValidationError as error:
         raise first_problem(error, where="settings") from None
+
+
+def _check_limit(limit: str | None, number: str) -> None:
+    if limit is not None:
+        raise InvalidInput(f"the limit {limit} of {number} is reached: dial later, or raise it", where="dial")
 
 
 def checked_number(number: str) -> str:

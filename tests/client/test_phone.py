@@ -25,6 +25,7 @@ class Rest:
 
     status: int = 201
     body: Any = field(default_factory=lambda: {"sid": "CA77", "status": "queued"})
+    is_numbering: bool = False
     requests: list[tuple[str, dict[str, str], str]] = field(default_factory=list)
     url: str = ""
 
@@ -34,6 +35,8 @@ class Rest:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         body = (await reader.readexactly(int(headers["content-length"]))).decode()
         self.requests.append((first, headers, body))
+        if self.is_numbering:
+            self.body = {"sid": f"CA{len(self.requests)}", "status": "queued"}
         sent = (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
         writer.write(
             f"HTTP/1.1 {self.status} OK\r\ncontent-length: {len(sent)}\r\nconnection: close\r\n\r\n".encode() + sent
@@ -124,6 +127,22 @@ async def test_a_number_dials_for_its_own_workspace_and_within_its_limits(
     with pytest.raises(InvalidInput, match="number_concurrent"):
         await dialling.phone.dial(TO, from_number=NUMBER)
     assert len(rest.requests) == 1
+
+
+async def test_concurrent_phone_calls_do_not_exceed_a_limit(dialling: Client, rest: Rest):
+    """Those that Twilio has begun to dial, and that have no room, are hung up."""
+    rest.is_numbering = True
+    await dialling.phone.set_number(NUMBER, {"limits": {"workspace_concurrent": 2, "caller_concurrent": None}})
+    dialled = await asyncio.gather(
+        *(dialling.phone.dial(TO, from_number=NUMBER) for _ in range(6)), return_exceptions=True
+    )
+    taken = {one for one in dialled if isinstance(one, str)}
+    assert len(taken) == 2
+    assert all("workspace_concurrent" in str(one) for one in dialled if not isinstance(one, str))
+    assert {one.call_sid for one in await dialling.phone.calls()} == taken
+    asked = [first.split()[1] for first, _, _ in rest.requests]
+    hung_up = [path for path in asked if "/Calls/" in path]
+    assert len(hung_up) == len(asked) - len(hung_up) - 2
 
 
 async def test_phone_calls_are_listed_the_newest_first(dialling: Client, rest: Rest):
