@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from temporalio import workflow
@@ -74,6 +74,7 @@ class PhoneCall:
         # `None`: there was no session yet.
         self._session_id: str | None = None
         self._is_connected = False
+        self._began_at: datetime | None = None
         self._end: CallEnd | None = None
 
     @workflow.update(name=SAY)
@@ -94,14 +95,18 @@ class PhoneCall:
 
     @workflow.signal(name=CONNECTED)
     async def connected(self, session: Moment) -> None:
-        """A session has begun; a second one, where the first was lost."""
+        """A session has begun; a second one, where the first was lost. That of an earlier one may be known late."""
+        if self._began_at is not None and session.began_at is not None and session.began_at < self._began_at:
+            return
         self._session_id, self._is_connected = session.session_id, True
+        self._began_at = session.began_at or self._began_at
 
     @workflow.signal(name=LEFT)
     async def left(self, session: Moment) -> None:
         """A session has ended. It may be an earlier one, whose end is known late."""
         if self._session_id in (None, session.session_id):
             self._session_id, self._is_connected = session.session_id, False
+            self._began_at = session.began_at or self._began_at
 
     @workflow.signal(name=ENDED)
     async def ended(self, end: CallEnd) -> None:

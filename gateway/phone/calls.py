@@ -80,9 +80,9 @@ class OpenCall:
     number: the workspace's. public_url: of the gateway, where Twilio is at the other end; else empty.
     language: that is spoken now. last_turn: the highest number in the ids of its turns.
     unfinished: the last turn, if it is not known that its answer was spoken. heard: so many characters of it were.
-    is_resumed: an earlier session was lost. session: the number of this one. seconds: since the phone call began.
-    cost_usd: of its stored turns. exchanges: of this session, what was said and what was heard, by the ids of their
-    turns. unstored: stores a turn that PostgreSQL does not have.
+    is_resumed: an earlier session was lost. session: the number of this one. began_at: when it began.
+    seconds: since the phone call began. cost_usd: of its stored turns. exchanges: of this session, what was said and
+    what was heard, by the ids of their turns. unstored: stores a turn that PostgreSQL does not have.
     """
 
     workspace_id: str
@@ -98,6 +98,7 @@ class OpenCall:
     heard: int = 0
     is_resumed: bool = False
     session: int = 1
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     cost_usd: Decimal = Decimal(0)
     exchanges: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
@@ -477,11 +478,11 @@ class PhoneCalls:
     def report_connected(self, call: OpenCall, session_id: str) -> None:
         """A session has begun."""
         self.report_start(call.workspace_id, call.call_sid, call.user_id, call.longest_seconds)
-        self._signal(call.workspace_id, call.call_sid, CONNECTED, Moment(session_id=session_id))
+        self._signal(call.workspace_id, call.call_sid, CONNECTED, Moment(session_id=session_id, began_at=call.began_at))
 
     def report_left(self, call: OpenCall, session_id: str) -> None:
         """A session has ended."""
-        self._signal(call.workspace_id, call.call_sid, LEFT, Moment(session_id=session_id))
+        self._signal(call.workspace_id, call.call_sid, LEFT, Moment(session_id=session_id, began_at=call.began_at))
 
     def keep_answered(
         self, call: OpenCall, turn_id: str, text: str, reply: ChatReply, measures: TurnMeasures, cost_usd: Decimal

@@ -1,6 +1,7 @@
 """`PhoneCall` on real parts: its end is recorded once, however it becomes known; and what was said is analysed."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -161,6 +162,17 @@ async def test_a_phone_call_that_never_has_a_session_is_over(skipping_client: Cl
     workflow = await begun(skipping_client)
     await result(workflow)
     assert (await skipping_client.phone.call(SID)).reason == "lost"
+
+
+async def test_an_earlier_session_that_is_reported_late_does_not_replace_a_later_one(skipping_client: Client):
+    """Its gateway could not reach Temporal for some time."""
+    workflow, began_at = await begun(skipping_client), datetime.now(UTC)
+    first = Moment(session_id="VX1", began_at=began_at)
+    await workflow.signal(CONNECTED, Moment(session_id="VX2", began_at=began_at + timedelta(seconds=30)))
+    await workflow.signal(CONNECTED, first)
+    await workflow.signal(LEFT, first)
+    await result(workflow)
+    assert (await skipping_client.phone.call(SID)).reason == "too_long"
 
 
 async def test_the_end_of_an_earlier_session_is_not_the_end(skipping_client: Client):

@@ -71,9 +71,10 @@ class PhoneCallInput(Model):
 
 
 class Moment(Model):
-    """A session of the phone call has begun, or has ended."""
+    """A session of the phone call has begun, or has ended. `began_at`: when it began; None: not known."""
 
     session_id: str = ""
+    began_at: AwareDatetime | None = None
 
 
 class CallEnd(Model):
