@@ -5,7 +5,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,16 @@ MODULES = (
     voices,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.__name__.rpartition(".")[2]: module.measure for module in MODULES}
+CASES: dict[str, Collection[str]] = {"faults": faults.CASES, "calling": calling.CASES}
 LOAD_INTERVAL_SECONDS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    named = {case for name in parsed.names for case in CASES.get(name, ())}
+    if unknown := [case for case in parsed.only if case not in named]:
+        parser.error(f"--only {unknown[0]}: it is no case of {', '.join(parsed.names)}")
     options = Options(
         parsed.sessions,
         parsed.requests,
@@ -172,10 +177,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking, calling, retention, memory")
     parser.add_argument(
-        "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        choices=[case for cases in CASES.values() for case in cases],
+        help="faults, calling: run this case; may be repeated",
     )
     parser.add_argument("--schedules", type=int, metavar="N", help="ledger: number of schedules to run")
-    parser.add_argument("--minutes", type=float, metavar="M", help="ledger: for how long, in place of a number")
+    parser.add_argument("--minutes", type=float, metavar="M", help="ledger, calling --only memory: for how long")
     parser.add_argument(
         "--conversations",
         action="append",

@@ -1,6 +1,6 @@
 """The options of the benchmarks, and the figures that they return."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ Figures = dict[str, Mapping[str, float | str | Mapping[str, float]]]
 class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults`, `schedules` and
-    `minutes` are for `ledger`, `conversations` is for `chatting`: how many at a time, without the figures of memory;
-    empty: all cases. `seed`: of what is random, in `faults`, `ledger`, `talking`, `retention` and `memory`.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults` and `calling`,
+    `schedules` is for `ledger`, `minutes` for `ledger` and `calling`, `conversations` is for `chatting`: how many at a
+    time, without the figures of memory; empty: all cases. `seed`: of what is random, in `faults`, `ledger`, `talking`,
+    `calling`, `retention` and `memory`.
     """
 
     sessions: int | None = None
@@ -31,3 +32,7 @@ class Options:
     schedules: int | None = None
     minutes: float | None = None
     conversations: tuple[int, ...] = ()
+
+    def chosen(self, cases: Collection[str]) -> list[str]:
+        """The cases of a benchmark to run, in the order of `only`; all where it names none of them."""
+        return [name for name in self.only if name in cases] or [*cases]

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 from uuid import uuid4
 
@@ -94,10 +94,10 @@ class Bench:
         started = StateDir(self.directory / "state").read_stack().processes
         return {name: _cpu_seconds(started[name].pid) for name in PARTS if name in started}
 
-    def memory(self) -> dict[str, float]:
-        """MiB of memory of each part, with its child processes; what they share counts once."""
+    def memory(self, kind: Literal["pss", "rss"] = "pss") -> dict[str, float]:
+        """MiB of memory of each part, with its child processes. `pss`: what they share counts once; `rss`: for each."""
         started = StateDir(self.directory / "state").read_stack().processes
-        return {name: _mebibytes(started[name].pid) for name in PARTS if name in started}
+        return {name: _mebibytes(started[name].pid, kind) for name in PARTS if name in started}
 
     async def billed(self) -> list[dict[str, Any]]:
         """The requests that a provider would have billed."""
@@ -156,9 +156,9 @@ class Bench:
         ]
 
 
-def _mebibytes(pid: int) -> float:
+def _mebibytes(pid: int, kind: str) -> float:
     parent = psutil.Process(pid)
-    return sum(one.memory_full_info().pss for one in (parent, *parent.children(recursive=True))) / MEBIBYTE
+    return sum(getattr(one.memory_full_info(), kind) for one in (parent, *parent.children(recursive=True))) / MEBIBYTE
 
 
 def _cpu_seconds(pid: int) -> float:

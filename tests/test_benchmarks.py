@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import calling
+from benchmarks.options import Options
 from parley import Unreachable
 
 
@@ -22,3 +24,31 @@ def test_it_says_why(
     monkeypatch.setattr("sys.argv", ["benchmarks", "retention"])
     assert benchmarks.main() == 1
     assert capsys.readouterr().err == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        (("calling", "--only", "memory", "--only", "kills"), ["memory", "kills"]),
+        (("calling",), ["loads", "kills", "database", "memory"]),
+        (("calling", "faults", "--only", "clock"), ["loads", "kills", "database", "memory"]),
+    ],
+)
+def test_only_the_chosen_cases_are_run(
+    arguments: tuple[str, ...], chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    async def run(_: list[str], options: Options) -> dict[str, Any]:
+        seen.extend(options.chosen(calling.CASES))
+        return {}
+
+    monkeypatch.setattr(benchmarks, "_run", run)
+    assert benchmarks.main([*arguments]) == 0
+    assert seen == chosen
+
+
+def test_a_case_of_another_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmarks.main(["calling", "--only", "clock"])
+    assert "--only clock: it is no case of calling" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random  # noqa: TID251 - a benchmark draws its load
 
+from benchmarks.stack import Bench
 from simulator.twilio.line import Account
 from simulator.twilio.script import Script, parse
 from simulator.twilio.simulation import Plan, Simulated, simulate
@@ -32,11 +33,11 @@ class Callers:
     token: str
     speed: float = 1.0
 
-    async def hold(self, scripts: Sequence[Script], rng: Random) -> list[Simulated]:
-        """Hold phone calls at once, which begin one after the other."""
+    async def hold(self, scripts: Sequence[Script], rng: Random, first: int = 0) -> list[Simulated]:
+        """Hold phone calls at once, which begin one after the other. `first`: the number of the first caller."""
         holding: list[asyncio.Task[list[Simulated]]] = []
         begins = 0.0
-        for number, script in enumerate(scripts):
+        for number, script in enumerate(scripts, start=first):
             holding.append(asyncio.create_task(self._call(script, number, begins)))
             begins += rng.uniform(0, MOST_BETWEEN_SECONDS)
         return [one for held in await asyncio.gather(*holding) for one in held]
@@ -49,12 +50,19 @@ class Callers:
             f"{self.url}/phone/status",
             f"{self.url}/phone/voice",
             Account(token=self.token),
-            caller=f"+1555020{number:04}",
+            caller=f"+1555{200_000 + number:07}",
             number=NUMBER,
             seed=number,
             speed=self.speed,
         )
         return await simulate(plan)
+
+
+def callers_of(bench: Bench, speed: float = 1.0) -> Callers:
+    """The callers of a stack that runs."""
+    gateway, token = bench.addresses.gateway_url, bench.addresses.twilio_auth_token
+    assert gateway and token
+    return Callers(gateway, token, speed)
 
 
 def script(rng: Random, turns: int) -> Script:

@@ -28,7 +28,7 @@ async def measure(options: Options) -> Figures:
     say(f"--seed {seed}")
     lines: dict[str, dict[str, float] | str] = {}
     must_be_zero: Counter[str] = Counter()
-    for name in options.only or CASES:
+    for name in options.chosen(CASES):
         case = CASES[name]
         if reason := case.reason_to_skip():
             lines[name] = f"skipped: {reason}"

@@ -1,6 +1,7 @@
 """The phone calls of the workspace: those that go on, those that are over, and one of them with its turns."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,8 @@ from parley.domain.phone.settings import masked
 
 PHONE = f"{PREFIX}/phone"
 PAGE_CALLS, MOST_OPEN, PAGE_TURNS = 30, 100, 30
+# A summary that is not there so long after the hang-up is not waited for: no provider may have served it.
+SUMMARY_TIME = timedelta(minutes=2)
 
 router = APIRouter(prefix=PREFIX, include_in_schema=False, route_class=ConsoleRoute)
 
@@ -70,6 +73,7 @@ async def show_call(
         here=call_url(call_sid),
         earlier=f"{call_url(call_sid)}?through={first}" if first else "",
         is_newest=through is None,
+        is_followed=through is None and await _may_change(caller, call),
     )
 
 
@@ -86,6 +90,15 @@ def talk_url(number: str) -> str:
 def other_end(call: PhoneCallReport) -> str:
     """Who called or was called, as a page may show it."""
     return "the console" if call.direction == "console" else masked(call.caller)
+
+
+async def _may_change(caller: Caller, call: PhoneCallReport) -> bool:
+    """Whether more becomes known of a phone call soon: it goes on, or its summary is being made."""
+    if call.ended_at is None:
+        return True
+    if call.summary or not call.turns or datetime.now(UTC) - call.ended_at > SUMMARY_TIME:
+        return False
+    return any(one.number == call.number and one.settings.summary for one in await caller.client.phone.numbers())
 
 
 async def _waterfall(caller: Caller, call: PhoneCallReport, turn: PhoneTurn) -> Waterfall:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,16 +25,18 @@ from parley.domain.streaming import Delta, TextDelta, ToolCallDelta
 
 # How long a piece of text may be held back because what follows decides how it is said.
 HELD_SECONDS = 0.05
-# After so long without a word the gateway looks whether Temporal answers, and answers by itself if it does not.
+# After so long without a word the gateway looks whether Temporal and PostgreSQL answer, and does without them if not.
 PROBE_SECONDS = 0.7
 WORD = re.compile(r"\S+")
+# What is stopped has so long to end: while PostgreSQL does not answer, and else.
+STOP_SECONDS, LONGEST_STOP_SECONDS = 0.2, 2.0
 SENTENCE_END = re.compile(r"[.!?…。！？](?=\s|$)")
 # An answer that is too long ends with its sentence, if that ends within so many words.
 MORE_WORDS = 20
 # The reply of a turn that is answered without the database, until it is whole.
 UNFINISHED = ChatReply(text="", finish=Finish.CANCELLED, usage=Usage(is_known=False), model="")
 TIMES = ("filler_ms", "template_ms", "first_token_ms", "response_ms")
-TIMED_OUT, TEMPORAL_DOWN = "ResponseTimeout", "TemporalDown"
+TIMED_OUT, TEMPORAL_DOWN, DATABASE_DOWN = "ResponseTimeout", "TemporalDown", "PostgreSQL does not answer"
 
 log = logging.getLogger("parley.gateway.phone")
 
@@ -85,6 +87,10 @@ class Turn:
 
 class _TemporalDown(Exception):
     """Temporal does not answer, and no word of the answer has come."""
+
+
+class _DatabaseDown(Unreachable):
+    """PostgreSQL does not answer, and no word of the answer has come."""
 
 
 class Answer:
@@ -151,37 +157,48 @@ class Answer:
 
     async def _stored(self) -> None:
         """By the workflow; by this process, where Temporal does not answer."""
-        await self._calls.store_unstored(self._call)
+        if self._calls.is_database_down:
+            raise _DatabaseDown(DATABASE_DOWN)
+        await self._watched(self._calls.store_unstored(self._call))
         if not self._calls.is_temporal_down:
             try:
-                await self._durably()
+                await self._watched(self._speak(self._calls.talk(self._call)), temporal=True)
                 return
+            except _DatabaseDown:
+                raise
             except (_TemporalDown, Unreachable) as error:
                 if self._turn.said or (isinstance(error, Unreachable) and await self._calls.is_temporal_up()):
                     raise Unreachable(str(error) or TEMPORAL_DOWN) from None
                 self._calls.note_temporal_is_down()
-        await self._speak(self._calls.inline_talk(self._call))
+        await self._watched(self._speak(self._calls.inline_talk(self._call)))
 
-    async def _durably(self) -> None:
-        speaking = asyncio.ensure_future(self._speak(self._calls.talk(self._call)))
-        watching = asyncio.ensure_future(self._until_temporal_is_down())
+    async def _watched(self, work: Coroutine[Any, Any, None], *, temporal: bool = False) -> None:
+        """Do work that needs PostgreSQL, and Temporal too: what waits for one that is silent is given up.
+
+        Raises:
+            _DatabaseDown, _TemporalDown: it does not answer, and no word of the answer has come.
+        """
+        working = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self._until_down(temporal=temporal))
         try:
-            await asyncio.wait({speaking, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not speaking.done():
-                raise _TemporalDown
-            speaking.result()
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise watching.result()
+            working.result()
         finally:
             await _stop(watching)
-            await _stop(speaking)
+            await _stop(working, STOP_SECONDS if self._calls.is_database_down else LONGEST_STOP_SECONDS)
 
-    async def _until_temporal_is_down(self) -> None:
-        """Return when Temporal does not answer and nothing was said."""
+    async def _until_down(self, *, temporal: bool) -> Exception:
+        """Wait until PostgreSQL, or Temporal too, does not answer and nothing was said; returns what to raise."""
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             if self._turn.said:
                 await asyncio.Event().wait()
-            if not await self._calls.is_temporal_up():
-                return
+            if not await self._calls.is_database_up():
+                return _DatabaseDown(DATABASE_DOWN)
+            if temporal and not await self._calls.is_temporal_up():
+                return _TemporalDown()
 
     async def _speak(self, talk: ConversationHandle) -> None:
         settings = self._call.settings
@@ -296,10 +313,16 @@ def _within(said: str, piece: str, most: int) -> tuple[str, bool]:
     return kept[0] if kept else "", False
 
 
-async def _stop(work: Awaitable[Any]) -> None:
-    """Cancel work, and wait for its end. Nothing asks for its result any more."""
+async def _stop(work: Awaitable[Any], seconds: float = LONGEST_STOP_SECONDS) -> None:
+    """Cancel work, and wait for its end, for so long. Nothing asks for its result any more."""
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_forget_result)
     task.cancel()
-    await asyncio.wait({task})
+    await asyncio.wait({task}, timeout=seconds)
+    # psycopg asks a silent server to cancel a statement, and waits for that. A second cancellation ends it.
+    task.cancel()
+
+
+def _forget_result(task: "asyncio.Future[Any]") -> None:
     if not task.cancelled():
         task.exception()

@@ -49,6 +49,8 @@ MOST_KNOWN = 10_000
 # How long Temporal is not asked again after it did not answer, and how long it has for an answer.
 DOWN_SECONDS = 3.0
 UP_SECONDS = 1.0
+# How long PostgreSQL has: on a busy machine it is slow, and what is answered without it is answered from less.
+DATABASE_UP_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 # How often it is looked up whether a worker makes an answer; how much longer workers have that are connected; and the
 # most answers that this process makes at once in their place.
@@ -233,7 +235,8 @@ class PhoneCalls:
         self._taking_over = asyncio.Semaphore(MOST_TAKEN_OVER)
         self._known: dict[str, KnownNumber] = {}
         self._reports: dict[str, _Reports] = {}
-        self._down_until = 0.0
+        self._down_until = self._database_down_until = 0.0
+        self._ping: asyncio.Task[None] | None = None
         self._sessions, self._has_none = 0, asyncio.Event()
         self._has_none.set()
 
@@ -395,6 +398,25 @@ class PhoneCalls:
                     return await self._backend.temporal.service_client.check_health()
         except (Unreachable, TimeoutError):
             return False
+
+    @property
+    def is_database_down(self) -> bool:
+        """Whether PostgreSQL did not answer just now."""
+        return time.monotonic() < self._database_down_until
+
+    async def is_database_up(self) -> bool:
+        """Whether PostgreSQL answers soon. If it does not, it is not asked again for some seconds.
+
+        A server that is frozen, or that no packet reaches, refuses nothing: what waits for it waits long, also when
+        it is cancelled. So one request is under way at a time, and is left to itself.
+        """
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.ensure_future(self._backend.database.ping())
+        await asyncio.wait({self._ping}, timeout=DATABASE_UP_SECONDS)
+        is_up = self._ping.done() and self._ping.exception() is None
+        if not is_up:
+            self._database_down_until = time.monotonic() + DOWN_SECONDS
+        return is_up
 
     async def measure(self, call: OpenCall, turn_id: str, measures: TurnMeasures) -> bool:
         """Record what was measured of a turn; returns whether it is stored.
@@ -563,6 +585,8 @@ class PhoneCalls:
             log.warning("%s phone calls could not be reported to Temporal", len(self._reports))
         for one in list(self._reports.values()):
             one.sending.cancel()
+        if self._ping is not None:
+            self._ping.cancel()
 
 
 class _Reports:

@@ -286,7 +286,7 @@ class PhoneTalk(ConversationHandle):
         action: str,
         **options: Unpack[TurnOptions],
     ) -> None:
-        """Store a turn that was answered while the database was down. A turn that has ended stays as it is.
+        """Store a turn that was answered while the database was down. Its workflow may have ended it as cancelled.
 
         Raises:
             IdempotencyConflict: `turn_id` was used for a different text.
@@ -328,7 +328,7 @@ class PhoneTalk(ConversationHandle):
             row = await conversations.begin_turn(tx, turn)
             if row.number is None or even_if_begun:
                 await conversations.start_turn(tx, *where)
-                await conversations.end_turn(tx, *where, **known)
+                await conversations.end_turn(tx, *where, even_if_cancelled=even_if_begun, **known)
 
     def _start(self) -> WorkflowStart:
         return phone_call_start(self._workspace_id, self.id, self.user_id, longest_seconds=self._longest_seconds)

@@ -169,14 +169,26 @@ async def record_knowledge(
     return await changed_one(tx, open_turn)
 
 
-async def end_turn(tx: AsyncSession, workspace_id: str, conversation_id: str, turn_id: str, **known: Any) -> bool:
-    """Record how a turn ended, with the columns `known`. The first end is final; returns whether this was it."""
+async def end_turn(
+    tx: AsyncSession,
+    workspace_id: str,
+    conversation_id: str,
+    turn_id: str,
+    *,
+    even_if_cancelled: bool = False,
+    **known: Any,
+) -> bool:
+    """Record how a turn ended, with the columns `known`. The first end is final; returns whether this was it.
+
+    even_if_cancelled: it is answered, also where its workflow was told that its readers have left.
+    """
+    unanswered = ("", Ended.CANCELLED.value) if even_if_cancelled else ("",)
     open_turn = (
         update(ConversationTurn)
         .where(
             *_is(ConversationTurn, workspace_id, conversation_id),
             col(ConversationTurn.turn_id) == turn_id,
-            col(ConversationTurn.outcome) == "",
+            col(ConversationTurn.outcome).in_(unanswered),
         )
         .values(ended_at=NOW, **known)
     )

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from signal import SIGQUIT
 
+import psutil
+
 from starter.embedded.ports import Ports
 from starter.embedded.postgres import Postgres
 from starter.embedded.process import Process
@@ -48,6 +50,21 @@ class OwnPostgres:
         if self._process:
             await self._process.stop(asyncio.Event())
         await self._postgres.wait_until_unused()
+
+    def freeze(self) -> None:
+        """Stop all its processes: it accepts connections, and answers nothing."""
+        for one in self._all():
+            one.suspend()
+
+    def thaw(self) -> None:
+        """Let its processes go on."""
+        for one in self._all():
+            one.resume()
+
+    def _all(self) -> list[psutil.Process]:
+        assert self._process is not None
+        parent = psutil.Process(self._process.record.pid)
+        return [parent, *parent.children(recursive=True)]
 
     def erase(self) -> None:
         self._postgres.erase()

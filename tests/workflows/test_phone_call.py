@@ -11,6 +11,7 @@ from parley import Client, ConversationClosed, InvalidInput
 from parley.client.backend import start_workflow
 from parley.client.phone import PhoneTalk, new_call, phone_call_start
 from parley.domain.phone.contract import (
+    ACTION,
     CONNECTED,
     ENDED,
     LEFT,
@@ -25,7 +26,8 @@ from parley.domain.phone.contract import (
 )
 from parley.domain.phone.settings import NumberSettings
 from parley.domain.queues import WORKFLOWS
-from parley.storage import phone_calls
+from parley.domain.requests import ChatReply, Finish, Usage
+from parley.storage import conversations, phone_calls
 from tests.parts import TEST_TIMEOUT_SECONDS, SimulatorAdmin
 
 NUMBER, CALLER, SID = "+15550100002", "+15550100001", "CA1"
@@ -183,6 +185,24 @@ async def test_the_end_of_an_earlier_session_is_not_the_end(skipping_client: Cli
     await workflow.signal(LEFT, Moment(session_id="VX1"))
     await result(workflow)
     assert (await skipping_client.phone.call(SID)).reason == "too_long"
+
+
+async def test_an_answer_without_the_database_prevails_over_the_end_of_a_workflow_that_came_back(client: Client):
+    """The caller has heard it. The workflow knows only that the readers of its own answer have left."""
+    number = await client.phone.set_number(NUMBER, {})
+    call = new_call(client.workspace_id, SID, number.settings, number=NUMBER, caller=CALLER)
+    text, where = "Which formats can I export?", (client.workspace_id, SID, turn_id(SID, 1))
+    turn = talk(client)._turn(text, turn_id(SID, 1), ACTION, {}, True)  # pyright: ignore[reportPrivateUsage]
+    async with client.database.transaction() as tx:
+        await phone_calls.begin(tx, call)
+        await conversations.begin_turn(tx, turn)
+        await conversations.start_turn(tx, *where)
+        assert await conversations.end_turn(tx, *where, outcome="cancelled", answer="")
+    reply = ChatReply(text="CSV and PDF.", finish=Finish.STOP, usage=Usage(output_tokens=3), model="any")
+    for _ in range(2):
+        await talk(client).store_answered(text, turn_id(SID, 1), reply, knowledge=True, action=ACTION)
+    [stored] = await client.phone.turns(SID)
+    assert (stored.outcome, stored.answer, stored.number) == ("completed", "CSV and PDF.", 1)
 
 
 @pytest.mark.usefixtures("worker")

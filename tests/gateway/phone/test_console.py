@@ -95,6 +95,44 @@ async def test_a_call_shows_what_was_heard_and_where_the_time_went_without_a_scr
         await check_width(page)
 
 
+class TestSummary:
+    """A number that wants a summary, and whose model changes the language."""
+
+    @pytest.fixture
+    def number(self, number: dict[str, Any]) -> dict[str, Any]:
+        return {**number, "summary": True, "tools": ["change_language"], "languages": [{"code": "es-ES"}]}
+
+    async def test_the_summary_appears_after_the_hang_up_on_a_page_that_is_open(
+        self, browser: Browser, gateway: Running, client: Client, key: str, twilio: Twilio
+    ):
+        phone, _ = await interrupted_call(twilio)
+        async with visiting(browser, gateway, viewport=PHONE) as page:
+            await sign_in(page, key, f"/console/phone/calls/{phone.sid}")
+            assert await page.get_by_role("region", name="Summary").count() == 0
+            await phone.action(CallStatus="completed", SessionStatus="completed")
+            summary = page.get_by_role("region", name="Summary")
+            await expect(summary).to_be_visible()
+            call = await client.phone.call(phone.sid)
+            said = await summary.locator("p").inner_text()
+            assert " ".join(said.split()) == " ".join(call.summary.split()) != ""
+            await expect(page.locator("#call[hx-get]")).to_have_count(0)
+            await check_width(page)
+
+    async def test_a_phrase_in_place_of_words_is_not_shown_as_an_interruption(
+        self, browser: Browser, gateway: Running, key: str, twilio: Twilio
+    ):
+        phone = twilio.phone()
+        await phone.ring()
+        async with phone.session() as session:
+            await session.say("Please change the language to es-ES.")
+            said = await session.answer()
+        async with visiting(browser, gateway) as page:
+            await sign_in(page, key, f"/console/phone/calls/{phone.sid}")
+            turn = page.locator("#turns li")
+            assert await turn.locator(".answer").inner_text() == said
+            await expect(turn.locator(".interrupted")).to_have_count(0)
+
+
 class TestLate:
     """Answers that come after the filler and the template."""
 

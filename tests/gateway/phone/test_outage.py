@@ -1,6 +1,7 @@
 """A phone call while PostgreSQL is down: the talk goes on, and its cost is booked once when the database is back."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.storage.ledger_fixture import LedgerFixture
 
 pytestmark = pytest.mark.usefixtures("worker", "client")
 QUESTION, NEXT, LAST = "Which formats can I export?", "And which of them is the fastest?", "Who may start the export?"
+AGAIN = "And the smallest one?"
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ async def gateway(backend: Backend, proxy: DatabaseProxy, settings: Settings) ->
 async def test_the_talk_goes_on_and_is_stored_later(
     gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, tmp_path: Path, simulator: SimulatorAdmin
 ):
-    phone, spool = twilio.phone(), Spool(tmp_path / "spool", cap_usd=1)
+    phone, spool = twilio.phone(), Spool(tmp_path / "spool", cap_usd=Decimal(1))
     await phone.ring()
     said: list[str] = []
     async with phone.session() as session:
@@ -98,6 +100,32 @@ async def test_a_phone_call_that_is_connected_again_meanwhile_keeps_its_turns(
     await gateway.server.phone.reported()
     turns = await client.phone.turns(phone.sid)
     assert [(one.text, one.answer) for one in turns] == list(zip((QUESTION, NEXT), said, strict=True))
+
+
+async def test_the_talk_goes_on_while_postgresql_is_silent(
+    gateway: Running, twilio: Twilio, client: Client, proxy: DatabaseProxy, tmp_path: Path
+):
+    """It refuses nothing and answers nothing, as when its host is frozen: statements wait, also when cancelled."""
+    phone, said = twilio.phone(), list[str]()
+    await phone.ring()
+    async with phone.session() as session:
+        await session.say(QUESTION)
+        said.append(await session.answer())
+        proxy.fall_silent()
+        await session.say(NEXT)
+        said.append(await session.answer())
+        await session.say(AGAIN)
+        said.append(await session.answer())
+        assert len(Spool(tmp_path / "spool", cap_usd=Decimal(1)).attempts()) == 2
+        proxy.cut()
+        proxy.restore()
+        await session.say(LAST)
+        said.append(await session.answer())
+    await gateway.server.phone.reported()
+    turns = await client.phone.turns(phone.sid)
+    assert [(one.text, one.answer, one.outcome) for one in turns] == [
+        (text, answer, "completed") for text, answer in zip((QUESTION, NEXT, AGAIN, LAST), said, strict=True)
+    ]
 
 
 class TestRefusing:
