@@ -63,7 +63,7 @@ from parley.domain.voice_metrics import (
 )
 from parley.embedder import Embedder
 from parley.settings import Settings
-from parley.storage import analyses, budgets, energy, outbox, rubrics, usage
+from parley.storage import analyses, budgets, energy, forgetting, outbox, rubrics, usage
 from parley.storage.analyses import AMENDED, PROVISIONAL, result_event
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
@@ -141,7 +141,10 @@ class SessionAnalysisActivities:
             rubric = await rubrics.load(tx, job.workspace_id, job.rubric)
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
             await analyses.begin(tx, _row(step, rubric.reference))
-        return HearingPlan(candidates=candidates, request_id=hearing_request(job, candidates))
+            number = 1
+            while await forgetting.is_forgotten(tx, job.workspace_id, hearing_request(job, candidates, number)):
+                number += 1
+        return HearingPlan(candidates=candidates, request_id=hearing_request(job, candidates, number))
 
     @activity.defn(name="session_analysis.hear")
     @boundary

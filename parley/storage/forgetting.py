@@ -38,7 +38,7 @@ PARTS = ("voice_metrics", "acoustics", "curves", "coaching", "result")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
 WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
-    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": []}'
+    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": [], "forgotten": true}'
     WHEN 'speech' THEN '{"audio": ""}' ELSE '{"vectors": []}' END::jsonb) - 'tool_calls'"""
 
 
@@ -128,7 +128,17 @@ CONTENT: Mapping[str, Content] = {
     ),
 }
 
+IS_FORGOTTEN = text("""
+    SELECT EXISTS (SELECT 1 FROM paid_requests r JOIN replies a ON a.attempt_id = r.settled_attempt_id
+                   WHERE r.workspace_id = :workspace AND r.request_id = :request
+                     AND a.payload @> '{"forgotten": true}')""")
 BY_AGE = tuple(table for table, content in CONTENT.items() if content.old)
+
+
+async def is_forgotten(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
+    """Whether the transcription that answered a request has lost its words. It answers no further job."""
+    values = {"workspace": workspace_id, "request": request_id}
+    return bool((await tx.execute(IS_FORGOTTEN, values)).scalar_one())
 
 
 async def forget_user(tx: AsyncSession, workspace_id: str, user_id: str) -> dict[str, int]:

@@ -348,6 +348,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: forgetting.forget_old(tx, THEIRS, "replies", Old(utc_now(), ()), limit=9),
         0,
     ),
+    "forgetting.is_forgotten": (lambda tx, _: forgetting.is_forgotten(tx, THEIRS, "one"), False),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
     "knowledge.lock": (lambda tx, _: knowledge.lock(tx, THEIRS, "secret.txt"), None),
     "knowledge.find": (lambda tx, _: knowledge.find(tx, THEIRS, "secret.txt"), None),
