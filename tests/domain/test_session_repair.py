@@ -71,8 +71,11 @@ class TestWords:
         [
             ([(0.0, 0.4), (0.4, 5.4), (9.0, 9.3)], 1, (0.4, 0.9)),
             ([(0.0, 0.4), (0.4, 8.9), (8.9, 9.3)], 1, (8.4, 8.9)),
+            ([(0.0, 0.4), (0.4, 8.9), (8.6, 9.3)], 1, (8.4, 8.9)),
+            ([(0.0, 2.6), (1.0, 1.4), (1.5, 1.7)], 0, (0.0, 0.5)),
+            ([(0.0, 0.4), (0.4, 3.4), (1.5, 1.7)], 1, (0.4, 0.9)),
         ],
-        ids=["before a silence", "after a silence"],
+        ids=["before a silence", "after a silence", "over the next", "first and over others", "over others"],
     )
     def test_a_word_stretched_over_a_silence_is_cut(self, given_times: Any, place: int, expected: Any):
         session = given(spoken(0, 10, words=words(*given_times)))
