@@ -22,7 +22,7 @@ from parley.domain.coaching.rule_based import rule_based
 from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
-from parley.domain.hearing import mismatch, session_of, transcript_of
+from parley.domain.hearing import NOT_COMPARED, beyond_recording, mismatch, session_of, transcript_of
 from parley.domain.requests import Finish, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
@@ -67,7 +67,7 @@ from parley.storage import analyses, budgets, energy, forgetting, outbox, rubric
 from parley.storage.analyses import AMENDED, PROVISIONAL, result_event
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
-from parley.storage.sessions import load_recording, load_session, save_session
+from parley.storage.sessions import load_recording, load_session, recording_seconds, save_session
 from parley.storage.tables import StoredAnalysis
 
 # Why a recording has no acoustics; a warning of the analysis has the cause.
@@ -100,6 +100,8 @@ class SessionAnalysisActivities:
         voice = await self._candidates.hearing_options(job.workspace_id)
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+            sha256 = job.recording_sha256
+            late = beyond_recording(session, await recording_seconds(tx, job.workspace_id, sha256)) if sha256 else ""
             row = _row(step, (await rubrics.load(tx, job.workspace_id, job.rubric)).reference)
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
@@ -117,6 +119,8 @@ class SessionAnalysisActivities:
                 plan = plan.model_copy(update={"collect_seconds": self._collect_seconds, "rubric": row.rubric})
             paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
             _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
+        if late:
+            plan = plan.model_copy(update={"warnings": (*plan.warnings, late)})
         async with self._database.transaction() as tx:
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
             await analyses.begin(tx, row)
@@ -363,10 +367,11 @@ def _voice_candidate(
     if job.recording_sha256 is None:
         return None, ()
     if cheap and all(turn.words for turn in session.turns):
-        return None, ("voice metrics are computed from the transcript's word times because the strategy saves cost",)
+        saving = "voice metrics are computed from the transcript's word times because the strategy saves cost"
+        return None, (saving, NOT_COMPARED)
     ranked = rank(options, RoutingRequest()).candidates
     if not ranked:
-        return None, (f"voice metrics are computed from the transcript: {NOTHING_HEARS}",)
+        return None, (f"voice metrics are computed from the transcript: {NOTHING_HEARS}", NOT_COMPARED)
     return ranked[0], ()
 
 

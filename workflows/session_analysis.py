@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from parley import visibility
     from parley.domain.coaching.collecting import CollectedJob, CollectedOutcome, CollectorInput, CollectStep
     from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
+    from parley.domain.hearing import NOT_COMPARED
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
@@ -215,6 +216,7 @@ class SessionAnalysis:
         problem = "" if candidate is None else await self._voice_problem(candidate)
         if problem:
             self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
+            self._warnings += () if self._heard_by else (NOT_COMPARED,)
         return candidate is not None and not problem
 
     async def _measure_acoustics(self) -> None:
