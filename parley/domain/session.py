@@ -15,6 +15,10 @@ MAX_SESSION_SECONDS = 8 * 3600.0
 SAME_TURN_SECONDS = 3.0
 # So much may a turn end after the session: times are rounded, and a recording is cut at its end.
 LATE_SECONDS = 1.0
+# A word that starts so far outside its turn has a wrong time.
+OUTSIDE_SECONDS = 1.0
+# No words of one turn follow each other so slowly: their times are milliseconds.
+FAR_APART_SECONDS = 30.0
 # Turns of one speaker that overlap by more are of two people.
 OVERLAP_SECONDS = 1.0
 # A greater number is not a time in any unit.
@@ -143,8 +147,9 @@ def _repaired(given: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a session with times for all words, and with warnings.
 
     Raises:
-        PydanticCustomError: a turn ends after the session.
+        PydanticCustomError: it is too long, a turn ends after it, or the words of a turn are outside that.
     """
+    _check_length(given.get("duration_seconds"))
     turns = given.get("turns")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in cast("list[Any]", turns)):
         return given
@@ -162,15 +167,26 @@ def _repaired(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "turns": repaired, **({"warnings": warnings} if warnings else {})}
 
 
+def _misplaced(field: str, problem: str, *, in_milliseconds: bool) -> PydanticCustomError:
+    hint = " (milliseconds?)" if in_milliseconds else ""
+    return PydanticCustomError(MISPLACED, "{problem}", {"problem": f"{problem}{hint}", "field": field})
+
+
+def _check_length(seconds: Any) -> None:
+    if _is_time(seconds) and seconds > MAX_SESSION_SECONDS:
+        problem = f"{seconds:.12g} is more than {MAX_SESSION_SECONDS / 3600:g} hours"
+        raise _misplaced("duration_seconds", problem, in_milliseconds=seconds / 1000 <= MAX_SESSION_SECONDS)
+
+
 def _check_ends(turns: Sequence[dict[str, Any]], duration: Any) -> None:
     ends = [(number, turn["end"]) for number, turn in enumerate(turns) if _is_time(turn.get("end"))]
     if not ends or not _is_time(duration) or not 0 < duration <= MAX_SESSION_SECONDS:
         return
     number, end = max(ends, key=lambda one: one[1])
     if end > duration + LATE_SECONDS:
-        hint = " (milliseconds?)" if duration / 5 <= end / 1000 <= duration + LATE_SECONDS else ""
-        problem = f"{end:g} is beyond the session's {duration:g} s{hint}"
-        raise PydanticCustomError(MISPLACED, "{problem}", {"problem": problem, "field": f"turns.{number}.end"})
+        problem = f"{end:g} is beyond the session's {duration:g} s"
+        fits = duration / 5 <= end / 1000 <= duration + LATE_SECONDS
+        raise _misplaced(f"turns.{number}.end", problem, in_milliseconds=fits)
 
 
 def _with_times(turn: dict[str, Any], place: str, untimed: list[str], stretched: list[str]) -> dict[str, Any]:
@@ -182,11 +198,33 @@ def _with_times(turn: dict[str, Any], place: str, untimed: list[str], stretched:
     if len(listed) < len(cast("Sequence[Any]", words)) or not all(isinstance(word.get("text"), str) for word in listed):
         return turn
     timed = [Timed(word["text"], _time(word.get("start")), _time(word.get("end"))) for word in listed]
-    done = mended(timed, cast("float", start), cast("float", end))
+    start, end = cast("float", start), cast("float", end)
+    done = mended(_inside(timed, start, end, place), start, end)
     untimed += [place] * done.untimed
     stretched += [place] * done.stretched
     times = [{"start": round(word.start, 6), "end": round(word.end, 6)} for word in done.words]
     return {**turn, "words": [{**word, **new} for word, new in zip(listed, times, strict=True)]}
+
+
+def _inside(words: Sequence[Timed], start: float, end: float, place: str) -> list[Timed]:
+    """The words of a turn; those that are far outside it lose their times.
+
+    Raises:
+        PydanticCustomError: all are outside, except for one at 0, which is the same in any unit.
+    """
+    outside = [
+        number
+        for number, word in enumerate(words)
+        if word.start is not None and not start - OUTSIDE_SECONDS <= word.start <= end + OUTSIDE_SECONDS
+    ]
+    placed = [word for word in words if word.start is not None]
+    if outside and len(placed) > 1 and len(outside) >= sum(word.start != 0 for word in placed):
+        at = words[outside[0]].start or 0.0
+        problem = f"{at:g} is outside its turn, from {start:g} to {end:g} s"
+        seconds_each = ((placed[-1].start or 0.0) - (placed[0].start or 0.0)) / (len(placed) - 1)
+        fits = seconds_each > FAR_APART_SECONDS
+        raise _misplaced(f"{place}.words.{outside[0]}.start", problem, in_milliseconds=fits)
+    return [Timed(word.text, None, None) if number in outside else word for number, word in enumerate(words)]
 
 
 def _said(places: Sequence[str], problem: str) -> list[str]:

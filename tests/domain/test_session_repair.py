@@ -82,6 +82,30 @@ class TestWords:
         assert times(session)[place] == expected
         assert session.warnings == ("turns.0: 1 word is stretched over a silence: its time is cut",)
 
+    def test_a_word_far_outside_its_turn_has_no_time(self):
+        session = given(spoken(5, 9, words=words((5.2, 5.4), (0.3, 0.5), (6.0, 6.4), (600.0, 601.0))))
+        assert times(session) == [(5.2, 5.4), (5.4, 6.0), (6.0, 6.4), (6.4, 8.4)]
+        assert session.warnings == (
+            "turns.0: 2 words are without a usable time: it is estimated from the words around it",
+        )
+
+    @pytest.mark.parametrize(
+        ("given_times", "place", "problem"),
+        [
+            ([(100, 500), (600, 900), (950, 1900)], 0, "100 is outside its turn, from 0 to 9 s (milliseconds?)"),
+            ([(0, 500), (600, 900)], 1, "600 is outside its turn, from 0 to 9 s (milliseconds?)"),
+            ([(30, 30.5), (31, 32)], 0, "30 is outside its turn, from 0 to 9 s"),
+        ],
+    )
+    def test_words_that_are_all_outside_their_turn_are_refused(self, given_times: Any, place: int, problem: str):
+        with pytest.raises(InvalidInput) as caught:
+            given(spoken(0, 9, words=words(*given_times)), spoken(9, 12, role="prospect"))
+        assert (caught.value.field, caught.value.problem) == (f"turns.0.words.{place}.start", problem)
+
+    def test_one_word_that_is_outside_does_not_cost_the_session(self):
+        session = given(spoken(0, 1, words=words((30, 30.5))), spoken(9, 12, role="prospect"))
+        assert times(session) == [(0.0, 1.0)]
+
     def test_good_words_stay_as_they_are(self):
         good = [(0.1, 0.4), (0.4, 0.9), (2.5, 3.6)]
         session = given(spoken(0, 6, words=words(*good)))
@@ -138,6 +162,18 @@ class TestUnits:
     def test_milliseconds_everywhere_are_refused(self):
         with pytest.raises(InvalidInput, match=r"0\.0 words a minute: times are in seconds \(milliseconds\?\)"):
             given(spoken(0, 9000), spoken(9000, 20000, role="prospect"), seconds=20_000)
+
+    @pytest.mark.parametrize(
+        ("seconds", "problem"),
+        [
+            (600_000, "600000 is more than 8 hours (milliseconds?)"),
+            (1e11, "100000000000 is more than 8 hours"),
+        ],
+    )
+    def test_a_session_of_days_is_refused(self, seconds: float, problem: str):
+        with pytest.raises(InvalidInput) as caught:
+            given(spoken(0, 300_000), spoken(300_000, 590_000, role="prospect"), seconds=seconds)
+        assert (caught.value.field, caught.value.problem) == ("duration_seconds", problem)
 
     def test_a_turn_may_end_a_little_late(self):
         assert given(spoken(0, 10.4), seconds=10).turns[0].end == 10.4

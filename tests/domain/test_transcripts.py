@@ -236,6 +236,7 @@ class TestTheField:
         ({"segments": [{"start": "x", "end": 1, "text": "a"}]}, "meeting: segments.0.start: must be a number"),
         ({"segments": [{"start": 5, "end": 1, "text": "a"}]}, "meeting: segments.0.end: 1 is before the start, 5"),
         ({"segments": [{"start": 0, "end": 1e9, "text": "a"}]}, "segments.0.end: 1000000000.0 is not a time within 8"),
+        ({"segments": [{"start": 0, "end": 600000, "text": "a"}]}, "600000 is not a time within 8 hours (millisec"),
         ({"segments": [{"start": 0, "end": 1, "text": ["a"]}]}, "meeting: segments.0.text: must be text"),
         ({"segments": []}, "meeting: has no words"),
         ({"segments": [{"start": 0, "end": 1, "text": " "}]}, "meeting: has no words"),

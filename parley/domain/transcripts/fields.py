@@ -83,7 +83,8 @@ class Fields:
         if math.isnan(seconds):
             raise self.problem(name, "must be a number")
         if not 0 <= seconds <= MAX_SESSION_SECONDS:
-            raise self.problem(name, f"{given} is not a time within {MAX_SESSION_SECONDS / 3600:g} hours")
+            hint = " (milliseconds?)" if unit > MILLISECONDS and 0 < seconds / 1000 <= MAX_SESSION_SECONDS else ""
+            raise self.problem(name, f"{given} is not a time within {MAX_SESSION_SECONDS / 3600:g} hours{hint}")
         return seconds
 
     def needed_seconds(self, name: str, *, unit: float = 1.0) -> float:
