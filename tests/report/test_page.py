@@ -54,6 +54,19 @@ def test_a_page_refers_to_nothing_outside():
     assert not re.search(r"@import|url\(|https?://", page)
 
 
+def test_what_is_not_rated_or_measured_has_no_meter_and_a_reason():
+    analysis, talk = analysis_of(alone := session(turn("Who are you? I am Ann. What do you sell?", 0, 20))), alone
+    first, *others = analysis.coaching.skills
+    skills = (first.model_copy(update={"score": None}), *others)
+    page = report_page(
+        analysis.model_copy(update={"coaching": analysis.coaching.model_copy(update={"skills": skills})}), talk, None
+    )
+    meters = [attributes["aria-label"] for tag, attributes in Texts(page).tags if tag == "progress"]
+    assert first.title not in meters
+    assert {skill.title for skill in others} <= set(meters)
+    assert page.count("not measured: the session has one speaker only") == 2
+
+
 def test_a_recording_that_is_too_large_is_linked_or_left_out():
     analysis, talk = of_sample(SHORT)
     large = b"RIFF" + bytes(MOST_EMBEDDED)
