@@ -53,6 +53,7 @@ class Turn(Model):
     """An uninterrupted stretch of one speaker, times in seconds. `rep` is the user who is coached, `prospect` others.
 
     speaker: the label or name that a transcript gives the speaker; empty where it gives none.
+    pieces: of a turn without word times that was put together: when each piece started and ended; empty for one piece.
     """
 
     role: Literal["rep", "prospect"]
@@ -61,6 +62,7 @@ class Turn(Model):
     text: Annotated[Text, AfterValidator(not_blank)]
     words: tuple[Word, ...] = ()
     speaker: Annotated[Text, Field(max_length=200)] = ""
+    pieces: tuple[tuple[Seconds, Seconds], ...] = ()
 
     @model_validator(mode="after")
     def _times_run_forward(self) -> Self:
@@ -71,7 +73,15 @@ class Turn(Model):
             if word.start < at or word.end < word.start:
                 raise ValueError(f"words out of order: word {number} ({word.text[:20]!r}) starts at {word.start}")
             at = word.start
+        times = [self.start, *(time for piece in self.pieces for time in piece), self.end]
+        if times != sorted(times):
+            raise ValueError("pieces out of order, or not within the turn")
         return self
+
+    @property
+    def spoken(self) -> tuple[tuple[float, float], ...]:
+        """When the turn is spoken, as far as it is known without words: without the gaps between its pieces."""
+        return self.pieces or ((self.start, self.end),)
 
 
 class Session(Model):
@@ -140,7 +150,17 @@ def _continues(last: Turn, turn: Turn) -> bool:
 def _joined(last: Turn, turn: Turn) -> Turn:
     words = tuple(sorted((*last.words, *turn.words), key=lambda word: word.start))
     text = f"{last.text.rstrip()} {turn.text.lstrip()}"
-    return last.model_copy(update={"end": max(last.end, turn.end), "text": text, "words": words})
+    pieces = () if words else _pieces(last, turn)
+    return last.model_copy(update={"end": max(last.end, turn.end), "text": text, "words": words, "pieces": pieces})
+
+
+def _pieces(last: Turn, turn: Turn) -> tuple[tuple[float, float], ...]:
+    """The pieces of both turns, those as one between which there is no gap."""
+    *before, (start, end) = last.spoken
+    (following, until), *after = turn.spoken
+    both = [(start, max(end, until))] if following <= end else [(start, end), (following, until)]
+    pieces = (*before, *both, *after)
+    return pieces if len(pieces) > 1 else ()
 
 
 def _repaired(given: dict[str, Any]) -> dict[str, Any]:

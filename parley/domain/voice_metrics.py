@@ -151,7 +151,7 @@ def from_words(words: Sequence[SpokenWord], speaker: str) -> VoiceMetrics:
 def from_session(session: Session) -> VoiceMetrics:
     """Metrics of the rep from the words of the transcript, or from its turns if words have no times."""
     turns = [turn for turn in session.turns if turn.role == "rep"]
-    whole = [Stretch(turn.start, turn.end) for turn in turns if not turn.words]
+    whole = [Stretch(*piece) for turn in turns if not turn.words for piece in turn.spoken]
     speech = _Speech(
         source="transcript",
         text=" ".join(turn.text for turn in turns),

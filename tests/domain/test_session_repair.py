@@ -126,6 +126,20 @@ class TestPieces:
         requests = [coaching_request(one, rubric, habits(one), None, max_tokens=10) for one in (cut, whole)]
         assert requests[0] == requests[1]
 
+    def test_gaps_between_pieces_are_no_speech(self):
+        cues = [spoken(2.9 * number, 2.9 * number + 2, "One two three four five six.") for number in range(3)]
+        session = given(*cues, spoken(8, 10, "I see.", "prospect"))
+        assert [(turn.start, turn.end) for turn in session.turns] == [(0, 7.8), (8, 10)]
+        assert (from_session(session).pace_wpm, from_session(session).pauses) == (180, None)
+        assert habits(session).talk_time_ratio == 0.75
+        assert habits(session).longest_monologue_seconds == 7.8
+        assert Session.model_validate(session.model_dump()) == session
+
+    @pytest.mark.parametrize("pieces", [[(0, 4), (3, 5)], [(0, 1), (4, 6)], [(3, 2)]])
+    def test_impossible_pieces_are_refused(self, pieces: Any):
+        with pytest.raises(InvalidInput, match="pieces out of order"):
+            given(spoken(0, 5, pieces=pieces))
+
     def test_words_of_pieces_stay_in_order(self):
         session = given(
             spoken(0, 2, words=words((0.1, 0.5), (0.6, 1.0))), spoken(2, 4, words=words((2.1, 2.5), (2.6, 3.0)))
