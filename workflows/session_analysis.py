@@ -152,7 +152,10 @@ class SessionAnalysis:
             Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **STORAGE_STEP
         )
         self._hearing_request = plan.request_id
-        outcome = await self._on_a_provider(plan.candidates, Activities.hear, after_voice=False, policy=HEAR_STEP)
+        # Without it there is no session, and nothing that rules could say: it waits for every caller.
+        outcome = await self._on_a_provider(
+            plan.candidates, Activities.hear, after_voice=False, waits=True, policy=HEAR_STEP
+        )
         assert outcome.provenance is not None  # noqa: S101 - it was heard
         self._accept(outcome)
         heard_by = outcome.provenance.provider

@@ -124,3 +124,10 @@ async def test_silence_is_heard_once(client: Client, simulator: SimulatorAdmin):
         with pytest.raises(JobFailed, match="no speech was recognised"):
             await (await client.analyze(audio=wav(bytes(32_000)), run_name=name)).result()
     assert len(await simulator.billed()) == 1
+
+
+async def test_hearing_waits_for_a_provider_also_for_a_caller_who_does_not(client: Client, simulator: SimulatorAdmin):
+    await simulator.fault("rate_limit", provider="elevenlabs", times=1, retry_after=1)
+    report = await (await client.analyze(audio=RECORDING, wait=False)).result()
+    assert report.analysis is not None
+    assert report.analysis.coaching.processed
