@@ -200,7 +200,9 @@ PASSIVE = re.compile(r"\b(?:was|were|been|got|is|are)\s+(?:\w+\s+)?interrupted\b
 SECONDS = r"[ -]?s(?:ec(?:ond)?s?)?\b"
 ANSWERED = r"(?:answer|respon|repl|react)"
 LATENCY = _phrase(rf"{SECONDS}\s+(?:to {ANSWERED}|before {ANSWERED})", r"\b(?:took|takes|taking|needed|waited)\s+")
-LATENCY_AFTER = _phrase(SECONDS, r"\b(?:(?:answer|respond|react)(?:ed|s)|repli(?:ed|es))\s+(?:\w+\s+)?(?:after|within|in)\s+")
+LATENCY_AFTER = _phrase(
+    SECONDS, r"\b(?:(?:answer|respond|react)(?:ed|s)|repli(?:ed|es))\s+(?:\w+\s+)?(?:after|within|in)\s+"
+)
 LATENCY_NAMED = _phrase(SECONDS, r"\b(?:response|reaction|answer)[ -](?:time|latency)\s+(?:of|was|is)\s+")
 PAUSED = _phrase(r"\s+times\b", rf"\bpaused\s+{FEW_WORDS}")
 PAUSES = _phrase(r"\s+pauses\b")

@@ -13,6 +13,7 @@ from rapidfuzz import fuzz
 
 from parley.domain.coaching.contract import Moment
 from parley.domain.session import Turn
+from parley.domain.speaking import parts
 from parley.domain.text import shorten
 
 # Of 100. A missing or a wrong word in ten gives about 90; another sentence on the same topic stays below 75.
@@ -42,14 +43,18 @@ class Found(NamedTuple):
     similarity: float
 
 
-def find_moment(turns: Sequence[Turn], quote: str, near: float | None) -> tuple[Moment | None, bool]:
+def find_moment(
+    turns: Sequence[Turn], quote: str, near: float | None, *, least_words: int = 1
+) -> tuple[Moment | None, bool]:
     """The moment of a quote, and whether its words had to be corrected. None: the transcript does not have it.
 
-    `near`: about when it was said, in seconds; of several places the nearest one is taken.
+    near: about when it was said, in seconds; of several places the nearest one is taken.
+    least_words: a shorter quote counts only where it is a whole turn. In scripts without blanks, letters are words.
     """
     quote = LABEL.sub("", quote)
     for part in sorted(filter(None, GAP.split(quote)), key=len, reverse=True):
-        found = _find(turns, part, near)
+        whole = len(parts(part)) < least_words
+        found = _find(turns, part, near, whole=whole)
         if found:
             words = turns[found.turn].text[found.start : found.end]
             start, end = times_of(turns[found.turn], found.start, found.end)
@@ -59,12 +64,18 @@ def find_moment(turns: Sequence[Turn], quote: str, near: float | None) -> tuple[
     return None, False
 
 
-def _find(turns: Sequence[Turn], quote: str, near: float | None) -> Found | None:
+def _find(turns: Sequence[Turn], quote: str, near: float | None, *, whole: bool) -> Found | None:
+    """The best place of a quote. `whole`: only where it is a whole turn."""
     needle, _ = _letters(quote)
     if not needle:
         return None
-    found = [place for number, turn in enumerate(turns) for place in _exact(number, turn.text, needle)]
-    if not found and len(needle) >= SIMILAR_LETTERS:
+    found = [
+        place
+        for number, turn in enumerate(turns)
+        for place in _exact(number, turn.text, needle)
+        if not whole or _letters(turn.text)[0] == needle
+    ]
+    if not found and not whole and len(needle) >= SIMILAR_LETTERS:
         words = len(quote.split())
         found = [place for number, turn in enumerate(turns) for place in _similar(number, turn.text, needle, words)]
 
