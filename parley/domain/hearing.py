@@ -12,7 +12,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.languages import language_tag
 from parley.domain.model import Model, Name, Text
 from parley.domain.requests import SpokenWord
-from parley.domain.session import LATE_SECONDS, Language, Session
+from parley.domain.session import LATE_SECONDS, ONE_SPEAKER, Language, Session
 from parley.domain.speaking import parts, written
 
 # A speaker who is silent for so long has ended a turn, if another one speaks meanwhile or afterwards.
@@ -199,7 +199,7 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
         if name:
             return _named(transcript, name, option), ""
     if len(labels) == 1:
-        return labels[0], "one speaker was heard: if there are more, their voices could not be separated"
+        return labels[0], ONE_SPEAKER
     known = [label for label in labels if label.casefold() in USER_LABELS]
     if len(known) == 1:
         return known[0], ""
@@ -244,7 +244,8 @@ def _named(transcript: Transcript, name: str, option: str) -> str:
     for label in labels:
         if _plain(label) == wanted:
             return label
-    introduced = re.compile(INTRODUCTION + re.escape(name) + r"\b", re.IGNORECASE)
+    # "This is Bo's office" is no introduction of Bo.
+    introduced = re.compile(INTRODUCTION + re.escape(name) + r"\b(?!['’])", re.IGNORECASE)
     for passage in transcript.passages if option == "speaker" else ():
         if introduced.search(passage.text):
             return passage.speaker

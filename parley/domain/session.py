@@ -23,6 +23,7 @@ FAR_APART_SECONDS = 30.0
 OVERLAP_SECONDS = 1.0
 # A greater number is not a time in any unit.
 MOST_TIME = 1e12
+ONE_SPEAKER = "one speaker was heard: if there are more, their voices could not be separated"
 # The type of an error that names its field itself, because it was found in the whole.
 MISPLACED = "misplaced"
 # No person speaks so slowly for so long: the times are not in seconds.
@@ -128,7 +129,8 @@ class Session(Model):
 
     @property
     def speakers(self) -> int:
-        return len({turn.role for turn in self.turns})
+        """How many people speak, as far as their roles and names tell."""
+        return len({(turn.role, turn.speaker) for turn in self.turns})
 
 
 def merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -183,7 +185,10 @@ def _repaired(given: dict[str, Any]) -> dict[str, Any]:
         *_said(stretched, "stretched over a silence: its time is cut"),
         *_overlaps(listed),
     ]
-    warnings = (*given.get("warnings", ()), *problems)
+    known = given.get("warnings", ())
+    voices = {(str(turn.get("role")), str(turn.get("speaker") or "")) for turn in listed}
+    alone = len(voices) == 1 and ONE_SPEAKER not in known
+    warnings = (*known, *problems, *((ONE_SPEAKER,) if alone else ()))
     return {**given, "turns": repaired, **({"warnings": warnings} if warnings else {})}
 
 

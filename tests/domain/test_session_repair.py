@@ -9,7 +9,7 @@ from parley.domain.coaching.prompts import coaching_request
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, built_in_rubrics
 from parley.domain.errors import InvalidInput
 from parley.domain.habits import habits
-from parley.domain.session import Session
+from parley.domain.session import ONE_SPEAKER, Session
 from parley.domain.session_analysis import facts
 from parley.domain.voice_metrics import from_session
 
@@ -33,6 +33,11 @@ def times(session: Session) -> list[tuple[float, float]]:
     return [(round(word.start, 3), round(word.end, 3)) for word in session.turns[0].words]
 
 
+def repairs(session: Session) -> tuple[str, ...]:
+    """The warnings, without the one that there is one speaker only: most of these sessions have one turn."""
+    return tuple(warning for warning in session.warnings if warning != ONE_SPEAKER)
+
+
 SPEECH = [spoken(3.5 * number, 3.5 * number + 3.5, f"Point {number} of my speech.") for number in range(12)]
 
 
@@ -50,7 +55,7 @@ class TestWords:
     def test_a_word_without_a_usable_time_is_between_its_neighbours(self, given_times: Any, expected: Any):
         session = given(spoken(0, 6, words=words(*given_times)))
         assert times(session) == expected
-        assert session.warnings == (
+        assert repairs(session) == (
             "turns.0: 1 word is without a usable time: it is estimated from the words around it",
         )
 
@@ -80,12 +85,12 @@ class TestWords:
     def test_a_word_stretched_over_a_silence_is_cut(self, given_times: Any, place: int, expected: Any):
         session = given(spoken(0, 10, words=words(*given_times)))
         assert times(session)[place] == expected
-        assert session.warnings == ("turns.0: 1 word is stretched over a silence: its time is cut",)
+        assert repairs(session) == ("turns.0: 1 word is stretched over a silence: its time is cut",)
 
     def test_a_word_far_outside_its_turn_has_no_time(self):
         session = given(spoken(5, 9, words=words((5.2, 5.4), (0.3, 0.5), (6.0, 6.4), (600.0, 601.0))))
         assert times(session) == [(5.2, 5.4), (5.4, 6.0), (6.0, 6.4), (6.4, 8.4)]
-        assert session.warnings == (
+        assert repairs(session) == (
             "turns.0: 2 words are without a usable time: it is estimated from the words around it",
         )
 
@@ -110,7 +115,7 @@ class TestWords:
         good = [(0.1, 0.4), (0.4, 0.9), (2.5, 3.6)]
         session = given(spoken(0, 6, words=words(*good)))
         assert times(session) == good
-        assert session.warnings == ()
+        assert repairs(session) == ()
         assert Session.model_validate(session.model_dump()) == session
 
 
@@ -152,9 +157,24 @@ class TestPieces:
         )
         assert len(session.turns) == 5
 
+    def test_one_speaker_of_a_session_may_be_two(self):
+        both = [spoken(0, 5, "This is Ann. Is that Bob?"), spoken(5, 8, "Yes, this is Bob. Who is calling?")]
+        session = given(*both)
+        assert (session.warnings, session.speakers) == ((ONE_SPEAKER,), 1)
+        assert Session.model_validate(session.model_dump()) == session
+        named = [{**turn, "speaker": name} for turn, name in zip(both, ("Ann", "Bob"), strict=True)]
+        assert (given(*named).warnings, given(*named).speakers) == ((), 2)
+
+    def test_every_person_counts(self):
+        names = ("Ann", "Bo", "Cy", "Bo")
+        turns = [
+            spoken(5 * n, 5 * n + 4, role="prospect" if n else "rep", speaker=name) for n, name in enumerate(names)
+        ]
+        assert given(*turns).speakers == 3
+
     def test_one_label_on_two_turns_at_once_is_doubtful(self):
         session = given(spoken(0, 10), spoken(5, 12))
-        assert session.warnings == ("turns.1: rep speaks in two turns at once: one label may stand for two people",)
+        assert repairs(session) == ("turns.1: rep speaks in two turns at once: one label may stand for two people",)
         assert len(session.turns) == 2
 
 

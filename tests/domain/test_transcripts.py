@@ -192,6 +192,10 @@ class TestTheUser:
         assert [turn.role for turn in as_session(ZOOM, speaker=name).turns] == ["prospect", "rep"]
         assert [turn.role for turn in as_session(REV, speaker="Bo").turns] == ["prospect", "rep"]
 
+    def test_is_not_the_one_whose_office_it_is(self):
+        labelled = ZOOM.replace("Ann Lee: Hello there.", "A: This is Bo's office.").replace("Bo (Acme)", "B")
+        assert [turn.role for turn in as_session(labelled, speaker="Bo").turns] == ["prospect", "rep"]
+
     @pytest.mark.parametrize("label", ["SPEAKER_01", "speaker 1", "Speaker 01"])
     def test_is_found_by_label_however_it_is_written(self, label: str):
         assert [turn.role for turn in as_session(WHISPERX, speaker=label).turns] == ["prospect", "rep"]
