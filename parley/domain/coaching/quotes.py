@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rapidfuzz import fuzz
 
 from parley.domain.coaching.contract import Moment
+from parley.domain.masking import Personal, mask
 from parley.domain.session import Turn
 from parley.domain.speaking import parts
 from parley.domain.text import shorten
@@ -28,7 +29,7 @@ SIMILAR_LETTERS = 12
 QUOTE_CHARACTERS = 300
 LABEL = re.compile(r"^\s*\[[\d:.]+\]\s*(?:\w+\s*:)?")
 GAP = re.compile(r"\s*(?:\[?(?:\.{3}|…)\]?)\s*")
-OPENING, CLOSING = "'’-“«„¿¡", '.!?…。！？”»›"'
+OPENING, CLOSING = "'’-“«„¿¡[", '.!?…。！？”»›"]'
 # Scripts without blanks between words.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 SAME = str.maketrans({**dict.fromkeys("“”„«»‹›\"‘’‚'`´<>", "'"), **dict.fromkeys("‐‑‒–—−", "-")})
@@ -50,7 +51,12 @@ def find_moment(
 
     near: about when it was said, in seconds; of several places the nearest one is taken.
     least_words: a shorter quote counts only where it is a whole turn. In scripts without blanks, letters are words.
+
+    A quote with masked data, such as `[email]`, is looked for in the transcript as the provider saw it.
     """
+    hidden = [kind for kind in Personal if f"[{kind}]" in quote]
+    if hidden:
+        turns = [turn.model_copy(update={"text": mask(turn.text, hidden)}) for turn in turns]
     quote = LABEL.sub("", quote)
     for part in sorted(filter(None, GAP.split(quote)), key=len, reverse=True):
         whole = len(parts(part)) < least_words
