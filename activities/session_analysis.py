@@ -41,6 +41,7 @@ from parley.domain.session_analysis import (
     PrepareStep,
     Provenance,
     Published,
+    Reused,
     SessionAnalysisInput,
     SessionAnalysisResult,
     Step,
@@ -415,7 +416,7 @@ async def _analysis(tx: AsyncSession, row: StoredAnalysis, step: FinishStep) -> 
     job = step.input
     if step.reused and step.reused.kind == "exact":
         same = await analyses.load(tx, job.workspace_id, step.reused.job_key)
-        analysis = _used_again(Analysis.model_validate(same.result), step)
+        analysis = _used_again(Analysis.model_validate(same.result), step, step.reused)
     else:
         session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
         rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
@@ -478,13 +479,13 @@ def _metrics_of(
     return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 
-def _used_again(earlier: Analysis, step: FinishStep) -> Analysis:
+def _used_again(earlier: Analysis, step: FinishStep, reused: Reused) -> Analysis:
     """An earlier result of the same content, marked as such: it is not a new one."""
     return earlier.model_copy(
         update={
             "strategy": step.choice.strategy,
             "strategy_reason": step.choice.reason,
-            "reused": step.reused,
-            "warnings": (*step.warnings, *earlier.coaching.warnings()),
+            "reused": reused,
+            "warnings": tuple(dict.fromkeys((reused.warning(), *earlier.warnings, *step.warnings))),
         }
     )

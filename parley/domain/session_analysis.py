@@ -169,7 +169,9 @@ class Reused(Model):
     cosine: float = 1.0
 
     def warning(self) -> str:
-        """One line for a reader of a result that has the coaching of another session."""
+        """One line for a reader of a result that was not made for its session."""
+        if self.kind == "exact":
+            return f"the same content was analysed before: this is the result of analysis {self.job_key} again"
         return (
             f"coaching is that of the similar session {self.session_id!r} ({self.similarity:g}% of the text is the"
             f" same), with the moments and numbers of this one: analysis {self.job_key}"

@@ -33,7 +33,7 @@ NOT_ANALYSED = """NOT EXISTS (SELECT 1 FROM session_analyses a
                  WHERE a.workspace_id = :workspace AND a.status = 'running' AND a.{0} = one.{1})"""
 OLD_STREAM = """one.stream_id IN (SELECT stream_id FROM streams WHERE workspace_id = :workspace AND created_at < :before
                                  AND stream_id <> ALL(CAST(:running AS text[])))"""
-# What is stored of an analysis.
+# What is stored of an analysis, beside the reason of a failure, which may quote its speakers.
 PARTS = ("voice_metrics", "acoustics", "curves", "coaching", "result")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
@@ -97,8 +97,8 @@ CONTENT: Mapping[str, Content] = {
     "session_analyses": Content(
         OWN,
         f"{IS_OLD} AND {HAS_ENDED}",
-        ", ".join(f"{part} = NULL" for part in PARTS),
-        f"({' OR '.join(f'one.{part} IS NOT NULL' for part in PARTS)})",
+        ", ".join((*(f"{part} = NULL" for part in PARTS), "reason = ''")),
+        f"({' OR '.join(f'one.{part} IS NOT NULL' for part in PARTS)} OR one.reason <> '')",
     ),
     "auto_sessions": Content(
         """(one.job_key, one.position) IN (
