@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from parley.domain.session_analysis import Step
-from parley.domain.voice_metrics import Curves
+from parley.domain.voice_metrics import Curves, SoundEvent
 from parley.report.drawing import curve, scores, time_line
 from parley.report.media import media_type
 from parley.report.page import MOST_EMBEDDED, STATIC, report_page
@@ -125,6 +125,20 @@ def test_the_time_line_has_turns_pauses_fillers_and_moments():
     assert [int(at // 100) for at in line.fillers] == [0, 5, 5]
     assert (line.talk, line.silence) == ({"rep": 20, "prospect": 10}, 70)
     assert all(0 <= mark.at <= 1000 for mark in line.marks)
+
+
+def test_sounds_beside_speech_are_on_the_time_line_with_their_times():
+    talk = session(turn("Hello there, who is it?", 0, 10), turn("Yes?", 12, 20, "prospect"), duration_seconds=100)
+    analysis = analysis_of(talk)
+    sounds = (SoundEvent(text="(<b>laughs</b>)", start=65, end=70),)
+    metrics = analysis.voice_metrics.model_copy(update={"sounds": sounds})
+    line = time_line(talk, analysis.coaching, sounds)
+    assert [(label, part.start, part.width, seconds) for label, part, seconds in line.sounds] == [
+        ("(<b>laughs</b>)", 650, 50, 65)
+    ]
+    page = report_page(analysis.model_copy(update={"voice_metrics": metrics}), talk, None)
+    assert "(&lt;b&gt;laughs&lt;/b&gt;) at 1:05" in page
+    assert "<dt>Sounds</dt>" not in report_page(analysis, talk, None)
 
 
 @pytest.mark.parametrize(
