@@ -22,7 +22,7 @@ from parley.domain.coaching.rule_based import rule_based
 from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
-from parley.domain.hearing import mismatch, session_of, transcript_of
+from parley.domain.hearing import NOT_COMPARED, beyond_recording, mismatch, session_of, transcript_of
 from parley.domain.requests import Finish, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
@@ -41,6 +41,7 @@ from parley.domain.session_analysis import (
     PrepareStep,
     Provenance,
     Published,
+    Reused,
     SessionAnalysisInput,
     SessionAnalysisResult,
     Step,
@@ -63,11 +64,11 @@ from parley.domain.voice_metrics import (
 )
 from parley.embedder import Embedder
 from parley.settings import Settings
-from parley.storage import analyses, budgets, energy, outbox, rubrics, usage
+from parley.storage import analyses, budgets, energy, forgetting, outbox, rubrics, usage
 from parley.storage.analyses import AMENDED, PROVISIONAL, result_event
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, Settled
-from parley.storage.sessions import load_recording, load_session, save_session
+from parley.storage.sessions import load_recording, load_session, recording_seconds, save_session
 from parley.storage.tables import StoredAnalysis
 
 # Why a recording has no acoustics; a warning of the analysis has the cause.
@@ -100,6 +101,8 @@ class SessionAnalysisActivities:
         voice = await self._candidates.hearing_options(job.workspace_id)
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
+            sha256 = job.recording_sha256
+            late = beyond_recording(session, await recording_seconds(tx, job.workspace_id, sha256)) if sha256 else ""
             row = _row(step, (await rubrics.load(tx, job.workspace_id, job.rubric)).reference)
             account = await energy.open_account(
                 tx, job.workspace_id, job.user_id, starting_energy=self._starting_energy
@@ -117,6 +120,8 @@ class SessionAnalysisActivities:
                 plan = plan.model_copy(update={"collect_seconds": self._collect_seconds, "rubric": row.rubric})
             paid = (COACHING_ACTION, *([VOICE_ACTION] if plan.voice and not step.heard_by else []))
             _require_energy(*paid, available=energy.available(account), user_id=job.user_id)
+        if late:
+            plan = plan.model_copy(update={"warnings": (*plan.warnings, late)})
         async with self._database.transaction() as tx:
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
             await analyses.begin(tx, row)
@@ -141,7 +146,10 @@ class SessionAnalysisActivities:
             rubric = await rubrics.load(tx, job.workspace_id, job.rubric)
             await budgets.open_envelope(tx, job.workspace_id, budgets.job_scope(step.job_key), job.budget_usd)
             await analyses.begin(tx, _row(step, rubric.reference))
-        return HearingPlan(candidates=candidates, request_id=hearing_request(job, candidates))
+            number = 1
+            while await forgetting.is_forgotten(tx, job.workspace_id, hearing_request(job, candidates, number)):
+                number += 1
+        return HearingPlan(candidates=candidates, request_id=hearing_request(job, candidates, number))
 
     @activity.defn(name="session_analysis.hear")
     @boundary
@@ -360,10 +368,11 @@ def _voice_candidate(
     if job.recording_sha256 is None:
         return None, ()
     if cheap and all(turn.words for turn in session.turns):
-        return None, ("voice metrics are computed from the transcript's word times because the strategy saves cost",)
+        saving = "voice metrics are computed from the transcript's word times because the strategy saves cost"
+        return None, (saving, NOT_COMPARED)
     ranked = rank(options, RoutingRequest()).candidates
     if not ranked:
-        return None, (f"voice metrics are computed from the transcript: {NOTHING_HEARS}",)
+        return None, (f"voice metrics are computed from the transcript: {NOTHING_HEARS}", NOT_COMPARED)
     return ranked[0], ()
 
 
@@ -407,7 +416,7 @@ async def _analysis(tx: AsyncSession, row: StoredAnalysis, step: FinishStep) -> 
     job = step.input
     if step.reused and step.reused.kind == "exact":
         same = await analyses.load(tx, job.workspace_id, step.reused.job_key)
-        analysis = _used_again(Analysis.model_validate(same.result), step)
+        analysis = _used_again(Analysis.model_validate(same.result), step, step.reused)
     else:
         session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
         rubric = await rubrics.load(tx, job.workspace_id, row.rubric)
@@ -470,13 +479,13 @@ def _metrics_of(
     return with_acoustics(metrics, Acoustics.model_validate(sound) if sound else None, reason)
 
 
-def _used_again(earlier: Analysis, step: FinishStep) -> Analysis:
+def _used_again(earlier: Analysis, step: FinishStep, reused: Reused) -> Analysis:
     """An earlier result of the same content, marked as such: it is not a new one."""
     return earlier.model_copy(
         update={
             "strategy": step.choice.strategy,
             "strategy_reason": step.choice.reason,
-            "reused": step.reused,
-            "warnings": (*step.warnings, *earlier.coaching.warnings()),
+            "reused": reused,
+            "warnings": tuple(dict.fromkeys((reused.warning(), *earlier.warnings, *step.warnings))),
         }
     )

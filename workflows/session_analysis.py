@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from parley import visibility
     from parley.domain.coaching.collecting import CollectedJob, CollectedOutcome, CollectorInput, CollectStep
     from parley.domain.errors import ContentFiltered, InvalidInput, ParleyError, ProviderUnavailable
+    from parley.domain.hearing import NOT_COMPARED
     from parley.domain.routing import Candidate
     from parley.domain.session_analysis import (
         WORKFLOW,
@@ -151,7 +152,10 @@ class SessionAnalysis:
             Activities.prepare_hearing, self._prepare_step(), summary="what can hear", **STORAGE_STEP
         )
         self._hearing_request = plan.request_id
-        outcome = await self._on_a_provider(plan.candidates, Activities.hear, after_voice=False, policy=HEAR_STEP)
+        # Without it there is no session, and nothing that rules could say: it waits for every caller.
+        outcome = await self._on_a_provider(
+            plan.candidates, Activities.hear, after_voice=False, waits=True, policy=HEAR_STEP
+        )
         assert outcome.provenance is not None  # noqa: S101 - it was heard
         self._accept(outcome)
         heard_by = outcome.provenance.provider
@@ -215,6 +219,7 @@ class SessionAnalysis:
         problem = "" if candidate is None else await self._voice_problem(candidate)
         if problem:
             self._warnings.append(f"voice metrics are computed from the transcript: {problem}")
+            self._warnings += () if self._heard_by else (NOT_COMPARED,)
         return candidate is not None and not problem
 
     async def _measure_acoustics(self) -> None:

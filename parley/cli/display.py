@@ -123,8 +123,8 @@ def _voice(analysis: Analysis) -> RenderableType:
     asked = "questions not counted" if counted.questions is None else f"{counted.questions} questions asked"
     share = "-" if counted.talk_time_ratio is None else f"{counted.talk_time_ratio:.0%}"
     table.add_row("talk time", share, f"{asked}, the longest monologue {counted.longest_monologue_seconds:.0f} s")
-    if counted.interruptions:
-        table.add_row("turns", "-", _turns(counted, counted.interruptions))
+    turns = _turns(counted, counted.interruptions) if counted.interruptions else ""
+    table.add_row("turns", "-", turns or f"not measured: {counted.not_measured.get('interruptions', '-')}")
     return table
 
 

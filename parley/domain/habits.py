@@ -55,6 +55,7 @@ PUNCTUATION = re.compile("[.!?,;\u037e\u061f\u06d4\u0964\u3002\uff01\uff0c\uff1f
 NO_PUNCTUATION = "the transcript has no punctuation"
 NO_LIST = "no list of filler words for this language"
 NO_SPEECH = "the user does not speak"
+ONE_SPEAKER = "the session has one speaker only"
 NO_RESPONSE = "the user never speaks after another speaker"
 
 
@@ -92,10 +93,13 @@ def habits(session: Session) -> Habits:
     turns = [turn for turn in session.turns if turn.role == "rep"]
     own, others = (speech_of(session, role) for role in ("rep", "prospect"))
     fillers = filler_words(turns, session.language, seconds_of(own))
-    ratio, asked, latency = talk_time_ratio(own, others), questions(session), response_latency(own, others)
+    asked, latency = questions(session), response_latency(own, others)
+    alone = ONE_SPEAKER if len({turn.role for turn in session.turns}) == 1 else ""
+    ratio, overlaps = (None, None) if alone else (talk_time_ratio(own, others), interruptions(own, others))
     unknown = {
         "filler_words": "" if fillers.per_minute is not None else NO_SPEECH if fillers.listed else NO_LIST,
-        "talk_time_ratio": NO_SPEECH if ratio is None else "",
+        "talk_time_ratio": alone or (NO_SPEECH if ratio is None else ""),
+        "interruptions": alone,
         "questions": NO_PUNCTUATION if asked is None else "",
         "response_latency_seconds": NO_RESPONSE if latency is None else "",
     }
@@ -105,7 +109,7 @@ def habits(session: Session) -> Habits:
         questions=asked,
         longest_monologue_seconds=longest_monologue(own, others),
         response_latency_seconds=latency,
-        interruptions=interruptions(own, others),
+        interruptions=overlaps,
         not_measured={name: reason for name, reason in unknown.items() if reason},
     )
 

@@ -12,7 +12,7 @@ from parley.domain.errors import InvalidInput
 from parley.domain.languages import language_tag
 from parley.domain.model import Model, Name, Text
 from parley.domain.requests import SpokenWord
-from parley.domain.session import Language, Session
+from parley.domain.session import LATE_SECONDS, ONE_SPEAKER, Language, Session
 from parley.domain.speaking import parts, written
 
 # A speaker who is silent for so long has ended a turn, if another one speaks meanwhile or afterwards.
@@ -26,6 +26,7 @@ LEAST_COMMON, FEWEST_COMPARED = 0.1, 20
 INTRODUCTION = r"\b(?:this is|my name is|my name's|i am|i'm|it is|it's)\s+"
 # It travels with the job, whose payloads are small.
 MOST_SCENARIO_CHARACTERS = 500
+NOT_COMPARED = "whether the recording and the transcript match was not checked: nothing was recognised in the recording"
 NO_SPEECH = "no speech was recognised: it has silence, noise or music only"
 
 
@@ -198,7 +199,7 @@ def find_user(transcript: Transcript, who: Who) -> tuple[str, str]:
         if name:
             return _named(transcript, name, option), ""
     if len(labels) == 1:
-        return labels[0], "one speaker was heard: if there are more, their voices could not be separated"
+        return labels[0], ONE_SPEAKER
     known = [label for label in labels if label.casefold() in USER_LABELS]
     if len(known) == 1:
         return known[0], ""
@@ -220,6 +221,17 @@ def mismatch(heard: Sequence[SpokenWord], session: Session) -> str:
     return f"the recording and the transcript do not match: {share:.0%} of what is said is in both"
 
 
+def beyond_recording(session: Session, seconds: float) -> str:
+    """Why a recording of so many seconds seems to be of another session; empty where all turns are within it."""
+    end = max(turn.end for turn in session.turns)
+    if end <= seconds + LATE_SECONDS:
+        return ""
+    return (
+        f"the last turn ends at {end:g} s, {end - seconds:.1f} s after the recording, which has {seconds:g} s:"
+        " it may be cut short, or be of another session"
+    )
+
+
 def _triples(texts: Iterable[str]) -> Counter[tuple[str, ...]]:
     """Each three words, or letters of scripts without blanks, in a row: most pairs are in every talk."""
     words = [word for text in texts for word in parts(text.casefold())]
@@ -232,7 +244,8 @@ def _named(transcript: Transcript, name: str, option: str) -> str:
     for label in labels:
         if _plain(label) == wanted:
             return label
-    introduced = re.compile(INTRODUCTION + re.escape(name) + r"\b", re.IGNORECASE)
+    # "This is Bo's office" is no introduction of Bo.
+    introduced = re.compile(INTRODUCTION + re.escape(name) + r"\b(?!['’])", re.IGNORECASE)
     for passage in transcript.passages if option == "speaker" else ():
         if introduced.search(passage.text):
             return passage.speaker

@@ -493,8 +493,11 @@ class SpokenWord(Model):
 
 
 class TranscriptionReply(Model):
+    """What was heard. `forgotten`: the words were removed from the journal, as their user asked or by their age."""
+
     kind: Literal["transcription"] = "transcription"
     words: tuple[SpokenWord, ...]
+    forgotten: bool = False
     language: Received = ""
     usage: Usage
     model: Received

@@ -15,10 +15,15 @@ MAX_SESSION_SECONDS = 8 * 3600.0
 SAME_TURN_SECONDS = 3.0
 # So much may a turn end after the session: times are rounded, and a recording is cut at its end.
 LATE_SECONDS = 1.0
+# A word that starts so far outside its turn has a wrong time.
+OUTSIDE_SECONDS = 1.0
+# No words of one turn follow each other so slowly: their times are milliseconds.
+FAR_APART_SECONDS = 30.0
 # Turns of one speaker that overlap by more are of two people.
 OVERLAP_SECONDS = 1.0
 # A greater number is not a time in any unit.
 MOST_TIME = 1e12
+ONE_SPEAKER = "one speaker was heard: if there are more, their voices could not be separated"
 # The type of an error that names its field itself, because it was found in the whole.
 MISPLACED = "misplaced"
 # No person speaks so slowly for so long: the times are not in seconds.
@@ -49,6 +54,7 @@ class Turn(Model):
     """An uninterrupted stretch of one speaker, times in seconds. `rep` is the user who is coached, `prospect` others.
 
     speaker: the label or name that a transcript gives the speaker; empty where it gives none.
+    pieces: of a turn without word times that was put together: when each piece started and ended; empty for one piece.
     """
 
     role: Literal["rep", "prospect"]
@@ -57,6 +63,7 @@ class Turn(Model):
     text: Annotated[Text, AfterValidator(not_blank)]
     words: tuple[Word, ...] = ()
     speaker: Annotated[Text, Field(max_length=200)] = ""
+    pieces: tuple[tuple[Seconds, Seconds], ...] = ()
 
     @model_validator(mode="after")
     def _times_run_forward(self) -> Self:
@@ -67,7 +74,15 @@ class Turn(Model):
             if word.start < at or word.end < word.start:
                 raise ValueError(f"words out of order: word {number} ({word.text[:20]!r}) starts at {word.start}")
             at = word.start
+        times = [self.start, *(time for piece in self.pieces for time in piece), self.end]
+        if times != sorted(times):
+            raise ValueError("pieces out of order, or not within the turn")
         return self
+
+    @property
+    def spoken(self) -> tuple[tuple[float, float], ...]:
+        """When the turn is spoken, as far as it is known without words: without the gaps between its pieces."""
+        return self.pieces or ((self.start, self.end),)
 
 
 class Session(Model):
@@ -114,7 +129,8 @@ class Session(Model):
 
     @property
     def speakers(self) -> int:
-        return len({turn.role for turn in self.turns})
+        """How many people speak, as far as their roles and names tell."""
+        return len({(turn.role, turn.speaker) for turn in self.turns})
 
 
 def merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -136,15 +152,26 @@ def _continues(last: Turn, turn: Turn) -> bool:
 def _joined(last: Turn, turn: Turn) -> Turn:
     words = tuple(sorted((*last.words, *turn.words), key=lambda word: word.start))
     text = f"{last.text.rstrip()} {turn.text.lstrip()}"
-    return last.model_copy(update={"end": max(last.end, turn.end), "text": text, "words": words})
+    pieces = () if words else _pieces(last, turn)
+    return last.model_copy(update={"end": max(last.end, turn.end), "text": text, "words": words, "pieces": pieces})
+
+
+def _pieces(last: Turn, turn: Turn) -> tuple[tuple[float, float], ...]:
+    """The pieces of both turns, those as one between which there is no gap."""
+    *before, (start, end) = last.spoken
+    (following, until), *after = turn.spoken
+    both = [(start, max(end, until))] if following <= end else [(start, end), (following, until)]
+    pieces = (*before, *both, *after)
+    return pieces if len(pieces) > 1 else ()
 
 
 def _repaired(given: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a session with times for all words, and with warnings.
 
     Raises:
-        PydanticCustomError: a turn ends after the session.
+        PydanticCustomError: it is too long, a turn ends after it, or the words of a turn are outside that.
     """
+    _check_length(given.get("duration_seconds"))
     turns = given.get("turns")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in cast("list[Any]", turns)):
         return given
@@ -158,8 +185,22 @@ def _repaired(given: dict[str, Any]) -> dict[str, Any]:
         *_said(stretched, "stretched over a silence: its time is cut"),
         *_overlaps(listed),
     ]
-    warnings = (*given.get("warnings", ()), *problems)
+    known = given.get("warnings", ())
+    voices = {(str(turn.get("role")), str(turn.get("speaker") or "")) for turn in listed}
+    alone = len(voices) == 1 and ONE_SPEAKER not in known
+    warnings = (*known, *problems, *((ONE_SPEAKER,) if alone else ()))
     return {**given, "turns": repaired, **({"warnings": warnings} if warnings else {})}
+
+
+def _misplaced(field: str, problem: str, *, in_milliseconds: bool) -> PydanticCustomError:
+    hint = " (milliseconds?)" if in_milliseconds else ""
+    return PydanticCustomError(MISPLACED, "{problem}", {"problem": f"{problem}{hint}", "field": field})
+
+
+def _check_length(seconds: Any) -> None:
+    if _is_time(seconds) and seconds > MAX_SESSION_SECONDS:
+        problem = f"{seconds:.12g} is more than {MAX_SESSION_SECONDS / 3600:g} hours"
+        raise _misplaced("duration_seconds", problem, in_milliseconds=seconds / 1000 <= MAX_SESSION_SECONDS)
 
 
 def _check_ends(turns: Sequence[dict[str, Any]], duration: Any) -> None:
@@ -168,9 +209,9 @@ def _check_ends(turns: Sequence[dict[str, Any]], duration: Any) -> None:
         return
     number, end = max(ends, key=lambda one: one[1])
     if end > duration + LATE_SECONDS:
-        hint = " (milliseconds?)" if duration / 5 <= end / 1000 <= duration + LATE_SECONDS else ""
-        problem = f"{end:g} is beyond the session's {duration:g} s{hint}"
-        raise PydanticCustomError(MISPLACED, "{problem}", {"problem": problem, "field": f"turns.{number}.end"})
+        problem = f"{end:g} is beyond the session's {duration:g} s"
+        fits = duration / 5 <= end / 1000 <= duration + LATE_SECONDS
+        raise _misplaced(f"turns.{number}.end", problem, in_milliseconds=fits)
 
 
 def _with_times(turn: dict[str, Any], place: str, untimed: list[str], stretched: list[str]) -> dict[str, Any]:
@@ -182,11 +223,33 @@ def _with_times(turn: dict[str, Any], place: str, untimed: list[str], stretched:
     if len(listed) < len(cast("Sequence[Any]", words)) or not all(isinstance(word.get("text"), str) for word in listed):
         return turn
     timed = [Timed(word["text"], _time(word.get("start")), _time(word.get("end"))) for word in listed]
-    done = mended(timed, cast("float", start), cast("float", end))
+    start, end = cast("float", start), cast("float", end)
+    done = mended(_inside(timed, start, end, place), start, end)
     untimed += [place] * done.untimed
     stretched += [place] * done.stretched
     times = [{"start": round(word.start, 6), "end": round(word.end, 6)} for word in done.words]
     return {**turn, "words": [{**word, **new} for word, new in zip(listed, times, strict=True)]}
+
+
+def _inside(words: Sequence[Timed], start: float, end: float, place: str) -> list[Timed]:
+    """The words of a turn; those that are far outside it lose their times.
+
+    Raises:
+        PydanticCustomError: all are outside, except for one at 0, which is the same in any unit.
+    """
+    outside = [
+        number
+        for number, word in enumerate(words)
+        if word.start is not None and not start - OUTSIDE_SECONDS <= word.start <= end + OUTSIDE_SECONDS
+    ]
+    placed = [word for word in words if word.start is not None]
+    if outside and len(placed) > 1 and len(outside) >= sum(word.start != 0 for word in placed):
+        at = words[outside[0]].start or 0.0
+        problem = f"{at:g} is outside its turn, from {start:g} to {end:g} s"
+        seconds_each = ((placed[-1].start or 0.0) - (placed[0].start or 0.0)) / (len(placed) - 1)
+        fits = seconds_each > FAR_APART_SECONDS
+        raise _misplaced(f"{place}.words.{outside[0]}.start", problem, in_milliseconds=fits)
+    return [Timed(word.text, None, None) if number in outside else word for number, word in enumerate(words)]
 
 
 def _said(places: Sequence[str], problem: str) -> list[str]:

@@ -169,7 +169,9 @@ class Reused(Model):
     cosine: float = 1.0
 
     def warning(self) -> str:
-        """One line for a reader of a result that has the coaching of another session."""
+        """One line for a reader of a result that was not made for its session."""
+        if self.kind == "exact":
+            return f"the same content was analysed before: this is the result of analysis {self.job_key} again"
         return (
             f"coaching is that of the similar session {self.session_id!r} ({self.similarity:g}% of the text is the"
             f" same), with the moments and numbers of this one: analysis {self.job_key}"
@@ -217,7 +219,7 @@ class Plan(Model):
 
 
 class HearingPlan(Model):
-    """What can hear the recording of a job. `request_id`: of its transcription, which jobs on it share."""
+    """What can hear the recording of a job. `request_id`: of its transcription, which the user's jobs on it share."""
 
     candidates: tuple[Candidate, ...]
     request_id: str
@@ -361,13 +363,15 @@ def workflow_id(job: SessionAnalysisInput, run_name: str = "") -> str:
     return "/".join(part for part in parts if part)
 
 
-def hearing_request(job: SessionAnalysisInput, candidates: Sequence[Candidate]) -> str:
-    """The id of the transcription of a recording by the first candidate. All jobs on the recording share it.
+def hearing_request(job: SessionAnalysisInput, candidates: Sequence[Candidate], number: int = 1) -> str:
+    """The id of the transcription of a recording by the first candidate. All jobs of a user on the recording share it.
 
-    So naming another user, or running the job again, pays for nothing that was heard already.
+    So correcting who the user is, or running the job again, pays for nothing that was heard already. Another user's
+    jobs have another one, because a transcription is forgotten with its user. `number`: one more than were forgotten.
     """
     first = candidates[0]
-    return request_id("recording", job.recording_sha256 or "", first.provider.value, first.model)
+    again = (str(number),) if number > 1 else ()
+    return request_id("recording", job.user_id, job.recording_sha256 or "", first.provider.value, first.model, *again)
 
 
 def facts(session: Session, *, tier: str, previous_analyses: int) -> Facts:

@@ -133,14 +133,14 @@ def seconds_of(stretches: Iterable[Stretch]) -> float:
 
 
 def speech_of(session: Session, role: str) -> list[Stretch]:
-    """When one side of a session speaks: its phrases, or its turns as a whole unless every turn has words.
+    """When one side of a session speaks: its phrases, or its turns and their pieces unless every turn has words.
 
     Both sides of a session are measured in the same way, so that they can be compared.
     """
     own = [turn for turn in session.turns if turn.role == role]
     if all(turn.words for turn in session.turns):
         return phrases(timed_words(own))
-    return joined(Stretch(turn.start, turn.end) for turn in own)
+    return joined(Stretch(*piece) for turn in own for piece in turn.spoken)
 
 
 def pace(text: str, seconds: float) -> Pace:

@@ -31,6 +31,8 @@ from parley.domain.speaking import (
 )
 
 MOST_POINTS = 2000
+# A recording with more sounds is one of music or of noise.
+MOST_SOUNDS = 100
 
 NO_RECORDING = "there is no recording"
 NO_SPEECH_TO_TEXT = "there is no speech-to-text of a recording"
@@ -101,6 +103,14 @@ class Curves(Model):
     loudness_db: tuple[float | None, ...] = Field(max_length=MOST_POINTS)
 
 
+class SoundEvent(Model):
+    """What speech-to-text heard beside words, in its own words: laughter, music. Times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
 class VoiceMetrics(Model):
     """Scores from 0 to 100 and the measures behind them.
 
@@ -108,6 +118,7 @@ class VoiceMetrics(Model):
     pauses: the pauses between the user's words.
     mean_confidence: how surely speech-to-text recognised the user's words, from 0 to 1.
     acoustics: what was measured on the sound.
+    sounds: the first `MOST_SOUNDS` that were heard beside words, of whatever speaker; ElevenLabs names them.
     not_measured: why a score or measure is None, by its name.
     """
 
@@ -122,6 +133,7 @@ class VoiceMetrics(Model):
     energy: int | None = None
     emotional_inflection: int | None = None
     acoustics: Acoustics | None = None
+    sounds: tuple[SoundEvent, ...] = ()
     not_measured: dict[str, str] = Field(default_factory=dict)
 
 
@@ -145,13 +157,16 @@ def from_words(words: Sequence[SpokenWord], speaker: str) -> VoiceMetrics:
         timed=bool(own),
         confidence=statistics.fmean(word.confidence for word in own) if own else None,
     )
-    return _from_speech(speech)
+    sounds = [
+        SoundEvent(text=word.text, start=word.start, end=word.end) for word in words if word.kind == "audio_event"
+    ]
+    return _from_speech(speech).model_copy(update={"sounds": tuple(sounds[:MOST_SOUNDS])})
 
 
 def from_session(session: Session) -> VoiceMetrics:
     """Metrics of the rep from the words of the transcript, or from its turns if words have no times."""
     turns = [turn for turn in session.turns if turn.role == "rep"]
-    whole = [Stretch(turn.start, turn.end) for turn in turns if not turn.words]
+    whole = [Stretch(*piece) for turn in turns if not turn.words for piece in turn.spoken]
     speech = _Speech(
         source="transcript",
         text=" ".join(turn.text for turn in turns),

@@ -114,15 +114,19 @@ def _slowest(words: Sequence[Timed]) -> float:
 
 
 def _cut(words: Sequence[Placed], place: int) -> Placed:
-    """The word, without the silence in it: at its start if the word before ends there and the next is apart."""
+    """The word, without the silence in it: at its end, or at its start where the next word is at its end.
+
+    A word that the next one begins in the middle of keeps its start: words stay in order.
+    """
     word = words[place]
     if word.end - word.start <= max(SLOWEST_SECONDS, SLOWEST_SECONDS_PER_CHARACTER * len(word.text)):
         return word
     touches_last = place > 0 and word.start - words[place - 1].end < 0.05
-    touches_next = place + 1 < len(words) and words[place + 1].start - word.end < 0.05
+    usual = _usual(word.text)
+    touches_next = place + 1 < len(words) and word.end - usual <= words[place + 1].start < word.end + 0.05
     if (touches_next and touches_last) or (touches_next and place == 0):
-        return replace(word, start=word.end - _usual(word.text))
-    return replace(word, end=word.start + _usual(word.text))
+        return replace(word, start=word.end - usual)
+    return replace(word, end=word.start + usual)
 
 
 def _usual(text: str) -> float:

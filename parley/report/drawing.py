@@ -10,6 +10,7 @@ from parley.domain.coaching.trends import Trends
 from parley.domain.habits import filler_places
 from parley.domain.session import Session
 from parley.domain.speaking import PAUSE_SECONDS
+from parley.domain.voice_metrics import SoundEvent
 
 WIDTH, HEIGHT = 1000, 100
 # A silence between two turns is drawn from this length.
@@ -38,7 +39,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class TimeLine:
-    """Who speaks when, in what order, with pauses, fillers and moments; and the seconds of each speaker and of none."""
+    """Who speaks when, in what order, with pauses, fillers and moments; and the seconds of each speaker and of none.
+
+    sounds: what is heard beside words: its name, its place, and its start in seconds.
+    """
 
     seconds: float
     turns: tuple[tuple[str, Stretch], ...]
@@ -47,6 +51,7 @@ class TimeLine:
     marks: tuple[Mark, ...]
     talk: dict[str, float]
     silence: float
+    sounds: tuple[tuple[str, Stretch, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Lines:
     series: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def time_line(session: Session, coaching: Coaching) -> TimeLine:
+def time_line(session: Session, coaching: Coaching, sounds: Sequence[SoundEvent] = ()) -> TimeLine:
     """The drawing of a session. Where both speak, both are drawn; silence is where neither does."""
     whole = max(session.duration_seconds, *(turn.end for turn in session.turns))
     talk = {"rep": 0.0, "prospect": 0.0}
@@ -73,6 +78,7 @@ def time_line(session: Session, coaching: Coaching) -> TimeLine:
         marks=tuple(_marks(coaching, whole)),
         talk=talk,
         silence=whole - spoken,
+        sounds=tuple((one.text, _stretch(one.start, one.end, whole), one.start) for one in sounds),
     )
 
 

@@ -40,7 +40,7 @@ def view(analysis: Analysis, session: Session | None, sound: str) -> Mapping[str
         "analysis": analysis,
         "session": session,
         "sound": sound,
-        "line": drawing.time_line(session, analysis.coaching) if session else None,
+        "line": drawing.time_line(session, analysis.coaching, analysis.voice_metrics.sounds) if session else None,
         "curves": _curves(analysis),
         "trend_lines": drawing.scores(analysis.trends),
         "points": dict(drawing.anchored(analysis.coaching)),

@@ -33,12 +33,12 @@ NOT_ANALYSED = """NOT EXISTS (SELECT 1 FROM session_analyses a
                  WHERE a.workspace_id = :workspace AND a.status = 'running' AND a.{0} = one.{1})"""
 OLD_STREAM = """one.stream_id IN (SELECT stream_id FROM streams WHERE workspace_id = :workspace AND created_at < :before
                                  AND stream_id <> ALL(CAST(:running AS text[])))"""
-# What is stored of an analysis.
+# What is stored of an analysis, beside the reason of a failure, which may quote its speakers.
 PARTS = ("voice_metrics", "acoustics", "curves", "coaching", "result")
 # Chats without a word of the user are labelled by rule.
 NOTHING_SAID = """payload || '{"messages": [{"role": "user", "text": "", "time": null}]}'"""
 WITHOUT_CONTENT = """(payload || CASE payload ->> 'kind'
-    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": []}'
+    WHEN 'chat' THEN '{"text": ""}' WHEN 'transcription' THEN '{"words": [], "forgotten": true}'
     WHEN 'speech' THEN '{"audio": ""}' ELSE '{"vectors": []}' END::jsonb) - 'tool_calls'"""
 
 
@@ -97,8 +97,8 @@ CONTENT: Mapping[str, Content] = {
     "session_analyses": Content(
         OWN,
         f"{IS_OLD} AND {HAS_ENDED}",
-        ", ".join(f"{part} = NULL" for part in PARTS),
-        f"({' OR '.join(f'one.{part} IS NOT NULL' for part in PARTS)})",
+        ", ".join((*(f"{part} = NULL" for part in PARTS), "reason = ''")),
+        f"({' OR '.join(f'one.{part} IS NOT NULL' for part in PARTS)} OR one.reason <> '')",
     ),
     "auto_sessions": Content(
         """(one.job_key, one.position) IN (
@@ -128,7 +128,17 @@ CONTENT: Mapping[str, Content] = {
     ),
 }
 
+IS_FORGOTTEN = text("""
+    SELECT EXISTS (SELECT 1 FROM paid_requests r JOIN replies a ON a.attempt_id = r.settled_attempt_id
+                   WHERE r.workspace_id = :workspace AND r.request_id = :request
+                     AND a.payload @> '{"forgotten": true}')""")
 BY_AGE = tuple(table for table, content in CONTENT.items() if content.old)
+
+
+async def is_forgotten(tx: AsyncSession, workspace_id: str, request_id: str) -> bool:
+    """Whether the transcription that answered a request has lost its words. It answers no further job."""
+    values = {"workspace": workspace_id, "request": request_id}
+    return bool((await tx.execute(IS_FORGOTTEN, values)).scalar_one())
 
 
 async def forget_user(tx: AsyncSession, workspace_id: str, user_id: str) -> dict[str, int]:

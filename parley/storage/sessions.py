@@ -69,6 +69,21 @@ async def load_recording(tx: AsyncSession, workspace_id: str, sha256: str) -> Re
     return row
 
 
+async def recording_seconds(tx: AsyncSession, workspace_id: str, sha256: str) -> float:
+    """How long a recording is, without reading it.
+
+    Raises:
+        NotFound: the workspace has no such recording.
+    """
+    query = select(col(Recording.seconds)).where(
+        col(Recording.workspace_id) == workspace_id, col(Recording.sha256) == sha256
+    )
+    seconds = (await tx.execute(query)).scalar_one_or_none()
+    if seconds is None:
+        raise NotFound(f"workspace {workspace_id!r} has no recording {sha256[:12]}")
+    return float(seconds)
+
+
 async def recording_part(tx: AsyncSession, workspace_id: str, sha256: str, start: int, count: int) -> tuple[bytes, int]:
     """At most `count` bytes of a recording from the byte `start`, and the size of the whole.
 

@@ -1,5 +1,7 @@
 import pytest
 
+from parley.domain.coaching.prompts import coaching_request
+from parley.domain.coaching.rubric import DEFAULT_RUBRIC, built_in_rubrics
 from parley.domain.habits import EXAMPLE_CHARACTERS, EXAMPLES, FillerWords, filler_words, habits
 from tests.domain.sessions import session, turn
 
@@ -135,5 +137,16 @@ def test_what_needs_speech_is_not_measured_without_any():
         counted = habits(session(only))
         assert counted.filler_words.per_minute is None
         assert counted.not_measured["filler_words"] == "the user does not speak"
-    assert habits(session(turn("Hello.", 0, 5, "prospect"))).talk_time_ratio == 0
-    assert habits(session(turn("Um.", 5, 5))).talk_time_ratio is None
+    assert habits(session(turn("Um.", 5, 5), turn("Hm.", 6, 6, "prospect"))).talk_time_ratio is None
+
+
+def test_of_one_speaker_nothing_is_measured_that_needs_two():
+    alone = session(turn("Hello there, how are you? Fine, thanks. And you?", 0, 12))
+    for one in (alone, session(turn("Hello.", 0, 5, "prospect"))):
+        counted = habits(one)
+        assert (counted.talk_time_ratio, counted.interruptions, counted.response_latency_seconds) == (None, None, None)
+        assert {counted.not_measured[name] for name in ("talk_time_ratio", "interruptions")} == {
+            "the session has one speaker only"
+        }
+    asked = coaching_request(alone, built_in_rubrics()[DEFAULT_RUBRIC], habits(alone), None, max_tokens=10)
+    assert not any(word in asked.messages[1].text for word in ("interrupt", "talk time"))

@@ -9,7 +9,7 @@ from parley.domain.coaching.prompts import coaching_request
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC, built_in_rubrics
 from parley.domain.errors import InvalidInput
 from parley.domain.habits import habits
-from parley.domain.session import Session
+from parley.domain.session import ONE_SPEAKER, Session
 from parley.domain.session_analysis import facts
 from parley.domain.voice_metrics import from_session
 
@@ -33,6 +33,11 @@ def times(session: Session) -> list[tuple[float, float]]:
     return [(round(word.start, 3), round(word.end, 3)) for word in session.turns[0].words]
 
 
+def repairs(session: Session) -> tuple[str, ...]:
+    """The warnings, without the one that there is one speaker only: most of these sessions have one turn."""
+    return tuple(warning for warning in session.warnings if warning != ONE_SPEAKER)
+
+
 SPEECH = [spoken(3.5 * number, 3.5 * number + 3.5, f"Point {number} of my speech.") for number in range(12)]
 
 
@@ -50,7 +55,7 @@ class TestWords:
     def test_a_word_without_a_usable_time_is_between_its_neighbours(self, given_times: Any, expected: Any):
         session = given(spoken(0, 6, words=words(*given_times)))
         assert times(session) == expected
-        assert session.warnings == (
+        assert repairs(session) == (
             "turns.0: 1 word is without a usable time: it is estimated from the words around it",
         )
 
@@ -71,19 +76,46 @@ class TestWords:
         [
             ([(0.0, 0.4), (0.4, 5.4), (9.0, 9.3)], 1, (0.4, 0.9)),
             ([(0.0, 0.4), (0.4, 8.9), (8.9, 9.3)], 1, (8.4, 8.9)),
+            ([(0.0, 0.4), (0.4, 8.9), (8.6, 9.3)], 1, (8.4, 8.9)),
+            ([(0.0, 2.6), (1.0, 1.4), (1.5, 1.7)], 0, (0.0, 0.5)),
+            ([(0.0, 0.4), (0.4, 3.4), (1.5, 1.7)], 1, (0.4, 0.9)),
         ],
-        ids=["before a silence", "after a silence"],
+        ids=["before a silence", "after a silence", "over the next", "first and over others", "over others"],
     )
     def test_a_word_stretched_over_a_silence_is_cut(self, given_times: Any, place: int, expected: Any):
         session = given(spoken(0, 10, words=words(*given_times)))
         assert times(session)[place] == expected
-        assert session.warnings == ("turns.0: 1 word is stretched over a silence: its time is cut",)
+        assert repairs(session) == ("turns.0: 1 word is stretched over a silence: its time is cut",)
+
+    def test_a_word_far_outside_its_turn_has_no_time(self):
+        session = given(spoken(5, 9, words=words((5.2, 5.4), (0.3, 0.5), (6.0, 6.4), (600.0, 601.0))))
+        assert times(session) == [(5.2, 5.4), (5.4, 6.0), (6.0, 6.4), (6.4, 8.4)]
+        assert repairs(session) == (
+            "turns.0: 2 words are without a usable time: it is estimated from the words around it",
+        )
+
+    @pytest.mark.parametrize(
+        ("given_times", "place", "problem"),
+        [
+            ([(100, 500), (600, 900), (950, 1900)], 0, "100 is outside its turn, from 0 to 9 s (milliseconds?)"),
+            ([(0, 500), (600, 900)], 1, "600 is outside its turn, from 0 to 9 s (milliseconds?)"),
+            ([(30, 30.5), (31, 32)], 0, "30 is outside its turn, from 0 to 9 s"),
+        ],
+    )
+    def test_words_that_are_all_outside_their_turn_are_refused(self, given_times: Any, place: int, problem: str):
+        with pytest.raises(InvalidInput) as caught:
+            given(spoken(0, 9, words=words(*given_times)), spoken(9, 12, role="prospect"))
+        assert (caught.value.field, caught.value.problem) == (f"turns.0.words.{place}.start", problem)
+
+    def test_one_word_that_is_outside_does_not_cost_the_session(self):
+        session = given(spoken(0, 1, words=words((30, 30.5))), spoken(9, 12, role="prospect"))
+        assert times(session) == [(0.0, 1.0)]
 
     def test_good_words_stay_as_they_are(self):
         good = [(0.1, 0.4), (0.4, 0.9), (2.5, 3.6)]
         session = given(spoken(0, 6, words=words(*good)))
         assert times(session) == good
-        assert session.warnings == ()
+        assert repairs(session) == ()
         assert Session.model_validate(session.model_dump()) == session
 
 
@@ -99,6 +131,20 @@ class TestPieces:
         requests = [coaching_request(one, rubric, habits(one), None, max_tokens=10) for one in (cut, whole)]
         assert requests[0] == requests[1]
 
+    def test_gaps_between_pieces_are_no_speech(self):
+        cues = [spoken(2.9 * number, 2.9 * number + 2, "One two three four five six.") for number in range(3)]
+        session = given(*cues, spoken(8, 10, "I see.", "prospect"))
+        assert [(turn.start, turn.end) for turn in session.turns] == [(0, 7.8), (8, 10)]
+        assert (from_session(session).pace_wpm, from_session(session).pauses) == (180, None)
+        assert habits(session).talk_time_ratio == 0.75
+        assert habits(session).longest_monologue_seconds == 7.8
+        assert Session.model_validate(session.model_dump()) == session
+
+    @pytest.mark.parametrize("pieces", [[(0, 4), (3, 5)], [(0, 1), (4, 6)], [(3, 2)]])
+    def test_impossible_pieces_are_refused(self, pieces: Any):
+        with pytest.raises(InvalidInput, match="pieces out of order"):
+            given(spoken(0, 5, pieces=pieces))
+
     def test_words_of_pieces_stay_in_order(self):
         session = given(
             spoken(0, 2, words=words((0.1, 0.5), (0.6, 1.0))), spoken(2, 4, words=words((2.1, 2.5), (2.6, 3.0)))
@@ -111,9 +157,24 @@ class TestPieces:
         )
         assert len(session.turns) == 5
 
+    def test_one_speaker_of_a_session_may_be_two(self):
+        both = [spoken(0, 5, "This is Ann. Is that Bob?"), spoken(5, 8, "Yes, this is Bob. Who is calling?")]
+        session = given(*both)
+        assert (session.warnings, session.speakers) == ((ONE_SPEAKER,), 1)
+        assert Session.model_validate(session.model_dump()) == session
+        named = [{**turn, "speaker": name} for turn, name in zip(both, ("Ann", "Bob"), strict=True)]
+        assert (given(*named).warnings, given(*named).speakers) == ((), 2)
+
+    def test_every_person_counts(self):
+        names = ("Ann", "Bo", "Cy", "Bo")
+        turns = [
+            spoken(5 * n, 5 * n + 4, role="prospect" if n else "rep", speaker=name) for n, name in enumerate(names)
+        ]
+        assert given(*turns).speakers == 3
+
     def test_one_label_on_two_turns_at_once_is_doubtful(self):
         session = given(spoken(0, 10), spoken(5, 12))
-        assert session.warnings == ("turns.1: rep speaks in two turns at once: one label may stand for two people",)
+        assert repairs(session) == ("turns.1: rep speaks in two turns at once: one label may stand for two people",)
         assert len(session.turns) == 2
 
 
@@ -135,6 +196,18 @@ class TestUnits:
     def test_milliseconds_everywhere_are_refused(self):
         with pytest.raises(InvalidInput, match=r"0\.0 words a minute: times are in seconds \(milliseconds\?\)"):
             given(spoken(0, 9000), spoken(9000, 20000, role="prospect"), seconds=20_000)
+
+    @pytest.mark.parametrize(
+        ("seconds", "problem"),
+        [
+            (600_000, "600000 is more than 8 hours (milliseconds?)"),
+            (1e11, "100000000000 is more than 8 hours"),
+        ],
+    )
+    def test_a_session_of_days_is_refused(self, seconds: float, problem: str):
+        with pytest.raises(InvalidInput) as caught:
+            given(spoken(0, 300_000), spoken(300_000, 590_000, role="prospect"), seconds=seconds)
+        assert (caught.value.field, caught.value.problem) == ("duration_seconds", problem)
 
     def test_a_turn_may_end_a_little_late(self):
         assert given(spoken(0, 10.4), seconds=10).turns[0].end == 10.4

@@ -115,6 +115,22 @@ TWILIO = {
         for text, start, end, n in each()
     ],
 }  # fmt: skip
+ELEVENLABS: dict[str, Any] = {
+    "language_code": "eng", "language_probability": 0.98, "text": "Hello there. Hi, this is Bo.",
+    "words": [
+        part
+        for text, start, end, n in each()
+        for word in timed(text, start, end, type="word", speaker_id=f"speaker_{n}", logprob=-0.1)
+        for part in (word, word | {"text": " ", "type": "spacing", "start": word["end"]})
+    ],
+}  # fmt: skip
+ELEVENLABS_CHANNELS = {
+    "transcripts": [
+        {"language_code": "eng", "language_probability": 1, "text": text, "channel_index": n,
+         "words": timed(text, start, end, type="word", speaker_id=None)}
+        for text, start, end, n in reversed(each())
+    ]
+}  # fmt: skip
 ZOOM = (
     "WEBVTT\r\n\r\n1\r\n00:00:00.500 --> 00:00:01.500\r\nAnn Lee: Hello there.\r\n\r\n"
     "2\r\n00:00:02.000 --> 00:00:04.000\r\nBo (Acme): Hi, this is Bo.\r\n"
@@ -136,6 +152,8 @@ FORMATS: dict[str, tuple[Any, tuple[str, ...], bool]] = {
     "deepgram channels": (DEEPGRAM_CHANNELS, ("channel 1", "channel 2"), True),
     "rev": (REV, ("speaker 0", "speaker 1"), True),
     "twilio": (TWILIO, ("channel 1", "channel 2"), True),
+    "elevenlabs": (ELEVENLABS, ("speaker_0", "speaker_1"), True),
+    "elevenlabs channels": (ELEVENLABS_CHANNELS, ("channel 1", "channel 2"), True),
     "zoom": (ZOOM, ("Ann Lee", "Bo (Acme)"), False),
     "teams": (TEAMS, ("Ann Lee", "Bo"), False),
     "srt": (SRT, ("",), False),
@@ -173,6 +191,10 @@ class TestTheUser:
     def test_is_found_by_name_or_introduction(self, name: str):
         assert [turn.role for turn in as_session(ZOOM, speaker=name).turns] == ["prospect", "rep"]
         assert [turn.role for turn in as_session(REV, speaker="Bo").turns] == ["prospect", "rep"]
+
+    def test_is_not_the_one_whose_office_it_is(self):
+        labelled = ZOOM.replace("Ann Lee: Hello there.", "A: This is Bo's office.").replace("Bo (Acme)", "B")
+        assert [turn.role for turn in as_session(labelled, speaker="Bo").turns] == ["prospect", "rep"]
 
     @pytest.mark.parametrize("label", ["SPEAKER_01", "speaker 1", "Speaker 01"])
     def test_is_found_by_label_however_it_is_written(self, label: str):
@@ -215,6 +237,52 @@ class TestTheField:
         given["segments"][1]["words"][3]["speaker"] = "SPEAKER_00"
         assert [passage.speaker for passage in parsed(given).passages] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
 
+    def test_channels_without_utterances_are_cut_at_pauses_and_in_order_of_time(self):
+        first = [*timed("Hello there.", 0, 1, name="word"), *timed("What now?", 10, 11, name="word")]
+        second = [*timed("Hi, go on.", 3, 5, name="word"), *timed("Spreadsheets.", 14, 15, name="word")]
+        channels = [{"alternatives": [{"transcript": "…", "words": words}]} for words in (first, second)]
+        found = parsed({"metadata": {"duration": 20.0, "channels": 2}, "results": {"channels": channels}}).passages
+        assert [(one.speaker, one.text, one.start, one.end) for one in found] == [
+            ("channel 1", "Hello there.", 0, 1),
+            ("channel 2", "Hi, go on.", 3, 5),
+            ("channel 1", "What now?", 10, 11),
+            ("channel 2", "Spreadsheets.", 14, 15),
+        ]
+
+    def test_words_beside_segments_are_put_into_them(self):
+        given = WHISPER_API | {
+            "segments": [{"id": n, "start": start, "end": end, "text": f" {text}"} for text, start, end, n in each()]
+        }
+        assert [(one.text, len(one.words)) for one in parsed(given).passages] == [
+            (text, len(text.split())) for text, *_ in SAID
+        ]
+        late = given | {
+            "words": [word | {"start": word["start"] + 9, "end": word["end"] + 9} for word in given["words"]]
+        }
+        assert [len(one.words) for one in parsed(late).passages] == [0, 6]
+
+    def test_events_and_blanks_of_elevenlabs_are_not_words(self):
+        event = {"text": "(laughs)", "start": 1.6, "end": 1.9, "type": "audio_event", "speaker_id": "speaker_1"}
+        found = parsed(ELEVENLABS | {"words": [*ELEVENLABS["words"], event]})
+        assert found == parsed(ELEVENLABS)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["+15550100002", "@ann", "ann@acme.example", "Dr. Ann Lee (she/her) | Acme", "Ann Lee / Acme", "王小明",
+         "15550100002", "Ann *", "#2 Ann"],
+    )  # fmt: skip
+    def test_names_have_more_than_letters(self, name: str):
+        cues = f"WEBVTT\n\n00:00.000 --> 00:04.000\nBo: Hello.\n\n00:05.000 --> 00:06.000\n{name}: Hi!\n"
+        assert [(one.speaker, one.text) for one in parsed(cues).passages] == [("Bo", "Hello."), (name, "Hi!")]
+
+    def test_a_further_line_of_a_cue_goes_on_with_its_speaker(self):
+        cue = "WEBVTT\n\n00:00.000 --> 00:04.000\nBo: Hi\nthere: now.\n"
+        assert [(one.speaker, one.text) for one in parsed(cue).passages] == [("Bo", "Hi there: now.")]
+
+    @pytest.mark.parametrize("text", ["10:30 is fine: see you.", "2 things: a price and a date."])
+    def test_a_number_at_the_beginning_is_not_a_name(self, text: str):
+        assert parsed(f"WEBVTT\n\n00:00.000 --> 00:04.000\n{text}\n").speakers == ("",)
+
     def test_two_people_in_a_cue_are_two_passages(self):
         cue = "WEBVTT\n\n00:00.000 --> 00:04.000\n- Ann: Hello there.\n- Bo: Hi!\n"
         assert [(one.speaker, one.text) for one in parsed(cue).passages] == [("Ann", "Hello there."), ("Bo", "Hi!")]
@@ -236,6 +304,7 @@ class TestTheField:
         ({"segments": [{"start": "x", "end": 1, "text": "a"}]}, "meeting: segments.0.start: must be a number"),
         ({"segments": [{"start": 5, "end": 1, "text": "a"}]}, "meeting: segments.0.end: 1 is before the start, 5"),
         ({"segments": [{"start": 0, "end": 1e9, "text": "a"}]}, "segments.0.end: 1000000000.0 is not a time within 8"),
+        ({"segments": [{"start": 0, "end": 600000, "text": "a"}]}, "600000 is not a time within 8 hours (millisec"),
         ({"segments": [{"start": 0, "end": 1, "text": ["a"]}]}, "meeting: segments.0.text: must be text"),
         ({"segments": []}, "meeting: has no words"),
         ({"segments": [{"start": 0, "end": 1, "text": " "}]}, "meeting: has no words"),

@@ -6,7 +6,9 @@ import pytest
 from parley.domain.requests import SpokenWord
 from parley.domain.session import Word
 from parley.domain.voice_metrics import (
+    MOST_SOUNDS,
     Acoustics,
+    SoundEvent,
     VoiceMetrics,
     as_measured,
     from_session,
@@ -84,6 +86,13 @@ def test_clarity_is_the_mean_confidence_of_words_not_of_sounds():
     ]
     metrics = measured(*words)
     assert (metrics.clarity, metrics.mean_confidence) == (80, 0.8)
+    assert metrics.sounds == (SoundEvent(text="(laughs)", start=2, end=3),)
+
+
+def test_of_very_many_sounds_the_first_are_kept():
+    noise = [SpokenWord(text="(click)", start=n, end=n + 1, kind="audio_event") for n in range(2 * MOST_SOUNDS)]
+    metrics = measured(*steady(9, 0.4), *noise)
+    assert [sound.start for sound in metrics.sounds] == list(range(MOST_SOUNDS))
 
 
 def test_only_the_speakers_own_words_count():

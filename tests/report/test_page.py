@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from parley.domain.session_analysis import Step
-from parley.domain.voice_metrics import Curves
+from parley.domain.voice_metrics import Curves, SoundEvent
 from parley.report.drawing import curve, scores, time_line
 from parley.report.media import media_type
 from parley.report.page import MOST_EMBEDDED, STATIC, report_page
@@ -52,6 +52,19 @@ def test_a_page_refers_to_nothing_outside():
     assert elsewhere == {"data:audio/ogg;b"}
     assert "default-src &#39;none&#39;" in page
     assert not re.search(r"@import|url\(|https?://", page)
+
+
+def test_what_is_not_rated_or_measured_has_no_meter_and_a_reason():
+    analysis, talk = analysis_of(alone := session(turn("Who are you? I am Ann. What do you sell?", 0, 20))), alone
+    first, *others = analysis.coaching.skills
+    skills = (first.model_copy(update={"score": None}), *others)
+    page = report_page(
+        analysis.model_copy(update={"coaching": analysis.coaching.model_copy(update={"skills": skills})}), talk, None
+    )
+    meters = [attributes["aria-label"] for tag, attributes in Texts(page).tags if tag == "progress"]
+    assert first.title not in meters
+    assert {skill.title for skill in others} <= set(meters)
+    assert page.count("not measured: the session has one speaker only") == 2
 
 
 def test_a_recording_that_is_too_large_is_linked_or_left_out():
@@ -112,6 +125,20 @@ def test_the_time_line_has_turns_pauses_fillers_and_moments():
     assert [int(at // 100) for at in line.fillers] == [0, 5, 5]
     assert (line.talk, line.silence) == ({"rep": 20, "prospect": 10}, 70)
     assert all(0 <= mark.at <= 1000 for mark in line.marks)
+
+
+def test_sounds_beside_speech_are_on_the_time_line_with_their_times():
+    talk = session(turn("Hello there, who is it?", 0, 10), turn("Yes?", 12, 20, "prospect"), duration_seconds=100)
+    analysis = analysis_of(talk)
+    sounds = (SoundEvent(text="(<b>laughs</b>)", start=65, end=70),)
+    metrics = analysis.voice_metrics.model_copy(update={"sounds": sounds})
+    line = time_line(talk, analysis.coaching, sounds)
+    assert [(label, part.start, part.width, seconds) for label, part, seconds in line.sounds] == [
+        ("(<b>laughs</b>)", 650, 50, 65)
+    ]
+    page = report_page(analysis.model_copy(update={"voice_metrics": metrics}), talk, None)
+    assert "(&lt;b&gt;laughs&lt;/b&gt;) at 1:05" in page
+    assert "<dt>Sounds</dt>" not in report_page(analysis, talk, None)
 
 
 @pytest.mark.parametrize(

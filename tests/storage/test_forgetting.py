@@ -84,7 +84,8 @@ async def fill(books: LedgerFixture, user: str, said: str) -> None:
             recording_sha256=recording_sha256,
         )
         await analyses.begin(tx, analysis)
-        await analyses.end(tx, books.workspace, user, "completed", {"coaching": {"processed": True, "said": said}})
+        result = {"coaching": {"processed": True, "said": said}}
+        await analyses.end(tx, books.workspace, user, "completed", result, f"{said!r} is not a speaker")
         asked: dict[str, Any] = {
             "request_id": f"{user}/generate",
             "job_key": user,

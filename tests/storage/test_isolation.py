@@ -310,6 +310,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "analyses.earlier": (lambda tx, ids: analyses.earlier(tx, THEIRS, later(ids), limit=10), []),
     "rubrics.stored": (lambda tx, _: rubrics.stored(tx, THEIRS), []),
     "rubrics.load": (lambda tx, _: rubrics.load(tx, THEIRS, "own"), InvalidInput),
+    "sessions.recording_seconds": (
+        lambda tx, ids: sessions.recording_seconds(tx, THEIRS, ids.recording_sha256),
+        NotFound,
+    ),
     "sessions.recording_part": (
         lambda tx, ids: sessions.recording_part(tx, THEIRS, ids.recording_sha256, 0, 10),
         NotFound,
@@ -348,6 +352,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
         lambda tx, _: forgetting.forget_old(tx, THEIRS, "replies", Old(utc_now(), ()), limit=9),
         0,
     ),
+    "forgetting.is_forgotten": (lambda tx, _: forgetting.is_forgotten(tx, THEIRS, "one"), False),
     "forgetting.forget_user": (lambda tx, _: forgetting.forget_user(tx, THEIRS, USER), {}),
     "knowledge.lock": (lambda tx, _: knowledge.lock(tx, THEIRS, "secret.txt"), None),
     "knowledge.find": (lambda tx, _: knowledge.find(tx, THEIRS, "secret.txt"), None),

@@ -94,3 +94,40 @@ async def test_without_a_recording_or_a_session_nothing_starts(client: Client):
 async def test_options_of_a_recording_are_refused_for_a_session(client: Client):
     with pytest.raises(InvalidInput, match="user_speaker: is of a recording or a transcript"):
         await client.analyze(read_session(SAMPLES / "gatekeeper-dental-clinic.json"), user_speaker="B")
+
+
+async def test_of_each_user_it_is_heard_apart_so_that_one_is_forgotten_alone(client: Client, simulator: SimulatorAdmin):
+    ann = await client.analyze(audio=RECORDING, user_id="ann")
+    await ann.result()
+    await client.forget_user("ann")
+    bob = await client.analyze(audio=RECORDING, user_id="bob")
+    assert (await bob.result()).status == "completed"
+    providers = [request["provider"] for request in await simulator.billed()]
+    assert providers == ["elevenlabs", "anthropic"] * 2
+
+
+async def test_a_recording_is_heard_again_after_its_user_was_forgotten(client: Client, simulator: SimulatorAdmin):
+    await (await client.analyze(audio=RECORDING, user_id="ann")).result()
+    for name in ("again", "and again"):
+        await client.forget_user("ann")
+        assert (
+            await (await client.analyze(audio=RECORDING, user_id="ann", run_name=name)).result()
+        ).status == "completed"
+    # What is not forgotten is used again.
+    await (await client.analyze(audio=RECORDING, user_id="ann", run_name="once more")).result()
+    providers = [request["provider"] for request in await simulator.billed()]
+    assert providers.count("elevenlabs") == 3
+
+
+async def test_silence_is_heard_once(client: Client, simulator: SimulatorAdmin):
+    for name in ("first", "second"):
+        with pytest.raises(JobFailed, match="no speech was recognised"):
+            await (await client.analyze(audio=wav(bytes(32_000)), run_name=name)).result()
+    assert len(await simulator.billed()) == 1
+
+
+async def test_hearing_waits_for_a_provider_also_for_a_caller_who_does_not(client: Client, simulator: SimulatorAdmin):
+    await simulator.fault("rate_limit", provider="elevenlabs", times=1, retry_after=1)
+    report = await (await client.analyze(audio=RECORDING, wait=False)).result()
+    assert report.analysis is not None
+    assert report.analysis.coaching.processed

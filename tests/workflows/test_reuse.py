@@ -106,3 +106,14 @@ async def test_coaching_that_knows_how_a_recording_sounds_is_not_used_for_anothe
     assert same_recording.reused is not None
     assert same_recording.voice_metrics.tonality is not None
     assert len(await simulator.billed()) == 2 * 3 + 1
+
+
+async def test_the_same_content_has_its_warnings_again_and_says_that_it_was_analysed_before(client: Client) -> None:
+    repaired = read_session(FERRIES).model_copy(update={"warnings": ("turns.0: 1 word is without a usable time",)})
+    first = [await analysed(client, repaired, run_name=str(number)) for number in range(3)][-1]
+    again = await analysed(client, repaired)
+    assert again.reused is not None
+    assert again.reused.kind == "exact"
+    assert "turns.0: 1 word is without a usable time" in first.warnings
+    assert again.warnings == (again.reused.warning(), *first.warnings)
+    assert "the same content was analysed before" in again.warnings[0]

@@ -13,6 +13,7 @@ from activities import acoustics
 from parley import AnalysisHandle, Backend, Client, visibility
 from parley.client.reading import read_session
 from parley.domain.errors import JobFailed, NotFound
+from parley.domain.hearing import NOT_COMPARED
 from parley.domain.queues import WORKFLOWS
 from parley.domain.requests import Provider
 from parley.domain.session import Session
@@ -89,6 +90,8 @@ class TestStrategies:
         assert report.analysis.strategy is Strategy.COST_OPTIMIZED
         assert report.analysis.voice_metrics.source == "transcript"
         assert any("saves cost" in warning for warning in report.analysis.warnings)
+        assert NOT_COMPARED in report.analysis.warnings
+        assert any("after the recording, which has 54" in warning for warning in report.analysis.warnings)
         assert [request["provider"] for request in await simulator.billed()] == ["openai"]
 
     async def test_a_long_transcript_is_read_in_part_and_the_result_says_what_was_left_out(
@@ -265,6 +268,8 @@ class TestContent:
         assert report.analysis is not None
         assert report.analysis.voice_metrics.source == "transcript"
         assert any("no words were recognised" in warning for warning in report.analysis.warnings)
+        assert NOT_COMPARED in report.analysis.warnings
+        assert any("after the recording, which has 5 s" in warning for warning in report.analysis.warnings)
 
     async def test_instructions_in_a_transcript_have_no_effect(self, client: Client, session: Session) -> None:
         plain = await (await client.analyze(session)).result()

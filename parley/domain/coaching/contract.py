@@ -50,12 +50,14 @@ class Checks(Model):
     """What code changed in a model's reply, by count.
 
     quotes_corrected: a quote that was nearly right has the transcript's own words. points_dropped: the quote is not in
-    the transcript. numbers_corrected: a number contradicted the measured one, which replaces it. sentences_dropped: a
-    sentence contradicted what was measured, and could not be corrected.
+    the transcript. improvements_dropped: there is no better line to say. numbers_corrected: a number contradicted the
+    measured one, which replaces it. sentences_dropped: a sentence contradicted what was measured, and could not be
+    corrected.
     """
 
     quotes_corrected: int = 0
     points_dropped: int = 0
+    improvements_dropped: int = 0
     numbers_corrected: int = 0
     sentences_dropped: int = 0
 
@@ -63,6 +65,7 @@ class Checks(Model):
         """One line for each kind of change."""
         lines = (
             (self.points_dropped, "coaching: {} dropped, because the transcript does not have the quote", "point"),
+            (self.improvements_dropped, "coaching: {} dropped, because no better line to say is given", "improvement"),
             (self.numbers_corrected, "coaching: {} of the model replaced by the measured ones", "number"),
             (self.sentences_dropped, "coaching: {} dropped, because they contradict what was measured", "sentence"),
         )

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from parley.domain.coaching.contract import Coaching, CoachingPoint, SkillScore
 from parley.domain.habits import SENTENCE_END, Habits
-from parley.domain.voice_metrics import VoiceMetrics
+from parley.domain.voice_metrics import Acoustics, VoiceMetrics
 
-SPELLED = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
-NUMBER = rf"(?P<number>\d+(?:[.,]\d+)?|\b(?:{'|'.join(SPELLED)})\b)"
+DIGITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TEENS = ("ten", "eleven", "twelve", *(f"{one}teen" for one in ("thir", "four", "fif", "six", "seven", "eigh", "nine")))
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+# In their order: the place of a word is its number.
+SPELLED = ("zero", *DIGITS, *TEENS, *(f"{ten}{one}" for ten in TENS for one in ("", *(f"-{one}" for one in DIGITS))))
+WRITTEN = rf"(?:{'|'.join(TENS)})(?:[ -](?:{'|'.join(DIGITS)}))?|{'|'.join(('zero', *TEENS, *DIGITS))}"
+NUMBER = rf"(?P<number>\d+(?:[.,]\d+)?|\b(?:{WRITTEN})\b)"
 # A share of the measured value by which a rounded number may differ from it.
 ROUNDING = 0.05
 LOWER = ("under", "below", "less than", "fewer than", "slower than", "at most", "up to")
@@ -40,12 +42,23 @@ CLAIM = re.compile(
 
 
 class Measure(NamedTuple):
-    """A measured quantity. `values`: what a text may say. `shown`: what replaces another number; empty: drop it."""
+    """A measured quantity. `values`: what a text may say. `shown`: what replaces another number; empty: drop it.
+
+    at_most: of a part of what was measured, for example open questions, a text may say any smaller number.
+    """
 
     claim: re.Pattern[str]
     values: Sequence[float]
     shown: str
     tolerance: float = 0.0
+    at_most: bool = False
+
+
+class About(NamedTuple):
+    """How a text names the two sides of a session."""
+
+    user: re.Pattern[str]
+    other: re.Pattern[str]
 
 
 def check_numbers(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> Coaching:
@@ -53,11 +66,11 @@ def check_numbers(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> C
 
     A point without a sentence that is left is dropped. Quotes, and lines that the user could say, are not changed.
     """
-    measures = _measures(coaching, counted, voice)
+    measures, whose = _measures(coaching, counted, voice), _whose(_about(coaching), counted)
     changes = [0, 0]
 
     def checked(text: str, own: Sequence[Measure] = ()) -> str:
-        kept, replaced, dropped = corrected(text, (*own, *measures), whose=_whose(coaching, counted))
+        kept, replaced, dropped = corrected(text, (*own, *measures), whose=whose)
         changes[0] += replaced
         changes[1] += dropped
         return kept
@@ -77,11 +90,11 @@ def check_numbers(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> C
 
 
 def corrected(
-    text: str, measures: Sequence[Measure], *, whose: Callable[[str], Measure | None] = lambda _: None
+    text: str, measures: Sequence[Measure], *, whose: Callable[[str], Sequence[Measure]] = lambda _: ()
 ) -> tuple[str, int, int]:
     """The text without contradictions, how many numbers were replaced, and how many sentences dropped.
 
-    `whose`: the measure of a share of the talk time in a clause, which depends on the speaker that it is about.
+    `whose`: the measures that depend on which speaker a clause is about, for example shares of the talk time.
     """
     sentences: list[str] = []
     replaced = dropped = 0
@@ -94,14 +107,14 @@ def corrected(
 
 
 def _sentence(
-    sentence: str, measures: Sequence[Measure], whose: Callable[[str], Measure | None]
+    sentence: str, measures: Sequence[Measure], whose: Callable[[str], Sequence[Measure]]
 ) -> tuple[str | None, int]:
     """The sentence with the measured numbers, and how many were replaced; None: it must be dropped."""
     kept: list[str] = []
     count = 0
     for given in _clauses(sentence):
-        clause, share = given, whose(given)
-        for measure in (*measures, *((share,) if share else ())):
+        clause: str | None = given
+        for measure in (*measures, *whose(given)):
             clause, changes = _clause(clause, measure)
             if clause is None:
                 return None, 0
@@ -131,13 +144,15 @@ def _clause(clause: str, measure: Measure) -> tuple[str | None, int]:
 
 def _agrees(found: re.Match[str], measure: Measure) -> bool:
     number, bound = _value(found["number"]), (_group(found, "bound") or "").lower()
+    if measure.at_most:
+        return any(number <= value + max(measure.tolerance, ROUNDING * value) for value in measure.values)
     if bound:
         return any(value <= number if bound in LOWER else value >= number for value in measure.values)
     return any(abs(value - number) <= max(measure.tolerance, ROUNDING * value) for value in measure.values)
 
 
 def _value(number: str) -> float:
-    word = number.lower()
+    word = number.lower().replace(" ", "-")
     return float(SPELLED.index(word)) if word in SPELLED else float(number.replace(",", "."))
 
 
@@ -173,6 +188,32 @@ SHARE = _phrase(
     r"\s*(?:talk(?:ing)?[ -]?time|speaking time|time|call|conversation|session|Redezeit|Zeit|tiempo|temps)\b"
 )
 TALK_TIME = _phrase(r"\s?(?:%|percent)", r"\btalk[ -]?time(?: ratio)? (?:of|was|is)\s+")
+FEW_WORDS = r"(?:[\w'’-]+\s+){0,4}?"
+OF_A_KIND = r"\s+(?!(?:questions|Fragen|preguntas|filler)\b)[\w'’-]+(?:\s+[\w'’-]+)?"
+QUESTIONS_OF_A_KIND = _phrase(
+    rf"{OF_A_KIND}\s+(?:questions|Fragen|preguntas)\b", r"\b(?:asked|asking|posed)\s+(?:a total of\s+)?"
+)
+FILLERS_OF_A_KIND = _phrase(rf"{OF_A_KIND}\s+{FILLER}\b(?! (?:a|per|each) min)")
+INTERRUPTED = _phrase(r"\s+times\b", rf"\binterrupt\w*\s+{FEW_WORDS}")
+INTERRUPTIONS = _phrase(r"\s+(?:[\w'’-]+\s+)?interruptions\b")
+PASSIVE = re.compile(r"\b(?:was|were|been|got|is|are)\s+(?:\w+\s+)?interrupted\b", re.IGNORECASE)
+SECONDS = r"[ -]?s(?:ec(?:ond)?s?)?\b"
+ANSWERED = r"(?:answer|respon|repl|react)"
+LATENCY = _phrase(rf"{SECONDS}\s+(?:to {ANSWERED}|before {ANSWERED})", r"\b(?:took|takes|taking|needed|waited)\s+")
+LATENCY_AFTER = _phrase(
+    SECONDS, r"\b(?:(?:answer|respond|react)(?:ed|s)|repli(?:ed|es))\s+(?:\w+\s+)?(?:after|within|in)\s+"
+)
+LATENCY_NAMED = _phrase(SECONDS, r"\b(?:response|reaction|answer)[ -](?:time|latency)\s+(?:of|was|is)\s+")
+PAUSED = _phrase(r"\s+times\b", rf"\bpaused\s+{FEW_WORDS}")
+PAUSES = _phrase(r"\s+pauses\b")
+LONGEST_PAUSE = _phrase(SECONDS, r"\blongest pause\s+(?:of|was|is|lasted|took)\s+")
+# "Leave a pause of 3 seconds" is advice.
+HAD = rf"\b(?:was|were|had|made|took|left)\s+{FEW_WORDS}"
+PAUSE = _phrase(SECONDS, rf"(?:{HAD}pauses? of|(?<!longest )\bpause (?:was|lasted|took))\s+")
+PAUSE_FIRST = _phrase(r"[ -]s(?:econds?)?(?:-long)? pauses?\b", HAD)
+SEMITONES = _phrase(r"[ -]semitones?\b")
+HERTZ = _phrase(r"\s?(?:Hz|hertz)\b")
+DECIBELS = _phrase(r"\s?(?:dB|decibels?)\b")
 OVERALL = _phrase(r"\b", r"\boverall(?: score)?(?: of| is| was|:)?\s+")
 OUT_OF = _phrase(r"\s?(?:/|of|out of) ?100\b")
 
@@ -180,10 +221,14 @@ OUT_OF = _phrase(r"\s?(?:/|of|out of) ?100\b")
 def _measures(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> tuple[Measure, ...]:
     longest = counted.longest_monologue_seconds
     scores = [skill.score for skill in coaching.skills] + [coaching.overall_score]
-    rated = [float(score) for score in scores if score is not None]
+    rated = [float(score) for score in (*scores, *_voice_scores(voice).values()) if score is not None]
     found = [
+        *_voice_score_measures(coaching, voice),
         *_known((PACE, PACE_NAMED), voice.pace_wpm, tolerance=1.0),
         *_known((QUESTIONS, QUESTIONS_IN_ALL), counted.questions),
+        Measure(QUESTIONS_OF_A_KIND, _given(counted.questions), "", at_most=True),
+        *_of_pauses(voice),
+        *_of_sound(voice.acoustics or Acoustics()),
         *(Measure(claim, (longest,), f"{longest:.0f}", 1.0) for claim in (MONOLOGUE, MONOLOGUE_FIRST, UNBROKEN)),
         Measure(OUT_OF, rated, "", 0.5),
     ]
@@ -193,7 +238,48 @@ def _measures(coaching: Coaching, counted: Habits, voice: VoiceMetrics) -> tuple
     if fillers.per_minute is not None:
         found.append(Measure(FILLER_RATE, (fillers.per_minute,), f"{fillers.per_minute}", 0.5))
         found.append(Measure(FILLER_COUNT, (fillers.count,), str(fillers.count)))
+        found.append(Measure(FILLERS_OF_A_KIND, (fillers.count,), "", at_most=True))
     return tuple(found)
+
+
+def _given(*values: float | None) -> tuple[float, ...]:
+    return tuple(value for value in values if value is not None)
+
+
+def _of_pauses(voice: VoiceMetrics) -> Iterator[Measure]:
+    pauses = voice.pauses
+    yield from _known((PAUSED, PAUSES), pauses and float(pauses.count))
+    longest = None if pauses is None else pauses.longest_seconds
+    shown = "" if longest is None else f"{longest:.1f}"
+    yield Measure(LONGEST_PAUSE, _given(longest), shown, 0.5)
+    for claim in (PAUSE, PAUSE_FIRST):
+        yield Measure(claim, _given(longest), "", 0.5, at_most=True)
+
+
+def _of_sound(sound: Acoustics) -> Iterator[Measure]:
+    yield Measure(SEMITONES, _given(sound.pitch_variation_semitones, sound.pitch_range_semitones), "", 0.5)
+    yield from _known((HERTZ,), sound.pitch_median_hz, tolerance=1.0)
+    levels = _given(sound.loudness_db, sound.loudness_variation_db, sound.harmonics_to_noise_db)
+    yield Measure(DECIBELS, tuple(abs(level) for level in levels), "", 1.0)
+
+
+def _voice_scores(voice: VoiceMetrics) -> dict[str, int | None]:
+    return {
+        "pace": voice.pace,
+        "tonality": voice.tonality,
+        "clarity": voice.clarity,
+        "energy": voice.energy,
+        "inflection": voice.emotional_inflection,
+    }
+
+
+def _voice_score_measures(coaching: Coaching, voice: VoiceMetrics) -> Iterator[Measure]:
+    """The scores of the voice by name. A skill of the same name has a score of its own, which is as good."""
+    for name, score in _voice_scores(voice).items():
+        own = _given(score, *(skill.score for skill in coaching.skills if name in skill.title.lower()))
+        shown = str(score) if own == _given(score) and score is not None else ""
+        yield Measure(_phrase(r"\b", rf"\b{name}(?:'s)? score (?:of|was|is|:)\s*"), own, shown, 0.5)
+        yield Measure(_phrase(r"\s?(?:/|of|out of) ?100\b", rf"\b{name} (?:of|was|is|:|has|had)\s*"), own, shown, 0.5)
 
 
 def _known(claims: Iterable[re.Pattern[str]], value: float | None, *, tolerance: float = 0.0) -> Iterator[Measure]:
@@ -207,22 +293,55 @@ def _own_score(skill: SkillScore) -> tuple[Measure, ...]:
     return () if skill.score is None else (Measure(OUT_OF, (skill.score,), str(skill.score), 0.5),)
 
 
-def _whose(coaching: Coaching, counted: Habits) -> Callable[[str], Measure | None]:
-    """The share of the talk time that a clause is about: of the user, of the other side, or of either."""
-    share = None if counted.talk_time_ratio is None else round(100 * counted.talk_time_ratio, 1)
-    user = re.compile(rf"\b(?:you|your|rep|{re.escape(coaching.rubric.user)})\b", re.IGNORECASE)
-    other = re.compile(rf"\b(?:prospect|customer|{re.escape(coaching.rubric.other)})\b", re.IGNORECASE)
+def _about(coaching: Coaching) -> About:
+    return About(
+        re.compile(rf"\b(?:you|your|rep|{re.escape(coaching.rubric.user)})\b", re.IGNORECASE),
+        re.compile(rf"\b(?:prospect|customer|{re.escape(coaching.rubric.other)})\b", re.IGNORECASE),
+    )
 
-    def measure(clause: str) -> Measure | None:
-        claim = SHARE if SHARE.search(clause) else TALK_TIME if TALK_TIME.search(clause) else None
-        if claim is None:
-            return None
-        if share is None:
-            return Measure(claim, (), "")
-        is_user, is_other = bool(user.search(clause)), bool(other.search(clause))
-        if is_user == is_other:
-            return Measure(claim, (share, 100 - share), "", 1.0)
-        value = share if is_user else 100 - share
-        return Measure(claim, (value,), f"{value:.0f}", 1.0)
 
-    return measure
+def _whose(about: About, counted: Habits) -> Callable[[str], Sequence[Measure]]:
+    """The measures of a clause that depend on whether it is about the user, the other side, or either."""
+
+    def measures(clause: str) -> Sequence[Measure]:
+        share = _share(clause, about, counted)
+        return (*((share,) if share else ()), *_taken(clause, about, counted), *_latency(clause, about, counted))
+
+    return measures
+
+
+def _share(clause: str, about: About, counted: Habits) -> Measure | None:
+    """The share of the talk time that a clause is about."""
+    claim = SHARE if SHARE.search(clause) else TALK_TIME if TALK_TIME.search(clause) else None
+    if claim is None:
+        return None
+    if counted.talk_time_ratio is None:
+        return Measure(claim, (), "")
+    share = round(100 * counted.talk_time_ratio, 1)
+    is_user, is_other = bool(about.user.search(clause)), bool(about.other.search(clause))
+    if is_user == is_other:
+        return Measure(claim, (share, 100 - share), "", 1.0)
+    value = share if is_user else 100 - share
+    return Measure(claim, (value,), f"{value:.0f}", 1.0)
+
+
+def _taken(clause: str, about: About, counted: Habits) -> Iterator[Measure]:
+    """How often the one interrupts whom a clause names first, or is interrupted."""
+    found = counted.interruptions
+    both = () if found is None else (found.by_user, found.by_others)
+    yield Measure(INTERRUPTIONS, (*both, sum(both)) if both else (), "")
+    named = [(place.start(), who) for who, name in enumerate(about) for place in name.finditer(clause)]
+    if not both or not named:
+        yield Measure(INTERRUPTED, both, "")
+        return
+    first = min(named)[1]
+    count = both[1 - first if PASSIVE.search(clause) else first]
+    yield Measure(INTERRUPTED, (count,), str(count))
+
+
+def _latency(clause: str, about: About, counted: Habits) -> Iterator[Measure]:
+    """How soon the user answers. How soon the other side does is not measured."""
+    is_other = about.other.search(clause) and not about.user.search(clause)
+    seconds = None if is_other else counted.response_latency_seconds
+    for claim in (LATENCY, LATENCY_AFTER, LATENCY_NAMED):
+        yield Measure(claim, _given(seconds), "" if seconds is None else f"{seconds:.1f}", 0.5)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 from rapidfuzz import fuzz
 
 from parley.domain.coaching.contract import Moment
+from parley.domain.masking import Personal, mask
 from parley.domain.session import Turn
+from parley.domain.speaking import parts
 from parley.domain.text import shorten
 
 # Of 100. A missing or a wrong word in ten gives about 90; another sentence on the same topic stays below 75.
@@ -27,7 +29,7 @@ SIMILAR_LETTERS = 12
 QUOTE_CHARACTERS = 300
 LABEL = re.compile(r"^\s*\[[\d:.]+\]\s*(?:\w+\s*:)?")
 GAP = re.compile(r"\s*(?:\[?(?:\.{3}|…)\]?)\s*")
-OPENING, CLOSING = "'’-“«„¿¡", '.!?…。！？”»›"'
+OPENING, CLOSING = "'’-“«„¿¡[", '.!?…。！？”»›"]'
 # Scripts without blanks between words.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 SAME = str.maketrans({**dict.fromkeys("“”„«»‹›\"‘’‚'`´<>", "'"), **dict.fromkeys("‐‑‒–—−", "-")})
@@ -42,14 +44,23 @@ class Found(NamedTuple):
     similarity: float
 
 
-def find_moment(turns: Sequence[Turn], quote: str, near: float | None) -> tuple[Moment | None, bool]:
+def find_moment(
+    turns: Sequence[Turn], quote: str, near: float | None, *, least_words: int = 1
+) -> tuple[Moment | None, bool]:
     """The moment of a quote, and whether its words had to be corrected. None: the transcript does not have it.
 
-    `near`: about when it was said, in seconds; of several places the nearest one is taken.
+    near: about when it was said, in seconds; of several places the nearest one is taken.
+    least_words: a shorter quote counts only where it is a whole turn. In scripts without blanks, letters are words.
+
+    A quote with masked data, such as `[email]`, is looked for in the transcript as the provider saw it.
     """
+    hidden = [kind for kind in Personal if f"[{kind}]" in quote]
+    if hidden:
+        turns = [turn.model_copy(update={"text": mask(turn.text, hidden)}) for turn in turns]
     quote = LABEL.sub("", quote)
     for part in sorted(filter(None, GAP.split(quote)), key=len, reverse=True):
-        found = _find(turns, part, near)
+        whole = len(parts(part)) < least_words
+        found = _find(turns, part, near, whole=whole)
         if found:
             words = turns[found.turn].text[found.start : found.end]
             start, end = times_of(turns[found.turn], found.start, found.end)
@@ -59,12 +70,18 @@ def find_moment(turns: Sequence[Turn], quote: str, near: float | None) -> tuple[
     return None, False
 
 
-def _find(turns: Sequence[Turn], quote: str, near: float | None) -> Found | None:
+def _find(turns: Sequence[Turn], quote: str, near: float | None, *, whole: bool) -> Found | None:
+    """The best place of a quote. `whole`: only where it is a whole turn."""
     needle, _ = _letters(quote)
     if not needle:
         return None
-    found = [place for number, turn in enumerate(turns) for place in _exact(number, turn.text, needle)]
-    if not found and len(needle) >= SIMILAR_LETTERS:
+    found = [
+        place
+        for number, turn in enumerate(turns)
+        for place in _exact(number, turn.text, needle)
+        if not whole or _letters(turn.text)[0] == needle
+    ]
+    if not found and not whole and len(needle) >= SIMILAR_LETTERS:
         words = len(quote.split())
         found = [place for number, turn in enumerate(turns) for place in _similar(number, turn.text, needle, words)]
 

@@ -18,6 +18,8 @@ from parley.domain.session import Session
 from parley.domain.text import one_line
 
 PROBLEM_CHARACTERS = 200
+# One word is in every talk: it leads to no moment.
+LEAST_WORDS = 2
 AT = re.compile(r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2})")
 
 # Strict: a JSON `true` is not a score of 1.
@@ -54,8 +56,8 @@ class CoachingReply(Model):
 def read_reply(reply: ChatReply, rubric: Rubric, session: Session) -> tuple[Coaching | None, str]:
     """The coaching in a reply, or None and the problem of the reply.
 
-    A point whose quote is not in the transcript is dropped, and counted. A reply without any point that is left cannot
-    be used.
+    A point whose quote is not in the transcript is dropped, and counted; so is an improvement without a better line. A
+    reply without any point that is left cannot be used.
     """
     if reply.finish is Finish.LENGTH:
         return None, "cut at the token limit"
@@ -118,10 +120,13 @@ def _other_skills(answer: CoachingReply, rubric: Rubric) -> str:
 
 
 def _coaching(answer: CoachingReply, rubric: Rubric, session: Session) -> tuple[Coaching | None, str]:
+    given = [one for one in answer.improvements if one.better.strip()]
+    bare = len(answer.improvements) - len(given)
     strengths, corrected, dropped = _checked(answer.strengths, session)
-    improvements, more_corrected, more_dropped = _checked(answer.improvements, session)
+    improvements, more_corrected, more_dropped = _checked(given, session)
     if not strengths and not improvements:
-        return None, "quote: none of the quotes is in the transcript"
+        no_line = "improvements: none has a quote and a better line to say"
+        return None, no_line if bare else "quote: none of the quotes is in the transcript"
     skills = scored(rubric, {name: (review.score, review.comment) for name, review in answer.skills.items()})
     coaching = Coaching(
         rubric=rubric.summary,
@@ -129,7 +134,11 @@ def _coaching(answer: CoachingReply, rubric: Rubric, session: Session) -> tuple[
         skills=skills,
         strengths=strengths,
         improvements=improvements,
-        checks=Checks(quotes_corrected=corrected + more_corrected, points_dropped=dropped + more_dropped),
+        checks=Checks(
+            quotes_corrected=corrected + more_corrected,
+            points_dropped=dropped + more_dropped,
+            improvements_dropped=bare,
+        ),
     )
     return coaching, ""
 
@@ -139,7 +148,7 @@ def _checked(given: Sequence[GivenPoint], session: Session) -> tuple[tuple[Coach
     points: list[CoachingPoint] = []
     corrections = 0
     for one in given:
-        moment, corrected = find_moment(session.turns, one.quote, _seconds(one.at))
+        moment, corrected = find_moment(session.turns, one.quote, _seconds(one.at), least_words=LEAST_WORDS)
         if moment is not None:
             points.append(CoachingPoint(skill=one.skill, text=one.text, moment=moment, better=one.better))
             corrections += corrected

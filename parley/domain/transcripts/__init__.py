@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from parley.domain.errors import InvalidInput
 from parley.domain.hearing import Transcript
-from parley.domain.transcripts import assemblyai, deepgram, rev, subtitles, twilio, whisper
+from parley.domain.transcripts import assemblyai, deepgram, elevenlabs, rev, subtitles, twilio, whisper
 from parley.domain.transcripts.fields import Fields
 
 # Each has a name that no other format has; the last one reads what has segments.
@@ -19,10 +19,12 @@ READERS: tuple[tuple[str, Callable[[Fields], Transcript]], ...] = (
     ("utterances", assemblyai.read),
     ("audio_duration", assemblyai.read),
     ("transcription", whisper.read_cpp),
+    ("transcripts", elevenlabs.read_channels),
     ("segments", whisper.read),
+    ("language_probability", elevenlabs.read),
     ("words", whisper.read),
 )
-KNOWN = "Whisper, WhisperX, AssemblyAI, Deepgram, Rev, Twilio (JSON), Zoom (VTT), SRT"
+KNOWN = "Whisper, WhisperX, AssemblyAI, Deepgram, ElevenLabs, Rev, Twilio (JSON), Zoom (VTT), SRT"
 
 
 def read_json_transcript(data: Any, *, where: str) -> Transcript:

@@ -4,7 +4,7 @@ https://developers.deepgram.com/reference/speech-to-text/listen-pre-recorded
 """
 
 from parley.domain.hearing import Passage, Transcript, TranscriptWord, channel_label
-from parley.domain.transcripts.fields import Fields, grouped, label
+from parley.domain.transcripts.fields import Fields, by_time, grouped, label
 
 
 def read(given: Fields) -> Transcript:
@@ -16,7 +16,7 @@ def read(given: Fields) -> Transcript:
     for number, channel in enumerate(channels if not passages else ()):
         passages += grouped(_words(channel, number, len(channels)))
     seconds = given.inner("metadata").seconds("duration")
-    return Transcript(passages=tuple(passages), language=language, seconds=seconds)
+    return Transcript(passages=by_time(passages), language=language, seconds=seconds)
 
 
 def _passage(utterance: Fields, channels: int) -> Passage:

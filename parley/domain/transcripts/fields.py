@@ -1,12 +1,12 @@
 """The parts of a transcript's JSON, each with its place for the error that names it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, cast
 
 from parley.domain.errors import InvalidInput
-from parley.domain.hearing import Passage, TranscriptWord
+from parley.domain.hearing import TURN_PAUSE_SECONDS, Passage, TranscriptWord
 from parley.domain.session import MAX_SESSION_SECONDS
 from parley.domain.speaking import written
 
@@ -83,7 +83,8 @@ class Fields:
         if math.isnan(seconds):
             raise self.problem(name, "must be a number")
         if not 0 <= seconds <= MAX_SESSION_SECONDS:
-            raise self.problem(name, f"{given} is not a time within {MAX_SESSION_SECONDS / 3600:g} hours")
+            hint = " (milliseconds?)" if unit > MILLISECONDS and 0 < seconds / 1000 <= MAX_SESSION_SECONDS else ""
+            raise self.problem(name, f"{given} is not a time within {MAX_SESSION_SECONDS / 3600:g} hours{hint}")
         return seconds
 
     def needed_seconds(self, name: str, *, unit: float = 1.0) -> float:
@@ -114,11 +115,29 @@ def label(speaker: str) -> str:
 
 
 def grouped(words: Sequence[tuple[str, TranscriptWord]]) -> list[Passage]:
-    """Passages of words with their speakers' labels: each ends where another speaker begins."""
+    """Passages of words with their speakers' labels: each ends where another speaker begins, and at a pause."""
     passages = [
-        spoken([word for _, word in group], speaker) for speaker, group in groupby(words, key=lambda one: one[0])
+        spoken(part, speaker)
+        for speaker, group in groupby(words, key=lambda one: one[0])
+        for part in _between_pauses([word for _, word in group])
     ]
     return [passage for passage in passages if passage is not None]
+
+
+def by_time(passages: Iterable[Passage]) -> tuple[Passage, ...]:
+    """Passages of several channels in the order in which they begin."""
+    return tuple(sorted(passages, key=lambda passage: passage.start))
+
+
+def _between_pauses(words: Sequence[TranscriptWord]) -> list[list[TranscriptWord]]:
+    parts: list[list[TranscriptWord]] = [[]]
+    ended: float | None = None
+    for word in words:
+        if ended is not None and word.start is not None and word.start - ended >= TURN_PAUSE_SECONDS:
+            parts.append([])
+        parts[-1].append(word)
+        ended = word.end if word.end is not None else word.start if word.start is not None else ended
+    return parts
 
 
 def spoken(words: Sequence[TranscriptWord], speaker: str) -> Passage | None:

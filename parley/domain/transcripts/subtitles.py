@@ -18,8 +18,12 @@ HEADER = re.compile(r"\ufeff?WEBVTT(?:\s|$)")
 UNSPOKEN = re.compile(r"(NOTE|STYLE|REGION)(?:\s|$)")
 VOICE = re.compile(r"<v(?:\.[^ >]*)?\s+([^>]+)>")
 TAG = re.compile(r"<[^>]*>")
-# `Ann Lee: hello`, as Zoom writes it. A sentence with a colon in it begins with more words, or with a small letter.
-NAMED = re.compile(r"(?:-\s*)?((?:[^\W\d_]|\()[\w.'’()-]*(?: [\w.'’()&-]+){0,4}):\s+(?=\S)")
+# `Ann Lee: hello`, as Zoom writes it: a name of at most five words, a number or an address; a company may follow, as
+# in `Ann Lee (she/her) | Acme`. A sentence with a colon in it begins with more words.
+NAME = r"(?:[^\W\d_]|[(@#*]|\+?\d{5})[\w.'’()@+*#-]*(?: [\w.'’()@+*#&-]+){0,4}(?:\s*[(|/][^:]{1,60})?"
+NAMED = re.compile(rf"(?:-\s*)?({NAME}):\s+(?=\S)")
+# The first line of a cue has a name. A further one belongs to it, unless a dash shows that another person speaks.
+NAMED_AGAIN = re.compile(rf"-\s*({NAME}):\s+(?=\S)")
 
 
 def are_subtitles(text: str) -> bool:
@@ -74,8 +78,8 @@ def _voices(joined: str, lines: list[str]) -> list[tuple[str, str]]:
 
 def _named_lines(lines: list[str]) -> list[tuple[str, str]]:
     said: list[tuple[str, str]] = []
-    for line in lines:
-        found = NAMED.match(line)
+    for number, line in enumerate(lines):
+        found = (NAMED_AGAIN if number else NAMED).match(line)
         if found:
             said.append((found[1], line[found.end() :]))
         elif said:

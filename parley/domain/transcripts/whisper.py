@@ -3,15 +3,21 @@
 https://github.com/openai/whisper, https://github.com/m-bain/whisperX, https://github.com/ggml-org/whisper.cpp
 """
 
-from parley.domain.hearing import Passage, Transcript
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from parley.domain.hearing import Passage, Transcript, TranscriptWord
 from parley.domain.transcripts.fields import MILLISECONDS, Fields, grouped, label
 
 
 def read(given: Fields) -> Transcript:
-    """Segments with words, or words without segments. Words may have no times: WhisperX gives none to numbers."""
+    """Segments with words, words beside segments, or words alone. WhisperX gives numbers no times."""
     passages = [passage for segment in given.list_of("segments") for passage in _passages(segment)]
+    words = [(label(word.text("speaker")), word.word()) for word in given.list_of("words")]
     if not passages:
-        passages = grouped([(label(word.text("speaker")), word.word()) for word in given.list_of("words")])
+        passages = grouped(words)
+    elif words and not any(passage.words for passage in passages):
+        passages = _with_words(passages, [word for _, word in words])
     return Transcript(passages=tuple(passages), language=given.text("language"), seconds=given.seconds("duration"))
 
 
@@ -27,6 +33,16 @@ def _passages(segment: Fields) -> list[Passage]:
     speaker = words[0][0] if words else own
     said = tuple(word for _, word in words if word.text)
     return [Passage(speaker=speaker, start=start, end=end, text=segment.text("text"), words=said)]
+
+
+def _with_words(passages: Sequence[Passage], words: Sequence[TranscriptWord]) -> list[Passage]:
+    """The segments, each with the words that begin before the next one does. OpenAI lists both side by side."""
+    starts = [passage.start for passage in passages]
+    said: list[list[TranscriptWord]] = [[] for _ in passages]
+    for word in words:
+        if word.text and word.start is not None:
+            said[max(bisect_right(starts, word.start) - 1, 0)].append(word)
+    return [passage.model_copy(update={"words": tuple(own)}) for passage, own in zip(passages, said, strict=True)]
 
 
 def read_cpp(given: Fields) -> Transcript:

@@ -3,6 +3,9 @@
 import pytest
 
 from parley.domain.coaching.numbers import check_numbers
+from parley.domain.speaking import Pauses
+from parley.domain.turn_taking import Interruptions
+from parley.domain.voice_metrics import Acoustics
 from tests.domain.coaching.material import coaching, counted, voice
 
 
@@ -89,3 +92,89 @@ def test_changes_are_counted_and_lines_to_say_stay():
 
 def test_fillers_of_a_language_without_a_list_are_not_measured():
     assert checked("There were 99 filler words.", listed=False) == "There were 99 filler words."
+
+
+MEASURED = counted().model_copy(
+    update={
+        "interruptions": Interruptions(by_user=0, by_others=2, overlap_seconds=1.0),
+        "response_latency_seconds": 0.8,
+    }
+)
+HEARD = voice().model_copy(
+    update={
+        "pauses": Pauses(count=4, total_seconds=4.0, mean_seconds=1.0, longest_seconds=1.5),
+        "tonality": 73,
+        "energy": None,
+        "acoustics": Acoustics(
+            pitch_median_hz=120, pitch_variation_semitones=3.2, pitch_range_semitones=9.4, loudness_db=-24.0
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You interrupted the prospect 0 times.",
+        "The prospect interrupted you twice, 2 times in all.",
+        "You were interrupted 2 times.",
+        "There were two interruptions.",
+        "You took 0.8 seconds to answer.",
+        "You paused 4 times.",
+        "A pause of 1 second helped.",
+        "The longest pause was 1.5 seconds.",
+        "Leave a pause of 3 seconds, and answer within 2 seconds.",
+        "Your pitch varied by 3.2 semitones around 120 Hz.",
+        "Your tonality score was 73.",
+        "Your tonality was 73 out of 100.",
+        "You asked 3 open questions.",
+        "You used 5 distracting filler words.",
+        "Thirty-five people came.",
+    ],
+)
+def test_what_agrees_with_the_voice_and_the_turns_stays(text: str):
+    found = check_numbers(coaching(text=text), MEASURED, HEARD)
+    assert [point.text for point in found.strengths] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("You interrupted the prospect 7 times.", "You interrupted the prospect 0 times."),
+        ("The rep often interrupted her five times.", "The rep often interrupted her 0 times."),
+        ("The prospect interrupted you 5 times.", "The prospect interrupted you 2 times."),
+        ("You were interrupted 9 times.", "You were interrupted 2 times."),
+        ("Good. There were 7 interruptions.", "Good."),
+        ("You took 6 seconds to answer.", "You took 0.8 seconds to answer."),
+        ("You answered after 6 seconds on average.", "You answered after 0.8 seconds on average."),
+        ("Your response time was 4 s.", "Your response time was 0.8 s."),
+        ("Good. The prospect took 6 seconds to answer.", "Good."),
+        ("You paused 14 times.", "You paused 4 times."),
+        ("The longest pause was 9 seconds.", "The longest pause was 1.5 seconds."),
+        ("Good. There was a 9-second pause.", "Good."),
+        ("Good. You left a long pause of 9 seconds.", "Good."),
+        ("Good. Your pitch varied by 14 semitones.", "Good."),
+        ("Your voice is at 240 Hz.", "Your voice is at 120 Hz."),
+        ("Good. Your voice has -40 dB.", "Good."),
+        ("Your tonality score was 95.", "Your tonality score was 73."),
+        ("Your tonality was 95 out of 100.", "Your tonality was 73 out of 100."),
+        ("Good. Your energy score was 95.", "Good."),
+        ("Good. You asked 12 open questions.", "Good."),
+        ("You asked twenty-one questions.", "You asked 5 questions."),
+        ("You used thirty fillers.", "You used 12 fillers."),
+        ("Good. You used thirty nine distracting fillers.", "Good."),
+    ],
+)
+def test_what_contradicts_the_voice_and_the_turns_is_replaced_or_dropped(text: str, right: str):
+    found = check_numbers(coaching(text=text), MEASURED, HEARD)
+    assert [point.text for point in found.strengths] == [right]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["You interrupted 3 times.", "You took 2 seconds to answer.", "You paused 4 times.", "It varied by 3 semitones."],
+)
+def test_a_number_for_what_was_not_measured_is_dropped(claim: str):
+    silent = voice().model_copy(update={"pauses": None})
+    found = check_numbers(coaching(text=f"Good. {claim}"), counted(), silent)
+    assert [point.text for point in found.strengths] == ["Good."]

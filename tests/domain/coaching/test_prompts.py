@@ -68,8 +68,8 @@ def test_the_prompt_has_measures_with_units_and_names_what_was_not_measured():
     assert "pace: 120 words a minute while speaking (score 100)" in written
     assert "; clarity: not measured: " in written
     assert "None" not in written
-    assert "the rep speaks 100% of the talk time" in prompt(talk)
     assert "words a minute" not in prompt(talk)
+    assert "the rep speaks 75% of the talk time" in prompt(session(turn("Hi.", 0, 3), turn("Yes?", 3, 4, "prospect")))
 
 
 def test_an_excerpt_has_its_turns_as_they_are_and_marks_the_gaps():

@@ -92,3 +92,29 @@ def test_quotes_of_every_script_are_found(said: str, quote: str, shown: str):
 def test_a_tag_of_the_prompt_is_the_transcripts_own_again():
     found = quote_of((turn("Use <b>bold</b> claims.", 0, 5),), "Use ‹b›bold‹/b› claims.")
     assert found == ("Use <b>bold</b> claims.", EXACT)
+
+
+WRITTEN = turn("Sure, write to bob@acme.example or call me at +1 555 010 9999 tomorrow. I read [email] daily.", 10, 20)
+
+
+@pytest.mark.parametrize(
+    ("quote", "shown"),
+    [
+        ("write to [email] or call me", "write to [email] or call me"),
+        ("call me at [phone] tomorrow.", "call me at [phone] tomorrow."),
+        ("write to [email] or call me at [phone]", "write to [email] or call me at [phone]"),
+        ("write to [email] or call me at +1 555 010 9999", "write to [email] or call me at +1 555 010 9999"),
+        ("[email] or call me", "[email] or call me"),
+        ("I read [email] daily.", "I read [email] daily."),
+        ("write to bob@acme.example", "write to bob@acme.example"),
+    ],
+)
+def test_a_quote_of_the_masked_transcript_is_found_and_stays_masked(quote: str, shown: str):
+    moment, corrected = find_moment([turn("Hello.", 0, 10), WRITTEN], quote, None)
+    assert moment is not None
+    assert (moment.turn, moment.quote, corrected) == (1, shown, False)
+    assert 10 <= moment.start < moment.end <= 20
+
+
+def test_a_masked_quote_of_something_else_is_not_found():
+    assert find_moment([WRITTEN], "[email] is my own address at home", None) == (None, False)

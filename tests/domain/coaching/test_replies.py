@@ -9,6 +9,7 @@ from parley.domain.coaching.contract import Coaching, Moment
 from parley.domain.coaching.replies import read_reply
 from parley.domain.requests import ChatReply, Finish, Usage
 from tests.domain.coaching.material import ANSWER, SALES, TALK, point, review
+from tests.domain.sessions import session, turn
 
 
 def reply(text: str, finish: Finish = Finish.STOP) -> ChatReply:
@@ -120,3 +121,33 @@ def test_an_unfinished_reply_is_refused_even_if_it_parses(finish: Finish, word: 
     coaching, problem = read_reply(reply(json.dumps(ANSWER), finish), SALES, TALK)
     assert coaching is None
     assert word in problem
+
+
+@pytest.mark.parametrize("better", ["", "  ", None])
+def test_an_improvement_without_a_better_line_is_dropped_and_counted(better: str | None):
+    bare = point("What would it have to save?") | ({} if better is None else {"better": better})
+    coaching, _ = read(improvements=[*ANSWER["improvements"], bare])
+    assert coaching is not None
+    assert [one.better for one in coaching.improvements] == ["What would it have to save you?"]
+    assert coaching.checks.warnings() == ("coaching: 1 improvement dropped, because no better line to say is given",)
+
+
+def test_a_reply_without_any_point_that_can_be_used_is_asked_for_again():
+    bare = point("What would it have to save?", better=" ")
+    assert read(strengths=[], improvements=[bare]) == (None, "improvements: none has a quote and a better line to say")
+
+
+@pytest.mark.parametrize("quote", ["I", "the", "save", "Half … I", "."])
+def test_a_quote_of_one_word_is_no_moment(quote: str):
+    coaching, _ = read(strengths=[*ANSWER["strengths"], point(quote)])
+    assert coaching is not None
+    assert len(coaching.strengths) == 1
+    assert coaching.checks.points_dropped == 1
+
+
+def test_a_whole_turn_of_one_word_is_a_moment():
+    talk = session(turn("Is it too expensive?", 0, 3), turn("No.", 3, 4, "prospect"), turn("No wonder.", 4, 5))
+    coaching, _ = read_reply(reply(json.dumps(ANSWER | {"strengths": [point("No")]})), SALES, talk)
+    assert coaching is not None
+    assert coaching.strengths[0].moment is not None
+    assert coaching.strengths[0].moment.turn == 1
