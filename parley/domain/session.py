@@ -17,6 +17,8 @@ SAME_TURN_SECONDS = 3.0
 LATE_SECONDS = 1.0
 # Turns of one speaker that overlap by more are of two people.
 OVERLAP_SECONDS = 1.0
+# A shorter transcript is less than most of its own prompt for coaching, and has little that can be pointed to.
+SHORT_CHARACTERS = 500
 # A greater number is not a time in any unit.
 MOST_TIME = 1e12
 # The type of an error that names its field itself, because it was found in the whole.
@@ -115,6 +117,11 @@ class Session(Model):
     @property
     def speakers(self) -> int:
         return len({turn.role for turn in self.turns})
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its transcript has less than `SHORT_CHARACTERS`."""
+        return sum(len(turn.text) for turn in self.turns) < SHORT_CHARACTERS
 
 
 def merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:
