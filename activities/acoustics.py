@@ -1,9 +1,11 @@
 """The activity that measures the sound of a recording. It is CPU work, on a queue of its own."""
 
 import asyncio
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import takewhile
 from threading import Event
+from typing import TYPE_CHECKING
 
 from temporalio import activity
 
@@ -16,8 +18,14 @@ from parley.domain.voice_metrics import Acoustics, Curves
 from parley.storage import analyses
 from parley.storage.database import Database
 from parley.storage.sessions import load_recording, load_session
+from parley.storage.tables import Recording
+
+if TYPE_CHECKING:
+    from parley.audio import Sound
 
 LIBRARIES = ("av", "numpy", "praatfan_rust")
+# The sound of a shorter recording is kept while it is measured; that of a longer one is decoded twice.
+KEPT_SECONDS = 300
 NOT_INSTALLED = "the worker has no acoustics: install 'parley[acoustics]'"
 
 
@@ -42,7 +50,7 @@ class AcousticsActivities:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
         stop = Event()
         try:
-            acoustics, curves = await asyncio.to_thread(_measure, recording.audio, session, stop)
+            acoustics, curves = await asyncio.to_thread(_measure, recording, session, stop)
         except InvalidInput as error:
             return AcousticsOutcome(problem=str(error))
         finally:
@@ -56,10 +64,13 @@ class AcousticsActivities:
         return AcousticsOutcome()
 
 
-def _measure(audio: bytes, session: Session, stop: Event) -> tuple[Acoustics, Curves | None]:
+def _measure(recording: Recording, session: Session, stop: Event) -> tuple[Acoustics, Curves | None]:
     # FFmpeg and numpy are loaded where they work: workflows import this module for the activity's name.
-    from parley.acoustics import RATE, frames_of, measured  # noqa: PLC0415
+    from parley.acoustics import RATE, measured  # noqa: PLC0415
     from parley.audio import decode_blocks  # noqa: PLC0415
 
-    blocks = takewhile(lambda _: not stop.is_set(), decode_blocks(audio, rate=RATE))
-    return measured(frames_of(blocks), speech_of(session, "rep"), speech_of(session, "prospect"))
+    def decoded() -> Iterator["Sound"]:
+        return takewhile(lambda _: not stop.is_set(), decode_blocks(recording.audio, rate=RATE))
+
+    kept = tuple(decoded()) if recording.seconds <= KEPT_SECONDS else ()
+    return measured(lambda: kept or decoded(), speech_of(session, "rep"), speech_of(session, "prospect"))

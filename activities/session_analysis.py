@@ -10,7 +10,7 @@ from activities.boundary import boundary
 from activities.candidates import Candidates
 from activities.earlier_analyses import EarlierAnalyses
 from activities.paid_call import PaidCalls
-from parley.channels import channels_apart
+from parley.channels import Levels, own_words, speakers_apart
 from parley.domain.coaching.collecting import may_share
 from parley.domain.coaching.contract import Coaching, Excerpt
 from parley.domain.coaching.excerpt import excerpt_of
@@ -23,7 +23,7 @@ from parley.domain.coaching.trends import EARLIER_SESSIONS, Past, Trends, trends
 from parley.domain.errors import ContextTooLong, EmptyReply, InsufficientEnergy, InvalidInput, ProviderNotConfigured
 from parley.domain.habits import Habits, habits
 from parley.domain.hearing import NOT_COMPARED, beyond_recording, mismatch, session_of, transcript_of
-from parley.domain.requests import Finish, TranscriptionRequest, request_id
+from parley.domain.requests import Finish, SpokenWord, TranscriptionRequest, request_id
 from parley.domain.routing import Candidate, Option, Order, RoutingRequest, rank
 from parley.domain.session import Session
 from parley.domain.session_analysis import (
@@ -161,14 +161,13 @@ class SessionAnalysisActivities:
         """
         job = step.input
         assert job.hearing is not None  # noqa: S101 - only such a job has this step
-        settled, seconds = await self._transcribed(step, Step.HEAR)
-        assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
-        heard = transcript_of(settled.reply.words, settled.reply.language)
-        session = session_of(heard, job.hearing, job.owner, seconds=seconds)
+        heard = await self._transcribed(step, Step.HEAR)
+        transcript = transcript_of(heard.words, heard.language)
+        session = session_of(transcript, job.hearing, job.owner, seconds=heard.seconds)
         async with self._database.transaction() as tx:
             sha256 = await save_session(tx, job.workspace_id, session)
             await analyses.store_parts(tx, job.workspace_id, step.job_key, session_sha256=sha256)
-        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, settled), session_sha256=sha256)
+        return StepOutcome(provenance=_provenance(step.candidate, Step.HEAR, heard.settled), session_sha256=sha256)
 
     @activity.defn(name="session_analysis.measure_voice")
     @boundary
@@ -177,25 +176,17 @@ class SessionAnalysisActivities:
         job = step.input
         async with self._database.transaction() as tx:
             session = await load_session(tx, job.workspace_id, job.session_id, job.session_sha256)
-        settled, _ = await self._transcribed(step, Step.VOICE)
-        assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
-        words = settled.reply.words
-        if not any(word.kind == "word" for word in words):
-            return StepOutcome(
-                provenance=_provenance(step.candidate, Step.VOICE, settled), problem="no words were recognised"
-            )
-        speaker = rep_speaker(words, session)
+        heard = await self._transcribed(step, Step.VOICE)
+        provenance = _provenance(step.candidate, Step.VOICE, heard.settled)
+        if not any(word.kind == "word" for word in heard.words):
+            return StepOutcome(provenance=provenance, problem="no words were recognised")
+        speaker = rep_speaker(heard.words, session)
         if not speaker:
-            return StepOutcome(
-                provenance=_provenance(step.candidate, Step.VOICE, settled),
-                problem="no speaker talks during the rep's turns",
-            )
-        metrics = from_words(words, speaker)
+            return StepOutcome(provenance=provenance, problem="no speaker talks during the rep's turns")
+        metrics = from_words(heard.words, speaker)
         await self._store(step, voice_metrics=metrics.model_dump(mode="json"))
-        other = mismatch(words, session)
-        return StepOutcome(
-            provenance=_provenance(step.candidate, Step.VOICE, settled), warnings=(other,) if other else ()
-        )
+        other = mismatch(heard.words, session)
+        return StepOutcome(provenance=provenance, warnings=(other,) if other else ())
 
     @activity.defn(name="session_analysis.coach")
     @boundary
@@ -274,19 +265,23 @@ class SessionAnalysisActivities:
             await analyses.end(tx, workspace_id, step.job_key, step.status, result, step.reason)
             return Closed(cost_usd=await usage.total_usd(tx, workspace_id, step.job_key))
 
-    async def _transcribed(self, step: PaidStep, name: Step) -> tuple[Settled, float]:
-        """The transcription of the job's recording, and how long that is in seconds."""
+    async def _transcribed(self, step: PaidStep, name: Step) -> "Heard":
+        """Transcribe the job's recording. Words that a channel has of another one's speaker are left out."""
         job = step.input
         async with self._database.transaction() as tx:
             recording = await load_recording(tx, job.workspace_id, job.recording_sha256 or "")
         seconds = float(recording.seconds)
+        apart = await asyncio.to_thread(_speakers_apart, recording.audio)
         request = TranscriptionRequest(
             audio_sha256=recording.sha256,
             audio_seconds=seconds,
-            channels=await asyncio.to_thread(_channels, recording.audio),
+            channels=apart.channels if apart else 1,
             audio=recording.audio,
         )
-        return await self._pay(step, name, VOICE_ACTION, request, step.hearing_request), seconds
+        settled = await self._pay(step, name, VOICE_ACTION, request, step.hearing_request)
+        assert settled.reply.kind == "transcription"  # noqa: S101 - it answers a request of this kind
+        words = settled.reply.words
+        return Heard(settled, tuple(own_words(apart, words)) if apart else words, settled.reply.language, seconds)
 
     async def _pay(self, step: PaidStep, name: Step, action: str, request: Any, shared_id: str = "") -> Settled:
         """Pay for a step of the job. `shared_id`: the request's id, if other jobs share its reply."""
@@ -307,6 +302,15 @@ class SessionAnalysisActivities:
     async def _store(self, step: PaidStep, **parts: Any) -> None:
         async with self._database.transaction() as tx:
             await analyses.store_parts(tx, step.input.workspace_id, step.job_key, **parts)
+
+
+class Heard(NamedTuple):
+    """What was recognised in a recording of so many seconds."""
+
+    settled: Settled
+    words: tuple[SpokenWord, ...]
+    language: str
+    seconds: float
 
 
 class Material(NamedTuple):
@@ -331,12 +335,12 @@ async def _excerpt(session: Session, budget_tokens: int | None) -> Excerpt | Non
     return None if budget_tokens is None else await asyncio.to_thread(excerpt_of, session, budget_tokens)
 
 
-def _channels(audio: bytes) -> int:
-    """How many channels are transcribed each alone. The provider refuses a recording that cannot be decoded."""
+def _speakers_apart(audio: bytes) -> Levels | None:
+    """The levels of channels that are transcribed each alone. The provider refuses what cannot be decoded."""
     try:
-        return channels_apart(audio)
+        return speakers_apart(audio)
     except InvalidInput:
-        return 1
+        return None
 
 
 def judged(

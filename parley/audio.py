@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
@@ -64,6 +65,28 @@ def decode_blocks(audio: bytes, *, rate: int | None = None) -> Iterator[Sound]:
 
     The last piece may be shorter. Errors are raised where the pieces are read.
     """
+    with _opened(audio) as file:
+        empty = True
+        for block in _blocks(file, rate or file.streams.audio[0].codec_context.sample_rate):
+            yield block
+            empty = False
+    if empty:
+        raise InvalidInput(f"has no sound that can be decoded; {FORMATS}", where="recording")
+
+
+def channel_count(audio: bytes) -> int:
+    """How many channels a recording has, by its headers and its first packets.
+
+    Raises:
+        InvalidInput: it is not a recording that can be decoded.
+    """
+    with _opened(audio) as file:
+        return int(file.streams.audio[0].codec_context.channels)
+
+
+@contextmanager
+def _opened(audio: bytes) -> Iterator[Any]:
+    """The recording as a file of FFmpeg's, which has sound. FFmpeg's errors within become `InvalidInput`."""
     import av  # noqa: PLC0415 - FFmpeg is loaded only where sound is decoded
     from av.error import FFmpegError  # noqa: PLC0415
 
@@ -74,29 +97,26 @@ def decode_blocks(audio: bytes, *, rate: int | None = None) -> Iterator[Sound]:
         with av.open(BytesIO(with_true_length(audio)), format=DEMUXERS.get(name, name)) as file:
             if not file.streams.audio:
                 raise InvalidInput("has no sound: it has no audio track", where="recording")
-            empty = True
-            for block in _blocks(file, rate or file.streams.audio[0].codec_context.sample_rate):
-                yield block
-                empty = False
+            yield file
     except (FFmpegError, ValueError) as error:
         raise InvalidInput(f"cannot be decoded: {error}; {FORMATS}", where="recording") from None
-    if empty:
-        raise InvalidInput(f"has no sound that can be decoded; {FORMATS}", where="recording")
 
 
 def _blocks(file: Any, rate: int) -> Iterator[Sound]:
-    import numpy as np  # noqa: PLC0415
+    import av  # noqa: PLC0415
 
-    parts: list[Any] = []
-    seconds = 0.0
+    count, waiting = round(BLOCK_SECONDS * rate), av.AudioFifo()
     for frame in _frames(file, rate):
-        parts.append(frame.to_ndarray())
-        seconds += frame.samples / rate
-        if seconds >= BLOCK_SECONDS:
-            yield Sound(rate, tuple(np.concatenate(parts, axis=1)))
-            parts, seconds = [], 0.0
-    if parts:
-        yield Sound(rate, tuple(np.concatenate(parts, axis=1)))
+        frame.pts = None
+        waiting.write(frame)
+        if waiting.samples >= count:
+            yield _sound(waiting.read(count), rate)
+    if waiting.samples:
+        yield _sound(waiting.read(), rate)
+
+
+def _sound(frame: Any, rate: int) -> Sound:
+    return Sound(rate, tuple(frame.to_ndarray()))
 
 
 def _frames(file: Any, rate: int) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from parley.audio import decode_blocks
+from parley.audio import channel_count, decode_blocks
 from parley.domain.hearing import channel_label
 from parley.domain.requests import SpokenWord
 
@@ -66,7 +66,7 @@ def _root_mean_square(steps: Any) -> Any:
     return (steps.astype("float64") ** 2).mean(axis=2) ** 0.5
 
 
-def _speakers_apart(found: Levels) -> bool:
+def _are_apart(found: Levels) -> bool:
     """Whether each channel has a speaker of its own; else the voices are mixed on all of them."""
     import numpy as np  # noqa: PLC0415
 
@@ -75,17 +75,18 @@ def _speakers_apart(found: Levels) -> bool:
     return bool(spoken.any()) and float((loudest > APART * second)[spoken].mean()) >= MOSTLY
 
 
-def channels_apart(audio: bytes) -> int:
-    """How many channels of a recording have a speaker each; 1 where the voices are mixed.
+def speakers_apart(audio: bytes) -> Levels | None:
+    """The levels of a recording whose channels have a speaker each; None where the voices are mixed.
+
+    A recording of one channel is not decoded.
 
     Raises:
         InvalidInput: it cannot be decoded.
     """
-    first = next(decode_blocks(audio, rate=RATE))
-    if len(first.channels) == 1:
-        return 1
+    if channel_count(audio) == 1:
+        return None
     found = levels(audio)
-    return found.channels if _speakers_apart(found) else 1
+    return found if found.channels > 1 and _are_apart(found) else None
 
 
 def own_words(found: Levels, words: Sequence[SpokenWord]) -> list[SpokenWord]:

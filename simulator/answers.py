@@ -154,11 +154,11 @@ class Answers:
         if reply is not None:
             return json.dumps(reply, ensure_ascii=False)
         text = "\n".join(prompt.texts("user"))
-        each = coaching.schema_of_each(prompt.schema)
+        each, most = coaching.schema_of_each(prompt.schema), coaching.most_points("\n".join(prompt.texts("system")))
         if each is None:
-            return json.dumps(_filled(prompt.schema, text, choice), ensure_ascii=False)
+            return json.dumps(_filled(prompt.schema, text, choice, most), ensure_ascii=False)
         blocks = coaching.blocks(text)
-        results = [{"index": index, "coaching": _filled(each, block, choice)} for index, block in blocks]
+        results = [{"index": index, "coaching": _filled(each, block, choice, most)} for index, block in blocks]
         return json.dumps({"sessions": results}, ensure_ascii=False)
 
     def _chat(self, prompt: Prompt, choice: SeededChoice) -> str:
@@ -179,11 +179,11 @@ class Answers:
         return f"{opener}{memory} This answer was computed by a simulator from {len(last.split())} words."
 
 
-def _filled(schema: Schema, text: str, choice: SeededChoice) -> Any:
+def _filled(schema: Schema, text: str, choice: SeededChoice, most_points: int | None) -> Any:
     """Return a reply to a text in the form of a schema, with the findings of coaching if it asks for them."""
     findings = {}
     if coaching.asks_for_coaching(schema):
-        findings = coaching.findings(coaching.parse_transcript(text), choice, coaching.skills_of(schema))
+        findings = coaching.findings(coaching.parse_transcript(text), choice, coaching.skills_of(schema), most_points)
     return Filler(schema, choice, findings).fill(text)
 
 

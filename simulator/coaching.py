@@ -18,6 +18,8 @@ Scores, each from 0 to 100:
 - talk balance (in strengths and improvements only): 100, minus 2 for each percentage point by which the rep's share
   of the words is below 35% or above 60%.
 
+Of strengths and improvements there are as many as the prompt asks for at most, as in "two to four strengths".
+
 The skills of another rubric are rated by the rule that their names suggest, or else by the talk balance. A strength or
 an improvement has its skill, the time and the quote of one line, and a better line to say.
 """
@@ -84,6 +86,8 @@ LINE = re.compile(
     r"^[ \t]*\[(?:(\d+):)?(\d{1,3}):(\d{2})(?:\.\d+)?\][ \t]*([A-Za-z]{1,20}):[ \t]*(\S.*)$", re.MULTILINE
 )
 BLOCK = re.compile(r'<session index="(\d+)">(.*?)</session>', re.DOTALL)
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+ASKED = re.compile(rf"\b({'|'.join(NUMBERS)}) (?:strength|improvement)s?\b", re.IGNORECASE)
 TAGGED = re.compile(r"<transcript[^>]*>(.*)</transcript>", re.DOTALL)
 
 
@@ -153,10 +157,22 @@ def skills_of(schema: Schema) -> list[str]:
     return list(rated.get("properties", {})) or list(WEIGHTS)
 
 
+def most_points(instructions: str) -> int | None:
+    """Return how many strengths or improvements the instructions of a prompt ask for at most; None: they do not say."""
+    return max((NUMBERS[number.lower()] for number in ASKED.findall(instructions)), default=None)
+
+
 def findings(
-    lines: Sequence[Line], choice: SeededChoice, names: Sequence[str] = tuple(WEIGHTS)
+    lines: Sequence[Line], choice: SeededChoice, names: Sequence[str] = tuple(WEIGHTS), most: int | None = None
 ) -> dict[str, "Finding | Sequence[Finding]"]:
-    """Return the results of all rules, by the name of the field that asks for them. `names`: the skills to rate."""
+    """Return the results of all rules, by the name of the field that asks for them.
+
+    Args:
+        lines: the transcript.
+        choice: decides the wording.
+        names: the skills to rate.
+        most: how many strengths, and how many improvements, are listed at most; None: all.
+    """
     coach = _Coach(lines, choice)
     skills = {name: coach.skill(name) for name in names}
     weights = {name: WEIGHTS.get(name, 1 / len(skills)) for name in skills}
@@ -171,8 +187,8 @@ def findings(
         **skills,
         "overall_score": Finding("Overall", overall, summary),
         "summary": Finding("Summary", overall, summary),
-        "strengths": strengths,
-        "improvements": improvements,
+        "strengths": strengths[:most],
+        "improvements": improvements[:most],
     }
 
 

@@ -93,12 +93,17 @@ def _wav(form: bytes, order: str, sound: Place) -> Wav | None:
 
 
 def with_true_length(audio: bytes) -> bytes:
-    """A recording that a decoder reads to its end: a WAV file gets a header with the length of its sound."""
+    """A recording that a decoder reads to its end.
+
+    A WAV file whose header has another length than its sound, or none, gets a header with it.
+    """
     wav = read_wav(audio)
     if wav is None:
         return audio
     start, end = wav.sound
     order = "<" if wav.little_endian else ">"
+    if struct.unpack_from(f"{order}I", audio, start - 4)[0] == end - start:
+        return audio
     form = b"fmt " + struct.pack(f"{order}I", len(wav.form)) + wav.form
     content = b"WAVE" + form + b"data" + struct.pack(f"{order}I", end - start) + audio[start:end]
     return (b"RIFF" if wav.little_endian else b"RIFX") + struct.pack(f"{order}I", len(content)) + content

@@ -21,6 +21,8 @@ OUTSIDE_SECONDS = 1.0
 FAR_APART_SECONDS = 30.0
 # Turns of one speaker that overlap by more are of two people.
 OVERLAP_SECONDS = 1.0
+# A shorter transcript is less than most of its own prompt for coaching, and has little that can be pointed to.
+SHORT_CHARACTERS = 500
 # A greater number is not a time in any unit.
 MOST_TIME = 1e12
 ONE_SPEAKER = "one speaker was heard: if there are more, their voices could not be separated"
@@ -131,6 +133,11 @@ class Session(Model):
     def speakers(self) -> int:
         """How many people speak, as far as their roles and names tell."""
         return len({(turn.role, turn.speaker) for turn in self.turns})
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its transcript has less than `SHORT_CHARACTERS`."""
+        return sum(len(turn.text) for turn in self.turns) < SHORT_CHARACTERS
 
 
 def merged(turns: Sequence[Turn]) -> tuple[Turn, ...]:

@@ -1,6 +1,5 @@
 """ElevenLabs speech-to-text and text-to-speech on ElevenLabs' own SDK."""
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any, cast
@@ -15,11 +14,9 @@ from elevenlabs.types import (
     VoiceSettings,
 )
 
-from parley.channels import levels, own_words
 from parley.domain.errors import (
     AuthenticationFailed,
     BadRequest,
-    InvalidInput,
     MalformedReply,
     ProviderError,
     ProviderUnavailable,
@@ -27,6 +24,7 @@ from parley.domain.errors import (
     RateLimited,
 )
 from parley.domain.hearing import channel_label
+from parley.domain.recording import with_true_length
 from parley.domain.requests import (
     Provider,
     Reply,
@@ -92,7 +90,7 @@ class ElevenLabsAdapter:
         with errors_mapped(ApiError, _mapped, self._key):
             response = await self._client.speech_to_text.convert(
                 model_id=model,
-                file=(FILE_NAME, request.audio),
+                file=(FILE_NAME, with_true_length(request.audio)),
                 # It does one or the other.
                 diarize=not apart,
                 use_multi_channel=apart,
@@ -105,11 +103,7 @@ class ElevenLabsAdapter:
                     "timeout_in_seconds": math.ceil(longest_seconds(request, self._timeout)),
                 },
             )
-            reply = _reply(response, model)
-        if not apart:
-            return reply
-        words = await asyncio.to_thread(_own_words, request.audio, reply.words)
-        return reply.model_copy(update={"words": words})
+            return _reply(response, model)
 
     async def _speak(self, request: SpeechRequest, model: str, attempt_id: str) -> SpeechReply:
         settings = VoiceSettings(stability=request.stability, similarity_boost=request.similarity)
@@ -171,14 +165,6 @@ def _reply(response: object, model: str) -> TranscriptionReply:
             model=str(extra.get("model", model)),
             provider_request_id=response.transcription_id or "",
         )
-
-
-def _own_words(audio: bytes, words: tuple[SpokenWord, ...]) -> tuple[SpokenWord, ...]:
-    """The words without those of other channels; all words where the sound cannot be decoded here."""
-    try:
-        return tuple(own_words(levels(audio), words))
-    except InvalidInput:
-        return words
 
 
 def _words(transcript: SpeechToTextChunkResponseModel, *, by_channel: bool) -> Iterator[SpokenWord]:

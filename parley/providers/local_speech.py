@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parley.audio import Sound, decode_blocks
-from parley.channels import levels, own_words
 from parley.domain.errors import BadRequest, Billed, InvalidInput, ProviderUnavailable
 from parley.domain.hearing import channel_label
 from parley.domain.requests import Provider, Reply, Request, SpokenWord, TranscriptionReply, TranscriptionRequest, Usage
@@ -94,9 +93,8 @@ def _heard(whisper: Any, request: TranscriptionRequest, model: str) -> Transcrip
             words += found
             language = language or (spoken if found else "")
         seconds += piece.seconds
-    own = own_words(levels(request.audio), words) if request.channels > 1 else words
     return TranscriptionReply(
-        words=tuple(sorted(own, key=lambda word: word.start)),
+        words=tuple(sorted(words, key=lambda word: word.start)),
         language=language,
         usage=Usage(audio_seconds=seconds),
         model=f"faster-whisper {Path(model).name}",

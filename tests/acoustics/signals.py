@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parley.acoustics import RATE, frames_of, measured
+from parley.acoustics import RATE, measured
 from parley.audio import Sound
 from parley.domain.speaking import Stretch
 from parley.domain.voice_metrics import Acoustics, Curves
@@ -50,4 +50,5 @@ def heard(
 ) -> tuple[Acoustics, Curves | None]:
     """What is measured on a recording of these channels, given in so many blocks."""
     pieces = zip(*(np.array_split(np.asarray(channel, dtype=np.float32), blocks) for channel in channels), strict=True)
-    return measured(frames_of(Sound(RATE, tuple(piece)) for piece in pieces), own, others)
+    sound = [Sound(RATE, tuple(piece)) for piece in pieces]
+    return measured(lambda: sound, own, others)

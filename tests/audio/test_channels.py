@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parley.channels import channels_apart, levels, own_words
+from parley.channels import levels, own_words, speakers_apart
 from parley.domain.requests import SpokenWord
 from tests.sounds import encode, tone
 
@@ -29,7 +29,15 @@ RIGHT = np.concatenate((SILENCE, 0.6 * SPEECH, 0.6 * SPEECH[: 2 * RATE]))
     ids=["apart", "bleed", "one speaks", "one room", "one sound", "one sound, quieter", "silence", "mono"],
 )
 def test_speakers_are_apart_where_each_is_louder_on_the_own_channel(channels, apart: bool):
-    assert channels_apart(encode(*channels, form="flac")) == (2 if apart else 1)
+    recording = encode(*channels, form="flac")
+    found = speakers_apart(recording)
+    assert (found is not None) == apart
+    assert found is None or np.array_equal(found.values, levels(recording).values)
+
+
+def test_a_recording_of_one_channel_is_not_decoded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("parley.channels.decode_blocks", None)
+    assert speakers_apart(encode(LEFT, form="flac")) is None
 
 
 def test_levels_are_those_of_the_whole_recording_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch):

@@ -9,13 +9,11 @@ from parley.domain.session import Session
 from parley.domain.session_analysis import FREE_TIER, StepOutcome
 
 WORKFLOW = "CoachingCollector"
-# A longer transcript makes up most of its own prompt, so that a shared request saves little.
-MOST_CHARACTERS = 500
 
 
 def may_share(session: Session, tier: str) -> bool:
     """Whether a session may wait for others to share a request: those of paying users never wait."""
-    return tier == FREE_TIER and sum(len(turn.text) for turn in session.turns) < MOST_CHARACTERS
+    return tier == FREE_TIER and session.is_short
 
 
 class CollectedJob(Model):

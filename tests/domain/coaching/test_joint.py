@@ -1,20 +1,21 @@
 """Requests for the coaching of several sessions: each in its own block, and each with its own result or none."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parley.domain.coaching.collecting import MOST_CHARACTERS, may_share
+from parley.domain.coaching.collecting import may_share
 from parley.domain.coaching.prompts import MAX_TOKENS, coaching_request, joint_request
 from parley.domain.coaching.replies import divide, read_reply
 from parley.domain.coaching.rubric import built_in_rubrics
 from parley.domain.habits import habits
 from parley.domain.pricing import ConfiguredRates, upper_bound
 from parley.domain.requests import ChatReply, Finish, Provider, Usage
-from parley.domain.session import Session
+from parley.domain.session import SHORT_CHARACTERS, Session
 from parley.settings import Settings
 from tests.domain.coaching.material import ANSWER, SALES, TALK
 from tests.domain.sessions import session, turn
@@ -115,6 +116,14 @@ def test_several_together_cost_at_most_what_they_reserve_alone(rubric: Any, prov
         assert upper_bound(provider, model, joint_request(rubric, members), RATES)[0] <= sum(alone)
 
 
+def test_a_short_session_is_asked_for_fewer_points_alone_and_with_others() -> None:
+    short, long = talk("a" * (SHORT_CHARACTERS - 5)), talk("a" * SHORT_CHARACTERS)
+    requests = [coaching_request(one, SALES, habits(one), None, max_tokens=MAX_TOKENS) for one in (short, long)]
+    requests.append(joint_request(SALES, [(short, habits(short), None)] * 2))
+    asked = [re.search("Give (.*) strengths and (.*) improvements", one.messages[0].content) for one in requests]
+    assert [one and one.groups() for one in asked] == [("one or two",) * 2, ("two to four",) * 2, ("one or two",) * 2]
+
+
 def test_only_short_sessions_of_free_users_share_a_request() -> None:
-    short, long = talk("a" * (MOST_CHARACTERS - 5)), talk("a" * MOST_CHARACTERS)
+    short, long = talk("a" * (SHORT_CHARACTERS - 5)), talk("a" * SHORT_CHARACTERS)
     assert (may_share(short, "free"), may_share(short, "pro"), may_share(long, "free")) == (True, False, False)
