@@ -174,6 +174,9 @@ def auto_analyze(
     model: OnlyModel = None,
     streams: Annotated[int | None, typer.Option(help="Parallel streams.")] = None,
     sessions_per_stream: Annotated[str | None, typer.Option(help="Sessions per stream and round, or auto.")] = None,
+    max_staleness: Annotated[
+        str | None, typer.Option(help="Rounds by which a stream's labels may be old, or continuous.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
@@ -191,7 +194,9 @@ def auto_analyze(
     if streams is not None:
         options["streams"] = streams
     if sessions_per_stream is not None:
-        options["sessions_per_stream"] = parse_quota(sessions_per_stream)
+        options["sessions_per_stream"] = parse_number_or(sessions_per_stream, "auto", where="--sessions-per-stream")
+    if max_staleness is not None:
+        options["max_staleness"] = parse_number_or(max_staleness, "continuous", where="--max-staleness")
 
     if budget is not None:
         options["budget_usd"] = parse_usd(budget, where="--budget")
@@ -202,6 +207,8 @@ def auto_analyze(
         dataset = await import_file(client, file, skip_invalid=skip_invalid)
         if estimate := client.estimate_auto_analyze(dataset, user_id=user, **options):
             err.say(f"about ${estimate.estimated_usd} with {estimate.model} (estimated; {limit})")
+            for warning in estimate.warnings:
+                err.say(warning)
         job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
         await follow_started(client, job, detach=detach, as_json=as_json)
 
@@ -291,16 +298,16 @@ def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
     with_client(workspace, work)
 
 
-def parse_quota(text: str) -> int | None:
-    """A number; None for `auto`.
+def parse_number_or(text: str, word: str, *, where: str) -> int | None:
+    """A number; None for the word.
 
     Raises:
         InvalidInput: neither.
     """
     try:
-        return None if text == "auto" else int(text)
+        return None if text == word else int(text)
     except ValueError:
-        raise InvalidInput(f"must be a number or auto, not {text!r}", where="--sessions-per-stream") from None
+        raise InvalidInput(f"must be a number or {word}, not {text!r}", where=where) from None
 
 
 async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Imported:

@@ -26,7 +26,7 @@ from parley.domain.auto_analyze.contract import (
     Statistics,
     workflow_id,
 )
-from parley.domain.auto_analyze.estimate import RunEstimate, estimated_usd
+from parley.domain.auto_analyze.estimate import RunEstimate, estimated_usd, idle_streams
 from parley.domain.costs import Costs
 from parley.domain.errors import UnpricedModel
 from parley.domain.model import Model
@@ -51,6 +51,8 @@ class AutoAnalyzeOptions(TypedDict, total=False):
     """Parallel streams, 1 to 64. Default: PARALLEL_STREAM_COUNT."""
     sessions_per_stream: int | None
     """A stream's sessions per round, 1 to 100; None: as many as fit the model. Default: SESSIONS_PER_STREAM."""
+    max_staleness: int | None
+    """By how many rounds labels may be old, 0 to 100; None: no bound, and labels depend on timing. Default: 2."""
     discovery: DiscoveryTerms
     """The size of the discovery sample. Default: DISCOVERY_TARGET_PERCENTAGE and its bounds."""
     seed: int
@@ -194,7 +196,9 @@ def estimate_run(settings: Settings, job: AutoAnalyzeInput, dataset: Imported) -
         with suppress(UnpricedModel):
             rates = rates_for(provider, model, ConfiguredRates.of(settings))
             usd = estimated_usd(dataset.sessions, dataset.tokens, rates)
-            estimates.append(RunEstimate(provider=provider, model=model, estimated_usd=usd))
+            warning = idle_streams(job.streams, getattr(settings, f"{provider.value}_requests_per_second"))
+            slow = (f"{provider.value}: {warning}",) if warning else ()
+            estimates.append(RunEstimate(provider=provider, model=model, estimated_usd=usd, warnings=slow))
     return min(estimates, key=lambda estimate: estimate.estimated_usd, default=None)
 
 
@@ -203,6 +207,7 @@ def _defaults(settings: Settings) -> AutoAnalyzeOptions:
     return {
         "streams": settings.parallel_stream_count,
         "sessions_per_stream": None if quota == "auto" else quota,
+        "max_staleness": None if settings.max_staleness == "continuous" else settings.max_staleness,
         "debug": settings.parallel_processing_debug,
         "discovery": DiscoveryTerms(
             target_percentage=settings.discovery_target_percentage,

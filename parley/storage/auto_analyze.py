@@ -3,20 +3,24 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     FromClause,
     Integer,
     String,
     and_,
-    bindparam,
     case,
     cast,
+    column,
     false,
     func,
     literal,
+    literal_column,
+    null,
     select,
     text,
     true,
@@ -24,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 from sqlmodel import col
 
@@ -34,7 +39,7 @@ from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
 from parley.domain.model import storable
 from parley.storage.database import NOW
-from parley.storage.tables import AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
+from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
 
 RUN_OF_SESSION = and_(
     col(AutoRun.workspace_id) == AutoSession.workspace_id, col(AutoRun.job_key) == AutoSession.job_key
@@ -44,6 +49,11 @@ CHAT_OF_SESSION = and_(
     col(StoredChat.dataset_id) == AutoRun.dataset_id,
     col(StoredChat.position) == AutoSession.position,
 )
+
+
+# What marks a session, beside its labels.
+MARKS = frozenset({"fallback", "by_rule"})
+NO_COPIES: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,22 @@ class Work:
     condensed: str | None
 
 
-async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> None:
-    """Create the run and its processing order once. A run that is reset after it failed is running again."""
+class Place(NamedTuple):
+    """Where sessions are labelled. `ends`: the number of the batch that is complete with them."""
+
+    phase: Phase
+    round: int
+    stream: int
+    ends: int | None = None
+
+
+async def begin(tx: AsyncSession, run: AutoRun, order: Sequence[int], copies: Mapping[int, int] = NO_COPIES) -> None:
+    """Create the run and its processing order once. A run that is reset after it failed is running again.
+
+    Args:
+        order: the positions of sessions, in the order in which they are processed.
+        copies: by position, the position of the session whose labels it gets.
+    """
     made = await tx.execute(
         insert(AutoRun).values(**run.model_dump()).on_conflict_do_nothing().returning(col(AutoRun.job_key))
     )
@@ -65,12 +89,15 @@ async def begin(tx: AsyncSession, run: AutoRun, positions: Sequence[int]) -> Non
         ended = update(AutoRun).where(*_of(AutoRun, run.workspace_id, run.job_key), col(AutoRun.status) != "completed")
         await tx.execute(ended.values(status="running", ended_at=None))
         return
-    given = _unnested(Integer, position=positions, with_ordinality="turn")
-    turns = select(
-        literal(run.workspace_id), literal(run.job_key), given.c.turn - 1, given.c.position, false(), false()
-    )
-    columns = ("workspace_id", "job_key", "ordinal", "position", "fallback", "by_rule")
-    await tx.execute(insert(AutoSession).from_select(columns, turns))
+    turns = {position: ordinal for ordinal, position in enumerate(order)} if copies else {}
+    originals = [turns[copies[position]] if position in copies else None for position in order]
+    given = _unnested(Integer, position=order, copy_of=originals, with_ordinality="turn")
+    rows = select(
+        literal(run.workspace_id), literal(run.job_key), given.c.turn - 1, given.c.position, given.c.copy_of,
+        false(), false(),
+    )  # fmt: skip
+    columns = ("workspace_id", "job_key", "ordinal", "position", "copy_of", "fallback", "by_rule")
+    await tx.execute(insert(AutoSession).from_select(columns, rows))
     # Without fresh statistics, PostgreSQL plans a scan of the whole dataset for each step of the run.
     await tx.execute(text("ANALYZE chat_sessions, auto_runs, auto_sessions"))
 
@@ -110,8 +137,8 @@ async def end(
     )
 
 
-async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: int, limit: int) -> list[int]:
-    """The sizes of the next sessions in processing order."""
+async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: int, end: int) -> list[int]:
+    """The sizes of the sessions from one ordinal to before another, in processing order."""
     query = (
         select(col(StoredChat.tokens))
         .select_from(AutoSession)
@@ -120,11 +147,97 @@ async def tokens_from(tx: AsyncSession, workspace_id: str, job_key: str, start: 
         .where(
             *_of(AutoSession, workspace_id, job_key),
             col(AutoSession.ordinal) >= start,
+            col(AutoSession.ordinal) < end,
         )
         .order_by(col(AutoSession.ordinal))
+    )
+    return list((await tx.execute(query)).scalars())
+
+
+async def store_batches(
+    tx: AsyncSession, workspace_id: str, job_key: str, start: int, counts: Sequence[int], streams: int, *, assign: bool
+) -> None:
+    """Store the batches of the streams: each round has one for every stream. Idempotent.
+
+    Args:
+        start: the ordinal of the first session.
+        counts: the sessions of each batch.
+        assign: give each batch its stream; else the streams take them.
+    """
+    starts = list(accumulate(counts, initial=start))[:-1]
+    given = _unnested(Integer, start=starts, count=counts, with_ordinality="place")
+    number = given.c.place - 1
+    stream = number % streams + 1 if assign else null()
+    rows = select(
+        literal(workspace_id), literal(job_key), number, number // streams + 1, stream, given.c.start, given.c["count"],
+        false(),
+    )  # fmt: skip
+    columns = ("workspace_id", "job_key", "number", "round", "stream", "start", "count", "labelled")
+    await tx.execute(insert(AutoBatch).from_select(columns, rows).on_conflict_do_nothing())
+    await tx.execute(text("ANALYZE auto_batches"))
+
+
+async def open_batches(
+    tx: AsyncSession, workspace_id: str, job_key: str, stream: int | None, limit: int
+) -> list[AutoBatch]:
+    """The next batches of a stream that are not labelled, in their order; `stream` None: those of all streams."""
+    query = (
+        select(AutoBatch)
+        .where(
+            *_of(AutoBatch, workspace_id, job_key),
+            ~col(AutoBatch.labelled),
+            true() if stream is None else col(AutoBatch.stream) == stream,
+        )
+        .order_by(col(AutoBatch.number))
         .limit(limit)
     )
     return list((await tx.execute(query)).scalars())
+
+
+async def take_batch(tx: AsyncSession, workspace_id: str, job_key: str, stream: int) -> None:
+    """Give a stream the next batch that no stream has taken, if there is one and it has none that is not labelled."""
+    own = _of(AutoBatch, workspace_id, job_key)
+    next_one = (
+        select(col(AutoBatch.number))
+        .where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream).is_(None))
+        .order_by(col(AutoBatch.number))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    holds_one = select(AutoBatch).where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream) == stream).exists()
+    taken = update(AutoBatch).where(*own, col(AutoBatch.number) == next_one, ~holds_one)
+    await tx.execute(taken.values(stream=stream), execution_options={"synchronize_session": False})
+
+
+async def first_behind(tx: AsyncSession, workspace_id: str, job_key: str, horizon: int) -> int | None:
+    """The stream of the first batch of the rounds up to `horizon` that is not labelled; None if all are."""
+    query = (
+        select(col(AutoBatch.round), col(AutoBatch.stream))
+        .where(*_of(AutoBatch, workspace_id, job_key), ~col(AutoBatch.labelled))
+        .order_by(col(AutoBatch.number))
+        .limit(1)
+    )
+    first = (await tx.execute(query)).first()
+    return first.stream if first and first.round <= horizon else None
+
+
+async def progress(tx: AsyncSession, workspace_id: str, job_key: str) -> list[tuple[int, int, int, int]]:
+    """Of each stream: its number, its round, the sessions that are assigned to it, and those that it has labelled."""
+    is_open = ~col(AutoBatch.labelled)
+    query = (
+        select(
+            col(AutoBatch.stream),
+            func.coalesce(func.min(AutoBatch.round).filter(is_open), func.max(AutoBatch.round)),
+            func.sum(AutoBatch.count),
+            func.coalesce(func.sum(AutoBatch.count).filter(col(AutoBatch.labelled)), 0),
+        )
+        .where(*_of(AutoBatch, workspace_id, job_key), col(AutoBatch.stream).is_not(None))
+        .group_by(col(AutoBatch.stream))
+        .order_by(col(AutoBatch.stream))
+    )
+    rows = (await tx.execute(query)).all()
+    return [(stream or 0, number, sessions, labelled) for stream, number, sessions, labelled in rows]
 
 
 async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals: Sequence[int]) -> list[Work]:
@@ -146,14 +259,15 @@ async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals:
 
 
 async def known_labels(
-    tx: AsyncSession, workspace_id: str, job_key: str, before_round: int
+    tx: AsyncSession, workspace_id: str, job_key: str, *, after: int | None = None, up_to: int | None = None
 ) -> dict[LabelKind, list[str]]:
-    """The labels that earlier rounds found, by round and then by name: the same for every caller in this round."""
+    """The labels that were first found in some rounds, by round and then by name. What is None has no bound."""
     query = (
         select(col(AutoLabel.kind), col(AutoLabel.label))
         .where(
             *_of(AutoLabel, workspace_id, job_key),
-            col(AutoLabel.first_round) < before_round,
+            true() if after is None else col(AutoLabel.first_round) > after,
+            true() if up_to is None else col(AutoLabel.first_round) <= up_to,
         )
         .order_by(col(AutoLabel.first_round), col(AutoLabel.label))
     )
@@ -163,19 +277,41 @@ async def known_labels(
     return known
 
 
+async def discovered_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[LabelKind, list[int]]:
+    """By kind, how many sessions of the discovery each label has. Labels that no reply gave are left out."""
+    found: dict[LabelKind, list[int]] = {}
+    for kind in LabelKind:
+        label = col(getattr(AutoSession, kind.value))
+        query = (
+            select(func.count())
+            .where(
+                *_of(AutoSession, workspace_id, job_key),
+                col(AutoSession.phase) == Phase.DISCOVERY.value,
+                label.is_not(None),
+                ~col(AutoSession.fallback),
+                ~col(AutoSession.by_rule),
+            )
+            .group_by(label)
+        )
+        found[kind] = list((await tx.execute(query)).scalars())
+    return found
+
+
 async def labels_found(
     tx: AsyncSession, workspace_id: str, job_key: str, *, after: int, has_ended: bool
 ) -> list[tuple[LabelKind, str]]:
     """The labels of a run in the order of their rounds, without the first `after` of them.
 
-    Of a run that goes on, the labels of the latest round are left out: others may come before them. So a label's place
-    never changes.
+    Of a run that goes on, only rounds that all streams have completed count, and none that is the latest: others may
+    come before their labels. So a label's place never changes.
     """
     own = _of(AutoLabel, workspace_id, job_key)
     found = select(col(AutoLabel.kind), col(AutoLabel.label)).where(*own)
     if not has_ended:
         latest = select(func.max(AutoLabel.first_round)).where(*own).scalar_subquery()
-        found = found.where(col(AutoLabel.first_round) < latest)
+        open_round = select(func.min(AutoBatch.round)).where(*_of(AutoBatch, workspace_id, job_key))
+        of_streams = open_round.where(~col(AutoBatch.labelled)).scalar_subquery()
+        found = found.where(col(AutoLabel.first_round) < func.least(latest, of_streams))
     ordered = found.order_by(col(AutoLabel.first_round), col(AutoLabel.kind), col(AutoLabel.label)).offset(after)
     return [(LabelKind(kind), label) for kind, label in (await tx.execute(ordered)).all()]
 
@@ -185,38 +321,78 @@ async def store_labels(
     workspace_id: str,
     job_key: str,
     found: Mapping[int, SessionLabels],
-    *,
-    phase: Phase,
-    round_number: int,
-    stream: int,
+    place: Place,
 ) -> int:
-    """Store sessions' labels by ordinal. Returns the number of new labels."""
-    if not found:
-        return 0
-    sessions = (
-        update(AutoSession)
-        .where(*_of(AutoSession, workspace_id, job_key), col(AutoSession.ordinal) == bindparam("at"))
-        .values({name: bindparam(f"new_{name}") for name in SessionLabels.model_fields})
-        .values(phase=phase.value, round=round_number, stream=stream)
-    )
-    rows = [
-        {"at": ordinal, **{f"new_{name}": value for name, value in labels.model_dump().items()}}
-        for ordinal, labels in sorted(found.items())
-    ]
-    await (await tx.connection()).execute(sessions, rows)
-    scope = {"workspace_id": workspace_id, "job_key": job_key, "first_round": round_number}
+    """Store sessions' labels by ordinal. Returns the number of new labels.
+
+    A label's first round is the lowest one that found it, in whatever order the streams store theirs.
+    """
+    await _label_sessions(tx, (workspace_id, job_key), found, place)
     # Fallback labels are not offered to other sessions.
     learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
     seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
-    if not seen:
-        return 0
-    made = await tx.execute(
-        insert(AutoLabel)
-        .values([{**scope, "kind": kind, "label": label} for kind, label in seen])
-        .on_conflict_do_nothing()
-        .returning(col(AutoLabel.label))
+    new = await _store_seen(tx, (workspace_id, job_key), seen, place.round) if seen else 0
+    if place.ends is not None:
+        ended = update(AutoBatch).where(*_of(AutoBatch, workspace_id, job_key), col(AutoBatch.number) == place.ends)
+        await (await tx.connection()).execute(ended.values(labelled=True))
+    return new
+
+
+async def _label_sessions(
+    tx: AsyncSession, run: tuple[str, str], found: Mapping[int, SessionLabels], place: Place
+) -> None:
+    """Give sessions their labels, all in one statement."""
+    if not found:
+        return
+    rows = sorted(found.items())
+    columns = {name: [getattr(labels, name) for _, labels in rows] for name in SessionLabels.model_fields}
+    kinds = [Boolean if name in MARKS else String for name in columns]
+    given = _table_of(
+        [(Integer, "at", [ordinal for ordinal, _ in rows])]
+        + [(kind, name, values) for kind, (name, values) in zip(kinds, columns.items(), strict=True)]
     )
-    return len(made.all())
+    labelled = (
+        update(AutoSession)
+        .where(*_of(AutoSession, *run), col(AutoSession.ordinal) == given.c.at)
+        .values({name: given.c[name] for name in columns})
+        .values(phase=place.phase.value, round=place.round, stream=place.stream)
+    )
+    await (await tx.connection()).execute(labelled)
+
+
+async def _store_seen(
+    tx: AsyncSession, run: tuple[str, str], seen: Sequence[tuple[str, str]], round_number: int
+) -> int:
+    """Store labels, or that an earlier round found them. Returns how many are new."""
+    columns_of = [(String, "kind", [kind for kind, _ in seen]), (String, "label", [label for _, label in seen])]
+    given = _table_of(columns_of)
+    rows = select(*map(literal, run), given.c.kind, given.c.label, literal(round_number))
+    columns = ("workspace_id", "job_key", "kind", "label", "first_round")
+    made = insert(AutoLabel).from_select(columns, rows.order_by(given.c.kind, given.c.label))
+    stored = await (await tx.connection()).execute(
+        made.on_conflict_do_update(
+            index_elements=columns[:4],
+            set_={"first_round": made.excluded.first_round},
+            where=col(AutoLabel.first_round) > made.excluded.first_round,
+        ).returning(literal_column("xmax = 0"))
+    )
+    return sum(stored.scalars())
+
+
+async def copy_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> int:
+    """Give every copy the labels of its original, with the round and stream that found them. Returns how many."""
+    original = aliased(AutoSession)
+    copied = ("phase", "round", "stream", *SessionLabels.model_fields)
+    statement = (
+        update(AutoSession)
+        .where(
+            *_of(AutoSession, workspace_id, job_key),
+            *_of(original, workspace_id, job_key),
+            col(AutoSession.copy_of) == original.ordinal,
+        )
+        .values({name: getattr(original, name) for name in copied})
+    )
+    return (await (await tx.connection()).execute(statement)).rowcount
 
 
 async def store_condensed(tx: AsyncSession, workspace_id: str, job_key: str, ordinal: int, text: str) -> None:
@@ -349,11 +525,19 @@ def _unnested(
     kind: type[TypeEngine[Any]], *, with_ordinality: str | None = None, **columns: Iterable[Any]
 ) -> FromClause:
     """Values as a table: a statement on a million of them costs little more than one on a few."""
-    arrays = [cast(list(values), ARRAY(kind)) for values in columns.values()]
-    return func.unnest(*arrays).table_valued(*columns, with_ordinality=with_ordinality).render_derived()
+    return _table_of([(kind, name, values) for name, values in columns.items()], with_ordinality)
 
 
-Scoped = type[AutoRun] | type[AutoSession] | type[AutoLabel] | type[AutoMerge]
+def _table_of(
+    columns: Sequence[tuple[type[TypeEngine[Any]], str, Iterable[Any]]], with_ordinality: str | None = None
+) -> FromClause:
+    """Columns of values as a table. The text of its statement does not depend on how many there are."""
+    arrays = [cast(list(values), ARRAY(kind)) for kind, _, values in columns]
+    names = [column(name, kind) for kind, name, _ in columns]
+    return func.unnest(*arrays).table_valued(*names, with_ordinality=with_ordinality).render_derived()
+
+
+Scoped = type[AutoRun] | type[AutoSession] | type[AutoBatch] | type[AutoLabel] | type[AutoMerge]
 
 
 def _of(table: Scoped, workspace_id: str, job_key: str) -> tuple[ColumnElement[bool], ...]:

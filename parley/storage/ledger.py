@@ -138,6 +138,8 @@ class Settled:
 # Writes in the transaction that ends an attempt, because the request's cost has changed. It must not judge the
 # reply: code that a caller or a provider controls could fail, and the reply would be lost.
 OnEnd = Callable[[AsyncSession], Awaitable[None]]
+# Writes what follows from the reply that a request gets, in the transaction that journals it.
+OnReply = Callable[[AsyncSession, Reply], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ class Settlement:
     rates: Rates
     withdraws: UUID | None = None
     on_end: OnEnd | None = None
+    on_reply: OnReply | None = None
 
 
 @dataclass(frozen=True)
@@ -380,8 +383,12 @@ async def _book(tx: AsyncSession, settlement: Settlement, locked: Locked, cost_u
     # A lost attempt may win while a later one is open: the later one remains the owner until it ends.
     if request.owner_attempt_id == attempt.id:
         request.owner_attempt_id, request.lease_until = None, None
-    book = _book_duplicate if request.settled_attempt_id else _book_winner
-    return await book(tx, locked, settlement.reply, cost_usd)
+    is_winner = request.settled_attempt_id is None
+    book = _book_winner if is_winner else _book_duplicate
+    settled = await book(tx, locked, settlement.reply, cost_usd)
+    if settlement.on_reply and is_winner:
+        await settlement.on_reply(tx, settlement.reply)
+    return settled
 
 
 async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:

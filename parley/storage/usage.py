@@ -24,6 +24,18 @@ async def total_usd(tx: AsyncSession, workspace_id: str, job_key: str) -> Decima
     return (await tx.execute(select(func.sum(UsageLog.cost_usd)).where(*of_job))).scalar() or Decimal(0)
 
 
+async def tokens_by_step(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[str, int]:
+    """The tokens of a job by the first word of its requests' steps: `{job_key}/{word}-…`."""
+    first = func.split_part(UsageLog.request_id, "/", 2)
+    word = func.split_part(first, "-", 1)
+    query = (
+        select(word, func.sum(UsageLog.tokens_total))
+        .where(col(UsageLog.workspace_id) == workspace_id, col(UsageLog.job_key) == job_key)
+        .group_by(word)
+    )
+    return {name: int(tokens) for name, tokens in (await tx.execute(query)).all()}
+
+
 async def costs(
     tx: AsyncSession,
     workspace_id: str,

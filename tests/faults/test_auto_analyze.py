@@ -23,7 +23,12 @@ async def test_a_run_that_is_killed_halfway_accounts_for_every_session(
 
         async def start(label: str):
             return await place.client.auto_analyze(
-                imported.dataset_id, user_id="operator", run_name=label, streams=STREAMS, discovery=discovery
+                imported.dataset_id,
+                user_id="operator",
+                run_name=label,
+                streams=STREAMS,
+                sessions_per_stream=4,
+                discovery=discovery,
             )
 
         async def labels(job_id: str) -> list[object]:

@@ -246,9 +246,18 @@ DESCRIBED_BY_NAME = {
 }
 
 
+READS_PROGRESS = "auto_analyze.read_progress"
+
+
 def fingerprint(history: WorkflowHistory) -> str:
-    """The commands of the workflow in order, one per line, without results and times."""
-    return "\n".join(filter(None, map(_command, history.events))) + "\n"
+    """The commands of the workflow in order, one per line, without results and times.
+
+    Commands that are repeated while time passes are left out: how many there are depends on the machine.
+    """
+    commands = [command for event in history.events if (command := _command(event))]
+    if any(READS_PROGRESS in command for command in commands):
+        commands = [one for one in commands if READS_PROGRESS not in one and not one.startswith("timer")]
+    return "\n".join(commands) + "\n"
 
 
 def _command(event: Any) -> str:

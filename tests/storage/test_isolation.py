@@ -264,6 +264,7 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "energy.reserve_if_possible": (lambda tx, _: energy.reserve_if_possible(tx, THEIRS, USER, 1, "job/step"), 0),
     "jobs.find_jobs": (lambda tx, _: jobs.find_jobs(tx, THEIRS, limit=10), []),
     "jobs.spent_usd": (lambda tx, _: jobs.spent_usd(tx, THEIRS, ["job"]), {}),
+    "usage.tokens_by_step": (lambda tx, _: usage.tokens_by_step(tx, THEIRS, "job"), {}),
     "usage.total_usd": (lambda tx, _: usage.total_usd(tx, THEIRS, "job"), Decimal(0)),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,24 +11,44 @@ from parley.domain.auto_analyze.contract import DiscoveryTerms
 from parley.domain.chat import Containment
 
 LENGTH_BANDS, TIME_BANDS = 3, 4
+# Discovery ends early when at most one in twenty of the next sessions brings a new label of a kind.
+SATURATED = 0.95
 CONTAINMENTS = tuple(Containment)
 Group = tuple[int, int, int]
 
 
 class SessionFacts(NamedTuple):
-    """The facts that the sample depends on. `position`: the session's place in its file."""
+    """The facts that the order depends on. `position`: the session's place in its file."""
 
     position: int
     session_id: str
     tokens: int
     containment: Containment
     started_at: datetime | None
+    transcript_hash: bytes | None = None
 
 
 def sample_size(sessions: int, terms: DiscoveryTerms) -> int:
     """The target share within the bounds, and never more than all sessions."""
     target = math.ceil(sessions * terms.target_percentage / 100)
     return min(max(target, terms.min_sessions), terms.max_sessions, sessions)
+
+
+def least_sample(sessions: int, terms: DiscoveryTerms) -> int:
+    """From how many sessions on the discovery may end early: the least share within the same bounds."""
+    least = terms.model_copy(update={"target_percentage": min(terms.least_percentage, terms.target_percentage)})
+    return sample_size(sessions, least)
+
+
+def coverage(counts: Iterable[int]) -> float:
+    """The probability that the next session has a known label, by Good and Turing: 1 - n1 / n.
+
+    `counts`: how many sessions each label has; n1 of them have one, and n sessions were counted. Good, I. J. (1953),
+    "The population frequencies of species and the estimation of population parameters", Biometrika 40.
+    """
+    counted = list(counts)
+    sessions = sum(counted)
+    return 1 - counted.count(1) / sessions if sessions else 1.0
 
 
 def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> list[int]:
