@@ -88,8 +88,9 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
     paid_calls, candidates = parts.paid_calls, parts.candidates
     analysis = SessionAnalysisActivities(database, paid_calls, candidates, settings, parts.embedder())
     collecting = CollectingActivities(database, paid_calls, client)
-    auto_runs = RunActivities(database, candidates, partial(requests_per_second, settings=settings))
-    auto_labels = LabellingActivities(database, paid_calls)
+    limits = partial(requests_per_second, settings=settings)
+    auto_runs = RunActivities(database, candidates, limits)
+    auto_labels = LabellingActivities(database, paid_calls, limits)
     decisions, generate = parts.generate_decisions(), parts.generate_paid_steps()
     health = HealthActivities(paid_calls, candidates)
     quality = QualityPaidSteps(database, paid_calls, policy)

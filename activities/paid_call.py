@@ -211,7 +211,8 @@ class PaidCalls:
                 by the caller, after it is stored.
             on_reply: writes what follows from the reply in the transaction that settles it, which saves one. If it
                 fails, the reply is settled without it. It is called only for a reply that this attempt receives and
-                that the request gets, and again if the transaction is repeated, so the caller writes where it was not.
+                that the request gets, and again if the transaction is repeated. Where the result's `has_followed` is
+                false, the caller writes it.
             stream: takes the reply to its readers while it is made. An earlier attempt for it, which may not send any
                 more, is superseded: see `Claim`.
 

@@ -1,12 +1,14 @@
 """The paid steps of a run: label a batch, condense a session that is too long, find duplicate labels."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 
-from activities.auto_analyze.known_labels import KnownLabels
-from activities.auto_analyze.runs import keep_labels, label_chunks, store_labels
+from activities.auto_analyze.known_labels import Behind, Fitting, KnownLabels
+from activities.auto_analyze.runs import keep_labels, label_chunks, outcome_of
 from activities.boundary import boundary
 from activities.paid_call import PaidCalls
 from parley.domain.auto_analyze.batching import (
@@ -22,7 +24,6 @@ from parley.domain.auto_analyze.contract import (
     ClassifyStep,
     CondenseStep,
     Job,
-    LabelKind,
     RequestOutcome,
     ResolveOutcome,
     ResolveStep,
@@ -30,55 +31,71 @@ from parley.domain.auto_analyze.contract import (
 )
 from parley.domain.auto_analyze.labels import duplicates, read_groups
 from parley.domain.auto_analyze.prompts import classification_request, condense_request, resolution_request
-from parley.domain.auto_analyze.validation import SessionLabels, judge, no_text_labels
+from parley.domain.auto_analyze.validation import SessionLabels, Verdict, judge, no_text_labels
 from parley.domain.capabilities import UNKNOWN_MODEL, narrower
 from parley.domain.errors import ContextTooLong, EmptyReply
 from parley.domain.reply_json import read_reply_json
-from parley.domain.requests import ChatReply, ChatRequest, Finish, Reply, Usage, fingerprint, request_id
+from parley.domain.requests import ChatReply, ChatRequest, Finish, Provider, Reply, Usage, fingerprint, request_id
 from parley.domain.routing import Candidate
 from parley.storage import auto_analyze as runs
-from parley.storage.auto_analyze import Work
+from parley.storage.auto_analyze import Stored, Work
 from parley.storage.database import Database
 from parley.storage.ledger import Charge, OnReply
 
 MALFORMED_SUMMARY_CHARACTERS = 2000
 
 
+class _Labelled(NamedTuple):
+    """Labels of so many sessions, from a reply, that are stored. `step`: with the batch that they end."""
+
+    verdict: Verdict
+    step: ClassifyStep
+    sessions: int
+    stored: Stored
+
+
 class LabellingActivities:
     """Activities of one worker, on its database and its providers."""
 
-    def __init__(self, database: Database, paid_calls: PaidCalls) -> None:
-        self._database, self._paid_calls, self._known = database, paid_calls, KnownLabels()
+    def __init__(self, database: Database, paid_calls: PaidCalls, limits: Callable[[Provider], float]) -> None:
+        """`limits`: the requests per second of a provider."""
+        self._database, self._paid_calls = database, paid_calls
+        self._known = KnownLabels(database, limits)
 
     @activity.defn(name="auto_analyze.classify")
     @boundary
     async def classify(self, step: ClassifyStep) -> ClassifyOutcome:
         """Label sessions in one request. Sessions without usable labels in the reply are returned as missing.
 
-        The labels are stored in the transaction that settles the request. Where another stream has yet to find labels
-        that the request must contain, nothing is requested.
+        The labels are stored in the transaction that settles the request. It waits for labels that another stream has
+        yet to find and that the request must contain; if that takes too long, nothing is requested.
 
         Raises:
             ContextTooLong: a prompt that is made for the smallest window is too long for this candidate.
         """
-        workspace_id, job_key = step.job.input.workspace_id, step.job.job_key
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        known = await self._known.of(step)
+        waited = round(clock.time() - began, 3)
+        if isinstance(known, Behind):
+            return ClassifyOutcome(waits_for=known.stream, waited_seconds=waited)
+        outcome = await self._classify(step, known)
+        return outcome.model_copy(update={"waited_seconds": waited})
+
+    async def _classify(self, step: ClassifyStep, known: Fitting) -> ClassifyOutcome:
         async with self._database.reads() as tx:
-            known = await self._known.of(tx, step, step.sized_for)
-            if isinstance(known, int):
-                return ClassifyOutcome(waits_for=known)
-            work = await runs.load_work(tx, workspace_id, job_key, step.ordinals)
-        label_tokens = known.tokens
-        oversized = _oversized(work, prompt_budget(step.sized_for, label_tokens, len(work)))
+            work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
+        oversized = _oversized(work, prompt_budget(step.sized_for, known.tokens, len(work)))
         if oversized:
             return ClassifyOutcome(oversized=oversized)
         found = {item.ordinal: no_text_labels(item.session.containment) for item in work if not _has_text(item)}
         with_text = {f"s{item.ordinal}": item for item in work if _has_text(item)}
         if not with_text:
-            return await store_labels(self._database, step, found)
-        if not _fits_candidate(step, with_text.values(), label_tokens):
+            return await self._store_labels(step, found)
+        if not _fits_candidate(step, with_text.values(), known.tokens):
             return _too_long(step, work)
         try:
-            return await self._request_labels(step, with_text, known.labels, found)
+            return await self._request_labels(step, with_text, known, found)
         except ContextTooLong:
             if step.sized_for == UNKNOWN_MODEL:
                 raise
@@ -147,38 +164,50 @@ class LabellingActivities:
         self,
         step: ClassifyStep,
         work: Mapping[str, Work],
-        known: Mapping[LabelKind, Sequence[str]],
+        known: Fitting,
         by_rule: dict[int, SessionLabels],
     ) -> ClassifyOutcome:
         """Request the labels of these sessions, and store what the reply gives. `by_rule`: labels to store with it."""
         condensed = {name: item.condensed for name, item in work.items() if item.condensed}
         sessions = {name: item.session for name, item in work.items()}
-        request = classification_request(sessions, known, condensed)
+        request = classification_request(sessions, known.labels, condensed)
         request_step = step.request_step([work[name].ordinal for name in condensed])
-        stored: ClassifyOutcome | None = None
+        labelled: _Labelled | None = None
 
-        async def store(tx: AsyncSession, reply: Reply) -> ClassifyOutcome:
+        async def store(tx: AsyncSession, reply: Reply) -> None:
+            nonlocal labelled
             assert isinstance(reply, ChatReply)  # noqa: S101 - it answers a chat request
             verdict = judge(reply, {name: item.session.containment for name, item in work.items()})
             found = {work[name].ordinal: labels for name, labels in verdict.labels.items()} | by_rule
-            missing = tuple(work[name].ordinal for name in verdict.missing)
-            complete = step.model_copy(update={"ends": None if missing else step.ends})
-            counted = await keep_labels(tx, complete, found)
-            return counted.model_copy(update={"missing": missing, "invented": verdict.invented})
-
-        async def store_settled(tx: AsyncSession, reply: Reply) -> None:
-            nonlocal stored
-            stored = await store(tx, reply)
+            complete = step.model_copy(update={"ends": None}) if verdict.missing else step
+            labelled = _Labelled(verdict, complete, len(found), await keep_labels(tx, complete, found))
 
         # The newest labels change while a request is repeated: it is the same request nevertheless.
         asked = request if step.horizon is not None else classification_request(sessions, {}, condensed)
-        reply, usage, is_settled_here = await self._request(
-            step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store_settled
+        reply, usage, is_stored = await self._request(
+            step.job, step.candidate, request_step, request, logical=fingerprint(asked), on_reply=store
         )
-        if stored is None or not is_settled_here:
+        if not is_stored:
             async with self._database.transaction() as tx:
-                stored = await store(tx, reply)
-        return stored.model_copy(update=usage.model_dump())
+                await store(tx, reply)
+        assert labelled is not None  # noqa: S101 - `store` has set it
+        missing = tuple(work[name].ordinal for name in labelled.verdict.missing)
+        counted = {"missing": missing, "invented": labelled.verdict.invented, "left_out": known.left_out}
+        outcome = self._outcome(labelled.step, labelled.sessions, labelled.stored)
+        return outcome.model_copy(update=counted | usage.model_dump())
+
+    async def _store_labels(self, step: ClassifyStep, found: dict[int, SessionLabels]) -> ClassifyOutcome:
+        """Store labels that need no request."""
+        async with self._database.transaction() as tx:
+            stored = await keep_labels(tx, step, found)
+        return self._outcome(step, len(found), stored)
+
+    def _outcome(self, step: ClassifyStep, labelled: int, stored: Stored) -> ClassifyOutcome:
+        """The outcome of labels that are committed. Where they end a batch, the steps go on that wait for its round."""
+        if step.ends is not None and not step.takes_next:
+            run = (step.job.input.workspace_id, step.job.job_key)
+            self._known.set_open_round(run, stored.next.round if stored.next else None)
+        return outcome_of(step, labelled, stored)
 
     async def _request(
         self,
@@ -193,7 +222,7 @@ class LabellingActivities:
         """Make one paid request. Users are charged no energy for it; the job's budget limits its cost.
 
         `logical`: the fingerprint of what is asked, where a repetition may send it in other words.
-        Returns the reply, its usage, and whether `on_reply` was called for it if at all: no other attempt was made.
+        Returns the reply, its usage, and whether what `on_reply` writes is committed with it.
         """
         charge = Charge(
             workspace_id=job.input.workspace_id,
@@ -215,7 +244,7 @@ class LabellingActivities:
             return reply, StepUsage(tokens=usage.total_tokens), False
         assert isinstance(settled.reply, ChatReply)  # noqa: S101 - it answers a chat request
         used = StepUsage(tokens=settled.reply.usage.total_tokens, cost_usd=settled.cost_usd)
-        return settled.reply, used, settled.is_only_attempt
+        return settled.reply, used, settled.has_followed
 
 
 def _has_text(item: Work) -> bool:

@@ -9,7 +9,14 @@ from temporalio import activity
 
 from activities.boundary import boundary
 from activities.candidates import Candidates
-from parley.domain.auto_analyze.batching import DISCOVERY_SESSIONS, cuts, even_quota, labels_at_once
+from parley.domain.auto_analyze.batching import (
+    DISCOVERY_SESSIONS,
+    cuts,
+    even_quota,
+    labels_at_once,
+    labels_that_fit,
+    left_out,
+)
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
@@ -29,6 +36,7 @@ from parley.domain.auto_analyze.contract import (
     PlanBatches,
     PlanConflicts,
     PlannedBatches,
+    ReadProgress,
     RunProgress,
     Saturation,
     Statistics,
@@ -43,6 +51,7 @@ from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
 from parley.storage import budgets, usage
+from parley.storage.auto_analyze import OpenBatch, Stored
 from parley.storage.database import Database
 from parley.storage.datasets import load_dataset, session_facts
 from parley.storage.tables import AutoRun
@@ -105,7 +114,7 @@ class RunActivities:
             tokens = await runs.tokens_from(tx, *scope, step.start, step.end)
         quota = given.sessions_per_stream or even_quota(len(tokens), given.streams, model)
         counts = await asyncio.to_thread(cuts, tokens, model, quota)
-        assign = given.max_staleness is not None
+        assign = not given.takes_what_is_next
         async with self._database.transaction(bulk=True) as tx:
             await runs.store_batches(tx, *scope, step.start, counts, given.streams, assign=assign)
         return PlannedBatches(batches=len(counts), rounds=-(-len(counts) // given.streams))
@@ -116,22 +125,16 @@ class RunActivities:
         """The next batches of a stream. Where they have no fixed stream, it takes the next one that is free."""
         given, job_key = step.job.input, step.job.job_key
         async with self._database.transaction() as tx:
-            if step.stream is not None and given.max_staleness is None:
+            if step.stream is not None and given.takes_what_is_next:
                 await runs.take_batch(tx, given.workspace_id, job_key, step.stream)
-            rows = await runs.open_batches(tx, given.workspace_id, job_key, step.stream, step.most)
-        named = [(row, row.stream or row.number % given.streams + 1) for row in rows]
-        return TakenBatches(
-            batches=tuple(
-                Batch(number=row.number, round=row.round, stream=stream, start=row.start, count=row.count)
-                for row, stream in named
-            )
-        )
+            taken = await runs.open_batches(tx, given.workspace_id, job_key, step.stream, step.most)
+        return TakenBatches(batches=tuple(_batch(one, given.streams) for one in taken))
 
     @activity.defn(name="auto_analyze.read_progress")
     @boundary
-    async def read_progress(self, job: Job) -> RunProgress:
+    async def read_progress(self, step: ReadProgress) -> RunProgress:
         """What the streams have done so far."""
-        scope = (job.input.workspace_id, job.job_key)
+        scope = (step.job.input.workspace_id, step.job.job_key)
         async with self._database.reads() as tx:
             streams = await runs.progress(tx, *scope)
             labels = await runs.known_labels(tx, *scope)
@@ -142,6 +145,7 @@ class RunActivities:
             labelled=sum(labelled for *_, labelled in streams),
             rounds=min(at_work) - 1 if at_work else max((number for _, number, *_ in streams), default=0),
             new_labels=sum(map(len, labels.values())),
+            left_out=left_out(labels, labels_that_fit(labels, step.sized_for)),
             tokens=sum(steps.values()),
             cost_usd=cost_usd,
             streams=tuple(streams),
@@ -169,8 +173,9 @@ class RunActivities:
         """Store the fallback labels, marked, for sessions without a usable reply."""
         async with self._database.transaction() as tx:
             work = await runs.load_work(tx, step.job.input.workspace_id, step.job.job_key, step.ordinals)
-        labels = {item.ordinal: fallback_labels(item.session.containment) for item in work}
-        return await store_labels(self._database, step, labels)
+            labels = {item.ordinal: fallback_labels(item.session.containment) for item in work}
+            stored = await keep_labels(tx, step, labels)
+        return outcome_of(step, len(labels), stored)
 
     @activity.defn(name="auto_analyze.plan_conflicts")
     @boundary
@@ -225,22 +230,22 @@ class RunActivities:
         return complete
 
 
-async def store_labels(database: Database, step: BatchStep, labels: Mapping[int, SessionLabels]) -> ClassifyOutcome:
-    """Store the labels of sessions by ordinal. Returns how many sessions were labelled, and how many labels are new."""
-    async with database.transaction() as tx:
-        return await keep_labels(tx, step, labels)
+async def keep_labels(tx: AsyncSession, step: BatchStep, labels: Mapping[int, SessionLabels]) -> Stored:
+    """Store the labels of sessions by ordinal."""
+    place = runs.Place(step.phase, step.round, step.stream, step.ends, takes_next=step.takes_next)
+    return await runs.store_labels(tx, step.job.input.workspace_id, step.job.job_key, labels, place)
 
 
-async def keep_labels(tx: AsyncSession, step: BatchStep, labels: Mapping[int, SessionLabels]) -> ClassifyOutcome:
-    """As `store_labels`, within a transaction."""
-    new = await runs.store_labels(
-        tx,
-        step.job.input.workspace_id,
-        step.job.job_key,
-        labels,
-        runs.Place(step.phase, step.round, step.stream, step.ends),
-    )
-    return ClassifyOutcome(labelled=len(labels), new_labels=new)
+def outcome_of(step: BatchStep, labelled: int, stored: Stored) -> ClassifyOutcome:
+    """The outcome of labels that are stored: with the stream's next batch, where it takes what is next."""
+    taken = _batch(stored.next, step.job.input.streams) if step.takes_next and stored.next else None
+    return ClassifyOutcome(labelled=labelled, new_labels=stored.new, next_batch=taken)
+
+
+def _batch(row: OpenBatch, streams: int) -> Batch:
+    """The batch. One that no stream has taken is that of the stream that would have it in its round."""
+    stream = row.stream or row.number % streams + 1
+    return Batch(number=row.number, round=row.round, stream=stream, start=row.start, count=row.count)
 
 
 async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int, sized_for: str) -> list[list[str]]:

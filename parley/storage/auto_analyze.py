@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from sqlalchemy import (
     Integer,
     String,
     and_,
+    any_,
+    bindparam,
     case,
     cast,
     column,
@@ -39,6 +41,8 @@ from parley.domain.chat import ChatSession
 from parley.domain.errors import NotFound
 from parley.domain.model import storable
 from parley.storage.database import NOW
+from parley.storage.driver import Query, defer, fetch, fetch_together
+from parley.storage.rows import table
 from parley.storage.tables import AutoBatch, AutoLabel, AutoMerge, AutoRun, AutoSession, StoredChat
 
 RUN_OF_SESSION = and_(
@@ -67,12 +71,133 @@ class Work:
 
 
 class Place(NamedTuple):
-    """Where sessions are labelled. `ends`: the number of the batch that is complete with them."""
+    """Where sessions are labelled.
+
+    `ends`: the number of the batch that is complete with them. `takes_next`: its stream then takes the next free batch.
+    """
 
     phase: Phase
     round: int
     stream: int
     ends: int | None = None
+    takes_next: bool = False
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that is not labelled. `stream`: None while none has taken it."""
+
+    number: int
+    round: int
+    stream: int | None
+    start: int
+    count: int
+
+
+class Stored(NamedTuple):
+    """What follows from labels that are stored.
+
+    `new`: how many labels are new. `next`: where a batch is complete, the batch that the stream has taken; or, of
+    streams with batches of their own, the first one that is not labelled.
+    """
+
+    new: int
+    next: OpenBatch | None = None
+
+
+def _given(**columns: type[TypeEngine[Any]]) -> FromClause:
+    """Parameters as a table: `given_{column}`, each a list. The statement's text is the same for any number of rows."""
+    arrays = [cast(bindparam(f"given_{name}", type_=ARRAY(kind)), ARRAY(kind)) for name, kind in columns.items()]
+    names = [column(name, kind) for name, kind in columns.items()]
+    return func.unnest(*arrays).table_valued(*names).render_derived()
+
+
+def _of_run(rows: FromClause) -> tuple[ColumnElement[bool], ...]:
+    """The rows of the run of the parameters."""
+    return rows.c.workspace_id == bindparam("of_workspace"), rows.c.job_key == bindparam("of_job")
+
+
+# Statements that every request needs are built once: building one takes as long as running it.
+SESSIONS, BATCHES, LABELS = table(AutoSession), table(AutoBatch), table(AutoLabel)
+FREE, HOLDS = BATCHES.alias(), BATCHES.alias()
+GIVEN_SESSIONS = _given(
+    ordinal=Integer, **{name: Boolean if name in MARKS else String for name in SessionLabels.model_fields}
+)
+LABEL_SESSIONS = (
+    update(SESSIONS)
+    .where(*_of_run(SESSIONS), SESSIONS.c.ordinal == GIVEN_SESSIONS.c.ordinal)
+    .values({name: GIVEN_SESSIONS.c[name] for name in SessionLabels.model_fields})
+    .values(phase=bindparam("at_phase"), round=bindparam("at_round"), stream=bindparam("at_stream"))
+)
+GIVEN_SEEN = _given(kind=String, label=String)
+KEY_OF_LABEL = ("workspace_id", "job_key", "kind", "label")
+# A label that is known to an earlier round is neither written nor locked.
+IS_KNOWN = (
+    select(LABELS)
+    .where(
+        *_of_run(LABELS),
+        LABELS.c.kind == GIVEN_SEEN.c.kind,
+        LABELS.c.label == GIVEN_SEEN.c.label,
+        LABELS.c.first_round <= bindparam("at_round", type_=Integer),
+    )
+    .exists()
+)
+SEEN = insert(LABELS).from_select(
+    (*KEY_OF_LABEL, "first_round"),
+    select(
+        bindparam("of_workspace", type_=String),
+        bindparam("of_job", type_=String),
+        GIVEN_SEEN.c.kind,
+        GIVEN_SEEN.c.label,
+        bindparam("at_round", type_=Integer),
+    )
+    .where(~IS_KNOWN)
+    .order_by(GIVEN_SEEN.c.kind, GIVEN_SEEN.c.label),
+)
+STORE_SEEN = SEEN.on_conflict_do_update(
+    index_elements=KEY_OF_LABEL,
+    set_={"first_round": SEEN.excluded.first_round},
+    where=LABELS.c.first_round > SEEN.excluded.first_round,
+).returning(literal_column("xmax = 0").label("is_new"))
+END_BATCH = update(BATCHES).where(*_of_run(BATCHES), BATCHES.c.number == bindparam("ended")).values(labelled=true())
+OPEN_BATCHES = (
+    select(*(BATCHES.c[one.name] for one in fields(OpenBatch)))
+    .where(*_of_run(BATCHES), ~BATCHES.c.labelled)
+    .order_by(BATCHES.c.number)
+    .limit(bindparam("most", type_=Integer))
+)
+ONE = literal_column("1")
+FIRST_OPEN = OPEN_BATCHES.limit(ONE)
+HELD_BATCHES = OPEN_BATCHES.where(BATCHES.c.stream == bindparam("taker"))
+HELD_BATCH = HELD_BATCHES.limit(ONE)
+TAKE_BATCH = (
+    update(BATCHES)
+    .where(
+        *_of_run(BATCHES),
+        BATCHES.c.number
+        == select(FREE.c.number)
+        .where(*_of_run(FREE), ~FREE.c.labelled, FREE.c.stream.is_(None))
+        .order_by(FREE.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery(),
+        ~select(HOLDS.c.number)
+        .where(*_of_run(HOLDS), ~HOLDS.c.labelled, HOLDS.c.stream == bindparam("taker"))
+        .exists(),
+    )
+    .values(stream=bindparam("taker"))
+)
+WORK = (
+    select(col(AutoSession.ordinal), col(StoredChat.payload), col(StoredChat.tokens), col(AutoSession.condensed))
+    .join(AutoRun, RUN_OF_SESSION)
+    .join(StoredChat, CHAT_OF_SESSION)
+    .where(
+        col(AutoSession.workspace_id) == bindparam("of_workspace"),
+        col(AutoSession.job_key) == bindparam("of_job"),
+        col(AutoSession.ordinal) == any_(bindparam("asked", type_=ARRAY(Integer))),
+    )
+    .order_by(col(AutoSession.ordinal))
+)
 
 
 async def begin(tx: AsyncSession, run: AutoRun, order: Sequence[int], copies: Mapping[int, int] = NO_COPIES) -> None:
@@ -179,47 +304,22 @@ async def store_batches(
 
 async def open_batches(
     tx: AsyncSession, workspace_id: str, job_key: str, stream: int | None, limit: int
-) -> list[AutoBatch]:
+) -> list[OpenBatch]:
     """The next batches of a stream that are not labelled, in their order; `stream` None: those of all streams."""
-    query = (
-        select(AutoBatch)
-        .where(
-            *_of(AutoBatch, workspace_id, job_key),
-            ~col(AutoBatch.labelled),
-            true() if stream is None else col(AutoBatch.stream) == stream,
-        )
-        .order_by(col(AutoBatch.number))
-        .limit(limit)
-    )
-    return list((await tx.execute(query)).scalars())
+    run = {"of_workspace": workspace_id, "of_job": job_key}
+    statement = OPEN_BATCHES if stream is None else HELD_BATCHES
+    query = Query(statement, {**run, "taker": stream, "most": limit}, lambda rows: [OpenBatch(*row) for row in rows])
+    return await fetch(tx, query)
 
 
 async def take_batch(tx: AsyncSession, workspace_id: str, job_key: str, stream: int) -> None:
     """Give a stream the next batch that no stream has taken, if there is one and it has none that is not labelled."""
-    own = _of(AutoBatch, workspace_id, job_key)
-    next_one = (
-        select(col(AutoBatch.number))
-        .where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream).is_(None))
-        .order_by(col(AutoBatch.number))
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    holds_one = select(AutoBatch).where(*own, ~col(AutoBatch.labelled), col(AutoBatch.stream) == stream).exists()
-    taken = update(AutoBatch).where(*own, col(AutoBatch.number) == next_one, ~holds_one)
-    await tx.execute(taken.values(stream=stream), execution_options={"synchronize_session": False})
+    await defer(tx, TAKE_BATCH, {"of_workspace": workspace_id, "of_job": job_key, "taker": stream})
 
 
-async def first_behind(tx: AsyncSession, workspace_id: str, job_key: str, horizon: int) -> int | None:
-    """The stream of the first batch of the rounds up to `horizon` that is not labelled; None if all are."""
-    query = (
-        select(col(AutoBatch.round), col(AutoBatch.stream))
-        .where(*_of(AutoBatch, workspace_id, job_key), ~col(AutoBatch.labelled))
-        .order_by(col(AutoBatch.number))
-        .limit(1)
-    )
-    first = (await tx.execute(query)).first()
-    return first.stream if first and first.round <= horizon else None
+async def first_open(tx: AsyncSession, workspace_id: str, job_key: str) -> OpenBatch | None:
+    """The first batch that is not labelled; None if all are. The rounds before its round are complete."""
+    return await fetch(tx, Query(FIRST_OPEN, {"of_workspace": workspace_id, "of_job": job_key, "most": 1}, _first))
 
 
 async def progress(tx: AsyncSession, workspace_id: str, job_key: str) -> list[tuple[int, int, int, int]]:
@@ -242,20 +342,12 @@ async def progress(tx: AsyncSession, workspace_id: str, job_key: str) -> list[tu
 
 async def load_work(tx: AsyncSession, workspace_id: str, job_key: str, ordinals: Sequence[int]) -> list[Work]:
     """The sessions behind some ordinals, in processing order."""
-    query = (
-        select(col(AutoSession.ordinal), col(StoredChat.payload), col(StoredChat.tokens), col(AutoSession.condensed))
-        .join(AutoRun, RUN_OF_SESSION)
-        .join(StoredChat, CHAT_OF_SESSION)
-        .where(
-            *_of(AutoSession, workspace_id, job_key),
-            col(AutoSession.ordinal).in_(ordinals),
-        )
-        .order_by(col(AutoSession.ordinal))
-    )
-    return [
-        Work(ordinal, ChatSession.model_validate(payload), tokens, condensed)
-        for ordinal, payload, tokens, condensed in (await tx.execute(query)).all()
-    ]
+    values = {"of_workspace": workspace_id, "of_job": job_key, "asked": list(ordinals)}
+    return await fetch(tx, Query(WORK, values, lambda rows: [_work(*row) for row in rows]))
+
+
+def _work(ordinal: int, payload: object, tokens: int, condensed: str | None) -> Work:
+    return Work(ordinal, ChatSession.model_validate(payload), tokens, condensed)
 
 
 async def known_labels(
@@ -277,24 +369,17 @@ async def known_labels(
     return known
 
 
-async def discovered_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[LabelKind, list[int]]:
-    """By kind, how many sessions of the discovery each label has. Labels that no reply gave are left out."""
-    found: dict[LabelKind, list[int]] = {}
-    for kind in LabelKind:
-        label = col(getattr(AutoSession, kind.value))
-        query = (
-            select(func.count())
-            .where(
-                *_of(AutoSession, workspace_id, job_key),
-                col(AutoSession.phase) == Phase.DISCOVERY.value,
-                label.is_not(None),
-                ~col(AutoSession.fallback),
-                ~col(AutoSession.by_rule),
-            )
-            .group_by(label)
-        )
-        found[kind] = list((await tx.execute(query)).scalars())
-    return found
+async def discovered_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> dict[LabelKind, list[str | None]]:
+    """By kind, the label of each session of the discovery that a reply has labelled; None where it has none."""
+    query = select(*(col(getattr(AutoSession, kind.value)) for kind in LabelKind)).where(
+        *_of(AutoSession, workspace_id, job_key),
+        col(AutoSession.phase) == Phase.DISCOVERY.value,
+        col(AutoSession.intent).is_not(None),
+        ~col(AutoSession.fallback),
+        ~col(AutoSession.by_rule),
+    )
+    rows = (await tx.execute(query)).all()
+    return {kind: [row[place] for row in rows] for place, kind in enumerate(LabelKind)}
 
 
 async def labels_found(
@@ -322,61 +407,40 @@ async def store_labels(
     job_key: str,
     found: Mapping[int, SessionLabels],
     place: Place,
-) -> int:
-    """Store sessions' labels by ordinal. Returns the number of new labels.
+) -> Stored:
+    """Store sessions' labels by ordinal, and end their batch, in one round trip.
 
     A label's first round is the lowest one that found it, in whatever order the streams store theirs.
     """
-    await _label_sessions(tx, (workspace_id, job_key), found, place)
+    run = {"of_workspace": workspace_id, "of_job": job_key}
+    if found:
+        await _label_sessions(tx, run, found, place)
     # Fallback labels are not offered to other sessions.
     learnt = [labels for labels in found.values() if not (labels.fallback or labels.by_rule)]
     seen = sorted({(kind.value, label) for labels in learnt for kind in LabelKind if (label := labels.label(kind))})
-    new = await _store_seen(tx, (workspace_id, job_key), seen, place.round) if seen else 0
-    if place.ends is not None:
-        ended = update(AutoBatch).where(*_of(AutoBatch, workspace_id, job_key), col(AutoBatch.number) == place.ends)
-        await (await tx.connection()).execute(ended.values(labelled=True))
-    return new
+    given = {"given_kind": [kind for kind, _ in seen], "given_label": [label for _, label in seen]}
+    new = Query(STORE_SEEN, {**run, **given, "at_round": place.round}, lambda rows: sum(row.is_new for row in rows))
+    if place.ends is None:
+        return Stored(await fetch(tx, new))
+    await defer(tx, END_BATCH, {**run, "ended": place.ends})
+    if place.takes_next:
+        await defer(tx, TAKE_BATCH, {**run, "taker": place.stream})
+        return Stored(*await fetch_together(tx, new, Query(HELD_BATCH, {**run, "taker": place.stream}, _first)))
+    return Stored(*await fetch_together(tx, new, Query(FIRST_OPEN, run, _first)))
 
 
 async def _label_sessions(
-    tx: AsyncSession, run: tuple[str, str], found: Mapping[int, SessionLabels], place: Place
+    tx: AsyncSession, run: Mapping[str, str], found: Mapping[int, SessionLabels], place: Place
 ) -> None:
-    """Give sessions their labels, all in one statement."""
-    if not found:
-        return
+    """Give sessions their labels, by one deferred statement."""
     rows = sorted(found.items())
-    columns = {name: [getattr(labels, name) for _, labels in rows] for name in SessionLabels.model_fields}
-    kinds = [Boolean if name in MARKS else String for name in columns]
-    given = _table_of(
-        [(Integer, "at", [ordinal for ordinal, _ in rows])]
-        + [(kind, name, values) for kind, (name, values) in zip(kinds, columns.items(), strict=True)]
-    )
-    labelled = (
-        update(AutoSession)
-        .where(*_of(AutoSession, *run), col(AutoSession.ordinal) == given.c.at)
-        .values({name: given.c[name] for name in columns})
-        .values(phase=place.phase.value, round=place.round, stream=place.stream)
-    )
-    await (await tx.connection()).execute(labelled)
+    columns = {f"given_{name}": [getattr(labels, name) for _, labels in rows] for name in SessionLabels.model_fields}
+    where = {"at_phase": place.phase.value, "at_round": place.round, "at_stream": place.stream}
+    await defer(tx, LABEL_SESSIONS, {**run, "given_ordinal": [ordinal for ordinal, _ in rows], **columns, **where})
 
 
-async def _store_seen(
-    tx: AsyncSession, run: tuple[str, str], seen: Sequence[tuple[str, str]], round_number: int
-) -> int:
-    """Store labels, or that an earlier round found them. Returns how many are new."""
-    columns_of = [(String, "kind", [kind for kind, _ in seen]), (String, "label", [label for _, label in seen])]
-    given = _table_of(columns_of)
-    rows = select(*map(literal, run), given.c.kind, given.c.label, literal(round_number))
-    columns = ("workspace_id", "job_key", "kind", "label", "first_round")
-    made = insert(AutoLabel).from_select(columns, rows.order_by(given.c.kind, given.c.label))
-    stored = await (await tx.connection()).execute(
-        made.on_conflict_do_update(
-            index_elements=columns[:4],
-            set_={"first_round": made.excluded.first_round},
-            where=col(AutoLabel.first_round) > made.excluded.first_round,
-        ).returning(literal_column("xmax = 0"))
-    )
-    return sum(stored.scalars())
+def _first(rows: Sequence[Any]) -> OpenBatch | None:
+    return OpenBatch(*rows[0]) if rows else None
 
 
 async def copy_labels(tx: AsyncSession, workspace_id: str, job_key: str) -> int:

@@ -1,8 +1,8 @@
 """The ledger of paid requests: claim, renew, settle, fail. Each is one transaction.
 
 Locks are always taken in this order, so that transactions never deadlock: the request's row, the provider's breakers
-(the fleet's first), the job's envelope, the user's energy, what `on_end` writes, the workspace's caps, and last the
-day, which all of a workspace's requests share.
+(the fleet's first), the job's envelope, the user's energy, what `on_reply` and `on_end` write, the workspace's caps,
+and last the day, which all of a workspace's requests share.
 
 Energy is reserved per request (the user pays for a result, once); dollars are reserved per attempt (each try can cost
 us). A lost or duplicate attempt therefore costs us dollars, and no user is charged energy for it.
@@ -120,7 +120,8 @@ class Held:
 class Settled:
     """The request has its one reply, from the attempt that won it.
 
-    `is_only_attempt`: no other attempt came before it, and it was not taken over as lost.
+    `is_only_attempt`: no other attempt came before it, and it was not taken over as lost. `has_followed`: what
+    `on_reply` writes is part of the transaction.
     """
 
     reply: Reply
@@ -133,6 +134,7 @@ class Settled:
     energy_charged: int
     energy_left: int | None
     is_only_attempt: bool = field(default=False, compare=False)
+    has_followed: bool = field(default=False, compare=False)
 
 
 # Writes in the transaction that ends an attempt, because the request's cost has changed. It must not judge the
@@ -386,9 +388,10 @@ async def _book(tx: AsyncSession, settlement: Settlement, locked: Locked, cost_u
     is_winner = request.settled_attempt_id is None
     book = _book_winner if is_winner else _book_duplicate
     settled = await book(tx, locked, settlement.reply, cost_usd)
-    if settlement.on_reply and is_winner:
-        await settlement.on_reply(tx, settlement.reply)
-    return settled
+    if settlement.on_reply is None or not is_winner:
+        return settled
+    await settlement.on_reply(tx, settlement.reply)
+    return replace(settled, has_followed=True)
 
 
 async def _book_winner(tx: AsyncSession, locked: Locked, reply: Reply, cost_usd: Decimal | None) -> Settled:

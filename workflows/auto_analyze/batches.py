@@ -64,7 +64,10 @@ def refusal_of(error: NoProviderServed) -> str:
 
 
 class BatchLabeller:
-    """Labels batches, one after the other. `report` has the counters so far, also where a batch ends early."""
+    """Labels batches, one after the other. `report` has the counters so far, also where a batch ends early.
+
+    `next_batch`: the batch that the stream has taken with the labels of this one.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,14 @@ class BatchLabeller:
         candidates: Sequence[Candidate],
         phase: Phase,
         on_wait: OnWait,
-        wait_for_stream: Callable[[int, Batch], Awaitable[None]] | None = None,
+        wait_for_stream: Callable[[int, timedelta], Awaitable[None]] | None = None,
     ) -> None:
-        """`wait_for_stream`: waits until a stream may have completed a round; only streams need it."""
+        """`wait_for_stream`: waits for another stream, after so long a wait already. Only streams need it."""
         self._job, self._candidates, self._phase = job, candidates, phase
         self._on_wait, self._wait_for_stream = on_wait, wait_for_stream
+        self._takes_next = wait_for_stream is not None and job.input.takes_what_is_next
         self.report = BatchReport()
+        self.next_batch: Batch | None = None
         self._idle = timedelta(0)
         self._pending: deque[SubBatch] = deque()
         self._unlabelled: list[int] = []
@@ -85,7 +90,8 @@ class BatchLabeller:
     async def label(self, batch: Batch) -> BatchReport:
         """Label every session of the batch, by a reply or by the marked fallback."""
         started = workflow.now()
-        self.report, self._idle, self._batch = BatchReport(), timedelta(0), batch
+        self.report, self.next_batch = BatchReport(), None
+        self._idle, self._batch = timedelta(0), batch
         self._pending = deque([SubBatch(batch.ordinals, sized_for=self._candidates[0].model)])
         self._unlabelled = []
         while self._pending:
@@ -119,10 +125,12 @@ class BatchLabeller:
         """Request labels, once all streams have found those that the request must contain."""
         while True:
             outcome = await self._classify_once(sub_batch)
+            self._idle += timedelta(seconds=outcome.waited_seconds)
             if outcome.waits_for is None or self._wait_for_stream is None:
                 return outcome
+            raise_if_cancelled()
             started = workflow.now()
-            await self._wait_for_stream(outcome.waits_for, self._batch)
+            await self._wait_for_stream(outcome.waits_for, self._idle)
             self._idle += workflow.now() - started
 
     async def _classify_once(self, sub_batch: SubBatch) -> ClassifyOutcome:
@@ -136,6 +144,7 @@ class BatchLabeller:
                 round=self._batch.round,
                 stream=self._batch.stream,
                 ends=self._batch.number if is_last else None,
+                takes_next=self._takes_next,
                 ask=sub_batch.ask,
                 ordinals=sub_batch.ordinals,
                 sized_for=sub_batch.sized_for,
@@ -190,6 +199,7 @@ class BatchLabeller:
                 round=self._batch.round,
                 stream=self._batch.stream,
                 ends=self._batch.number,
+                takes_next=self._takes_next,
                 ordinals=tuple(ordinals),
             ),
             summary=f"fallback labels for {len(ordinals)} sessions",
@@ -207,8 +217,9 @@ class BatchLabeller:
         raise_if_cancelled()
 
     def _add_labels(self, outcome: ClassifyOutcome) -> None:
-        report = self.report
+        report, self.next_batch = self.report, outcome.next_batch
         counted = {
+            "left_out": max(report.left_out, outcome.left_out),
             "labelled": report.labelled + outcome.labelled,
             "new_labels": report.new_labels + outcome.new_labels,
             "invented": report.invented + outcome.invented,

@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
         Job,
         Phase,
         PlanBatches,
+        ReadProgress,
         StreamEnd,
         StreamInput,
         StreamReport,
@@ -33,8 +34,8 @@ with workflow.unsafe.imports_passed_through():
 TOLERATED_STREAM_FAILURES = 3
 # These errors end the whole run, because every other stream would meet them too.
 ENDS_THE_RUN = {error.__name__ for error in (BudgetExhausted, ProviderUnavailable, NotFound, BadRequest)}
-# The progress is read this often: soon after the start, and then after a twentieth of the time so far.
-SOONEST_LOOK, LATEST_LOOK, LOOKS = timedelta(seconds=0.5), timedelta(seconds=15), 20
+# The progress is read this often: soon after the start, and then after a tenth of the time so far.
+SOONEST_LOOK, LATEST_LOOK, LOOKS = timedelta(seconds=1), timedelta(seconds=15), 10
 
 Stream = workflow.ChildWorkflowHandle[Any, StreamReport]
 
@@ -149,7 +150,10 @@ class ParallelStreams:
 
     async def _read_progress(self) -> None:
         progress = await workflow.execute_activity_method(
-            RunActivities.read_progress, self._job, summary="progress of the streams", **STORAGE_STEP
+            RunActivities.read_progress,
+            ReadProgress(job=self._job, sized_for=self._state.plan.candidates[0].model),
+            summary="progress of the streams",
+            **STORAGE_STEP,
         )
         raise_if_cancelled()
         self._state.show_streams(progress)

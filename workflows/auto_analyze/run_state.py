@@ -68,6 +68,7 @@ class RunState:
     invented: int = 0
     refused: int = 0
     new_labels: int = 0
+    labels_left_out: int = 0
     conflicts_found: int = 0
     unmerged_chunks: int = 0
     canonical_labels: dict[LabelKind, int] = field(default_factory=dict[LabelKind, int])
@@ -118,9 +119,7 @@ class RunState:
     def start_phase(self, phase: Phase) -> None:
         visibility.record(visibility.PHASE, phase.value)
         self.phase, self.phase_started_at, self.phase_first_done = phase, workflow.now(), self.sessions_done
-        self.streams = {}
-        # What slows the streams down is shown while they work.
-        self.note = "; ".join(self.plan.warnings) if phase is Phase.PARALLEL else ""
+        self.streams, self.note = {}, ""
         self._update()
 
     def complete_discovery_round(self, reports: Sequence[BatchReport], next_ordinal: int) -> None:
@@ -147,6 +146,7 @@ class RunState:
                 "round %s: %s sessions done, %s labels",
                 progress.rounds, self.next_ordinal + progress.labelled, progress.new_labels,
             )  # fmt: skip
+        self.add_left_out(progress.left_out)
         self.labelled_by_streams, self.rounds = progress.labelled, progress.rounds
         self.new_labels, self.tokens, self.cost_usd = progress.new_labels, progress.tokens, progress.cost_usd
         self.streams = {row[0]: self._stream(*row) for row in progress.streams}
@@ -207,6 +207,13 @@ class RunState:
         self.sequential = self.sequential or self.degraded
         self.add_warning(f"a stream failed: {problem}" + ("; going on in sequence" if self.degraded else ""))
 
+    def add_left_out(self, count: int) -> None:
+        """Count known labels that a request has no room for. The first time is a warning."""
+        if count > self.labels_left_out:
+            is_first, self.labels_left_out = self.labels_left_out == 0, count
+            if is_first:
+                self.add_warning(self._left_out)
+
     def add_warning(self, warning: str) -> None:
         self.last_warnings = (*self.last_warnings, warning[:WARNING_CHARACTERS])[-MAX_WARNINGS:]
         self.warnings += 1
@@ -232,6 +239,7 @@ class RunState:
         return Statistics(
             discovery_sessions=self.next_ordinal,
             copies=self.plan.copies,
+            labels_left_out=self.labels_left_out,
             refused=self.refused,
             rounds=self.rounds,
             sync_points=self.rounds,
@@ -263,7 +271,7 @@ class RunState:
             seconds_left=self.seconds_left,
             degraded=self.degraded,
             warnings=self.warnings,
-            note=self.note,
+            note=self.note or self._lasting_note(),
         )
 
     def add_reports(self, reports: Sequence[BatchReport]) -> None:
@@ -274,10 +282,21 @@ class RunState:
             self.invented += report.invented
             self.refused += report.refused
             self.new_labels += report.new_labels
+            self.add_left_out(report.left_out)
             self.add_usage(report)
             if report.refused:
                 sessions = "1 session" if report.refused == 1 else f"{report.refused} sessions"
                 self.add_warning(f"{sessions} by fallback, refused by every provider: {report.refusal}")
+
+    def _lasting_note(self) -> str:
+        """What makes the labelling slower or worse than it could be, while sessions are labelled."""
+        slow = self.plan.warnings if self.phase is Phase.PARALLEL else ()
+        left_out = (self._left_out,) if self.labels_left_out and self.phase in (Phase.DISCOVERY, Phase.PARALLEL) else ()
+        return "; ".join((*slow, *left_out))
+
+    @property
+    def _left_out(self) -> str:
+        return f"a request has no room for {self.labels_left_out} known labels: some may be found again by other names"
 
     def _update(self) -> None:
         """Compute the pace again, and show the progress."""

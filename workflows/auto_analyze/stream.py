@@ -2,9 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, is_cancelled_exception
@@ -22,7 +21,6 @@ with workflow.unsafe.imports_passed_through():
         StreamEnd,
         StreamInput,
         StreamReport,
-        StreamRound,
         StreamWaiting,
         TakeBatches,
     )
@@ -35,9 +33,9 @@ with workflow.unsafe.imports_passed_through():
 WAITING_CHARACTERS = 200
 # One step takes so many batches, within 2 KB.
 TAKEN_AT_ONCE = 24
-# After this time a stream looks again whether the labels are there that it waits for: its signal may be lost when the
-# other stream is replaced.
-LOOK_AGAIN = timedelta(seconds=10)
+# A step waits some seconds for another stream. After that the stream pauses: for a tenth of the time so far, so that an
+# outage of hours does not fill its history.
+SHORTEST_PAUSE, LONGEST_PAUSE, PAUSES = timedelta(seconds=1), timedelta(minutes=1), 10
 
 
 class AskedToEnd(Exception):
@@ -48,16 +46,12 @@ class AskedToEnd(Exception):
 class AutoAnalyzeStream:
     """Label one batch after the other, each with the labels of all streams up to an earlier round.
 
-    The database knows which rounds are complete. A stream that is too far ahead signals the stream that is behind,
-    which signals back after that round.
+    Streams meet in the database, which knows the rounds that are complete, and do not signal each other.
     """
 
     def __init__(self) -> None:
         self._is_ending = False
-        self._completed_round = 0
-        self._waiting: list[StreamRound] = []
-        self._catch_ups = 0
-        self._signals: set[asyncio.Task[None]] = set()
+        self._notices: set[asyncio.Task[None]] = set()
         self._has_noted_wait = False
         self._taken: deque[Batch] = deque()
 
@@ -80,7 +74,7 @@ class AutoAnalyzeStream:
             stream.job, stream.candidates, Phase.PARALLEL, self._on_wait, self._wait_for_stream
         )
         end = await self._work()
-        await self._release_waiting()
+        await asyncio.gather(*self._notices)
         return StreamReport(stream=stream.stream, end=end, counted=self._counted, refused_in_a_row=self._refused)
 
     @workflow.signal
@@ -88,17 +82,6 @@ class AutoAnalyzeStream:
         """The run asks the stream to end after the batch at hand."""
         workflow.set_current_details(f"ends: {request.reason}")
         self._is_ending = True
-
-    @workflow.signal
-    def wait_for_round(self, waiting: StreamRound) -> None:
-        """Another stream waits until this one has completed a round."""
-        self._waiting.append(waiting)
-        self._answer_waiting()
-
-    @workflow.signal
-    def catch_up(self, _completed: StreamRound) -> None:
-        """The stream that this one waits for has completed the round."""
-        self._catch_ups += 1
 
     async def _work(self) -> StreamEnd:
         try:
@@ -125,7 +108,7 @@ class AutoAnalyzeStream:
         raise_if_cancelled()
         if not self._taken:
             job = self._stream.job
-            most = 1 if job.input.max_staleness is None else TAKEN_AT_ONCE
+            most = 1 if job.input.takes_what_is_next else TAKEN_AT_ONCE
             taken = await workflow.execute_activity_method(
                 RunActivities.take_batches,
                 TakeBatches(job=job, stream=self._stream.stream, most=most),
@@ -139,65 +122,29 @@ class AutoAnalyzeStream:
     async def _label(self, batch: Batch) -> None:
         report = await self._labeller.label(batch)
         self._counted = self._counted.plus(report)
-        self._completed_round, self._has_noted_wait = batch.round, False
-        self._answer_waiting()
+        if self._labeller.next_batch is not None:
+            self._taken.append(self._labeller.next_batch)
+        self._has_noted_wait = False
         self._refused = refused_in_a_row(self._refused, [report])
 
-    async def _wait_for_stream(self, behind: int, batch: Batch) -> None:
-        """Wait until the stream that is behind may have caught up.
+    async def _wait_for_stream(self, behind: int, waited: timedelta) -> None:
+        """Pause, since another stream takes long to complete its round.
 
         Raises:
             AskedToEnd: the run asks the stream to end.
         """
-        if self._is_ending:
-            raise AskedToEnd
-        before = self._catch_ups
-        staleness = self._stream.job.input.max_staleness or 0
-        waiting = StreamRound(stream=self._stream.stream, round=batch.round - 1 - staleness)
-        self._send(self._sibling(behind).signal(AutoAnalyzeStream.wait_for_round, waiting))
+        if history_is_long():
+            await self._continue_as_new()
+        pause = min(max(waited / PAUSES, SHORTEST_PAUSE), LONGEST_PAUSE)
+        workflow.set_current_details(f"waits for stream {behind}")
         try:
-            await workflow.wait_condition(lambda: self._catch_ups > before or self._is_ending, timeout=LOOK_AGAIN)
+            await workflow.wait_condition(lambda: self._is_ending, timeout=pause)
         except TimeoutError:
-            workflow.logger.info("stream %s has not answered within %s", behind, LOOK_AGAIN)
-
-    def _answer_waiting(self) -> None:
-        """Signal the streams that wait for a round that is complete."""
-        ready = [one for one in self._waiting if one.round <= self._completed_round]
-        self._waiting = [one for one in self._waiting if one not in ready]
-        for one in ready:
-            self._signal_back(one)
-
-    async def _release_waiting(self) -> None:
-        """Let all streams look again that wait for this one: it will not signal any more."""
-        while self._waiting or self._signals:
-            released, self._waiting = self._waiting, []
-            for one in released:
-                self._signal_back(one)
-            await asyncio.gather(*self._signals)
-
-    def _signal_back(self, waiting: StreamRound) -> None:
-        completed = StreamRound(stream=self._stream.stream, round=self._completed_round)
-        self._send(self._sibling(waiting.stream).signal(AutoAnalyzeStream.catch_up, completed))
-
-    def _sibling(self, number: int) -> workflow.ExternalWorkflowHandle[Any]:
-        own = workflow.info().workflow_id.rpartition("-")[0]
-        return workflow.get_external_workflow_handle(f"{own}-{number}")
-
-    def _send(self, signal: Awaitable[None]) -> None:
-        """Send a signal while the work goes on. A workflow that has ended cannot take one, and needs none."""
-
-        async def send() -> None:
-            try:
-                await signal
-            except ApplicationError as error:
-                workflow.logger.info("a signal was not delivered: %s", error)
-
-        task = asyncio.create_task(send())
-        self._signals.add(task)
-        task.add_done_callback(self._signals.discard)
+            return
+        raise AskedToEnd
 
     async def _continue_as_new(self) -> NoReturn:
-        await self._release_waiting()
+        await asyncio.gather(*self._notices)
         workflow.continue_as_new(
             self._stream.model_copy(update={"so_far": self._counted, "refused_in_a_row": self._refused})
         )
@@ -208,5 +155,17 @@ class AutoAnalyzeStream:
         workflow.set_current_details(f"{visibility.plain(waiting)} (next try in {pause.total_seconds():.0f} s)")
         if not self._has_noted_wait:
             self._has_noted_wait = True
-            notice = StreamWaiting(stream=self._stream.stream, waiting=waiting)
-            self._send(self._parent.signal("stream_waiting", notice))
+            self._notify(StreamWaiting(stream=self._stream.stream, waiting=waiting))
+
+    def _notify(self, notice: StreamWaiting) -> None:
+        """Signal the parent while the work goes on. A parent that has ended cannot take a signal, and needs none."""
+
+        async def send() -> None:
+            try:
+                await self._parent.signal("stream_waiting", notice)
+            except ApplicationError as error:
+                workflow.logger.info("a signal was not delivered: %s", error)
+
+        task = asyncio.create_task(send())
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)

@@ -89,6 +89,11 @@ def labels_that_fit(known: Mapping[LabelKind, Sequence[str]], model: str) -> dic
     return fitting
 
 
+def left_out(known: Mapping[LabelKind, Sequence[str]], fitting: Mapping[LabelKind, Sequence[str]]) -> int:
+    """How many known labels are not among those that fit."""
+    return sum(len(labels) - len(fitting[kind]) for kind, labels in known.items())
+
+
 def batch_size(tokens: Sequence[int], model: str, quota: int | None, label_tokens: int) -> int:
     """How many of the next sessions fit into one request. At least one: a session that is too large is condensed."""
     room = window(model)

@@ -94,6 +94,11 @@ class AutoAnalyzeInput(ByName):
     debug: bool = False
     snapshot: "RunSnapshot | None" = Field(default=None, description="set by the workflow when it continues as new")
 
+    @property
+    def takes_what_is_next(self) -> bool:
+        """Whether a free stream takes the next batch, instead of having batches of its own."""
+        return self.max_staleness is None
+
 
 class Job(Model):
     """The run that a step belongs to."""
@@ -181,6 +186,7 @@ class BatchStep(Model):
     """A step on sessions of the batch of one stream in one round.
 
     `ends`: the number of the batch that is complete when all of these sessions are labelled; None if more follow.
+    `takes_next`: the stream takes the next free batch in the transaction that completes this one.
     """
 
     job: Job
@@ -189,6 +195,7 @@ class BatchStep(Model):
     stream: int
     ordinals: tuple[int, ...]
     ends: int | None = None
+    takes_next: bool = False
 
     @property
     def horizon(self) -> int | None:
@@ -270,14 +277,19 @@ class ClassifyOutcome(RequestOutcome):
 
     `missing`: ordinals without usable labels. `oversized`: ordinals to condense first; no request was sent.
     `waits_for`: a stream whose labels the request must contain, and that has not found them yet; none was sent.
+    `waited_seconds`: how long the step waited for them. `left_out`: known labels that the prompt had no room for.
+    `next_batch`: the batch that the stream has taken.
     """
 
     labelled: int = 0
     missing: tuple[int, ...] = ()
     oversized: tuple[int, ...] = ()
     waits_for: int | None = None
+    waited_seconds: float = 0.0
     new_labels: int = 0
     invented: int = 0
+    left_out: int = 0
+    next_batch: Batch | None = None
 
 
 class ResolveStep(Model):
@@ -337,7 +349,7 @@ class BatchReport(StepUsage):
     """The counters of work on batches.
 
     `refused`: sessions that every provider refused, `refusal`: the message of the last refusal. `seconds`: the time
-    spent on them, without waiting for other streams.
+    spent on them, without waiting for other streams. `left_out`: the most known labels that a prompt had no room for.
     """
 
     labelled: int = 0
@@ -347,14 +359,16 @@ class BatchReport(StepUsage):
     refused: int = 0
     refusal: str = ""
     seconds: float = 0.0
+    left_out: int = 0
 
     def plus(self, other: "BatchReport") -> "BatchReport":
         """The sum of both."""
         summed = {name: getattr(self, name) + getattr(other, name) for name in COUNTED}
-        return BatchReport(**summed, refusal=other.refusal or self.refusal)
+        most = max(self.left_out, other.left_out)
+        return BatchReport(**summed, refusal=other.refusal or self.refusal, left_out=most)
 
 
-COUNTED = frozenset(BatchReport.model_fields) - {"refusal"}
+COUNTED = frozenset(BatchReport.model_fields) - {"refusal", "left_out"}
 
 
 class StreamInput(Model):
@@ -398,13 +412,6 @@ class EndStream(Model):
     reason: str
 
 
-class StreamRound(Model):
-    """Stream to stream. `stream` waits for the round of the receiver, or it has completed its own."""
-
-    stream: int
-    round: int
-
-
 class StreamWaiting(Model):
     """Stream to parent: all providers are down, and the stream waits until one answers."""
 
@@ -419,6 +426,7 @@ class Statistics(Model):
     `conflicts_resolved`: labels that were mapped to a canonical one, by kind in `canonical_mappings`.
     `unmerged_chunks`: comparisons without a usable reply. `refused`: sessions that every provider refused.
     `copies`: sessions that have the labels of another one with the same transcript, and were not sent to a model.
+    `labels_left_out`: the most known labels that a request had no room for, because the context window is small.
     `stream_utilisation`: the time that streams spent on batches, as a share from 0 to 1. `cost_usd`: of all paid
     requests, uncertain cost included. `warnings`: the last three.
     """
@@ -428,6 +436,7 @@ class Statistics(Model):
     labelled: int = 0
     fallbacks: int = 0
     copies: int = 0
+    labels_left_out: int = 0
     refused: int = 0
     rounds: int = 0
     sync_points: int = 0
@@ -457,13 +466,24 @@ class StreamProgress(Model):
     waiting: str = ""
 
 
+class ReadProgress(Model):
+    """Read what the streams have done. `sized_for`: the model that most prompts are made for."""
+
+    job: Job
+    sized_for: str
+
+
 class RunProgress(Model):
     """What the streams of a run have done. `streams`: of each, its number, its round, and the sessions that are
-    assigned to it and labelled by it: a row instead of a model, so that 64 streams fit 2 KB."""
+    assigned to it and labelled by it: a row instead of a model, so that 64 streams fit 2 KB.
+
+    `left_out`: known labels that a prompt has no room for.
+    """
 
     labelled: int
     rounds: int
     new_labels: int
+    left_out: int
     tokens: int
     cost_usd: Decimal
     streams: tuple[tuple[int, int, int, int], ...]
@@ -581,6 +601,7 @@ class RunSnapshot(Model):
     invented: int
     refused: int
     new_labels: int
+    labels_left_out: int
     conflicts_found: int
     unmerged_chunks: int
     tokens: int

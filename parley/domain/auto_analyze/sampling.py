@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -40,15 +40,15 @@ def least_sample(sessions: int, terms: DiscoveryTerms) -> int:
     return sample_size(sessions, least)
 
 
-def coverage(counts: Iterable[int]) -> float:
-    """The probability that the next session has a known label, by Good and Turing: 1 - n1 / n.
+def coverage(labels: Sequence[str | None]) -> float:
+    """The probability that the next session brings no new label, by Good and Turing: 1 - n1 / n.
 
-    `counts`: how many sessions each label has; n1 of them have one, and n sessions were counted. Good, I. J. (1953),
-    "The population frequencies of species and the estimation of population parameters", Biometrika 40.
+    `labels`: of each session that was asked, its label of one kind, or None if it has none of that kind. n counts all
+    of these sessions, n1 those whose label no other one has. Good, I. J. (1953), "The population frequencies of species
+    and the estimation of population parameters", Biometrika 40.
     """
-    counted = list(counts)
-    sessions = sum(counted)
-    return 1 - counted.count(1) / sessions if sessions else 1.0
+    counted = Counter(label for label in labels if label is not None)
+    return 1 - list(counted.values()).count(1) / len(labels) if labels else 1.0
 
 
 def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> list[int]:

@@ -32,9 +32,20 @@ def test_discovery_may_end_early_from_the_least_share_on(sessions: int, least: i
     assert least_sample(sessions, TERMS) == least <= sample_size(sessions, TERMS)
 
 
-@pytest.mark.parametrize(("counts", "expected"), [([], 1.0), ([1, 1], 0.0), ([18, 1, 1], 0.9), ([3, 2], 1.0)])
-def test_coverage_is_one_minus_the_share_of_labels_seen_once(counts: list[int], expected: float):
-    assert coverage(counts) == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([], 1.0),
+        (["a", "b"], 0.0),
+        (["a"] * 18 + ["b", "c"], 0.9),
+        (["a", "b", "a", "b", "a"], 1.0),
+        (["a", None, None, None], 0.75),
+        ([None, None], 1.0),
+    ],
+)
+def test_coverage_is_one_minus_the_labels_seen_once_over_all_sessions(labels: list[str | None], expected: float):
+    """A session without a label of the kind is an observation too: it brought no new label."""
+    assert coverage(labels) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("bounds", [{"min_sessions": 151}, {"max_sessions": 49}])
