@@ -119,6 +119,9 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     turns.end_turn,
                     turns.close,
                     phone_calls.finish,
+                    auto_runs.take_batches,
+                    auto_runs.read_progress,
+                    auto_runs.measure_saturation,
                     ConversationChanges(database).change,
                 ],
                 workflow_runner=RUNNER,
@@ -129,10 +132,9 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             starting = [analysis.prepare, analysis.prepare_hearing, collecting.collect]
             steps = [*starting, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
-            rounds = [auto_runs.take_batches, auto_runs.read_progress, auto_runs.measure_saturation]
             merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts, auto_runs.apply_conflicts]
             daily = housekeeping(client, database, settings, policy)
-            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *rounds, *merging, *daily], **common)
+            return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)
         if role == "acoustics":
             steps = [AcousticsActivities(database).measure_acoustics]
             bound = MEASUREMENTS_AT_ONCE

@@ -172,7 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="faults, ledger, talking, calling, retention, memory")
     parser.add_argument(
-        "--only", action="append", default=[], choices=list(faults.CASES), help="faults: run this case; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        choices=[*faults.CASES, *overhead.CASES],
+        help="faults, overhead: run this case; may be repeated",
     )
     parser.add_argument("--schedules", type=int, metavar="N", help="ledger: number of schedules to run")
     parser.add_argument("--minutes", type=float, metavar="M", help="ledger: for how long, in place of a number")

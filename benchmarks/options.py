@@ -16,9 +16,10 @@ Figures = dict[str, Mapping[str, float | str | Mapping[str, float]]]
 class Options:
     """The options of every benchmark. A number that is None is the benchmark's default.
 
-    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults`, `schedules` and
-    `minutes` are for `ledger`, `conversations` is for `chatting`: how many at a time, without the figures of memory;
-    empty: all cases. `seed`: of what is random, in `faults`, `ledger`, `talking`, `retention` and `memory`.
+    `sessions_per_stream` is for `history`, `data` and `truth` are for `labels`, `only` is for `faults` and `overhead`,
+    `schedules` and `minutes` are for `ledger`, `conversations` is for `chatting`: how many at a time, without the
+    figures of memory; empty: all cases. `seed`: of what is random, in `faults`, `ledger`, `talking`, `retention` and
+    `memory`.
     """
 
     sessions: int | None = None

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 
 # The step of a request of the discovery or of a round; it contains the ordinals of the sessions.
 ROUND = re.compile(r"(?:discovery|round-(\d+))/sessions-(\d+)-")
@@ -69,8 +69,8 @@ class Phases:
         return sum(map(max, self.rounds))
 
     def without_barrier(self, streams: int) -> float:
-        """Seconds of the same requests in the same order, each sent by the first free stream."""
-        return greedy(list(chain(*self.rounds)), streams)
+        """Seconds of the same requests in order of arrival, each sent by the first free stream."""
+        return greedy([request.seconds for request in self.parallel], streams)
 
     @property
     def discovery_wall(self) -> float:

@@ -18,9 +18,9 @@ Run = tuple[str, str]
 # Of the rounds that the streams of a few runs are at. Labels of a round never change once it is complete.
 KEPT_ROUNDS = 64
 # How long a step waits for the other streams before it ends without a request, so that its stream can be stopped.
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 10.0
 # How often a waiting step looks for rounds that other workers have completed. Those of its own worker wake it.
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 NO_ROUND_IS_OPEN = 2**31
 K = TypeVar("K")
 V = TypeVar("V")

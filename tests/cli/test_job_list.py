@@ -136,6 +136,13 @@ async def test_a_run_is_estimated_before_it_starts_and_has_a_budget(parley: Run,
     assert ran.err.index("estimated") < ran.err.index("auto-analyze/default")
 
 
+async def test_a_limit_that_makes_streams_idle_is_said_before_the_run(parley: Run, few: Path) -> None:
+    ran = await parley("auto-analyze", few, "--streams", "32", "--model", "gpt-4o-mini")
+    assert ran.code == 0, ran.err
+    warning = "openai: with 8 requests a second, some of 32 streams are idle while replies take less than 4 s"
+    assert ran.err.index(warning) < ran.err.index("auto-analyze/default")
+
+
 @pytest.mark.parametrize("amount", ["0", "-1", "1e400", "NaN", "much"])
 async def test_a_budget_that_is_not_an_amount_is_refused(amount: str, parley: Run, few: Path) -> None:
     ran = await parley("auto-analyze", few, f"--budget={amount}")

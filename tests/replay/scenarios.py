@@ -172,10 +172,19 @@ async def auto_analyze(client: Client, _: SimulatorAdmin) -> str:
 
 async def auto_analyze_stream(client: Client, _: SimulatorAdmin) -> str:
     """One of the streams of a run."""
-    job_id = await labelled(client, 20, streams=2)
+    return await first_stream(client, await labelled(client, 20, streams=2))
+
+
+async def first_stream(client: Client, job_id: str) -> str:
     parent = await client.temporal.get_workflow_handle(job_id).fetch_history()
     started = [event.child_workflow_execution_started_event_attributes for event in parent.events]
     return next(child.workflow_execution.workflow_id for child in started if child.workflow_execution.workflow_id)
+
+
+async def auto_analyze_free_stream(client: Client, _: SimulatorAdmin) -> str:
+    """The stream of a run whose streams take what is next."""
+    job_id = await labelled(client, 30, streams=1, max_staleness=None)
+    return await first_stream(client, job_id)
 
 
 async def housekeeping(client: Client, kind: str) -> str:
@@ -222,6 +231,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     cancelled,
     auto_analyze,
     auto_analyze_stream,
+    auto_analyze_free_stream,
     sweep,
     deliver_events,
     refill_energy,
@@ -254,10 +264,15 @@ def fingerprint(history: WorkflowHistory) -> str:
 
     Commands that are repeated while time passes are left out: how many there are depends on the machine.
     """
-    commands = [command for event in history.events if (command := _command(event))]
-    if any(READS_PROGRESS in command for command in commands):
-        commands = [one for one in commands if READS_PROGRESS not in one and not one.startswith("timer")]
+    events = [event for event in history.events if not _reads_progress(event)]
+    commands = [command for event in events if (command := _command(event))]
+    if len(events) < len(history.events):
+        commands = [one for one in commands if not one.startswith("timer")]
     return "\n".join(commands) + "\n"
+
+
+def _reads_progress(event: Any) -> bool:
+    return READS_PROGRESS in str(event.marker_recorded_event_attributes.details)
 
 
 def _command(event: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from sqlmodel import col
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
 
 from parley import AutoAnalyzeHandle, Backend, Client
@@ -148,6 +149,23 @@ class TestRuns:
         by_stream = Counter(session.stream for session in await sessions_of(client, job) if session.stream)
         assert min(by_stream.values()) == 4
         assert await client.audit() == []
+
+    @pytest.mark.parametrize("max_staleness", [0, 2, None])
+    async def test_a_request_of_a_stream_costs_one_activity_and_one_workflow_task(
+        self, max_staleness: int | None, client: Client, path: Path
+    ) -> None:
+        job = await start(client, path, chats(80), streams=2, max_staleness=max_staleness)
+        await job.result()
+        batches = Counter({1: 0, 2: 0})
+        for stream in {(one.stream, one.round) for one in await sessions_of(client, job) if one.stream}:
+            batches[stream[0]] += 1
+        parent = await client.temporal.get_workflow_handle(job.id).describe()
+        for number, count in batches.items():
+            stream = client.temporal.get_workflow_handle(f"{job.id}/{parent.run_id[-8:]}/stream-{number}")
+            events = Counter(event.event_type for event in (await stream.fetch_history()).events)
+            assert events[EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED] == count > 1
+            assert events[EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED] == count + 1, "one more starts the stream"
+            assert events[EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED] == 0
 
     async def test_identical_transcripts_are_requested_once(
         self, client: Client, path: Path, simulator: SimulatorAdmin

@@ -37,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.parallel import ParallelStreams
     from workflows.auto_analyze.run_state import RunState, history_is_long
     from workflows.fallback import raise_if_cancelled
-    from workflows.policies import BULK_STEP, STORAGE_STEP
+    from workflows.policies import BULK_STEP, LOCAL_STEP
 
 
 @workflow.defn(name=WORKFLOW, failure_exception_types=[ParleyError, ValidationError])
@@ -146,8 +146,8 @@ class AutoAnalyze:
         state = self._state
         if not state.plan.least <= state.next_ordinal < state.plan.discovery:
             return False
-        found = await workflow.execute_activity_method(
-            RunActivities.measure_saturation, self._job, summary="how rare new labels are", **STORAGE_STEP
+        found = await workflow.execute_local_activity_method(
+            RunActivities.measure_saturation, self._job, summary="how rare new labels are", **LOCAL_STEP
         )
         raise_if_cancelled()
         return found.coverage >= SATURATED

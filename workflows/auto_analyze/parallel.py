@@ -28,14 +28,14 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.run_state import RunState, history_is_long, refused_in_a_row
     from workflows.auto_analyze.stream import TAKEN_AT_ONCE, AutoAnalyzeStream
     from workflows.fallback import raise_if_cancelled
-    from workflows.policies import BULK_STEP, STORAGE_STEP
+    from workflows.policies import BULK_STEP, LOCAL_STEP
 
 # After so many failed streams the rest is labelled sequentially, one batch after the other.
 TOLERATED_STREAM_FAILURES = 3
 # These errors end the whole run, because every other stream would meet them too.
 ENDS_THE_RUN = {error.__name__ for error in (BudgetExhausted, ProviderUnavailable, NotFound, BadRequest)}
-# The progress is read this often: soon after the start, and then after a tenth of the time so far.
-SOONEST_LOOK, LATEST_LOOK, LOOKS = timedelta(seconds=1), timedelta(seconds=15), 10
+# The progress is read this often: soon after the start, and then after a fifth of the time so far.
+SOONEST_LOOK, LATEST_LOOK, LOOKS = timedelta(seconds=2), timedelta(seconds=15), 5
 
 Stream = workflow.ChildWorkflowHandle[Any, StreamReport]
 
@@ -149,11 +149,11 @@ class ParallelStreams:
         raise_if_cancelled()
 
     async def _read_progress(self) -> None:
-        progress = await workflow.execute_activity_method(
+        progress = await workflow.execute_local_activity_method(
             RunActivities.read_progress,
             ReadProgress(job=self._job, sized_for=self._state.plan.candidates[0].model),
             summary="progress of the streams",
-            **STORAGE_STEP,
+            **LOCAL_STEP,
         )
         raise_if_cancelled()
         self._state.show_streams(progress)
@@ -165,11 +165,11 @@ class ParallelStreams:
         """
         labeller = self._make_labeller(Phase.PARALLEL)
         while not history_is_long():
-            taken = await workflow.execute_activity_method(
+            taken = await workflow.execute_local_activity_method(
                 RunActivities.take_batches,
                 TakeBatches(job=self._job, stream=None, most=TAKEN_AT_ONCE),
                 summary="the next batches",
-                **STORAGE_STEP,
+                **LOCAL_STEP,
             )
             raise_if_cancelled()
             if not taken.batches:

@@ -28,7 +28,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.auto_analyze.batches import BatchLabeller
     from workflows.auto_analyze.run_state import history_is_long, refused_in_a_row
     from workflows.fallback import raise_if_cancelled
-    from workflows.policies import STORAGE_STEP
+    from workflows.policies import LOCAL_STEP
 
 WAITING_CHARACTERS = 200
 # One step takes so many batches, within 2 KB.
@@ -54,6 +54,7 @@ class AutoAnalyzeStream:
         self._notices: set[asyncio.Task[None]] = set()
         self._has_noted_wait = False
         self._taken: deque[Batch] = deque()
+        self._may_have_more = True
 
     @workflow.run
     async def run(self, stream: StreamInput | None = None) -> StreamReport:
@@ -106,18 +107,22 @@ class AutoAnalyzeStream:
 
     async def _next_batch(self) -> Batch | None:
         raise_if_cancelled()
-        if not self._taken:
-            job = self._stream.job
-            most = 1 if job.input.takes_what_is_next else TAKEN_AT_ONCE
-            taken = await workflow.execute_activity_method(
-                RunActivities.take_batches,
-                TakeBatches(job=job, stream=self._stream.stream, most=most),
-                summary="the next batches",
-                **STORAGE_STEP,
-            )
-            raise_if_cancelled()
-            self._taken += taken.batches
+        if not self._taken and self._may_have_more:
+            await self._take_batches()
         return self._taken.popleft() if self._taken else None
+
+    async def _take_batches(self) -> None:
+        job = self._stream.job
+        most = 1 if job.input.takes_what_is_next else TAKEN_AT_ONCE
+        taken = await workflow.execute_local_activity_method(
+            RunActivities.take_batches,
+            TakeBatches(job=job, stream=self._stream.stream, most=most),
+            summary="the next batches",
+            **LOCAL_STEP,
+        )
+        raise_if_cancelled()
+        self._taken += taken.batches
+        self._may_have_more = len(taken.batches) == most
 
     async def _label(self, batch: Batch) -> None:
         report = await self._labeller.label(batch)

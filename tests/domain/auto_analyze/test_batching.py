@@ -17,6 +17,7 @@ from parley.domain.auto_analyze.batching import (
     label_room,
     labels_at_once,
     labels_that_fit,
+    left_out,
     parts,
     prompt_budget,
     reply_tokens,
@@ -228,6 +229,7 @@ def test_known_labels_leave_room_for_sessions(model: str):
     selected = labels_that_fit(known, model)
     assert all(labels == known[kind][: len(labels)] for kind, labels in selected.items()), "the first that were found"
     assert all(selected.values())
+    assert left_out(known, selected) == 3 * 20_000 - sum(map(len, selected.values()))
     assert tokens_of_labels(selected) <= window(model).context * LABEL_SHARE
     assert prompt_budget(model, tokens_of_labels(selected), 1) > 0
 
@@ -235,6 +237,7 @@ def test_known_labels_leave_room_for_sessions(model: str):
 def test_few_labels_all_fit():
     known = {LabelKind.INTENT: ["billing dispute"], LabelKind.TRANSFER_REASON: [], LabelKind.DROP_OFF_LOCATION: []}
     assert labels_that_fit(known, "gpt-4o-mini") == known
+    assert left_out(known, known) == 0
 
 
 @pytest.mark.parametrize("model", SIZES)
