@@ -1,8 +1,7 @@
 """The storage steps of a run: plan it, cut its batches, store fallback and canonical labels, store its statistics."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
@@ -10,7 +9,6 @@ from temporalio import activity
 from activities.boundary import boundary
 from activities.candidates import Candidates
 from parley.domain.auto_analyze.batching import (
-    DISCOVERY_SESSIONS,
     cuts,
     even_quota,
     labels_at_once,
@@ -20,7 +18,6 @@ from parley.domain.auto_analyze.batching import (
 from parley.domain.auto_analyze.contract import (
     AppliedConflicts,
     ApplyConflicts,
-    AutoAnalyzeInput,
     Batch,
     BatchStep,
     ClassifyOutcome,
@@ -43,9 +40,9 @@ from parley.domain.auto_analyze.contract import (
     TakeBatches,
     TakenBatches,
 )
-from parley.domain.auto_analyze.estimate import idle_streams
+from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams
 from parley.domain.auto_analyze.labels import chunks, duplicates
-from parley.domain.auto_analyze.sampling import SessionFacts, coverage, discovery_sample, least_sample
+from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
@@ -80,14 +77,14 @@ class RunActivities:
             dataset = await load_dataset(tx, given.workspace_id, given.dataset_id)
             facts = await session_facts(tx, given.workspace_id, given.dataset_id)
         # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
-        order = await asyncio.to_thread(_processing_order, facts, given)
+        order = await asyncio.to_thread(processing_order, facts, given.discovery, given.seed)
         async with self._database.transaction(bulk=True) as tx:
             await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), given.budget_usd)
             await runs.begin(tx, _row(job), order.positions, order.copies)
         model = ranking.candidates[0].model
         chosen = set(order.sample)
         sizes = {session.position: session.tokens for session in facts if session.position in chosen}
-        quota = min(given.sessions_per_stream or DISCOVERY_SESSIONS, DISCOVERY_SESSIONS)
+        quota = discovery_quota(given.sessions_per_stream)
         return Plan(
             candidates=ranking.candidates,
             discovery=len(order.sample),
@@ -253,33 +250,6 @@ async def label_chunks(database: Database, job: Job, kind: LabelKind, level: int
     async with database.transaction() as tx:
         mapping = await runs.canonical_labels(tx, job.input.workspace_id, job.job_key, kind, level)
     return chunks(sorted(set(mapping.values())), level, labels_at_once(sized_for))
-
-
-class ProcessingOrder(NamedTuple):
-    """Positions in the order in which sessions are processed: the sample, the rest of the file, and the copies.
-
-    `copies`: by position, the position of the first session with the same transcript.
-    """
-
-    sample: list[int]
-    positions: list[int]
-    copies: dict[int, int]
-
-
-def _processing_order(facts: Sequence[SessionFacts], given: AutoAnalyzeInput) -> ProcessingOrder:
-    originals: dict[bytes, int] = {}
-    copies: dict[int, int] = {}
-    for session in facts:
-        if session.transcript_hash is None:
-            continue
-        original = originals.setdefault(session.transcript_hash, session.position)
-        if original != session.position:
-            copies[session.position] = original
-    single = [session for session in facts if session.position not in copies]
-    sample = discovery_sample(single, given.discovery, given.seed)
-    chosen = set(sample)
-    rest = [session.position for session in single if session.position not in chosen]
-    return ProcessingOrder(sample, [*sample, *rest, *copies], copies)
 
 
 def _row(job: Job) -> AutoRun:

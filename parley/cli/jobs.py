@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple, Unpack, cast
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,7 @@ from parley import (
     Provider,
     Session,
     Transcript,
+    UnpricedModel,
 )
 from parley.cli import display
 from parley.cli.console import Json, Workspace, err, out, parse_usd, show_json, with_client
@@ -180,6 +181,9 @@ def auto_analyze(
     budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the run will probably take, by phase, and start nothing.")
+    ] = False,
     run_name: Annotated[str, typer.Option(help="Separates two runs on the same file.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the id and exit.")] = False,
     workspace: Workspace = "default",
@@ -191,28 +195,39 @@ def auto_analyze(
         "model": model,
         "seed": seed,
     }
+    options |= _run_options(streams, sessions_per_stream, max_staleness, budget)
+    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --budget"
+
+    async def work(client: Client) -> None:
+        client.check_auto_analyze_options(user_id=user, **options)
+        if dry_run:
+            await show_estimate(client, file, skip_invalid=skip_invalid, as_json=as_json, user_id=user, **options)
+            return
+        dataset = await import_file(client, file, skip_invalid=skip_invalid)
+        if found := await client.estimate_auto_analyze(dataset, user_id=user, **options):
+            err.say(f"about ${found.estimated_usd} with {found.model} (estimated; {limit})")
+            for warning in found.warnings:
+                err.say(warning)
+        job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
+        await follow_started(client, job, detach=detach, as_json=as_json)
+
+    with_client(workspace, work)
+
+
+def _run_options(
+    streams: int | None, sessions_per_stream: str | None, max_staleness: str | None, budget: str | None
+) -> AutoAnalyzeOptions:
+    """The options that are given; the settings have the others."""
+    options: AutoAnalyzeOptions = {}
     if streams is not None:
         options["streams"] = streams
     if sessions_per_stream is not None:
         options["sessions_per_stream"] = parse_number_or(sessions_per_stream, "auto", where="--sessions-per-stream")
     if max_staleness is not None:
         options["max_staleness"] = parse_number_or(max_staleness, "continuous", where="--max-staleness")
-
     if budget is not None:
         options["budget_usd"] = parse_usd(budget, where="--budget")
-    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --budget"
-
-    async def work(client: Client) -> None:
-        client.check_auto_analyze_options(user_id=user, **options)
-        dataset = await import_file(client, file, skip_invalid=skip_invalid)
-        if estimate := client.estimate_auto_analyze(dataset, user_id=user, **options):
-            err.say(f"about ${estimate.estimated_usd} with {estimate.model} (estimated; {limit})")
-            for warning in estimate.warnings:
-                err.say(warning)
-        job = await client.auto_analyze(dataset.dataset_id, user_id=user, run_name=run_name, **options)
-        await follow_started(client, job, detach=detach, as_json=as_json)
-
-    with_client(workspace, work)
+    return options
 
 
 @app.command()
@@ -325,6 +340,23 @@ async def import_file(client: Client, file: Path, *, skip_invalid: bool) -> Impo
     sessions, tokens = display.counted(done.sessions, "session"), display.counted(done.tokens, "token")
     err.say(f"{sessions} {how}, {tokens}")
     return done
+
+
+async def show_estimate(
+    client: Client,
+    file: Path,
+    *,
+    skip_invalid: bool,
+    as_json: bool,
+    user_id: str,
+    **options: Unpack[AutoAnalyzeOptions],
+) -> None:
+    """Show what a run on a file will probably take."""
+    with err.status(f"reading {escape(file.name)}"):
+        found = await client.estimate_auto_analyze(file, user_id=user_id, skip_invalid=skip_invalid, **options)
+    if found is None:
+        raise UnpricedModel("no price is known for a model of the settings: name one with --model")
+    show_json(found) if as_json else out.print(display.estimate(found))
 
 
 async def follow_started(

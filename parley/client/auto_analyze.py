@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
 
 from parley.client.backend import Backend, WorkflowStart, start_workflow
-from parley.client.importing import Imported
+from parley.client.importing import Imported, read_facts
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
@@ -26,7 +28,8 @@ from parley.domain.auto_analyze.contract import (
     Statistics,
     workflow_id,
 )
-from parley.domain.auto_analyze.estimate import RunEstimate, estimated_usd, idle_streams
+from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
+from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
 from parley.domain.errors import UnpricedModel
 from parley.domain.model import Model
@@ -35,7 +38,7 @@ from parley.domain.requests import Provider
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
 from parley.storage import label_explorer, usage
-from parley.storage.datasets import load_dataset
+from parley.storage.datasets import load_dataset, session_facts
 
 EXPORT_PAGE = 500
 
@@ -183,8 +186,9 @@ def auto_analyze_input(
     return job
 
 
-def estimate_run(settings: Settings, job: AutoAnalyzeInput, dataset: Imported) -> RunEstimate | None:
-    """The estimated cost of a run, of its own model or else of the cheapest that the settings name."""
+async def estimate_run(backend: Backend, job: AutoAnalyzeInput, facts: Sequence[SessionFacts]) -> RunEstimate | None:
+    """What a run will probably take with its own model, or else with the cheapest that the settings name."""
+    settings = backend.settings
     models = {
         Provider.ANTHROPIC: settings.anthropic_model,
         Provider.OPENAI: settings.openai_model,
@@ -195,11 +199,22 @@ def estimate_run(settings: Settings, job: AutoAnalyzeInput, dataset: Imported) -
     for provider, model in named.items():
         with suppress(UnpricedModel):
             rates = rates_for(provider, model, ConfiguredRates.of(settings))
-            usd = estimated_usd(dataset.sessions, dataset.tokens, rates)
-            warning = idle_streams(job.streams, getattr(settings, f"{provider.value}_requests_per_second"))
-            slow = (f"{provider.value}: {warning}",) if warning else ()
-            estimates.append(RunEstimate(provider=provider, model=model, estimated_usd=usd, warnings=slow))
-    return min(estimates, key=lambda estimate: estimate.estimated_usd, default=None)
+            async with backend.database.reads() as tx:
+                seconds = await usage.seconds_per_token(tx, job.workspace_id, provider, model)
+            speed = Speed(getattr(settings, f"{provider.value}_requests_per_second"), seconds)
+            # A million sessions take seconds.
+            estimates.append(await asyncio.to_thread(estimate, facts, job, provider, model, rates, speed))
+    return min(estimates, key=lambda one: one.estimated_usd, default=None)
+
+
+async def facts_of(
+    backend: Backend, workspace_id: str, source: Imported | Path, *, skip_invalid: bool
+) -> list[SessionFacts]:
+    """What a run on a dataset, or on a file that is not imported, is planned by."""
+    if isinstance(source, Path):
+        return await read_facts(source, skip_invalid=skip_invalid)
+    async with backend.database.transaction(bulk=True) as tx:
+        return await session_facts(tx, workspace_id, source.dataset_id)
 
 
 def _defaults(settings: Settings) -> AutoAnalyzeOptions:

@@ -265,6 +265,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     "jobs.find_jobs": (lambda tx, _: jobs.find_jobs(tx, THEIRS, limit=10), []),
     "jobs.spent_usd": (lambda tx, _: jobs.spent_usd(tx, THEIRS, ["job"]), {}),
     "usage.tokens_by_step": (lambda tx, _: usage.tokens_by_step(tx, THEIRS, "job"), {}),
+    "usage.seconds_per_token": (
+        lambda tx, _: usage.seconds_per_token(tx, THEIRS, Provider.OPENAI, "gpt-4o-mini"),
+        None,
+    ),
     "usage.total_usd": (lambda tx, _: usage.total_usd(tx, THEIRS, "job"), Decimal(0)),
     "usage.costs": (lambda tx, _: usage.costs(tx, THEIRS, job_key="job", user_id=USER), Costs(lines=())),
     "audit.audit": (lambda tx, _: audit.audit(tx, THEIRS), []),

@@ -51,6 +51,34 @@ def coverage(labels: Sequence[str | None]) -> float:
     return 1 - list(counted.values()).count(1) / len(labels) if labels else 1.0
 
 
+class ProcessingOrder(NamedTuple):
+    """Positions in the order in which sessions are processed: the sample, the rest of the file, and the copies.
+
+    `copies`: by position, the position of the first session with the same transcript.
+    """
+
+    sample: list[int]
+    positions: list[int]
+    copies: dict[int, int]
+
+
+def processing_order(facts: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> ProcessingOrder:
+    """The order in which the sessions of a run are processed; the same for the same sessions, terms and seed."""
+    originals: dict[bytes, int] = {}
+    copies: dict[int, int] = {}
+    for session in facts:
+        if session.transcript_hash is None:
+            continue
+        original = originals.setdefault(session.transcript_hash, session.position)
+        if original != session.position:
+            copies[session.position] = original
+    single = [session for session in facts if session.position not in copies]
+    sample = discovery_sample(single, terms, seed)
+    chosen = set(sample)
+    rest = [session.position for session in single if session.position not in chosen]
+    return ProcessingOrder(sample, [*sample, *rest, *copies], copies)
+
+
 def discovery_sample(sessions: Sequence[SessionFacts], terms: DiscoveryTerms, seed: int) -> list[int]:
     """Positions of the sample, in the order in which to process them.
 
