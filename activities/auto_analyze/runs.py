@@ -20,6 +20,7 @@ from parley.domain.auto_analyze.contract import (
     ApplyConflicts,
     Batch,
     BatchStep,
+    BudgetIsSet,
     ClassifyOutcome,
     CloseStep,
     ConflictPlan,
@@ -36,14 +37,16 @@ from parley.domain.auto_analyze.contract import (
     ReadProgress,
     RunProgress,
     Saturation,
+    SetBudget,
     Statistics,
     TakeBatches,
     TakenBatches,
 )
-from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams
+from parley.domain.auto_analyze.estimate import discovery_quota, idle_streams, set_aside_usd
 from parley.domain.auto_analyze.labels import chunks, duplicates
 from parley.domain.auto_analyze.sampling import coverage, least_sample, processing_order
 from parley.domain.auto_analyze.validation import SessionLabels, fallback_labels
+from parley.domain.pricing import rates_for
 from parley.domain.requests import Provider
 from parley.domain.routing import Candidate, Order, RoutingRequest, rank
 from parley.storage import auto_analyze as runs
@@ -78,21 +81,25 @@ class RunActivities:
             facts = await session_facts(tx, given.workspace_id, given.dataset_id)
         # For a million sessions this takes seconds: outside of a transaction, and in a thread so that heartbeats go on.
         order = await asyncio.to_thread(processing_order, facts, given.discovery, given.seed)
+        first = ranking.candidates[0]
+        rates = rates_for(first.provider, first.model, self._candidates.rates)
+        set_aside = set_aside_usd(given.budget_usd, rates)
         async with self._database.transaction(bulk=True) as tx:
-            await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), given.budget_usd)
+            labelling = given.budget_usd - set_aside
+            await budgets.open_envelope(tx, given.workspace_id, budgets.job_scope(job.job_key), labelling)
             await runs.begin(tx, _row(job), order.positions, order.copies)
-        model = ranking.candidates[0].model
         chosen = set(order.sample)
         sizes = {session.position: session.tokens for session in facts if session.position in chosen}
         quota = discovery_quota(given.sessions_per_stream)
         return Plan(
             candidates=ranking.candidates,
             discovery=len(order.sample),
-            discovery_cuts=tuple(cuts([sizes[position] for position in order.sample], model, quota)),
+            discovery_cuts=tuple(cuts([sizes[position] for position in order.sample], first.model, quota)),
             least=least_sample(len(order.positions) - len(order.copies), given.discovery),
             sessions=dataset.sessions,
             copies=len(order.copies),
-            warnings=self._idle_streams(given.streams, ranking.candidates[0]),
+            set_aside_usd=set_aside,
+            warnings=self._idle_streams(given.streams, first),
         )
 
     def _idle_streams(self, streams: int, candidate: Candidate) -> tuple[str, ...]:
@@ -173,6 +180,15 @@ class RunActivities:
             labels = {item.ordinal: fallback_labels(item.session.containment) for item in work}
             stored = await keep_labels(tx, step, labels)
         return outcome_of(step, len(labels), stored)
+
+    @activity.defn(name="auto_analyze.set_budget")
+    @boundary
+    async def set_budget(self, step: SetBudget) -> BudgetIsSet:
+        """Set what the run may spend from now on."""
+        async with self._database.transaction() as tx:
+            scope = budgets.job_scope(step.job.job_key)
+            await budgets.change_envelope(tx, step.job.input.workspace_id, scope, step.budget_usd)
+        return BudgetIsSet()
 
     @activity.defn(name="auto_analyze.plan_conflicts")
     @boundary

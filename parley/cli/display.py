@@ -26,7 +26,14 @@ from parley.client.auto_analyze import AutoAnalyzeReport
 from parley.client.jobs import JobHandle
 from parley.client.listing import JobSummary
 from parley.client.session_analysis import AnalysisHandle, AnalysisReport
-from parley.domain.auto_analyze.contract import AutoAnalyzeProgress, LabelKind, Phase, Statistics, StreamProgress
+from parley.domain.auto_analyze.contract import (
+    AutoAnalyzeProgress,
+    LabelKind,
+    Phase,
+    RunControls,
+    Statistics,
+    StreamProgress,
+)
 from parley.domain.auto_analyze.estimate import RunEstimate
 from parley.domain.conversation.contract import ConversationCost, TurnReport
 from parley.domain.costs import Correction, Costs, Disagreement
@@ -184,6 +191,13 @@ def estimate(found: RunEstimate) -> RenderableType:
     copies = f", {found.copies:,} of them copies that are not sent" if found.copies else ""
     with_what = f"{counted(found.sessions, 'session')}{copies}, with {found.provider.value} {escape(found.model)}"
     return Group(with_what, table, *map(escape, found.warnings))
+
+
+def controls(found: RunControls) -> str:
+    """What a labelling run does after an operator has changed it."""
+    if found.held:
+        return {"paused": "the run is paused", "budget": f"its budget of ${found.budget_usd} is used up"}[found.held]
+    return "the run ends with the labels that it has" if found.finishing else f"it runs, within ${found.budget_usd}"
 
 
 def _minutes(minutes: float | None) -> str:

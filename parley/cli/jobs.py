@@ -1,6 +1,7 @@
-"""Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `cancel`."""
+"""Jobs: `parley analyze`, `import`, `auto-analyze`, `jobs`, `progress`, `results`, `pause`, `cancel` …"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple, Unpack, cast
 
@@ -27,7 +28,7 @@ from parley.client.fetching import is_url
 from parley.client.listing import KINDS, STATUSES
 from parley.client.reading import read_conversation, read_recording, read_rubric
 from parley.client.session_analysis import HearingOptions
-from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD
+from parley.domain.auto_analyze.contract import DEFAULT_BUDGET_USD, RunControls
 from parley.domain.coaching.rubric import DEFAULT_RUBRIC
 from parley.domain.requests import ChatProviderName
 from parley.domain.session_analysis import (
@@ -178,7 +179,7 @@ def auto_analyze(
     max_staleness: Annotated[
         str | None, typer.Option(help="Rounds by which a stream's labels may be old, or continuous.")
     ] = None,
-    budget: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
+    max_cost: Annotated[str | None, typer.Option(metavar="USD", help="The most that the run may cost.")] = None,
     seed: Annotated[int, typer.Option(help="Selects the discovery sample.")] = 7,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out and list invalid lines.")] = False,
     dry_run: Annotated[
@@ -195,8 +196,8 @@ def auto_analyze(
         "model": model,
         "seed": seed,
     }
-    options |= _run_options(streams, sessions_per_stream, max_staleness, budget)
-    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --budget"
+    options |= _run_options(streams, sessions_per_stream, max_staleness, max_cost)
+    limit = f"at most ${options.get('budget_usd', DEFAULT_BUDGET_USD)}, set by --max-cost"
 
     async def work(client: Client) -> None:
         client.check_auto_analyze_options(user_id=user, **options)
@@ -215,7 +216,7 @@ def auto_analyze(
 
 
 def _run_options(
-    streams: int | None, sessions_per_stream: str | None, max_staleness: str | None, budget: str | None
+    streams: int | None, sessions_per_stream: str | None, max_staleness: str | None, max_cost: str | None
 ) -> AutoAnalyzeOptions:
     """The options that are given; the settings have the others."""
     options: AutoAnalyzeOptions = {}
@@ -225,8 +226,8 @@ def _run_options(
         options["sessions_per_stream"] = parse_number_or(sessions_per_stream, "auto", where="--sessions-per-stream")
     if max_staleness is not None:
         options["max_staleness"] = parse_number_or(max_staleness, "continuous", where="--max-staleness")
-    if budget is not None:
-        options["budget_usd"] = parse_usd(budget, where="--budget")
+    if max_cost is not None:
+        options["budget_usd"] = parse_usd(max_cost, where="--max-cost")
     return options
 
 
@@ -309,6 +310,45 @@ def cancel(job_id: JobId, workspace: Workspace = "default", as_json: Json = Fals
     async def work(client: Client) -> None:
         await (await client.job(job_id)).cancel()
         show_json({"id": job_id, "cancelled": True}) if as_json else out.say("cancellation requested")
+
+    with_client(workspace, work)
+
+
+@app.command()
+def pause(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """Pause a labelling run: requests in flight are finished, and no other one starts."""
+    _control(job_id, workspace, AutoAnalyzeHandle.pause, as_json=as_json)
+
+
+@app.command()
+def resume(
+    job_id: JobId,
+    max_cost: Annotated[
+        str | None, typer.Option(metavar="USD", help="The new budget of the whole run; default: as before.")
+    ] = None,
+    workspace: Workspace = "default",
+    as_json: Json = False,
+) -> None:
+    """Resume a labelling run that is paused, or whose budget was used up."""
+    budget_usd = None if max_cost is None else parse_usd(max_cost, where="--max-cost")
+    _control(job_id, workspace, lambda job: job.resume(budget_usd=budget_usd), as_json=as_json)
+
+
+@app.command()
+def finish(job_id: JobId, workspace: Workspace = "default", as_json: Json = False) -> None:
+    """End a labelling run now: merge the labels that there are, and label no further session."""
+    _control(job_id, workspace, AutoAnalyzeHandle.finish, as_json=as_json)
+
+
+def _control(
+    job_id: str, workspace: str, change: Callable[[AutoAnalyzeHandle], Awaitable[RunControls]], *, as_json: bool
+) -> None:
+    async def work(client: Client) -> None:
+        job = await client.job(job_id)
+        if not isinstance(job, AutoAnalyzeHandle):
+            raise InvalidInput("is not a labelling run: only those can be paused, resumed and finished", where=job_id)
+        controls = await change(job)
+        show_json(controls) if as_json else out.say(display.controls(controls))
 
     with_client(workspace, work)
 

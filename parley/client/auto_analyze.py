@@ -10,31 +10,41 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from pydantic import ValidationError
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
-from parley.client.backend import Backend, WorkflowStart, start_workflow
+from parley.client.backend import Backend, WorkflowStart, start_workflow, temporal_errors
 from parley.client.importing import Imported, read_facts
 from parley.client.jobs import JobHandle, check_model, provider_of, true_status
 from parley.client.reading import first_problem
 from parley.domain.auto_analyze.contract import (
+    FINISH,
+    PAUSE,
+    RESUME,
     WORKFLOW,
     AutoAnalyzeInput,
     AutoAnalyzeProgress,
     DiscoveryTerms,
     ExportedSession,
+    FinishRun,
     LabelCount,
     LabelKind,
     LabelledChat,
     LabelOrigin,
+    PauseRun,
+    ResumeRun,
+    RunControls,
     Statistics,
     workflow_id,
 )
 from parley.domain.auto_analyze.estimate import RunEstimate, Speed, estimate
 from parley.domain.auto_analyze.sampling import SessionFacts
 from parley.domain.costs import Costs
-from parley.domain.errors import UnpricedModel
+from parley.domain.errors import InvalidInput, NotFound, UnpricedModel
 from parley.domain.model import Model
 from parley.domain.pricing import ConfiguredRates, rates_for
 from parley.domain.requests import Provider
+from parley.failures import job_failure
 from parley.settings import Settings
 from parley.storage import auto_analyze as runs
 from parley.storage import label_explorer, usage
@@ -117,6 +127,53 @@ class AutoAnalyzeHandle(JobHandle[AutoAnalyzeProgress, AutoAnalyzeReport]):
             labels=tuple(labels),
             costs=spent,
         )
+
+    async def pause(self) -> RunControls:
+        """Start no further request. Those in flight are finished.
+
+        Raises:
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        return await self._control(PAUSE, PauseRun())
+
+    async def resume(self, *, budget_usd: Decimal | None = None) -> RunControls:
+        """Go on, after a pause or with a budget that was used up.
+
+        Args:
+            budget_usd: the new budget of the whole run, in USD; default: as before.
+
+        Raises:
+            InvalidInput: the budget is not an amount, or is less than what is spent and reserved.
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        try:
+            given = ResumeRun(budget_usd=budget_usd)
+        except ValidationError as error:
+            raise first_problem(error, where="resume") from None
+        return await self._control(RESUME, given)
+
+    async def finish(self) -> RunControls:
+        """Label no further session: merge the labels that there are, and end as completed.
+
+        Raises:
+            NotFound: the job does not run.
+            Unreachable: Temporal or the job's worker does not answer.
+        """
+        return await self._control(FINISH, FinishRun())
+
+    async def _control(self, update: str, given: Model) -> RunControls:
+        workflow = await self._workflow()
+        ended = NotFound(f"{self.id} does not run: its results stay stored")
+        with temporal_errors("the job's worker does not answer", missing=ended):
+            try:
+                return await workflow.execute_update(update, given, result_type=RunControls)
+            except WorkflowUpdateFailedError as error:
+                cause = error.cause
+                if isinstance(cause, ApplicationError) and cause.type == InvalidInput.__name__:
+                    raise InvalidInput(str(cause.message)) from None
+                raise job_failure(cause) from error
 
     async def examples(self, kind: LabelKind, label: str, *, after: int = -1, limit: int = 10) -> list[LabelledChat]:
         """Sessions with a canonical label, in the order of their file.

@@ -130,9 +130,9 @@ async def test_the_client_lists_and_imports_by_text_path(client: Client, few: Pa
 
 
 async def test_a_run_is_estimated_before_it_starts_and_has_a_budget(parley: Run, few: Path) -> None:
-    ran = await parley("auto-analyze", few, "--budget", "$2.50", "--model", "gpt-4o-mini")
+    ran = await parley("auto-analyze", few, "--max-cost", "$2.50", "--model", "gpt-4o-mini")
     assert ran.code == 0, ran.err
-    assert "with gpt-4o-mini (estimated; at most $2.50, set by --budget)" in ran.err
+    assert "with gpt-4o-mini (estimated; at most $2.50, set by --max-cost)" in ran.err
     assert ran.err.index("estimated") < ran.err.index("auto-analyze/default")
 
 
@@ -145,8 +145,8 @@ async def test_a_limit_that_makes_streams_idle_is_said_before_the_run(parley: Ru
 
 @pytest.mark.parametrize("amount", ["0", "-1", "1e400", "NaN", "much"])
 async def test_a_budget_that_is_not_an_amount_is_refused(amount: str, parley: Run, few: Path) -> None:
-    ran = await parley("auto-analyze", few, f"--budget={amount}")
-    assert (ran.code, "budget" in ran.err) == (2, True)
+    ran = await parley("auto-analyze", few, f"--max-cost={amount}")
+    assert (ran.code, "max-cost" in ran.err) == (2, True)
     assert await listed(parley) == []
 
 

@@ -234,6 +234,10 @@ TRESPASSES: dict[str, tuple[Trespass, Any]] = {
     ),
     "ledger.journaled": (lambda tx, _: ledger.journaled(tx, THEIRS, "job/step", "what was asked"), None),
     "ledger.fail": (lambda tx, ids: ledger.fail(tx, THEIRS, ids.attempt, FAILURE, TERMS), NotFound),
+    "budgets.change_envelope": (
+        lambda tx, _: budgets.change_envelope(tx, THEIRS, budgets.job_scope(JOB), Decimal(1000)),
+        InvalidInput,
+    ),
     "budgets.lock": (lambda tx, _: budgets.lock(tx, THEIRS, budgets.job_scope(JOB)), False),
     "paid_requests.lock": (lambda tx, _: paid_requests.lock(tx, THEIRS, "job/step"), NotFound),
     "paid_requests.lock_with_attempt": (

@@ -347,7 +347,7 @@ class TestFailures:
 
     @pytest.mark.usefixtures("worker")
     async def test_an_exhausted_budget_fails_the_run_and_keeps_its_labels(self, client: Client, path: Path) -> None:
-        job = await start(client, path, chats(60), budget_usd="0.002")
+        job = await start(client, path, chats(60), budget_usd="0.002", wait_limit_seconds=1)
         with pytest.raises(JobFailed) as failed:
             await job.result()
         assert failed.value.reason == "BudgetExhausted"

@@ -54,7 +54,7 @@ class ParallelStreams:
             await self._plan()
         if not self._state.sequential:
             await self._run_streams()
-        return not self._is_ending or (self._state.sequential and await self._label_sequentially())
+        return await self._label_sequentially() if self._state.sequential else not self._is_ending
 
     async def stop(self) -> None:
         """Cancel the streams, and count what they have done."""
@@ -87,20 +87,26 @@ class ParallelStreams:
             await self._wait(workflow.now() - started)
             for number in [number for number, stream in self._streams.items() if stream.done()]:
                 await self._complete(number, self._streams.pop(number))
-            if history_is_long():
+            if self._state.is_held:
+                await self._end_streams("an operator asked the run to pause or to finish")
+            elif history_is_long():
                 await self._end_streams("the history of the run is long")
             await self._read_progress()
         self._state.add_capacity((workflow.now() - started).total_seconds(), count)
 
     async def _wait(self, elapsed: timedelta) -> None:
-        """Wait until a stream ends, or it is time to look at the progress."""
+        """Wait until a stream ends, an operator asks for it, or it is time to look at the progress."""
         pause = max(SOONEST_LOOK, min(elapsed / LOOKS, LATEST_LOOK))
         try:
             await workflow.wait_condition(
-                lambda: any(stream.done() for stream in self._streams.values()), timeout=pause
+                lambda: self._is_asked_to_end or any(stream.done() for stream in self._streams.values()), timeout=pause
             )
         except TimeoutError:
             return
+
+    @property
+    def _is_asked_to_end(self) -> bool:
+        return self._state.is_held and not self._is_ending
 
     async def _start_stream(self, number: int) -> Stream:
         """Start a stream for this segment: a parent that continues as new would terminate its open children."""
@@ -164,7 +170,7 @@ class ParallelStreams:
         Returns whether all are labelled; the segment may be full before.
         """
         labeller = self._make_labeller(Phase.PARALLEL)
-        while not history_is_long():
+        while not history_is_long() and not self._state.is_held:
             taken = await workflow.execute_local_activity_method(
                 RunActivities.take_batches,
                 TakeBatches(job=self._job, stream=None, most=TAKEN_AT_ONCE),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -20,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
         Phase,
         Plan,
         PlannedBatches,
+        RunControls,
         RunProgress,
         RunSnapshot,
         Statistics,
@@ -58,6 +60,9 @@ class RunState:
     sequential: bool = False
     kinds_resolved: int = 0
     refused_in_a_row: int = 0
+    paused: bool = False
+    finishing: bool = False
+    budget_usd: Decimal = Decimal(0)
 
     rounds: int = 0
     busy_seconds: float = 0.0
@@ -85,6 +90,7 @@ class RunState:
     rate: float = 0.0
     seconds_left: float | None = None
     note: str = ""
+    over_budget: str = ""
     streams: dict[int, StreamProgress] = field(default_factory=dict[int, StreamProgress])
 
     # Start, and continue as new.
@@ -92,7 +98,7 @@ class RunState:
     def begin(self, given: AutoAnalyzeInput, plan: Plan) -> None:
         """Start with the first segment."""
         self.parallel_streams, self.debug = given.streams, given.debug
-        self.plan, self.started_at = plan, workflow.now()
+        self.plan, self.started_at, self.budget_usd = plan, workflow.now(), given.budget_usd
         for warning in plan.warnings:
             self.add_warning(warning)
 
@@ -105,6 +111,23 @@ class RunState:
     def snapshot(self) -> RunSnapshot:
         """What the next segment has to know."""
         return RunSnapshot.model_validate({name: getattr(self, name) for name in RunSnapshot.model_fields})
+
+    @property
+    def has_begun(self) -> bool:
+        return self.plan is not NO_PLAN
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no further session is labelled now."""
+        return self.paused or self.finishing
+
+    @property
+    def controls(self) -> RunControls:
+        return RunControls(held=self._held, finishing=self.finishing, budget_usd=self.budget_usd)
+
+    @property
+    def _held(self) -> Literal["", "paused", "budget"]:
+        return "paused" if self.paused else "budget" if self.over_budget else ""
 
     @property
     def discovery_pending(self) -> bool:
@@ -158,9 +181,9 @@ class RunState:
         waiting = before.waiting if before and before.done == done else ""
         return StreamProgress(stream=number, round=round_number, sessions=sessions, done=done, waiting=waiting)
 
-    def complete_copies(self) -> None:
-        """The copies have their labels."""
-        self.labelled_by_streams = self.plan.sessions - self.next_ordinal
+    def complete_copies(self, copied: int) -> None:
+        """So many copies have their labels."""
+        self.labelled_by_streams += copied
         self._update()
 
     def add_capacity(self, seconds: float, streams: int) -> None:
@@ -179,6 +202,29 @@ class RunState:
     def complete_kind(self) -> None:
         """The labels of one more kind are compared."""
         self.kinds_resolved += 1
+
+    # What an operator changes, at any time.
+
+    def pause(self) -> None:
+        self.paused = True
+        self._show()
+
+    def resume(self, budget_usd: Decimal | None) -> None:
+        """Go on. `budget_usd`: the new budget; None: as before."""
+        self.paused, self.over_budget = False, ""
+        self.budget_usd = budget_usd or self.budget_usd
+        self.sequential = self.degraded
+        self._update()
+
+    def finish_now(self) -> None:
+        """Label no further session."""
+        self.finishing, self.paused, self.over_budget = True, False, ""
+        self._show()
+
+    def park(self, problem: str) -> None:
+        """The budget is used up: nothing goes on until it is raised, or the run is to finish."""
+        self.over_budget = problem
+        self._show()
 
     # Counters.
 
@@ -271,7 +317,8 @@ class RunState:
             seconds_left=self.seconds_left,
             degraded=self.degraded,
             warnings=self.warnings,
-            note=self.note or self._lasting_note(),
+            held=self._held,
+            note=self._held_note() or self.note or self._lasting_note(),
         )
 
     def add_reports(self, reports: Sequence[BatchReport]) -> None:
@@ -287,6 +334,11 @@ class RunState:
             if report.refused:
                 sessions = "1 session" if report.refused == 1 else f"{report.refused} sessions"
                 self.add_warning(f"{sessions} by fallback, refused by every provider: {report.refusal}")
+
+    def _held_note(self) -> str:
+        if self.paused:
+            return "paused"
+        return f"the budget of ${self.budget_usd} is used up: raise it, or finish now" if self.over_budget else ""
 
     def _lasting_note(self) -> str:
         """What makes the labelling slower or worse than it could be, while sessions are labelled."""

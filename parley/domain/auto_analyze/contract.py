@@ -30,6 +30,8 @@ from parley.domain.routing import Candidate
 WORKFLOW = "AutoAnalyze"
 STREAM_WORKFLOW = "AutoAnalyzeStream"
 ACTION = "auto_analyze"
+# The updates by which an operator controls a run.
+PAUSE, RESUME, FINISH = "pause", "resume", "finish"
 DEFAULT_WAIT_LIMIT_SECONDS = 24 * 3600
 DEFAULT_BUDGET_USD = Decimal("100.00")
 MAX_ASKS = 3
@@ -113,6 +115,7 @@ class Plan(Model):
 
     `discovery_cuts`: how many sessions each request of the discovery has. `least`: from how many on it may end early.
     `copies`: sessions, the last ones in the processing order, whose transcript is that of an earlier one.
+    `set_aside_usd`: the part of the budget that is kept for merging labels.
     """
 
     candidates: tuple[Candidate, ...]
@@ -121,6 +124,7 @@ class Plan(Model):
     least: int = 0
     sessions: int
     copies: int = 0
+    set_aside_usd: Decimal = Decimal(0)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -489,8 +493,44 @@ class RunProgress(Model):
     streams: tuple[tuple[int, int, int, int], ...]
 
 
+class PauseRun(Model):
+    """Start no further request until the run is resumed. Requests in flight are finished."""
+
+
+class ResumeRun(Model):
+    """Go on, after a pause or with a budget that was used up. `budget_usd`: the new budget in USD; None: as before."""
+
+    budget_usd: Decimal | None = Field(default=None, gt=0, lt=10**12)
+
+
+class FinishRun(Model):
+    """Label no further session: merge the labels that there are, and end as completed."""
+
+
+class RunControls(Model):
+    """What controls a run. `held`: why it makes no request, `paused` or `budget`; empty while it works.
+
+    `finishing`: it labels no further session.
+    """
+
+    held: Literal["", "paused", "budget"] = ""
+    finishing: bool = False
+    budget_usd: Decimal
+
+
+class SetBudget(Model):
+    """Set the budget of a run, in USD."""
+
+    job: Job
+    budget_usd: Decimal
+
+
+class BudgetIsSet(Model):
+    """The budget of a run was set."""
+
+
 class AutoAnalyzeProgress(Model):
-    """The progress of a run. `rate`: sessions per second so far.
+    """The progress of a run. `rate`: sessions per second so far. `held`: see `RunControls`.
 
     `seconds_left`: the time that labelling still takes at the pace of the current phase; None if unknown.
     """
@@ -508,6 +548,7 @@ class AutoAnalyzeProgress(Model):
     seconds_left: float | None = None
     degraded: bool = False
     warnings: int = 0
+    held: Literal["", "paused", "budget"] = ""
     note: str = ""
 
 
@@ -592,6 +633,9 @@ class RunSnapshot(Model):
     sequential: bool
     kinds_resolved: int
     refused_in_a_row: int
+    paused: bool
+    finishing: bool
+    budget_usd: Decimal
     rounds: int
     busy_seconds: float
     capacity_seconds: float

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from parley.domain.auto_analyze.batching import DISCOVERY_SESSIONS, cuts, discovery_rounds, even_quota, labels_at_once
+from parley.domain.auto_analyze.batching import (
+    DISCOVERY_SESSIONS,
+    cuts,
+    discovery_rounds,
+    even_quota,
+    labels_at_once,
+    resolution_tokens,
+)
 from parley.domain.auto_analyze.contract import AutoAnalyzeInput, LabelKind, Phase
 from parley.domain.auto_analyze.prompts import LABEL_SYSTEM, RESOLVE_SYSTEM
 from parley.domain.auto_analyze.sampling import SessionFacts, processing_order
@@ -158,6 +165,19 @@ def _warnings(given: AutoAnalyzeInput, provider: Provider, model: str, speed: Sp
     slow = (f"{provider.value}: {idle}",) if idle else ()
     unknown = f"no reply of {model} is on record in this workspace: the minutes are not estimated"
     return (*slow, unknown) if speed.seconds_per_token is None else slow
+
+
+def set_aside_usd(budget_usd: Decimal, rates: Rates) -> Decimal:
+    """The part of a budget that is kept for merging labels: what it may cost at most, and never over a quarter.
+
+    Args:
+        budget_usd: of the whole run.
+        rates: the prices of its first model.
+    """
+    by_kind = -(-LABELS // len(LabelKind))
+    replies = len(LabelKind) * resolution_tokens(by_kind)
+    sent = len(LabelKind) * count_tokens(RESOLVE_SYSTEM) + LABELS * LABEL_TOKENS
+    return min(cost(Usage(input_tokens=sent, output_tokens=replies), rates), budget_usd / 4)
 
 
 def discovery_quota(sessions_per_stream: int | None) -> int:
