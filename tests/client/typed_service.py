@@ -327,6 +327,8 @@ async def label(client: Client, path: Path) -> None:
     estimate: RunEstimate | None = await client.estimate_auto_analyze(imported, user_id="ann", streams=4)
     jobs: list[JobSummary] = await client.jobs(kind="AutoAnalyze", status="running", limit=5)
     print(estimate, jobs)
+    planned: RunEstimate | None = await client.estimate_auto_analyze(path, user_id="ann", skip_invalid=True)
+    print(planned)
     skipped: tuple[Skipped, ...] = imported.skipped
     options: AutoAnalyzeOptions = {
         "provider": Provider.LOCAL,
