@@ -122,6 +122,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
                     auto_runs.take_batches,
                     auto_runs.read_progress,
                     auto_runs.measure_saturation,
+                    auto_runs.set_budget,
                     ConversationChanges(database).change,
                 ],
                 workflow_runner=RUNNER,
@@ -132,12 +133,7 @@ def build_workers(client: Client, parts: Parts, roles: Sequence[str] = ROLES) ->
             starting = [analysis.prepare, analysis.prepare_hearing, collecting.collect]
             steps = [*starting, analysis.publish, analysis.finish, analysis.close]
             bulk = [auto_runs.prepare, auto_runs.plan_batches, auto_runs.copy_labels, auto_runs.finish, auto_runs.close]
-            merging = [
-                auto_runs.apply_fallback,
-                auto_runs.set_budget,
-                auto_runs.plan_conflicts,
-                auto_runs.apply_conflicts,
-            ]
+            merging = [auto_runs.apply_fallback, auto_runs.plan_conflicts, auto_runs.apply_conflicts]
             daily = housekeeping(client, database, settings, policy)
             return Worker(client, task_queue=STORAGE, activities=[*steps, *bulk, *merging, *daily], **common)
         if role == "acoustics":

@@ -168,8 +168,8 @@ class AutoAnalyze:
         merges = self._state.phase in (Phase.CONFLICTS, Phase.FINISH)
         step = SetBudget(job=self._job, budget_usd=budget_usd - (0 if merges else self._state.plan.set_aside_usd))
         try:
-            await workflow.execute_activity_method(
-                RunActivities.set_budget, step, summary=f"a budget of ${budget_usd}", **STORAGE_STEP
+            await workflow.execute_local_activity_method(
+                RunActivities.set_budget, step, summary=f"a budget of ${budget_usd}", **LOCAL_STEP
             )
         except ActivityError as error:
             raise error.cause or error from None
